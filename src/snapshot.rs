@@ -153,7 +153,7 @@ mod tests {
         let snapshots = Snapshots::default();
         snapshots.answer(LIST, ONE, Room::Length, || vec![7, 8]);
         snapshots.answer(LIST, ONE, Room::Length, Vec::new);
-        assert_eq!(snapshots.answer(LIST, ONE, Room::Bytes(0), never), []);
+        assert_eq!(snapshots.answer(LIST, ONE, Room::Bytes(0), never), [0; 0]);
     }
 
     #[test]

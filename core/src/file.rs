@@ -11,7 +11,7 @@ use rustix::io::{Errno, fcntl_dupfd_cloexec, retry_on_intr};
 use rustix::path::Arg;
 use std::ffi::CString;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -35,7 +35,7 @@ const TICK: i128 = 50_000_000;
 ///
 /// Also for what is no regular file (a FIFO would be waited for, a device read without end), and
 /// for more than `most` bytes.
-pub(crate) fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+pub fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     Ok(read_stamped(path, most)?.0)
 }
 
@@ -82,25 +82,19 @@ fn whole(fd: OwnedFd, most: u64) -> io::Result<(Vec<u8>, Stat)> {
 ///
 /// Then nothing was changed, unless the error says so: the disk failed when all was written.
 pub(crate) fn write(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    put_at(path, content, mode, WriteMode::Replace)
+}
+
+/// The same where nothing is: what comes there meanwhile is not replaced.
+pub(crate) fn write_new(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    put_at(path, content, mode, WriteMode::CreateNew)
+}
+
+fn put_at(path: &Path, content: &[u8], mode: u32, place: WriteMode) -> io::Result<()> {
     let name = path.file_name().ok_or_else(|| not("no file name"))?;
     let folder = open(folder_of(path), FOLDER_FLAGS, Mode::empty())?;
     let dress = |fd: &OwnedFd| fchmod(fd, Mode::from_raw_mode(mode)).map_err(Failed::at("fchmod"));
-    Ok(put(&folder, name, content, WriteMode::Replace, dress)?)
-}
-
-/// Puts a content where a user said: a file as a whole or not at all, also through a symbolic link;
-/// or into a device or a pipe if that is what is there.
-///
-/// # Errors
-///
-/// Also for a symbolic link that leads nowhere.
-pub fn write_out(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
-    match std::fs::metadata(path) {
-        Ok(there) if !there.is_file() => File::options().write(true).open(path)?.write_all(content),
-        Ok(_) => write(&std::fs::canonicalize(path)?, content, mode),
-        Err(_) if path.is_symlink() => Err(not("a symbolic link that leads nowhere")),
-        Err(_) => write(path, content, mode),
-    }
+    Ok(put(&folder, name, content, place, dress)?)
 }
 
 /// Whether a file may take the place of another.
@@ -493,28 +487,6 @@ mod tests {
         drop(lock);
         assert!(take().is_some());
         drop(held_by_child);
-    }
-
-    #[test]
-    fn what_a_user_names_stays_what_it_is() {
-        let folder = tempfile::tempdir().unwrap();
-        let at = |name: &str| folder.path().join(name);
-        std::fs::write(at("file"), b"one").unwrap();
-        std::os::unix::fs::symlink(at("file"), at("link")).unwrap();
-        std::os::unix::fs::symlink(at("none"), at("nowhere")).unwrap();
-        write_out(&at("link"), b"two", 0o600).unwrap();
-        assert!(at("link").is_symlink());
-        assert_eq!(read(&at("file"), 5).unwrap(), b"two");
-        assert!(write_out(&at("nowhere"), b"two", 0o600).is_err());
-        assert!(write_out(folder.path(), b"two", 0o600).is_err());
-        let fifo_mode = Mode::from_raw_mode(0o600);
-        rustix::fs::mknodat(rustix::fs::CWD, at("fifo"), FileType::Fifo, fifo_mode, 0).unwrap();
-        let reader = open(at("fifo"), FLAGS, Mode::empty()).unwrap();
-        write_out(&at("fifo"), b"three", 0o600).unwrap();
-        let mut read = [0; 9];
-        assert_eq!(rustix::io::read(&reader, &mut read), Ok(5));
-        let about = std::fs::symlink_metadata(at("fifo")).unwrap();
-        assert!(std::os::unix::fs::FileTypeExt::is_fifo(&about.file_type()));
     }
 
     #[test]

@@ -6,12 +6,16 @@
 mod accounts;
 mod ber;
 pub mod config;
+#[cfg(feature = "evidence")]
+pub mod evidence;
 mod file;
 pub mod identity;
 pub mod key;
+#[cfg(feature = "evidence")]
+pub mod message;
 mod oid;
 mod pem;
-mod shell;
+pub mod shell;
 pub mod signature;
 mod stack;
 pub mod store;
@@ -23,6 +27,6 @@ pub mod uri;
 mod writers;
 pub mod x509;
 
-pub use file::write_out as write_file;
+pub use file::read as read_file;
 pub use stack::overwrite_stack;
 pub use system::{Held, fits_limit, random};

@@ -1,6 +1,8 @@
 //! Object identifiers: those of const-oid's database under shorter names, and what it lacks.
 
 pub(crate) use x509_cert::der::oid::db::rfc2985::PKCS_9_AT_EMAIL_ADDRESS as EMAIL_ADDRESS;
+#[cfg(feature = "evidence")]
+pub(crate) use x509_cert::der::oid::db::rfc2985::PKCS_9_AT_EXTENSION_REQUEST as EXTENSION_REQUEST;
 pub(crate) use x509_cert::der::oid::db::rfc4519::{COMMON_NAME, SERIAL_NUMBER};
 pub(crate) use x509_cert::der::oid::db::rfc5280::{
     ANY_POLICY, ID_CE_AUTHORITY_KEY_IDENTIFIER as AUTHORITY_KEY_ID,
@@ -17,17 +19,38 @@ pub(crate) use x509_cert::der::oid::db::rfc5280::{
 pub(crate) use x509_cert::der::oid::db::rfc5911::ID_ON_HARDWARE_MODULE_NAME as HARDWARE_MODULE_NAME;
 pub(crate) use x509_cert::der::oid::db::rfc5912::{
     ECDSA_WITH_SHA_256, ECDSA_WITH_SHA_384, ECDSA_WITH_SHA_512, ID_EC_PUBLIC_KEY as EC_PUBLIC_KEY,
-    ID_RSASSA_PSS as RSASSA_PSS, ID_SHA_256 as SHA_256, ID_SHA_384 as SHA_384,
-    ID_SHA_512 as SHA_512, RSA_ENCRYPTION, SHA_256_WITH_RSA_ENCRYPTION,
-    SHA_384_WITH_RSA_ENCRYPTION, SHA_512_WITH_RSA_ENCRYPTION,
+    ID_MGF_1 as MGF_1, ID_RSASSA_PSS as RSASSA_PSS, ID_SHA_1 as SHA_1, ID_SHA_256 as SHA_256,
+    ID_SHA_384 as SHA_384, ID_SHA_512 as SHA_512, RSA_ENCRYPTION, SHA_1_WITH_RSA_ENCRYPTION,
+    SHA_256_WITH_RSA_ENCRYPTION, SHA_384_WITH_RSA_ENCRYPTION, SHA_512_WITH_RSA_ENCRYPTION,
+};
+#[cfg(feature = "evidence")]
+pub(crate) use x509_cert::der::oid::db::tcgtpm::{
+    TCG_AT_TPM_MANUFACTURER as TPM_MANUFACTURER, TCG_AT_TPM_MODEL as TPM_MODEL,
+    TCG_AT_TPM_VERSION as TPM_VERSION,
 };
 pub(crate) use x509_cert::der::oid::db::tcgtpm::{TCG_KP_AIK_CERTIFICATE, TCG_KP_EK_CERTIFICATE};
 
 use x509_cert::der::asn1::ObjectIdentifier;
 
+/// ecdsa-with-SHA1 (RFC 3279, section 2.2.3).
+pub(crate) const ECDSA_WITH_SHA_1: ObjectIdentifier =
+    ObjectIdentifier::new_unwrap("1.2.840.10045.4.1");
+
+/// tcg-cap-verifiedTPMResidency and tcg-cap-verifiedTPMFixed (the same, section 8).
+#[cfg(feature = "evidence")]
+pub(crate) const TCG_CAP_VERIFIED_TPM_RESIDENCY: ObjectIdentifier =
+    ObjectIdentifier::new_unwrap("2.23.133.11.1.1");
+#[cfg(feature = "evidence")]
+pub(crate) const TCG_CAP_VERIFIED_TPM_FIXED: ObjectIdentifier =
+    ObjectIdentifier::new_unwrap("2.23.133.11.1.2");
 /// tcg-cap-verifiedTPMRestricted (TCG, TPM 2.0 Keys for Device Identity and Attestation, section 8).
 pub(crate) const TCG_CAP_VERIFIED_TPM_RESTRICTED: ObjectIdentifier =
     ObjectIdentifier::new_unwrap("2.23.133.11.1.3");
+/// id-kp-clientAuth and anyExtendedKeyUsage (RFC 5280, section 4.2.1.12).
+pub(crate) const CLIENT_AUTH: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.2");
+pub(crate) const ANY_PURPOSE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.37.0");
+/// id-kp-cmcRA (RFC 6402, section 2.10).
+pub(crate) const CMC_RA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.28");
 /// Netscape's certificate type, which is older than keyUsage.
 pub(crate) const NETSCAPE_CERT_TYPE: ObjectIdentifier =
     ObjectIdentifier::new_unwrap("2.16.840.1.113730.1.1");

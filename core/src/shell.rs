@@ -12,7 +12,7 @@ pub(crate) fn word(path: &Path) -> String {
 }
 
 /// The name of an object, which others may have chosen, as an argument of `devid`.
-pub(crate) fn argument(name: &str) -> String {
+pub fn argument(name: &str) -> String {
     match name.starts_with('-') {
         true => format!("-- {}", quoted(name)),
         false => quoted(name),
@@ -20,7 +20,7 @@ pub(crate) fn argument(name: &str) -> String {
 }
 
 /// A text as one word of a command line.
-pub(crate) fn quoted(text: &str) -> String {
+pub fn quoted(text: &str) -> String {
     let plain = |one: char| one.is_ascii_alphanumeric() || "/._-+,:@%".contains(one);
     match text.chars().all(plain) && !text.is_empty() {
         true => text.to_owned(),

@@ -153,6 +153,30 @@ impl Uri {
         self.bytes("object").is_some() || self.bytes("id").is_some()
     }
 
+    /// Token and label of a key that is to be made: what else a URI says is not ours to choose.
+    ///
+    /// # Errors
+    ///
+    /// It names no label, or says more of the key.
+    pub fn for_new_key(&self) -> Result<(Option<String>, String), String> {
+        let others = self.path.iter().map(|(name, _)| *name);
+        let mut others = others.filter(|name| !matches!(*name, "token" | "object" | "type"));
+        if let Some(other) = others.next() {
+            return Err(format!(
+                "{other}: a new key is named by token and object only"
+            ));
+        }
+        if !matches!(self.object_type(), None | Some(ObjectType::Private)) {
+            return Err("type: a key pair is made, and its URI is of type private".into());
+        }
+        let text = |name| {
+            let value = self.bytes(name).map(String::from_utf8_lossy);
+            value.map(String::from)
+        };
+        let label = text("object").ok_or("object: the URI gives no label for the new key")?;
+        Ok((text("token"), label))
+    }
+
     /// Whether a token of ours that has one of these labels can be meant. The serial number is
     /// another question: [`Uri::matches_serial`].
     pub fn matches_token(&self, labels: &[&str]) -> bool {

@@ -6,4 +6,5 @@ extern crate testkit;
 
 mod helpers;
 mod install;
+mod promises;
 mod scripts;

@@ -127,7 +127,7 @@ fn nobody_sees_the_key_who_has_not_logged_in(link: Link) {
     assert!(!raw.find(session, &certificates).unwrap().is_empty());
     let publics = [(CKA_CLASS, ulong(CKO_PUBLIC_KEY))];
     let public = raw.find(session, &publics).unwrap()[0];
-    assert_eq!(private(&raw, session), []);
+    assert_eq!(private(&raw, session), [0; 0]);
 
     raw.login(session, CKU_USER, PIN.as_bytes()).unwrap();
     let key = private(&raw, session)[0];
@@ -239,19 +239,19 @@ fn the_end_of_a_session_ends_the_login(link: Link) {
     bench.signs(&raw, second);
     raw.close(second).unwrap();
     let third = raw.open(slot, CKF_SERIAL_SESSION).unwrap();
-    assert_eq!(private(&raw, third), []);
+    assert_eq!(private(&raw, third), [0; 0]);
     raw.login(third, CKU_USER, PIN.as_bytes()).unwrap();
     // Another token's sessions are another matter.
     assert_eq!(call!(raw.table, C_CloseAllSessions(own)), Code(CKR_OK));
     bench.signs(&raw, third);
     assert_eq!(call!(raw.table, C_CloseAllSessions(slot)), Code(CKR_OK));
     let fourth = raw.open(slot, CKF_SERIAL_SESSION).unwrap();
-    assert_eq!(private(&raw, fourth), []);
+    assert_eq!(private(&raw, fourth), [0; 0]);
     raw.login(fourth, CKU_USER, PIN.as_bytes()).unwrap();
     raw.finalize().unwrap();
     raw.initialize().unwrap();
     let fifth = raw.open(slot, CKF_SERIAL_SESSION).unwrap();
-    assert_eq!(private(&raw, fifth), []);
+    assert_eq!(private(&raw, fifth), [0; 0]);
     bench.counts(0);
 }
 

@@ -153,7 +153,7 @@ fn a_key_from_elsewhere_stays_private(link: Link) {
         std::fs::write(file, bytes).unwrap();
     }
     let session = token.read_write();
-    assert_eq!(token.private_keys(session), []);
+    assert!(token.private_keys(session).is_empty());
     let secrets = [(CKA_CLASS, ulong(CKO_SECRET_KEY))];
     assert_eq!(token.raw.find(session, &secrets), Ok(vec![]));
     token.officer(session, OFFICER).unwrap();

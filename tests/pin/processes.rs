@@ -90,7 +90,7 @@ fn a_forked_child_and_its_logins(link: Link) {
         let signature = token.sign(session, key).unwrap();
         judge.accepts_message("-sha256", b"data", &signature).ok();
         token.raw.logout(session).unwrap();
-        assert_eq!(token.private_keys(session), []);
+        assert_eq!(token.private_keys(session), [0; 0]);
     })
     .succeeds();
     // Who begins anew is nobody, until he has logged in.
@@ -98,7 +98,7 @@ fn a_forked_child_and_its_logins(link: Link) {
         token.raw.initialize().unwrap();
         let session = token.read_only();
         assert_eq!(token.state(session), CKS_RO_PUBLIC_SESSION);
-        assert_eq!(token.private_keys(session), []);
+        assert_eq!(token.private_keys(session), [0; 0]);
         token.login(session, USER).unwrap();
         let key = token.private_keys(session)[0];
         token.sign(session, key).unwrap();

@@ -184,7 +184,7 @@ fn the_officer_begins_anew_and_all_is_destroyed(link: Link) {
     let early = token.login(session, USER);
     assert_eq!(early, Err(Code(CKR_USER_PIN_NOT_INITIALIZED)));
     let on_token = [(CKA_CLASS, CKO_PUBLIC_KEY.to_ne_bytes().to_vec())];
-    assert_eq!(token.raw.find(session, &on_token).unwrap(), []);
+    assert_eq!(token.raw.find(session, &on_token).unwrap(), [0; 0]);
     bench.idev_id_signs(&token.raw, 1);
 }
 
@@ -387,6 +387,6 @@ fn locked_while_proving(bench: &Bench, token: &Token, session: CK_SESSION_HANDLE
     let refused = token.prove(session, USER);
     assert_eq!(refused, Err(Code(CKR_PIN_LOCKED)));
     assert_eq!(token.state(session), CKS_RW_PUBLIC_SESSION);
-    assert_eq!(token.private_keys(session), []);
+    assert_eq!(token.private_keys(session), [0; 0]);
     bench.idev_id_signs(&token.raw, 2);
 }

@@ -1,6 +1,6 @@
 //! The verbs and their arguments.
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use std::path::PathBuf;
 
@@ -11,15 +11,50 @@ pub(crate) const NAME: &str =
 /// The identity of a device: shows it, verifies it, makes it, keeps it.
 ///
 /// Exit codes: 0 ok, 1 failed, 2 usage, 3 cannot be verified because the CA certificate is not
-/// available, 4 TPM not reachable, 5 not found, 6 refused.
+/// available, 4 TPM not reachable, 5 not found, 6 refused, 7 not decided yet (devid enroll).
 #[derive(Parser)]
 #[command(name = "devid", version, about)]
 pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) common: CommonArgs,
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+/// What every verb takes.
+#[derive(Args)]
+pub(crate) struct CommonArgs {
     /// Writes JSON: one document on standard output, of a failure too.
     #[arg(long, global = true)]
     pub(crate) json: bool,
-    #[command(subcommand)]
-    pub(crate) verb: Verb,
+    /// Says on standard error what is done; -vv says more.
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub(crate) verbose: u8,
+    /// Says nothing but errors and what was asked for.
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub(crate) quiet: bool,
+    /// Reads this file in the place of /etc/devid-pkcs11/config.toml; config.d/, chain/ and trust/ are
+    /// looked for beside it.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+/// Where a text goes.
+#[derive(Args)]
+pub(crate) struct OutArgs {
+    /// Writes to this file; - is standard output.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) force: ForceArgs,
+}
+
+/// Whether a file may be lost.
+#[derive(Args)]
+pub(crate) struct ForceArgs {
+    /// Replaces the file even if it holds a private key, or something else than what is written.
+    #[arg(long)]
+    pub(crate) force: bool,
 }
 
 #[derive(Subcommand)]
@@ -32,6 +67,12 @@ pub(crate) enum Verb {
     Show {
         #[arg(help = NAME)]
         label: String,
+        /// Shows the settings by which Keylime's agent finds the factory's keys instead.
+        #[arg(long)]
+        keylime: bool,
+        /// Writes the two certificates that Keylime's agent reads into this folder.
+        #[arg(long, value_name = "DIR", requires = "keylime")]
+        out: Option<PathBuf>,
     },
     /// Verifies an identity: its key, its certificate, the chain to a trusted CA.
     Verify {
@@ -53,9 +94,11 @@ pub(crate) enum Verb {
     Doctor,
     /// Gives the device an identity of its own, if it has none. For every start.
     Provision {
-        /// Writes a request (PKCS#10) to this file, and makes no certificate.
+        /// Writes a request (PKCS#10) to this file, and makes no certificate; - is standard output.
         #[arg(long, value_name = "FILE")]
         csr: Option<PathBuf>,
+        #[command(flatten)]
+        force: ForceArgs,
         #[command(flatten)]
         how: ProvisionArgs,
     },
@@ -86,33 +129,119 @@ pub(crate) enum Verb {
     Csr {
         #[arg(help = NAME)]
         label: String,
-        /// Whom it is to name, as in CN=web,O=Example; by default the device's own identity names
-        /// the device as the factory did, and a service's key its label.
-        #[arg(long, value_name = "NAME")]
-        subject: Option<String>,
+        #[command(flatten)]
+        content: RequestArgs,
         /// A file with the PIN that the key asks for, if the configuration has none. A wrong one
         /// counts in the TPM.
         #[arg(long, value_name = "FILE")]
         pin_file: Option<PathBuf>,
-        /// Writes to this file.
+        /// The form of the request.
+        #[arg(long, value_enum, default_value_t = OutformArg::Pem)]
+        outform: OutformArg,
+        #[command(flatten)]
+        out: OutArgs,
+    },
+    /// Makes evidence for a CA that a key is in this device's TPM: one JSON document
+    /// (docs/evidence.schema.json).
+    Attest {
+        #[arg(help = NAME)]
+        label: String,
+        /// What the CA chose, so that the evidence is fresh: hexadecimal digits, or a file. Of more than 32
+        /// bytes the SHA-256 is taken.
+        #[arg(long, value_name = "HEX|FILE")]
+        nonce: Option<String>,
+        /// Certificates of the endorsement key and of its CAs, DER or PEM, for a TPM that holds none; may be
+        /// given more than once.
         #[arg(long, value_name = "FILE")]
-        out: Option<PathBuf>,
+        ek_cert: Vec<PathBuf>,
+        /// A file with the PIN that the key asks for, if the configuration has none. A wrong one
+        /// counts in the TPM.
+        #[arg(long, value_name = "FILE")]
+        pin_file: Option<PathBuf>,
+        #[command(flatten)]
+        out: OutArgs,
+    },
+    /// Answers a CA's challenge: proves that attestation key and endorsement key are in one TPM.
+    Activate {
+        /// What devid ca challenge or tpm2_makecredential wrote.
+        challenge: PathBuf,
+        #[command(flatten)]
+        out: OutArgs,
     },
     /// Takes a certificate for a key, in the place of the one that it had.
     ImportCert {
-        /// The certificate, then perhaps those of its issuers; DER or PEM.
+        /// The certificate, perhaps with those of its issuers: PEM, DER, or PKCS#7 (DER, PEM or
+        /// base64 alone); - is standard input.
         file: PathBuf,
     },
-    /// Writes a key in the form that other programs take.
+    /// Asks a server for a certificate, by EST (RFC 7030).
+    ///
+    /// Without a key of that label one is made. The identity that is shown to the server is the one
+    /// that is renewed, or else the factory's. Exit code 7: the server asks for patience; the same
+    /// command goes on.
+    #[cfg(feature = "est")]
+    Enroll(Box<EnrollArgs>),
+    /// Writes a key or its certificates in the form that other programs take.
+    #[command(group(ArgGroup::new("what").required(true)))]
     Export {
         #[arg(help = NAME)]
         label: String,
-        /// PEM, TSS2 PRIVATE KEY: only this TPM can use it.
-        #[arg(long, required = true)]
+        /// The key as PEM, TSS2 PRIVATE KEY: only this TPM can use it.
+        #[arg(long, group = "what")]
         tss2: bool,
-        /// Writes to this file.
+        /// The halves of the key for tpm2_load, key.pub and key.priv, into this folder; says what its parent
+        /// is.
+        #[arg(long, value_name = "DIR", group = "what", conflicts_with = "out")]
+        tpm2_tools: Option<PathBuf>,
+        /// What SPIRE's tpm_devid plugin reads, into this folder: devid.pub, devid.priv and
+        /// devid.crt.pem. For a key made with --parent srk.
+        #[arg(long, value_name = "DIR", group = "what", conflicts_with = "out")]
+        spire: Option<PathBuf>,
+        /// The certificate, PEM.
+        #[arg(long, group = "what")]
+        cert: bool,
+        /// The certificates of the CAs above it, PEM, the issuer first.
+        #[arg(long, group = "what")]
+        chain: bool,
+        /// The certificate, then those of the CAs above it, PEM.
+        #[arg(long, group = "what")]
+        fullchain: bool,
+        #[command(flatten)]
+        out: OutArgs,
+    },
+    /// Signs a file by a key, with its certificates, so that others can verify it.
+    #[command(group(ArgGroup::new("message").required(true)))]
+    Sign {
+        #[arg(help = NAME)]
+        label: String,
+        /// The file; - is standard input.
+        file: PathBuf,
+        /// CMS SignedData, DER (RFC 5652): for BRSKI voucher requests (RFC 8995), and
+        /// openssl cms -verify.
+        #[arg(long, group = "message")]
+        cms: bool,
+        /// JWS in the general JSON serialisation (RFC 7515).
+        #[arg(long, group = "message")]
+        jws: bool,
+        /// The signature alone, over the key's own hash of the file: for openssl dgst -verify.
+        #[arg(long, group = "message")]
+        raw: bool,
+        /// The type of the content in CMS, as numbers with dots; id-data by default. A BRSKI voucher
+        /// request has 1.2.840.113549.1.9.16.1.40 (id-ct-animaJSONVoucher).
+        #[arg(long, value_name = "OID", conflicts_with_all = ["jws", "raw"])]
+        content_type: Option<String>,
+        /// The header parameter typ of JWS, for example voucher-jws+json.
+        #[arg(long, value_name = "TYPE", conflicts_with_all = ["cms", "raw"])]
+        typ: Option<String>,
+        /// Leaves the file out of the message.
+        #[arg(long, conflicts_with = "raw")]
+        detached: bool,
+        /// A file with the PIN that the key asks for, if the configuration has none. A wrong one
+        /// counts in the TPM.
         #[arg(long, value_name = "FILE")]
-        out: Option<PathBuf>,
+        pin_file: Option<PathBuf>,
+        #[command(flatten)]
+        out: OutArgs,
     },
     /// Puts a key into a persistent handle again, such as the factory's after TPM2_Clear.
     Persist {
@@ -129,15 +258,20 @@ pub(crate) enum Verb {
         /// Of what; by default of the private key, and of the certificate where there is no key.
         #[arg(long = "type", value_enum, value_name = "TYPE")]
         class: Option<TypeArg>,
-        /// Writes it to this file as well, in the PEM form that programs take for a key file.
+        /// Writes it to this file as well, in the PEM form that programs take for a key file; - writes
+        /// that form to standard output, in its place.
         #[arg(long, value_name = "FILE")]
         pem: Option<PathBuf>,
+        #[command(flatten)]
+        force: ForceArgs,
     },
     /// Writes the manual pages, for those who package this.
     #[command(hide = true)]
     Man {
         /// The folder where they go.
         folder: PathBuf,
+        #[command(flatten)]
+        force: ForceArgs,
     },
     /// Writes completions for a shell.
     Completions {
@@ -148,6 +282,8 @@ pub(crate) enum Verb {
     Uri2pem {
         /// The URI, for example pkcs11:token=idev-id;object=idev-id;type=private
         uri: String,
+        #[command(flatten)]
+        out: OutArgs,
     },
 }
 
@@ -180,6 +316,19 @@ pub(crate) enum KeyVerb {
         /// as safe as the process that uses it.
         #[arg(long, conflicts_with = "persistent")]
         sealed: bool,
+        /// Which key wraps it: the master key; or the storage root key that every program derives in the owner
+        /// hierarchy, for programs that look for the key there (SPIRE).
+        #[arg(
+            long,
+            value_enum,
+            default_value_t = ParentArg::Master,
+            conflicts_with_all = ["persistent", "sealed", "decrypts"]
+        )]
+        parent: ParentArg,
+        /// The one scheme by which it signs. With --parent srk alone; by default that of the algorithm with
+        /// SHA-256.
+        #[arg(long, value_enum, requires = "parent")]
+        scheme: Option<SchemeArg>,
     },
     /// Lists the keys of all tokens that have a key folder.
     List,
@@ -205,6 +354,22 @@ pub(crate) enum MasterVerb {
         #[arg(long)]
         yes: bool,
     },
+}
+
+/// What wraps a key.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs)]
+pub(crate) enum ParentArg {
+    Master,
+    Srk,
+}
+
+/// A signature scheme that a key names.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs)]
+pub(crate) enum SchemeArg {
+    EcdsaSha256,
+    RsassaSha256,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -233,6 +398,77 @@ fn handle(text: &str) -> Result<u32, String> {
 pub(crate) enum OutputFormat {
     Text,
     Json,
+}
+
+/// Of whom a certificate is asked, and how.
+#[cfg(feature = "est")]
+#[derive(Args)]
+#[command(group(ArgGroup::new("whom").required(true)))]
+pub(crate) struct EnrollArgs {
+    #[arg(help = NAME)]
+    pub(crate) label: String,
+    /// The server, as https://est.example:8443; without a path /.well-known/est is meant.
+    #[arg(long, value_name = "URL")]
+    pub(crate) est: String,
+    /// The identity that is shown to the server.
+    #[arg(long = "as", value_name = "LABEL")]
+    pub(crate) as_identity: Option<String>,
+    /// A file with the certificates of CAs that vouch for the server, or with the server's own.
+    #[arg(long, value_name = "FILE", group = "whom")]
+    pub(crate) trust: Option<PathBuf>,
+    /// The SHA-256 of a certificate of the server's CAs, in hexadecimal digits: the server is asked
+    /// for them, and believed if one has it.
+    #[arg(long, value_name = "HEX", group = "whom")]
+    pub(crate) fingerprint: Option<String>,
+    #[command(flatten)]
+    pub(crate) content: RequestArgs,
+    /// What kind of key is made, if there is none; what the server wants, or P-256.
+    #[arg(long, value_enum)]
+    pub(crate) algorithm: Option<AlgorithmArg>,
+    /// The name that goes with the password.
+    #[arg(long, value_name = "NAME", requires = "password_file")]
+    pub(crate) user: Option<String>,
+    /// A file with a password, for a server that asks for one.
+    #[arg(long, value_name = "FILE", requires = "user")]
+    pub(crate) password_file: Option<PathBuf>,
+    /// A file with the PIN that a key asks for, if the configuration has none. A wrong one counts in
+    /// the TPM.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) pin_file: Option<PathBuf>,
+    /// How many seconds one request to the server may take.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub(crate) timeout: u64,
+    /// How many seconds a server is waited for that asks for patience.
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    pub(crate) wait: u64,
+}
+
+/// What a request for a certificate asks for.
+#[derive(Args, Debug, Default)]
+pub(crate) struct RequestArgs {
+    /// Whom it is to name, as in CN=web,O=Example; by default the device's own identity names
+    /// the device as the factory did, and a service's key its label.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) subject: Option<String>,
+    /// A further name (subjectAltName): dns:HOST, ip:ADDRESS, email:ADDRESS, uri:URI, rid:OID,
+    /// dirname:NAME, upn:NAME; may be given more than once.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) san: Vec<String>,
+    /// A purpose of the key (extendedKeyUsage), as serverAuth, clientAuth or an OID; may be given
+    /// more than once.
+    #[arg(long, value_name = "PURPOSE")]
+    pub(crate) eku: Vec<String>,
+    /// A use of the key (keyUsage), digitalSignature if none is given; may be given more than once.
+    #[arg(long, value_name = "USE")]
+    pub(crate) key_usage: Vec<String>,
+}
+
+/// The form of a request.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs)]
+pub(crate) enum OutformArg {
+    Pem,
+    Der,
 }
 
 /// How an identity is made.

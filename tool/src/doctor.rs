@@ -2,13 +2,14 @@
 
 use crate::cli::OutputFormat;
 use crate::output::{CommandError, Output};
+use crate::settings::Settings;
 use crate::text::row;
 use devid_core::config;
 use devid_core::identity::{Finding, Health, doctor};
 
 /// Each finding, and what mends it; fails if something does not work.
-pub(crate) fn run(form: OutputFormat) -> Result<Output, CommandError> {
-    let environment = config::environment(config::is_privileged());
+pub(crate) fn run(settings: &Settings, form: OutputFormat) -> Result<Output, CommandError> {
+    let environment = settings.environment();
     let config = config::load(&environment).config;
     let findings = doctor(config, || config::defaults(&environment));
     let problems = findings

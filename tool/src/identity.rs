@@ -1,15 +1,16 @@
 //! `devid status`, `provision`, `reset` and `prune`: the device's own identity
 
 use crate::cli::{OutputFormat, ProvisionArgs};
+use crate::destination::Destination;
 use crate::output::{CommandError, Output};
 use crate::text::{line, row};
 use devid_core::config::Config;
 use devid_core::identity::{
-    Device, Expiry, IdentitySource, Mode, Provisioned, Provisioning, RoleStatus, Status,
+    Device, Expiry, IdentitySource, Mode, Provisioned, Provisioning, RequestTarget, RoleStatus,
+    Status,
 };
 use devid_core::x509::Subject;
 use serde_json::json;
-use std::path::PathBuf;
 use std::time::Duration;
 
 /// Where the identity lives; exits as the mode is.
@@ -108,7 +109,7 @@ fn ends(expiry: &Expiry) -> String {
 pub(crate) fn provision(
     config: &Config,
     how: &ProvisionArgs,
-    csr: Option<PathBuf>,
+    csr: Option<Destination>,
     form: OutputFormat,
 ) -> Result<Output, CommandError> {
     let done = devid_core::identity::provision(config, &provisioning(how, csr)?)?;
@@ -163,17 +164,24 @@ pub(crate) fn prune(config: &Config, form: OutputFormat) -> Result<Output, Comma
 
 fn provisioning(
     how: &ProvisionArgs,
-    request: Option<PathBuf>,
+    request: Option<Destination>,
 ) -> Result<Provisioning, CommandError> {
     Ok(Provisioning {
         wait: Duration::from_secs(how.wait),
-        request,
+        request: request.map(|request| match request {
+            Destination::StandardOutput => RequestTarget::Answer,
+            Destination::File(file) => RequestTarget::File(file),
+        }),
         subject: how.subject.as_deref().map(Subject::parse).transpose()?,
     })
 }
 
+/// Where a request was asked for on standard output, it stands there alone.
 fn summary(done: &Provisioned, form: OutputFormat) -> Result<Output, CommandError> {
     Output::new(form, done, || {
+        if let Some(request) = &done.request {
+            return request.clone();
+        }
         let mut text = String::new();
         for step in &done.steps {
             row(&mut text, step);

@@ -1,15 +1,58 @@
-//! `devid key`, `csr`, `import-cert`, `export` and `persist`
+//! `devid key`, `export --tss2` and `persist`
 
-use crate::cli::{AlgorithmArg, OutputFormat};
+use crate::cli::{AlgorithmArg, OutputFormat, ParentArg, SchemeArg};
+use crate::destination::Destination;
 use crate::output::{CommandError, Output};
 use crate::text::{line, row};
-use crate::verify::read_pin;
-use devid_core::identity::{Device, FACTORY, Imported, KeyStorage, OWN, TokenEntry};
+use devid_core::identity::{Device, FACTORY, FileKind, KeyStorage, OWN, TokenEntry};
 use devid_core::key::Curve;
+use devid_core::shell::argument;
 use devid_core::store::devid::{KeyAlgorithm, KeyPurpose};
-use devid_core::x509::Subject;
+use devid_core::tpm::{Hash, SignatureScheme};
 use serde_json::json;
-use std::path::{Path, PathBuf};
+
+/// How a key is kept that is neither persistent nor sealed.
+pub(crate) fn storage(
+    kind: AlgorithmArg,
+    parent: ParentArg,
+    scheme: Option<SchemeArg>,
+) -> Result<KeyStorage, CommandError> {
+    let is_rsa = matches!(
+        kind,
+        AlgorithmArg::Rsa2048 | AlgorithmArg::Rsa3072 | AlgorithmArg::Rsa4096
+    );
+    let own = match is_rsa {
+        true => SchemeArg::RsassaSha256,
+        false => SchemeArg::EcdsaSha256,
+    };
+    match (parent, scheme) {
+        (ParentArg::Master, None) => Ok(KeyStorage::Wrapped),
+        (ParentArg::Master, Some(_)) => Err(CommandError::new(
+            2,
+            "--scheme is for a key made with --parent srk; one below the master key signs by every scheme",
+        )),
+        (ParentArg::Srk, Some(asked)) if asked != own => Err(CommandError::new(
+            2,
+            "--scheme: ecdsa-sha256 is for keys on a curve, rsassa-sha256 for RSA keys",
+        )),
+        (ParentArg::Srk, _) => Ok(KeyStorage::BelowRoot(match own {
+            SchemeArg::EcdsaSha256 => SignatureScheme::Ecdsa(Hash::Sha256),
+            SchemeArg::RsassaSha256 => SignatureScheme::Rsassa(Hash::Sha256),
+        })),
+    }
+}
+
+/// The kind of key that an argument names.
+pub(crate) fn algorithm(kind: AlgorithmArg) -> KeyAlgorithm {
+    match kind {
+        AlgorithmArg::P256 => KeyAlgorithm::Ec(Curve::P256),
+        AlgorithmArg::P384 => KeyAlgorithm::Ec(Curve::P384),
+        AlgorithmArg::P521 => KeyAlgorithm::Ec(Curve::P521),
+        AlgorithmArg::Rsa2048 => KeyAlgorithm::Rsa(2048),
+        AlgorithmArg::Rsa3072 => KeyAlgorithm::Rsa(3072),
+        AlgorithmArg::Rsa4096 => KeyAlgorithm::Rsa(4096),
+    }
+}
 
 /// Makes a key.
 pub(crate) fn generate(
@@ -20,19 +63,11 @@ pub(crate) fn generate(
     storage: KeyStorage,
     form: OutputFormat,
 ) -> Result<Output, CommandError> {
-    let algorithm = match kind {
-        AlgorithmArg::P256 => KeyAlgorithm::Ec(Curve::P256),
-        AlgorithmArg::P384 => KeyAlgorithm::Ec(Curve::P384),
-        AlgorithmArg::P521 => KeyAlgorithm::Ec(Curve::P521),
-        AlgorithmArg::Rsa2048 => KeyAlgorithm::Rsa(2048),
-        AlgorithmArg::Rsa3072 => KeyAlgorithm::Rsa(3072),
-        AlgorithmArg::Rsa4096 => KeyAlgorithm::Rsa(4096),
-    };
     let usage = KeyPurpose {
         signs: true,
         decrypts,
     };
-    let made = device.generate_key(label, algorithm, usage, storage)?;
+    let made = device.generate_key(label, algorithm(kind), usage, storage)?;
     Output::new(form, &device.describe(&made), || paragraph(device, &made))
 }
 
@@ -61,11 +96,12 @@ pub(crate) fn delete(
 ) -> Result<Output, CommandError> {
     let entry = device.find(label)?;
     if !yes {
+        let meant = argument(label);
         return Err(CommandError::new(
             6,
             format!(
-                "the key {label} would be gone for good, and nothing was done; if that is \
-                     meant: devid key delete {label} --yes"
+                "the key {label} would be gone for good, and nothing was done; if that is meant: \
+                 devid key delete --yes {meant}"
             ),
         ));
     }
@@ -79,68 +115,16 @@ pub(crate) fn delete(
     })
 }
 
-/// A request for a certificate.
-pub(crate) fn request(
-    device: &Device,
-    label: &str,
-    subject: Option<&str>,
-    pin_file: Option<PathBuf>,
-    out: Option<&Path>,
-    form: OutputFormat,
-) -> Result<Output, CommandError> {
-    let subject = subject.map(Subject::parse).transpose()?;
-    let pin = read_pin(pin_file)?;
-    let request = device.request(&device.find(label)?, subject, pin.as_ref())?;
-    write_pem(&request, out, 0o644, form)
-}
-
-/// Takes a certificate.
-pub(crate) fn import(
-    device: &Device,
-    file: &Path,
-    form: OutputFormat,
-) -> Result<Output, CommandError> {
-    let imported = device.import_certificate(file)?;
-    Output::new(form, &imported, || taken(&imported))
-}
-
-fn taken(imported: &Imported) -> String {
-    let mut text = String::new();
-    row(
-        &mut text,
-        format_args!("certificate for {}", imported.label),
-    );
-    if imported.known {
-        line(&mut text, "known", "it was there already");
-    }
-    for subject in &imported.replaced {
-        line(&mut text, "in place of", subject);
-    }
-    for subject in &imported.authorities {
-        line(&mut text, "with its CA", subject);
-    }
-    for subject in &imported.unrelated {
-        line(
-            &mut text,
-            "not kept",
-            &format!("{subject}: it is not above the certificate"),
-        );
-    }
-    if let Some(note) = &imported.note {
-        line(&mut text, "note", note);
-    }
-    text
-}
-
 /// The wrapped form of a key.
 pub(crate) fn export(
     device: &Device,
     label: &str,
-    out: Option<&Path>,
+    out: &Destination,
     form: OutputFormat,
 ) -> Result<Output, CommandError> {
     let wrapped = device.wrapped_key(&device.find(label)?)?;
-    write_pem(&wrapped, out, 0o600, form)
+    let kind = FileKind::Pem("TSS2 PRIVATE KEY");
+    out.deliver(&wrapped, kind, 0o600, form)
 }
 
 /// Puts a key into a persistent handle.
@@ -157,23 +141,6 @@ pub(crate) fn persist(
         let mut text = String::new();
         row(&mut text, format_args!("{label} is in handle {handle}"));
         text
-    })
-}
-
-/// The text, unless it goes to a file.
-fn write_pem(
-    text: &str,
-    out: Option<&Path>,
-    mode: u32,
-    form: OutputFormat,
-) -> Result<Output, CommandError> {
-    if let Some(path) = out {
-        devid_core::write_file(path, text.as_bytes(), mode)
-            .map_err(|error| CommandError::new(1, format!("{}: {error}", path.display())))?;
-    }
-    Output::new(form, &json!({ "pem": text, "file": out }), || match out {
-        Some(_) => String::new(),
-        None => text.into(),
     })
 }
 

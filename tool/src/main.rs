@@ -1,174 +1,227 @@
 //! `devid`: the command-line tool for the identity of a device.
 //!
 //! Exit codes: 0 ok, 1 failed, 2 usage, 3 cannot be verified since the CA certificate is not
-//! available, 4 TPM not reachable, 5 not found, 6 refused.
+//! available, 4 TPM not reachable, 5 not found, 6 refused, 7 not decided yet.
 
 #![forbid(unsafe_code)]
 
+mod certificates;
 mod cli;
 mod completions;
+mod destination;
 mod doctor;
+#[cfg(feature = "est")]
+mod enroll;
+#[cfg(feature = "est")]
+mod est;
+mod evidence;
+mod export;
 mod identity;
+mod input;
 mod keys;
 mod man;
 mod master;
+mod meant;
+mod misused;
 mod output;
+mod print;
 mod progress;
+mod settings;
 mod show;
+mod sign;
 mod text;
 mod uri;
 mod verify;
 mod warnings;
 
 use clap::Parser;
-use cli::{Arguments, KeyVerb, MasterVerb, OutputFormat, Verb};
-use devid_core::config::{self, Config};
-use devid_core::identity::{Device, KeyStorage};
-use log::warn;
+use cli::{Arguments, CommonArgs, KeyVerb, MasterVerb, OutputFormat, Verb};
+use destination::{Destination, is_standard_output};
+use devid_core::identity::KeyStorage;
+use devid_core::message::MessageForm;
 use output::{CommandError, Output};
-use serde_json::Value;
-use std::io::{ErrorKind, Write};
+use print::print_output;
+use settings::Settings;
 use std::process::ExitCode;
 use warnings::Warnings;
 
 fn main() -> ExitCode {
-    let Arguments { json, verb } = match Arguments::try_parse() {
+    let Arguments { common, verb } = match Arguments::try_parse() {
         Ok(arguments) => arguments,
-        Err(error) => return misused(&error),
+        Err(error) => return misused::answer(error),
     };
+    let CommonArgs {
+        json,
+        verbose,
+        quiet,
+        config,
+    } = common;
     let form = match json {
         true => OutputFormat::Json,
         false => OutputFormat::Text,
     };
-    let warnings = Warnings::install(form);
-    let output = run(verb, form).unwrap_or_else(|error| Output {
+    let warnings = Warnings::install(form, verbose, quiet);
+    let is_report = only_reports(&verb);
+    let output = Settings::new(config).and_then(|settings| run(verb, &settings, form));
+    let mut output = output.unwrap_or_else(|error| Output {
         code: error.code,
         document: (form == OutputFormat::Json).then(|| error.json()),
-        text: String::new(),
         complaint: Some(error.text),
+        ..Output::default()
     });
+    if quiet && is_report && output.code == 0 {
+        output.text.clear();
+    }
     print_output(output, &warnings)
 }
 
-fn run(verb: Verb, form: OutputFormat) -> Result<Output, CommandError> {
+fn run(verb: Verb, settings: &Settings, form: OutputFormat) -> Result<Output, CommandError> {
+    let device = || settings.device();
     match verb {
         Verb::Status => identity::status(&device()?, form),
-        Verb::Doctor => doctor::run(form),
-        Verb::Provision { csr, how } => identity::provision(&settings()?, &how, csr, form),
-        Verb::Reset { yes, how, .. } => identity::reset(&settings()?, yes, &how, form),
+        Verb::Doctor => doctor::run(settings, form),
+        Verb::Provision { csr, how, force } => {
+            let csr = csr.map(|path| Destination::new(path, force.force));
+            identity::provision(&settings.read()?, &how, csr, form)
+        }
+        Verb::Reset { yes, how, .. } => identity::reset(&settings.read()?, yes, &how, form),
         Verb::Key(KeyVerb::Generate {
             label,
             algorithm,
             decrypts,
             persistent,
             sealed,
+            parent,
+            scheme,
         }) => {
             let storage = match (persistent, sealed) {
                 (true, _) => KeyStorage::Persistent,
                 (_, true) => KeyStorage::Sealed,
-                (false, false) => KeyStorage::Wrapped,
+                (false, false) => keys::storage(algorithm, parent, scheme)?,
             };
             keys::generate(&device()?, &label, algorithm, decrypts, storage, form)
         }
         Verb::Key(KeyVerb::List) => keys::list(&device()?, form),
         Verb::Key(KeyVerb::Delete { label, yes }) => keys::delete(&device()?, &label, yes, form),
-        Verb::Master(MasterVerb::Renew { yes }) => master::renew(&settings()?, yes, form),
+        Verb::Master(MasterVerb::Renew { yes }) => master::renew(settings, yes, form),
         Verb::Csr {
             label,
-            subject,
+            content,
             pin_file,
+            outform,
             out,
-        } => keys::request(
+        } => certificates::request(
             &device()?,
             &label,
-            subject.as_deref(),
+            &content,
             pin_file,
-            out.as_deref(),
+            outform,
+            &out.into(),
             form,
         ),
-        Verb::ImportCert { file } => keys::import(&device()?, &file, form),
-        Verb::Export { label, out, .. } => keys::export(&device()?, &label, out.as_deref(), form),
+        Verb::Attest {
+            label,
+            nonce,
+            ek_cert,
+            pin_file,
+            out,
+        } => {
+            let asked = evidence::Asked {
+                nonce,
+                ek_files: ek_cert,
+                pin_file,
+            };
+            evidence::attest(&device()?, &label, asked, &out.into(), form)
+        }
+        Verb::Activate { challenge, out } => {
+            evidence::activate(&device()?, &challenge, &out.into(), form)
+        }
+        Verb::ImportCert { file } => certificates::import(&device()?, &file, form),
+        #[cfg(feature = "est")]
+        Verb::Enroll(args) => enroll::run(&device()?, *args, form),
+        Verb::Export {
+            label,
+            tpm2_tools,
+            spire,
+            cert,
+            chain,
+            fullchain,
+            out,
+            ..
+        } => {
+            let device = device()?;
+            let out = &out.into();
+            if let Some(folder) = tpm2_tools {
+                return export::to_tools(&device, &label, &folder, form);
+            }
+            if let Some(folder) = spire {
+                return export::to_spire(&device, &label, &folder, form);
+            }
+            match (cert || fullchain, chain || fullchain) {
+                (false, false) => keys::export(&device, &label, out, form),
+                (leaf, above) => certificates::export(&device, &label, leaf, above, out, form),
+            }
+        }
+        Verb::Sign {
+            label,
+            file,
+            jws,
+            raw,
+            content_type,
+            typ,
+            detached,
+            pin_file,
+            out,
+            ..
+        } => {
+            let message = match (jws, raw) {
+                (true, _) => MessageForm::Jws { typ, detached },
+                (_, true) => MessageForm::Raw,
+                (false, false) => sign::cms(content_type.as_deref(), detached)?,
+            };
+            let out = out.into();
+            sign::run(&device()?, &label, &file, &message, pin_file, &out, form)
+        }
         Verb::Persist { label, handle } => keys::persist(&device()?, &label, handle, form),
-        Verb::Prune => identity::prune(&settings()?, form),
+        Verb::Prune => identity::prune(&settings.read()?, form),
         Verb::List => show::list(&device()?, form),
-        Verb::Show { label } => show::show(&device()?, &label, form),
+        Verb::Show {
+            label,
+            keylime: true,
+            out,
+        } => export::keylime(&device()?, &label, out.as_deref(), form),
+        Verb::Show { label, .. } => show::show(&device()?, &label, form),
         Verb::Verify {
             label,
             ca,
             crl,
             pin_file,
         } => verify::run(&device()?, &label, ca.as_deref(), &crl, pin_file, form),
-        Verb::Uri { label, class, pem } => {
-            uri::run(&device()?, &label, class, pem.as_deref(), form)
+        Verb::Uri {
+            label,
+            class,
+            pem,
+            force,
+        } => {
+            let pem = pem.map(|path| Destination::new(path, force.force));
+            uri::run(&device()?, &label, class, pem.as_ref(), form)
         }
-        Verb::Man { folder } => man::man(&folder, form),
+        Verb::Man { folder, force } => man::man(&folder, force.force, form),
         Verb::Completions { shell } => completions::script(shell, form),
-        Verb::Uri2pem { uri } => uri::to_pem(&uri, form),
+        Verb::Uri2pem { uri, out } => uri::to_pem(&uri, &out.into(), form),
     }
 }
 
-fn settings() -> Result<Config, CommandError> {
-    let config = config::load(&config::environment(config::is_privileged())).config?;
-    config.warnings().for_each(|warning| warn!("{warning}"));
-    Ok(config)
-}
-
-fn device() -> Result<Device, CommandError> {
-    Ok(Device::new(settings()?))
-}
-
-fn print_output(output: Output, warnings: &Warnings) -> ExitCode {
-    let Output {
-        code,
-        text,
-        document,
-        complaint,
-    } = output;
-    warnings.end_wait();
-    let text = match document {
-        Some(mut document) => {
-            match &mut document {
-                Value::Object(fields) => {
-                    fields.insert("warnings".into(), warnings.take().into());
-                }
-                // An array has no field for them.
-                _ => warnings.take().iter().for_each(|one| warnings::print(one)),
-            }
-            format!("{document:#}\n")
-        }
-        None => text,
-    };
-    // Whoever reads may stop reading.
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            eprintln!("devid: {error}");
-            return ExitCode::FAILURE;
-        }
-        _ => {}
+/// Whether the text of a verb only tells that it was done; with `--quiet` that goes without saying.
+fn only_reports(verb: &Verb) -> bool {
+    match verb {
+        Verb::Provision { csr, .. } => csr.as_deref().is_none_or(|path| !is_standard_output(path)),
+        Verb::Reset { .. }
+        | Verb::Prune
+        | Verb::Key(KeyVerb::Generate { .. } | KeyVerb::Delete { .. })
+        | Verb::Master(MasterVerb::Renew { .. })
+        | Verb::ImportCert { .. }
+        | Verb::Persist { .. } => true,
+        _ => false,
     }
-    if let Some(complaint) = complaint {
-        eprintln!("devid: {}", text::printable(complaint));
-    }
-    ExitCode::from(code)
-}
-
-/// What was asked for wrongly, or a help text. Of words that are not understood only one is looked
-/// for.
-fn misused(error: &clap::Error) -> ExitCode {
-    let asks_for_json = std::env::args_os().any(|word| word == "--json");
-    if error.use_stderr() && asks_for_json {
-        let text = error.to_string();
-        let document = Some(CommandError::new(2, text.trim_end()).json());
-        // The lines are for a person, and many.
-        eprint!("{error}");
-        let output = Output {
-            code: 2,
-            document,
-            ..Output::default()
-        };
-        return print_output(output, &Warnings::default());
-    }
-    // As of `Error::exit`; a reader that went away is no failure of ours.
-    let _ = error.print();
-    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }

@@ -8,6 +8,7 @@ use crate::output::{CommandError, Output};
 use clap::{Command, CommandFactory};
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, roman};
+use devid_core::identity::{FileKind, OutputFile};
 use serde_json::json;
 use std::io;
 use std::path::Path;
@@ -112,6 +113,10 @@ fn examples(page: &str) -> &'static Meanings {
                 "The factory's identity: serial number and model of the device, issuer, validity.",
             ),
             ("devid show devid/web", "The key web of the token devid."),
+            (
+                "devid show idev-id --keylime --out /var/lib/keylime",
+                "Settings for Keylime's agent, and the certificates that they name.",
+            ),
         ],
         "devid-verify" => &[
             (
@@ -155,6 +160,10 @@ fn examples(page: &str) -> &'static Meanings {
                 "devid key generate mail --algorithm rsa2048 --decrypts",
                 "One that opens encrypted mail as well.",
             ),
+            (
+                "devid key generate node --parent srk --scheme ecdsa-sha256",
+                "One that SPIRE's tpm_devid plugin can use.",
+            ),
         ],
         "devid-key-list" => &[("devid key list", "The keys of the token devid.")],
         "devid-key-delete" => &[(
@@ -185,14 +194,48 @@ fn examples(page: &str) -> &'static Meanings {
                 "Names the device as the factory did.",
             ),
         ],
+        "devid-attest" => &[
+            (
+                "devid attest web --nonce nonce.bin --out web.evidence",
+                "What a CA needs to know that the key web is in this TPM.",
+            ),
+            (
+                "devid attest idev-id --nonce 00112233445566778899aabbccddeeff",
+                "The same of the factory's key, on standard output.",
+            ),
+        ],
+        "devid-activate" => &[(
+            "devid activate web.challenge --out web.response",
+            "What the CA answered to the evidence, and what it is sent then.",
+        )],
         "devid-import-cert" => &[(
             "devid import-cert web.pem",
             "What the CA answered, in the place of the certificate before it.",
         )],
-        "devid-export" => &[(
-            "devid export web --tss2 --out web.tss2.pem",
-            "For tpm2-openssl and others.",
-        )],
+        "devid-export" => &[
+            (
+                "devid export web --tss2 --out web.tss2.pem",
+                "For tpm2-openssl and others.",
+            ),
+            (
+                "devid export web --tpm2-tools web.tpm",
+                "For tpm2_load; the answer is the command with its parent.",
+            ),
+            (
+                "devid export node --spire /etc/spire/devid",
+                "For SPIRE's tpm_devid plugin; the answer is its settings.",
+            ),
+        ],
+        "devid-sign" => &[
+            (
+                "devid sign idev-id request.json --cms --content-type 1.2.840.113549.1.9.16.1.40",
+                "A voucher request for BRSKI (RFC 8995).",
+            ),
+            (
+                "devid sign idev-id challenge --raw --out challenge.sig",
+                "For openssl dgst -verify.",
+            ),
+        ],
         "devid-persist" => &[(
             "devid persist idev-id",
             "After TPM2_Clear: the factory's key gets its handle back.",
@@ -223,36 +266,33 @@ fn examples(page: &str) -> &'static Meanings {
 const MODULE: &str = include_str!("man/devid-pkcs11.7");
 
 /// devid(1), a page for each verb, devid-pkcs11(7) and devid-pkcs11.conf(5), as files of this folder.
-pub(crate) fn man(folder: &Path, form: OutputFormat) -> Result<Output, CommandError> {
+pub(crate) fn man(folder: &Path, force: bool, form: OutputFormat) -> Result<Output, CommandError> {
     let mut command = Arguments::command().disable_help_subcommand(true);
     command.build();
-    let mut files = Vec::new();
-    write_all(&command, folder, &mut files)
-        .map_err(|error| CommandError::new(1, format!("{}: {error}", folder.display())))?;
+    let fault = |error: io::Error| CommandError::new(1, format!("{}: {error}", folder.display()));
+    let mut pages = vec![
+        ("devid-pkcs11.7".to_owned(), MODULE.into()),
+        ("devid-pkcs11.conf.5".to_owned(), settings::page().into()),
+    ];
+    collect_pages(&command, &mut pages).map_err(fault)?;
+    let file = |name: &str| OutputFile::new(folder.join(name), force);
+    for (name, _) in &pages {
+        file(name).check(FileKind::ManualPage)?;
+    }
+    for (name, text) in &pages {
+        file(name).write(text, FileKind::ManualPage, 0o644)?;
+    }
+    let files: Vec<_> = pages.iter().map(|(name, _)| name).collect();
     Output::new(form, &json!({ "files": files }), String::new)
 }
 
-fn write_all(command: &Command, folder: &Path, files: &mut Vec<String>) -> io::Result<()> {
-    write_pages(command, folder, files)?;
-    for (name, text) in [
-        ("devid-pkcs11.7", MODULE.to_owned()),
-        ("devid-pkcs11.conf.5", settings::page()),
-    ] {
-        devid_core::write_file(&folder.join(name), text.as_bytes(), 0o644)?;
-        files.push(name.to_owned());
-    }
-    Ok(())
-}
-
-fn write_pages(command: &Command, folder: &Path, files: &mut Vec<String>) -> io::Result<()> {
+/// Names and texts of the pages of the verbs.
+fn collect_pages(command: &Command, pages: &mut Vec<(String, Vec<u8>)>) -> io::Result<()> {
     for verb in command.get_subcommands().filter(|verb| !verb.is_hide_set()) {
-        write_pages(verb, folder, files)?;
+        collect_pages(verb, pages)?;
     }
     let page = Man::new(command.clone());
-    let name = page.get_filename();
-    let text = text(command, &page)?;
-    devid_core::write_file(&folder.join(&name), &text, 0o644)?;
-    files.push(name);
+    pages.push((page.get_filename(), text(command, &page)?));
     Ok(())
 }
 

@@ -2,19 +2,20 @@
 
 use crate::cli::OutputFormat;
 use crate::output::{CommandError, Output};
+use crate::settings::Settings;
 use crate::text::{line, row};
-use devid_core::config::{self, Config};
+use devid_core::config;
 use devid_core::identity::{LostObject, Renewal, renew_master};
 use serde_json::Value;
 
 /// Begins a new one where the old one is gone; without `yes` it only tells what is lost.
 pub(crate) fn renew(
-    config: &Config,
+    settings: &Settings,
     yes: bool,
     form: OutputFormat,
 ) -> Result<Output, CommandError> {
-    let again = || config::load(&config::environment(config::is_privileged())).config;
-    let renewal = renew_master(config, yes, &again)?;
+    let again = || config::load(&settings.environment()).config;
+    let renewal = renew_master(&settings.read()?, yes, &again)?;
     let output = Output::new(form, &renewal, || paragraph(&renewal))?;
     if yes {
         return Ok(output);

@@ -13,6 +13,8 @@ pub(crate) struct Output {
     pub(crate) code: u8,
     /// For standard output.
     pub(crate) text: String,
+    /// For standard output in the place of the text.
+    pub(crate) bytes: Option<Vec<u8>>,
     /// The same in JSON, where that was asked for; then there is no text.
     pub(crate) document: Option<Value>,
     /// For standard error.

@@ -36,9 +36,10 @@ struct ProgressLine {
 
 impl Progress {
     /// A document in JSON may be read from both outputs, so a file gets nothing beside it.
-    pub(crate) fn new(form: OutputFormat) -> Self {
+    pub(crate) fn new(form: OutputFormat, quiet: bool) -> Self {
         let is_dumb = std::env::var_os("TERM").is_none_or(|kind| kind == "dumb");
         let target = match (stderr().is_terminal(), form) {
+            _ if quiet => ProgressTarget::Nowhere,
             (true, _) if !is_dumb => ProgressTarget::Terminal,
             (_, OutputFormat::Text) => ProgressTarget::File,
             (_, OutputFormat::Json) => ProgressTarget::Nowhere,

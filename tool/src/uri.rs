@@ -2,14 +2,14 @@
 //! pkcs11-provider reads: PEM of `SEQUENCE { VisibleString, UTF8String }`.
 
 use crate::cli::{OutputFormat, TypeArg};
+use crate::destination::Destination;
 use crate::output::{CommandError, Output};
 use der::asn1::AnyRef;
 use der::pem::{LineEnding, encode_string};
 use der::{Encode, Tag};
-use devid_core::identity::{Device, TokenEntry};
+use devid_core::identity::{Device, FileKind, TokenEntry};
 use devid_core::uri::{self, Uri};
 use serde_json::json;
-use std::path::Path;
 
 const LABEL: &str = "PKCS#11 PROVIDER URI";
 const DESCRIPTION: &str = "PKCS#11 Provider URI v1.0";
@@ -18,9 +18,12 @@ pub(crate) fn run(
     device: &Device,
     label: &str,
     class: Option<TypeArg>,
-    pem: Option<&Path>,
+    pem: Option<&Destination>,
     form: OutputFormat,
 ) -> Result<Output, CommandError> {
+    if let Some(pem) = pem {
+        pem.check(FileKind::Pem(LABEL))?;
+    }
     let entry = device.find(label)?;
     if let Some(path) = &entry.software {
         let path = path.display();
@@ -35,20 +38,32 @@ pub(crate) fn run(
         (None, None) => TypeArg::Cert,
     });
     let uri = named(&entry, class)?;
-    if let Some(path) = pem {
-        devid_core::write_file(path, pem_of(&uri)?.as_bytes(), 0o644)
-            .map_err(|error| CommandError::new(1, format!("{}: {error}", path.display())))?;
-    }
-    Output::new(form, &json!({ "uri": uri, "file": pem }), || {
-        format!("{uri}\n")
+    let Some(pem) = pem else {
+        return Output::new(form, &json!({ "uri": uri, "file": null }), || {
+            format!("{uri}\n")
+        });
+    };
+    let text = pem_of(&uri)?;
+    pem.write(text.as_bytes(), FileKind::Pem(LABEL), 0o644)?;
+    let file = pem.path();
+    let told = match file {
+        Some(file) => json!({ "uri": uri, "file": file }),
+        None => json!({ "uri": uri, "pem": text, "file": null }),
+    };
+    Output::new(form, &told, || match file {
+        Some(_) => format!("{uri}\n"),
+        None => text.clone(),
     })
 }
 
 /// The PEM text.
-pub(crate) fn to_pem(uri: &str, form: OutputFormat) -> Result<Output, CommandError> {
+pub(crate) fn to_pem(
+    uri: &str,
+    out: &Destination,
+    form: OutputFormat,
+) -> Result<Output, CommandError> {
     Uri::parse(uri).map_err(|text| CommandError::new(2, text))?;
-    let pem = pem_of(uri)?;
-    Output::new(form, &json!({ "pem": pem }), || pem.clone())
+    out.deliver(&pem_of(uri)?, FileKind::Pem(LABEL), 0o644, form)
 }
 
 fn pem_of(uri: &str) -> Result<String, CommandError> {

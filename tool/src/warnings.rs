@@ -1,9 +1,9 @@
 //! What the core says while it works. Warnings are lines on standard error, or a field of the JSON
-//! document; waits are shown.
+//! document; waits are shown. With `-v` its other lines are shown, too, each with its level.
 
 use crate::cli::OutputFormat;
+use crate::print::say;
 use crate::progress::Progress;
-use crate::text::printable;
 use devid_core::tpm::WAITING;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,22 +13,33 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub(crate) struct Warnings {
     texts: Arc<Mutex<Vec<String>>>,
     progress: Progress,
+    /// Whether none is printed (`--quiet`).
+    are_mute: bool,
 }
 
 impl Warnings {
-    /// Hears all warnings from now on. For a person they go to standard error as they come.
-    pub(crate) fn install(form: OutputFormat) -> Self {
+    /// Hears all warnings from now on. For a person they go to standard error as they come; `verbose`
+    /// counts `-v`.
+    pub(crate) fn install(form: OutputFormat, verbose: u8, quiet: bool) -> Self {
         let warnings = Self {
-            progress: Progress::new(form),
+            progress: Progress::new(form, quiet),
+            are_mute: quiet,
             ..Self::default()
         };
         let logger = Logger {
             warnings: warnings.clone(),
             form,
+            shown: match verbose {
+                0 => LevelFilter::Warn,
+                1 => LevelFilter::Info,
+                _ => LevelFilter::Debug,
+            },
         };
+        // Waits are said at this level.
+        let level = logger.shown.max(LevelFilter::Info);
         // Fails only if there is a logger already.
         if log::set_boxed_logger(Box::new(logger)).is_ok() {
-            log::set_max_level(LevelFilter::Info);
+            log::set_max_level(level);
         }
         warnings
     }
@@ -43,6 +54,13 @@ impl Warnings {
         self.progress.end();
     }
 
+    /// A warning as a line of standard error.
+    pub(crate) fn print(&self, text: &str) {
+        if !self.are_mute {
+            say(format_args!("warning: {text}"));
+        }
+    }
+
     /// Whether it is new.
     fn add(&self, text: &str) -> bool {
         let mut known = self.texts.lock().unwrap_or_else(PoisonError::into_inner);
@@ -54,22 +72,19 @@ impl Warnings {
     }
 }
 
-/// A warning as a line of standard error.
-pub(crate) fn print(text: &str) {
-    eprintln!("devid: warning: {}", printable(text));
-}
-
-/// The way of warnings from the `log` facade.
+/// The way of lines from the `log` facade.
 struct Logger {
     warnings: Warnings,
     form: OutputFormat,
+    /// What goes to standard error.
+    shown: LevelFilter,
 }
 
 impl Log for Logger {
     /// Our own only: what a library says of its work could hold anything.
     fn enabled(&self, metadata: &Metadata) -> bool {
-        let is_warning = metadata.level() <= Level::Warn;
-        (is_warning && metadata.target().starts_with("devid")) || metadata.target() == WAITING
+        let is_ours = metadata.target().starts_with("devid");
+        is_ours && metadata.level() <= self.shown || metadata.target() == WAITING
     }
 
     fn log(&self, record: &Record) {
@@ -80,9 +95,14 @@ impl Log for Logger {
         if record.target() == WAITING {
             return self.warnings.progress.show(&text);
         }
+        if record.level() > Level::Warn {
+            self.warnings.end_wait();
+            let level = record.level().as_str().to_ascii_lowercase();
+            return say(format_args!("{level}: {text}"));
+        }
         if self.warnings.add(&text) && self.form == OutputFormat::Text {
             self.warnings.end_wait();
-            print(&text);
+            self.warnings.print(&text);
         }
     }
 

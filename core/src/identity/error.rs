@@ -43,15 +43,15 @@ impl IdentityError {
         Self { kind, text }
     }
 
-    pub(super) fn failed(text: impl Into<String>) -> Self {
+    pub(crate) fn failed(text: impl Into<String>) -> Self {
         Self::new(IdentityErrorKind::Failed, text)
     }
 
-    pub(super) fn refused(text: impl Into<String>) -> Self {
+    pub(crate) fn refused(text: impl Into<String>) -> Self {
         Self::new(IdentityErrorKind::Refused, text)
     }
 
-    pub(super) fn file(path: &Path) -> impl Fn(io::Error) -> Self {
+    pub(crate) fn file(path: &Path) -> impl Fn(io::Error) -> Self {
         move |error| {
             let hint = match error.kind() {
                 io::ErrorKind::PermissionDenied => ": run devid as root, or as a user who may",
@@ -79,7 +79,7 @@ impl IdentityError {
 
     /// The same with what was being done in front.
     #[must_use]
-    pub(super) fn while_doing(self, what: impl fmt::Display) -> Self {
+    pub(crate) fn while_doing(self, what: impl fmt::Display) -> Self {
         let text = format!("{what}: {}", self.text);
         Self { text, ..self }
     }

@@ -1,10 +1,28 @@
 //! What is meant by a name that somebody gives to `devid`.
 
 use super::device::{Device, Inventory};
-use super::entry::{FACTORY, TokenEntry};
+use super::entry::{FACTORY, OWN, SOFTWARE, TokenEntry};
 use super::{IdentityError, IdentityErrorKind};
+use crate::config::SESSIONS;
 use crate::key::hex;
+use crate::shell::quoted;
+use crate::store::devid::DevidStore;
 use crate::uri::{ObjectType, Uri};
+
+/// Fewer hexadecimal digits are a label.
+const SHORTEST_ID: usize = 8;
+/// More names than a person reads.
+const MOST_TOLD: usize = 12;
+
+/// The name of an object as a user gives it.
+enum ObjectName<'a> {
+    /// A PKCS#11 URI.
+    Uri(Uri),
+    /// `token/label`: what follows the name of a token and a slash is a label, whatever it holds.
+    InToken(&'a str, &'a str),
+    /// A label, or a CKA_ID in hexadecimal digits.
+    Anywhere(&'a str),
+}
 
 impl Device {
     /// What bears this label, or this CKA_ID in hexadecimal digits; `token/label` says in which
@@ -16,74 +34,90 @@ impl Device {
     /// Nothing bears it, or several keys do, or the URI is wrong.
     pub fn find(&self, name: &str) -> Result<TokenEntry, IdentityError> {
         if Uri::is_uri(name) {
-            return self.find_by_uri(name);
+            // Before any TPM is asked.
+            uri(name)?;
         }
         let inventory = self.inventory();
-        let mut found: Vec<_> = inventory.entries.iter().collect();
-        found.retain(|one| one.is_called(name));
-        if name == FACTORY && found.iter().any(|one| one.token == FACTORY) {
-            found.retain(|one| one.token == FACTORY);
-        }
-        let Some(first) = found.first() else {
-            return Err(inventory.no_such(name));
-        };
-        let others = found.iter().skip(1);
-        match others.clone().find(|one| one.has_key() && first.has_key()) {
-            None => Ok(TokenEntry::clone(first)),
-            Some(other) => Err(two_keys(name, first, other)),
-        }
-    }
-
-    /// A key goes before certificates that the URI names as well.
-    fn find_by_uri(&self, text: &str) -> Result<TokenEntry, IdentityError> {
-        let uri =
-            Uri::parse(text).map_err(|why| IdentityError::new(IdentityErrorKind::Usage, why))?;
-        let inventory = self.inventory();
-        let mut found: Vec<_> = inventory.entries.iter().collect();
-        found.retain(|one| one.is_named_by(&uri) && uri.matches_serial(inventory.serial(one)));
-        if found.iter().any(|one| one.has_key()) {
-            found.retain(|one| one.has_key());
-        }
-        match found[..] {
-            [] => Err(inventory.no_such(text)),
+        let wanted = self.object_name(name, &inventory)?;
+        match inventory.named(&wanted)[..] {
+            [] => Err(inventory.no_such(name, &wanted)),
             [one] => Ok(TokenEntry::clone(one)),
-            [first, other, ..] => Err(two_keys(text, first, other)),
+            ref several => Err(inventory.ambiguous(name, several)),
         }
+    }
+
+    fn object_name<'a>(
+        &self,
+        name: &'a str,
+        inventory: &Inventory,
+    ) -> Result<ObjectName<'a>, IdentityError> {
+        if Uri::is_uri(name) {
+            return uri(name).map(ObjectName::Uri);
+        }
+        Ok(match name.split_once('/') {
+            Some((token, label)) if self.has_token(token) || inventory.has_token(token) => {
+                ObjectName::InToken(token, label)
+            }
+            _ => ObjectName::Anywhere(name),
+        })
+    }
+
+    /// Whether a token bears this name in the configuration.
+    fn has_token(&self, name: &str) -> bool {
+        [FACTORY, SESSIONS, SOFTWARE].contains(&name) || self.tokens().contains(&name)
+    }
+
+    /// The token in which a new key of this name is to be, and its label: `devid` unless the name
+    /// says another.
+    ///
+    /// # Errors
+    ///
+    /// The name says no label, or a token that takes no keys.
+    pub(super) fn place_of_new<'a>(
+        &'a self,
+        name: &str,
+    ) -> Result<(&'a DevidStore, String), IdentityError> {
+        let usage = |why: String| IdentityError::new(IdentityErrorKind::Usage, why);
+        let (token, label) = match Uri::is_uri(name) {
+            true => {
+                let (token, label) = uri(name)?.for_new_key().map_err(usage)?;
+                (token.unwrap_or_else(|| OWN.into()), label)
+            }
+            false => match name.split_once('/') {
+                Some((token, label)) if self.has_token(token) => (token.into(), label.into()),
+                _ => (OWN.into(), name.to_owned()),
+            },
+        };
+        if let Some(store) = self.stores().find(|store| store.name() == token) {
+            return Ok((store, label));
+        }
+        let why = match token.as_str() {
+            FACTORY => "the factory's token cannot be written",
+            SESSIONS => "this token holds what programs make while they run, and nothing else",
+            SOFTWARE => "this is no token: an identity in files is made by devid provision",
+            _ => "there is no such token",
+        };
+        let tokens = self.tokens().join(", ");
+        Err(IdentityError::refused(format!(
+            "{token}: {why}; keys are made in {tokens}"
+        )))
     }
 }
 
-fn two_keys(name: &str, one: &TokenEntry, other: &TokenEntry) -> IdentityError {
-    let told = |entry: &TokenEntry| match one.token == other.token {
-        true => hex(&entry.id),
-        false => format!("{}/{}", entry.token, entry.label),
-    };
-    let how = match one.token == other.token {
-        true => "its id",
-        false => "its token",
-    };
-    let what = match one.has_key() {
-        true => "keys",
-        false => "objects",
-    };
-    let (one, other) = (told(one), told(other));
-    IdentityError::new(
-        IdentityErrorKind::Usage,
-        format!("{name}: two {what} are called so; say which by {how}: {one} or {other}"),
-    )
+fn uri(text: &str) -> Result<Uri, IdentityError> {
+    Uri::parse(text).map_err(|why| IdentityError::new(IdentityErrorKind::Usage, why))
 }
 
 impl TokenEntry {
-    /// Whether it is meant by this name.
+    fn is_in(&self, token: &str) -> bool {
+        self.token == token || self.token_label == token
+    }
+
     fn is_called(&self, name: &str) -> bool {
-        let in_token = |label: &str| self.label == label;
-        match name.split_once('/') {
-            Some((token, label)) if token == self.token => in_token(label),
-            _ => in_token(name) || (name.len() >= 8 && hex(&self.id) == name.to_lowercase()),
-        }
+        let is_id = || name.len() >= SHORTEST_ID && hex(&self.id) == name.to_lowercase();
+        self.label == name || is_id()
     }
-}
 
-impl TokenEntry {
     /// Whether a PKCS#11 URI names its key or one of its certificates; the token's serial number is
     /// not looked at.
     fn is_named_by(&self, uri: &Uri) -> bool {
@@ -102,9 +136,82 @@ impl TokenEntry {
                 || by_certificate
                     && certificates.any(|one| uri.matches_object(&one.label, &one.id)))
     }
+
+    /// Keys that a token has go before those in software, and these before certificates alone.
+    fn rank(&self) -> u8 {
+        match (self.has_key(), &self.software) {
+            (true, _) => 0,
+            (false, Some(_)) => 1,
+            (false, None) => 2,
+        }
+    }
+
+    /// Whether nothing that a user could say tells it from another: certificates for one key.
+    fn is_twin_of(&self, other: &Self) -> bool {
+        let told = |one: &Self| (one.token.clone(), one.label.clone(), one.id.clone());
+        !self.has_key() && !other.has_key() && told(self) == told(other)
+    }
+
+    /// By what it can be named, the shortest first.
+    fn names(&self) -> [String; 3] {
+        let Self { token, label, .. } = self;
+        let object_type = match (&self.key, &self.secret) {
+            (None, Some(_)) => ObjectType::SecretKey,
+            (None, None) if self.software.is_none() => ObjectType::Cert,
+            _ => ObjectType::Private,
+        };
+        let uri = Uri::of_object(token, label, &self.id, object_type);
+        [
+            format!("{token}/{label}"),
+            format!("{token}/{}", hex(&self.id)),
+            uri.to_string(),
+        ]
+    }
 }
 
 impl Inventory {
+    fn has_token(&self, label: &str) -> bool {
+        self.entries.iter().any(|one| one.token_label == label)
+    }
+
+    /// All that a name can mean, best first; of twins the first.
+    fn named(&self, name: &ObjectName) -> Vec<&TokenEntry> {
+        let mut found: Vec<_> = self.entries.iter().collect();
+        match name {
+            ObjectName::Uri(uri) => {
+                found.retain(|one| one.is_named_by(uri) && uri.matches_serial(self.serial(one)))
+            }
+            ObjectName::InToken(token, name) => {
+                found.retain(|one| one.is_in(token) && one.is_called(name));
+            }
+            ObjectName::Anywhere(name) => {
+                found.retain(|one| one.is_called(name));
+                if *name == FACTORY && found.iter().any(|one| one.token == FACTORY) {
+                    found.retain(|one| one.token == FACTORY);
+                }
+            }
+        }
+        let best = found.iter().map(|one| one.rank()).min();
+        found.retain(|one| Some(one.rank()) == best);
+        found.dedup_by(|next, first| next.is_twin_of(first));
+        found
+    }
+
+    /// The shortest name that means this entry and no other.
+    fn name_of(&self, entry: &TokenEntry) -> String {
+        let [by_label, by_id, by_uri] = entry.names();
+        let token = entry.token.as_str();
+        let is_unique = |name: &str| {
+            let name = ObjectName::InToken(token, name);
+            matches!(self.named(&name)[..], [one] if std::ptr::eq(one, entry))
+        };
+        match () {
+            () if is_unique(&entry.label) => by_label,
+            () if is_unique(&hex(&entry.id)) => by_id,
+            () => by_uri,
+        }
+    }
+
     /// The serial number of the token that shows it; empty if it is in no token.
     fn serial(&self, entry: &TokenEntry) -> &str {
         let mut serials = self.serials.iter();
@@ -112,24 +219,61 @@ impl Inventory {
         of_token.map_or("", |(_, serial)| serial)
     }
 
-    fn no_such(&self, name: &str) -> IdentityError {
+    fn ambiguous(&self, name: &str, found: &[&TokenEntry]) -> IdentityError {
+        let what = match found.iter().all(|one| one.has_key()) {
+            true => "keys",
+            false => "objects",
+        };
+        let names = found.iter().map(|one| quoted(&self.name_of(one)));
+        let (count, told) = (found.len(), listed(names.collect(), " or "));
+        IdentityError::new(
+            IdentityErrorKind::Usage,
+            format!("{name}: {count} {what} are called so; say which: {told}"),
+        )
+    }
+
+    fn no_such(&self, text: &str, name: &ObjectName) -> IdentityError {
+        let may_hold = |token: &str| match name {
+            ObjectName::Uri(uri) => uri.matches_token(&[token]),
+            ObjectName::InToken(wanted, _) => *wanted == token,
+            ObjectName::Anywhere(_) => true,
+        };
         let mut unread = self.faults.iter().chain(&self.unread);
-        if let Some((token, fault)) = unread.find(|(_, fault)| {
+        if let Some((token, fault)) = unread.find(|(token, fault)| {
             // What cannot be read may hold it.
-            fault.kind != IdentityErrorKind::NotFound
+            fault.kind != IdentityErrorKind::NotFound && may_hold(token)
         }) {
             return fault.clone().while_doing(format!("token {token}"));
         }
-        let labels: Vec<&str> = self.entries.iter().map(|one| one.label.as_str()).collect();
-        let why = self.faults.first();
-        let hint = match (labels.is_empty(), why) {
-            (true, Some((_, fault))) => fault.text.clone(),
-            (true, None) => "the tokens are empty".into(),
-            (false, _) => format!("there are {}", labels.join(", ")),
+        let there: Vec<String> = match name {
+            ObjectName::InToken(token, _) => {
+                let entries = self.entries.iter().filter(|one| one.is_in(token));
+                entries.map(|one| quoted(&self.name_of(one))).collect()
+            }
+            _ => self.entries.iter().map(|one| quoted(&one.label)).collect(),
+        };
+        let hint = match (there.is_empty(), self.faults.first(), name) {
+            (false, ..) => format!("there are {}", listed(there, ", ")),
+            (true, _, ObjectName::InToken(token, _)) => format!("the token {token} is empty"),
+            (true, Some((_, fault)), _) => fault.text.clone(),
+            (true, None, _) => "the tokens are empty".into(),
         };
         IdentityError::new(
             IdentityErrorKind::NotFound,
-            format!("{name}: not found; {hint}"),
+            format!("{text}: not found; {hint}"),
         )
+    }
+}
+
+/// Names for a person; of very many the first.
+fn listed(mut names: Vec<String>, between: &str) -> String {
+    let more = names.len().saturating_sub(MOST_TOLD);
+    names.truncate(MOST_TOLD);
+    match more {
+        0 => names.join(between),
+        _ => format!(
+            "{}, and {more} more, which devid list shows",
+            names.join(", ")
+        ),
     }
 }

@@ -5,10 +5,11 @@ use super::ca_certificates::above;
 use super::device::Device;
 use super::entry::TokenEntry;
 use super::software::Software;
-use super::trusted_files::read_certificates;
+use crate::file;
 use crate::store::devid::DevidStore;
-use crate::x509::Certificate;
 use crate::x509::clock::{now, valid_at};
+use crate::x509::files::LARGEST;
+use crate::x509::{Certificate, certificates_of_answer};
 use serde::Serialize;
 use std::path::Path;
 
@@ -31,57 +32,121 @@ pub struct Imported {
 
 impl Device {
     /// Takes a certificate for a key of a token, or for the software identity, in the place of those
-    /// that the key had; and those of the CAs above it that come in the same file.
+    /// that the key had; and those of the CAs above it that come in the same file: PEM, DER or PKCS#7.
     ///
     /// # Errors
     ///
     /// It is for none of the keys, or not valid now. Then nothing was changed.
     pub fn import_certificate(&self, path: &Path) -> Result<Imported, IdentityError> {
-        let all = read_certificates(path)?;
-        let (ca_certificates, mut leaves): (Vec<_>, Vec<_>) =
+        let bytes = file::read(path, LARGEST).map_err(IdentityError::file(path))?;
+        self.import_answer(&bytes, &path.display().to_string())
+    }
+
+    /// The same of what a CA answered; messages call it by `source`.
+    ///
+    /// # Errors
+    ///
+    /// As of [`import_certificate`](Self::import_certificate).
+    pub fn import_answer(&self, bytes: &[u8], source: &str) -> Result<Imported, IdentityError> {
+        let all = certificates_of_answer(bytes)
+            .map_err(|why| IdentityError::failed(format!("{source}: {why}")))?;
+        let (ca_certificates, leaves): (Vec<_>, Vec<_>) =
             all.into_iter().partition(Certificate::is_ca);
-        let certificate = match leaves.len() {
-            1 => leaves.remove(0),
-            0 => return Err(self.only_ca_certificates(&ca_certificates, path)),
-            count => {
-                return Err(IdentityError::refused(format!(
-                    "{}: {count} certificates that are no CA's; one is taken at a time",
-                    path.display()
-                )));
-            }
-        };
-        let owner = self.owner_of(&certificate, path)?;
-        if let Ok(now) = now() {
-            valid_at(&certificate, now).map_err(|why| {
-                IdentityError::refused(format!(
-                    "{}: the certificate {why}; nothing was changed",
-                    path.display()
-                ))
-            })?;
+        if leaves.is_empty() {
+            return Err(self.only_ca_certificates(&ca_certificates, source));
         }
+        #[cfg(feature = "evidence")]
+        if let [certificate] = &leaves[..]
+            && self.own.has_attestation_key_of(certificate)?
+        {
+            still_valid(certificate, source)?;
+            return self.take_for_attestation(certificate, &ca_certificates);
+        }
+        let (certificate, owner) = self.one_of_ours(&leaves, source)?;
+        still_valid(certificate, source)?;
         let taken = match self.store_of(&owner) {
-            Some(store) => self.take(store, &owner, certificate, &ca_certificates),
-            None => self.take_in_software(&owner, &certificate, &ca_certificates),
+            Some(store) => self.take(store, &owner, certificate.clone(), &ca_certificates),
+            None => self.take_in_software(&owner, certificate, &ca_certificates),
         };
         self.tell_others();
-        taken
+        let mut taken = taken?;
+        let others = leaves.iter().filter(|one| *one != certificate);
+        taken.unrelated.extend(others.map(Certificate::subject));
+        Ok(taken)
+    }
+
+    /// The one certificate that is for a key of this device, and that key; of several for one key the
+    /// newest.
+    fn one_of_ours<'a>(
+        &self,
+        leaves: &'a [Certificate],
+        source: &str,
+    ) -> Result<(&'a Certificate, TokenEntry), IdentityError> {
+        let mut found: Option<(&Certificate, TokenEntry)> = None;
+        let mut fault = None;
+        for leaf in leaves {
+            let owner = match self.owner_of(leaf, source) {
+                Ok(owner) => owner,
+                Err(why) => {
+                    fault = fault.or(Some(why));
+                    continue;
+                }
+            };
+            let is_newer = |one: &Certificate| leaf.not_before().ok() > one.not_before().ok();
+            match &found {
+                Some((other, first)) if first.public != owner.public => {
+                    return Err(IdentityError::refused(format!(
+                        "{source}: certificates for two keys of this device, {} (for {}) and {} \
+                         (for {}); one is taken at a time",
+                        other.subject(),
+                        first.label,
+                        leaf.subject(),
+                        owner.label
+                    )));
+                }
+                Some((other, _)) if !is_newer(other) => {}
+                _ => found = Some((leaf, owner)),
+            }
+        }
+        let none = || IdentityError::refused(format!("{source}: there is no certificate"));
+        found.ok_or_else(|| fault.unwrap_or_else(none))
+    }
+
+    /// Takes a certificate for the attestation key of the device's own.
+    #[cfg(feature = "evidence")]
+    fn take_for_attestation(
+        &self,
+        certificate: &Certificate,
+        ca_certificates: &[Certificate],
+    ) -> Result<Imported, IdentityError> {
+        let kept = above(&[certificate], ca_certificates);
+        let is_kept = |one: &&Certificate| kept.contains(one);
+        let (needed, others): (Vec<_>, Vec<_>) = ca_certificates.iter().partition(is_kept);
+        let subjects = |all: &[&Certificate]| all.iter().map(|one| one.subject()).collect();
+        let chain = std::iter::once(certificate).chain(needed.iter().copied());
+        self.own.certify_attestation_key(chain.cloned().collect())?;
+        Ok(Imported {
+            label: "attestation key".into(),
+            authorities: subjects(&needed),
+            unrelated: subjects(&others),
+            ..Imported::default()
+        })
     }
 
     /// Why none of these is taken, though one may be for a key of this device.
-    fn only_ca_certificates(&self, ca_certificates: &[Certificate], path: &Path) -> IdentityError {
+    fn only_ca_certificates(&self, ca_certificates: &[Certificate], source: &str) -> IdentityError {
         let mut told = Vec::new();
         for one in ca_certificates {
             let why = one.why_ca().unwrap_or_default();
-            let whose = match self.owner_of(one, path) {
+            let whose = match self.owner_of(one, source) {
                 Ok(owner) => format!("is for the key {}, but {why}", owner.label),
                 Err(_) => why,
             };
             told.push(format!("the certificate of {}: {whose}", one.subject()));
         }
         IdentityError::refused(format!(
-            "{}: there are only certificates of CAs ({}). A device's certificate must not be a \
+            "{source}: there are only certificates of CAs ({}). A device's certificate must not be a \
              CA's: have the CA issue one with CA:FALSE; nothing was changed",
-            path.display(),
             told.join("; ")
         ))
     }
@@ -90,7 +155,7 @@ impl Device {
     fn owner_of(
         &self,
         certificate: &Certificate,
-        path: &Path,
+        source: &str,
     ) -> Result<TokenEntry, IdentityError> {
         let public = certificate.public_key();
         let inventory = self.inventory();
@@ -109,15 +174,14 @@ impl Device {
                 .map(|(token, fault)| format!(" Token {token}: {fault}."))
                 .collect();
             IdentityError::refused(format!(
-                "{}: the certificate of {} is for none of the keys of this device (devid list \
+                "{source}: the certificate of {} is for none of the keys of this device (devid list \
                  shows them); nothing was changed.{unread}",
-                path.display(),
                 certificate.subject()
             ))
         })
     }
 
-    fn take(
+    pub(super) fn take(
         &self,
         store: &DevidStore,
         owner: &TokenEntry,
@@ -154,7 +218,7 @@ impl Device {
         })
     }
 
-    fn take_in_software(
+    pub(super) fn take_in_software(
         &self,
         owner: &TokenEntry,
         certificate: &Certificate,
@@ -186,4 +250,14 @@ impl Device {
             note: None,
         })
     }
+}
+
+/// That a certificate is valid now, if the time is known.
+fn still_valid(certificate: &Certificate, source: &str) -> Result<(), IdentityError> {
+    let valid = now().map_or(Ok(()), |now| valid_at(certificate, now));
+    valid.map_err(|why| {
+        IdentityError::refused(format!(
+            "{source}: the certificate {why}; nothing was changed"
+        ))
+    })
 }

@@ -2,23 +2,12 @@
 
 use super::device::Device;
 use super::entry::{FACTORY, OWN, TokenEntry};
-use super::key_file::read_key;
-use super::prove::{PossessionProof, prove};
-use super::signer::Signer;
 use super::{IdentityError, IdentityErrorKind};
-use crate::file;
 use crate::shell::argument;
-use crate::store::devid::{KeyAlgorithm, KeyPurpose, OpenedBy};
+use crate::store::devid::{DevidStore, KeyAlgorithm, KeyPurpose, OpenedBy};
 use crate::store::folder::{KeyOrigin, ObjectAttributes, Usage, Use};
-use crate::store::{Key, Protection, SignError};
-use crate::tpm::{Secret, TpmError, handle};
-use crate::x509::Subject;
-use std::sync::Arc;
-
-const TSS2_BEGIN: &str = "-----BEGIN TSS2 PRIVATE KEY-----";
-const TSS2_END: &str = "-----END TSS2 PRIVATE KEY-----";
-/// More bytes than a file of the key folder has.
-const LARGEST: u64 = 64 << 10;
+use crate::store::{Key, Protection};
+use crate::tpm::{SignatureScheme, TpmError, handle};
 
 /// How a key of the token `devid` is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -31,28 +20,33 @@ pub enum KeyStorage {
     /// On disk, encrypted under what the TPM sealed, and used in memory: fast, and as safe as the
     /// process.
     Sealed,
+    /// On disk, wrapped by the storage root key that every program derives; it signs by this scheme alone.
+    BelowRoot(SignatureScheme),
 }
 
 impl Device {
-    /// Makes a key for a service.
+    /// Makes a key for a service. Its name is a label of the token `devid`; `token/label` and PKCS#11
+    /// URIs name further tokens, too.
     ///
     /// # Errors
     ///
     /// Something is called so already; or those of the store.
     pub fn generate_key(
         &self,
-        label: &str,
+        name: &str,
         algorithm: KeyAlgorithm,
         usage: KeyPurpose,
         storage: KeyStorage,
     ) -> Result<TokenEntry, IdentityError> {
+        let (store, label) = self.place_of_new(name)?;
+        let label = label.as_str();
         if label.is_empty() || label.chars().any(char::is_control) {
             return Err(IdentityError::new(
                 IdentityErrorKind::Usage,
                 "a label is printable text",
             ));
         }
-        if label == OWN {
+        if label == OWN && store.name() == OWN {
             return Err(IdentityError::refused(format!(
                 "{OWN} is what the device's own identity is called: devid provision makes that"
             )));
@@ -62,15 +56,15 @@ impl Device {
                 "{FACTORY} is what the factory's identity is called; take another label"
             )));
         }
-        self.refuse_second(label)?;
+        self.refuse_second(store, label)?;
         self.unlock()?;
-        let protection = match storage {
-            KeyStorage::Wrapped | KeyStorage::Persistent => Protection::Tpm,
-            KeyStorage::Sealed => Protection::Sealed,
+        self.unlock_store(store)?;
+        let generated = |protection| store.generate(algorithm, usage, protection, OpenedBy::User);
+        let key = match storage {
+            KeyStorage::Wrapped | KeyStorage::Persistent => generated(Protection::Tpm)?,
+            KeyStorage::Sealed => generated(Protection::Sealed)?,
+            KeyStorage::BelowRoot(scheme) => store.generate_below_root(algorithm, scheme)?,
         };
-        let key = self
-            .own
-            .generate(algorithm, usage, protection, OpenedBy::User)?;
         let described = |signs, decrypts| {
             let uses = [(usage.signs, signs), (usage.decrypts, decrypts)];
             let uses = uses.into_iter().filter(|(has, _)| *has).map(|(_, one)| one);
@@ -88,8 +82,8 @@ impl Device {
         let origin = KeyOrigin::Generated;
         // Another process may be about to keep one of that label.
         let turn = self.tpm.lock_new_key();
-        self.refuse_second(label)?;
-        let name = self.own.keep(
+        self.refuse_second(store, label)?;
+        let name = store.keep(
             &key,
             origin,
             private,
@@ -98,19 +92,21 @@ impl Device {
         )?;
         drop(turn);
         self.tell_others();
-        let mut all = self.own_entities()?.into_iter();
+        let mut all = self.entries_of(store)?.into_iter();
         all.find(|one| one.file == name)
             .ok_or_else(|| IdentityError::failed("the key was made, and is gone"))
     }
 
-    fn refuse_second(&self, label: &str) -> Result<(), IdentityError> {
-        self.own.check_readable()?;
-        match self.own_entities()?.iter().any(|one| one.label == label) {
+    fn refuse_second(&self, store: &DevidStore, label: &str) -> Result<(), IdentityError> {
+        store.check_readable()?;
+        let entries = self.entries_of(store)?;
+        match entries.iter().any(|one| one.label == label) {
             false => Ok(()),
             true => Err(IdentityError::refused(format!(
-                "{label}: there is such an object already; take another label, or devid key \
-                 delete {}",
-                argument(label)
+                "{label}: there is such an object already in the token {0}; take another label, or \
+                 devid key delete {1}",
+                store.name(),
+                argument(&format!("{}/{label}", store.name()))
             ))),
         }
     }
@@ -152,89 +148,6 @@ impl Device {
         }
         self.tell_others();
         Ok(gone)
-    }
-
-    /// A request for a certificate (PKCS#10, PEM). The device's own identity names the device as
-    /// the factory did; a service's key names itself and nothing else. The PIN is tried only where
-    /// the configuration has none, and a wrong one counts in the TPM.
-    pub fn request(
-        &self,
-        entry: &TokenEntry,
-        subject: Option<Subject>,
-        pin: Option<&Secret>,
-    ) -> Result<String, IdentityError> {
-        if let Some(path) = &entry.software {
-            let key = read_key(path).map_err(|unread| unread.fault(path))?;
-            let subject = subject.map_or_else(|| self.own_subject(key.public()), Ok)?;
-            return Signer(&self.tpm, &key).request(subject);
-        }
-        refuse_secret_key(entry, "no certificate is for a secret key")?;
-        let Some(key) = &entry.key else {
-            return Err(IdentityError::new(
-                IdentityErrorKind::NotFound,
-                format!("{}: this device has no key for it", entry.label),
-            ));
-        };
-        self.unlock_for(entry)?;
-        let subject = match subject {
-            Some(subject) => subject,
-            None if entry.protected => self.own_subject(key.public())?,
-            None if entry.token == FACTORY => match entry.certificate() {
-                Some(certificate) => Subject::copied(certificate)?,
-                None => Subject::of_key(key.public())?,
-            },
-            None => Subject::named(&entry.label)?,
-        };
-        let key = match (prove(&self.tpm, key, key.public()), pin) {
-            (PossessionProof::NoSignature(SignError::NotLoggedIn), Some(pin)) => {
-                self.logged_in(entry, key, pin)?
-            }
-            _ => Arc::clone(key),
-        };
-        Signer(&self.tpm, &key).request(subject)
-    }
-
-    /// The key as other programs take it: PEM, `TSS2 PRIVATE KEY`. Only this TPM can use it.
-    ///
-    /// # Errors
-    ///
-    /// It has no wrapped form: a factory's key is nowhere but in the TPM.
-    pub fn wrapped_key(&self, entry: &TokenEntry) -> Result<String, IdentityError> {
-        if entry.file.is_empty() {
-            return Err(IdentityError::refused(format!(
-                "{}: there is no wrapped form of this key; devid uri {} names it to programs",
-                entry.label,
-                argument(&entry.label)
-            )));
-        }
-        let store = self.store_of(entry).unwrap_or(&self.own);
-        let path = store.file(&entry.file);
-        let protection = entry.key.as_ref().map(|key| key.protection());
-        let is_in_memory = entry.secret.is_some()
-            || matches!(protection, Some(Protection::Sealed | Protection::File));
-        if is_in_memory {
-            return Err(IdentityError::refused(format!(
-                "{}: there is no wrapped form of this key: it is used in memory, and the TPM seals \
-                 at most what opens {}",
-                entry.label,
-                path.display()
-            )));
-        }
-        if self.lives_in_handle_alone(entry) {
-            return Err(IdentityError::refused(format!(
-                "{}: the master key that wrapped this key is gone, so its wrapped form is of no use: \
-                 it lives in its handle alone; devid uri {0} names it to programs",
-                entry.label
-            )));
-        }
-        let bytes = file::read(&path, LARGEST).map_err(IdentityError::file(&path))?;
-        let text = String::from_utf8_lossy(&bytes);
-        let block = text.find(TSS2_BEGIN).and_then(|begin| {
-            let end = text[begin..].find(TSS2_END)? + TSS2_END.len();
-            text.get(begin..begin + end)
-        });
-        let missing = || IdentityError::failed(format!("{}: no {TSS2_BEGIN}", path.display()));
-        Ok(format!("{}\n", block.ok_or_else(missing)?))
     }
 
     /// Puts a key that is in no persistent handle into one: a factory's where the wish says, else at
@@ -294,61 +207,21 @@ impl Device {
     }
 
     pub(super) fn own_entities(&self) -> Result<Vec<TokenEntry>, IdentityError> {
-        let read = self.token_contents(&self.own).map_err(|(_, fault)| fault)?;
+        self.entries_of(&self.own)
+    }
+
+    fn entries_of(&self, store: &DevidStore) -> Result<Vec<TokenEntry>, IdentityError> {
+        let read = self.token_contents(store).map_err(|(_, fault)| fault)?;
         Ok(read.entries)
     }
 }
 
-fn refuse_secret_key(entry: &TokenEntry, why: &str) -> Result<(), IdentityError> {
+pub(super) fn refuse_secret_key(entry: &TokenEntry, why: &str) -> Result<(), IdentityError> {
     match &entry.secret {
         Some(key) => Err(IdentityError::refused(format!(
             "{}: this is a secret key ({key}); {why}",
             entry.label
         ))),
         None => Ok(()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config;
-    use crate::key::{Curve, PrivateKeyInfo};
-    use crate::store::folder::{
-        EntryContent, KeyAuth, KeyFolder, KeyMaterial, KeyPair, Tss2Key, Tss2Kind,
-    };
-
-    /// What is sealed opens the key's file; whoever takes it for the key has nothing.
-    #[test]
-    fn a_key_that_is_used_in_memory_has_no_wrapped_form() {
-        let state = tempfile::tempdir().unwrap();
-        let device = Device::new(config::Config {
-            state: state.path().to_owned(),
-            ..config::defaults(&|_| None)
-        });
-        let key = PrivateKeyInfo::from_scalar(Curve::P256, &[7; 32]).unwrap();
-        let seal = Tss2Key {
-            kind: Tss2Kind::Sealed,
-            ..Tss2Key::loadable(0x8100_0080, vec![0, 8, 0, 11], vec![1; 40])
-        };
-        let sealed = KeyPair {
-            public: key.public().clone(),
-            material: KeyMaterial::Sealed {
-                seal,
-                encrypted: vec![0x30, 0],
-            },
-            handle: None,
-            auth: KeyAuth::Unsaid,
-            origin: KeyOrigin::Generated,
-            private: ObjectAttributes::labelled("sealed"),
-            shown_public: None,
-        };
-        let folder = KeyFolder::new(device.folder());
-        let name = folder.add(EntryContent::Pair(sealed)).unwrap().name;
-        let written = std::fs::read_to_string(device.own.file(&name)).unwrap();
-        assert!(written.contains(TSS2_BEGIN), "{written}");
-        let entry = device.find("sealed").unwrap();
-        let fault = device.wrapped_key(&entry).unwrap_err();
-        assert_eq!(fault.kind, IdentityErrorKind::Refused, "{fault}");
     }
 }

@@ -2,13 +2,16 @@
 //! of its own (IEEE 802.1AR).
 
 mod ca_certificates;
+mod chain;
 mod description;
 mod device;
 mod doctor;
 mod endorsement;
+mod enrolment;
 mod entry;
 mod error;
 mod existing;
+mod export;
 mod factory;
 mod find;
 mod free_name;
@@ -20,16 +23,21 @@ mod master;
 mod nv_copy;
 mod observe;
 mod orphan;
+mod output_file;
 mod permissions;
 mod prove;
 mod provision;
 mod refusal;
 mod remedy;
+mod requests;
 mod reset;
+#[cfg(feature = "evidence")]
+mod sign;
 mod signer;
 mod software;
 mod state;
 mod status;
+mod tls_identity;
 mod trusted_files;
 mod untrusted;
 mod verify;
@@ -38,13 +46,21 @@ pub use description::{CertificateDescription, EntryDescription, KeyDescription};
 pub use device::{Device, Inventory};
 pub use doctor::{Finding, Health, doctor};
 pub use endorsement::configured_tpm;
+pub use enrolment::{Enrolled, EnrolmentRecord, EnrolmentRules};
 pub use entry::{CertificateEntry, EXISTING, FACTORY, OWN, SOFTWARE, TokenEntry};
 pub use error::{IdentityError, IdentityErrorKind};
+pub use export::Exported;
 pub use import::Imported;
 pub use keys::KeyStorage;
 pub use master::{KeptObject, LostObject, Renewal, renew_master};
-pub use provision::{Provisioned, Provisioning, provision};
+pub use output_file::{FileKind, OutputFile};
+pub use provision::{Provisioned, Provisioning, RequestTarget, provision};
 pub use reset::{prune, reset};
+#[cfg(feature = "evidence")]
+pub use sign::SignedMessage;
 pub use state::{Certified, ExistingState, Facts, Marker, Plan, Policy, Refusal, TpmKey};
+#[cfg(feature = "evidence")]
+pub(crate) use status::maker_and_firmware;
 pub use status::{Expiry, IdentitySource, MasterKey, Mode, RoleStatus, Status, TpmStatus};
+pub use tls_identity::TlsIdentity;
 pub use verify::{Report, Verdict, Verification};

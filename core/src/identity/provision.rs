@@ -6,6 +6,7 @@ use super::entry::OWN;
 use super::existing::ExistingIdentity;
 use super::marker::MarkerFile;
 use super::observe::Observed;
+use super::output_file::{FileKind, OutputFile};
 use super::signer::Signer;
 use super::software::{Software, make_folder};
 use super::state::{ExistingState, Facts, Plan, Policy, TpmKey};
@@ -18,13 +19,12 @@ use crate::store::devid::{DevidStore, KeyAlgorithm, KeyPurpose, OpenedBy};
 use crate::store::folder::{EntryContent, KeyOrigin, ObjectAttributes, Usage, Use};
 use crate::system::{pause, random_digits};
 use crate::writers::{NoLock, lives, no_lock, open_lock, remove_leftovers};
-use crate::x509::Certificate;
-use crate::x509::Subject;
+use crate::x509::{Certificate, RequestContent, Subject, request_pem};
 use log::{info, warn};
 use rustix::fs::{Mode, OFlags, lstat, open};
 use rustix::io::Errno;
 use serde::Serialize;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// The setting that says that the factory's identity is all that is wanted.
@@ -32,6 +32,7 @@ pub(super) const UNWANTED: &str = "[provision] own = false";
 /// More steps than any device needs: a reset, a key, a certificate, and rest.
 const MOST_STEPS: usize = 8;
 const PAUSE: Duration = Duration::from_millis(200);
+const REQUEST: FileKind = FileKind::Pem("CERTIFICATE REQUEST");
 /// How long another provisioning is waited for.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -41,13 +42,22 @@ pub struct Provisioning {
     /// How long a TPM that does not answer is waited for, if it matters.
     pub wait: Duration,
     /// Where a request for a certificate goes; then none is made.
-    pub request: Option<PathBuf>,
+    pub request: Option<RequestTarget>,
     /// Whom the certificate or the request is to name; by default whom the factory named.
     pub subject: Option<Subject>,
 }
 
+/// Where the request for a certificate goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RequestTarget {
+    /// Into [`Provisioned::request`].
+    Answer,
+    /// Into a file.
+    File(OutputFile),
+}
+
 /// What was done, and how it ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Provisioned {
     /// `tpm` or `software`.
     pub mode: &'static str,
@@ -55,6 +65,9 @@ pub struct Provisioned {
     pub steps: Vec<String>,
     /// What was left undone, and why; it does not keep the identity from being used.
     pub notes: Vec<String>,
+    /// The request (PKCS#10, PEM), if it was to be answered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request: Option<String>,
 }
 
 impl Policy {
@@ -82,12 +95,15 @@ impl Policy {
 ///
 /// The reasons of the table, and whatever fails on the way; all that is there then stays.
 pub fn provision(config: &Config, how: &Provisioning) -> Result<Provisioned, IdentityError> {
+    if let Some(RequestTarget::File(file)) = &how.request {
+        file.check(REQUEST)?;
+    }
     make_folder(&config.state)?;
     let _only_one = only_one(&config.state)?;
     tidy(&Device::new(config.clone()));
     let policy = Policy::from_config(config).asked();
     let (mut device, mut seen) = wait_for_tpm(config, policy, how.wait)?;
-    let (mut steps, mut notes) = (Vec::new(), Vec::new());
+    let mut done = Provisioned::default();
     for _ in 0..MOST_STEPS {
         if let Some(fault) = seen.unread_now.take_if(|_| !seen.facts.reset) {
             return Err(IdentityError::failed(format!(
@@ -97,12 +113,12 @@ pub fn provision(config: &Config, how: &Provisioning) -> Result<Provisioned, Ide
         }
         let plan = seen.facts.plan(policy);
         info!("{:?}: {plan:?}", seen.facts);
-        let quiet = device.step(plan, &seen, how, (&mut steps, &mut notes));
-        if !steps.is_empty() {
+        let quiet = device.step(plan, &seen, how, &mut done);
+        if !done.steps.is_empty() {
             device.tell_others();
         }
         if let Some(mode) = quiet? {
-            return Ok(Provisioned { mode, steps, notes });
+            return Ok(Provisioned { mode, ..done });
         }
         // Anew each time: a key knows what was found when it was first used.
         device = device.reopened();
@@ -113,7 +129,7 @@ pub fn provision(config: &Config, how: &Provisioning) -> Result<Provisioned, Ide
     }
     Err(IdentityError::failed(format!(
         "the device does not come to rest after {}",
-        steps.join("; ")
+        done.steps.join("; ")
     )))
 }
 
@@ -150,7 +166,7 @@ impl Device {
         plan: Plan,
         seen: &Observed,
         how: &Provisioning,
-        (steps, notes): (&mut Vec<String>, &mut Vec<String>),
+        done: &mut Provisioned,
     ) -> Result<Option<&'static str>, IdentityError> {
         match plan {
             Plan::Refuse(why) => return Err(self.refusal(why, seen)),
@@ -162,49 +178,54 @@ impl Device {
             }
             Plan::Reset => {
                 self.erase(seen)?;
-                steps.push("all keys and certificates of ours were erased".into());
+                done.steps
+                    .push("all keys and certificates of ours were erased".into());
             }
             Plan::Generate => {
                 let name = self.make_key()?;
-                steps.push(format!("a key was made in the TPM: {name}"));
+                done.steps
+                    .push(format!("a key was made in the TPM: {name}"));
             }
-            Plan::Persist => steps.push(self.persist_own(seen)?),
+            Plan::Persist => done.steps.push(self.persist_own(seen)?),
             Plan::Certify => {
                 if seen.facts.key == TpmKey::Displaced {
-                    steps.push(self.persist_own(seen)?);
+                    done.steps.push(self.persist_own(seen)?);
                     return Ok(None);
                 }
-                if self.is_requested(seen, how, steps)? {
+                if self.is_requested(seen, how, done)? {
                     self.mark(seen)?;
                     return Ok(Some("tpm"));
                 }
-                steps.push(self.certify_own(seen, how)?);
+                done.steps.push(self.certify_own(seen, how)?);
             }
             Plan::MakeSoftware => {
                 seen.software.make_key()?;
                 let path = seen.software.key_path();
-                steps.push(format!("a software key was made: {}", path.display()));
+                done.steps
+                    .push(format!("a software key was made: {}", path.display()));
             }
             Plan::CertifySoftware => {
-                if self.is_requested(seen, how, steps)? {
+                if self.is_requested(seen, how, done)? {
                     return Ok(Some("software"));
                 }
                 let signer = self.signer(seen)?;
                 let certificate = signer.self_signed(self.subject(how, signer.public())?)?;
                 seen.software.keep(&certificate, &[])?;
-                steps.push(format!("certificate made: {}", certificate.subject()));
+                done.steps
+                    .push(format!("certificate made: {}", certificate.subject()));
             }
             Plan::KeepSoftware => {
-                self.is_requested(seen, how, steps)?;
+                self.is_requested(seen, how, done)?;
                 return Ok(Some("software"));
             }
             Plan::Keep => {
-                self.is_requested(seen, how, steps)?;
+                self.is_requested(seen, how, done)?;
                 self.mark(seen)?;
-                self.copy_certificate(seen, steps, notes)?;
+                self.copy_certificate(seen, done)?;
                 if seen.facts.software {
                     seen.software.retire()?;
-                    steps.push("the software key was put aside (devid prune deletes it)".into());
+                    done.steps
+                        .push("the software key was put aside (devid prune deletes it)".into());
                 }
                 return Ok(Some("tpm"));
             }
@@ -226,20 +247,27 @@ impl Device {
         Ok(Signer(&self.tpm, key.ok_or_else(gone)?))
     }
 
-    /// Writes a request, if one is wanted.
+    /// Makes a request, if one is wanted.
     fn is_requested(
         &self,
         seen: &Observed,
         how: &Provisioning,
-        steps: &mut Vec<String>,
+        done: &mut Provisioned,
     ) -> Result<bool, IdentityError> {
-        let Some(path) = &how.request else {
+        let Some(target) = &how.request else {
             return Ok(false);
         };
         let signer = self.signer(seen)?;
-        let pem = signer.request(self.subject(how, signer.public())?)?;
-        file::write_out(path, pem.as_bytes(), 0o644).map_err(IdentityError::file(path))?;
-        steps.push(format!("a request was written: {}", path.display()));
+        let subject = self.subject(how, signer.public())?;
+        let pem = request_pem(&signer.request(&subject, &RequestContent::default())?);
+        match target {
+            RequestTarget::Answer => done.request = Some(pem),
+            RequestTarget::File(file) => {
+                file.write(pem.as_bytes(), REQUEST, 0o644)?;
+                let path = file.path().display();
+                done.steps.push(format!("a request was written: {path}"));
+            }
+        }
         Ok(true)
     }
 
@@ -334,8 +362,7 @@ impl Device {
     fn copy_certificate(
         &self,
         seen: &Observed,
-        steps: &mut Vec<String>,
-        notes: &mut Vec<String>,
+        done: &mut Provisioned,
     ) -> Result<(), IdentityError> {
         let own = seen.own.as_ref().ok_or_else(gone)?;
         let Some(certificate) = own.certificates.first() else {
@@ -344,9 +371,10 @@ impl Device {
         if own.certificates_in_folder == 0 {
             self.keep_certificate(&self.own, certificate.clone(), OWN, false)?;
             let subject = certificate.subject();
-            steps.push(format!("certificate brought back from NV: {subject}"));
+            done.steps
+                .push(format!("certificate brought back from NV: {subject}"));
         }
-        notes.extend(self.keep_copy(certificate)?);
+        done.notes.extend(self.keep_copy(certificate)?);
         Ok(())
     }
 

@@ -7,7 +7,7 @@ use crate::signature::SignRequest;
 use crate::store::Key;
 use crate::tpm::{Hash, SignatureScheme, Tpm};
 use crate::x509::issue::{self, CertificateSigner};
-use crate::x509::{Certificate, Subject};
+use crate::x509::{Certificate, RequestContent, Subject, request};
 
 /// A private key that signs certificates and requests.
 pub(super) struct Signer<'a>(pub(super) &'a Tpm, pub(super) &'a Key);
@@ -22,16 +22,34 @@ impl Signer<'_> {
         self.with(|signer| issue::self_signed(subject, signer))
     }
 
-    /// A PKCS#10 request, PEM.
-    pub(super) fn request(&self, subject: Subject) -> Result<String, IdentityError> {
-        self.with(|signer| issue::request(subject, signer))
+    /// A PKCS#10 request, DER. `subject` is whom it names where the content says nobody.
+    pub(super) fn request(
+        &self,
+        subject: &Subject,
+        content: &RequestContent,
+    ) -> Result<Vec<u8>, IdentityError> {
+        let asked = content.hash().map(|hash| match self.public() {
+            PublicKey::Ec { .. } => SignatureScheme::Ecdsa(hash),
+            PublicKey::Rsa { .. } => SignatureScheme::Rsassa(hash),
+        });
+        match asked.filter(|scheme| self.1.signs(*scheme)) {
+            Some(scheme) => self.by(scheme, |signer| request::request(subject, content, signer)),
+            None => self.with(|signer| request::request(subject, content, signer)),
+        }
     }
 
     fn with<T>(
         &self,
         make: impl FnOnce(&CertificateSigner<'_, IdentityError>) -> Result<T, IdentityError>,
     ) -> Result<T, IdentityError> {
-        let scheme = self.scheme()?;
+        self.by(self.scheme()?, make)
+    }
+
+    fn by<T>(
+        &self,
+        scheme: SignatureScheme,
+        make: impl FnOnce(&CertificateSigner<'_, IdentityError>) -> Result<T, IdentityError>,
+    ) -> Result<T, IdentityError> {
         make(&CertificateSigner {
             public: self.public(),
             scheme,
@@ -39,20 +57,26 @@ impl Signer<'_> {
         })
     }
 
-    /// The scheme in which the key signs digests of its own strength.
-    fn scheme(&self) -> Result<SignatureScheme, IdentityError> {
+    /// The scheme in which the key signs digests of its own strength; or those that it names, if they are
+    /// shorter.
+    pub(super) fn scheme(&self) -> Result<SignatureScheme, IdentityError> {
         match self.public() {
-            PublicKey::Ec { curve, .. } => Ok(SignatureScheme::Ecdsa(match curve {
-                Curve::P256 => Hash::Sha256,
-                Curve::P384 => Hash::Sha384,
-                Curve::P521 => Hash::Sha512,
-            })),
-            PublicKey::Rsa { .. } => match rsa_scheme(self.1) {
-                Some(SignatureScheme::Rsassa(hash)) => Ok(SignatureScheme::Rsassa(hash)),
-                _ => Err(IdentityError::failed(
-                    "the key signs neither by ECDSA nor by RSASSA-PKCS1-v1_5",
-                )),
-            },
+            PublicKey::Ec { curve, .. } => {
+                let own = match curve {
+                    Curve::P256 => Hash::Sha256,
+                    Curve::P384 => Hash::Sha384,
+                    Curve::P521 => Hash::Sha512,
+                };
+                let shorter = [own, Hash::Sha384, Hash::Sha256].map(SignatureScheme::Ecdsa);
+                let mut shorter = shorter.into_iter();
+                let named = shorter.find(|scheme| self.1.signs(*scheme));
+                Ok(named.unwrap_or(SignatureScheme::Ecdsa(own)))
+            }
+            PublicKey::Rsa { .. } => rsa_scheme(self.1).ok_or_else(|| {
+                IdentityError::failed(
+                    "the key signs neither by RSASSA-PKCS1-v1_5 nor by RSASSA-PSS",
+                )
+            }),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Files that the administrator gives: whether they can be trusted, and the certificates in them.
 
-use super::IdentityError;
+use super::{Device, IdentityError};
 use crate::file;
 use crate::trust::{Distrust, distrusted};
 use crate::x509::Certificate;
@@ -24,6 +24,19 @@ pub(super) fn check_trusted(path: &Path) -> Result<(), IdentityError> {
             "{why}, so {} is not believed",
             path.display()
         ))),
+    }
+}
+
+impl Device {
+    /// The certificates in a file that somebody named as trusted.
+    ///
+    /// # Errors
+    ///
+    /// There are none, or others could have written them.
+    pub fn certificates_in(&self, path: &Path) -> Result<Vec<Certificate>, IdentityError> {
+        let found = read_certificates(path)?;
+        check_trusted(path)?;
+        Ok(found)
     }
 }
 

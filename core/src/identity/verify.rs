@@ -83,6 +83,13 @@ pub(super) struct Trusted {
 }
 
 impl Trusted {
+    /// The same, and these.
+    #[must_use]
+    pub(super) fn and(mut self, more: &[Certificate]) -> Self {
+        self.certificates.extend_from_slice(more);
+        self
+    }
+
     /// The way from a certificate to one of these, over `others`.
     ///
     /// # Errors
@@ -176,7 +183,7 @@ impl Device {
     }
 
     /// Certificates of CAs that are not trusted for being known.
-    fn known_ca_certificates(&self) -> Vec<Certificate> {
+    pub(super) fn known_ca_certificates(&self) -> Vec<Certificate> {
         let all = self.inventory().entries.into_iter();
         let certificates = all.flat_map(|one| one.certificates);
         let certificates = certificates.map(|placed| placed.certificate);

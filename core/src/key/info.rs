@@ -55,6 +55,11 @@ impl PublicKey {
         }
     }
 
+    /// The same, if [`Self::is_plain_info`].
+    pub(crate) fn from_plain_info(der: &[u8]) -> Option<Self> {
+        Self::from_info_der(der).filter(|_| Self::is_plain_info(der))
+    }
+
     /// Whether a SubjectPublicKeyInfo names its key as RFC 3279, section 2.3.1, and RFC 5480,
     /// section 2.1.1, have it: by rsaEncryption, or by id-ecPublicKey with a named curve. Others
     /// restrict the key, or many verifiers do not read them.

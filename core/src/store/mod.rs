@@ -16,6 +16,8 @@ use devid::DevidStore;
 pub use encrypt::{encrypt, longest_message};
 pub use error::{LoginError, ScanError, SignError};
 use idevid::IdevidStore;
+#[cfg(feature = "evidence")]
+pub(crate) use key::sign_in_clear;
 pub use key::{Access, DecryptRequest, Key, Login, Protection, SecretBytes, SecretKey};
 pub use listing::{ObjectKind, ObjectPart, ScanResult, StoredObject};
 use sessions::SessionStore;

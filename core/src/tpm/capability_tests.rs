@@ -111,7 +111,7 @@ fn whoever_looks_waits_for_no_link() {
     let other = fake.tpm(LIMIT);
     let generation = other.timing().note_start(CommandClass::Generation);
     assert!(!tpm.can_ask_algorithms() && !tpm.learn_algorithms());
-    assert_eq!(fake.seen(), []);
+    assert_eq!(fake.seen(), [0_u32; 0]);
     drop(generation);
     assert!(tpm.can_ask_algorithms() && tpm.learn_algorithms());
 }
@@ -175,7 +175,7 @@ fn a_tpm_that_says_more_for_ever_is_asked_no_more() {
     assert_eq!(tpm.handles(PERSISTENT).unwrap(), [0x8100_0001]);
     assert_eq!(fake.seen().len(), 2);
     let (fake, tpm) = told([handles(true, &[])]);
-    assert_eq!(tpm.handles(PERSISTENT).unwrap(), []);
+    assert_eq!(tpm.handles(PERSISTENT).unwrap(), [0_u32; 0]);
     assert_eq!(fake.seen().len(), 1);
     let last = || handles(true, &[u32::MAX]);
     let (fake, tpm) = told([last(), last()]);

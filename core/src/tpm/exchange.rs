@@ -274,6 +274,7 @@ impl<'a> Exchange<'a> {
             match answered {
                 Ok(answer) => {
                     tpm.note_answer();
+                    debug!("{what}: done after {} ms", began.elapsed().as_millis());
                     return Ok(answer);
                 }
                 Err(TpmError::Response(code))

@@ -2,13 +2,9 @@
 //! else (Part 1, section 23.3: duplication with an outer wrapper and no inner one).
 
 use super::algorithm::{ECC, RSA};
-use super::command::kdf::{kdfa, share_secret};
+use super::protected::{Recipient, protect};
 use super::{Hash, Secret, TpmError, name_of};
 use crate::key::PublicKey;
-use crate::stack::leaving_nothing;
-use aes::Aes128;
-use cfb_mode::Encryptor;
-use cfb_mode::cipher::KeyIvInit;
 
 /// Storage keys of ours, and every SRK of the TCG's templates, encrypt with AES-128-CFB.
 const KEY_BITS: u32 = 128;
@@ -36,21 +32,11 @@ pub(super) fn duplicate(
         sensitive.extend((part.len() as u16).to_be_bytes());
         sensitive.extend_from_slice(part);
     }
-    let mut encrypted = Secret::new((sensitive.len() as u16).to_be_bytes().to_vec());
-    encrypted.extend_from_slice(&sensitive);
-
     let name = name_of(area).ok_or_else(|| TpmError::Unsupported("no public area".into()))?;
-    let (seed, encrypted_seed) = share_secret(parent, hash, "DUPLICATE")?;
-    let key = kdfa(hash, &seed, "STORAGE", &name, &[], KEY_BITS);
-    let cipher = || Encryptor::<Aes128>::new_from_slices(&key, &[0; 16]);
-    leaving_nothing(|| cipher().map(|cipher| cipher.encrypt(&mut encrypted)))
-        .map_err(|_| TpmError::Unsupported("AES-128-CFB".into()))?;
-    let bits = 8 * hash.width() as u32;
-    let key = kdfa(hash, &seed, "INTEGRITY", &[], &[], bits);
-    let integrity = hash.hmac(&key, &[&encrypted, &name]);
-
-    let mut duplicate = (integrity.len() as u16).to_be_bytes().to_vec();
-    duplicate.extend_from_slice(&integrity);
-    duplicate.extend_from_slice(&encrypted);
-    Ok((duplicate, encrypted_seed))
+    let parent = Recipient {
+        public: parent,
+        hash,
+        key_bits: KEY_BITS,
+    };
+    protect(parent, "DUPLICATE", &name, &sensitive)
 }

@@ -5,6 +5,7 @@
 //! in the few slots that a TPM has for objects.
 
 use super::exchange::{AuthSubject, Exchange};
+use super::policy::DevIdKind;
 use super::{
     AuthHandle, Link, PublicArea, ResponseCode, SRK, Tpm, TpmError, handle, qualified_name_below,
     template,
@@ -68,10 +69,26 @@ impl Tpm {
         public: &PublicKey,
         likeliest: Option<Vec<u8>>,
     ) -> Result<Option<(PublicArea, PrimaryKey)>, TpmError> {
-        for template in likeliest
-            .into_iter()
-            .chain(template::idevid_candidates(public))
-        {
+        let candidates = template::devid_candidates(DevIdKind::Identity, public);
+        self.derived_by(likeliest.into_iter().chain(candidates), public)
+    }
+
+    /// The same with the templates of attestation keys.
+    #[cfg(feature = "evidence")]
+    pub(crate) fn find_attestation_primary(
+        &self,
+        public: &PublicKey,
+    ) -> Result<Option<(PublicArea, PrimaryKey)>, TpmError> {
+        let candidates = template::devid_candidates(DevIdKind::Attestation, public);
+        self.derived_by(candidates.into_iter(), public)
+    }
+
+    fn derived_by(
+        &self,
+        candidates: impl Iterator<Item = Vec<u8>>,
+        public: &PublicKey,
+    ) -> Result<Option<(PublicArea, PrimaryKey)>, TpmError> {
+        for template in candidates {
             let hierarchy = AuthSubject::open(b"endorsement", "the endorsement hierarchy");
             let tried = Exchange::authorised("CreatePrimary", hierarchy, None)
                 .needing_object_slot()
@@ -167,7 +184,7 @@ impl Tpm {
         master: Option<&[u8]>,
     ) -> Result<bool, TpmError> {
         let (area, name) = link.read_public(handle)?;
-        if self.is_flushable(&name) || template::is_idevid_template(&area) {
+        if self.is_flushable(&name) || template::is_devid_template(&area) {
             return Ok(true);
         }
         // Session keys of a process that is gone are known to nobody, but by what wraps them; or, where

@@ -1,10 +1,18 @@
 //! Algorithms of keys and signatures as certificates name them, and the form of ECDSA signatures.
 
-use crate::ber::{Element, OBJECT_IDENTIFIER, SEQUENCE};
+use crate::ber::{Element, INTEGER, NULL, OBJECT_IDENTIFIER, SEQUENCE, encoded};
 use crate::key::{Curve, PublicKey, algorithm_name, by_curve};
+use crate::oid::{
+    ECDSA_WITH_SHA_1, ECDSA_WITH_SHA_256, ECDSA_WITH_SHA_384, ECDSA_WITH_SHA_512, MGF_1,
+    RSASSA_PSS, SHA_1, SHA_1_WITH_RSA_ENCRYPTION, SHA_256, SHA_256_WITH_RSA_ENCRYPTION, SHA_384,
+    SHA_384_WITH_RSA_ENCRYPTION, SHA_512, SHA_512_WITH_RSA_ENCRYPTION,
+};
+use crate::tpm::{Hash, SignatureScheme};
 use crate::x509::Certificate;
-use x509_cert::der::asn1::ObjectIdentifier;
+use x509_cert::der::asn1::{Any, ObjectIdentifier};
 use x509_cert::der::oid::db::DB;
+use x509_cert::der::{self, Decode};
+use x509_cert::spki::AlgorithmIdentifierOwned;
 
 /// What the certified key is: `P-256`, `RSA-2048`, `ML-DSA-65`; for a kind without a name here its
 /// object identifiers.
@@ -94,4 +102,59 @@ pub(crate) fn ecdsa_to_fixed(curve: Curve, der: &[u8]) -> Option<Vec<u8>> {
         let signature = c::ecdsa::Signature::from_der(der).ok()?;
         Some(signature.to_bytes().to_vec())
     })
+}
+
+/// The object identifier of a hash (RFC 5754, section 2).
+pub(crate) fn digest_algorithm(hash: Hash) -> ObjectIdentifier {
+    match hash {
+        Hash::Sha1 => SHA_1,
+        Hash::Sha256 => SHA_256,
+        Hash::Sha384 => SHA_384,
+        Hash::Sha512 => SHA_512,
+    }
+}
+
+/// How a signature by this scheme is named (RFC 5754, section 3; RFC 4055, section 3.1). The salt of
+/// RSASSA-PSS is as long as the digest.
+pub(crate) fn signature_algorithm(
+    scheme: SignatureScheme,
+) -> der::Result<AlgorithmIdentifierOwned> {
+    let (oid, parameters) = match scheme {
+        SignatureScheme::Ecdsa(hash) => {
+            let oid = match hash {
+                Hash::Sha1 => ECDSA_WITH_SHA_1,
+                Hash::Sha256 => ECDSA_WITH_SHA_256,
+                Hash::Sha384 => ECDSA_WITH_SHA_384,
+                Hash::Sha512 => ECDSA_WITH_SHA_512,
+            };
+            (oid, None)
+        }
+        SignatureScheme::Rsassa(hash) => {
+            let oid = match hash {
+                Hash::Sha1 => SHA_1_WITH_RSA_ENCRYPTION,
+                Hash::Sha256 => SHA_256_WITH_RSA_ENCRYPTION,
+                Hash::Sha384 => SHA_384_WITH_RSA_ENCRYPTION,
+                Hash::Sha512 => SHA_512_WITH_RSA_ENCRYPTION,
+            };
+            (oid, Some(Any::null()))
+        }
+        SignatureScheme::Rsapss(hash) => (RSASSA_PSS, Some(Any::from_der(&pss_parameters(hash))?)),
+    };
+    Ok(AlgorithmIdentifierOwned { oid, parameters })
+}
+
+/// RSASSA-PSS-params (RFC 4055, section 3.1), DER.
+fn pss_parameters(hash: Hash) -> Vec<u8> {
+    let identifier = |oid: ObjectIdentifier| encoded(OBJECT_IDENTIFIER, oid.as_bytes());
+    let null = encoded(NULL, &[]);
+    let digest = encoded(
+        SEQUENCE,
+        &[identifier(digest_algorithm(hash)), null].concat(),
+    );
+    let mask = encoded(SEQUENCE, &[identifier(MGF_1), digest.clone()].concat());
+    // At most 64, so one byte.
+    let salt = encoded(INTEGER, &[hash.width() as u8]);
+    let fields = [(0xA0, digest), (0xA1, mask), (0xA2, salt)];
+    let fields = fields.map(|(tag, content)| encoded(tag, &content));
+    encoded(SEQUENCE, &fields.concat())
 }

@@ -12,8 +12,8 @@ use super::time::{Date, Time};
 use crate::ber::{self, Element, INTEGER, SEQUENCE};
 use crate::key::{KeyId, PublicKey};
 use crate::oid::{
-    CERTIFICATE_POLICIES, EXTENDED_KEY_USAGE, TCG_CAP_VERIFIED_TPM_RESTRICTED,
-    TCG_KP_AIK_CERTIFICATE,
+    ANY_PURPOSE, CERTIFICATE_POLICIES, CLIENT_AUTH, CMC_RA, EXTENDED_KEY_USAGE,
+    TCG_CAP_VERIFIED_TPM_RESTRICTED, TCG_KP_AIK_CERTIFICATE,
 };
 use sha1::{Digest, Sha1};
 use sha2::Sha256;
@@ -137,8 +137,7 @@ impl Certificate {
 
     /// The certified key, if the certificate names it as every verifier reads it.
     pub(crate) fn plain_public_key(&self) -> Option<PublicKey> {
-        let info = self.public_key_info_der();
-        PublicKey::from_info_der(info).filter(|_| PublicKey::is_plain_info(info))
+        PublicKey::from_plain_info(self.public_key_info_der())
     }
 
     /// Whether it says CA:TRUE, or nobody can read whether it does.
@@ -166,6 +165,23 @@ impl Certificate {
         };
         says(CERTIFICATE_POLICIES, TCG_CAP_VERIFIED_TPM_RESTRICTED)
             || says(EXTENDED_KEY_USAGE, TCG_KP_AIK_CERTIFICATE)
+    }
+
+    /// Whether a TLS client may show it: it names no purposes, or that one (RFC 5280, section 4.2.1.12).
+    pub fn is_for_clients(&self) -> bool {
+        match self.purposes() {
+            Ok(Some(purposes)) => {
+                purposes.contains(&CLIENT_AUTH) || purposes.contains(&ANY_PURPOSE)
+            }
+            Ok(None) => true,
+            Err(_) => false,
+        }
+    }
+
+    /// Whether it says that an EST server has it: id-kp-cmcRA (RFC 7030, section 3.6.1).
+    pub fn is_of_registration_authority(&self) -> bool {
+        let purposes = self.purposes().ok().flatten();
+        purposes.is_some_and(|purposes| purposes.contains(&CMC_RA))
     }
 
     /// What was signed: the TBSCertificate as it stands in the certificate.

@@ -1,5 +1,6 @@
 //! What time it is, if the clock can be believed: a device without a battery starts in 1970.
 
+use crate::x509::path::is_signed_by;
 use crate::x509::{Certificate, Time};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use x509_cert::der::DateTime;
@@ -26,6 +27,28 @@ fn judged(now: SystemTime, built: SystemTime) -> Result<DateTime, DateTime> {
         (Ok(now), Err(_)) => Ok(now),
         (_, Ok(built)) => Err(built),
         (Err(_), Err(_)) => Err(DateTime::INFINITY),
+    }
+}
+
+/// Whether the system's clock stands before the build of this program: then it says nothing about
+/// validity.
+pub fn clock_is_wrong() -> bool {
+    now().is_err()
+}
+
+impl Certificate {
+    /// That it is valid now, if the clock can be believed.
+    ///
+    /// # Errors
+    ///
+    /// Why it is not.
+    pub fn is_valid_now(&self) -> Result<(), String> {
+        now().map_or(Ok(()), |now| valid_at(self, now))
+    }
+
+    /// Whether its own key signed it.
+    pub fn is_self_signed(&self) -> bool {
+        self.subject_der() == self.issuer_der() && is_signed_by(self, self) == Ok(true)
     }
 }
 

@@ -1,9 +1,8 @@
 //! Whether two names are the same (RFC 5280, section 7.1): the type of a string does not count, nor
 //! do case and the number of blanks. Only ASCII has case here, as OpenSSL has it.
 
-use crate::ber::{BIT_STRING, Element, OBJECT_IDENTIFIER, SEQUENCE};
+use crate::ber::{BIT_STRING, Element, OBJECT_IDENTIFIER, SEQUENCE, SET};
 
-const SET: u8 = 0x31;
 const UTF8: u8 = 0x0C;
 const NUMERIC: u8 = 0x12;
 const PRINTABLE: u8 = 0x13;

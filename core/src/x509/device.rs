@@ -59,7 +59,7 @@ impl NamedDevice {
         }
     }
 
-    fn in_name(name: &Name, place: &'static str) -> Option<Self> {
+    pub(crate) fn in_name(name: &Name, place: &'static str) -> Option<Self> {
         let whole = name.text(SERIAL_NUMBER).filter(|text| !text.is_empty())?;
         let packed = Packed::read(&whole);
         Some(Self {

@@ -1,11 +1,9 @@
 //! Names in extensions (RFC 5280, sections 4.2.1.6, 4.2.1.10 and 4.2.1.13).
 
 use super::comparison::ComparableName;
-use crate::ber::{BIT_STRING, Element, SEQUENCE, bits, encoded, identifier, some};
+use crate::ber::{BIT_STRING, Element, SEQUENCE, SET, bits, encoded, identifier, some};
 use std::borrow::Cow;
 use x509_cert::der::asn1::ObjectIdentifier;
-
-const SET: u8 = 0x31;
 
 /// NameConstraints (section 4.2.1.10).
 #[derive(Debug, Clone, PartialEq, Eq)]

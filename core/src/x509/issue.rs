@@ -1,12 +1,10 @@
 //! Certificates and requests of the device's own (RFC 5280; RFC 2986), signed by its keys.
 
-use super::algorithms::ecdsa_to_der;
+use super::algorithms::{ecdsa_to_der, signature_algorithm};
 use super::clock::now;
+use crate::ber::as_der;
 use crate::key::PublicKey;
-use crate::oid::{
-    ECDSA_WITH_SHA_256, ECDSA_WITH_SHA_384, ECDSA_WITH_SHA_512, SHA_256_WITH_RSA_ENCRYPTION,
-    SHA_384_WITH_RSA_ENCRYPTION, SHA_512_WITH_RSA_ENCRYPTION, SUBJECT_ALT_NAME,
-};
+use crate::oid::SUBJECT_ALT_NAME;
 use crate::system::random;
 use crate::tpm::{Hash, SignatureScheme};
 use crate::x509::Certificate;
@@ -16,12 +14,11 @@ use std::time::Duration;
 use x509_cert::builder::profile::BuilderProfile;
 use x509_cert::builder::{Builder, CertificateBuilder};
 use x509_cert::certificate::TbsCertificate;
-use x509_cert::der::asn1::{Any, BitString, GeneralizedTime, OctetString};
+use x509_cert::der::asn1::{BitString, GeneralizedTime, OctetString};
 use x509_cert::der::{DateTime, Decode, Encode};
 use x509_cert::ext::pkix::{AuthorityKeyIdentifier, KeyUsage, KeyUsages};
 use x509_cert::ext::{Extension, ToExtension};
 use x509_cert::name::Name;
-use x509_cert::request::RequestBuilder;
 use x509_cert::serial_number::SerialNumber;
 use x509_cert::spki::{
     AlgorithmIdentifierOwned, Document, DynSignatureAlgorithmIdentifier, EncodePublicKey,
@@ -36,7 +33,9 @@ const BACKDATED: Duration = Duration::from_secs(24 * 60 * 60);
 #[derive(Debug, Clone)]
 pub struct Subject {
     name: Name,
-    alternative: Option<Extension>,
+    /// The Name in DER.
+    pub(super) der: Vec<u8>,
+    pub(super) alternative: Option<Extension>,
 }
 
 /// Signs a digest.
@@ -92,7 +91,40 @@ impl Subject {
             }),
             None => None,
         };
-        Ok(Self { name, alternative })
+        Self::of(name, alternative)
+    }
+
+    /// The subject and the subjectAltName of another certificate, byte for byte as far as they are
+    /// DER: some servers compare them so when a certificate is renewed (RFC 7030, section 4.2.2).
+    ///
+    /// # Errors
+    ///
+    /// As of [`Self::copied`].
+    pub(crate) fn verbatim(certificate: &Certificate) -> Result<Self, IssueError> {
+        let mut subject = Self::copied(certificate)?;
+        subject.der = as_der(certificate.subject_der()).unwrap_or(subject.der);
+        if let (Some(copied), Ok(Some(there))) = (
+            &mut subject.alternative,
+            certificate.extension(SUBJECT_ALT_NAME),
+        ) {
+            copied.critical = there.critical;
+        }
+        Ok(subject)
+    }
+
+    /// The subject that a request asks for, and nothing beside.
+    #[cfg(feature = "evidence")]
+    pub(crate) fn asked_for(
+        request: &super::received_request::Request,
+    ) -> Result<Self, IssueError> {
+        let name = request.subject_der();
+        match Name::from_der(name) {
+            Ok(name) if !name.is_empty() => Self::of(name, None),
+            _ => Err(IssueError::Subject(
+                "the request names nobody: say with --subject whom the certificate is to name"
+                    .into(),
+            )),
+        }
     }
 
     /// As RFC 4514 writes it, and nothing beside.
@@ -102,21 +134,54 @@ impl Subject {
                 "{text:?}: no subject ({error}); expected for example CN=web,O=Example"
             ))
         })?;
+        Self::of(name, None)
+    }
+
+    fn of(name: Name, alternative: Option<Extension>) -> Result<Self, IssueError> {
+        let der = name.to_der().map_err(unencodable)?;
         Ok(Self {
             name,
-            alternative: None,
+            der,
+            alternative,
+        })
+    }
+
+    /// Whether it says nothing.
+    pub(super) fn is_empty(&self) -> bool {
+        self.name.is_empty()
+    }
+
+    /// A Name in DER, as it stands there.
+    ///
+    /// # Errors
+    ///
+    /// It is none.
+    pub(super) fn from_der(der: &[u8]) -> Result<Self, IssueError> {
+        Ok(Self {
+            der: der.to_vec(),
+            ..Self::of(Name::from_der(der).map_err(unencodable)?, None)?
         })
     }
 
     /// Of a service's key: its label, and nothing that tells of the device.
     pub(crate) fn named(label: &str) -> Result<Self, IssueError> {
-        let special = |one: char| ",+\"\\<>;=#/".contains(one);
+        let special = |one: char| ",+\"\\<>;=#".contains(one);
         match label.chars().any(special) {
             true => Err(IssueError::Subject(format!(
                 "{label}: no name for a subject; say it with --subject"
             ))),
             false => Self::parse(&format!("CN={label}")),
         }
+    }
+
+    #[cfg(feature = "evidence")]
+    pub(super) fn name(&self) -> &Name {
+        &self.name
+    }
+
+    #[cfg(feature = "evidence")]
+    pub(super) fn alternative(&self) -> Option<&Extension> {
+        self.alternative.as_ref()
     }
 
     /// Of a device that nobody named: after its own key. No serialNumber, which would be a
@@ -137,19 +202,14 @@ pub(crate) fn self_signed<E: From<IssueError>>(
     subject: Subject,
     signer: &CertificateSigner<'_, E>,
 ) -> Result<Certificate, E> {
-    let mut serial = [0; 16];
-    random(&mut serial).map_err(|error| IssueError::Failed(format!("no random bytes: {error}")))?;
-    serial[0] = serial[0] & 0x7F | 0x40;
-    // A clock that stands before the build is wrong; the build was before now in any case.
-    let from = now().unwrap_or_else(|built| built).unix_duration();
-    let from = DateTime::from_unix_duration(from.saturating_sub(BACKDATED)).map_err(unencodable)?;
+    let (_, from) = usable_from()?;
     // The builder writes it as UTCTime as long as that can be.
     let from = Time::GeneralTime(GeneralizedTime::from_date_time(from));
     let validity = Validity::new(from, Time::INFINITY);
     let info = SubjectPublicKeyInfoOwned::from_der(&signer.public.info_der());
     let builder = CertificateBuilder::new(
         SelfIssued(subject),
-        SerialNumber::new(&serial).map_err(unencodable)?,
+        serial_number()?,
         validity,
         info.map_err(unencodable)?,
     );
@@ -158,29 +218,25 @@ pub(crate) fn self_signed<E: From<IssueError>>(
     Ok(Certificate::from_der(&der).map_err(|error| IssueError::Failed(error.to_string()))?)
 }
 
-/// A PKCS#10 request, PEM.
-///
-/// # Errors
-///
-/// The signer's own, or [`IssueError`].
-pub(crate) fn request<E: From<IssueError>>(
-    subject: Subject,
-    signer: &CertificateSigner<'_, E>,
-) -> Result<String, E> {
-    let mut builder = RequestBuilder::new(subject.name).map_err(unbuildable)?;
-    let usage = KeyUsage(KeyUsages::DigitalSignature.into());
-    builder.add_extension(&usage).map_err(unencodable)?;
-    if let Some(alternative) = subject.alternative {
-        builder.add_extension(alternative).map_err(unencodable)?;
-    }
-    let request = signed(builder, signer)?;
-    use x509_cert::der::EncodePem;
-    let pem = request.to_pem(x509_cert::der::pem::LineEnding::LF);
-    Ok(pem.map_err(unencodable)?)
+/// 126 random bits, and positive (RFC 5280, section 4.1.2.2).
+pub(super) fn serial_number() -> Result<SerialNumber, IssueError> {
+    let mut serial = [0; 16];
+    random(&mut serial).map_err(|error| IssueError::Failed(format!("no random bytes: {error}")))?;
+    serial[0] = serial[0] & 0x7F | 0x40;
+    SerialNumber::new(&serial).map_err(unencodable)
+}
+
+/// Now, and the first second of a certificate that is made now.
+pub(super) fn usable_from() -> Result<(DateTime, DateTime), IssueError> {
+    // A clock that stands before the build is wrong; the build was before now in any case.
+    let now = now().unwrap_or_else(|built| built);
+    let from = now.unix_duration().saturating_sub(BACKDATED);
+    let from = DateTime::from_unix_duration(from).map_err(unencodable)?;
+    Ok((now, from))
 }
 
 /// Not by `Builder::build`: that would take the TPM's own words out of an error.
-fn signed<B: Builder, E: From<IssueError>>(
+pub(super) fn signed<B: Builder, E: From<IssueError>>(
     mut builder: B,
     signer: &CertificateSigner<'_, E>,
 ) -> Result<B::Output, E> {
@@ -189,14 +245,27 @@ fn signed<B: Builder, E: From<IssueError>>(
         scheme: signer.scheme,
     };
     let message = builder.finalize(&described).map_err(unbuildable)?;
-    let signature = (signer.sign)(&signer.scheme.hash().digest(&[&message]))?;
-    let signature = match signer.public {
-        PublicKey::Ec { curve, .. } => ecdsa_to_der(*curve, &signature)
-            .ok_or_else(|| IssueError::Failed("no signature of this curve".into()))?,
-        PublicKey::Rsa { .. } => signature,
-    };
-    let bits = BitString::from_bytes(&signature).map_err(unencodable)?;
+    let bits = BitString::from_bytes(&signer.signature(&message)?).map_err(unencodable)?;
     Ok(builder.assemble(bits, &described).map_err(unbuildable)?)
+}
+
+impl<E: From<IssueError>> CertificateSigner<'_, E> {
+    /// The signature over a message, as certificates and requests hold it.
+    pub(super) fn signature(&self, message: &[u8]) -> Result<Vec<u8>, E> {
+        let signature = (self.sign)(&self.scheme.hash().digest(&[message]))?;
+        Ok(match self.public {
+            PublicKey::Ec { curve, .. } => ecdsa_to_der(*curve, &signature)
+                .ok_or_else(|| IssueError::Failed("no signature of this curve".into()))?,
+            PublicKey::Rsa { .. } => signature,
+        })
+    }
+
+    /// The AlgorithmIdentifier of that, DER.
+    pub(super) fn algorithm(&self) -> Result<Vec<u8>, IssueError> {
+        signature_algorithm(self.scheme)
+            .and_then(|algorithm| algorithm.to_der())
+            .map_err(unencodable)
+    }
 }
 
 /// The profile of IEEE 802.1AR, section 8, for what a device says of itself.
@@ -252,29 +321,15 @@ impl EncodePublicKey for SubjectKeyInfo {
 
 impl DynSignatureAlgorithmIdentifier for Described {
     fn signature_algorithm_identifier(&self) -> x509_cert::spki::Result<AlgorithmIdentifierOwned> {
-        let (oid, parameters) = match self.scheme {
-            SignatureScheme::Ecdsa(Hash::Sha384) => (ECDSA_WITH_SHA_384, None),
-            SignatureScheme::Ecdsa(Hash::Sha512) => (ECDSA_WITH_SHA_512, None),
-            SignatureScheme::Ecdsa(_) => (ECDSA_WITH_SHA_256, None),
-            SignatureScheme::Rsassa(Hash::Sha384) => {
-                (SHA_384_WITH_RSA_ENCRYPTION, Some(Any::null()))
-            }
-            SignatureScheme::Rsassa(Hash::Sha512) => {
-                (SHA_512_WITH_RSA_ENCRYPTION, Some(Any::null()))
-            }
-            SignatureScheme::Rsassa(_) | SignatureScheme::Rsapss(_) => {
-                (SHA_256_WITH_RSA_ENCRYPTION, Some(Any::null()))
-            }
-        };
-        Ok(AlgorithmIdentifierOwned { oid, parameters })
+        Ok(signature_algorithm(self.scheme)?)
     }
 }
 
-fn unencodable(error: x509_cert::der::Error) -> IssueError {
+pub(super) fn unencodable(error: x509_cert::der::Error) -> IssueError {
     IssueError::Failed(format!("X.509: {error}"))
 }
 
-fn unbuildable(error: x509_cert::builder::Error) -> IssueError {
+pub(super) fn unbuildable(error: x509_cert::builder::Error) -> IssueError {
     IssueError::Failed(format!("X.509: {error}"))
 }
 

@@ -1,14 +1,13 @@
 //! Names of certificates as text (RFC 5280, section 4.1.2.4), of any string type that makers use.
 
 use super::decode::Unreadable;
-use crate::ber::{Element, SEQUENCE, as_der, encoded};
+use crate::ber::{Element, SEQUENCE, SET, as_der, encoded};
 use crate::key::hex;
 use std::fmt::{self, Write};
 use x509_cert::der::asn1::ObjectIdentifier;
 use x509_cert::der::oid::db::DB;
 
 const OBJECT_IDENTIFIER: u8 = 0x06;
-const SET: u8 = 0x31;
 const UTF8_STRING: u8 = 0x0C;
 const UNIVERSAL_STRING: u8 = 0x1C;
 

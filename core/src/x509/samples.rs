@@ -134,6 +134,11 @@ impl Sample {
 
     /// For this key, signed by that.
     pub(crate) fn issued(&self, issuer: &Party, holder: &Party) -> Certificate {
+        self.issued_for(issuer, &holder.public())
+    }
+
+    /// The same for a key of any kind.
+    pub(crate) fn issued_for(&self, issuer: &Party, key: &PublicKey) -> Certificate {
         let mut parts = Vec::new();
         parts.extend(self.version.map(|number| element(0xA0, &[2, 1, number])));
         parts.push(element(2, &self.serial));
@@ -143,7 +148,7 @@ impl Sample {
         let times = times.map(|(tag, text)| element(tag, text.as_bytes()));
         parts.push(element(SEQUENCE, &times.concat()));
         parts.push(name(self.subject));
-        parts.push(holder.public().info_der());
+        parts.push(key.info_der());
         if self.version.is_some() {
             let extensions: Vec<Vec<u8>> = self.extensions.iter().map(extension).collect();
             let all = element(SEQUENCE, &extensions.concat());

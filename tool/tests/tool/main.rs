@@ -13,6 +13,7 @@ mod device;
 
 /// An identity of the device's own: made, kept, lost, reset.
 mod identity {
+    mod clouds;
     mod eve;
     mod handles;
     mod kills;
@@ -28,10 +29,18 @@ mod identity {
 /// Requests, chains, revocation, verification.
 mod certificates {
     mod chains;
+    mod exchange;
+    mod messages;
     mod requests;
     mod revoked;
     mod shapes;
     mod verify;
+}
+
+/// Certificates from servers, and their renewal.
+mod enrolment {
+    mod est;
+    mod faults;
 }
 
 /// Findings of `devid doctor`, and their remedies.
@@ -54,13 +63,18 @@ mod master {
 
 /// The command line: input, output, settings, packages.
 mod command {
+    mod common;
+    mod files;
     mod input;
     mod json;
+    mod names;
+    mod outputs;
     mod packaging;
     mod settings;
     mod silent;
     mod slow;
     mod status;
+    mod suggestions;
     mod tokens;
     mod uris;
 }

@@ -172,6 +172,10 @@ impl DevidStore {
         for entry in certificates.into_iter().chain(others) {
             self.destroy_settled(&entry.name)?;
         }
+        #[cfg(feature = "evidence")]
+        if all && tpm {
+            self.folder.forget_attestation_key()?;
+        }
         Ok(())
     }
 

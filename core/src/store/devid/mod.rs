@@ -4,6 +4,8 @@
 //! Nothing is registered: what lies in the folder is there, and what another program puts into it
 //! appears at the next look.
 
+#[cfg(feature = "evidence")]
+mod attestation;
 mod configured_pin;
 mod error;
 mod maintenance;
@@ -36,7 +38,9 @@ use super::listing::ObjectPart;
 use super::{Access, Key, Login, Protection, SignError};
 use crate::config::{Config, Master, SecretSource, TokenSettings};
 use crate::key::PrivateKeyInfo;
-use crate::tpm::{AuthValue, PublicArea, Secret, Tpm, TpmError, WrappedKey, handle};
+use crate::tpm::{
+    AuthValue, PublicArea, Secret, SignatureScheme, Tpm, TpmError, WrappedKey, handle,
+};
 use log::warn;
 use parking_lot::Mutex;
 use scan::CachedObject;
@@ -155,6 +159,35 @@ impl DevidStore {
         let made = self.tpm.create_key(&master, &value, algorithm, usage);
         let made = made.map_err(|error| StoreError::of_making_a(algorithm, error));
         self.usable(made?, access)
+    }
+
+    /// A new key as [`DevidStore::generate`] makes it, below the storage root key that every program derives,
+    /// and not below the master key. It signs by this scheme alone, and has no authorisation value.
+    ///
+    /// # Errors
+    ///
+    /// The owner hierarchy has an authorisation value: without it nobody derives the storage root key.
+    pub fn generate_below_root(
+        &self,
+        algorithm: KeyAlgorithm,
+        scheme: SignatureScheme,
+    ) -> Result<Arc<Key>, StoreError> {
+        let owner = self.owner_auth()?;
+        if !owner.is_empty() {
+            return Err(StoreError::Unsupported(
+                "the owner hierarchy has an authorisation value ([master] owner_auth), and a key below the \
+                 storage root key is used only where that is empty"
+                    .into(),
+            ));
+        }
+        // What is remembered of the storage root key lies there.
+        self.folder.begin(&self.first_serial()?)?;
+        let value = Secret::default();
+        let made = self
+            .tpm
+            .create_below_owner(algorithm, scheme, &value, &owner);
+        let made = made.map_err(|error| StoreError::of_making_a(algorithm, error));
+        self.usable(made?, Access::Open)
     }
 
     /// A key from outside, not kept yet; one for the TPM is encrypted for the master key before it

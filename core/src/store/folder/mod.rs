@@ -4,6 +4,8 @@
 //! Reading takes no lock and works where nothing can be written: a file is replaced as a whole or
 //! not at all (`write`). What is damaged costs one object, is said once, and is never deleted.
 
+#[cfg(feature = "evidence")]
+mod attestation_key;
 mod cache;
 mod entry;
 mod error;
@@ -23,6 +25,8 @@ mod tss2;
 mod wrapped;
 mod write;
 
+#[cfg(feature = "evidence")]
+pub use attestation_key::AttestationKeyFile;
 pub use cache::RefusedFile;
 pub use entry::{
     Data, Editable, Entry, EntryContent, KeyAuth, KeyMaterial, KeyOrigin, KeyPair,

@@ -1,6 +1,8 @@
 //! A private key in the TPM: where it is, what opens it, and how it is used.
 
 mod access;
+#[cfg(feature = "evidence")]
+mod certifying;
 mod decrypting;
 mod locked_memory;
 mod login;
@@ -32,6 +34,8 @@ use log::{info, warn};
 use parking_lot::Mutex;
 use signing::{SALT_OF_OTHER_LENGTH, SALT_UNKNOWN};
 pub(super) use soft::SoftKey;
+#[cfg(feature = "evidence")]
+pub(crate) use soft::sign_in_clear;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
@@ -187,11 +191,12 @@ impl Key {
         match &self.place {
             KeyLocation::Memory(soft) => Some(soft.material(has_value)),
             KeyLocation::Disk(wrapped, ..) => match wrapped.parent() {
-                Parent::Persistent(_) => {
+                // Of another program's file it is not known whether it has a value.
+                Parent::Owner { .. } if self.source.is_some() => None,
+                Parent::Persistent(_) | Parent::Owner { .. } => {
                     let key = Tss2Key::of(Tss2Kind::Loadable, wrapped, has_value);
                     Some(KeyMaterial::Wrapped(key))
                 }
-                Parent::Owner { .. } => None,
             },
             KeyLocation::Handle(..) | KeyLocation::Template(..) | KeyLocation::Refused(..) => None,
         }

@@ -159,3 +159,26 @@ pub(crate) fn encrypt_oaep(
         padding.encrypt(&mut SysRng, &key, message).ok()
     }))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Made by an independent program: Z 00..1F, U 20..3F, V 40..5F.
+    #[test]
+    fn a_secret_from_a_key_agreement() {
+        let bytes = |from: u8| (from..from + 0x20).collect::<Vec<u8>>();
+        let derived = kdfe(
+            Hash::Sha256,
+            &bytes(0),
+            "IDENTITY",
+            &bytes(0x20),
+            &bytes(0x40),
+            256,
+        );
+        assert_eq!(
+            crate::key::hex(&derived),
+            "1c73541403051da01a9c8dae6988c5f5db53f8744ad27c896ccdc663d40e3df1"
+        );
+    }
+}

@@ -105,7 +105,7 @@ impl Hash {
     }
 
     /// The digest of these parts, one after the other.
-    pub(crate) fn digest(self, parts: &[&[u8]]) -> Vec<u8> {
+    pub fn digest(self, parts: &[&[u8]]) -> Vec<u8> {
         leaving_nothing(|| {
             by_algorithm!(self, H => {
                 let mut hash = H::new();

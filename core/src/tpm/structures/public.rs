@@ -1,6 +1,8 @@
 //! Public areas: what kind of key a handle holds (Part 2, section 12.2.4, TPMT_PUBLIC).
 
 use crate::key::{Curve, PublicKey};
+#[cfg(feature = "evidence")]
+use crate::tpm::algorithm;
 use crate::tpm::{Hash, SignatureScheme};
 use tpm2_protocol::TpmUnmarshal;
 use tpm2_protocol::data::{
@@ -98,6 +100,22 @@ impl PublicArea {
         is_storage_key(&self.bytes)
     }
 
+    /// Of a storage key: the size of its AES keys (TPMT_SYM_DEF_OBJECT), if it encrypts by AES in
+    /// the mode CFB.
+    #[cfg(feature = "evidence")]
+    pub(crate) fn aes_key_bits(&self) -> Option<u32> {
+        let (_policy, rest) = super::attest::split_sized(self.bytes.get(8..)?)?;
+        let word = |at: usize| Some(u16::from_be_bytes(*rest.get(at..)?.first_chunk()?));
+        let is_aes_cfb = (word(0)?, word(4)?) == (algorithm::AES, algorithm::CFB);
+        is_aes_cfb.then_some(word(2)?.into())
+    }
+
+    /// The TPMA_OBJECT attributes (Part 2, section 8.3).
+    #[cfg(feature = "evidence")]
+    pub(crate) fn attributes(&self) -> u32 {
+        self.attributes
+    }
+
     /// Whether wrong authorisation values for the key count towards the lockout of the whole TPM.
     pub fn counts_wrong_auth(&self) -> bool {
         self.attributes & TpmaObject::NO_DA.bits() == 0
@@ -150,7 +168,7 @@ impl PublicArea {
 }
 
 /// TPMA_OBJECT of a TPMT_PUBLIC of any kind; none set where it is cut.
-fn attributes_of(area: &[u8]) -> u32 {
+pub(super) fn attributes_of(area: &[u8]) -> u32 {
     let bytes = area.get(4..8).and_then(|bytes| bytes.try_into().ok());
     bytes.map_or(0, u32::from_be_bytes)
 }
@@ -193,7 +211,13 @@ pub fn other_kind(area: &[u8]) -> &'static str {
     }
 }
 
-fn name_hash_of(area: &[u8]) -> Option<Hash> {
+/// The authPolicy of a TPMT_PUBLIC of any kind.
+pub(super) fn auth_policy_of(area: &[u8]) -> Option<&[u8]> {
+    let (size, rest) = area.get(8..)?.split_first_chunk()?;
+    rest.get(..usize::from(u16::from_be_bytes(*size)))
+}
+
+pub(super) fn name_hash_of(area: &[u8]) -> Option<Hash> {
     let algorithm = area.get(2..4)?.try_into().ok()?;
     Hash::of_algorithm(u16::from_be_bytes(algorithm))
 }

@@ -1,6 +1,8 @@
 //! Signature schemes and signatures (Part 2, sections 11.2.1 and 11.3).
 
 use super::Hash;
+#[cfg(feature = "evidence")]
+use super::attest::split_sized;
 use crate::key::pad_left;
 use crate::tpm::{TpmError, algorithm};
 use std::fmt;
@@ -60,6 +62,36 @@ pub enum Signature {
 }
 
 impl Signature {
+    /// From the bytes of a TPMT_SIGNATURE, and how it was made.
+    ///
+    /// `None` for another scheme than those of [`SignatureScheme`], and for more or fewer bytes.
+    #[cfg(feature = "evidence")]
+    pub(crate) fn read(bytes: &[u8]) -> Option<(SignatureScheme, Self)> {
+        let (scheme, rest) = bytes.split_first_chunk()?;
+        let (hash, rest) = rest.split_first_chunk()?;
+        let hash = Hash::of_algorithm(u16::from_be_bytes(*hash))?;
+        let (first, rest) = split_sized(rest)?;
+        let (scheme, signature, rest) = match u16::from_be_bytes(*scheme) {
+            algorithm::ECDSA => {
+                let (second, rest) = split_sized(rest)?;
+                let (r, s) = (first.to_vec(), second.to_vec());
+                (SignatureScheme::Ecdsa(hash), Self::Ecc { r, s }, rest)
+            }
+            algorithm::RSASSA => (
+                SignatureScheme::Rsassa(hash),
+                Self::Rsa(first.to_vec()),
+                rest,
+            ),
+            algorithm::RSAPSS => (
+                SignatureScheme::Rsapss(hash),
+                Self::Rsa(first.to_vec()),
+                rest,
+            ),
+            _ => return None,
+        };
+        rest.is_empty().then_some((scheme, signature))
+    }
+
     /// `width` bytes as PKCS#11 has them (3.0, sections 6.1 and 6.3): r ‖ s, each as wide as the
     /// curve's order; or as wide as the modulus.
     ///

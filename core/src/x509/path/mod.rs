@@ -9,6 +9,8 @@ mod signature;
 mod subtrees;
 
 pub(crate) use signature::is_signed_by;
+#[cfg(feature = "evidence")]
+pub(crate) use signature::is_signed_by_its_key;
 
 use crate::oid::{
     AUTONOMOUS_SYS_IDS, BASIC_CONSTRAINTS, CERTIFICATE_POLICIES, EXTENDED_KEY_USAGE,

@@ -12,6 +12,8 @@ use crate::tpm::Hash;
 use crate::x509::algorithms::ecdsa_to_fixed;
 use crate::x509::algorithms::{algorithm_of_key, kind_of_key, name};
 use crate::x509::crl::Crl;
+#[cfg(feature = "evidence")]
+use crate::x509::received_request::Request;
 use crate::x509::{Certificate, Unreadable};
 use pkcs1::RsaPssParams;
 use x509_cert::der::asn1::{Any, ObjectIdentifier};
@@ -57,6 +59,29 @@ impl<'a> From<&'a Crl> for Signed<'a> {
     }
 }
 
+#[cfg(feature = "evidence")]
+impl<'a> From<&'a Request> for Signed<'a> {
+    fn from(request: &'a Request) -> Self {
+        Self {
+            what: "the request".into(),
+            part: request.signed_part(),
+            algorithm: Ok(request.signature_algorithm().clone()),
+            names_one_algorithm: true,
+            signature: request.signature(),
+        }
+    }
+}
+
+/// Whether a request is signed by the key for which it asks.
+///
+/// # Errors
+///
+/// As of [`is_signed_by`].
+#[cfg(feature = "evidence")]
+pub(crate) fn is_signed_by_its_key(request: &Request) -> Result<bool, String> {
+    is_signed_by_key(request.into(), request.public_key_info_der(), "the request")
+}
+
 /// Whether the signature under `child` is by the key of `issuer`.
 ///
 /// # Errors
@@ -66,7 +91,15 @@ pub(crate) fn is_signed_by<'a>(
     child: impl Into<Signed<'a>>,
     issuer: &Certificate,
 ) -> Result<bool, String> {
-    let child = child.into();
+    is_signed_by_key(
+        child.into(),
+        issuer.public_key_info_der(),
+        &issuer.subject(),
+    )
+}
+
+/// The same with the key of this SubjectPublicKeyInfo, and whose it is.
+fn is_signed_by_key(child: Signed, info: &[u8], whose: &str) -> Result<bool, String> {
     let what = &child.what;
     let unreadable = |why: Unreadable| format!("the signature under {what} {why}");
     let algorithm = child.algorithm.map_err(unreadable)?;
@@ -77,7 +110,7 @@ pub(crate) fn is_signed_by<'a>(
     }
     if let Some(set) = ParameterSet::of(&algorithm) {
         let signature = child.signature.map_err(unreadable)?;
-        return Ok(set.verifies(issuer.public_key_info_der(), child.part, signature));
+        return Ok(set.verifies(info, child.part, signature));
     }
     let scheme =
         SignatureAlgorithm::of(&algorithm).ok_or_else(|| match is_sha1(algorithm.oid) {
@@ -87,14 +120,13 @@ pub(crate) fn is_signed_by<'a>(
                 name(algorithm.oid)
             ),
         })?;
-    if is_ml_dsa(issuer) {
+    if is_ml_dsa(info) {
         return Ok(false);
     }
-    let key = issuer.plain_public_key().ok_or_else(|| {
+    let key = PublicKey::from_plain_info(info).ok_or_else(|| {
         format!(
-            "{what} cannot be verified: the key of {} is of a kind that is not known here ({})",
-            issuer.subject(),
-            kind_of_key(issuer.public_key_info_der())
+            "{what} cannot be verified: the key of {whose} is of a kind that is not known here ({})",
+            kind_of_key(info)
         )
     })?;
     let digest = scheme.hash().digest(&[child.part]);
@@ -135,11 +167,11 @@ pub(super) fn is_usual_key(certificate: &Certificate) -> bool {
     let info = certificate.public_key_info_der();
     PublicKey::is_plain_info(info)
         || algorithm_of_key(info).first() == Some(&RSASSA_PSS)
-        || is_ml_dsa(certificate)
+        || is_ml_dsa(info)
 }
 
-fn is_ml_dsa(certificate: &Certificate) -> bool {
-    let algorithm = algorithm_of_key(certificate.public_key_info_der());
+fn is_ml_dsa(info: &[u8]) -> bool {
+    let algorithm = algorithm_of_key(info);
     let first = algorithm.first();
     first.is_some_and(|oid| ParameterSet::by_oid(*oid).is_some())
 }

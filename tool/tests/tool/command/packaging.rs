@@ -21,7 +21,14 @@ fn assert_understood(device: &Device, text: &str) {
 #[test]
 fn the_examples_are_understood() {
     let device = Device::without_tpm();
-    for example in ["router.toml", "ssr-vtpm.toml", "eve.toml"] {
+    for example in [
+        "router.toml",
+        "ssr-vtpm.toml",
+        "eve.toml",
+        "azure.toml",
+        "gcp.toml",
+        "aws.toml",
+    ] {
         let text = fs::read_to_string(conf("examples").join(example)).unwrap();
         assert_understood(&device, &text);
     }

@@ -2,6 +2,7 @@
 
 pub mod clock;
 pub mod cut;
+pub mod est;
 pub mod foreign;
 pub mod mending;
 pub mod stores;

@@ -43,6 +43,24 @@ enum SoftKeyForm {
     Clear(PrivateKeyInfo),
 }
 
+/// A signature over a digest by a key in clear; of ECDSA r ‖ s.
+#[cfg(feature = "evidence")]
+pub(crate) fn sign_in_clear(
+    private: &PrivateKeyInfo,
+    scheme: SignatureScheme,
+    digest: &[u8],
+) -> Result<Vec<u8>, SignError> {
+    let damaged = || SignError::Refused("its numbers do not belong together".into());
+    match private.public() {
+        PublicKey::Ec { curve, .. } => {
+            ec::sign(*curve, &private.scalar().ok_or_else(damaged)?, digest)
+        }
+        PublicKey::Rsa { .. } => {
+            rsa::sign(&rsa::usable(private).ok_or_else(damaged)?, scheme, digest)
+        }
+    }
+}
+
 impl SoftKey {
     /// From what a file holds.
     ///

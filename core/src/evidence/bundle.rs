@@ -1,0 +1,272 @@
+//! The evidence bundle: all that a device shows of one key, as one JSON document
+//! (`docs/evidence.schema.json`).
+//!
+//! Reading a bundle proves nothing: each byte string is what the device says, and is judged later.
+
+use super::json::{self, Bytes, DocumentError, text};
+use serde::de::{Deserializer, Error as _};
+use serde::{Deserialize, Serialize};
+
+/// The format of a [`Bundle`].
+pub const BUNDLE_FORMAT: &str = "devid-evidence/1";
+/// The most certificates in one list.
+pub const MOST_CERTIFICATES: usize = 32;
+/// A longer nonce is replaced by its SHA-256: a TPM whose longest hash is SHA-256 takes no more
+/// qualifying data than a TPMT_HA has room for (Part 2, section 10.4.3).
+pub const LONGEST_NONCE: usize = 32;
+
+/// What a device shows of one of its keys.
+///
+/// TPM structures are bare: without the size that a TPM2B has in front.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Bundle {
+    /// What the device says of itself.
+    #[serde(default)]
+    pub device: Device,
+    /// The endorsement key's TPMT_PUBLIC, exactly as the TPM gave it; `None` if it could not be had.
+    pub ek_public: Option<Bytes>,
+    /// Certificates of endorsement keys, DER. That of `ek_public` may be any of them.
+    #[serde(default, deserialize_with = "certificates")]
+    pub ek_certificates: Vec<Bytes>,
+    /// Certificates of CAs between those and a root, DER, in any order.
+    #[serde(default, deserialize_with = "certificates")]
+    pub ek_chain: Vec<Bytes>,
+    /// The restricted key that signed.
+    pub attestation_key: AttestationKey,
+    /// The key that is attested.
+    pub key: CertifiedKey,
+    /// The factory's IDevID key, if it is another than `key`, and the device has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idevid: Option<CertifiedKey>,
+    /// The qualifying data of each TPM2_Certify: the verifier's nonce, or its SHA-256 if it is longer
+    /// than [`LONGEST_NONCE`]. `None`: nobody gave one, and the bundle is not fresh.
+    pub nonce: Option<Bytes>,
+    /// A PKCS#10 request (RFC 2986), DER, signed by `key`.
+    pub csr: Bytes,
+}
+
+/// What a device says of itself; nothing here is proven.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Device {
+    /// The TPM's maker, TPM_PT_MANUFACTURER as text.
+    #[serde(default, deserialize_with = "text")]
+    pub maker: Option<String>,
+    /// The TPM's firmware version.
+    #[serde(default, deserialize_with = "text")]
+    pub firmware: Option<String>,
+    /// The device's serial number, as its IDevID certificate names it.
+    #[serde(default, deserialize_with = "text")]
+    pub serial: Option<String>,
+    /// The device's model, as its IDevID certificate names it.
+    #[serde(default, deserialize_with = "text")]
+    pub model: Option<String>,
+}
+
+/// The restricted signing key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttestationKey {
+    /// TPMT_PUBLIC, exactly as the TPM gave it.
+    pub public: Bytes,
+    /// Its certificate, then those of its issuers, DER; empty if it has none.
+    #[serde(default, deserialize_with = "certificates")]
+    pub certificates: Vec<Bytes>,
+}
+
+/// A key, and what the attestation key certifies of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CertifiedKey {
+    /// What the device calls it.
+    #[serde(default, deserialize_with = "text")]
+    pub label: Option<String>,
+    /// TPMT_PUBLIC, exactly as the TPM gave it.
+    pub public: Bytes,
+    /// TPMS_ATTEST of TPM2_Certify.
+    pub certify: Bytes,
+    /// TPMT_SIGNATURE of the attestation key over `certify`.
+    pub signature: Bytes,
+    /// TPMS_CREATION_DATA, where it was kept; no check needs it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub creation_data: Option<Bytes>,
+    /// The certificate that the key has already, then those of its issuers, DER; empty if it has
+    /// none.
+    #[serde(default, deserialize_with = "certificates")]
+    pub certificates: Vec<Bytes>,
+}
+
+impl Bundle {
+    /// Reads a document. Unknown fields are skipped; known ones must be there once, of their type
+    /// and within their bounds.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong, with line and column.
+    pub fn from_json(document: &[u8]) -> Result<Self, DocumentError> {
+        json::read(document, BUNDLE_FORMAT)
+    }
+
+    /// The document, with a line feed at its end.
+    ///
+    /// # Errors
+    ///
+    /// It would be longer than [`json::LARGEST_DOCUMENT`].
+    pub fn to_json(&self) -> Result<String, DocumentError> {
+        json::write(self, BUNDLE_FORMAT)
+    }
+}
+
+/// The qualifying data for a nonce: itself, or its SHA-256 if it is longer than [`LONGEST_NONCE`].
+pub fn qualifying_data(nonce: &[u8]) -> Vec<u8> {
+    match nonce.len() > LONGEST_NONCE {
+        true => crate::tpm::Hash::Sha256.digest(&[nonce]),
+        false => nonce.to_vec(),
+    }
+}
+
+fn certificates<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Bytes>, D::Error> {
+    let list = Vec::<Bytes>::deserialize(deserializer)?;
+    match list.len() > MOST_CERTIFICATES {
+        true => Err(D::Error::custom(format!(
+            "{} certificates; a list has {MOST_CERTIFICATES} at most",
+            list.len()
+        ))),
+        false => Ok(list),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn sample() -> Bundle {
+        let certified = |what: u8| CertifiedKey {
+            label: Some("web".into()),
+            public: vec![what, 1].into(),
+            certify: vec![what, 2].into(),
+            signature: vec![what, 3].into(),
+            creation_data: None,
+            certificates: vec![vec![what, 4].into()],
+        };
+        let attestation_key = AttestationKey {
+            public: vec![9].into(),
+            certificates: Vec::new(),
+        };
+        Bundle {
+            device: Device {
+                serial: Some("SN1".into()),
+                ..Device::default()
+            },
+            ek_public: Some(vec![1, 2, 3].into()),
+            ek_certificates: vec![vec![4].into(), vec![5].into()],
+            ek_chain: Vec::new(),
+            attestation_key,
+            key: certified(7),
+            idevid: Some(certified(8)),
+            nonce: Some(vec![0xFF; 32].into()),
+            csr: vec![0x30, 0].into(),
+        }
+    }
+
+    fn document() -> Value {
+        serde_json::from_str(&sample().to_json().unwrap()).unwrap()
+    }
+
+    fn read(document: &Value) -> Result<Bundle, DocumentError> {
+        Bundle::from_json(document.to_string().as_bytes())
+    }
+
+    #[test]
+    fn a_bundle_goes_there_and_back() {
+        let text = sample().to_json().unwrap();
+        assert_eq!(Bundle::from_json(text.as_bytes()), Ok(sample()));
+        assert!(text.starts_with("{\n  \"format\": \"devid-evidence/1\""));
+        assert!(text.ends_with("}\n"));
+    }
+
+    #[test]
+    fn unknown_fields_are_skipped_and_what_can_be_absent_may_be() {
+        let mut document = document();
+        document["later"] = json!({ "anything": [1] });
+        document["key"]["later"] = json!(null);
+        assert_eq!(read(&document), Ok(sample()));
+        let lacks = ["device", "ekChain", "ekCertificates", "idevid"];
+        let mut fields = document.as_object().unwrap().clone();
+        for field in lacks {
+            fields.remove(field);
+        }
+        fields["nonce"] = json!(null);
+        fields["ekPublic"] = json!(null);
+        let bare = read(&Value::Object(fields)).unwrap();
+        assert_eq!(
+            (bare.nonce, bare.ek_public, bare.idevid),
+            (None, None, None)
+        );
+    }
+
+    #[test]
+    fn known_fields_are_read_strictly() {
+        for (path, value, said) in [
+            ("/format", json!(1), "invalid type"),
+            ("/csr", json!(null), "invalid type"),
+            ("/csr", json!(""), "empty"),
+            ("/csr", json!("MA"), "no base64"),
+            ("/csr", json!("MA==\n"), "no base64"),
+            ("/csr", json!("MA-_"), "no base64"),
+            ("/csr", json!("A".repeat(88_000)), "66000 bytes"),
+            ("/nonce", json!(""), "empty"),
+            ("/key/certify", json!(["MAA="]), "invalid type"),
+            ("/ekCertificates", json!(null), "invalid type"),
+            ("/ekChain", json!(vec!["MAA="; 33]), "33 certificates"),
+            ("/device/serial", json!(7), "invalid type"),
+            ("/device/model", json!("x".repeat(1025)), "1024 bytes"),
+        ] {
+            let mut document = document();
+            document
+                .as_object_mut()
+                .unwrap()
+                .entry("ekChain")
+                .or_insert(json!([]));
+            *document.pointer_mut(path).unwrap() = value;
+            let why = read(&document).unwrap_err().to_string();
+            assert!(why.contains(said), "{path}: {why}, not {said}");
+            assert!(why.contains("line 1 column"), "{path}: {why}");
+        }
+        for field in ["format", "attestationKey", "key", "csr"] {
+            let mut fields = document().as_object().unwrap().clone();
+            fields.remove(field);
+            let why = read(&Value::Object(fields)).unwrap_err().to_string();
+            assert!(why.contains(&format!("missing field `{field}`")), "{why}");
+        }
+        let mut later = document();
+        later["format"] = json!("devid-evidence/2");
+        let why = read(&later).unwrap_err().to_string();
+        assert!(why.ends_with("its format is \"devid-evidence/2\""), "{why}");
+        let twice = document()
+            .to_string()
+            .replacen('{', "{\"csr\":\"MAA=\",", 1);
+        let why = Bundle::from_json(twice.as_bytes()).unwrap_err();
+        assert!(why.to_string().contains("duplicate field `csr`"), "{why}");
+    }
+
+    #[test]
+    fn documents_without_bounds_are_refused() {
+        let large = vec![b' '; json::LARGEST_DOCUMENT + 1];
+        assert!(Bundle::from_json(&large).is_err());
+        let deep = [b'['; 10_000];
+        assert!(Bundle::from_json(&deep).is_err());
+        let text = sample().to_json().unwrap();
+        for end in 0..text.len() - 2 {
+            assert!(Bundle::from_json(&text.as_bytes()[..end]).is_err());
+        }
+    }
+
+    #[test]
+    fn a_long_nonce_is_hashed() {
+        assert_eq!(qualifying_data(&[7; 32]), [7; 32]);
+        assert_eq!(qualifying_data(&[7; 33]).len(), 32);
+        assert_ne!(qualifying_data(&[7; 33]), [7; 32]);
+        assert_eq!(qualifying_data(&[]), [0; 0]);
+    }
+}

@@ -1,0 +1,159 @@
+//! What a CA does: gives nonces and challenges, verifies, and certifies keys. No TPM is needed.
+
+use super::bundle::{Bundle, qualifying_data};
+use super::challenge::{Challenge, Response};
+use super::issue::{self, Issuance, Issued};
+use super::state::CaState;
+use super::verify::{Evidence, EvidenceReport, Expected, ExpectedNonce, verify};
+use crate::file;
+use crate::identity::IdentityError;
+use crate::x509::Certificate;
+use crate::x509::clock::now;
+use crate::x509::files::{self, LARGEST};
+use log::warn;
+use std::path::{Path, PathBuf};
+use x509_cert::der::DateTime;
+
+/// How long a challenge or a nonce can be used, in seconds, unless somebody says otherwise.
+pub const LIFETIME: u64 = 60 * 60;
+
+/// A CA, by what it remembers.
+#[derive(Debug, Clone)]
+pub struct Ca {
+    /// The file for challenges and nonces.
+    pub state: PathBuf,
+}
+
+/// How a bundle is verified.
+#[derive(Debug, Clone, Copy)]
+pub struct EvidencePolicy<'a> {
+    /// A file with certificates that are trusted, or a folder of such files.
+    pub roots: &'a Path,
+    /// The nonce that the device was given; `None`: any that [`Ca::nonce`] made.
+    pub nonce: Option<&'a [u8]>,
+    /// Whether a bundle without such a nonce will do, old as it may be.
+    pub allow_no_nonce: bool,
+    /// The device's answer to a challenge.
+    pub response: Option<&'a Response>,
+}
+
+impl Ca {
+    /// A fresh nonce for a device, 32 bytes; good for so many seconds, and once.
+    ///
+    /// # Errors
+    ///
+    /// The state cannot be read or written, or the clock is wrong.
+    pub fn nonce(&self, lifetime: u64) -> Result<Vec<u8>, IdentityError> {
+        let (_, seconds) = time()?;
+        CaState::open(&self.state, seconds)?.nonce(lifetime)
+    }
+
+    /// A challenge for the device of a bundle; good for so many seconds, and once. Nothing of the
+    /// bundle is verified yet.
+    ///
+    /// # Errors
+    ///
+    /// The bundle names no key that could answer; or as of [`Self::nonce`].
+    pub fn challenge(&self, bundle: &Bundle, lifetime: u64) -> Result<Challenge, IdentityError> {
+        let (_, seconds) = time()?;
+        CaState::open(&self.state, seconds)?.challenge(bundle, lifetime)
+    }
+
+    /// Verifies a bundle. If all is well, its nonce and the challenge are used up.
+    ///
+    /// # Errors
+    ///
+    /// A file cannot be read or written, or the clock is wrong. That the bundle is not to be believed
+    /// is no error: the report says so.
+    pub fn verify(
+        &self,
+        bundle: &Bundle,
+        policy: EvidencePolicy,
+    ) -> Result<EvidenceReport, IdentityError> {
+        Ok(self.evidence(bundle, policy)?.report)
+    }
+
+    /// Verifies a bundle, and certifies its key if all is well.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Self::verify`]; or the CA's certificate and key do not fit together, or cannot
+    /// certify.
+    pub fn issue(
+        &self,
+        bundle: &Bundle,
+        policy: EvidencePolicy,
+        issuance: &Issuance,
+    ) -> Result<(EvidenceReport, Option<Issued>), IdentityError> {
+        let issuer = issue::Issuer::read(issuance)?;
+        let subject = issue::subject(issuance)?;
+        let evidence = self.evidence(bundle, policy)?;
+        if !evidence.report.verified {
+            return Ok((evidence.report, None));
+        }
+        let issued = issuer.issue(&evidence, issuance, subject)?;
+        Ok((evidence.report, Some(issued)))
+    }
+
+    fn evidence(&self, bundle: &Bundle, policy: EvidencePolicy) -> Result<Evidence, IdentityError> {
+        let (now, seconds) = time()?;
+        let roots = roots(policy.roots)?;
+        let mut state = CaState::open(&self.state, seconds)?;
+        if policy.response.is_some() && !state.exists() {
+            return Err(IdentityError::failed(format!(
+                "{}: not there, and it holds what the device was asked: say with --state where \
+                 devid ca challenge wrote it",
+                self.state.display()
+            )));
+        }
+        let said = bundle.nonce.as_deref().unwrap_or_default();
+        let nonce = policy.nonce.map(qualifying_data);
+        let nonce = nonce.or_else(|| state.issued(said));
+        let expected = Expected {
+            roots: &roots,
+            nonce: match &nonce {
+                Some(nonce) => ExpectedNonce::Given(nonce, state.may_be_used(nonce, false)),
+                None if policy.allow_no_nonce => ExpectedNonce::Any,
+                None => ExpectedNonce::Given(said, state.may_be_used(said, true)),
+            },
+            activation: policy.response.map(|response| state.activation(response)),
+            now,
+        };
+        let evidence = verify(bundle, &expected);
+        if evidence.report.verified && (policy.response.is_some() || nonce.is_some()) {
+            state.use_up(nonce.as_deref(), policy.response)?;
+        }
+        Ok(evidence)
+    }
+}
+
+fn time() -> Result<(DateTime, u64), IdentityError> {
+    let now = now().map_err(|built| {
+        IdentityError::failed(format!(
+            "the clock stands before {built}, when this program was built: set it, since nothing \
+             would ever expire"
+        ))
+    })?;
+    Ok((now, now.unix_duration().as_secs()))
+}
+
+/// The certificates of a file, or of a folder of files.
+fn roots(path: &Path) -> Result<Vec<Certificate>, IdentityError> {
+    let none =
+        |why: &dyn std::fmt::Display| IdentityError::failed(format!("{}: {why}", path.display()));
+    if !path.is_dir() {
+        let bytes = file::read(path, LARGEST).map_err(IdentityError::file(path))?;
+        return Certificate::parse_all(&bytes).map_err(|why| none(&why));
+    }
+    let mut found = Vec::new();
+    for file in files::in_folder(path).map_err(IdentityError::file(path))? {
+        for what in file.left_out() {
+            warn!("{what}");
+        }
+        found.extend(file.certificates.unwrap_or_default());
+    }
+    match found.is_empty() {
+        true => Err(none(&"holds no certificate (.pem, .crt, .cer, .der)")),
+        false => Ok(found),
+    }
+}

@@ -1,0 +1,177 @@
+//! The challenge by which a CA learns that an attestation key is in the TPM of an endorsement key,
+//! and what the device answers (Part 1, section 24: credential protection).
+
+use super::bundle::Bundle;
+use super::json::{self, Bytes, DocumentError};
+use super::verify::{ek_public, select};
+use crate::tpm::{Hash, TpmError, make_credential, name_of, random_secret};
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+/// The format of a [`Challenge`].
+pub const CHALLENGE_FORMAT: &str = "devid-challenge/1";
+/// The format of a [`Response`].
+pub const RESPONSE_FORMAT: &str = "devid-response/1";
+
+/// A secret that TPM2_ActivateCredential shows in one TPM only, and only if that has the named key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Challenge {
+    /// Random bytes that tell it from other challenges; the response names them.
+    pub id: Bytes,
+    /// The attestation key's TPM name.
+    pub attestation_key_name: Bytes,
+    /// SubjectPublicKeyInfo of the endorsement key, DER.
+    pub endorsement_key: Bytes,
+    /// TPMS_ID_OBJECT: the content of the TPM2B_ID_OBJECT.
+    pub credential: Bytes,
+    /// The content of the TPM2B_ENCRYPTED_SECRET.
+    pub secret: Bytes,
+}
+
+/// What the device answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Response {
+    /// That of the challenge.
+    pub id: Bytes,
+    /// What TPM2_ActivateCredential showed.
+    pub secret: Bytes,
+}
+
+/// What a right answer to a challenge proves: the attestation key of this name is in the TPM of this
+/// endorsement key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Activation {
+    /// The attestation key's TPM name.
+    pub attestation_key_name: Bytes,
+    /// SubjectPublicKeyInfo of the endorsement key, DER.
+    pub endorsement_key: Bytes,
+    /// SHA-256 of the endorsement key's TPMT_PUBLIC, if the bundle had it.
+    pub ek_public_sha256: Option<Bytes>,
+}
+
+/// Bytes of the secret: no longer than a digest of any endorsement key's nameAlg.
+const SECRET: usize = 32;
+const ID: usize = 16;
+
+/// A challenge for the device of a bundle, the secret in it, and what a right answer proves.
+pub(super) struct Made {
+    pub(super) challenge: Challenge,
+    pub(super) secret: Zeroizing<Vec<u8>>,
+    pub(super) activation: Activation,
+}
+
+/// Makes a challenge. Nothing of the bundle is believed yet.
+///
+/// # Errors
+///
+/// The bundle names no endorsement key, or none that reads a credential; or no attestation key.
+pub(super) fn make(bundle: &Bundle) -> Result<Made, String> {
+    let area = ek_public(bundle)?;
+    let key = match (&area, bundle.ek_certificates.is_empty()) {
+        (Some(area), true) => area.key.clone(),
+        (_, _) => {
+            let key = select(bundle, None)?.public_key();
+            key.ok_or("the certified endorsement key is of no kind that is known here")?
+        }
+    };
+    if area.as_ref().is_some_and(|area| area.key != key) {
+        return Err("no certificate of the bundle is for its endorsement key".into());
+    }
+    let name = name_of(&bundle.attestation_key.public);
+    let name = name.ok_or("the attestation key's public area is none that is known here")?;
+    let text = |error: TpmError| error.to_string();
+    let secret = random_secret(SECRET).map_err(text)?;
+    let id = random_secret(ID).map_err(text)?;
+    let credential = make_credential(&key, area.as_ref(), &name, &secret).map_err(text)?;
+    let activation = Activation {
+        attestation_key_name: name.into(),
+        endorsement_key: key.info_der().into(),
+        ek_public_sha256: bundle
+            .ek_public
+            .as_ref()
+            .map(|area| Hash::Sha256.digest(&[area]).into()),
+    };
+    Ok(Made {
+        challenge: Challenge {
+            id: id.to_vec().into(),
+            attestation_key_name: activation.attestation_key_name.clone(),
+            endorsement_key: activation.endorsement_key.clone(),
+            credential: credential.id_object.into(),
+            secret: credential.encrypted_secret.into(),
+        },
+        secret,
+        activation,
+    })
+}
+
+impl Challenge {
+    /// Reads a document. Unknown fields are skipped.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong, with line and column.
+    pub fn from_json(document: &[u8]) -> Result<Self, DocumentError> {
+        json::read(document, CHALLENGE_FORMAT)
+    }
+
+    /// The document, with a line feed at its end.
+    ///
+    /// # Errors
+    ///
+    /// It would be too long.
+    pub fn to_json(&self) -> Result<String, DocumentError> {
+        json::write(self, CHALLENGE_FORMAT)
+    }
+}
+
+impl Response {
+    /// Reads a document. Unknown fields are skipped.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong, with line and column.
+    pub fn from_json(document: &[u8]) -> Result<Self, DocumentError> {
+        json::read(document, RESPONSE_FORMAT)
+    }
+
+    /// The document, with a line feed at its end.
+    ///
+    /// # Errors
+    ///
+    /// It would be too long.
+    pub fn to_json(&self) -> Result<String, DocumentError> {
+        json::write(self, RESPONSE_FORMAT)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn challenge_and_response_go_there_and_back() {
+        let challenge = Challenge {
+            id: vec![1; 16].into(),
+            attestation_key_name: vec![2; 34].into(),
+            endorsement_key: vec![0x30, 0].into(),
+            credential: vec![3; 68].into(),
+            secret: vec![4; 256].into(),
+        };
+        let text = challenge.to_json().unwrap();
+        assert_eq!(Challenge::from_json(text.as_bytes()), Ok(challenge));
+        let response = Response {
+            id: vec![1; 16].into(),
+            secret: vec![5; 32].into(),
+        };
+        let text = response.to_json().unwrap();
+        assert_eq!(Response::from_json(text.as_bytes()), Ok(response));
+        let why = Challenge::from_json(text.as_bytes()).unwrap_err();
+        assert_eq!(
+            why.to_string(),
+            "no devid-challenge/1 document: its format is \"devid-response/1\""
+        );
+    }
+}

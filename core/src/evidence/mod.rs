@@ -1,0 +1,23 @@
+//! Evidence that a key is in the TPM of a device: what the device shows, and what a CA makes of it.
+
+mod activate;
+mod attestation_key;
+pub mod bundle;
+mod ca;
+pub mod challenge;
+mod collect;
+mod endorsement;
+mod issue;
+pub mod json;
+mod state;
+pub mod tcg_csr;
+pub mod verify;
+pub mod webauthn;
+
+pub use activate::{activate, activate_of_tools, is_of_tools};
+pub use bundle::Bundle;
+pub use ca::{Ca, EvidencePolicy, LIFETIME};
+pub use challenge::{Challenge, Response};
+pub use collect::{Collection, collect};
+pub use issue::{Issuance, Issued, WhatToCertify};
+pub use json::{Bytes, DocumentError};

@@ -1,0 +1,241 @@
+//! What a CA remembers between two calls: open challenges, and nonces. One file, which only its owner
+//! may read; each secret and each nonce is used once, and expires.
+
+use super::challenge::{self, Activation, Challenge, Response};
+use super::json::{self, Bytes};
+use super::{Bundle, bundle};
+use crate::file::{self, Lock};
+use crate::identity::{IdentityError, IdentityErrorKind};
+use crate::tpm::Hash;
+use rustix::fs::{Mode, OFlags, open};
+use serde::{Deserialize, Serialize};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use subtle::ConstantTimeEq;
+
+const FORMAT: &str = "devid-ca-state/1";
+/// How long another process that writes the file is waited for.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a nonce is remembered that another program made, in seconds: a year.
+const FOREIGN_NONCE: u64 = 365 * 24 * 60 * 60;
+
+/// The file, locked until this is dropped.
+#[derive(Debug)]
+pub(super) struct CaState {
+    path: PathBuf,
+    content: Content,
+    exists: bool,
+    /// The time, in seconds since 1970.
+    now: u64,
+    _lock: Lock,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Content {
+    challenges: Vec<OpenChallenge>,
+    nonces: Vec<OpenNonce>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct OpenChallenge {
+    id: Bytes,
+    /// SHA-256 of the secret: who reads the file cannot answer.
+    secret_sha256: Bytes,
+    activation: Activation,
+    /// In seconds since 1970.
+    expires: u64,
+    used: bool,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct OpenNonce {
+    nonce: Bytes,
+    expires: u64,
+    used: bool,
+}
+
+impl CaState {
+    /// Reads and locks the file; an absent one is as an empty one.
+    ///
+    /// # Errors
+    ///
+    /// It is none, others may read or write it, or another process keeps it.
+    pub(super) fn open(path: &Path, now: u64) -> Result<Self, IdentityError> {
+        let at = IdentityError::file(path);
+        let folder = match path.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        };
+        // The folder, since the file is exchanged for a new one at each change.
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let opened = open(folder, flags, Mode::empty());
+        let opened = opened.map_err(|error| IdentityError::file(folder)(error.into()))?;
+        let lock = Lock::take(opened, PATIENCE).map_err(|why| at(why.into()))?;
+        let lock = lock.ok_or_else(|| {
+            IdentityError::failed(format!(
+                "{}: another process keeps its folder; try again",
+                path.display()
+            ))
+        })?;
+        let mut state = Self {
+            path: path.to_owned(),
+            content: Content::default(),
+            exists: false,
+            now,
+            _lock: lock,
+        };
+        match std::fs::metadata(path) {
+            Ok(about) if about.permissions().mode() & 0o077 != 0 => {
+                return Err(IdentityError::refused(format!(
+                    "others may read or write {0}, which holds secrets: chmod 600 {0}",
+                    path.display()
+                )));
+            }
+            Ok(_) => state.exists = true,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(state),
+            Err(error) => return Err(at(error)),
+        }
+        let bytes = file::read(path, json::LARGEST_DOCUMENT as u64).map_err(&at)?;
+        let content: Content = json::read(&bytes, FORMAT)
+            .map_err(|why| IdentityError::failed(format!("{}: {why}", path.display())))?;
+        state.content = content;
+        Ok(state)
+    }
+
+    /// Whether the file was there.
+    pub(super) fn exists(&self) -> bool {
+        self.exists
+    }
+
+    /// Makes a challenge, and remembers it for so many seconds.
+    pub(super) fn challenge(
+        &mut self,
+        bundle: &Bundle,
+        lifetime: u64,
+    ) -> Result<Challenge, IdentityError> {
+        let made = challenge::make(bundle).map_err(IdentityError::failed)?;
+        self.content.challenges.push(OpenChallenge {
+            id: made.challenge.id.clone(),
+            secret_sha256: Hash::Sha256.digest(&[&made.secret]).into(),
+            activation: made.activation,
+            expires: self.now.saturating_add(lifetime),
+            used: false,
+        });
+        self.save()?;
+        Ok(made.challenge)
+    }
+
+    /// Makes a nonce, and remembers it for so many seconds.
+    pub(super) fn nonce(&mut self, lifetime: u64) -> Result<Vec<u8>, IdentityError> {
+        let nonce = crate::tpm::random_secret(bundle::LONGEST_NONCE)?.to_vec();
+        self.content.nonces.push(OpenNonce {
+            nonce: nonce.clone().into(),
+            expires: self.now.saturating_add(lifetime),
+            used: false,
+        });
+        self.save()?;
+        Ok(nonce)
+    }
+
+    /// What an answer proves.
+    ///
+    /// # Errors
+    ///
+    /// Why it proves nothing.
+    pub(super) fn activation(&self, response: &Response) -> Result<Activation, String> {
+        let mut all = self.content.challenges.iter();
+        let found = all.find(|one| one.id == response.id);
+        let found = found.ok_or_else(|| {
+            format!(
+                "{} knows no challenge with this number: it was never made, or expired long ago",
+                self.path.display()
+            )
+        })?;
+        if found.used {
+            return Err(
+                "the challenge was answered before, and counts once: devid ca challenge \
+                        makes another"
+                    .into(),
+            );
+        }
+        if found.expires <= self.now {
+            return Err("the challenge expired: devid ca challenge makes another".into());
+        }
+        let answered = Hash::Sha256.digest(&[&response.secret]);
+        match bool::from(answered.ct_eq(&found.secret_sha256)) {
+            true => Ok(found.activation.clone()),
+            false => Err("the answer is wrong".into()),
+        }
+    }
+
+    /// The nonce of ours that a bundle has.
+    pub(super) fn issued(&self, nonce: &[u8]) -> Option<Vec<u8>> {
+        let mut all = self.content.nonces.iter();
+        let found = all.find(|one| one.nonce[..] == *nonce);
+        found.map(|one| one.nonce.to_vec())
+    }
+
+    /// Whether a nonce may be used: `must_be_ours`, if no other program made it.
+    pub(super) fn may_be_used(&self, nonce: &[u8], must_be_ours: bool) -> Result<(), String> {
+        let mut all = self.content.nonces.iter();
+        match all.find(|one| one.nonce[..] == *nonce) {
+            Some(one) if one.used => Err("the nonce was used before, and counts once".into()),
+            Some(one) if one.expires <= self.now => {
+                Err("the nonce expired: devid ca nonce makes another".into())
+            }
+            None if must_be_ours => Err(format!(
+                "{} knows no such nonce: devid ca nonce makes one",
+                self.path.display()
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Notes that nonce and challenge were used.
+    pub(super) fn use_up(
+        &mut self,
+        nonce: Option<&[u8]>,
+        response: Option<&Response>,
+    ) -> Result<(), IdentityError> {
+        if let Some(nonce) = nonce {
+            let mut all = self.content.nonces.iter_mut();
+            match all.find(|one| one.nonce[..] == *nonce) {
+                Some(one) => one.used = true,
+                None => self.content.nonces.push(OpenNonce {
+                    nonce: nonce.into(),
+                    expires: self.now.saturating_add(FOREIGN_NONCE),
+                    used: true,
+                }),
+            }
+        }
+        if let Some(response) = response {
+            let all = self.content.challenges.iter_mut();
+            for one in all.filter(|one| one.id == response.id) {
+                one.used = true;
+            }
+        }
+        self.save()
+    }
+
+    fn save(&mut self) -> Result<(), IdentityError> {
+        let now = self.now;
+        self.content.challenges.retain(|one| one.expires > now);
+        self.content.nonces.retain(|one| one.expires > now);
+        let text = json::write(&self.content, FORMAT).map_err(|_| {
+            IdentityError::new(
+                IdentityErrorKind::Refused,
+                format!(
+                    "{}: too many challenges and nonces are open; those that expire make room",
+                    self.path.display()
+                ),
+            )
+        })?;
+        let written = file::write(&self.path, text.as_bytes(), 0o600);
+        written.map_err(IdentityError::file(&self.path))?;
+        self.exists = true;
+        Ok(())
+    }
+}

@@ -1,0 +1,128 @@
+//! What the attestation key signed of a key (Part 3, section 18.2: TPM2_Certify).
+
+use super::attestation_key::attributes;
+use super::{Checks, ExpectedNonce, Outcome, kind};
+use crate::evidence::bundle::{Bundle, CertifiedKey, qualifying_data};
+use crate::signature::{SignRequest, has_longest_salt, verify};
+use crate::tpm::{
+    ATTEST_CERTIFY, Attest, KeyScheme, PublicArea, Signature, SignatureScheme, TPM_GENERATED,
+    name_of,
+};
+use subtle::ConstantTimeEq;
+use tpm2_protocol::data::TpmaObject;
+
+/// What an attested key must be: the TPM made it, and it never leaves; it signs more than what the
+/// TPM made.
+const ATTRIBUTES: [(TpmaObject, bool, &str); 4] = [
+    (TpmaObject::FIXED_TPM, true, "fixedTPM"),
+    (TpmaObject::FIXED_PARENT, true, "fixedParent"),
+    (
+        TpmaObject::SENSITIVE_DATA_ORIGIN,
+        true,
+        "sensitiveDataOrigin",
+    ),
+    (TpmaObject::RESTRICTED, false, "restricted"),
+];
+
+const NO_ATTEST: &str = "it is no TPMS_ATTEST of TPM2_Certify";
+const NO_SIGNATURE: &str = "it is no TPMT_SIGNATURE by ECDSA, RSASSA or RSAPSS";
+
+pub(super) fn check(
+    checks: &mut Checks,
+    key: &CertifiedKey,
+    area: Option<&PublicArea>,
+    signer: Option<&PublicArea>,
+) {
+    checks.add("key-kind", kind(area).map(|area| area.key.to_string()));
+    checks.add("key-attributes", attributes(area, &ATTRIBUTES));
+    checks.add("certify-magic", magic(key));
+    checks.add("certify-type", statement(key));
+    checks.add("certify-name", name(key));
+    checks.add("certify-scheme", scheme(key, signer));
+    checks.add("certify-signature", signature(key, signer));
+}
+
+/// The first of the same checks that fails.
+pub(super) fn first_failure(
+    key: &CertifiedKey,
+    area: Option<&PublicArea>,
+    signer: Option<&PublicArea>,
+) -> Option<String> {
+    let mut checks = Checks::default();
+    check(&mut checks, key, area, signer);
+    let failed = checks.0.into_iter().find(|check| !check.ok);
+    failed.map(|check| format!("{}: {}", check.name, check.detail))
+}
+
+/// Whether the evidence is fresh.
+pub(super) fn nonce(bundle: &Bundle, expected: &ExpectedNonce) -> Outcome {
+    let attest = Attest::read(&bundle.key.certify).ok_or(NO_ATTEST)?;
+    let said = bundle.nonce.as_deref().unwrap_or_default();
+    if said != attest.extra_data {
+        return Err("the bundle names another nonce than the TPM signed".into());
+    }
+    match (expected, said.is_empty()) {
+        (ExpectedNonce::Any, true) => Ok("not fresh, which was allowed".into()),
+        (ExpectedNonce::Any, false) => Ok("with a nonce that nobody asked for".into()),
+        (ExpectedNonce::Given(..), true) => Err("the bundle has no nonce: it is not fresh".into()),
+        (ExpectedNonce::Given(wanted, may_be_used), false) => {
+            match bool::from(qualifying_data(wanted).ct_eq(said)) {
+                true => may_be_used
+                    .clone()
+                    .map(|()| "the nonce that was given".into()),
+                false => Err("the bundle has another nonce than the one that was given".into()),
+            }
+        }
+    }
+}
+
+fn magic(key: &CertifiedKey) -> Outcome {
+    match Attest::read(&key.certify).ok_or(NO_ATTEST)?.magic {
+        TPM_GENERATED => Ok("made by a TPM (TPM_GENERATED_VALUE)".into()),
+        other => Err(format!("0x{other:08X}: not made by a TPM")),
+    }
+}
+
+fn statement(key: &CertifiedKey) -> Outcome {
+    match Attest::read(&key.certify).ok_or(NO_ATTEST)?.kind {
+        ATTEST_CERTIFY => Ok("TPM_ST_ATTEST_CERTIFY".into()),
+        other => Err(format!("0x{other:04X}: it does not certify a key")),
+    }
+}
+
+/// Over the bytes as the device gave them: another encoding of the same key has another name.
+fn name(key: &CertifiedKey) -> Outcome {
+    let attest = Attest::read(&key.certify).ok_or(NO_ATTEST)?;
+    match name_of(&key.public) {
+        Some(name) if name == attest.name => Ok("of this public area".into()),
+        _ => Err("the TPM certified another key than this one".into()),
+    }
+}
+
+fn scheme(key: &CertifiedKey, signer: Option<&PublicArea>) -> Outcome {
+    let (by, _) = Signature::read(&key.signature).ok_or(NO_SIGNATURE)?;
+    match signer.map(|signer| signer.scheme) {
+        Some(KeyScheme::Fixed(scheme)) if scheme == by => Ok(scheme.to_string()),
+        _ => Err(format!("{by}, which is not the attestation key's scheme")),
+    }
+}
+
+fn signature(key: &CertifiedKey, signer: Option<&PublicArea>) -> Outcome {
+    let (by, signature) = Signature::read(&key.signature).ok_or(NO_SIGNATURE)?;
+    let signer = signer.ok_or("the attestation key is of no kind that is known here")?;
+    let fixed = signature.fixed(signer.key.signature_width());
+    let fixed = fixed.map_err(|_| "the signature is wider than the attestation key")?;
+    let digest = by.hash().digest(&[&key.certify]);
+    let is_right = match by {
+        // How long the salt is, the TPM alone decides.
+        SignatureScheme::Rsapss(hash) => {
+            verify(&signer.key, SignRequest::Pss(hash, &digest), &fixed)
+                || has_longest_salt(&signer.key, hash, &digest, &fixed)
+        }
+        by => verify(&signer.key, SignRequest::of(by, &digest), &fixed),
+    };
+    match is_right {
+        true => Ok("by the attestation key".into()),
+        false => Err("not by the attestation key".into()),
+    }
+}

@@ -1,0 +1,183 @@
+//! Which device it is: only certificates say so, of keys that are proven to be in its TPM.
+
+use super::attestation_key::{purpose, way};
+use super::{Checks, Expected, Outcome, certificates, certify, chain};
+use crate::ber::{Element, SEQUENCE};
+use crate::evidence::bundle::{Bundle, CertifiedKey};
+use crate::key::PublicKey;
+use crate::oid::SUBJECT_ALT_NAME;
+use crate::tpm::{Attest, PublicArea};
+use crate::x509::Certificate;
+use crate::x509::device::{NamedDevice, SUBJECT};
+use crate::x509::received_request::Request;
+use serde::Serialize;
+
+/// The device, as far as its factory's certificates prove which it is.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct ProvenDevice {
+    /// Its serial number.
+    pub serial: Option<String>,
+    /// Its model.
+    pub model: Option<String>,
+}
+
+#[derive(Default)]
+pub(super) struct Found {
+    pub(super) proven: ProvenDevice,
+    pub(super) certificate: Option<Certificate>,
+}
+
+/// Checks that neither the request nor the bundle names another device than the certificates.
+pub(super) fn check(
+    checks: &mut Checks,
+    bundle: &Bundle,
+    signer: Option<&PublicArea>,
+    key: Option<&PublicKey>,
+    request: Option<&Request>,
+    expected: &Expected,
+) -> Found {
+    if let Some(idevid) = &bundle.idevid {
+        checks.add("idevid", factory_key(bundle, idevid, signer));
+    }
+    let named = naming(bundle, signer, key, expected);
+    let found = match named.first() {
+        Some((certificate, device)) => Found {
+            proven: ProvenDevice {
+                serial: device.serial.clone(),
+                model: device.model.clone(),
+            },
+            certificate: Some(certificate.clone()),
+        },
+        None => Found::default(),
+    };
+    let others = named.iter().skip(1);
+    let other = others
+        .filter_map(|(_, device)| device.serial.as_ref())
+        .find(|serial| Some(*serial) != found.proven.serial.as_ref());
+    checks.add(
+        "device",
+        match other {
+            Some(other) => Err(format!(
+                "its certificates name two devices, one of them {other}"
+            )),
+            None => claims(bundle, &found.proven),
+        },
+    );
+    if let Some(request) = request {
+        checks.add("csr-names", requested(request, &found));
+    }
+    found
+}
+
+/// The certificates that lead to one that is trusted and name a device, of keys that are proven.
+fn naming(
+    bundle: &Bundle,
+    signer: Option<&PublicArea>,
+    key: Option<&PublicKey>,
+    expected: &Expected,
+) -> Vec<(Certificate, NamedDevice)> {
+    let mut found = Vec::new();
+    let mut add = |leaf: Certificate, of: Option<&PublicKey>, way: Outcome| {
+        let device = NamedDevice::of(&leaf);
+        if leaf.public_key().as_ref() == of
+            && of.is_some()
+            && way.is_ok()
+            && device.serial.is_some()
+        {
+            found.push((leaf, device));
+        }
+    };
+    let idevid = bundle.idevid.as_ref();
+    let idevid_key = idevid
+        .and_then(|one| PublicArea::parse(&one.public))
+        .map(|area| area.key);
+    for (certified, of) in [(Some(&bundle.key), key), (idevid, idevid_key.as_ref())] {
+        let Some(certified) = certified else { continue };
+        let all = certificates(&certified.certificates);
+        if let Some(leaf) = all.first() {
+            let way = chain(leaf, &all, expected);
+            add(leaf.clone(), of, way);
+        }
+    }
+    let leaf = bundle.attestation_key.certificates.first();
+    if let Some(leaf) = leaf.and_then(|leaf| Certificate::from_der(leaf).ok()) {
+        let way = purpose(&leaf).and_then(|_| way(bundle, &leaf, expected));
+        add(leaf, signer.map(|signer| &signer.key), way);
+    }
+    found
+}
+
+/// That the factory's key is in the same TPM, as the attested one.
+fn factory_key(bundle: &Bundle, idevid: &CertifiedKey, signer: Option<&PublicArea>) -> Outcome {
+    let area = PublicArea::parse(&idevid.public);
+    if let Some(why) = certify::first_failure(idevid, area.as_ref(), signer) {
+        return Err(why);
+    }
+    let said = Attest::read(&idevid.certify).map(|attest| attest.extra_data);
+    match said == Some(bundle.nonce.as_deref().unwrap_or_default()) {
+        true => Ok("the factory's key is in the same TPM".into()),
+        false => Err("the factory's key was certified with another nonce".into()),
+    }
+}
+
+/// What the device says of itself, as far as it is proven.
+fn claims(bundle: &Bundle, proven: &ProvenDevice) -> Outcome {
+    let device = &bundle.device;
+    let Some(serial) = &proven.serial else {
+        return Ok(match &device.serial {
+            Some(serial) => format!(
+                "it says that it is {serial}, which nothing here proves: no certificate of its \
+                 factory leads to one that is trusted"
+            ),
+            None => "no certificate names it".into(),
+        });
+    };
+    let contradicts = |said: &Option<String>, proven: &Option<String>| {
+        said.is_some() && proven.is_some() && said != proven
+    };
+    match contradicts(&device.serial, &proven.serial) || contradicts(&device.model, &proven.model) {
+        true => Err(format!(
+            "it says that it is {}, model {}; its certificate says {serial}, model {}",
+            device.serial.as_deref().unwrap_or("-"),
+            device.model.as_deref().unwrap_or("-"),
+            proven.model.as_deref().unwrap_or("-"),
+        )),
+        false => Ok(serial.clone()),
+    }
+}
+
+/// That the request names no device but this one.
+fn requested(request: &Request, found: &Found) -> Outcome {
+    let subject = request
+        .subject()
+        .ok_or("the subject of the request cannot be read")?;
+    let proven = &found.proven.serial;
+    if let Some(asked) = NamedDevice::in_name(&subject, SUBJECT).and_then(|named| named.serial) {
+        match proven {
+            Some(proven) if *proven == asked => {}
+            Some(proven) => {
+                return Err(format!(
+                    "the request names the device {asked}; it is {proven}"
+                ));
+            }
+            None => {
+                return Err(format!(
+                    "the request names the device {asked}, which nothing here proves: give the \
+                     root of its maker with --roots"
+                ));
+            }
+        }
+    }
+    let asked = request.alternative_names();
+    let names_device = asked.as_ref().is_some_and(|value| {
+        let names = Element::only(value).and_then(|names| names.children_of(SEQUENCE));
+        // otherName, directoryName; what cannot be read may be either.
+        names.is_none_or(|names| names.iter().any(|name| matches!(name.tag, 0xA0 | 0xA4)))
+    });
+    let factory = found.certificate.as_ref();
+    let factory = factory.and_then(|one| one.extension(SUBJECT_ALT_NAME).ok().flatten());
+    match names_device && asked.as_deref() != factory.map(|extension| extension.value) {
+        true => Err("the request has a subjectAltName of a device that nothing here proves".into()),
+        false => Ok(subject.to_string()),
+    }
+}

@@ -1,0 +1,138 @@
+//! The endorsement key: whose TPM it is (TCG, EK Credential Profile for TPM 2.0, section 3).
+
+use super::{Checks, Expected, Outcome, certificates, chain};
+use crate::ber::{Element, SEQUENCE};
+use crate::evidence::bundle::Bundle;
+use crate::key::{PublicKey, hex};
+use crate::oid::{
+    SUBJECT_ALT_NAME, TCG_KP_EK_CERTIFICATE, TPM_MANUFACTURER, TPM_MODEL, TPM_VERSION,
+};
+use crate::tpm::{Hash, PublicArea};
+use crate::x509::Certificate;
+use crate::x509::names::Name;
+use serde::Serialize;
+
+/// The names that the certificate of an endorsement key gives the TPM (TPMManufacturer, TPMModel,
+/// TPMVersion in a directoryName of its subjectAltName).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TpmNames {
+    /// `id:` and the maker's four bytes in hexadecimal digits.
+    pub manufacturer: Option<String>,
+    /// The model.
+    pub model: Option<String>,
+    /// `id:` and the firmware version.
+    pub version: Option<String>,
+    /// SHA-256 of the certificate, hexadecimal.
+    pub certificate: String,
+}
+
+/// Checks the certificate of the endorsement key that the challenge was made for; gives it if all is
+/// well.
+pub(super) fn check(
+    checks: &mut Checks,
+    bundle: &Bundle,
+    expected: &Expected,
+) -> Option<Certificate> {
+    let challenged = match &expected.activation {
+        Some(Ok(activation)) => PublicKey::from_info_der(&activation.endorsement_key),
+        _ => None,
+    };
+    let found = match select(bundle, challenged.as_ref()) {
+        Ok(found) => found,
+        Err(why) => {
+            checks.add("ek-certificate", Err(why));
+            return None;
+        }
+    };
+    let before = checks.0.len();
+    checks.add("ek-certificate", Ok(found.subject_or_serial()));
+    checks.add("ek-key", key(bundle, &found));
+    checks.add("ek-purpose", purpose(&found));
+    let others = [&bundle.ek_certificates[..], &bundle.ek_chain].concat();
+    checks.add("ek-chain", chain(&found, &certificates(&others), expected));
+    let all_well = checks.0[before..].iter().all(|check| check.ok);
+    all_well.then_some(found)
+}
+
+/// The certificate of the key that was challenged; else of the EK public area; else the first.
+pub(crate) fn select(bundle: &Bundle, key: Option<&PublicKey>) -> Result<Certificate, String> {
+    let all = bundle.ek_certificates.iter();
+    let all = all.map(|der| Certificate::from_der(der).map_err(|why| why.to_string()));
+    let all: Vec<Certificate> = all.collect::<Result<_, _>>()?;
+    let first = all.first().ok_or(
+        "there is no certificate of an endorsement key; if the TPM's maker has it online, devid \
+         attest takes it with --ek-cert",
+    )?;
+    let public = ek_public(bundle)?.map(|area| area.key);
+    let wanted = key.or(public.as_ref());
+    let of_wanted = |one: &&Certificate| wanted.is_none() || one.public_key().as_ref() == wanted;
+    Ok(all.iter().find(of_wanted).unwrap_or(first).clone())
+}
+
+/// The EK public area, if there is one.
+pub(crate) fn ek_public(bundle: &Bundle) -> Result<Option<PublicArea>, String> {
+    match &bundle.ek_public {
+        None => Ok(None),
+        Some(area) => match PublicArea::parse(area) {
+            Some(area) => Ok(Some(area)),
+            None => Err("the endorsement key's public area is none of a key that is known".into()),
+        },
+    }
+}
+
+fn key(bundle: &Bundle, certificate: &Certificate) -> Outcome {
+    let certified = certificate
+        .public_key()
+        .ok_or("the certified key is of no kind that is known here")?;
+    match ek_public(bundle)? {
+        None => Ok("the bundle has no public area of it".into()),
+        Some(area) if !area.is_storage_key() => {
+            Err("its public area is none of a restricted decryption key".into())
+        }
+        Some(area) if area.key == certified => Ok("its public area has the certified key".into()),
+        Some(_) => Err("its public area has another key than the certificate".into()),
+    }
+}
+
+fn purpose(certificate: &Certificate) -> Outcome {
+    let purposes = certificate.purposes();
+    let purposes = purposes.map_err(|why| format!("its extKeyUsage {why}"))?;
+    if certificate.is_ca() {
+        return Err("the certificate is a CA's".into());
+    }
+    match purposes.is_some_and(|all| all.contains(&TCG_KP_EK_CERTIFICATE)) {
+        true => Ok("tcg-kp-EKCertificate".into()),
+        false => Err("the certificate is not for an endorsement key (tcg-kp-EKCertificate)".into()),
+    }
+}
+
+impl TpmNames {
+    pub(super) fn of(certificate: &Certificate) -> Self {
+        let extension = certificate.extension(SUBJECT_ALT_NAME).ok().flatten();
+        let names = extension.and_then(|it| Element::only(it.value)?.children_of(SEQUENCE));
+        let names = names.unwrap_or_default();
+        let directories = names.iter().filter(|name| name.tag == 0xA4);
+        let directories: Vec<Name> = directories
+            .filter_map(|name| Name::read(name.content))
+            .collect();
+        let text = |kind| directories.iter().find_map(|name| name.text(kind));
+        Self {
+            manufacturer: text(TPM_MANUFACTURER),
+            model: text(TPM_MODEL),
+            version: text(TPM_VERSION),
+            certificate: hex(&Hash::Sha256.digest(&[certificate.der()])),
+        }
+    }
+}
+
+impl Certificate {
+    /// A name for a person, also where the subject is empty, as in most of these certificates.
+    fn subject_or_serial(&self) -> String {
+        let subject = self.subject();
+        match subject.is_empty() {
+            true => format!("number {} of {}", hex(self.serial()), self.issuer()),
+            false => subject,
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! What a CA believes of a bundle: each check has a name of its own, and all must pass.
+//!
+//! The chain of proofs: somebody trusted certified the endorsement key; only its TPM could answer the
+//! challenge that names the attestation key, or somebody trusted certified that key; it signs of
+//! other keys only what its TPM says; the certified key signed the request.
+
+mod attestation_key;
+mod certify;
+mod device;
+mod endorsement;
+#[cfg(test)]
+pub(super) mod samples;
+#[cfg(test)]
+mod tests;
+
+pub use device::ProvenDevice;
+pub use endorsement::TpmNames;
+pub(super) use endorsement::{ek_public, select};
+
+use super::bundle::Bundle;
+use super::challenge::Activation;
+use crate::key::{PublicKey, hex};
+use crate::tpm::{Hash, PublicArea};
+use crate::x509::Certificate;
+use crate::x509::path::{PathResult, build_path, is_signed_by_its_key};
+use crate::x509::received_request::Request;
+use serde::Serialize;
+use x509_cert::der::DateTime;
+
+/// The smallest RSA key that is believed, in bits.
+const SMALLEST_RSA: u32 = 2048;
+
+/// What the verifier knows.
+pub(crate) struct Expected<'a> {
+    /// Certificates that are trusted: of CAs, or of single keys.
+    pub(crate) roots: &'a [Certificate],
+    /// What makes the evidence fresh.
+    pub(crate) nonce: ExpectedNonce<'a>,
+    /// What became of the challenge, if the device answered one.
+    pub(crate) activation: Option<Result<Activation, String>>,
+    pub(crate) now: DateTime,
+}
+
+/// The nonce of the verifier.
+pub(crate) enum ExpectedNonce<'a> {
+    /// This one, and whether it may be used.
+    Given(&'a [u8], Result<(), String>),
+    /// Any, or none: old evidence does as well.
+    Any,
+}
+
+/// What the verification of a bundle gave.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EvidenceReport {
+    /// Whether all checks passed.
+    pub verified: bool,
+    /// One line that says so, or names the first check that failed.
+    pub summary: String,
+    /// The attested key.
+    pub key: AttestedKey,
+    /// The device, as far as certificates prove which it is.
+    pub device: ProvenDevice,
+    /// The TPM, as the endorsement key's certificate names it.
+    pub tpm: Option<TpmNames>,
+    /// Each check.
+    pub checks: Vec<EvidenceCheck>,
+}
+
+/// The attested key, as the bundle has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AttestedKey {
+    /// What the device calls it.
+    pub label: Option<String>,
+    /// `p256`, `rsa2048`; `None` if it cannot be read.
+    pub algorithm: Option<String>,
+    /// SHA-256 of its SubjectPublicKeyInfo, hexadecimal.
+    pub sha256: Option<String>,
+}
+
+/// One check.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct EvidenceCheck {
+    /// What was looked at; stable, for programs.
+    pub name: &'static str,
+    /// Whether it is as it must be.
+    pub ok: bool,
+    /// In words, for a person.
+    pub detail: String,
+}
+
+/// What one check gave: why it passed, or why not.
+type Outcome = Result<String, String>;
+
+/// The checks so far.
+#[derive(Default)]
+struct Checks(Vec<EvidenceCheck>);
+
+impl Checks {
+    fn add(&mut self, name: &'static str, outcome: Outcome) {
+        let (ok, detail) = match outcome {
+            Ok(detail) => (true, detail),
+            Err(detail) => (false, detail),
+        };
+        self.0.push(EvidenceCheck { name, ok, detail });
+    }
+}
+
+/// A verified bundle: what a certificate may be made of.
+pub(crate) struct Evidence {
+    pub(crate) report: EvidenceReport,
+    /// The request, if it can be read.
+    pub(crate) request: Option<Request>,
+    /// The certificate that proves which device it is.
+    pub(crate) identity: Option<Certificate>,
+    pub(crate) attestation_key: Option<PublicArea>,
+}
+
+/// Makes all checks. Nothing is remembered: whether a nonce or an answer was used before, `expected`
+/// says.
+pub(crate) fn verify(bundle: &Bundle, expected: &Expected) -> Evidence {
+    let mut checks = Checks::default();
+    let attestation_key = PublicArea::parse(&bundle.attestation_key.public);
+    let endorsement = match expected.activation {
+        Some(_) => endorsement::check(&mut checks, bundle, expected),
+        None => None,
+    };
+    attestation_key::check(&mut checks, bundle, attestation_key.as_ref(), expected);
+    let area = PublicArea::parse(&bundle.key.public);
+    certify::check(
+        &mut checks,
+        &bundle.key,
+        area.as_ref(),
+        attestation_key.as_ref(),
+    );
+    checks.add("nonce", certify::nonce(bundle, &expected.nonce));
+    let key = area.map(|area| area.key);
+    let request = Request::from_der(&bundle.csr);
+    check_request(&mut checks, &request, key.as_ref());
+    let request = request.ok();
+    let device = device::check(
+        &mut checks,
+        bundle,
+        attestation_key.as_ref(),
+        key.as_ref(),
+        request.as_ref(),
+        expected,
+    );
+    let Checks(checks) = checks;
+    let failed = checks.iter().find(|check| !check.ok);
+    let report = EvidenceReport {
+        verified: failed.is_none(),
+        summary: match failed {
+            None => "verified: the key of the request is in this TPM and never leaves it".into(),
+            Some(check) => format!("not verified: {}: {}", check.name, check.detail),
+        },
+        key: AttestedKey {
+            label: bundle.key.label.clone(),
+            algorithm: key.as_ref().map(PublicKey::to_string),
+            sha256: key.map(|key| hex(&Hash::Sha256.digest(&[&key.info_der()]))),
+        },
+        device: device.proven,
+        tpm: endorsement.as_ref().map(TpmNames::of),
+        checks,
+    };
+    Evidence {
+        report,
+        request,
+        identity: device.certificate,
+        attestation_key,
+    }
+}
+
+fn check_request(checks: &mut Checks, request: &Result<Request, String>, key: Option<&PublicKey>) {
+    let request = request.as_ref().map_err(Clone::clone);
+    checks.add(
+        "csr-signature",
+        request
+            .clone()
+            .and_then(|request| match is_signed_by_its_key(request)? {
+                true => Ok("by the key of the request".into()),
+                false => Err("the request is not signed by the key for which it asks".into()),
+            }),
+    );
+    checks.add(
+        "csr-key",
+        request.and_then(|request| match (request.public_key(), key) {
+            (Some(asked), Some(key)) if asked == *key => Ok("the certified key".into()),
+            _ => Err("the request is for another key than the certified one".into()),
+        }),
+    );
+}
+
+/// The way from a certificate to one that is trusted.
+fn chain(leaf: &Certificate, others: &[Certificate], expected: &Expected) -> Outcome {
+    if let Err(why) = crate::x509::clock::valid_at(leaf, expected.now) {
+        return Err(format!("the certificate of {} {why}", leaf.subject()));
+    }
+    match build_path(leaf, expected.roots, others, Some(expected.now)) {
+        PathResult::Trusted(way) => Ok(match &way[..] {
+            [_] => "trusted itself".into(),
+            [.., root] => format!("leads to {}", root.subject()),
+            [] => String::new(),
+        }),
+        PathResult::NoIssuer(issuer) => Err(format!(
+            "nobody has the certificate of its issuer {issuer}: give it with --roots"
+        )),
+        PathResult::SelfSigned => Err("it signed itself, and is not trusted".into()),
+        PathResult::Invalid(why) => Err(why),
+    }
+}
+
+/// What can be read of certificates that stand beside others.
+fn certificates(all: &[super::Bytes]) -> Vec<Certificate> {
+    let read = |der: &super::Bytes| Certificate::from_der(der).ok();
+    all.iter().filter_map(read).collect()
+}
+
+/// Whether a key is of a kind, and strong enough, to be believed.
+fn kind(area: Option<&PublicArea>) -> Result<&PublicArea, String> {
+    let area = area.ok_or("its public area is none of a key that is known here")?;
+    if area.name_hash == Hash::Sha1 {
+        return Err("its name is a SHA-1 digest, which proves nothing".into());
+    }
+    match &area.key {
+        key @ PublicKey::Rsa { .. } if key.bits() < SMALLEST_RSA => Err(format!(
+            "it is an RSA key of {} bits; {SMALLEST_RSA} are wanted at least",
+            key.bits()
+        )),
+        _ => Ok(area),
+    }
+}

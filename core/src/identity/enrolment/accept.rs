@@ -1,0 +1,185 @@
+//! What a new certificate must prove before it takes the place of the old one.
+
+use crate::identity::key_file::read_key;
+use crate::identity::prove::{NOT_TRIED, PossessionProof, prove};
+use crate::identity::{Device, IdentityError, Imported, TokenEntry};
+use crate::key::PublicKey;
+use crate::x509::Certificate;
+use crate::x509::clock::{now, valid_at};
+use crate::x509::path::PathResult;
+use serde::Serialize;
+use std::path::Path;
+
+/// Whom a new certificate may come from.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct EnrolmentRules<'a> {
+    /// Certificates that are trusted beside those in `trust/`.
+    pub trusted: &'a [Certificate],
+    /// Certificates of CAs that are known.
+    pub others: &'a [Certificate],
+    /// The file of trusted certificates that messages name.
+    pub ca_file: Option<&'a Path>,
+}
+
+/// What an enrolment changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Enrolled {
+    /// What was taken.
+    #[serde(flatten)]
+    pub imported: Imported,
+    /// The new certificate's subject.
+    pub subject: String,
+    /// Its last day.
+    pub not_after: Option<String>,
+    /// The certificates that vouch for it, the trusted one last.
+    pub chain: Vec<String>,
+    /// Whether the clock could be believed, so that the validity was looked at.
+    pub validity_checked: bool,
+}
+
+impl Device {
+    /// Takes the certificate for this key out of what a server answered, if it proves itself: it is for
+    /// the key, which signs; it is no CA's, valid, not older than the one that it replaces; and it leads
+    /// to a trusted certificate.
+    ///
+    /// # Errors
+    ///
+    /// It does not. Then nothing was changed.
+    pub fn accept(
+        &self,
+        entry: &TokenEntry,
+        answer: &[Certificate],
+        rules: EnrolmentRules,
+    ) -> Result<Enrolled, IdentityError> {
+        let public = entry.public.as_ref();
+        let public = public.ok_or_else(|| IdentityError::failed("the key is of no known kind"))?;
+        let leaf = leaf_for(public, answer)?;
+        self.check_new(entry, leaf)?;
+        let (mut cas, mut known) = (Vec::new(), rules.others.to_vec());
+        for one in answer.iter().filter(|one| *one != leaf && one.is_ca()) {
+            cas.push(one.clone());
+        }
+        known.extend(cas.iter().cloned());
+        known.extend(self.known_ca_certificates());
+        let way = self.way_to_trusted(leaf, &known, rules)?;
+        self.check_possession(entry, public)?;
+        // What lies between, from wherever it came, so that others can be shown the whole chain.
+        for one in way.iter().skip(1).chain(rules.others.iter()) {
+            if !cas.contains(one) {
+                cas.push(one.clone());
+            }
+        }
+        let taken = match self.store_of(entry) {
+            Some(store) => self.take(store, entry, leaf.clone(), &cas),
+            None if entry.software.is_some() => self.take_in_software(entry, leaf, &cas),
+            None => Err(IdentityError::refused(format!(
+                "{}: the certificate of this key is not ours to change",
+                entry.label
+            ))),
+        };
+        self.tell_others();
+        let mut imported = taken?;
+        // A server tells of all its CAs; that some are not above this certificate is no news.
+        imported
+            .unrelated
+            .retain(|subject| answer.iter().any(|one| one.subject() == *subject));
+        Ok(Enrolled {
+            imported,
+            subject: leaf.subject(),
+            not_after: leaf.not_after().ok().map(|time| time.to_string()),
+            chain: way.iter().skip(1).map(Certificate::subject).collect(),
+            validity_checked: now().is_ok(),
+        })
+    }
+
+    /// That the certificate alone is one to take for this key.
+    fn check_new(&self, entry: &TokenEntry, leaf: &Certificate) -> Result<(), IdentityError> {
+        let refused = |why: String| {
+            IdentityError::refused(format!(
+                "the server's certificate of {} {why}; the old one stays in use",
+                leaf.subject()
+            ))
+        };
+        if let Some(why) = leaf.why_ca() {
+            return Err(refused(format!("is not taken for a device: {why}")));
+        }
+        if let Ok(now) = now() {
+            valid_at(leaf, now).map_err(&refused)?;
+        }
+        let begins = |one: &Certificate| one.not_before().ok();
+        if let Some(old) = entry.certificate()
+            && let (Some(new), Some(old)) = (begins(leaf), begins(old))
+            && new < old
+        {
+            return Err(refused(format!(
+                "is older (it begins at {new}) than the one that it is to replace (which begins at {old})"
+            )));
+        }
+        Ok(())
+    }
+
+    fn way_to_trusted(
+        &self,
+        leaf: &Certificate,
+        known: &[Certificate],
+        rules: EnrolmentRules,
+    ) -> Result<Vec<Certificate>, IdentityError> {
+        let trusted = self.trusted(rules.ca_file)?.and(rules.trusted);
+        let why = match trusted.build_path(leaf, known, now().ok())? {
+            PathResult::Trusted(way) => return Ok(way),
+            PathResult::NoIssuer(issuer) => format!(
+                "does not lead to a trusted certificate: that of {issuer} is not in {}",
+                self.config().trust.display()
+            ),
+            PathResult::SelfSigned => "is signed by its own key: no CA stands behind it".into(),
+            PathResult::Invalid(why) => format!("does not lead to a trusted certificate: {why}"),
+        };
+        Err(IdentityError::refused(format!(
+            "the server's certificate of {} {why}; the old one stays in use",
+            leaf.subject()
+        )))
+    }
+
+    /// That the key signs.
+    fn check_possession(
+        &self,
+        entry: &TokenEntry,
+        public: &PublicKey,
+    ) -> Result<(), IdentityError> {
+        let proof = match &entry.software {
+            Some(path) => {
+                let key = read_key(path).map_err(|unread| unread.fault(path))?;
+                prove(&self.tpm, &key, public)
+            }
+            None => prove(&self.tpm, self.signing_key(entry, None)?.as_ref(), public),
+        };
+        let label = &entry.label;
+        match proof {
+            PossessionProof::Proven => Ok(()),
+            PossessionProof::OtherKey => Err(IdentityError::failed(format!(
+                "{label}: another key signed than the one that was certified; the old certificate stays"
+            ))),
+            PossessionProof::NotTried => {
+                Err(IdentityError::failed(format!("{label}: {NOT_TRIED}")))
+            }
+            PossessionProof::NoSignature(error) => Err(error.into()),
+        }
+    }
+}
+
+/// The certificate for this key; of several the newest.
+fn leaf_for<'a>(
+    public: &PublicKey,
+    answer: &'a [Certificate],
+) -> Result<&'a Certificate, IdentityError> {
+    let ours = answer
+        .iter()
+        .filter(|one| one.public_key().as_ref() == Some(public));
+    ours.max_by_key(|one| one.not_before().ok()).ok_or_else(|| {
+        let others: Vec<String> = answer.iter().map(Certificate::subject).collect();
+        IdentityError::refused(format!(
+            "the server answered with a certificate for another key ({}); the old one stays in use",
+            others.join("; ")
+        ))
+    })
+}

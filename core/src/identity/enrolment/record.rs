@@ -1,0 +1,161 @@
+//! What is remembered of an enrolment until it is done: the request that a server has, and why the last
+//! try failed. One file for each key, below the state folder.
+
+use crate::file;
+use crate::identity::software::make_folder;
+use crate::identity::{Device, IdentityError, TokenEntry};
+use crate::key::{from_hex, hex};
+use crate::tpm::Hash;
+use serde::{Deserialize, Serialize};
+use std::io::ErrorKind;
+use std::path::PathBuf;
+
+/// More bytes than a record has.
+const LARGEST: u64 = 64 << 10;
+
+/// An enrolment under way, or one that failed.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct EnrolmentRecord {
+    /// The token of the key.
+    pub token: String,
+    /// The label of the key.
+    pub label: String,
+    /// The server.
+    pub url: String,
+    /// What was asked for, in words that change with it.
+    pub asked: String,
+    /// The request that the server has, DER in hexadecimal digits; empty if it has none.
+    #[serde(default)]
+    pub request: String,
+    /// When the server may be asked again, in seconds from 1970; 0 means at any time.
+    #[serde(default)]
+    pub retry_at: u64,
+    /// How often it failed one after the other.
+    #[serde(default)]
+    pub failures: u32,
+    /// Why it failed last; empty if it did not.
+    #[serde(default)]
+    pub fault: String,
+    /// When it failed last, in seconds from 1970.
+    #[serde(default)]
+    pub failed_at: u64,
+}
+
+impl EnrolmentRecord {
+    /// That request (PKCS#10, DER).
+    pub fn request_der(&self) -> Option<Vec<u8>> {
+        from_hex(&self.request).filter(|der| !der.is_empty())
+    }
+
+    /// The same record with this request, or none.
+    #[must_use]
+    pub fn with_request(self, der: Option<&[u8]>) -> Self {
+        let request = der.map_or(String::new(), hex);
+        Self { request, ..self }
+    }
+}
+
+impl Device {
+    /// What is remembered of an enrolment for this key.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read, or is damaged.
+    pub fn enrolment(
+        &self,
+        token: &str,
+        label: &str,
+    ) -> Result<Option<EnrolmentRecord>, IdentityError> {
+        let path = self.enrolment_file(token, label);
+        let content = match file::read(&path, LARGEST) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            other => other.map_err(IdentityError::file(&path))?,
+        };
+        let text = String::from_utf8(content).unwrap_or_default();
+        let record: EnrolmentRecord = toml::from_str(&text).map_err(|error| {
+            let line = error.message().lines().next().unwrap_or_default();
+            IdentityError::failed(format!(
+                "{}: damaged ({line}); it may be deleted: the key and its certificate are elsewhere",
+                path.display()
+            ))
+        })?;
+        Ok(Some(record))
+    }
+
+    /// Remembers it, in the place of what was remembered for that key.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be written.
+    pub fn keep_enrolment(&self, record: &EnrolmentRecord) -> Result<(), IdentityError> {
+        let path = self.enrolment_file(&record.token, &record.label);
+        make_folder(&self.enrolment_folder())?;
+        let text = toml::to_string(record);
+        let text = text.map_err(|error| IdentityError::failed(error.to_string()))?;
+        file::write(&path, text.as_bytes(), 0o600).map_err(IdentityError::file(&path))
+    }
+
+    /// Forgets it.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be taken away.
+    pub fn forget_enrolment(&self, token: &str, label: &str) -> Result<(), IdentityError> {
+        let path = self.enrolment_file(token, label);
+        file::remove(&path).map_err(IdentityError::file(&path))
+    }
+
+    /// Whether a request is for the key of this entry.
+    pub fn is_request_of(&self, entry: &TokenEntry, request: &[u8]) -> bool {
+        let info = entry.public.as_ref().map(|key| key.info_der());
+        info.is_some_and(|info| request.windows(info.len()).any(|window| window == info))
+    }
+
+    pub(in crate::identity) fn enrolment_folder(&self) -> PathBuf {
+        self.config().state.join("enrolment")
+    }
+
+    /// A label may hold any character, so a digest stands for it.
+    fn enrolment_file(&self, token: &str, label: &str) -> PathBuf {
+        let digest = Hash::Sha256.digest(&[token.as_bytes(), b"/", label.as_bytes()]);
+        self.enrolment_folder()
+            .join(format!("{}.toml", hex(&digest[..8])))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+
+    #[test]
+    fn a_record_is_read_back_until_it_is_forgotten() {
+        let state = tempfile::tempdir().unwrap();
+        let device = Device::new(config::Config {
+            state: state.path().to_owned(),
+            ..config::defaults(&|_| None)
+        });
+        assert_eq!(device.enrolment("devid", "web"), Ok(None));
+        let record = EnrolmentRecord {
+            token: "devid".into(),
+            label: "web".into(),
+            fault: "it said \"no\"\n".into(),
+            ..EnrolmentRecord::default()
+        };
+        let record = record.with_request(Some(&[0x30, 0]));
+        device.keep_enrolment(&record).unwrap();
+        assert_eq!(device.enrolment("devid", "web"), Ok(Some(record.clone())));
+        assert_eq!(record.request_der(), Some(vec![0x30, 0]));
+        assert_eq!(device.enrolment("devid", "other"), Ok(None));
+        std::fs::write(device.enrolment_file("devid", "web"), "nonsense").unwrap();
+        assert!(
+            device
+                .enrolment("devid", "web")
+                .unwrap_err()
+                .text
+                .contains("damaged")
+        );
+        device.forget_enrolment("devid", "web").unwrap();
+        assert_eq!(device.enrolment("devid", "web"), Ok(None));
+    }
+}

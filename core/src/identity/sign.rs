@@ -1,0 +1,66 @@
+//! Messages that the keys of a device sign for others.
+
+use super::IdentityError;
+use super::device::Device;
+use super::entry::TokenEntry;
+use super::keys::refuse_secret_key;
+use super::signer::Signer;
+use crate::message::{MessageForm, MessageSigner};
+use crate::signature::SignRequest;
+use crate::tpm::{Secret, SignatureScheme};
+use base64ct::{Base64, Encoding};
+
+/// A message, and by which algorithm it is signed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SignedMessage {
+    /// The message of its form.
+    pub bytes: Vec<u8>,
+    /// How it is signed.
+    pub scheme: SignatureScheme,
+}
+
+impl SignedMessage {
+    /// The message in base64 (RFC 4648, section 4).
+    pub fn base64(&self) -> String {
+        Base64::encode_string(&self.bytes)
+    }
+}
+
+impl Device {
+    /// Signs a content by a key, in a form that other programs verify. The certificates of the key
+    /// and of its issuers go with it where the form has a place for them. The PIN is tried only
+    /// where the configuration has none, and a wrong one counts in the TPM.
+    ///
+    /// # Errors
+    ///
+    /// There is no such private key, it does not sign, there is no certificate for it, or the form
+    /// has no name for its algorithm.
+    pub fn sign_message(
+        &self,
+        entry: &TokenEntry,
+        content: &[u8],
+        form: &MessageForm,
+        pin: Option<&Secret>,
+    ) -> Result<SignedMessage, IdentityError> {
+        refuse_secret_key(entry, "a secret key signs no message for others")?;
+        let chain = match form.has_certificates() {
+            true => self.chain(entry)?,
+            false => Vec::new(),
+        };
+        let key = self.signing_key(entry, pin)?;
+        let signer = Signer(&self.tpm, &key);
+        let scheme = signer.scheme()?;
+        let sign = |message: &[u8]| -> Result<Vec<u8>, IdentityError> {
+            let digest = scheme.hash().digest(&[message]);
+            Ok(key.sign(&self.tpm, SignRequest::of(scheme, &digest))?)
+        };
+        let signer = MessageSigner {
+            public: key.public(),
+            scheme,
+            chain: &chain,
+            sign: &sign,
+        };
+        let bytes = signer.message(content, form)?;
+        Ok(SignedMessage { bytes, scheme })
+    }
+}

@@ -1,0 +1,105 @@
+//! An identity of the device as a TLS client shows it: its chain, and a key that signs handshakes.
+
+use super::IdentityError;
+use super::device::Device;
+use super::entry::TokenEntry;
+use super::key_file::read_key;
+use crate::key::PublicKey;
+use crate::signature::SignRequest;
+use crate::store::Key;
+use crate::system::random;
+use crate::tpm::{Hash, Secret, SignatureScheme, Tpm};
+use crate::x509::Certificate;
+use crate::x509::algorithms::ecdsa_to_der;
+use std::sync::Arc;
+
+/// An identity that proves itself in a TLS handshake.
+#[derive(Debug)]
+pub struct TlsIdentity {
+    tpm: Arc<Tpm>,
+    key: Arc<Key>,
+    label: String,
+    chain: Vec<Certificate>,
+}
+
+impl Device {
+    /// The identity of an entry, its key at hand. An RSA key signs once, so that it is known whether
+    /// its PSS signatures have the salt that TLS demands.
+    ///
+    /// # Errors
+    ///
+    /// It has no certificate or no key, or the key signs nothing but what the TPM made.
+    pub fn tls_identity(
+        &self,
+        entry: &TokenEntry,
+        pin: Option<&Secret>,
+    ) -> Result<TlsIdentity, IdentityError> {
+        let chain = self.chain(entry)?;
+        let key = match &entry.software {
+            Some(path) => Arc::new(read_key(path).map_err(|unread| unread.fault(path))?),
+            None => self.signing_key(entry, pin)?,
+        };
+        key.prepare(&self.tpm)?;
+        if !key.is_signing() {
+            return Err(IdentityError::refused(format!(
+                "{}: its key signs only what the TPM itself made, so it opens no TLS session",
+                entry.label
+            )));
+        }
+        // The last one, signed by itself, is the server's to know.
+        let is_root = |one: &Certificate| one.subject_der() == one.issuer_der();
+        let (leaf, above) = chain.split_at(1);
+        let shown = leaf.iter().chain(above.iter().filter(|one| !is_root(one)));
+        let identity = TlsIdentity {
+            tpm: Arc::clone(&self.tpm),
+            label: entry.label.clone(),
+            chain: shown.cloned().collect(),
+            key,
+        };
+        let pss = SignatureScheme::Rsapss(Hash::Sha256);
+        if matches!(identity.public(), PublicKey::Rsa { .. }) && identity.signs(pss) {
+            let mut fresh = [0; 32];
+            random(&mut fresh).map_err(|error| IdentityError::failed(error.to_string()))?;
+            // What it does from then on, the key remembers.
+            let _ = identity.sign(pss, &fresh);
+        }
+        Ok(identity)
+    }
+}
+
+impl TlsIdentity {
+    /// Its label.
+    pub fn label(&self) -> &str {
+        &self.label
+    }
+
+    /// Its certificate, then those of the CAs above it but for the root's.
+    pub fn chain(&self) -> &[Certificate] {
+        &self.chain
+    }
+
+    /// Its public key.
+    pub fn public(&self) -> &PublicKey {
+        self.key.public()
+    }
+
+    /// Whether the key signs by this scheme, over digests of its hash.
+    pub fn signs(&self, scheme: SignatureScheme) -> bool {
+        self.key.signs(scheme)
+    }
+
+    /// The signature over a message, as TLS has it: ECDSA in DER.
+    ///
+    /// # Errors
+    ///
+    /// The TPM gives none.
+    pub fn sign(&self, scheme: SignatureScheme, message: &[u8]) -> Result<Vec<u8>, IdentityError> {
+        let digest = scheme.hash().digest(&[message]);
+        let signature = self.key.sign(&self.tpm, SignRequest::of(scheme, &digest))?;
+        match self.public() {
+            PublicKey::Ec { curve, .. } => ecdsa_to_der(*curve, &signature)
+                .ok_or_else(|| IdentityError::failed("no signature of this curve")),
+            PublicKey::Rsa { .. } => Ok(signature),
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! What a TPM says of a key, to be signed by an attestation key (Part 2, section 10.12.12,
+//! TPMS_ATTEST).
+
+/// TPM_GENERATED_VALUE: nothing that an attestation key signs for others begins so.
+pub(crate) const TPM_GENERATED: u32 = 0xFF54_4347;
+/// TPM_ST_ATTEST_CERTIFY
+pub(crate) const ATTEST_CERTIFY: u16 = 0x8017;
+/// TPMS_CLOCK_INFO and the firmware version.
+const CLOCK_AND_FIRMWARE: usize = 17 + 8;
+
+/// A TPMS_ATTEST whose attested part is two TPM2Bs, as that of TPM2_Certify. Nothing is judged:
+/// magic and type are what stands there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Attest<'a> {
+    pub(crate) magic: u32,
+    pub(crate) kind: u16,
+    /// Of the attestation key: its name below those of its parents.
+    pub(crate) qualified_signer: &'a [u8],
+    /// What the caller of the command gave: a nonce.
+    pub(crate) extra_data: &'a [u8],
+    /// The name of the certified object.
+    pub(crate) name: &'a [u8],
+}
+
+impl<'a> Attest<'a> {
+    /// `None` for bytes of another structure, or with something behind it.
+    pub(crate) fn read(bytes: &'a [u8]) -> Option<Self> {
+        let (magic, rest) = bytes.split_first_chunk()?;
+        let (kind, rest) = rest.split_first_chunk()?;
+        let (qualified_signer, rest) = split_sized(rest)?;
+        let (extra_data, rest) = split_sized(rest)?;
+        let rest = rest.get(CLOCK_AND_FIRMWARE..)?;
+        let (name, rest) = split_sized(rest)?;
+        let (_qualified_name, rest) = split_sized(rest)?;
+        rest.is_empty().then_some(Self {
+            magic: u32::from_be_bytes(*magic),
+            kind: u16::from_be_bytes(*kind),
+            qualified_signer,
+            extra_data,
+            name,
+        })
+    }
+}
+
+/// The content of the TPM2B at the head of `bytes`, and what follows.
+pub(crate) fn split_sized(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (size, rest) = bytes.split_first_chunk()?;
+    rest.split_at_checked(u16::from_be_bytes(*size).into())
+}

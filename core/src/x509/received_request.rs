@@ -1,0 +1,103 @@
+//! Requests for certificates (PKCS#10; RFC 2986), as a CA reads them: DER, nothing odd.
+
+use super::decode::Unreadable;
+use super::names::Name;
+use crate::ber::Element;
+use crate::key::PublicKey;
+use crate::oid::{EXTENSION_REQUEST, SUBJECT_ALT_NAME};
+use x509_cert::der::{Decode, Encode};
+use x509_cert::ext::Extension;
+use x509_cert::request::CertReq;
+use x509_cert::spki::AlgorithmIdentifierOwned;
+
+/// A request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Request {
+    der: Vec<u8>,
+    parsed: CertReq,
+    info: Vec<u8>,
+    subject: Vec<u8>,
+}
+
+impl Request {
+    /// One request in DER and nothing behind it.
+    ///
+    /// # Errors
+    ///
+    /// Why it is none.
+    pub(crate) fn from_der(der: &[u8]) -> Result<Self, String> {
+        let parsed = CertReq::from_der(der).map_err(|why| format!("no PKCS#10 request: {why}"))?;
+        // An attribute that the library reads otherwise than it stands there must not count.
+        if parsed.to_der().ok().as_deref() != Some(der) {
+            return Err("no PKCS#10 request: not in DER".into());
+        }
+        let encodable = |why| format!("no PKCS#10 request: {why}");
+        let info = parsed.info.public_key.to_der().map_err(encodable)?;
+        let subject = parsed.info.subject.to_der().map_err(encodable)?;
+        Ok(Self {
+            der: der.to_vec(),
+            parsed,
+            info,
+            subject,
+        })
+    }
+
+    /// SubjectPublicKeyInfo, DER.
+    pub(crate) fn public_key_info_der(&self) -> &[u8] {
+        &self.info
+    }
+
+    /// The key for which it asks, if it is named as every verifier reads it.
+    pub(crate) fn public_key(&self) -> Option<PublicKey> {
+        PublicKey::from_plain_info(&self.info)
+    }
+
+    /// The Name that it wants in the subject, DER.
+    pub(crate) fn subject_der(&self) -> &[u8] {
+        &self.subject
+    }
+
+    /// The same taken apart.
+    pub(crate) fn subject(&self) -> Option<Name<'_>> {
+        Name::read(&self.subject)
+    }
+
+    /// The value of the subjectAltName that it asks for; what cannot be read is empty.
+    pub(crate) fn alternative_names(&self) -> Option<Vec<u8>> {
+        let attributes = self.parsed.info.attributes.iter();
+        let requests = attributes.filter(|one| one.oid == EXTENSION_REQUEST);
+        let values = requests.flat_map(|one| one.values.iter());
+        let mut names = Vec::new();
+        for value in values {
+            match value.decode_as::<Vec<Extension>>() {
+                Ok(all) => names.extend(
+                    all.into_iter()
+                        .filter(|one| one.extn_id == SUBJECT_ALT_NAME),
+                ),
+                Err(_) => return Some(Vec::new()),
+            }
+        }
+        match &names[..] {
+            [] => None,
+            [one] => Some(one.extn_value.as_bytes().to_vec()),
+            _ => Some(Vec::new()),
+        }
+    }
+
+    /// CertificationRequestInfo, as it stands in the request.
+    pub(crate) fn signed_part(&self) -> &[u8] {
+        let parts = Element::only(&self.der).and_then(|whole| whole.children());
+        let first = parts.and_then(|parts| parts.first().map(|info| info.whole));
+        first.unwrap_or_default()
+    }
+
+    pub(crate) fn signature_algorithm(&self) -> &AlgorithmIdentifierOwned {
+        &self.parsed.algorithm
+    }
+
+    /// The signature, whole bytes.
+    pub(crate) fn signature(&self) -> Result<&[u8], Unreadable> {
+        let bits = self.parsed.signature.as_bytes();
+        bits.ok_or_else(Unreadable::nothing)
+    }
+}

@@ -1,0 +1,359 @@
+//! Requests for certificates (PKCS#10, RFC 2986), and what they ask for.
+
+use super::certificate::Certificate;
+use super::csr_attributes::CsrAttributes;
+use super::issue::{CertificateSigner, IssueError, Subject, unencodable};
+use super::requested_names::{alternative_name, key_usage, purpose};
+use crate::ber::{BIT_STRING, Element, INTEGER, OBJECT_IDENTIFIER, SEQUENCE, SET, encoded};
+use crate::oid::{EXTENDED_KEY_USAGE, KEY_USAGE, SUBJECT_ALT_NAME};
+use crate::tpm::Hash;
+use x509_cert::der::Encode;
+use x509_cert::der::asn1::{ObjectIdentifier, OctetString};
+use x509_cert::der::oid::db::rfc5912::ID_EXTENSION_REQ as EXTENSION_REQUEST;
+use x509_cert::ext::Extension;
+
+/// [0], constructed: the attributes of CertificationRequestInfo.
+const ATTRIBUTES: u8 = 0xA0;
+/// digitalSignature alone, as RFC 5280, section 4.2.1.3, numbers the bits.
+const DIGITAL_SIGNATURE: u16 = 1 << 15;
+
+/// What a request asks for. What is not said is left to the key's defaults.
+#[derive(Debug, Clone, Default)]
+pub struct RequestContent {
+    subject: Option<Subject>,
+    /// GeneralNames, each in DER.
+    alternative_names: Vec<Vec<u8>>,
+    /// Purposes of the extended key usage.
+    purposes: Vec<ObjectIdentifier>,
+    /// Bits of the key usage; the highest is digitalSignature. 0: not said.
+    usage: u16,
+    /// Extensions that are asked for as they stand here.
+    extensions: Vec<Extension>,
+    /// The hash by which it is to be signed, where the key can.
+    hash: Option<Hash>,
+}
+
+impl RequestContent {
+    /// As somebody writes it: a subject (RFC 4514), names for the subjectAltName (`dns:`, `ip:`,
+    /// `email:`, `uri:`, `rid:`, `dirname:`, `upn:`, or without a word in front where that is clear),
+    /// purposes (`serverAuth`, or an OID) and key usages (`digitalSignature`). A text may hold several,
+    /// with commas between them.
+    ///
+    /// # Errors
+    ///
+    /// [`IssueError::Subject`]: one of them cannot be understood.
+    pub fn parse(
+        subject: Option<&str>,
+        names: &[String],
+        purposes: &[String],
+        usages: &[String],
+    ) -> Result<Self, IssueError> {
+        let several = |texts: &[String]| -> Vec<String> {
+            let parts = texts.iter().flat_map(|text| text.split(','));
+            parts.map(|part| part.trim().to_owned()).collect()
+        };
+        // A directory name has commas of its own.
+        let names = names.iter().flat_map(|text| {
+            match text.trim().to_ascii_lowercase().starts_with("dirname:") {
+                true => vec![text.trim().to_owned()],
+                false => several(std::slice::from_ref(text)),
+            }
+        });
+        let usage = several(usages)
+            .iter()
+            .try_fold(0, |bits, text| key_usage(text).map(|bit| bits | bit))?;
+        Ok(Self {
+            subject: subject.map(Subject::parse).transpose()?,
+            alternative_names: names
+                .map(|text| alternative_name(&text))
+                .collect::<Result<_, _>>()?,
+            purposes: several(purposes)
+                .iter()
+                .map(|text| purpose(text))
+                .collect::<Result<_, _>>()?,
+            usage,
+            ..Self::default()
+        })
+    }
+
+    /// For a new certificate in the place of this one: subject and subjectAltName byte for byte
+    /// (RFC 7030, section 4.2.2), and its usages.
+    ///
+    /// # Errors
+    ///
+    /// Its names cannot be written again.
+    pub fn renewing(certificate: &Certificate) -> Result<Self, IssueError> {
+        let mut content = Self {
+            subject: Some(Subject::verbatim(certificate)?),
+            ..Self::default()
+        };
+        for id in [KEY_USAGE, EXTENDED_KEY_USAGE] {
+            if let Ok(Some(found)) = certificate.extension(id) {
+                content.extensions.push(Extension {
+                    extn_id: id,
+                    critical: found.critical,
+                    extn_value: OctetString::new(found.value).map_err(unencodable)?,
+                });
+            }
+        }
+        Ok(content)
+    }
+
+    /// The same with other names, purposes and usages, where these say any.
+    #[must_use]
+    pub fn overridden_by(self, other: Self) -> Self {
+        let mut extensions = self.extensions;
+        extensions.retain(|one| match one.extn_id {
+            EXTENDED_KEY_USAGE => other.purposes.is_empty(),
+            KEY_USAGE => other.usage == 0,
+            _ => true,
+        });
+        Self {
+            subject: other.subject.or(self.subject),
+            extensions,
+            ..other
+        }
+    }
+
+    /// Whether it says whom the certificate is to name.
+    pub fn names_somebody(&self) -> bool {
+        self.subject.is_some() || !self.alternative_names.is_empty()
+    }
+
+    /// Asks for what a server wishes, too, as far as nothing else was said.
+    ///
+    /// # Errors
+    ///
+    /// [`IssueError::Failed`]: it wishes what cannot be done.
+    pub fn with_wishes(&mut self, wishes: &CsrAttributes) -> Result<(), IssueError> {
+        for (id, critical, value) in &wishes.extensions {
+            let is_said = match *id {
+                SUBJECT_ALT_NAME => {
+                    let copied = self
+                        .subject
+                        .as_ref()
+                        .and_then(|one| one.alternative.as_ref());
+                    copied.is_some() || !self.alternative_names.is_empty()
+                }
+                EXTENDED_KEY_USAGE => !self.purposes.is_empty(),
+                KEY_USAGE => self.usage != 0,
+                _ => false,
+            };
+            if !is_said && self.extensions.iter().all(|one| one.extn_id != *id) {
+                self.extensions.push(Extension {
+                    extn_id: *id,
+                    critical: *critical,
+                    extn_value: OctetString::new(value.as_slice()).map_err(unencodable)?,
+                });
+            }
+        }
+        if let (None, Some(der)) = (&self.subject, &wishes.subject) {
+            self.subject = Some(Subject::from_der(der)?);
+        }
+        self.hash = self.hash.or(wishes.hash);
+        Ok(())
+    }
+
+    /// The hash by which it is to be signed, where the key can.
+    pub(crate) fn hash(&self) -> Option<Hash> {
+        self.hash
+    }
+
+    /// The subject, if one was said.
+    pub(crate) fn subject(&self) -> Option<&Subject> {
+        self.subject.as_ref()
+    }
+
+    /// All extensions of the request, for a key that this subject names.
+    fn all_extensions(&self, subject: &Subject) -> Result<Vec<Extension>, IssueError> {
+        let extension = |extn_id, critical, value: Vec<u8>| {
+            let extn_value = OctetString::new(value).map_err(unencodable)?;
+            Ok::<_, IssueError>(Extension {
+                extn_id,
+                critical,
+                extn_value,
+            })
+        };
+        let said = |id| self.extensions.iter().any(|one| one.extn_id == id);
+        let mut all = Vec::new();
+        if self.usage != 0 || !said(KEY_USAGE) {
+            let bits = if self.usage == 0 {
+                DIGITAL_SIGNATURE
+            } else {
+                self.usage
+            };
+            all.push(extension(KEY_USAGE, true, usage_bits(bits))?);
+        }
+        let copied = subject.alternative.as_ref();
+        let mut names = match copied {
+            Some(copied) if !self.alternative_names.is_empty() => {
+                let names = Element::only(copied.extn_value.as_bytes());
+                names.map_or(Vec::new(), |names| names.content.to_vec())
+            }
+            _ => Vec::new(),
+        };
+        names.extend(self.alternative_names.concat());
+        match copied {
+            _ if !names.is_empty() => all.push(extension(
+                SUBJECT_ALT_NAME,
+                subject.is_empty(),
+                encoded(SEQUENCE, &names),
+            )?),
+            Some(copied) => all.push(copied.clone()),
+            None => {}
+        }
+        if !self.purposes.is_empty() {
+            let oids = self
+                .purposes
+                .iter()
+                .map(|oid| encoded(OBJECT_IDENTIFIER, oid.as_bytes()));
+            let value = encoded(SEQUENCE, &oids.collect::<Vec<_>>().concat());
+            all.push(extension(EXTENDED_KEY_USAGE, false, value)?);
+        }
+        let is_new = |one: &&Extension| all.iter().all(|there| there.extn_id != one.extn_id);
+        let more: Vec<_> = self.extensions.iter().filter(is_new).cloned().collect();
+        all.extend(more);
+        Ok(all)
+    }
+}
+
+/// KeyUsage in DER: no zero bits at the end.
+fn usage_bits(bits: u16) -> Vec<u8> {
+    let unused = bits.trailing_zeros();
+    let [high, low] = bits.to_be_bytes();
+    match unused {
+        8.. => encoded(BIT_STRING, &[(unused - 8) as u8, high]),
+        _ => encoded(BIT_STRING, &[unused as u8, high, low]),
+    }
+}
+
+/// A PKCS#10 request, DER. `subject` is whom it names where the content says nobody.
+///
+/// # Errors
+///
+/// The signer's own, or [`IssueError`].
+pub(crate) fn request<E: From<IssueError>>(
+    subject: &Subject,
+    content: &RequestContent,
+    signer: &CertificateSigner<'_, E>,
+) -> Result<Vec<u8>, E> {
+    let subject = content.subject.as_ref().unwrap_or(subject);
+    let extensions = content.all_extensions(subject)?;
+    let extensions = encoded(SET, &extensions.to_der().map_err(unencodable)?);
+    let kind = encoded(OBJECT_IDENTIFIER, EXTENSION_REQUEST.as_bytes());
+    let attributes = encoded(SEQUENCE, &[kind, extensions].concat());
+    let info = [
+        encoded(INTEGER, &[0]),
+        subject.der.clone(),
+        signer.public.info_der(),
+        encoded(ATTRIBUTES, &attributes),
+    ];
+    let info = encoded(SEQUENCE, &info.concat());
+    let signature = [&[0], &signer.signature(&info)?[..]].concat();
+    let parts = [info, signer.algorithm()?, encoded(BIT_STRING, &signature)];
+    Ok(encoded(SEQUENCE, &parts.concat()))
+}
+
+/// A request as PEM.
+pub fn request_pem(der: &[u8]) -> String {
+    use x509_cert::der::pem::{LineEnding, encode_string};
+    // Bytes of such a length can always be encoded.
+    encode_string("CERTIFICATE REQUEST", LineEnding::LF, der).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(
+        names: &[&str],
+        purposes: &[&str],
+        usages: &[&str],
+    ) -> Result<RequestContent, IssueError> {
+        let texts = |texts: &[&str]| {
+            texts
+                .iter()
+                .map(|text| (*text).to_owned())
+                .collect::<Vec<_>>()
+        };
+        RequestContent::parse(None, &texts(names), &texts(purposes), &texts(usages))
+    }
+
+    fn extensions(content: &RequestContent) -> Vec<(ObjectIdentifier, bool, Vec<u8>)> {
+        let subject = Subject::parse("CN=x").unwrap();
+        let all = content.all_extensions(&subject).unwrap();
+        let parts = |one: Extension| {
+            (
+                one.extn_id,
+                one.critical,
+                one.extn_value.into_bytes().to_vec(),
+            )
+        };
+        all.into_iter().map(parts).collect()
+    }
+
+    #[test]
+    fn nothing_said_asks_for_signatures_alone() {
+        let content = RequestContent::default();
+        assert_eq!(
+            extensions(&content),
+            [(KEY_USAGE, true, vec![3, 2, 7, 0x80])]
+        );
+    }
+
+    #[test]
+    fn what_is_said_stands_in_the_request() {
+        let content = parsed(
+            &["web.example, 192.0.2.1", "uri:urn:x"],
+            &["serverAuth,clientAuth", "1.2.3"],
+            &["digitalSignature,keyAgreement", "decipherOnly"],
+        );
+        let all = extensions(&content.unwrap());
+        assert_eq!(all[0], (KEY_USAGE, true, vec![3, 3, 7, 0x88, 0x80]));
+        let names = b"\x30\x1a\x82\x0bweb.example\x87\x04\xc0\x00\x02\x01\x86\x05urn:x";
+        assert_eq!(all[1], (SUBJECT_ALT_NAME, false, names.to_vec()));
+        let purposes = b"\x30\x18\x06\x08\x2b\x06\x01\x05\x05\x07\x03\x01\x06\x08\x2b\x06\x01\x05\x05\x07\x03\x02\x06\x02\x2a\x03";
+        assert_eq!(all[2], (EXTENDED_KEY_USAGE, false, purposes.to_vec()));
+    }
+
+    #[test]
+    fn a_servers_wish_yields_to_what_was_said() {
+        let mut content = parsed(&[], &["clientAuth"], &[]).unwrap();
+        let other = ObjectIdentifier::new_unwrap("1.2.3.4");
+        let wishes = CsrAttributes {
+            extensions: vec![
+                (EXTENDED_KEY_USAGE, true, b"\x30\x00".to_vec()),
+                (other, false, b"\x05\x00".to_vec()),
+            ],
+            ..CsrAttributes::default()
+        };
+        content.with_wishes(&wishes).unwrap();
+        let all = extensions(&content);
+        assert_eq!(
+            all.iter().map(|(id, ..)| *id).collect::<Vec<_>>(),
+            [KEY_USAGE, EXTENDED_KEY_USAGE, other]
+        );
+        assert!(!all[1].1, "it is what was said");
+    }
+
+    /// Servers compare the bytes (globalsign/est).
+    #[test]
+    fn a_renewal_names_the_same_to_the_byte() {
+        for shape in [
+            &include_bytes!("../../testdata/leaf.pem")[..],
+            include_bytes!("../../testdata/shapes/str-universal.der"),
+        ] {
+            let old = Certificate::parse_all(shape).unwrap().remove(0);
+            let content = RequestContent::renewing(&old).unwrap();
+            let subject = content.subject().unwrap();
+            assert_eq!(subject.der, old.subject_der());
+            let all = content.all_extensions(subject).unwrap();
+            let written = all.iter().find(|one| one.extn_id == SUBJECT_ALT_NAME);
+            let there = old.extension(SUBJECT_ALT_NAME).unwrap();
+            assert_eq!(
+                written.map(|one| (one.critical, one.extn_value.as_bytes())),
+                there.map(|one| (one.critical, one.value))
+            );
+        }
+    }
+}

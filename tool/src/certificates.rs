@@ -1,0 +1,115 @@
+//! `devid csr`, `import-cert` and `export --cert`: requests and certificates
+
+use crate::cli::{OutformArg, OutputFormat, RequestArgs};
+use crate::destination::Destination;
+use crate::input::{is_standard_input, standard_input};
+use crate::output::{CommandError, Output};
+use crate::text::{line, row};
+use crate::verify::read_pin;
+use devid_core::identity::{Device, FileKind, Imported};
+use devid_core::x509::{IssueError, RequestContent, request_pem};
+use std::path::{Path, PathBuf};
+
+/// More bytes than any sane answer of a CA has.
+const LARGEST: u64 = 1 << 20;
+
+impl RequestArgs {
+    /// What the request is to ask for.
+    pub(crate) fn content(&self) -> Result<RequestContent, IssueError> {
+        let subject = self.subject.as_deref();
+        RequestContent::parse(subject, &self.san, &self.eku, &self.key_usage)
+    }
+}
+
+/// A request for a certificate.
+pub(crate) fn request(
+    device: &Device,
+    label: &str,
+    content: &RequestArgs,
+    pin_file: Option<PathBuf>,
+    outform: OutformArg,
+    out: &Destination,
+    form: OutputFormat,
+) -> Result<Output, CommandError> {
+    let kind = match outform {
+        OutformArg::Pem => FileKind::Pem("CERTIFICATE REQUEST"),
+        OutformArg::Der => FileKind::DerRequest,
+    };
+    out.check(kind)?;
+    let content = content.content()?;
+    let pin = read_pin(pin_file)?;
+    let der = device.request(&device.find(label)?, &content, pin.as_ref())?;
+    let pem = request_pem(&der);
+    let bytes = match outform {
+        OutformArg::Pem => pem.as_bytes(),
+        OutformArg::Der => &der,
+    };
+    out.deliver_as(bytes, &pem, kind, 0o644, form)
+}
+
+/// Takes a certificate.
+pub(crate) fn import(
+    device: &Device,
+    file: &Path,
+    form: OutputFormat,
+) -> Result<Output, CommandError> {
+    let imported = match is_standard_input(file) {
+        true => device.import_answer(&standard_input(LARGEST)?, "standard input")?,
+        false => device.import_certificate(file)?,
+    };
+    Output::new(form, &imported, || taken(&imported))
+}
+
+/// What was taken, for a person.
+pub(crate) fn taken(imported: &Imported) -> String {
+    let mut text = String::new();
+    row(
+        &mut text,
+        format_args!("certificate for {}", imported.label),
+    );
+    if imported.known {
+        line(&mut text, "known", "it was there already");
+    }
+    for subject in &imported.replaced {
+        line(&mut text, "in place of", subject);
+    }
+    for subject in &imported.authorities {
+        line(&mut text, "with its CA", subject);
+    }
+    for subject in &imported.unrelated {
+        line(
+            &mut text,
+            "not kept",
+            &format!("{subject}: it is not above the certificate"),
+        );
+    }
+    if let Some(note) = &imported.note {
+        line(&mut text, "note", note);
+    }
+    text
+}
+
+/// The certificate of a key, those of the CAs above it, or both.
+pub(crate) fn export(
+    device: &Device,
+    label: &str,
+    leaf: bool,
+    above: bool,
+    out: &Destination,
+    form: OutputFormat,
+) -> Result<Output, CommandError> {
+    let chain = device.chain(&device.find(label)?)?;
+    if !leaf && chain.len() == 1 {
+        return Err(CommandError::new(
+            5,
+            format!(
+                "{label}: no certificate of a CA above it is here; devid import-cert takes those that \
+                 come with a certificate"
+            ),
+        ));
+    }
+    let shown = chain.iter().skip(usize::from(!leaf));
+    let shown = shown.take(if above { usize::MAX } else { 1 });
+    let pem: String = shown.map(|one| one.pem()).collect();
+    out.deliver(&pem, FileKind::Pem("CERTIFICATE"), 0o644, form)
+}

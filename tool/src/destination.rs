@@ -1,0 +1,101 @@
+//! Where a text goes that a verb makes: to standard output, or to a file that the user names.
+
+use crate::cli::{OutArgs, OutputFormat};
+use crate::output::{CommandError, Output};
+use devid_core::identity::{FileKind, OutputFile};
+use serde_json::json;
+use std::path::{Path, PathBuf};
+
+/// Names of standard output: a dash by custom, the others since a shell may give them.
+const STANDARD_OUTPUT: [&str; 4] = ["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"];
+
+/// Whether a path names standard output.
+pub(crate) fn is_standard_output(path: &Path) -> bool {
+    STANDARD_OUTPUT.iter().any(|name| path == Path::new(name))
+}
+
+/// Where a text goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Destination {
+    StandardOutput,
+    File(OutputFile),
+}
+
+impl Destination {
+    pub(crate) fn new(path: PathBuf, force: bool) -> Self {
+        match is_standard_output(&path) {
+            true => Self::StandardOutput,
+            false => Self::File(OutputFile::new(path, force)),
+        }
+    }
+
+    /// The file, if it is one.
+    pub(crate) fn path(&self) -> Option<&Path> {
+        match self {
+            Self::StandardOutput => None,
+            Self::File(file) => Some(file.path()),
+        }
+    }
+
+    /// Whether such a text may go there.
+    pub(crate) fn check(&self, kind: FileKind) -> Result<(), CommandError> {
+        match self {
+            Self::StandardOutput => Ok(()),
+            Self::File(file) => Ok(file.check(kind)?),
+        }
+    }
+
+    /// Writes it, if it goes to a file.
+    pub(crate) fn write(
+        &self,
+        bytes: &[u8],
+        kind: FileKind,
+        mode: u32,
+    ) -> Result<(), CommandError> {
+        match self {
+            Self::StandardOutput => Ok(()),
+            Self::File(file) => Ok(file.write(bytes, kind, mode)?),
+        }
+    }
+
+    /// Writes PEM, or answers it.
+    pub(crate) fn deliver(
+        &self,
+        pem: &str,
+        kind: FileKind,
+        mode: u32,
+        form: OutputFormat,
+    ) -> Result<Output, CommandError> {
+        self.deliver_as(pem.as_bytes(), pem, kind, mode, form)
+    }
+
+    /// The same for these bytes; a document in JSON has the PEM form of them.
+    pub(crate) fn deliver_as(
+        &self,
+        bytes: &[u8],
+        pem: &str,
+        kind: FileKind,
+        mode: u32,
+        form: OutputFormat,
+    ) -> Result<Output, CommandError> {
+        self.write(bytes, kind, mode)?;
+        let told = json!({ "pem": pem, "file": self.path() });
+        let output = Output::new(form, &told, String::new)?;
+        Ok(match self {
+            Self::File(_) => output,
+            Self::StandardOutput => Output {
+                bytes: Some(bytes.to_vec()),
+                ..output
+            },
+        })
+    }
+}
+
+impl From<OutArgs> for Destination {
+    fn from(OutArgs { out, force }: OutArgs) -> Self {
+        match out {
+            Some(path) => Self::new(path, force.force),
+            None => Self::StandardOutput,
+        }
+    }
+}

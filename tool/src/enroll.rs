@@ -1,0 +1,98 @@
+//! `devid enroll`: a certificate from a server
+
+use crate::certificates::taken;
+use crate::cli::{EnrollArgs, OutputFormat};
+use crate::est::{Credentials, Enrolment, EstUrl, Outcome, ServerTrust, fingerprint};
+use crate::keys::algorithm;
+use crate::output::{CommandError, Output};
+use crate::text::{line, row};
+use crate::verify::read_pin;
+use devid_core::identity::Device;
+use std::time::Duration;
+
+/// The server asks for patience.
+const PENDING: u8 = 7;
+
+/// Asks a server for a certificate.
+pub(crate) fn run(
+    device: &Device,
+    args: EnrollArgs,
+    form: OutputFormat,
+) -> Result<Output, CommandError> {
+    let usage = |why: String| CommandError::new(2, why);
+    let trust = match (args.trust, args.fingerprint) {
+        (Some(file), _) => ServerTrust::File(file),
+        (None, Some(text)) => ServerTrust::Fingerprint(fingerprint(&text).map_err(usage)?),
+        (None, None) => {
+            return Err(usage(
+                "whom to trust: --trust FILE or --fingerprint HEX".into(),
+            ));
+        }
+    };
+    let password = read_pin(args.password_file)?;
+    let credentials = args.user.zip(password);
+    let credentials = credentials.map(|(user, password)| Credentials { user, password });
+    let enrolment = Enrolment {
+        device,
+        url: EstUrl::parse(&args.est).map_err(usage)?,
+        trust,
+        as_identity: args.as_identity,
+        content: args.content.content()?,
+        algorithm: args.algorithm.map(algorithm),
+        pin: read_pin(args.pin_file)?,
+        limit: Duration::from_secs(args.timeout.max(1)),
+        patience: Duration::from_secs(args.wait),
+        label: args.label,
+    };
+    let outcome = enrolment.run(credentials)?;
+    let output = Output::new(form, &outcome, || paragraph(&outcome))?;
+    Ok(match outcome.retry_after {
+        Some(_) => Output {
+            code: PENDING,
+            ..output
+        },
+        None => output,
+    })
+}
+
+fn paragraph(outcome: &Outcome) -> String {
+    let mut text = String::new();
+    if outcome.key_made {
+        row(&mut text, format_args!("a key was made: {}", outcome.label));
+    }
+    if let Some(trusted) = &outcome.trusted {
+        row(
+            &mut text,
+            format_args!("trusted for its fingerprint: {}", trusted.subject),
+        );
+        line(&mut text, "SHA-256", &trusted.sha256);
+    }
+    if let Some(enrolled) = &outcome.enrolled {
+        text += &taken(&enrolled.imported);
+        line(&mut text, "subject", &enrolled.subject);
+        if let Some(end) = &enrolled.not_after {
+            line(&mut text, "until", end);
+        }
+        for subject in &enrolled.chain {
+            line(&mut text, "issued by", subject);
+        }
+        if !enrolled.validity_checked {
+            line(
+                &mut text,
+                "note",
+                "the clock is wrong, so the validity was not looked at",
+            );
+        }
+    }
+    if let Some(seconds) = outcome.retry_after {
+        row(
+            &mut text,
+            format_args!(
+                "pending: the server has the request for {} and has not decided yet; the same command \
+                 asks again, in {seconds} s",
+                outcome.label
+            ),
+        );
+    }
+    text
+}

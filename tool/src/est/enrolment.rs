@@ -1,0 +1,401 @@
+//! One enrolment: the key, the identity that is shown, the request, the answer.
+
+use super::credentials::Credentials;
+use super::protocol::{Client, Issued, Operation, bootstrap};
+use super::tls::ClientIdentity;
+use super::trust::TrustedServers;
+use super::url::EstUrl;
+use crate::output::CommandError;
+use devid_core::identity::{
+    Device, Enrolled, EnrolmentRecord, EnrolmentRules, FACTORY, IdentityErrorKind, KeyStorage,
+    TokenEntry,
+};
+use devid_core::key::{Curve, PublicKey};
+use devid_core::store::devid::{KeyAlgorithm, KeyPurpose};
+use devid_core::tpm::Secret;
+use devid_core::x509::{Certificate, CsrAttributes, RequestContent};
+use log::{info, warn};
+use serde::Serialize;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Which server is believed.
+#[derive(Debug, Clone)]
+pub(crate) enum ServerTrust {
+    /// One that a certificate in this file vouches for.
+    File(PathBuf),
+    /// One whose CAs have a certificate with this SHA-256.
+    Fingerprint([u8; 32]),
+}
+
+/// What is asked for, of whom, and how.
+pub(crate) struct Enrolment<'a> {
+    pub(crate) device: &'a Device,
+    pub(crate) label: String,
+    pub(crate) url: EstUrl,
+    pub(crate) trust: ServerTrust,
+    /// The identity that is shown to the server.
+    pub(crate) as_identity: Option<String>,
+    /// What the request asks for.
+    pub(crate) content: RequestContent,
+    /// The kind of a key that is to be made; what the server wants, or P-256.
+    pub(crate) algorithm: Option<KeyAlgorithm>,
+    pub(crate) pin: Option<Secret>,
+    /// Of one request and its answer.
+    pub(crate) limit: Duration,
+    /// How long a server is waited for that asks for patience.
+    pub(crate) patience: Duration,
+}
+
+/// What came of it.
+#[derive(Debug, Serialize)]
+pub(crate) struct Outcome {
+    pub(crate) label: String,
+    pub(crate) server: String,
+    /// `simpleenroll` or `simplereenroll`.
+    pub(crate) operation: String,
+    /// Whether the key was made for this.
+    pub(crate) key_made: bool,
+    /// The identity that was shown.
+    pub(crate) shown: Option<String>,
+    /// The certificate with the given fingerprint.
+    pub(crate) trusted: Option<TrustedCertificate>,
+    /// What was taken.
+    pub(crate) enrolled: Option<Enrolled>,
+    /// After how many seconds the server is to be asked again; nothing was taken yet.
+    pub(crate) retry_after: Option<u64>,
+}
+
+/// A certificate that was trusted for its fingerprint.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct TrustedCertificate {
+    pub(crate) subject: String,
+    pub(crate) sha256: String,
+}
+
+impl Enrolment<'_> {
+    /// Asks for a certificate, and takes it.
+    ///
+    /// # Errors
+    ///
+    /// Nothing was taken; what the key had stays in use. What the server was asked for is remembered,
+    /// so that the next call goes on.
+    pub(crate) fn run(&self, credentials: Option<Credentials>) -> Result<Outcome, CommandError> {
+        let there = self.key()?;
+        let shown = self.shown(there.as_ref())?;
+        let operation = match (&there, &shown) {
+            (Some(key), Some(shown)) if is_same(key, shown) && !self.content.names_somebody() => {
+                Operation::Reenroll
+            }
+            _ => Operation::Enroll,
+        };
+        let identity = shown.as_ref().map(|shown| {
+            let identity = self.device.tls_identity(shown, self.pin.as_ref())?;
+            Ok::<_, CommandError>(Arc::new(ClientIdentity::new(Arc::new(identity))))
+        });
+        let (given, trusted) = self.trusted_certificates()?;
+        let client = Client {
+            url: self.url.clone(),
+            servers: Arc::new(
+                TrustedServers::new(&given).map_err(|why| CommandError::new(1, why))?,
+            ),
+            identity: identity.transpose()?,
+            credentials,
+            limit: self.limit,
+        };
+        let cas = client.cacerts()?;
+        let mut outcome = Outcome {
+            label: self.label.clone(),
+            server: self.url.to_string(),
+            operation: operation.to_string(),
+            key_made: there.is_none(),
+            shown: shown.as_ref().map(|one| one.label.clone()),
+            trusted,
+            enrolled: None,
+            retry_after: None,
+        };
+        let (key, record) = self.requested(there, operation, &client)?;
+        let asked = self.issued(&client, operation, &record);
+        let done = asked.and_then(|issued| match issued {
+            Issued::Later(wait) => Ok(Err(wait)),
+            Issued::Certificates(answer) => {
+                let trusted = [&given[..], &roots(&cas)].concat();
+                let rules = EnrolmentRules {
+                    trusted: &trusted,
+                    others: &cas,
+                    ca_file: None,
+                };
+                Ok(Ok(self.device.accept(&key, &answer, rules)?))
+            }
+        });
+        match done {
+            Ok(Ok(enrolled)) => {
+                self.device.forget_enrolment(&key.token, &key.label)?;
+                outcome.enrolled = Some(enrolled);
+            }
+            Ok(Err(wait)) => {
+                self.device.keep_enrolment(&EnrolmentRecord {
+                    retry_at: seconds_now().saturating_add(wait.as_secs()),
+                    failures: 0,
+                    fault: String::new(),
+                    ..record
+                })?;
+                outcome.retry_after = Some(wait.as_secs());
+            }
+            Err(error) => {
+                self.note_failure(record, &error);
+                return Err(error);
+            }
+        }
+        Ok(outcome)
+    }
+
+    /// The key of that label, if there is one.
+    fn key(&self) -> Result<Option<TokenEntry>, CommandError> {
+        let entry = match self.device.find(&self.label) {
+            Ok(entry) => entry,
+            Err(fault) if fault.kind == IdentityErrorKind::NotFound => return Ok(None),
+            Err(fault) => return Err(fault.into()),
+        };
+        let label = &self.label;
+        match (
+            entry.token == FACTORY,
+            entry.key.is_some() || entry.software.is_some(),
+        ) {
+            (true, _) => Err(CommandError::new(
+                6,
+                format!(
+                    "{label}: this is the factory's identity, whose certificate stays; enroll a key under \
+                     another label, with --as {label}"
+                ),
+            )),
+            (false, true) => Ok(Some(entry)),
+            (false, false) => Err(CommandError::new(
+                6,
+                format!("{label}: this is no private key; take another label"),
+            )),
+        }
+    }
+
+    /// The identity that is shown: the one that was named; else the one that is to be renewed, or the
+    /// factory's.
+    fn shown(&self, key: Option<&TokenEntry>) -> Result<Option<TokenEntry>, CommandError> {
+        if let Some(named) = &self.as_identity {
+            return Ok(Some(self.device.find(named)?));
+        }
+        let is_issued = |one: &Certificate| {
+            !one.is_self_signed() && one.is_for_clients() && one.is_valid_now().is_ok()
+        };
+        if let Some(key) = key.filter(|key| key.certificate().is_some_and(is_issued)) {
+            return Ok(Some(key.clone()));
+        }
+        match self.device.find(FACTORY) {
+            Ok(factory) if factory.key.is_some() => Ok(Some(factory)),
+            Ok(_) => Ok(None),
+            Err(fault) if fault.kind == IdentityErrorKind::NotFound => Ok(None),
+            Err(fault) => Err(fault.into()),
+        }
+    }
+
+    /// Certificates that vouch for the server, and the one that a fingerprint named.
+    fn trusted_certificates(
+        &self,
+    ) -> Result<(Vec<Certificate>, Option<TrustedCertificate>), CommandError> {
+        match &self.trust {
+            ServerTrust::File(path) => Ok((self.device.certificates_in(path)?, None)),
+            ServerTrust::Fingerprint(wanted) => {
+                let found = bootstrap(&self.url, wanted, self.limit)?;
+                let trusted = TrustedCertificate {
+                    subject: found.subject(),
+                    sha256: devid_core::key::hex(&found.sha256()),
+                };
+                info!(
+                    "trusted for its fingerprint: {} {}",
+                    trusted.subject, trusted.sha256
+                );
+                Ok((vec![found], Some(trusted)))
+            }
+        }
+    }
+
+    /// The key, made if there is none, and the request for it: the one that the server has already, or
+    /// a new one, which is remembered before it is sent.
+    fn requested(
+        &self,
+        there: Option<TokenEntry>,
+        operation: Operation,
+        client: &Client,
+    ) -> Result<(TokenEntry, EnrolmentRecord), CommandError> {
+        let asked = format!("{operation} {:?}", self.content);
+        if let Some(key) = &there {
+            let known = self
+                .device
+                .enrolment(&key.token, &key.label)
+                .unwrap_or_else(|fault| {
+                    warn!("{fault}");
+                    None
+                });
+            let known = known.filter(|one| one.url == self.url.to_string() && one.asked == asked);
+            let request = known.as_ref().and_then(EnrolmentRecord::request_der);
+            if let (Some(record), Some(request)) = (known, request)
+                && self.device.is_request_of(key, &request)
+            {
+                info!("the server is asked again with the same request");
+                return Ok((key.clone(), record));
+            }
+        }
+        let wishes = client.csrattrs()?;
+        if wishes.wants_channel_binding {
+            return Err(CommandError::new(
+                1,
+                format!(
+                    "{}: the server wants requests bound to the TLS session (tls-unique), which TLS 1.3 \
+                     does not have and this client does not do; its operator can switch that off",
+                    self.url
+                ),
+            ));
+        }
+        let key = match there {
+            Some(key) => key,
+            None => self.make_key(&wishes)?,
+        };
+        check_kind(&key, &wishes, self)?;
+        let mut content = match (operation, key.certificate()) {
+            (Operation::Reenroll, Some(old)) => {
+                RequestContent::renewing(old)?.overridden_by(self.content.clone())
+            }
+            _ => self.content.clone(),
+        };
+        content.with_wishes(&wishes)?;
+        let request = self.device.request(&key, &content, self.pin.as_ref())?;
+        let before = self.device.enrolment(&key.token, &key.label).ok().flatten();
+        let record = EnrolmentRecord {
+            token: key.token.clone(),
+            label: key.label.clone(),
+            url: self.url.to_string(),
+            asked,
+            retry_at: 0,
+            ..before.unwrap_or_default()
+        };
+        let record = record.with_request(Some(&request));
+        self.device.keep_enrolment(&record)?;
+        Ok((key, record))
+    }
+
+    fn make_key(&self, wishes: &CsrAttributes) -> Result<TokenEntry, CommandError> {
+        let wished = match &wishes.key {
+            Some(Err(kind)) if self.algorithm.is_none() => return Err(self.unknown_kind(kind)),
+            Some(Ok(kind)) => Some(*kind),
+            _ => None,
+        };
+        let algorithm = self
+            .algorithm
+            .or(wished)
+            .unwrap_or(KeyAlgorithm::Ec(Curve::P256));
+        let usage = KeyPurpose {
+            signs: true,
+            decrypts: false,
+        };
+        let made = self
+            .device
+            .generate_key(&self.label, algorithm, usage, KeyStorage::Wrapped)?;
+        info!("a key was made: {}", self.label);
+        Ok(made)
+    }
+
+    fn unknown_kind(&self, kind: &str) -> CommandError {
+        CommandError::new(
+            1,
+            format!(
+                "{}: the server wants {kind}, which this device does not make",
+                self.url
+            ),
+        )
+    }
+
+    /// Asks, and again as long as the server asks for patience and there is some left.
+    fn issued(
+        &self,
+        client: &Client,
+        operation: Operation,
+        record: &EnrolmentRecord,
+    ) -> Result<Issued, CommandError> {
+        let request = record.request_der().unwrap_or_default();
+        let mut left = self.patience;
+        loop {
+            match client.issue(operation, &request)? {
+                Issued::Later(wait) if wait <= left => {
+                    info!("the server asks for {} s of patience", wait.as_secs());
+                    std::thread::sleep(wait);
+                    left -= wait;
+                }
+                answer => return Ok(answer),
+            }
+        }
+    }
+
+    /// The request is not kept: whatever the server did not like may be in it.
+    fn note_failure(&self, record: EnrolmentRecord, error: &CommandError) {
+        let failures = record.failures.saturating_add(1);
+        let noted = self.device.keep_enrolment(&EnrolmentRecord {
+            failures,
+            fault: error.text.clone(),
+            failed_at: seconds_now(),
+            retry_at: 0,
+            ..record.with_request(None)
+        });
+        if let Err(fault) = noted {
+            warn!("the failure is not remembered: {fault}");
+        }
+    }
+}
+
+/// That the key is of the kind that the server wants.
+fn check_kind(
+    key: &TokenEntry,
+    wishes: &CsrAttributes,
+    enrolment: &Enrolment,
+) -> Result<(), CommandError> {
+    let is = match &key.public {
+        Some(PublicKey::Ec { curve, .. }) => KeyAlgorithm::Ec(*curve),
+        Some(public @ PublicKey::Rsa { .. }) => KeyAlgorithm::Rsa(public.bits()),
+        None => return Ok(()),
+    };
+    let words = |kind: KeyAlgorithm| match kind {
+        KeyAlgorithm::Ec(curve) => format!("{curve:?}"),
+        KeyAlgorithm::Rsa(bits) => format!("RSA-{bits}"),
+    };
+    match &wishes.key {
+        Some(Err(kind)) => Err(enrolment.unknown_kind(kind)),
+        Some(Ok(wanted)) if *wanted != is => Err(CommandError::new(
+            1,
+            format!(
+                "{}: the server wants a key of {}, and {} is one of {}; a new label gets a key as the \
+                 server wants it",
+                enrolment.url,
+                words(*wanted),
+                key.label,
+                words(is)
+            ),
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn is_same(one: &TokenEntry, other: &TokenEntry) -> bool {
+    one.token == other.token && one.public == other.public
+}
+
+/// Those that signed themselves.
+fn roots(cas: &[Certificate]) -> Vec<Certificate> {
+    cas.iter()
+        .filter(|one| one.is_self_signed())
+        .cloned()
+        .collect()
+}
+
+fn seconds_now() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.unwrap_or_default().as_secs()
+}

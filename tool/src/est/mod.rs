@@ -1,0 +1,17 @@
+//! Enrolment over Secure Transport (EST, RFC 7030): the client's side.
+//!
+//! `url`, `http` and `tls` carry; `trust` says which server is believed; `protocol` knows EST;
+//! `enrolment` does what `devid enroll` is asked for.
+
+mod credentials;
+mod enrolment;
+mod http;
+mod protocol;
+mod tls;
+mod trust;
+mod url;
+
+pub(crate) use credentials::Credentials;
+pub(crate) use enrolment::{Enrolment, Outcome, ServerTrust};
+pub(crate) use trust::fingerprint;
+pub(crate) use url::EstUrl;

@@ -1,0 +1,342 @@
+//! EST (RFC 7030, RFC 8951): what is asked of a server, and what its answers mean.
+
+use super::credentials::Credentials;
+use super::http::{HttpError, Request, Response};
+use super::tls::{self, ClientIdentity, ClientProof};
+use super::trust::{Bootstrap, TrustedServers};
+use super::url::{EstUrl, Redirect};
+use crate::output::CommandError;
+use devid_core::x509::{Certificate, CsrAttributes, certificates_of_answer};
+use rustls::client::danger::ServerCertVerifier;
+use rustls::{AlertDescription, CertificateError};
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+const MOST_REDIRECTS: usize = 3;
+/// How long a server is left alone that says nothing about it, and within which limits.
+const WAIT: Duration = Duration::from_secs(60);
+const SHORTEST_WAIT: Duration = Duration::from_secs(5);
+const LONGEST_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A server, whom it may believe us to be, and why we believe it.
+pub(super) struct Client {
+    pub(super) url: EstUrl,
+    pub(super) servers: Arc<TrustedServers>,
+    pub(super) identity: Option<Arc<ClientIdentity>>,
+    pub(super) credentials: Option<Credentials>,
+    /// Of one request and its answer.
+    pub(super) limit: Duration,
+}
+
+/// What a request for a certificate brought.
+#[derive(Debug)]
+pub(super) enum Issued {
+    /// Certificates, in whatever order.
+    Certificates(Vec<Certificate>),
+    /// The server asks for patience: the same request again after that.
+    Later(Duration),
+}
+
+/// How a certificate is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Operation {
+    Enroll,
+    Reenroll,
+}
+
+impl Operation {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Enroll => "simpleenroll",
+            Self::Reenroll => "simplereenroll",
+        }
+    }
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl Client {
+    /// The certificates of the server's CAs.
+    pub(super) fn cacerts(&self) -> Result<Vec<Certificate>, CommandError> {
+        let response = self.ask("cacerts", None)?;
+        match response.status {
+            200 => certificates_of_answer(&response.body)
+                .map_err(|why| self.fault("cacerts", format!("the server answered {why}"))),
+            _ => Err(self.refused("cacerts", &response)),
+        }
+    }
+
+    /// What the server wants to see in a request.
+    pub(super) fn csrattrs(&self) -> Result<CsrAttributes, CommandError> {
+        let response = self.ask("csrattrs", None)?;
+        match response.status {
+            200 => CsrAttributes::parse(&response.body)
+                .map_err(|why| self.fault("csrattrs", format!("the server answered {why}"))),
+            // It wants nothing in particular.
+            204 | 404 | 405 | 501 => Ok(CsrAttributes::default()),
+            _ => Err(self.refused("csrattrs", &response)),
+        }
+    }
+
+    /// A certificate for a request.
+    pub(super) fn issue(
+        &self,
+        operation: Operation,
+        request: &[u8],
+    ) -> Result<Issued, CommandError> {
+        let name = operation.name();
+        let response = self.ask(name, Some(request))?;
+        match response.status {
+            // One server creates something by it.
+            200 | 201 => certificates_of_answer(&response.body)
+                .map(Issued::Certificates)
+                .map_err(|why| self.fault(name, format!("the server answered {why}"))),
+            202 => {
+                let wait = response.retry_after(SystemTime::now()).unwrap_or(WAIT);
+                Ok(Issued::Later(wait.clamp(SHORTEST_WAIT, LONGEST_WAIT)))
+            }
+            _ => Err(self.refused(name, &response)),
+        }
+    }
+
+    /// One operation, led on within the server and with a password where it asks for one.
+    fn ask(&self, name: &str, pkcs10: Option<&[u8]>) -> Result<Response, CommandError> {
+        let (mut path, mut authorization, mut led) = (self.url.operation(name), None, 0);
+        loop {
+            let response = self.send(name, &path, pkcs10, authorization.as_deref())?;
+            match response.status {
+                301 | 302 | 307 | 308 => {
+                    let location = response.header("location").unwrap_or_default();
+                    path = match self.url.redirect(&path, location.trim()) {
+                        Redirect::Here(path) if led < MOST_REDIRECTS && !location.is_empty() => {
+                            path
+                        }
+                        Redirect::Here(_) => {
+                            return Err(self
+                                .fault(name, "the server leads from one place to another".into()));
+                        }
+                        Redirect::Elsewhere(to) => {
+                            return Err(self.fault(
+                                name,
+                                format!(
+                                    "the server leads to another one, {to}, and nothing is sent there; \
+                                     if that is the right one: --est with its URL, and whom to trust \
+                                     for it"
+                                ),
+                            ));
+                        }
+                    };
+                    led += 1;
+                }
+                401 if authorization.is_none() => match &self.credentials {
+                    Some(credentials) => {
+                        let method = if pkcs10.is_some() { "POST" } else { "GET" };
+                        let challenges = response.headers("www-authenticate");
+                        let fresh = fresh_digits().map_err(|why| self.fault(name, why))?;
+                        let value = credentials.answer(&challenges, method, &path, &fresh);
+                        authorization = Some(value.map_err(|why| self.fault(name, why))?);
+                    }
+                    None => return Ok(response),
+                },
+                _ => return Ok(response),
+            }
+        }
+    }
+
+    fn send(
+        &self,
+        name: &str,
+        path: &str,
+        pkcs10: Option<&[u8]>,
+        authorization: Option<&str>,
+    ) -> Result<Response, CommandError> {
+        let verifier = Arc::clone(&self.servers) as Arc<dyn ServerCertVerifier>;
+        let place = (self.url.host.as_str(), self.url.port);
+        let opened = tls::open(place, verifier, self.identity.as_ref(), self.limit);
+        let mut stream = opened.map_err(|error| self.unreachable(name, &error))?;
+        if let Some(identity) = &self.identity
+            && let ClientProof::NoScheme(offered) = identity.proof()
+            && self.credentials.is_none()
+        {
+            return Err(self.fault(
+                name,
+                format!(
+                    "the server takes only signatures that the key of {} does not make ({offered}); \
+                     another identity may: --as LABEL",
+                    identity.label()
+                ),
+            ));
+        }
+        let host = self.url.authority();
+        let request = Request {
+            host: &host,
+            path,
+            authorization,
+            pkcs10,
+        };
+        request.exchange(&mut stream).map_err(|error| match error {
+            HttpError::Io(error) => self.unreachable(name, &error),
+            HttpError::Broken(what) => self.fault(name, what),
+        })
+    }
+
+    fn fault(&self, name: &str, what: String) -> CommandError {
+        CommandError::new(1, format!("{} ({name}): {what}", self.url))
+    }
+
+    fn unreachable(&self, name: &str, error: &io::Error) -> CommandError {
+        if let Some(identity) = &self.identity
+            && let ClientProof::NoSignature(why) = identity.proof()
+        {
+            let label = identity.label();
+            return self.fault(name, format!("the key of {label} gave no signature: {why}"));
+        }
+        self.fault(name, transport_fault(error, self.limit))
+    }
+
+    /// Why a status is no success.
+    fn refused(&self, name: &str, response: &Response) -> CommandError {
+        let words = response
+            .words()
+            .map_or(String::new(), |words| format!(": {words}"));
+        let proof = self.identity.as_ref().map(|identity| identity.proof());
+        let hint = match (response.status, proof, &self.credentials) {
+            (401 | 403, Some(ClientProof::NotAsked), _) => {
+                "; the server asked for no certificate in the TLS handshake (one that asks only \
+                 afterwards, by renegotiation, cannot be served)"
+            }
+            (401 | 403, None, None) => {
+                "; no identity and no password were shown: --as LABEL, or --user"
+            }
+            (401, _, None) => "; if it wants a password: --user NAME --password-file FILE",
+            (401, _, Some(_)) => "; it does not take this password",
+            (403, ..) => "; it does not let this identity have such a certificate",
+            (404, ..) => "; the path of the URL may be wrong",
+            (500..=599, ..) => "; the fault is the server's; try again later",
+            _ => "",
+        };
+        let what = format!("the server answered {}{words}{hint}", response.status);
+        self.fault(name, what)
+    }
+}
+
+/// The certificates of a server's CAs of which nothing is known but the fingerprint of one, and the
+/// one that has it. No identity is shown there.
+pub(super) fn bootstrap(
+    url: &EstUrl,
+    fingerprint: &[u8; 32],
+    limit: Duration,
+) -> Result<Certificate, CommandError> {
+    let fault = |what: String| CommandError::new(1, format!("{url} (cacerts): {what}"));
+    let verifier = Arc::new(Bootstrap::new());
+    let place = (url.host.as_str(), url.port);
+    let mut path = url.operation("cacerts");
+    for _ in 0..=MOST_REDIRECTS {
+        let dynamic = Arc::clone(&verifier) as Arc<dyn ServerCertVerifier>;
+        let opened = tls::open(place, dynamic, None, limit);
+        let mut stream = opened.map_err(|error| fault(transport_fault(&error, limit)))?;
+        let host = url.authority();
+        let request = Request {
+            host: &host,
+            path: &path,
+            authorization: None,
+            pkcs10: None,
+        };
+        // A server that answers nobody without a certificate still showed its own.
+        let answer = request.exchange(&mut stream).unwrap_or_default();
+        if let (301 | 302 | 307 | 308, Some(location)) = (answer.status, answer.header("location"))
+            && let Redirect::Here(other) = url.redirect(&path, location.trim())
+        {
+            path = other;
+            continue;
+        }
+        let told = match answer.status {
+            200 => certificates_of_answer(&answer.body).unwrap_or_default(),
+            _ => Vec::new(),
+        };
+        let all: Vec<Certificate> = told.into_iter().chain(verifier.seen()).collect();
+        if let Some(found) = all.iter().find(|one| one.sha256() == *fingerprint) {
+            return Ok(found.clone());
+        }
+        let seen: Vec<String> = all
+            .iter()
+            .map(|one| format!("{} {}", one.subject(), devid_core::key::hex(&one.sha256())))
+            .collect();
+        return Err(fault(format!(
+            "no certificate of the server has the given fingerprint, so it is not believed, and nothing \
+             was sent; it showed {}. Compare with what the CA's operator says",
+            seen.join(", ")
+        )));
+    }
+    Err(fault("the server leads from one place to another".into()))
+}
+
+fn fresh_digits() -> Result<String, String> {
+    let mut fresh = [0; 16];
+    devid_core::random(&mut fresh).map_err(|error| error.to_string())?;
+    Ok(devid_core::key::hex(&fresh))
+}
+
+/// A failed connection or handshake in words.
+fn transport_fault(error: &io::Error, limit: Duration) -> String {
+    let tls = error
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    match tls {
+        None if error.kind() == io::ErrorKind::TimedOut => {
+            format!("the server did not answer within {} s", limit.as_secs())
+        }
+        None if error.kind() == io::ErrorKind::UnexpectedEof => {
+            "the server ended the connection within the TLS handshake".into()
+        }
+        None => error.to_string(),
+        Some(rustls::Error::AlertReceived(alert)) => alert_words(*alert),
+        Some(rustls::Error::InvalidCertificate(why)) => certificate_words(why),
+        Some(rustls::Error::InvalidMessage(_)) => "the server does not speak TLS".into(),
+        Some(other) => format!("TLS: {other}"),
+    }
+}
+
+fn alert_words(alert: AlertDescription) -> String {
+    let why = match alert {
+        AlertDescription::BadCertificate
+        | AlertDescription::UnsupportedCertificate
+        | AlertDescription::CertificateUnknown => "it does not take the identity's certificate",
+        AlertDescription::CertificateRevoked => "the identity's certificate is revoked",
+        AlertDescription::CertificateExpired => "the identity's certificate is over",
+        AlertDescription::UnknownCA => "it does not know the CA of the identity's certificate",
+        AlertDescription::CertificateRequired => {
+            "it wants a certificate, and none was shown: --as LABEL"
+        }
+        AlertDescription::AccessDenied => "it does not let this identity in",
+        AlertDescription::DecryptError => "it does not take the signature of the identity's key",
+        AlertDescription::IllegalParameter => {
+            "with TLS 1.2 a server may want a key on another curve than P-521"
+        }
+        AlertDescription::HandshakeFailure | AlertDescription::ProtocolVersion => {
+            "it has no TLS 1.2 or 1.3 that suits both"
+        }
+        _ => "it gives no reason",
+    };
+    format!("the server refused the TLS session ({alert:?}): {why}")
+}
+
+fn certificate_words(why: &CertificateError) -> String {
+    let what = match why {
+        CertificateError::UnknownIssuer => "none of the trusted certificates vouches for it".into(),
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            format!("it is for another name ({why})")
+        }
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+            format!("it, or that of a CA above it, is over ({why})")
+        }
+        other => other.to_string(),
+    };
+    format!("the server's certificate is not believed: {what}")
+}

@@ -1,0 +1,285 @@
+//! Which servers are believed: certificates that somebody gave, or the fingerprint of one.
+
+use super::tls::provider;
+use devid_core::x509::Certificate;
+use devid_core::x509::clock_is_wrong;
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, TrustAnchor, UnixTime};
+use rustls::{DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use std::sync::{Arc, Mutex};
+use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
+
+/// id-kp-cmcRA: an EST server is known by it, whatever its name (RFC 7030, section 3.6.1).
+const CMC_RA: &[u8] = &[0x2B, 6, 1, 5, 5, 7, 3, 28];
+
+/// SHA-256 of a whole certificate, in hexadecimal digits, with colons or without.
+///
+/// # Errors
+///
+/// It is none.
+pub(crate) fn fingerprint(text: &str) -> Result<[u8; 32], String> {
+    let lower = text.trim().to_ascii_lowercase();
+    let digits = lower.strip_prefix("sha256").unwrap_or(&lower);
+    let digits = digits.trim_start_matches([':', ' ', '=']);
+    let digits: String = digits.chars().filter(|c| !matches!(c, ':' | ' ')).collect();
+    let bytes = devid_core::key::from_hex(&digits);
+    bytes.and_then(|bytes| bytes.try_into().ok()).ok_or_else(|| {
+        format!(
+            "{text:?}: no fingerprint; expected the SHA-256 of a whole certificate, 64 hexadecimal \
+             digits (openssl x509 -noout -fingerprint -sha256 -in ca.pem)"
+        )
+    })
+}
+
+/// Believes servers that one of these certificates vouches for: those of CAs, for a server that has
+/// the name that was asked for, or that may issue certificates by EST; and the server's own.
+#[derive(Debug)]
+pub(super) struct TrustedServers {
+    trusted: Vec<Certificate>,
+    roots: Vec<TrustAnchor<'static>>,
+    by_name: Option<Arc<WebPkiServerVerifier>>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl TrustedServers {
+    /// # Errors
+    ///
+    /// None of the certificates can be used.
+    pub(super) fn new(trusted: &[Certificate]) -> Result<Self, String> {
+        let provider = provider();
+        let (mut store, mut roots) = (RootCertStore::empty(), Vec::new());
+        let mut why = String::from("there is no certificate");
+        for one in trusted {
+            if let Err(over) = one.is_valid_now() {
+                why = format!("the trusted certificate of {} {over}", one.subject());
+                continue;
+            }
+            let der = CertificateDer::from(one.der().to_vec());
+            match anchor_from_trusted_cert(&der).map(|anchor| anchor.to_owned()) {
+                Ok(anchor) => roots.push(anchor),
+                Err(error) => why = format!("the certificate of {}: {error}", one.subject()),
+            }
+            let _ = store.add(der);
+        }
+        if roots.is_empty() {
+            return Err(format!("no server can be believed: {why}"));
+        }
+        let by_name =
+            WebPkiServerVerifier::builder_with_provider(Arc::new(store), Arc::clone(&provider));
+        Ok(Self {
+            trusted: trusted.to_vec(),
+            roots,
+            by_name: by_name.build().ok(),
+            provider,
+        })
+    }
+
+    /// Without the server's name, but as a server that may issue certificates.
+    fn is_registration_authority(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> bool {
+        let says_so = Certificate::from_der(end_entity);
+        if !says_so.is_ok_and(|one| one.is_of_registration_authority()) {
+            return false;
+        }
+        let algorithms = self.provider.signature_verification_algorithms.all;
+        EndEntityCert::try_from(end_entity).is_ok_and(|certificate| {
+            // CAs above it need not name it.
+            let usage = KeyUsage::required_if_present(CMC_RA);
+            let way = certificate.verify_for_usage(
+                algorithms,
+                &self.roots,
+                intermediates,
+                now,
+                usage,
+                None,
+                None,
+            );
+            way.is_ok()
+        })
+    }
+}
+
+impl ServerCertVerifier for TrustedServers {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let is_it = |one: &Certificate| one.der() == end_entity.as_ref();
+        if self.trusted.iter().any(is_it) {
+            return Ok(ServerCertVerified::assertion());
+        }
+        let now = believed(end_entity, now);
+        let Some(by_name) = &self.by_name else {
+            return Err(Error::General("no trusted certificate can be used".into()));
+        };
+        by_name
+            .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+            .or_else(
+                |error| match self.is_registration_authority(end_entity, intermediates, now) {
+                    true => Ok(ServerCertVerified::assertion()),
+                    false => Err(error),
+                },
+            )
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(
+            message,
+            cert,
+            dss,
+            &self.provider.signature_verification_algorithms,
+        )
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(
+            message,
+            cert,
+            dss,
+            &self.provider.signature_verification_algorithms,
+        )
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
+    }
+}
+
+/// The time at which a server is judged. A clock that stands before the build of this program says
+/// nothing about validity: then the server's certificate is taken at its beginning.
+fn believed(end_entity: &CertificateDer<'_>, now: UnixTime) -> UnixTime {
+    if !clock_is_wrong() {
+        return now;
+    }
+    let begins = Certificate::from_der(end_entity)
+        .ok()
+        .and_then(|one| one.not_before().ok());
+    let seconds = begins.and_then(|time| u64::try_from(time.unix_seconds()).ok());
+    seconds.map_or(now, |seconds| {
+        UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds + 1))
+    })
+}
+
+/// Believes any server, and remembers the certificates that it showed: for the question which CAs it
+/// has, whose answer is compared with a fingerprint. Nothing else is ever sent there.
+#[derive(Debug)]
+pub(super) struct Bootstrap {
+    seen: Mutex<Vec<Vec<u8>>>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl Bootstrap {
+    pub(super) fn new() -> Self {
+        Self {
+            seen: Mutex::default(),
+            provider: provider(),
+        }
+    }
+
+    /// The certificates that the server showed in the handshake.
+    pub(super) fn seen(&self) -> Vec<Certificate> {
+        let seen = self
+            .seen
+            .lock()
+            .map(|seen| seen.clone())
+            .unwrap_or_default();
+        seen.iter()
+            .filter_map(|der| Certificate::from_der(der).ok())
+            .collect()
+    }
+}
+
+impl ServerCertVerifier for Bootstrap {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        if let Ok(mut seen) = self.seen.lock() {
+            let all = std::iter::once(end_entity).chain(intermediates);
+            *seen = all.map(|one| one.as_ref().to_vec()).collect();
+        }
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(
+            message,
+            cert,
+            dss,
+            &self.provider.signature_verification_algorithms,
+        )
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(
+            message,
+            cert,
+            dss,
+            &self.provider.signature_verification_algorithms,
+        )
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fingerprints_of_every_form() {
+        let plain = "ab".repeat(32);
+        let colons = vec!["AB"; 32].join(":");
+        for text in [
+            plain.clone(),
+            colons.clone(),
+            format!("sha256 Fingerprint={colons}").replace(" Fingerprint", ""),
+            format!("SHA256:{plain}"),
+        ] {
+            assert_eq!(fingerprint(&text), Ok([0xAB; 32]), "{text}");
+        }
+        for text in ["", "ab", &plain[1..], &"zz".repeat(32), &"ab".repeat(20)] {
+            assert!(fingerprint(text).is_err(), "{text}");
+        }
+    }
+}

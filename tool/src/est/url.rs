@@ -1,0 +1,211 @@
+//! Where an EST server is (RFC 7030, section 3.2.2).
+
+use std::fmt;
+
+const WELL_KNOWN: &str = "/.well-known/est";
+const HTTPS: u16 = 443;
+
+/// The place of an EST server; operations are named below it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct EstUrl {
+    /// A name or an address; an IPv6 address without brackets.
+    pub(super) host: String,
+    pub(super) port: u16,
+    /// The path, without a slash at its end.
+    path: String,
+}
+
+/// Where an answer says that something is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Redirect {
+    /// This path at the same server.
+    Here(String),
+    /// Another server.
+    Elsewhere(String),
+}
+
+impl EstUrl {
+    /// `https://HOST[:PORT][/PATH]`. Without a path the well-known one is meant.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        let fault = |what: &str| {
+            Err(format!(
+                "{text:?}: {what}; expected https://HOST[:PORT][/PATH]"
+            ))
+        };
+        let rest = match text.split_once("://") {
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("https") => rest,
+            Some(_) => return fault("EST needs HTTPS"),
+            None => return fault("no URL"),
+        };
+        if rest.contains(['?', '#', '\\']) || !rest.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return fault("a URL of an EST server has no query and no blanks");
+        }
+        let (authority, path) = match rest.find('/') {
+            Some(at) => rest.split_at(at),
+            None => (rest, ""),
+        };
+        if authority.contains('@') {
+            return fault("a password does not belong into a URL (--user, --password-file)");
+        }
+        let Some((host, port)) = split_port(authority) else {
+            return fault("no host");
+        };
+        let path = path.trim_end_matches('/');
+        Ok(Self {
+            host,
+            port,
+            path: if path.is_empty() { WELL_KNOWN } else { path }.to_owned(),
+        })
+    }
+
+    /// The path of an operation.
+    pub(super) fn operation(&self, name: &str) -> String {
+        format!("{}/{name}", self.path)
+    }
+
+    /// The value of the header Host.
+    pub(super) fn authority(&self) -> String {
+        let host = match self.host.contains(':') {
+            true => format!("[{}]", self.host),
+            false => self.host.clone(),
+        };
+        match self.port {
+            HTTPS => host,
+            port => format!("{host}:{port}"),
+        }
+    }
+
+    /// What a header Location means that came with an answer about `path`.
+    pub(super) fn redirect(&self, path: &str, location: &str) -> Redirect {
+        let elsewhere = || Redirect::Elsewhere(location.to_owned());
+        if let Some(rest) = location.strip_prefix("//") {
+            return self.redirect(path, &format!("https://{rest}"));
+        }
+        if let Some((scheme, rest)) = location.split_once("://") {
+            let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+            let same = scheme.eq_ignore_ascii_case("https")
+                && split_port(authority).is_some_and(|(host, port)| {
+                    host.eq_ignore_ascii_case(&self.host) && port == self.port
+                });
+            return match (same, path) {
+                (true, "") => Redirect::Here("/".into()),
+                (true, path) => Redirect::Here(path.to_owned()),
+                (false, _) => elsewhere(),
+            };
+        }
+        match location.starts_with('/') {
+            true => Redirect::Here(location.to_owned()),
+            // Beside what was asked for.
+            false => {
+                let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
+                Redirect::Here(format!("{folder}/{location}"))
+            }
+        }
+    }
+}
+
+/// Host and port; an address of IPv6 stands in brackets.
+fn split_port(authority: &str) -> Option<(String, u16)> {
+    let (host, port) = match authority.strip_prefix('[') {
+        Some(rest) => {
+            let (host, rest) = rest.split_once(']')?;
+            host.parse::<std::net::Ipv6Addr>().ok()?;
+            (
+                host,
+                rest.strip_prefix(':').or(rest.is_empty().then_some(""))?,
+            )
+        }
+        None => authority.split_once(':').unwrap_or((authority, "")),
+    };
+    let port = if port.is_empty() {
+        HTTPS
+    } else {
+        port.parse().ok()?
+    };
+    (!host.is_empty() && port != 0).then(|| (host.to_owned(), port))
+}
+
+impl fmt::Display for EstUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "https://{}{}", self.authority(), self.path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_of_every_form() {
+        for (text, authority, path) in [
+            (
+                "https://est.example",
+                "est.example",
+                "/.well-known/est/cacerts",
+            ),
+            (
+                "HTTPS://est.example:443/",
+                "est.example",
+                "/.well-known/est/cacerts",
+            ),
+            (
+                "https://est.example:8443/.well-known/est/a/b/",
+                "est.example:8443",
+                "/.well-known/est/a/b/cacerts",
+            ),
+            ("https://[::1]:9/x", "[::1]:9", "/x/cacerts"),
+        ] {
+            let url = EstUrl::parse(text).unwrap();
+            assert_eq!(
+                (url.authority().as_str(), url.operation("cacerts").as_str()),
+                (authority, path)
+            );
+        }
+        for text in [
+            "est.example",
+            "http://est.example",
+            "https://",
+            "https://:8443",
+            "https://a:x",
+            "https://a:0",
+            "https://u:p@a",
+            "https://a/?x",
+            "https://a b",
+            "https://[::1",
+            "https://a:70000",
+        ] {
+            assert!(EstUrl::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn only_the_same_server_is_here() {
+        let url = EstUrl::parse("https://a.example:8443").unwrap();
+        let led = |location: &str| url.redirect("/x/cacerts", location);
+        for (location, path) in [
+            ("/y", "/y"),
+            ("https://A.example:8443/z", "/z"),
+            ("//a.example:8443/z", "/z"),
+            ("cacerts/", "/x/cacerts/"),
+        ] {
+            assert_eq!(led(location), Redirect::Here(path.into()), "{location}");
+        }
+        for location in [
+            "https://a.example/z",
+            "http://a.example:8443/z",
+            "https://b.example:8443/z",
+            "//evil/z",
+            "https://a.example:8443@evil/z",
+            "https://a.example:8443.evil/z",
+        ] {
+            assert!(
+                matches!(led(location), Redirect::Elsewhere(_)),
+                "{location}"
+            );
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! `devid sign`
+
+use crate::cli::OutputFormat;
+use crate::destination::Destination;
+use crate::input;
+use crate::output::{CommandError, Output};
+use crate::verify::read_pin;
+use devid_core::identity::{Device, FileKind};
+use devid_core::message::MessageForm;
+use serde_json::json;
+use std::path::{Path, PathBuf};
+
+/// The longest file that is signed, in bytes: message and content are held in memory.
+const LARGEST: u64 = 64 << 20;
+
+/// CMS with a content of this type, given as numbers with dots.
+pub(crate) fn cms(content_type: Option<&str>, detached: bool) -> Result<MessageForm, CommandError> {
+    MessageForm::cms(content_type, detached).map_err(|why| CommandError::new(2, why))
+}
+
+/// Signs a file.
+pub(crate) fn run(
+    device: &Device,
+    label: &str,
+    file: &Path,
+    message: &MessageForm,
+    pin_file: Option<PathBuf>,
+    out: &Destination,
+    form: OutputFormat,
+) -> Result<Output, CommandError> {
+    out.check(FileKind::SignedMessage)?;
+    let content = input::file(file, LARGEST)?;
+    let pin = read_pin(pin_file)?;
+    let signed = device.sign_message(&device.find(label)?, &content, message, pin.as_ref())?;
+    out.write(&signed.bytes, FileKind::SignedMessage, 0o644)?;
+    let told = json!({
+        "algorithm": signed.scheme.to_string(),
+        "message": signed.base64(),
+        "file": out.path(),
+    });
+    let output = Output::new(form, &told, String::new)?;
+    Ok(match out {
+        Destination::File(_) => output,
+        Destination::StandardOutput => Output {
+            bytes: Some(signed.bytes),
+            ..output
+        },
+    })
+}

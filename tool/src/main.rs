@@ -6,7 +6,6 @@
 #![forbid(unsafe_code)]
 
 mod ca;
-mod ca_cli;
 mod certificates;
 mod cli;
 mod completions;
@@ -17,6 +16,7 @@ mod enroll;
 #[cfg(feature = "est")]
 mod est;
 mod evidence;
+mod evidence_cli;
 mod export;
 mod identity;
 mod input;
@@ -122,20 +122,7 @@ fn run(verb: Verb, settings: &Settings, form: OutputFormat) -> Result<Output, Co
             &out.into(),
             form,
         ),
-        Verb::Attest {
-            label,
-            nonce,
-            ek_cert,
-            pin_file,
-            out,
-        } => {
-            let asked = evidence::Asked {
-                nonce,
-                ek_files: ek_cert,
-                pin_file,
-            };
-            evidence::attest(&device()?, &label, asked, &out.into(), form)
-        }
+        Verb::Attest(args) => evidence::attest(&device()?, *args, form),
         Verb::Activate { challenge, out } => {
             evidence::activate(&device()?, &challenge, &out.into(), form)
         }

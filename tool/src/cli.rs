@@ -26,17 +26,23 @@ pub(crate) struct Arguments {
 #[derive(Args)]
 pub(crate) struct CommonArgs {
     /// Writes JSON: one document on standard output, of a failure too.
-    #[arg(long, global = true)]
+    #[arg(long, global = true, display_order = 90)]
     pub(crate) json: bool,
     /// Says on standard error what is done; -vv says more.
-    #[arg(short, long, global = true, action = ArgAction::Count)]
+    #[arg(short, long, global = true, action = ArgAction::Count, display_order = 91)]
     pub(crate) verbose: u8,
     /// Says nothing but errors and what was asked for.
-    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    #[arg(
+        short,
+        long,
+        global = true,
+        conflicts_with = "verbose",
+        display_order = 92
+    )]
     pub(crate) quiet: bool,
     /// Reads this file in the place of /etc/devid-pkcs11/config.toml; config.d/, chain/ and trust/ are
     /// looked for beside it.
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE", display_order = 93)]
     pub(crate) config: Option<PathBuf>,
 }
 
@@ -66,15 +72,21 @@ pub(crate) enum Verb {
     List,
     /// Shows an identity: the device it names, its certificate, where its key lives.
     Show {
-        #[arg(help = NAME)]
-        label: String,
+        #[arg(help = NAME, required_unless_present = "cert")]
+        label: Option<String>,
+        /// Shows the certificates of this file in its place: PEM, DER or PKCS#7; - is standard input.
+        /// Needs no TPM.
+        #[arg(long, value_name = "FILE", conflicts_with = "label")]
+        cert: Option<PathBuf>,
         /// Shows the settings by which Keylime's agent finds the factory's keys instead.
-        #[arg(long)]
+        #[arg(long, conflicts_with = "cert")]
         keylime: bool,
         /// Writes the two certificates that Keylime's agent reads into this folder.
         #[arg(long, value_name = "DIR", requires = "keylime")]
         out: Option<PathBuf>,
     },
+    /// Draws the device, its TPM, tokens, keys, certificates and their CAs as a tree. Works without TPM.
+    Tree,
     /// Verifies an identity: its key, its certificate, the chain to a trusted CA.
     Verify {
         #[arg(help = NAME)]

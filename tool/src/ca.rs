@@ -1,8 +1,8 @@
 //! `devid ca`
 
-use crate::ca_cli::{CaVerb, VerifyArgs};
 use crate::cli::OutputFormat;
 use crate::destination::Destination;
+use crate::evidence_cli::{CaVerb, VerifyArgs};
 use crate::output::{CommandError, Output};
 use crate::text::row;
 use devid_core::evidence::{

@@ -1,6 +1,6 @@
 //! The verbs and their arguments.
 
-use crate::ca_cli::CaVerb;
+use crate::evidence_cli::{AttestArgs, CaVerb};
 use clap::{ArgAction, ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use std::path::PathBuf;
@@ -159,24 +159,7 @@ pub(crate) enum Verb {
     },
     /// Makes evidence for a CA that a key is in this device's TPM: one JSON document
     /// (docs/evidence.schema.json).
-    Attest {
-        #[arg(help = NAME)]
-        label: String,
-        /// What the CA chose, so that the evidence is fresh: hexadecimal digits, or a file. Of more than 32
-        /// bytes the SHA-256 is taken.
-        #[arg(long, value_name = "HEX|FILE")]
-        nonce: Option<String>,
-        /// Certificates of the endorsement key and of its CAs, DER or PEM, for a TPM that holds none; may be
-        /// given more than once.
-        #[arg(long, value_name = "FILE")]
-        ek_cert: Vec<PathBuf>,
-        /// A file with the PIN that the key asks for, if the configuration has none. A wrong one
-        /// counts in the TPM.
-        #[arg(long, value_name = "FILE")]
-        pin_file: Option<PathBuf>,
-        #[command(flatten)]
-        out: OutArgs,
-    },
+    Attest(Box<AttestArgs>),
     /// Answers a CA's challenge: proves that attestation key and endorsement key are in one TPM.
     Activate {
         /// What devid ca challenge or tpm2_makecredential wrote.

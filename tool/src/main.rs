@@ -7,7 +7,6 @@
 
 mod aim;
 mod ca;
-mod ca_cli;
 mod certificates;
 mod cli;
 mod colour;
@@ -19,6 +18,7 @@ mod enroll;
 #[cfg(feature = "est")]
 mod est;
 mod evidence;
+mod evidence_cli;
 mod export;
 mod identity;
 mod input;
@@ -145,20 +145,7 @@ fn run(
             &out.into(),
             form,
         ),
-        Verb::Attest {
-            label,
-            nonce,
-            ek_cert,
-            pin_file,
-            out,
-        } => {
-            let asked = evidence::Asked {
-                nonce,
-                ek_files: ek_cert,
-                pin_file,
-            };
-            evidence::attest(&device()?, &label, asked, &out.into(), form)
-        }
+        Verb::Attest(args) => evidence::attest(&device()?, *args, form),
         Verb::Activate { challenge, out } => {
             evidence::activate(&device()?, &challenge, &out.into(), form)
         }

@@ -66,6 +66,11 @@ impl OutputFile {
         &self.path
     }
 
+    /// Whether it may replace whatever is there.
+    pub fn is_forced(&self) -> bool {
+        self.force
+    }
+
     /// Whether output of this kind may go there. To be asked before work that would be for nothing.
     ///
     /// # Errors

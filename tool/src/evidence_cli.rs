@@ -1,8 +1,70 @@
-//! The verbs of `devid ca`, and their arguments.
+//! The arguments of `devid attest`, and the verbs of `devid ca`.
 
-use crate::cli::OutArgs;
-use clap::{ArgGroup, Args, Subcommand};
+use crate::cli::{NAME, OutArgs};
+use clap::{ArgGroup, Args, Subcommand, ValueEnum};
+use devid_core::evidence::EvidenceForm;
+use devid_core::evidence::tcg_csr::TcgCsrForm;
 use std::path::PathBuf;
+
+/// What evidence is made of.
+#[derive(Args)]
+#[command(group(ArgGroup::new("qualifying")))]
+pub(crate) struct AttestArgs {
+    #[arg(help = NAME)]
+    pub(crate) label: String,
+    /// What the CA chose, so that the evidence is fresh: hexadecimal digits, or a file. Of more than 32
+    /// bytes the SHA-256 is taken.
+    #[arg(long, value_name = "HEX|FILE", group = "qualifying")]
+    pub(crate) nonce: Option<String>,
+    /// The key authorization of an ACME challenge (device-attest-01): its SHA-256 is the nonce.
+    #[arg(long, value_name = "TOKEN.THUMBPRINT", group = "qualifying")]
+    pub(crate) acme: Option<String>,
+    /// Certificates of the endorsement key and of its CAs, DER or PEM, for a TPM that holds none; may be
+    /// given more than once.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ek_cert: Vec<PathBuf>,
+    /// The certificate of the attestation key, and those of its CAs, as devid ca issue
+    /// --attestation-key writes them.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ak_cert: Option<PathBuf>,
+    /// A file with the PIN that the key asks for, if the configuration has none. A wrong one
+    /// counts in the TPM.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) pin_file: Option<PathBuf>,
+    /// The form of the evidence.
+    #[arg(long, value_enum, default_value_t = FormArg::Json)]
+    pub(crate) form: FormArg,
+    #[command(flatten)]
+    pub(crate) out: OutArgs,
+}
+
+/// Forms of evidence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FormArg {
+    /// For devid ca.
+    Json,
+    /// TCG-CSR-IDEVID as OpenConfig's attestz reads it; its signature goes to FILE.sig.
+    TcgCsr,
+    /// TCG-CSR-IDEVID in an envelope, as Flight Control reads it.
+    TcgCsrEnveloped,
+    /// TCG-CSR-LDEVID.
+    TcgCsrLdevid,
+    /// The statement tpm of WebAuthn, as ACME's device-attest-01 has it.
+    Webauthn,
+}
+
+impl FormArg {
+    /// `None` for the form of this project.
+    pub(crate) fn foreign(self) -> Option<EvidenceForm> {
+        match self {
+            Self::Json => None,
+            Self::TcgCsr => Some(EvidenceForm::TcgCsr(TcgCsrForm::Detached)),
+            Self::TcgCsrEnveloped => Some(EvidenceForm::TcgCsr(TcgCsrForm::Enveloped)),
+            Self::TcgCsrLdevid => Some(EvidenceForm::TcgCsrLdevid),
+            Self::Webauthn => Some(EvidenceForm::WebAuthn),
+        }
+    }
+}
 
 #[derive(Subcommand)]
 pub(crate) enum CaVerb {

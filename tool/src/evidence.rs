@@ -38,7 +38,7 @@ pub(crate) fn attest(
         pin: pin.as_ref(),
         ek_files: &asked.ek_files,
     };
-    let bundle = evidence::collect(device, &device.find(label)?, collection)?;
+    let bundle = evidence::collect(device, label, collection)?;
     let complaint = bundle.nonce.is_none().then(|| {
         "no nonce was given, so the evidence is not fresh: it may be an old one for all that a CA knows; \
          --nonce takes what the CA chose"

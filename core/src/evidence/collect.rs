@@ -27,18 +27,28 @@ pub struct Collection<'a> {
     pub ek_files: &'a [PathBuf],
 }
 
-/// Makes evidence of one of the device's keys.
+/// Makes evidence of the device's key that is called so ([`Device::find`]).
 ///
 /// # Errors
 ///
 /// A key of which there is no evidence: one that is used in memory, that was imported, or whose policy is
 /// not known. Those of the TPM.
-pub fn collect(
+pub fn collect(device: &Device, name: &str, how: Collection) -> Result<Bundle, IdentityError> {
+    let before = device.tpm.trace()?;
+    let collected = device.find(name).and_then(|entry| {
+        let key = certifiable(&entry)?;
+        collected(device, &entry, key, how)
+    });
+    device.tpm.sweep(&before);
+    collected
+}
+
+fn collected(
     device: &Device,
     entry: &TokenEntry,
+    key: &Key,
     how: Collection,
 ) -> Result<Bundle, IdentityError> {
-    let key = certifiable(entry)?;
     let tpm = &*device.tpm;
     let mut given = Vec::new();
     for path in how.ek_files {
@@ -135,11 +145,7 @@ struct Certifying<'a> {
 impl Certifying<'_> {
     fn certified(&self, entry: &TokenEntry, key: &Key) -> Result<CertifiedKey, IdentityError> {
         let tpm = &*self.device.tpm;
-        let before = tpm.trace()?;
         let certified = key.certify(tpm, self.signer, &self.qualifying);
-        let names = [Some(self.signer.name()), key.name()];
-        let names: Vec<&[u8]> = names.into_iter().flatten().collect();
-        tpm.sweep(&before, &names);
         let certified = certified.map_err(|error| {
             IdentityError::from(error).while_doing(format!("{}: TPM2_Certify", entry.label))
         })?;

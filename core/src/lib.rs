@@ -24,9 +24,11 @@ pub mod tpm;
 mod trouble;
 mod trust;
 pub mod uri;
+mod waiting;
 mod writers;
 pub mod x509;
 
 pub use file::read as read_file;
 pub use stack::overwrite_stack;
 pub use system::{Held, fits_limit, random};
+pub use waiting::{TICKS, WAITING};

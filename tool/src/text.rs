@@ -9,6 +9,11 @@ pub(crate) fn row(text: &mut String, said: impl Display) {
     text.push('\n');
 }
 
+/// Appends a line behind a mark of ours, which may have a colour.
+pub(crate) fn marked(text: &mut String, mark: impl Display, said: impl Display) {
+    let _ = writeln!(text, "{mark} {}", printable(said));
+}
+
 /// Appends a line of a paragraph.
 pub(crate) fn line(text: &mut String, name: &str, value: &str) {
     row(text, format_args!("  {name:<13} {value}"));

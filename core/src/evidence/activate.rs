@@ -1,6 +1,7 @@
 //! The device's answer to a CA's challenge (Part 1, section 24: credential protection).
 
 use super::challenge::{Challenge, Response};
+use super::collect::leaving_nothing;
 use super::endorsement::Endorsement;
 use crate::identity::{Device, IdentityError};
 use crate::key::{PublicKey, hex};
@@ -15,10 +16,7 @@ const TOOLS_HEADER: [u8; 8] = [0xBA, 0xDC, 0xC0, 0xDE, 0, 0, 0, 1];
 ///
 /// The challenge is for another attestation key, or the TPM does not open it.
 pub fn activate(device: &Device, challenge: &Challenge) -> Result<Response, IdentityError> {
-    let before = device.tpm.trace()?;
-    let activated = activated(device, challenge);
-    device.tpm.sweep(&before);
-    activated
+    leaving_nothing(device, || activated(device, challenge))
 }
 
 fn activated(device: &Device, challenge: &Challenge) -> Result<Response, IdentityError> {
@@ -76,15 +74,13 @@ pub fn activate_of_tools(device: &Device, document: &[u8]) -> Result<Secret, Ide
             "the challenge has further bytes at its end: tpm2_makecredential wrote none",
         ));
     };
-    let before = device.tpm.trace()?;
-    let answered = AttestationKey::of_device(device, &device.inventory()).and_then(|(key, _)| {
+    leaving_nothing(device, || {
+        let (key, _) = AttestationKey::of_device(device, &device.inventory())?;
         let endorsement = Endorsement::of(&device.tpm, Vec::new())?.key;
         let endorsement =
             endorsement.ok_or_else(|| IdentityError::failed("the TPM has no endorsement key"))?;
         opened(device, &key, &endorsement, credential, secret)
-    });
-    device.tpm.sweep(&before);
-    answered
+    })
 }
 
 /// The content of a TPM2B, and what follows.

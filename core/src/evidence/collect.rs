@@ -27,28 +27,33 @@ pub struct Collection<'a> {
     pub ek_files: &'a [PathBuf],
 }
 
-/// Makes evidence of the device's key that is called so ([`Device::find`]).
+/// Does what asks the TPM, and takes out of it what that left if the connection was lost meanwhile.
+///
+/// # Errors
+///
+/// Those of `work`; or the TPM does not tell what is loaded.
+pub fn leaving_nothing<R, E: From<IdentityError>>(
+    device: &Device,
+    work: impl FnOnce() -> Result<R, E>,
+) -> Result<R, E> {
+    let before = device.tpm.trace().map_err(IdentityError::from)?;
+    let done = work();
+    device.tpm.sweep(&before);
+    done
+}
+
+/// Makes evidence of one of the device's keys.
 ///
 /// # Errors
 ///
 /// A key of which there is no evidence: one that is used in memory, that was imported, or whose policy is
 /// not known. Those of the TPM.
-pub fn collect(device: &Device, name: &str, how: Collection) -> Result<Bundle, IdentityError> {
-    let before = device.tpm.trace()?;
-    let collected = device.find(name).and_then(|entry| {
-        let key = certifiable(&entry)?;
-        collected(device, &entry, key, how)
-    });
-    device.tpm.sweep(&before);
-    collected
-}
-
-fn collected(
+pub fn collect(
     device: &Device,
     entry: &TokenEntry,
-    key: &Key,
     how: Collection,
 ) -> Result<Bundle, IdentityError> {
+    let key = certifiable(entry)?;
     let tpm = &*device.tpm;
     let mut given = Vec::new();
     for path in how.ek_files {

@@ -50,7 +50,8 @@ pub(crate) use attestation::{is_certified_by_value, no_certification};
 pub use client::Tpm;
 pub(crate) use command::Link;
 pub use command::kdf::Secret;
-pub(crate) use command::kdf::{encrypt_oaep, random_scalar, random_secret};
+pub use command::kdf::random_secret;
+pub(crate) use command::kdf::{encrypt_oaep, random_scalar};
 #[cfg(feature = "evidence")]
 pub use command::policy::Certification;
 pub use command::session::AuthValue;

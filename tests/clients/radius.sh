@@ -67,10 +67,10 @@ CONF
     await says "$1" "Ready to process requests"
 }
 
-# network CERTIFICATE KEY CA [LINE...]: what wpa_supplicant is told on the page, with these files and without
+# network CERTIFICATE KEY CA [LINE...]: its input, the page's block wpa_supplicant, with these files and without
 # resumption. It makes TLS 1.2 unless it is told otherwise.
 network() {
-    page wpa_supplicant | sed -e "s|$WORK/chain.pem|$1|" -e "s|$WORK/key.pem|$2|" -e "s|$WORK/ca.pem|$3|" |
+    sed -e "s|$WORK/chain.pem|$1|" -e "s|$WORK/key.pem|$2|" -e "s|$WORK/ca.pem|$3|" |
         after_first_line 'phase1="tls_disable_session_ticket=1"' "${@:4}"
 }
 

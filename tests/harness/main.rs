@@ -6,5 +6,6 @@ extern crate testkit;
 
 mod helpers;
 mod install;
+mod live_install;
 mod promises;
 mod scripts;

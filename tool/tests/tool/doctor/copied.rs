@@ -386,7 +386,10 @@ fn a_label_is_one_word_of_what_is_said() {
             let mut shell = Command::new("sh");
             shell.args(["-ec", &format!("printf '%s\\n' {command}")]);
             let printed = programs::run(shell.current_dir(device.home.folder())).ok();
-            assert_eq!(printed.text().lines().last(), Some(label), "{said}");
+            let printed = printed.text();
+            let named = printed.lines().last().unwrap();
+            let named = named.strip_prefix("devid/").unwrap_or(named);
+            assert_eq!(named, label, "{said}");
         }
     }
     assert!(!device.path("victim").exists());

@@ -31,20 +31,34 @@ pub(crate) fn request(
     out: &Destination,
     form: OutputFormat,
 ) -> Result<Output, CommandError> {
-    let kind = match outform {
-        OutformArg::Pem => FileKind::Pem("CERTIFICATE REQUEST"),
-        OutformArg::Der => FileKind::DerRequest,
-    };
+    let kind = kind_of(outform);
     out.check(kind)?;
     let content = content.content()?;
     let pin = read_pin(pin_file)?;
     let der = device.request(&device.find(label)?, &content, pin.as_ref())?;
-    let pem = request_pem(&der);
+    deliver_request(&der, outform, out, form)
+}
+
+pub(crate) fn kind_of(outform: OutformArg) -> FileKind<'static> {
+    match outform {
+        OutformArg::Pem => FileKind::Pem("CERTIFICATE REQUEST"),
+        OutformArg::Der => FileKind::DerRequest,
+    }
+}
+
+/// Writes a request.
+pub(crate) fn deliver_request(
+    der: &[u8],
+    outform: OutformArg,
+    out: &Destination,
+    form: OutputFormat,
+) -> Result<Output, CommandError> {
+    let pem = request_pem(der);
     let bytes = match outform {
         OutformArg::Pem => pem.as_bytes(),
-        OutformArg::Der => &der,
+        OutformArg::Der => der,
     };
-    out.deliver_as(bytes, &pem, kind, 0o644, form)
+    out.deliver_as(bytes, &pem, kind_of(outform), 0o644, form)
 }
 
 /// Takes a certificate.
@@ -67,6 +81,9 @@ pub(crate) fn taken(imported: &Imported) -> String {
         &mut text,
         format_args!("certificate for {}", imported.label),
     );
+    if imported.rekeyed {
+        line(&mut text, "key", "a new one is in use with it");
+    }
     if imported.known {
         line(&mut text, "known", "it was there already");
     }

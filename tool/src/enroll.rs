@@ -39,6 +39,7 @@ pub(crate) fn run(
         as_identity: args.as_identity,
         content: args.content.content()?,
         algorithm: args.algorithm.map(algorithm),
+        new_key: args.new_key,
         pin: read_pin(args.pin_file)?,
         limit: Duration::from_secs(args.timeout.max(1)),
         patience: Duration::from_secs(args.wait),

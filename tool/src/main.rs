@@ -27,6 +27,7 @@ mod progress;
 mod settings;
 mod show;
 mod sign;
+mod succession;
 mod text;
 mod uri;
 mod verify;
@@ -97,6 +98,7 @@ fn run(verb: Verb, settings: &Settings, form: OutputFormat) -> Result<Output, Co
             };
             keys::generate(&device()?, &label, algorithm, decrypts, storage, form)
         }
+        Verb::Key(KeyVerb::Rekey(args)) => succession::rekey(&device()?, *args, form),
         Verb::Key(KeyVerb::List) => keys::list(&device()?, form),
         Verb::Key(KeyVerb::Delete { label, yes }) => keys::delete(&device()?, &label, yes, form),
         Verb::Master(MasterVerb::Renew { yes }) => master::renew(settings, yes, form),
@@ -116,6 +118,10 @@ fn run(verb: Verb, settings: &Settings, form: OutputFormat) -> Result<Output, Co
             form,
         ),
         Verb::ImportCert { file } => certificates::import(&device()?, &file, form),
+        Verb::Renew(args) => match args.label {
+            Some(label) if args.rollback => succession::roll_back(&device()?, &label, form),
+            _ => Err(CommandError::new(2, "not yet")),
+        },
         #[cfg(feature = "est")]
         Verb::Enroll(args) => enroll::run(&device()?, *args, form),
         Verb::Export {

@@ -4,6 +4,7 @@ use super::IdentityError;
 use super::ca_certificates::above;
 use super::device::Device;
 use super::entry::TokenEntry;
+use super::provision::certificate_attributes;
 use super::software::Software;
 use crate::file;
 use crate::store::devid::DevidStore;
@@ -26,6 +27,8 @@ pub struct Imported {
     pub unrelated: Vec<String>,
     /// Whether it was there already.
     pub known: bool,
+    /// Whether a new key came into use with it.
+    pub rekeyed: bool,
     /// Why there is no copy in NV, if there is to be one.
     pub note: Option<String>,
 }
@@ -54,6 +57,18 @@ impl Device {
             all.into_iter().partition(Certificate::is_ca);
         if leaves.is_empty() {
             return Err(self.only_ca_certificates(&ca_certificates, source));
+        }
+        for leaf in &leaves {
+            if let Some((owner, _)) = self.awaiting(leaf)? {
+                leaf.is_valid_now().map_err(|why| {
+                    IdentityError::refused(format!(
+                        "{source}: the certificate {why}; nothing was changed"
+                    ))
+                })?;
+                let taken = self.succeed(&owner, leaf, &ca_certificates);
+                self.tell_others();
+                return taken;
+            }
         }
         let (certificate, owner) = self.one_of_ours(&leaves, source)?;
         if let Ok(now) = now() {
@@ -173,17 +188,27 @@ impl Device {
         let is_new = |one: &&super::CertificateEntry| one.certificate != certificate;
         let (old, same): (Vec<_>, Vec<_>) = owner.certificates.iter().partition(is_new);
         let known = !same.is_empty();
-        if !known {
+        if let (false, Some(replaced)) = (known, old.first()) {
+            let about = certificate_attributes(label, !owner.protected);
+            let above_old = self.above_of(owner);
+            store.renew_certificate(
+                &owner.file,
+                &replaced.file,
+                &certificate,
+                about,
+                &above_old,
+            )?;
+        } else if !known {
             self.keep_certificate(store, certificate.clone(), label, !owner.protected)?;
         }
         let note = match owner.protected {
             true => self.keep_copy(&certificate)?,
             false => None,
         };
-        // Only now: whoever looks in between finds two, and never none.
+        // Whoever looks in between finds two, and never none.
         let going: Vec<_> = old.iter().map(|old| &old.certificate).collect();
         self.drop_ca_certificates(store, label, &going)?;
-        for old in &old {
+        for old in old.iter().skip(usize::from(!known)) {
             store.destroy_whole(&old.file)?;
         }
         Ok(Imported {
@@ -192,6 +217,7 @@ impl Device {
             authorities: added,
             unrelated,
             known,
+            rekeyed: false,
             note,
         })
     }
@@ -225,6 +251,7 @@ impl Device {
                 .collect(),
             authorities: subjects(&needed),
             unrelated: subjects(&others),
+            rekeyed: false,
             note: None,
         })
     }

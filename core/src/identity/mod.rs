@@ -36,6 +36,7 @@ mod signer;
 mod software;
 mod state;
 mod status;
+mod succession;
 mod tls_identity;
 mod trusted_files;
 mod untrusted;

@@ -41,6 +41,8 @@ pub(crate) struct Enrolment<'a> {
     pub(crate) content: RequestContent,
     /// The kind of a key that is to be made; what the server wants, or P-256.
     pub(crate) algorithm: Option<KeyAlgorithm>,
+    /// Whether a new key is to take the place of the one that is there.
+    pub(crate) new_key: bool,
     pub(crate) pin: Option<Secret>,
     /// Of one request and its answer.
     pub(crate) limit: Duration,
@@ -65,6 +67,13 @@ pub(crate) struct Outcome {
     pub(crate) enrolled: Option<Enrolled>,
     /// After how many seconds the server is to be asked again; nothing was taken yet.
     pub(crate) retry_after: Option<u64>,
+}
+
+/// A key, the one that is to take its place, and the request for the latter or the former.
+struct Requested {
+    key: TokenEntry,
+    successor: Option<TokenEntry>,
+    record: EnrolmentRecord,
 }
 
 /// A certificate that was trusted for its fingerprint.
@@ -115,7 +124,12 @@ impl Enrolment<'_> {
             enrolled: None,
             retry_after: None,
         };
-        let (key, record) = self.requested(there, operation, &client)?;
+        let Requested {
+            key,
+            successor,
+            record,
+        } = self.requested(there, operation, &client)?;
+        outcome.key_made |= successor.is_some();
         let asked = self.issued(&client, operation, &record);
         let done = asked.and_then(|issued| match issued {
             Issued::Later(wait) => Ok(Err(wait)),
@@ -126,7 +140,12 @@ impl Enrolment<'_> {
                     others: &cas,
                     ca_file: None,
                 };
-                Ok(Ok(self.device.accept(&key, &answer, rules)?))
+                Ok(Ok(self.device.accept(
+                    &key,
+                    successor.as_ref(),
+                    &answer,
+                    rules,
+                )?))
             }
         });
         match done {
@@ -226,8 +245,12 @@ impl Enrolment<'_> {
         there: Option<TokenEntry>,
         operation: Operation,
         client: &Client,
-    ) -> Result<(TokenEntry, EnrolmentRecord), CommandError> {
-        let asked = format!("{operation} {:?}", self.content);
+    ) -> Result<Requested, CommandError> {
+        let asked = format!("{operation} {:?} {:?}", self.content, self.algorithm);
+        let waits = match &there {
+            Some(key) => self.device.successor(key)?,
+            None => None,
+        };
         if let Some(key) = &there {
             let known = self
                 .device
@@ -239,10 +262,17 @@ impl Enrolment<'_> {
             let known = known.filter(|one| one.url == self.url.to_string() && one.asked == asked);
             let request = known.as_ref().and_then(EnrolmentRecord::request_der);
             if let (Some(record), Some(request)) = (known, request)
-                && self.device.is_request_of(key, &request)
+                && self
+                    .device
+                    .is_request_of(waits.as_ref().unwrap_or(key), &request)
+                && (waits.is_some() || !self.new_key)
             {
                 info!("the server is asked again with the same request");
-                return Ok((key.clone(), record));
+                return Ok(Requested {
+                    key: key.clone(),
+                    successor: waits,
+                    record,
+                });
             }
         }
         let wishes = client.csrattrs()?;
@@ -256,11 +286,17 @@ impl Enrolment<'_> {
                 ),
             ));
         }
-        let key = match there {
-            Some(key) => key,
-            None => self.make_key(&wishes)?,
+        let (key, successor) = match there {
+            Some(key) if self.new_key || waits.is_some() => {
+                let algorithm = self.algorithm.or(self.wished(&wishes)?);
+                let (waits, _) = self.device.rekey(&key, algorithm)?;
+                (key, Some(waits))
+            }
+            Some(key) => (key, None),
+            None => (self.make_key(&wishes)?, None),
         };
-        check_kind(&key, &wishes, self)?;
+        let certified = successor.as_ref().unwrap_or(&key);
+        check_kind(certified, &wishes, self)?;
         let mut content = match (operation, key.certificate()) {
             (Operation::Reenroll, Some(old)) => {
                 RequestContent::renewing(old)?.overridden_by(self.content.clone())
@@ -268,7 +304,9 @@ impl Enrolment<'_> {
             _ => self.content.clone(),
         };
         content.with_wishes(&wishes)?;
-        let request = self.device.request(&key, &content, self.pin.as_ref())?;
+        let request = self
+            .device
+            .request(certified, &content, self.pin.as_ref())?;
         let before = self.device.enrolment(&key.token, &key.label).ok().flatten();
         let record = EnrolmentRecord {
             token: key.token.clone(),
@@ -280,15 +318,24 @@ impl Enrolment<'_> {
         };
         let record = record.with_request(Some(&request));
         self.device.keep_enrolment(&record)?;
-        Ok((key, record))
+        Ok(Requested {
+            key,
+            successor,
+            record,
+        })
+    }
+
+    /// The kind of key that the server wants.
+    fn wished(&self, wishes: &CsrAttributes) -> Result<Option<KeyAlgorithm>, CommandError> {
+        match &wishes.key {
+            Some(Err(kind)) if self.algorithm.is_none() => Err(self.unknown_kind(kind)),
+            Some(Ok(kind)) => Ok(Some(*kind)),
+            _ => Ok(None),
+        }
     }
 
     fn make_key(&self, wishes: &CsrAttributes) -> Result<TokenEntry, CommandError> {
-        let wished = match &wishes.key {
-            Some(Err(kind)) if self.algorithm.is_none() => return Err(self.unknown_kind(kind)),
-            Some(Ok(kind)) => Some(*kind),
-            _ => None,
-        };
+        let wished = self.wished(wishes)?;
         let algorithm = self
             .algorithm
             .or(wished)

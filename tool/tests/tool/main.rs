@@ -40,6 +40,7 @@ mod certificates {
 mod enrolment {
     mod est;
     mod faults;
+    mod rekey;
 }
 
 /// Findings of `devid doctor`, and their remedies.

@@ -38,8 +38,8 @@ pub struct Enrolled {
 }
 
 impl Device {
-    /// Takes the certificate for this key out of what a server answered, if it proves itself: it is for
-    /// the key, which signs; it is no CA's, valid, not older than the one that it replaces; and it leads
+    /// Takes the certificate for an entry's key, or for the successor of that, out of what a server
+    /// answered, if it proves itself: it is for the key, which signs; it is no CA's, valid, not older than the one that it replaces; and it leads
     /// to a trusted certificate.
     ///
     /// # Errors
@@ -48,10 +48,12 @@ impl Device {
     pub fn accept(
         &self,
         entry: &TokenEntry,
+        successor: Option<&TokenEntry>,
         answer: &[Certificate],
         rules: EnrolmentRules,
     ) -> Result<Enrolled, IdentityError> {
-        let public = entry.public.as_ref();
+        let certified = successor.unwrap_or(entry);
+        let public = certified.public.as_ref();
         let public = public.ok_or_else(|| IdentityError::failed("the key is of no known kind"))?;
         let leaf = leaf_for(public, answer)?;
         self.check_new(entry, leaf)?;
@@ -62,7 +64,7 @@ impl Device {
         known.extend(cas.iter().cloned());
         known.extend(self.known_ca_certificates());
         let way = self.way_to_trusted(leaf, &known, rules)?;
-        self.check_possession(entry, public)?;
+        self.check_possession(certified, public)?;
         // What lies between, from wherever it came, so that others can be shown the whole chain.
         for one in way.iter().skip(1).chain(rules.others.iter()) {
             if !cas.contains(one) {
@@ -70,6 +72,7 @@ impl Device {
             }
         }
         let taken = match self.store_of(entry) {
+            Some(_) if successor.is_some() => self.succeed(entry, leaf, &cas),
             Some(store) => self.take(store, entry, leaf.clone(), &cas),
             None if entry.software.is_some() => self.take_in_software(entry, leaf, &cas),
             None => Err(IdentityError::refused(format!(

@@ -4,6 +4,7 @@
 //! Reading takes no lock and works where nothing can be written: a file is replaced as a whole or
 //! not at all (`write`). What is damaged costs one object, is said once, and is never deleted.
 
+mod beside;
 mod cache;
 mod entry;
 mod error;
@@ -23,6 +24,7 @@ mod tss2;
 mod wrapped;
 mod write;
 
+pub(super) use beside::{certificate_name, is_shown};
 pub use cache::RefusedFile;
 pub use entry::{
     Data, Editable, Entry, EntryContent, KeyMaterial, KeyOrigin, KeyPair, ObjectAttributes,
@@ -135,6 +137,8 @@ impl KeyFolder {
     /// a file.
     pub fn is_generated_name(name: &str) -> bool {
         let kinds = ["key", "secret", "public", "certificate", "data"];
+        // A certificate may be named after its pair.
+        let name = name.split_once('.').map_or(name, |(pair, _)| pair);
         let parts = name.split_once('-');
         parts.is_some_and(|(kind, rest)| kinds.contains(&kind) && is_random(rest))
     }

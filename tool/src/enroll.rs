@@ -43,8 +43,12 @@ pub(crate) fn run(
         pin: read_pin(args.pin_file)?,
         limit: Duration::from_secs(args.timeout.max(1)),
         patience: Duration::from_secs(args.wait),
+        believes_server: true,
+        prove: None,
+        reloads: false,
         label: args.label,
     };
+    let _turn = device.enrolment_turn()?;
     let outcome = enrolment.run(credentials)?;
     let output = Output::new(form, &outcome, || paragraph(&outcome))?;
     Ok(match outcome.retry_after {

@@ -57,6 +57,23 @@ fn paragraph(status: &Status) -> String {
             line(&mut text, "", &format!("{certificate}, {ends}"));
         }
     }
+    for one in &status.enrolments {
+        let said = match (&one.fault, one.failures) {
+            (Some(fault), failures) => {
+                format!("{}: failed, {failures} in a row: {fault}", one.label)
+            }
+            (None, _) => format!("{}: {} has not decided yet", one.label, one.server),
+        };
+        line(&mut text, "enrolment", &said);
+        if one.next_try > 0 {
+            let seconds = one.next_try;
+            line(
+                &mut text,
+                "",
+                &format!("devid renew asks again in {seconds} s"),
+            );
+        }
+    }
     let handle = &status.master.handle;
     let master = match (status.master.held, status.master.needed) {
         (Some(true), _) => format!("{handle}: there"),

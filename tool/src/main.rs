@@ -24,6 +24,8 @@ mod misused;
 mod output;
 mod print;
 mod progress;
+#[cfg(feature = "est")]
+mod renew;
 mod settings;
 mod show;
 mod sign;
@@ -34,6 +36,8 @@ mod verify;
 mod warnings;
 
 use clap::Parser;
+#[cfg(feature = "est")]
+use cli::RenewArgs;
 use cli::{Arguments, CommonArgs, KeyVerb, MasterVerb, OutputFormat, Verb};
 use destination::{Destination, is_standard_output};
 use devid_core::identity::KeyStorage;
@@ -120,7 +124,16 @@ fn run(verb: Verb, settings: &Settings, form: OutputFormat) -> Result<Output, Co
         Verb::ImportCert { file } => certificates::import(&device()?, &file, form),
         Verb::Renew(args) => match args.label {
             Some(label) if args.rollback => succession::roll_back(&device()?, &label, form),
-            _ => Err(CommandError::new(2, "not yet")),
+            #[cfg(feature = "est")]
+            label => {
+                let args = RenewArgs { label, ..args };
+                renew::run(&device()?, args, form)
+            }
+            #[cfg(not(feature = "est"))]
+            _ => Err(CommandError::new(
+                1,
+                "this build has no EST (feature est); only --rollback works",
+            )),
         },
         #[cfg(feature = "est")]
         Verb::Enroll(args) => enroll::run(&device()?, *args, form),

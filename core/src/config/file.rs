@@ -4,8 +4,8 @@ use super::TctiSetting;
 use super::section::{FirstError, SettingError, TomlTable, absolute};
 use super::syntax;
 use super::{
-    ConfigError, ExistingSource, FACTORY, Fallback, LeaveSoftware, LogTarget, RandomSource,
-    SESSIONS, SecretSource,
+    CertificateSettings, ConfigError, ExistingSource, FACTORY, Fallback, LeaveSoftware, LogTarget,
+    RandomSource, SESSIONS, SecretSource,
 };
 use crate::tpm::handle;
 use crate::trouble::{is_leftover, paths_in};
@@ -34,6 +34,7 @@ pub(super) struct FileSettings {
     pub(super) master: Option<MasterTable>,
     pub(super) provision: Option<ProvisionTable>,
     pub(super) token: Vec<TokenTable>,
+    pub(super) certificate: Vec<CertificateSettings>,
     /// What stands in `config.d/` under another name than that of a drop-in.
     pub(super) left_out: Vec<PathBuf>,
 }
@@ -97,6 +98,7 @@ impl FileSettings {
         }
         self.identity.extend(later.identity);
         self.token.extend(later.token);
+        self.certificate.extend(later.certificate);
         self.left_out.extend(later.left_out);
         if let Some(later) = later.master {
             let master = self.master.get_or_insert_default();
@@ -283,6 +285,11 @@ impl FileSettings {
                 .sections("[[token]]")
                 .into_iter()
                 .map(TokenTable::of)
+                .collect(),
+            certificate: all
+                .sections("[[certificate]]")
+                .into_iter()
+                .filter_map(CertificateSettings::of)
                 .collect(),
             left_out: Vec::new(),
         };

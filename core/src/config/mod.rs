@@ -3,6 +3,7 @@
 //! A setting that is unknown or wrong is an error that names file, line and key: a device must not
 //! run on a half-understood configuration.
 
+mod certificate;
 mod file;
 mod provision;
 mod secret;
@@ -14,6 +15,7 @@ mod token;
 #[cfg(test)]
 mod wrong_tests;
 
+pub use certificate::{CertificateSettings, RenewWithin, ServerTrust};
 pub use file::{IdentityAuth, IdentityHint};
 pub use provision::{ExistingSource, Fallback, LeaveSoftware, OwnIdentity, Provision};
 pub use secret::SecretSource;
@@ -76,6 +78,8 @@ pub struct Config {
     pub tokens: Vec<TokenSettings>,
     /// How the device gets its own identity.
     pub provision: Provision,
+    /// Certificates that the device looks after.
+    pub certificates: Vec<CertificateSettings>,
     /// The file that changes whenever `devid` changed something that others may have read.
     pub generation: PathBuf,
     /// What stands in `config.d/` and is not read, since its name does not end in `.toml`.
@@ -325,6 +329,11 @@ fn overlaid(
             Some(IdentityAuth::Secret(source)) => Some(source),
             _ => None,
         });
+    let passwords = written
+        .certificate
+        .iter_mut()
+        .filter_map(|one| one.password.as_mut());
+    let secrets = secrets.chain(passwords);
     let secrets = secrets.chain(tokens.iter_mut().filter_map(|token| token.pin.as_mut()));
     for source in secrets.chain(master.owner_auth.as_mut()) {
         source.find_in(credentials.as_deref());
@@ -363,6 +372,7 @@ fn overlaid(
         },
         tokens,
         generation: run.join("generation"),
+        certificates: written.certificate,
         left_out: written.left_out,
         run,
     }

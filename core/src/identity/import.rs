@@ -205,6 +205,10 @@ impl Device {
             true => self.keep_copy(&certificate)?,
             false => None,
         };
+        if known {
+            // A killed run may have come as far as this.
+            self.drop_former_ca_certificates(store, owner)?;
+        }
         // Whoever looks in between finds two, and never none.
         let going: Vec<_> = old.iter().map(|old| &old.certificate).collect();
         self.drop_ca_certificates(store, label, &going)?;

@@ -46,7 +46,7 @@ pub use description::{CertificateDescription, EntryDescription, KeyDescription};
 pub use device::{Device, Inventory};
 pub use doctor::{Finding, Health, doctor};
 pub use endorsement::configured_tpm;
-pub use enrolment::{Enrolled, EnrolmentRecord, EnrolmentRules};
+pub use enrolment::{Enrolled, EnrolmentRecord, EnrolmentRules, EnrolmentTurn, RenewalNeed};
 pub use entry::{CertificateEntry, EXISTING, FACTORY, OWN, SOFTWARE, TokenEntry};
 pub use error::{IdentityError, IdentityErrorKind};
 pub use import::Imported;
@@ -58,6 +58,8 @@ pub use reset::{prune, reset};
 #[cfg(feature = "evidence")]
 pub use sign::SignedMessage;
 pub use state::{Certified, ExistingState, Facts, Marker, Plan, Policy, Refusal, TpmKey};
-pub use status::{Expiry, IdentitySource, MasterKey, Mode, RoleStatus, Status, TpmStatus};
+pub use status::{
+    EnrolmentStatus, Expiry, IdentitySource, MasterKey, Mode, RoleStatus, Status, TpmStatus,
+};
 pub use tls_identity::TlsIdentity;
 pub use verify::{Report, Verdict, Verification};

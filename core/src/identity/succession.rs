@@ -25,7 +25,7 @@ impl Device {
         algorithm: Option<KeyAlgorithm>,
     ) -> Result<(TokenEntry, bool), IdentityError> {
         let store = self.store_to_rekey(entry)?;
-        store.settle(&entry.file)?;
+        self.settle(store, entry)?;
         if let Some(waits) = self.successor(entry)? {
             return Ok((waits, false));
         }
@@ -49,6 +49,34 @@ impl Device {
         let waits = self.successor(entry)?;
         let gone = || IdentityError::failed("the key was made, and is gone");
         waits.map(|waits| (waits, true)).ok_or_else(gone)
+    }
+
+    /// Does what a killed exchange left to be done.
+    pub(super) fn settle(
+        &self,
+        store: &DevidStore,
+        entry: &TokenEntry,
+    ) -> Result<(), IdentityError> {
+        store.settle(&entry.file)?;
+        self.drop_former_ca_certificates(store, entry)
+    }
+
+    /// Takes away certificates of CAs that only what an entry was before needs.
+    pub(super) fn drop_former_ca_certificates(
+        &self,
+        store: &DevidStore,
+        entry: &TokenEntry,
+    ) -> Result<(), IdentityError> {
+        let before = store.predecessor(&entry.file)?;
+        if let Some(former) = before.and_then(|before| before.certificate)
+            && entry
+                .certificates
+                .iter()
+                .all(|one| one.certificate != former)
+        {
+            self.drop_ca_certificates(store, &entry.label, &[&former])?;
+        }
+        Ok(())
     }
 
     /// The key that waits to take the place of an entry's, as an entry without certificates.
@@ -77,7 +105,7 @@ impl Device {
     /// There is none, or it cannot be taken away.
     pub fn discard_successor(&self, entry: &TokenEntry) -> Result<(), IdentityError> {
         let store = self.store_to_rekey(entry)?;
-        store.settle(&entry.file)?;
+        self.settle(store, entry)?;
         match store.successor(&entry.file)? {
             Some(_) => Ok(store.drop_successor(&entry.file)?),
             None => Err(IdentityError::new(
@@ -163,7 +191,7 @@ impl Device {
     /// Nothing is kept, or the way back is barred.
     pub fn roll_back(&self, entry: &TokenEntry) -> Result<Imported, IdentityError> {
         let store = self.store_to_rekey(entry)?;
-        store.settle(&entry.file)?;
+        self.settle(store, entry)?;
         let nothing = || {
             IdentityError::new(
                 IdentityErrorKind::NotFound,

@@ -111,6 +111,10 @@ pub(crate) struct RenewArgs {
     /// The one of this label alone, whether it failed before or not; by default all that the
     /// configuration names.
     pub(crate) label: Option<String>,
+    /// How long before its end a certificate is renewed, in the place of what the configuration says:
+    /// a part of its life, as 1/3, or a time, as 30d.
+    #[arg(long, value_name = "PART")]
+    pub(crate) within: Option<String>,
     /// Brings back the certificate that the key had before, and the key if that was another one. What
     /// is in use now is kept in its place, so that the same command goes forth again.
     #[arg(long, requires = "label")]

@@ -1,14 +1,14 @@
 //! One enrolment: the key, the identity that is shown, the request, the answer.
 
 use super::credentials::Credentials;
-use super::protocol::{Client, Issued, Operation, bootstrap};
+use super::protocol::{Client, Issued, Operation, bootstrap, open_session};
 use super::tls::ClientIdentity;
 use super::trust::TrustedServers;
 use super::url::EstUrl;
 use crate::output::CommandError;
 use devid_core::identity::{
     Device, Enrolled, EnrolmentRecord, EnrolmentRules, FACTORY, IdentityErrorKind, KeyStorage,
-    TokenEntry,
+    TlsIdentity, TokenEntry,
 };
 use devid_core::key::{Curve, PublicKey};
 use devid_core::store::devid::{KeyAlgorithm, KeyPurpose};
@@ -48,6 +48,13 @@ pub(crate) struct Enrolment<'a> {
     pub(crate) limit: Duration,
     /// How long a server is waited for that asks for patience.
     pub(crate) patience: Duration,
+    /// Whether the roots that the server tells are trusted to vouch for the new certificate, beside
+    /// those in `trust/`.
+    pub(crate) believes_server: bool,
+    /// A server at which the new certificate must open a session first: HOST:PORT.
+    pub(crate) prove: Option<String>,
+    /// Whether commands are to follow; then the enrolment is remembered until somebody ran them.
+    pub(crate) reloads: bool,
 }
 
 /// What came of it.
@@ -134,12 +141,22 @@ impl Enrolment<'_> {
         let done = asked.and_then(|issued| match issued {
             Issued::Later(wait) => Ok(Err(wait)),
             Issued::Certificates(answer) => {
-                let trusted = [&given[..], &roots(&cas)].concat();
+                let mut trusted = given.clone();
+                if self.believes_server {
+                    trusted.extend(roots(&cas));
+                }
+                let prove = |identity| self.prove(identity, &given);
                 let rules = EnrolmentRules {
                     trusted: &trusted,
                     others: &cas,
-                    ca_file: None,
+                    proof: self.prove.as_ref().map(|_| &prove as _),
                 };
+                if self.reloads {
+                    self.device.keep_enrolment(&EnrolmentRecord {
+                        reload_due: true,
+                        ..record.clone()
+                    })?;
+                }
                 Ok(Ok(self.device.accept(
                     &key,
                     successor.as_ref(),
@@ -150,7 +167,15 @@ impl Enrolment<'_> {
         });
         match done {
             Ok(Ok(enrolled)) => {
-                self.device.forget_enrolment(&key.token, &key.label)?;
+                match self.reloads {
+                    true => self.device.keep_enrolment(&EnrolmentRecord {
+                        reload_due: true,
+                        failures: 0,
+                        fault: String::new(),
+                        ..record.with_request(None)
+                    })?,
+                    false => self.device.forget_enrolment(&key.token, &key.label)?,
+                }
                 outcome.enrolled = Some(enrolled);
             }
             Ok(Err(wait)) => {
@@ -380,6 +405,23 @@ impl Enrolment<'_> {
                 answer => return Ok(answer),
             }
         }
+    }
+
+    /// Has the new identity open a session at the server that the configuration names.
+    fn prove(&self, identity: Arc<TlsIdentity>, trusted: &[Certificate]) -> Result<(), String> {
+        let Some((host, port)) = self
+            .prove
+            .as_deref()
+            .and_then(|place| place.rsplit_once(':'))
+        else {
+            return Ok(());
+        };
+        let port: u16 = port.parse().map_err(|_| format!("{port:?} is no port"))?;
+        let all = [trusted, &self.device.trusted_certificates()?].concat();
+        let servers = Arc::new(TrustedServers::new(&all)?);
+        let place = (host.trim_matches(['[', ']']), port);
+        open_session(place, servers, identity, self.limit)
+            .map_err(|why| format!("{host}:{port}: {why}"))
     }
 
     /// The request is not kept: whatever the server did not like may be in it.

@@ -40,7 +40,9 @@ mod certificates {
 mod enrolment {
     mod est;
     mod faults;
+    mod kills;
     mod rekey;
+    mod renewal;
 }
 
 /// Findings of `devid doctor`, and their remedies.

@@ -157,7 +157,7 @@ impl DevidStore {
             for (number, ca) in (1..).zip(ca_certificates) {
                 let content = EntryContent::Certificate(
                     ca.clone(),
-                    ObjectAttributes::labelled(&format!("{}-ca-{number}", pair.private.label)),
+                    ObjectAttributes::labelled(format!("{}-ca-{number}", pair.private.label)),
                 );
                 previous.place(&format!("{name}.ca-{number}"), &content)?;
             }

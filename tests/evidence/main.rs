@@ -11,6 +11,7 @@
 mod activate;
 mod attest;
 mod attestation_key;
+mod ca;
 mod device;
 mod endorsement;
 mod export;

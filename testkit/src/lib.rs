@@ -31,6 +31,7 @@ pub mod fronts;
 pub mod home;
 pub mod host;
 pub mod interposer;
+pub mod journal;
 pub mod link;
 pub mod maker;
 pub mod managers;

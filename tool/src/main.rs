@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod audit;
 mod certificates;
 mod cli;
 mod completions;
@@ -34,6 +35,7 @@ mod uri;
 mod verify;
 mod warnings;
 
+use audit::Audited;
 use clap::Parser;
 use cli::{Arguments, CommonArgs, KeyVerb, MasterVerb, OutputFormat, Verb};
 use destination::{Destination, is_standard_output};
@@ -62,13 +64,23 @@ fn main() -> ExitCode {
     };
     let warnings = Warnings::install(form, verbose, quiet);
     let is_report = only_reports(&verb);
-    let output = Settings::new(config).and_then(|settings| run(verb, &settings, form));
-    let mut output = output.unwrap_or_else(|error| Output {
+    let failed = |error: CommandError| Output {
         code: error.code,
         document: (form == OutputFormat::Json).then(|| error.json()),
         complaint: Some(error.text),
         ..Output::default()
-    });
+    };
+    let mut output = match Settings::new(config) {
+        Ok(settings) => {
+            let audited = Audited::of(&verb);
+            let output = run(verb, &settings, form).unwrap_or_else(failed);
+            if let Some(audited) = audited {
+                audited.write(&settings, &output);
+            }
+            output
+        }
+        Err(error) => failed(error),
+    };
     if quiet && is_report && output.code == 0 {
         output.text.clear();
     }

@@ -26,6 +26,7 @@ pub mod tpm;
 mod trouble;
 mod trust;
 pub mod uri;
+mod waiting;
 mod writers;
 pub mod x509;
 
@@ -33,3 +34,4 @@ pub use file::read as read_file;
 pub use printable::printable;
 pub use stack::overwrite_stack;
 pub use system::{Held, fits_limit, random};
+pub use waiting::{TICKS, WAITING};

@@ -183,6 +183,11 @@ table! {
     CKM_SHA256_HMAC:           Mac,             GenericSecret, (8 to 8192), -,  Sha256, SIGN;
     CKM_SHA384_HMAC:           Mac,             GenericSecret, (8 to 8192), -,  Sha384, SIGN;
     CKM_SHA512_HMAC:           Mac,             GenericSecret, (8 to 8192), -,  Sha512, SIGN;
+    CKM_SHA_1_HMAC_GENERAL:    Mac,             GenericSecret, (8 to 8192), CodeLength, Sha1, SIGN;
+    CKM_SHA224_HMAC_GENERAL:   Mac,             GenericSecret, (8 to 8192), CodeLength, Sha224, SIGN;
+    CKM_SHA256_HMAC_GENERAL:   Mac,             GenericSecret, (8 to 8192), CodeLength, Sha256, SIGN;
+    CKM_SHA384_HMAC_GENERAL:   Mac,             GenericSecret, (8 to 8192), CodeLength, Sha384, SIGN;
+    CKM_SHA512_HMAC_GENERAL:   Mac,             GenericSecret, (8 to 8192), CodeLength, Sha512, SIGN;
     CKM_RSA_AES_KEY_WRAP:      Unwrap RsaAes,   Rsa,  -,              RsaAes,   -,      UNWRAP | TPM;
     CKM_AES_KEY_WRAP:          Unwrap Kw,       Aes,  (16 to 32),     Initial,  -,      UNWRAP;
     CKM_AES_KEY_WRAP_KWP:      Unwrap Kwp,      Aes,  (16 to 32),     Initial,  -,      UNWRAP;
@@ -220,7 +225,8 @@ impl Mechanism {
             | (Shape::Initial, Parameter::Initial(_))
             | (Shape::RsaAes, Parameter::RsaAes { .. })
             | (Shape::Iv, Parameter::Iv(_))
-            | (Shape::Gcm, Parameter::Gcm { .. }) => Ok(()),
+            | (Shape::Gcm, Parameter::Gcm { .. })
+            | (Shape::CodeLength, Parameter::CodeLength(_)) => Ok(()),
             _ => Err(Error::MechanismParamInvalid),
         }
     }

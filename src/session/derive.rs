@@ -46,6 +46,6 @@ impl Session {
             object.has_flag(CKA_ALWAYS_SENSITIVE),
             object.has_flag(CKA_NEVER_EXTRACTABLE),
         );
-        Ok(self.keep_secret(wanted, value, always, mint))
+        Ok(self.keep_secret(wanted, value, false, always, mint))
     }
 }

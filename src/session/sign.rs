@@ -2,7 +2,7 @@
 //! operations is that of [`crate::session`].
 
 use super::Session;
-use super::operation::{SignOperation, Signing, begin, take};
+use super::operation::{Form, SignOperation, Signing, begin, take};
 use crate::error::Error;
 use crate::handle::ObjectHandle;
 use crate::mechanism::sign::SignMechanism;
@@ -47,6 +47,7 @@ impl Session {
         let operation = SignOperation {
             key,
             mechanism,
+            form: Form::Open,
             parts: None,
             awaits_user: object.has_flag(CKA_ALWAYS_AUTHENTICATE),
             object,
@@ -63,7 +64,7 @@ impl Session {
 
     /// `data` and `room` are `None` where the caller's pointers are of no use.
     pub(crate) fn sign(&self, data: Option<&[u8]>, room: Option<Room>) -> Result<Answer, Error> {
-        let signing = match self.take_signing() {
+        let mut signing = match self.take_signing() {
             Err(none @ Error::OperationNotInitialized) => {
                 let operation = self.take_mac(Use::Sign).ok_or(none)?;
                 return self.mac_sign(operation, data, room);
@@ -96,7 +97,7 @@ impl Session {
         }
         let mut signing = self.take_signing()?;
         let room = room.ok_or(Error::ArgumentsBad("pulSignatureLen is NULL"))?;
-        let parts = signing.parts();
+        let parts = signing.parts()?;
         if let Some(answer) = room.refuses(signing.key.public().signature_width()) {
             signing.parts = Some(parts);
             self.operations.lock().sign = Some(signing);
@@ -124,6 +125,7 @@ impl Session {
         let operation = SignOperation {
             key,
             mechanism,
+            form: Form::Open,
             parts: None,
             awaits_user: false,
             object,
@@ -150,7 +152,7 @@ impl Session {
         if let Some(operation) = self.take_mac(Use::Verify) {
             return operation.verify(data, signature);
         }
-        let verifying = take(&mut self.operations.lock().verify)?;
+        let mut verifying = take(&mut self.operations.lock().verify)?;
         let data = verifying.whole(data)?;
         verifying.check(&verifying.mechanism.prepared(data), signature)
     }
@@ -171,7 +173,7 @@ impl Session {
             return operation.verify_final(signature);
         }
         let mut verifying = take(&mut self.operations.lock().verify)?;
-        let prepared = verifying.parts().finish();
+        let prepared = verifying.parts()?.finish();
         verifying.check(&prepared, signature)
     }
 

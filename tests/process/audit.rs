@@ -358,7 +358,7 @@ fn a_child_has_its_own_lines() {
     }
     let journal = Receiver::new(JOURNAL);
     own.raw.sign_init(own.session, CKM_ECDSA, key).unwrap();
-    let mut child = Forked::new(|| {
+    let child = Forked::new(|| {
         // The operation of the parent goes on in both.
         own.raw.sign(own.session, &[1; 32]).unwrap();
         own.sign(CKM_ECDSA, key, &[1; 32]).unwrap();

@@ -1,6 +1,7 @@
 //! The audit line of a verb that changed something, or used a private key.
 
 use crate::cli::{KeyVerb, MasterVerb, Verb};
+use crate::evidence_cli::CaVerb;
 use crate::output::{Output, kind_of};
 use crate::settings::Settings;
 use devid_core::audit::{AuditLog, AuditSubject};
@@ -34,12 +35,16 @@ impl Audited {
             Verb::Enroll(args) => changes("enroll", &args.label),
             Verb::Persist { label, .. } => changes("persist", label),
             Verb::Csr { label, .. } => uses("csr", label),
-            Verb::Attest { label, .. } => uses("attest", label),
+            // Where the factory left no attestation key, one is made.
+            Verb::Attest(args) => changes("attest", &args.label),
+            Verb::Ca(CaVerb::Issue { .. }) => change("ca issue"),
             Verb::Activate { .. } => Some(("activate", None, false)),
             Verb::Sign { label, .. } => uses("sign", label),
             Verb::Verify { label, .. } => uses("verify", label),
             Verb::Status
             | Verb::List
+            | Verb::Tree
+            | Verb::Ca(_)
             | Verb::Show { .. }
             | Verb::Doctor
             | Verb::Key(KeyVerb::List)

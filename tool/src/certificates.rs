@@ -12,7 +12,7 @@ use devid_core::x509::{IssueError, RequestContent, request_pem};
 use std::path::{Path, PathBuf};
 
 /// More bytes than any sane answer of a CA has.
-const LARGEST: u64 = 1 << 20;
+pub(crate) const LARGEST: u64 = 1 << 20;
 
 impl RequestArgs {
     /// What the request is to ask for.

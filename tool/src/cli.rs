@@ -1,5 +1,6 @@
 //! The verbs and their arguments.
 
+use crate::evidence_cli::{AttestArgs, CaVerb};
 use clap::{ArgAction, ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use std::path::PathBuf;
@@ -25,17 +26,23 @@ pub(crate) struct Arguments {
 #[derive(Args)]
 pub(crate) struct CommonArgs {
     /// Writes JSON: one document on standard output, of a failure too.
-    #[arg(long, global = true)]
+    #[arg(long, global = true, display_order = 90)]
     pub(crate) json: bool,
     /// Says on standard error what is done; -vv says more.
-    #[arg(short, long, global = true, action = ArgAction::Count)]
+    #[arg(short, long, global = true, action = ArgAction::Count, display_order = 91)]
     pub(crate) verbose: u8,
     /// Says nothing but errors and what was asked for.
-    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    #[arg(
+        short,
+        long,
+        global = true,
+        conflicts_with = "verbose",
+        display_order = 92
+    )]
     pub(crate) quiet: bool,
     /// Reads this file in the place of /etc/devid-pkcs11/config.toml; config.d/, chain/ and trust/ are
     /// looked for beside it.
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE", display_order = 93)]
     pub(crate) config: Option<PathBuf>,
 }
 
@@ -65,15 +72,21 @@ pub(crate) enum Verb {
     List,
     /// Shows an identity: the device it names, its certificate, where its key lives.
     Show {
-        #[arg(help = NAME)]
-        label: String,
+        #[arg(help = NAME, required_unless_present = "cert")]
+        label: Option<String>,
+        /// Shows the certificates of this file in its place: PEM, DER or PKCS#7; - is standard input.
+        /// Needs no TPM.
+        #[arg(long, value_name = "FILE", conflicts_with = "label")]
+        cert: Option<PathBuf>,
         /// Shows the settings by which Keylime's agent finds the factory's keys instead.
-        #[arg(long)]
+        #[arg(long, conflicts_with = "cert")]
         keylime: bool,
         /// Writes the two certificates that Keylime's agent reads into this folder.
         #[arg(long, value_name = "DIR", requires = "keylime")]
         out: Option<PathBuf>,
     },
+    /// Draws the device, its TPM, tokens, keys, certificates and their CAs as a tree. Works without TPM.
+    Tree,
     /// Verifies an identity: its key, its certificate, the chain to a trusted CA.
     Verify {
         #[arg(help = NAME)]
@@ -122,6 +135,9 @@ pub(crate) enum Verb {
     /// Makes, lists and deletes keys of services.
     #[command(subcommand)]
     Key(KeyVerb),
+    /// For a CA: verifies evidence of devices, and certifies their keys. Needs no TPM.
+    #[command(subcommand)]
+    Ca(CaVerb),
     /// Looks after the key that wraps the device's own keys.
     #[command(subcommand)]
     Master(MasterVerb),
@@ -143,24 +159,7 @@ pub(crate) enum Verb {
     },
     /// Makes evidence for a CA that a key is in this device's TPM: one JSON document
     /// (docs/evidence.schema.json).
-    Attest {
-        #[arg(help = NAME)]
-        label: String,
-        /// What the CA chose, so that the evidence is fresh: hexadecimal digits, or a file. Of more than 32
-        /// bytes the SHA-256 is taken.
-        #[arg(long, value_name = "HEX|FILE")]
-        nonce: Option<String>,
-        /// Certificates of the endorsement key and of its CAs, DER or PEM, for a TPM that holds none; may be
-        /// given more than once.
-        #[arg(long, value_name = "FILE")]
-        ek_cert: Vec<PathBuf>,
-        /// A file with the PIN that the key asks for, if the configuration has none. A wrong one
-        /// counts in the TPM.
-        #[arg(long, value_name = "FILE")]
-        pin_file: Option<PathBuf>,
-        #[command(flatten)]
-        out: OutArgs,
-    },
+    Attest(Box<AttestArgs>),
     /// Answers a CA's challenge: proves that attestation key and endorsement key are in one TPM.
     Activate {
         /// What devid ca challenge or tpm2_makecredential wrote.

@@ -2,53 +2,111 @@
 
 use crate::cli::OutputFormat;
 use crate::destination::Destination;
+use crate::evidence_cli::AttestArgs;
 use crate::output::{CommandError, Output};
 use crate::verify::read_pin;
 use devid_core::evidence::bundle::BUNDLE_FORMAT;
 use devid_core::evidence::challenge::RESPONSE_FORMAT;
-use devid_core::evidence::{self, Bytes, Challenge, Collection, DocumentError};
+use devid_core::evidence::tcg_csr::TcgCsrForm;
+use devid_core::evidence::{
+    self, Bytes, Challenge, Collection, DocumentError, EvidenceForm, acme_nonce, nonce_of,
+};
 use devid_core::identity::{Device, FileKind};
-use devid_core::key::{from_hex, hex};
+use devid_core::key::hex;
 use serde_json::json;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-/// The longest challenge or nonce that is read, in bytes.
+/// The longest challenge that is read, in bytes.
 const LARGEST: u64 = 1 << 20;
-
-/// What evidence is to be made with.
-pub(crate) struct Asked {
-    pub(crate) nonce: Option<String>,
-    pub(crate) ek_files: Vec<PathBuf>,
-    pub(crate) pin_file: Option<PathBuf>,
-}
 
 /// Evidence of a key.
 pub(crate) fn attest(
     device: &Device,
-    label: &str,
-    asked: Asked,
-    out: &Destination,
+    args: AttestArgs,
     form: OutputFormat,
 ) -> Result<Output, CommandError> {
-    out.check(FileKind::Document(BUNDLE_FORMAT))?;
-    let nonce = asked.nonce.as_deref().map(nonce).transpose()?;
-    let pin = read_pin(asked.pin_file)?;
+    let out = Destination::from(args.out);
+    let foreign = args.form.foreign();
+    let kind = match foreign {
+        None => FileKind::Document(BUNDLE_FORMAT),
+        Some(_) => FileKind::Bytes,
+    };
+    let beside = signature_file(foreign, &out)?;
+    for place in [Some(&out), beside.as_ref()].into_iter().flatten() {
+        place.check(kind)?;
+    }
+    let nonce = match (&args.nonce, &args.acme) {
+        (_, Some(authorization)) => Some(acme_nonce(authorization)),
+        (nonce, None) => nonce.as_deref().map(nonce_of).transpose()?,
+    };
+    let pin = read_pin(args.pin_file)?;
     let collection = Collection {
         nonce: nonce.as_deref(),
         pin: pin.as_ref(),
-        ek_files: &asked.ek_files,
+        ek_files: &args.ek_cert,
     };
-    let bundle = evidence::collect(device, &device.find(label)?, collection)?;
+    let (bundle, made) = evidence::leaving_nothing(device, || {
+        let entry = device.find(&args.label)?;
+        let mut bundle = evidence::collect(device, &entry, collection)?;
+        if let Some(path) = &args.ak_cert {
+            bundle.add_attestation_certificates(path)?;
+        }
+        let in_form = |form| evidence::in_form(device, &entry, &bundle, form, pin.as_ref());
+        let made = foreign.map(in_form).transpose()?;
+        Ok::<_, CommandError>((bundle, made))
+    })?;
     let complaint = bundle.nonce.is_none().then(|| {
         "no nonce was given, so the evidence is not fresh: it may be an old one for all that a CA knows; \
          --nonce takes what the CA chose"
             .into()
     });
-    let output = document(bundle.to_json(), BUNDLE_FORMAT, out, form)?;
+    let output = match made {
+        None => document(bundle.to_json(), BUNDLE_FORMAT, &out, form)?,
+        Some(made) => {
+            out.write(&made.document, kind, 0o644)?;
+            if let (Some(place), Some(signature)) = (&beside, &made.signature) {
+                place.write(signature, kind, 0o644)?;
+            }
+            let told = json!({
+                "evidence": Bytes::from(&made.document[..]),
+                "signature": made.signature.map(Bytes::from),
+                "file": out.path(),
+            });
+            let output = Output::new(form, &told, String::new)?;
+            match out {
+                Destination::File(_) => output,
+                Destination::StandardOutput => Output {
+                    bytes: Some(made.document),
+                    ..output
+                },
+            }
+        }
+    };
     Ok(Output {
         complaint,
         ..output
     })
+}
+
+/// Where a signature goes that stands beside the evidence.
+fn signature_file(
+    form: Option<EvidenceForm>,
+    out: &Destination,
+) -> Result<Option<Destination>, CommandError> {
+    match (form, out) {
+        (Some(EvidenceForm::TcgCsr(TcgCsrForm::Detached)), Destination::File(file)) => {
+            let mut path = file.path().as_os_str().to_owned();
+            path.push(".sig");
+            Ok(Some(Destination::new(path.into(), file.is_forced())))
+        }
+        (Some(EvidenceForm::TcgCsr(TcgCsrForm::Detached)), Destination::StandardOutput) => {
+            Err(CommandError::new(
+                2,
+                "--form tcg-csr: say with --out FILE where it goes; its signature goes to FILE.sig",
+            ))
+        }
+        _ => Ok(None),
+    }
 }
 
 /// The answer to a challenge.
@@ -74,18 +132,6 @@ pub(crate) fn activate(
         .map_err(|why| CommandError::new(2, format!("{}: {why}", path.display())))?;
     let response = evidence::activate(device, &challenge)?;
     document(response.to_json(), RESPONSE_FORMAT, out, form)
-}
-
-/// A nonce as it is given: hexadecimal digits, else a file.
-fn nonce(text: &str) -> Result<Vec<u8>, CommandError> {
-    let nonce = match from_hex(text) {
-        Some(nonce) => nonce,
-        None => read(Path::new(text))?,
-    };
-    match nonce.is_empty() {
-        true => Err(CommandError::new(2, "--nonce: it is empty")),
-        false => Ok(nonce),
-    }
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, CommandError> {

@@ -94,7 +94,8 @@ fn paragraph(status: &Status) -> String {
     text
 }
 
-fn ends(expiry: &Expiry) -> String {
+/// How long a certificate is still valid.
+pub(crate) fn ends(expiry: &Expiry) -> String {
     match expiry {
         Expiry::Never => "without end".into(),
         Expiry::At { days_left, .. } if *days_left < 0 => {

@@ -5,9 +5,12 @@
 
 #![forbid(unsafe_code)]
 
+mod aim;
 mod audit;
+mod ca;
 mod certificates;
 mod cli;
+mod colour;
 mod completions;
 mod destination;
 mod doctor;
@@ -16,6 +19,7 @@ mod enroll;
 #[cfg(feature = "est")]
 mod est;
 mod evidence;
+mod evidence_cli;
 mod export;
 mod identity;
 mod input;
@@ -31,20 +35,25 @@ mod settings;
 mod show;
 mod sign;
 mod text;
+mod tree;
 mod uri;
 mod verify;
 mod warnings;
 
+use aim::aimed;
 use audit::Audited;
 use clap::Parser;
 use cli::{Arguments, CommonArgs, KeyVerb, MasterVerb, OutputFormat, Verb};
+use colour::Painter;
 use destination::{Destination, is_standard_output};
 use devid_core::identity::KeyStorage;
 use devid_core::message::MessageForm;
+use log::debug;
 use output::{CommandError, Output};
 use print::print_output;
 use settings::Settings;
 use std::process::ExitCode;
+use std::time::Instant;
 use warnings::Warnings;
 
 fn main() -> ExitCode {
@@ -62,6 +71,7 @@ fn main() -> ExitCode {
         true => OutputFormat::Json,
         false => OutputFormat::Text,
     };
+    let began = Instant::now();
     let warnings = Warnings::install(form, verbose, quiet);
     let is_report = only_reports(&verb);
     let failed = |error: CommandError| Output {
@@ -73,25 +83,35 @@ fn main() -> ExitCode {
     let mut output = match Settings::new(config) {
         Ok(settings) => {
             let audited = Audited::of(&verb);
-            let output = run(verb, &settings, form).unwrap_or_else(failed);
+            let output = run(verb, &settings, quiet, form).unwrap_or_else(failed);
             if let Some(audited) = audited {
                 audited.write(&settings, &output);
             }
-            output
+            match &settings.file {
+                Some(file) => aimed(output, file),
+                None => output,
+            }
         }
         Err(error) => failed(error),
     };
+    debug!("done after {} ms", began.elapsed().as_millis());
     if quiet && is_report && output.code == 0 {
         output.text.clear();
     }
     print_output(output, &warnings)
 }
 
-fn run(verb: Verb, settings: &Settings, form: OutputFormat) -> Result<Output, CommandError> {
+fn run(
+    verb: Verb,
+    settings: &Settings,
+    quiet: bool,
+    form: OutputFormat,
+) -> Result<Output, CommandError> {
+    let painter = Painter::of_standard_output();
     let device = || settings.device();
     match verb {
         Verb::Status => identity::status(&device()?, form),
-        Verb::Doctor => doctor::run(settings, form),
+        Verb::Doctor => doctor::run(settings, painter, quiet, form),
         Verb::Provision { csr, how, force } => {
             let csr = csr.map(|path| Destination::new(path, force.force));
             identity::provision(&settings.read()?, &how, csr, form)
@@ -115,6 +135,7 @@ fn run(verb: Verb, settings: &Settings, form: OutputFormat) -> Result<Output, Co
         }
         Verb::Key(KeyVerb::List) => keys::list(&device()?, form),
         Verb::Key(KeyVerb::Delete { label, yes }) => keys::delete(&device()?, &label, yes, form),
+        Verb::Ca(verb) => ca::run(verb, form),
         Verb::Master(MasterVerb::Renew { yes }) => master::renew(settings, yes, form),
         Verb::Csr {
             label,
@@ -131,20 +152,7 @@ fn run(verb: Verb, settings: &Settings, form: OutputFormat) -> Result<Output, Co
             &out.into(),
             form,
         ),
-        Verb::Attest {
-            label,
-            nonce,
-            ek_cert,
-            pin_file,
-            out,
-        } => {
-            let asked = evidence::Asked {
-                nonce,
-                ek_files: ek_cert,
-                pin_file,
-            };
-            evidence::attest(&device()?, &label, asked, &out.into(), form)
-        }
+        Verb::Attest(args) => evidence::attest(&device()?, *args, form),
         Verb::Activate { challenge, out } => {
             evidence::activate(&device()?, &challenge, &out.into(), form)
         }
@@ -198,17 +206,30 @@ fn run(verb: Verb, settings: &Settings, form: OutputFormat) -> Result<Output, Co
         Verb::Prune => identity::prune(&settings.read()?, form),
         Verb::List => show::list(&device()?, form),
         Verb::Show {
+            cert: Some(file), ..
+        } => show::file(&file, form),
+        Verb::Show {
             label,
-            keylime: true,
+            keylime,
             out,
-        } => export::keylime(&device()?, &label, out.as_deref(), form),
-        Verb::Show { label, .. } => show::show(&device()?, &label, form),
+            ..
+        } => {
+            let (device, label) = (device()?, label.unwrap_or_default());
+            match keylime {
+                true => export::keylime(&device, &label, out.as_deref(), form),
+                false => show::show(&device, &label, form),
+            }
+        }
+        Verb::Tree => tree::run(&device()?, painter, form),
         Verb::Verify {
             label,
             ca,
             crl,
             pin_file,
-        } => verify::run(&device()?, &label, ca.as_deref(), &crl, pin_file, form),
+        } => {
+            let ca = ca.as_deref();
+            verify::run(&device()?, &label, ca, &crl, pin_file, painter, form)
+        }
         Verb::Uri {
             label,
             class,

@@ -23,9 +23,12 @@ const EXIT_STATUS: &Meanings = &[
     ),
     (
         "1",
-        "Failed, or not verified: something is wrong, or the key was not proven; standard error says why and what to do.",
+        "Failed, or not verified: something is wrong, or the key was not proven; standard error says why and what to do. Also: the output could not be written.",
     ),
-    ("2", "Asked for wrongly."),
+    (
+        "2",
+        "Asked for wrongly, or a name that several objects bear.",
+    ),
     (
         "3",
         "verify: the key is proven and nothing is wrong, but the CA certificate for the identity is not available.",
@@ -94,6 +97,14 @@ const ENVIRONMENT: &Meanings = &[
     ),
     ("DEVID_PKCS11_RUN", "In the place of /run/devid-pkcs11."),
     (
+        "NO_COLOR, CLICOLOR, CLICOLOR_FORCE, TERM",
+        "Whether output has colours; without these it has, on a terminal.",
+    ),
+    (
+        "LC_ALL, LC_CTYPE, LANG",
+        "Whether tree draws lines of Unicode (UTF-8), or of ASCII.",
+    ),
+    (
         "CREDENTIALS_DIRECTORY",
         "Where the secrets are that the settings name as credential:NAME (systemd.exec(5)).",
     ),
@@ -117,7 +128,15 @@ fn examples(page: &str) -> &'static Meanings {
                 "devid show idev-id --keylime --out /var/lib/keylime",
                 "Settings for Keylime's agent, and the certificates that they name.",
             ),
+            (
+                "devid show --cert ca.pem",
+                "A certificate in a file, whoever it is for.",
+            ),
         ],
+        "devid-tree" => &[(
+            "devid tree",
+            "Everything at a glance: what belongs to what, and how many days are left.",
+        )],
         "devid-verify" => &[
             (
                 "devid verify idev-id --ca ca.pem",
@@ -236,6 +255,26 @@ fn examples(page: &str) -> &'static Meanings {
                 "For openssl dgst -verify.",
             ),
         ],
+        "devid-enroll" => &[(
+            "devid enroll web --est https://est.example --trust ca.pem",
+            "A certificate for the key web, from a server that takes the device's identity.",
+        )],
+        "devid-ca-nonce" => &[(
+            "devid ca nonce --out nonce",
+            "What the device shows with devid attest --nonce nonce.",
+        )],
+        "devid-ca-challenge" => &[(
+            "devid ca challenge evidence.json --out challenge.json",
+            "What the device answers with devid activate challenge.json.",
+        )],
+        "devid-ca-verify" => &[(
+            "devid ca verify evidence.json --roots roots/",
+            "Whether the key is in a TPM whose maker is trusted.",
+        )],
+        "devid-ca-issue" => &[(
+            "devid ca issue evidence.json --roots roots/ --ca-cert ca.pem --ca-key ca.key --out web.pem",
+            "The same, and a certificate for the key.",
+        )],
         "devid-persist" => &[(
             "devid persist idev-id",
             "After TPM2_Clear: the factory's key gets its handle back.",

@@ -2,12 +2,17 @@
 //! can neither begin a line of its own nor steer the terminal.
 
 pub(crate) use devid_core::printable;
-use std::fmt::Display;
+use std::fmt::{Display, Write};
 
 /// Appends a line.
 pub(crate) fn row(text: &mut String, said: impl Display) {
     text.push_str(&printable(said));
     text.push('\n');
+}
+
+/// Appends a line behind a mark of ours, which may have a colour.
+pub(crate) fn marked(text: &mut String, mark: impl Display, said: impl Display) {
+    let _ = writeln!(text, "{mark} {}", printable(said));
 }
 
 /// Appends a line of a paragraph.

@@ -358,7 +358,9 @@ mod tests {
     use crate::key::{Curve, PrivateKeyInfo};
     use crate::store::folder::KeyOrigin;
     use crate::store::folder::ObjectAttributes;
-    use crate::store::folder::{EntryContent, KeyFolder, KeyMaterial, KeyPair, Tss2Key, Tss2Kind};
+    use crate::store::folder::{
+        EntryContent, KeyAuth, KeyFolder, KeyMaterial, KeyPair, Tss2Key, Tss2Kind,
+    };
 
     /// What is sealed opens the key's file; whoever takes it for the key has nothing.
     #[test]
@@ -380,7 +382,7 @@ mod tests {
                 encrypted: vec![0x30, 0],
             },
             handle: None,
-            auth: None,
+            auth: KeyAuth::Unsaid,
             origin: KeyOrigin::Generated,
             private: ObjectAttributes::labelled("sealed"),
             shown_public: None,

@@ -38,11 +38,14 @@ mod software;
 mod state;
 mod status;
 mod tls_identity;
+mod tree;
 mod trusted_files;
 mod untrusted;
 mod verify;
 
-pub use description::{CertificateDescription, EntryDescription, KeyDescription};
+pub use description::{
+    CertificateDescription, EntryDescription, KeyDescription, describe_certificates,
+};
 pub use device::{Device, Inventory};
 pub use doctor::{Finding, Health, doctor};
 pub use endorsement::configured_tpm;
@@ -63,4 +66,5 @@ pub use state::{Certified, ExistingState, Facts, Marker, Plan, Policy, Refusal, 
 pub(crate) use status::maker_and_firmware;
 pub use status::{Expiry, IdentitySource, MasterKey, Mode, RoleStatus, Status, TpmStatus};
 pub use tls_identity::TlsIdentity;
+pub use tree::{CertificateBranch, DeviceTree, ObjectBranch, TokenBranch, TpmBranch};
 pub use verify::{Report, Verdict, Verification};

@@ -235,7 +235,7 @@ impl Device {
             .collect()
     }
 
-    fn master_key(&self, inventory: &Inventory, seen: Option<&Observed>) -> MasterKey {
+    pub(super) fn master_key(&self, inventory: &Inventory, seen: Option<&Observed>) -> MasterKey {
         let fault = self
             .master_fault(seen)
             .ok()
@@ -294,7 +294,7 @@ impl RoleStatus {
 
 impl Expiry {
     /// At a time that the clock says, unless that is wrong.
-    fn of(certificate: &Certificate, now: Result<DateTime, DateTime>) -> Self {
+    pub(super) fn of(certificate: &Certificate, now: Result<DateTime, DateTime>) -> Self {
         let end = match certificate.not_after() {
             Ok(end) if end.is_no_end() => return Self::Never,
             Ok(end) => end,

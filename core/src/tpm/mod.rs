@@ -50,7 +50,8 @@ pub(crate) use attestation::{is_certified_by_value, no_certification};
 pub use client::Tpm;
 pub(crate) use command::Link;
 pub use command::kdf::Secret;
-pub(crate) use command::kdf::{encrypt_oaep, random_scalar, random_secret};
+pub use command::kdf::random_secret;
+pub(crate) use command::kdf::{encrypt_oaep, random_scalar};
 #[cfg(feature = "evidence")]
 pub use command::policy::Certification;
 pub use command::session::AuthValue;
@@ -84,6 +85,6 @@ pub use structures::{
 pub(crate) use structures::{name_of, qualified_name_below};
 use structures::{policy, public, template};
 pub(crate) use transport::is_tcti_alias;
-pub use transport::{CommandClass, Limit, Limits, Tcti, TctiError, TimeoutMemory, WAITING};
+pub use transport::{CommandClass, Limit, Limits, Tcti, TctiError, TimeoutMemory};
 pub use unloadable::{Obstacle, Parent, Unloadable};
 pub use wrapped::WrappedKey;

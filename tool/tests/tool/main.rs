@@ -77,5 +77,6 @@ mod command {
     mod status;
     mod suggestions;
     mod tokens;
+    mod tree;
     mod uris;
 }

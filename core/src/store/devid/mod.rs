@@ -30,8 +30,8 @@ pub use scan::DevidStamp;
 pub use unusable::UnusableKey;
 
 use super::folder::{
-    Editable, Entry, EntryContent, KeyFolder, KeyMaterial, KeyOrigin, KeyPair, ObjectAttributes,
-    PinSeal,
+    Editable, Entry, EntryContent, KeyAuth, KeyFolder, KeyMaterial, KeyOrigin, KeyPair,
+    ObjectAttributes, PinSeal,
 };
 use super::key::{Abilities, SoftKey};
 use super::listing::ObjectPart;
@@ -54,7 +54,7 @@ use std::sync::atomic::AtomicBool;
 pub enum OpenedBy {
     /// Whoever knows the user's PIN, if the token has one.
     User,
-    /// Whoever has the key: it is not kept on a token with a PIN.
+    /// Everybody, without a login.
     Anybody,
 }
 
@@ -287,20 +287,25 @@ impl DevidStore {
         let handle = persistent.then(|| self.free_handle(None)).transpose()?;
         let pair = KeyPair {
             material,
-            auth: key.auth_salt().map(<[u8]>::to_vec),
+            auth: key.auth(),
             public: key.public().clone(),
             handle,
             origin,
             private,
             shown_public: public,
         };
-        if pair.auth.is_none() && self.folder.has_seal(PinSeal::SecurityOfficer)? {
+        let fits = match pair.auth {
+            KeyAuth::Salt(_) => true,
+            KeyAuth::Open => !pair.private.private,
+            KeyAuth::Unsaid => false,
+        };
+        if !fits && self.folder.has_seal(PinSeal::SecurityOfficer)? {
             return Err(StoreError::Protection(
-                "a key that no PIN opens cannot be kept on a token with a PIN".into(),
+                "a private key that no PIN opens cannot be kept on a token with a PIN".into(),
             ));
         }
         self.folder.begin(&self.first_serial()?)?;
-        if pair.auth.is_some() {
+        if pair.auth.salt().is_some() {
             self.check_login()?;
         }
         let name = self.folder.add(EntryContent::Pair(pair))?.name;

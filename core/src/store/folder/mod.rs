@@ -29,8 +29,8 @@ mod write;
 pub use attestation_key::AttestationKeyFile;
 pub use cache::RefusedFile;
 pub use entry::{
-    Data, Editable, Entry, EntryContent, KeyMaterial, KeyOrigin, KeyPair, ObjectAttributes,
-    SecretKeyFile, Usage, Use,
+    Data, Editable, Entry, EntryContent, KeyAuth, KeyMaterial, KeyOrigin, KeyPair,
+    ObjectAttributes, SecretKeyFile, Usage, Use,
 };
 pub use error::FolderError;
 pub use listing::{FolderListing, FolderStamp};

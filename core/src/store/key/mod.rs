@@ -23,7 +23,7 @@ pub(super) use login::{SECRET, secret_mark};
 pub(super) use obstacle::KeyFile;
 pub use secret::{SecretBytes, SecretKey};
 
-use super::folder::{KeyMaterial, Tss2Key, Tss2Kind};
+use super::folder::{KeyAuth, KeyMaterial, Tss2Key, Tss2Kind};
 use super::{SignError, Templates};
 use crate::key::{Curve, PrivateKeyInfo, PublicKey};
 use crate::tpm::{
@@ -146,6 +146,16 @@ impl Key {
     /// What its authorisation value derives from, beside a secret.
     pub(crate) fn auth_salt(&self) -> Option<&[u8]> {
         self.access.salt()
+    }
+
+    /// What opens it, as a file says it.
+    pub(super) fn auth(&self) -> KeyAuth {
+        self.access.kept()
+    }
+
+    /// Whether it needs no login, also on a token with a PIN, as whoever made it wanted.
+    pub fn is_for_everybody(&self) -> bool {
+        matches!(self.access, Access::Everybody)
     }
 
     /// A key of a file that is used in memory.
@@ -300,7 +310,7 @@ impl Key {
 
     /// Whether the empty authorisation value is only supposed, and a wrong one counts towards lockout.
     pub(crate) fn supposes_empty_value(&self) -> bool {
-        matches!(self.access, Access::Open)
+        matches!(self.access, Access::Open | Access::Everybody)
             && self.area().is_some_and(PublicArea::counts_wrong_auth)
     }
 

@@ -145,7 +145,7 @@ fn every_use_of_a_private_key() {
 #[track_caller]
 fn holds_no_data(line: &Fields, secrets: &[&[u8]]) {
     let all = format!("{line:?}");
-    for part in secrets.iter().flat_map(|secret| secret.chunks(16)) {
+    for part in secrets.iter().flat_map(|secret| secret.chunks_exact(16)) {
         let digits: String = part.iter().map(|byte| format!("{byte:02x}")).collect();
         assert!(!all.to_lowercase().contains(&digits), "{all}");
         let text = String::from_utf8_lossy(part);

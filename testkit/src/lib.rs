@@ -23,6 +23,7 @@ pub mod ciphers;
 pub mod der;
 pub mod devid;
 pub mod digests;
+pub mod endorsed;
 pub mod factory;
 pub mod folders;
 pub mod foreign;

@@ -45,20 +45,24 @@ pub(crate) fn attest(
         pin: pin.as_ref(),
         ek_files: &args.ek_cert,
     };
-    let entry = device.find(&args.label)?;
-    let mut bundle = evidence::collect(device, &entry, collection)?;
-    if let Some(path) = &args.ak_cert {
-        bundle.add_attestation_certificates(path)?;
-    }
+    let (bundle, made) = evidence::leaving_nothing(device, || {
+        let entry = device.find(&args.label)?;
+        let mut bundle = evidence::collect(device, &entry, collection)?;
+        if let Some(path) = &args.ak_cert {
+            bundle.add_attestation_certificates(path)?;
+        }
+        let in_form = |form| evidence::in_form(device, &entry, &bundle, form, pin.as_ref());
+        let made = foreign.map(in_form).transpose()?;
+        Ok::<_, CommandError>((bundle, made))
+    })?;
     let complaint = bundle.nonce.is_none().then(|| {
         "no nonce was given, so the evidence is not fresh: it may be an old one for all that a CA knows; \
          --nonce takes what the CA chose"
             .into()
     });
-    let output = match foreign {
+    let output = match made {
         None => document(bundle.to_json(), BUNDLE_FORMAT, &out, form)?,
-        Some(foreign) => {
-            let made = evidence::in_form(device, &entry, &bundle, foreign, pin.as_ref())?;
+        Some(made) => {
             out.write(&made.document, kind, 0o644)?;
             if let (Some(place), Some(signature)) = (&beside, &made.signature) {
                 place.write(signature, kind, 0o644)?;

@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod aim;
 mod ca;
 mod certificates;
 mod cli;
@@ -38,6 +39,7 @@ mod uri;
 mod verify;
 mod warnings;
 
+use aim::aimed;
 use clap::Parser;
 use cli::{Arguments, CommonArgs, KeyVerb, MasterVerb, OutputFormat, Verb};
 use colour::Painter;
@@ -70,13 +72,21 @@ fn main() -> ExitCode {
     let began = Instant::now();
     let warnings = Warnings::install(form, verbose, quiet);
     let is_report = only_reports(&verb);
-    let output = Settings::new(config).and_then(|settings| run(verb, &settings, quiet, form));
+    let settings = Settings::new(config);
+    let file = settings
+        .as_ref()
+        .ok()
+        .and_then(|settings| settings.file.clone());
+    let output = settings.and_then(|settings| run(verb, &settings, quiet, form));
     let mut output = output.unwrap_or_else(|error| Output {
         code: error.code,
         document: (form == OutputFormat::Json).then(|| error.json()),
         complaint: Some(error.text),
         ..Output::default()
     });
+    if let Some(file) = file {
+        output = aimed(output, &file);
+    }
     debug!("done after {} ms", began.elapsed().as_millis());
     if quiet && is_report && output.code == 0 {
         output.text.clear();

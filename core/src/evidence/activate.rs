@@ -1,6 +1,7 @@
 //! The device's answer to a CA's challenge (Part 1, section 24: credential protection).
 
 use super::challenge::{Challenge, Response};
+use super::collect::leaving_nothing;
 use super::endorsement::Endorsement;
 use crate::identity::{Device, IdentityError};
 use crate::key::{PublicKey, hex};
@@ -15,6 +16,10 @@ const TOOLS_HEADER: [u8; 8] = [0xBA, 0xDC, 0xC0, 0xDE, 0, 0, 0, 1];
 ///
 /// The challenge is for another attestation key, or the TPM does not open it.
 pub fn activate(device: &Device, challenge: &Challenge) -> Result<Response, IdentityError> {
+    leaving_nothing(device, || activated(device, challenge))
+}
+
+fn activated(device: &Device, challenge: &Challenge) -> Result<Response, IdentityError> {
     let inventory = device.inventory();
     let key = AttestationKey::called(device, &inventory, &challenge.attestation_key_name)?;
     let unfit = || {
@@ -43,6 +48,11 @@ pub fn activate(device: &Device, challenge: &Challenge) -> Result<Response, Iden
     })
 }
 
+/// Bytes of a TPMS_ID_OBJECT at most: two digests, each with its size, and the secret's size.
+const LONGEST_CREDENTIAL: usize = 2 + 64 + 2 + 64;
+/// Bytes of a TPM2B_ENCRYPTED_SECRET's content at most: of RSA-4096.
+const LONGEST_SECRET: usize = 512;
+
 /// Whether a document is one that tpm2_makecredential writes.
 pub fn is_of_tools(document: &[u8]) -> bool {
     document.starts_with(&TOOLS_HEADER)
@@ -64,12 +74,13 @@ pub fn activate_of_tools(device: &Device, document: &[u8]) -> Result<Secret, Ide
             "the challenge has further bytes at its end: tpm2_makecredential wrote none",
         ));
     };
-    let inventory = device.inventory();
-    let (key, _) = AttestationKey::of_device(device, &inventory)?;
-    let endorsement = Endorsement::of(&device.tpm, Vec::new())?.key;
-    let endorsement =
-        endorsement.ok_or_else(|| IdentityError::failed("the TPM has no endorsement key"))?;
-    opened(device, &key, &endorsement, credential, secret)
+    leaving_nothing(device, || {
+        let (key, _) = AttestationKey::of_device(device, &device.inventory())?;
+        let endorsement = Endorsement::of(&device.tpm, Vec::new())?.key;
+        let endorsement =
+            endorsement.ok_or_else(|| IdentityError::failed("the TPM has no endorsement key"))?;
+        opened(device, &key, &endorsement, credential, secret)
+    })
 }
 
 /// The content of a TPM2B, and what follows.
@@ -85,18 +96,34 @@ fn opened(
     credential: &[u8],
     secret: &[u8],
 ) -> Result<Secret, IdentityError> {
-    let tpm = &device.tpm;
-    let before = tpm.trace()?;
-    let opened = tpm.activate_credential(key, endorsement, credential, secret);
-    tpm.sweep(&before, &[key.name(), endorsement.name()]);
-    opened.map_err(|error| match error {
-        TpmError::Response(code) if code.is_parameter() => IdentityError::refused(format!(
-            "the TPM does not open the challenge ({code}): it was made for another attestation key or \
+    let unopened = |why: &str| {
+        IdentityError::refused(format!(
+            "the TPM does not open the challenge ({why}): it was made for another attestation key or \
              another endorsement key than these (TPM name {}, {}), or it was changed on its way. Make new \
              evidence with devid attest, and have the CA challenge that",
             hex(key.name()),
             endorsement.public()
-        )),
+        ))
+    };
+    if credential.len() > LONGEST_CREDENTIAL {
+        return Err(unopened("the credential is longer than any"));
+    }
+    // Some TPMs fail altogether where the number is too large.
+    let is_rsa = matches!(endorsement.public(), PublicKey::Rsa { .. });
+    if is_rsa && !endorsement.public().has_below_modulus(secret) || secret.len() > LONGEST_SECRET {
+        return Err(unopened("the secret is no number below the modulus"));
+    }
+    let opened = device
+        .tpm
+        .activate_credential(key, endorsement, credential, secret);
+    opened.map_err(|error| match error {
+        // Some TPMs say that they failed where RSA's padding is wrong, and work on.
+        TpmError::Response(code)
+            if code.is_parameter()
+                || code.is_out_of_order() && device.tpm.random(&mut [0]).is_ok() =>
+        {
+            unopened(&code.to_string())
+        }
         other => IdentityError::from(other).while_doing("TPM2_ActivateCredential"),
     })
 }

@@ -27,6 +27,21 @@ pub struct Collection<'a> {
     pub ek_files: &'a [PathBuf],
 }
 
+/// Does what asks the TPM, and takes out of it what that left if the connection was lost meanwhile.
+///
+/// # Errors
+///
+/// Those of `work`; or the TPM does not tell what is loaded.
+pub fn leaving_nothing<R, E: From<IdentityError>>(
+    device: &Device,
+    work: impl FnOnce() -> Result<R, E>,
+) -> Result<R, E> {
+    let before = device.tpm.trace().map_err(IdentityError::from)?;
+    let done = work();
+    device.tpm.sweep(&before);
+    done
+}
+
 /// Makes evidence of one of the device's keys.
 ///
 /// # Errors
@@ -135,11 +150,7 @@ struct Certifying<'a> {
 impl Certifying<'_> {
     fn certified(&self, entry: &TokenEntry, key: &Key) -> Result<CertifiedKey, IdentityError> {
         let tpm = &*self.device.tpm;
-        let before = tpm.trace()?;
         let certified = key.certify(tpm, self.signer, &self.qualifying);
-        let names = [Some(self.signer.name()), key.name()];
-        let names: Vec<&[u8]> = names.into_iter().flatten().collect();
-        tpm.sweep(&before, &names);
         let certified = certified.map_err(|error| {
             IdentityError::from(error).while_doing(format!("{}: TPM2_Certify", entry.label))
         })?;

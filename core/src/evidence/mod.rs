@@ -19,7 +19,7 @@ pub use activate::{activate, activate_of_tools, is_of_tools};
 pub use bundle::{BUNDLE_FORMAT, Bundle, nonce_of};
 pub use ca::{Ca, EvidencePolicy, LIFETIME};
 pub use challenge::{CHALLENGE_FORMAT, Challenge, RESPONSE_FORMAT, Response};
-pub use collect::{Collection, collect};
+pub use collect::{Collection, collect, leaving_nothing};
 pub use forms::{EvidenceForm, ForeignEvidence, acme_nonce, in_form};
 pub use issue::{Issuance, Issued, WhatToCertify};
 pub use json::{Bytes, DocumentError};

@@ -197,22 +197,6 @@ impl Link {
         }
         activated
     }
-
-    /// Flushes transient objects of these names, and sessions that are not among `before`.
-    fn sweep(&mut self, before: &[u32], names: &[&[u8]]) -> Result<(), TpmError> {
-        for handle in self.handles(handle::TRANSIENT)? {
-            let name = self.read_public(handle).map(|(_, name)| name);
-            if name.is_ok_and(|name| names.contains(&&name[..])) {
-                self.flush(handle)?;
-            }
-        }
-        for session in self.handles(handle::LOADED_SESSION)? {
-            if !before.contains(&session) {
-                self.flush(session)?;
-            }
-        }
-        Ok(())
-    }
 }
 
 /// A wrong authorisation of the second handle is the attestation key's.
@@ -274,7 +258,9 @@ impl Tpm {
     pub(crate) fn trace(&self) -> Result<TpmTrace, TpmError> {
         let sessions = match self.tcti().is_managed() {
             true => None,
-            false => Some(self.handles(handle::LOADED_SESSION)?),
+            false => {
+                Some(Exchange::new("GetCapability(sessions)").run(self, |link| link.sessions())?)
+            }
         };
         Ok(TpmTrace {
             faults: self.faults(),
@@ -282,9 +268,9 @@ impl Tpm {
         })
     }
 
-    /// Takes out of the TPM what commands left since, if a transport fault kept them from doing so: keys of
-    /// these names, and sessions. An answer that was lost named a handle that nobody knows.
-    pub(crate) fn sweep(&self, trace: &TpmTrace, names: &[&[u8]]) {
+    /// Takes out of the TPM what commands left since, if a transport fault kept them from doing so: keys of ours,
+    /// and sessions. An answer that was lost named a handle that nobody knows.
+    pub(crate) fn sweep(&self, trace: &TpmTrace) {
         let Some(before) = &trace.sessions else {
             return;
         };
@@ -292,7 +278,20 @@ impl Tpm {
             return;
         }
         let sweeping = Exchange::new("FlushContext").needing_object_slot();
-        if let Err(error) = sweeping.run(self, |link| link.sweep(before, names)) {
+        let swept = sweeping.run(self, |link| {
+            for handle in link.handles(handle::TRANSIENT)? {
+                if matches!(self.may_flush(link, handle, None), Ok(true)) {
+                    link.flush(handle)?;
+                }
+            }
+            for session in link.sessions()? {
+                if !before.contains(&session) {
+                    link.flush(session)?;
+                }
+            }
+            Ok(())
+        });
+        if let Err(error) = swept {
             debug!("what was left in the TPM: {error}");
         }
     }

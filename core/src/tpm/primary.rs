@@ -177,7 +177,9 @@ impl Tpm {
         }
     }
 
-    fn may_flush(
+    /// Whether a transient object is one of ours: a key that this process loads, a factory's key, or what lies
+    /// below the master key of this qualified name.
+    pub(super) fn may_flush(
         &self,
         link: &mut Link,
         handle: u32,
@@ -197,12 +199,11 @@ impl Tpm {
     }
 }
 
-/// Flushes loaded HMAC sessions. A session of ours lasts for one command, so one that has kept a slot
+/// Flushes loaded auth sessions. A session of ours lasts for one command, so one that has kept a slot
 /// for long was left by a process that was killed. Nothing tells it from another program's, which
 /// begins a new one.
 fn reclaim_sessions(link: &mut Link) -> Result<(), TpmError> {
-    // The range of this handle is that of HMAC sessions.
-    for handle in link.handles(handle::LOADED_SESSION)? {
+    for handle in link.sessions()? {
         warn!("session 0x{handle:08X} was left over, flushed");
         link.flush(handle)?;
     }

@@ -316,6 +316,8 @@ fn bash_offers_labels_where_a_verb_takes_them() {
         &["show"][..],
         &["uri"],
         &["--json", "csr"],
+        &["-q", "--config", "/nonexistent", "verify"],
+        &["persist", "-v"],
         &["key", "delete"],
     ] {
         let all = offered(&device, &[verb, &[""]].concat());

@@ -249,3 +249,96 @@ fn tools_answer_our_challenge() {
         assert!(!ok("ek-certificate"), "{kind}");
     }
 }
+
+/// The names of the checks that fail of real evidence in which something was exchanged.
+fn failing(device: &Device, document: &Value) -> Vec<String> {
+    let file = device.home.write("changed.json", document.to_string());
+    let (challenge, response) = (device.word("challenge.json"), device.word("response.json"));
+    let (state, file) = (device.word("state.json"), file.to_str().unwrap());
+    let chain = device.maker.chain(device.home.folder());
+    device.ends(
+        0,
+        &[
+            "ca",
+            "challenge",
+            file,
+            "--state",
+            &state,
+            "--out",
+            &challenge,
+        ],
+    );
+    device.ends(0, &["activate", &challenge, "--out", &response]);
+    let options = ["--roots", chain.to_str().unwrap(), "--state", &state];
+    let words = [
+        "--json",
+        "ca",
+        "verify",
+        file,
+        "--response",
+        &response,
+        "--nonce",
+        "0011",
+    ];
+    let said = device.devid(&[&words[..], &options].concat());
+    let report: Value = serde_json::from_slice(&said.out).unwrap();
+    assert_eq!(report["verified"], said.status.success(), "{said}");
+    let checks = report["checks"].as_array().unwrap().iter();
+    let failed = checks.filter(|check| check["ok"] == false);
+    failed
+        .map(|check| check["name"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+/// What somebody between device and TPM could put in the place of the device's key: a key in software,
+/// and one of his own TPM.
+#[test]
+fn a_key_that_was_exchanged() {
+    let (device, other) = (Device::new(), Device::other());
+    let evidence = |device: &Device| {
+        device.generate("web", &[]);
+        device.attest(&["web", "--nonce", "0011"]).json
+    };
+    let (good, foreign) = (evidence(&device), evidence(&other));
+    let mut his = good.clone();
+    his["key"] = foreign["key"].clone();
+    his["csr"] = foreign["csr"].clone();
+    assert_eq!(failing(&device, &his), ["certify-signature"]);
+
+    let folder = device.home.folder();
+    let openssl = |words: &[&str]| {
+        run(program("openssl").args(words).current_dir(folder)).ok();
+    };
+    openssl(&[
+        "req",
+        "-new",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+        "-keyout",
+        "soft.key",
+        "-subj",
+        "/CN=web",
+        "-outform",
+        "DER",
+        "-out",
+        "soft.csr",
+    ]);
+    openssl(&[
+        "ec", "-in", "soft.key", "-pubout", "-outform", "DER", "-out", "soft.pub",
+    ]);
+    let info = fs::read(device.path("soft.pub")).unwrap();
+    let (x, y) = info[info.len() - 64..].split_at(32);
+    // The public area of the real key, with another point.
+    let mut area = crate::device::from_base64(good["key"]["public"].as_str().unwrap());
+    let start = area.len() - 68;
+    area[start + 2..start + 34].copy_from_slice(x);
+    area[start + 36..].copy_from_slice(y);
+    let mut soft = good.clone();
+    soft["key"]["public"] = json!(to_base64(&area));
+    soft["csr"] = json!(to_base64(&fs::read(device.path("soft.csr")).unwrap()));
+    assert_eq!(failing(&device, &soft), ["certify-name"]);
+    assert_eq!(failing(&device, &good), [""; 0]);
+}

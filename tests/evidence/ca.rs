@@ -1,328 +1,344 @@
-//! Device and CA together: an unknown device gets a certificate, and whoever put a key of his own in the
-//! place of the device's gets none. tpm2_activatecredential is the judge of our challenges.
+//! The CA's side: docs/CA.md step by step, the schema of the evidence, and tpm2-tools in the place of a
+//! device.
 
-use crate::device::{Bundle, Device, from_base64, to_base64};
-use crate::structures::key_info;
+use crate::device::{Bundle, Device, to_base64};
 use serde_json::{Value, json};
 use std::fs;
-use std::path::PathBuf;
-use testkit::interposer::Impostor;
-use testkit::programs::{program, run, run_with};
-use testkit::proxy::Proxy;
+use testkit::folders;
+use testkit::module::tool;
+use testkit::programs::{program, run};
+use testkit::tls::{openssl_server_that_trusts, server_identity, with_provider};
 
-/// The check that the answer to a challenge is right.
-const ACTIVATION: &str = "activation-ak";
+const PAGE: &str = "docs/CA.md";
 
-/// The CA's side of an exchange with a device.
-struct Ca<'a> {
-    device: &'a Device,
-    roots: PathBuf,
-    state: String,
+/// The commands of the page's block `ca`, without its remarks.
+fn commands() -> Vec<String> {
+    let text = fs::read_to_string(folders::root().join(PAGE)).unwrap();
+    let (_, rest) = text.split_once("```bash ca\n").expect("the block");
+    let (block, _) = rest.split_once("\n```").expect("its end");
+    let commands = block.lines().filter(|line| !line.starts_with('#'));
+    commands.map(str::to_owned).collect()
 }
 
-impl<'a> Ca<'a> {
-    fn of(device: &'a Device) -> Ca<'a> {
-        Ca {
-            roots: device.maker.chain(device.home.folder()),
-            state: device.word("ca-state.json"),
-            device,
-        }
-    }
+/// Runs commands where the page has them run: here device and CA are one folder.
+#[track_caller]
+fn types(device: &Device, commands: &[String]) {
+    let bin = tool().parent().unwrap().to_owned();
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+    let mut shell = program("bash");
+    shell
+        .args(["-euo", "pipefail", "-c", &commands.join("\n")])
+        .current_dir(device.home.folder())
+        .env("PATH", path);
+    run(device.home.settle(&mut shell)).ok();
+}
 
-    /// A fresh nonce, as a file.
-    fn nonce(&self) -> String {
-        let nonce = self.device.word("nonce");
-        self.device.ends(
+/// From an unknown device to a certificate in ten commands, and to TLS with it.
+#[test]
+fn the_page() {
+    let device = Device::new();
+    let chain = device.maker.chain(device.home.folder());
+    fs::copy(chain, device.path("roots.pem")).unwrap();
+    let commands = commands();
+    assert_eq!(commands.len(), 10, "{commands:?}");
+    types(&device, &commands);
+
+    server_identity(&device.home);
+    let server = openssl_server_that_trusts(&device.home, &device.path("ca.pem"), &[]);
+    let mut client = with_provider("openssl", &device.home);
+    client
+        .args(["s_client", "-brief", "-verify_return_error", "-CAfile"])
+        .arg(device.path("server.pem"))
+        .args(["-connect", &server.address(), "-cert"])
+        .arg(device.path("web.pem"))
+        .args(["-key", "pkcs11:token=devid;object=web;type=private"]);
+    let said = run(&mut client).ok();
+    let both = format!("{}{}", said.text(), said.err);
+    assert!(both.contains("CONNECTION ESTABLISHED"), "{both}");
+
+    // Nonce and answer were used.
+    let again = ["ca", "verify", &device.word("evidence.json")];
+    let files = [device.word("roots.pem"), device.word("response.json")];
+    let state = device.word("devid-ca-state.json");
+    let options = [
+        "--roots",
+        &files[0],
+        "--response",
+        &files[1],
+        "--state",
+        &state,
+    ];
+    let said = device.ends(1, &[&again[..], &options, &["--json"]].concat());
+    let report: Value = serde_json::from_slice(&said.out).unwrap();
+    let checks = report["checks"].as_array().unwrap().iter();
+    let failed: Vec<&str> = checks
+        .filter(|check| check["ok"] == false)
+        .map(|check| check["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(failed, ["activation", "nonce"]);
+}
+
+/// A verifier that wants its schema: python3-jsonschema is the judge.
+#[test]
+fn the_schema() {
+    let schema = folders::root().join("docs/evidence.schema.json");
+    let validates = |document: &Value| {
+        let device_file = Bundle::read(&fs::read(good_bundle()).unwrap());
+        let file = device_file.file("document.json", document.to_string().as_bytes());
+        let script = "import json, sys, jsonschema\n\
+             schema, document = (json.load(open(path)) for path in sys.argv[1:])\n\
+             jsonschema.Draft202012Validator.check_schema(schema)\n\
+             jsonschema.Draft202012Validator(schema).validate(document)";
+        let mut python = program("python3");
+        python.args(["-c", script]).arg(&schema).arg(file);
+        let said = run(&mut python);
+        assert!(!said.err.contains("ModuleNotFoundError"), "{said}");
+        said.status.success()
+    };
+    let good: Value = serde_json::from_slice(&fs::read(good_bundle()).unwrap()).unwrap();
+    assert!(validates(&good));
+    for (path, value) in [
+        ("/format", json!("devid-evidence/2")),
+        ("/csr", json!("")),
+        ("/csr", json!("MA-_")),
+        ("/key/certify", json!(7)),
+        ("/ekCertificates", json!(vec!["MAA="; 33])),
+        ("/device/serial", json!("x".repeat(1025))),
+        ("/attestationKey/public", json!(null)),
+    ] {
+        let mut document = good.clone();
+        *document.pointer_mut(path).unwrap() = value;
+        assert!(!validates(&document), "{path}");
+        // What the schema refuses, the CA refuses.
+        let device = Device::new();
+        let file = device.home.write("document.json", document.to_string());
+        let file = file.to_str().unwrap();
+        device.refuses(1, &["ca", "challenge", file], &["devid-evidence/1"]);
+    }
+}
+
+/// Evidence of a device, made once.
+fn good_bundle() -> std::path::PathBuf {
+    use std::sync::OnceLock;
+    static FILE: OnceLock<(Device, std::path::PathBuf)> = OnceLock::new();
+    let (_, path) = FILE.get_or_init(|| {
+        let device = Device::new();
+        device.generate("web", &[]);
+        let path = device.path("evidence.json");
+        device.ends(
+            0,
+            &[
+                "attest",
+                "web",
+                "--nonce",
+                "0011",
+                "--out",
+                path.to_str().unwrap(),
+            ],
+        );
+        (device, path)
+    });
+    path.clone()
+}
+
+/// Our challenge is for every TPM: tpm2_activatecredential opens it, for endorsement keys of both kinds.
+#[test]
+fn tools_answer_our_challenge() {
+    for kind in ["rsa", "ecc"] {
+        let device = Device::new();
+        device.tpm2(
+            "tpm2_createek",
+            &["-c", "ek.ctx", "-G", kind, "-u", "ek.pub"],
+        );
+        device.tpm2(
+            "tpm2_createak",
+            &[
+                "-C", "ek.ctx", "-c", "ak.ctx", "-u", "ak.pub", "-G", "ecc", "-s", "ecdsa",
+            ],
+        );
+        device.tpm2("tpm2_flushcontext", &["-t"]);
+        let area = |name: &str| {
+            let sized = fs::read(device.path(name)).unwrap();
+            to_base64(&sized[2..])
+        };
+        let mut document: Value =
+            serde_json::from_slice(&fs::read(good_bundle()).unwrap()).unwrap();
+        document["ekPublic"] = json!(area("ek.pub"));
+        document["ekCertificates"] = json!([]);
+        document["attestationKey"] = json!({ "public": area("ak.pub") });
+        let bundle = device.home.write("bundle.json", document.to_string());
+        let bundle = bundle.to_str().unwrap();
+        let (challenge, state) = (device.word("challenge.json"), device.word("state.json"));
+        device.ends(
             0,
             &[
                 "ca",
-                "nonce",
-                "--force",
+                "challenge",
+                bundle,
                 "--state",
-                &self.state,
+                &state,
                 "--out",
-                &nonce,
+                &challenge,
             ],
         );
-        nonce
-    }
-
-    /// A challenge for this evidence, as a file.
-    fn challenge(&self, evidence: &str) -> String {
-        let challenge = self.device.word("challenge");
-        let words = [
-            "ca",
-            "challenge",
-            evidence,
-            "--state",
-            &self.state,
-            "--out",
-            &challenge,
-        ];
-        self.device.ends(0, &words);
-        challenge
-    }
-
-    /// The report, and the names of the checks that failed.
-    fn verify(&self, evidence: &str, response: &str) -> (Value, Vec<String>) {
-        let roots = self.roots.to_str().unwrap();
-        let words = [
-            "ca",
-            "verify",
-            evidence,
-            "--roots",
-            roots,
-            "--state",
-            &self.state,
-            "--response",
-            response,
-            "--json",
-        ];
-        let said = self.device.devid(&words);
-        let report: Value = serde_json::from_slice(&said.out).unwrap_or_else(|_| panic!("{said}"));
-        let checks = report["checks"]
-            .as_array()
-            .unwrap_or_else(|| panic!("{said}"));
-        let failed = checks.iter().filter(|one| one["ok"] == false);
-        let failed = failed
-            .map(|one| one["name"].as_str().unwrap().to_owned())
-            .collect();
-        (report, failed)
-    }
-}
-
-/// RSA-2048 and P-384 endorsement keys; own attestation key and those of factories.
-#[test]
-fn an_unknown_device_is_verified() {
-    for lacks in [testkit::endorsed::P384, testkit::endorsed::RSA] {
-        let device = Device::new();
-        device.tpm.without_certificate(lacks);
-        device.generate("web", &[]);
-        let ca = Ca::of(&device);
-        let (evidence, response) = (device.word("evidence"), device.word("response"));
-        device.ends(
-            0,
-            &["attest", "web", "--nonce", &ca.nonce(), "--out", &evidence],
-        );
-        let challenge = ca.challenge(&evidence);
-        device.ends(0, &["activate", &challenge, "--out", &response]);
-        let (report, failed) = ca.verify(&evidence, &response);
-        assert_eq!(failed, [""; 0], "{lacks:#x}: {report:#}");
-        assert_eq!(report["verified"], true);
-        // Neither nonce nor challenge is good twice.
-        let (_, failed) = ca.verify(&evidence, &response);
-        assert!(!failed.is_empty());
-        device.is_clean();
-    }
-}
-
-/// The state of a device at whose provisioning somebody put his own key in the place of the device's: the
-/// file has that key's public half, and he stays between the tool and the TPM. All works but the evidence.
-#[test]
-fn a_key_that_an_interposer_put_in_the_place_of_the_devices_is_refused() {
-    let device = Device::new();
-    device.generate("web", &[]);
-    let genuine = device.attest(&["web", "--nonce", "01"]).bytes("key/public");
-    let mut impostor = Impostor::new(|_| false);
-    let shown = impostor.false_area(&genuine);
-    let folder = device.path("state/devid");
-    let files = fs::read_dir(folder).unwrap().map(|one| one.unwrap().path());
-    let file = files
-        .into_iter()
-        .find(|one| one.to_str().unwrap().contains("key-"))
-        .unwrap();
-    let text = fs::read_to_string(&file).unwrap();
-    let begin = text.find("-----BEGIN").unwrap();
-    let base64: String = text[begin..]
-        .lines()
-        .filter(|line| !line.starts_with("---"))
-        .collect();
-    let der = from_base64(&base64);
-    let at = der
-        .windows(genuine.len())
-        .position(|part| part == genuine)
-        .unwrap();
-    let der = [&der[..at], &shown, &der[at + genuine.len()..]].concat();
-    let mut pem = program("openssl");
-    let lines = run_with(pem.args(["base64", "-e"]), &der).ok().text();
-    let head = &text[..begin];
-    fs::write(
-        &file,
-        format!("{head}-----BEGIN TSS2 PRIVATE KEY-----\n{lines}-----END TSS2 PRIVATE KEY-----\n"),
-    )
-    .unwrap();
-    let proxy = Proxy::new(&device.tpm);
-    proxy.book().interpose(impostor.between());
-    let between = |words: &[&str]| {
-        let mut command = device.command(words);
-        run(command.env("DEVID_PKCS11_TCTI", proxy.tcti()))
-    };
-    let ca = Ca::of(&device);
-    let (evidence, response) = (device.word("evidence"), device.word("response"));
-    between(&["attest", "web", "--nonce", &ca.nonce(), "--out", &evidence]).ok();
-    let bundle = Bundle::of_file(&device.path("evidence"));
-    assert_eq!(
-        bundle.bytes("key/public"),
-        shown,
-        "the tool believes in that key"
-    );
-    let request = bundle.file("request.der", &bundle.bytes("csr"));
-    let mut verify = program("openssl");
-    verify.args(["req", "-verify", "-noout", "-inform", "DER", "-in"]);
-    run(verify.arg(request)).ok();
-    let challenge = ca.challenge(&evidence);
-    between(&["activate", &challenge, "--out", &response]).ok();
-    let (report, failed) = ca.verify(&evidence, &response);
-    assert_eq!(report["verified"], false, "{report:#}");
-    assert_eq!(failed.len(), 1, "{report:#}");
-    assert!(
-        ["signature", "name"]
-            .iter()
-            .any(|what| failed[0].contains(what)),
-        "{failed:?}"
-    );
-    let certificate = device.word("certificate.pem");
-    let issuer = device.manufacture(&["--no-key"]).ca();
-    let key = issuer.with_file_name("ca.key");
-    let words = [
-        "ca",
-        "issue",
-        &evidence,
-        "--roots",
-        ca.roots.to_str().unwrap(),
-        "--state",
-        &ca.state,
-        "--response",
-        &response,
-        "--ca-cert",
-        issuer.to_str().unwrap(),
-        "--ca-key",
-        key.to_str().unwrap(),
-        "--out",
-        &certificate,
-    ];
-    device.ends(1, &words);
-    assert!(!device.path("certificate.pem").exists());
-}
-
-/// What we make tpm2_activatecredential opens, for endorsement keys of either kind.
-#[test]
-fn tpm2_tools_open_our_challenges() {
-    for kind in ["rsa", "ecc256"] {
-        let device = Device::new();
-        device.generate("web", &[]);
-        let mut bundle = device.attest(&["web", "--nonce", "01"]).json;
-        let low = if kind == "rsa" { "rsa" } else { "ecc" };
-        device.tpm2(
-            "tpm2_createek",
-            &["-G", low, "-c", "ek.ctx", "-u", "ek.pub"],
-        );
-        let made = [
-            "-C", "ek.ctx", "-c", "ak.ctx", "-G", "ecc", "-g", "sha256", "-s", "ecdsa", "-u",
-            "ak.pub", "-f", "tss", "-n", "ak.name",
-        ];
-        device.tpm2("tpm2_createak", &made);
-        device.tpm2("tpm2_flushcontext", &["-t"]);
-        let bare = |name: &str| to_base64(&fs::read(device.path(name)).unwrap()[2..]);
-        bundle["attestationKey"] = json!({ "public": bare("ak.pub") });
-        bundle["ekPublic"] = bare("ek.pub").into();
-        bundle["ekCertificates"] = json!([]);
-        let file = device.home.write("evidence", bundle.to_string());
-        let ca = Ca::of(&device);
-        let challenge = ca.challenge(file.to_str().unwrap());
-        let challenge: Value = serde_json::from_slice(&fs::read(challenge).unwrap()).unwrap();
+        let challenge = fs::read(device.path("challenge.json")).unwrap();
+        let challenge: Value = serde_json::from_slice(&challenge).unwrap();
         let sized = |field: &str| {
-            let bytes = from_base64(challenge[field].as_str().unwrap());
+            let bytes = crate::device::from_base64(challenge[field].as_str().unwrap());
             [&(bytes.len() as u16).to_be_bytes()[..], &bytes].concat()
         };
-        let header = [0xBA, 0xDC, 0xC0, 0xDE, 0, 0, 0, 1];
-        let credential = [&header[..], &sized("credential"), &sized("secret")].concat();
-        device.home.write("credential", credential);
+        // tpm2-tools: magic, version, then both TPM2Bs.
+        let head = b"\xBA\xDC\xC0\xDE\0\0\0\x01".to_vec();
+        device.home.write(
+            "credential",
+            [head, sized("credential"), sized("secret")].concat(),
+        );
         device.tpm2(
             "tpm2_startauthsession",
-            &["--policy-session", "-S", "session"],
+            &["--policy-session", "-S", "session.ctx"],
         );
-        device.tpm2("tpm2_policysecret", &["-S", "session", "-c", "e"]);
-        let opened = [
-            "-c",
-            "ak.ctx",
-            "-C",
-            "ek.ctx",
-            "-i",
-            "credential",
-            "-o",
-            "opened",
-            "-P",
-            "session:session",
-        ];
-        device.tpm2("tpm2_activatecredential", &opened);
-        // The CA knows the secret that it made: all that it checks of the answer is right.
+        device.tpm2("tpm2_policysecret", &["-S", "session.ctx", "-c", "e"]);
+        device.tpm2(
+            "tpm2_activatecredential",
+            &[
+                "-c",
+                "ak.ctx",
+                "-C",
+                "ek.ctx",
+                "-i",
+                "credential",
+                "-o",
+                "secret",
+                "-P",
+                "session:session.ctx",
+            ],
+        );
+        let secret = fs::read(device.path("secret")).unwrap();
         let response = json!({
             "format": "devid-response/1",
             "id": challenge["id"],
-            "secret": to_base64(&fs::read(device.path("opened")).unwrap()),
+            "secret": to_base64(&secret),
         });
-        let response = device.home.write("response", response.to_string());
-        let (report, failed) = ca.verify(file.to_str().unwrap(), response.to_str().unwrap());
-        let checks = report["checks"].as_array().unwrap().iter();
-        let is_made = checks.clone().any(|one| one["name"] == ACTIVATION);
-        assert!(is_made, "{report:#}");
-        assert!(!failed.iter().any(|one| one == ACTIVATION), "{report:#}");
+        let response = device.home.write("response.json", response.to_string());
+        let chain = device.maker.chain(device.home.folder());
+        let said = device.ends(
+            1,
+            &[
+                "--json",
+                "ca",
+                "verify",
+                bundle,
+                "--allow-no-nonce",
+                "--state",
+                &state,
+                "--roots",
+                chain.to_str().unwrap(),
+                "--response",
+                response.to_str().unwrap(),
+            ],
+        );
+        let report: Value = serde_json::from_slice(&said.out).unwrap();
+        let checks = report["checks"].as_array().unwrap();
+        let ok = |name: &str| {
+            let found = checks.iter().find(|check| check["name"] == name);
+            found.unwrap_or_else(|| panic!("{name}: {report:#}"))["ok"] == true
+        };
+        assert!(ok("activation"), "{kind}: {report:#}");
+        assert!(ok("activation-ak"), "{kind}: {report:#}");
+        // Whose endorsement key it is, no certificate says.
+        assert!(!ok("ek-certificate"), "{kind}");
     }
 }
 
-/// The certificate names the device as its factory did, and OpenSSL does TLS by the key.
-#[test]
-fn the_certificate_of_a_verified_key_is_the_keys() {
-    let device = Device::with_factory(&[], &[]);
-    device.generate("web", &[]);
-    let ca = Ca::of(&device);
-    let (evidence, response) = (device.word("evidence"), device.word("response"));
-    device.ends(
-        0,
-        &["attest", "web", "--nonce", &ca.nonce(), "--out", &evidence],
-    );
-    let challenge = ca.challenge(&evidence);
-    device.ends(0, &["activate", &challenge, "--out", &response]);
-    let factory = device.path("factory/root.pem");
-    let roots = device.word("all-roots.pem");
-    let all = [fs::read(&ca.roots).unwrap(), fs::read(factory).unwrap()].concat();
-    fs::write(&roots, all).unwrap();
-    let issuer = device.path("factory/ca.pem");
-    let key = issuer.with_file_name("ca.key");
-    let certificate = device.word("web.pem");
-    let words = [
-        "ca",
-        "issue",
-        &evidence,
-        "--roots",
-        &roots,
-        "--state",
-        &ca.state,
-        "--response",
-        &response,
-        "--ca-cert",
-        issuer.to_str().unwrap(),
-        "--ca-key",
-        key.to_str().unwrap(),
-        "--out",
-        &certificate,
-    ];
-    device.ends(0, &words);
-    let bundle = Bundle::of_file(&device.path("evidence"));
-    let mut shown = program("openssl");
-    shown.args(["x509", "-noout", "-pubkey", "-in", &certificate]);
-    let pem = bundle.file("pub.pem", &run(&mut shown).ok().out);
-    let info = testkit::openssl::public_key_der(&pem);
-    assert_eq!(info, key_info(&bundle.bytes("key/public")));
-    device.ends(0, &["import-cert", &certificate]);
+/// The names of the checks that fail of real evidence in which something was exchanged.
+fn failing(device: &Device, document: &Value) -> Vec<String> {
+    let file = device.home.write("changed.json", document.to_string());
+    let (challenge, response) = (device.word("challenge.json"), device.word("response.json"));
+    let (state, file) = (device.word("state.json"), file.to_str().unwrap());
+    let chain = device.maker.chain(device.home.folder());
     device.ends(
         0,
         &[
-            "verify",
-            "devid/web",
-            "--ca",
-            device.path("factory/root.pem").to_str().unwrap(),
+            "ca",
+            "challenge",
+            file,
+            "--state",
+            &state,
+            "--out",
+            &challenge,
         ],
     );
+    device.ends(0, &["activate", &challenge, "--out", &response]);
+    let options = ["--roots", chain.to_str().unwrap(), "--state", &state];
+    let words = [
+        "--json",
+        "ca",
+        "verify",
+        file,
+        "--response",
+        &response,
+        "--nonce",
+        "0011",
+    ];
+    let said = device.devid(&[&words[..], &options].concat());
+    let report: Value = serde_json::from_slice(&said.out).unwrap();
+    assert_eq!(report["verified"], said.status.success(), "{said}");
+    let checks = report["checks"].as_array().unwrap().iter();
+    let failed = checks.filter(|check| check["ok"] == false);
+    failed
+        .map(|check| check["name"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+/// What somebody between device and TPM could put in the place of the device's key: a key in software,
+/// and one of his own TPM.
+#[test]
+fn a_key_that_was_exchanged() {
+    let (device, other) = (Device::new(), Device::other());
+    let evidence = |device: &Device| {
+        device.generate("web", &[]);
+        device.attest(&["web", "--nonce", "0011"]).json
+    };
+    let (good, foreign) = (evidence(&device), evidence(&other));
+    let mut his = good.clone();
+    his["key"] = foreign["key"].clone();
+    his["csr"] = foreign["csr"].clone();
+    assert_eq!(failing(&device, &his), ["certify-signature"]);
+
+    let folder = device.home.folder();
+    let openssl = |words: &[&str]| {
+        run(program("openssl").args(words).current_dir(folder)).ok();
+    };
+    openssl(&[
+        "req",
+        "-new",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+        "-keyout",
+        "soft.key",
+        "-subj",
+        "/CN=web",
+        "-outform",
+        "DER",
+        "-out",
+        "soft.csr",
+    ]);
+    openssl(&[
+        "ec", "-in", "soft.key", "-pubout", "-outform", "DER", "-out", "soft.pub",
+    ]);
+    let info = fs::read(device.path("soft.pub")).unwrap();
+    let (x, y) = info[info.len() - 64..].split_at(32);
+    // The public area of the real key, with another point.
+    let mut area = crate::device::from_base64(good["key"]["public"].as_str().unwrap());
+    let start = area.len() - 68;
+    area[start + 2..start + 34].copy_from_slice(x);
+    area[start + 36..].copy_from_slice(y);
+    let mut soft = good.clone();
+    soft["key"]["public"] = json!(to_base64(&area));
+    soft["csr"] = json!(to_base64(&fs::read(device.path("soft.csr")).unwrap()));
+    assert_eq!(failing(&device, &soft), ["certify-name"]);
+    assert_eq!(failing(&device, &good), [""; 0]);
 }

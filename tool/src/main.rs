@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod aim;
+mod audit;
 mod ca;
 mod certificates;
 mod cli;
@@ -40,6 +41,7 @@ mod verify;
 mod warnings;
 
 use aim::aimed;
+use audit::Audited;
 use clap::Parser;
 use cli::{Arguments, CommonArgs, KeyVerb, MasterVerb, OutputFormat, Verb};
 use colour::Painter;
@@ -72,21 +74,26 @@ fn main() -> ExitCode {
     let began = Instant::now();
     let warnings = Warnings::install(form, verbose, quiet);
     let is_report = only_reports(&verb);
-    let settings = Settings::new(config);
-    let file = settings
-        .as_ref()
-        .ok()
-        .and_then(|settings| settings.file.clone());
-    let output = settings.and_then(|settings| run(verb, &settings, quiet, form));
-    let mut output = output.unwrap_or_else(|error| Output {
+    let failed = |error: CommandError| Output {
         code: error.code,
         document: (form == OutputFormat::Json).then(|| error.json()),
         complaint: Some(error.text),
         ..Output::default()
-    });
-    if let Some(file) = file {
-        output = aimed(output, &file);
-    }
+    };
+    let mut output = match Settings::new(config) {
+        Ok(settings) => {
+            let audited = Audited::of(&verb);
+            let output = run(verb, &settings, quiet, form).unwrap_or_else(failed);
+            if let Some(audited) = audited {
+                audited.write(&settings, &output);
+            }
+            match &settings.file {
+                Some(file) => aimed(output, file),
+                None => output,
+            }
+        }
+        Err(error) => failed(error),
+    };
     debug!("done after {} ms", began.elapsed().as_millis());
     if quiet && is_report && output.code == 0 {
         output.text.clear();

@@ -23,9 +23,12 @@ const EXIT_STATUS: &Meanings = &[
     ),
     (
         "1",
-        "Failed, or not verified: something is wrong, or the key was not proven; standard error says why and what to do.",
+        "Failed, or not verified: something is wrong, or the key was not proven; standard error says why and what to do. Also: the output could not be written.",
     ),
-    ("2", "Asked for wrongly."),
+    (
+        "2",
+        "Asked for wrongly, or a name that several objects bear.",
+    ),
     (
         "3",
         "verify: the key is proven and nothing is wrong, but the CA certificate for the identity is not available.",
@@ -93,6 +96,14 @@ const ENVIRONMENT: &Meanings = &[
         "In the place of /var/lib/devid-pkcs11.",
     ),
     ("DEVID_PKCS11_RUN", "In the place of /run/devid-pkcs11."),
+    (
+        "NO_COLOR, CLICOLOR, CLICOLOR_FORCE, TERM",
+        "Whether output has colours; without these it has, on a terminal.",
+    ),
+    (
+        "LC_ALL, LC_CTYPE, LANG",
+        "Whether tree draws lines of Unicode (UTF-8), or of ASCII.",
+    ),
     (
         "CREDENTIALS_DIRECTORY",
         "Where the secrets are that the settings name as credential:NAME (systemd.exec(5)).",

@@ -182,3 +182,32 @@ fn changed_bytes_never_panic() {
         }
     }
 }
+
+/// A switch's structure is read, written again byte for byte but for its random padding, and what its
+/// attestation key certified is right.
+#[test]
+#[ignore = "the sample is in the Go module of attestz: scripts/test-evidence"]
+fn a_switchs_own() {
+    use crate::evidence::bundle::CertifiedKey;
+    use crate::evidence::verify::failures;
+
+    let bytes = std::fs::read(std::env::var_os("DEVID_TCG_CSR").unwrap()).unwrap();
+    let read = TcgCsr::read(&bytes).unwrap();
+    assert_eq!(read.hash_is_right, Some(true));
+    let contents = idevid(&read);
+    let written = contents.encode(TcgCsrForm::Detached);
+    assert_eq!(written.len(), bytes.len());
+    let padding = sizes(&bytes, 48).2[12] as usize;
+    let end = bytes.len() - padding;
+    // Behind the hash, which covers the padding.
+    assert_eq!(written[60..end], bytes[60..end]);
+    let key = CertifiedKey {
+        label: None,
+        public: contents.signing_public.clone().into(),
+        certify: contents.certify.clone().into(),
+        signature: contents.certify_signature.clone().into(),
+        creation_data: None,
+        certificates: Vec::new(),
+    };
+    assert_eq!(failures(&key, &contents.attestation_public), [""; 0]);
+}

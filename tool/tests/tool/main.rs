@@ -63,6 +63,7 @@ mod master {
 
 /// The command line: input, output, settings, packages.
 mod command {
+    mod audit;
     mod common;
     mod files;
     mod input;

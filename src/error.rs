@@ -176,6 +176,7 @@ fn tpm_rv(error: &TpmError) -> CK_RV {
         | TpmError::NeedsAuth(_)
         | TpmError::WrongAuth(_)
         | TpmError::OwnerAuth
+        | TpmError::EndorsementAuth
         | TpmError::Unloadable(_)
         | TpmError::Unread(_)
         | TpmError::Unproven(_)

@@ -2,6 +2,7 @@
 //! written as a whole.
 
 use crate::system::{Failed, Held, fits_limit, pause, random_digits};
+use crate::waiting::WaitLines;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{
     AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, RenameFlags, Stat, fchmod, flock, fstat,
@@ -35,7 +36,7 @@ const TICK: i128 = 50_000_000;
 ///
 /// Also for what is no regular file (a FIFO would be waited for, a device read without end), and
 /// for more than `most` bytes.
-pub(crate) fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+pub fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     Ok(read_stamped(path, most)?.0)
 }
 
@@ -317,13 +318,16 @@ impl Lock {
         let lock = Self { file, noted };
         const FIRST_PAUSE: Duration = Duration::from_micros(200);
         const LONGEST_PAUSE: Duration = Duration::from_millis(5);
-        let end = Instant::now() + patience;
+        let (began, lines) = (Instant::now(), WaitLines::new());
+        let end = began + patience;
         let mut rest = FIRST_PAUSE;
         loop {
             match flock(&lock.file, sharing) {
                 Ok(()) => return Ok(Some(lock)),
                 Err(Errno::INTR) => {}
                 Err(Errno::WOULDBLOCK) if Instant::now() < end => {
+                    let age = (began, Instant::now());
+                    lines.tell(age, patience, |_| held_by_another(&lock.file));
                     pause(rest);
                     rest = LONGEST_PAUSE.min(rest * 2);
                 }
@@ -331,6 +335,15 @@ impl Lock {
                 Err(error) => return Err(Failed::at("flock")(error)),
             }
         }
+    }
+}
+
+/// That another process has a lock that is waited for.
+fn held_by_another(file: &OwnedFd) -> String {
+    let path = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()));
+    match path {
+        Ok(path) => format!("another process has the lock {}", path.display()),
+        Err(_) => "another process has a lock".into(),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 /// A path as one word of a command line, which is no option.
-pub(crate) fn word(path: &Path) -> String {
+pub fn word(path: &Path) -> String {
     let text = path.display().to_string();
     match text.starts_with('-') {
         true => quoted(&format!("./{text}")),

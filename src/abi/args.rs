@@ -1,6 +1,7 @@
 //! The caller's memory, in and out.
 
 use crate::error::Error;
+use crate::mechanism::cipher::tag_length;
 use crate::mechanism::derive::kdf_of;
 use crate::mechanism::encrypt::oaep_hashes;
 use crate::mechanism::params::{Parameter, Shape};
@@ -351,7 +352,8 @@ unsafe fn oaep_of(parameter: CK_RSA_PKCS_OAEP_PARAMS) -> Option<Parameter> {
 }
 
 /// Reads the parameter of CKM_AES_GCM; `None` if it cannot be one. ulIvBits says nothing: the standard has
-/// ulIvLen count, and clients leave the other at 0.
+/// ulIvLen count, and clients leave the other at 0. Not read is what it names beside a tag that is not
+/// supported.
 ///
 /// # Safety
 ///
@@ -359,6 +361,7 @@ unsafe fn oaep_of(parameter: CK_RSA_PKCS_OAEP_PARAMS) -> Option<Parameter> {
 unsafe fn gcm(given: &CK_MECHANISM) -> Option<Parameter> {
     // SAFETY: the parameter is NULL or valid for its length, which is that of the struct.
     let parameter = unsafe { sized::<CK_GCM_PARAMS>(given) }?;
+    tag_length(parameter.ulTagBits)?;
     Some(Parameter::Gcm {
         // SAFETY: as this function's contract.
         iv: unsafe { named(parameter.pIv, parameter.ulIvLen) }?,
@@ -453,6 +456,8 @@ pub(super) unsafe fn mechanism(
         Shape::Iv => unsafe { sized::<[CK_BYTE; 16]>(&given) }.map(Parameter::Iv),
         // SAFETY: as above.
         Shape::Gcm => unsafe { gcm(&given) },
+        // SAFETY: as above.
+        Shape::CodeLength => unsafe { sized(&given) }.map(Parameter::CodeLength),
     };
     let parameter = parameter.unwrap_or(Parameter::Other);
     row.check_shape(&parameter)?;

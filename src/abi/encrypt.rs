@@ -181,8 +181,9 @@ unsafe fn update(
     let room = unsafe { args::room(output.0, output.1) };
     // SAFETY: as this function's contract.
     let answer = unsafe {
-        args::borrow(part.0, part.1, |part| {
-            session.cipher_update(direction, part, room)
+        args::borrow(part.0, part.1, |part| match direction {
+            Direction::Encrypt => session.encrypt_update(part, room),
+            Direction::Decrypt => session.decrypt_update(part, room),
         })
     }?;
     // SAFETY: an answer means that there is room, hence a length pointer.
@@ -202,7 +203,10 @@ unsafe fn finish(
     let session = module()?.session(SessionHandle(session))?;
     // SAFETY: as this function's contract.
     let room = unsafe { args::room(output.0, output.1) };
-    let answer = session.cipher_final(direction, room)?;
+    let answer = match direction {
+        Direction::Encrypt => session.encrypt_final(room),
+        Direction::Decrypt => session.decrypt_final(room),
+    }?;
     // SAFETY: an answer means that there is room, hence a length pointer.
     unsafe { args::give(output.0, output.1, answer) }
 }

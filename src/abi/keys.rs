@@ -21,11 +21,11 @@ pub(super) unsafe extern "C" fn C_GenerateKey(
         if phKey.is_null() {
             return Err(Error::ArgumentsBad("phKey is NULL"));
         }
+        // SAFETY: the caller's template is NULL or valid for its items and their values.
+        let template = unsafe { args::template(pTemplate, ulCount) }?;
         // SAFETY: the caller's pointer is NULL or valid for a CK_MECHANISM.
         let mechanism = unsafe { args::mechanism(pMechanism, CKF_GENERATE) }?;
         let (mechanism, _) = mechanism.ok_or(Error::ArgumentsBad("pMechanism is NULL"))?;
-        // SAFETY: the caller's template is NULL or valid for its items and their values.
-        let template = unsafe { args::template(pTemplate, ulCount) }?;
         let [key] = module.create(session, |session, mint| {
             Ok([session.generate_secret_key(mechanism, &template, mint)?])
         })?;

@@ -2,6 +2,7 @@
 
 use super::{args, entry, module};
 use crate::handle::{ObjectHandle, SessionHandle};
+use crate::mechanism::mac::MacMechanism;
 use crate::mechanism::sign::SignMechanism;
 use crate::mechanism::table::Algorithm;
 use cryptoki_sys::*;
@@ -15,8 +16,9 @@ pub(super) unsafe extern "C" fn C_SignInit(
         let session = module()?.session(SessionHandle(hSession))?;
         // SAFETY: the caller's pointer is NULL or valid for a CK_MECHANISM.
         match unsafe { args::mechanism(pMechanism, CKF_SIGN) }? {
-            Some((row, _)) if row.algorithm == Algorithm::Mac => {
-                session.mac_sign_init(row, ObjectHandle(hKey))
+            Some((row, parameter)) if row.algorithm == Algorithm::Mac => {
+                let mechanism = MacMechanism::new(row, &parameter)?;
+                session.mac_sign_init(mechanism, ObjectHandle(hKey))
             }
             Some((row, parameter)) => {
                 let mechanism = SignMechanism::new(row, &parameter)?;
@@ -81,8 +83,9 @@ pub(super) unsafe extern "C" fn C_VerifyInit(
         let session = module()?.session(SessionHandle(hSession))?;
         // SAFETY: the caller's pointer is NULL or valid for a CK_MECHANISM.
         match unsafe { args::mechanism(pMechanism, CKF_VERIFY) }? {
-            Some((row, _)) if row.algorithm == Algorithm::Mac => {
-                session.mac_verify_init(row, ObjectHandle(hKey))
+            Some((row, parameter)) if row.algorithm == Algorithm::Mac => {
+                let mechanism = MacMechanism::new(row, &parameter)?;
+                session.mac_verify_init(mechanism, ObjectHandle(hKey))
             }
             Some((row, parameter)) => {
                 let mechanism = SignMechanism::new(row, &parameter)?;

@@ -3,6 +3,7 @@
 
 use crate::error::Error;
 use crate::mechanism::digest::Digest;
+use crate::mechanism::params::{Parameter, Shape};
 use crate::mechanism::table::{Algorithm, Mechanism};
 use devid_core::overwrite_stack;
 use hmac::{HmacReset, KeyInit, Mac as _};
@@ -25,15 +26,35 @@ enum HmacState {
     Sha512(HmacReset<Sha512>),
 }
 
-/// The hash of a mechanism that makes such codes.
-///
-/// # Errors
-///
-/// [`Error::MechanismInvalid`] for another mechanism.
-pub(crate) fn digest_of(row: &Mechanism) -> Result<Digest, Error> {
-    match (row.algorithm, row.digest) {
-        (Algorithm::Mac, Some(digest)) => Ok(digest),
-        _ => Err(Error::MechanismInvalid),
+/// A mechanism that makes such codes, with its parameter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct MacMechanism {
+    pub(crate) row: &'static Mechanism,
+    pub(crate) digest: Digest,
+    /// Bytes of the code.
+    pub(crate) width: usize,
+}
+
+impl MacMechanism {
+    /// # Errors
+    ///
+    /// [`Error::MechanismInvalid`] for another mechanism, [`Error::MechanismParamInvalid`] for a length that
+    /// no code has.
+    pub(crate) fn new(row: &'static Mechanism, parameter: &Parameter) -> Result<Self, Error> {
+        let (Algorithm::Mac, Some(digest)) = (row.algorithm, row.digest) else {
+            return Err(Error::MechanismInvalid);
+        };
+        let whole = digest.width();
+        let width = match (row.shape, parameter) {
+            (Shape::None, Parameter::None) => Some(whole),
+            (Shape::CodeLength, Parameter::CodeLength(length)) => {
+                let length = usize::try_from(*length).ok();
+                length.filter(|length| (1..=whole).contains(length))
+            }
+            _ => None,
+        };
+        let width = width.ok_or(Error::MechanismParamInvalid)?;
+        Ok(Self { row, digest, width })
     }
 }
 
@@ -85,6 +106,36 @@ impl Mac {
 mod tests {
     use super::*;
     use devid_core::key::hex;
+
+    #[test]
+    fn a_code_has_the_length_that_is_asked_for() {
+        use cryptoki_sys::*;
+        let new = |kind, parameter| {
+            let row = Mechanism::find(kind, CKF_SIGN)?;
+            MacMechanism::new(row, &parameter).map(|mechanism| mechanism.width)
+        };
+        let wrong = Err(Error::MechanismParamInvalid);
+        assert_eq!(new(CKM_SHA256_HMAC, Parameter::None), Ok(32));
+        assert_eq!(new(CKM_SHA256_HMAC, Parameter::CodeLength(16)), wrong);
+        for (kind, whole) in [
+            (CKM_SHA_1_HMAC_GENERAL, 20),
+            (CKM_SHA224_HMAC_GENERAL, 28),
+            (CKM_SHA256_HMAC_GENERAL, 32),
+            (CKM_SHA384_HMAC_GENERAL, 48),
+            (CKM_SHA512_HMAC_GENERAL, 64),
+        ] {
+            for length in [1, whole - 1, whole] {
+                let width = new(kind, Parameter::CodeLength(length));
+                assert_eq!(width, Ok(length as usize));
+            }
+            for length in [0, whole + 1, CK_ULONG::MAX] {
+                assert_eq!(new(kind, Parameter::CodeLength(length)), wrong, "{length}");
+            }
+            assert_eq!(new(kind, Parameter::None), wrong);
+        }
+        let other = new(CKM_ECDSA, Parameter::None);
+        assert_eq!(other, Err(Error::MechanismInvalid));
+    }
 
     /// RFC 4231, test case 2, and RFC 2202.
     #[test]

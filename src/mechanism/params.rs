@@ -22,6 +22,8 @@ pub(crate) enum Shape {
     Iv,
     /// CK_GCM_PARAMS
     Gcm,
+    /// CK_MAC_GENERAL_PARAMS
+    CodeLength,
 }
 
 /// A mechanism's parameter as the caller gave it.
@@ -62,6 +64,8 @@ pub(crate) enum Parameter {
         aad: Vec<u8>,
         tag_bits: CK_ULONG,
     },
+    /// CK_MAC_GENERAL_PARAMS: bytes of the code.
+    CodeLength(CK_ULONG),
     /// Nothing that has the mechanism's [`Shape`].
     Other,
 }

@@ -13,6 +13,8 @@ use devid_core::tpm::Hash;
 /// has two rows.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Mechanism {
+    /// Its name in the standard.
+    pub(crate) name: &'static str,
     /// CKM_…
     pub(crate) kind: CK_MECHANISM_TYPE,
     /// What does the work.
@@ -123,6 +125,7 @@ macro_rules! table {
     ($($kind:ident: $($algorithm:ident)+, $key_type:tt, $sizes:tt, $shape:tt, $digest:tt, $flags:expr;)*) => {
         /// The rows, in the order in which C_GetMechanismList lists the mechanisms.
         pub(crate) const MECHANISMS: &[Mechanism] = &[$(Mechanism {
+            name: stringify!($kind),
             kind: $kind,
             algorithm: table!(@algorithm $($algorithm)+),
             key_type: table!(@some KeyType $key_type),
@@ -180,6 +183,11 @@ table! {
     CKM_SHA256_HMAC:           Mac,             GenericSecret, (8 to 8192), -,  Sha256, SIGN;
     CKM_SHA384_HMAC:           Mac,             GenericSecret, (8 to 8192), -,  Sha384, SIGN;
     CKM_SHA512_HMAC:           Mac,             GenericSecret, (8 to 8192), -,  Sha512, SIGN;
+    CKM_SHA_1_HMAC_GENERAL:    Mac,             GenericSecret, (8 to 8192), CodeLength, Sha1, SIGN;
+    CKM_SHA224_HMAC_GENERAL:   Mac,             GenericSecret, (8 to 8192), CodeLength, Sha224, SIGN;
+    CKM_SHA256_HMAC_GENERAL:   Mac,             GenericSecret, (8 to 8192), CodeLength, Sha256, SIGN;
+    CKM_SHA384_HMAC_GENERAL:   Mac,             GenericSecret, (8 to 8192), CodeLength, Sha384, SIGN;
+    CKM_SHA512_HMAC_GENERAL:   Mac,             GenericSecret, (8 to 8192), CodeLength, Sha512, SIGN;
     CKM_RSA_AES_KEY_WRAP:      Unwrap RsaAes,   Rsa,  -,              RsaAes,   -,      UNWRAP | TPM;
     CKM_AES_KEY_WRAP:          Unwrap Kw,       Aes,  (16 to 32),     Initial,  -,      UNWRAP;
     CKM_AES_KEY_WRAP_KWP:      Unwrap Kwp,      Aes,  (16 to 32),     Initial,  -,      UNWRAP;
@@ -217,7 +225,8 @@ impl Mechanism {
             | (Shape::Initial, Parameter::Initial(_))
             | (Shape::RsaAes, Parameter::RsaAes { .. })
             | (Shape::Iv, Parameter::Iv(_))
-            | (Shape::Gcm, Parameter::Gcm { .. }) => Ok(()),
+            | (Shape::Gcm, Parameter::Gcm { .. })
+            | (Shape::CodeLength, Parameter::CodeLength(_)) => Ok(()),
             _ => Err(Error::MechanismParamInvalid),
         }
     }

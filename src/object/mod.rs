@@ -73,7 +73,7 @@ impl Object {
                 public,
             } => {
                 let hidden = ObjectAttributes {
-                    private: private.private || scope.asks_login(),
+                    private: private.private || (scope.asks_login() && !key.is_for_everybody()),
                     ..private.clone()
                 };
                 let local = key::is_local(key, *origin);
@@ -89,7 +89,7 @@ impl Object {
             }
             ObjectKind::SecretKey(key, origin, described) => {
                 let hidden = ObjectAttributes {
-                    private: described.private || (scope.asks_login() && key.asks_login()),
+                    private: described.private || (scope.asks_login() && !key.is_for_everybody()),
                     ..described.clone()
                 };
                 let secret = SecretKeyObject::stored(name, key, *origin, hidden);

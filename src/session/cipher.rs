@@ -2,7 +2,7 @@
 //! operations is that of [`crate::session`].
 
 use super::Session;
-use super::operation::{CipherOperation, take};
+use super::operation::{CipherOperation, Form};
 use crate::error::Error;
 use crate::handle::ObjectHandle;
 use crate::mechanism::cipher::{CipherMechanism, Direction};
@@ -31,7 +31,7 @@ impl Session {
             state: mechanism.begin(&opened, direction)?,
             key,
             direction,
-            in_parts: false,
+            form: Form::Open,
             of_private: object.has_flag(CKA_PRIVATE),
         };
         let mut operations = self.operations.lock();
@@ -52,25 +52,23 @@ impl Session {
     /// A message as a whole.
     pub(super) fn cipher(
         &self,
-        operation: CipherOperation,
+        mut operation: CipherOperation,
         data: Option<&[u8]>,
         room: Option<Room>,
     ) -> Result<Answer, Error> {
+        operation.form.settle(Form::Whole)?;
         let data = data.ok_or(Error::ArgumentsBad("the data is NULL"))?;
-        match operation.in_parts {
-            true => Err(Error::OperationActive),
-            false => self.end_cipher(operation, data, room),
-        }
+        self.end_cipher(operation, data, room)
     }
 
-    /// C_EncryptUpdate and C_DecryptUpdate.
-    pub(crate) fn cipher_update(
+    /// A part of a message, for C_EncryptUpdate and C_DecryptUpdate.
+    pub(super) fn cipher_update(
         &self,
-        direction: Direction,
+        mut operation: CipherOperation,
         part: Option<&[u8]>,
         room: Option<Room>,
     ) -> Result<Answer, Error> {
-        let mut operation = self.take_parts(direction)?;
+        operation.form.settle(Form::InParts)?;
         let part = part.ok_or(Error::ArgumentsBad("the part is NULL"))?;
         let room = room.ok_or(Error::ArgumentsBad("the length pointer is NULL"))?;
         let length = operation.state.update_length(part.len())?;
@@ -81,18 +79,17 @@ impl Session {
         let key = self.slot.open_secret_key(&operation.key)?;
         let mut out = Secret::default();
         operation.state.update(&key, part, &mut out)?;
-        operation.in_parts = true;
         self.put_back(operation);
         Ok(Answer::Secret(out))
     }
 
-    /// C_EncryptFinal and C_DecryptFinal.
-    pub(crate) fn cipher_final(
+    /// The end of a message in parts, for C_EncryptFinal and C_DecryptFinal.
+    pub(super) fn cipher_final(
         &self,
-        direction: Direction,
+        mut operation: CipherOperation,
         room: Option<Room>,
     ) -> Result<Answer, Error> {
-        let operation = self.take_parts(direction)?;
+        operation.form.settle(Form::InParts)?;
         self.end_cipher(operation, &[], room)
     }
 
@@ -107,36 +104,27 @@ impl Session {
         let room = room.ok_or(Error::ArgumentsBad("the length pointer is NULL"))?;
         let state = &operation.state;
         let most = state.update_length(last.len())? + state.finish_length(last.len())?;
-        if room == Room::Length {
+        let may_be_less = state.takes_padding_off();
+        if (room == Room::Length || !may_be_less)
+            && let Some(answer) = refuses(room, most)
+        {
             self.put_back(operation);
-            return Ok(told(most));
+            return Ok(answer);
         }
         let key = self.slot.open_secret_key(&operation.key)?;
         let mut out = Secret::default();
         out.try_reserve_exact(most).map_err(|_| Error::HostMemory)?;
-        let mut state = operation.state.clone();
+        // What a padding comes off holds a block at most. Of GCM it may be a whole message.
+        let before = may_be_less.then(|| operation.clone());
+        let mut state = operation.state;
         state.update(&key, last, &mut out)?;
         state.finish(&key, &mut out)?;
-        match room.refuses(out.len()) {
-            Some(answer) => {
+        match (room.refuses(out.len()), before) {
+            (Some(answer), Some(operation)) => {
                 self.put_back(operation);
                 Ok(answer)
             }
-            None => Ok(Answer::Secret(out)),
-        }
-    }
-
-    /// The operation for one part more. One by a public or private key takes a message as a whole, and
-    /// goes on.
-    fn take_parts(&self, direction: Direction) -> Result<CipherOperation, Error> {
-        let mut operations = self.operations.lock();
-        let by_pair = match direction {
-            Direction::Encrypt => operations.encrypt.is_some(),
-            Direction::Decrypt => operations.decrypt.is_some(),
-        };
-        match by_pair {
-            true => Err(Error::Unsupported),
-            false => take(operations.cipher(direction)),
+            _ => Ok(Answer::Secret(out)),
         }
     }
 
@@ -150,7 +138,7 @@ impl Session {
 
 /// The answer to a query of the length. A host that is told 0 comes back with a buffer of no bytes, which
 /// may be NULL: another query. So the answer is 1 at least; section 5.2 lets it be more than comes.
-fn told(length: usize) -> Answer {
+pub(super) fn told(length: usize) -> Answer {
     Answer::Length(length.max(1))
 }
 

@@ -3,7 +3,7 @@
 //! token. The rule of operations is that of [`crate::session`].
 
 use super::Session;
-use super::operation::{DigestOperation, Operations, begin, take};
+use super::operation::{DigestOperation, Form, Operations, begin, take};
 use crate::error::Error;
 use crate::handle::ObjectHandle;
 use crate::mechanism::table::Mechanism;
@@ -17,7 +17,7 @@ impl Session {
             kind: mechanism.kind,
             digest,
             hasher: digest.hasher(),
-            in_parts: false,
+            form: Form::Open,
             of_key: false,
             of_private: false,
         };
@@ -32,9 +32,7 @@ impl Session {
     /// `data` and `room` are `None` where the caller's pointers are of no use.
     pub(crate) fn digest(&self, data: Option<&[u8]>, room: Option<Room>) -> Result<Answer, Error> {
         let mut digesting = self.take_digesting()?;
-        if digesting.in_parts {
-            return Err(Error::OperationActive);
-        }
+        digesting.form.settle(Form::Whole)?;
         let data = data.ok_or(Error::ArgumentsBad("pData is NULL"))?;
         let room = room.ok_or(Error::ArgumentsBad("pulDigestLen is NULL"))?;
         if let Some(answer) = room.refuses(digesting.digest.width()) {
@@ -47,10 +45,10 @@ impl Session {
 
     pub(crate) fn digest_update(&self, part: Option<&[u8]>) -> Result<(), Error> {
         let mut digesting = self.take_digesting()?;
+        digesting.form.settle(Form::InParts)?;
         digesting
             .hasher
             .update(part.ok_or(Error::ArgumentsBad("pPart is NULL"))?);
-        digesting.in_parts = true;
         self.put_digest_back(digesting);
         Ok(())
     }
@@ -60,6 +58,7 @@ impl Session {
     /// mechanism out is no part of it, either.
     pub(crate) fn digest_key(&self, key: ObjectHandle) -> Result<(), Error> {
         let mut digesting = self.take_digesting()?;
+        digesting.form.settle(Form::InParts)?;
         let object = self.key_object(key)?;
         let may = object.has_flag(CKA_EXTRACTABLE) && object.allows(digesting.kind);
         match object.secret() {
@@ -70,7 +69,6 @@ impl Session {
             _ if object.is_key() => return Err(Error::KeyIndigestible),
             _ => return Err(Error::KeyHandleInvalid),
         }
-        digesting.in_parts = true;
         digesting.of_key = true;
         digesting.of_private |= object.has_flag(CKA_PRIVATE);
         self.put_digest_back(digesting);
@@ -78,7 +76,8 @@ impl Session {
     }
 
     pub(crate) fn digest_final(&self, room: Option<Room>) -> Result<Answer, Error> {
-        let digesting = self.take_digesting()?;
+        let mut digesting = self.take_digesting()?;
+        digesting.form.settle(Form::InParts)?;
         let room = room.ok_or(Error::ArgumentsBad("pulDigestLen is NULL"))?;
         if let Some(answer) = room.refuses(digesting.digest.width()) {
             self.put_digest_back(digesting);

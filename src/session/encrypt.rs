@@ -1,12 +1,13 @@
 //! Calls of a session that encrypt and decrypt (PKCS#11 3.0, sections 5.8 and 5.9). The rule of operations is that of [`crate::session`].
 
 use super::Session;
-use super::operation::{DecryptOperation, EncryptOperation, begin, take};
+use super::cipher::told;
+use super::operation::{DecryptOperation, EncryptOperation, Form, begin, take};
 use crate::error::Error;
 use crate::handle::ObjectHandle;
 use crate::mechanism::cipher::Direction;
 use crate::mechanism::encrypt::EncryptMechanism;
-use crate::output::{Answer, Room};
+use crate::output::{Answer, Room, Secret};
 use cryptoki_sys::*;
 use devid_core::store::folder::Use;
 use devid_core::store::{encrypt, longest_message};
@@ -34,6 +35,9 @@ impl Session {
             key,
             mechanism,
             awaits_user: object.has_flag(CKA_ALWAYS_AUTHENTICATE),
+            object,
+            form: Form::Open,
+            parts: Vec::new(),
             opened: None,
         };
         let mut operations = self.operations.lock();
@@ -62,12 +66,63 @@ impl Session {
         if let Some(operation) = self.take_cipher(Direction::Decrypt) {
             return self.cipher(operation, ciphertext, room);
         }
-        let mut decrypting = take(&mut self.operations.lock().decrypt)?;
-        if decrypting.awaits_user {
-            return Err(Error::UserNotLoggedIn);
-        }
+        let mut decrypting = self.take_decrypting()?;
+        decrypting.form.settle(Form::Whole)?;
         let ciphertext = ciphertext.ok_or(Error::ArgumentsBad("pEncryptedData is NULL"))?;
-        let room = room.ok_or(Error::ArgumentsBad("pulDataLen is NULL"))?;
+        self.end_decrypting(decrypting, ciphertext, room)
+    }
+
+    /// C_DecryptUpdate. PKCS#11 calls the mechanisms of RSA keys single-part; clients send parts all the same.
+    /// So the parts are gathered, and all comes out at the end.
+    pub(crate) fn decrypt_update(
+        &self,
+        part: Option<&[u8]>,
+        room: Option<Room>,
+    ) -> Result<Answer, Error> {
+        if let Some(operation) = self.take_cipher(Direction::Decrypt) {
+            return self.cipher_update(operation, part, room);
+        }
+        let mut decrypting = self.take_decrypting()?;
+        decrypting.form.settle(Form::InParts)?;
+        let part = part.ok_or(Error::ArgumentsBad("pEncryptedPart is NULL"))?;
+        let room = room.ok_or(Error::ArgumentsBad("pulPartLen is NULL"))?;
+        if room != Room::Length {
+            let length = decrypting.parts.len().saturating_add(part.len());
+            if length > decrypting.key.public().signature_width() {
+                return Err(Error::EncryptedDataLenRange(length));
+            }
+            decrypting.parts.extend_from_slice(part);
+        }
+        self.operations.lock().decrypt = Some(decrypting);
+        Ok(nothing_yet(room))
+    }
+
+    /// C_DecryptFinal.
+    pub(crate) fn decrypt_final(&self, room: Option<Room>) -> Result<Answer, Error> {
+        if let Some(operation) = self.take_cipher(Direction::Decrypt) {
+            return self.cipher_final(operation, room);
+        }
+        let mut decrypting = self.take_decrypting()?;
+        decrypting.form.settle(Form::InParts)?;
+        let ciphertext = decrypting.parts.clone();
+        self.end_decrypting(decrypting, &ciphertext, room)
+    }
+
+    fn take_decrypting(&self) -> Result<DecryptOperation, Error> {
+        let decrypting = take(&mut self.operations.lock().decrypt)?;
+        match decrypting.awaits_user {
+            true => Err(Error::UserNotLoggedIn),
+            false => Ok(decrypting),
+        }
+    }
+
+    fn end_decrypting(
+        &self,
+        mut decrypting: DecryptOperation,
+        ciphertext: &[u8],
+        room: Option<Room>,
+    ) -> Result<Answer, Error> {
+        let room = room.ok_or(Error::ArgumentsBad("the length pointer is NULL"))?;
         let public = decrypting.key.public();
         if room == Room::Length {
             let most = longest_message(public, decrypting.mechanism.request());
@@ -81,7 +136,12 @@ impl Session {
             Some((same, message)) if same == ciphertext => message,
             _ => {
                 let request = decrypting.mechanism.request();
-                self.slot.decrypt(&decrypting.key, request, ciphertext)?
+                let opened = self.slot.decrypt(&decrypting.key, request, ciphertext);
+                if let Some(audit) = &self.slot.audit {
+                    let row = decrypting.mechanism.row;
+                    self.note_use(audit, &decrypting.object, row, &opened);
+                }
+                opened?
             }
         };
         match room.refuses(message.len()) {
@@ -109,7 +169,15 @@ impl Session {
         let mut operations = self.operations.lock();
         match operations.has_cipher(Direction::Encrypt) {
             true => Err(Error::OperationActive),
-            false => begin(&mut operations.encrypt, EncryptOperation { key, mechanism }),
+            false => begin(
+                &mut operations.encrypt,
+                EncryptOperation {
+                    key,
+                    mechanism,
+                    form: Form::Open,
+                    parts: Secret::default(),
+                },
+            ),
         }
     }
 
@@ -129,18 +197,76 @@ impl Session {
         if let Some(operation) = self.take_cipher(Direction::Encrypt) {
             return self.cipher(operation, message, room);
         }
-        let encrypting = take(&mut self.operations.lock().encrypt)?;
+        let mut encrypting = take(&mut self.operations.lock().encrypt)?;
+        encrypting.form.settle(Form::Whole)?;
         let message = message.ok_or(Error::ArgumentsBad("pData is NULL"))?;
-        let room = room.ok_or(Error::ArgumentsBad("pulEncryptedDataLen is NULL"))?;
+        self.end_encrypting(encrypting, message, room)
+    }
+
+    /// C_EncryptUpdate. As of [`Self::decrypt_update`].
+    pub(crate) fn encrypt_update(
+        &self,
+        part: Option<&[u8]>,
+        room: Option<Room>,
+    ) -> Result<Answer, Error> {
+        if let Some(operation) = self.take_cipher(Direction::Encrypt) {
+            return self.cipher_update(operation, part, room);
+        }
+        let mut encrypting = take(&mut self.operations.lock().encrypt)?;
+        encrypting.form.settle(Form::InParts)?;
+        let part = part.ok_or(Error::ArgumentsBad("pPart is NULL"))?;
+        let room = room.ok_or(Error::ArgumentsBad("pulEncryptedPartLen is NULL"))?;
+        if room != Room::Length {
+            let length = encrypting.parts.len().saturating_add(part.len());
+            let longest = longest_message(&encrypting.key, encrypting.mechanism.request());
+            if longest < Some(length) {
+                return Err(Error::DataLenRange(length));
+            }
+            // A vector that grows leaves a copy behind.
+            let mut parts = Secret::new(Vec::with_capacity(length));
+            parts.extend_from_slice(&encrypting.parts);
+            parts.extend_from_slice(part);
+            encrypting.parts = parts;
+        }
+        self.operations.lock().encrypt = Some(encrypting);
+        Ok(nothing_yet(room))
+    }
+
+    /// C_EncryptFinal.
+    pub(crate) fn encrypt_final(&self, room: Option<Room>) -> Result<Answer, Error> {
+        if let Some(operation) = self.take_cipher(Direction::Encrypt) {
+            return self.cipher_final(operation, room);
+        }
+        let mut encrypting = take(&mut self.operations.lock().encrypt)?;
+        encrypting.form.settle(Form::InParts)?;
+        let message = encrypting.parts.clone();
+        self.end_encrypting(encrypting, &message, room)
+    }
+
+    fn end_encrypting(
+        &self,
+        encrypting: EncryptOperation,
+        message: &[u8],
+        room: Option<Room>,
+    ) -> Result<Answer, Error> {
+        let room = room.ok_or(Error::ArgumentsBad("the length pointer is NULL"))?;
         if let Some(answer) = room.refuses(encrypting.key.signature_width()) {
             self.operations.lock().encrypt = Some(encrypting);
             return Ok(answer);
         }
-        let EncryptOperation { key, mechanism } = encrypting;
+        let EncryptOperation { key, mechanism, .. } = encrypting;
         if longest_message(&key, mechanism.request()) < Some(message.len()) {
             return Err(Error::DataLenRange(message.len()));
         }
         let ciphertext = encrypt(&key, mechanism.request(), message);
         ciphertext.map(Answer::Bytes).ok_or(Error::RandomFailed)
+    }
+}
+
+/// The answer to a part that is gathered.
+fn nothing_yet(room: Room) -> Answer {
+    match room {
+        Room::Length => told(0),
+        Room::Bytes(_) => Answer::Bytes(Vec::new()),
     }
 }

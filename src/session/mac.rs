@@ -2,11 +2,10 @@
 //! sections 5.13 and 5.14), also in parts. The rule of operations is that of [`crate::session`].
 
 use super::Session;
-use super::operation::MacOperation;
+use super::operation::{Form, MacOperation};
 use crate::error::Error;
 use crate::handle::ObjectHandle;
-use crate::mechanism::mac::{Mac, digest_of};
-use crate::mechanism::table::Mechanism;
+use crate::mechanism::mac::{Mac, MacMechanism};
 use crate::output::{Answer, Room};
 use cryptoki_sys::CKA_PRIVATE;
 use devid_core::store::folder::Use;
@@ -16,28 +15,27 @@ impl Session {
     /// For C_SignInit.
     pub(crate) fn mac_sign_init(
         &self,
-        row: &'static Mechanism,
+        mechanism: MacMechanism,
         key: ObjectHandle,
     ) -> Result<(), Error> {
-        self.mac_init(row, key, Use::Sign)
+        self.mac_init(mechanism, key, Use::Sign)
     }
 
     /// For C_VerifyInit.
     pub(crate) fn mac_verify_init(
         &self,
-        row: &'static Mechanism,
+        mechanism: MacMechanism,
         key: ObjectHandle,
     ) -> Result<(), Error> {
-        self.mac_init(row, key, Use::Verify)
+        self.mac_init(mechanism, key, Use::Verify)
     }
 
     fn mac_init(
         &self,
-        row: &'static Mechanism,
+        MacMechanism { row, digest, width }: MacMechanism,
         key: ObjectHandle,
         wanted: Use,
     ) -> Result<(), Error> {
-        let digest = digest_of(row)?;
         let (object, key) = self.secret_key(row, key)?;
         object.check_use(wanted, row.kind)?;
         if self.operations.lock().has_signature(wanted) {
@@ -46,8 +44,8 @@ impl Session {
         let opened = self.slot.open_secret_key(&key)?;
         let operation = MacOperation {
             mac: Mac::new(digest, &opened).ok_or(Error::KeySizeRange)?,
-            digest,
-            in_parts: false,
+            width,
+            form: Form::Open,
             of_private: object.has_flag(CKA_PRIVATE),
         };
         let mut operations = self.operations.lock();
@@ -80,12 +78,12 @@ impl Session {
     ) -> Result<Answer, Error> {
         let data = operation.whole(data)?;
         let room = room.ok_or(Error::ArgumentsBad("pulSignatureLen is NULL"))?;
-        if let Some(answer) = room.refuses(operation.digest.width()) {
+        if let Some(answer) = room.refuses(operation.width) {
             self.put_mac_back(Use::Sign, operation);
             return Ok(answer);
         }
         operation.mac.update(data);
-        Ok(Answer::Bytes(operation.mac.finish()))
+        Ok(Answer::Bytes(operation.code()))
     }
 
     /// C_SignUpdate and C_VerifyUpdate.
@@ -96,8 +94,8 @@ impl Session {
         part: Option<&[u8]>,
     ) -> Result<(), Error> {
         let part = part.ok_or(Error::ArgumentsBad("pPart is NULL"))?;
+        operation.form.settle(Form::InParts)?;
         operation.mac.update(part);
-        operation.in_parts = true;
         self.put_mac_back(wanted, operation);
         Ok(())
     }
@@ -105,41 +103,53 @@ impl Session {
     /// C_SignFinal.
     pub(super) fn mac_final(
         &self,
-        operation: MacOperation,
+        mut operation: MacOperation,
         room: Option<Room>,
     ) -> Result<Answer, Error> {
+        operation.form.settle(Form::InParts)?;
         let room = room.ok_or(Error::ArgumentsBad("pulSignatureLen is NULL"))?;
-        if let Some(answer) = room.refuses(operation.digest.width()) {
+        if let Some(answer) = room.refuses(operation.width) {
             self.put_mac_back(Use::Sign, operation);
             return Ok(answer);
         }
-        Ok(Answer::Bytes(operation.mac.finish()))
+        Ok(Answer::Bytes(operation.code()))
     }
 }
 
 impl MacOperation {
     /// The data of a single part; an operation that was begun in parts is not ended by it.
-    fn whole<'a>(&self, data: Option<&'a [u8]>) -> Result<&'a [u8], Error> {
-        match self.in_parts {
-            true => Err(Error::OperationActive),
-            false => data.ok_or(Error::ArgumentsBad("pData is NULL")),
-        }
+    fn whole<'a>(&mut self, data: Option<&'a [u8]>) -> Result<&'a [u8], Error> {
+        self.form.settle(Form::Whole)?;
+        data.ok_or(Error::ArgumentsBad("pData is NULL"))
+    }
+
+    /// The code; a general-length mechanism has its first bytes.
+    fn code(self) -> Vec<u8> {
+        let mut code = self.mac.finish();
+        code.truncate(self.width);
+        code
     }
 
     /// C_Verify.
     pub(super) fn verify(mut self, data: Option<&[u8]>, code: Option<&[u8]>) -> Result<(), Error> {
         let data = self.whole(data)?;
         self.mac.update(data);
-        self.verify_final(code)
+        self.check(code)
     }
 
-    /// C_VerifyFinal. The comparison takes as long whatever differs.
-    pub(super) fn verify_final(self, code: Option<&[u8]>) -> Result<(), Error> {
+    /// C_VerifyFinal.
+    pub(super) fn verify_final(mut self, code: Option<&[u8]>) -> Result<(), Error> {
+        self.form.settle(Form::InParts)?;
+        self.check(code)
+    }
+
+    /// The comparison takes as long whatever differs.
+    fn check(self, code: Option<&[u8]>) -> Result<(), Error> {
         let code = code.ok_or(Error::ArgumentsBad("pSignature is NULL"))?;
-        if code.len() != self.digest.width() {
+        if code.len() != self.width {
             return Err(Error::SignatureLenRange(code.len()));
         }
-        match bool::from(self.mac.finish().ct_eq(code)) {
+        match bool::from(self.code().ct_eq(code)) {
             true => Ok(()),
             false => Err(Error::SignatureInvalid),
         }

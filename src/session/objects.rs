@@ -63,7 +63,7 @@ impl Session {
                 &private.key,
                 private.usage,
                 folder.protection(private.protection),
-                self.opened_by(private.persistence, &described)?,
+                self.opened_by(&described),
             )
             .map_err(failed)?;
         private.check_public(key.public())?;
@@ -101,7 +101,7 @@ impl Session {
                 algorithm,
                 wanted.usage,
                 folder.protection(wanted.protection),
-                self.opened_by(wanted.persistence, &wanted.private)?,
+                self.opened_by(&wanted.private),
             )
             .map_err(|error| not_made(algorithm, error))?;
         let origin = KeyOrigin::Generated;
@@ -244,17 +244,11 @@ impl Session {
         }
     }
 
-    /// Who can use a new private key. Where there is a PIN, that opens every key of the token: there
-    /// CKA_PRIVATE cannot be false.
-    fn opened_by(
-        &self,
-        persistence: Persistence,
-        described: &ObjectAttributes,
-    ) -> Result<OpenedBy, Error> {
-        match (self.slot.asks_login() && !described.private, persistence) {
-            (false, _) => Ok(OpenedBy::User),
-            (true, Persistence::Session) => Ok(OpenedBy::Anybody),
-            (true, Persistence::File | Persistence::Handle) => Err(Error::TemplateInconsistent),
+    /// Who can use a new private key.
+    fn opened_by(&self, described: &ObjectAttributes) -> OpenedBy {
+        match self.slot.asks_login() && !described.private {
+            true => OpenedBy::Anybody,
+            false => OpenedBy::User,
         }
     }
 

@@ -8,6 +8,7 @@ use crate::mechanism::encrypt::EncryptMechanism;
 use crate::mechanism::mac::Mac;
 use crate::mechanism::sign::{SignMechanism, WIDEST_DIGEST};
 use crate::mechanism::table::Mechanism;
+use crate::object::Object;
 use cryptoki_sys::{CK_MECHANISM_TYPE, CKF_DIGEST};
 use devid_core::key::PublicKey;
 use devid_core::store::folder::Use;
@@ -58,11 +59,39 @@ impl SecretKeyOperations {
 #[derive(Clone)]
 pub(super) struct Find(pub(super) VecDeque<ObjectHandle>);
 
+/// How the message of an operation comes. The first call decides, also a call that only asks for a length.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    #[default]
+    Open,
+    Whole,
+    InParts,
+}
+
+impl Form {
+    /// # Errors
+    ///
+    /// [`Error::OperationActive`] if the message comes in the other form.
+    pub(super) fn settle(&mut self, form: Self) -> Result<(), Error> {
+        match *self {
+            Self::Open => {
+                *self = form;
+                Ok(())
+            }
+            now if now == form => Ok(()),
+            _ => Err(Error::OperationActive),
+        }
+    }
+}
+
 /// A signature under way, to be made or to be verified.
 #[derive(Clone)]
 pub(super) struct SignOperation<K> {
     pub(super) key: K,
+    /// The object that the key is of.
+    pub(super) object: Arc<Object>,
     pub(super) mechanism: SignMechanism,
+    pub(super) form: Form,
     /// Of one in parts: what came so far.
     pub(super) parts: Option<Parts>,
     /// Whether the user is still to prove that he is there (CKA_ALWAYS_AUTHENTICATE).
@@ -96,8 +125,13 @@ pub(super) type Verifying = SignOperation<PublicKey>;
 #[derive(Clone)]
 pub(super) struct DecryptOperation {
     pub(super) key: Arc<Key>,
+    /// The object that the key is of.
+    pub(super) object: Arc<Object>,
     pub(super) mechanism: EncryptMechanism,
     pub(super) awaits_user: bool,
+    pub(super) form: Form,
+    /// The parts of the ciphertext so far.
+    pub(super) parts: Vec<u8>,
     /// What came out and had no room, and of which ciphertext: whoever comes back with more room
     /// has it without the TPM.
     pub(super) opened: Option<(Vec<u8>, Secret)>,
@@ -108,6 +142,9 @@ pub(super) struct DecryptOperation {
 pub(super) struct EncryptOperation {
     pub(super) key: PublicKey,
     pub(super) mechanism: EncryptMechanism,
+    pub(super) form: Form,
+    /// The parts of the message so far.
+    pub(super) parts: Secret,
 }
 
 /// A digest under way.
@@ -116,8 +153,8 @@ pub(super) struct DigestOperation {
     pub(super) kind: CK_MECHANISM_TYPE,
     pub(super) digest: Digest,
     pub(super) hasher: Hasher,
-    /// Whether C_DigestUpdate or C_DigestKey was called.
-    pub(super) in_parts: bool,
+    /// C_DigestKey gives a part.
+    pub(super) form: Form,
     /// Whether it holds a key.
     pub(super) of_key: bool,
     /// Whether it holds one that only a user who has logged in sees.
@@ -130,7 +167,7 @@ pub(super) struct CipherOperation {
     pub(super) key: Arc<SecretKey>,
     pub(super) direction: Direction,
     pub(super) state: CipherState,
-    pub(super) in_parts: bool,
+    pub(super) form: Form,
     /// Whether only a user who has logged in sees the key.
     pub(super) of_private: bool,
 }
@@ -139,8 +176,9 @@ pub(super) struct CipherOperation {
 #[derive(Clone)]
 pub(super) struct MacOperation {
     pub(super) mac: Mac,
-    pub(super) digest: Digest,
-    pub(super) in_parts: bool,
+    /// Bytes of the code.
+    pub(super) width: usize,
+    pub(super) form: Form,
     /// Whether only a user who has logged in sees the key.
     pub(super) of_private: bool,
 }
@@ -212,18 +250,16 @@ pub(super) fn take<O>(place: &mut Option<O>) -> Result<O, Error> {
 
 impl<K> SignOperation<K> {
     /// The data of a single part; an operation that was begun in parts is not ended by it.
-    pub(super) fn whole<'a>(&self, data: Option<&'a [u8]>) -> Result<&'a [u8], Error> {
-        match self.parts {
-            Some(_) => Err(Error::OperationActive),
-            None => data.ok_or(Error::ArgumentsBad("pData is NULL")),
-        }
+    pub(super) fn whole<'a>(&mut self, data: Option<&'a [u8]>) -> Result<&'a [u8], Error> {
+        self.form.settle(Form::Whole)?;
+        data.ok_or(Error::ArgumentsBad("pData is NULL"))
     }
 
     /// The operation with one part more. `key` is its key: what is gathered has no more bytes than it
     /// can sign.
     pub(super) fn with(mut self, part: Option<&[u8]>, key: &PublicKey) -> Result<Self, Error> {
         let part = part.ok_or(Error::ArgumentsBad("pPart is NULL"))?;
-        let mut parts = self.parts();
+        let mut parts = self.parts()?;
         match &mut parts {
             Parts::Hashed(hasher) => hasher.update(part),
             Parts::Gathered(data) => {
@@ -239,11 +275,12 @@ impl<K> SignOperation<K> {
     }
 
     /// The parts so far, taken out.
-    pub(super) fn parts(&mut self) -> Parts {
-        self.parts.take().unwrap_or_else(|| {
+    pub(super) fn parts(&mut self) -> Result<Parts, Error> {
+        self.form.settle(Form::InParts)?;
+        Ok(self.parts.take().unwrap_or_else(|| {
             let hasher = self.mechanism.hasher();
             hasher.map_or_else(|| Parts::Gathered(Vec::new()), Parts::Hashed)
-        })
+        }))
     }
 }
 
@@ -264,14 +301,18 @@ impl Verifying {
 const SAVED: &[u8; 16] = b"devid-pkcs11 dg1";
 
 impl DigestOperation {
-    /// After [`SAVED`]: the slot and the mechanism, as CK_ULONG; whether it is in parts; the hash; a
+    /// After [`SAVED`]: the slot and the mechanism, as CK_ULONG; the form of the message; the hash; a
     /// checksum, without which the hash of a damaged state could overflow its count of bytes.
     pub(super) fn save(&self, slot: SlotId) -> Vec<u8> {
         let mut saved = [
             &SAVED[..],
             &slot.0.to_ne_bytes(),
             &self.kind.to_ne_bytes(),
-            &[u8::from(self.in_parts)],
+            &[match self.form {
+                Form::Open => 0,
+                Form::InParts => 1,
+                Form::Whole => 2,
+            }],
             &self.hasher.save(),
         ]
         .concat();
@@ -290,12 +331,17 @@ impl DigestOperation {
         let (kind, rest) = rest.split_first_chunk()?;
         let kind = CK_MECHANISM_TYPE::from_ne_bytes(*kind);
         let digest = Mechanism::find(kind, CKF_DIGEST).ok()?.digest?;
-        let (in_parts, hasher) = rest.split_first()?;
+        let (form, hasher) = rest.split_first()?;
         Some(Self {
             kind,
             digest,
             hasher: digest.restore(hasher)?,
-            in_parts: *in_parts != 0,
+            form: match form {
+                0 => Form::Open,
+                1 => Form::InParts,
+                2 => Form::Whole,
+                _ => return None,
+            },
             of_key: false,
             of_private: false,
         })

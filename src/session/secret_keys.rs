@@ -13,7 +13,7 @@ use crate::template::secret::SecretKeyTemplate;
 use cryptoki_sys::CKO_SECRET_KEY;
 use devid_core::store::SecretKey;
 use devid_core::store::devid::StoreError;
-use devid_core::tpm::Secret;
+use devid_core::tpm::{Secret, random_secret};
 use log::warn;
 use std::sync::Arc;
 
@@ -32,12 +32,12 @@ impl Session {
         self.apply_login_policy(template, &mut wanted.described)?;
         self.check_may_hold(wanted.described.private)?;
         if !on_token {
-            let key = SecretKey::generate(wanted.key_type, length).map_err(|error| {
+            let value = random_secret(length).map_err(|error| {
                 warn!("nothing is changed: {error}");
                 Error::RandomFailed
             })?;
-            let always = (wanted.sensitive, true);
-            return Ok(self.keep_secret_key(wanted, key, true, always, mint));
+            let always = (wanted.sensitive, !wanted.extractable);
+            return Ok(self.keep_secret(wanted, value, true, always, mint));
         }
         let name =
             folder.generate_secret_key(wanted.key_type, length, wanted.sensitive, wanted.described);
@@ -55,7 +55,7 @@ impl Session {
         self.apply_login_policy(template, &mut wanted.described)?;
         self.check_may_hold(wanted.described.private)?;
         if !self.check_may_create(template)? {
-            return Ok(self.keep_secret(wanted, value, (false, false), mint));
+            return Ok(self.keep_secret(wanted, value, false, (false, false), mint));
         }
         let folder = self.slot.folder()?;
         let name =
@@ -89,34 +89,21 @@ impl Session {
         }
     }
 
-    /// Keeps a secret key of these bytes for the session. `always`: whether what the key comes from was
-    /// always sensitive, and never extractable.
+    /// Keeps a secret key of these bytes for the session. `local`: the token generated the key. `always`:
+    /// whether what the key comes from was always sensitive, and never extractable.
     pub(crate) fn keep_secret(
         &self,
         wanted: SecretKeyTemplate,
         value: Secret,
-        always: (bool, bool),
-        mint: &Mint,
-    ) -> ObjectHandle {
-        let readable = !wanted.sensitive && wanted.extractable;
-        let key = SecretKey::in_memory(wanted.key_type, value, readable);
-        self.keep_secret_key(wanted, key, false, always, mint)
-    }
-
-    /// Keeps a secret key for the session. `local`: the token generated the key. `always`: as of
-    /// [`Self::keep_secret`].
-    pub(crate) fn keep_secret_key(
-        &self,
-        wanted: SecretKeyTemplate,
-        key: SecretKey,
         local: bool,
         always: (bool, bool),
         mint: &Mint,
     ) -> ObjectHandle {
+        let readable = !wanted.sensitive && wanted.extractable;
         let made = SecretKeyObject {
             name: session_name(mint.object().0),
             described: wanted.described,
-            key: Arc::new(key),
+            key: Arc::new(SecretKey::in_memory(wanted.key_type, value, readable)),
             sensitive: wanted.sensitive,
             extractable: wanted.extractable,
             local,

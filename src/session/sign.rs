@@ -2,7 +2,7 @@
 //! operations is that of [`crate::session`].
 
 use super::Session;
-use super::operation::{SignOperation, Signing, begin, take};
+use super::operation::{Form, SignOperation, Signing, begin, take};
 use crate::error::Error;
 use crate::handle::ObjectHandle;
 use crate::mechanism::sign::SignMechanism;
@@ -47,8 +47,10 @@ impl Session {
         let operation = SignOperation {
             key,
             mechanism,
+            form: Form::Open,
             parts: None,
             awaits_user: object.has_flag(CKA_ALWAYS_AUTHENTICATE),
+            object,
         };
         begin(&mut self.operations.lock().sign, operation)
     }
@@ -62,7 +64,7 @@ impl Session {
 
     /// `data` and `room` are `None` where the caller's pointers are of no use.
     pub(crate) fn sign(&self, data: Option<&[u8]>, room: Option<Room>) -> Result<Answer, Error> {
-        let signing = match self.take_signing() {
+        let mut signing = match self.take_signing() {
             Err(none @ Error::OperationNotInitialized) => {
                 let operation = self.take_mac(Use::Sign).ok_or(none)?;
                 return self.mac_sign(operation, data, room);
@@ -95,7 +97,7 @@ impl Session {
         }
         let mut signing = self.take_signing()?;
         let room = room.ok_or(Error::ArgumentsBad("pulSignatureLen is NULL"))?;
-        let parts = signing.parts();
+        let parts = signing.parts()?;
         if let Some(answer) = room.refuses(signing.key.public().signature_width()) {
             signing.parts = Some(parts);
             self.operations.lock().sign = Some(signing);
@@ -123,8 +125,10 @@ impl Session {
         let operation = SignOperation {
             key,
             mechanism,
+            form: Form::Open,
             parts: None,
             awaits_user: false,
+            object,
         };
         let mut operations = self.operations.lock();
         match operations.has_signature(Use::Verify) {
@@ -148,7 +152,7 @@ impl Session {
         if let Some(operation) = self.take_mac(Use::Verify) {
             return operation.verify(data, signature);
         }
-        let verifying = take(&mut self.operations.lock().verify)?;
+        let mut verifying = take(&mut self.operations.lock().verify)?;
         let data = verifying.whole(data)?;
         verifying.check(&verifying.mechanism.prepared(data), signature)
     }
@@ -169,7 +173,7 @@ impl Session {
             return operation.verify_final(signature);
         }
         let mut verifying = take(&mut self.operations.lock().verify)?;
-        let prepared = verifying.parts().finish();
+        let prepared = verifying.parts()?.finish();
         verifying.check(&prepared, signature)
     }
 
@@ -188,7 +192,7 @@ impl Session {
         let request = mechanism.request(key.public(), prepared)?;
         let names_hash =
             mechanism.algorithm == SignAlgorithm::Pkcs1 && mechanism.hasher().is_none();
-        match (key.sign(self.slot.tpm()?, request), names_hash) {
+        let answer = match (key.sign(self.slot.tpm()?, request), names_hash) {
             (Ok(signature), _) => Ok(Answer::Bytes(signature)),
             // The data of CKM_RSA_PKCS names the hash.
             (Err(SignError::Scheme), true) => Err(Error::DataInvalid),
@@ -196,6 +200,10 @@ impl Session {
                 warn!("signature: {error}");
                 Err(error.into())
             }
+        };
+        if let Some(audit) = &self.slot.audit {
+            self.note_use(audit, &signing.object, mechanism.row, &answer);
         }
+        answer
     }
 }

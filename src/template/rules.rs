@@ -145,10 +145,7 @@ fn rule_of(template_kind: TemplateKind, kind: CK_ATTRIBUTE_TYPE) -> Option<Attri
             CKA_TOKEN => Some(AttributeRule::Only(false)),
             _ => of_secret(kind),
         },
-        TemplateKind::GeneratedSecret => match kind {
-            CKA_EXTRACTABLE => Some(AttributeRule::Only(false)),
-            _ => of_secret(kind),
-        },
+        TemplateKind::GeneratedSecret => of_secret(kind),
         TemplateKind::Secret => match kind {
             CKA_VALUE => Some(AttributeRule::Read),
             CKA_VALUE_LEN => Some(AttributeRule::ReadOnly),

@@ -52,6 +52,7 @@ impl SecretKeyTemplate {
         let length = length.ok_or(Error::TemplateIncomplete)?;
         let length = usize::try_from(length).map_err(|_| Error::AttributeValueInvalid)?;
         let wanted = Self::parse(key_type, Some(length), template).map_err(of_value)?;
+        wanted.check_place(template)?;
         Ok((wanted, length))
     }
 
@@ -62,10 +63,15 @@ impl SecretKeyTemplate {
         let value = template.required(CKA_VALUE)?;
         let key_type = key_type.ok_or(Error::TemplateIncomplete)?;
         let wanted = Self::parse(key_type, Some(value.len()), template).map_err(of_value)?;
-        // What the TPM has sealed is shown to nobody.
-        match wanted.extractable && template.flag_or_false(CKA_TOKEN)? {
+        wanted.check_place(template)?;
+        Ok((wanted, Secret::new(value.to_vec())))
+    }
+
+    /// What the TPM has sealed is shown to nobody.
+    fn check_place(&self, template: &Template) -> Result<(), Error> {
+        match self.extractable && template.flag_or_false(CKA_TOKEN)? {
             true => Err(Error::TemplateInconsistent),
-            false => Ok((wanted, Secret::new(value.to_vec()))),
+            false => Ok(()),
         }
     }
 
@@ -196,7 +202,6 @@ mod tests {
             ),
             (CKA_VALUE_LEN, &[16], Error::AttributeValueInvalid),
             (CKA_SENSITIVE, &[2], Error::AttributeValueInvalid),
-            (CKA_EXTRACTABLE, yes, Error::TemplateInconsistent),
             (CKA_KEY_TYPE, &other, Error::TemplateInconsistent),
             (CKA_VALUE, b"0123456789abcdef", Error::AttributeReadOnly),
             (CKA_EC_POINT, b"x", Error::AttributeTypeInvalid),
@@ -207,6 +212,12 @@ mod tests {
             }
             assert_eq!(parse(aes, &template), Err(error), "{kind:#x}");
         }
+        let length = (CKA_VALUE_LEN, &sixteen[..]);
+        let (shown, sensitive) = ((CKA_EXTRACTABLE, yes), (CKA_SENSITIVE, &[CK_FALSE][..]));
+        let (of_session, _) = parse(aes, &[length, shown, sensitive]).unwrap();
+        assert!(of_session.extractable && !of_session.sensitive);
+        let on_token = parse(aes, &[length, shown, (CKA_TOKEN, yes)]);
+        assert_eq!(on_token, Err(Error::TemplateInconsistent));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use super::home::Home;
 use super::link::Link;
 use super::module::ulong;
-use super::own::{NO, Own, P256_KEY, YES, attributes, outside, public_pem};
+use super::own::{NO, Own, P256_KEY, YES, attributes, generate_key, outside, public_pem};
 use super::programs::{output, program, run};
 use super::proxy::Proxy;
 use super::raw::{Code, Item};
@@ -54,6 +54,17 @@ pub fn ecdh(kdf: CK_ULONG, shared: &[u8], public: &[u8]) -> CK_ECDH1_DERIVE_PARA
     }
 }
 
+pub fn gcm(iv: &[u8], aad: &[u8], tag_bits: CK_ULONG) -> CK_GCM_PARAMS {
+    CK_GCM_PARAMS {
+        pIv: iv.as_ptr().cast_mut(),
+        ulIvLen: iv.len() as CK_ULONG,
+        ulIvBits: 0,
+        pAAD: aad.as_ptr().cast_mut(),
+        ulAADLen: aad.len() as CK_ULONG,
+        ulTagBits: tag_bits,
+    }
+}
+
 /// As programs ask for a secret that they want to see.
 pub fn readable() -> Vec<Item> {
     vec![
@@ -87,6 +98,36 @@ impl Own {
         let private = [&[token, (CKA_DERIVE, YES.to_vec())], also].concat();
         let made = self.generate(CKM_EC_KEY_PAIR_GEN, &public, &private);
         made.expect("C_GenerateKeyPair")
+    }
+
+    /// An AES-256 key of the session, if the template does not say otherwise.
+    #[track_caller]
+    pub fn aes_key(&self, template: &[Item]) -> CK_OBJECT_HANDLE {
+        self.secret_key(CKM_AES_KEY_GEN, template)
+    }
+
+    /// A generic secret of 32 bytes, likewise.
+    #[track_caller]
+    pub fn generic_secret(&self, template: &[Item]) -> CK_OBJECT_HANDLE {
+        self.secret_key(CKM_GENERIC_SECRET_KEY_GEN, template)
+    }
+
+    #[track_caller]
+    fn secret_key(&self, mechanism: CK_MECHANISM_TYPE, template: &[Item]) -> CK_OBJECT_HANDLE {
+        let template = [&[(CKA_VALUE_LEN, ulong(32))], template].concat();
+        let made = generate_key(&self.raw, self.session, mechanism, &template);
+        made.expect("C_GenerateKey")
+    }
+
+    pub fn encrypt_init(&self, mut by: CK_MECHANISM, key: CK_OBJECT_HANDLE) -> Result<(), Code> {
+        let session = self.session;
+        call!(self.raw.table, C_EncryptInit(session, &raw mut by, key)).result()
+    }
+
+    /// C_EncryptInit without a mechanism.
+    pub fn encrypt_cancel(&self, key: CK_OBJECT_HANDLE) -> Result<(), Code> {
+        let (session, none) = (self.session, ptr::null_mut());
+        call!(self.raw.table, C_EncryptInit(session, none, key)).result()
     }
 
     pub fn decrypt_init(&self, mut mechanism: CK_MECHANISM, key: CK_ULONG) -> Result<(), Code> {
@@ -124,14 +165,9 @@ impl Own {
         self.decrypt_on(data)
     }
 
-    pub fn encrypt(
-        &self,
-        mut by: CK_MECHANISM,
-        key: CK_ULONG,
-        data: &[u8],
-    ) -> Result<Vec<u8>, Code> {
+    pub fn encrypt(&self, by: CK_MECHANISM, key: CK_ULONG, data: &[u8]) -> Result<Vec<u8>, Code> {
+        self.encrypt_init(by, key)?;
         let session = self.session;
-        call!(self.raw.table, C_EncryptInit(session, &raw mut by, key)).result()?;
         let (from, size) = (data.as_ptr().cast_mut(), data.len() as CK_ULONG);
         let (null, mut length) = (ptr::null_mut(), 0);
         let table = &self.raw.table;

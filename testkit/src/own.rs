@@ -220,6 +220,29 @@ pub fn generate(
     Ok((one, other))
 }
 
+/// C_GenerateKey.
+pub fn generate_key(
+    raw: &Raw,
+    session: CK_SESSION_HANDLE,
+    mechanism: CK_MECHANISM_TYPE,
+    template: &[Item],
+) -> Result<CK_OBJECT_HANDLE, Code> {
+    let mut items = attributes(template);
+    let mut mechanism = CK_MECHANISM {
+        mechanism,
+        pParameter: ptr::null_mut(),
+        ulParameterLen: 0,
+    };
+    let (by, mut made) = (&raw mut mechanism, 0);
+    let (at, count) = (items.as_mut_ptr(), items.len() as CK_ULONG);
+    call!(
+        raw.table,
+        C_GenerateKey(session, by, at, count, &raw mut made)
+    )
+    .result()?;
+    Ok(made)
+}
+
 pub fn change(
     raw: &Raw,
     session: CK_SESSION_HANDLE,

@@ -14,7 +14,7 @@
 static const CK_ULONG sizes[] = {1UL << 16, 1UL << 31, 1UL << 32, 1UL << 40, ~0UL / 32, ~0UL};
 
 static CK_SESSION_HANDLE session, factory;
-static CK_OBJECT_HANDLE public, private, factory_key, data, secret;
+static CK_OBJECT_HANDLE public, private, factory_key, data, secret, hmac;
 static CK_ATTRIBUTE *zeros;
 /* Three bytes at the end of what can be read. */
 static unsigned char *three;
@@ -54,6 +54,12 @@ static void prepare(void)
                                  {CKA_UNWRAP, &yes, 1}};
         OK(call->C_DeriveKey(session, &derive, private, wanted, COUNT(wanted), &secret));
     }
+    {
+        CK_MECHANISM generate = {CKM_GENERIC_SECRET_KEY_GEN, NULL, 0};
+        CK_ULONG bytes = 32;
+        CK_ATTRIBUTE wanted = {CKA_VALUE_LEN, &bytes, sizeof bytes};
+        OK(call->C_GenerateKey(session, &generate, &wanted, 1, &hmac));
+    }
     zeros = mapped(1UL << 24);
     OK(mprotect(pages + page, page, PROT_NONE));
     three = pages + page - 3;
@@ -65,6 +71,7 @@ static void templates(CK_RV wanted, CK_ATTRIBUTE *template, CK_ULONG count)
     CK_MECHANISM pair = {CKM_EC_KEY_PAIR_GEN, NULL, 0}, kwp = {KWP, NULL, 0};
     CK_ECDH1_DERIVE_PARAMS how = {CKD_NULL, 0, NULL, 3, three};
     CK_MECHANISM derive = {CKM_ECDH1_DERIVE, &how, sizeof how};
+    CK_MECHANISM key = {CKM_AES_KEY_GEN, NULL, 0};
     CK_ATTRIBUTE curve = {CKA_EC_PARAMS, ec_params, sizeof ec_params};
     CK_OBJECT_HANDLE object, other;
 
@@ -75,6 +82,8 @@ static void templates(CK_RV wanted, CK_ATTRIBUTE *template, CK_ULONG count)
           call->C_GenerateKeyPair(session, &pair, template, count, NULL, 0, &object, &other));
     GIVES(wanted,
           call->C_GenerateKeyPair(session, &pair, &curve, 1, template, count, &object, &other));
+    GIVES(wanted, call->C_GenerateKey(session, &key, template, count, &object));
+    GIVES(wanted, call->C_CopyObject(session, data, template, count, &object));
     GIVES(wanted, call->C_DeriveKey(session, &derive, private, template, count, &object));
     GIVES(wanted,
           call->C_UnwrapKey(session, &kwp, secret, three, 3, template, count, &object));
@@ -103,7 +112,26 @@ static void parameters(CK_ULONG length)
     CK_MECHANISM with_label = {CKM_RSA_PKCS_OAEP, &oaep, sizeof oaep};
     CK_MECHANISM itself = {CKM_ECDSA, three, length}, kwp = {KWP, three, length};
     CK_MECHANISM digest = {CKM_SHA256, three, length};
+    CK_GCM_PARAMS gcm[] = {{three, length, 24, NULL, 0, 128}, {three, 3, 24, three, length, 128},
+                           {three, 3, length, NULL, 0, length}};
+    CK_MECHANISM ciphers[] = {
+        {CKM_AES_GCM, &gcm[0], sizeof *gcm}, {CKM_AES_GCM, &gcm[1], sizeof *gcm},
+        {CKM_AES_GCM, &gcm[2], sizeof *gcm}, {CKM_AES_GCM, three, length},
+        {CKM_AES_CBC, three, length},        {CKM_AES_CBC_PAD, three, length},
+        {CKM_AES_ECB, three, length},
+    };
+    CK_MECHANISM codes[] = {{CKM_SHA256_HMAC, three, length}, {CKM_SHA256_HMAC_GENERAL, three, length},
+                            {CKM_SHA256_HMAC_GENERAL, &length, sizeof length}};
     CK_OBJECT_HANDLE object;
+
+    for (size_t n = 0; n < COUNT(ciphers); n++) {
+        GIVES(CKR_MECHANISM_PARAM_INVALID, call->C_EncryptInit(session, &ciphers[n], secret));
+        GIVES(CKR_MECHANISM_PARAM_INVALID, call->C_DecryptInit(session, &ciphers[n], secret));
+    }
+    for (size_t n = 0; n < COUNT(codes); n++) {
+        GIVES(CKR_MECHANISM_PARAM_INVALID, call->C_SignInit(session, &codes[n], hmac));
+        GIVES(CKR_MECHANISM_PARAM_INVALID, call->C_VerifyInit(session, &codes[n], hmac));
+    }
 
     for (size_t n = 0; n < COUNT(wrong); n++)
         GIVES(CKR_MECHANISM_PARAM_INVALID,
@@ -121,6 +149,10 @@ static void parameters(CK_ULONG length)
 static void data_of(CK_ULONG length)
 {
     CK_MECHANISM ecdsa = {CKM_ECDSA, NULL, 0}, kwp = {KWP, NULL, 0};
+    unsigned char iv[16] = {0}, out[64];
+    CK_GCM_PARAMS gcm = {iv, 12, 96, NULL, 0, 128};
+    CK_MECHANISM ciphers[] = {{CKM_AES_GCM, &gcm, sizeof gcm}, {CKM_AES_CBC, iv, sizeof iv},
+                              {CKM_AES_CBC_PAD, iv, sizeof iv}, {CKM_AES_ECB, NULL, 0}};
     CK_ULONG class = CKO_PRIVATE_KEY, type = CKK_EC;
     CK_ATTRIBUTE key[] = {{CKA_CLASS, &class, sizeof class}, {CKA_KEY_TYPE, &type, sizeof type}};
     unsigned char signature[64];
@@ -128,6 +160,18 @@ static void data_of(CK_ULONG length)
     CK_OBJECT_HANDLE object;
     CK_RV beyond = length == ~0UL ? CKR_ARGUMENTS_BAD : CKR_DATA_LEN_RANGE;
 
+    for (size_t n = 0; n < COUNT(ciphers); n++) {
+        CK_RV hidden = length == ~0UL ? CKR_ARGUMENTS_BAD : CKR_ENCRYPTED_DATA_LEN_RANGE;
+        CK_ULONG size = sizeof out;
+        OK(call->C_EncryptInit(session, &ciphers[n], secret));
+        GIVES(beyond, call->C_Encrypt(session, three, length, out, &size));
+        OK(call->C_EncryptInit(session, &ciphers[n], secret));
+        GIVES(beyond, call->C_EncryptUpdate(session, three, length, out, &size));
+        OK(call->C_DecryptInit(session, &ciphers[n], secret));
+        GIVES(hidden, call->C_Decrypt(session, three, length, out, &size));
+        OK(call->C_DecryptInit(session, &ciphers[n], secret));
+        GIVES(hidden, call->C_DecryptUpdate(session, three, length, out, &size));
+    }
     OK(call->C_SignInit(session, &ecdsa, private));
     GIVES(beyond, call->C_Sign(session, three, length, signature, &room));
     OK(call->C_VerifyInit(session, &ecdsa, public));

@@ -18,6 +18,7 @@ use testkit::wrapping::{by_aes_wrapped, keys, random, signs_as};
 over_our_transport!(
     a_tls_server_with_a_key_of_its_own,
     programs_make_keys,
+    a_program_makes_a_secret_key,
     ssh_logs_in_with_a_key,
     #[ignore = "python-pkcs11 is on PyPI only; DEVID_TEST_PYTHON names a Python that has it"]
     python_makes_keys,
@@ -208,6 +209,15 @@ fn programs_make_keys(link: Link) {
     bench.run(&self::block("cms -decrypt"));
     let plain = fs::read_to_string(bench.home.path("plain")).unwrap();
     assert_eq!(plain.trim_end(), "for mail only");
+}
+
+fn a_program_makes_a_secret_key(link: Link) {
+    let bench = Bench::new(link);
+    bench.home.write("message", "hello");
+    bench.run(&block("AES:32"));
+    let read = |name| fs::read(bench.home.path(name)).unwrap();
+    assert_eq!(read("opened"), b"hello");
+    assert_eq!(read("sealed").len(), 16);
 }
 
 fn ssh_logs_in_with_a_key(link: Link) {

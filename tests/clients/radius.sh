@@ -2,7 +2,25 @@
 # switch; sourced after daemons.sh.
 # shellcheck shell=bash disable=SC2154 # daemons.sh sets the rest
 
-# radius NAME CERTIFICATE KEY CA: sets radius_port
+# tls_config CERTIFICATE KEY CA: of a RADIUS server, in whose eap section it stands
+tls_config() {
+    cat <<CONF
+tls-config device {
+    certificate_file = $1
+    private_key_file = $2
+    ca_file = $3
+    tls_min_version = "1.2"
+    tls_max_version = "1.3"
+}
+CONF
+}
+
+# after_first_line LINE...: its input with these lines behind the first
+after_first_line() {
+    sed "1r "<(printf '    %s\n' "$@")
+}
+
+# radius NAME TLS_CONFIG: sets radius_port
 radius() {
     local folder=$WORK/$1
     radius_port=$(python3 -c 'import socket; s = socket.socket(type=socket.SOCK_DGRAM); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
@@ -25,20 +43,9 @@ client localhost {
 modules {
     eap {
         default_eap_type = tls
-        tls-config own {
-            certificate_file = $2
-            private_key_file = $3
-            ca_file = $4
-            cipher_list = "DEFAULT"
-            ecdh_curve = ""
-            tls_min_version = "1.2"
-            tls_max_version = "1.3"
-            cache {
-                enable = no
-            }
-        }
+$(after_first_line 'cipher_list = "DEFAULT"' 'ecdh_curve = ""' 'cache {' 'enable = no' '}' <<<"$2")
         tls {
-            tls = own
+            tls = device
         }
     }
 }
@@ -60,21 +67,11 @@ CONF
     await says "$1" "Ready to process requests"
 }
 
-# network CERTIFICATE KEY CA [LINE...]: what wpa_supplicant is to know. It makes TLS 1.2 unless it is told otherwise.
+# network CERTIFICATE KEY CA [LINE...]: what wpa_supplicant is told on the page, with these files and without
+# resumption. It makes TLS 1.2 unless it is told otherwise.
 network() {
-    cat <<CONF
-network={
-    key_mgmt=IEEE8021X
-    eap=TLS
-    eapol_flags=0
-    identity="device"
-    ca_cert="$3"
-    client_cert="$1"
-    private_key="$2"
-    phase1="tls_disable_session_ticket=1"
-$(printf '    %s\n' "${@:4}")
-}
-CONF
+    page wpa_supplicant | sed -e "s|$WORK/chain.pem|$1|" -e "s|$WORK/key.pem|$2|" -e "s|$WORK/ca.pem|$3|" |
+        after_first_line 'phase1="tls_disable_session_ticket=1"' "${@:4}"
 }
 
 # eapol NAME COUNT CONFIG [PREFIX...]: COUNT authentications in one process, each a whole one

@@ -6,7 +6,10 @@ extern crate testkit;
 
 mod decrypt;
 mod derive;
+mod operations;
+mod secret_attacks;
 mod secret_keys;
+mod secret_rules;
 mod unwrap;
 mod unwrap_refused;
 mod unwrap_visible;

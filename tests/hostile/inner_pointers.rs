@@ -1,5 +1,5 @@
-//! The parameters of CKM_RSA_PKCS_OAEP, CKM_RSA_AES_KEY_WRAP and the ECDH mechanisms name further
-//! memory. Nothing of it is read for a call that does not support the mechanism, or a hash or a
+//! The parameters of CKM_RSA_PKCS_OAEP, CKM_RSA_AES_KEY_WRAP, CKM_AES_GCM and the ECDH mechanisms name
+//! further memory. Nothing of it is read for a call that does not support the mechanism, or a hash or a
 //! function in it: a program that probes may leave there what it likes.
 
 use cryptoki_sys::*;
@@ -42,6 +42,17 @@ fn ecdh(kdf: CK_EC_KDF_TYPE) -> CK_ECDH1_DERIVE_PARAMS {
     }
 }
 
+fn gcm(tag_bits: CK_ULONG) -> CK_GCM_PARAMS {
+    CK_GCM_PARAMS {
+        pIv: ptr::without_provenance_mut(NOWHERE),
+        ulIvLen: 12,
+        ulIvBits: 96,
+        pAAD: ptr::without_provenance_mut(NOWHERE),
+        ulAADLen: 64,
+        ulTagBits: tag_bits,
+    }
+}
+
 fn nothing_is_read_that_an_unsupported_mechanism_names(_: Link) {
     let home = without_tpm();
     let own = Own::on(&home, "files");
@@ -52,12 +63,14 @@ fn nothing_is_read_that_an_unsupported_mechanism_names(_: Link) {
         pOAEPParams: ptr::without_provenance_mut(NOWHERE),
     };
     let mut agreed = ecdh(CKD_SHA256_KDF);
+    let mut sealed = gcm(128);
     let unsupported = Err(Code(CKR_MECHANISM_INVALID));
-    for what in ["oaep", "wrap", "ecdh", "cofactor"] {
+    for what in ["oaep", "wrap", "ecdh", "gcm", "cofactor"] {
         let mut by = match what {
             "oaep" => mechanism(CKM_RSA_PKCS_OAEP, &mut inner),
             "wrap" => mechanism(CKM_RSA_AES_KEY_WRAP, &mut wrap),
             "ecdh" => mechanism(CKM_ECDH1_DERIVE, &mut agreed),
+            "gcm" => mechanism(CKM_AES_GCM, &mut sealed),
             _ => mechanism(CKM_ECDH1_COFACTOR_DERIVE, &mut agreed),
         };
         let by = &raw mut by;
@@ -84,7 +97,7 @@ fn nothing_is_read_that_an_unsupported_mechanism_names(_: Link) {
             C_GenerateKeyPair(session, by, none, 0, ptr::null_mut(), 0, one, other)
         );
         assert_eq!(made.result(), unsupported, "{what}");
-        if what != "oaep" {
+        if !matches!(what, "oaep" | "gcm") {
             assert_eq!(
                 call!(table, C_EncryptInit(session, by, 1)).result(),
                 unsupported,
@@ -103,7 +116,7 @@ fn nothing_is_read_that_an_unsupported_mechanism_names(_: Link) {
             );
             assert_eq!(unwrapped.result(), unsupported, "{what}");
         }
-        if matches!(what, "oaep" | "wrap") {
+        if matches!(what, "oaep" | "wrap" | "gcm") {
             let derived = call!(table, C_DeriveKey(session, by, 1, ptr::null_mut(), 0, one));
             assert_eq!(derived.result(), unsupported, "{what}");
         }
@@ -118,6 +131,12 @@ fn nothing_is_read_that_an_unsupported_mechanism_names(_: Link) {
         let mut by = mechanism(CKM_RSA_PKCS_OAEP, &mut inner);
         let begun = call!(table, C_DecryptInit(session, &raw mut by, 1));
         assert_eq!(begun.result(), wrong, "{hash:#x} {mgf:#x}");
+    }
+    for tag_bits in [0, 64, 127, 256, CK_ULONG::MAX] {
+        let mut sealed = gcm(tag_bits);
+        let mut by = mechanism(CKM_AES_GCM, &mut sealed);
+        let begun = call!(table, C_EncryptInit(session, &raw mut by, 1));
+        assert_eq!(begun.result(), wrong, "{tag_bits}");
     }
     for kdf in [CKD_SHA224_KDF, 0, 0x7777] {
         let mut agreed = ecdh(kdf);

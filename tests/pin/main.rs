@@ -13,6 +13,7 @@ mod configured;
 mod factory_key;
 mod lockout;
 mod memory;
+mod open_keys;
 mod processes;
 mod search;
 mod token;

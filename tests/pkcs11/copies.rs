@@ -186,13 +186,14 @@ fn what_is_private_stays_so(link: Link) {
     assert_eq!(shown, Err(Code(CKR_TEMPLATE_INCONSISTENT)));
     assert!(copy(&token.raw, session, hidden, &[]).is_ok());
     assert!(copy(&token.raw, session, open, &[yes(CKA_PRIVATE)]).is_ok());
-    // A key that no PIN opens is none for a token with a PIN.
+    // No PIN opens a key that was made for everybody: so its copy cannot be private.
     let curve = [(CKA_EC_PARAMS, P256.to_vec())];
     let made = |private: &[Item]| {
         testkit::own::generate(&token.raw, session, CKM_EC_KEY_PAIR_GEN, &curve, private)
     };
     let (_, open) = made(&[no(CKA_PRIVATE)]).unwrap();
-    let kept = copy(&token.raw, session, open, &[yes(CKA_TOKEN)]);
+    let private = [yes(CKA_TOKEN), yes(CKA_PRIVATE)];
+    let kept = copy(&token.raw, session, open, &private);
     assert_eq!(kept, Err(Code(CKR_TEMPLATE_INCONSISTENT)));
     let (_, hidden) = made(&[]).unwrap();
     let kept = copy(&token.raw, session, hidden, &[yes(CKA_TOKEN)]).unwrap();

@@ -250,4 +250,6 @@ fn a_host_without_memory() {
         let said = run(&mut host(&home, "memory", &[what])).ok().text();
         assert!(said.starts_with("ended after"), "{said}");
     }
+    let said = run(&mut host(&home, "messages", &[])).ok().text();
+    assert!(said.starts_with("done"), "{said}");
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use testkit::home::Home;
 use testkit::host::host;
 use testkit::link::Link;
+use testkit::pins;
 use testkit::programs::{Running, run};
 use testkit::proxy::{Fault, Proxy, command};
 use testkit::tpm::Swtpm;
@@ -22,7 +23,8 @@ once!(
 // libtss2 waits for ever.
 over_our_transport!(
     a_thread_cancelled_while_the_tpm_stalls,
-    signals_while_the_tpm_stalls
+    signals_while_the_tpm_stalls,
+    stacks_of_threads,
 );
 
 /// A host that is told by lines what to do, and tells by lines what it did.
@@ -104,6 +106,23 @@ fn counts_and_lengths_that_cannot_be_meant() {
     let (tpm, _identity) = Swtpm::manufactured();
     let home = Home::new(&tpm.tcti());
     run(&mut host(&home, "huge", &[])).ok();
+}
+
+/// Bytes of stack that a call may take, with what glibc puts on a thread's stack (docs/LIMITS.md). The build of
+/// this test is without optimisation.
+const STACK: usize = 256 << 10;
+
+fn stacks_of_threads(link: Link) {
+    let (bench, token) = pins::Bench::with_pins(link);
+    token.raw.finalize().unwrap();
+    let said = run(&mut host(&bench.home, "stacks", &[pins::USER]))
+        .ok()
+        .text();
+    println!("\n{said}");
+    let most = said
+        .lines()
+        .map(|line| line.split(' ').next().unwrap().parse::<usize>().unwrap());
+    assert!(most.max().unwrap() <= STACK, "{said}");
 }
 
 /// The module is not told, and stays in memory: it goes on where it was.

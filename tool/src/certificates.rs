@@ -6,12 +6,13 @@ use crate::input::{is_standard_input, standard_input};
 use crate::output::{CommandError, Output};
 use crate::text::{line, row};
 use crate::verify::read_pin;
+use devid_core::audit::AuditSubject;
 use devid_core::identity::{Device, FileKind, Imported};
 use devid_core::x509::{IssueError, RequestContent, request_pem};
 use std::path::{Path, PathBuf};
 
 /// More bytes than any sane answer of a CA has.
-const LARGEST: u64 = 1 << 20;
+pub(crate) const LARGEST: u64 = 1 << 20;
 
 impl RequestArgs {
     /// What the request is to ask for.
@@ -35,8 +36,10 @@ pub(crate) fn request(
     out.check(kind)?;
     let content = content.content()?;
     let pin = read_pin(pin_file)?;
-    let der = device.request(&device.find(label)?, &content, pin.as_ref())?;
-    deliver_request(&der, outform, out, form)
+    let entry = device.find(label)?;
+    let der = device.request(&entry, &content, pin.as_ref())?;
+    let output = deliver_request(&der, outform, out, form)?;
+    Ok(output.about(entry.audit_subject()))
 }
 
 pub(crate) fn kind_of(outform: OutformArg) -> FileKind<'static> {
@@ -71,7 +74,23 @@ pub(crate) fn import(
         true => device.import_answer(&standard_input(LARGEST)?, "standard input")?,
         false => device.import_certificate(file)?,
     };
-    Output::new(form, &imported, || taken(&imported))
+    let output = Output::new(form, &imported, || taken(&imported))?;
+    Ok(Output {
+        is_unchanged: imported.known && imported.authorities.is_empty(),
+        subject: Some(subject(device, imported.label)),
+        ..output
+    })
+}
+
+/// A label as an audit line names it, with the key that has it.
+pub(crate) fn subject(device: &Device, label: String) -> AuditSubject {
+    let entry = device.find(&label).ok();
+    entry
+        .map(|entry| entry.audit_subject())
+        .unwrap_or(AuditSubject {
+            label: Some(label),
+            ..AuditSubject::default()
+        })
 }
 
 /// What was taken, for a person.

@@ -2,6 +2,7 @@
 
 mod certificates;
 
+use crate::evidence_cli::{AttestArgs, CaVerb};
 #[cfg(feature = "est")]
 pub(crate) use certificates::EnrollArgs;
 pub(crate) use certificates::{OutformArg, RekeyArgs, RenewArgs, RequestArgs};
@@ -30,17 +31,23 @@ pub(crate) struct Arguments {
 #[derive(Args)]
 pub(crate) struct CommonArgs {
     /// Writes JSON: one document on standard output, of a failure too.
-    #[arg(long, global = true)]
+    #[arg(long, global = true, display_order = 90)]
     pub(crate) json: bool,
     /// Says on standard error what is done; -vv says more.
-    #[arg(short, long, global = true, action = ArgAction::Count)]
+    #[arg(short, long, global = true, action = ArgAction::Count, display_order = 91)]
     pub(crate) verbose: u8,
     /// Says nothing but errors and what was asked for.
-    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    #[arg(
+        short,
+        long,
+        global = true,
+        conflicts_with = "verbose",
+        display_order = 92
+    )]
     pub(crate) quiet: bool,
     /// Reads this file in the place of /etc/devid-pkcs11/config.toml; config.d/, chain/ and trust/ are
     /// looked for beside it.
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE", display_order = 93)]
     pub(crate) config: Option<PathBuf>,
 }
 
@@ -70,9 +77,21 @@ pub(crate) enum Verb {
     List,
     /// Shows an identity: the device it names, its certificate, where its key lives.
     Show {
-        #[arg(help = NAME)]
-        label: String,
+        #[arg(help = NAME, required_unless_present = "cert")]
+        label: Option<String>,
+        /// Shows the certificates of this file in its place: PEM, DER or PKCS#7; - is standard input.
+        /// Needs no TPM.
+        #[arg(long, value_name = "FILE", conflicts_with = "label")]
+        cert: Option<PathBuf>,
+        /// Shows the settings by which Keylime's agent finds the factory's keys instead.
+        #[arg(long, conflicts_with = "cert")]
+        keylime: bool,
+        /// Writes the two certificates that Keylime's agent reads into this folder.
+        #[arg(long, value_name = "DIR", requires = "keylime")]
+        out: Option<PathBuf>,
     },
+    /// Draws the device, its TPM, tokens, keys, certificates and their CAs as a tree. Works without TPM.
+    Tree,
     /// Verifies an identity: its key, its certificate, the chain to a trusted CA.
     Verify {
         #[arg(help = NAME)]
@@ -121,6 +140,9 @@ pub(crate) enum Verb {
     /// Makes, lists and deletes keys of services.
     #[command(subcommand)]
     Key(KeyVerb),
+    /// For a CA: verifies evidence of devices, and certifies their keys. Needs no TPM.
+    #[command(subcommand)]
+    Ca(CaVerb),
     /// Looks after the key that wraps the device's own keys.
     #[command(subcommand)]
     Master(MasterVerb),
@@ -137,6 +159,16 @@ pub(crate) enum Verb {
         /// The form of the request.
         #[arg(long, value_enum, default_value_t = OutformArg::Pem)]
         outform: OutformArg,
+        #[command(flatten)]
+        out: OutArgs,
+    },
+    /// Makes evidence for a CA that a key is in this device's TPM: one JSON document
+    /// (docs/evidence.schema.json).
+    Attest(Box<AttestArgs>),
+    /// Answers a CA's challenge: proves that attestation key and endorsement key are in one TPM.
+    Activate {
+        /// What devid ca challenge or tpm2_makecredential wrote.
+        challenge: PathBuf,
         #[command(flatten)]
         out: OutArgs,
     },
@@ -163,6 +195,14 @@ pub(crate) enum Verb {
         /// The key as PEM, TSS2 PRIVATE KEY: only this TPM can use it.
         #[arg(long, group = "what")]
         tss2: bool,
+        /// The halves of the key for tpm2_load, key.pub and key.priv, into this folder; says what its parent
+        /// is.
+        #[arg(long, value_name = "DIR", group = "what", conflicts_with = "out")]
+        tpm2_tools: Option<PathBuf>,
+        /// What SPIRE's tpm_devid plugin reads, into this folder: devid.pub, devid.priv and
+        /// devid.crt.pem. For a key made with --parent srk.
+        #[arg(long, value_name = "DIR", group = "what", conflicts_with = "out")]
+        spire: Option<PathBuf>,
         /// The certificate, PEM.
         #[arg(long, group = "what")]
         cert: bool,
@@ -282,6 +322,19 @@ pub(crate) enum KeyVerb {
         /// as safe as the process that uses it.
         #[arg(long, conflicts_with = "persistent")]
         sealed: bool,
+        /// Which key wraps it: the master key; or the storage root key that every program derives in the owner
+        /// hierarchy, for programs that look for the key there (SPIRE).
+        #[arg(
+            long,
+            value_enum,
+            default_value_t = ParentArg::Master,
+            conflicts_with_all = ["persistent", "sealed", "decrypts"]
+        )]
+        parent: ParentArg,
+        /// The one scheme by which it signs. With --parent srk alone; by default that of the algorithm with
+        /// SHA-256.
+        #[arg(long, value_enum, requires = "parent")]
+        scheme: Option<SchemeArg>,
     },
     /// Makes a new key in the place of another, and writes a request for it.
     ///
@@ -314,6 +367,22 @@ pub(crate) enum MasterVerb {
         #[arg(long)]
         yes: bool,
     },
+}
+
+/// What wraps a key.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs)]
+pub(crate) enum ParentArg {
+    Master,
+    Srk,
+}
+
+/// A signature scheme that a key names.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs)]
+pub(crate) enum SchemeArg {
+    EcdsaSha256,
+    RsassaSha256,
 }
 
 #[derive(Clone, Copy, ValueEnum)]

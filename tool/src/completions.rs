@@ -53,10 +53,15 @@ _devid_labels() {{
 
 _devid_and_labels() {{
     _devid "$@"
-    local word words='' IFS=$'\n'
+    local word before='' words='' IFS=$'\n'
     [[ ${{COMP_WORDS[COMP_CWORD]}} != -* ]] || return 0
     for word in "${{COMP_WORDS[@]:1:COMP_CWORD-1}}"; do
-        [ "$word" = --json ] || words+="$word "
+        case $before$word in
+            --config | --json | -v* | -q | --verbose | --quiet | --config?*) ;;
+            *) words+="$word " ;;
+        esac
+        before=''
+        [ "$word" != --config ] || before=--config
     done
     case $words in
         {})

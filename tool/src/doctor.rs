@@ -1,14 +1,20 @@
 //! `devid doctor`
 
 use crate::cli::OutputFormat;
+use crate::colour::{Colour, Painter};
 use crate::output::{CommandError, Output};
 use crate::settings::Settings;
-use crate::text::row;
+use crate::text::{marked, row};
 use devid_core::config;
 use devid_core::identity::{Finding, Health, doctor};
 
 /// Each finding, and what mends it; fails if something does not work.
-pub(crate) fn run(settings: &Settings, form: OutputFormat) -> Result<Output, CommandError> {
+pub(crate) fn run(
+    settings: &Settings,
+    painter: Painter,
+    quiet: bool,
+    form: OutputFormat,
+) -> Result<Output, CommandError> {
     let environment = settings.environment();
     let config = config::load(&environment).config;
     let findings = doctor(config, || config::defaults(&environment));
@@ -16,7 +22,7 @@ pub(crate) fn run(settings: &Settings, form: OutputFormat) -> Result<Output, Com
         .iter()
         .filter(|one| one.state == Health::Problem)
         .count();
-    let mut output = Output::new(form, &findings, || paragraph(&findings))?;
+    let mut output = Output::new(form, &findings, || paragraph(&findings, painter, quiet))?;
     if problems > 0 {
         output.code = 1;
         let counted = match problems {
@@ -28,17 +34,20 @@ pub(crate) fn run(settings: &Settings, form: OutputFormat) -> Result<Output, Com
     Ok(output)
 }
 
-fn paragraph(findings: &[Finding]) -> String {
+/// Of a quiet run only the problems.
+fn paragraph(findings: &[Finding], painter: Painter, quiet: bool) -> String {
     let mut text = String::new();
-    for finding in findings {
-        let mark = match finding.state {
-            Health::Ok => "ok",
-            Health::Note => "note",
-            Health::Problem => "PROBLEM",
+    let is_told = |finding: &&Finding| !quiet || finding.state == Health::Problem;
+    for finding in findings.iter().filter(is_told) {
+        let (mark, colour) = match finding.state {
+            Health::Ok => ("ok", Colour::Good),
+            Health::Note => ("note", Colour::Note),
+            Health::Problem => ("PROBLEM", Colour::Problem),
         };
-        row(
+        marked(
             &mut text,
-            format_args!("{mark:<8} {}: {}", finding.about, finding.text),
+            painter.paint(colour, &format!("{mark:<8}")),
+            format_args!("{}: {}", finding.about, finding.text),
         );
         if let Some(remedy) = &finding.remedy {
             row(&mut text, format_args!("         -> {remedy}"));

@@ -1,6 +1,6 @@
 //! `devid enroll`: a certificate from a server
 
-use crate::certificates::taken;
+use crate::certificates::{subject, taken};
 use crate::cli::{EnrollArgs, OutputFormat};
 use crate::est::{Credentials, Enrolment, EstUrl, Outcome, ServerTrust, fingerprint};
 use crate::keys::algorithm;
@@ -51,6 +51,7 @@ pub(crate) fn run(
     let _turn = device.enrolment_turn()?;
     let outcome = enrolment.run(credentials)?;
     let output = Output::new(form, &outcome, || paragraph(&outcome))?;
+    let output = output.about(subject(device, outcome.label.clone()));
     Ok(match outcome.retry_after {
         Some(_) => Output {
             code: PENDING,

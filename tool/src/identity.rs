@@ -4,10 +4,11 @@ use crate::cli::{OutputFormat, ProvisionArgs};
 use crate::destination::Destination;
 use crate::output::{CommandError, Output};
 use crate::text::{line, row};
+use devid_core::audit::AuditSubject;
 use devid_core::config::Config;
 use devid_core::identity::{
-    Device, Expiry, IdentitySource, Mode, Provisioned, Provisioning, RequestTarget, RoleStatus,
-    Status,
+    Device, Expiry, IdentitySource, Mode, OWN, Provisioned, Provisioning, RequestTarget,
+    RoleStatus, Status,
 };
 use devid_core::x509::Subject;
 use serde_json::json;
@@ -110,7 +111,8 @@ fn paragraph(status: &Status) -> String {
     text
 }
 
-fn ends(expiry: &Expiry) -> String {
+/// How long a certificate is still valid.
+pub(crate) fn ends(expiry: &Expiry) -> String {
     match expiry {
         Expiry::Never => "without end".into(),
         Expiry::At { days_left, .. } if *days_left < 0 => {
@@ -167,7 +169,7 @@ fn what_is_lost(config: &Config) -> String {
 /// Deletes what was put aside.
 pub(crate) fn prune(config: &Config, form: OutputFormat) -> Result<Output, CommandError> {
     let deleted = devid_core::identity::prune(config)?;
-    Output::new(form, &json!({ "deleted": deleted }), || {
+    let output = Output::new(form, &json!({ "deleted": deleted }), || {
         let mut text = String::new();
         for path in &deleted {
             row(&mut text, format_args!("deleted {}", path.display()));
@@ -176,6 +178,10 @@ pub(crate) fn prune(config: &Config, form: OutputFormat) -> Result<Output, Comma
             true => "nothing was put aside\n".into(),
             false => text,
         }
+    })?;
+    Ok(Output {
+        is_unchanged: deleted.is_empty(),
+        ..output
     })
 }
 
@@ -195,7 +201,7 @@ fn provisioning(
 
 /// Where a request was asked for on standard output, it stands there alone.
 fn summary(done: &Provisioned, form: OutputFormat) -> Result<Output, CommandError> {
-    Output::new(form, done, || {
+    let output = Output::new(form, done, || {
         if let Some(request) = &done.request {
             return request.clone();
         }
@@ -208,5 +214,13 @@ fn summary(done: &Provisioned, form: OutputFormat) -> Result<Output, CommandErro
         }
         row(&mut text, format_args!("mode {}", done.mode));
         text
+    })?;
+    Ok(Output {
+        is_unchanged: done.steps.is_empty(),
+        ..output.about(AuditSubject {
+            token: Some(OWN.into()),
+            label: Some(OWN.into()),
+            ..AuditSubject::default()
+        })
     })
 }

@@ -1,6 +1,6 @@
 //! `devid key`, `export --tss2` and `persist`
 
-use crate::cli::{AlgorithmArg, OutputFormat};
+use crate::cli::{AlgorithmArg, OutputFormat, ParentArg, SchemeArg};
 use crate::destination::Destination;
 use crate::output::{CommandError, Output};
 use crate::text::{line, row};
@@ -8,7 +8,39 @@ use devid_core::identity::{Device, FACTORY, FileKind, KeyStorage, OWN, TokenEntr
 use devid_core::key::Curve;
 use devid_core::shell::argument;
 use devid_core::store::devid::{KeyAlgorithm, KeyPurpose};
+use devid_core::tpm::{Hash, SignatureScheme};
 use serde_json::json;
+
+/// How a key is kept that is neither persistent nor sealed.
+pub(crate) fn storage(
+    kind: AlgorithmArg,
+    parent: ParentArg,
+    scheme: Option<SchemeArg>,
+) -> Result<KeyStorage, CommandError> {
+    let is_rsa = matches!(
+        kind,
+        AlgorithmArg::Rsa2048 | AlgorithmArg::Rsa3072 | AlgorithmArg::Rsa4096
+    );
+    let own = match is_rsa {
+        true => SchemeArg::RsassaSha256,
+        false => SchemeArg::EcdsaSha256,
+    };
+    match (parent, scheme) {
+        (ParentArg::Master, None) => Ok(KeyStorage::Wrapped),
+        (ParentArg::Master, Some(_)) => Err(CommandError::new(
+            2,
+            "--scheme is for a key made with --parent srk; one below the master key signs by every scheme",
+        )),
+        (ParentArg::Srk, Some(asked)) if asked != own => Err(CommandError::new(
+            2,
+            "--scheme: ecdsa-sha256 is for keys on a curve, rsassa-sha256 for RSA keys",
+        )),
+        (ParentArg::Srk, _) => Ok(KeyStorage::BelowRoot(match own {
+            SchemeArg::EcdsaSha256 => SignatureScheme::Ecdsa(Hash::Sha256),
+            SchemeArg::RsassaSha256 => SignatureScheme::Rsassa(Hash::Sha256),
+        })),
+    }
+}
 
 /// The kind of key that an argument names.
 pub(crate) fn algorithm(kind: AlgorithmArg) -> KeyAlgorithm {
@@ -36,7 +68,8 @@ pub(crate) fn generate(
         decrypts,
     };
     let made = device.generate_key(label, algorithm(kind), usage, storage)?;
-    Output::new(form, &device.describe(&made), || paragraph(device, &made))
+    let output = Output::new(form, &device.describe(&made), || paragraph(device, &made))?;
+    Ok(output.about(made.audit_subject()))
 }
 
 /// The keys of all tokens with a key folder.
@@ -74,13 +107,14 @@ pub(crate) fn delete(
         ));
     }
     let deleted = device.delete_key(&entry)?;
-    Output::new(form, &json!({ "deleted": deleted }), || {
+    let output = Output::new(form, &json!({ "deleted": deleted }), || {
         let mut text = String::new();
         for file in &deleted {
             row(&mut text, format_args!("deleted {file}"));
         }
         text
-    })
+    })?;
+    Ok(output.about(entry.audit_subject()))
 }
 
 /// The wrapped form of a key.
@@ -102,14 +136,16 @@ pub(crate) fn persist(
     handle: Option<u32>,
     form: OutputFormat,
 ) -> Result<Output, CommandError> {
-    let handle = device.persist(&device.find(label)?, handle)?;
+    let entry = device.find(label)?;
+    let handle = device.persist(&entry, handle)?;
     let handle = format!("0x{handle:08X}");
     let told = json!({ "label": label, "handle": handle });
-    Output::new(form, &told, || {
+    let output = Output::new(form, &told, || {
         let mut text = String::new();
         row(&mut text, format_args!("{label} is in handle {handle}"));
         text
-    })
+    })?;
+    Ok(output.about(entry.audit_subject()))
 }
 
 fn paragraph(device: &Device, entry: &TokenEntry) -> String {

@@ -5,8 +5,12 @@
 
 #![forbid(unsafe_code)]
 
+mod aim;
+mod audit;
+mod ca;
 mod certificates;
 mod cli;
+mod colour;
 mod completions;
 mod destination;
 mod doctor;
@@ -14,6 +18,9 @@ mod doctor;
 mod enroll;
 #[cfg(feature = "est")]
 mod est;
+mod evidence;
+mod evidence_cli;
+mod export;
 mod identity;
 mod input;
 mod keys;
@@ -31,21 +38,27 @@ mod show;
 mod sign;
 mod succession;
 mod text;
+mod tree;
 mod uri;
 mod verify;
 mod warnings;
 
+use aim::aimed;
+use audit::Audited;
 use clap::Parser;
 #[cfg(feature = "est")]
 use cli::RenewArgs;
 use cli::{Arguments, CommonArgs, KeyVerb, MasterVerb, OutputFormat, Verb};
+use colour::Painter;
 use destination::{Destination, is_standard_output};
 use devid_core::identity::KeyStorage;
 use devid_core::message::MessageForm;
+use log::debug;
 use output::{CommandError, Output};
 use print::print_output;
 use settings::Settings;
 use std::process::ExitCode;
+use std::time::Instant;
 use warnings::Warnings;
 
 fn main() -> ExitCode {
@@ -63,26 +76,47 @@ fn main() -> ExitCode {
         true => OutputFormat::Json,
         false => OutputFormat::Text,
     };
+    let began = Instant::now();
     let warnings = Warnings::install(form, verbose, quiet);
     let is_report = only_reports(&verb);
-    let output = Settings::new(config).and_then(|settings| run(verb, &settings, form));
-    let mut output = output.unwrap_or_else(|error| Output {
+    let failed = |error: CommandError| Output {
         code: error.code,
         document: (form == OutputFormat::Json).then(|| error.json()),
         complaint: Some(error.text),
         ..Output::default()
-    });
+    };
+    let mut output = match Settings::new(config) {
+        Ok(settings) => {
+            let audited = Audited::of(&verb);
+            let output = run(verb, &settings, quiet, form).unwrap_or_else(failed);
+            if let Some(audited) = audited {
+                audited.write(&settings, &output);
+            }
+            match &settings.file {
+                Some(file) => aimed(output, file),
+                None => output,
+            }
+        }
+        Err(error) => failed(error),
+    };
+    debug!("done after {} ms", began.elapsed().as_millis());
     if quiet && is_report && output.code == 0 {
         output.text.clear();
     }
     print_output(output, &warnings)
 }
 
-fn run(verb: Verb, settings: &Settings, form: OutputFormat) -> Result<Output, CommandError> {
+fn run(
+    verb: Verb,
+    settings: &Settings,
+    quiet: bool,
+    form: OutputFormat,
+) -> Result<Output, CommandError> {
+    let painter = Painter::of_standard_output();
     let device = || settings.device();
     match verb {
         Verb::Status => identity::status(&device()?, form),
-        Verb::Doctor => doctor::run(settings, form),
+        Verb::Doctor => doctor::run(settings, painter, quiet, form),
         Verb::Provision { csr, how, force } => {
             let csr = csr.map(|path| Destination::new(path, force.force));
             identity::provision(&settings.read()?, &how, csr, form)
@@ -94,17 +128,20 @@ fn run(verb: Verb, settings: &Settings, form: OutputFormat) -> Result<Output, Co
             decrypts,
             persistent,
             sealed,
+            parent,
+            scheme,
         }) => {
             let storage = match (persistent, sealed) {
                 (true, _) => KeyStorage::Persistent,
                 (_, true) => KeyStorage::Sealed,
-                (false, false) => KeyStorage::Wrapped,
+                (false, false) => keys::storage(algorithm, parent, scheme)?,
             };
             keys::generate(&device()?, &label, algorithm, decrypts, storage, form)
         }
         Verb::Key(KeyVerb::Rekey(args)) => succession::rekey(&device()?, *args, form),
         Verb::Key(KeyVerb::List) => keys::list(&device()?, form),
         Verb::Key(KeyVerb::Delete { label, yes }) => keys::delete(&device()?, &label, yes, form),
+        Verb::Ca(verb) => ca::run(verb, form),
         Verb::Master(MasterVerb::Renew { yes }) => master::renew(settings, yes, form),
         Verb::Csr {
             label,
@@ -121,6 +158,10 @@ fn run(verb: Verb, settings: &Settings, form: OutputFormat) -> Result<Output, Co
             &out.into(),
             form,
         ),
+        Verb::Attest(args) => evidence::attest(&device()?, *args, form),
+        Verb::Activate { challenge, out } => {
+            evidence::activate(&device()?, &challenge, &out.into(), form)
+        }
         Verb::ImportCert { file } => certificates::import(&device()?, &file, form),
         Verb::Renew(args) => match args.label {
             Some(label) if args.rollback => succession::roll_back(&device()?, &label, form),
@@ -139,6 +180,8 @@ fn run(verb: Verb, settings: &Settings, form: OutputFormat) -> Result<Output, Co
         Verb::Enroll(args) => enroll::run(&device()?, *args, form),
         Verb::Export {
             label,
+            tpm2_tools,
+            spire,
             cert,
             chain,
             fullchain,
@@ -147,6 +190,12 @@ fn run(verb: Verb, settings: &Settings, form: OutputFormat) -> Result<Output, Co
         } => {
             let device = device()?;
             let out = &out.into();
+            if let Some(folder) = tpm2_tools {
+                return export::to_tools(&device, &label, &folder, form);
+            }
+            if let Some(folder) = spire {
+                return export::to_spire(&device, &label, &folder, form);
+            }
             match (cert || fullchain, chain || fullchain) {
                 (false, false) => keys::export(&device, &label, out, form),
                 (leaf, above) => certificates::export(&device, &label, leaf, above, out, form),
@@ -175,13 +224,31 @@ fn run(verb: Verb, settings: &Settings, form: OutputFormat) -> Result<Output, Co
         Verb::Persist { label, handle } => keys::persist(&device()?, &label, handle, form),
         Verb::Prune => identity::prune(&settings.read()?, form),
         Verb::List => show::list(&device()?, form),
-        Verb::Show { label } => show::show(&device()?, &label, form),
+        Verb::Show {
+            cert: Some(file), ..
+        } => show::file(&file, form),
+        Verb::Show {
+            label,
+            keylime,
+            out,
+            ..
+        } => {
+            let (device, label) = (device()?, label.unwrap_or_default());
+            match keylime {
+                true => export::keylime(&device, &label, out.as_deref(), form),
+                false => show::show(&device, &label, form),
+            }
+        }
+        Verb::Tree => tree::run(&device()?, painter, form),
         Verb::Verify {
             label,
             ca,
             crl,
             pin_file,
-        } => verify::run(&device()?, &label, ca.as_deref(), &crl, pin_file, form),
+        } => {
+            let ca = ca.as_deref();
+            verify::run(&device()?, &label, ca, &crl, pin_file, painter, form)
+        }
         Verb::Uri {
             label,
             class,

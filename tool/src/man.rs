@@ -23,9 +23,12 @@ const EXIT_STATUS: &Meanings = &[
     ),
     (
         "1",
-        "Failed, or not verified: something is wrong, or the key was not proven; standard error says why and what to do.",
+        "Failed, or not verified: something is wrong, or the key was not proven; standard error says why and what to do. Also: the output could not be written.",
     ),
-    ("2", "Asked for wrongly."),
+    (
+        "2",
+        "Asked for wrongly, or a name that several objects bear.",
+    ),
     (
         "3",
         "verify: the key is proven and nothing is wrong, but the CA certificate for the identity is not available.",
@@ -94,6 +97,14 @@ const ENVIRONMENT: &Meanings = &[
     ),
     ("DEVID_PKCS11_RUN", "In the place of /run/devid-pkcs11."),
     (
+        "NO_COLOR, CLICOLOR, CLICOLOR_FORCE, TERM",
+        "Whether output has colours; without these it has, on a terminal.",
+    ),
+    (
+        "LC_ALL, LC_CTYPE, LANG",
+        "Whether tree draws lines of Unicode (UTF-8), or of ASCII.",
+    ),
+    (
         "CREDENTIALS_DIRECTORY",
         "Where the secrets are that the settings name as credential:NAME (systemd.exec(5)).",
     ),
@@ -113,7 +124,19 @@ fn examples(page: &str) -> &'static Meanings {
                 "The factory's identity: serial number and model of the device, issuer, validity.",
             ),
             ("devid show devid/web", "The key web of the token devid."),
+            (
+                "devid show idev-id --keylime --out /var/lib/keylime",
+                "Settings for Keylime's agent, and the certificates that they name.",
+            ),
+            (
+                "devid show --cert ca.pem",
+                "A certificate in a file, whoever it is for.",
+            ),
         ],
+        "devid-tree" => &[(
+            "devid tree",
+            "Everything at a glance: what belongs to what, and how many days are left.",
+        )],
         "devid-verify" => &[
             (
                 "devid verify idev-id --ca ca.pem",
@@ -156,6 +179,10 @@ fn examples(page: &str) -> &'static Meanings {
                 "devid key generate mail --algorithm rsa2048 --decrypts",
                 "One that opens encrypted mail as well.",
             ),
+            (
+                "devid key generate node --parent srk --scheme ecdsa-sha256",
+                "One that SPIRE's tpm_devid plugin can use.",
+            ),
         ],
         "devid-key-list" => &[("devid key list", "The keys of the token devid.")],
         "devid-key-delete" => &[(
@@ -186,6 +213,20 @@ fn examples(page: &str) -> &'static Meanings {
                 "Names the device as the factory did.",
             ),
         ],
+        "devid-attest" => &[
+            (
+                "devid attest web --nonce nonce.bin --out web.evidence",
+                "What a CA needs to know that the key web is in this TPM.",
+            ),
+            (
+                "devid attest idev-id --nonce 00112233445566778899aabbccddeeff",
+                "The same of the factory's key, on standard output.",
+            ),
+        ],
+        "devid-activate" => &[(
+            "devid activate web.challenge --out web.response",
+            "What the CA answered to the evidence, and what it is sent then.",
+        )],
         "devid-import-cert" => &[(
             "devid import-cert web.pem",
             "What the CA answered, in the place of the certificate before it.",
@@ -221,10 +262,20 @@ fn examples(page: &str) -> &'static Meanings {
                 "Both are exchanged together, under the same label.",
             ),
         ],
-        "devid-export" => &[(
-            "devid export web --tss2 --out web.tss2.pem",
-            "For tpm2-openssl and others.",
-        )],
+        "devid-export" => &[
+            (
+                "devid export web --tss2 --out web.tss2.pem",
+                "For tpm2-openssl and others.",
+            ),
+            (
+                "devid export web --tpm2-tools web.tpm",
+                "For tpm2_load; the answer is the command with its parent.",
+            ),
+            (
+                "devid export node --spire /etc/spire/devid",
+                "For SPIRE's tpm_devid plugin; the answer is its settings.",
+            ),
+        ],
         "devid-sign" => &[
             (
                 "devid sign idev-id request.json --cms --content-type 1.2.840.113549.1.9.16.1.40",
@@ -235,6 +286,22 @@ fn examples(page: &str) -> &'static Meanings {
                 "For openssl dgst -verify.",
             ),
         ],
+        "devid-ca-nonce" => &[(
+            "devid ca nonce --out nonce",
+            "What the device shows with devid attest --nonce nonce.",
+        )],
+        "devid-ca-challenge" => &[(
+            "devid ca challenge evidence.json --out challenge.json",
+            "What the device answers with devid activate challenge.json.",
+        )],
+        "devid-ca-verify" => &[(
+            "devid ca verify evidence.json --roots roots/",
+            "Whether the key is in a TPM whose maker is trusted.",
+        )],
+        "devid-ca-issue" => &[(
+            "devid ca issue evidence.json --roots roots/ --ca-cert ca.pem --ca-key ca.key --out web.pem",
+            "The same, and a certificate for the key.",
+        )],
         "devid-persist" => &[(
             "devid persist idev-id",
             "After TPM2_Clear: the factory's key gets its handle back.",

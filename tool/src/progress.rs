@@ -1,11 +1,17 @@
-//! Progress while the TPM is waited for: on standard error, for a person.
+//! Progress while something is waited for: on standard error, for a person, and not before the run has lasted
+//! two seconds.
 
 use crate::cli::OutputFormat;
 use crate::text::printable;
-use std::io::{IsTerminal, Write, stderr};
+use std::fs::File;
+use std::io::{IsTerminal, Write, stderr, stdout};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+/// How long nothing is said.
+const SILENCE: Duration = Duration::from_secs(2);
 /// Time between two lines where standard error is no terminal.
 const BETWEEN_LINES: Duration = Duration::from_secs(30);
 /// To the beginning of the line, and all of it erased (ECMA-48, EL).
@@ -26,23 +32,36 @@ enum ProgressTarget {
     Nowhere,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct ProgressLine {
     target: ProgressTarget,
-    /// Whether the terminal's cursor stands behind a line of ours.
-    is_open: bool,
+    /// When the run began.
+    began: Instant,
+    /// The line of ours that the terminal's cursor stands behind.
+    open: Option<String>,
     last: Option<Instant>,
 }
 
+impl Default for ProgressLine {
+    fn default() -> Self {
+        Self {
+            target: ProgressTarget::Nowhere,
+            began: Instant::now(),
+            open: None,
+            last: None,
+        }
+    }
+}
+
 impl Progress {
-    /// A document in JSON may be read from both outputs, so a file gets nothing beside it.
+    /// Of a run that begins now. A document in JSON stands alone where both outputs are one.
     pub(crate) fn new(form: OutputFormat, quiet: bool) -> Self {
         let is_dumb = std::env::var_os("TERM").is_none_or(|kind| kind == "dumb");
         let target = match (stderr().is_terminal(), form) {
             _ if quiet => ProgressTarget::Nowhere,
             (true, _) if !is_dumb => ProgressTarget::Terminal,
-            (_, OutputFormat::Text) => ProgressTarget::File,
-            (_, OutputFormat::Json) => ProgressTarget::Nowhere,
+            (_, OutputFormat::Json) if outputs_are_one() => ProgressTarget::Nowhere,
+            _ => ProgressTarget::File,
         };
         let line = ProgressLine {
             target,
@@ -72,12 +91,19 @@ impl Progress {
 
 impl ProgressLine {
     fn next_text(&mut self, text: &str, now: Instant) -> Option<String> {
+        if now - self.began < SILENCE {
+            return None;
+        }
         let text = printable(text);
         match self.target {
             ProgressTarget::Nowhere => None,
             ProgressTarget::Terminal => {
-                self.is_open = true;
-                Some(format!("{ERASE}devid: {text}"))
+                if self.open.as_ref() == Some(&text) {
+                    return None;
+                }
+                let shown = format!("{ERASE}devid: {text}");
+                self.open = Some(text);
+                Some(shown)
             }
             ProgressTarget::File => {
                 let is_due = |last: Instant| now - last >= BETWEEN_LINES;
@@ -91,8 +117,19 @@ impl ProgressLine {
     }
 
     fn erase(&mut self) -> Option<String> {
-        std::mem::take(&mut self.is_open).then(|| ERASE.to_owned())
+        self.open.take().map(|_| ERASE.to_owned())
     }
+}
+
+/// Whether standard output and standard error are one file or pipe (`2>&1`). Of what cannot be told, yes.
+fn outputs_are_one() -> bool {
+    let about = |file: BorrowedFd<'_>| {
+        let file = File::from(file.try_clone_to_owned().ok()?);
+        let about = file.metadata().ok()?;
+        Some((about.dev(), about.ino()))
+    };
+    let (out, err) = (about(stdout().as_fd()), about(stderr().as_fd()));
+    out.is_none() || err.is_none() || out == err
 }
 
 #[cfg(test)]
@@ -102,7 +139,21 @@ mod tests {
     fn line(target: ProgressTarget) -> ProgressLine {
         ProgressLine {
             target,
+            began: Instant::now() - SILENCE,
             ..ProgressLine::default()
+        }
+    }
+
+    #[test]
+    fn nothing_is_said_at_first() {
+        let began = Instant::now();
+        let mut line = ProgressLine {
+            began,
+            ..line(ProgressTarget::File)
+        };
+        for (after, is_said) in [(0, false), (1999, false), (2000, true), (2500, false)] {
+            let said = line.next_text("text", began + Duration::from_millis(after));
+            assert_eq!(said.is_some(), is_said, "{after} ms");
         }
     }
 

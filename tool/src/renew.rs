@@ -86,6 +86,10 @@ pub(crate) fn run(
     });
     let done: Vec<Renewed> = done.collect();
     let output = Output::new(form, &done, || done.iter().map(paragraph).collect())?;
+    let output = Output {
+        is_unchanged: done.iter().all(Renewed::is_unchanged),
+        ..output
+    };
     let has_failed =
         |one: &Renewed| one.result == RenewalResult::Failed || !one.failed_commands.is_empty();
     let complaints: Vec<String> = done
@@ -101,6 +105,13 @@ pub(crate) fn run(
             ..output
         },
     })
+}
+
+impl Renewed {
+    /// Whether nothing was asked of a server.
+    fn is_unchanged(&self) -> bool {
+        matches!(self.result, RenewalResult::NotDue | RenewalResult::Resting)
+    }
 }
 
 struct Renewal<'a> {

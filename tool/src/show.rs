@@ -1,14 +1,18 @@
 //! `devid list` and `devid show`
 
+use crate::certificates::LARGEST;
 use crate::cli::OutputFormat;
+use crate::input::{self, is_standard_input};
 use crate::output::{CommandError, Output};
 use crate::text::{line, row};
 use devid_core::identity::{
     CertificateDescription, Device, EntryDescription, IdentityErrorKind, Inventory, KeyDescription,
-    SOFTWARE,
+    SOFTWARE, describe_certificates,
 };
 use devid_core::x509::Meaning;
 use serde::Serialize;
+use serde_json::json;
+use std::path::Path;
 
 /// What is in both tokens.
 #[derive(Serialize)]
@@ -102,6 +106,23 @@ pub(crate) fn show(
     let entry = device.find(label)?;
     let description = device.describe(&entry);
     Output::new(form, &description, || whole(&description))
+}
+
+/// All certificates of a file, with all that they say; no TPM is asked.
+pub(crate) fn file(path: &Path, form: OutputFormat) -> Result<Output, CommandError> {
+    let bytes = input::file(path, LARGEST)?;
+    let name = match is_standard_input(path) {
+        true => "standard input".into(),
+        false => path.display().to_string(),
+    };
+    let certificates = describe_certificates(&bytes, &name)?;
+    Output::new(form, &json!({ "certificates": certificates }), || {
+        let mut text = String::new();
+        for certificate in &certificates {
+            full_certificate(&mut text, certificate);
+        }
+        text.trim_start_matches('\n').to_owned()
+    })
 }
 
 fn whole(description: &EntryDescription) -> String {

@@ -1,6 +1,6 @@
 //! `devid key rekey` and `renew --rollback`: a key that takes the place of another, and the way back
 
-use crate::certificates::{deliver_request, kind_of, taken};
+use crate::certificates::{deliver_request, kind_of, subject, taken};
 use crate::cli::{OutputFormat, RekeyArgs};
 use crate::destination::Destination;
 use crate::keys::algorithm;
@@ -42,7 +42,8 @@ pub(crate) fn rekey(
         _ => content,
     };
     let der = device.request(&waits, &content, pin.as_ref())?;
-    deliver_request(&der, args.outform, &out, form)
+    let output = deliver_request(&der, args.outform, &out, form)?;
+    Ok(output.about(waits.audit_subject()))
 }
 
 /// What a key was before.
@@ -52,5 +53,6 @@ pub(crate) fn roll_back(
     form: OutputFormat,
 ) -> Result<Output, CommandError> {
     let taken_back = device.roll_back(&device.find(label)?)?;
-    Output::new(form, &taken_back, || taken(&taken_back))
+    let output = Output::new(form, &taken_back, || taken(&taken_back))?;
+    Ok(output.about(subject(device, taken_back.label)))
 }

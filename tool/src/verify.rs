@@ -1,8 +1,9 @@
 //! `devid verify`
 
 use crate::cli::OutputFormat;
+use crate::colour::{Colour, Painter};
 use crate::output::{CommandError, Output};
-use crate::text::row;
+use crate::text::{marked, row};
 use devid_core::config::SecretSource;
 use devid_core::identity::{Device, Report, Verdict, Verification};
 use devid_core::tpm::Secret;
@@ -16,6 +17,7 @@ pub(crate) fn run(
     ca_file: Option<&Path>,
     revoked: &[PathBuf],
     pin_file: Option<PathBuf>,
+    painter: Painter,
     form: OutputFormat,
 ) -> Result<Output, CommandError> {
     let pin = read_pin(pin_file)?;
@@ -25,7 +27,7 @@ pub(crate) fn run(
         pin: pin.as_ref(),
     };
     let report = device.verify(&device.find(label)?, how)?;
-    let output = Output::new(form, &report, || paragraph(&report))?;
+    let output = Output::new(form, &report, || paragraph(&report, painter))?;
     let (code, complaint) = match report.verdict {
         Verdict::Verified => (0, None),
         Verdict::Failed | Verdict::NotProven => (1, Some(report.summary)),
@@ -48,16 +50,17 @@ pub(crate) fn read_pin(file: Option<PathBuf>) -> Result<Option<Secret>, CommandE
     pin.transpose()
 }
 
-fn paragraph(report: &Report) -> String {
+fn paragraph(report: &Report, painter: Painter) -> String {
     let mut text = String::new();
     for point in &report.points {
-        let mark = match point.outcome {
-            Outcome::Passed => "ok",
-            Outcome::Noted => "note",
-            Outcome::Skipped => "skipped",
-            Outcome::Failed => "FAILED",
+        let (mark, colour) = match point.outcome {
+            Outcome::Passed => ("ok", Colour::Good),
+            Outcome::Noted => ("note", Colour::Note),
+            Outcome::Skipped => ("skipped", Colour::Note),
+            Outcome::Failed => ("FAILED", Colour::Problem),
         };
-        row(&mut text, format_args!("{mark:<8} {point}"));
+        let mark = painter.paint(colour, &format!("{mark:<8}"));
+        marked(&mut text, mark, point);
     }
     // What is not well goes to standard error.
     if report.verdict == Verdict::Verified {

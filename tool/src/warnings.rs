@@ -4,7 +4,7 @@
 use crate::cli::OutputFormat;
 use crate::print::say;
 use crate::progress::Progress;
-use devid_core::tpm::WAITING;
+use devid_core::{TICKS, WAITING};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -35,11 +35,10 @@ impl Warnings {
                 _ => LevelFilter::Debug,
             },
         };
-        // Waits are said at this level.
-        let level = logger.shown.max(LevelFilter::Info);
         // Fails only if there is a logger already.
         if log::set_boxed_logger(Box::new(logger)).is_ok() {
-            log::set_max_level(level);
+            // Waits are said at this level.
+            log::set_max_level(LevelFilter::Trace);
         }
         warnings
     }
@@ -83,8 +82,9 @@ struct Logger {
 impl Log for Logger {
     /// Our own only: what a library says of its work could hold anything.
     fn enabled(&self, metadata: &Metadata) -> bool {
-        let is_ours = metadata.target().starts_with("devid");
-        is_ours && metadata.level() <= self.shown || metadata.target() == WAITING
+        let target = metadata.target();
+        let is_shown = target.starts_with("devid") && metadata.level() <= self.shown;
+        matches!(target, TICKS | WAITING) || is_shown
     }
 
     fn log(&self, record: &Record) {
@@ -92,8 +92,11 @@ impl Log for Logger {
             return;
         }
         let text = record.args().to_string();
-        if record.target() == WAITING {
-            return self.warnings.progress.show(&text);
+        match record.target() {
+            TICKS => return self.warnings.progress.show(&text),
+            // The same, less often.
+            WAITING => return,
+            _ => {}
         }
         if record.level() > Level::Warn {
             self.warnings.end_wait();

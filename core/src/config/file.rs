@@ -75,12 +75,17 @@ pub(super) struct MasterTable {
 pub(super) struct LogTable {
     pub(super) level: Option<LogLevel>,
     pub(super) target: Option<LogTarget>,
+    pub(super) audit: Option<bool>,
 }
 
 #[derive(Debug, Clone, Copy)]
 pub(super) struct LogLevel(pub(super) LevelFilter);
 
 impl FileSettings {
+    pub(super) fn asks_audit(&self) -> bool {
+        self.log.as_ref().and_then(|log| log.audit).unwrap_or(false)
+    }
+
     /// Takes what `later` sets; lists grow.
     fn overlay(&mut self, later: Self) {
         self.tcti = later.tcti.or(self.tcti.take());
@@ -95,6 +100,7 @@ impl FileSettings {
             let log = self.log.get_or_insert_default();
             log.level = later.level.or(log.level);
             log.target = later.target.or(log.target.take());
+            log.audit = later.audit.or(log.audit);
         }
         self.identity.extend(later.identity);
         self.token.extend(later.token);
@@ -303,6 +309,7 @@ impl LogTable {
         let log = Self {
             level: section.text("level"),
             target: section.text("target"),
+            audit: section.flag("audit"),
         };
         section.end();
         log

@@ -52,6 +52,8 @@ pub struct Config {
     pub tcti_by_alias: bool,
     /// How long one command to the TPM may take (`timeout_ms`, `generation_timeout_ms`).
     pub limits: Limits,
+    /// Whether each use of a private key is written down (`[log] audit`).
+    pub audit: bool,
     /// Where random bytes come from.
     pub random: RandomSource,
     /// Whether there is a token for objects of sessions alone.
@@ -308,6 +310,13 @@ fn settings(mut written: FileSettings, variable: Variable) -> Result<Config, Con
     Ok(overlaid(written, tcti, tokens, variable))
 }
 
+/// Whether the administrator asks for audit lines, whatever file a variable names. Where that file
+/// cannot be understood, the answer is yes: nobody can tell that it asks for none.
+fn system_asks_audit(file: &Path) -> bool {
+    let written = file::read(file, false, &beside(file, "config.d"));
+    written.map_or(true, |written| written.asks_audit())
+}
+
 fn tcti_variable(variable: Variable) -> Result<Option<TctiSetting>, ConfigError> {
     const NAME: &str = "DEVID_PKCS11_TCTI";
     let said = variable(NAME).map(|tcti| from_variable(NAME, tcti));
@@ -321,6 +330,8 @@ fn overlaid(
     variable: Variable,
 ) -> Config {
     let credentials = variable("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+    let audit = written.asks_audit()
+        || file(variable) != Path::new(FILE) && system_asks_audit(Path::new(FILE));
     let master = written.master.get_or_insert_default();
     let secrets = written
         .identity
@@ -355,6 +366,7 @@ fn overlaid(
                     .unwrap_or(GENERATION_TIMEOUT_MS),
             ),
         ),
+        audit,
         random: written.random.unwrap_or(RandomSource::Kernel),
         session_slot: written.session_slot.unwrap_or(true),
         verify_signatures: written.verify_signatures.unwrap_or(false),

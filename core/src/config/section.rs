@@ -25,7 +25,7 @@ const SETTINGS: [(&str, &[&str]); 7] = [
             "state",
         ],
     ),
-    ("[log]", &["level", "target"]),
+    ("[log]", &["level", "target", "audit"]),
     (
         "[[identity]]",
         &["handle", "nv", "certificate", "auth", "allow_last_try"],

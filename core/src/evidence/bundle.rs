@@ -4,8 +4,12 @@
 //! Reading a bundle proves nothing: each byte string is what the device says, and is judged later.
 
 use super::json::{self, Bytes, DocumentError, text};
+use crate::file;
+use crate::identity::IdentityError;
+use crate::key::from_hex;
 use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize};
+use std::path::Path;
 
 /// The format of a [`Bundle`].
 pub const BUNDLE_FORMAT: &str = "devid-evidence/1";
@@ -106,6 +110,15 @@ impl Bundle {
         json::read(document, BUNDLE_FORMAT)
     }
 
+    /// The same from a file.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read, or as of [`Self::from_json`].
+    pub fn from_file(path: &Path) -> Result<Self, IdentityError> {
+        json::read_file(path, BUNDLE_FORMAT)
+    }
+
     /// The document, with a line feed at its end.
     ///
     /// # Errors
@@ -113,6 +126,31 @@ impl Bundle {
     /// It would be longer than [`json::LARGEST_DOCUMENT`].
     pub fn to_json(&self) -> Result<String, DocumentError> {
         json::write(self, BUNDLE_FORMAT)
+    }
+}
+
+/// A nonce as somebody gives it: hexadecimal digits; or a file with such digits, or with any other
+/// bytes, which are the nonce then.
+///
+/// # Errors
+///
+/// The file cannot be read, or is empty.
+pub fn nonce_of(argument: &str) -> Result<Vec<u8>, IdentityError> {
+    if let Some(nonce) = from_hex(argument).filter(|nonce| !nonce.is_empty()) {
+        return Ok(nonce);
+    }
+    let path = Path::new(argument);
+    let bytes = file::read(path, json::LARGEST_FIELD as u64).map_err(|error| {
+        let what = "neither hexadecimal digits nor a file that can be read";
+        IdentityError::failed(format!("{argument}: {what} ({error})"))
+    })?;
+    let digits = str::from_utf8(&bytes).ok();
+    match digits.and_then(|digits| from_hex(digits.trim())) {
+        Some(nonce) if !nonce.is_empty() => Ok(nonce),
+        _ if bytes.trim_ascii().is_empty() => {
+            Err(IdentityError::failed(format!("{argument}: no nonce in it")))
+        }
+        _ => Ok(bytes),
     }
 }
 
@@ -260,6 +298,28 @@ mod tests {
         for end in 0..text.len() - 2 {
             assert!(Bundle::from_json(&text.as_bytes()[..end]).is_err());
         }
+    }
+
+    #[test]
+    fn nonces_are_digits_or_files() {
+        assert_eq!(nonce_of("00fF"), Ok(vec![0, 0xFF]));
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("nonce");
+        let of = |content: &[u8]| {
+            std::fs::write(&path, content).unwrap();
+            nonce_of(path.to_str().unwrap())
+        };
+        assert_eq!(of(b"00ff\n"), Ok(vec![0, 0xFF]));
+        assert_eq!(of(b"\x00\xFF\n"), Ok(vec![0, 0xFF, b'\n']));
+        assert_eq!(of(b"00f"), Ok(b"00f".to_vec()));
+        assert!(of(b" \n").unwrap_err().text.contains("no nonce in it"));
+        assert!(
+            nonce_of("/nowhere/nonce")
+                .unwrap_err()
+                .text
+                .contains("nor a file")
+        );
+        assert!(nonce_of("").is_err());
     }
 
     #[test]

@@ -70,7 +70,9 @@ impl Ca {
         bundle: &Bundle,
         policy: EvidencePolicy,
     ) -> Result<EvidenceReport, IdentityError> {
-        Ok(self.evidence(bundle, policy)?.report)
+        let mut judged = self.judge(bundle, policy)?;
+        judged.use_up(policy)?;
+        Ok(judged.evidence.report)
     }
 
     /// Verifies a bundle, and certifies its key if all is well.
@@ -87,18 +89,19 @@ impl Ca {
     ) -> Result<(EvidenceReport, Option<Issued>), IdentityError> {
         let issuer = issue::Issuer::read(issuance)?;
         let subject = issue::subject(issuance)?;
-        let evidence = self.evidence(bundle, policy)?;
-        if !evidence.report.verified {
-            return Ok((evidence.report, None));
+        let mut judged = self.judge(bundle, policy)?;
+        if !judged.evidence.report.verified {
+            return Ok((judged.evidence.report, None));
         }
-        let issued = issuer.issue(&evidence, issuance, subject)?;
-        Ok((evidence.report, Some(issued)))
+        let issued = issuer.issue(&judged.evidence, issuance, subject)?;
+        judged.use_up(policy)?;
+        Ok((judged.evidence.report, Some(issued)))
     }
 
-    fn evidence(&self, bundle: &Bundle, policy: EvidencePolicy) -> Result<Evidence, IdentityError> {
+    fn judge(&self, bundle: &Bundle, policy: EvidencePolicy) -> Result<Judged, IdentityError> {
         let (now, seconds) = time()?;
         let roots = roots(policy.roots)?;
-        let mut state = CaState::open(&self.state, seconds)?;
+        let state = CaState::open(&self.state, seconds)?;
         if policy.response.is_some() && !state.exists() {
             return Err(IdentityError::failed(format!(
                 "{}: not there, and it holds what the device was asked: say with --state where \
@@ -120,10 +123,29 @@ impl Ca {
             now,
         };
         let evidence = verify(bundle, &expected);
-        if evidence.report.verified && (policy.response.is_some() || nonce.is_some()) {
-            state.use_up(nonce.as_deref(), policy.response)?;
+        Ok(Judged {
+            evidence,
+            state,
+            nonce,
+        })
+    }
+}
+
+/// What a verification gave, while the state is still locked.
+struct Judged {
+    evidence: Evidence,
+    state: CaState,
+    nonce: Option<Vec<u8>>,
+}
+
+impl Judged {
+    /// Nonce and answer count once, if all is well.
+    fn use_up(&mut self, policy: EvidencePolicy) -> Result<(), IdentityError> {
+        let nonce = self.nonce.as_deref();
+        if self.evidence.report.verified && (policy.response.is_some() || nonce.is_some()) {
+            self.state.use_up(nonce, policy.response)?;
         }
-        Ok(evidence)
+        Ok(())
     }
 }
 

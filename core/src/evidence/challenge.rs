@@ -4,8 +4,10 @@
 use super::bundle::Bundle;
 use super::json::{self, Bytes, DocumentError};
 use super::verify::{ek_public, select};
+use crate::identity::IdentityError;
 use crate::tpm::{Hash, TpmError, make_credential, name_of, random_secret};
 use serde::{Deserialize, Serialize};
+use std::path::Path;
 use zeroize::Zeroizing;
 
 /// The format of a [`Challenge`].
@@ -117,6 +119,15 @@ impl Challenge {
         json::read(document, CHALLENGE_FORMAT)
     }
 
+    /// The same from a file.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read, or as of [`Self::from_json`].
+    pub fn from_file(path: &Path) -> Result<Self, IdentityError> {
+        json::read_file(path, CHALLENGE_FORMAT)
+    }
+
     /// The document, with a line feed at its end.
     ///
     /// # Errors
@@ -135,6 +146,15 @@ impl Response {
     /// What is wrong, with line and column.
     pub fn from_json(document: &[u8]) -> Result<Self, DocumentError> {
         json::read(document, RESPONSE_FORMAT)
+    }
+
+    /// The same from a file.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read, or as of [`Self::from_json`].
+    pub fn from_file(path: &Path) -> Result<Self, IdentityError> {
+        json::read_file(path, RESPONSE_FORMAT)
     }
 
     /// The document, with a line feed at its end.

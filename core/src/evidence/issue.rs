@@ -197,3 +197,7 @@ fn scheme(key: &PublicKey) -> SignatureScheme {
         PublicKey::Rsa { .. } => SignatureScheme::Rsassa(Hash::Sha256),
     }
 }
+
+#[cfg(test)]
+#[path = "issue_tests.rs"]
+mod tests;

@@ -1,10 +1,13 @@
 //! The documents of an attestation: JSON objects that name their format in `format`.
 
+use crate::file;
+use crate::identity::IdentityError;
 use base64ct::{Base64, Encoding};
 use serde::de::{DeserializeOwned, Deserializer, Error as _};
 use serde::{Deserialize, Serialize, Serializer};
 use std::fmt;
 use std::ops::Deref;
+use std::path::Path;
 
 /// The longest document that is read or written, in bytes.
 pub const LARGEST_DOCUMENT: usize = 1 << 20;
@@ -56,6 +59,16 @@ pub(super) fn read<T: DeserializeOwned>(
         return Err(error(format!("its format is {:?}", name.format)));
     }
     serde_json::from_slice(document).map_err(|why| error(why.to_string()))
+}
+
+/// The same from a file.
+pub(super) fn read_file<T: DeserializeOwned>(
+    path: &Path,
+    format: &'static str,
+) -> Result<T, IdentityError> {
+    let bytes = file::read(path, LARGEST_DOCUMENT as u64).map_err(IdentityError::file(path))?;
+    let at = |why| IdentityError::failed(format!("{}: {why}", path.display()));
+    read(&bytes, format).map_err(at)
 }
 
 /// The document, with a line feed at its end.

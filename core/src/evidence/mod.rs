@@ -1,15 +1,26 @@
 //! Evidence that a key is in the TPM of a device: what the device shows, and what a CA makes of it.
 
+mod activate;
+mod attestation_key;
 pub mod bundle;
 mod ca;
 pub mod challenge;
+mod collect;
+mod endorsement;
+mod forms;
 mod issue;
 pub mod json;
 mod state;
+pub mod tcg_csr;
 pub mod verify;
+pub mod webauthn;
 
-pub use bundle::Bundle;
+pub use activate::{activate, activate_of_tools, is_of_tools};
+pub use bundle::{BUNDLE_FORMAT, Bundle, nonce_of};
 pub use ca::{Ca, EvidencePolicy, LIFETIME};
-pub use challenge::{Challenge, Response};
+pub use challenge::{CHALLENGE_FORMAT, Challenge, RESPONSE_FORMAT, Response};
+pub use collect::{Collection, collect, leaving_nothing};
+pub use forms::{EvidenceForm, ForeignEvidence, acme_nonce, in_form};
 pub use issue::{Issuance, Issued, WhatToCertify};
 pub use json::{Bytes, DocumentError};
+pub use verify::{AttestedKey, EvidenceCheck, EvidenceReport, ProvenDevice, TpmNames};

@@ -239,3 +239,7 @@ impl CaState {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[path = "state_tests.rs"]
+mod tests;

@@ -1,12 +1,13 @@
 //! An entry in words, for people and programs.
 
+use super::IdentityError;
 use super::device::Device;
 use super::entry::TokenEntry;
 use crate::key::hex;
 use crate::store::folder::KeyOrigin;
 use crate::store::{Key, Protection, SecretKey};
 use crate::tpm::template_name;
-use crate::x509::Profile;
+use crate::x509::{Profile, certificates_of_answer};
 use serde::Serialize;
 
 /// A [`TokenEntry`] in words, for people and programs.
@@ -52,6 +53,29 @@ pub struct CertificateDescription {
     /// What it says.
     #[serde(flatten)]
     pub profile: Profile,
+}
+
+/// The certificates in bytes from outside in words: PEM, DER or PKCS#7. `source` names the bytes.
+///
+/// # Errors
+///
+/// There is no certificate, and what there is instead.
+pub fn describe_certificates(
+    bytes: &[u8],
+    source: &str,
+) -> Result<Vec<CertificateDescription>, IdentityError> {
+    let found = certificates_of_answer(bytes)
+        .map_err(|why| IdentityError::failed(format!("{source}: {why}")))?;
+    let is_one = found.len() == 1;
+    let described = found.iter().zip(1..).map(|(certificate, number)| {
+        let place = match is_one {
+            true => source.to_owned(),
+            false => format!("{source}, number {number}"),
+        };
+        let profile = Profile::of(certificate);
+        CertificateDescription { place, profile }
+    });
+    Ok(described.collect())
 }
 
 impl Device {

@@ -20,13 +20,13 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub struct Device {
     pub(super) config: Config,
-    pub(super) tpm: Arc<Tpm>,
+    pub(crate) tpm: Arc<Tpm>,
     /// The factory's identities whose keys need no PIN.
     pub(super) factory: IdevidStore,
     /// The factory's identities behind a PIN, each in a store of its own.
     pub(super) factory_with_pin: Vec<IdevidStore>,
     /// The token `devid`.
-    pub(super) own: DevidStore,
+    pub(crate) own: DevidStore,
     /// The further tokens of the configuration.
     others: Vec<DevidStore>,
     /// The result of the login, by token.

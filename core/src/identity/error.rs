@@ -79,7 +79,7 @@ impl IdentityError {
 
     /// The same with what was being done in front.
     #[must_use]
-    pub(super) fn while_doing(self, what: impl fmt::Display) -> Self {
+    pub(crate) fn while_doing(self, what: impl fmt::Display) -> Self {
         let text = format!("{what}: {}", self.text);
         Self { text, ..self }
     }

@@ -60,24 +60,21 @@ impl Device {
         }
         for leaf in &leaves {
             if let Some((owner, _)) = self.awaiting(leaf)? {
-                leaf.is_valid_now().map_err(|why| {
-                    IdentityError::refused(format!(
-                        "{source}: the certificate {why}; nothing was changed"
-                    ))
-                })?;
+                still_valid(leaf, source)?;
                 let taken = self.succeed(&owner, leaf, &ca_certificates);
                 self.tell_others();
                 return taken;
             }
         }
-        let (certificate, owner) = self.one_of_ours(&leaves, source)?;
-        if let Ok(now) = now() {
-            valid_at(certificate, now).map_err(|why| {
-                IdentityError::refused(format!(
-                    "{source}: the certificate {why}; nothing was changed"
-                ))
-            })?;
+        #[cfg(feature = "evidence")]
+        if let [certificate] = &leaves[..]
+            && self.own.has_attestation_key_of(certificate)?
+        {
+            still_valid(certificate, source)?;
+            return self.take_for_attestation(certificate, &ca_certificates);
         }
+        let (certificate, owner) = self.one_of_ours(&leaves, source)?;
+        still_valid(certificate, source)?;
         let taken = match self.store_of(&owner) {
             Some(store) => self.take(store, &owner, certificate.clone(), &ca_certificates),
             None => self.take_in_software(&owner, certificate, &ca_certificates),
@@ -124,6 +121,27 @@ impl Device {
         }
         let none = || IdentityError::refused(format!("{source}: there is no certificate"));
         found.ok_or_else(|| fault.unwrap_or_else(none))
+    }
+
+    /// Takes a certificate for the attestation key of the device's own.
+    #[cfg(feature = "evidence")]
+    fn take_for_attestation(
+        &self,
+        certificate: &Certificate,
+        ca_certificates: &[Certificate],
+    ) -> Result<Imported, IdentityError> {
+        let kept = above(&[certificate], ca_certificates);
+        let is_kept = |one: &&Certificate| kept.contains(one);
+        let (needed, others): (Vec<_>, Vec<_>) = ca_certificates.iter().partition(is_kept);
+        let subjects = |all: &[&Certificate]| all.iter().map(|one| one.subject()).collect();
+        let chain = std::iter::once(certificate).chain(needed.iter().copied());
+        self.own.certify_attestation_key(chain.cloned().collect())?;
+        Ok(Imported {
+            label: "attestation key".into(),
+            authorities: subjects(&needed),
+            unrelated: subjects(&others),
+            ..Imported::default()
+        })
     }
 
     /// Why none of these is taken, though one may be for a key of this device.
@@ -259,4 +277,14 @@ impl Device {
             note: None,
         })
     }
+}
+
+/// That a certificate is valid now, if the time is known.
+fn still_valid(certificate: &Certificate, source: &str) -> Result<(), IdentityError> {
+    let valid = now().map_or(Ok(()), |now| valid_at(certificate, now));
+    valid.map_err(|why| {
+        IdentityError::refused(format!(
+            "{source}: the certificate {why}; nothing was changed"
+        ))
+    })
 }

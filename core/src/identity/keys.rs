@@ -3,17 +3,11 @@
 use super::device::Device;
 use super::entry::{FACTORY, OWN, TokenEntry};
 use super::{IdentityError, IdentityErrorKind};
-use crate::file;
 use crate::shell::argument;
 use crate::store::devid::{DevidStore, KeyAlgorithm, KeyPurpose, OpenedBy};
 use crate::store::folder::{KeyOrigin, ObjectAttributes, Usage, Use};
 use crate::store::{Key, Protection};
-use crate::tpm::{TpmError, handle};
-
-const TSS2_BEGIN: &str = "-----BEGIN TSS2 PRIVATE KEY-----";
-const TSS2_END: &str = "-----END TSS2 PRIVATE KEY-----";
-/// More bytes than a file of the key folder has.
-const LARGEST: u64 = 64 << 10;
+use crate::tpm::{SignatureScheme, TpmError, handle};
 
 /// How a key of the token `devid` is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -26,6 +20,8 @@ pub enum KeyStorage {
     /// On disk, encrypted under what the TPM sealed, and used in memory: fast, and as safe as the
     /// process.
     Sealed,
+    /// On disk, wrapped by the storage root key that every program derives; it signs by this scheme alone.
+    BelowRoot(SignatureScheme),
 }
 
 impl Device {
@@ -63,11 +59,12 @@ impl Device {
         self.refuse_second(store, label)?;
         self.unlock()?;
         self.unlock_store(store)?;
-        let protection = match storage {
-            KeyStorage::Wrapped | KeyStorage::Persistent => Protection::Tpm,
-            KeyStorage::Sealed => Protection::Sealed,
+        let generated = |protection| store.generate(algorithm, usage, protection, OpenedBy::User);
+        let key = match storage {
+            KeyStorage::Wrapped | KeyStorage::Persistent => generated(Protection::Tpm)?,
+            KeyStorage::Sealed => generated(Protection::Sealed)?,
+            KeyStorage::BelowRoot(scheme) => store.generate_below_root(algorithm, scheme)?,
         };
-        let key = store.generate(algorithm, usage, protection, OpenedBy::User)?;
         let described = |signs, decrypts| {
             let uses = [(usage.signs, signs), (usage.decrypts, decrypts)];
             let uses = uses.into_iter().filter(|(has, _)| *has).map(|(_, one)| one);
@@ -157,49 +154,6 @@ impl Device {
         Ok(gone)
     }
 
-    /// The key as other programs take it: PEM, `TSS2 PRIVATE KEY`. Only this TPM can use it.
-    ///
-    /// # Errors
-    ///
-    /// It has no wrapped form: a factory's key is nowhere but in the TPM.
-    pub fn wrapped_key(&self, entry: &TokenEntry) -> Result<String, IdentityError> {
-        if entry.file.is_empty() {
-            return Err(IdentityError::refused(format!(
-                "{}: there is no wrapped form of this key; devid uri {} names it to programs",
-                entry.label,
-                argument(&entry.label)
-            )));
-        }
-        let store = self.store_of(entry).unwrap_or(&self.own);
-        let path = store.file(&entry.file);
-        let protection = entry.key.as_ref().map(|key| key.protection());
-        let is_in_memory = entry.secret.is_some()
-            || matches!(protection, Some(Protection::Sealed | Protection::File));
-        if is_in_memory {
-            return Err(IdentityError::refused(format!(
-                "{}: there is no wrapped form of this key: it is used in memory, and the TPM seals \
-                 at most what opens {}",
-                entry.label,
-                path.display()
-            )));
-        }
-        if self.lives_in_handle_alone(entry) {
-            return Err(IdentityError::refused(format!(
-                "{}: the master key that wrapped this key is gone, so its wrapped form is of no use: \
-                 it lives in its handle alone; devid uri {0} names it to programs",
-                entry.label
-            )));
-        }
-        let bytes = file::read(&path, LARGEST).map_err(IdentityError::file(&path))?;
-        let text = String::from_utf8_lossy(&bytes);
-        let block = text.find(TSS2_BEGIN).and_then(|begin| {
-            let end = text[begin..].find(TSS2_END)? + TSS2_END.len();
-            text.get(begin..begin + end)
-        });
-        let missing = || IdentityError::failed(format!("{}: no {TSS2_BEGIN}", path.display()));
-        Ok(format!("{}\n", block.ok_or_else(missing)?))
-    }
-
     /// Puts a key that is in no persistent handle into one: a factory's where the wish says, else at
     /// 0x81020000; one of ours into one of ours. Gives the handle. Writes to the TPM, so only by
     /// explicit wish.
@@ -273,47 +227,5 @@ pub(super) fn refuse_secret_key(entry: &TokenEntry, why: &str) -> Result<(), Ide
             entry.label
         ))),
         None => Ok(()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config;
-    use crate::key::{Curve, PrivateKeyInfo};
-    use crate::store::folder::{EntryContent, KeyFolder, KeyMaterial, KeyPair, Tss2Key, Tss2Kind};
-
-    /// What is sealed opens the key's file; whoever takes it for the key has nothing.
-    #[test]
-    fn a_key_that_is_used_in_memory_has_no_wrapped_form() {
-        let state = tempfile::tempdir().unwrap();
-        let device = Device::new(config::Config {
-            state: state.path().to_owned(),
-            ..config::defaults(&|_| None)
-        });
-        let key = PrivateKeyInfo::from_scalar(Curve::P256, &[7; 32]).unwrap();
-        let seal = Tss2Key {
-            kind: Tss2Kind::Sealed,
-            ..Tss2Key::loadable(0x8100_0080, vec![0, 8, 0, 11], vec![1; 40])
-        };
-        let sealed = KeyPair {
-            public: key.public().clone(),
-            material: KeyMaterial::Sealed {
-                seal,
-                encrypted: vec![0x30, 0],
-            },
-            handle: None,
-            auth: None,
-            origin: KeyOrigin::Generated,
-            private: ObjectAttributes::labelled("sealed"),
-            shown_public: None,
-        };
-        let folder = KeyFolder::new(device.folder());
-        let name = folder.add(EntryContent::Pair(sealed)).unwrap().name;
-        let written = std::fs::read_to_string(device.own.file(&name)).unwrap();
-        assert!(written.contains(TSS2_BEGIN), "{written}");
-        let entry = device.find("sealed").unwrap();
-        let fault = device.wrapped_key(&entry).unwrap_err();
-        assert_eq!(fault.kind, IdentityErrorKind::Refused, "{fault}");
     }
 }

@@ -11,6 +11,7 @@ mod enrolment;
 mod entry;
 mod error;
 mod existing;
+mod export;
 mod factory;
 mod find;
 mod free_name;
@@ -38,17 +39,21 @@ mod state;
 mod status;
 mod succession;
 mod tls_identity;
+mod tree;
 mod trusted_files;
 mod untrusted;
 mod verify;
 
-pub use description::{CertificateDescription, EntryDescription, KeyDescription};
+pub use description::{
+    CertificateDescription, EntryDescription, KeyDescription, describe_certificates,
+};
 pub use device::{Device, Inventory};
 pub use doctor::{Finding, Health, doctor};
 pub use endorsement::configured_tpm;
 pub use enrolment::{Enrolled, EnrolmentRecord, EnrolmentRules, EnrolmentTurn, RenewalNeed};
 pub use entry::{CertificateEntry, EXISTING, FACTORY, OWN, SOFTWARE, TokenEntry};
 pub use error::{IdentityError, IdentityErrorKind};
+pub use export::Exported;
 pub use import::Imported;
 pub use keys::KeyStorage;
 pub use master::{KeptObject, LostObject, Renewal, renew_master};
@@ -58,8 +63,11 @@ pub use reset::{prune, reset};
 #[cfg(feature = "evidence")]
 pub use sign::SignedMessage;
 pub use state::{Certified, ExistingState, Facts, Marker, Plan, Policy, Refusal, TpmKey};
+#[cfg(feature = "evidence")]
+pub(crate) use status::maker_and_firmware;
 pub use status::{
     EnrolmentStatus, Expiry, IdentitySource, MasterKey, Mode, RoleStatus, Status, TpmStatus,
 };
 pub use tls_identity::TlsIdentity;
+pub use tree::{CertificateBranch, DeviceTree, ObjectBranch, TokenBranch, TpmBranch};
 pub use verify::{Report, Verdict, Verification};

@@ -32,8 +32,14 @@ pub enum FileKind<'a> {
     DerRequest,
     /// A page of the manual in roff.
     ManualPage,
+    /// A JSON document that names this format.
+    Document(&'a str),
+    /// Bytes of no form, which are written once.
+    Bytes,
     /// A signed message. No file that is there is taken for one.
     SignedMessage,
+    /// Hexadecimal digits alone.
+    Hex,
 }
 
 /// What is in the place of an output file.
@@ -58,6 +64,11 @@ impl OutputFile {
     /// The path as the user gave it.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Whether it may replace whatever is there.
+    pub fn is_forced(&self) -> bool {
+        self.force
     }
 
     /// Whether output of this kind may go there. To be asked before work that would be for nothing.
@@ -196,12 +207,20 @@ fn is_of_kind(content: &[u8], kind: FileKind) -> bool {
             !is_private(label) && blocks.iter().all(is_like) && has_blocks_only(content)
         }
         FileKind::DerRequest => CertReq::from_der(content).is_ok(),
+        FileKind::Document(format) => {
+            let text = String::from_utf8_lossy(content);
+            text.trim_start().starts_with('{') && text.contains(&format!("\"{format}\""))
+        }
+        FileKind::Hex => {
+            let digit = |byte: &u8| byte.is_ascii_hexdigit() || byte.is_ascii_whitespace();
+            content.iter().all(digit)
+        }
         FileKind::ManualPage => {
             let is_macro = |line: &[u8]| matches!(line.first(), Some(b'.' | b'\''));
             let mut lines = content.split(|byte| *byte == b'\n');
             lines.next().is_some_and(is_macro) && lines.any(|line| line.starts_with(b".SH"))
         }
-        FileKind::SignedMessage => false,
+        FileKind::SignedMessage | FileKind::Bytes => false,
     }
 }
 
@@ -246,6 +265,20 @@ mod tests {
     }
 
     /// What is there is replaced where it is a request or nothing; else it stays, byte by byte.
+    #[test]
+    fn documents_and_digits_are_kinds_of_their_own() {
+        let challenge = FileKind::Document("devid-challenge/1");
+        let document = b"{\n  \"format\": \"devid-challenge/1\",\n  \"id\": \"AA==\"\n}\n";
+        assert!(is_of_kind(document, challenge));
+        assert!(!is_of_kind(
+            document,
+            FileKind::Document("devid-response/1")
+        ));
+        assert!(!is_of_kind(b"\"format\": \"devid-challenge/1\"", challenge));
+        assert!(is_of_kind(b"00ffAB\n", FileKind::Hex));
+        assert!(!is_of_kind(document, FileKind::Hex));
+    }
+
     #[test]
     fn what_would_be_lost_is_not_replaced() {
         let folder = tempfile::tempdir().unwrap();

@@ -18,6 +18,7 @@ use crate::store::devid::{DevidStore, KeyAlgorithm, KeyPurpose, OpenedBy};
 use crate::store::folder::{EntryContent, KeyOrigin, ObjectAttributes, Usage, Use};
 use crate::store::{Key, Protection};
 use crate::system::{pause, random_digits};
+use crate::waiting::WaitLines;
 use crate::writers::{NoLock, lives, no_lock, open_lock, remove_leftovers};
 use crate::x509::{Certificate, RequestContent, Subject, request_pem};
 use log::{info, warn};
@@ -140,7 +141,8 @@ fn wait_for_tpm(
     policy: Policy,
     limit: Duration,
 ) -> Result<(Device, Observed), IdentityError> {
-    let end = Instant::now() + limit;
+    let (began, lines) = (Instant::now(), WaitLines::new());
+    let end = began + limit;
     let mut was_there = false;
     loop {
         let device = Device::new(config.clone());
@@ -155,6 +157,9 @@ fn wait_for_tpm(
         if tpm || !matters || Instant::now() >= end {
             return Ok((device, seen));
         }
+        lines.tell((began, Instant::now()), limit, |_| {
+            format!("no TPM at {}", config.tcti)
+        });
         pause(PAUSE);
     }
 }

@@ -7,6 +7,8 @@ use super::keys::refuse_secret_key;
 use super::signer::Signer;
 use crate::message::{MessageForm, MessageSigner};
 use crate::signature::SignRequest;
+#[cfg(feature = "evidence")]
+use crate::tpm::Hash;
 use crate::tpm::{Secret, SignatureScheme};
 use base64ct::{Base64, Encoding};
 
@@ -62,5 +64,31 @@ impl Device {
         };
         let bytes = signer.message(content, form)?;
         Ok(SignedMessage { bytes, scheme })
+    }
+
+    /// The signature of a key over bytes: r ‖ s, or as wide as the modulus; and how it is made. By the
+    /// hash of the key's own strength, unless another is said.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Self::sign_message`].
+    #[cfg(feature = "evidence")]
+    pub(crate) fn plain_signature(
+        &self,
+        entry: &TokenEntry,
+        bytes: &[u8],
+        hash: Option<Hash>,
+        pin: Option<&Secret>,
+    ) -> Result<(SignatureScheme, Vec<u8>), IdentityError> {
+        let key = self.signing_key(entry, pin)?;
+        let scheme = Signer(&self.tpm, &key).scheme()?;
+        let scheme = match (scheme, hash) {
+            (SignatureScheme::Ecdsa(_), Some(hash)) => SignatureScheme::Ecdsa(hash),
+            (SignatureScheme::Rsassa(_), Some(hash)) => SignatureScheme::Rsassa(hash),
+            (scheme, _) => scheme,
+        };
+        let digest = scheme.hash().digest(&[bytes]);
+        let signature = key.sign(&self.tpm, SignRequest::of(scheme, &digest))?;
+        Ok((scheme, signature))
     }
 }

@@ -57,14 +57,21 @@ impl Signer<'_> {
         })
     }
 
-    /// The scheme in which the key signs digests of its own strength.
+    /// The scheme in which the key signs digests of its own strength; or those that it names, if they are
+    /// shorter.
     pub(super) fn scheme(&self) -> Result<SignatureScheme, IdentityError> {
         match self.public() {
-            PublicKey::Ec { curve, .. } => Ok(SignatureScheme::Ecdsa(match curve {
-                Curve::P256 => Hash::Sha256,
-                Curve::P384 => Hash::Sha384,
-                Curve::P521 => Hash::Sha512,
-            })),
+            PublicKey::Ec { curve, .. } => {
+                let own = match curve {
+                    Curve::P256 => Hash::Sha256,
+                    Curve::P384 => Hash::Sha384,
+                    Curve::P521 => Hash::Sha512,
+                };
+                let shorter = [own, Hash::Sha384, Hash::Sha256].map(SignatureScheme::Ecdsa);
+                let mut shorter = shorter.into_iter();
+                let named = shorter.find(|scheme| self.1.signs(*scheme));
+                Ok(named.unwrap_or(SignatureScheme::Ecdsa(own)))
+            }
             PublicKey::Rsa { .. } => rsa_scheme(self.1).ok_or_else(|| {
                 IdentityError::failed(
                     "the key signs neither by RSASSA-PKCS1-v1_5 nor by RSASSA-PSS",

@@ -266,7 +266,7 @@ impl Device {
             .collect()
     }
 
-    fn master_key(&self, inventory: &Inventory, seen: Option<&Observed>) -> MasterKey {
+    pub(super) fn master_key(&self, inventory: &Inventory, seen: Option<&Observed>) -> MasterKey {
         let fault = self
             .master_fault(seen)
             .ok()
@@ -325,7 +325,7 @@ impl RoleStatus {
 
 impl Expiry {
     /// At a time that the clock says, unless that is wrong.
-    fn of(certificate: &Certificate, now: Result<DateTime, DateTime>) -> Self {
+    pub(super) fn of(certificate: &Certificate, now: Result<DateTime, DateTime>) -> Self {
         let end = match certificate.not_after() {
             Ok(end) if end.is_no_end() => return Self::Never,
             Ok(end) => end,
@@ -362,16 +362,13 @@ impl TpmStatus {
             // Not every TPM has all four.
             model += &text(tpm.property(part)?.unwrap_or_default());
         }
-        let firmware = [
-            tpm.property(Property::Firmware1)?.unwrap_or_default(),
-            tpm.property(Property::Firmware2)?.unwrap_or_default(),
-        ];
+        let (maker, firmware) = maker_and_firmware(tpm)?;
         let lockout = tpm.lockout()?;
         let locked = lockout.tries_left() == 0 && lockout.counter > 0;
         Ok(Self {
-            maker: text(tpm.property(Property::Manufacturer)?.unwrap_or_default()),
+            maker,
             model: model.trim().to_owned(),
-            firmware: format!("{:08x}.{:08x}", firmware[0], firmware[1]),
+            firmware,
             lockout_counter: lockout.counter,
             lockout_at: lockout.most,
             lockout_interval: lockout.interval,
@@ -381,6 +378,14 @@ impl TpmStatus {
             command: locked.then(|| tpm.tcti().clearing_lockout()),
         })
     }
+}
+
+/// Who made the TPM, and the version of its firmware: three commands.
+pub(crate) fn maker_and_firmware(tpm: &Tpm) -> Result<(String, String), TpmError> {
+    let number = |property| Ok::<_, TpmError>(tpm.property(property)?.unwrap_or_default());
+    let maker = text(number(Property::Manufacturer)?);
+    let [upper, lower] = [Property::Firmware1, Property::Firmware2].map(number);
+    Ok((maker, format!("{:08x}.{:08x}", upper?, lower?)))
 }
 
 /// Four characters in a number.

@@ -8,7 +8,7 @@ use super::provision::certificate_attributes;
 use super::{IdentityError, IdentityErrorKind, Imported};
 use crate::key::PublicKey;
 use crate::shell::argument;
-use crate::store::devid::{DevidStore, KeyAlgorithm, KeyPurpose, OpenedBy};
+use crate::store::devid::{DevidStore, KeyAlgorithm, KeyPurpose};
 use crate::store::folder::Use;
 use crate::x509::Certificate;
 
@@ -37,14 +37,14 @@ impl Device {
             PublicKey::Ec { curve, .. } => KeyAlgorithm::Ec(*curve),
             public @ PublicKey::Rsa { .. } => KeyAlgorithm::Rsa(public.bits()),
         };
-        let uses = store.uses(&entry.file)?;
+        let (uses, opened_by) = store.uses(&entry.file)?;
         let has = |one| uses.is_none_or(|uses| uses.has(one));
         let usage = KeyPurpose {
             signs: true,
             decrypts: uses.is_some() && (has(Use::Decrypt) || has(Use::Derive)),
         };
         let algorithm = algorithm.unwrap_or(same);
-        let made = store.generate(algorithm, usage, key.protection(), OpenedBy::User)?;
+        let made = store.generate(algorithm, usage, key.protection(), opened_by)?;
         store.keep_successor(&entry.file, &made)?;
         let waits = self.successor(entry)?;
         let gone = || IdentityError::failed("the key was made, and is gone");

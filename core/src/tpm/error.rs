@@ -40,6 +40,8 @@ pub enum TpmError {
     WrongAuth(String),
     /// The owner hierarchy has another authorisation value than the one that was given.
     OwnerAuth,
+    /// The endorsement hierarchy has an authorisation value, and none was given.
+    EndorsementAuth,
     /// No value was shown that may be wrong: there is no lock that keeps others from the last try.
     NoPinLock(String),
     /// No value was shown that may be wrong: if it were, the whole TPM would be locked, or is so
@@ -131,6 +133,11 @@ impl fmt::Display for TpmError {
             Self::OwnerAuth => {
                 f.write_str("the TPM's owner hierarchy has another authorisation value")
             }
+            Self::EndorsementAuth => f.write_str(
+                "the TPM's endorsement hierarchy has an authorisation value: without it no endorsement \
+                 key can be used, and no key whose policy asks for it. Whoever took ownership of the TPM \
+                 set it, and can take it away (tpm2_changeauth -c endorsement -p THE_VALUE)",
+            ),
             Self::NoPinLock(why) => write!(
                 f,
                 "no PIN is tried, because the lock that keeps others from the TPM's last try cannot \

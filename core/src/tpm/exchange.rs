@@ -6,6 +6,7 @@
 use super::transport::TimeoutCause;
 use super::{AuthValue, CommandClass, Hash, Link, Lockout, SaltKey, Tpm, TpmError};
 use crate::system;
+use crate::waiting::WaitLines;
 use log::{debug, warn};
 use parking_lot::Mutex;
 use std::collections::HashSet;
@@ -256,7 +257,7 @@ impl<'a> Exchange<'a> {
                 return Err(error);
             }
         }
-        let began = Instant::now();
+        let (began, lines) = (Instant::now(), WaitLines::new());
         let mut slowest = CommandClass::Ordinary;
         let mut crowded = Crowded::default();
         let mut pause = FIRST_PAUSE;
@@ -274,7 +275,6 @@ impl<'a> Exchange<'a> {
             match answered {
                 Ok(answer) => {
                     tpm.note_answer();
-                    debug!("{what}: done after {} ms", began.elapsed().as_millis());
                     return Ok(answer);
                 }
                 Err(TpmError::Response(code))
@@ -288,6 +288,9 @@ impl<'a> Exchange<'a> {
                     if code.is_out_of_objects() {
                         tpm.reclaim(link, code, crowded.is_long())?;
                     }
+                    let most = tpm.limits().for_class(slowest).time;
+                    let what = |_| format!("the TPM asks to wait ({code})");
+                    lines.tell((began, Instant::now()), most, what);
                     system::pause(pause);
                     pause = LONGEST_PAUSE.min(pause * 2);
                 }

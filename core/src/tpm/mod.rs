@@ -9,6 +9,9 @@ mod algorithms;
 mod ancestry;
 #[cfg(test)]
 mod answers_tests;
+#[cfg(feature = "evidence")]
+mod attestation;
+mod below_owner;
 #[cfg(test)]
 mod capability_tests;
 mod client;
@@ -16,6 +19,7 @@ mod command;
 mod connections;
 #[cfg(feature = "evidence")]
 mod credential;
+mod endorsement;
 mod error;
 mod exchange;
 #[cfg(test)]
@@ -39,16 +43,24 @@ mod unloadable;
 mod wrapped;
 
 pub use algorithms::{Algorithms, Capabilities, KeyKind, KnownAlgorithms};
+#[cfg(feature = "evidence")]
+pub use attestation::AttestationKey;
+#[cfg(feature = "evidence")]
+pub(crate) use attestation::{is_certified_by_value, no_certification};
 pub use client::Tpm;
 pub(crate) use command::Link;
 pub use command::kdf::Secret;
-pub(crate) use command::kdf::{encrypt_oaep, random_scalar, random_secret};
+pub use command::kdf::random_secret;
+pub(crate) use command::kdf::{encrypt_oaep, random_scalar};
+#[cfg(feature = "evidence")]
+pub use command::policy::Certification;
 pub use command::session::AuthValue;
 use command::session::Salt;
 pub use command::{Auth, AuthHandle, SaltKey, SensitiveCreate};
 use command::{flush, is_gone};
 #[cfg(feature = "evidence")]
 pub(crate) use credential::make_credential;
+pub use endorsement::EndorsementKey;
 pub(crate) use error::CLEARED_OR_EXCHANGED;
 pub use error::TpmError;
 pub use exchange::Refusals;
@@ -63,6 +75,7 @@ pub use root::{EndorsementVerifier, RecordError, StorageRoot, StorageRootRecord}
 pub use storage::{KeyAlgorithm, KeyPurpose, StorageKey};
 #[cfg(feature = "evidence")]
 pub(crate) use structures::attest::{ATTEST_CERTIFY, Attest, TPM_GENERATED};
+pub(crate) use structures::sized;
 pub(crate) use structures::template::is_device_key;
 pub use structures::template::template_name;
 pub use structures::{
@@ -70,8 +83,8 @@ pub use structures::{
     other_kind,
 };
 pub(crate) use structures::{name_of, qualified_name_below};
-use structures::{public, sized, template};
+use structures::{policy, public, template};
 pub(crate) use transport::is_tcti_alias;
-pub use transport::{CommandClass, Limit, Limits, Tcti, TctiError, TimeoutMemory, WAITING};
+pub use transport::{CommandClass, Limit, Limits, Tcti, TctiError, TimeoutMemory};
 pub use unloadable::{Obstacle, Parent, Unloadable};
 pub use wrapped::WrappedKey;

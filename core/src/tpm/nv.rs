@@ -204,7 +204,7 @@ impl Tpm {
 
     /// What somebody else keeps there; `None` if we may not know. No wrong value is tried that would
     /// count towards lockout.
-    fn nv_of_others(
+    pub(super) fn nv_of_others(
         &self,
         index: u32,
         about: NvPublic,

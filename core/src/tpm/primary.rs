@@ -5,6 +5,7 @@
 //! in the few slots that a TPM has for objects.
 
 use super::exchange::{AuthSubject, Exchange};
+use super::policy::DevIdKind;
 use super::{
     AuthHandle, Link, PublicArea, ResponseCode, SRK, Tpm, TpmError, handle, qualified_name_below,
     template,
@@ -68,10 +69,26 @@ impl Tpm {
         public: &PublicKey,
         likeliest: Option<Vec<u8>>,
     ) -> Result<Option<(PublicArea, PrimaryKey)>, TpmError> {
-        for template in likeliest
-            .into_iter()
-            .chain(template::idevid_candidates(public))
-        {
+        let candidates = template::devid_candidates(DevIdKind::Identity, public);
+        self.derived_by(likeliest.into_iter().chain(candidates), public)
+    }
+
+    /// The same with the templates of attestation keys.
+    #[cfg(feature = "evidence")]
+    pub(crate) fn find_attestation_primary(
+        &self,
+        public: &PublicKey,
+    ) -> Result<Option<(PublicArea, PrimaryKey)>, TpmError> {
+        let candidates = template::devid_candidates(DevIdKind::Attestation, public);
+        self.derived_by(candidates.into_iter(), public)
+    }
+
+    fn derived_by(
+        &self,
+        candidates: impl Iterator<Item = Vec<u8>>,
+        public: &PublicKey,
+    ) -> Result<Option<(PublicArea, PrimaryKey)>, TpmError> {
+        for template in candidates {
             let hierarchy = AuthSubject::open(b"endorsement", "the endorsement hierarchy");
             let tried = Exchange::authorised("CreatePrimary", hierarchy, None)
                 .needing_object_slot()
@@ -160,14 +177,16 @@ impl Tpm {
         }
     }
 
-    fn may_flush(
+    /// Whether a transient object is one of ours: a key that this process loads, a factory's key, or what lies
+    /// below the master key of this qualified name.
+    pub(super) fn may_flush(
         &self,
         link: &mut Link,
         handle: u32,
         master: Option<&[u8]>,
     ) -> Result<bool, TpmError> {
         let (area, name) = link.read_public(handle)?;
-        if self.is_flushable(&name) || template::is_idevid_template(&area) {
+        if self.is_flushable(&name) || template::is_devid_template(&area) {
             return Ok(true);
         }
         // Session keys of a process that is gone are known to nobody, but by what wraps them; or, where
@@ -180,12 +199,11 @@ impl Tpm {
     }
 }
 
-/// Flushes loaded HMAC sessions. A session of ours lasts for one command, so one that has kept a slot
+/// Flushes loaded auth sessions. A session of ours lasts for one command, so one that has kept a slot
 /// for long was left by a process that was killed. Nothing tells it from another program's, which
 /// begins a new one.
 fn reclaim_sessions(link: &mut Link) -> Result<(), TpmError> {
-    // The range of this handle is that of HMAC sessions.
-    for handle in link.handles(handle::LOADED_SESSION)? {
+    for handle in link.sessions()? {
         warn!("session 0x{handle:08X} was left over, flushed");
         link.flush(handle)?;
     }

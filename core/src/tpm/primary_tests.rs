@@ -6,6 +6,7 @@ use super::fake::{
 };
 use super::*;
 use crate::key::PublicKey;
+use crate::tpm::policy::DevIdKind;
 use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -19,7 +20,7 @@ fn certified() -> PublicKey {
 
 /// The template with this place among the candidates, with the certified key's point.
 fn area_of(candidate: usize) -> Vec<u8> {
-    let candidates = template::idevid_candidates(&certified());
+    let candidates = template::devid_candidates(DevIdKind::Identity, &certified());
     // The fourth has an empty unique field: two sizes.
     let rest = candidates[3].len() - 4;
     let point = p256_area(IDENTITY, FIXED);

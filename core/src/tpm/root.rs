@@ -2,11 +2,11 @@
 //! by such a key that it has this storage root key. Without, the first one that is used counts. Either
 //! way it is remembered, and another one later is an error.
 
-use super::command::Hierarchy;
+use super::endorsement::CERTIFICATES;
 use super::exchange::Exchange;
 use super::{
     Auth, AuthHandle, CLEARED_OR_EXCHANGED, PublicArea, SRK, SaltKey, SensitiveCreate, Tpm,
-    TpmError, handle, template,
+    TpmError, template,
 };
 use crate::key::{PublicKey, hex};
 use log::{debug, info, warn};
@@ -17,17 +17,6 @@ use std::sync::Arc;
 /// How a storage root key came to be believed: the first byte of the record.
 const AT_FIRST_USE: u8 = 0;
 const BY_CERTIFICATE: u8 = 1;
-
-/// The NV indices of endorsement keys' certificates and the templates of the keys (TCG, EK Credential
-/// Profile for TPM 2.0, sections 2.2.1.4 and 2.2.1.5): P-256 before RSA-2048, which is slow to derive. A
-/// key of another template is found if it is in a persistent handle.
-const CERTIFICATES: [(u32, Option<bool>); 5] = [
-    (0x01C0_000A, Some(false)),
-    (0x01C0_0014, None),
-    (0x01C0_0016, None),
-    (0x01C0_0002, Some(true)),
-    (0x01C0_0012, None),
-];
 
 /// Says whether a certificate is that of a genuine TPM's endorsement key.
 pub trait EndorsementVerifier: fmt::Debug + Send + Sync {
@@ -326,7 +315,7 @@ impl Tpm {
             return Ok(None);
         };
         let mut reasons = Vec::new();
-        for (index, template) in CERTIFICATES {
+        for (index, _) in CERTIFICATES {
             let mut no = |why: &str| reasons.push(format!("NV index 0x{index:08X}: {why}"));
             let about = match self.nv_public(index) {
                 Err(TpmError::Response(code)) if code.is_missing_handle() => continue,
@@ -354,8 +343,8 @@ impl Tpm {
                     continue;
                 }
             };
-            match self.key_for(&public, template)? {
-                Some(key) => return Ok(Some(key)),
+            match self.endorsement_key_of(&public, Some(index))? {
+                Some(key) => return Ok(Some(key.salt_key().clone())),
                 None => no("the TPM does not have the key of this certificate"),
             }
         }
@@ -368,41 +357,6 @@ impl Tpm {
             reasons.join("; "),
             endorser.instead()
         )))
-    }
-
-    /// The TPM's endorsement key with this public key, in a handle or derived.
-    fn key_for(
-        &self,
-        public: &PublicKey,
-        template: Option<bool>,
-    ) -> Result<Option<SaltKey>, TpmError> {
-        for handle in self.handles(*handle::ENDORSEMENT_KEYS.start())? {
-            if !handle::ENDORSEMENT_KEYS.contains(&handle) {
-                continue;
-            }
-            let there = match self.public_at(handle) {
-                Err(error) if is_answer(&error) => None,
-                other => other?,
-            };
-            if let Some((area, _)) = there
-                && let Some(key) = SaltKey::from_area(handle, &area)
-                && key.public == *public
-            {
-                return Ok(Some(key));
-            }
-        }
-        let Some(rsa) = template else {
-            return Ok(None);
-        };
-        let key = self.saved_primary(Hierarchy::Endorsement, template::endorsement(rsa));
-        match key {
-            Ok(key) => Ok((key.public == *public).then_some(key)),
-            Err(TpmError::Response(code)) if code.is_definite() || code.is_parameter() => {
-                warn!("no endorsement key is derived: the TPM answered {code}");
-                Ok(None)
-            }
-            Err(error) => Err(error),
-        }
     }
 
     /// Whether the handle holds a storage key of this name that this TPM made: the TPM that reads the
@@ -473,7 +427,7 @@ impl Tpm {
 }
 
 /// Whether the TPM itself answered, and the answer is of this one thing: others may be asked for.
-fn is_answer(error: &TpmError) -> bool {
+pub(super) fn is_answer(error: &TpmError) -> bool {
     matches!(
         error,
         TpmError::Response(_)

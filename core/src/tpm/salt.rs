@@ -153,15 +153,16 @@ impl Tpm {
     /// A P-256 storage key in the NULL hierarchy: for a TPM that has no key for salts in a handle. It
     /// lives as long as this process, and is in the TPM only while a session begins.
     pub(super) fn null_key(&self) -> Result<SaltKey, TpmError> {
-        self.saved_primary(Hierarchy::Null, template::storage_root(false))
+        let (key, _) = self.saved_primary(Hierarchy::Null, template::storage_root(false))?;
+        Ok(key)
     }
 
-    /// A primary key as a salt key. Three commands.
+    /// A primary key as a salt key, and its TPMT_PUBLIC. Three commands.
     pub(super) fn saved_primary(
         &self,
         hierarchy: Hierarchy,
         template: Vec<u8>,
-    ) -> Result<SaltKey, TpmError> {
+    ) -> Result<(SaltKey, Vec<u8>), TpmError> {
         let making = Exchange::new("CreatePrimary(salt key)").needing_object_slot();
         let (area, context) = making.run(self, |link| {
             let (handle, area, _) = link.create_primary(hierarchy.auth_handle(), &template)?;
@@ -172,6 +173,6 @@ impl Tpm {
         let unfit = || TpmError::Unsupported("the TPM made a key that reads no salt".into());
         let key = SaltKey::saved(hierarchy, template, context, &area).ok_or_else(unfit)?;
         self.register_flushable(&key.name);
-        Ok(key)
+        Ok((key, area))
     }
 }

@@ -169,7 +169,7 @@ impl Tpm {
     }
 
     /// The storage root key, if it is to be believed; made if there is none.
-    fn believed_root(&self, owner: &AuthValue) -> Result<StorageKey, TpmError> {
+    pub(super) fn believed_root(&self, owner: &AuthValue) -> Result<StorageKey, TpmError> {
         let root = match self.storage_key(SRK)? {
             Some(root) => root,
             None => self.make_root(owner)?,
@@ -298,7 +298,7 @@ impl Tpm {
         self.with_wrapped("Unseal", sealed, &value, |link, used| link.unseal(used))
     }
 
-    fn create_below(
+    pub(super) fn create_below(
         &self,
         parent: &StorageKey,
         secrets: SensitiveCreate,

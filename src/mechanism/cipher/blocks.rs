@@ -34,6 +34,10 @@ impl Blocks {
         }
     }
 
+    pub(super) fn takes_padding_off(&self) -> bool {
+        self.padded && self.direction == Direction::Decrypt
+    }
+
     pub(super) fn update_length(&self, part: usize) -> Result<usize, Error> {
         if part > LONGEST_MESSAGE {
             return Err(self.direction.length_error(part));

@@ -23,7 +23,7 @@ const USUAL_IV: usize = 12;
 
 /// Bytes of a tag of so many bits. Shorter tags than 96 bits are for special uses only (appendix C): whoever
 /// may ask for many decryptions forges a message.
-pub(super) fn tag_length(bits: CK_ULONG) -> Option<usize> {
+pub(crate) fn tag_length(bits: CK_ULONG) -> Option<usize> {
     match bits {
         96 | 104 | 112 | 120 | 128 => usize::try_from(bits / 8).ok(),
         _ => None,

@@ -14,6 +14,7 @@ use crate::output::Secret;
 use blocks::Blocks;
 use devid_core::overwrite_stack;
 use gcm::Gcm;
+pub(crate) use gcm::tag_length;
 
 /// Bytes of an AES block, and of an initialisation vector of CBC.
 pub(crate) const BLOCK: usize = 16;
@@ -77,7 +78,7 @@ impl CipherMechanism {
                     .filter(|iv| !iv.is_empty())
                     .ok_or(Error::MechanismParamInvalid)?,
                 aad,
-                tag: gcm::tag_length(tag_bits).ok_or(Error::MechanismParamInvalid)?,
+                tag: tag_length(tag_bits).ok_or(Error::MechanismParamInvalid)?,
             },
             _ => return Err(Error::MechanismParamInvalid),
         };
@@ -131,6 +132,14 @@ impl CipherState {
         match self {
             Self::Blocks(blocks) => blocks.finish_length(part),
             Self::Gcm(gcm) => gcm.finish_length(part),
+        }
+    }
+
+    /// Whether what comes out at the end may be less than [`Self::finish_length`] says.
+    pub(crate) fn takes_padding_off(&self) -> bool {
+        match self {
+            Self::Blocks(blocks) => blocks.takes_padding_off(),
+            Self::Gcm(_) => false,
         }
     }
 

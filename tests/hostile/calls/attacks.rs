@@ -215,7 +215,9 @@ impl Rows<'_> {
                 | Scene::Digesting
                 | Scene::DigestingParts
                 | Scene::Encrypting
-                | Scene::Decrypting,
+                | Scene::Decrypting
+                | Scene::EncryptingParts
+                | Scene::DecryptingParts,
             ) => (Scene::Session, &[CKR_OPERATION_NOT_INITIALIZED]),
             _ => return,
         };
@@ -225,6 +227,8 @@ impl Rows<'_> {
             "C_Sign" => Scene::SigningParts,
             "C_Verify" => Scene::VerifyingParts,
             "C_Digest" => Scene::DigestingParts,
+            "C_Encrypt" => Scene::EncryptingParts,
+            "C_Decrypt" => Scene::DecryptingParts,
             _ => return,
         };
         let right = [CKR_OPERATION_ACTIVE, CKR_OPERATION_NOT_INITIALIZED];
@@ -297,7 +301,12 @@ impl Rows<'_> {
                     _ => self.add_special(Attack::Empty(at), &empty),
                 }
                 self.add_special(Attack::Unaligned(at), &[]);
-                let beyond = [TOO_MUCH[0], TOO_MUCH[1], CKR_DATA_LEN_RANGE];
+                let beyond = [
+                    TOO_MUCH[0],
+                    TOO_MUCH[1],
+                    CKR_DATA_LEN_RANGE,
+                    CKR_ENCRYPTED_DATA_LEN_RANGE,
+                ];
                 self.lies(at + 1, &BEYOND, &beyond);
             }
             Arg::Pin => {

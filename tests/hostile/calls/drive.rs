@@ -13,7 +13,7 @@ use std::os::unix::fs::FileExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 use testkit::module::ulong;
-use testkit::own::create;
+use testkit::own::{create, generate_key};
 use testkit::raw::{Code, Raw};
 
 /// A module with one of its tables.
@@ -325,6 +325,28 @@ fn begin(raw: &Raw, scene: Scene, bench: &Bench, public: CK_ULONG, private: CK_U
                 });
             }
         }
+        Scene::EncryptingParts | Scene::DecryptingParts => {
+            let (mut iv, mut out, mut length) = ([0_u8; 16], [0_u8; 64], 64);
+            let (iv, out) = (iv.as_mut_ptr(), out.as_mut_ptr());
+            let mut kind = CK_MECHANISM {
+                mechanism: CKM_AES_CBC_PAD,
+                pParameter: iv.cast(),
+                ulParameterLen: 16,
+            };
+            let (kind, length) = (&raw mut kind, &raw mut length);
+            if let Some(key) = aes_key(raw, session) {
+                begun.extend(match scene {
+                    Scene::EncryptingParts => [
+                        call!(raw.table, C_EncryptInit(session, kind, key)),
+                        call!(raw.table, C_EncryptUpdate(session, part, size, out, length)),
+                    ],
+                    _ => [
+                        call!(raw.table, C_DecryptInit(session, kind, key)),
+                        call!(raw.table, C_DecryptUpdate(session, part, size, out, length)),
+                    ],
+                });
+            }
+        }
         Scene::Digesting | Scene::DigestingParts => {
             let mut kind = mechanism(CKM_SHA256);
             begun.push(call!(raw.table, C_DigestInit(session, &raw mut kind)));
@@ -336,6 +358,17 @@ fn begin(raw: &Raw, scene: Scene, bench: &Bench, public: CK_ULONG, private: CK_U
     }
     let fine = [Code(CKR_OK), Code(CKR_FUNCTION_NOT_SUPPORTED)];
     assert!(begun.iter().all(|code| fine.contains(code)), "{begun:?}");
+}
+
+/// A key of the session, where the token makes such keys.
+fn aes_key(raw: &Raw, session: CK_SESSION_HANDLE) -> Option<CK_OBJECT_HANDLE> {
+    let template = [
+        (CKA_PRIVATE, vec![CK_FALSE]),
+        (CKA_VALUE_LEN, ulong(16)),
+        (CKA_ENCRYPT, vec![CK_TRUE]),
+        (CKA_DECRYPT, vec![CK_TRUE]),
+    ];
+    generate_key(raw, session, CKM_AES_KEY_GEN, &template).ok()
 }
 
 /// Runs `body` in a child and reads what it tells; `None`: nothing to tell. Whatever the child

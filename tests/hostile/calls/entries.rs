@@ -76,6 +76,9 @@ pub enum Scene {
     /// After C_EncryptInit and C_DecryptInit, where the token has an RSA key for that.
     Encrypting,
     Decrypting,
+    /// After C_EncryptUpdate and C_DecryptUpdate by an AES key, where the token makes such a key.
+    EncryptingParts,
+    DecryptingParts,
 }
 
 pub struct Entry {
@@ -118,7 +121,7 @@ const UNWRAPPED: &[CK_RV] = &[
     CKR_TEMPLATE_INCOMPLETE,
     CKR_USER_NOT_LOGGED_IN,
 ];
-/// Of C_Encrypt and C_Decrypt, also where the token has no key for them.
+/// Of C_Encrypt and its like, also where the token has no key for them.
 const ENCRYPTED: &[CK_RV] = &[CKR_OK, CKR_OPERATION_NOT_INITIALIZED];
 const DECRYPTED: &[CK_RV] = &[
     CKR_OK, // how much room it takes
@@ -152,8 +155,8 @@ const fn entry(
 
 use Arg::*;
 use Scene::{
-    Decrypting, Digesting, DigestingParts, Encrypting, Finding, Initialized, LoggedIn, Outside,
-    Signing, SigningParts, Verifying, VerifyingParts,
+    Decrypting, DecryptingParts, Digesting, DigestingParts, Encrypting, EncryptingParts, Finding,
+    Initialized, LoggedIn, Outside, Signing, SigningParts, Verifying, VerifyingParts,
 };
 const IN: Scene = Scene::Session;
 const HANDLE: Arg = Out(size_of::<CK_OBJECT_HANDLE>());
@@ -281,12 +284,12 @@ pub const ENTRIES: [Entry; 104] = [
     entry("C_FindObjectsFinal", Finding, &[Session], OK),
     entry("C_EncryptInit", LoggedIn, BEGIN, NOT_FOR_THIS_KEY),
     entry("C_Encrypt", Encrypting, THROUGH, ENCRYPTED),
-    entry("C_EncryptUpdate", IN, THROUGH, IDLE),
-    entry("C_EncryptFinal", IN, RESULT, IDLE),
+    entry("C_EncryptUpdate", EncryptingParts, THROUGH, ENCRYPTED),
+    entry("C_EncryptFinal", EncryptingParts, RESULT, ENCRYPTED),
     entry("C_DecryptInit", LoggedIn, BEGIN, NOT_FOR_THIS_KEY),
     entry("C_Decrypt", Decrypting, THROUGH, DECRYPTED),
-    entry("C_DecryptUpdate", IN, THROUGH, IDLE),
-    entry("C_DecryptFinal", IN, RESULT, IDLE),
+    entry("C_DecryptUpdate", DecryptingParts, THROUGH, ENCRYPTED),
+    entry("C_DecryptFinal", DecryptingParts, RESULT, DECRYPTED),
     entry("C_DigestInit", IN, &[Session, Mechanism], OK),
     entry("C_Digest", Digesting, THROUGH, OK),
     entry("C_DigestUpdate", Digesting, PART, OK),

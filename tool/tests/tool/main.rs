@@ -13,6 +13,7 @@ mod device;
 
 /// An identity of the device's own: made, kept, lost, reset.
 mod identity {
+    mod clouds;
     mod eve;
     mod handles;
     mod kills;
@@ -65,6 +66,7 @@ mod master {
 
 /// The command line: input, output, settings, packages.
 mod command {
+    mod audit;
     mod common;
     mod files;
     mod input;
@@ -78,5 +80,6 @@ mod command {
     mod status;
     mod suggestions;
     mod tokens;
+    mod tree;
     mod uris;
 }

@@ -108,7 +108,7 @@ fn purpose(certificate: &Certificate) -> Outcome {
 }
 
 impl TpmNames {
-    pub(super) fn of(certificate: &Certificate) -> Self {
+    pub(crate) fn of(certificate: &Certificate) -> Self {
         let extension = certificate.extension(SUBJECT_ALT_NAME).ok().flatten();
         let names = extension.and_then(|it| Element::only(it.value)?.children_of(SEQUENCE));
         let names = names.unwrap_or_default();

@@ -217,6 +217,16 @@ fn certificates(all: &[super::Bytes]) -> Vec<Certificate> {
     all.iter().filter_map(read).collect()
 }
 
+/// The names of the checks of TPM2_Certify that fail, by the attestation key with this public area.
+#[cfg(test)]
+pub(super) fn failures(key: &super::bundle::CertifiedKey, signer: &[u8]) -> Vec<&'static str> {
+    let mut checks = Checks::default();
+    let (area, signer) = (PublicArea::parse(&key.public), PublicArea::parse(signer));
+    certify::check(&mut checks, key, area.as_ref(), signer.as_ref());
+    let failed = checks.0.iter().filter(|check| !check.ok);
+    failed.map(|check| check.name).collect()
+}
+
 /// Whether a key is of a kind, and strong enough, to be believed.
 fn kind(area: Option<&PublicArea>) -> Result<&PublicArea, String> {
     let area = area.ok_or("its public area is none of a key that is known here")?;

@@ -348,15 +348,7 @@ fn area(public: &PublicKey, attributes: u32, scheme: Option<SignatureScheme>) ->
 fn signature(key: &PrivateKeyInfo, scheme: SignatureScheme, attest: &[u8]) -> Vec<u8> {
     let digest = scheme.hash().digest(&[attest]);
     let signed = sign_in_clear(key, scheme, &digest).unwrap();
-    let mut bytes = scheme.algorithm().to_be_bytes().to_vec();
-    bytes.extend(scheme.hash().algorithm().to_be_bytes());
-    match key.public() {
-        PublicKey::Ec { .. } => {
-            let (r, s) = signed.split_at(signed.len() / 2);
-            bytes.extend([sized(r), sized(s)].concat());
-        }
-        PublicKey::Rsa { .. } => bytes.extend(sized(&signed)),
-    }
+    let bytes = Signature::marshalled(scheme, &signed);
     assert!(Signature::read(&bytes).is_some());
     bytes
 }

@@ -175,6 +175,10 @@ impl DevidStore {
         if tpm {
             self.erase_successions()?;
         }
+        #[cfg(feature = "evidence")]
+        if all && tpm {
+            self.folder.forget_attestation_key()?;
+        }
         Ok(())
     }
 

@@ -4,6 +4,8 @@
 //! Nothing is registered: what lies in the folder is there, and what another program puts into it
 //! appears at the next look.
 
+#[cfg(feature = "evidence")]
+mod attestation;
 mod configured_pin;
 mod error;
 mod maintenance;
@@ -30,15 +32,17 @@ pub use succession::Predecessor;
 pub use unusable::UnusableKey;
 
 use super::folder::{
-    Editable, Entry, EntryContent, KeyFolder, KeyMaterial, KeyOrigin, KeyPair, ObjectAttributes,
-    PinSeal,
+    Editable, Entry, EntryContent, KeyAuth, KeyFolder, KeyMaterial, KeyOrigin, KeyPair,
+    ObjectAttributes, PinSeal,
 };
 use super::key::{Abilities, SoftKey};
 use super::listing::ObjectPart;
 use super::{Access, Key, Login, Protection, SignError};
 use crate::config::{Config, Master, SecretSource, TokenSettings};
 use crate::key::PrivateKeyInfo;
-use crate::tpm::{AuthValue, PublicArea, Secret, Tpm, TpmError, WrappedKey, handle};
+use crate::tpm::{
+    AuthValue, PublicArea, Secret, SignatureScheme, Tpm, TpmError, WrappedKey, handle,
+};
 use log::warn;
 use parking_lot::Mutex;
 use scan::CachedObject;
@@ -52,7 +56,7 @@ use std::sync::atomic::AtomicBool;
 pub enum OpenedBy {
     /// Whoever knows the user's PIN, if the token has one.
     User,
-    /// Whoever has the key: it is not kept on a token with a PIN.
+    /// Everybody, without a login.
     Anybody,
 }
 
@@ -159,6 +163,35 @@ impl DevidStore {
         self.usable(made?, access)
     }
 
+    /// A new key as [`DevidStore::generate`] makes it, below the storage root key that every program derives,
+    /// and not below the master key. It signs by this scheme alone, and has no authorisation value.
+    ///
+    /// # Errors
+    ///
+    /// The owner hierarchy has an authorisation value: without it nobody derives the storage root key.
+    pub fn generate_below_root(
+        &self,
+        algorithm: KeyAlgorithm,
+        scheme: SignatureScheme,
+    ) -> Result<Arc<Key>, StoreError> {
+        let owner = self.owner_auth()?;
+        if !owner.is_empty() {
+            return Err(StoreError::Unsupported(
+                "the owner hierarchy has an authorisation value ([master] owner_auth), and a key below the \
+                 storage root key is used only where that is empty"
+                    .into(),
+            ));
+        }
+        // What is remembered of the storage root key lies there.
+        self.folder.begin(&self.first_serial()?)?;
+        let value = Secret::default();
+        let made = self
+            .tpm
+            .create_below_owner(algorithm, scheme, &value, &owner);
+        let made = made.map_err(|error| StoreError::of_making_a(algorithm, error));
+        self.usable(made?, Access::Open)
+    }
+
     /// A key from outside, not kept yet; one for the TPM is encrypted for the master key before it
     /// reaches the bus. As many commands as [`DevidStore::generate`].
     ///
@@ -256,20 +289,25 @@ impl DevidStore {
         let handle = persistent.then(|| self.free_handle(None)).transpose()?;
         let pair = KeyPair {
             material,
-            auth: key.auth_salt().map(<[u8]>::to_vec),
+            auth: key.auth(),
             public: key.public().clone(),
             handle,
             origin,
             private,
             shown_public: public,
         };
-        if pair.auth.is_none() && self.folder.has_seal(PinSeal::SecurityOfficer)? {
+        let fits = match pair.auth {
+            KeyAuth::Salt(_) => true,
+            KeyAuth::Open => !pair.private.private,
+            KeyAuth::Unsaid => false,
+        };
+        if !fits && self.folder.has_seal(PinSeal::SecurityOfficer)? {
             return Err(StoreError::Protection(
-                "a key that no PIN opens cannot be kept on a token with a PIN".into(),
+                "a private key that no PIN opens cannot be kept on a token with a PIN".into(),
             ));
         }
         self.folder.begin(&self.first_serial()?)?;
-        if pair.auth.is_some() {
+        if pair.auth.salt().is_some() {
             self.check_login()?;
         }
         let name = self.folder.add(EntryContent::Pair(pair))?.name;

@@ -6,7 +6,7 @@
 //! the last one is not made.
 
 use super::{DevidStore, OpenedBy, StoreError};
-use crate::store::folder::{EntryContent, PinSeal, PinSealText, Tss2Key, Tss2Kind};
+use crate::store::folder::{EntryContent, KeyAuth, PinSeal, PinSealText, Tss2Key, Tss2Kind};
 use crate::store::key::{SECRET, secret_mark};
 use crate::store::{Access, LoginError, unloadable};
 use crate::tpm::{AuthValue, Hash, Secret, TpmError, random_secret};
@@ -68,8 +68,8 @@ impl DevidStore {
     ///
     /// # Errors
     ///
-    /// [`LoginError::Refused`] while the token holds keys that need no PIN: they would still need
-    /// none.
+    /// [`LoginError::Refused`] while the token holds keys that need no PIN, though nobody wanted that: they
+    /// would still need none.
     pub fn set_user_pin(&self, pin: &[u8]) -> Result<(), LoginError> {
         let value = value_of(pin)?;
         let secret = self.officer.secret().map_err(|_| LoginError::NotLoggedIn)?;
@@ -78,8 +78,8 @@ impl DevidStore {
         }
         let listing = self.whole_listing()?;
         let open = |content: &EntryContent| match content {
-            EntryContent::Pair(pair) => pair.auth.is_none(),
-            EntryContent::SecretKey(key) => key.auth.is_none(),
+            EntryContent::Pair(pair) => pair.auth == KeyAuth::Unsaid,
+            EntryContent::SecretKey(key) => key.auth == KeyAuth::Unsaid,
             EntryContent::Public(..) | EntryContent::Certificate(..) | EntryContent::Data(_) => {
                 false
             }
@@ -154,8 +154,13 @@ impl DevidStore {
         &self,
         opened_by: OpenedBy,
     ) -> Result<(Access, Secret), StoreError> {
-        if opened_by == OpenedBy::Anybody || !self.folder.has_seal(PinSeal::SecurityOfficer)? {
-            return Ok((Access::Open, Secret::default()));
+        let access = match (self.folder.has_seal(PinSeal::SecurityOfficer)?, opened_by) {
+            (false, _) => Some(Access::Open),
+            (true, OpenedBy::Anybody) => Some(Access::Everybody),
+            (true, OpenedBy::User) => None,
+        };
+        if let Some(access) = access {
+            return Ok((access, Secret::default()));
         }
         self.check_login()?;
         let salt = random_secret(SALT)?.to_vec();
@@ -191,6 +196,15 @@ impl DevidStore {
             );
         }
         Ok(is_current)
+    }
+
+    /// What opens the key of a file that says this.
+    pub(super) fn access_of(&self, auth: &KeyAuth) -> Access {
+        match auth {
+            KeyAuth::Unsaid => Access::Open,
+            KeyAuth::Open => Access::Everybody,
+            KeyAuth::Salt(salt) => self.access(salt),
+        }
     }
 
     /// What opens a key with this salt.

@@ -120,7 +120,7 @@ impl DevidStore {
 
     /// How a secret key is lost without the master key; `None` if another key seals it.
     fn loss_of(&self, key: &SecretKeyFile) -> Option<LossKind> {
-        if key.auth.is_some() {
+        if key.auth.salt().is_some() {
             return Some(LossKind::BehindPin);
         }
         let is_lost = self.was_wrapped_by_master(Some(key.seal.parent), key.origin);
@@ -128,7 +128,7 @@ impl DevidStore {
     }
 
     fn fate(&self, pair: &KeyPair) -> Result<Fate, StoreError> {
-        if pair.auth.is_some() {
+        if pair.auth.salt().is_some() {
             return Ok(Fate::Lost(LossKind::BehindPin));
         }
         if !self.was_wrapped_here(pair) {

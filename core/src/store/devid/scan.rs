@@ -256,29 +256,28 @@ impl DevidStore {
             material => Key::in_memory(&pair.public, material),
         };
         let key = key.unwrap_or_else(|why| Key::refused(pair.public.clone(), why));
-        let key = key.allowing_unpadded(self.allows_raw_rsa).kept_in(KeyFile {
-            file: self.file(name),
-            master: self.master_record(),
-            is_ours: pair.origin != KeyOrigin::Unknown,
-        });
+        let key = key.allowing_unpadded(self.allows_raw_rsa);
+        let key = key.kept_in(self.key_file(name, pair.origin));
         if let Some(why) = key.obstacle() {
             warn!("the key {name:?} cannot be used: {why}");
         }
-        match &pair.auth {
-            None => key,
-            Some(salt) => key.opened_by(self.access(salt)),
+        key.opened_by(self.access_of(&pair.auth))
+    }
+
+    fn key_file(&self, name: &str, origin: KeyOrigin) -> KeyFile {
+        KeyFile {
+            file: self.file(name),
+            master: self.master_record(),
+            is_ours: origin != KeyOrigin::Unknown,
         }
     }
 
     fn secret_key_of(&self, name: &str, file: &SecretKeyFile) -> SecretKey {
-        let key = SecretKey::of_file(file);
+        let key = SecretKey::of_file(file).kept_in(self.key_file(name, file.origin));
         if let Some(why) = key.obstacle() {
             warn!("the key {name:?} cannot be used: {why}");
         }
-        match &file.auth {
-            None => key,
-            Some(salt) => key.opened_by(self.access(salt)),
-        }
+        key.opened_by(self.access_of(&file.auth))
     }
 
     /// Whether the empty value may be shown to a parent, though a wrong one may count: to those that

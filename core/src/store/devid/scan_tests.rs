@@ -3,7 +3,7 @@
 use super::DevidStore;
 use crate::config::{Config, defaults};
 use crate::store::folder::{
-    EntryContent, KeyFolder, KeyMaterial, KeyOrigin, KeyPair, ObjectAttributes, Tss2Key,
+    EntryContent, KeyAuth, KeyFolder, KeyMaterial, KeyOrigin, KeyPair, ObjectAttributes, Tss2Key,
 };
 use crate::store::{ObjectKind, ScanResult};
 use crate::system::pause;
@@ -36,7 +36,7 @@ impl Bench {
             )),
             public: PublicArea::parse(&area).unwrap().key,
             handle: None,
-            auth: None,
+            auth: KeyAuth::Unsaid,
             origin: KeyOrigin::Generated,
             private: ObjectAttributes::labelled("key"),
             shown_public: None,

@@ -63,15 +63,16 @@ impl DevidStore {
             false => OpenedBy::Anybody,
         };
         let (access, auth_value) = self.access_for_new_key(opened_by)?;
-        let auth = access.salt().map(<[u8]>::to_vec);
+        let auth = access.kept();
+        let has_value = auth.salt().is_some();
         let master = self.master_for_new_keys()?;
         let seal = |key: &Secret| {
             let sealed = self.tpm.seal(&master, &auth_value, key, false);
             sealed.map_err(StoreError::from)
         };
-        let (seal, encrypted) = SecretKey::sealed(key_type, value, seal, auth.is_some())?;
+        let (seal, encrypted) = SecretKey::sealed(key_type, value, seal, has_value)?;
         self.folder.begin(&self.first_serial()?)?;
-        if auth.is_some() {
+        if has_value {
             self.check_login()?;
         }
         let file = SecretKeyFile {

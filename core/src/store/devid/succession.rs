@@ -1,12 +1,12 @@
 //! A key that takes the place of another, with its certificate: the successor waits in a folder that no
 //! token shows, then one rename exchanges the pair, and the predecessor is kept for one generation.
 
-use super::{DevidStore, StoreError};
+use super::{DevidStore, OpenedBy, StoreError};
 use crate::key::PublicKey;
 use crate::store::Key;
 use crate::store::folder::{
-    Entry, EntryContent, FolderError, KeyFolder, KeyOrigin, KeyPair, ObjectAttributes, Usage,
-    certificate_name, is_shown,
+    Entry, EntryContent, FolderError, KeyAuth, KeyFolder, KeyOrigin, KeyPair, ObjectAttributes,
+    Usage, certificate_name, is_shown,
 };
 use crate::x509::Certificate;
 use std::sync::Arc;
@@ -71,14 +71,14 @@ impl DevidStore {
         };
         let pair = KeyPair {
             material,
-            auth: key.auth_salt().map(<[u8]>::to_vec),
+            auth: key.auth(),
             public: key.public().clone(),
             handle: None,
             origin: KeyOrigin::Generated,
             private: named(old.private),
             shown_public: old.shown_public.map(named),
         };
-        if pair.auth.is_some() {
+        if pair.auth.salt().is_some() {
             self.check_login()?;
         }
         Ok(self.next().place(name, &EntryContent::Pair(pair))?)
@@ -352,13 +352,18 @@ impl DevidStore {
         }
     }
 
-    /// The uses that a pair's file names; `None` if it names none.
+    /// The uses that a pair's file names, `None` if it names none; and who can use the pair.
     ///
     /// # Errors
     ///
     /// There is no such pair.
-    pub fn uses(&self, name: &str) -> Result<Option<Usage>, StoreError> {
-        Ok(self.pair(name)?.private.usage)
+    pub fn uses(&self, name: &str) -> Result<(Option<Usage>, OpenedBy), StoreError> {
+        let pair = self.pair(name)?;
+        let opened_by = match pair.auth {
+            KeyAuth::Open => OpenedBy::Anybody,
+            KeyAuth::Salt(_) | KeyAuth::Unsaid => OpenedBy::User,
+        };
+        Ok((pair.private.usage, opened_by))
     }
 }
 

@@ -41,15 +41,37 @@ pub struct KeyPair {
     pub public: PublicKey,
     /// Where the TPM holds the key as well, if it was made persistent.
     pub handle: Option<u32>,
-    /// What the key's authorisation value derives from, beside the token's secret; `None` if the
-    /// value is empty.
-    pub auth: Option<Vec<u8>>,
+    /// What opens the key on a token with a PIN.
+    pub auth: KeyAuth,
     /// Where the key comes from.
     pub origin: KeyOrigin,
     /// The attributes of the private half.
     pub private: ObjectAttributes,
     /// The attributes of the public half; `None` if it was destroyed on its own.
     pub shown_public: Option<ObjectAttributes>,
+}
+
+/// What opens a key on a token with a PIN.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum KeyAuth {
+    /// The file does not say: the authorisation value is empty, and the key is shown to users only who have
+    /// logged in. So it is with a file of another program.
+    #[default]
+    Unsaid,
+    /// Nothing, as whoever made the key wanted it.
+    Open,
+    /// An authorisation value that derives from this, and from the token's secret.
+    Salt(Vec<u8>),
+}
+
+impl KeyAuth {
+    /// What the authorisation value derives from, beside the token's secret.
+    pub fn salt(&self) -> Option<&[u8]> {
+        match self {
+            Self::Salt(salt) => Some(salt),
+            Self::Unsaid | Self::Open => None,
+        }
+    }
 }
 
 /// A private key, in one of the forms in which a file may hold it.
@@ -96,7 +118,7 @@ pub struct SecretKeyFile {
     /// What is encrypted under the sealed key: nonce, ciphertext and tag of AES-256-GCM.
     pub encrypted: Vec<u8>,
     /// As [`KeyPair::auth`].
-    pub auth: Option<Vec<u8>>,
+    pub auth: KeyAuth,
     /// Where the key comes from.
     pub origin: KeyOrigin,
     /// Whether it says that it is sensitive. Nobody reads it in any case.

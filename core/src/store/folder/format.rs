@@ -1,12 +1,12 @@
 //! The bytes of a file of the folder, and what they mean.
 
 use super::text::{
-    Lines, NO_PUBLIC_HALF, PUBLIC_HALF, escaped, handle, origin, public_half, read_description,
-    unescaped, write_description, write_line, yes_no,
+    Lines, NO_AUTH, NO_PUBLIC_HALF, PUBLIC_HALF, escaped, handle, origin, public_half,
+    read_description, unescaped, write_description, write_line, yes_no,
 };
 use super::{
-    Data, EntryContent, KeyMaterial, KeyOrigin, KeyPair, ObjectAttributes, SecretKeyFile, Tss2Key,
-    Tss2Kind as ObjectKind,
+    Data, EntryContent, KeyAuth, KeyMaterial, KeyOrigin, KeyPair, ObjectAttributes, SecretKeyFile,
+    Tss2Key, Tss2Kind as ObjectKind,
 };
 use crate::key::{PrivateKeyInfo, PublicKey, SecretKeyType, from_hex, hex, refuse_encrypted};
 use crate::pem;
@@ -59,7 +59,7 @@ pub(super) fn parse(name: &str, file: &[u8]) -> Result<(EntryContent, Remarks), 
                 key_type: key_type.ok_or("the line Key-Type of a secret key is missing")?,
                 seal: seal(der(0))?,
                 encrypted: der(1).to_vec(),
-                auth: lines.take("Auth", from_hex)?,
+                auth: lines.take("Auth", auth)?.unwrap_or_default(),
                 origin: lines.take("Origin", origin)?.unwrap_or_default(),
                 sensitive: lines.take("Sensitive", yes_no)?.unwrap_or(true),
                 description: read_description(&mut lines, "", absent)?,
@@ -144,7 +144,7 @@ pub(super) fn render(
             if !key.sensitive {
                 write_line(&mut text, "Sensitive", "no");
             }
-            write_protection(&mut text, key.auth.as_deref(), key.origin);
+            write_protection(&mut text, &key.auth, key.origin);
             vec![(PAIR, tss2(&key.seal)?), (SECRET, key.encrypted.clone())]
         }
         EntryContent::Public(key, description) => {
@@ -229,7 +229,7 @@ fn read_pair(
     let shown = read_description(lines, PUBLIC_HALF, public_half(&private))?;
     Ok(KeyPair {
         handle: lines.take("Handle", handle)?,
-        auth: lines.take("Auth", from_hex)?,
+        auth: lines.take("Auth", auth)?.unwrap_or_default(),
         origin: lines.take("Origin", origin)?.unwrap_or_default(),
         shown_public: (!hidden).then_some(shown),
         material,
@@ -247,12 +247,21 @@ fn write_pair(text: &mut String, pair: &KeyPair, absent: &ObjectAttributes) {
     if let Some(handle) = pair.handle {
         write_line(text, "Handle", &format!("0x{handle:08x}"));
     }
-    write_protection(text, pair.auth.as_deref(), pair.origin);
+    write_protection(text, &pair.auth, pair.origin);
 }
 
-fn write_protection(text: &mut String, auth: Option<&[u8]>, origin: KeyOrigin) {
-    if let Some(auth) = auth {
-        write_line(text, "Auth", &hex(auth));
+fn auth(text: &str) -> Option<KeyAuth> {
+    match text {
+        NO_AUTH => Some(KeyAuth::Open),
+        salt => from_hex(salt).map(KeyAuth::Salt),
+    }
+}
+
+fn write_protection(text: &mut String, auth: &KeyAuth, origin: KeyOrigin) {
+    match auth {
+        KeyAuth::Unsaid => {}
+        KeyAuth::Open => write_line(text, "Auth", NO_AUTH),
+        KeyAuth::Salt(salt) => write_line(text, "Auth", &hex(salt)),
     }
     match origin {
         KeyOrigin::Generated => write_line(text, "Origin", "generated"),

@@ -4,6 +4,8 @@
 //! Reading takes no lock and works where nothing can be written: a file is replaced as a whole or
 //! not at all (`write`). What is damaged costs one object, is said once, and is never deleted.
 
+#[cfg(feature = "evidence")]
+mod attestation_key;
 mod beside;
 mod cache;
 mod entry;
@@ -24,11 +26,13 @@ mod tss2;
 mod wrapped;
 mod write;
 
+#[cfg(feature = "evidence")]
+pub use attestation_key::AttestationKeyFile;
 pub(super) use beside::{certificate_name, is_shown};
 pub use cache::RefusedFile;
 pub use entry::{
-    Data, Editable, Entry, EntryContent, KeyMaterial, KeyOrigin, KeyPair, ObjectAttributes,
-    SecretKeyFile, Usage, Use,
+    Data, Editable, Entry, EntryContent, KeyAuth, KeyMaterial, KeyOrigin, KeyPair,
+    ObjectAttributes, SecretKeyFile, Usage, Use,
 };
 pub use error::FolderError;
 pub use listing::{FolderListing, FolderStamp};

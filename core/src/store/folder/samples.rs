@@ -1,8 +1,8 @@
 //! What the tests of this folder put into one.
 
 use super::{
-    Data, EntryContent, KeyMaterial, KeyOrigin, KeyPair, ObjectAttributes, SecretKeyFile, Tss2Key,
-    Tss2Kind, Usage, Use, format,
+    Data, EntryContent, KeyAuth, KeyMaterial, KeyOrigin, KeyPair, ObjectAttributes, SecretKeyFile,
+    Tss2Key, Tss2Kind, Usage, Use, format,
 };
 use crate::key::{Curve, PrivateKeyInfo, PublicKey, SecretKeyType};
 use crate::x509::{Certificate, Date};
@@ -44,7 +44,7 @@ fn in_memory() -> [KeyPair; 2] {
             },
             encrypted: vec![0x30, 0],
         },
-        auth: Some(vec![1; 16]),
+        auth: KeyAuth::Salt(vec![1; 16]),
         ..clear.clone()
     };
     [clear, sealed]
@@ -52,7 +52,7 @@ fn in_memory() -> [KeyPair; 2] {
 
 fn secret_key(
     key_type: SecretKeyType,
-    auth: Option<Vec<u8>>,
+    auth: KeyAuth,
     description: ObjectAttributes,
 ) -> EntryContent {
     EntryContent::SecretKey(SecretKeyFile {
@@ -62,7 +62,7 @@ fn secret_key(
             ..Tss2Key::loadable(0x8100_0080, vec![0, 8, 0, 11], vec![1; 40])
         },
         encrypted: vec![9; 12 + 32 + 16],
-        sensitive: auth.is_some(),
+        sensitive: auth.salt().is_some(),
         auth,
         origin: KeyOrigin::Generated,
         description,
@@ -111,7 +111,7 @@ pub(super) fn samples() -> Vec<EntryContent> {
         EntryContent::Pair(pair()),
         EntryContent::Pair(KeyPair {
             handle: Some(0x8100_0100),
-            auth: None,
+            auth: KeyAuth::Open,
             origin: KeyOrigin::Generated,
             private: full.clone(),
             shown_public: Some(ObjectAttributes {
@@ -131,7 +131,7 @@ pub(super) fn samples() -> Vec<EntryContent> {
         }),
         secret_key(
             SecretKeyType::Aes,
-            Some(vec![1; 16]),
+            KeyAuth::Salt(vec![1; 16]),
             ObjectAttributes {
                 usage: Some([Use::Decrypt, Use::Encrypt].into_iter().collect()),
                 ..full.clone()
@@ -139,7 +139,7 @@ pub(super) fn samples() -> Vec<EntryContent> {
         ),
         secret_key(
             SecretKeyType::GenericSecret,
-            None,
+            KeyAuth::Open,
             ObjectAttributes::labelled("stem"),
         ),
         EntryContent::Public(rsa, full.clone()),

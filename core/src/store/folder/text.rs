@@ -250,6 +250,8 @@ pub(super) fn origin(text: &str) -> Option<KeyOrigin> {
 
 /// How a pair says that its public half was destroyed.
 pub(super) const NO_PUBLIC_HALF: &str = "none";
+/// How a key says that no PIN opens it, since none is to.
+pub(super) const NO_AUTH: &str = "none";
 const NO_USE: &str = "none";
 /// Where the public half has the default and the private half has not.
 const DEFAULT_ID: &str = "default";

@@ -2,6 +2,7 @@
 
 use super::login::{Login, Visit, derived_auth};
 use crate::store::SignError;
+use crate::store::folder::KeyAuth;
 use crate::tpm::{AuthValue, Tpm, TpmError};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,6 +13,8 @@ pub enum Access {
     /// Nothing is asked: its authorisation value is empty.
     #[default]
     Open,
+    /// Nothing is asked, also on a token with a PIN: whoever made the key wanted that.
+    Everybody,
     /// The configuration has its authorisation value.
     Given(Arc<Given>),
     /// The configuration says where its authorisation value is, and it could not be had. None is
@@ -41,7 +44,7 @@ impl Access {
     /// The value that proves to the TPM that the key may be used.
     pub(in crate::store) fn value(&self) -> Result<AuthValue, SignError> {
         match self {
-            Self::Open => Ok(AuthValue::default()),
+            Self::Open | Self::Everybody => Ok(AuthValue::default()),
             Self::Given(given) => Ok(given.value.clone()),
             Self::Hidden => Err(TpmError::Unsupported(
                 "[[identity]] auth: the key's authorisation value could not be read".into(),
@@ -56,7 +59,16 @@ impl Access {
     pub(in crate::store) fn salt(&self) -> Option<&[u8]> {
         match self {
             Self::Derived { salt, .. } => Some(salt),
-            Self::Open | Self::Given(_) | Self::Hidden | Self::Login(_) => None,
+            Self::Open | Self::Everybody | Self::Given(_) | Self::Hidden | Self::Login(_) => None,
+        }
+    }
+
+    /// As a file says it.
+    pub(in crate::store) fn kept(&self) -> KeyAuth {
+        match self {
+            Self::Derived { salt, .. } => KeyAuth::Salt(salt.clone()),
+            Self::Everybody => KeyAuth::Open,
+            Self::Open | Self::Given(_) | Self::Hidden | Self::Login(_) => KeyAuth::Unsaid,
         }
     }
 

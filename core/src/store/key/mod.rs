@@ -1,6 +1,8 @@
 //! A private key in the TPM: where it is, what opens it, and how it is used.
 
 mod access;
+#[cfg(feature = "evidence")]
+mod certifying;
 mod decrypting;
 mod locked_memory;
 mod login;
@@ -21,7 +23,7 @@ pub(super) use login::{SECRET, secret_mark};
 pub(super) use obstacle::KeyFile;
 pub use secret::{SecretBytes, SecretKey};
 
-use super::folder::{KeyMaterial, Tss2Key, Tss2Kind};
+use super::folder::{KeyAuth, KeyMaterial, Tss2Key, Tss2Kind};
 use super::{SignError, Templates};
 use crate::key::{Curve, PrivateKeyInfo, PublicKey};
 use crate::tpm::{
@@ -146,6 +148,16 @@ impl Key {
         self.access.salt()
     }
 
+    /// What opens it, as a file says it.
+    pub(super) fn auth(&self) -> KeyAuth {
+        self.access.kept()
+    }
+
+    /// Whether it needs no login, also on a token with a PIN, as whoever made it wanted.
+    pub fn is_for_everybody(&self) -> bool {
+        matches!(self.access, Access::Everybody)
+    }
+
     /// A key of a file that is used in memory.
     ///
     /// # Errors
@@ -179,11 +191,12 @@ impl Key {
         match &self.place {
             KeyLocation::Memory(soft) => Some(soft.material(has_value)),
             KeyLocation::Disk(wrapped, ..) => match wrapped.parent() {
-                Parent::Persistent(_) => {
+                // Of another program's file it is not known whether it has a value.
+                Parent::Owner { .. } if self.source.is_some() => None,
+                Parent::Persistent(_) | Parent::Owner { .. } => {
                     let key = Tss2Key::of(Tss2Kind::Loadable, wrapped, has_value);
                     Some(KeyMaterial::Wrapped(key))
                 }
-                Parent::Owner { .. } => None,
             },
             KeyLocation::Handle(..) | KeyLocation::Template(..) | KeyLocation::Refused(..) => None,
         }
@@ -297,7 +310,7 @@ impl Key {
 
     /// Whether the empty authorisation value is only supposed, and a wrong one counts towards lockout.
     pub(crate) fn supposes_empty_value(&self) -> bool {
-        matches!(self.access, Access::Open)
+        matches!(self.access, Access::Open | Access::Everybody)
             && self.area().is_some_and(PublicArea::counts_wrong_auth)
     }
 

@@ -15,6 +15,39 @@ pub(in crate::store) struct KeyFile {
     pub(in crate::store) is_ours: bool,
 }
 
+/// The reason, with the file that it is about.
+pub(super) fn of_file(source: Option<&KeyFile>, why: &str) -> String {
+    match source {
+        Some(source) => format!("{}: {why}", source.file.display()),
+        None => why.to_owned(),
+    }
+}
+
+/// A fault of the TPM's with what it means.
+pub(super) fn explained(source: Option<&KeyFile>, tpm: &Tpm, error: SignError) -> SignError {
+    match (error, source) {
+        (SignError::Tpm(error), Some(source)) => SignError::Tpm(source.master.judged(tpm, error)),
+        (error, _) => error,
+    }
+}
+
+/// A fault of the TPM's with what it means, and of which file.
+pub(super) fn judged(source: Option<&KeyFile>, tpm: &Tpm, error: SignError) -> SignError {
+    match explained(source, tpm, error) {
+        SignError::Tpm(TpmError::Unloadable(why)) => {
+            SignError::Unloadable(of_file(source, &unloadable(&why)))
+        }
+        SignError::Refused(why) => SignError::Refused(of_file(source, &why)),
+        SignError::Tpm(TpmError::NeedsAuth(_)) => {
+            SignError::Tpm(TpmError::NeedsAuth(of_file(source, "its key")))
+        }
+        SignError::Tpm(TpmError::WrongAuth(_)) => {
+            SignError::Tpm(TpmError::WrongAuth(of_file(source, "its key")))
+        }
+        other => other,
+    }
+}
+
 impl Key {
     /// The key, of this file.
     #[must_use]
@@ -38,33 +71,12 @@ impl Key {
     }
 
     pub(super) fn of_file(&self, why: &str) -> String {
-        match &self.source {
-            Some(source) => format!("{}: {why}", source.file.display()),
-            None => why.to_owned(),
-        }
+        of_file(self.source.as_ref(), why)
     }
 
     /// A fault of the TPM's with what it means, and of which file.
     pub(super) fn judged(&self, tpm: &Tpm, error: SignError) -> SignError {
-        let error = match (error, &self.source) {
-            (SignError::Tpm(error), Some(source)) => {
-                SignError::Tpm(source.master.judged(tpm, error))
-            }
-            (error, _) => error,
-        };
-        match error {
-            SignError::Tpm(TpmError::Unloadable(why)) => {
-                SignError::Unloadable(self.of_file(&unloadable(&why)))
-            }
-            SignError::Refused(why) => SignError::Refused(self.of_file(&why)),
-            SignError::Tpm(TpmError::NeedsAuth(_)) => {
-                SignError::Tpm(TpmError::NeedsAuth(self.of_file("its key")))
-            }
-            SignError::Tpm(TpmError::WrongAuth(_)) => {
-                SignError::Tpm(TpmError::WrongAuth(self.of_file("its key")))
-            }
-            other => other,
-        }
+        judged(self.source.as_ref(), tpm, error)
     }
 
     /// That the TPM loads a key that another program wrapped: its user is told at the beginning, not
@@ -95,7 +107,7 @@ impl Key {
                     self.check_loads_of(tpm, seal)?;
                 }
                 match self.access {
-                    Access::Open => soft.check(tpm, &self.access),
+                    Access::Open | Access::Everybody => soft.check(tpm, &self.access),
                     Access::Given(_)
                     | Access::Hidden
                     | Access::Login(_)
@@ -109,13 +121,8 @@ impl Key {
     }
 
     fn check_loads_of(&self, tpm: &Tpm, wrapped: &WrappedKey) -> Result<(), SignError> {
-        tpm.check_loads(wrapped).map_err(|error| {
-            let source = self.source.as_ref();
-            SignError::Tpm(match source {
-                Some(source) => source.master.judged(tpm, error),
-                None => error,
-            })
-        })
+        let checked = tpm.check_loads(wrapped);
+        checked.map_err(|error| explained(self.source.as_ref(), tpm, error.into()))
     }
 }
 

@@ -1,5 +1,6 @@
 //! What authorises a command (Part 1, section 19).
 
+use super::policy::PolicySession;
 use crate::tpm::{SaltKey, handle};
 
 /// What a command uses, and what proves that it may: a key, or a hierarchy.
@@ -30,6 +31,8 @@ pub enum Auth<'a> {
     /// By a value that is proven in an HMAC auth session, made for the command and gone with it:
     /// one command more. Secrets among the command's parameters are encrypted.
     Value(&'a [u8], Option<&'a SaltKey>),
+    /// By a policy session whose policy the TPM has been told, and that the command ends.
+    Policy(&'a PolicySession),
 }
 
 impl<'a> Auth<'a> {

@@ -2,7 +2,7 @@
 
 use super::Link;
 use super::response_reader::ResponseReader;
-use crate::tpm::{Lockout, Property, TpmError};
+use crate::tpm::{Lockout, Property, TpmError, handle};
 use std::collections::BTreeSet;
 use tpm2_protocol::basic::TpmUint32;
 use tpm2_protocol::data::TpmCap;
@@ -82,6 +82,18 @@ impl Link {
         let found = self.numbers(TpmCap::Handles, first, |reading| reading.uint32())?;
         let in_range = |handle: &u32| handle & RANGE == first & RANGE;
         Ok(found.into_iter().filter(in_range).collect())
+    }
+
+    /// TPM_CAP_HANDLES: the loaded auth sessions, of HMACs and of policies.
+    pub(crate) fn sessions(&mut self) -> Result<Vec<u32>, TpmError> {
+        const POLICY_SESSIONS: u32 = 0x0300_0000;
+        let first = handle::LOADED_SESSION;
+        let found = self.numbers(TpmCap::Handles, first, |reading| reading.uint32())?;
+        let kinds = [first, POLICY_SESSIONS].map(|one| one >> 24);
+        Ok(found
+            .into_iter()
+            .filter(|one| kinds.contains(&(one >> 24)))
+            .collect())
     }
 
     /// TPM_CAP_ALGS: the identifiers of all algorithms.

@@ -19,7 +19,8 @@ fn handle(value: u32) -> TpmHandle {
     TpmHandle::new(value)
 }
 
-fn algorithm(hash: Hash) -> TpmAlgId {
+/// TPM_ALG_ID of a hash, as the library has it.
+pub(super) fn algorithm(hash: Hash) -> TpmAlgId {
     match hash {
         Hash::Sha1 => TpmAlgId::Sha1,
         Hash::Sha256 => TpmAlgId::Sha256,

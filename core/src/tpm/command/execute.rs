@@ -1,13 +1,16 @@
 //! Executes a command: authorisation, frame, response (Part 1, section 18; HMAC auth sessions:
 //! sections 17 to 19 and 21).
+//!
+//! Each handle that a command uses with authorisation has its own: a password or an auth session.
 
 use super::Link;
+use super::commands::algorithm;
 use super::flush;
 use super::response_reader::ResponseReader;
-use super::session::{AuthSession, DECRYPT, ENCRYPT, StartAuthSession, answers_attributes};
+use super::session::{AuthSession, DECRYPT, ENCRYPT, HASH, StartAuthSession, answers_attributes};
 use crate::tpm::CommandClass;
 use crate::tpm::transport::{FRAME_MAX, HEADER};
-use crate::tpm::{Auth, AuthHandle, ResponseCode, SaltKey, Secret, TpmError, handle, sized};
+use crate::tpm::{Auth, AuthHandle, Hash, ResponseCode, SaltKey, Secret, TpmError, handle, sized};
 use log::debug;
 use tpm2_protocol::TpmWriter;
 use tpm2_protocol::basic::{TpmHandle, TpmUint16};
@@ -33,11 +36,13 @@ const BAD_TAG: u16 = 0x00C4;
 pub(super) struct CommandAuth<'a> {
     /// What the command's first handle names.
     pub(super) used: AuthHandle<'a>,
+    /// What its further handles name that want an authorisation, too.
+    pub(super) also: &'a [AuthHandle<'a>],
     /// The names of its other handles.
     pub(super) others: &'a [&'a [u8]],
     /// TPMA_SESSION: [`DECRYPT`] encrypts the command's first parameter, [`ENCRYPT`] the response's,
     /// [`AUDIT`](super::session::AUDIT) is for a command that takes no authorisation; 0 none of
-    /// them. Counts in an auth session alone.
+    /// them. Counts in an auth session alone, and in that of `used`.
     pub(super) attributes: u8,
 }
 
@@ -46,10 +51,23 @@ impl<'a> CommandAuth<'a> {
     pub(super) fn new(used: AuthHandle<'a>) -> Self {
         Self {
             used,
+            also: &[],
             others: &[],
             attributes: 0,
         }
     }
+
+    /// What wants an authorisation, in the order of the handles.
+    fn authorised(&self) -> impl Iterator<Item = AuthHandle<'a>> + use<'a> {
+        std::iter::once(self.used).chain(self.also.iter().copied())
+    }
+}
+
+/// How one handle of a command is authorised: by an auth session, or by the empty password.
+struct Authorisation {
+    session: Option<AuthSession>,
+    /// The session was begun for this command alone.
+    is_own: bool,
 }
 
 /// What a response says beside its header and its authorisation.
@@ -105,32 +123,60 @@ impl Link {
         };
         let class = CommandClass::of_command(code, &parameters);
         let named = written(|writer| command.marshal_handles(writer))?;
-        let mut session = match by.map(|by| by.used.auth) {
-            Some(Auth::Value(value, salt_key)) => Some(self.start_auth_session(salt_key, value)?),
-            Some(Auth::Empty) | None => None,
+        let mut authorisations = match by {
+            Some(by) => self.authorisations(by)?,
+            None => Vec::new(),
         };
-        let auth = match (by, &mut session) {
-            (Some(by), Some(session)) => {
-                authorisation(code, by, session, &mut parameters).map(Some)
-            }
-            (Some(_), None) => Ok(Some(EMPTY_PASSWORD.to_vec())),
-            (None, _) => Ok(None),
-        };
+        let auth = by
+            .map(|by| authorisation(code, by, &mut authorisations, &mut parameters))
+            .transpose();
         let answered = auth
             .and_then(|auth| frame(code, &named, auth.as_deref(), &parameters))
             .and_then(|frame| self.transact(&frame, class))
-            .and_then(|response| answer(code, &response, handles, by, session.as_mut()));
+            .and_then(|response| answer(code, &response, handles, by, &mut authorisations));
         // A command that succeeded took its session with it; one that failed left it. Where the
         // answer was lost it may be either, and nobody can have been given the number since. Where
         // the TPM is silent, a further command would only wait as long again.
-        let is_silent = answered.as_ref().is_err_and(TpmError::is_silence);
-        if let (Err(_), Some(session)) = (&answered, session)
-            && !is_silent
-            && let Err(error) = self.flush(session.handle)
+        if let Err(error) = &answered
+            && !error.is_silence()
         {
-            debug!("TPM2_FlushContext of an auth session: {error}");
+            self.end(authorisations);
         }
         answered
+    }
+
+    /// Begins the auth sessions that a command needs.
+    fn authorisations(&mut self, by: CommandAuth) -> Result<Vec<Authorisation>, TpmError> {
+        let mut all = Vec::new();
+        for used in by.authorised() {
+            let begun = match used.auth {
+                Auth::Empty => Ok(None),
+                Auth::Value(value, salt_key) => self.start_auth_session(salt_key, value).map(Some),
+                Auth::Policy(session) => Ok(Some(session.0.clone())),
+            };
+            match begun {
+                Ok(session) => all.push(Authorisation {
+                    session,
+                    is_own: matches!(used.auth, Auth::Value(..)),
+                }),
+                Err(error) if error.is_silence() => return Err(error),
+                Err(error) => {
+                    self.end(all);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    /// Flushes the sessions that were begun for a command which failed.
+    fn end(&mut self, authorisations: Vec<Authorisation>) {
+        let own = authorisations.into_iter().filter(|one| one.is_own);
+        for session in own.filter_map(|one| one.session) {
+            if let Err(error) = self.flush(session.handle) {
+                debug!("TPM2_FlushContext of an auth session: {error}");
+            }
+        }
     }
 
     fn start_auth_session(
@@ -139,10 +185,10 @@ impl Link {
         value: &[u8],
     ) -> Result<AuthSession, TpmError> {
         let Some(key) = salt_key else {
-            return self.start_session(None, handle::NULL, value);
+            return self.start_session(TpmSe::Hmac, HASH, None, handle::NULL, value);
         };
         let (key, handle, is_passing) = self.with_salt_key(key)?;
-        let started = self.start_session(Some(&key), handle, value);
+        let started = self.start_session(TpmSe::Hmac, HASH, Some(&key), handle, value);
         if is_passing {
             flush(self, handle, &started);
         }
@@ -150,48 +196,82 @@ impl Link {
     }
 
     /// TPM2_StartAuthSession with a salt for the key in this handle.
-    fn start_session(
+    pub(super) fn start_session(
         &mut self,
+        session_type: TpmSe,
+        hash: Hash,
         salt_key: Option<&SaltKey>,
         salted_to: u32,
         value: &[u8],
     ) -> Result<AuthSession, TpmError> {
         let unfit = |error| TpmError::Unsupported(format!("auth session: {error}"));
-        let start = StartAuthSession::new(salt_key)?;
+        let start = StartAuthSession::new(salt_key, hash)?;
         let command = TpmStartAuthSessionCommand {
             handles: [TpmHandle::new(salted_to), TpmHandle::new(handle::NULL)],
             nonce_caller: Tpm2bNonce::try_from(&start.nonce[..]).map_err(unfit)?,
             encrypted_salt: Tpm2bEncryptedSecret::try_from(&start.encrypted_salt[..])
                 .map_err(unfit)?,
-            session_type: TpmSe::Hmac,
+            session_type,
             symmetric: TpmtSymDefObject {
                 algorithm: TpmAlgId::Aes,
                 key_bits: TpmuSymKeyBits::Aes(TpmUint16::new(128)),
                 mode: TpmuSymMode::Aes(TpmAlgId::Cfb),
             },
-            auth_hash: TpmAlgId::Sha256,
+            auth_hash: algorithm(hash),
         };
         let answer: TpmStartAuthSessionResponse = self.call(&command)?;
-        Ok(start.session(answer.handles[0].value(), answer.nonce_tpm.to_vec(), value))
+        let (handle, nonce) = (answer.handles[0].value(), answer.nonce_tpm.to_vec());
+        let mut session = start.session(handle, nonce, value);
+        session.is_policy = session_type == TpmSe::Policy;
+        Ok(session)
     }
 }
 
-/// The authorisation area of a command in an auth session. The first of its parameters may be encrypted
-/// for the session.
+/// The authorisation area of a command. The first of its parameters may be encrypted for the first
+/// session.
 fn authorisation(
     code: u32,
     by: CommandAuth,
-    session: &mut AuthSession,
+    authorisations: &mut [Authorisation],
     parameters: &mut Secret,
 ) -> Result<Vec<u8>, TpmError> {
-    let nonce = Secret::new(session.next_nonce()?.to_vec());
-    if by.attributes & DECRYPT != 0 {
+    let mut nonces = Vec::new();
+    for one in authorisations.iter_mut() {
+        nonces.push(match &mut one.session {
+            Some(session) => Secret::new(session.next_nonce()?.to_vec()),
+            None => Secret::default(),
+        });
+    }
+    let first = authorisations.first().and_then(|one| one.session.as_ref());
+    if let Some(session) = first
+        && by.attributes & DECRYPT != 0
+    {
         session.encrypt(parameters)?;
     }
-    let names = [&[by.used.name], by.others].concat();
-    let hmac = session.command_hmac(code, &names, parameters, by.attributes);
-    let handle = session.handle.to_be_bytes();
-    Ok([&handle[..], &sized(&nonce), &[by.attributes], &sized(&hmac)].concat())
+    let names: Vec<&[u8]> = by.authorised().map(|one| one.name).collect();
+    let names = [&names[..], by.others].concat();
+    let mut area = Vec::new();
+    for (number, (one, nonce)) in authorisations.iter().zip(&nonces).enumerate() {
+        let Some(session) = &one.session else {
+            area.extend(EMPTY_PASSWORD);
+            continue;
+        };
+        let attributes = asked_of(by, number);
+        let hmac = session.command_hmac(code, &names, parameters, attributes);
+        area.extend(session.handle.to_be_bytes());
+        area.extend(sized(nonce));
+        area.push(attributes);
+        area.extend(sized(&hmac));
+    }
+    Ok(area)
+}
+
+/// TPMA_SESSION of a command's session with this number.
+fn asked_of(by: CommandAuth, number: usize) -> u8 {
+    match number {
+        0 => by.attributes,
+        _ => 0,
+    }
 }
 
 /// The bytes of a command; `auth` is its authorisation area.
@@ -239,7 +319,7 @@ fn answer(
     response: &[u8],
     handles: usize,
     by: Option<CommandAuth>,
-    session: Option<&mut AuthSession>,
+    authorisations: &mut [Authorisation],
 ) -> Result<Response, TpmError> {
     let short = || TpmError::Unsupported("response: shorter than it says".into());
     let garbage = || TpmError::Broken(format!("no TPM response: {} bytes", response.len()));
@@ -277,40 +357,44 @@ fn answer(
         .split_first_chunk()
         .and_then(|(size, rest)| rest.split_at_checked(u32::from_be_bytes(*size) as usize))
         .ok_or_else(short)?;
-    let mut reading = ResponseReader::new(rest);
-    let (Ok(nonce), Ok(attributes), Ok(hmac), true) = (
-        reading.tpm2b(),
-        reading.uint8(),
-        reading.tpm2b(),
-        reading.is_at_end(),
-    ) else {
-        return Err(TpmError::WrongAnswer(
-            "a response without its authorisation".into(),
-        ));
-    };
     let mut answer = Response {
         handles: handles.to_vec(),
         parameters: Secret::new(parameters.to_vec()),
     };
-    let Some(session) = session else {
-        return Ok(answer);
-    };
-    if !session.verifies_response(code, parameters, nonce, attributes, hmac) {
-        return Err(TpmError::WrongAnswer(
-            "a response that does not come from the TPM that holds the key".into(),
-        ));
+    let mut reading = ResponseReader::new(rest);
+    for (number, one) in authorisations.iter_mut().enumerate() {
+        let (Ok(nonce), Ok(attributes), Ok(hmac)) =
+            (reading.tpm2b(), reading.uint8(), reading.tpm2b())
+        else {
+            return Err(without_authorisation());
+        };
+        let Some(session) = &mut one.session else {
+            continue;
+        };
+        if !session.verifies_response(code, parameters, nonce, attributes, hmac) {
+            return Err(TpmError::WrongAnswer(
+                "a response that does not come from the TPM that holds the key".into(),
+            ));
+        }
+        let asked = asked_of(by, number);
+        if !answers_attributes(asked, attributes) {
+            return Err(TpmError::WrongAnswer(format!(
+                "a response whose session has the attributes 0x{attributes:02X}, and not \
+                 0x{asked:02X} as the command asked"
+            )));
+        }
+        if attributes & ENCRYPT != 0 {
+            session.decrypt(&mut answer.parameters)?;
+        }
     }
-    if !answers_attributes(by.attributes, attributes) {
-        return Err(TpmError::WrongAnswer(format!(
-            "a response whose session has the attributes 0x{attributes:02X}, and not 0x{:02X} as the \
-             command asked",
-            by.attributes
-        )));
+    match reading.is_at_end() {
+        true => Ok(answer),
+        false => Err(without_authorisation()),
     }
-    if attributes & ENCRYPT != 0 {
-        session.decrypt(&mut answer.parameters)?;
-    }
-    Ok(answer)
+}
+
+fn without_authorisation() -> TpmError {
+    TpmError::WrongAnswer("a response without its authorisation".into())
 }
 
 /// What is marshalled, as bytes.

@@ -86,8 +86,12 @@ pub(in crate::tpm) fn share_secret(
     }
 }
 
-/// Bytes of the kernel's random number generator.
-pub(crate) fn random_secret(count: usize) -> Result<Secret, TpmError> {
+/// So many bytes of the kernel's random number generator.
+///
+/// # Errors
+///
+/// There are none.
+pub fn random_secret(count: usize) -> Result<Secret, TpmError> {
     let mut secret = Zeroizing::new(vec![0; count]);
     let failed = |error| TpmError::Unsupported(format!("no random bytes: {error}"));
     random(&mut secret).map_err(failed)?;

@@ -7,6 +7,7 @@ mod commands;
 mod created;
 mod execute;
 pub(super) mod kdf;
+pub(super) mod policy;
 mod response_reader;
 mod salt_key;
 pub(super) mod session;

@@ -1,5 +1,5 @@
 //! HMAC auth sessions (Part 1, sections 17 to 19): how a value is proven to the TPM without being
-//! shown to whoever listens on the bus.
+//! shown to whoever listens on the bus. A policy session has the same proofs.
 //!
 //! A session is made for one command and gone with it. It is salted with a secret that only a key
 //! of the TPM can read, so that a recording tells nothing against which values could be guessed.
@@ -13,7 +13,7 @@ use cfb_mode::{Decryptor, Encryptor};
 use std::fmt;
 use zeroize::Zeroizing;
 
-/// The hash of our sessions; nonces and HMACs are as wide.
+/// The hash of our HMAC sessions; nonces and HMACs are as wide.
 pub(in crate::tpm) const HASH: Hash = Hash::Sha256;
 const KEY_BITS: u32 = 128;
 const BLOCK_BITS: u32 = 128;
@@ -127,18 +127,21 @@ pub(in crate::tpm) struct StartAuthSession {
     salt: Secret,
     /// The salt for the TPM's eyes; empty without a salt key.
     pub(in crate::tpm) encrypted_salt: Vec<u8>,
+    pub(in crate::tpm) hash: Hash,
 }
 
 impl StartAuthSession {
-    pub(in crate::tpm) fn new(salted_to: Option<&SaltKey>) -> Result<Self, TpmError> {
+    /// `hash` is the session's.
+    pub(in crate::tpm) fn new(salted_to: Option<&SaltKey>, hash: Hash) -> Result<Self, TpmError> {
         let (salt, encrypted_salt) = match salted_to {
             Some(key) => share_secret(&key.public, key.hash, "SECRET")?,
             None => (Secret::default(), Vec::new()),
         };
         Ok(Self {
-            nonce: super::kdf::random_secret(HASH.width())?,
+            nonce: super::kdf::random_secret(hash.width())?,
             salt,
             encrypted_salt,
+            hash,
         })
     }
 
@@ -149,10 +152,11 @@ impl StartAuthSession {
         nonce_tpm: Vec<u8>,
         value: &[u8],
     ) -> AuthSession {
-        let bits = 8 * HASH.width() as u32;
-        let mut key = room(HASH.width() + value.len());
+        let hash = self.hash;
+        let bits = 8 * hash.width() as u32;
+        let mut key = room(hash.width() + value.len());
         if !self.salt.is_empty() {
-            let salted = kdfa(HASH, &self.salt, "ATH", &nonce_tpm, &self.nonce, bits);
+            let salted = kdfa(hash, &self.salt, "ATH", &nonce_tpm, &self.nonce, bits);
             key.extend_from_slice(&salted);
         }
         // The TPM knows values without the zeros at their end (Part 1, section 19.6.4.3).
@@ -163,13 +167,20 @@ impl StartAuthSession {
             key,
             nonce_caller: self.nonce,
             nonce_tpm,
+            hash,
+            is_policy: false,
         }
     }
 }
 
 /// A session for one command.
+#[derive(Clone)]
 pub(in crate::tpm) struct AuthSession {
     pub(in crate::tpm) handle: u32,
+    /// The hash of its proofs and keys.
+    pub(in crate::tpm) hash: Hash,
+    /// A policy authorises. Without a salt nothing is proven then: the HMACs are empty.
+    pub(in crate::tpm) is_policy: bool,
     /// The session's key and the entity's authorisation value.
     key: Secret,
     nonce_caller: Secret,
@@ -179,8 +190,12 @@ pub(in crate::tpm) struct AuthSession {
 impl AuthSession {
     /// The next command's nonce.
     pub(in crate::tpm) fn next_nonce(&mut self) -> Result<&[u8], TpmError> {
-        self.nonce_caller = super::kdf::random_secret(HASH.width())?;
+        self.nonce_caller = super::kdf::random_secret(self.hash.width())?;
         Ok(&self.nonce_caller)
+    }
+
+    fn proves_nothing(&self) -> bool {
+        self.is_policy && self.key.is_empty()
     }
 
     /// The HMAC over a command: its code, the names of its handles' entities, its parameters.
@@ -191,18 +206,21 @@ impl AuthSession {
         parameters: &[u8],
         attributes: u8,
     ) -> Secret {
+        if self.proves_nothing() {
+            return Secret::default();
+        }
         let code = code.to_be_bytes();
         let mut parts = vec![&code[..]];
         parts.extend(names);
         parts.push(parameters);
-        let command = HASH.digest(&parts);
+        let command = self.hash.digest(&parts);
         let parts = [
             &command[..],
             &self.nonce_caller,
             &self.nonce_tpm,
             &[attributes],
         ];
-        HASH.hmac(&self.key, &parts)
+        self.hash.hmac(&self.key, &parts)
     }
 
     /// Whether a successful response comes from the TPM that knows key and value.
@@ -215,14 +233,19 @@ impl AuthSession {
         hmac: &[u8],
     ) -> bool {
         self.nonce_tpm = nonce_tpm.to_vec();
-        let response = HASH.digest(&[&[0; 4], &code.to_be_bytes(), parameters]);
+        if self.proves_nothing() {
+            return hmac.is_empty();
+        }
+        let response = self
+            .hash
+            .digest(&[&[0; 4], &code.to_be_bytes(), parameters]);
         let parts = [
             &response[..],
             &self.nonce_tpm,
             &self.nonce_caller,
             &[attributes],
         ];
-        HASH.hmac_is(&self.key, &parts, hmac)
+        self.hash.hmac_is(&self.key, &parts, hmac)
     }
 
     /// Encrypts the content of a command's first parameter, a TPM2B (Part 1, section 21).
@@ -244,7 +267,8 @@ impl AuthSession {
     }
 
     fn mask(&self, newer: &[u8], older: &[u8]) -> (Secret, Secret) {
-        let mut key = kdfa(HASH, &self.key, "CFB", newer, older, KEY_BITS + BLOCK_BITS);
+        let bits = KEY_BITS + BLOCK_BITS;
+        let mut key = kdfa(self.hash, &self.key, "CFB", newer, older, bits);
         let iv = key.split_off(KEY_BITS as usize / 8);
         (key, Zeroizing::new(iv))
     }
@@ -339,6 +363,8 @@ mod tests {
                 key: Zeroizing::new(value.to_vec()),
                 nonce_caller: Zeroizing::new(nonce.to_vec()),
                 nonce_tpm: began.clone(),
+                hash: HASH,
+                is_policy: false,
             };
             let ours = session.command_hmac(code, &[&name], parameters, attributes);
             assert_eq!(ours[..], *hmac, "command {code:#x}");

@@ -2,8 +2,10 @@
 
 #[cfg(feature = "evidence")]
 pub(crate) mod attest;
+pub(super) mod endorsement;
 pub(super) mod hash;
 mod nv;
+pub(super) mod policy;
 mod property;
 pub(super) mod public;
 mod response_code;
@@ -19,7 +21,7 @@ pub use response_code::ResponseCode;
 pub use signature::{Signature, SignatureScheme};
 
 /// A TPM2B with this content (Part 2, section 10.4).
-pub(in crate::tpm) fn sized(bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn sized(bytes: &[u8]) -> Vec<u8> {
     let mut sized = (bytes.len() as u16).to_be_bytes().to_vec();
     sized.extend(bytes);
     sized

@@ -3,6 +3,8 @@
 use super::Hash;
 #[cfg(feature = "evidence")]
 use super::attest::split_sized;
+#[cfg(feature = "evidence")]
+use super::sized;
 use crate::key::pad_left;
 use crate::tpm::{TpmError, algorithm};
 use std::fmt;
@@ -62,6 +64,21 @@ pub enum Signature {
 }
 
 impl Signature {
+    /// A TPMT_SIGNATURE of a signature as [`Self::fixed`] gives it.
+    #[cfg(feature = "evidence")]
+    pub(crate) fn marshalled(scheme: SignatureScheme, fixed: &[u8]) -> Vec<u8> {
+        let words = [scheme.algorithm(), scheme.hash().algorithm()];
+        let mut bytes: Vec<u8> = words.iter().flat_map(|word| word.to_be_bytes()).collect();
+        match scheme {
+            SignatureScheme::Ecdsa(_) => {
+                let (r, s) = fixed.split_at(fixed.len() / 2);
+                bytes.extend([sized(r), sized(s)].concat());
+            }
+            SignatureScheme::Rsassa(_) | SignatureScheme::Rsapss(_) => bytes.extend(sized(fixed)),
+        }
+        bytes
+    }
+
     /// From the bytes of a TPMT_SIGNATURE, and how it was made.
     ///
     /// `None` for another scheme than those of [`SignatureScheme`], and for more or fewer bytes.

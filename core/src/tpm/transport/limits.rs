@@ -11,17 +11,13 @@ use crate::system::Held;
 use crate::tpm::algorithm;
 use crate::tpm::command_code::{CREATE, CREATE_LOADED, CREATE_PRIMARY, IMPORT};
 use crate::tpm::process_lock::{NotLocked, ProcessLock};
-use log::{Level, info, log_enabled};
+use crate::waiting::WaitLines;
 use std::cell::Cell;
 use std::fmt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// The target of log lines that say how long the TPM has been waited for.
-pub const WAITING: &str = "devid_core::waiting";
-/// Time between two such lines of one wait.
-const BETWEEN_LINES: Duration = Duration::from_secs(5);
 /// What keeps a TPM from answering although it works.
 pub(in crate::tpm) const BUSY: &str = "the TPM is busy: it is making a key for another process";
 /// How long a process that looks at the lock of key generations may keep it from being taken.
@@ -122,11 +118,10 @@ pub(in crate::tpm) struct Wait<'a> {
     timing: &'a Timing,
     limit: Cell<Limit>,
     began: Instant,
+    lines: WaitLines,
     end: Cell<Instant>,
     /// [`Timing::changes`] when `end` was set.
     changes: Cell<u64>,
-    /// How old the wait was at its last line in the log.
-    told: Cell<Duration>,
 }
 
 impl Timing {
@@ -188,9 +183,9 @@ impl Timing {
             timing: self,
             limit: Cell::new(limit),
             began,
+            lines: WaitLines::new(),
             end: Cell::new(began + limit.time),
             changes: Cell::new(self.changes.load(Ordering::Acquire)),
-            told: Cell::new(Duration::ZERO),
         }
     }
 
@@ -223,9 +218,11 @@ impl Wait<'_> {
             self.prolong(now)?;
         }
         let left = self.end.get() - now;
-        match log_enabled!(target: WAITING, Level::Info) {
-            true => Ok(self.told_so_far(now).min(left)),
-            false => Ok(left),
+        let limit = self.limit.get();
+        let what = |waited| self.reason(waited);
+        match self.lines.tell((self.began, now), limit.time, what) {
+            Some(next) => Ok(next.min(left)),
+            None => Ok(left),
         }
     }
 
@@ -249,28 +246,17 @@ impl Wait<'_> {
         Ok(())
     }
 
-    /// Says in the log how long this wait has lasted, each few seconds; gives the time to the next
-    /// line.
-    fn told_so_far(&self, now: Instant) -> Duration {
-        let waited = now - self.began;
-        let (since, limit) = (waited - self.told.get(), self.limit.get());
-        if since < BETWEEN_LINES {
-            return BETWEEN_LINES - since;
+    /// What is waited for.
+    fn reason(&self, waited: Duration) -> &'static str {
+        match self.limit.get().class {
+            CommandClass::Generation => "the TPM is making a key",
+            CommandClass::Ordinary if self.timing.is_generating() => {
+                "the TPM is making a key for another thread"
+            }
+            CommandClass::Ordinary if waited < Duration::from_secs(1) => "waiting for the TPM",
+            CommandClass::Ordinary if self.timing.is_busy() => BUSY,
+            CommandClass::Ordinary => "the TPM has not answered yet",
         }
-        self.told.set(waited);
-        let what = match () {
-            () if limit.class == CommandClass::Generation => "the TPM is making a key",
-            () if self.timing.is_generating() => "the TPM is making a key for another thread",
-            () if self.timing.is_busy() => BUSY,
-            () => "the TPM has not answered yet",
-        };
-        info!(
-            target: WAITING,
-            "{what}: {} s so far, at most {} s",
-            waited.as_secs(),
-            limit.time.as_secs_f32()
-        );
-        BETWEEN_LINES
     }
 }
 

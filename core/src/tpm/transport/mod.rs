@@ -12,7 +12,7 @@ mod timeout_memory;
 
 use device::CharDevice;
 pub(super) use limits::{BUSY, Timing, Wait};
-pub use limits::{CommandClass, Limit, Limits, WAITING};
+pub use limits::{CommandClass, Limit, Limits};
 use socket::{Channel, Framing};
 use tcti::Socket;
 pub(crate) use tcti::is_alias as is_tcti_alias;

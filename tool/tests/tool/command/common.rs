@@ -63,6 +63,25 @@ fn a_file_of_settings_counts_for_every_verb() {
     assert!(text.contains("elsewhere"), "{text}");
 }
 
+/// Whoever copies a command means the same device.
+#[test]
+fn a_printed_command_names_the_file() {
+    let device = Device::blank();
+    device.ends(0, &["key", "generate", "web"]);
+    let config = device.path("config.toml");
+    let config = config.to_str().unwrap();
+    let said = device.ends(6, &["--config", config, "key", "delete", "web"]);
+    let command = format!("devid --config {config} key delete --yes web");
+    assert!(said.err.contains(&command), "{said}");
+    let said = device.ends(6, &["--config", config, "reset", "--factory", "--json"]);
+    let document: serde_json::Value = serde_json::from_slice(&said.out).unwrap();
+    let text = document["error"]["text"].as_str().unwrap();
+    assert!(
+        text.contains(&format!("devid --config {config} reset")),
+        "{text}"
+    );
+}
+
 /// It is trusted as the usual file is.
 #[test]
 fn a_file_that_others_may_write_is_not_obeyed() {

@@ -35,6 +35,8 @@ const LINES: &[(i32, &str)] = &[
     (0, "list"),
     (0, "show idev-id"),
     (5, "show nosuch"),
+    (1, "show --cert /nonexistent"),
+    (0, "tree"),
     (3, "verify idev-id"),
     (1, "doctor"),
     (0, "provision --wait 0"),
@@ -57,6 +59,19 @@ const LINES: &[(i32, &str)] = &[
     (0, "export web --tss2"),
     (0, "sign idev-id /etc/os-release --jws"),
     (1, "sign idev-id /nonexistent --raw"),
+    (5, "attest nosuch"),
+    (1, "activate /nonexistent"),
+    (1, "ca nonce --state /nonexistent/x"),
+    (1, "ca challenge /nonexistent"),
+    (1, "ca verify /nonexistent --roots /nonexistent"),
+    (
+        1,
+        "ca issue /nonexistent --roots /nonexistent --ca-cert /nonexistent --ca-key /nonexistent",
+    ),
+    (
+        1,
+        "enroll web --est https://127.0.0.1:1 --trust /nonexistent",
+    ),
     (0, "persist idev-id"),
     (0, "uri web"),
     (0, "uri2pem pkcs11:token=idev-id"),
@@ -176,7 +191,7 @@ fn each_verb_has_its_line() {
             let words: Vec<_> = line.split(' ').collect();
             [words[0].to_owned(), words[..words.len().min(2)].join("-")]
         })
-        .chain(["master".to_owned()])
+        .chain(["ca".to_owned(), "master".to_owned()])
         .collect();
     for verb in verbs {
         assert!(covered.contains(&verb), "{verb}");

@@ -21,7 +21,14 @@ fn assert_understood(device: &Device, text: &str) {
 #[test]
 fn the_examples_are_understood() {
     let device = Device::without_tpm();
-    for example in ["router.toml", "ssr-vtpm.toml", "eve.toml"] {
+    for example in [
+        "router.toml",
+        "ssr-vtpm.toml",
+        "eve.toml",
+        "azure.toml",
+        "gcp.toml",
+        "aws.toml",
+    ] {
         let text = fs::read_to_string(conf("examples").join(example)).unwrap();
         assert_understood(&device, &text);
     }
@@ -88,9 +95,10 @@ fn each_verb_has_a_page_and_completions_know_it() {
     for entry in fs::read_dir(&folder).unwrap() {
         let path = entry.unwrap().path();
         let page = fs::read_to_string(&path).unwrap();
-        let holds_verbs = path.ends_with("devid-key.1") || path.ends_with("devid-pkcs11.conf.5");
+        let holds_verbs = page.contains(".SH SUBCOMMANDS");
+        let is_of_settings = path.ends_with("devid-pkcs11.conf.5");
         assert!(
-            page.contains(".SH EXAMPLES") || holds_verbs,
+            page.contains(".SH EXAMPLES") || holds_verbs || is_of_settings,
             "{}",
             path.display()
         );
@@ -328,6 +336,8 @@ fn bash_offers_labels_where_a_verb_takes_them() {
         &["show"][..],
         &["uri"],
         &["--json", "csr"],
+        &["-q", "--config", "/nonexistent", "verify"],
+        &["persist", "-v"],
         &["key", "delete"],
     ] {
         let all = offered(&device, &[verb, &[""]].concat());

@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(90);
 const SETTINGS: &str = "timeout_ms = 2500\n";
 /// More than that.
 const SLOW: Duration = Duration::from_secs(4);
-const MAKING: &str = "devid: the TPM is making a key: 5 s so far, at most 300 s";
+const MAKING: &str = "devid: the TPM is making a key: ";
 
 /// A device whose TPM has nothing yet, and the way to make it slow.
 fn slow() -> (Device, Proxy) {
@@ -110,13 +110,82 @@ fn progress_is_a_line_on_standard_error() {
 #[test]
 fn json_stands_alone() {
     let (device, proxy) = slow();
-    proxy
-        .book()
-        .break_next(command::CREATE, Fault::Delay(Duration::from_secs(7)));
-    let said = device.ends(0, &["key", "generate", "web", "--json"]);
-    assert_eq!(said.err, "");
-    let made: serde_json::Value = serde_json::from_slice(&said.out).unwrap();
+    let long = Fault::Delay(Duration::from_secs(7));
+    let book = proxy.book();
+    book.break_next(command::CREATE, long);
+    let both = device.path("both");
+    let file = File::create(&both).unwrap();
+    let mut command = device.command(&["key", "generate", "web", "--json"]);
+    command.stdout(file.try_clone().unwrap()).stderr(file);
+    assert!(command.status().unwrap().success());
+    let made: serde_json::Value = serde_json::from_slice(&fs::read(both).unwrap()).unwrap();
     assert_eq!(made["label"], "web");
+    // Apart, a person may read one of them.
+    book.break_next(command::CREATE, long);
+    let said = device.ends(0, &["key", "generate", "mail", "--json"]);
+    assert!(said.err.contains(MAKING), "{said}");
+    let made: serde_json::Value = serde_json::from_slice(&said.out).unwrap();
+    assert_eq!(made["label"], "mail");
+    book.break_next(command::CREATE, long);
+    let said = device.ends(0, &["key", "generate", "quiet", "-q"]);
+    assert_eq!(said.all(), "");
+    assert!(book.all_broken());
+}
+
+/// Many commands that are each answered soon are a wait, too.
+#[test]
+fn a_tpm_that_is_slow_at_everything_is_waited_for() {
+    let (device, proxy) = slow();
+    device.ends(0, &["provision", "--wait", "0"]);
+    let book = proxy.book();
+    book.break_times(
+        command::GET_CAPABILITY,
+        Fault::Delay(Duration::from_millis(900)),
+        3,
+    );
+    let said = device.devid(&["doctor"]);
+    assert!(book.all_broken());
+    assert!(
+        said.err.starts_with("devid: waiting for the TPM\n"),
+        "{said}"
+    );
+}
+
+/// Locks of other processes: which is waited for is said, and it goes on when the lock is free.
+#[test]
+fn a_lock_that_another_process_has_is_named() {
+    let (device, _proxy) = slow();
+    device.ends(0, &["provision", "--wait", "0"]);
+    for label in ["web", "mail"] {
+        device.ends(0, &["key", "generate", label]);
+    }
+    for (lock, words) in [
+        ("state/devid/.lock", &["key", "delete", "web", "--yes"][..]),
+        ("state/.provision.lock", &["provision", "--wait", "0"]),
+    ] {
+        let lock = device.path(lock);
+        let held = File::open(&lock).unwrap();
+        held.lock().unwrap();
+        let run = Run::start(&device, &mut device.command(words));
+        let text = format!("devid: another process has the lock {}", lock.display());
+        run.await_text(&run.err, &text);
+        held.unlock().unwrap();
+        let (code, _, err) = run.end();
+        assert_eq!(code, Some(0), "{err}");
+        assert_eq!(err.lines().count(), 1, "{err}");
+    }
+}
+
+/// A TPM that is not there yet is waited for, and said to be.
+#[test]
+fn a_tpm_that_is_not_there_is_named() {
+    let device = Device::without_tpm();
+    let run = Run::start(
+        &device,
+        &mut device.command(&["provision", "--wait", "600"]),
+    );
+    run.await_text(&run.err, "devid: no TPM at device:/nonexistent/tpm: ");
+    drop(run);
 }
 
 /// The line is gone when something else is written.
@@ -135,8 +204,8 @@ fn progress_on_a_terminal_is_erased() {
     proxy.book().heal();
     let (code, out, err) = run.end();
     assert_eq!((code, err.as_str()), (Some(0), ""), "{out}");
-    let last = out.rsplit("at most 300 s").next().unwrap();
-    assert!(last.starts_with("\r\x1b[Kweb\r\n"), "{last:?}");
+    let last = out.rsplit("\x1b[K").next().unwrap();
+    assert!(last.starts_with("web\r\n"), "{last:?}");
 }
 
 /// Another process has a key made: that is said, no limit but one is waited for, and the next run

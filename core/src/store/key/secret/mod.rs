@@ -8,6 +8,7 @@ mod envelope;
 use super::access::Access;
 use super::locked_memory::Locked;
 use super::login::{OpenedKeyId, UnlockedKey};
+use super::obstacle::{KeyFile, explained, judged};
 use crate::key::SecretKeyType;
 use crate::store::SignError;
 use crate::store::folder::{self, Tss2Key, Tss2Kind};
@@ -24,6 +25,7 @@ pub struct SecretKey {
     place: SecretKeyLocation,
     access: Access,
     sensitive: bool,
+    source: Option<KeyFile>,
     /// The key, opened at its first use if that takes no login.
     opened: UnlockedKey,
 }
@@ -86,15 +88,6 @@ impl SecretKey {
         Self::new(key_type, length, place, Access::Open)
     }
 
-    /// A key from random bytes of the kernel; it lives in memory until it is dropped.
-    ///
-    /// # Errors
-    ///
-    /// There are no random bytes.
-    pub fn generate(key_type: SecretKeyType, length: usize) -> Result<Self, TpmError> {
-        Ok(Self::in_memory(key_type, random_secret(length)?, false))
-    }
-
     /// The key of a file.
     pub(in crate::store) fn of_file(file: &folder::SecretKeyFile) -> Self {
         let length =
@@ -111,6 +104,15 @@ impl SecretKey {
         Self {
             sensitive: file.sensitive,
             ..Self::new(file.key_type, length, place, Access::Open)
+        }
+    }
+
+    /// The key, of this file.
+    #[must_use]
+    pub(in crate::store) fn kept_in(self, source: KeyFile) -> Self {
+        Self {
+            source: Some(source),
+            ..self
         }
     }
 
@@ -132,6 +134,7 @@ impl SecretKey {
             place,
             access,
             sensitive: true,
+            source: None,
             opened: UnlockedKey::default(),
         }
     }
@@ -151,9 +154,9 @@ impl SecretKey {
         self.sensitive
     }
 
-    /// Whether a login opens it.
-    pub fn asks_login(&self) -> bool {
-        self.access.salt().is_some()
+    /// Whether it needs no login, also on a token with a PIN, as whoever made it wanted.
+    pub fn is_for_everybody(&self) -> bool {
+        matches!(self.access, Access::Everybody)
     }
 
     /// Why nobody can use the key, if so.
@@ -197,6 +200,11 @@ impl SecretKey {
     ///
     /// [`SignError::NotLoggedIn`], [`SignError::Refused`] for a file that was changed, and the TPM's.
     pub fn open(&self, tpm: &Tpm) -> Result<SecretBytes, SignError> {
+        let opened = self.unsealed(tpm);
+        opened.map_err(|error| judged(self.source.as_ref(), tpm, error))
+    }
+
+    fn unsealed(&self, tpm: &Tpm) -> Result<SecretBytes, SignError> {
         let (seal, encrypted) = match &self.place {
             SecretKeyLocation::Memory(bytes) => return Ok(bytes.clone()),
             SecretKeyLocation::Refused(why) => return Err(SignError::Refused((*why).into())),
@@ -224,12 +232,17 @@ impl SecretKey {
     ///
     /// As of [`SecretKey::open`].
     pub(in crate::store) fn check_file(&self, tpm: &Tpm) -> Result<(), SignError> {
-        match (&self.place, &self.access) {
-            (SecretKeyLocation::Sealed { .. }, Access::Open) => self.open(tpm).map(drop),
-            (SecretKeyLocation::Sealed { seal, .. }, _) => Ok(tpm.check_loads(seal)?),
+        let checked = match (&self.place, &self.access) {
+            (SecretKeyLocation::Sealed { .. }, Access::Open | Access::Everybody) => {
+                self.unsealed(tpm).map(drop)
+            }
+            (SecretKeyLocation::Sealed { seal, .. }, _) => {
+                tpm.check_loads(seal).map_err(SignError::from)
+            }
             (SecretKeyLocation::Memory(_), _) => Ok(()),
             (SecretKeyLocation::Refused(why), _) => Err(SignError::Refused((*why).into())),
-        }
+        };
+        checked.map_err(|error| explained(self.source.as_ref(), tpm, error))
     }
 
     /// Seals a secret key: `seal` has the TPM seal what encrypts it, and gives what it made of that.

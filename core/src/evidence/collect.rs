@@ -1,0 +1,203 @@
+//! What a device shows of one of its keys.
+
+use super::bundle::{self, Bundle, CertifiedKey, MOST_CERTIFICATES, qualifying_data};
+use super::endorsement::Endorsement;
+use super::json::{Bytes, LONGEST_TEXT};
+use crate::file;
+use crate::identity::{
+    Device, FACTORY, IdentityError, IdentityErrorKind, Inventory, TokenEntry, maker_and_firmware,
+};
+use crate::store::Key;
+use crate::tpm::{AttestationKey, Secret};
+use crate::x509::device::NamedDevice;
+use crate::x509::files::LARGEST;
+use crate::x509::{Certificate, RequestContent};
+use log::warn;
+use std::path::PathBuf;
+
+/// How evidence is made.
+#[derive(Debug, Default)]
+pub struct Collection<'a> {
+    /// What the verifier chose, so that the evidence is fresh; `None` makes evidence that is not.
+    pub nonce: Option<&'a [u8]>,
+    /// The PIN of the key, where the configuration has none.
+    pub pin: Option<&'a Secret>,
+    /// Files with certificates of the endorsement key and of the CAs above it, DER or PEM, for a TPM that
+    /// holds none.
+    pub ek_files: &'a [PathBuf],
+}
+
+/// Does what asks the TPM, and takes out of it what that left if the connection was lost meanwhile.
+///
+/// # Errors
+///
+/// Those of `work`; or the TPM does not tell what is loaded.
+pub fn leaving_nothing<R, E: From<IdentityError>>(
+    device: &Device,
+    work: impl FnOnce() -> Result<R, E>,
+) -> Result<R, E> {
+    let before = device.tpm.trace().map_err(IdentityError::from)?;
+    let done = work();
+    device.tpm.sweep(&before);
+    done
+}
+
+/// Makes evidence of one of the device's keys.
+///
+/// # Errors
+///
+/// A key of which there is no evidence: one that is used in memory, that was imported, or whose policy is
+/// not known. Those of the TPM.
+pub fn collect(
+    device: &Device,
+    entry: &TokenEntry,
+    how: Collection,
+) -> Result<Bundle, IdentityError> {
+    let key = certifiable(entry)?;
+    let tpm = &*device.tpm;
+    let mut given = Vec::new();
+    for path in how.ek_files {
+        let bytes = file::read(path, LARGEST).map_err(IdentityError::file(path))?;
+        let found = Certificate::parse_all(&bytes);
+        given.extend(
+            found.map_err(|why| IdentityError::failed(format!("{}: {why}", path.display())))?,
+        );
+    }
+    let inventory = device.inventory();
+    // A wrong value is found here, where the usual care is taken, and is not shown again.
+    let csr = device.request(entry, &RequestContent::default(), how.pin)?;
+    let endorsement = Endorsement::of(tpm, given)?;
+    let (signer, certificates) = AttestationKey::of_device(device, &inventory)?;
+    let certifying = Certifying {
+        device,
+        inventory: &inventory,
+        signer: &signer,
+        qualifying: how.nonce.map(qualifying_data).unwrap_or_default(),
+    };
+    let certified = certifying.certified(entry, key)?;
+    let idevid = certifying.idevid(entry)?;
+    let (maker, firmware) = maker_and_firmware(tpm)?;
+    let named = factory_entry(&inventory).and_then(TokenEntry::certificate);
+    let named = named.map(NamedDevice::of).unwrap_or_default();
+    let short = |text: &String| text.len() <= LONGEST_TEXT;
+    Ok(Bundle {
+        device: bundle::Device {
+            maker: Some(maker),
+            firmware: Some(firmware),
+            serial: named.serial.filter(short),
+            model: named.model.filter(short),
+        },
+        ek_public: endorsement.key.map(|key| key.area().into()),
+        ek_certificates: ders(&endorsement.certificates),
+        ek_chain: ders(&endorsement.chain),
+        attestation_key: bundle::AttestationKey {
+            public: signer.area().into(),
+            certificates: ders(&certificates),
+        },
+        key: certified,
+        idevid,
+        nonce: how.nonce.map(|nonce| qualifying_data(nonce).into()),
+        csr: csr.into(),
+    })
+}
+
+/// The key of an entry, if it is one that a TPM can certify.
+fn certifiable(entry: &TokenEntry) -> Result<&Key, IdentityError> {
+    let label = &entry.label;
+    let refused = |why: &str| Err(IdentityError::refused(format!("{label}: {why}")));
+    let key = match (&entry.key, &entry.software, &entry.secret) {
+        (_, Some(_), _) => {
+            return refused(
+                "this identity is in software: no TPM has its key, so there is no evidence of it",
+            );
+        }
+        (_, _, Some(_)) => {
+            return refused("this is a secret key: a CA certifies no such key");
+        }
+        (Some(key), None, None) => key,
+        (None, None, None) if entry.attests => {
+            return refused(
+                "this key attests: it is in the evidence of every other key, as the one that signs",
+            );
+        }
+        (None, None, None) => {
+            return Err(IdentityError::new(
+                IdentityErrorKind::NotFound,
+                format!("{label}: this device has no key for it"),
+            ));
+        }
+    };
+    match key.no_certification() {
+        Some(why) => refused(&format!("there is no evidence of this key: {why}")),
+        None => Ok(key),
+    }
+}
+
+/// The factory's IDevID, if its key is there.
+fn factory_entry(inventory: &Inventory) -> Option<&TokenEntry> {
+    let mut factory = inventory.entries.iter().filter(|one| one.token == FACTORY);
+    factory.find(|one| !one.attests && one.key.is_some())
+}
+
+/// What is common to all keys that are certified at once.
+struct Certifying<'a> {
+    device: &'a Device,
+    inventory: &'a Inventory,
+    signer: &'a AttestationKey,
+    qualifying: Vec<u8>,
+}
+
+impl Certifying<'_> {
+    fn certified(&self, entry: &TokenEntry, key: &Key) -> Result<CertifiedKey, IdentityError> {
+        let tpm = &*self.device.tpm;
+        let certified = key.certify(tpm, self.signer, &self.qualifying);
+        let certified = certified.map_err(|error| {
+            IdentityError::from(error).while_doing(format!("{}: TPM2_Certify", entry.label))
+        })?;
+        let area = key.public_area();
+        let area = area.ok_or_else(|| IdentityError::failed("the key has no public area"))?;
+        let chain = match entry.certificate() {
+            Some(_) => self.device.chain(entry)?,
+            None => Vec::new(),
+        };
+        Ok(CertifiedKey {
+            label: Some(entry.label.clone()).filter(|label| label.len() <= LONGEST_TEXT),
+            public: area.into(),
+            certify: certified.attest.into(),
+            signature: certified.signature.into(),
+            creation_data: None,
+            certificates: ders(&chain),
+        })
+    }
+
+    /// The factory's IDevID, where the evidence is of another key, and the IDevID can be certified.
+    fn idevid(&self, entry: &TokenEntry) -> Result<Option<CertifiedKey>, IdentityError> {
+        let Some(factory) = factory_entry(self.inventory) else {
+            return Ok(None);
+        };
+        let Some(key) = factory
+            .key
+            .as_ref()
+            .filter(|_| factory.public != entry.public)
+        else {
+            return Ok(None);
+        };
+        if let Some(why) = key.no_certification() {
+            warn!("{}: it is not in the evidence: {why}", factory.label);
+            return Ok(None);
+        }
+        match self.certified(factory, key) {
+            Ok(certified) => Ok(Some(certified)),
+            Err(error) if error.kind == IdentityErrorKind::Tpm => Err(error),
+            Err(error) => {
+                warn!("{error}; the factory's identity is not in the evidence");
+                Ok(None)
+            }
+        }
+    }
+}
+
+fn ders(certificates: &[Certificate]) -> Vec<Bytes> {
+    let first = certificates.iter().take(MOST_CERTIFICATES);
+    first.map(|one| one.der().into()).collect()
+}

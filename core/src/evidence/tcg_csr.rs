@@ -1,0 +1,363 @@
+//! TCG-CSR-IDEVID and TCG-CSR-LDEVID (TCG, TPM 2.0 Keys for Device Identity and Attestation, section
+//! 13): the same evidence in a structure of 4-byte words, big-endian.
+//!
+//! Readers disagree on its form, so there are two ([`TcgCsrForm`]). The reader here takes both.
+
+use super::Bundle;
+use crate::tpm::{Hash, TPM_GENERATED};
+use std::fmt;
+
+/// structVer of the contents.
+const CONTENTS: u32 = 0x0000_0100;
+/// structVer of the envelope.
+const ENVELOPE: u32 = 0x0100_0100;
+const WORD: usize = 4;
+/// structVer, hashAlgoId, hashSz.
+const HEADER: usize = 3 * WORD;
+/// In form A the length of the contents is a multiple of this.
+const BLOCK: usize = 16;
+/// The longest structure that is read.
+const LARGEST: usize = 1 << 20;
+
+/// In which form the structure is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TcgCsrForm {
+    /// As OpenConfig's attestz reads it: with hash and padding, public areas without size, the
+    /// signature (TPMT_SIGNATURE) beside the contents.
+    Detached,
+    /// As Flight Control reads it: neither hash nor padding, public areas with size (TPM2B_PUBLIC), an
+    /// envelope around contents and signature.
+    Enveloped,
+}
+
+/// The contents of a TCG-CSR-IDEVID. What is empty was not given.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct IdevidContents {
+    /// Text.
+    pub product_model: Vec<u8>,
+    /// Text.
+    pub product_serial: Vec<u8>,
+    /// Whatever the CA wants, such as a PKCS#10 request in PEM.
+    pub ca_data: Vec<u8>,
+    /// The event log of the start.
+    pub boot_event_log: Vec<u8>,
+    /// The endorsement key's certificate, DER; or its TPMT_PUBLIC.
+    pub ek_certificate: Vec<u8>,
+    /// TPMT_PUBLIC of the attestation key.
+    pub attestation_public: Vec<u8>,
+    /// The ticket of the attestation key's creation.
+    pub creation_ticket: Vec<u8>,
+    /// TPMS_ATTEST of that creation.
+    pub creation_attest: Vec<u8>,
+    /// The signature over it.
+    pub creation_signature: Vec<u8>,
+    /// TPMT_PUBLIC of the attested key.
+    pub signing_public: Vec<u8>,
+    /// TPMS_ATTEST of TPM2_Certify.
+    pub certify: Vec<u8>,
+    /// TPMT_SIGNATURE over it.
+    pub certify_signature: Vec<u8>,
+}
+
+/// The contents of a TCG-CSR-LDEVID. No public reader of it is known: it is written by the rules of
+/// the other one.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LdevidContents {
+    /// The endorsement key's certificate, DER.
+    pub ek_certificate: Vec<u8>,
+    /// The attestation key's certificate, DER.
+    pub iak_certificate: Vec<u8>,
+    /// The platform certificate, DER.
+    pub platform_certificate: Vec<u8>,
+    /// TPMT_PUBLIC of the attested key.
+    pub public: Vec<u8>,
+    /// TPMS_ATTEST of TPM2_Certify.
+    pub certify: Vec<u8>,
+    /// TPMT_SIGNATURE over it.
+    pub certify_signature: Vec<u8>,
+}
+
+/// Contents of either kind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TcgContents {
+    /// Of an IDevID.
+    Idevid(Box<IdevidContents>),
+    /// Of an LDevID.
+    Ldevid(Box<LdevidContents>),
+}
+
+/// A structure that was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TcgCsr {
+    /// What it says.
+    pub contents: TcgContents,
+    /// The bytes that are signed.
+    pub signed: Vec<u8>,
+    /// The signature in the envelope, if there is one: an ASN.1 signature or a TPMT_SIGNATURE.
+    pub signature: Option<Vec<u8>>,
+    /// Whether the hash in it is right; `None` if there is none.
+    pub hash_is_right: Option<bool>,
+}
+
+/// Why bytes are no such structure.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NoTcgCsr(&'static str);
+
+impl IdevidContents {
+    /// Of a bundle, for readers that want a PKCS#10 request as `ca_data`, or that do not look.
+    pub fn of(bundle: &Bundle) -> Self {
+        let text = |text: &Option<String>| text.clone().unwrap_or_default().into_bytes();
+        let ek = bundle.ek_certificates.first().or(bundle.ek_public.as_ref());
+        Self {
+            product_model: text(&bundle.device.model),
+            product_serial: text(&bundle.device.serial),
+            ca_data: crate::x509::request_pem(&bundle.csr).into_bytes(),
+            ek_certificate: ek.map(|der| der.to_vec()).unwrap_or_default(),
+            attestation_public: bundle.attestation_key.public.to_vec(),
+            signing_public: bundle.key.public.to_vec(),
+            certify: bundle.key.certify.to_vec(),
+            certify_signature: bundle.key.signature.to_vec(),
+            ..Self::default()
+        }
+    }
+
+    /// The contents, to be signed by the attested key.
+    pub fn encode(&self, form: TcgCsrForm) -> Vec<u8> {
+        let public = |area: &[u8]| match form {
+            TcgCsrForm::Detached => area.to_vec(),
+            TcgCsrForm::Enveloped if area.is_empty() => Vec::new(),
+            TcgCsrForm::Enveloped => sized(area),
+        };
+        let (attestation, signing) = (
+            public(&self.attestation_public),
+            public(&self.signing_public),
+        );
+        let fields = [
+            &self.product_model[..],
+            &self.product_serial,
+            &self.ca_data,
+            &self.boot_event_log,
+            &self.ek_certificate,
+            &attestation,
+            &self.creation_ticket,
+            &self.creation_attest,
+            &self.creation_signature,
+            &signing,
+            &self.certify,
+            &self.certify_signature,
+        ];
+        encode(&fields, form, hash_of(&self.signing_public))
+    }
+
+    fn read(fields: &[&[u8]; 13]) -> Self {
+        let own = |at: usize| fields[at].to_vec();
+        Self {
+            product_model: own(0),
+            product_serial: own(1),
+            ca_data: own(2),
+            boot_event_log: own(3),
+            ek_certificate: own(4),
+            attestation_public: bare(fields[5]),
+            creation_ticket: own(6),
+            creation_attest: own(7),
+            creation_signature: own(8),
+            signing_public: bare(fields[9]),
+            certify: bare(fields[10]),
+            certify_signature: own(11),
+        }
+    }
+}
+
+impl LdevidContents {
+    /// Of a bundle.
+    pub fn of(bundle: &Bundle) -> Self {
+        let first = |all: &[super::Bytes]| all.first().map(|der| der.to_vec()).unwrap_or_default();
+        Self {
+            ek_certificate: first(&bundle.ek_certificates),
+            iak_certificate: first(&bundle.attestation_key.certificates),
+            platform_certificate: Vec::new(),
+            public: bundle.key.public.to_vec(),
+            certify: bundle.key.certify.to_vec(),
+            certify_signature: bundle.key.signature.to_vec(),
+        }
+    }
+
+    /// The contents, to be signed by the attested key.
+    pub fn encode(&self) -> Vec<u8> {
+        let fields = [
+            &self.ek_certificate[..],
+            &self.iak_certificate,
+            &self.platform_certificate,
+            &self.public,
+            &self.certify,
+            &self.certify_signature,
+        ];
+        encode(&fields, TcgCsrForm::Detached, hash_of(&self.public))
+    }
+
+    fn read(fields: &[&[u8]; 7]) -> Self {
+        Self {
+            ek_certificate: fields[0].to_vec(),
+            iak_certificate: fields[1].to_vec(),
+            platform_certificate: fields[2].to_vec(),
+            public: bare(fields[3]),
+            certify: bare(fields[4]),
+            certify_signature: fields[5].to_vec(),
+        }
+    }
+}
+
+/// Contents and signature in their envelope.
+pub fn enveloped(contents: &[u8], signature: &[u8]) -> Vec<u8> {
+    let words = [ENVELOPE, contents.len() as u32, signature.len() as u32];
+    [&words_of(&words)[..], contents, signature].concat()
+}
+
+impl TcgCsr {
+    /// Reads either kind in either form; what stands behind an envelope is left alone, as other
+    /// readers do.
+    ///
+    /// # Errors
+    ///
+    /// It is none.
+    pub fn read(bytes: &[u8]) -> Result<Self, NoTcgCsr> {
+        if bytes.len() > LARGEST {
+            return Err(NoTcgCsr("longer than such a structure may be"));
+        }
+        let (contents, signature) = match word(bytes, 0) {
+            Some(ENVELOPE) => {
+                let size = |at| word(bytes, at).and_then(|size| usize::try_from(size).ok());
+                let cut = || NoTcgCsr("its envelope is cut");
+                let (contents, signature) = size(1).zip(size(2)).ok_or_else(cut)?;
+                let rest = &bytes[HEADER..];
+                let (contents, rest) = rest.split_at_checked(contents).ok_or_else(cut)?;
+                let signature = rest.get(..signature).ok_or_else(cut)?;
+                (contents, Some(signature.to_vec()))
+            }
+            Some(CONTENTS) => (bytes, None),
+            _ => return Err(NoTcgCsr("its structVer is not known")),
+        };
+        if word(contents, 0) != Some(CONTENTS) {
+            return Err(NoTcgCsr("the structVer of its contents is not known"));
+        }
+        let found = Layout::find::<13>(contents).map(|(fields, hash)| {
+            let read = IdevidContents::read(&fields);
+            (TcgContents::Idevid(read.into()), hash)
+        });
+        let found = found.or_else(|| {
+            let (fields, hash) = Layout::find::<7>(contents)?;
+            let read = LdevidContents::read(&fields);
+            // A cut TCG-CSR-IDEVID may have the sizes of this one.
+            let is_attest = read.certify.starts_with(&TPM_GENERATED.to_be_bytes());
+            is_attest.then(|| (TcgContents::Ldevid(read.into()), hash))
+        });
+        let (read, hash_is_right) =
+            found.ok_or(NoTcgCsr("its sizes do not add up to its length"))?;
+        Ok(Self {
+            contents: read,
+            signed: contents.to_vec(),
+            signature,
+            hash_is_right,
+        })
+    }
+}
+
+/// Where sizes and fields begin.
+struct Layout;
+
+impl Layout {
+    /// The fields, and whether the hash is right, if there is one.
+    fn find<const FIELDS: usize>(contents: &[u8]) -> Option<([&[u8]; FIELDS], Option<bool>)> {
+        let size = usize::try_from(word(contents, 2)?).ok()?;
+        let with_hash = || {
+            let hash = contents.get(HEADER..)?.get(..size)?;
+            let fields = Self::fields(contents, HEADER + size)?;
+            let algorithm = u16::try_from(word(contents, 1)?).ok();
+            let algorithm = algorithm.and_then(Hash::of_algorithm);
+            let covered = &contents[HEADER + size..];
+            let is_right = algorithm.is_some_and(|hash_by| hash_by.digest(&[covered]) == hash);
+            Some((fields, Some(is_right)))
+        };
+        let without = || Some((Self::fields(contents, HEADER)?, None));
+        match (with_hash(), without()) {
+            (Some(with), Some(without)) => Some(match with.1 {
+                Some(true) => with,
+                _ => without,
+            }),
+            (with, without) => with.or(without),
+        }
+    }
+
+    /// So many sizes, and exactly what they tell of.
+    fn fields<const FIELDS: usize>(contents: &[u8], start: usize) -> Option<[&[u8]; FIELDS]> {
+        let sizes = contents.get(start..)?;
+        let (sizes, mut rest) = sizes.split_at_checked(FIELDS * WORD)?;
+        let mut fields = [&[][..]; FIELDS];
+        for (at, field) in fields.iter_mut().enumerate() {
+            let size = usize::try_from(word(sizes, at)?).ok()?;
+            (*field, rest) = rest.split_at_checked(size)?;
+        }
+        rest.is_empty().then_some(fields)
+    }
+}
+
+fn encode(fields: &[&[u8]], form: TcgCsrForm, hash: Hash) -> Vec<u8> {
+    let payload = fields.concat();
+    let sizes = (fields.len() + 1) * WORD;
+    let padding = match form {
+        TcgCsrForm::Detached => {
+            let length = HEADER + hash.width() + sizes + payload.len();
+            length.next_multiple_of(BLOCK) - length
+        }
+        TcgCsrForm::Enveloped => 0,
+    };
+    let mut words: Vec<u32> = fields.iter().map(|field| field.len() as u32).collect();
+    words.push(padding as u32);
+    let covered = [&words_of(&words)[..], &payload, &vec![0; padding]].concat();
+    let header = [CONTENTS, hash.algorithm().into(), hash.width() as u32];
+    let digest = match form {
+        TcgCsrForm::Detached => hash.digest(&[&covered]),
+        TcgCsrForm::Enveloped => Vec::new(),
+    };
+    [&words_of(&header)[..], &digest, &covered].concat()
+}
+
+/// The hash of a public area's name.
+fn hash_of(area: &[u8]) -> Hash {
+    let algorithm = area.get(2..4).and_then(|bytes| bytes.first_chunk());
+    let named = algorithm.and_then(|bytes| Hash::of_algorithm(u16::from_be_bytes(*bytes)));
+    named.unwrap_or(Hash::Sha256)
+}
+
+/// Without the size in front, if there is one: no structure here begins with its own length.
+fn bare(bytes: &[u8]) -> Vec<u8> {
+    match bytes.split_first_chunk() {
+        Some((size, rest)) if usize::from(u16::from_be_bytes(*size)) == rest.len() => rest.to_vec(),
+        _ => bytes.to_vec(),
+    }
+}
+
+fn sized(bytes: &[u8]) -> Vec<u8> {
+    [&(bytes.len() as u16).to_be_bytes()[..], bytes].concat()
+}
+
+fn words_of(words: &[u32]) -> Vec<u8> {
+    words.iter().flat_map(|word| word.to_be_bytes()).collect()
+}
+
+fn word(bytes: &[u8], at: usize) -> Option<u32> {
+    let bytes = bytes.get(at * WORD..)?.first_chunk()?;
+    Some(u32::from_be_bytes(*bytes))
+}
+
+impl fmt::Display for NoTcgCsr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "no TCG-CSR: {}", self.0)
+    }
+}
+
+impl std::error::Error for NoTcgCsr {}
+
+#[cfg(test)]
+#[path = "tcg_csr_tests.rs"]
+mod tests;

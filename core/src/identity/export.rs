@@ -1,0 +1,398 @@
+//! Keys in the forms that other programs take: PEM files, files of tpm2-tools and of SPIRE, settings of
+//! Keylime.
+
+use super::IdentityError;
+use super::device::Device;
+use super::entry::{FACTORY, TokenEntry};
+use crate::file;
+use crate::pem::PemReader;
+use crate::shell::{argument, word};
+use crate::store::Protection;
+use crate::store::folder::Tss2Key;
+use crate::tpm::{
+    Hash, KeyScheme, Parent, PublicArea, SignatureScheme, TpmError, handle, sized, template_name,
+};
+use crate::x509::Certificate;
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+
+const TSS2_BEGIN: &str = "-----BEGIN TSS2 PRIVATE KEY-----";
+const TSS2_END: &str = "-----END TSS2 PRIVATE KEY-----";
+/// More bytes than a file of the key folder has.
+const LARGEST: u64 = 64 << 10;
+
+/// Files that were written, and what the program that takes them is told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Exported {
+    /// The files.
+    pub files: Vec<PathBuf>,
+    /// What is to be said to the program: commands or settings, a line each.
+    pub usage: Vec<String>,
+    /// What is still missing, or what is not to be forgotten.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+}
+
+impl Device {
+    /// The key as other programs take it: PEM, `TSS2 PRIVATE KEY`. Only this TPM can use it.
+    ///
+    /// # Errors
+    ///
+    /// It has no wrapped form: a factory's key is nowhere but in the TPM.
+    pub fn wrapped_key(&self, entry: &TokenEntry) -> Result<String, IdentityError> {
+        if entry.file.is_empty() {
+            return Err(IdentityError::refused(format!(
+                "{}: there is no wrapped form of this key; devid uri {} names it to programs",
+                entry.label,
+                argument(&entry.label)
+            )));
+        }
+        let store = self.store_of(entry).unwrap_or(&self.own);
+        let path = store.file(&entry.file);
+        let protection = entry.key.as_ref().map(|key| key.protection());
+        let is_in_memory = entry.secret.is_some()
+            || matches!(protection, Some(Protection::Sealed | Protection::File));
+        if is_in_memory {
+            return Err(IdentityError::refused(format!(
+                "{}: there is no wrapped form of this key: it is used in memory, and the TPM seals \
+                 at most what opens {}",
+                entry.label,
+                path.display()
+            )));
+        }
+        if self.lives_in_handle_alone(entry) {
+            return Err(IdentityError::refused(format!(
+                "{}: the master key that wrapped this key is gone, so its wrapped form is of no use: \
+                 it lives in its handle alone; devid uri {0} names it to programs",
+                entry.label
+            )));
+        }
+        let bytes = file::read(&path, LARGEST).map_err(IdentityError::file(&path))?;
+        let text = String::from_utf8_lossy(&bytes);
+        let block = text.find(TSS2_BEGIN).and_then(|begin| {
+            let end = text[begin..].find(TSS2_END)? + TSS2_END.len();
+            text.get(begin..begin + end)
+        });
+        let missing = || IdentityError::failed(format!("{}: no {TSS2_BEGIN}", path.display()));
+        Ok(format!("{}\n", block.ok_or_else(missing)?))
+    }
+
+    /// Writes the halves of a wrapped key as tpm2-tools take them: TPM2B_PUBLIC in `key.pub` and TPM2B_PRIVATE
+    /// in `key.priv`.
+    ///
+    /// # Errors
+    ///
+    /// As of [`wrapped_key`](Self::wrapped_key).
+    pub fn export_to_tools(
+        &self,
+        entry: &TokenEntry,
+        folder: &Path,
+    ) -> Result<Exported, IdentityError> {
+        let key = self.tss2_key(entry)?;
+        let files = written(
+            folder,
+            &[
+                ("key.pub", sized(&key.public), 0o644),
+                ("key.priv", sized(&key.private), 0o600),
+            ],
+        )?;
+        let [public, private] = &files[..] else {
+            return Err(IdentityError::failed("two files were to be written"));
+        };
+        let (public, private) = (word(public), word(private));
+        let load =
+            |parent: &str| format!("tpm2_load -C {parent} -u {public} -r {private} -c key.ctx");
+        let usage = match key.wrapped().map(|key| key.parent().clone()) {
+            Ok(Parent::Persistent(parent)) => vec![load(&format!("0x{parent:08X}"))],
+            Ok(Parent::Owner { rsa }) => vec![
+                format!(
+                    "tpm2_createprimary -C o -G {} -a '{ROOT_ATTRIBUTES}' -c primary.ctx",
+                    if rsa { "rsa2048" } else { "ecc" }
+                ),
+                load("primary.ctx"),
+            ],
+            Err(why) => return Err(IdentityError::refused(format!("{}: {why}", entry.label))),
+        };
+        let has_value = entry
+            .key
+            .as_ref()
+            .is_some_and(|key| key.auth_salt().is_some());
+        Ok(Exported {
+            files,
+            usage,
+            note: has_value.then(|| {
+                "the key's authorisation value derives from the token's PIN: tpm2_load takes the key, and \
+                 no tool of tpm2-tools can use it"
+                    .into()
+            }),
+        })
+    }
+
+    /// Writes what SPIRE's tpm_devid plugin reads: TPMT_PUBLIC in `devid.pub`, the wrapped private half in
+    /// `devid.priv`, and the certificate with those of its issuers in `devid.crt.pem`. The TPM loads the
+    /// key once before.
+    ///
+    /// # Errors
+    ///
+    /// SPIRE could not use the key: it must lie below the storage root key that every program derives, sign by
+    /// a scheme with SHA-256 that the key names, and take its authorisation value.
+    pub fn export_to_spire(
+        &self,
+        entry: &TokenEntry,
+        folder: &Path,
+    ) -> Result<Exported, IdentityError> {
+        let label = argument(&entry.label);
+        let refused = |why: &str| {
+            Err(IdentityError::refused(format!(
+                "{}: SPIRE cannot use this key: {why}. devid key generate LABEL --parent srk makes one that it \
+                 can use",
+                entry.label
+            )))
+        };
+        if entry.token == FACTORY {
+            return refused(
+                "it certifies a key only by its authorisation value, and a factory key has a policy for that",
+            );
+        }
+        let key = self.tss2_key(entry)?;
+        let wrapped = key.wrapped();
+        let wrapped = wrapped.map_err(|why| {
+            IdentityError::refused(format!("{}: SPIRE cannot use this key: {why}", entry.label))
+        })?;
+        let Parent::Owner { rsa } = *wrapped.parent() else {
+            return refused(
+                "it looks for the parent where every program derives it, not in a handle",
+            );
+        };
+        let area = PublicArea::parse(wrapped.area());
+        let scheme = area.as_ref().map(|area| area.scheme);
+        let is_rsa = match scheme {
+            Some(KeyScheme::Fixed(SignatureScheme::Ecdsa(Hash::Sha256))) => false,
+            Some(KeyScheme::Fixed(SignatureScheme::Rsassa(Hash::Sha256))) => true,
+            _ => {
+                return refused(
+                    "its public area names neither ECDSA nor RSASSA-PKCS1-v1_5 with SHA-256",
+                );
+            }
+        };
+        if rsa != is_rsa {
+            return refused(
+                "it looks for an RSA parent of an RSA key, and for one on P-256 of others",
+            );
+        }
+        self.tpm
+            .check_loads(&wrapped)
+            .map_err(|error| match error {
+                TpmError::Unloadable(why) => IdentityError::failed(format!(
+                    "{}: the TPM does not load the key below a fresh storage root key: {why}",
+                    entry.label
+                )),
+                other => other.into(),
+            })?;
+        let mut parts = vec![
+            ("devid.pub", key.public.clone(), 0o644),
+            ("devid.priv", key.private.clone(), 0o600),
+        ];
+        let chain = match entry.certificate() {
+            Some(_) => self.chain(entry)?,
+            None => Vec::new(),
+        };
+        let pem: String = chain.iter().map(Certificate::pem).collect();
+        if !chain.is_empty() {
+            parts.push(("devid.crt.pem", pem.into_bytes(), 0o644));
+        }
+        let files = written(folder, &parts)?;
+        let setting = |name: &str, file: &str| {
+            format!("{name} = {:?}", folder.join(file).display().to_string())
+        };
+        Ok(Exported {
+            files,
+            usage: vec![
+                setting("devid_cert_path", "devid.crt.pem"),
+                setting("devid_priv_path", "devid.priv"),
+                setting("devid_pub_path", "devid.pub"),
+            ],
+            note: chain.is_empty().then(|| {
+                format!(
+                    "there is no certificate for the key yet, so devid.crt.pem is missing: devid csr {label} \
+                     makes the request, devid import-cert takes the certificate, and then this once more"
+                )
+            }),
+        })
+    }
+
+    /// The settings by which Keylime's agent finds the factory's keys (keylime-agent.conf). With a folder, the
+    /// certificates are written there too.
+    ///
+    /// # Errors
+    ///
+    /// It is no factory key, or the TPM has no certificate of an IAK.
+    pub fn keylime_settings(
+        &self,
+        entry: &TokenEntry,
+        folder: Option<&Path>,
+    ) -> Result<Exported, IdentityError> {
+        let refused = |why: &str| Err(IdentityError::refused(format!("{}: {why}", entry.label)));
+        if entry.token != FACTORY {
+            return refused(
+                "Keylime's agent takes an IDevID and an IAK of the factory, and this key is neither",
+            );
+        }
+        let inventory = self.inventory();
+        let factory = || inventory.entries.iter().filter(|one| one.token == FACTORY);
+        let Some(idevid) = factory().find(|one| !one.attests && one.key.is_some()) else {
+            return refused("there is no IDevID whose key is in this TPM");
+        };
+        let Some(iak) = factory().find(|one| one.attests) else {
+            return refused(
+                "there is no certificate of an IAK in this TPM, and Keylime's agent uses an IDevID only \
+                 with one",
+            );
+        };
+        let key = idevid.key.as_ref();
+        if let Some(key) = key {
+            key.prepare(&self.tpm)?;
+        }
+        let template = key.and_then(|key| template_name(key.public_area()?));
+        let template = template.as_deref().and_then(|name| name.split_once(' '));
+        // By itself the agent takes P-256 for H-5.
+        let template = match template {
+            Some((name, _)) if name.starts_with("H-") => name,
+            _ => "detect",
+        };
+        let place = folder.unwrap_or(Path::new(KEYLIME));
+        let files = [(IDEVID_FILE, idevid), (IAK_FILE, iak)];
+        let line = |name: &str, value: &str| format!("{name} = {value:?}");
+        let handle = |number: Option<u32>| {
+            number.map_or_else(String::new, |number| format!("0x{number:08x}"))
+        };
+        let path = |file: &str| place.join(file).display().to_string();
+        let usage = vec![
+            "enable_iak_idevid = true".into(),
+            line("iak_idevid_template", template),
+            line("idevid_handle", &handle(key.and_then(|key| key.handle()))),
+            line("idevid_password", ""),
+            line("idevid_cert", &path(IDEVID_FILE)),
+            line("iak_handle", &handle(self.attestation_handle(iak)?)),
+            line("iak_password", ""),
+            line("iak_cert", &path(IAK_FILE)),
+        ];
+        let Some(folder) = folder else {
+            return Ok(Exported {
+                files: Vec::new(),
+                usage,
+                note: Some(format!(
+                    "devid show {} --keylime --out {KEYLIME} writes the two certificates there",
+                    argument(&entry.label)
+                )),
+            });
+        };
+        let pem = |entry: &TokenEntry| {
+            entry
+                .certificate()
+                .map(Certificate::pem)
+                .unwrap_or_default()
+        };
+        let parts = files.map(|(file, entry)| (file, pem(entry).into_bytes(), 0o644));
+        Ok(Exported {
+            files: written(folder, &parts)?,
+            usage,
+            note: None,
+        })
+    }
+
+    /// The persistent handle of the factory's attestation key with this certificate, if it has one.
+    fn attestation_handle(&self, iak: &TokenEntry) -> Result<Option<u32>, IdentityError> {
+        for handle in self.tpm.handles(*handle::DEVID_KEYS.start())? {
+            if !handle::DEVID_KEYS.contains(&handle) {
+                continue;
+            }
+            let area = match self.tpm.persistent_key(handle) {
+                Err(TpmError::Response(_) | TpmError::Unsupported(_)) => continue,
+                other => other?.0,
+            };
+            let public = PublicArea::parse(&area).map(|area| area.key);
+            if public.is_some() && public == iak.public {
+                return Ok(Some(handle));
+            }
+        }
+        Ok(None)
+    }
+
+    /// A wrapped key, as its file has it.
+    fn tss2_key(&self, entry: &TokenEntry) -> Result<Tss2Key, IdentityError> {
+        let text = self.wrapped_key(entry)?;
+        let mut blocks = PemReader::of(text.as_bytes()).blocks.into_iter().flatten();
+        let none = || IdentityError::failed("the key's file has no PEM block");
+        let block = blocks.next().ok_or_else(none)?;
+        Tss2Key::from_der(&block.der).map_err(|why| IdentityError::failed(why.to_string()))
+    }
+}
+
+/// Where Keylime's agent looks for certificates by itself, and what it calls them.
+const KEYLIME: &str = "/var/lib/keylime";
+const IDEVID_FILE: &str = "idevid-cert.crt";
+const IAK_FILE: &str = "iak-cert.crt";
+
+/// What tpm2_createprimary takes for the storage root key that every program derives.
+const ROOT_ATTRIBUTES: &str =
+    "fixedtpm|fixedparent|sensitivedataorigin|userwithauth|noda|restricted|decrypt";
+
+/// Writes files into a folder, which is made if it is missing.
+fn written(folder: &Path, files: &[(&str, Vec<u8>, u32)]) -> Result<Vec<PathBuf>, IdentityError> {
+    std::fs::create_dir_all(folder).map_err(IdentityError::file(folder))?;
+    let mut paths = Vec::new();
+    for (name, content, mode) in files {
+        let path = folder.join(name);
+        file::write(&path, content, *mode).map_err(IdentityError::file(&path))?;
+        paths.push(path);
+    }
+    Ok(paths)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+    use crate::identity::IdentityErrorKind;
+    use crate::key::{Curve, PrivateKeyInfo};
+    use crate::store::folder::KeyOrigin;
+    use crate::store::folder::ObjectAttributes;
+    use crate::store::folder::{
+        EntryContent, KeyAuth, KeyFolder, KeyMaterial, KeyPair, Tss2Key, Tss2Kind,
+    };
+
+    /// What is sealed opens the key's file; whoever takes it for the key has nothing.
+    #[test]
+    fn a_key_that_is_used_in_memory_has_no_wrapped_form() {
+        let state = tempfile::tempdir().unwrap();
+        let device = Device::new(config::Config {
+            state: state.path().to_owned(),
+            ..config::defaults(&|_| None)
+        });
+        let key = PrivateKeyInfo::from_scalar(Curve::P256, &[7; 32]).unwrap();
+        let seal = Tss2Key {
+            kind: Tss2Kind::Sealed,
+            ..Tss2Key::loadable(0x8100_0080, vec![0, 8, 0, 11], vec![1; 40])
+        };
+        let sealed = KeyPair {
+            public: key.public().clone(),
+            material: KeyMaterial::Sealed {
+                seal,
+                encrypted: vec![0x30, 0],
+            },
+            handle: None,
+            auth: KeyAuth::Unsaid,
+            origin: KeyOrigin::Generated,
+            private: ObjectAttributes::labelled("sealed"),
+            shown_public: None,
+        };
+        let folder = KeyFolder::new(device.folder());
+        let name = folder.add(EntryContent::Pair(sealed)).unwrap().name;
+        let written = std::fs::read_to_string(device.own.file(&name)).unwrap();
+        assert!(written.contains(TSS2_BEGIN), "{written}");
+        let entry = device.find("sealed").unwrap();
+        let fault = device.wrapped_key(&entry).unwrap_err();
+        assert_eq!(fault.kind, IdentityErrorKind::Refused, "{fault}");
+    }
+}

@@ -1,0 +1,109 @@
+//! The attestation key of the device's own, for a TPM whose factory gave it none.
+
+use super::{DevidStore, StoreError};
+use crate::shell::word;
+use crate::store::folder::{AttestationKeyFile, Tss2Key, Tss2Kind};
+use crate::tpm::{AttestationKey, PublicArea, TpmError, WrappedKey};
+use crate::x509::Certificate;
+use log::info;
+use std::path::Path;
+
+impl DevidStore {
+    /// The attestation key of this folder, and its certificates; made below the storage root key if there
+    /// is none. Two commands for that, and more where the storage root key is made.
+    ///
+    /// # Errors
+    ///
+    /// The TPM does not load the one that is kept.
+    pub(crate) fn attestation_key(&self) -> Result<(AttestationKey, Vec<Certificate>), StoreError> {
+        let kept = match self.folder.attestation_key()? {
+            Some(kept) => kept,
+            None => self.made_attestation_key()?,
+        };
+        self.usable_attestation_key(kept)
+    }
+
+    /// The same; `None` if none was made.
+    ///
+    /// # Errors
+    ///
+    /// As of [`attestation_key`](Self::attestation_key).
+    pub(crate) fn kept_attestation_key(
+        &self,
+    ) -> Result<Option<(AttestationKey, Vec<Certificate>)>, StoreError> {
+        let kept = self.folder.attestation_key()?;
+        kept.map(|kept| self.usable_attestation_key(kept))
+            .transpose()
+    }
+
+    fn usable_attestation_key(
+        &self,
+        kept: AttestationKeyFile,
+    ) -> Result<(AttestationKey, Vec<Certificate>), StoreError> {
+        let path = self.folder.attestation_key_path();
+        let unfit = |why: &str| StoreError::Unsupported(format!("{}: {why}", path.display()));
+        let wrapped = kept.key.wrapped().map_err(unfit)?.below_stranger();
+        match self.tpm.check_loads(&wrapped) {
+            Err(TpmError::Unloadable(why)) => {
+                return Err(StoreError::Unsupported(format!(
+                    "{}: the TPM does not load the attestation key: {why}. If the TPM was cleared or \
+                     exchanged, the key is lost, and with it what CAs know of it: {} puts the file aside, \
+                     and the next evidence has a new key",
+                    path.display(),
+                    aside(&path),
+                )));
+            }
+            other => other?,
+        }
+        let key = AttestationKey::wrapped(wrapped);
+        let none = || unfit("its key is no attestation key that everybody may use");
+        Ok((key.ok_or_else(none)?, kept.certificates))
+    }
+
+    fn made_attestation_key(&self) -> Result<AttestationKeyFile, StoreError> {
+        // What is remembered of the storage root key lies there, and the key itself has to.
+        self.folder.begin(&self.first_serial()?)?;
+        self.folder.check_room()?;
+        let _turn = self.tpm.lock_new_key();
+        // Another process may have been faster.
+        if let Some(kept) = self.folder.attestation_key()? {
+            return Ok(kept);
+        }
+        let made = self.tpm.create_attestation_key(&self.owner_auth()?);
+        let made: WrappedKey = made.map_err(StoreError::of_making)?;
+        // Its first load is in a session that proves where it comes from.
+        self.tpm.check_loads(&made)?;
+        let kept = AttestationKeyFile {
+            key: Tss2Key::of(Tss2Kind::Loadable, &made, false),
+            certificates: Vec::new(),
+        };
+        self.folder.keep_attestation_key(&kept)?;
+        let path = self.folder.attestation_key_path();
+        info!("{}: a new attestation key", path.display());
+        Ok(kept)
+    }
+
+    /// Whether a certificate is for the attestation key of this folder.
+    pub(crate) fn has_attestation_key_of(
+        &self,
+        certificate: &Certificate,
+    ) -> Result<bool, StoreError> {
+        let kept = self.folder.attestation_key()?;
+        let area = kept.and_then(|kept| PublicArea::parse(&kept.key.public));
+        Ok(area.is_some_and(|area| Some(area.key) == certificate.public_key()))
+    }
+
+    /// Keeps the certificates that a CA gave the attestation key.
+    pub(crate) fn certify_attestation_key(
+        &self,
+        certificates: Vec<Certificate>,
+    ) -> Result<(), StoreError> {
+        Ok(self.folder.certify_attestation_key(certificates)?)
+    }
+}
+
+fn aside(path: &Path) -> String {
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(".old");
+    format!("mv -T {} {}", word(path), word(Path::new(&aside)))
+}

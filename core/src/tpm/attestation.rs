@@ -1,0 +1,298 @@
+//! What a TPM says of its own keys: TPM2_Certify by an attestation key, and TPM2_ActivateCredential, by
+//! which a CA learns that an attestation key and an endorsement key are in one TPM (Part 1, sections 24
+//! and 31).
+
+use super::command::policy::{Certification, by_endorsement};
+use super::exchange::Exchange;
+use super::policy::{AuthRole, AuthWay, auth_way};
+use super::public::counts_wrong_auth;
+use super::{
+    Auth, AuthHandle, AuthValue, EndorsementKey, KeyAlgorithm, Link, PersistentKey, PrimaryKey,
+    PublicArea, SaltKey, Secret, SensitiveCreate, SignatureScheme, Tpm, TpmError, WrappedKey,
+    command_code, flush, handle, name_of, template,
+};
+use log::debug;
+
+/// A restricted key, which signs what the TPM itself made.
+#[derive(Debug)]
+pub struct AttestationKey {
+    source: AttestationKeySource,
+    area: Vec<u8>,
+    name: Vec<u8>,
+}
+
+#[derive(Debug)]
+enum AttestationKeySource {
+    Handle(u32),
+    Derived(PrimaryKey),
+    Wrapped(WrappedKey),
+}
+
+/// What was in the TPM before commands, so that what they left after a transport fault can be told.
+pub(crate) struct TpmTrace {
+    faults: u64,
+    /// Loaded sessions; `None` where a resource manager keeps order.
+    sessions: Option<Vec<u32>>,
+}
+
+impl AttestationKey {
+    /// A key in a persistent handle; `None` if it is none, or can only be used by a value or a policy
+    /// that is not known.
+    pub(crate) fn resident(key: &PersistentKey, area: &[u8]) -> Option<Self> {
+        Self::of(AttestationKeySource::Handle(key.handle()), area)
+    }
+
+    /// A key that a template gives.
+    pub(crate) fn derived(key: PrimaryKey, area: &PublicArea) -> Option<Self> {
+        Self::of(AttestationKeySource::Derived(key), area.as_bytes())
+    }
+
+    /// A key of a file, whose authorisation value is empty.
+    pub(crate) fn wrapped(key: WrappedKey) -> Option<Self> {
+        let area = key.area().to_vec();
+        Self::of(AttestationKeySource::Wrapped(key), &area)
+    }
+
+    fn of(source: AttestationKeySource, area: &[u8]) -> Option<Self> {
+        let attests = PublicArea::parse(area).is_some_and(|area| area.attests());
+        let is_usable = match auth_way(area, AuthRole::User) {
+            AuthWay::Policy(_) => true,
+            // The empty value may be wrong, and is tried only where that is never counted.
+            AuthWay::Value => !counts_wrong_auth(area),
+            AuthWay::UnknownPolicy => false,
+        };
+        (attests && is_usable).then_some(())?;
+        Some(Self {
+            source,
+            name: name_of(area)?,
+            area: area.to_vec(),
+        })
+    }
+
+    /// Its TPMT_PUBLIC, as the TPM gave it.
+    pub fn area(&self) -> &[u8] {
+        &self.area
+    }
+
+    /// The TPM name.
+    pub fn name(&self) -> &[u8] {
+        &self.name
+    }
+
+    /// A handle of it, and whether that is to be flushed.
+    fn load(&self, link: &mut Link) -> Result<(u32, bool), TpmError> {
+        match &self.source {
+            AttestationKeySource::Handle(handle) => {
+                let (_, name) = link.read_public(*handle)?;
+                match name == self.name {
+                    true => Ok((*handle, false)),
+                    false => Err(TpmError::KeyReplaced(*handle)),
+                }
+            }
+            AttestationKeySource::Derived(key) => {
+                let handle = key.load(link).map_err(by_endorsement)?;
+                Ok((handle, true))
+            }
+            AttestationKeySource::Wrapped(key) => Ok((key.load(link)?, true)),
+        }
+    }
+}
+
+/// Why a key with this TPMT_PUBLIC cannot be certified; `None` if it can. Costs no TPM command.
+pub(crate) fn no_certification(area: &PublicArea) -> Option<&'static str> {
+    match auth_way(area.as_bytes(), AuthRole::Admin(command_code::CERTIFY)) {
+        AuthWay::UnknownPolicy => Some(
+            "it can be certified only by a policy, and its policy is none of the TCG's (adminWithPolicy \
+             is set; authPolicy is neither that of IDevID keys nor that of IAKs)",
+        ),
+        AuthWay::Value | AuthWay::Policy(_) => None,
+    }
+}
+
+/// Whether certifying a key with this TPMT_PUBLIC shows the key's authorisation value.
+pub(crate) fn is_certified_by_value(area: &PublicArea) -> bool {
+    auth_way(area.as_bytes(), AuthRole::Admin(command_code::CERTIFY)) == AuthWay::Value
+}
+
+impl Link {
+    /// TPM2_Certify of a key that is at hand, with this TPMT_PUBLIC, by an attestation key. Up to eleven
+    /// commands: the attestation key's load and its flush, and for each policy session three or four.
+    pub(crate) fn certify_by(
+        &mut self,
+        key: AuthHandle,
+        area: &[u8],
+        signer: &AttestationKey,
+        qualifying: &[u8],
+    ) -> Result<Certification, TpmError> {
+        let (handle, is_passing) = signer.load(self)?;
+        let certified = self.by_role(
+            key,
+            auth_way(area, AuthRole::Admin(command_code::CERTIFY)),
+            None,
+            |link, key| {
+                let used = AuthHandle::open(handle, &signer.name);
+                let way = auth_way(&signer.area, AuthRole::User);
+                link.by_role(used, way, None, |link, used| {
+                    link.certify(key, used, qualifying).map_err(of_second)
+                })
+            },
+        );
+        if is_passing {
+            flush(self, handle, &certified);
+        }
+        certified
+    }
+
+    /// Runs a command with a handle that is authorised in this way.
+    fn by_role<R>(
+        &mut self,
+        used: AuthHandle,
+        way: AuthWay,
+        salt: Option<(&SaltKey, u32)>,
+        command: impl FnOnce(&mut Self, AuthHandle) -> Result<R, TpmError>,
+    ) -> Result<R, TpmError> {
+        match way {
+            AuthWay::Value => command(self, used),
+            AuthWay::Policy(steps) => self.with_policy(&steps, salt, |link, session| {
+                command(
+                    link,
+                    AuthHandle::new(used.handle, used.name, Auth::Policy(session)),
+                )
+            }),
+            AuthWay::UnknownPolicy => Err(TpmError::Unsupported(
+                "the key is used only by a policy that is none of the TCG's".into(),
+            )),
+        }
+    }
+
+    fn activate(
+        &mut self,
+        key: &AttestationKey,
+        endorsement: &EndorsementKey,
+        blob: &[u8],
+        secret: &[u8],
+    ) -> Result<Secret, TpmError> {
+        let loaded = self.with_salt_key(endorsement.salt_key());
+        let (salt_key, ek, ek_is_passing) = loaded.map_err(by_endorsement)?;
+        let here = SaltKey::in_handle(ek, &salt_key.public, salt_key.hash, &salt_key.name);
+        let activated = key.load(self).and_then(|(ak, ak_is_passing)| {
+            // In a session, so that the secret is hidden on its way.
+            let used = AuthHandle::new(ak, &key.name, Auth::Value(&[], Some(&here)));
+            let role = AuthRole::Admin(command_code::ACTIVATE_CREDENTIAL);
+            let way = auth_way(&key.area, role);
+            let activated = self.by_role(used, way, Some((&here, ek)), |link, used| {
+                let ek = AuthHandle::open(ek, &here.name);
+                let way = auth_way(endorsement.area(), AuthRole::User);
+                link.by_role(ek, way, None, |link, ek| {
+                    link.activate_credential(used, ek, blob, secret)
+                })
+            });
+            if ak_is_passing {
+                flush(self, ak, &activated);
+            }
+            activated
+        });
+        if ek_is_passing {
+            flush(self, ek, &activated);
+        }
+        activated
+    }
+}
+
+/// A wrong authorisation of the second handle is the attestation key's.
+fn of_second(error: TpmError) -> TpmError {
+    const SECOND_SESSION: u32 = 0xA00;
+    match error {
+        TpmError::Response(code) if code.is_wrong_auth() && code.0 & 0xF00 == SECOND_SESSION => {
+            TpmError::NeedsAuth("the attestation key".into())
+        }
+        other => other,
+    }
+}
+
+impl Tpm {
+    /// A new attestation key below the storage root key, and that if there is none: on P-256, or
+    /// RSA-2048 where the TPM has no P-256. Two commands, and more where the storage root key is made.
+    pub(crate) fn create_attestation_key(&self, owner: &AuthValue) -> Result<WrappedKey, TpmError> {
+        use crate::key::Curve;
+        use crate::tpm::Hash::Sha256;
+        let kinds = [
+            (
+                KeyAlgorithm::Ec(Curve::P256),
+                SignatureScheme::Ecdsa(Sha256),
+            ),
+            (KeyAlgorithm::Rsa(2048), SignatureScheme::Rsassa(Sha256)),
+        ];
+        let root = self.believed_root(owner)?;
+        let mut refused = TpmError::Unsupported("no attestation key can be made".into());
+        for (algorithm, scheme) in kinds {
+            let Some(template) = template::attestation_key(algorithm, scheme) else {
+                continue;
+            };
+            match self.create_below(&root, SensitiveCreate::default(), &template) {
+                Err(TpmError::Response(code)) if code.is_unsupported_value() => {
+                    debug!("{algorithm:?}: TPM answered {code}");
+                    refused = code.into();
+                }
+                other => return other,
+            }
+        }
+        Err(refused)
+    }
+
+    /// The secret that a CA made for an endorsement key and an attestation key: the TPM that has both
+    /// opens it. `blob` and `secret` are the contents of TPM2B_ID_OBJECT and TPM2B_ENCRYPTED_SECRET. Up
+    /// to fourteen commands.
+    pub(crate) fn activate_credential(
+        &self,
+        key: &AttestationKey,
+        endorsement: &EndorsementKey,
+        blob: &[u8],
+        secret: &[u8],
+    ) -> Result<Secret, TpmError> {
+        let activating = Exchange::new("ActivateCredential").needing_object_slot();
+        activating.run(self, |link| link.activate(key, endorsement, blob, secret))
+    }
+
+    /// What is loaded now.
+    pub(crate) fn trace(&self) -> Result<TpmTrace, TpmError> {
+        let sessions = match self.tcti().is_managed() {
+            true => None,
+            false => {
+                Some(Exchange::new("GetCapability(sessions)").run(self, |link| link.sessions())?)
+            }
+        };
+        Ok(TpmTrace {
+            faults: self.faults(),
+            sessions,
+        })
+    }
+
+    /// Takes out of the TPM what commands left since, if a transport fault kept them from doing so: keys of ours,
+    /// and sessions. An answer that was lost named a handle that nobody knows.
+    pub(crate) fn sweep(&self, trace: &TpmTrace) {
+        let Some(before) = &trace.sessions else {
+            return;
+        };
+        if trace.faults == self.faults() {
+            return;
+        }
+        let sweeping = Exchange::new("FlushContext").needing_object_slot();
+        let swept = sweeping.run(self, |link| {
+            for handle in link.handles(handle::TRANSIENT)? {
+                if matches!(self.may_flush(link, handle, None), Ok(true)) {
+                    link.flush(handle)?;
+                }
+            }
+            for session in link.sessions()? {
+                if !before.contains(&session) {
+                    link.flush(session)?;
+                }
+            }
+            Ok(())
+        });
+        if let Err(error) = swept {
+            debug!("what was left in the TPM: {error}");
+        }
+    }
+}

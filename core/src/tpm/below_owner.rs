@@ -1,0 +1,50 @@
+//! Keys below the storage root key that everybody derives in the owner hierarchy (TCG, TPM 2.0
+//! Provisioning Guidance, section 7.5.1), for programs that have no handle of it.
+
+use super::exchange::Exchange;
+use super::storage::by_owner;
+use super::{
+    Auth, AuthHandle, AuthValue, KeyAlgorithm, Parent, SaltKey, Secret, SensitiveCreate,
+    SignatureScheme, Tpm, TpmError, WrappedKey, flush, template,
+};
+
+impl Tpm {
+    /// A new key that signs by this scheme alone, below the storage root key of its own kind: RSA-2048 for an
+    /// RSA key, P-256 for others. Five commands: the HMACs of the responses prove that the TPM which
+    /// has the storage root key made both.
+    pub fn create_below_owner(
+        &self,
+        algorithm: KeyAlgorithm,
+        scheme: SignatureScheme,
+        value: &Secret,
+        owner: &AuthValue,
+    ) -> Result<WrappedKey, TpmError> {
+        let unfit = || TpmError::Unsupported("no such key signs by such a scheme".into());
+        let template = template::signing_key(algorithm, scheme).ok_or_else(unfit)?;
+        let rsa = matches!(algorithm, KeyAlgorithm::Rsa(_));
+        let root = template::storage_root(rsa);
+        let salt_key = self.session_key(owner)?;
+        let making = Exchange::new("Create")
+            .needing_object_slot()
+            .showing_owner(owner);
+        let made = making.run(self, |link| {
+            let hierarchy = AuthHandle::owner(Auth::Value(owner.as_bytes(), Some(&salt_key)));
+            let (parent, area, name) = by_owner(link.create_primary(hierarchy, &root))?;
+            let own = SaltKey::from_area(parent, &area);
+            let made = match &own {
+                Some(own) => {
+                    let used = AuthHandle::new(parent, &name, Auth::Value(&[], Some(own)));
+                    let secrets = SensitiveCreate { value, data: &[] };
+                    link.create(used, secrets, &template)
+                }
+                None => Err(TpmError::Unsupported(
+                    "the TPM made a storage root key that reads no salt".into(),
+                )),
+            };
+            flush(link, parent, &made);
+            made
+        });
+        let (area, private) = made?;
+        Ok(WrappedKey::new(Parent::Owner { rsa }, area, private))
+    }
+}

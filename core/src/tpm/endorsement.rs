@@ -1,0 +1,165 @@
+//! The TPM's endorsement keys (TCG, EK Credential Profile for TPM 2.0).
+
+use super::command::Hierarchy;
+use super::root::is_answer;
+pub(super) use super::structures::endorsement::CERTIFICATES;
+use super::structures::endorsement::{
+    EndorsementTemplate, stored_template, template_indices, with_nonce,
+};
+use super::{AuthValue, SaltKey, Tpm, TpmError, handle};
+use crate::key::PublicKey;
+use log::warn;
+
+/// An endorsement key that the TPM has, in a handle or from a template.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndorsementKey {
+    salt_key: SaltKey,
+    area: Vec<u8>,
+}
+
+impl EndorsementKey {
+    /// Itself as the key that reads salts.
+    pub(super) fn salt_key(&self) -> &SaltKey {
+        &self.salt_key
+    }
+
+    /// Its TPMT_PUBLIC, as the TPM gave it.
+    pub fn area(&self) -> &[u8] {
+        &self.area
+    }
+
+    /// The TPM name.
+    pub fn name(&self) -> &[u8] {
+        &self.salt_key.name
+    }
+
+    /// The public key.
+    pub fn public(&self) -> &PublicKey {
+        &self.salt_key.public
+    }
+}
+
+impl Tpm {
+    /// The TPM's endorsement key with this public key, in a handle or derived; `None` if it has none.
+    /// `index`: the NV index of its certificate. Each template that is tried is a key generation.
+    ///
+    /// # Errors
+    ///
+    /// [`TpmError::EndorsementAuth`] where keys are derived only by an authorisation value.
+    pub(crate) fn endorsement_key_of(
+        &self,
+        public: &PublicKey,
+        index: Option<u32>,
+    ) -> Result<Option<EndorsementKey>, TpmError> {
+        for key in self.endorsement_keys_in_handles()? {
+            if key.public() == public {
+                return Ok(Some(key));
+            }
+        }
+        let candidates = EndorsementTemplate::candidates(public, index);
+        let areas: Vec<_> = candidates.iter().map(|one| one.area()).collect();
+        for area in areas.clone() {
+            let derived = self.derived_endorsement_key(area)?;
+            if let Some(key) = derived.filter(|key| key.public() == public) {
+                return Ok(Some(key));
+            }
+        }
+        for (certificate, template) in CERTIFICATES {
+            if !candidates.contains(&template) || index.is_some_and(|index| index != certificate) {
+                continue;
+            }
+            for area in self.stored_templates(certificate, &template.area())? {
+                if areas.contains(&area) {
+                    continue;
+                }
+                let derived = self.derived_endorsement_key(area)?;
+                if let Some(key) = derived.filter(|key| key.public() == public) {
+                    return Ok(Some(key));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// The endorsement keys in persistent handles.
+    pub(crate) fn endorsement_keys_in_handles(&self) -> Result<Vec<EndorsementKey>, TpmError> {
+        let mut found = Vec::new();
+        for handle in self.handles(*handle::ENDORSEMENT_KEYS.start())? {
+            if !handle::ENDORSEMENT_KEYS.contains(&handle) {
+                continue;
+            }
+            let there = match self.public_at(handle) {
+                Err(error) if is_answer(&error) => None,
+                other => other?,
+            };
+            if let Some((area, _)) = there
+                && let Some(salt_key) = SaltKey::from_area(handle, &area)
+            {
+                found.push(EndorsementKey { salt_key, area });
+            }
+        }
+        Ok(found)
+    }
+
+    /// The endorsement key of a TPM that has neither a certificate nor a handle for one: on P-256, else
+    /// RSA-2048.
+    #[cfg(feature = "evidence")]
+    pub(crate) fn usual_endorsement_key(&self) -> Result<Option<EndorsementKey>, TpmError> {
+        use super::KeyAlgorithm;
+        use crate::key::Curve;
+        for algorithm in [KeyAlgorithm::Ec(Curve::P256), KeyAlgorithm::Rsa(2048)] {
+            let area = EndorsementTemplate::low(algorithm).area();
+            if let Some(key) = self.derived_endorsement_key(area)? {
+                return Ok(Some(key));
+            }
+        }
+        Ok(None)
+    }
+
+    /// `None` from a TPM that makes no such key.
+    fn derived_endorsement_key(&self, area: Vec<u8>) -> Result<Option<EndorsementKey>, TpmError> {
+        match self.saved_primary(Hierarchy::Endorsement, area) {
+            Ok((salt_key, area)) => Ok(Some(EndorsementKey { salt_key, area })),
+            Err(TpmError::Response(code)) if code.is_wrong_auth() => Err(TpmError::EndorsementAuth),
+            Err(TpmError::Response(code)) if code.is_definite() || code.is_parameter() => {
+                warn!("no endorsement key is derived: the TPM answered {code}");
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The templates that the TPM itself keeps for the key of the certificate at this index; `usual`
+    /// is the profile's.
+    fn stored_templates(&self, certificate: u32, usual: &[u8]) -> Result<Vec<Vec<u8>>, TpmError> {
+        let mut templates = vec![usual.to_vec()];
+        let mut nonces = Vec::new();
+        for index in template_indices(certificate) {
+            let Some(content) = self.open_nv(index)? else {
+                continue;
+            };
+            match stored_template(&content) {
+                Some(template) => templates.insert(0, template),
+                None => nonces.push(content),
+            }
+        }
+        let filled = |template: &Vec<u8>| {
+            let mut all = nonces.iter();
+            let all = all.by_ref().filter_map(|nonce| with_nonce(template, nonce));
+            all.collect::<Vec<_>>()
+        };
+        let with_nonces: Vec<_> = templates.iter().flat_map(filled).collect();
+        templates.extend(with_nonces);
+        Ok(templates)
+    }
+
+    /// What an NV index holds that everybody may read, or the owner by the empty value; `None` for any
+    /// other.
+    pub(crate) fn open_nv(&self, index: u32) -> Result<Option<Vec<u8>>, TpmError> {
+        let about = match self.nv_public(index) {
+            Err(error) if is_answer(&error) => return Ok(None),
+            other => other?,
+        };
+        self.nv_of_others(index, about, &AuthValue::default())
+    }
+}

@@ -1,0 +1,124 @@
+//! Evidence of the device's own keys.
+
+use crate::device::{Bundle, Device};
+use crate::structures::{attributes, certified};
+use std::fs;
+use testkit::openssl::digest;
+
+/// Each kind of key that the TPM itself uses; the judge of attestation and request is OpenSSL.
+#[test]
+fn a_key_of_every_kind_has_evidence() {
+    let device = Device::new();
+    for (label, options) in [
+        ("p256", &["--algorithm", "p256"][..]),
+        ("p384", &["--algorithm", "p384"]),
+        ("p521", &["--algorithm", "p521"]),
+        ("rsa", &["--algorithm", "rsa2048"]),
+        ("persistent", &["--persistent"]),
+        ("srk", &["--parent", "srk"]),
+        ("srk-384", &["--parent", "srk", "--algorithm", "p384"]),
+        ("srk-rsa", &["--parent", "srk", "--algorithm", "rsa2048"]),
+    ] {
+        device.generate(label, options);
+        let bundle = device.attest(&[label, "--nonce", "00112233"]);
+        let certified = certified(&bundle, "key");
+        assert_eq!(certified.nonce, [0, 0x11, 0x22, 0x33], "{label}");
+        certified.signed_the_request();
+        // fixedTPM, fixedParent, sensitiveDataOrigin; not restricted.
+        let bits = attributes(&certified.public);
+        assert_eq!(bits & 0x1_0032, 0x32, "{label}: {bits:#x}");
+        assert_eq!(bundle.json["key"]["label"], label);
+        assert_eq!(bundle.json["device"]["maker"], "IBM");
+        device.is_clean();
+    }
+}
+
+#[test]
+fn the_nonce_is_what_the_verifier_gave() {
+    let device = Device::new();
+    device.generate("web", &[]);
+    let long = "ab".repeat(33);
+    fs::write(device.path("nonce"), [7; 66]).unwrap();
+    let file = device.word("nonce");
+    let sha256 = |bytes: &[u8]| digest("-sha256", bytes);
+    for (given, expected) in [
+        ("AbCd", vec![0xAB, 0xCD]),
+        (&"5a".repeat(32), vec![0x5A; 32]),
+        (&long, sha256(&[0xAB; 33])),
+        (&file, sha256(&[7; 66])),
+    ] {
+        let bundle = device.attest(&["web", "--nonce", given]);
+        assert_eq!(certified(&bundle, "key").nonce, expected, "{given}");
+        assert_eq!(bundle.bytes("nonce"), expected, "{given}");
+    }
+    let said = device.ends(0, &["attest", "web"]);
+    assert!(said.err.contains("not fresh"), "{said}");
+    let bundle = Bundle::read(&said.out);
+    assert!(bundle.json["nonce"].is_null());
+    assert_eq!(certified(&bundle, "key").nonce, [0; 0]);
+    fs::write(device.path("empty"), "").unwrap();
+    device.refuses(
+        1,
+        &["attest", "web", "--nonce", &device.word("empty")],
+        &["no nonce"],
+    );
+    device.refuses(1, &["attest", "web", "--nonce", "xyz"], &["xyz"]);
+}
+
+/// What a file holds that is no evidence is not replaced.
+#[test]
+fn evidence_goes_to_a_file() {
+    let device = Device::new();
+    device.generate("web", &[]);
+    let out = device.word("web.evidence");
+    for nonce in ["01", "02"] {
+        let said = device.ends(0, &["attest", "web", "--nonce", nonce, "--out", &out]);
+        assert!(said.out.is_empty(), "{said}");
+        let bundle = Bundle::of_file(&device.path("web.evidence"));
+        assert_eq!(certified(&bundle, "key").nonce.len(), 1);
+    }
+    fs::write(device.path("web.evidence"), "a letter").unwrap();
+    device.refuses(6, &["attest", "web", "--out", &out], &["something else"]);
+    assert_eq!(fs::read(device.path("web.evidence")).unwrap(), b"a letter");
+}
+
+/// The PIN is shown once, where it is right, and nothing is counted.
+#[test]
+fn a_key_behind_a_pin_has_evidence_by_the_pin() {
+    let device = Device::new();
+    let pin = |arguments: &[&str]| {
+        let mut tool = testkit::programs::program("pkcs11-tool");
+        tool.arg("--module").arg(testkit::module::library());
+        tool.args(["--token-label", "devid"]).args(arguments);
+        testkit::programs::run(device.home.settle(&mut tool)).ok()
+    };
+    device.generate("seed", &[]);
+    device.ends(0, &["key", "delete", "seed", "--yes"]);
+    pin(&["--init-token", "--label", "devid", "--so-pin", "officer-7"]);
+    pin(&[
+        "--init-pin",
+        "--login",
+        "--so-pin",
+        "officer-7",
+        "--pin",
+        "user-77",
+    ]);
+    pin(&[
+        "--login",
+        "--pin",
+        "user-77",
+        "--keypairgen",
+        "--key-type",
+        "EC:prime256v1",
+        "--label",
+        "web",
+        "--usage-sign",
+    ]);
+    device.refuses(1, &["attest", "web", "--nonce", "01"], &["PIN"]);
+    device.is_clean();
+    let file = device.home.write("pin", "user-77");
+    let file = file.to_str().unwrap();
+    let bundle = device.attest(&["web", "--nonce", "01", "--pin-file", file]);
+    certified(&bundle, "key").signed_the_request();
+    device.is_clean();
+}

@@ -1,0 +1,157 @@
+//! A connection that is lost at whichever command leaves nothing behind in the TPM.
+
+use crate::device::{Device, to_base64};
+use crate::structures::{certified, name};
+use serde_json::json;
+use std::collections::BTreeSet;
+use std::fs;
+use testkit::programs::run;
+use testkit::proxy::{Fault, Proxy, Seen};
+
+/// A device whose tool reaches the TPM through a proxy.
+struct Proxied {
+    device: Device,
+    proxy: Proxy,
+}
+
+impl Proxied {
+    fn new(device: Device) -> Proxied {
+        let proxy = Proxy::new(&device.tpm);
+        Proxied { device, proxy }
+    }
+
+    fn devid(&self, words: &[&str]) -> testkit::programs::Said {
+        let mut command = self.device.command(words);
+        run(command.env("DEVID_PKCS11_TCTI", self.proxy.tcti()))
+    }
+
+    /// The commands of a run that succeeds.
+    fn commands(&self, words: &[&str]) -> Seen {
+        self.proxy.book().take();
+        self.devid(words).ok();
+        self.proxy.book().take()
+    }
+
+    /// Breaks each kind of command once, in each way; the tool goes on over a new connection or says why
+    /// not, and nothing is left.
+    fn leaves_nothing(&self, words: &[&str]) {
+        let kinds: BTreeSet<u32> = self
+            .commands(words)
+            .0
+            .iter()
+            .map(|(code, _)| *code)
+            .collect();
+        self.device.is_clean();
+        for code in kinds {
+            for fault in [Fault::Lost, Fault::Drop, Fault::Garbage] {
+                self.proxy.book().break_next(code, fault);
+                let said = self.devid(words);
+                assert!(self.proxy.book().all_broken(), "{code:#x} {fault:?}");
+                self.proxy.book().heal();
+                assert!(
+                    matches!(said.status.code(), Some(0 | 1 | 4)),
+                    "{code:#x} {fault:?}: {said}"
+                );
+                assert_eq!(
+                    self.device.tpm.transients(),
+                    0,
+                    "{code:#x} {fault:?}: {said}"
+                );
+                assert_eq!(self.device.tpm.sessions(), 0, "{code:#x} {fault:?}: {said}");
+            }
+        }
+    }
+}
+
+#[test]
+fn evidence_of_an_own_key_leaves_nothing_after_a_lost_connection() {
+    let device = Device::new();
+    device.generate("web", &[]);
+    device.attest(&["web", "--nonce", "01"]);
+    device.tpm.without_endorsement_handles();
+    Proxied::new(device).leaves_nothing(&["attest", "web", "--nonce", "01"]);
+}
+
+#[test]
+fn evidence_of_a_factory_key_leaves_nothing_after_a_lost_connection() {
+    let kind = ["--no-persist"];
+    let device = Device::with_factory(&kind, &kind);
+    Proxied::new(device).leaves_nothing(&["attest", "idev-id", "--nonce", "01"]);
+}
+
+#[test]
+fn an_activation_leaves_nothing_after_a_lost_connection() {
+    let device = Device::with_factory(&[], &["--no-persist"]);
+    let key = name(&device.attest(&["idev-id"]).bytes("attestationKey/public"));
+    let hex: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
+    fs::write(device.path("secret"), [7; 32]).unwrap();
+    let handle = "0x81010016";
+    device.tpm2("tpm2_readpublic", &["-c", handle, "-o", "ek.tss"]);
+    device.tpm2(
+        "tpm2_readpublic",
+        &["-c", handle, "-f", "der", "-o", "ek.der"],
+    );
+    device.tpm2(
+        "tpm2_makecredential",
+        &[
+            "-u",
+            "ek.tss",
+            "-s",
+            "secret",
+            "-n",
+            &hex,
+            "-o",
+            "credential",
+        ],
+    );
+    let made = fs::read(device.path("credential")).unwrap();
+    let size = usize::from(u16::from_be_bytes([made[8], made[9]]));
+    let challenge = json!({
+        "format": "devid-challenge/1",
+        "id": to_base64(&[7; 16]),
+        "attestationKeyName": to_base64(&key),
+        "endorsementKey": to_base64(&fs::read(device.path("ek.der")).unwrap()),
+        "credential": to_base64(&made[10..10 + size]),
+        "secret": to_base64(&made[12 + size..]),
+    });
+    device.home.write("challenge", challenge.to_string());
+    device.tpm.without_endorsement_handles();
+    let file = device.word("challenge");
+    Proxied::new(device).leaves_nothing(&["activate", &file]);
+}
+
+/// The first use of a key that counts wrong values after the TPM's start is answered RETRY once.
+#[test]
+fn a_tpm_that_asks_for_the_command_again_gets_it() {
+    const RETRY: u32 = 0x922;
+    let device = Device::with_factory(&[], &[]);
+    let proxied = Proxied::new(device);
+    let kinds: BTreeSet<u32> = proxied
+        .commands(&["attest", "idev-id", "--nonce", "01"])
+        .0
+        .iter()
+        .map(|(code, _)| *code)
+        .collect();
+    for code in kinds {
+        proxied.proxy.book().break_next(code, Fault::Code(RETRY));
+        let said = proxied.devid(&["attest", "idev-id", "--nonce", "01"]).ok();
+        let bundle = crate::device::Bundle::read(&said.out);
+        certified(&bundle, "key");
+        proxied.proxy.book().heal();
+        proxied.device.is_clean();
+    }
+}
+
+/// What evidence costs, for docs/EVIDENCE.md.
+#[test]
+fn evidence_costs_as_many_commands_as_the_page_says() {
+    let device = Device::new();
+    device.generate("web", &[]);
+    device.attest(&["web", "--nonce", "01"]);
+    let own = Proxied::new(device);
+    let seen = own.commands(&["attest", "web", "--nonce", "01"]);
+    assert_eq!(seen.total(), 30, "{seen:?}");
+    let factory = Proxied::new(Device::with_factory(&[], &[]));
+    let seen = factory.commands(&["attest", "idev-id", "--nonce", "01"]);
+    assert_eq!(seen.total(), 68, "{seen:?}");
+}

@@ -1,0 +1,22 @@
+//! Evidence that a key is in the TPM: what the tool `devid` makes on a device, judged by OpenSSL and
+//! tpm2-tools.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    unreachable_pub
+)]
+
+mod activate;
+mod attest;
+mod attestation_key;
+mod ca;
+mod device;
+mod endorsement;
+mod exchange;
+mod export;
+mod factory;
+mod faults;
+mod refused;
+mod structures;

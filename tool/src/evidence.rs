@@ -1,0 +1,157 @@
+//! `devid attest` and `devid activate`
+
+use crate::cli::OutputFormat;
+use crate::destination::Destination;
+use crate::evidence_cli::AttestArgs;
+use crate::output::{CommandError, Output};
+use crate::verify::read_pin;
+use devid_core::evidence::bundle::BUNDLE_FORMAT;
+use devid_core::evidence::challenge::RESPONSE_FORMAT;
+use devid_core::evidence::tcg_csr::TcgCsrForm;
+use devid_core::evidence::{
+    self, Bytes, Challenge, Collection, DocumentError, EvidenceForm, acme_nonce, nonce_of,
+};
+use devid_core::identity::{Device, FileKind};
+use devid_core::key::hex;
+use serde_json::json;
+use std::path::Path;
+
+/// The longest challenge that is read, in bytes.
+const LARGEST: u64 = 1 << 20;
+
+/// Evidence of a key.
+pub(crate) fn attest(
+    device: &Device,
+    args: AttestArgs,
+    form: OutputFormat,
+) -> Result<Output, CommandError> {
+    let out = Destination::from(args.out);
+    let foreign = args.form.foreign();
+    let kind = match foreign {
+        None => FileKind::Document(BUNDLE_FORMAT),
+        Some(_) => FileKind::Bytes,
+    };
+    let beside = signature_file(foreign, &out)?;
+    for place in [Some(&out), beside.as_ref()].into_iter().flatten() {
+        place.check(kind)?;
+    }
+    let nonce = match (&args.nonce, &args.acme) {
+        (_, Some(authorization)) => Some(acme_nonce(authorization)),
+        (nonce, None) => nonce.as_deref().map(nonce_of).transpose()?,
+    };
+    let pin = read_pin(args.pin_file)?;
+    let collection = Collection {
+        nonce: nonce.as_deref(),
+        pin: pin.as_ref(),
+        ek_files: &args.ek_cert,
+    };
+    let (bundle, made) = evidence::leaving_nothing(device, || {
+        let entry = device.find(&args.label)?;
+        let mut bundle = evidence::collect(device, &entry, collection)?;
+        if let Some(path) = &args.ak_cert {
+            bundle.add_attestation_certificates(path)?;
+        }
+        let in_form = |form| evidence::in_form(device, &entry, &bundle, form, pin.as_ref());
+        let made = foreign.map(in_form).transpose()?;
+        Ok::<_, CommandError>((bundle, made))
+    })?;
+    let complaint = bundle.nonce.is_none().then(|| {
+        "no nonce was given, so the evidence is not fresh: it may be an old one for all that a CA knows; \
+         --nonce takes what the CA chose"
+            .into()
+    });
+    let output = match made {
+        None => document(bundle.to_json(), BUNDLE_FORMAT, &out, form)?,
+        Some(made) => {
+            out.write(&made.document, kind, 0o644)?;
+            if let (Some(place), Some(signature)) = (&beside, &made.signature) {
+                place.write(signature, kind, 0o644)?;
+            }
+            let told = json!({
+                "evidence": Bytes::from(&made.document[..]),
+                "signature": made.signature.map(Bytes::from),
+                "file": out.path(),
+            });
+            let output = Output::new(form, &told, String::new)?;
+            match out {
+                Destination::File(_) => output,
+                Destination::StandardOutput => Output {
+                    bytes: Some(made.document),
+                    ..output
+                },
+            }
+        }
+    };
+    Ok(Output {
+        complaint,
+        ..output
+    })
+}
+
+/// Where a signature goes that stands beside the evidence.
+fn signature_file(
+    form: Option<EvidenceForm>,
+    out: &Destination,
+) -> Result<Option<Destination>, CommandError> {
+    match (form, out) {
+        (Some(EvidenceForm::TcgCsr(TcgCsrForm::Detached)), Destination::File(file)) => {
+            let mut path = file.path().as_os_str().to_owned();
+            path.push(".sig");
+            Ok(Some(Destination::new(path.into(), file.is_forced())))
+        }
+        (Some(EvidenceForm::TcgCsr(TcgCsrForm::Detached)), Destination::StandardOutput) => {
+            Err(CommandError::new(
+                2,
+                "--form tcg-csr: say with --out FILE where it goes; its signature goes to FILE.sig",
+            ))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// The answer to a challenge.
+pub(crate) fn activate(
+    device: &Device,
+    path: &Path,
+    out: &Destination,
+    form: OutputFormat,
+) -> Result<Output, CommandError> {
+    let challenge = read(path)?;
+    if evidence::is_of_tools(&challenge) {
+        out.check(FileKind::Bytes)?;
+        let secret = evidence::activate_of_tools(device, &challenge)?;
+        out.write(&secret, FileKind::Bytes, 0o600)?;
+        let told = json!({ "secret": Bytes::from(secret.as_slice()), "file": out.path() });
+        return Output::new(form, &told, || match out.path() {
+            Some(_) => String::new(),
+            None => format!("{}\n", hex(&secret)),
+        });
+    }
+    out.check(FileKind::Document(RESPONSE_FORMAT))?;
+    let challenge = Challenge::from_json(&challenge)
+        .map_err(|why| CommandError::new(2, format!("{}: {why}", path.display())))?;
+    let response = evidence::activate(device, &challenge)?;
+    document(response.to_json(), RESPONSE_FORMAT, out, form)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, CommandError> {
+    devid_core::read_file(path, LARGEST)
+        .map_err(|error| CommandError::new(1, format!("{}: {error}", path.display())))
+}
+
+/// A document of this format, unless it goes to a file.
+fn document(
+    text: Result<String, DocumentError>,
+    format: &str,
+    out: &Destination,
+    form: OutputFormat,
+) -> Result<Output, CommandError> {
+    let text = text.map_err(|why| CommandError::new(1, why.to_string()))?;
+    out.write(text.as_bytes(), FileKind::Document(format), 0o644)?;
+    if let Some(path) = out.path() {
+        return Output::new(form, &json!({ "file": path }), String::new);
+    }
+    let value: serde_json::Value = serde_json::from_str(&text)
+        .map_err(|why| CommandError::new(1, format!("the document: {why}")))?;
+    Output::new(form, &value, || text)
+}

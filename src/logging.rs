@@ -6,7 +6,7 @@
 pub(crate) use devid_core::config::{LogSettings, LogTarget};
 
 use der::DateTime;
-use devid_core::fits_limit;
+use devid_core::{fits_limit, printable};
 use log::{Level, Record};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
@@ -24,28 +24,11 @@ const FACILITY: u8 = 3 << 3;
 
 /// A line as its target takes it.
 pub(crate) fn rendered(target: &LogTarget, record: &Record) -> String {
-    let said = plain(&record.args().to_string());
+    let said = printable(record.args());
     match target {
         LogTarget::Syslog => message(record.level(), &said),
         LogTarget::File(_) => line(record.level(), &said),
     }
-}
-
-/// A text in one line, with what a terminal or a reader could take for something else escaped, as Rust
-/// does: file names and certificates are others' texts.
-fn plain(said: &str) -> String {
-    let mut plain = String::with_capacity(said.len());
-    for one in said.chars() {
-        match one {
-            '\u{2028}' | '\u{2029}' | '\u{200E}' | '\u{200F}' | '\u{61C}' => {
-                plain.extend(one.escape_unicode());
-            }
-            '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}' => plain.extend(one.escape_unicode()),
-            one if one.is_control() => plain.extend(one.escape_default()),
-            one => plain.push(one),
-        }
-    }
-    plain
 }
 
 /// Writes one line, as it was [`rendered`]. A target that cannot be written costs the line, never
@@ -105,20 +88,4 @@ fn line(level: Level, said: &str) -> String {
     let now = now.map(|now| now.to_string()).unwrap_or_default();
     let pid = std::process::id();
     format!("{now} {NAME}[{pid}] {level}: {said}\n")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn others_texts_make_no_line_and_move_no_cursor() {
-        let forged = "a\n2026-11-28 ERROR: b\r\u{1b}[2J\0\t\u{7f}\u{9b}\u{202e}\u{2028}\u{2066}";
-        let shown = plain(forged);
-        assert!(shown.chars().all(|one| !one.is_control()), "{shown:?}");
-        assert!(!shown.contains(['\u{202e}', '\u{2028}', '\u{2066}']));
-        assert!(shown.contains("a\\n2026"), "{shown}");
-        let usual = "/etc/Schlüssel/鍵.pem: \"x\" is none\\";
-        assert_eq!(plain(usual), usual);
-    }
 }

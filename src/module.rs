@@ -106,6 +106,7 @@ impl Module {
                 info!("initialised, version {}, {}", VERSION, config.tcti);
                 config.warnings().for_each(|warning| warn!("{warning}"));
                 let slots = slots(config, self.refusals.clone(), self.held).into_iter();
+                let slots = slots.map(|slot| slot.auditing(config.audit));
                 Ok(slots.map(Arc::new).collect())
             }
             Err(fault) if fault.is_unread() => {
@@ -161,6 +162,9 @@ impl Module {
     pub(crate) fn finalize(&self) {
         for slot in self.slots.get().into_iter().flatten() {
             slot.logout(&self.mint);
+            if let Some(audit) = &slot.audit {
+                audit.finish();
+            }
         }
     }
 

@@ -4,6 +4,7 @@
 //! [`signature`] → [`tpm`] → [`key`].
 
 mod accounts;
+pub mod audit;
 mod ber;
 pub mod config;
 #[cfg(feature = "evidence")]
@@ -15,6 +16,7 @@ pub mod key;
 pub mod message;
 mod oid;
 mod pem;
+mod printable;
 pub mod shell;
 pub mod signature;
 mod stack;
@@ -29,6 +31,7 @@ mod writers;
 pub mod x509;
 
 pub use file::read as read_file;
+pub use printable::printable;
 pub use stack::overwrite_stack;
 pub use system::{Held, fits_limit, random};
 pub use waiting::{TICKS, WAITING};

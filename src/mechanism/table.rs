@@ -13,6 +13,8 @@ use devid_core::tpm::Hash;
 /// has two rows.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Mechanism {
+    /// Its name in the standard.
+    pub(crate) name: &'static str,
     /// CKM_…
     pub(crate) kind: CK_MECHANISM_TYPE,
     /// What does the work.
@@ -123,6 +125,7 @@ macro_rules! table {
     ($($kind:ident: $($algorithm:ident)+, $key_type:tt, $sizes:tt, $shape:tt, $digest:tt, $flags:expr;)*) => {
         /// The rows, in the order in which C_GetMechanismList lists the mechanisms.
         pub(crate) const MECHANISMS: &[Mechanism] = &[$(Mechanism {
+            name: stringify!($kind),
             kind: $kind,
             algorithm: table!(@algorithm $($algorithm)+),
             key_type: table!(@some KeyType $key_type),

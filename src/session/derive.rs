@@ -36,7 +36,11 @@ impl Session {
         let Some(PublicKey::Ec { point, .. }) = point_on(*curve, &mechanism.public) else {
             return Err(Error::MechanismParamInvalid);
         };
-        let secret = self.slot.agree(key, &point)?;
+        let secret = self.slot.agree(key, &point);
+        if let Some(audit) = &self.slot.audit {
+            self.note_use(audit, &object, mechanism.row, &secret);
+        }
+        let secret = secret?;
         let value = mechanism.key(&secret, length);
         let always = (
             object.has_flag(CKA_ALWAYS_SENSITIVE),

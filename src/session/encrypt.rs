@@ -35,6 +35,7 @@ impl Session {
             key,
             mechanism,
             awaits_user: object.has_flag(CKA_ALWAYS_AUTHENTICATE),
+            object,
             form: Form::Open,
             parts: Vec::new(),
             opened: None,
@@ -135,7 +136,12 @@ impl Session {
             Some((same, message)) if same == ciphertext => message,
             _ => {
                 let request = decrypting.mechanism.request();
-                self.slot.decrypt(&decrypting.key, request, ciphertext)?
+                let opened = self.slot.decrypt(&decrypting.key, request, ciphertext);
+                if let Some(audit) = &self.slot.audit {
+                    let row = decrypting.mechanism.row;
+                    self.note_use(audit, &decrypting.object, row, &opened);
+                }
+                opened?
             }
         };
         match room.refuses(message.len()) {

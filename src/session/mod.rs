@@ -4,6 +4,7 @@
 //! for a length query or a small buffer. Whatever else happens, the operation is over; and no lock
 //! is held while the TPM works.
 
+mod audit;
 mod changes;
 mod cipher;
 mod copy;

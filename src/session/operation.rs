@@ -8,6 +8,7 @@ use crate::mechanism::encrypt::EncryptMechanism;
 use crate::mechanism::mac::Mac;
 use crate::mechanism::sign::{SignMechanism, WIDEST_DIGEST};
 use crate::mechanism::table::Mechanism;
+use crate::object::Object;
 use cryptoki_sys::{CK_MECHANISM_TYPE, CKF_DIGEST};
 use devid_core::key::PublicKey;
 use devid_core::store::folder::Use;
@@ -87,6 +88,8 @@ impl Form {
 #[derive(Clone)]
 pub(super) struct SignOperation<K> {
     pub(super) key: K,
+    /// The object that the key is of.
+    pub(super) object: Arc<Object>,
     pub(super) mechanism: SignMechanism,
     pub(super) form: Form,
     /// Of one in parts: what came so far.
@@ -122,6 +125,8 @@ pub(super) type Verifying = SignOperation<PublicKey>;
 #[derive(Clone)]
 pub(super) struct DecryptOperation {
     pub(super) key: Arc<Key>,
+    /// The object that the key is of.
+    pub(super) object: Arc<Object>,
     pub(super) mechanism: EncryptMechanism,
     pub(super) awaits_user: bool,
     pub(super) form: Form,

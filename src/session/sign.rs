@@ -50,6 +50,7 @@ impl Session {
             form: Form::Open,
             parts: None,
             awaits_user: object.has_flag(CKA_ALWAYS_AUTHENTICATE),
+            object,
         };
         begin(&mut self.operations.lock().sign, operation)
     }
@@ -127,6 +128,7 @@ impl Session {
             form: Form::Open,
             parts: None,
             awaits_user: false,
+            object,
         };
         let mut operations = self.operations.lock();
         match operations.has_signature(Use::Verify) {
@@ -190,7 +192,7 @@ impl Session {
         let request = mechanism.request(key.public(), prepared)?;
         let names_hash =
             mechanism.algorithm == SignAlgorithm::Pkcs1 && mechanism.hasher().is_none();
-        match (key.sign(self.slot.tpm()?, request), names_hash) {
+        let answer = match (key.sign(self.slot.tpm()?, request), names_hash) {
             (Ok(signature), _) => Ok(Answer::Bytes(signature)),
             // The data of CKM_RSA_PKCS names the hash.
             (Err(SignError::Scheme), true) => Err(Error::DataInvalid),
@@ -198,6 +200,10 @@ impl Session {
                 warn!("signature: {error}");
                 Err(error.into())
             }
+        };
+        if let Some(audit) = &self.slot.audit {
+            self.note_use(audit, &signing.object, mechanism.row, &answer);
         }
+        answer
     }
 }

@@ -41,14 +41,31 @@ impl Session {
         })?;
         check_key(mechanism, &key)?;
         let wrapped = wrapped.ok_or(Error::ArgumentsBad("pWrappedKey is NULL"))?;
+        let taken = self.unwrap_by(mechanism, &key, wrapped, &wanted, template, mint);
+        if let Some(audit) = &self.slot.audit {
+            self.note_use(audit, &key, mechanism.row, &taken);
+        }
+        taken
+    }
+
+    /// Unwraps by a key that may do so.
+    fn unwrap_by(
+        &self,
+        mechanism: &UnwrapMechanism,
+        key: &Object,
+        wrapped: &[u8],
+        wanted: &UnwrapTemplate,
+        template: &Template,
+        mint: &Mint,
+    ) -> Result<ObjectHandle, Error> {
         let info = match &mechanism.scheme {
             UnwrapScheme::Aes(aes) => {
                 aes.check_length(wrapped.len())?;
-                let secret = key.secret().ok_or(other_kind(&key))?;
+                let secret = key.secret().ok_or(other_kind(key))?;
                 aes.unwrap_key(&self.slot.open_secret_key(secret)?, wrapped)
             }
             UnwrapScheme::RsaAes { key: bytes, oaep } => {
-                self.unwrap_by_rsa(*bytes, oaep, &key, wrapped)?
+                self.unwrap_by_rsa(*bytes, oaep, key, wrapped)?
             }
         };
         let private = info.and_then(|info| wanted.private(&info));

@@ -19,6 +19,7 @@ use crate::slot::pin_tries::PinTries;
 use crate::slot::session_objects::SessionObjects;
 use crate::slot::token::{Token, TokenObject};
 use cryptoki_sys::CKA_PRIVATE;
+use devid_core::audit::AuditLog;
 use devid_core::config::RandomSource;
 use devid_core::store::devid::DevidStore;
 use devid_core::store::{
@@ -40,6 +41,8 @@ const RESCAN_AFTER: Duration = Duration::from_secs(1);
 pub(crate) struct Slot {
     pub(crate) id: SlotId,
     pub(crate) description: &'static str,
+    /// Where uses of private keys are written down; `None` if nobody asks for that.
+    pub(crate) audit: Option<AuditLog>,
     /// `None` where the configuration is wrong, and the log says how: no token.
     source: Option<TokenSource>,
     /// Held during a scan, for as long as the TPM takes.
@@ -108,6 +111,7 @@ impl Slot {
         Self {
             id,
             description,
+            audit: None,
             source,
             scan: Mutex::default(),
             token: RwLock::default(),
@@ -115,6 +119,14 @@ impl Slot {
             logged_in: CurrentUser::default(),
             tries: Mutex::default(),
             login_turn: Mutex::default(),
+        }
+    }
+
+    /// The slot, which writes down each use of a private key if `audit` says so.
+    pub(crate) fn auditing(self, audit: bool) -> Self {
+        Self {
+            audit: audit.then(AuditLog::default),
+            ..self
         }
     }
 
@@ -134,6 +146,8 @@ impl Slot {
         Self {
             id: self.id,
             description: self.description,
+            // What the parent counted is the parent's.
+            audit: self.audit.as_ref().map(|_| AuditLog::default()),
             source,
             scan: Mutex::new(last.unwrap_or_default()),
             token: RwLock::new(token),

@@ -99,6 +99,12 @@ impl Impostor {
         }))
     }
 
+    /// What is shown in the place of this public area (TPMT_PUBLIC) from now on.
+    pub fn false_area(&mut self, area: &[u8]) -> Vec<u8> {
+        self.show_instead_of(area);
+        self.false_of(area.to_vec())
+    }
+
     fn answer(&mut self, command: &[u8], execute: Execute) -> Vec<u8> {
         let code = number_at(command, 6);
         if code == SIGN && self.handles.contains(&number_at(command, 10)) {

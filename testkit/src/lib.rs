@@ -32,6 +32,7 @@ pub mod fronts;
 pub mod home;
 pub mod host;
 pub mod interposer;
+pub mod journal;
 pub mod link;
 pub mod maker;
 pub mod managers;

@@ -34,6 +34,7 @@ const RUN_BY: &[(&str, &str)] = &[
     ("ssr", "tool/tests/tool/identity/life.rs"),
     ("eve", "tool/tests/tool/identity/life.rs"),
     ("master", "tool/tests/tool/identity/life.rs"),
+    ("ca", "tests/evidence/ca.rs"),
 ];
 
 /// A block with its language and name, if it has these.

@@ -42,7 +42,11 @@ unique_subject = no
 rand_serial = yes
 x509_extensions = {extensions}
 [anything]
+countryName = optional
+organizationName = optional
+organizationalUnitName = optional
 commonName = optional
+serialNumber = optional
 [leaf]
 basicConstraints = critical, CA:FALSE
 authorityKeyIdentifier = keyid
@@ -214,7 +218,7 @@ class Authority:
         elif fault == "future":
             begin, end = stamp(now + 86400), FAR
         elif fault == "older":
-            begin = "20210101000000Z"
+            begin, end = "20210101000000Z", stamp(now + 86400)
         elif fault == "authority":
             section = "authority"
         elif fault == "short-life":

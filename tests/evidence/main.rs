@@ -11,8 +11,10 @@
 mod activate;
 mod attest;
 mod attestation_key;
+mod ca;
 mod device;
 mod endorsement;
+mod exchange;
 mod export;
 mod factory;
 mod faults;

@@ -95,6 +95,8 @@ fn all_that_a_device_needs_is_installed() {
         "usr/share/bash-completion/completions/devid",
         "usr/share/fish/vendor_completions.d/devid.fish",
         "usr/lib/systemd/system/devid-provision.service",
+        "usr/lib/systemd/system/devid-renew.service",
+        "usr/lib/systemd/system/devid-renew.timer",
         "usr/lib/udev/rules.d/60-devid-pkcs11.rules",
         "usr/lib/sysusers.d/devid-pkcs11.conf",
         "usr/lib/tmpfiles.d/devid-pkcs11.conf",

@@ -108,8 +108,8 @@ fn counts_and_lengths_that_cannot_be_meant() {
     run(&mut host(&home, "huge", &[])).ok();
 }
 
-/// Bytes of stack that a call may take, with what glibc puts on a thread's stack. docs/LIMITS.md says how many
-/// a build with optimisation takes.
+/// Bytes of stack that a call may take, with what glibc puts on a thread's stack (docs/LIMITS.md). The build of
+/// this test is without optimisation.
 const STACK: usize = 256 << 10;
 
 fn stacks_of_threads(link: Link) {

@@ -9,6 +9,7 @@
 #[macro_use]
 extern crate testkit;
 
+mod audit;
 mod bare_root;
 mod c_hosts;
 mod denied_calls;

@@ -6,6 +6,7 @@ use crate::input::{is_standard_input, standard_input};
 use crate::output::{CommandError, Output};
 use crate::text::{line, row};
 use crate::verify::read_pin;
+use devid_core::audit::AuditSubject;
 use devid_core::identity::{Device, FileKind, Imported};
 use devid_core::x509::{IssueError, RequestContent, request_pem};
 use std::path::{Path, PathBuf};
@@ -31,20 +32,36 @@ pub(crate) fn request(
     out: &Destination,
     form: OutputFormat,
 ) -> Result<Output, CommandError> {
-    let kind = match outform {
-        OutformArg::Pem => FileKind::Pem("CERTIFICATE REQUEST"),
-        OutformArg::Der => FileKind::DerRequest,
-    };
+    let kind = kind_of(outform);
     out.check(kind)?;
     let content = content.content()?;
     let pin = read_pin(pin_file)?;
-    let der = device.request(&device.find(label)?, &content, pin.as_ref())?;
-    let pem = request_pem(&der);
+    let entry = device.find(label)?;
+    let der = device.request(&entry, &content, pin.as_ref())?;
+    let output = deliver_request(&der, outform, out, form)?;
+    Ok(output.about(entry.audit_subject()))
+}
+
+pub(crate) fn kind_of(outform: OutformArg) -> FileKind<'static> {
+    match outform {
+        OutformArg::Pem => FileKind::Pem("CERTIFICATE REQUEST"),
+        OutformArg::Der => FileKind::DerRequest,
+    }
+}
+
+/// Writes a request.
+pub(crate) fn deliver_request(
+    der: &[u8],
+    outform: OutformArg,
+    out: &Destination,
+    form: OutputFormat,
+) -> Result<Output, CommandError> {
+    let pem = request_pem(der);
     let bytes = match outform {
         OutformArg::Pem => pem.as_bytes(),
-        OutformArg::Der => &der,
+        OutformArg::Der => der,
     };
-    out.deliver_as(bytes, &pem, kind, 0o644, form)
+    out.deliver_as(bytes, &pem, kind_of(outform), 0o644, form)
 }
 
 /// Takes a certificate.
@@ -57,7 +74,23 @@ pub(crate) fn import(
         true => device.import_answer(&standard_input(LARGEST)?, "standard input")?,
         false => device.import_certificate(file)?,
     };
-    Output::new(form, &imported, || taken(&imported))
+    let output = Output::new(form, &imported, || taken(&imported))?;
+    Ok(Output {
+        is_unchanged: imported.known && imported.authorities.is_empty(),
+        subject: Some(subject(device, imported.label)),
+        ..output
+    })
+}
+
+/// A label as an audit line names it, with the key that has it.
+pub(crate) fn subject(device: &Device, label: String) -> AuditSubject {
+    let entry = device.find(&label).ok();
+    entry
+        .map(|entry| entry.audit_subject())
+        .unwrap_or(AuditSubject {
+            label: Some(label),
+            ..AuditSubject::default()
+        })
 }
 
 /// What was taken, for a person.
@@ -67,6 +100,9 @@ pub(crate) fn taken(imported: &Imported) -> String {
         &mut text,
         format_args!("certificate for {}", imported.label),
     );
+    if imported.rekeyed {
+        line(&mut text, "key", "a new one is in use with it");
+    }
     if imported.known {
         line(&mut text, "known", "it was there already");
     }

@@ -1,6 +1,11 @@
 //! The verbs and their arguments.
 
+mod certificates;
+
 use crate::evidence_cli::{AttestArgs, CaVerb};
+#[cfg(feature = "est")]
+pub(crate) use certificates::EnrollArgs;
+pub(crate) use certificates::{OutformArg, RekeyArgs, RenewArgs, RequestArgs};
 use clap::{ArgAction, ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use std::path::PathBuf;
@@ -173,6 +178,8 @@ pub(crate) enum Verb {
         /// base64 alone); - is standard input.
         file: PathBuf,
     },
+    /// Renews certificates that are due, as the configuration says ([[certificate]]).
+    Renew(RenewArgs),
     /// Asks a server for a certificate, by EST (RFC 7030).
     ///
     /// Without a key of that label one is made. The identity that is shown to the server is the one
@@ -329,6 +336,13 @@ pub(crate) enum KeyVerb {
         #[arg(long, value_enum, requires = "parent")]
         scheme: Option<SchemeArg>,
     },
+    /// Makes a new key in the place of another, and writes a request for it.
+    ///
+    /// The old key stays in use with its certificate until the new certificate comes, by devid
+    /// import-cert or devid enroll; then both are exchanged at once, under the same label. As long as
+    /// the new key waits, the command writes a request for it again. devid renew LABEL --rollback brings
+    /// the old pair back.
+    Rekey(Box<RekeyArgs>),
     /// Lists the keys of all tokens that have a key folder.
     List,
     /// Deletes a key and its certificates, for good.
@@ -397,77 +411,6 @@ fn handle(text: &str) -> Result<u32, String> {
 pub(crate) enum OutputFormat {
     Text,
     Json,
-}
-
-/// Of whom a certificate is asked, and how.
-#[cfg(feature = "est")]
-#[derive(Args)]
-#[command(group(ArgGroup::new("whom").required(true)))]
-pub(crate) struct EnrollArgs {
-    #[arg(help = NAME)]
-    pub(crate) label: String,
-    /// The server, as https://est.example:8443; without a path /.well-known/est is meant.
-    #[arg(long, value_name = "URL")]
-    pub(crate) est: String,
-    /// The identity that is shown to the server.
-    #[arg(long = "as", value_name = "LABEL")]
-    pub(crate) as_identity: Option<String>,
-    /// A file with the certificates of CAs that vouch for the server, or with the server's own.
-    #[arg(long, value_name = "FILE", group = "whom")]
-    pub(crate) trust: Option<PathBuf>,
-    /// The SHA-256 of a certificate of the server's CAs, in hexadecimal digits: the server is asked
-    /// for them, and believed if one has it.
-    #[arg(long, value_name = "HEX", group = "whom")]
-    pub(crate) fingerprint: Option<String>,
-    #[command(flatten)]
-    pub(crate) content: RequestArgs,
-    /// What kind of key is made, if there is none; what the server wants, or P-256.
-    #[arg(long, value_enum)]
-    pub(crate) algorithm: Option<AlgorithmArg>,
-    /// The name that goes with the password.
-    #[arg(long, value_name = "NAME", requires = "password_file")]
-    pub(crate) user: Option<String>,
-    /// A file with a password, for a server that asks for one.
-    #[arg(long, value_name = "FILE", requires = "user")]
-    pub(crate) password_file: Option<PathBuf>,
-    /// A file with the PIN that a key asks for, if the configuration has none. A wrong one counts in
-    /// the TPM.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) pin_file: Option<PathBuf>,
-    /// How many seconds one request to the server may take.
-    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
-    pub(crate) timeout: u64,
-    /// How many seconds a server is waited for that asks for patience.
-    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
-    pub(crate) wait: u64,
-}
-
-/// What a request for a certificate asks for.
-#[derive(Args, Debug, Default)]
-pub(crate) struct RequestArgs {
-    /// Whom it is to name, as in CN=web,O=Example; by default the device's own identity names
-    /// the device as the factory did, and a service's key its label.
-    #[arg(long, value_name = "NAME")]
-    pub(crate) subject: Option<String>,
-    /// A further name (subjectAltName): dns:HOST, ip:ADDRESS, email:ADDRESS, uri:URI, rid:OID,
-    /// dirname:NAME, upn:NAME; may be given more than once.
-    #[arg(long, value_name = "NAME")]
-    pub(crate) san: Vec<String>,
-    /// A purpose of the key (extendedKeyUsage), as serverAuth, clientAuth or an OID; may be given
-    /// more than once.
-    #[arg(long, value_name = "PURPOSE")]
-    pub(crate) eku: Vec<String>,
-    /// A use of the key (keyUsage), digitalSignature if none is given; may be given more than once.
-    #[arg(long, value_name = "USE")]
-    pub(crate) key_usage: Vec<String>,
-}
-
-/// The form of a request.
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-#[allow(missing_docs)]
-pub(crate) enum OutformArg {
-    Pem,
-    Der,
 }
 
 /// How an identity is made.

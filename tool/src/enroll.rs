@@ -1,6 +1,6 @@
 //! `devid enroll`: a certificate from a server
 
-use crate::certificates::taken;
+use crate::certificates::{subject, taken};
 use crate::cli::{EnrollArgs, OutputFormat};
 use crate::est::{Credentials, Enrolment, EstUrl, Outcome, ServerTrust, fingerprint};
 use crate::keys::algorithm;
@@ -39,13 +39,19 @@ pub(crate) fn run(
         as_identity: args.as_identity,
         content: args.content.content()?,
         algorithm: args.algorithm.map(algorithm),
+        new_key: args.new_key,
         pin: read_pin(args.pin_file)?,
         limit: Duration::from_secs(args.timeout.max(1)),
         patience: Duration::from_secs(args.wait),
+        believes_server: true,
+        prove: None,
+        reloads: false,
         label: args.label,
     };
+    let _turn = device.enrolment_turn()?;
     let outcome = enrolment.run(credentials)?;
     let output = Output::new(form, &outcome, || paragraph(&outcome))?;
+    let output = output.about(subject(device, outcome.label.clone()));
     Ok(match outcome.retry_after {
         Some(_) => Output {
             code: PENDING,

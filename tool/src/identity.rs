@@ -4,10 +4,11 @@ use crate::cli::{OutputFormat, ProvisionArgs};
 use crate::destination::Destination;
 use crate::output::{CommandError, Output};
 use crate::text::{line, row};
+use devid_core::audit::AuditSubject;
 use devid_core::config::Config;
 use devid_core::identity::{
-    Device, Expiry, IdentitySource, Mode, Provisioned, Provisioning, RequestTarget, RoleStatus,
-    Status,
+    Device, Expiry, IdentitySource, Mode, OWN, Provisioned, Provisioning, RequestTarget,
+    RoleStatus, Status,
 };
 use devid_core::x509::Subject;
 use serde_json::json;
@@ -55,6 +56,23 @@ fn paragraph(status: &Status) -> String {
         if let Some(certificate) = certificate {
             let ends = expiry.as_ref().map_or(String::new(), ends);
             line(&mut text, "", &format!("{certificate}, {ends}"));
+        }
+    }
+    for one in &status.enrolments {
+        let said = match (&one.fault, one.failures) {
+            (Some(fault), failures) => {
+                format!("{}: failed, {failures} in a row: {fault}", one.label)
+            }
+            (None, _) => format!("{}: {} has not decided yet", one.label, one.server),
+        };
+        line(&mut text, "enrolment", &said);
+        if one.next_try > 0 {
+            let seconds = one.next_try;
+            line(
+                &mut text,
+                "",
+                &format!("devid renew asks again in {seconds} s"),
+            );
         }
     }
     let handle = &status.master.handle;
@@ -151,7 +169,7 @@ fn what_is_lost(config: &Config) -> String {
 /// Deletes what was put aside.
 pub(crate) fn prune(config: &Config, form: OutputFormat) -> Result<Output, CommandError> {
     let deleted = devid_core::identity::prune(config)?;
-    Output::new(form, &json!({ "deleted": deleted }), || {
+    let output = Output::new(form, &json!({ "deleted": deleted }), || {
         let mut text = String::new();
         for path in &deleted {
             row(&mut text, format_args!("deleted {}", path.display()));
@@ -160,6 +178,10 @@ pub(crate) fn prune(config: &Config, form: OutputFormat) -> Result<Output, Comma
             true => "nothing was put aside\n".into(),
             false => text,
         }
+    })?;
+    Ok(Output {
+        is_unchanged: deleted.is_empty(),
+        ..output
     })
 }
 
@@ -179,7 +201,7 @@ fn provisioning(
 
 /// Where a request was asked for on standard output, it stands there alone.
 fn summary(done: &Provisioned, form: OutputFormat) -> Result<Output, CommandError> {
-    Output::new(form, done, || {
+    let output = Output::new(form, done, || {
         if let Some(request) = &done.request {
             return request.clone();
         }
@@ -192,5 +214,13 @@ fn summary(done: &Provisioned, form: OutputFormat) -> Result<Output, CommandErro
         }
         row(&mut text, format_args!("mode {}", done.mode));
         text
+    })?;
+    Ok(Output {
+        is_unchanged: done.steps.is_empty(),
+        ..output.about(AuditSubject {
+            token: Some(OWN.into()),
+            label: Some(OWN.into()),
+            ..AuditSubject::default()
+        })
     })
 }

@@ -68,7 +68,8 @@ pub(crate) fn generate(
         decrypts,
     };
     let made = device.generate_key(label, algorithm(kind), usage, storage)?;
-    Output::new(form, &device.describe(&made), || paragraph(device, &made))
+    let output = Output::new(form, &device.describe(&made), || paragraph(device, &made))?;
+    Ok(output.about(made.audit_subject()))
 }
 
 /// The keys of all tokens with a key folder.
@@ -106,13 +107,14 @@ pub(crate) fn delete(
         ));
     }
     let deleted = device.delete_key(&entry)?;
-    Output::new(form, &json!({ "deleted": deleted }), || {
+    let output = Output::new(form, &json!({ "deleted": deleted }), || {
         let mut text = String::new();
         for file in &deleted {
             row(&mut text, format_args!("deleted {file}"));
         }
         text
-    })
+    })?;
+    Ok(output.about(entry.audit_subject()))
 }
 
 /// The wrapped form of a key.
@@ -134,14 +136,16 @@ pub(crate) fn persist(
     handle: Option<u32>,
     form: OutputFormat,
 ) -> Result<Output, CommandError> {
-    let handle = device.persist(&device.find(label)?, handle)?;
+    let entry = device.find(label)?;
+    let handle = device.persist(&entry, handle)?;
     let handle = format!("0x{handle:08X}");
     let told = json!({ "label": label, "handle": handle });
-    Output::new(form, &told, || {
+    let output = Output::new(form, &told, || {
         let mut text = String::new();
         row(&mut text, format_args!("{label} is in handle {handle}"));
         text
-    })
+    })?;
+    Ok(output.about(entry.audit_subject()))
 }
 
 fn paragraph(device: &Device, entry: &TokenEntry) -> String {

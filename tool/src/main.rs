@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod aim;
+mod audit;
 mod ca;
 mod certificates;
 mod cli;
@@ -30,9 +31,12 @@ mod misused;
 mod output;
 mod print;
 mod progress;
+#[cfg(feature = "est")]
+mod renew;
 mod settings;
 mod show;
 mod sign;
+mod succession;
 mod text;
 mod tree;
 mod uri;
@@ -40,7 +44,10 @@ mod verify;
 mod warnings;
 
 use aim::aimed;
+use audit::Audited;
 use clap::Parser;
+#[cfg(feature = "est")]
+use cli::RenewArgs;
 use cli::{Arguments, CommonArgs, KeyVerb, MasterVerb, OutputFormat, Verb};
 use colour::Painter;
 use destination::{Destination, is_standard_output};
@@ -72,21 +79,26 @@ fn main() -> ExitCode {
     let began = Instant::now();
     let warnings = Warnings::install(form, verbose, quiet);
     let is_report = only_reports(&verb);
-    let settings = Settings::new(config);
-    let file = settings
-        .as_ref()
-        .ok()
-        .and_then(|settings| settings.file.clone());
-    let output = settings.and_then(|settings| run(verb, &settings, quiet, form));
-    let mut output = output.unwrap_or_else(|error| Output {
+    let failed = |error: CommandError| Output {
         code: error.code,
         document: (form == OutputFormat::Json).then(|| error.json()),
         complaint: Some(error.text),
         ..Output::default()
-    });
-    if let Some(file) = file {
-        output = aimed(output, &file);
-    }
+    };
+    let mut output = match Settings::new(config) {
+        Ok(settings) => {
+            let audited = Audited::of(&verb);
+            let output = run(verb, &settings, quiet, form).unwrap_or_else(failed);
+            if let Some(audited) = audited {
+                audited.write(&settings, &output);
+            }
+            match &settings.file {
+                Some(file) => aimed(output, file),
+                None => output,
+            }
+        }
+        Err(error) => failed(error),
+    };
     debug!("done after {} ms", began.elapsed().as_millis());
     if quiet && is_report && output.code == 0 {
         output.text.clear();
@@ -126,6 +138,7 @@ fn run(
             };
             keys::generate(&device()?, &label, algorithm, decrypts, storage, form)
         }
+        Verb::Key(KeyVerb::Rekey(args)) => succession::rekey(&device()?, *args, form),
         Verb::Key(KeyVerb::List) => keys::list(&device()?, form),
         Verb::Key(KeyVerb::Delete { label, yes }) => keys::delete(&device()?, &label, yes, form),
         Verb::Ca(verb) => ca::run(verb, form),
@@ -150,6 +163,19 @@ fn run(
             evidence::activate(&device()?, &challenge, &out.into(), form)
         }
         Verb::ImportCert { file } => certificates::import(&device()?, &file, form),
+        Verb::Renew(args) => match args.label {
+            Some(label) if args.rollback => succession::roll_back(&device()?, &label, form),
+            #[cfg(feature = "est")]
+            label => {
+                let args = RenewArgs { label, ..args };
+                renew::run(&device()?, args, form)
+            }
+            #[cfg(not(feature = "est"))]
+            _ => Err(CommandError::new(
+                1,
+                "this build has no EST (feature est); only --rollback works",
+            )),
+        },
         #[cfg(feature = "est")]
         Verb::Enroll(args) => enroll::run(&device()?, *args, form),
         Verb::Export {

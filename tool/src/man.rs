@@ -231,6 +231,37 @@ fn examples(page: &str) -> &'static Meanings {
             "devid import-cert web.pem",
             "What the CA answered, in the place of the certificate before it.",
         )],
+        "devid-enroll" => &[
+            (
+                "devid enroll web --est https://est.example --trust est-ca.pem --san web.example",
+                "A certificate for the key web, which is made if there is none. The factory's identity opens the \
+                 session.",
+            ),
+            (
+                "devid enroll web --est https://est.example --fingerprint HEX --wait 600",
+                "The server is believed if its CA has that fingerprint, and waited for if it asks for patience.",
+            ),
+        ],
+        "devid-renew" => &[
+            (
+                "devid renew",
+                "What the configuration names and what is due; devid-renew.timer does this each hour.",
+            ),
+            (
+                "devid renew web --rollback",
+                "The certificate before the one that is in use, and the key if that was another one.",
+            ),
+        ],
+        "devid-key-rekey" => &[
+            (
+                "devid key rekey web --out web.csr",
+                "A new key waits beside the old one, and a CA is to certify it.",
+            ),
+            (
+                "devid import-cert web.pem",
+                "Both are exchanged together, under the same label.",
+            ),
+        ],
         "devid-export" => &[
             (
                 "devid export web --tss2 --out web.tss2.pem",
@@ -255,10 +286,6 @@ fn examples(page: &str) -> &'static Meanings {
                 "For openssl dgst -verify.",
             ),
         ],
-        "devid-enroll" => &[(
-            "devid enroll web --est https://est.example --trust ca.pem",
-            "A certificate for the key web, from a server that takes the device's identity.",
-        )],
         "devid-ca-nonce" => &[(
             "devid ca nonce --out nonce",
             "What the device shows with devid attest --nonce nonce.",

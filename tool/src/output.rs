@@ -1,6 +1,7 @@
 //! What a verb answers, and what the process exits with.
 
 use crate::cli::OutputFormat;
+use devid_core::audit::AuditSubject;
 use devid_core::config::ConfigError;
 use devid_core::identity::{IdentityError, IdentityErrorKind};
 use devid_core::x509::IssueError;
@@ -19,6 +20,10 @@ pub(crate) struct Output {
     pub(crate) document: Option<Value>,
     /// For standard error.
     pub(crate) complaint: Option<String>,
+    /// The object that was used or changed.
+    pub(crate) subject: Option<AuditSubject>,
+    /// Whether the verb found nothing to be done.
+    pub(crate) is_unchanged: bool,
 }
 
 /// An error: its text, and the exit code.
@@ -33,6 +38,14 @@ impl Output {
         Self {
             text: text.into(),
             ..Self::default()
+        }
+    }
+
+    /// The same, which tells the object that was used or changed.
+    pub(crate) fn about(self, subject: AuditSubject) -> Self {
+        Self {
+            subject: Some(subject),
+            ..self
         }
     }
 
@@ -56,26 +69,27 @@ impl Output {
     }
 }
 
+/// The kind of error in a word; the exit code in other words.
+pub(crate) fn kind_of(code: u8) -> &'static str {
+    match code {
+        2 => "usage",
+        4 => "tpm",
+        5 => "not-found",
+        6 => "refused",
+        7 => "pending",
+        _ => "failed",
+    }
+}
+
 impl CommandError {
     pub(crate) fn new(code: u8, text: impl Into<String>) -> Self {
         let text = text.into();
         Self { code, text }
     }
 
-    /// The kind of error in a word; the exit code in other words.
-    fn kind(&self) -> &'static str {
-        match self.code {
-            2 => "usage",
-            4 => "tpm",
-            5 => "not-found",
-            6 => "refused",
-            _ => "failed",
-        }
-    }
-
     /// For standard output, where JSON was asked for: `{"error": {"code", "kind", "text"}}`.
     pub(crate) fn json(&self) -> Value {
-        let (code, kind, text) = (self.code, self.kind(), &self.text);
+        let (code, kind, text) = (self.code, kind_of(self.code), &self.text);
         serde_json::json!({ "error": { "code": code, "kind": kind, "text": text } })
     }
 }

@@ -36,6 +36,7 @@ pub(crate) fn print_output(output: Output, warnings: &Warnings) -> ExitCode {
         bytes,
         document,
         complaint,
+        ..
     } = output;
     warnings.end_wait();
     let bytes = match document {

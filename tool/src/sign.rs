@@ -31,7 +31,8 @@ pub(crate) fn run(
     out.check(FileKind::SignedMessage)?;
     let content = input::file(file, LARGEST)?;
     let pin = read_pin(pin_file)?;
-    let signed = device.sign_message(&device.find(label)?, &content, message, pin.as_ref())?;
+    let entry = device.find(label)?;
+    let signed = device.sign_message(&entry, &content, message, pin.as_ref())?;
     out.write(&signed.bytes, FileKind::SignedMessage, 0o644)?;
     let told = json!({
         "algorithm": signed.scheme.to_string(),
@@ -39,6 +40,7 @@ pub(crate) fn run(
         "file": out.path(),
     });
     let output = Output::new(form, &told, String::new)?;
+    let output = output.about(entry.audit_subject());
     Ok(match out {
         Destination::File(_) => output,
         Destination::StandardOutput => Output {

@@ -1,6 +1,7 @@
 //! Text for a person, line by line. What others wrote (a name in a certificate, a label, a path)
 //! can neither begin a line of its own nor steer the terminal.
 
+pub(crate) use devid_core::printable;
 use std::fmt::{Display, Write};
 
 /// Appends a line.
@@ -17,25 +18,6 @@ pub(crate) fn marked(text: &mut String, mark: impl Display, said: impl Display) 
 /// Appends a line of a paragraph.
 pub(crate) fn line(text: &mut String, name: &str, value: &str) {
     row(text, format_args!("  {name:<13} {value}"));
-}
-
-/// A text in one line. A character that steers the terminal is written as its number.
-pub(crate) fn printable(said: impl Display) -> String {
-    let mut printable = String::new();
-    for one in said.to_string().chars() {
-        let _ = match steers(one) {
-            true => write!(printable, "{}", one.escape_default()),
-            false => printable.write_char(one),
-        };
-    }
-    printable
-}
-
-/// Control characters, ends of lines, and what changes the direction of writing (Unicode Standard
-/// Annex 9, section 2).
-fn steers(one: char) -> bool {
-    one.is_control()
-        || matches!(one, '\u{61C}' | '\u{200E}' | '\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]

@@ -4,8 +4,8 @@ use super::TctiSetting;
 use super::section::{FirstError, SettingError, TomlTable, absolute};
 use super::syntax;
 use super::{
-    ConfigError, ExistingSource, FACTORY, Fallback, LeaveSoftware, LogTarget, RandomSource,
-    SESSIONS, SecretSource,
+    CertificateSettings, ConfigError, ExistingSource, FACTORY, Fallback, LeaveSoftware, LogTarget,
+    RandomSource, SESSIONS, SecretSource,
 };
 use crate::tpm::handle;
 use crate::trouble::{is_leftover, paths_in};
@@ -34,6 +34,7 @@ pub(super) struct FileSettings {
     pub(super) master: Option<MasterTable>,
     pub(super) provision: Option<ProvisionTable>,
     pub(super) token: Vec<TokenTable>,
+    pub(super) certificate: Vec<CertificateSettings>,
     /// What stands in `config.d/` under another name than that of a drop-in.
     pub(super) left_out: Vec<PathBuf>,
 }
@@ -74,12 +75,17 @@ pub(super) struct MasterTable {
 pub(super) struct LogTable {
     pub(super) level: Option<LogLevel>,
     pub(super) target: Option<LogTarget>,
+    pub(super) audit: Option<bool>,
 }
 
 #[derive(Debug, Clone, Copy)]
 pub(super) struct LogLevel(pub(super) LevelFilter);
 
 impl FileSettings {
+    pub(super) fn asks_audit(&self) -> bool {
+        self.log.as_ref().and_then(|log| log.audit).unwrap_or(false)
+    }
+
     /// Takes what `later` sets; lists grow.
     fn overlay(&mut self, later: Self) {
         self.tcti = later.tcti.or(self.tcti.take());
@@ -94,9 +100,11 @@ impl FileSettings {
             let log = self.log.get_or_insert_default();
             log.level = later.level.or(log.level);
             log.target = later.target.or(log.target.take());
+            log.audit = later.audit.or(log.audit);
         }
         self.identity.extend(later.identity);
         self.token.extend(later.token);
+        self.certificate.extend(later.certificate);
         self.left_out.extend(later.left_out);
         if let Some(later) = later.master {
             let master = self.master.get_or_insert_default();
@@ -284,6 +292,11 @@ impl FileSettings {
                 .into_iter()
                 .map(TokenTable::of)
                 .collect(),
+            certificate: all
+                .sections("[[certificate]]")
+                .into_iter()
+                .filter_map(CertificateSettings::of)
+                .collect(),
             left_out: Vec::new(),
         };
         all.end();
@@ -296,6 +309,7 @@ impl LogTable {
         let log = Self {
             level: section.text("level"),
             target: section.text("target"),
+            audit: section.flag("audit"),
         };
         section.end();
         log

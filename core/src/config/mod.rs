@@ -3,6 +3,7 @@
 //! A setting that is unknown or wrong is an error that names file, line and key: a device must not
 //! run on a half-understood configuration.
 
+mod certificate;
 mod file;
 mod provision;
 mod secret;
@@ -14,6 +15,7 @@ mod token;
 #[cfg(test)]
 mod wrong_tests;
 
+pub use certificate::{CertificateSettings, RenewWithin, ServerTrust};
 pub use file::{IdentityAuth, IdentityHint};
 pub use provision::{ExistingSource, Fallback, LeaveSoftware, OwnIdentity, Provision};
 pub use secret::SecretSource;
@@ -50,6 +52,8 @@ pub struct Config {
     pub tcti_by_alias: bool,
     /// How long one command to the TPM may take (`timeout_ms`, `generation_timeout_ms`).
     pub limits: Limits,
+    /// Whether each use of a private key is written down (`[log] audit`).
+    pub audit: bool,
     /// Where random bytes come from.
     pub random: RandomSource,
     /// Whether there is a token for objects of sessions alone.
@@ -76,6 +80,8 @@ pub struct Config {
     pub tokens: Vec<TokenSettings>,
     /// How the device gets its own identity.
     pub provision: Provision,
+    /// Certificates that the device looks after.
+    pub certificates: Vec<CertificateSettings>,
     /// The file that changes whenever `devid` changed something that others may have read.
     pub generation: PathBuf,
     /// What stands in `config.d/` and is not read, since its name does not end in `.toml`.
@@ -304,6 +310,13 @@ fn settings(mut written: FileSettings, variable: Variable) -> Result<Config, Con
     Ok(overlaid(written, tcti, tokens, variable))
 }
 
+/// Whether the administrator asks for audit lines, whatever file a variable names. Where that file
+/// cannot be understood, the answer is yes: nobody can tell that it asks for none.
+fn system_asks_audit(file: &Path) -> bool {
+    let written = file::read(file, false, &beside(file, "config.d"));
+    written.map_or(true, |written| written.asks_audit())
+}
+
 fn tcti_variable(variable: Variable) -> Result<Option<TctiSetting>, ConfigError> {
     const NAME: &str = "DEVID_PKCS11_TCTI";
     let said = variable(NAME).map(|tcti| from_variable(NAME, tcti));
@@ -317,6 +330,8 @@ fn overlaid(
     variable: Variable,
 ) -> Config {
     let credentials = variable("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+    let audit = written.asks_audit()
+        || file(variable) != Path::new(FILE) && system_asks_audit(Path::new(FILE));
     let master = written.master.get_or_insert_default();
     let secrets = written
         .identity
@@ -325,6 +340,11 @@ fn overlaid(
             Some(IdentityAuth::Secret(source)) => Some(source),
             _ => None,
         });
+    let passwords = written
+        .certificate
+        .iter_mut()
+        .filter_map(|one| one.password.as_mut());
+    let secrets = secrets.chain(passwords);
     let secrets = secrets.chain(tokens.iter_mut().filter_map(|token| token.pin.as_mut()));
     for source in secrets.chain(master.owner_auth.as_mut()) {
         source.find_in(credentials.as_deref());
@@ -346,6 +366,7 @@ fn overlaid(
                     .unwrap_or(GENERATION_TIMEOUT_MS),
             ),
         ),
+        audit,
         random: written.random.unwrap_or(RandomSource::Kernel),
         session_slot: written.session_slot.unwrap_or(true),
         verify_signatures: written.verify_signatures.unwrap_or(false),
@@ -363,6 +384,7 @@ fn overlaid(
         },
         tokens,
         generation: run.join("generation"),
+        certificates: written.certificate,
         left_out: written.left_out,
         run,
     }

@@ -12,7 +12,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 /// Every section with its settings. The first is what stands before any section.
-const SETTINGS: [(&str, &[&str]); 6] = [
+const SETTINGS: [(&str, &[&str]); 7] = [
     (
         "",
         &[
@@ -25,7 +25,7 @@ const SETTINGS: [(&str, &[&str]); 6] = [
             "state",
         ],
     ),
-    ("[log]", &["level", "target"]),
+    ("[log]", &["level", "target", "audit"]),
     (
         "[[identity]]",
         &["handle", "nv", "certificate", "auth", "allow_last_try"],
@@ -52,6 +52,13 @@ const SETTINGS: [(&str, &[&str]); 6] = [
             "existing",
             "leave_software",
             "nv_index",
+        ],
+    ),
+    (
+        "[[certificate]]",
+        &[
+            "label", "est", "identity", "trust", "subject", "san", "eku", "key", "within",
+            "reload", "prove", "user", "password",
         ],
     ),
 ];
@@ -230,6 +237,12 @@ impl<'t> TomlTable<'t> {
             self.first_error
                 .note(self.at, format!("{}: {what}", self.name));
         }
+    }
+
+    /// Notes a fault of the section as a whole.
+    pub(super) fn complain_here(&self, what: &str) {
+        self.first_error
+            .note(self.at, format!("{}: {what}", self.name));
     }
 
     /// A section that stands once, such as `[log]`.

@@ -1,7 +1,8 @@
 //! What a token holds, as people see it: a key with its certificates, or a certificate alone.
 
+use crate::audit::AuditSubject;
 pub use crate::config::{FACTORY, OWN};
-use crate::key::PublicKey;
+use crate::key::{PublicKey, hex};
 use crate::store::folder::KeyOrigin;
 use crate::store::{Key, SecretKey};
 use crate::x509::Certificate;
@@ -63,6 +64,18 @@ impl TokenEntry {
     /// Whether a private or secret key of it is in a token.
     pub fn has_key(&self) -> bool {
         self.key.is_some() || self.secret.is_some()
+    }
+
+    /// The object as an audit line names it.
+    pub fn audit_subject(&self) -> AuditSubject {
+        let key = self.key.as_deref();
+        let public = self.public.as_ref();
+        AuditSubject {
+            token: Some(self.token_label.clone()),
+            label: Some(self.label.clone()),
+            key_name: key.and_then(Key::name).map(hex),
+            key_id: public.map(|public| hex(public.id().as_bytes())),
+        }
     }
 
     /// The certificate to be shown first.

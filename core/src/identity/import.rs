@@ -4,6 +4,7 @@ use super::IdentityError;
 use super::ca_certificates::above;
 use super::device::Device;
 use super::entry::TokenEntry;
+use super::provision::certificate_attributes;
 use super::software::Software;
 use crate::file;
 use crate::store::devid::DevidStore;
@@ -26,6 +27,8 @@ pub struct Imported {
     pub unrelated: Vec<String>,
     /// Whether it was there already.
     pub known: bool,
+    /// Whether a new key came into use with it.
+    pub rekeyed: bool,
     /// Why there is no copy in NV, if there is to be one.
     pub note: Option<String>,
 }
@@ -54,6 +57,14 @@ impl Device {
             all.into_iter().partition(Certificate::is_ca);
         if leaves.is_empty() {
             return Err(self.only_ca_certificates(&ca_certificates, source));
+        }
+        for leaf in &leaves {
+            if let Some((owner, _)) = self.awaiting(leaf)? {
+                still_valid(leaf, source)?;
+                let taken = self.succeed(&owner, leaf, &ca_certificates);
+                self.tell_others();
+                return taken;
+            }
         }
         #[cfg(feature = "evidence")]
         if let [certificate] = &leaves[..]
@@ -195,17 +206,31 @@ impl Device {
         let is_new = |one: &&super::CertificateEntry| one.certificate != certificate;
         let (old, same): (Vec<_>, Vec<_>) = owner.certificates.iter().partition(is_new);
         let known = !same.is_empty();
-        if !known {
+        if let (false, Some(replaced)) = (known, old.first()) {
+            let about = certificate_attributes(label, !owner.protected);
+            let above_old = self.above_of(owner);
+            store.renew_certificate(
+                &owner.file,
+                &replaced.file,
+                &certificate,
+                about,
+                &above_old,
+            )?;
+        } else if !known {
             self.keep_certificate(store, certificate.clone(), label, !owner.protected)?;
         }
         let note = match owner.protected {
             true => self.keep_copy(&certificate)?,
             false => None,
         };
-        // Only now: whoever looks in between finds two, and never none.
+        if known {
+            // A killed run may have come as far as this.
+            self.drop_former_ca_certificates(store, owner)?;
+        }
+        // Whoever looks in between finds two, and never none.
         let going: Vec<_> = old.iter().map(|old| &old.certificate).collect();
         self.drop_ca_certificates(store, label, &going)?;
-        for old in &old {
+        for old in old.iter().skip(usize::from(!known)) {
             store.destroy_whole(&old.file)?;
         }
         Ok(Imported {
@@ -214,6 +239,7 @@ impl Device {
             authorities: added,
             unrelated,
             known,
+            rekeyed: false,
             note,
         })
     }
@@ -247,6 +273,7 @@ impl Device {
                 .collect(),
             authorities: subjects(&needed),
             unrelated: subjects(&others),
+            rekeyed: false,
             note: None,
         })
     }

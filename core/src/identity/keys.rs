@@ -142,6 +142,10 @@ impl Device {
         let going: Vec<_> = certificates.clone().map(|one| &one.certificate).collect();
         let mut gone = self.drop_ca_certificates(store, &entry.label, &going)?;
         let key = Some(&entry.file).filter(|file| !file.is_empty());
+        if let Some(file) = key {
+            store.drop_successor(file)?;
+            store.forget_predecessor(file)?;
+        }
         for file in certificates.map(|one| &one.file).chain(key) {
             store.destroy_whole(file)?;
             gone.push(file.clone());

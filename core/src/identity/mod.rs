@@ -37,6 +37,7 @@ mod signer;
 mod software;
 mod state;
 mod status;
+mod succession;
 mod tls_identity;
 mod tree;
 mod trusted_files;
@@ -49,7 +50,7 @@ pub use description::{
 pub use device::{Device, Inventory};
 pub use doctor::{Finding, Health, doctor};
 pub use endorsement::configured_tpm;
-pub use enrolment::{Enrolled, EnrolmentRecord, EnrolmentRules};
+pub use enrolment::{Enrolled, EnrolmentRecord, EnrolmentRules, EnrolmentTurn, RenewalNeed};
 pub use entry::{CertificateEntry, EXISTING, FACTORY, OWN, SOFTWARE, TokenEntry};
 pub use error::{IdentityError, IdentityErrorKind};
 pub use export::Exported;
@@ -64,7 +65,9 @@ pub use sign::SignedMessage;
 pub use state::{Certified, ExistingState, Facts, Marker, Plan, Policy, Refusal, TpmKey};
 #[cfg(feature = "evidence")]
 pub(crate) use status::maker_and_firmware;
-pub use status::{Expiry, IdentitySource, MasterKey, Mode, RoleStatus, Status, TpmStatus};
+pub use status::{
+    EnrolmentStatus, Expiry, IdentitySource, MasterKey, Mode, RoleStatus, Status, TpmStatus,
+};
 pub use tls_identity::TlsIdentity;
 pub use tree::{CertificateBranch, DeviceTree, ObjectBranch, TokenBranch, TpmBranch};
 pub use verify::{Report, Verdict, Verification};

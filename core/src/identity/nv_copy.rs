@@ -2,6 +2,7 @@
 
 use super::IdentityError;
 use super::device::Device;
+use crate::key::PublicKey;
 use crate::tpm::{NvContent, TpmError};
 use crate::x509::Certificate;
 
@@ -42,7 +43,15 @@ impl Device {
         }))
     }
 
-    /// Keeps the copy, in the place of nothing but another certificate for the same key. Why not,
+    /// The key that the device's own identity had before the one that it has.
+    fn former_own_key(&self) -> Option<PublicKey> {
+        let read = self.token_contents(&self.own).ok()?;
+        let own = read.entries.iter().find(|one| one.protected)?;
+        self.own.predecessor(&own.file).ok()??.key
+    }
+
+    /// Keeps the copy, in the place of nothing but another certificate for the same key, or for the one
+    /// before it. Why not,
     /// if it is not kept: what is there may be all that is left of somebody's identity.
     pub(super) fn keep_copy(
         &self,
@@ -67,7 +76,8 @@ impl Device {
             };
             let same_key = there.certificate.as_ref().is_some_and(|one| {
                 let public = one.public_key();
-                public.is_some() && public == certificate.public_key()
+                public.is_some()
+                    && (public == certificate.public_key() || public == self.former_own_key())
             });
             if !there.is_ours || !same_key {
                 let why = match (there.is_ours, &there.certificate) {

@@ -14,9 +14,9 @@ use super::{IdentityError, IdentityErrorKind};
 use crate::config::{Config, OwnIdentity};
 use crate::file::{self, Lock};
 use crate::key::{Curve, PublicKey};
-use crate::store::Protection;
 use crate::store::devid::{DevidStore, KeyAlgorithm, KeyPurpose, OpenedBy};
 use crate::store::folder::{EntryContent, KeyOrigin, ObjectAttributes, Usage, Use};
+use crate::store::{Key, Protection};
 use crate::system::{pause, random_digits};
 use crate::waiting::WaitLines;
 use crate::writers::{NoLock, lives, no_lock, open_lock, remove_leftovers};
@@ -323,11 +323,7 @@ impl Device {
         label: &str,
         destroyable: bool,
     ) -> Result<String, IdentityError> {
-        let description = ObjectAttributes {
-            destroyable,
-            modifiable: destroyable,
-            ..ObjectAttributes::labelled(label)
-        };
+        let description = certificate_attributes(label, destroyable);
         Ok(store.add(EntryContent::Certificate(certificate, description))?)
     }
 
@@ -385,13 +381,18 @@ impl Device {
 
     fn mark(&self, seen: &Observed) -> Result<(), IdentityError> {
         let own = seen.own.as_ref().ok_or_else(gone)?;
+        self.mark_key(&own.key)
+    }
+
+    /// Has the marker name this key.
+    pub(super) fn mark_key(&self, key: &Key) -> Result<(), IdentityError> {
         let path = &self.config.provision.marker;
         if let Some(folder) = path.parent() {
             make_folder(folder)?;
         }
         let mark = MarkerFile {
-            handle: own.key.handle(),
-            name: own.key.name().map(<[u8]>::to_vec),
+            handle: key.handle(),
+            name: key.name().map(<[u8]>::to_vec),
         };
         mark.write(path)
     }
@@ -409,6 +410,15 @@ impl Device {
                 path.display()
             );
         }
+    }
+}
+
+/// Attributes of a certificate in a key folder.
+pub(super) fn certificate_attributes(label: &str, destroyable: bool) -> ObjectAttributes {
+    ObjectAttributes {
+        destroyable,
+        modifiable: destroyable,
+        ..ObjectAttributes::labelled(label)
     }
 }
 

@@ -7,7 +7,7 @@ use super::master::MasterState;
 use super::observe::Observed;
 use super::provision::UNWANTED;
 use super::state::{Plan, Policy};
-use super::{IdentityError, IdentityErrorKind};
+use super::{EnrolmentRecord, IdentityError, IdentityErrorKind};
 use crate::config::OwnIdentity;
 use crate::store::WAIT;
 use crate::tpm::{Property, Tpm, TpmError};
@@ -40,12 +40,42 @@ pub struct Status {
     pub marker: Option<String>,
     /// Its keys and certificates, and what they are for.
     pub roles: Vec<RoleStatus>,
+    /// Enrolments that are under way, or failed.
+    pub enrolments: Vec<EnrolmentStatus>,
     /// The key that wraps the device's own.
     pub master: MasterKey,
     /// The TPM, if it answers.
     pub tpm: Option<TpmStatus>,
     /// Where the TPM is looked for.
     pub tcti: String,
+}
+
+/// An enrolment that is under way, or failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct EnrolmentStatus {
+    /// The label of its key.
+    pub label: String,
+    /// The server.
+    pub server: String,
+    /// Why the last try failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fault: Option<String>,
+    /// How many tries failed, one after the other.
+    pub failures: u32,
+    /// After how many seconds the server is asked again.
+    pub next_try: u64,
+}
+
+impl EnrolmentStatus {
+    fn of(record: &EnrolmentRecord) -> Self {
+        Self {
+            label: record.label.clone(),
+            server: record.url.clone(),
+            fault: Some(record.fault.clone()).filter(|fault| !fault.is_empty()),
+            failures: record.failures,
+            next_try: record.rest().map_or(0, |rest| rest.as_secs()),
+        }
+    }
 }
 
 /// Where the identity lives that the device uses.
@@ -181,6 +211,7 @@ impl Device {
             tpm_is_out_of_reach: out_of_reach,
             marker: marker.map(|(what, remedy)| format!("{what}. {remedy}")),
             roles: self.roles(&inventory),
+            enrolments: self.enrolments().iter().map(EnrolmentStatus::of).collect(),
             master,
             tpm: TpmStatus::read(&self.tpm).ok(),
             tcti: self.config.tcti.to_string(),

@@ -34,7 +34,24 @@ impl Device {
         entry: &TokenEntry,
         pin: Option<&Secret>,
     ) -> Result<TlsIdentity, IdentityError> {
-        let chain = self.chain(entry)?;
+        self.identity_with(entry, &self.chain(entry)?, pin)
+    }
+
+    /// The same with certificates that the entry does not have yet.
+    pub(super) fn new_identity(
+        &self,
+        entry: &TokenEntry,
+        chain: &[Certificate],
+    ) -> Result<TlsIdentity, IdentityError> {
+        self.identity_with(entry, chain, None)
+    }
+
+    fn identity_with(
+        &self,
+        entry: &TokenEntry,
+        chain: &[Certificate],
+        pin: Option<&Secret>,
+    ) -> Result<TlsIdentity, IdentityError> {
         let key = match &entry.software {
             Some(path) => Arc::new(read_key(path).map_err(|unread| unread.fault(path))?),
             None => self.signing_key(entry, pin)?,

@@ -28,6 +28,16 @@ pub(super) fn check_trusted(path: &Path) -> Result<(), IdentityError> {
 }
 
 impl Device {
+    /// The certificates in `trust/`.
+    ///
+    /// # Errors
+    ///
+    /// The folder cannot be read.
+    pub fn trusted_certificates(&self) -> Result<Vec<Certificate>, String> {
+        let trusted = self.trusted(None).map_err(|fault| fault.to_string())?;
+        Ok(trusted.certificates)
+    }
+
     /// The certificates in a file that somebody named as trusted.
     ///
     /// # Errors

@@ -1,14 +1,14 @@
 //! One enrolment: the key, the identity that is shown, the request, the answer.
 
 use super::credentials::Credentials;
-use super::protocol::{Client, Issued, Operation, bootstrap};
+use super::protocol::{Client, Issued, Operation, bootstrap, open_session};
 use super::tls::ClientIdentity;
 use super::trust::TrustedServers;
 use super::url::EstUrl;
 use crate::output::CommandError;
 use devid_core::identity::{
     Device, Enrolled, EnrolmentRecord, EnrolmentRules, FACTORY, IdentityErrorKind, KeyStorage,
-    TokenEntry,
+    TlsIdentity, TokenEntry,
 };
 use devid_core::key::{Curve, PublicKey};
 use devid_core::store::devid::{KeyAlgorithm, KeyPurpose};
@@ -41,11 +41,20 @@ pub(crate) struct Enrolment<'a> {
     pub(crate) content: RequestContent,
     /// The kind of a key that is to be made; what the server wants, or P-256.
     pub(crate) algorithm: Option<KeyAlgorithm>,
+    /// Whether a new key is to take the place of the one that is there.
+    pub(crate) new_key: bool,
     pub(crate) pin: Option<Secret>,
     /// Of one request and its answer.
     pub(crate) limit: Duration,
     /// How long a server is waited for that asks for patience.
     pub(crate) patience: Duration,
+    /// Whether the roots that the server tells are trusted to vouch for the new certificate, beside
+    /// those in `trust/`.
+    pub(crate) believes_server: bool,
+    /// A server at which the new certificate must open a session first: HOST:PORT.
+    pub(crate) prove: Option<String>,
+    /// Whether commands are to follow; then the enrolment is remembered until somebody ran them.
+    pub(crate) reloads: bool,
 }
 
 /// What came of it.
@@ -65,6 +74,13 @@ pub(crate) struct Outcome {
     pub(crate) enrolled: Option<Enrolled>,
     /// After how many seconds the server is to be asked again; nothing was taken yet.
     pub(crate) retry_after: Option<u64>,
+}
+
+/// A key, the one that is to take its place, and the request for the latter or the former.
+struct Requested {
+    key: TokenEntry,
+    successor: Option<TokenEntry>,
+    record: EnrolmentRecord,
 }
 
 /// A certificate that was trusted for its fingerprint.
@@ -115,23 +131,51 @@ impl Enrolment<'_> {
             enrolled: None,
             retry_after: None,
         };
-        let (key, record) = self.requested(there, operation, &client)?;
+        let Requested {
+            key,
+            successor,
+            record,
+        } = self.requested(there, operation, &client)?;
+        outcome.key_made |= successor.is_some();
         let asked = self.issued(&client, operation, &record);
         let done = asked.and_then(|issued| match issued {
             Issued::Later(wait) => Ok(Err(wait)),
             Issued::Certificates(answer) => {
-                let trusted = [&given[..], &roots(&cas)].concat();
+                let mut trusted = given.clone();
+                if self.believes_server {
+                    trusted.extend(roots(&cas));
+                }
+                let prove = |identity| self.prove(identity, &given);
                 let rules = EnrolmentRules {
                     trusted: &trusted,
                     others: &cas,
-                    ca_file: None,
+                    proof: self.prove.as_ref().map(|_| &prove as _),
                 };
-                Ok(Ok(self.device.accept(&key, &answer, rules)?))
+                if self.reloads {
+                    self.device.keep_enrolment(&EnrolmentRecord {
+                        reload_due: true,
+                        ..record.clone()
+                    })?;
+                }
+                Ok(Ok(self.device.accept(
+                    &key,
+                    successor.as_ref(),
+                    &answer,
+                    rules,
+                )?))
             }
         });
         match done {
             Ok(Ok(enrolled)) => {
-                self.device.forget_enrolment(&key.token, &key.label)?;
+                match self.reloads {
+                    true => self.device.keep_enrolment(&EnrolmentRecord {
+                        reload_due: true,
+                        failures: 0,
+                        fault: String::new(),
+                        ..record.with_request(None)
+                    })?,
+                    false => self.device.forget_enrolment(&key.token, &key.label)?,
+                }
                 outcome.enrolled = Some(enrolled);
             }
             Ok(Err(wait)) => {
@@ -226,8 +270,12 @@ impl Enrolment<'_> {
         there: Option<TokenEntry>,
         operation: Operation,
         client: &Client,
-    ) -> Result<(TokenEntry, EnrolmentRecord), CommandError> {
-        let asked = format!("{operation} {:?}", self.content);
+    ) -> Result<Requested, CommandError> {
+        let asked = format!("{operation} {:?} {:?}", self.content, self.algorithm);
+        let waits = match &there {
+            Some(key) => self.device.successor(key)?,
+            None => None,
+        };
         if let Some(key) = &there {
             let known = self
                 .device
@@ -239,10 +287,17 @@ impl Enrolment<'_> {
             let known = known.filter(|one| one.url == self.url.to_string() && one.asked == asked);
             let request = known.as_ref().and_then(EnrolmentRecord::request_der);
             if let (Some(record), Some(request)) = (known, request)
-                && self.device.is_request_of(key, &request)
+                && self
+                    .device
+                    .is_request_of(waits.as_ref().unwrap_or(key), &request)
+                && (waits.is_some() || !self.new_key)
             {
                 info!("the server is asked again with the same request");
-                return Ok((key.clone(), record));
+                return Ok(Requested {
+                    key: key.clone(),
+                    successor: waits,
+                    record,
+                });
             }
         }
         let wishes = client.csrattrs()?;
@@ -256,11 +311,17 @@ impl Enrolment<'_> {
                 ),
             ));
         }
-        let key = match there {
-            Some(key) => key,
-            None => self.make_key(&wishes)?,
+        let (key, successor) = match there {
+            Some(key) if self.new_key || waits.is_some() => {
+                let algorithm = self.algorithm.or(self.wished(&wishes)?);
+                let (waits, _) = self.device.rekey(&key, algorithm)?;
+                (key, Some(waits))
+            }
+            Some(key) => (key, None),
+            None => (self.make_key(&wishes)?, None),
         };
-        check_kind(&key, &wishes, self)?;
+        let certified = successor.as_ref().unwrap_or(&key);
+        check_kind(certified, &wishes, self)?;
         let mut content = match (operation, key.certificate()) {
             (Operation::Reenroll, Some(old)) => {
                 RequestContent::renewing(old)?.overridden_by(self.content.clone())
@@ -268,7 +329,9 @@ impl Enrolment<'_> {
             _ => self.content.clone(),
         };
         content.with_wishes(&wishes)?;
-        let request = self.device.request(&key, &content, self.pin.as_ref())?;
+        let request = self
+            .device
+            .request(certified, &content, self.pin.as_ref())?;
         let before = self.device.enrolment(&key.token, &key.label).ok().flatten();
         let record = EnrolmentRecord {
             token: key.token.clone(),
@@ -280,15 +343,24 @@ impl Enrolment<'_> {
         };
         let record = record.with_request(Some(&request));
         self.device.keep_enrolment(&record)?;
-        Ok((key, record))
+        Ok(Requested {
+            key,
+            successor,
+            record,
+        })
+    }
+
+    /// The kind of key that the server wants.
+    fn wished(&self, wishes: &CsrAttributes) -> Result<Option<KeyAlgorithm>, CommandError> {
+        match &wishes.key {
+            Some(Err(kind)) if self.algorithm.is_none() => Err(self.unknown_kind(kind)),
+            Some(Ok(kind)) => Ok(Some(*kind)),
+            _ => Ok(None),
+        }
     }
 
     fn make_key(&self, wishes: &CsrAttributes) -> Result<TokenEntry, CommandError> {
-        let wished = match &wishes.key {
-            Some(Err(kind)) if self.algorithm.is_none() => return Err(self.unknown_kind(kind)),
-            Some(Ok(kind)) => Some(*kind),
-            _ => None,
-        };
+        let wished = self.wished(wishes)?;
         let algorithm = self
             .algorithm
             .or(wished)
@@ -333,6 +405,23 @@ impl Enrolment<'_> {
                 answer => return Ok(answer),
             }
         }
+    }
+
+    /// Has the new identity open a session at the server that the configuration names.
+    fn prove(&self, identity: Arc<TlsIdentity>, trusted: &[Certificate]) -> Result<(), String> {
+        let Some((host, port)) = self
+            .prove
+            .as_deref()
+            .and_then(|place| place.rsplit_once(':'))
+        else {
+            return Ok(());
+        };
+        let port: u16 = port.parse().map_err(|_| format!("{port:?} is no port"))?;
+        let all = [trusted, &self.device.trusted_certificates()?].concat();
+        let servers = Arc::new(TrustedServers::new(&all)?);
+        let place = (host.trim_matches(['[', ']']), port);
+        open_session(place, servers, identity, self.limit)
+            .map_err(|why| format!("{host}:{port}: {why}"))
     }
 
     /// The request is not kept: whatever the server did not like may be in it.

@@ -6,11 +6,12 @@ use super::tls::{self, ClientIdentity, ClientProof};
 use super::trust::{Bootstrap, TrustedServers};
 use super::url::{EstUrl, Redirect};
 use crate::output::CommandError;
+use devid_core::identity::TlsIdentity;
 use devid_core::x509::{Certificate, CsrAttributes, certificates_of_answer};
 use rustls::client::danger::ServerCertVerifier;
 use rustls::{AlertDescription, CertificateError};
 use std::fmt;
-use std::io;
+use std::io::{self, Read};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -275,6 +276,43 @@ pub(super) fn bootstrap(
         )));
     }
     Err(fault("the server leads from one place to another".into()))
+}
+
+/// Opens a TLS session as a client with this identity, to see whether a server lets it in. TLS 1.3 tells
+/// that only after the handshake, so a moment is given to the server to say no.
+pub(super) fn open_session(
+    place: (&str, u16),
+    servers: Arc<TrustedServers>,
+    identity: Arc<TlsIdentity>,
+    limit: Duration,
+) -> Result<(), String> {
+    const MOMENT: Duration = Duration::from_secs(1);
+    let identity = Arc::new(ClientIdentity::new(identity));
+    let words = |error: &io::Error| transport_fault(error, limit);
+    let mut stream =
+        tls::open(place, servers, Some(&identity), limit).map_err(|error| words(&error))?;
+    match identity.proof() {
+        ClientProof::Shown => {}
+        ClientProof::NotAsked => return Err("the server asks for no certificate".into()),
+        ClientProof::NoScheme(offered) => {
+            return Err(format!(
+                "it takes only signatures that the key does not make ({offered})"
+            ));
+        }
+        ClientProof::NoSignature(why) => return Err(why),
+    }
+    stream.sock.end_within(MOMENT);
+    match stream.read(&mut [0; 1]) {
+        Ok(_) => Ok(()),
+        Err(error)
+            if error
+                .get_ref()
+                .is_some_and(|inner| inner.is::<rustls::Error>()) =>
+        {
+            Err(words(&error))
+        }
+        Err(_) => Ok(()),
+    }
 }
 
 fn fresh_digits() -> Result<String, String> {

@@ -41,6 +41,13 @@ impl LimitedStream {
     }
 }
 
+impl LimitedStream {
+    /// From now on only so much time is left.
+    pub(super) fn end_within(&mut self, limit: Duration) {
+        self.end = self.end.min(Instant::now() + limit);
+    }
+}
+
 fn left(end: Instant) -> io::Result<Duration> {
     let left = end.saturating_duration_since(Instant::now());
     match left.is_zero() {

@@ -41,6 +41,9 @@ mod certificates {
 mod enrolment {
     mod est;
     mod faults;
+    mod kills;
+    mod rekey;
+    mod renewal;
 }
 
 /// Findings of `devid doctor`, and their remedies.
@@ -63,6 +66,7 @@ mod master {
 
 /// The command line: input, output, settings, packages.
 mod command {
+    mod audit;
     mod common;
     mod files;
     mod input;

@@ -2,23 +2,23 @@
 
 use crate::identity::key_file::read_key;
 use crate::identity::prove::{NOT_TRIED, PossessionProof, prove};
-use crate::identity::{Device, IdentityError, Imported, TokenEntry};
+use crate::identity::{Device, IdentityError, Imported, TlsIdentity, TokenEntry};
 use crate::key::PublicKey;
 use crate::x509::Certificate;
 use crate::x509::clock::{now, valid_at};
 use crate::x509::path::PathResult;
 use serde::Serialize;
-use std::path::Path;
+use std::sync::Arc;
 
 /// Whom a new certificate may come from.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Clone, Copy, Default)]
 pub struct EnrolmentRules<'a> {
     /// Certificates that are trusted beside those in `trust/`.
     pub trusted: &'a [Certificate],
     /// Certificates of CAs that are known.
     pub others: &'a [Certificate],
-    /// The file of trusted certificates that messages name.
-    pub ca_file: Option<&'a Path>,
+    /// A further proof, such as a handshake by the new identity; why it failed.
+    pub proof: Option<&'a dyn Fn(Arc<TlsIdentity>) -> Result<(), String>>,
 }
 
 /// What an enrolment changed.
@@ -38,8 +38,8 @@ pub struct Enrolled {
 }
 
 impl Device {
-    /// Takes the certificate for this key out of what a server answered, if it proves itself: it is for
-    /// the key, which signs; it is no CA's, valid, not older than the one that it replaces; and it leads
+    /// Takes the certificate for an entry's key, or for the successor of that, out of what a server
+    /// answered, if it proves itself: it is for the key, which signs; it is no CA's, valid, not older than the one that it replaces; and it leads
     /// to a trusted certificate.
     ///
     /// # Errors
@@ -48,10 +48,12 @@ impl Device {
     pub fn accept(
         &self,
         entry: &TokenEntry,
+        successor: Option<&TokenEntry>,
         answer: &[Certificate],
         rules: EnrolmentRules,
     ) -> Result<Enrolled, IdentityError> {
-        let public = entry.public.as_ref();
+        let certified = successor.unwrap_or(entry);
+        let public = certified.public.as_ref();
         let public = public.ok_or_else(|| IdentityError::failed("the key is of no known kind"))?;
         let leaf = leaf_for(public, answer)?;
         self.check_new(entry, leaf)?;
@@ -62,14 +64,24 @@ impl Device {
         known.extend(cas.iter().cloned());
         known.extend(self.known_ca_certificates());
         let way = self.way_to_trusted(leaf, &known, rules)?;
-        self.check_possession(entry, public)?;
+        self.check_possession(certified, public)?;
         // What lies between, from wherever it came, so that others can be shown the whole chain.
         for one in way.iter().skip(1).chain(rules.others.iter()) {
             if !cas.contains(one) {
                 cas.push(one.clone());
             }
         }
+        if let Some(proof) = rules.proof {
+            let identity = self.new_identity(certified, &way)?;
+            proof(Arc::new(identity)).map_err(|why| {
+                IdentityError::refused(format!(
+                    "the new certificate of {} does not prove itself: {why}; the old one stays in use",
+                    leaf.subject()
+                ))
+            })?;
+        }
         let taken = match self.store_of(entry) {
+            Some(_) if successor.is_some() => self.succeed(entry, leaf, &cas),
             Some(store) => self.take(store, entry, leaf.clone(), &cas),
             None if entry.software.is_some() => self.take_in_software(entry, leaf, &cas),
             None => Err(IdentityError::refused(format!(
@@ -106,13 +118,16 @@ impl Device {
         if let Ok(now) = now() {
             valid_at(leaf, now).map_err(&refused)?;
         }
-        let begins = |one: &Certificate| one.not_before().ok();
+        // A CA may backdate a new one, which then ends later at least.
+        let times = |one: &Certificate| one.not_before().ok().zip(one.not_after().ok());
         if let Some(old) = entry.certificate()
-            && let (Some(new), Some(old)) = (begins(leaf), begins(old))
-            && new < old
+            && let (Some(new), Some(old)) = (times(leaf), times(old))
+            && new.0 < old.0
+            && new.1 <= old.1
         {
             return Err(refused(format!(
-                "is older (it begins at {new}) than the one that it is to replace (which begins at {old})"
+                "is older (from {} to {}) than the one that it is to replace (from {} to {})",
+                new.0, new.1, old.0, old.1
             )));
         }
         Ok(())
@@ -124,7 +139,7 @@ impl Device {
         known: &[Certificate],
         rules: EnrolmentRules,
     ) -> Result<Vec<Certificate>, IdentityError> {
-        let trusted = self.trusted(rules.ca_file)?.and(rules.trusted);
+        let trusted = self.trusted(None)?.and(rules.trusted);
         let why = match trusted.build_path(leaf, known, now().ok())? {
             PathResult::Trusted(way) => return Ok(way),
             PathResult::NoIssuer(issuer) => format!(

@@ -2,7 +2,9 @@
 //! elsewhere; here stands what is kept meanwhile, and what an answer must prove before it counts.
 
 mod accept;
+mod due;
 mod record;
 
 pub use accept::{Enrolled, EnrolmentRules};
-pub use record::EnrolmentRecord;
+pub use due::RenewalNeed;
+pub use record::{EnrolmentRecord, EnrolmentTurn};

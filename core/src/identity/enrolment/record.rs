@@ -1,14 +1,17 @@
 //! What is remembered of an enrolment until it is done: the request that a server has, and why the last
 //! try failed. One file for each key, below the state folder.
 
-use crate::file;
+use crate::file::{self, Lock};
+use crate::identity::provision::only_one;
 use crate::identity::software::make_folder;
 use crate::identity::{Device, IdentityError, TokenEntry};
 use crate::key::{from_hex, hex};
 use crate::tpm::Hash;
+use crate::trouble::paths_in;
+use log::warn;
 use serde::{Deserialize, Serialize};
 use std::io::ErrorKind;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// More bytes than a record has.
 const LARGEST: u64 = 64 << 10;
@@ -39,6 +42,15 @@ pub struct EnrolmentRecord {
     /// When it failed last, in seconds from 1970.
     #[serde(default)]
     pub failed_at: u64,
+    /// Whether the commands that follow a new certificate have not all run yet.
+    #[serde(default)]
+    pub reload_due: bool,
+}
+
+/// Keeps a second enrolment away, until it is dropped: it would ask for the same again.
+#[derive(Debug)]
+pub struct EnrolmentTurn {
+    _lock: Lock,
 }
 
 impl EnrolmentRecord {
@@ -66,20 +78,7 @@ impl Device {
         token: &str,
         label: &str,
     ) -> Result<Option<EnrolmentRecord>, IdentityError> {
-        let path = self.enrolment_file(token, label);
-        let content = match file::read(&path, LARGEST) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            other => other.map_err(IdentityError::file(&path))?,
-        };
-        let text = String::from_utf8(content).unwrap_or_default();
-        let record: EnrolmentRecord = toml::from_str(&text).map_err(|error| {
-            let line = error.message().lines().next().unwrap_or_default();
-            IdentityError::failed(format!(
-                "{}: damaged ({line}); it may be deleted: the key and its certificate are elsewhere",
-                path.display()
-            ))
-        })?;
-        Ok(Some(record))
+        read_record(&self.enrolment_file(token, label))
     }
 
     /// Remembers it, in the place of what was remembered for that key.
@@ -93,6 +92,39 @@ impl Device {
         let text = toml::to_string(record);
         let text = text.map_err(|error| IdentityError::failed(error.to_string()))?;
         file::write(&path, text.as_bytes(), 0o600).map_err(IdentityError::file(&path))
+    }
+
+    /// All that is remembered of enrolments, by label; what cannot be read is left out, and logged.
+    pub fn enrolments(&self) -> Vec<EnrolmentRecord> {
+        let paths = paths_in(&self.enrolment_folder()).unwrap_or_default();
+        let of_record = |path: &PathBuf| path.extension().is_some_and(|end| end == "toml");
+        let read = |path: PathBuf| match read_record(&path) {
+            Ok(found) => found,
+            Err(fault) => {
+                warn!("{fault}");
+                None
+            }
+        };
+        let mut found: Vec<_> = paths
+            .into_iter()
+            .filter(of_record)
+            .filter_map(read)
+            .collect();
+        found.sort_by(|one, other| (&one.token, &one.label).cmp(&(&other.token, &other.label)));
+        found
+    }
+
+    /// Waits for its turn, for some seconds.
+    ///
+    /// # Errors
+    ///
+    /// Another process enrols, or the state folder cannot be written.
+    pub fn enrolment_turn(&self) -> Result<EnrolmentTurn, IdentityError> {
+        let folder = self.enrolment_folder();
+        make_folder(&folder)?;
+        Ok(EnrolmentTurn {
+            _lock: only_one(&folder)?,
+        })
     }
 
     /// Forgets it.
@@ -121,6 +153,22 @@ impl Device {
         self.enrolment_folder()
             .join(format!("{}.toml", hex(&digest[..8])))
     }
+}
+
+fn read_record(path: &Path) -> Result<Option<EnrolmentRecord>, IdentityError> {
+    let content = match file::read(path, LARGEST) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        other => other.map_err(IdentityError::file(path))?,
+    };
+    let text = String::from_utf8(content).unwrap_or_default();
+    let record: EnrolmentRecord = toml::from_str(&text).map_err(|error| {
+        let line = error.message().lines().next().unwrap_or_default();
+        IdentityError::failed(format!(
+            "{}: damaged ({line}); it may be deleted: the key and its certificate are elsewhere",
+            path.display()
+        ))
+    })?;
+    Ok(Some(record))
 }
 
 #[cfg(test)]

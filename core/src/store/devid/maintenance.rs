@@ -172,6 +172,9 @@ impl DevidStore {
         for entry in certificates.into_iter().chain(others) {
             self.destroy_settled(&entry.name)?;
         }
+        if tpm {
+            self.erase_successions()?;
+        }
         #[cfg(feature = "evidence")]
         if all && tpm {
             self.folder.forget_attestation_key()?;

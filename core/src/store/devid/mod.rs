@@ -17,6 +17,7 @@ mod scan;
 #[cfg(test)]
 mod scan_tests;
 mod secret_keys;
+mod succession;
 mod unusable;
 
 pub use crate::tpm::{KeyAlgorithm, KeyPurpose};
@@ -27,6 +28,7 @@ pub(in crate::store) use pins::PIN_LENGTHS;
 pub use private::PrivateKey;
 pub use renewal::{Loss, LossKind, Losses, SurvivingKey};
 pub use scan::DevidStamp;
+pub use succession::Predecessor;
 pub use unusable::UnusableKey;
 
 use super::folder::{

@@ -181,8 +181,7 @@ impl DevidStore {
         let (now, faults, can) = (now(), self.tpm.faults(), self.tpm.capabilities());
         let listing = self.folder.list().map_err(unreadable)?;
         let before = std::mem::take(&mut *self.shown.lock());
-        let mut objects: Vec<_> = listing
-            .entries
+        let mut objects: Vec<_> = Self::shown_entries(&listing.entries)
             .iter()
             .map(|entry| match before.get(&entry.name) {
                 Some(known) if Arc::ptr_eq(&known.source, entry) => known.anew(can),
@@ -248,7 +247,7 @@ impl DevidStore {
         serial.or_else(|errno| self.folder.unread(Path::new(machine::MACHINE), errno))
     }
 
-    fn key_of(&self, name: &str, pair: &KeyPair) -> Key {
+    pub(super) fn key_of(&self, name: &str, pair: &KeyPair) -> Key {
         let key = match &pair.material {
             KeyMaterial::Wrapped(key) => self.wrapped_key(key, pair.handle),
             KeyMaterial::Clear(_) if !self.allows_file_keys => {

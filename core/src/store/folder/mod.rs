@@ -6,6 +6,7 @@
 
 #[cfg(feature = "evidence")]
 mod attestation_key;
+mod beside;
 mod cache;
 mod entry;
 mod error;
@@ -27,6 +28,7 @@ mod write;
 
 #[cfg(feature = "evidence")]
 pub use attestation_key::AttestationKeyFile;
+pub(super) use beside::{certificate_name, is_shown};
 pub use cache::RefusedFile;
 pub use entry::{
     Data, Editable, Entry, EntryContent, KeyAuth, KeyMaterial, KeyOrigin, KeyPair,
@@ -139,6 +141,8 @@ impl KeyFolder {
     /// a file.
     pub fn is_generated_name(name: &str) -> bool {
         let kinds = ["key", "secret", "public", "certificate", "data"];
+        // A certificate may be named after its pair.
+        let name = name.split_once('.').map_or(name, |(pair, _)| pair);
         let parts = name.split_once('-');
         parts.is_some_and(|(kind, rest)| kinds.contains(&kind) && is_random(rest))
     }

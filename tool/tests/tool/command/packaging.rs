@@ -164,6 +164,26 @@ fn systemd_takes_the_unit_and_the_drop_in() {
     assert!(!said.is_empty(), "the drop-in is read");
 }
 
+#[test]
+fn systemd_takes_the_timer_of_renewals() {
+    if !Path::new("/usr/bin/systemd-analyze").exists() {
+        return;
+    }
+    let device = Device::without_tpm();
+    let unit = fs::read_to_string(conf("systemd/devid-renew.service")).unwrap();
+    let unit = unit.replace("/usr/bin/devid", env!("CARGO_BIN_EXE_devid"));
+    device.home.write("devid-renew.service", unit);
+    let timer = fs::read_to_string(conf("systemd/devid-renew.timer")).unwrap();
+    let timer = device.home.write("devid-renew.timer", timer);
+    let mut verify = programs::program("systemd-analyze");
+    let said = programs::run(verify.args(["verify", "--man=no"]).arg(timer)).all();
+    let about_us: Vec<_> = said
+        .lines()
+        .filter(|line| line.contains("devid-renew"))
+        .collect();
+    assert!(about_us.is_empty(), "{about_us:#?}");
+}
+
 /// A code of devid's stays what it is until something changes.
 #[test]
 fn no_exit_code_is_tried_again_for_ever() {

@@ -1,0 +1,262 @@
+//! `[[certificate]]`: certificates that the device looks after.
+
+use super::SecretSource;
+use super::section::{TomlTable, absolute};
+use crate::key::from_hex;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+use toml::de::DeValue;
+
+/// A certificate that is renewed before it ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateSettings {
+    /// The label of its key.
+    pub label: String,
+    /// The URL of the EST server.
+    pub est: String,
+    /// The label of the identity that is shown to the server, if it is not the certificate itself or the
+    /// factory's.
+    pub identity: Option<String>,
+    /// Which server is believed.
+    pub trust: ServerTrust,
+    /// The subject, of a first certificate.
+    pub subject: Option<String>,
+    /// Names for the subjectAltName, of a first certificate.
+    pub san: Vec<String>,
+    /// Purposes of the key.
+    pub eku: Vec<String>,
+    /// Whether each renewal makes a new key.
+    pub new_key: bool,
+    /// How long before its end it is renewed.
+    pub within: RenewWithin,
+    /// Commands that run when a new certificate is in use.
+    pub reload: Vec<String>,
+    /// A server at which a new certificate must open a TLS session before it is used: HOST:PORT.
+    pub prove: Option<String>,
+    /// The name and the password for a server that asks for them.
+    pub user: Option<String>,
+    /// The same.
+    pub password: Option<SecretSource>,
+}
+
+/// Which server is believed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ServerTrust {
+    /// One that a certificate in this file vouches for.
+    File(PathBuf),
+    /// One whose CAs have a certificate with this SHA-256.
+    Fingerprint([u8; 32]),
+}
+
+/// How long before its end a certificate is renewed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RenewWithin {
+    /// When this part of its life is left: numerator and denominator.
+    Part(u32, u32),
+    /// When so much is left.
+    Left(Duration),
+}
+
+impl Default for RenewWithin {
+    fn default() -> Self {
+        Self::Part(1, 3)
+    }
+}
+
+impl RenewWithin {
+    /// Seconds before the end, of a life of so many.
+    pub fn of(self, life: u64) -> u64 {
+        match self {
+            Self::Part(part, whole) => {
+                let seconds = u128::from(life) * u128::from(part) / u128::from(whole.max(1));
+                u64::try_from(seconds).unwrap_or(life)
+            }
+            Self::Left(left) => left.as_secs(),
+        }
+    }
+}
+
+impl FromStr for RenewWithin {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong =
+            || format!("{text:?}: expected a part of the life, as 1/3, or a time, as 30d or 12h");
+        if let Some((part, whole)) = text.split_once('/') {
+            let numbers = part.trim().parse().ok().zip(whole.trim().parse().ok());
+            return match numbers {
+                Some((part, whole)) if 0 < part && part < whole => Ok(Self::Part(part, whole)),
+                _ => Err(wrong()),
+            };
+        }
+        let seconds = match text.trim().chars().last() {
+            Some('d') => 24 * 60 * 60,
+            Some('h') => 60 * 60,
+            Some('m') => 60,
+            Some('s') => 1,
+            _ => return Err(wrong()),
+        };
+        let number = text.trim().trim_end_matches(['d', 'h', 'm', 's']);
+        let number: u64 = number.parse().map_err(|_| wrong())?;
+        let seconds = number.checked_mul(seconds).filter(|seconds| *seconds > 0);
+        Ok(Self::Left(Duration::from_secs(seconds.ok_or_else(wrong)?)))
+    }
+}
+
+/// A label, and nothing that steers a terminal.
+struct Printable(String);
+
+impl FromStr for Printable {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.is_empty() || text.chars().any(char::is_control) {
+            true => Err("expected printable text".into()),
+            false => Ok(Self(text.to_owned())),
+        }
+    }
+}
+
+/// The beginning of a URL that EST takes.
+struct HttpsUrl(String);
+
+impl FromStr for HttpsUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let lower = text.to_ascii_lowercase();
+        match lower.starts_with("https://") && lower.len() > "https://".len() {
+            true => Ok(Self(text.to_owned())),
+            false => Err(format!("{text:?}: expected https://HOST[:PORT][/PATH]")),
+        }
+    }
+}
+
+impl CertificateSettings {
+    pub(super) fn of(mut section: TomlTable<'_>) -> Option<Self> {
+        section.must("label");
+        section.must("est");
+        section.must("trust");
+        let printable = |text: Option<Printable>| text.map(|Printable(text)| text);
+        let label = printable(section.text("label"));
+        let est = section.text("est").map(|HttpsUrl(url)| url);
+        let trust = section.taken("trust", |value| server_trust(value.get_ref()));
+        let user = printable(section.text("user"));
+        let password = section.text("password");
+        if user.is_some() != password.is_some() {
+            section.complain_here("user and password go together");
+        }
+        let keys = [("same", false), ("new", true)];
+        let settings = Self {
+            identity: printable(section.text("identity")),
+            subject: printable(section.text("subject")),
+            san: section
+                .taken("san", |value| texts(value.get_ref()))
+                .unwrap_or_default(),
+            eku: section
+                .taken("eku", |value| texts(value.get_ref()))
+                .unwrap_or_default(),
+            new_key: section.one_of("key", &keys).unwrap_or_default(),
+            within: section.text("within").unwrap_or_default(),
+            reload: section
+                .taken("reload", |value| texts(value.get_ref()))
+                .unwrap_or_default(),
+            prove: section.text("prove").map(|HostAndPort(place)| place),
+            user,
+            password,
+            label: label.clone().unwrap_or_default(),
+            est: est.clone().unwrap_or_default(),
+            trust: trust.clone()?,
+        };
+        section.end();
+        label.and(est).map(|_| settings)
+    }
+}
+
+/// HOST:PORT.
+struct HostAndPort(String);
+
+impl FromStr for HostAndPort {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parts = text.rsplit_once(':');
+        let sound =
+            parts.is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
+        match sound {
+            true => Ok(Self(text.to_owned())),
+            false => Err(format!("{text:?}: expected HOST:PORT")),
+        }
+    }
+}
+
+/// One text, or several in a list.
+fn texts(value: &DeValue<'_>) -> Result<Vec<String>, String> {
+    let expected = || "expected text in quotes, or a list of such texts".to_owned();
+    let one = |value: &DeValue<'_>| match value {
+        DeValue::String(text) if !text.is_empty() => Ok(text.to_string()),
+        _ => Err(expected()),
+    };
+    match value {
+        DeValue::Array(all) => all.iter().map(|value| one(value.get_ref())).collect(),
+        value => Ok(vec![one(value)?]),
+    }
+}
+
+/// An absolute path, or `sha256:` and the digits.
+fn server_trust(value: &DeValue<'_>) -> Result<ServerTrust, String> {
+    let expected = || {
+        "expected the absolute path of a file with certificates, or sha256: and the SHA-256 of a \
+         certificate of the server's CAs, 64 hexadecimal digits"
+            .to_owned()
+    };
+    let DeValue::String(text) = value else {
+        return Err(expected());
+    };
+    let Some(digits) = text.strip_prefix("sha256:") else {
+        return absolute(value)
+            .map(ServerTrust::File)
+            .map_err(|_| expected());
+    };
+    let digits = digits.replace(':', "").to_ascii_lowercase();
+    let bytes = from_hex(&digits).and_then(|bytes| bytes.try_into().ok());
+    bytes.map(ServerTrust::Fingerprint).ok_or_else(expected)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_before_the_end_is_a_part_or_a_length() {
+        for (text, life, left) in [
+            ("1/3", 900, 300),
+            ("2/5", 100, 40),
+            ("30d", 1, 2_592_000),
+            ("12h", 1, 43_200),
+            ("5m", 1, 300),
+        ] {
+            assert_eq!(
+                text.parse::<RenewWithin>().unwrap().of(life),
+                left,
+                "{text}"
+            );
+        }
+        for text in [
+            "",
+            "0/3",
+            "3/3",
+            "4/3",
+            "1/0",
+            "x",
+            "30",
+            "0d",
+            "d",
+            "-1d",
+            "99999999999999999999d",
+        ] {
+            assert!(text.parse::<RenewWithin>().is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! A key of the device that takes the place of another under its label, with its certificate; and the
+//! way back to what was before.
+
+use super::ca_certificates::above;
+use super::device::Device;
+use super::entry::{FACTORY, TokenEntry};
+use super::provision::certificate_attributes;
+use super::{IdentityError, IdentityErrorKind, Imported};
+use crate::key::PublicKey;
+use crate::shell::argument;
+use crate::store::devid::{DevidStore, KeyAlgorithm, KeyPurpose};
+use crate::store::folder::Use;
+use crate::x509::Certificate;
+
+impl Device {
+    /// The key that will take the place of an entry's as soon as it has a certificate: the one that waits
+    /// already, or a new one of the same kind, or of this one. Gives whether it is new.
+    ///
+    /// # Errors
+    ///
+    /// The entry's key is not ours to replace; or those of the store.
+    pub fn rekey(
+        &self,
+        entry: &TokenEntry,
+        algorithm: Option<KeyAlgorithm>,
+    ) -> Result<(TokenEntry, bool), IdentityError> {
+        let store = self.store_to_rekey(entry)?;
+        self.settle(store, entry)?;
+        if let Some(waits) = self.successor(entry)? {
+            return Ok((waits, false));
+        }
+        let Some(key) = &entry.key else {
+            return Err(no_key(entry));
+        };
+        self.unlock_for(entry)?;
+        let same = match key.public() {
+            PublicKey::Ec { curve, .. } => KeyAlgorithm::Ec(*curve),
+            public @ PublicKey::Rsa { .. } => KeyAlgorithm::Rsa(public.bits()),
+        };
+        let (uses, opened_by) = store.uses(&entry.file)?;
+        let has = |one| uses.is_none_or(|uses| uses.has(one));
+        let usage = KeyPurpose {
+            signs: true,
+            decrypts: uses.is_some() && (has(Use::Decrypt) || has(Use::Derive)),
+        };
+        let algorithm = algorithm.unwrap_or(same);
+        let made = store.generate(algorithm, usage, key.protection(), opened_by)?;
+        store.keep_successor(&entry.file, &made)?;
+        let waits = self.successor(entry)?;
+        let gone = || IdentityError::failed("the key was made, and is gone");
+        waits.map(|waits| (waits, true)).ok_or_else(gone)
+    }
+
+    /// Does what a killed exchange left to be done.
+    pub(super) fn settle(
+        &self,
+        store: &DevidStore,
+        entry: &TokenEntry,
+    ) -> Result<(), IdentityError> {
+        store.settle(&entry.file)?;
+        self.drop_former_ca_certificates(store, entry)
+    }
+
+    /// Takes away certificates of CAs that only what an entry was before needs.
+    pub(super) fn drop_former_ca_certificates(
+        &self,
+        store: &DevidStore,
+        entry: &TokenEntry,
+    ) -> Result<(), IdentityError> {
+        let before = store.predecessor(&entry.file)?;
+        if let Some(former) = before.and_then(|before| before.certificate)
+            && entry
+                .certificates
+                .iter()
+                .all(|one| one.certificate != former)
+        {
+            self.drop_ca_certificates(store, &entry.label, &[&former])?;
+        }
+        Ok(())
+    }
+
+    /// The key that waits to take the place of an entry's, as an entry without certificates.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be read.
+    pub fn successor(&self, entry: &TokenEntry) -> Result<Option<TokenEntry>, IdentityError> {
+        let Some(store) = self.store_of(entry).filter(|_| !entry.file.is_empty()) else {
+            return Ok(None);
+        };
+        let key = store.successor(&entry.file)?;
+        Ok(key.map(|key| TokenEntry {
+            id: key.public().id().as_bytes().to_vec(),
+            public: Some(key.public().clone()),
+            key: Some(key),
+            certificates: Vec::new(),
+            ..entry.clone()
+        }))
+    }
+
+    /// Gives up the key that waits.
+    ///
+    /// # Errors
+    ///
+    /// There is none, or it cannot be taken away.
+    pub fn discard_successor(&self, entry: &TokenEntry) -> Result<(), IdentityError> {
+        let store = self.store_to_rekey(entry)?;
+        self.settle(store, entry)?;
+        match store.successor(&entry.file)? {
+            Some(_) => Ok(store.drop_successor(&entry.file)?),
+            None => Err(IdentityError::new(
+                IdentityErrorKind::NotFound,
+                format!("{}: no new key waits for a certificate", entry.label),
+            )),
+        }
+    }
+
+    /// The entry for whose successor a certificate is, and that successor.
+    pub(super) fn awaiting(
+        &self,
+        certificate: &Certificate,
+    ) -> Result<Option<(TokenEntry, TokenEntry)>, IdentityError> {
+        let public = certificate.public_key();
+        for store in self.stores() {
+            let waiting = store.succeeded()?;
+            if waiting.is_empty() {
+                continue;
+            }
+            let read = self.token_contents(store).map_err(|(_, fault)| fault)?;
+            for entry in read
+                .entries
+                .iter()
+                .filter(|one| waiting.contains(&one.file))
+            {
+                if let Some(waits) = self.successor(entry)?.filter(|one| one.public == public) {
+                    return Ok(Some((entry.clone(), waits)));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Has the successor take the place of an entry, with this certificate.
+    pub(super) fn succeed(
+        &self,
+        owner: &TokenEntry,
+        certificate: &Certificate,
+        ca_certificates: &[Certificate],
+    ) -> Result<Imported, IdentityError> {
+        let store = self.store_to_rekey(owner)?;
+        store.check_readable()?;
+        let label = &owner.label;
+        let (authorities, unrelated) =
+            self.add_ca_certificates(store, label, certificate, ca_certificates)?;
+        let olds: Vec<String> = owner
+            .certificates
+            .iter()
+            .map(|one| one.file.clone())
+            .collect();
+        let about = certificate_attributes(label, !owner.protected);
+        store.succeed(
+            &owner.file,
+            certificate,
+            about,
+            &olds,
+            &self.above_of(owner),
+        )?;
+        let going: Vec<_> = owner
+            .certificates
+            .iter()
+            .map(|one| &one.certificate)
+            .collect();
+        self.drop_ca_certificates(store, label, &going)?;
+        let note = self.note_exchange(store, owner, certificate)?;
+        Ok(Imported {
+            label: label.clone(),
+            replaced: going.iter().map(|old| old.subject()).collect(),
+            authorities,
+            unrelated,
+            known: false,
+            rekeyed: true,
+            note,
+        })
+    }
+
+    /// Brings back what an entry was before: its certificate, and its key if that was another one. What
+    /// it is now is kept in its place, so that the same call goes forth again.
+    ///
+    /// # Errors
+    ///
+    /// Nothing is kept, or the way back is barred.
+    pub fn roll_back(&self, entry: &TokenEntry) -> Result<Imported, IdentityError> {
+        let store = self.store_to_rekey(entry)?;
+        self.settle(store, entry)?;
+        let nothing = || {
+            IdentityError::new(
+                IdentityErrorKind::NotFound,
+                format!("{}: nothing is kept of what it was before", entry.label),
+            )
+        };
+        let before = store.predecessor(&entry.file)?.ok_or_else(nothing)?;
+        let certificate = before.certificate.ok_or_else(nothing)?;
+        let taken = match before.key.filter(|key| Some(key) != entry.public.as_ref()) {
+            Some(_) => {
+                store.recall(&entry.file)?;
+                self.succeed(entry, &certificate, &before.ca_certificates)
+            }
+            None => self.take(store, entry, certificate, &before.ca_certificates),
+        };
+        self.tell_others();
+        taken
+    }
+
+    /// Certificates of the CAs above an entry's, as far as its token has them.
+    pub(super) fn above_of(&self, entry: &TokenEntry) -> Vec<Certificate> {
+        let Some(leaf) = entry.certificate() else {
+            return Vec::new();
+        };
+        let known = self.known_ca_certificates();
+        above(&[leaf], &known).into_iter().cloned().collect()
+    }
+
+    /// What others remember of the device's own identity: the marker, and the copy in NV.
+    fn note_exchange(
+        &self,
+        store: &DevidStore,
+        owner: &TokenEntry,
+        certificate: &Certificate,
+    ) -> Result<Option<String>, IdentityError> {
+        if !owner.protected {
+            return Ok(None);
+        }
+        let read = self.token_contents(store).map_err(|(_, fault)| fault)?;
+        let key = read.entries.iter().find(|one| one.file == owner.file);
+        if let Some(key) = key.and_then(|one| one.key.as_ref()) {
+            self.mark_key(key)?;
+        }
+        self.keep_copy(certificate)
+    }
+
+    fn store_to_rekey(&self, entry: &TokenEntry) -> Result<&DevidStore, IdentityError> {
+        let refused = |why: &str| IdentityError::refused(format!("{}: {why}", entry.label));
+        if entry.token == FACTORY {
+            return Err(refused("the factory's key is for good"));
+        }
+        if entry.software.is_some() {
+            return Err(refused(
+                "the software identity is one key in a file; devid reset --factory makes another",
+            ));
+        }
+        match self
+            .store_of(entry)
+            .filter(|_| !entry.file.is_empty() && entry.key.is_some())
+        {
+            Some(store) => Ok(store),
+            None => Err(no_key(entry)),
+        }
+    }
+}
+
+fn no_key(entry: &TokenEntry) -> IdentityError {
+    IdentityError::new(
+        IdentityErrorKind::NotFound,
+        format!(
+            "{}: there is no private key; devid key generate {} makes one",
+            entry.label,
+            argument(&entry.label)
+        ),
+    )
+}

@@ -1,0 +1,38 @@
+//! Texts of others (labels, file names, names in certificates) as a part of one line.
+
+use std::fmt::{Display, Write};
+
+/// A text in one line. Written as its number is what steers a terminal, or ends a line for some reader:
+/// control characters, ends of lines, and what changes the direction of writing (Unicode Standard Annex 9,
+/// section 2).
+pub fn printable(said: impl Display) -> String {
+    let mut printable = String::new();
+    for one in said.to_string().chars() {
+        let _ = match one {
+            '\u{61C}'
+            | '\u{200E}'
+            | '\u{200F}'
+            | '\u{2028}'..='\u{202E}'
+            | '\u{2066}'..='\u{2069}' => write!(printable, "{}", one.escape_default()),
+            one if one.is_control() => write!(printable, "{}", one.escape_default()),
+            one => printable.write_char(one),
+        };
+    }
+    printable
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn others_texts_make_no_line_and_move_no_cursor() {
+        let forged = "a\n2026-11-28 ERROR: b\r\u{1b}[2J\0\t\u{7f}\u{9b}\u{202e}\u{2028}\u{2066}";
+        let shown = printable(forged);
+        assert!(shown.chars().all(|one| !one.is_control()), "{shown:?}");
+        assert!(!shown.contains(['\u{202e}', '\u{2028}', '\u{2066}']));
+        assert!(shown.contains("a\\n2026"), "{shown}");
+        let usual = "/etc/Schlüssel/鍵.pem: \"x\" is none\\";
+        assert_eq!(printable(usual), usual);
+    }
+}

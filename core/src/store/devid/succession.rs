@@ -1,0 +1,381 @@
+//! A key that takes the place of another, with its certificate: the successor waits in a folder that no
+//! token shows, then one rename exchanges the pair, and the predecessor is kept for one generation.
+
+use super::{DevidStore, OpenedBy, StoreError};
+use crate::key::PublicKey;
+use crate::store::Key;
+use crate::store::folder::{
+    Entry, EntryContent, FolderError, KeyAuth, KeyFolder, KeyOrigin, KeyPair, ObjectAttributes,
+    Usage, certificate_name, is_shown,
+};
+use crate::x509::Certificate;
+use std::sync::Arc;
+
+const NEXT: &str = ".next";
+const PREVIOUS: &str = ".previous";
+
+/// What a pair was before.
+#[derive(Debug, Default)]
+pub struct Predecessor {
+    /// The key, if it was another one.
+    pub key: Option<PublicKey>,
+    /// Its certificate.
+    pub certificate: Option<Certificate>,
+    /// Certificates of the CAs above it.
+    pub ca_certificates: Vec<Certificate>,
+}
+
+impl DevidStore {
+    fn next(&self) -> KeyFolder {
+        self.folder.inside(NEXT)
+    }
+
+    fn previous(&self) -> KeyFolder {
+        self.folder.inside(PREVIOUS)
+    }
+
+    /// Those of the entries that a token shows.
+    pub(super) fn shown_entries(entries: &[Arc<Entry>]) -> Vec<Arc<Entry>> {
+        let pair = |name: &str| {
+            let at = entries
+                .binary_search_by(|entry| entry.name.as_str().cmp(name))
+                .ok()?;
+            match &entries[at].content {
+                EntryContent::Pair(pair) => Some(pair.public.clone()),
+                _ => None,
+            }
+        };
+        entries
+            .iter()
+            .filter(|entry| is_shown(entry, pair))
+            .cloned()
+            .collect()
+    }
+
+    /// Keeps a key, that [`generate`](Self::generate) gave, as the one that will take the place of the
+    /// pair of this name, with its attributes.
+    ///
+    /// # Errors
+    ///
+    /// There is no such pair, or the key cannot be kept.
+    pub fn keep_successor(&self, name: &str, key: &Key) -> Result<(), StoreError> {
+        let old = self.pair(name)?;
+        let material = key.material();
+        let material = material
+            .ok_or_else(|| StoreError::Unsupported("the key has no form for a file".into()))?;
+        // URIs may name the pair by its identifier, so that stays, whatever key it came from.
+        let id = Some(effective_id(&old));
+        let named = |about: ObjectAttributes| ObjectAttributes {
+            id: id.clone(),
+            ..about
+        };
+        let pair = KeyPair {
+            material,
+            auth: key.auth(),
+            public: key.public().clone(),
+            handle: None,
+            origin: KeyOrigin::Generated,
+            private: named(old.private),
+            shown_public: old.shown_public.map(named),
+        };
+        if pair.auth.salt().is_some() {
+            self.check_login()?;
+        }
+        Ok(self.next().place(name, &EntryContent::Pair(pair))?)
+    }
+
+    /// The key that will take the place of a pair, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be read.
+    pub fn successor(&self, name: &str) -> Result<Option<Arc<Key>>, StoreError> {
+        Ok(match self.content_in(&self.next(), name)? {
+            Some(EntryContent::Pair(pair)) => Some(Arc::new(self.key_of(name, &pair))),
+            _ => None,
+        })
+    }
+
+    /// The names of pairs for which a successor waits.
+    ///
+    /// # Errors
+    ///
+    /// The folder cannot be read.
+    pub fn succeeded(&self) -> Result<Vec<String>, StoreError> {
+        let entries = self.next().list()?.whole()?.entries;
+        Ok(entries.iter().map(|entry| entry.name.clone()).collect())
+    }
+
+    /// Gives a successor up.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be taken away.
+    pub fn drop_successor(&self, name: &str) -> Result<(), StoreError> {
+        gone_is_well(self.next().remove(name))
+    }
+
+    /// What a pair was before.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be read.
+    pub fn predecessor(&self, name: &str) -> Result<Option<Predecessor>, StoreError> {
+        let mut found = Predecessor::default();
+        for entry in self.generation(name)? {
+            match &entry.content {
+                EntryContent::Pair(pair) => found.key = Some(pair.public.clone()),
+                EntryContent::Certificate(one, _) if one.is_ca() => {
+                    found.ca_certificates.push(one.clone());
+                }
+                EntryContent::Certificate(one, _) => found.certificate = Some(one.clone()),
+                _ => {}
+            }
+        }
+        Ok(Some(found).filter(|found| found.certificate.is_some() || found.key.is_some()))
+    }
+
+    /// Keeps what a pair is, for one generation: its certificate, those above it, and the key if that is
+    /// to be another one.
+    fn keep_generation(
+        &self,
+        name: &str,
+        with_key: bool,
+        ca_certificates: &[Certificate],
+    ) -> Result<(), StoreError> {
+        self.forget_predecessor(name)?;
+        let entries = self.whole_listing()?.entries;
+        let pair = self.pair(name)?;
+        let shown = Self::shown_entries(&entries);
+        let leaf = shown.iter().find(|entry| match &entry.content {
+            EntryContent::Certificate(one, _) => one.public_key().as_ref() == Some(&pair.public),
+            _ => false,
+        });
+        let previous = self.previous();
+        if let Some(leaf) = leaf {
+            previous.place(&certificate_name(name, &pair.public), &leaf.content)?;
+            for (number, ca) in (1..).zip(ca_certificates) {
+                let content = EntryContent::Certificate(
+                    ca.clone(),
+                    ObjectAttributes::labelled(format!("{}-ca-{number}", pair.private.label)),
+                );
+                previous.place(&format!("{name}.ca-{number}"), &content)?;
+            }
+        }
+        if with_key {
+            previous.place(name, &EntryContent::Pair(pair))?;
+        }
+        Ok(())
+    }
+
+    /// Takes a new certificate for the key that a pair has, at once in the place of the one in the file
+    /// `old`; what was there is kept for one generation.
+    ///
+    /// # Errors
+    ///
+    /// Then the old one is there.
+    pub fn renew_certificate(
+        &self,
+        name: &str,
+        old: &str,
+        certificate: &Certificate,
+        about: ObjectAttributes,
+        above_old: &[Certificate],
+    ) -> Result<(), StoreError> {
+        self.keep_generation(name, false, above_old)?;
+        let id = self.pair(name)?.private.id;
+        let about = ObjectAttributes { id, ..about };
+        let renewed = EntryContent::Certificate(certificate.clone(), about);
+        self.folder
+            .change(old, |_| Ok::<_, StoreError>(Some(renewed)))?;
+        Ok(())
+    }
+
+    /// Has the successor take the place of a pair, with its certificate. `olds` are the files of the
+    /// pair's certificates.
+    ///
+    /// # Errors
+    ///
+    /// Then the old pair is there, or the new one, whole. [`settle`](Self::settle) goes on.
+    pub fn succeed(
+        &self,
+        name: &str,
+        certificate: &Certificate,
+        about: ObjectAttributes,
+        olds: &[String],
+        above_old: &[Certificate],
+    ) -> Result<(), StoreError> {
+        let pair = self.pair(name)?;
+        let Some(EntryContent::Pair(next)) = self.content_in(&self.next(), name)? else {
+            return Err(StoreError::Gone);
+        };
+        // From now on the certificates come and go with their keys.
+        let bound = certificate_name(name, &pair.public);
+        for (number, old) in olds.iter().enumerate() {
+            let to = match number {
+                0 => bound.clone(),
+                _ => format!("{bound}-{}", number + 1),
+            };
+            if *old != to {
+                self.folder.rename(old, &to)?;
+            }
+        }
+        self.keep_generation(name, true, above_old)?;
+        let content = EntryContent::Certificate(certificate.clone(), about);
+        self.folder
+            .place(&certificate_name(name, &next.public), &content)?;
+        self.folder.take_from(&self.next(), name)?;
+        self.settle(name)
+    }
+
+    /// Does what a killed writer left to be done of an exchange: if the successor's certificate is there,
+    /// the successor takes its place; what the old key left goes.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be done now.
+    pub fn settle(&self, name: &str) -> Result<(), StoreError> {
+        if let Some(EntryContent::Pair(next)) = self.content_in(&self.next(), name)? {
+            let waits = certificate_name(name, &next.public);
+            let certified = self.content_in(&self.folder, &waits)?.is_some();
+            if !certified {
+                return Ok(());
+            }
+            self.keep_generation(name, true, &[])?;
+            self.folder.take_from(&self.next(), name)?;
+        }
+        let pair = self.pair(name)?;
+        let bound = certificate_name(name, &pair.public);
+        let entries = self.whole_listing()?.entries;
+        let shown = Self::shown_entries(&entries);
+        for entry in &entries {
+            let is_hidden = shown.iter().all(|one| one.name != entry.name);
+            if is_hidden
+                && entry.name.starts_with(&format!("{name}."))
+                && !entry.name.starts_with(&bound)
+            {
+                gone_is_well(self.folder.remove(&entry.name))?;
+            }
+        }
+        let previous = self.previous();
+        if let Some(EntryContent::Pair(old)) = self.content_in(&previous, name)?
+            && old.handle.is_some()
+            && old.public != pair.public
+        {
+            if pair.handle.is_none() && pair.material.wrapped().is_some() {
+                self.persist_again(name)?;
+            }
+            self.evict(&EntryContent::Pair(old.clone()))?;
+            previous.place(
+                name,
+                &EntryContent::Pair(KeyPair {
+                    handle: None,
+                    ..old
+                }),
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Has what a pair was before wait as its successor, and gives its certificates.
+    ///
+    /// # Errors
+    ///
+    /// Another successor waits already.
+    pub fn recall(&self, name: &str) -> Result<(), StoreError> {
+        if self.successor(name)?.is_some() {
+            return Err(StoreError::Unsupported(
+                "a new key waits for its certificate already".into(),
+            ));
+        }
+        match self.content_in(&self.previous(), name)? {
+            Some(pair @ EntryContent::Pair(_)) => Ok(self.next().place(name, &pair)?),
+            _ => Err(StoreError::Gone),
+        }
+    }
+
+    /// Forgets what a pair was before; a key in a handle leaves it.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be taken away.
+    pub fn forget_predecessor(&self, name: &str) -> Result<(), StoreError> {
+        let current = self.pair(name).ok();
+        for entry in self.generation(name)? {
+            if let EntryContent::Pair(old) = &entry.content
+                && current
+                    .as_ref()
+                    .is_none_or(|pair| pair.public != old.public)
+            {
+                self.evict(&entry.content)?;
+            }
+            gone_is_well(self.previous().remove(&entry.name))?;
+        }
+        Ok(())
+    }
+
+    /// Destroys all successors and predecessors.
+    pub(super) fn erase_successions(&self) -> Result<(), StoreError> {
+        for folder in [self.next(), self.previous()] {
+            for entry in &folder.list()?.entries {
+                self.evict(&entry.content)?;
+                gone_is_well(folder.remove(&entry.name))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// All that is kept of what a pair was before.
+    fn generation(&self, name: &str) -> Result<Vec<Arc<Entry>>, StoreError> {
+        let mut entries = self.previous().list()?.whole()?.entries;
+        let of_pair = format!("{name}.");
+        entries.retain(|entry| entry.name == name || entry.name.starts_with(&of_pair));
+        Ok(entries)
+    }
+
+    fn pair(&self, name: &str) -> Result<KeyPair, StoreError> {
+        match self.content_in(&self.folder, name)? {
+            Some(EntryContent::Pair(pair)) => Ok(pair),
+            _ => Err(StoreError::Gone),
+        }
+    }
+
+    fn content_in(
+        &self,
+        folder: &KeyFolder,
+        name: &str,
+    ) -> Result<Option<EntryContent>, StoreError> {
+        match folder.list()?.entry(name) {
+            Ok(entry) => Ok(Some(entry.content.clone())),
+            Err(FolderError::Gone(_)) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The uses that a pair's file names, `None` if it names none; and who can use the pair.
+    ///
+    /// # Errors
+    ///
+    /// There is no such pair.
+    pub fn uses(&self, name: &str) -> Result<(Option<Usage>, OpenedBy), StoreError> {
+        let pair = self.pair(name)?;
+        let opened_by = match pair.auth {
+            KeyAuth::Open => OpenedBy::Anybody,
+            KeyAuth::Salt(_) | KeyAuth::Unsaid => OpenedBy::User,
+        };
+        Ok((pair.private.usage, opened_by))
+    }
+}
+
+/// The CKA_ID of a pair.
+fn effective_id(pair: &KeyPair) -> Vec<u8> {
+    let id = pair.private.id.clone();
+    id.unwrap_or_else(|| pair.public.id().as_bytes().to_vec())
+}
+
+fn gone_is_well(removed: Result<(), FolderError>) -> Result<(), StoreError> {
+    match removed {
+        Ok(()) | Err(FolderError::Gone(_)) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}

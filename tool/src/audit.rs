@@ -1,0 +1,91 @@
+//! The audit line of a verb that changed something, or used a private key.
+
+use crate::cli::{KeyVerb, MasterVerb, RenewArgs, Verb};
+use crate::evidence_cli::CaVerb;
+use crate::output::{Output, kind_of};
+use crate::settings::Settings;
+use devid_core::audit::{AuditLog, AuditSubject};
+use devid_core::config;
+use log::{info, warn};
+
+/// A verb that is written down.
+pub(crate) struct Audited {
+    verb: &'static str,
+    /// The object as the command line names it.
+    label: Option<String>,
+    /// Written down in any case. A use of a key is written down on request (`[log] audit`).
+    is_change: bool,
+}
+
+impl Audited {
+    /// `None` for a verb that only reads.
+    pub(crate) fn of(verb: &Verb) -> Option<Self> {
+        let change = |verb| Some((verb, None, true));
+        let changes = |verb, label: &String| Some((verb, Some(label.clone()), true));
+        let uses = |verb, label: &String| Some((verb, Some(label.clone()), false));
+        let audited = match verb {
+            Verb::Provision { .. } => change("provision"),
+            Verb::Reset { .. } => change("reset"),
+            Verb::Prune => change("prune"),
+            Verb::Key(KeyVerb::Generate { label, .. }) => changes("key generate", label),
+            Verb::Key(KeyVerb::Delete { label, .. }) => changes("key delete", label),
+            Verb::Master(MasterVerb::Renew { .. }) => change("master renew"),
+            Verb::ImportCert { .. } => change("import-cert"),
+            #[cfg(feature = "est")]
+            Verb::Enroll(args) => changes("enroll", &args.label),
+            Verb::Key(KeyVerb::Rekey(args)) => changes("key rekey", &args.label),
+            Verb::Renew(RenewArgs {
+                label: Some(label), ..
+            }) => changes("renew", label),
+            Verb::Renew(_) => change("renew"),
+            Verb::Persist { label, .. } => changes("persist", label),
+            Verb::Csr { label, .. } => uses("csr", label),
+            // Where the factory left no attestation key, one is made.
+            Verb::Attest(args) => changes("attest", &args.label),
+            Verb::Ca(CaVerb::Issue { .. }) => change("ca issue"),
+            Verb::Activate { .. } => Some(("activate", None, false)),
+            Verb::Sign { label, .. } => uses("sign", label),
+            Verb::Verify { label, .. } => uses("verify", label),
+            Verb::Status
+            | Verb::List
+            | Verb::Tree
+            | Verb::Ca(_)
+            | Verb::Show { .. }
+            | Verb::Doctor
+            | Verb::Key(KeyVerb::List)
+            | Verb::Export { .. }
+            | Verb::Uri { .. }
+            | Verb::Man { .. }
+            | Verb::Completions { .. }
+            | Verb::Uri2pem { .. } => None,
+        };
+        audited.map(|(verb, label, is_change)| Self {
+            verb,
+            label,
+            is_change,
+        })
+    }
+
+    /// Writes what came of it.
+    pub(crate) fn write(self, settings: &Settings, output: &Output) {
+        let config = config::load(&settings.environment()).config;
+        let is_asked_for = config.is_ok_and(|config| config.audit);
+        if output.is_unchanged && output.code == 0 || !self.is_change && !is_asked_for {
+            return;
+        }
+        let subject = output.subject.clone().unwrap_or(AuditSubject {
+            label: self.label,
+            ..AuditSubject::default()
+        });
+        let result = match output.code {
+            0 => Ok(()),
+            code => Err(kind_of(code).to_owned()),
+        };
+        let written = AuditLog::default().changed(self.verb, &subject, result);
+        match written {
+            Ok(()) => {}
+            Err(error) if is_asked_for => warn!("the audit line was lost: {error}"),
+            Err(error) => info!("the audit line was lost: {error}"),
+        }
+    }
+}

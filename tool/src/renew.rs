@@ -1,0 +1,336 @@
+//! `devid renew`: certificates that the configuration names (`[[certificate]]`), before they end
+
+use crate::certificates::taken;
+use crate::cli::{OutputFormat, RenewArgs};
+use crate::est::{Credentials, Enrolment, EstUrl, Outcome, ServerTrust};
+use crate::output::{CommandError, Output};
+use crate::text::{line, row};
+use devid_core::config::{self, CertificateSettings, RenewWithin};
+use devid_core::identity::{Device, EnrolmentRecord, IdentityErrorKind, RenewalNeed, TokenEntry};
+use devid_core::x509::RequestContent;
+use log::{info, warn};
+use serde::Serialize;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+/// Of one request to a server.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// What became of one certificate.
+#[derive(Debug, Serialize)]
+struct Renewed {
+    label: String,
+    result: RenewalResult,
+    /// When it is due.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    need: Option<RenewalNeed>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    outcome: Option<Outcome>,
+    /// Why it failed; the old certificate stays in use.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fault: Option<String>,
+    /// Commands that failed when the new one was in use; it stays.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    failed_commands: Vec<String>,
+}
+
+/// What was done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum RenewalResult {
+    /// A new certificate is in use.
+    Renewed,
+    /// It is not due.
+    NotDue,
+    /// The server has not decided yet.
+    Pending,
+    /// It failed.
+    Failed,
+    /// It failed before, and is tried later.
+    Resting,
+}
+
+/// Renews what is due.
+pub(crate) fn run(
+    device: &Device,
+    args: RenewArgs,
+    form: OutputFormat,
+) -> Result<Output, CommandError> {
+    let all = &device.config().certificates;
+    let named =
+        |one: &&CertificateSettings| args.label.as_ref().is_none_or(|label| *label == one.label);
+    let chosen: Vec<&CertificateSettings> = all.iter().filter(named).collect();
+    if let (true, Some(label)) = (chosen.is_empty(), &args.label) {
+        return Err(CommandError::new(
+            5,
+            format!(
+                "{label}: no [[certificate]] in config.toml names it; devid enroll asks for a certificate \
+                 without that"
+            ),
+        ));
+    }
+    let within = args.within.as_deref().map(str::parse).transpose();
+    let within = within.map_err(|why: String| CommandError::new(2, format!("--within {why}")))?;
+    let _turn = match chosen.is_empty() {
+        true => None,
+        false => Some(device.enrolment_turn()?),
+    };
+    let is_asked_for = args.label.is_some();
+    let done = chosen.iter().map(|one| {
+        Renewal {
+            device,
+            settings: one,
+            is_asked_for,
+        }
+        .run(within)
+    });
+    let done: Vec<Renewed> = done.collect();
+    let output = Output::new(form, &done, || done.iter().map(paragraph).collect())?;
+    let output = Output {
+        is_unchanged: done.iter().all(Renewed::is_unchanged),
+        ..output
+    };
+    let has_failed =
+        |one: &Renewed| one.result == RenewalResult::Failed || !one.failed_commands.is_empty();
+    let complaints: Vec<String> = done
+        .iter()
+        .filter(|one| has_failed(one))
+        .map(complaint)
+        .collect();
+    Ok(match complaints.is_empty() {
+        true => output,
+        false => Output {
+            code: 1,
+            complaint: Some(complaints.join("; ")),
+            ..output
+        },
+    })
+}
+
+impl Renewed {
+    /// Whether nothing was asked of a server.
+    fn is_unchanged(&self) -> bool {
+        matches!(self.result, RenewalResult::NotDue | RenewalResult::Resting)
+    }
+}
+
+struct Renewal<'a> {
+    device: &'a Device,
+    settings: &'a CertificateSettings,
+    /// Whether somebody named it: then it is tried, whatever failed before.
+    is_asked_for: bool,
+}
+
+impl Renewal<'_> {
+    fn run(&self, within: Option<RenewWithin>) -> Renewed {
+        let mut done = Renewed {
+            label: self.settings.label.clone(),
+            result: RenewalResult::NotDue,
+            need: None,
+            outcome: None,
+            fault: None,
+            failed_commands: Vec::new(),
+        };
+        if let Err(error) = self.renew(within, &mut done) {
+            warn!("{}: {}", done.label, error.text);
+            done.result = RenewalResult::Failed;
+            done.fault = Some(error.text);
+        }
+        done
+    }
+
+    fn renew(&self, within: Option<RenewWithin>, done: &mut Renewed) -> Result<(), CommandError> {
+        let entry = self.entry()?;
+        let record = match &entry {
+            Some(entry) => self.device.enrolment(&entry.token, &entry.label)?,
+            None => None,
+        };
+        // A killed run put the new one to use, and went no further.
+        if let (Some(entry), Some(record)) = (&entry, record.as_ref().filter(|one| one.reload_due))
+        {
+            self.reload(entry, record.clone(), done)?;
+        }
+        let certificate = entry.as_ref().and_then(TokenEntry::certificate);
+        let need = RenewalNeed::of(certificate, within.unwrap_or(self.settings.within));
+        done.need = Some(need);
+        let waits = record
+            .as_ref()
+            .is_some_and(|one| one.request_der().is_some());
+        match need {
+            RenewalNeed::Later { .. } | RenewalNeed::Never if !waits => return Ok(()),
+            RenewalNeed::ClockWrong => warn!(
+                "{}: the clock is wrong, so the end of the certificate is not judged; the server is asked",
+                self.settings.label
+            ),
+            _ => {}
+        }
+        if let Some(rest) = record.as_ref().and_then(EnrolmentRecord::rest)
+            && !self.is_asked_for
+        {
+            info!(
+                "{}: it is tried again in {} s",
+                self.settings.label,
+                rest.as_secs()
+            );
+            done.result = RenewalResult::Resting;
+            done.fault = record
+                .map(|one| one.fault)
+                .filter(|fault| !fault.is_empty());
+            return Ok(());
+        }
+        let outcome = self.enrolment()?.run(self.credentials()?)?;
+        done.result = match outcome.enrolled {
+            Some(_) => RenewalResult::Renewed,
+            None => RenewalResult::Pending,
+        };
+        done.outcome = Some(outcome);
+        if done.result == RenewalResult::Renewed
+            && let Some(entry) = self.entry()?
+            && let Some(record) = self.device.enrolment(&entry.token, &entry.label)?
+        {
+            self.reload(&entry, record, done)?;
+        }
+        Ok(())
+    }
+
+    fn entry(&self) -> Result<Option<TokenEntry>, CommandError> {
+        match self.device.find(&self.settings.label) {
+            Ok(entry) => Ok(Some(entry)),
+            Err(fault) if fault.kind == IdentityErrorKind::NotFound => Ok(None),
+            Err(fault) => Err(fault.into()),
+        }
+    }
+
+    fn enrolment(&self) -> Result<Enrolment<'_>, CommandError> {
+        let settings = self.settings;
+        let usage = |why: String| CommandError::new(1, format!("[[certificate]] est: {why}"));
+        let subject = settings.subject.as_deref();
+        // A renewal repeats the names of the certificate.
+        let is_first = self
+            .entry()?
+            .is_none_or(|entry| entry.certificate().is_none_or(|one| one.is_self_signed()));
+        let content = match is_first {
+            true => RequestContent::parse(subject, &settings.san, &settings.eku, &[])?,
+            false => RequestContent::parse(None, &[], &settings.eku, &[])?,
+        };
+        Ok(Enrolment {
+            device: self.device,
+            label: settings.label.clone(),
+            url: EstUrl::parse(&settings.est).map_err(usage)?,
+            trust: match &settings.trust {
+                config::ServerTrust::File(path) => ServerTrust::File(path.clone()),
+                config::ServerTrust::Fingerprint(print) => ServerTrust::Fingerprint(*print),
+            },
+            as_identity: settings.identity.clone().filter(|_| is_first),
+            content,
+            algorithm: None,
+            new_key: settings.new_key && !is_first,
+            pin: None,
+            limit: LIMIT,
+            patience: Duration::ZERO,
+            believes_server: false,
+            prove: settings.prove.clone(),
+            reloads: !settings.reload.is_empty(),
+        })
+    }
+
+    fn credentials(&self) -> Result<Option<Credentials>, CommandError> {
+        let (Some(user), Some(source)) = (&self.settings.user, &self.settings.password) else {
+            return Ok(None);
+        };
+        let password = source.read();
+        let password = password
+            .map_err(|error| CommandError::new(1, format!("[[certificate]] password: {error}")))?;
+        Ok(Some(Credentials {
+            user: user.clone(),
+            password,
+        }))
+    }
+
+    /// Runs the commands that follow a new certificate, and forgets the enrolment. What fails changes
+    /// nothing.
+    fn reload(
+        &self,
+        entry: &TokenEntry,
+        record: EnrolmentRecord,
+        done: &mut Renewed,
+    ) -> Result<(), CommandError> {
+        for command in &self.settings.reload {
+            info!("{}: {command}", entry.label);
+            // What it prints is not this verb's answer.
+            let status = Command::new("/bin/sh")
+                .args(["-c", command])
+                .env("DEVID_LABEL", &entry.label)
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .status();
+            let why = match status {
+                Ok(status) if status.success() => continue,
+                Ok(status) => status.to_string(),
+                Err(error) => error.to_string(),
+            };
+            done.failed_commands.push(format!("{command} ({why})"));
+        }
+        match record.request_der() {
+            Some(_) => self.device.keep_enrolment(&EnrolmentRecord {
+                reload_due: false,
+                ..record
+            })?,
+            None => self.device.forget_enrolment(&entry.token, &entry.label)?,
+        }
+        Ok(())
+    }
+}
+
+fn complaint(one: &Renewed) -> String {
+    match &one.fault {
+        Some(fault) => format!("{}: {fault}", one.label),
+        None => format!(
+            "{}: the new certificate is in use, but {} failed",
+            one.label,
+            one.failed_commands.join(", ")
+        ),
+    }
+}
+
+fn paragraph(one: &Renewed) -> String {
+    let mut text = String::new();
+    let days = |seconds: u64| seconds / (24 * 60 * 60);
+    match (one.result, one.need) {
+        (RenewalResult::Renewed, _) => {}
+        (RenewalResult::NotDue, Some(RenewalNeed::Later { seconds })) => row(
+            &mut text,
+            format_args!("{}: due in {} days", one.label, days(seconds)),
+        ),
+        (RenewalResult::NotDue, _) => row(&mut text, format_args!("{}: it has no end", one.label)),
+        (RenewalResult::Pending, _) => row(
+            &mut text,
+            format_args!("{}: pending, the server has not decided yet", one.label),
+        ),
+        (RenewalResult::Resting, _) => {
+            row(&mut text, format_args!("{}: tried again later", one.label))
+        }
+        (RenewalResult::Failed, _) => row(
+            &mut text,
+            format_args!("{}: failed; what there was stays in use", one.label),
+        ),
+    }
+    let enrolled = one
+        .outcome
+        .as_ref()
+        .and_then(|outcome| outcome.enrolled.as_ref());
+    if let Some(enrolled) = enrolled {
+        text += &taken(&enrolled.imported);
+        if let Some(end) = &enrolled.not_after {
+            line(&mut text, "until", end);
+        }
+    }
+    if one.need == Some(RenewalNeed::ClockWrong) {
+        line(
+            &mut text,
+            "note",
+            "the clock is wrong, so no validity was judged",
+        );
+    }
+    text
+}

@@ -1,0 +1,96 @@
+//! Enrolment, rekeying and renewal are killed at each of their steps: the old pair or the new one is in
+//! use, whole, and the same command goes on.
+
+use super::est::{bench, is_whole};
+use crate::device::cut::{End, run_until};
+use crate::device::est::Est;
+use crate::device::{Device, persistent};
+
+/// Runs the command, killed at its first step, then at its second, until it gets through; after each
+/// kill a pair is whole, and the command itself ends well. Gives how often which was in use.
+fn cut_each(device: &mut Device, est: &Est, words: &[&str]) -> [usize; 2] {
+    let mut found = [0, 0];
+    let mut before = is_whole(device, est, "web");
+    for cut in 1.. {
+        let end = run_until(&mut device.command(words), cut);
+        let now = is_whole(device, est, "web");
+        found[usize::from(now != before)] += 1;
+        if end == End::Exited(0) {
+            assert!(cut > 10, "there are more steps than {cut}");
+            return found;
+        }
+        assert_eq!(end, End::Cut, "cut {cut}");
+        device.ends(0, words);
+        assert_ne!(is_whole(device, est, "web"), before, "cut {cut}");
+        before = is_whole(device, est, "web");
+    }
+    found
+}
+
+#[test]
+fn a_renewal_with_the_same_key() {
+    let (mut device, est) = bench();
+    assert_eq!(est.enroll(&device, "web", "", &[]).status.code(), Some(0));
+    let (url, root) = (est.url("good", ""), est.certificate("root"));
+    let words = ["enroll", "web", "--est", &url, "--trust", &root];
+    let found = cut_each(&mut device, &est, &words);
+    assert!(found[0] > 0 && found[1] > 0, "{found:?}");
+}
+
+#[test]
+fn a_renewal_with_a_new_key_in_a_handle() {
+    let (mut device, est) = bench();
+    device.ends(0, &["key", "generate", "web", "--persistent"]);
+    assert_eq!(est.enroll(&device, "web", "", &[]).status.code(), Some(0));
+    let handles = persistent(&mut device).lines().count();
+    let (url, root) = (est.url("good", ""), est.certificate("root"));
+    let words = [
+        "enroll",
+        "web",
+        "--est",
+        &url,
+        "--trust",
+        &root,
+        "--new-key",
+    ];
+    let found = cut_each(&mut device, &est, &words);
+    assert!(found[0] > 0 && found[1] > 0, "{found:?}");
+    assert_eq!(
+        persistent(&mut device).lines().count(),
+        handles,
+        "one for one"
+    );
+}
+
+/// The first one: whatever it is killed at, the second call brings the certificate, and there is one key.
+#[test]
+fn a_first_enrolment() {
+    let (device, est) = bench();
+    for cut in 1.. {
+        let label = format!("web-{cut}");
+        let (url, root) = (est.url("good", "later"), est.certificate("root"));
+        let words = [
+            "enroll", &label, "--est", &url, "--trust", &root, "--wait", "0",
+        ];
+        let end = run_until(&mut device.command(&words), cut);
+        if end != End::Cut {
+            assert_eq!(end, End::Exited(7), "cut {cut}");
+            break;
+        }
+        for _ in 0..2 {
+            let said = device.devid(&words);
+            assert!(
+                matches!(said.status.code(), Some(0 | 7)),
+                "cut {cut}: {said}"
+            );
+        }
+        is_whole(&device, &est, &label);
+        let listed = device.json(&["key", "list"]);
+        let keys = listed
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|one| one["label"] == label.as_str());
+        assert_eq!(keys.count(), 1, "cut {cut}");
+    }
+}

@@ -88,5 +88,6 @@ pub mod instructions {
 }
 
 /// Functions and closures of ours that a steady C_Sign enters by the same key, each counted once: those
-/// that a reader of its way has to visit, and small accessors among them.
-pub const FUNCTIONS_OF_A_SIGNATURE: u64 = 110;
+/// that a reader of its way has to visit, and small accessors among them. Four of them serve commands
+/// with several authorisations, as TPM2_Certify has; a fifth decides whether a message comes in parts.
+pub const FUNCTIONS_OF_A_SIGNATURE: u64 = 115;

@@ -376,7 +376,10 @@ fn seals_that_cannot_be_read() {
                 assert!(token.init("another", "other").is_err(), "{what}");
             }
             let session = token.read_write();
-            let made = generate(&token.raw, session, CKM_EC_KEY_PAIR_GEN, &open, &open[1..]);
+            // Without a word on CKA_PRIVATE the key is private, so it wants the user. A token that took
+            // an unreadable seal for a missing one would make it.
+            let private = &open[1..2];
+            let made = generate(&token.raw, session, CKM_EC_KEY_PAIR_GEN, &open, private);
             assert!(made.is_err(), "{what}");
             let login = token.login(session, USER);
             if login.is_ok() {

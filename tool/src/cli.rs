@@ -178,7 +178,7 @@ pub(crate) enum Verb {
         /// base64 alone); - is standard input.
         file: PathBuf,
     },
-    /// Renews certificates that are due, as the configuration says ([[certificate]]).
+    /// Renews certificates that are due, as the tables certificate of the configuration say.
     Renew(RenewArgs),
     /// Asks a server for a certificate, by EST (RFC 7030).
     ///

@@ -3,7 +3,7 @@
 use clap::Command;
 
 /// Verbs of other tools, and what they are called here.
-const WORDS: [(&str, &str); 19] = [
+const WORDS: [(&str, &str); 20] = [
     (
         "key generate",
         "generate gen create new make add keygen genkey gen-key generate-key key-generate create-key new-key",
@@ -39,7 +39,8 @@ const WORDS: [(&str, &str); 19] = [
         "init initialize setup set-up bootstrap prepare",
     ),
     ("reset --factory", "factory-reset reset-factory wipe clear"),
-    ("master renew", "renew renew-master master-renew rekey"),
+    ("master renew", "renew-master master-renew"),
+    ("key rekey", "rekey re-key rekey-key replace-key"),
     ("prune", "clean cleanup clean-up gc purge tidy"),
     ("uri", "url pkcs11 pkcs11-uri get-uri"),
     ("uri2pem", "uri-to-pem uri2key pem uripem url2pem"),
@@ -261,8 +262,8 @@ mod tests {
             ("master", "master"),
             ("master status", "status"),
             ("master rotate", "master rotate"),
-            ("renew", "master renew"),
-            ("renew master --yes", "master renew --yes"),
+            ("renew-master", "master renew"),
+            ("rekey web", "key rekey web"),
             ("request web", "csr web"),
             ("check", "doctor"),
             ("init", "provision"),

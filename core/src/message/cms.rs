@@ -10,7 +10,7 @@ use x509_cert::der::oid::db::rfc5911::{
     ID_CONTENT_TYPE, ID_DATA, ID_MESSAGE_DIGEST, ID_SIGNED_DATA,
 };
 
-/// [0] and its followers, constructed.
+/// `[0]` and its followers, constructed.
 const CONTEXT: u8 = 0xA0;
 
 /// ContentInfo with SignedData, DER. The signed attributes are the two that must be there: content

@@ -10,7 +10,7 @@ use log::warn;
 use x509_cert::der::oid::db::rfc5911::ID_SIGNED_DATA;
 use x509_cert::der::pem::Base64Decoder;
 
-/// [0], constructed: the content of ContentInfo, and the certificates of SignedData.
+/// `[0]`, constructed: the content of ContentInfo, and the certificates of SignedData.
 const CONTEXT_0: u8 = 0xA0;
 /// The certificates in what a CA answered: PEM, DER or PKCS#7, the last also as PEM or as base64
 /// without any lines around; lines of any length.

@@ -12,7 +12,7 @@ use x509_cert::der::asn1::{ObjectIdentifier, OctetString};
 use x509_cert::der::oid::db::rfc5912::ID_EXTENSION_REQ as EXTENSION_REQUEST;
 use x509_cert::ext::Extension;
 
-/// [0], constructed: the attributes of CertificationRequestInfo.
+/// `[0]`, constructed: the attributes of CertificationRequestInfo.
 const ATTRIBUTES: u8 = 0xA0;
 /// digitalSignature alone, as RFC 5280, section 4.2.1.3, numbers the bits.
 const DIGITAL_SIGNATURE: u16 = 1 << 15;

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 pub(crate) struct EnrollArgs {
     #[arg(help = NAME)]
     pub(crate) label: String,
-    /// The server, as https://est.example:8443; without a path /.well-known/est is meant.
+    /// The server, as `https://est.example:8443`; without a path /.well-known/est is meant.
     #[arg(long, value_name = "URL")]
     pub(crate) est: String,
     /// The identity that is shown to the server.

@@ -29,7 +29,7 @@ fn made(device: &Device, handle: &str, key: &[u8]) -> Vec<u8> {
 }
 
 /// The same as a CA's challenge.
-fn challenge(device: &Device, handle: &str, key: &[u8]) -> Value {
+pub(crate) fn challenge(device: &Device, handle: &str, key: &[u8]) -> Value {
     let made = made(device, handle, key);
     let (size, rest) = made[8..].split_at(2);
     let (credential, secret) = rest.split_at(u16::from_be_bytes([size[0], size[1]]).into());

@@ -1,17 +1,14 @@
 //! Device and CA together: an unknown device gets a certificate, and whoever put a key of his own in the
-//! place of the device's gets none. tpm2_activatecredential is the judge of our challenges.
+//! place of the device's gets none.
 
-use crate::device::{Bundle, Device, from_base64, to_base64};
+use crate::device::{Bundle, Device, from_base64};
 use crate::structures::key_info;
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use testkit::interposer::Impostor;
 use testkit::programs::{program, run, run_with};
 use testkit::proxy::Proxy;
-
-/// The check that the answer to a challenge is right.
-const ACTIVATION: &str = "activation-ak";
 
 /// The CA's side of an exchange with a device.
 struct Ca<'a> {
@@ -61,6 +58,32 @@ impl<'a> Ca<'a> {
         ];
         self.device.ends(0, &words);
         challenge
+    }
+
+    /// `devid ca issue` by this issuer, which must end with this code; the certificate's file.
+    #[track_caller]
+    fn issue(&self, code: i32, evidence: &str, response: &str, issuer: &Path) -> String {
+        let certificate = self.device.word("certificate.pem");
+        let key = issuer.with_file_name("ca.key");
+        let words = [
+            "ca",
+            "issue",
+            evidence,
+            "--roots",
+            self.roots.to_str().unwrap(),
+            "--state",
+            &self.state,
+            "--response",
+            response,
+            "--ca-cert",
+            issuer.to_str().unwrap(),
+            "--ca-key",
+            key.to_str().unwrap(),
+            "--out",
+            &certificate,
+        ];
+        self.device.ends(code, &words);
+        certificate
     }
 
     /// The report, and the names of the checks that failed.
@@ -181,97 +204,12 @@ fn a_key_that_an_interposer_put_in_the_place_of_the_devices_is_refused() {
             .any(|what| failed[0].contains(what)),
         "{failed:?}"
     );
-    let certificate = device.word("certificate.pem");
     let issuer = device.manufacture(&["--no-key"]).ca();
-    let key = issuer.with_file_name("ca.key");
-    let words = [
-        "ca",
-        "issue",
-        &evidence,
-        "--roots",
-        ca.roots.to_str().unwrap(),
-        "--state",
-        &ca.state,
-        "--response",
-        &response,
-        "--ca-cert",
-        issuer.to_str().unwrap(),
-        "--ca-key",
-        key.to_str().unwrap(),
-        "--out",
-        &certificate,
-    ];
-    device.ends(1, &words);
+    ca.issue(1, &evidence, &response, &issuer);
     assert!(!device.path("certificate.pem").exists());
 }
 
-/// What we make tpm2_activatecredential opens, for endorsement keys of either kind.
-#[test]
-fn tpm2_tools_open_our_challenges() {
-    for kind in ["rsa", "ecc256"] {
-        let device = Device::new();
-        device.generate("web", &[]);
-        let mut bundle = device.attest(&["web", "--nonce", "01"]).json;
-        let low = if kind == "rsa" { "rsa" } else { "ecc" };
-        device.tpm2(
-            "tpm2_createek",
-            &["-G", low, "-c", "ek.ctx", "-u", "ek.pub"],
-        );
-        let made = [
-            "-C", "ek.ctx", "-c", "ak.ctx", "-G", "ecc", "-g", "sha256", "-s", "ecdsa", "-u",
-            "ak.pub", "-f", "tss", "-n", "ak.name",
-        ];
-        device.tpm2("tpm2_createak", &made);
-        device.tpm2("tpm2_flushcontext", &["-t"]);
-        let bare = |name: &str| to_base64(&fs::read(device.path(name)).unwrap()[2..]);
-        bundle["attestationKey"] = json!({ "public": bare("ak.pub") });
-        bundle["ekPublic"] = bare("ek.pub").into();
-        bundle["ekCertificates"] = json!([]);
-        let file = device.home.write("evidence", bundle.to_string());
-        let ca = Ca::of(&device);
-        let challenge = ca.challenge(file.to_str().unwrap());
-        let challenge: Value = serde_json::from_slice(&fs::read(challenge).unwrap()).unwrap();
-        let sized = |field: &str| {
-            let bytes = from_base64(challenge[field].as_str().unwrap());
-            [&(bytes.len() as u16).to_be_bytes()[..], &bytes].concat()
-        };
-        let header = [0xBA, 0xDC, 0xC0, 0xDE, 0, 0, 0, 1];
-        let credential = [&header[..], &sized("credential"), &sized("secret")].concat();
-        device.home.write("credential", credential);
-        device.tpm2(
-            "tpm2_startauthsession",
-            &["--policy-session", "-S", "session"],
-        );
-        device.tpm2("tpm2_policysecret", &["-S", "session", "-c", "e"]);
-        let opened = [
-            "-c",
-            "ak.ctx",
-            "-C",
-            "ek.ctx",
-            "-i",
-            "credential",
-            "-o",
-            "opened",
-            "-P",
-            "session:session",
-        ];
-        device.tpm2("tpm2_activatecredential", &opened);
-        // The CA knows the secret that it made: all that it checks of the answer is right.
-        let response = json!({
-            "format": "devid-response/1",
-            "id": challenge["id"],
-            "secret": to_base64(&fs::read(device.path("opened")).unwrap()),
-        });
-        let response = device.home.write("response", response.to_string());
-        let (report, failed) = ca.verify(file.to_str().unwrap(), response.to_str().unwrap());
-        let checks = report["checks"].as_array().unwrap().iter();
-        let is_made = checks.clone().any(|one| one["name"] == ACTIVATION);
-        assert!(is_made, "{report:#}");
-        assert!(!failed.iter().any(|one| one == ACTIVATION), "{report:#}");
-    }
-}
-
-/// The certificate names the device as its factory did, and OpenSSL does TLS by the key.
+/// The certificate is for the key, and `devid` verifies both.
 #[test]
 fn the_certificate_of_a_verified_key_is_the_keys() {
     let device = Device::with_factory(&[], &[]);
@@ -285,30 +223,12 @@ fn the_certificate_of_a_verified_key_is_the_keys() {
     let challenge = ca.challenge(&evidence);
     device.ends(0, &["activate", &challenge, "--out", &response]);
     let factory = device.path("factory/root.pem");
-    let roots = device.word("all-roots.pem");
+    let roots = device.path("all-roots.pem");
     let all = [fs::read(&ca.roots).unwrap(), fs::read(factory).unwrap()].concat();
     fs::write(&roots, all).unwrap();
+    let ca = Ca { roots, ..ca };
     let issuer = device.path("factory/ca.pem");
-    let key = issuer.with_file_name("ca.key");
-    let certificate = device.word("web.pem");
-    let words = [
-        "ca",
-        "issue",
-        &evidence,
-        "--roots",
-        &roots,
-        "--state",
-        &ca.state,
-        "--response",
-        &response,
-        "--ca-cert",
-        issuer.to_str().unwrap(),
-        "--ca-key",
-        key.to_str().unwrap(),
-        "--out",
-        &certificate,
-    ];
-    device.ends(0, &words);
+    let certificate = ca.issue(0, &evidence, &response, &issuer);
     let bundle = Bundle::of_file(&device.path("evidence"));
     let mut shown = program("openssl");
     shown.args(["x509", "-noout", "-pubkey", "-in", &certificate]);

@@ -1,10 +1,9 @@
 //! A connection that is lost at whichever command leaves nothing behind in the TPM.
 
-use crate::device::{Device, to_base64};
+use crate::activate::challenge;
+use crate::device::Device;
 use crate::structures::{certified, name};
-use serde_json::json;
 use std::collections::BTreeSet;
-use std::fs;
 use testkit::programs::run;
 use testkit::proxy::{Fault, Proxy, Seen};
 
@@ -83,37 +82,7 @@ fn evidence_of_a_factory_key_leaves_nothing_after_a_lost_connection() {
 fn an_activation_leaves_nothing_after_a_lost_connection() {
     let device = Device::with_factory(&[], &["--no-persist"]);
     let key = name(&device.attest(&["idev-id"]).bytes("attestationKey/public"));
-    let hex: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
-    fs::write(device.path("secret"), [7; 32]).unwrap();
-    let handle = "0x81010016";
-    device.tpm2("tpm2_readpublic", &["-c", handle, "-o", "ek.tss"]);
-    device.tpm2(
-        "tpm2_readpublic",
-        &["-c", handle, "-f", "der", "-o", "ek.der"],
-    );
-    device.tpm2(
-        "tpm2_makecredential",
-        &[
-            "-u",
-            "ek.tss",
-            "-s",
-            "secret",
-            "-n",
-            &hex,
-            "-o",
-            "credential",
-        ],
-    );
-    let made = fs::read(device.path("credential")).unwrap();
-    let size = usize::from(u16::from_be_bytes([made[8], made[9]]));
-    let challenge = json!({
-        "format": "devid-challenge/1",
-        "id": to_base64(&[7; 16]),
-        "attestationKeyName": to_base64(&key),
-        "endorsementKey": to_base64(&fs::read(device.path("ek.der")).unwrap()),
-        "credential": to_base64(&made[10..10 + size]),
-        "secret": to_base64(&made[12 + size..]),
-    });
+    let challenge = challenge(&device, "0x81010016", &key);
     device.home.write("challenge", challenge.to_string());
     device.tpm.without_endorsement_handles();
     let file = device.word("challenge");

@@ -8,6 +8,8 @@ pub(crate) mod handle {
     pub(crate) const NV_INDEX: u32 = 0x0100_0000;
     /// The first loaded session.
     pub(crate) const LOADED_SESSION: u32 = 0x0200_0000;
+    /// The first policy session.
+    pub(crate) const POLICY_SESSION: u32 = 0x0300_0000;
     /// The first transient object.
     pub(crate) const TRANSIENT: u32 = 0x8000_0000;
     /// The first persistent object.

@@ -3,12 +3,11 @@
 use super::credentials::Credentials;
 use super::http::{HttpError, Request, Response};
 use super::tls::{self, ClientIdentity, ClientProof};
-use super::trust::{Bootstrap, TrustedServers};
+use super::trust::{Bootstrap, TrustedServers, verifier};
 use super::url::{EstUrl, Redirect};
 use crate::output::CommandError;
 use devid_core::identity::TlsIdentity;
 use devid_core::x509::{Certificate, CsrAttributes, certificates_of_answer};
-use rustls::client::danger::ServerCertVerifier;
 use rustls::{AlertDescription, CertificateError};
 use std::fmt;
 use std::io::{self, Read};
@@ -157,9 +156,9 @@ impl Client {
         pkcs10: Option<&[u8]>,
         authorization: Option<&str>,
     ) -> Result<Response, CommandError> {
-        let verifier = Arc::clone(&self.servers) as Arc<dyn ServerCertVerifier>;
         let place = (self.url.host.as_str(), self.url.port);
-        let opened = tls::open(place, verifier, self.identity.as_ref(), self.limit);
+        let servers = verifier(&self.servers);
+        let opened = tls::open(place, servers, self.identity.as_ref(), self.limit);
         let mut stream = opened.map_err(|error| self.unreachable(name, &error))?;
         if let Some(identity) = &self.identity
             && let ClientProof::NoScheme(offered) = identity.proof()
@@ -235,12 +234,11 @@ pub(super) fn bootstrap(
     limit: Duration,
 ) -> Result<Certificate, CommandError> {
     let fault = |what: String| CommandError::new(1, format!("{url} (cacerts): {what}"));
-    let verifier = Arc::new(Bootstrap::new());
+    let bootstrap = Arc::new(Bootstrap::default());
     let place = (url.host.as_str(), url.port);
     let mut path = url.operation("cacerts");
     for _ in 0..=MOST_REDIRECTS {
-        let dynamic = Arc::clone(&verifier) as Arc<dyn ServerCertVerifier>;
-        let opened = tls::open(place, dynamic, None, limit);
+        let opened = tls::open(place, verifier(&bootstrap), None, limit);
         let mut stream = opened.map_err(|error| fault(transport_fault(&error, limit)))?;
         let host = url.authority();
         let request = Request {
@@ -261,7 +259,7 @@ pub(super) fn bootstrap(
             200 => certificates_of_answer(&answer.body).unwrap_or_default(),
             _ => Vec::new(),
         };
-        let all: Vec<Certificate> = told.into_iter().chain(verifier.seen()).collect();
+        let all: Vec<Certificate> = told.into_iter().chain(bootstrap.seen()).collect();
         if let Some(found) = all.iter().find(|one| one.sha256() == *fingerprint) {
             return Ok(found.clone());
         }
@@ -289,8 +287,8 @@ pub(super) fn open_session(
     const MOMENT: Duration = Duration::from_secs(1);
     let identity = Arc::new(ClientIdentity::new(identity));
     let words = |error: &io::Error| transport_fault(error, limit);
-    let mut stream =
-        tls::open(place, servers, Some(&identity), limit).map_err(|error| words(&error))?;
+    let mut stream = tls::open(place, verifier(&servers), Some(&identity), limit)
+        .map_err(|error| words(&error))?;
     match identity.proof() {
         ClientProof::Shown => {}
         ClientProof::NotAsked => return Err("the server asks for no certificate".into()),

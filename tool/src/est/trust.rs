@@ -8,6 +8,7 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, TrustAnchor, UnixTime};
 use rustls::{DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use std::fmt::Debug;
 use std::sync::{Arc, Mutex};
 use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
 
@@ -105,7 +106,66 @@ impl TrustedServers {
     }
 }
 
-impl ServerCertVerifier for TrustedServers {
+impl CertificateJudge for TrustedServers {
+    fn judge(&self, shown: &Shown) -> Result<(), Error> {
+        let is_it = |one: &Certificate| one.der() == shown.end_entity.as_ref();
+        if self.trusted.iter().any(is_it) {
+            return Ok(());
+        }
+        let now = believed(shown.end_entity, shown.now);
+        let Some(by_name) = &self.by_name else {
+            return Err(Error::General("no trusted certificate can be used".into()));
+        };
+        let named = by_name.verify_server_cert(
+            shown.end_entity,
+            shown.intermediates,
+            shown.server_name,
+            shown.ocsp_response,
+            now,
+        );
+        match named {
+            Err(error)
+                if !self.is_registration_authority(shown.end_entity, shown.intermediates, now) =>
+            {
+                Err(error)
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The certificates that a server shows in a handshake, and what they are judged by.
+pub(super) struct Shown<'a> {
+    end_entity: &'a CertificateDer<'a>,
+    intermediates: &'a [CertificateDer<'a>],
+    server_name: &'a ServerName<'a>,
+    ocsp_response: &'a [u8],
+    now: UnixTime,
+}
+
+/// Decides whether the certificates of a server are believed.
+pub(super) trait CertificateJudge: Debug + Send + Sync {
+    fn judge(&self, shown: &Shown) -> Result<(), Error>;
+}
+
+/// A judge of certificates as rustls takes it. The signature of the handshake is verified in any case.
+#[derive(Debug)]
+struct ServerVerifier<J> {
+    judge: Arc<J>,
+    provider: Arc<CryptoProvider>,
+}
+
+/// What rustls asks about a server's certificates.
+pub(super) fn verifier<J: CertificateJudge + 'static>(
+    judge: &Arc<J>,
+) -> Arc<dyn ServerCertVerifier> {
+    Arc::new(ServerVerifier {
+        judge: Arc::clone(judge),
+        provider: provider(),
+    })
+}
+
+impl<J: CertificateJudge> ServerCertVerifier for ServerVerifier<J> {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -114,22 +174,15 @@ impl ServerCertVerifier for TrustedServers {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let is_it = |one: &Certificate| one.der() == end_entity.as_ref();
-        if self.trusted.iter().any(is_it) {
-            return Ok(ServerCertVerified::assertion());
-        }
-        let now = believed(end_entity, now);
-        let Some(by_name) = &self.by_name else {
-            return Err(Error::General("no trusted certificate can be used".into()));
+        let shown = Shown {
+            end_entity,
+            intermediates,
+            server_name,
+            ocsp_response,
+            now,
         };
-        by_name
-            .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
-            .or_else(
-                |error| match self.is_registration_authority(end_entity, intermediates, now) {
-                    true => Ok(ServerCertVerified::assertion()),
-                    false => Err(error),
-                },
-            )
+        self.judge.judge(&shown)?;
+        Ok(ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -138,12 +191,8 @@ impl ServerCertVerifier for TrustedServers {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(
-            message,
-            cert,
-            dss,
-            &self.provider.signature_verification_algorithms,
-        )
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls12_signature(message, cert, dss, algorithms)
     }
 
     fn verify_tls13_signature(
@@ -152,12 +201,8 @@ impl ServerCertVerifier for TrustedServers {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(
-            message,
-            cert,
-            dss,
-            &self.provider.signature_verification_algorithms,
-        )
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls13_signature(message, cert, dss, algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -184,20 +229,12 @@ fn believed(end_entity: &CertificateDer<'_>, now: UnixTime) -> UnixTime {
 
 /// Believes any server, and remembers the certificates that it showed: for the question which CAs it
 /// has, whose answer is compared with a fingerprint. Nothing else is ever sent there.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Bootstrap {
     seen: Mutex<Vec<Vec<u8>>>,
-    provider: Arc<CryptoProvider>,
 }
 
 impl Bootstrap {
-    pub(super) fn new() -> Self {
-        Self {
-            seen: Mutex::default(),
-            provider: provider(),
-        }
-    }
-
     /// The certificates that the server showed in the handshake.
     pub(super) fn seen(&self) -> Vec<Certificate> {
         let seen = self
@@ -211,54 +248,13 @@ impl Bootstrap {
     }
 }
 
-impl ServerCertVerifier for Bootstrap {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
+impl CertificateJudge for Bootstrap {
+    fn judge(&self, shown: &Shown) -> Result<(), Error> {
         if let Ok(mut seen) = self.seen.lock() {
-            let all = std::iter::once(end_entity).chain(intermediates);
+            let all = std::iter::once(shown.end_entity).chain(shown.intermediates);
             *seen = all.map(|one| one.as_ref().to_vec()).collect();
         }
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(
-            message,
-            cert,
-            dss,
-            &self.provider.signature_verification_algorithms,
-        )
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(
-            message,
-            cert,
-            dss,
-            &self.provider.signature_verification_algorithms,
-        )
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider
-            .signature_verification_algorithms
-            .supported_schemes()
+        Ok(())
     }
 }
 

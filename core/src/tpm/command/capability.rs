@@ -86,10 +86,9 @@ impl Link {
 
     /// TPM_CAP_HANDLES: the loaded auth sessions, of HMACs and of policies.
     pub(crate) fn sessions(&mut self) -> Result<Vec<u32>, TpmError> {
-        const POLICY_SESSIONS: u32 = 0x0300_0000;
         let first = handle::LOADED_SESSION;
         let found = self.numbers(TpmCap::Handles, first, |reading| reading.uint32())?;
-        let kinds = [first, POLICY_SESSIONS].map(|one| one >> 24);
+        let kinds = [first, handle::POLICY_SESSION].map(|one| one >> 24);
         Ok(found
             .into_iter()
             .filter(|one| kinds.contains(&(one >> 24)))

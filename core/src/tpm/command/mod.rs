@@ -7,6 +7,8 @@ mod commands;
 mod created;
 mod execute;
 pub(super) mod kdf;
+// Only evidence uses keys by policies.
+#[cfg_attr(not(feature = "evidence"), allow(dead_code, unreachable_pub))]
 pub(super) mod policy;
 mod response_reader;
 mod salt_key;

@@ -5,6 +5,8 @@ pub(crate) mod attest;
 pub(super) mod endorsement;
 pub(super) mod hash;
 mod nv;
+// Only evidence uses keys by policies.
+#[cfg_attr(not(feature = "evidence"), allow(dead_code, unreachable_pub))]
 pub(super) mod policy;
 mod property;
 pub(super) mod public;

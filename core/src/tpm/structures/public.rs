@@ -212,6 +212,7 @@ pub fn other_kind(area: &[u8]) -> &'static str {
 }
 
 /// The authPolicy of a TPMT_PUBLIC of any kind.
+#[cfg_attr(not(feature = "evidence"), allow(dead_code))]
 pub(super) fn auth_policy_of(area: &[u8]) -> Option<&[u8]> {
     let (size, rest) = area.get(8..)?.split_first_chunk()?;
     rest.get(..usize::from(u16::from_be_bytes(*size)))

@@ -34,6 +34,21 @@ fn the_examples_are_understood() {
     }
 }
 
+/// The settings that pages show, from the page.
+#[test]
+fn the_settings_of_pages_are_understood() {
+    let device = Device::without_tpm();
+    for (page, name) in [
+        ("AUDIT.md", "audit-settings"),
+        ("ENROLMENT.md", "certificate-table"),
+    ] {
+        let text = fs::read_to_string(conf("../docs").join(page)).unwrap();
+        let (_, block) = text.split_once(&format!("```toml {name}\n")).unwrap();
+        let (block, _) = block.split_once("\n```").unwrap();
+        assert_understood(&device, block);
+    }
+}
+
 #[test]
 fn every_setting_of_the_commented_file_is_understood() {
     let device = Device::without_tpm();

@@ -223,8 +223,7 @@ fn of_second(error: TpmError) -> TpmError {
     match error {
         TpmError::Response(code) if code.is_wrong_auth() && code.0 & 0xF00 == SECOND_SESSION => {
             TpmError::Unsupported(
-                "the attestation key has an authorisation value that is not empty, so it does not attest; \
-                 [[identity]] auth beside its handle leaves it out"
+                "the attestation key has an authorisation value that is not empty, so it does not attest"
                     .into(),
             )
         }

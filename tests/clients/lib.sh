@@ -158,7 +158,7 @@ page() {
         -e "s|pkcs11:token=idev-id;object=idev-id;type=cert|$CERT_URI|g" \
         -e "s|pkcs11:token=idev-id|${KEY_URI%%;*}|g" \
         -e "s|--token-label idev-id|--token-label '$TOKEN_LABEL'|g" -e "s|--label idev-id|--id $KEY_ID|g" \
-        -e "s|token_label=\"idev-id\"|token_label=\"$TOKEN_LABEL\"|g" -e "s|_label=\"idev-id\"|_label=\"$KEY_LABEL\"|g" \
+        -e "s|token_label=\"idev-id\"|token_label=\"$TOKEN_LABEL\"|g" -e "s|\([ _]\)label=\"idev-id\"|\1label=\"$KEY_LABEL\"|g" \
         -e "s|/usr/lib/x86_64-linux-gnu/pkcs11/libdevid_pkcs11.so|$MODULE|g" -e "s|CKA_ID|$KEY_ID|g" \
         -e "s|/path/|$WORK/|g" -e "s|8443|${port-8443}|g" <<<"$block"
 }

@@ -28,3 +28,8 @@ pub(crate) fn group_number(name: &str) -> Option<u32> {
     let mut all = numbered("/etc/group").into_iter();
     all.find(|one| one.0 == name).map(|one| one.1)
 }
+
+pub(crate) fn user_named(name: &str) -> Option<u32> {
+    let mut all = numbered("/etc/passwd").into_iter();
+    all.find(|one| one.0 == name).map(|one| one.1)
+}

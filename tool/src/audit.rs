@@ -1,6 +1,6 @@
 //! The audit line of a verb that changed something, or used a private key.
 
-use crate::cli::{KeyVerb, MasterVerb, RenewArgs, Verb};
+use crate::cli::{KeyVerb, MasterVerb, RenewArgs, TokenVerb, Verb};
 use crate::evidence_cli::CaVerb;
 use crate::output::{Output, kind_of};
 use crate::settings::Settings;
@@ -30,9 +30,11 @@ impl Audited {
             Verb::Key(KeyVerb::Generate { label, .. }) => changes("key generate", label),
             Verb::Key(KeyVerb::Delete { label, .. }) => changes("key delete", label),
             Verb::Master(MasterVerb::Renew { .. }) => change("master renew"),
+            Verb::Token(TokenVerb::Add { .. }) => change("token add"),
+            Verb::Token(TokenVerb::Remove { .. }) => change("token remove"),
             Verb::ImportCert { .. } => change("import-cert"),
             #[cfg(feature = "est")]
-            Verb::Enroll(args) => changes("enroll", &args.label),
+            Verb::Enroll(args) => changes("enroll", &args.name()),
             Verb::Key(KeyVerb::Rekey(args)) => changes("key rekey", &args.label),
             Verb::Renew(RenewArgs {
                 label: Some(label), ..

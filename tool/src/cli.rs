@@ -153,6 +153,9 @@ pub(crate) enum Verb {
     /// Looks after the key that wraps the device's own keys.
     #[command(subcommand)]
     Master(MasterVerb),
+    /// Makes and removes tokens for services, whose users see their own keys alone.
+    #[command(subcommand)]
+    Token(TokenVerb),
     /// Writes a request for a certificate (PKCS#10).
     Csr {
         #[arg(help = NAME)]
@@ -359,6 +362,28 @@ pub(crate) enum KeyVerb {
         /// Says that you know what is lost.
         #[arg(long)]
         yes: bool,
+    },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum TokenVerb {
+    /// Makes a token: a key folder that belongs to the service's user, and a file in config.d/ that names it.
+    ///
+    /// The same command again changes nothing, or ends what a killed run began.
+    Add {
+        /// The name of the service and of its token.
+        name: String,
+        /// The group of the folder.
+        #[arg(long, value_name = "GROUP")]
+        group: String,
+        /// The user who runs the service and owns the folder; the one that is called as the group by default.
+        #[arg(long, value_name = "USER")]
+        user: Option<String>,
+    },
+    /// Takes the file in config.d/ away. The keys stay in their folder.
+    Remove {
+        /// The name of the service.
+        name: String,
     },
 }
 

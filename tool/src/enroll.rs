@@ -20,6 +20,17 @@ pub(crate) fn run(
     form: OutputFormat,
 ) -> Result<Output, CommandError> {
     let usage = |why: String| CommandError::new(2, why);
+    let label = args.name();
+    if let Some(service) = &args.service
+        && !device.tokens().contains(&service.as_str())
+    {
+        return Err(CommandError::new(
+            5,
+            format!(
+                "{service}: there is no token of that name; devid token add {service} --group GROUP makes it"
+            ),
+        ));
+    }
     let trust = match (args.trust, args.fingerprint) {
         (Some(file), _) => ServerTrust::File(file),
         (None, Some(text)) => ServerTrust::Fingerprint(fingerprint(&text).map_err(usage)?),
@@ -46,7 +57,7 @@ pub(crate) fn run(
         believes_server: true,
         prove: None,
         reloads: false,
-        label: args.label,
+        label,
     };
     let _turn = device.enrolment_turn()?;
     let outcome = enrolment.run(credentials)?;

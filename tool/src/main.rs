@@ -41,6 +41,7 @@ mod sign;
 mod status;
 mod succession;
 mod text;
+mod tokens;
 mod tree;
 mod uri;
 mod verify;
@@ -152,6 +153,7 @@ fn run(
         Verb::Key(KeyVerb::Delete { label, yes }) => keys::delete(&device()?, &label, yes, form),
         Verb::Ca(verb) => ca::run(verb, form),
         Verb::Master(MasterVerb::Renew { yes }) => master::renew(settings, yes, form),
+        Verb::Token(verb) => tokens::run(&settings.read()?, &verb, form),
         Verb::Csr {
             label,
             content,

@@ -127,6 +127,18 @@ fn examples(page: &str) -> &'static Meanings {
                 "For monitoring: an exit code, and metrics for the textfile collector of Prometheus's node_exporter.",
             ),
         ],
+        "devid-token" => &[(
+            "devid token add mail-relay --group mail",
+            "A token for a service.",
+        )],
+        "devid-token-add" => &[(
+            "devid token add mail-relay --group mail",
+            "The token mail-relay, whose key folder belongs to the user and the group mail.",
+        )],
+        "devid-token-remove" => &[(
+            "devid token remove mail-relay",
+            "The setting goes; the keys stay in their folder.",
+        )],
         "devid-list" => &[("devid list", "Whatever the tokens hold.")],
         "devid-show" => &[
             (

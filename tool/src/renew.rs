@@ -56,9 +56,15 @@ pub(crate) fn run(
     args: RenewArgs,
     form: OutputFormat,
 ) -> Result<Output, CommandError> {
-    let all = &device.config().certificates;
-    let named =
-        |one: &&CertificateSettings| args.label.as_ref().is_none_or(|label| *label == one.label);
+    let mut all = device.config().certificates.clone();
+    if let Some(token) = device.service_token() {
+        info!("token {token}: its user runs no commands after a renewal");
+        all.iter_mut().for_each(|one| one.reload.clear());
+    }
+    let named = |one: &&CertificateSettings| match &args.label {
+        Some(label) => *label == one.label,
+        None => device.looks_after(&one.label),
+    };
     let chosen: Vec<&CertificateSettings> = all.iter().filter(named).collect();
     if let (true, Some(label)) = (chosen.is_empty(), &args.label) {
         return Err(CommandError::new(

@@ -36,6 +36,7 @@ mod refusal;
 mod remedy;
 mod requests;
 mod reset;
+mod service_token;
 #[cfg(feature = "evidence")]
 mod sign;
 mod signer;
@@ -67,6 +68,7 @@ pub use master::{KeptObject, LostObject, Renewal, renew_master};
 pub use output_file::{FileKind, OutputFile};
 pub use provision::{Provisioned, Provisioning, RequestTarget, provision};
 pub use reset::{prune, reset};
+pub use service_token::{ServiceToken, add_service_token, remove_service_token};
 #[cfg(feature = "evidence")]
 pub use sign::SignedMessage;
 pub use state::{Certified, ExistingState, Facts, Marker, Plan, Policy, Refusal, TpmKey};

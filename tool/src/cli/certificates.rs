@@ -11,8 +11,12 @@ use std::path::PathBuf;
 #[derive(Args)]
 #[command(group(ArgGroup::new("whom").required(true)))]
 pub(crate) struct EnrollArgs {
-    #[arg(help = NAME)]
-    pub(crate) label: String,
+    #[arg(help = NAME, required_unless_present = "service")]
+    pub(crate) label: Option<String>,
+    /// For a service: the key SERVICE in the token SERVICE, which devid token add makes. The certificate
+    /// names the service, and has nothing in common with that of another service but what the CA adds.
+    #[arg(long = "for", value_name = "SERVICE", conflicts_with = "label")]
+    pub(crate) service: Option<String>,
     /// The server, as `https://est.example:8443`; without a path /.well-known/est is meant.
     #[arg(long, value_name = "URL")]
     pub(crate) est: String,
@@ -51,6 +55,17 @@ pub(crate) struct EnrollArgs {
     /// How many seconds a server is waited for that asks for patience.
     #[arg(long, value_name = "SECONDS", default_value_t = 0)]
     pub(crate) wait: u64,
+}
+
+#[cfg(feature = "est")]
+impl EnrollArgs {
+    /// The name of the key.
+    pub(crate) fn name(&self) -> String {
+        match (&self.service, &self.label) {
+            (Some(service), _) => format!("{service}/{service}"),
+            (None, label) => label.clone().unwrap_or_default(),
+        }
+    }
 }
 
 /// What a request for a certificate asks for.

@@ -45,6 +45,7 @@ mod enrolment {
     mod kills;
     mod rekey;
     mod renewal;
+    mod services;
 }
 
 /// Findings of `devid doctor`, and their remedies.

@@ -144,7 +144,10 @@ impl Device {
     }
 
     pub(in crate::identity) fn enrolment_folder(&self) -> PathBuf {
-        self.config().state.join("enrolment")
+        match self.service_store() {
+            Some(store) => store.path().join(".enrolment"),
+            None => self.config().state.join("enrolment"),
+        }
     }
 
     /// A label may hold any character, so a digest stands for it.

@@ -1,0 +1,230 @@
+//! A token for one service: a key folder that its user alone owns, and a drop-in of root's that names it.
+
+use super::device::Device;
+use super::{IdentityError, SOFTWARE};
+use crate::accounts::{group_number, user_named};
+use crate::config::{Config, FACTORY, OWN, SESSIONS};
+use crate::file;
+use crate::store::devid::DevidStore;
+use crate::trust::distrusted_folder;
+use rustix::fs::{Access, Gid, Mode, OFlags, Uid, access, fchmod, fchown, fstat, mkdir, open};
+use rustix::io::Errno;
+use rustix::process::geteuid;
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+
+/// Read and enter for the group, which new files inherit.
+const FOLDER_MODE: u32 = 0o2750;
+const LONGEST: usize = 32;
+
+/// A token for a service, made or taken away.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ServiceToken {
+    /// Its name.
+    pub token: String,
+    /// Its key folder.
+    pub folder: PathBuf,
+    /// The file in `config.d/` that names it.
+    pub drop_in: PathBuf,
+    /// Whether anything was changed.
+    pub changed: bool,
+    /// Whether the folder is there, with its keys.
+    pub kept: bool,
+}
+
+/// Makes a token for a service, or what a killed run left out of it. Its folder belongs to `user`, by
+/// default the user who is called as the group is.
+///
+/// # Errors
+///
+/// A name that is no plain name, an unknown group or user, a token of that name that stands elsewhere, a
+/// folder of somebody else's. Nothing of another's was changed.
+pub fn add_service_token(
+    config: &Config,
+    name: &str,
+    group: &str,
+    user: Option<&str>,
+) -> Result<ServiceToken, IdentityError> {
+    let token = place(config, name)?;
+    let group_id = group_number(group)
+        .ok_or_else(|| refused(format!("there is no group {group} in /etc/group")))?;
+    let user = user.unwrap_or(group);
+    let user_id = user_named(user).ok_or_else(|| {
+        refused(format!(
+            "there is no user {user} in /etc/passwd; --user names the one that runs the service"
+        ))
+    })?;
+    let elsewhere = config.tokens.iter().find(|one| one.name == name);
+    if let Some(other) = elsewhere.filter(|one| one.path.as_ref() != Some(&token.folder)) {
+        let path = other.path.as_ref();
+        let path = path.map_or("the state folder".into(), |path| path.display().to_string());
+        return Err(refused(format!(
+            "the configuration has a token {name} already, in {path}"
+        )));
+    }
+    let parent = token.folder.parent().unwrap_or(Path::new("/"));
+    let made = made_folder(parent, 0o755)?;
+    if let Some(why) = distrusted_folder(parent, true).map_err(IdentityError::file(parent))? {
+        return Err(refused(format!("{}: {why}", parent.display())));
+    }
+    let made = made_folder(&token.folder, 0o700)? | made;
+    let given = give(&token.folder, (user_id, user), (group_id, group))?;
+    let text = format!(
+        "# Made by devid token add; devid token remove {name} takes it away.\n[[token]]\nname = \"{name}\"\n\
+         path = \"{}\"\n",
+        token.folder.display()
+    );
+    let written = match file::read(&token.drop_in, 1 << 16) {
+        Ok(there) if there == text.as_bytes() => false,
+        Ok(_) => {
+            return Err(refused(format!(
+                "{} holds something else than this command writes; look at it by hand",
+                token.drop_in.display()
+            )));
+        }
+        Err(_) => {
+            let fault = IdentityError::file(&token.drop_in);
+            made_folder(&config.drop_ins, 0o755)?;
+            file::write(&token.drop_in, text.as_bytes(), 0o644).map_err(fault)?;
+            true
+        }
+    };
+    Ok(ServiceToken {
+        changed: made || given || written,
+        ..token
+    })
+}
+
+/// Takes away what names the token. Its keys stay in the folder; an empty folder goes.
+///
+/// # Errors
+///
+/// There is no such drop-in, or it cannot be removed.
+pub fn remove_service_token(config: &Config, name: &str) -> Result<ServiceToken, IdentityError> {
+    let token = place(config, name)?;
+    if !token.drop_in.exists() {
+        return Err(IdentityError::new(
+            super::IdentityErrorKind::NotFound,
+            format!(
+                "{}: not there; no token {name} was made by devid token add",
+                token.drop_in.display()
+            ),
+        ));
+    }
+    file::remove(&token.drop_in).map_err(IdentityError::file(&token.drop_in))?;
+    let kept = std::fs::remove_dir(&token.folder).is_err() && token.folder.exists();
+    Ok(ServiceToken {
+        changed: true,
+        kept,
+        ..token
+    })
+}
+
+/// Where a token of this name is.
+fn place(config: &Config, name: &str) -> Result<ServiceToken, IdentityError> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    let reserved = [OWN, FACTORY, SESSIONS, SOFTWARE].contains(&name);
+    let sound = (1..=LONGEST).contains(&name.len())
+        && name.chars().all(plain)
+        && name.starts_with(|c: char| c.is_ascii_alphanumeric());
+    if !sound || reserved {
+        return Err(IdentityError::new(
+            super::IdentityErrorKind::Usage,
+            format!(
+                "{name:?}: expected 1 to {LONGEST} letters, digits and ._- that begin with a letter or digit, and \
+                 none of {OWN}, {FACTORY}, {SESSIONS}, {SOFTWARE}"
+            ),
+        ));
+    }
+    if !geteuid().is_root() {
+        return Err(refused(
+            "only root makes and removes tokens for services".into(),
+        ));
+    }
+    let mut services = config.state.clone().into_os_string();
+    services.push("-services");
+    Ok(ServiceToken {
+        token: name.to_owned(),
+        folder: PathBuf::from(services).join(name),
+        drop_in: config.drop_ins.join(format!("service-{name}.toml")),
+        changed: false,
+        kept: true,
+    })
+}
+
+fn refused(why: String) -> IdentityError {
+    IdentityError::refused(format!("{why}; nothing was changed"))
+}
+
+/// Makes a folder, if there is nothing; tells whether it did.
+fn made_folder(path: &Path, mode: u32) -> Result<bool, IdentityError> {
+    match mkdir(path, Mode::from_raw_mode(mode)) {
+        Ok(()) => Ok(true),
+        Err(Errno::EXIST) => Ok(false),
+        Err(error) => Err(IdentityError::file(path)(error.into())),
+    }
+}
+
+/// Gives the folder to the user and the group, unless somebody else has it; tells whether that changed it.
+fn give(path: &Path, user: (u32, &str), group: (u32, &str)) -> Result<bool, IdentityError> {
+    let fault = |error: Errno| IdentityError::file(path)(error.into());
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let folder = open(path, flags, Mode::empty()).map_err(fault)?;
+    let about = fstat(&folder).map_err(fault)?;
+    let is_new = about.st_uid == 0 && about.st_mode & 0o7777 == 0o700;
+    if (about.st_uid, about.st_gid) != (user.0, group.0) && !is_new {
+        return Err(refused(format!(
+            "{} belongs to user {} and group {}, not to {} and {}; devid token remove leaves it, so give \
+             the service another name, or move the folder away",
+            path.display(),
+            about.st_uid,
+            about.st_gid,
+            user.1,
+            group.1
+        )));
+    }
+    let is_given =
+        (about.st_uid, about.st_gid, about.st_mode & 0o7777) == (user.0, group.0, FOLDER_MODE);
+    if !is_given {
+        fchown(&folder, None, Some(Gid::from_raw(group.0))).map_err(fault)?;
+        fchmod(&folder, Mode::from_raw_mode(0o700)).map_err(fault)?;
+        fchown(&folder, Some(Uid::from_raw(user.0)), None).map_err(fault)?;
+        fchmod(&folder, Mode::from_raw_mode(FOLDER_MODE)).map_err(fault)?;
+    }
+    Ok(!is_given)
+}
+
+impl Device {
+    /// The token of the service whose user runs this process: the only key folder that it may write, where it
+    /// may not write the state folder.
+    pub fn service_token(&self) -> Option<&str> {
+        self.service_store().map(DevidStore::name)
+    }
+
+    pub(super) fn service_store(&self) -> Option<&DevidStore> {
+        let may_write = |path: &Path| access(path, Access::WRITE_OK | Access::EXEC_OK).is_ok();
+        if geteuid().is_root() || may_write(&self.config.state) {
+            return None;
+        }
+        let mut its = self.stores().filter(|store| may_write(store.path()));
+        let found = its.next()?;
+        its.next().is_none().then_some(found)
+    }
+
+    /// Whether this process renews the certificate with this label of the configuration, unasked: a service's
+    /// user those of its token alone, and root none in a folder of such a user.
+    pub fn looks_after(&self, label: &str) -> bool {
+        let in_token = |store: &DevidStore| {
+            let rest = label.strip_prefix(store.name());
+            rest.is_some_and(|rest| rest.starts_with('/'))
+        };
+        if let Some(own) = self.service_store() {
+            return in_token(own);
+        }
+        let mut stores = self.stores();
+        let owner = stores.find(|store| in_token(store)).map(|store| {
+            rustix::fs::stat(store.path()).map_or(geteuid().as_raw(), |about| about.st_uid)
+        });
+        owner.is_none_or(|owner| owner == geteuid().as_raw())
+    }
+}

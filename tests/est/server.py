@@ -307,9 +307,12 @@ class Server:
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
         while len(rest) < int(headers.get("content-length", "0")):
             rest += client.recv(4096)
-        prefix, _, operation = path.partition("/.well-known/est/")[2].rpartition("/")
+        before, known, rest_of_path = path.partition("/.well-known/est/")
+        prefix, _, operation = rest_of_path.rpartition("/")
         try:
-            if not path.startswith("/.well-known/est/"):
+            # strongSwan has the label before.
+            prefix = prefix or before.strip("/")
+            if not known or "/" in prefix:
                 raise Refused(404, "no such place")
             answer = self.decide(client, prefix, operation, method, headers, rest, peer)
         except Refused as refused:
@@ -449,6 +452,11 @@ class Server:
                 count = self.asked[name] = self.asked.get(name, 0) + 1
             if count <= times:
                 raise Refused(202, "", [] if fault == "later-silent" else [("Retry-After", "1")])
+        if fault == "held":
+            # Until somebody says so: `holds` tells that it waits, `go` lets it go on.
+            open(f"{self.dir}/holds", "w", encoding="ascii").close()
+            while not os.path.exists(f"{self.dir}/go"):
+                time.sleep(0.01)
         if fault == "silent":
             client.recv(1)
             return None

@@ -70,9 +70,14 @@ pub(crate) fn import(
     file: &Path,
     form: OutputFormat,
 ) -> Result<Output, CommandError> {
-    let imported = match is_standard_input(file) {
-        true => device.import_answer(&standard_input(LARGEST)?, "standard input")?,
-        false => device.import_certificate(file)?,
+    let read = match is_standard_input(file) {
+        true => Some(standard_input(LARGEST)?),
+        false => None,
+    };
+    let _turn = device.exchange_turn()?;
+    let imported = match read {
+        Some(bytes) => device.import_answer(&bytes, "standard input")?,
+        None => device.import_certificate(file)?,
     };
     let output = Output::new(form, &imported, || taken(&imported))?;
     Ok(Output {

@@ -57,8 +57,21 @@ const SETTINGS: [(&str, &[&str]); 7] = [
     (
         "[[certificate]]",
         &[
-            "label", "est", "identity", "trust", "subject", "san", "eku", "key", "within",
-            "reload", "prove", "user", "password",
+            "label",
+            "est",
+            "identity",
+            "trust",
+            "subject",
+            "san",
+            "eku",
+            "key",
+            "within",
+            "reload",
+            "reload_limit",
+            "timeout",
+            "prove",
+            "user",
+            "password",
         ],
     ),
 ];

@@ -39,11 +39,12 @@ mod certificates {
 
 /// Certificates from servers, and their renewal.
 mod enrolment {
-    mod est;
+    pub mod est;
     mod faults;
     mod kills;
     mod rekey;
     mod renewal;
+    mod turns;
 }
 
 /// Findings of `devid doctor`, and their remedies.
@@ -62,6 +63,7 @@ mod master {
     mod kills;
     mod renewal;
     mod seen;
+    mod successions;
 }
 
 /// The command line: input, output, settings, packages.

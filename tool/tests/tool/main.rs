@@ -42,6 +42,7 @@ mod enrolment {
     pub mod est;
     mod faults;
     mod kills;
+    mod neighbours;
     mod rekey;
     mod renewal;
     mod turns;

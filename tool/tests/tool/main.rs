@@ -43,6 +43,7 @@ mod enrolment {
     mod faults;
     mod kills;
     mod neighbours;
+    mod page;
     mod rekey;
     mod renewal;
     mod turns;

@@ -24,6 +24,7 @@ mod nv_copy;
 mod observe;
 mod orphan;
 mod output_file;
+mod owner;
 mod permissions;
 mod prove;
 mod provision;
@@ -58,6 +59,7 @@ pub use import::Imported;
 pub use keys::KeyStorage;
 pub use master::{KeptObject, LostObject, Renewal, renew_master};
 pub use output_file::{FileKind, OutputFile};
+pub use owner::{OwnerCertificate, OwnerFile, OwnerImported};
 pub use provision::{Provisioned, Provisioning, RequestTarget, provision};
 pub use reset::{prune, reset};
 #[cfg(feature = "evidence")]

@@ -64,9 +64,7 @@ impl Device {
     ) -> Result<OwnerImported, IdentityError> {
         let mut given = Vec::new();
         for OwnerFile { source, bytes } in files {
-            let read = certificates_of_answer(bytes).map_err(|why| {
-                IdentityError::failed(format!("{source}: {why}; nothing was changed"))
-            })?;
+            let read = whole(bytes).map_err(|why| refused(&format!("{source}: {why}")))?;
             given.extend(read.into_iter().map(|one| (source.clone(), one)));
         }
         let (issuers, leaves): (Vec<_>, Vec<_>) =
@@ -189,7 +187,10 @@ impl Device {
                 labels.join(", ")
             ))
         })?;
-        match key.certificates.iter().any(|one| one.certificate == *leaf) {
+        let ours = self.config.owner.certificates.display().to_string();
+        let is_factorys =
+            |one: &super::CertificateEntry| one.certificate == *leaf && one.place != ours;
+        match key.certificates.iter().any(is_factorys) {
             true => Err(refused(&format!(
                 "{source}: the certificate of {} is the factory's own for the key {}",
                 leaf.subject(),
@@ -219,8 +220,8 @@ impl Device {
             match signed {
                 Some(one) if *one == child || steps > issuers.len() + known.len() => return Ok(()),
                 Some(one) => child = one,
-                None if candidates.is_empty() && steps > 0 => return Ok(()),
-                None if candidates.is_empty() => {
+                None if steps > 0 && !issuers.iter().any(|one| names(child, one)) => return Ok(()),
+                None if !issuers.iter().any(|one| names(child, one)) => {
                     return Err(refused(&format!(
                         "{source}: the certificate of the issuer of {} is missing: put it into the same \
                          file, after the device's",
@@ -246,6 +247,16 @@ impl Device {
         let folder = file.parent().unwrap_or(Path::new("/"));
         let made = DirBuilder::new().recursive(true).mode(0o755).create(folder);
         made.map_err(IdentityError::file(folder))
+    }
+}
+
+/// All certificates of a file; what cannot be read is not passed over.
+fn whole(bytes: &[u8]) -> Result<Vec<Certificate>, String> {
+    let read = Certificate::read_all(bytes);
+    match (read.certificates.is_empty(), read.unread.first()) {
+        (true, _) => certificates_of_answer(bytes).map_err(|why| why.to_string()),
+        (false, None) => Ok(read.certificates),
+        (false, Some(why)) => Err(why.clone()),
     }
 }
 

@@ -258,7 +258,8 @@ impl IdevidStore {
             });
         }
         let all = identities.len();
-        let only_attests = identities.iter().all(|one| one.attests);
+        let only_attests =
+            origin == CertificateOrigin::Owner || identities.iter().all(|one| one.attests);
         identities.retain(|one| self.part.shows(one));
         let owner = (origin == CertificateOrigin::Both).then(|| {
             let (mut theirs, mut issuers) = (identities.clone(), Vec::new());

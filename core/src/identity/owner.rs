@@ -6,6 +6,8 @@ use super::ca_certificates::above;
 use super::device::Device;
 use super::entry::TokenEntry;
 use super::import::still_valid;
+use super::provision::{only_one, tidy};
+use super::software::make_folder;
 use crate::file;
 use crate::store::idevid::certificates_in;
 use crate::trouble::is_there;
@@ -89,6 +91,9 @@ impl Device {
             }
             taken.push((key, leaf));
         }
+        make_folder(&self.config.state)?;
+        let _only_one = only_one(&self.config.state)?;
+        tidy(self);
         let file = &self.config.owner.certificates;
         let before = self.owner_certificates()?;
         let is_replaced = |one: &&Certificate| {

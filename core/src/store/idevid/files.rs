@@ -18,7 +18,7 @@ pub(super) struct Files {
     chain: PathBuf,
     hinted: Vec<PathBuf>,
     /// The owner's certificates, which may be missing; `None` if they are shown nowhere.
-    owner: Option<PathBuf>,
+    owner: Option<Box<Path>>,
     /// Files of which only the stamps count.
     others: Vec<PathBuf>,
     /// Held for moments.
@@ -50,7 +50,7 @@ impl Files {
     pub(super) fn new(
         chain: PathBuf,
         generation: PathBuf,
-        owner: Option<PathBuf>,
+        owner: Option<Box<Path>>,
         hints: &[IdentityHint],
     ) -> Self {
         let secret = |hint: &IdentityHint| match &hint.auth {
@@ -87,12 +87,17 @@ impl Files {
         }
     }
 
+    /// The file of the owner's certificates, if they are shown.
+    pub(super) fn owner(&self) -> Option<&Path> {
+        self.owner.as_deref()
+    }
+
     /// Reads only what could not be read before.
     pub(super) fn stamp(&self) -> FilesStamp {
         let (chain, unlisted) = self.chain_paths();
-        let all = self.others.iter().chain(&self.owner);
-        let all = all.chain(&self.hinted).chain(&chain);
-        let sight = |path: &PathBuf| (path.clone(), self.troubles.sight(path, LARGEST));
+        let all = self.others.iter().map(PathBuf::as_path).chain(self.owner());
+        let all = all.chain(self.hinted.iter().chain(&chain).map(PathBuf::as_path));
+        let sight = |path: &Path| (path.to_owned(), self.troubles.sight(path, LARGEST));
         FilesStamp {
             files: all.map(sight).collect(),
             unlisted,
@@ -108,7 +113,7 @@ impl Files {
             files: self.others.iter().map(sight).collect(),
             unlisted,
         };
-        let owner = self.owner.clone().filter(|path| {
+        let owner = self.owner().map(Path::to_owned).filter(|path| {
             let is_there = Sight::of(path) != Sight::Missing;
             if !is_there {
                 stamp.files.push((path.clone(), Sight::Missing));

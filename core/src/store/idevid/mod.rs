@@ -25,7 +25,7 @@ use owner::CertificateOrigin;
 use parking_lot::Mutex;
 pub(in crate::store) use scan::PIN_LENGTHS;
 use sha2::{Digest, Sha256};
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 
 /// Looks for the factory identity of one TPM, or for one whose key asks for a PIN.
@@ -35,8 +35,6 @@ pub struct IdevidStore {
     hints: Vec<IdentityHint>,
     part: IdentityScope,
     origin: CertificateOrigin,
-    /// The file of the owner's certificates.
-    owner: PathBuf,
     files: Files,
     templates: Templates,
     /// What the last look showed, if it gave an answer; held for moments.
@@ -208,7 +206,9 @@ impl IdevidStore {
     }
 
     fn of(config: &Config, tpm: Arc<Tpm>, part: IdentityScope, origin: CertificateOrigin) -> Self {
-        let owner = config.owner.certificates.clone();
+        let owner = origin
+            .reads_owner()
+            .then(|| Box::from(config.owner.certificates.as_path()));
         Self {
             tpm,
             part,
@@ -216,14 +216,17 @@ impl IdevidStore {
             files: Files::new(
                 config.chain.clone(),
                 config.generation.clone(),
-                origin.reads_owner().then(|| owner.clone()),
+                owner,
                 &config.identities,
             ),
-            owner,
             hints: config.identities.clone(),
             templates: Templates::new(config.run.clone()),
             last: Mutex::default(),
         }
+    }
+
+    fn owner_file(&self) -> &Path {
+        self.files.owner().unwrap_or(Path::new(""))
     }
 
     fn stamped(&self, files: files::FilesStamp) -> FactoryStamp {
@@ -263,13 +266,18 @@ impl IdevidStore {
         identities.retain(|one| self.part.shows(one));
         let owner = (origin == CertificateOrigin::Both).then(|| {
             let (mut theirs, mut issuers) = (identities.clone(), Vec::new());
-            let file = &self.owner;
+            let file = self.owner_file();
             CertificateOrigin::Owner.apply(read.owner.clone(), file, &mut theirs, &mut issuers);
             let first = theirs.first().map(|one| one.certificate.clone());
             let issuers = first.map(|first| chain_order(OWNER, &first, issuers));
             (theirs, issuers.unwrap_or_default())
         });
-        origin.apply(read.owner, &self.owner, &mut identities, &mut authorities);
+        origin.apply(
+            read.owner,
+            self.owner_file(),
+            &mut identities,
+            &mut authorities,
+        );
         match identities.first() {
             Some(first) if !first.attests || only_attests => Ok(FactoryIdentities {
                 serial: serial(first, origin),
@@ -282,7 +290,7 @@ impl IdevidStore {
             }),
             None if origin == CertificateOrigin::Owner => Err(ScanError::NoIdentity(format!(
                 "{}: no certificate of the owner for a key of this device (devid import-cert --owner)",
-                self.owner.display()
+                self.owner_file().display()
             ))),
             _ => Err(ScanError::NoIdentity(format!(
                 "none of the {all} identities is for this slot: [[identity]] auth = \"pin\" gives \

@@ -66,7 +66,6 @@ impl IdevidStore {
             hints: self.hints.clone(),
             part: self.part.for_child(),
             origin: self.origin,
-            owner: self.owner.clone(),
             files: self.files.for_child(),
             templates: self.templates.for_child(),
             last: Mutex::new(self.last.try_lock().and_then(|last| last.clone())),

@@ -3,6 +3,7 @@
 
 mod ca_certificates;
 mod chain;
+mod check;
 mod description;
 mod device;
 mod doctor;
@@ -11,6 +12,7 @@ mod enrolment;
 mod entry;
 mod error;
 mod existing;
+mod expiry;
 mod export;
 mod factory;
 mod find;
@@ -45,6 +47,7 @@ mod trusted_files;
 mod untrusted;
 mod verify;
 
+pub use check::{Attention, CertificateState, CheckedCertificate, StatusCheck};
 pub use description::{
     CertificateDescription, EntryDescription, KeyDescription, describe_certificates,
 };
@@ -54,6 +57,7 @@ pub use endorsement::configured_tpm;
 pub use enrolment::{Enrolled, EnrolmentRecord, EnrolmentRules, EnrolmentTurn, RenewalNeed};
 pub use entry::{CertificateEntry, EXISTING, FACTORY, OWN, SOFTWARE, TokenEntry};
 pub use error::{IdentityError, IdentityErrorKind};
+pub use expiry::Expiry;
 pub use export::Exported;
 pub use import::Imported;
 pub use keys::KeyStorage;
@@ -68,7 +72,7 @@ pub use state::{Certified, ExistingState, Facts, Marker, Plan, Policy, Refusal, 
 #[cfg(feature = "evidence")]
 pub(crate) use status::maker_and_firmware;
 pub use status::{
-    EnrolmentStatus, Expiry, IdentitySource, MasterKey, Mode, RoleStatus, Status, TpmStatus,
+    EnrolmentStatus, IdentitySource, MasterKey, Mode, RoleStatus, Status, TpmStatus, by_label,
 };
 pub use tls_identity::TlsIdentity;
 pub use tree::{CertificateBranch, DeviceTree, ObjectBranch, TokenBranch, TpmBranch};

@@ -72,6 +72,7 @@ mod command {
     mod files;
     mod input;
     mod json;
+    mod many;
     mod names;
     mod outputs;
     mod packaging;

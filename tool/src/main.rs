@@ -121,9 +121,14 @@ fn run(
         Verb::Status(args) if args.check => check::run(&device()?, args, form),
         Verb::Status(_) => status::run(&device()?, form),
         Verb::Doctor => doctor::run(settings, painter, quiet, form),
-        Verb::Provision { csr, how, force } => {
+        Verb::Provision {
+            csr,
+            new_certificate,
+            how,
+            force,
+        } => {
             let csr = csr.map(|path| Destination::new(path, force.force));
-            identity::provision(&settings.read()?, &how, csr, form)
+            identity::provision(&settings.read()?, &how, csr, new_certificate, form)
         }
         Verb::Reset { yes, how, .. } => identity::reset(&settings.read()?, yes, &how, form),
         Verb::Key(KeyVerb::Generate {

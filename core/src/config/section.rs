@@ -52,6 +52,7 @@ const SETTINGS: [(&str, &[&str]); 8] = [
             "existing",
             "leave_software",
             "nv_index",
+            "subject",
         ],
     ),
     ("[owner]", &["show"]),

@@ -1,7 +1,9 @@
 //! The life of a device: what it is, whether that can be verified, and how it comes by an identity
 //! of its own (IEEE 802.1AR).
 
+mod awaited;
 mod ca_certificates;
+mod certify;
 mod chain;
 mod check;
 mod description;
@@ -22,6 +24,7 @@ mod key_file;
 mod keys;
 mod marker;
 mod master;
+mod naming;
 mod nv_copy;
 mod observe;
 mod orphan;

@@ -16,6 +16,7 @@ mod identity {
     mod clouds;
     mod eve;
     mod handles;
+    mod images;
     mod kills;
     mod life;
     mod losses;

@@ -144,10 +144,8 @@ fn an_answer_of_a_ca_is_taken_afterwards() {
 /// The request that the enrolment under way sent, in PEM.
 fn sent(device: &Device) -> Vec<u8> {
     let records = fs::read_dir(device.path("state/enrolment")).unwrap();
-    let records = records.map(|entry| entry.unwrap().path());
-    let record = records
-        .filter(|path| path.extension().is_some_and(|end| end == "toml"))
-        .next();
+    let mut records = records.map(|entry| entry.unwrap().path());
+    let record = records.find(|path| path.extension().is_some_and(|end| end == "toml"));
     let text = fs::read_to_string(record.expect("a record")).unwrap();
     let line = text.lines().find(|line| line.starts_with("request ="));
     let digits = line

@@ -1,0 +1,104 @@
+//! The same device as swtpm_setup makes, byte for byte where it makes the same: public areas, handles, NV
+//! indices with their attributes, and what they hold.
+
+use super::Line;
+use std::fs;
+use testkit::folders;
+use testkit::openssl::certificate_says;
+use testkit::programs::{program, run};
+use testkit::tpm::{Swtpm, copy_state};
+
+const HANDLES: [&str; 2] = ["0x81020000", "0x81020001"];
+const INDICES: [&str; 2] = ["0x01C90200", "0x01C90100"];
+
+/// Public areas, NV public areas and contents.
+fn dump(line: &Line) -> Vec<Vec<u8>> {
+    let mut all = Vec::new();
+    for handle in HANDLES {
+        line.tool(
+            "tpm2_readpublic",
+            &["-c", handle, "-f", "tss", "-o", "area"],
+        )
+        .ok();
+        all.push(fs::read(line.path("area")).unwrap());
+    }
+    for index in INDICES {
+        all.push(line.tool("tpm2_nvreadpublic", &[index]).ok().out);
+        all.push(line.nv(index));
+    }
+    all
+}
+
+#[test]
+fn makes_the_same() {
+    for (state, template) in [("p384", "h3"), ("rsa2048", "h1")] {
+        let mut tpm = Swtpm::blank();
+        tpm.shut_down();
+        let from = folders::root().join("tests/inputs/swtpm-setup");
+        let folder = tpm.state();
+        fs::remove_dir_all(&folder).unwrap();
+        copy_state(&from, &folder);
+        fs::rename(
+            folder.join(format!("{state}.permall")),
+            folder.join("tpm2-00.permall"),
+        )
+        .unwrap();
+        tpm.restart();
+        let line = Line::at(tpm);
+        let theirs = dump(&line);
+        // Its keys and its certificates are taken as they are.
+        let keys = ["keys", "--template", template, "--unique", "x"];
+        assert_eq!(super::writes(&line.sends(0, &keys)), 0);
+
+        let mut names = Vec::new();
+        for (index, name) in INDICES.into_iter().zip(["idevid", "iak"]) {
+            fs::write(line.path(name), line.nv(index)).unwrap();
+            let mut convert = program("openssl");
+            convert.args(["x509", "-inform", "DER", "-in", name, "-out"]);
+            let pem = format!("{name}.pem");
+            run(convert.arg(&pem).current_dir(line.home.folder())).ok();
+            names.push(certificate_says(&line.path(&pem), &["-subject"]));
+        }
+        let shown = line.devid(&["show", "idev-id", "--json"]);
+        let shown: serde_json::Value = serde_json::from_slice(&shown.out).unwrap();
+        let profile = find(&shown, "device_serial").expect("a serial number");
+        let model = find(&shown, "model");
+        // The places are made empty, and filled again by us.
+        for handle in HANDLES {
+            line.tool("tpm2_evictcontrol", &["-C", "o", "-c", handle])
+                .ok();
+        }
+        for index in INDICES {
+            line.tool("tpm2_nvundefine", &["-C", "p", index]).ok();
+        }
+        line.ends(0, &keys);
+        let install = [
+            "install",
+            "--serial",
+            &profile,
+            "--model",
+            &model.expect("a model"),
+            "--by",
+            "platform",
+            "--idevid-cert",
+            "idevid.pem",
+            "--iak-cert",
+            "iak.pem",
+        ];
+        line.ends(0, &install);
+        assert_eq!(dump(&line), theirs, "{template}: {names:?}");
+    }
+}
+
+/// The first text with this key, wherever it stands.
+fn find(value: &serde_json::Value, key: &str) -> Option<String> {
+    match value {
+        serde_json::Value::Object(fields) => {
+            let here = fields.get(key).and_then(|one| one.as_str());
+            let here = here.map(str::to_owned);
+            here.or_else(|| fields.values().find_map(|one| find(one, key)))
+        }
+        serde_json::Value::Array(all) => all.iter().find_map(|one| find(one, key)),
+        _ => None,
+    }
+}

@@ -101,9 +101,9 @@ pub(crate) enum Verb {
     /// Looks at keys and certificates, and has the keys sign. Writes nothing.
     Verify {
         /// The serial number that the certificates must name.
-        #[arg(long, requires = "model")]
+        #[arg(long)]
         serial: Option<String>,
-        /// The model that the certificates must name.
+        /// The model that the certificates must name; without it they must name none.
         #[arg(long, requires = "serial")]
         model: Option<String>,
         /// The CA certificate that must have signed them.
@@ -168,9 +168,9 @@ pub(crate) struct ProductArgs {
     /// The device's serial number.
     #[arg(long)]
     serial: String,
-    /// The device's model.
+    /// The device's model. Without it the certificates must name none.
     #[arg(long)]
-    model: String,
+    model: Option<String>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -228,7 +228,7 @@ impl From<HierarchyArg> for NvHierarchy {
 
 impl ProductArgs {
     pub(crate) fn read(&self) -> Result<Product, IdentityError> {
-        Product::new(&self.serial, &self.model)
+        Product::new(&self.serial, self.model.as_deref())
     }
 }
 

@@ -52,10 +52,9 @@ fn run(verb: &Verb, common: &CommonArgs) -> Result<Output, IdentityError> {
         }
         Verb::Install(args) => install(&maker, &places, args, json),
         Verb::Verify { serial, model, ca } => {
-            let product = match (serial, model) {
-                (Some(serial), Some(model)) => Some(Product::new(serial, model)?),
-                _ => None,
-            };
+            let product = serial.as_deref();
+            let product = product.map(|serial| Product::new(serial, model.as_deref()));
+            let product = product.transpose()?;
             let ca = ca.as_deref().map(GivenCertificate::read).transpose()?;
             let seen = maker.inspect(&places, product.as_ref(), ca.as_ref())?;
             Ok(Output::inspection(&seen, json))

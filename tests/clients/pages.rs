@@ -37,6 +37,7 @@ const RUN_BY: &[(&str, &str)] = &[
     ("eve", "tool/tests/tool/identity/life.rs"),
     ("master", "tool/tests/tool/identity/life.rs"),
     ("ca", "tests/evidence/ca.rs"),
+    ("manufacture", "tests/factory/manufacture/page.rs"),
 ];
 
 /// A block with its language and name, if it has these.

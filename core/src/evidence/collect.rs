@@ -110,7 +110,7 @@ pub fn collect(
 pub(crate) fn of_new_device(
     tpm: &crate::tpm::Tpm,
     (idevid, signer): (&Key, &AttestationKey),
-    (serial, model): (&str, &str),
+    (serial, model): (&str, Option<&str>),
     csr: Vec<u8>,
 ) -> Result<Bundle, IdentityError> {
     let endorsement = Endorsement::of(tpm, Vec::new())?;
@@ -121,7 +121,7 @@ pub(crate) fn of_new_device(
             maker: Some(maker),
             firmware: Some(firmware),
             serial: Some(serial.to_owned()),
-            model: Some(model.to_owned()),
+            model: model.map(str::to_owned),
         },
         ek_public: endorsement.key.map(|key| key.area().into()),
         ek_certificates: ders(&endorsement.certificates),

@@ -74,12 +74,19 @@ impl GivenCertificate {
         }
         let named = NamedDevice::of(one);
         for (what, said, wanted) in [
-            ("serial number", &named.serial, &product.serial),
-            ("model", &named.model, &product.model),
+            ("serial number", &named.serial, Some(&product.serial)),
+            ("model", &named.model, product.model.as_ref()),
         ] {
-            if said.as_ref() != Some(wanted) {
-                let said = said.as_deref().unwrap_or("none");
-                return refused(format!("its {what} is {said:?}, and not {wanted:?}"));
+            if said.as_ref() != wanted {
+                let quoted = |text: Option<&String>| match text {
+                    Some(text) => format!("{text:?}"),
+                    None => "none".into(),
+                };
+                return refused(format!(
+                    "its {what} is {}, and not {}",
+                    quoted(said.as_ref()),
+                    quoted(wanted)
+                ));
             }
         }
         let policies = Profile::of(one).policies;

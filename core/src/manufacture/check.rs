@@ -118,8 +118,8 @@ impl Maker {
             );
             let named = NamedDevice::of(one);
             if let Some(product) = product {
-                let is_ours = named.serial.as_ref() == Some(&product.serial)
-                    && named.model.as_ref() == Some(&product.model);
+                let is_ours =
+                    named.serial.as_ref() == Some(&product.serial) && named.model == product.model;
                 let said = |name: Option<String>| name.unwrap_or_else(|| "none".into());
                 seen.add(
                     is_ours,

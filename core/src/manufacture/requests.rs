@@ -17,7 +17,7 @@ const LONGEST_NAME: usize = 64;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Product {
     pub(super) serial: String,
-    pub(super) model: String,
+    pub(super) model: Option<String>,
 }
 
 /// What goes to the CA.
@@ -43,11 +43,17 @@ pub struct Evidence {
 }
 
 impl Product {
+    /// A device without model has certificates that name none.
+    ///
     /// # Errors
     ///
     /// A name is empty, longer than 64 characters, or has control characters.
-    pub fn new(serial: &str, model: &str) -> Result<Self, IdentityError> {
-        for (what, text) in [("--serial", serial), ("--model", model)] {
+    pub fn new(serial: &str, model: Option<&str>) -> Result<Self, IdentityError> {
+        let names = [("--serial", Some(serial)), ("--model", model)];
+        for (what, text) in names
+            .into_iter()
+            .filter_map(|(what, text)| Some((what, text?)))
+        {
             let is_odd = text.is_empty()
                 || text.trim() != text
                 || text.chars().count() > LONGEST_NAME
@@ -64,15 +70,17 @@ impl Product {
         }
         Ok(Self {
             serial: serial.to_owned(),
-            model: model.to_owned(),
+            model: model.map(str::to_owned),
         })
     }
 
     fn subject(&self) -> Result<Subject, IdentityError> {
-        let (model, serial) = (escaped(&self.model), escaped(&self.serial));
-        Ok(Subject::parse(&format!(
-            "serialNumber={serial},CN={model}"
-        ))?)
+        let serial = format!("serialNumber={}", escaped(&self.serial));
+        let name = match &self.model {
+            Some(model) => format!("{serial},CN={}", escaped(model)),
+            None => serial,
+        };
+        Ok(Subject::parse(&name)?)
     }
 }
 
@@ -120,7 +128,7 @@ impl Maker {
         };
         public_keys.push(("iak-pub.pem", public_pem(&self.resident(iak)?.area.key)?));
         let attestation = self.attestation_key(iak)?;
-        let names = (&*product.serial, &*product.model);
+        let names = (&*product.serial, product.model.as_deref());
         let bundle = of_new_device(&self.tpm, (&key.key, &attestation), names, der)?;
         let sign = |contents: &[u8], hash| {
             let scheme = match (signer.scheme()?, hash) {
@@ -212,7 +220,7 @@ mod tests {
             ("+1,\"x\"", "#5; <a>=b\\c"),
             ("SN:1", "Gerät 7"),
         ] {
-            let product = Product::new(serial, model).unwrap();
+            let product = Product::new(serial, Some(model)).unwrap();
             let subject = product.subject().unwrap();
             let name = crate::x509::names::Name::read(&subject.der).unwrap();
             let text = |kind| name.text(kind);
@@ -224,8 +232,8 @@ mod tests {
     #[test]
     fn names_that_no_certificate_can_have_are_refused() {
         for odd in ["", " a", "a\n", &"x".repeat(65)] {
-            assert!(Product::new(odd, "m").is_err(), "{odd:?}");
-            assert!(Product::new("s", odd).is_err(), "{odd:?}");
+            assert!(Product::new(odd, None).is_err(), "{odd:?}");
+            assert!(Product::new("s", Some(odd)).is_err(), "{odd:?}");
         }
     }
 }

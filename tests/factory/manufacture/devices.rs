@@ -6,10 +6,10 @@ use testkit::openssl::{Verifier, der as signature_der};
 
 /// Template, what pkcs11-tool calls the mechanism, the hash, and what the page calls the key.
 const KINDS: [(&str, &str, &str, &str); 4] = [
-    ("h2", "ECDSA-SHA256", "sha256", "EC_POINT 256 bits"),
-    ("h3", "ECDSA-SHA384", "sha384", "EC_POINT 384 bits"),
-    ("h4", "ECDSA-SHA512", "sha512", "EC_POINT 528 bits"),
-    ("h1", "SHA256-RSA-PKCS", "sha256", "RSA 2048 bits"),
+    ("h2", "ECDSA-SHA256", "-sha256", "EC_POINT 256 bits"),
+    ("h3", "ECDSA-SHA384", "-sha384", "EC_POINT 384 bits"),
+    ("h4", "ECDSA-SHA512", "-sha512", "EC_POINT 528 bits"),
+    ("h1", "SHA256-RSA-PKCS", "-sha256", "RSA 2048 bits"),
 ];
 
 #[test]
@@ -94,7 +94,7 @@ fn requests_are_signed_by_the_new_key() {
     let raw = [&signature[6..54], &signature[56..]].concat();
     let verifier = Verifier::new(&folder.join("idevid-pub.pem"));
     verifier
-        .accepts_der("sha384", &contents, &signature_der(&raw))
+        .accepts_der("-sha384", &contents, &signature_der(&raw))
         .ok();
 
     let enveloped = fs::read(folder.join("idevid.tcg-csr-enveloped")).unwrap();

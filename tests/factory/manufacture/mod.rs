@@ -2,6 +2,7 @@
 
 mod devices;
 mod kills;
+mod page;
 mod refused;
 mod swtpm_setup;
 

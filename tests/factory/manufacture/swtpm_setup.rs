@@ -59,10 +59,6 @@ fn makes_the_same() {
             run(convert.arg(&pem).current_dir(line.home.folder())).ok();
             names.push(certificate_says(&line.path(&pem), &["-subject"]));
         }
-        let shown = line.devid(&["show", "idev-id", "--json"]);
-        let shown: serde_json::Value = serde_json::from_slice(&shown.out).unwrap();
-        let profile = find(&shown, "device_serial").expect("a serial number");
-        let model = find(&shown, "model");
         // The places are made empty, and filled again by us.
         for handle in HANDLES {
             line.tool("tpm2_evictcontrol", &["-C", "o", "-c", handle])
@@ -72,12 +68,11 @@ fn makes_the_same() {
             line.tool("tpm2_nvundefine", &["-C", "p", index]).ok();
         }
         line.ends(0, &keys);
+        // They name a serial number and no model.
         let install = [
             "install",
             "--serial",
-            &profile,
-            "--model",
-            &model.expect("a model"),
+            "EX-1000",
             "--by",
             "platform",
             "--idevid-cert",
@@ -87,18 +82,5 @@ fn makes_the_same() {
         ];
         line.ends(0, &install);
         assert_eq!(dump(&line), theirs, "{template}: {names:?}");
-    }
-}
-
-/// The first text with this key, wherever it stands.
-fn find(value: &serde_json::Value, key: &str) -> Option<String> {
-    match value {
-        serde_json::Value::Object(fields) => {
-            let here = fields.get(key).and_then(|one| one.as_str());
-            let here = here.map(str::to_owned);
-            here.or_else(|| fields.values().find_map(|one| find(one, key)))
-        }
-        serde_json::Value::Array(all) => all.iter().find_map(|one| find(one, key)),
-        _ => None,
     }
 }

@@ -4,7 +4,6 @@
 use super::Line;
 use std::fs;
 use testkit::folders;
-use testkit::openssl::certificate_says;
 use testkit::programs::{program, run};
 use testkit::tpm::{Swtpm, copy_state};
 
@@ -50,15 +49,16 @@ fn makes_the_same() {
         let keys = ["keys", "--template", template, "--unique", "x"];
         assert_eq!(super::writes(&line.sends(0, &keys)), 0);
 
-        let mut names = Vec::new();
         for (index, name) in INDICES.into_iter().zip(["idevid", "iak"]) {
             fs::write(line.path(name), line.nv(index)).unwrap();
             let mut convert = program("openssl");
             convert.args(["x509", "-inform", "DER", "-in", name, "-out"]);
             let pem = format!("{name}.pem");
-            run(convert.arg(&pem).current_dir(line.home.folder())).ok();
-            names.push(certificate_says(&line.path(&pem), &["-subject"]));
+            run(convert.arg(pem).current_dir(line.home.folder())).ok();
         }
+        // `devid` finds nothing wrong with theirs; its CA is not at hand.
+        let verified = line.devid(&["verify", "idev-id"]);
+        assert_eq!(verified.status.code(), Some(3), "{verified}");
         // The places are made empty, and filled again by us.
         for handle in HANDLES {
             line.tool("tpm2_evictcontrol", &["-C", "o", "-c", handle])
@@ -81,6 +81,14 @@ fn makes_the_same() {
             "iak.pem",
         ];
         line.ends(0, &install);
-        assert_eq!(dump(&line), theirs, "{template}: {names:?}");
+        for (ours, theirs) in dump(&line).iter().zip(&theirs) {
+            let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+            assert!(
+                ours == theirs,
+                "{template}: {} / {}",
+                text(ours),
+                text(theirs)
+            );
+        }
     }
 }

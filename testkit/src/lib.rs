@@ -41,6 +41,7 @@ pub mod module;
 pub mod mutation;
 pub mod openssl;
 pub mod own;
+pub mod pages;
 pub mod pins;
 pub mod ports;
 pub mod programs;

@@ -17,7 +17,7 @@ go_or_skip() {
     export GOTOOLCHAIN=auto GOFLAGS=-buildvcs=false CGO_ENABLED=1
 }
 
-prepare() {
+build_client() {
     go_or_skip
     (cd "$CLIENTS/go" && go build -mod=readonly -o "$PREPARED/client" .)
 }
@@ -31,7 +31,11 @@ client() {
     "$PREPARED/client" "$library" "$@"
 }
 
-run() {
+prepare() {
+    build_client
+}
+
+run_client() {
     local type protocol i serves
     echo hello >"$WORK/message"
     client sign "$WORK/message" "$WORK/signature"
@@ -61,4 +65,8 @@ run() {
     devid-*) client generate ;;
     *) ! client generate 2>"$WORK/said" || fail "a key was made on idev-id" ;;
     esac
+}
+
+run() {
+    run_client
 }

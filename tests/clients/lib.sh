@@ -144,15 +144,22 @@ key_pem() {
     echo "$WORK/key.pem"
 }
 
-# page NAME: the block NAME of docs/, with this cell's key, this folder and $port in the place of its own
+# raw_page NAME: the block NAME of docs/
+raw_page() {
+    awk -v name="$1" '/^```/ { on = $0 ~ "^```[a-z]+ " name "$"; next } on' "$CLIENTS"/../../docs/*.md | grep . ||
+        fail "no page of docs/ has a block $1"
+}
+
+# page NAME: the same, with this cell's key, this folder and $port in the place of its own
 page() {
     local block
-    block=$(awk -v name="$1" '/^```/ { on = $0 ~ "^```[a-z]+ " name "$"; next } on' "$CLIENTS"/../../docs/*.md)
-    [ -n "$block" ] || fail "no page of docs/ has a block $1"
+    block=$(raw_page "$1")
     sed -e "s|pkcs11:token=idev-id;object=idev-id;type=private|$KEY_URI|g" \
         -e "s|pkcs11:token=idev-id;object=idev-id;type=cert|$CERT_URI|g" \
         -e "s|pkcs11:token=idev-id|${KEY_URI%%;*}|g" \
         -e "s|--token-label idev-id|--token-label '$TOKEN_LABEL'|g" -e "s|--label idev-id|--id $KEY_ID|g" \
+        -e "s|token_label=\"idev-id\"|token_label=\"$TOKEN_LABEL\"|g" -e "s|\([ _]\)label=\"idev-id\"|\1label=\"$KEY_LABEL\"|g" \
+        -e "s|/usr/lib/x86_64-linux-gnu/pkcs11/libdevid_pkcs11.so|$MODULE|g" -e "s|CKA_ID|$KEY_ID|g" \
         -e "s|/path/|$WORK/|g" -e "s|8443|${port-8443}|g" <<<"$block"
 }
 

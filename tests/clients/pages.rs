@@ -8,6 +8,7 @@ use testkit::link::Link;
 use testkit::module::{library, tool};
 use testkit::openssl::Verifier;
 use testkit::own::public_pem;
+use testkit::pages::{Block, block, blocks_of, pages};
 use testkit::pins::{Bench, OFFICER, USER};
 use testkit::programs::{Said, program, run};
 use testkit::tls::{configuration, openssl_server};
@@ -25,7 +26,7 @@ const RUN_BY: &[(&str, &str)] = &[
     ("clients", "scripts/test-clients"),
     ("packages", "scripts/test-packages"),
     ("as-root", "scripts/test-packages"),
-    ("packaging", "scripts/test-packages"),
+    ("packaging", "tests/harness/install.rs"),
     ("source", "tests/harness/install.rs"),
     ("openssh", "tests/clients/ssh.rs"),
     ("container", "tests/process/bare_root.rs"),
@@ -40,63 +41,27 @@ const RUN_BY: &[(&str, &str)] = &[
     ("manufacture", "tests/factory/manufacture/page.rs"),
 ];
 
-/// A block with its language and name, if it has these.
-struct Block {
-    page: String,
-    language: String,
-    name: String,
-    text: String,
-}
-
-fn blocks_of(page: &str) -> Vec<Block> {
-    let text = fs::read_to_string(folders::root().join(page)).unwrap();
-    let mut blocks = Vec::new();
-    let mut open: Option<Block> = None;
-    for line in text.lines() {
-        match (line.trim_start().strip_prefix("```"), &mut open) {
-            (Some(_), Some(_)) => blocks.extend(open.take()),
-            (Some(fence), None) => {
-                let (language, name) = fence.split_once(' ').unwrap_or((fence, ""));
-                open = Some(Block {
-                    page: page.to_owned(),
-                    language: language.to_owned(),
-                    name: name.to_owned(),
-                    text: String::new(),
-                });
-            }
-            (None, Some(block)) => block.text += &format!("{line}\n"),
-            (None, None) => {}
-        }
-    }
-    assert!(open.is_none(), "{page}: a block without end");
-    blocks
-}
-
-fn pages() -> Vec<String> {
-    let mut pages: Vec<String> = ["README.md", "SECURITY.md", "CONTRIBUTING.md"]
-        .map(str::to_owned)
-        .to_vec();
-    for entry in fs::read_dir(folders::root().join("docs")).unwrap() {
-        let name = entry.unwrap().file_name().into_string().unwrap();
-        if Path::new(&name).extension() == Some("md".as_ref()) {
-            pages.push(format!("docs/{name}"));
-        }
-    }
-    pages
-}
-
-#[track_caller]
-fn block(page: &str, name: &str) -> String {
-    let mut found = blocks_of(page)
-        .into_iter()
-        .filter(|block| block.name == name);
-    let block = found.next().unwrap_or_else(|| panic!("{page}: no {name}"));
-    assert!(found.next().is_none(), "{page}: two blocks {name}");
-    block.text
-}
-
 fn reads(file: &Path, words: &str) -> bool {
     fs::read_to_string(file).is_ok_and(|text| text.contains(words))
+}
+
+fn words(line: &str) -> impl Iterator<Item = &str> {
+    line.split(|one: char| !one.is_alphanumeric() && one != '-' && one != '_')
+}
+
+/// Whether a client script has a command `page`, `run_page` or the like with this block.
+fn runs_page(script: &Path, name: &str) -> bool {
+    let text = fs::read_to_string(script).unwrap();
+    let is_run = |line: &str| line.contains("page") && words(line).any(|word| word == name);
+    text.lines().any(is_run)
+}
+
+/// Whether a file names the block, or each command of it.
+fn knows(file: &Path, block: &Block) -> bool {
+    let text = fs::read_to_string(file).unwrap();
+    let by_name = text.lines().flat_map(words).any(|word| word == block.name);
+    let mut commands = block.text.lines().filter_map(|line| line.split(' ').next());
+    by_name || commands.all(|command| text.contains(command))
 }
 
 /// Whoever writes a block says by its name what runs it.
@@ -111,27 +76,22 @@ fn each_block_is_run() {
     let mut count = 0;
     for page in pages() {
         for block in blocks_of(&page) {
-            let Block {
-                page,
-                language,
-                name,
-                ..
-            } = block;
-            if language.is_empty() {
+            if block.language.is_empty() {
                 continue; // a picture
             }
             count += 1;
+            let name = &block.name;
             let is_named = !name.is_empty();
-            let is_run_by = |script: &PathBuf| reads(script, &format!("page {name}"));
-            let by_script = is_named && scripts.iter().any(is_run_by);
+            let by_script = is_named && scripts.iter().any(|script| runs_page(script, name));
             let here = is_named && reads(&root.join(file!()), &format!("\"{name}\")"));
-            let elsewhere = RUN_BY.iter().find(|(known, _)| *known == name);
-            let by_other = elsewhere.is_some_and(|(_, place)| root.join(place).is_file());
+            let elsewhere = RUN_BY.iter().find(|(known, _)| known == name);
+            let by_other = elsewhere.is_some_and(|(_, place)| knows(&root.join(place), &block));
             // Nameless blocks of docs/KEYS.md are told by what is in them.
-            let own_keys = !is_named && page == "docs/KEYS.md";
+            let own_keys = !is_named && block.page == "docs/KEYS.md";
             assert!(
                 by_script || here || by_other || own_keys,
-                "{page}: nothing runs the block {language} {name:?}"
+                "{page}: nothing runs the block {} {name:?}",
+                block.language
             );
         }
     }

@@ -1,7 +1,7 @@
 //! Which key attests where the factory made none.
 
 use crate::device::Device;
-use crate::structures::{attributes, certified, key_info};
+use crate::structures::{attributes, certified, key_info, name};
 use std::fs;
 use testkit::programs::{program, run};
 
@@ -101,4 +101,95 @@ fn an_attestation_key_that_the_tpm_does_not_load_is_told() {
     device.is_clean();
     fs::write(device.path(FILE), own).unwrap();
     device.attest(&["web", "--nonce", "01"]);
+}
+
+/// On a cloud's TPM the attestation key lies outside the range of the TCG's Registry. Its empty value would
+/// count if it were wrong, so it is used only where the configuration names the handle.
+#[test]
+fn an_attestation_key_in_a_named_handle_attests() {
+    for (kind, scheme) in [("ecc", "ecdsa"), ("rsa", "rsassa")] {
+        let device = Device::new();
+        device.generate("web", &[]);
+        let attributes = "fixedtpm|fixedparent|sensitivedataorigin|userwithauth|restricted|sign";
+        let algorithm = format!("{kind}:{scheme}:null");
+        let create = [
+            "-C", "e", "-G", &algorithm, "-a", attributes, "-c", "ak.ctx",
+        ];
+        device.tpm2("tpm2_createprimary", &create);
+        let persist = ["-C", "o", "-c", "ak.ctx", "0x81000003"];
+        device.tpm2("tpm2_evictcontrol", &persist);
+        device.tpm2("tpm2_flushcontext", &["-t"]);
+        let own = device.attest(&["web", "--nonce", "01"]);
+        device
+            .home
+            .write("config.toml", "[[identity]]\nhandle = 0x81000003\n");
+        let bundle = device.attest(&["web", "--nonce", "02"]);
+        let signer = bundle.bytes("attestationKey/public");
+        assert_ne!(signer, own.bytes("attestationKey/public"), "{kind}");
+        device.tpm2("tpm2_readpublic", &["-c", "0x81000003", "-n", "ak.name"]);
+        assert_eq!(
+            fs::read(device.path("ak.name")).unwrap(),
+            name(&signer),
+            "{kind}"
+        );
+        certified(&bundle, "key").signed_the_request();
+        // A challenge for this key is answered, too.
+        let document = crate::activate::challenge(&device, "0x81010016", &name(&signer));
+        device.home.write("challenge", document.to_string());
+        device.ends(0, &["activate", &device.word("challenge")]);
+        device.is_clean();
+        // A value that the configuration has is not the empty one: the key is left alone.
+        device.home.write(
+            "config.toml",
+            "[[identity]]\nhandle = 0x81000003\nauth = \"hex:00\"\n",
+        );
+        let after = device.attest(&["web", "--nonce", "03"]);
+        assert_eq!(
+            after.bytes("attestationKey/public"),
+            own.bytes("attestationKey/public")
+        );
+        device.is_clean();
+    }
+}
+
+/// A value that the configuration does not name, and is not empty, costs one counted try and no second.
+#[test]
+fn an_attestation_key_in_a_named_handle_may_have_a_value() {
+    let device = Device::new();
+    device.generate("web", &[]);
+    let attributes = "fixedtpm|fixedparent|sensitivedataorigin|userwithauth|restricted|sign";
+    let create = [
+        "-C",
+        "e",
+        "-G",
+        "ecc:ecdsa:null",
+        "-a",
+        attributes,
+        "-p",
+        "secret",
+        "-c",
+        "ak.ctx",
+    ];
+    device.tpm2("tpm2_createprimary", &create);
+    device.tpm2(
+        "tpm2_evictcontrol",
+        &["-C", "o", "-c", "ak.ctx", "0x81000003"],
+    );
+    device.tpm2("tpm2_flushcontext", &["-t"]);
+    device
+        .home
+        .write("config.toml", "[[identity]]\nhandle = 0x81000003\n");
+    device.refuses(
+        1,
+        &["attest", "web", "--nonce", "01"],
+        &["the attestation key"],
+    );
+    assert_eq!(device.tpm.lockout_counter(), 1);
+    let most = device.tpm.lockout_counter() + 1;
+    device.tpm2(
+        "tpm2_dictionarylockout",
+        &["-s", "-n", &most.to_string(), "-t", "1000", "-l", "1000"],
+    );
+    device.refuses(1, &["attest", "web", "--nonce", "01"], &["lockout"]);
+    assert_eq!(device.tpm.lockout_counter(), 1);
 }

@@ -119,8 +119,8 @@ fn evidence_costs_as_many_commands_as_the_page_says() {
     device.attest(&["web", "--nonce", "01"]);
     let own = Proxied::new(device);
     let seen = own.commands(&["attest", "web", "--nonce", "01"]);
-    assert_eq!(seen.total(), 30, "{seen:?}");
+    assert_eq!(seen.total(), 29, "{seen:?}");
     let factory = Proxied::new(Device::with_factory(&[], &[]));
     let seen = factory.commands(&["attest", "idev-id", "--nonce", "01"]);
-    assert_eq!(seen.total(), 68, "{seen:?}");
+    assert_eq!(seen.total(), 38, "{seen:?}");
 }

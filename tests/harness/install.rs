@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 use testkit::module::{library, tool};
+use testkit::pages::block;
 use testkit::programs::{Said, program, run};
 
 fn root() -> &'static Path {
@@ -287,4 +288,46 @@ fn what_is_asked_for_wrongly_installs_nothing() {
         assert!(said.err.contains(word), "{options:?}: {said}");
         assert!(target.files().is_empty(), "{options:?}");
     }
+}
+
+/// The page's commands, on a folder that stands for the device, with what was built for the tests.
+#[test]
+fn the_commands_of_the_pages_install() {
+    let target = Target::new();
+    let tool = tool();
+    let built = tool.parent().unwrap();
+    let here = format!("--built {}", built.display());
+    let run_page = |commands: &str| {
+        let mut shell = program("sh");
+        shell.args(["-euc", commands]).current_dir(root());
+        run(&mut shell).ok()
+    };
+    let (before, source) = ("cargo build --release\n", block("README.md", "source"));
+    let install = source.strip_prefix(before).expect("the build comes first");
+    let folder = target.path("from-source");
+    let installed = format!("scripts/install --destdir {} {here}", folder.display());
+    run_page(&install.replace("sudo scripts/install", &installed));
+    assert!(folder.join("usr/bin/devid").is_file());
+
+    let packaging = block("docs/INSTALL.md", "packaging");
+    let image = target.path("image");
+    let of_image = |line: &&str| line.starts_with("scripts/install");
+    let lines: Vec<_> = packaging.lines().filter(of_image).collect();
+    let line = |line: &str| {
+        let line = line.replace("/tmp/image", image.to_str().unwrap());
+        run_page(&format!("{line} {here}"))
+    };
+    line(lines[0]);
+    assert!(image.join("usr/share/p11-kit/modules").is_dir());
+    line(lines[1]);
+    assert!(!image.join("usr/bin/devid").exists());
+    // scripts/test-packages runs the others.
+    let others = packaging.lines().filter(|line| !of_image(line));
+    for (line, kind) in others.zip(["deb", "rpm"]) {
+        assert!(
+            line.starts_with(&format!("scripts/package {kind}")),
+            "{line}"
+        );
+    }
+    assert_eq!(lines.len(), 2);
 }

@@ -46,7 +46,7 @@ impl Audited {
             Verb::Activate { .. } => Some(("activate", None, false)),
             Verb::Sign { label, .. } => uses("sign", label),
             Verb::Verify { label, .. } => uses("verify", label),
-            Verb::Status
+            Verb::Status(_)
             | Verb::List
             | Verb::Tree
             | Verb::Ca(_)

@@ -8,6 +8,7 @@ pub(crate) use certificates::EnrollArgs;
 pub(crate) use certificates::{OutformArg, RekeyArgs, RenewArgs, RequestArgs};
 use clap::{ArgAction, ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use devid_core::config::RenewWithin;
 use std::path::PathBuf;
 
 /// How an object is named.
@@ -17,7 +18,8 @@ pub(crate) const NAME: &str =
 /// The identity of a device: shows it, verifies it, makes it, keeps it.
 ///
 /// Exit codes: 0 ok, 1 failed, 2 usage, 3 cannot be verified because the CA certificate is not
-/// available, 4 TPM not reachable, 5 not found, 6 refused, 7 not decided yet (devid enroll).
+/// available, 4 TPM not reachable, 5 not found, 6 refused, 7 not decided yet (devid enroll), 8 a
+/// certificate ends soon (devid status --check).
 #[derive(Parser)]
 #[command(name = "devid", version, about)]
 pub(crate) struct Arguments {
@@ -72,7 +74,7 @@ pub(crate) struct ForceArgs {
 #[derive(Subcommand)]
 pub(crate) enum Verb {
     /// Tells where the device's identity lives, and how its TPM does.
-    Status,
+    Status(StatusArgs),
     /// Lists identities, own keys and certificates.
     List,
     /// Shows an identity: the device it names, its certificate, where its key lives.
@@ -112,9 +114,14 @@ pub(crate) enum Verb {
     Doctor,
     /// Gives the device an identity of its own, if it has none. For every start.
     Provision {
-        /// Writes a request (PKCS#10) to this file, and makes no certificate; - is standard output.
+        /// Writes a request (PKCS#10) to this file, and makes no certificate, at later starts neither: the key
+        /// waits for the CA's answer. - is standard output.
         #[arg(long, value_name = "FILE")]
         csr: Option<PathBuf>,
+        /// Makes the certificate anew, which no CA made. A software identity then moves to the TPM, if
+        /// leave_software is "on-new-certificate". With --csr it moves when the CA's certificate comes.
+        #[arg(long)]
+        new_certificate: bool,
         #[command(flatten)]
         force: ForceArgs,
         #[command(flatten)]
@@ -413,13 +420,33 @@ pub(crate) enum OutputFormat {
     Json,
 }
 
+/// What `devid status` is asked.
+#[derive(Args)]
+pub(crate) struct StatusArgs {
+    /// For monitoring: tells what needs somebody, and ends with 0 (nothing), 8 (a certificate ends soon,
+    /// or its renewal fails), 1 (something does not work) or 4 (TPM not reachable).
+    #[arg(long)]
+    pub(crate) check: bool,
+    /// With --check: how long before its end a certificate counts as ending soon, as 14d, 12h, or a part
+    /// of its life as 1/3.
+    #[arg(long, value_name = "TIME", requires = "check", default_value = "14d")]
+    pub(crate) expiring: RenewWithin,
+    /// With --check: writes metrics to this file, in the text format of Prometheus (node_exporter's textfile
+    /// collector reads files that end in .prom); - is standard output.
+    #[arg(long, value_name = "FILE", requires = "check")]
+    pub(crate) textfile: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) force: ForceArgs,
+}
+
 /// How an identity is made.
 #[derive(Args)]
 pub(crate) struct ProvisionArgs {
     /// How many seconds a TPM that does not answer is waited for, if it matters.
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     pub(crate) wait: u64,
-    /// Whom the certificate names, as in CN=node,O=Example; by default whom the factory named.
+    /// Whom the certificate names, as in CN=node,O=Example; by default whom the configuration or the factory
+    /// named. ${machine-id}, ${dmi.serial} and ${idev-id.serial} stand for values of this device.
     #[arg(long, value_name = "NAME")]
     pub(crate) subject: Option<String>,
 }

@@ -6,8 +6,9 @@ use clap::{Command, CommandFactory};
 use clap_complete::Shell;
 use serde_json::json;
 
-/// The labels that `devid list` knows, a line each, as a function of the shell.
-const LABELS: &str = r#"devid list --json 2>/dev/null | sed -n 's/^ *"label": "\([^"\\]*\)",\{0,1\}$/\1/p' | sort -u"#;
+/// The labels that `devid list` knows, a line each. The function of the shell puts `--config FILE` in the place of
+/// `CONFIG`, if the command line has it.
+const LABELS: &str = r#"devid CONFIG list --json 2>/dev/null | sed -n 's/^ *"label": "\([^"\\]*\)",\{0,1\}$/\1/p' | sort -u"#;
 
 /// Completions for a shell.
 pub(crate) fn script(shell: Shell, form: OutputFormat) -> Result<Output, CommandError> {
@@ -48,29 +49,36 @@ fn bash(verbs: &[String]) -> String {
     format!(
         r#"
 _devid_labels() {{
-    {LABELS}
+    {}
 }}
 
 _devid_and_labels() {{
     _devid "$@"
-    local word before='' words='' IFS=$'\n'
+    local word before='' words='' config=() IFS=$'\n'
     [[ ${{COMP_WORDS[COMP_CWORD]}} != -* ]] || return 0
     for word in "${{COMP_WORDS[@]:1:COMP_CWORD-1}}"; do
+        # Readline parts --config=FILE into three words.
         case $before$word in
-            --config | --json | -v* | -q | --verbose | --quiet | --config?*) ;;
+            --config | --config=) before=--config ;;
+            --config*)
+                word=${{word#--config=}}
+                word=${{word//[\'\"\\]/}}
+                config=(--config "${{word/#~\//$HOME/}}")
+                before=''
+                ;;
+            --json | -v* | -q | --verbose | --quiet) ;;
             *) words+="$word " ;;
         esac
-        before=''
-        [ "$word" != --config ] || before=--config
     done
     case $words in
         {})
-            COMPREPLY+=($(compgen -W "$(_devid_labels)" -- "${{COMP_WORDS[COMP_CWORD]}}"))
+            COMPREPLY+=($(compgen -W "$(_devid_labels "${{config[@]}}")" -- "${{COMP_WORDS[COMP_CWORD]}}"))
             ;;
     esac
 }}
 complete -F _devid_and_labels -o bashdefault -o default devid
 "#,
+        LABELS.replace("CONFIG", "\"$@\""),
         patterns.join(" | ")
     )
 }
@@ -80,13 +88,31 @@ fn zsh(script: &str) -> String {
         r#"
 _devid_labels() {{
     local -a labels
-    labels=("${{(@f)$({LABELS})}}")
+    labels=("${{(@f)$({})}}")
     compadd -a labels
 }}
 
-_devid_commands() {{"#
+# The functions of the verbs see the words behind their verb only.
+_devid_note_config() {{
+    typeset -ga _devid_config=()
+    local -i at
+    for ((at = 2; at < CURRENT; at++)); do
+        case $words[at] in
+            --config) _devid_config=(--config "${{(Q)words[at + 1]/#\~\//$HOME/}}") ;;
+            --config=*) _devid_config=(--config "${{(Q)${{words[at]#*=}}/#\~\//$HOME/}}") ;;
+        esac
+    done
+}}
+
+_devid_commands() {{"#,
+        LABELS.replace("CONFIG", "$_devid_config")
     );
     script
+        .replacen(
+            "\n_devid() {\n",
+            "\n_devid() {\n    _devid_note_config\n",
+            1,
+        )
         .replace(
             &format!("{NAME}:_default"),
             &format!("{NAME}:_devid_labels"),
@@ -95,7 +121,24 @@ _devid_commands() {{"#
 }
 
 fn fish(verbs: &[String]) -> String {
-    let mut script = format!("\nfunction __devid_labels\n    {LABELS}\nend\n");
+    let mut script = format!(
+        r#"
+function __devid_labels
+    set -l config
+    set -l tokens (commandline -opc)
+    for at in (seq 2 (count $tokens))
+        switch $tokens[$at]
+            case --config
+                set config --config (string replace -r '^~/' "$HOME/" -- $tokens[(math $at + 1)])
+            case '--config=*'
+                set config --config (string replace -r '^--config=' '' -- $tokens[$at] | string replace -r '^~/' "$HOME/")
+        end
+    end
+    {}
+end
+"#,
+        LABELS.replace("CONFIG", "$config")
+    );
     for verb in verbs {
         let words: Vec<_> = verb.split(' ').collect();
         let mut seen = format!("__fish_devid_using_subcommand {}", words[0]);

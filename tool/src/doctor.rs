@@ -6,7 +6,11 @@ use crate::output::{CommandError, Output};
 use crate::settings::Settings;
 use crate::text::{marked, row};
 use devid_core::config;
-use devid_core::identity::{Finding, Health, doctor};
+use devid_core::identity::{Finding, Health, by_label, doctor};
+use std::collections::BTreeSet;
+
+/// From so many findings of one kind on they are told together.
+const MANY: usize = 4;
 
 /// Each finding, and what mends it; fails if something does not work.
 pub(crate) fn run(
@@ -34,27 +38,81 @@ pub(crate) fn run(
     Ok(output)
 }
 
-/// Of a quiet run only the problems.
+/// Of a quiet run only the problems. Many findings of one kind stand together.
 fn paragraph(findings: &[Finding], painter: Painter, quiet: bool) -> String {
     let mut text = String::new();
     let is_told = |finding: &&Finding| !quiet || finding.state == Health::Problem;
-    for finding in findings.iter().filter(is_told) {
-        let (mark, colour) = match finding.state {
-            Health::Ok => ("ok", Colour::Good),
-            Health::Note => ("note", Colour::Note),
-            Health::Problem => ("PROBLEM", Colour::Problem),
-        };
-        marked(
-            &mut text,
-            painter.paint(colour, &format!("{mark:<8}")),
-            format_args!("{}: {}", finding.about, finding.text),
-        );
-        if let Some(remedy) = &finding.remedy {
-            row(&mut text, format_args!("         -> {remedy}"));
+    let told: Vec<&Finding> = findings.iter().filter(is_told).collect();
+    let mut done = BTreeSet::new();
+    for finding in &told {
+        let kind = (finding.id, finding.state as u8);
+        if done.contains(&kind) {
+            continue;
         }
-        if let Some(command) = &finding.command {
-            row(&mut text, format_args!("         $  {command}"));
+        let mut alike: Vec<&Finding> = told
+            .iter()
+            .copied()
+            .filter(|one| (one.id, one.state as u8) == kind)
+            .collect();
+        if finding.state == Health::Ok || alike.len() < MANY {
+            paint(&mut text, painter, finding, &finding.text);
+            remedy(&mut text, finding);
+            continue;
         }
+        done.insert(kind);
+        let object = |one: &Finding| one.object.clone().unwrap_or_default();
+        alike.sort_by(|one, other| by_label(&object(one), &object(other)));
+        let head = format!("{} of this kind ({})", alike.len(), finding.id);
+        paint(&mut text, painter, finding, &head);
+        for one in &alike {
+            row(&mut text, format_args!("           {}", one.text));
+        }
+        remedies(&mut text, &alike);
     }
     text
+}
+
+fn paint(text: &mut String, painter: Painter, finding: &Finding, said: &str) {
+    let (mark, colour) = match finding.state {
+        Health::Ok => ("ok", Colour::Good),
+        Health::Note => ("note", Colour::Note),
+        Health::Problem => ("PROBLEM", Colour::Problem),
+    };
+    marked(
+        text,
+        painter.paint(colour, &format!("{mark:<8}")),
+        format_args!("{}: {said}", finding.about),
+    );
+}
+
+fn remedy(text: &mut String, finding: &Finding) {
+    if let Some(remedy) = &finding.remedy {
+        row(text, format_args!("         -> {remedy}"));
+    }
+    if let Some(command) = &finding.command {
+        row(text, format_args!("         $  {command}"));
+    }
+}
+
+/// Each remedy once, with the command of the first finding that has it.
+fn remedies(text: &mut String, alike: &[&Finding]) {
+    let mut told: Vec<&Finding> = Vec::new();
+    for one in alike {
+        if told.iter().all(|other| other.remedy != one.remedy) {
+            told.push(one);
+        }
+    }
+    for one in told {
+        remedy(text, one);
+        let has_same = |other: &&&Finding| other.remedy == one.remedy;
+        let others = alike.iter().filter(has_same);
+        let others = others.filter(|other| other.command != one.command).count();
+        if others > 0 {
+            let where_ = "devid doctor --json has the command of each";
+            row(
+                text,
+                format_args!("         and so for {others} more: {where_}"),
+            );
+        }
+    }
 }

@@ -46,8 +46,9 @@ pub(crate) fn attest(
         ek_files: &args.ek_cert,
     };
     let (bundle, made) = evidence::leaving_nothing(device, || {
-        let entry = device.find(&args.label)?;
-        let mut bundle = evidence::collect(device, &entry, collection)?;
+        let inventory = device.inventory();
+        let entry = device.find_in(&inventory, &args.label)?;
+        let mut bundle = evidence::collect(device, &inventory, &entry, collection)?;
         if let Some(path) = &args.ak_cert {
             bundle.add_attestation_certificates(path)?;
         }

@@ -1,137 +1,29 @@
-//! `devid status`, `provision`, `reset` and `prune`: the device's own identity
+//! `devid provision`, `reset` and `prune`: the device's own identity
 
 use crate::cli::{OutputFormat, ProvisionArgs};
 use crate::destination::Destination;
 use crate::output::{CommandError, Output};
-use crate::text::{line, row};
+use crate::text::row;
 use devid_core::audit::AuditSubject;
 use devid_core::config::Config;
-use devid_core::identity::{
-    Device, Expiry, IdentitySource, Mode, OWN, Provisioned, Provisioning, RequestTarget,
-    RoleStatus, Status,
-};
-use devid_core::x509::Subject;
+use devid_core::identity::{OWN, Provisioned, Provisioning, RequestTarget};
+use devid_core::x509::SubjectTemplate;
 use serde_json::json;
 use std::time::Duration;
-
-/// Where the identity lives; exits as the mode is.
-pub(crate) fn status(device: &Device, form: OutputFormat) -> Result<Output, CommandError> {
-    let status = device.status();
-    let code = match (status.mode, status.tpm_is_out_of_reach) {
-        (Mode::Tpm | Mode::Software, _) => 0,
-        (Mode::Error, true) => 4,
-        (Mode::Error, false) => 1,
-    };
-    let output = Output::new(form, &status, || paragraph(&status))?;
-    Ok(Output { code, ..output })
-}
-
-fn paragraph(status: &Status) -> String {
-    let mode = match status.mode {
-        Mode::Tpm => "tpm",
-        Mode::Software => "software",
-        Mode::Error => "error",
-    };
-    let mut text = format!("mode {mode}\n");
-    if status.identity == Some(IdentitySource::Factory) {
-        let whose = "the factory's; the device has none of its own";
-        line(&mut text, "identity", whose);
-    }
-    if let Some(reason) = &status.reason {
-        line(&mut text, "reason", reason);
-    }
-    if let Some(marker) = &status.marker {
-        line(&mut text, "marker", marker);
-    }
-    for RoleStatus {
-        role,
-        label,
-        key,
-        certificate,
-        expiry,
-    } in &status.roles
-    {
-        let key = key.as_deref().unwrap_or("no key");
-        line(&mut text, role, &format!("{label}: {key}"));
-        if let Some(certificate) = certificate {
-            let ends = expiry.as_ref().map_or(String::new(), ends);
-            line(&mut text, "", &format!("{certificate}, {ends}"));
-        }
-    }
-    for one in &status.enrolments {
-        let said = match (&one.fault, one.failures) {
-            (Some(fault), failures) => {
-                format!("{}: failed, {failures} in a row: {fault}", one.label)
-            }
-            (None, _) => format!("{}: {} has not decided yet", one.label, one.server),
-        };
-        line(&mut text, "enrolment", &said);
-        if one.next_try > 0 {
-            let seconds = one.next_try;
-            line(
-                &mut text,
-                "",
-                &format!("devid renew asks again in {seconds} s"),
-            );
-        }
-    }
-    let handle = &status.master.handle;
-    let master = match (status.master.held, status.master.needed) {
-        (Some(true), _) => format!("{handle}: there"),
-        (Some(false), _) => format!("{handle}: gone from there"),
-        (None, true) => format!("{handle}: not known"),
-        (None, false) => "none yet".into(),
-    };
-    line(&mut text, "master key", &master);
-    if let Some(remedy) = &status.master.remedy {
-        let command = status.master.command.as_deref();
-        let command = command.map_or(String::new(), |command| format!(": {command}"));
-        line(&mut text, "", &format!("{remedy}{command}"));
-    }
-    match &status.tpm {
-        None => line(
-            &mut text,
-            "TPM",
-            &format!("{}: does not answer", status.tcti),
-        ),
-        Some(tpm) => {
-            let about = format!("{} {}, firmware {}", tpm.maker, tpm.model, tpm.firmware);
-            line(&mut text, "TPM", &about);
-            let lockout = format!(
-                "{} of {} failed tries, one forgotten each {} s; lockout authorisation after {} s",
-                tpm.lockout_counter, tpm.lockout_at, tpm.lockout_interval, tpm.lockout_recovery
-            );
-            line(&mut text, "lockout", &lockout);
-            if let (Some(remedy), Some(command)) = (tpm.remedy, &tpm.command) {
-                let why = "the TPM is in lockout, and no key of the factory's can sign";
-                line(&mut text, "", &format!("{why}. {remedy}: {command}"));
-            }
-        }
-    }
-    text
-}
-
-/// How long a certificate is still valid.
-pub(crate) fn ends(expiry: &Expiry) -> String {
-    match expiry {
-        Expiry::Never => "without end".into(),
-        Expiry::At { days_left, .. } if *days_left < 0 => {
-            format!("over since {} days", -days_left)
-        }
-        Expiry::At { days_left, .. } => format!("{days_left} days left"),
-        Expiry::Unreadable { not_after } => format!("its end {not_after}"),
-        Expiry::ClockWrong { not_after } => format!("until {not_after}; the clock is wrong"),
-    }
-}
 
 /// Gives the device its identity.
 pub(crate) fn provision(
     config: &Config,
     how: &ProvisionArgs,
     csr: Option<Destination>,
+    new_certificate: bool,
     form: OutputFormat,
 ) -> Result<Output, CommandError> {
-    let done = devid_core::identity::provision(config, &provisioning(how, csr)?)?;
+    let how = Provisioning {
+        new_certificate,
+        ..provisioning(how, csr)?
+    };
+    let done = devid_core::identity::provision(config, &how)?;
     summary(&done, form)
 }
 
@@ -195,7 +87,12 @@ fn provisioning(
             Destination::StandardOutput => RequestTarget::Answer,
             Destination::File(file) => RequestTarget::File(file),
         }),
-        subject: how.subject.as_deref().map(Subject::parse).transpose()?,
+        subject: how
+            .subject
+            .as_deref()
+            .map(SubjectTemplate::parse)
+            .transpose()?,
+        new_certificate: false,
     })
 }
 

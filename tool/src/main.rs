@@ -1,7 +1,7 @@
 //! `devid`: the command-line tool for the identity of a device.
 //!
 //! Exit codes: 0 ok, 1 failed, 2 usage, 3 cannot be verified since the CA certificate is not
-//! available, 4 TPM not reachable, 5 not found, 6 refused, 7 not decided yet.
+//! available, 4 TPM not reachable, 5 not found, 6 refused, 7 not decided yet, 8 a certificate ends soon.
 
 #![forbid(unsafe_code)]
 
@@ -9,6 +9,7 @@ mod aim;
 mod audit;
 mod ca;
 mod certificates;
+mod check;
 mod cli;
 mod colour;
 mod completions;
@@ -27,6 +28,7 @@ mod keys;
 mod man;
 mod master;
 mod meant;
+mod metrics;
 mod misused;
 mod output;
 mod print;
@@ -36,6 +38,7 @@ mod renew;
 mod settings;
 mod show;
 mod sign;
+mod status;
 mod succession;
 mod text;
 mod tree;
@@ -115,11 +118,17 @@ fn run(
     let painter = Painter::of_standard_output();
     let device = || settings.device();
     match verb {
-        Verb::Status => identity::status(&device()?, form),
+        Verb::Status(args) if args.check => check::run(&device()?, args, form),
+        Verb::Status(_) => status::run(&device()?, form),
         Verb::Doctor => doctor::run(settings, painter, quiet, form),
-        Verb::Provision { csr, how, force } => {
+        Verb::Provision {
+            csr,
+            new_certificate,
+            how,
+            force,
+        } => {
             let csr = csr.map(|path| Destination::new(path, force.force));
-            identity::provision(&settings.read()?, &how, csr, form)
+            identity::provision(&settings.read()?, &how, csr, new_certificate, form)
         }
         Verb::Reset { yes, how, .. } => identity::reset(&settings.read()?, yes, &how, form),
         Verb::Key(KeyVerb::Generate {

@@ -39,6 +39,10 @@ const EXIT_STATUS: &Meanings = &[
         "6",
         "Refused, since something would be lost; nothing was done.",
     ),
+    (
+        "8",
+        "status --check: a certificate ends soon, or its renewal fails; nothing is broken yet.",
+    ),
 ];
 const FILES: &Meanings = &[
     (
@@ -113,10 +117,16 @@ const ENVIRONMENT: &Meanings = &[
 /// Of a verb, by the name of its page.
 fn examples(page: &str) -> &'static Meanings {
     match page {
-        "devid-status" => &[(
-            "devid status --json",
-            "For programs: where the identity lives, when its certificates end, and how the TPM does.",
-        )],
+        "devid-status" => &[
+            (
+                "devid status --json",
+                "For programs: where the identity lives, when its certificates end, and how the TPM does.",
+            ),
+            (
+                "devid status --check --textfile /var/lib/prometheus/node-exporter/devid.prom",
+                "For monitoring: an exit code, and metrics for the textfile collector of Prometheus's node_exporter.",
+            ),
+        ],
         "devid-list" => &[("devid list", "Whatever the tokens hold.")],
         "devid-show" => &[
             (

@@ -7,7 +7,7 @@ use crate::output::{CommandError, Output};
 use crate::text::{line, row};
 use devid_core::identity::{
     CertificateDescription, Device, EntryDescription, IdentityErrorKind, Inventory, KeyDescription,
-    SOFTWARE, describe_certificates,
+    SOFTWARE, TokenEntry, by_label, describe_certificates,
 };
 use devid_core::x509::Meaning;
 use serde::Serialize;
@@ -33,7 +33,16 @@ struct ListedToken {
 /// All identities, own keys and certificates, a paragraph each. A token that cannot be read is
 /// named; only where none can, the verb fails.
 pub(crate) fn list(device: &Device, form: OutputFormat) -> Result<Output, CommandError> {
-    let inventory = device.inventory();
+    let mut inventory = device.inventory();
+    // The device's own identity, keys by label, then certificates alone.
+    inventory.entries.sort_by(|one, other| {
+        let rank = |one: &TokenEntry| {
+            let is_key = one.has_key() || one.software.is_some() || one.attests;
+            (!one.protected && one.label != one.token, !is_key)
+        };
+        let by_name = by_label(&one.label, &other.label);
+        rank(one).cmp(&rank(other)).then(by_name)
+    });
     let tcti = &device.config().tcti;
     if inventory.entries.is_empty()
         && let Some(fault) = worst(&inventory)

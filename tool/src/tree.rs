@@ -2,7 +2,6 @@
 
 use crate::cli::OutputFormat;
 use crate::colour::{Colour, Painter};
-use crate::identity::ends;
 use crate::output::{CommandError, Output};
 use crate::text::printable;
 use devid_core::identity::{
@@ -222,6 +221,7 @@ fn certificate(branch: &CertificateBranch) -> Node {
         Expiry::At { days_left, .. } if *days_left < 0 => Colour::Problem,
         Expiry::At { days_left, .. } if *days_left < SOON => Colour::Note,
         Expiry::Unreadable { .. } | Expiry::ClockWrong { .. } => Colour::Note,
+        Expiry::NotYet { .. } => Colour::Problem,
         Expiry::At { .. } | Expiry::Never => Colour::Plain,
     };
     let kind = match (self_issued, trusted) {
@@ -241,5 +241,5 @@ fn certificate(branch: &CertificateBranch) -> Node {
         };
         Node::new(format!("issued by {name}, whose certificate is not here"))
     }));
-    Node::coloured(format!("{subject}, {}{kind}", ends(expiry)), colour).with(below)
+    Node::coloured(format!("{subject}, {expiry}{kind}"), colour).with(below)
 }

@@ -10,6 +10,7 @@ use super::{
 use crate::tpm::handle;
 use crate::trouble::{is_leftover, paths_in};
 use crate::trust::distrusted;
+use crate::x509::SubjectTemplate;
 use log::LevelFilter;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -47,6 +48,7 @@ pub(super) struct ProvisionTable {
     pub(super) existing: Option<ExistingSource>,
     pub(super) leave_software: Option<LeaveSoftware>,
     pub(super) nv_index: Option<u32>,
+    pub(super) subject: Option<SubjectTemplate>,
 }
 
 #[derive(Debug, Clone)]
@@ -120,6 +122,7 @@ impl FileSettings {
             provision.existing = later.existing.or(provision.existing.take());
             provision.leave_software = later.leave_software.or(provision.leave_software);
             provision.nv_index = later.nv_index.or(provision.nv_index);
+            provision.subject = later.subject.or(provision.subject.take());
         }
     }
 }
@@ -403,6 +406,7 @@ impl ProvisionTable {
             nv_index: section
                 .number("nv_index", owners, "an index from 0x01000000 to 0x01BFFFFF")
                 .map(|index| index as u32),
+            subject: section.taken("subject", |value| subject(value.get_ref())),
         };
         section.end();
         provision
@@ -428,6 +432,13 @@ impl FromStr for TokenName {
             )),
         }
     }
+}
+
+fn subject(value: &DeValue<'_>) -> Result<SubjectTemplate, String> {
+    let DeValue::String(text) = value else {
+        return Err("expected text in quotes".into());
+    };
+    SubjectTemplate::parse(text).map_err(|why| why.to_string())
 }
 
 fn existing(value: &DeValue<'_>) -> Result<ExistingSource, String> {

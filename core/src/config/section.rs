@@ -52,6 +52,7 @@ const SETTINGS: [(&str, &[&str]); 7] = [
             "existing",
             "leave_software",
             "nv_index",
+            "subject",
         ],
     ),
     (

@@ -113,6 +113,7 @@ fn opened(
     if is_rsa && !endorsement.public().has_below_modulus(secret) || secret.len() > LONGEST_SECRET {
         return Err(unopened("the secret is no number below the modulus"));
     }
+    let _try = key.lock_try(&device.tpm)?;
     let opened = device
         .tpm
         .activate_credential(key, endorsement, credential, secret);

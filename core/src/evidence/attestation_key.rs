@@ -1,13 +1,14 @@
 //! Which key attests: the factory's IAK, else one of the device's own.
 
 use crate::identity::{Device, FACTORY, IdentityError, Inventory};
-use crate::tpm::{AttestationKey, PublicArea, TpmError, handle};
+use crate::tpm::{AttestationKey, PublicArea, TpmError};
 use crate::x509::Certificate;
 use log::{info, warn};
 
 impl AttestationKey {
-    /// The attestation key of a device, and its certificates: the factory's in a handle, or the factory's
-    /// by its certificate and a template, else one of the device's own, which is made if there is none.
+    /// The attestation key of a device, and its certificates. The first of these that there is: a key in a
+    /// handle of `[[identity]]`; the factory's in a handle of the TCG's range; the factory's by its
+    /// certificate and a template; the device's own, which is made if there is none.
     pub(super) fn of_device(
         device: &Device,
         inventory: &Inventory,
@@ -47,10 +48,9 @@ impl AttestationKey {
         let tpm = &device.tpm;
         let factory = inventory.entries.iter().filter(|one| one.token == FACTORY);
         let certified: Vec<_> = factory.filter(|one| one.attests).collect();
-        for handle in tpm.handles(*handle::DEVID_KEYS.start())? {
-            if !handle::DEVID_KEYS.contains(&handle) {
-                continue;
-            }
+        for handle in device.factory_handles()? {
+            let hint = device.config().identities.iter();
+            let hint = hint.clone().find(|hint| hint.handle == Some(handle));
             let (area, resident) = match tpm.persistent_key(handle) {
                 Err(TpmError::Response(_) | TpmError::Unsupported(_)) => continue,
                 other => other?,
@@ -61,7 +61,9 @@ impl AttestationKey {
             if !public.attests() || !public.is_of_this_tpm() {
                 continue;
             }
-            let Some(key) = Self::resident(&resident, &area) else {
+            // The configuration says that the value is empty where it names the handle and no value.
+            let is_open = hint.is_some_and(|hint| hint.auth.is_none());
+            let Some(key) = Self::resident(&resident, &area, is_open) else {
                 warn!(
                     "handle 0x{handle:08X} holds an attestation key that is used only by an authorisation \
                      value, or by a policy that is none of the TCG's: it is not tried"
@@ -71,7 +73,7 @@ impl AttestationKey {
             info!("the attestation key is in handle 0x{handle:08X}");
             let mut own = certified.iter();
             let own = own.find(|one| one.public.as_ref() == Some(&public.key));
-            let chain = own.map(|one| device.chain(one)).transpose()?;
+            let chain = own.map(|one| inventory.chain(one)).transpose()?;
             return Ok(Some((key, chain.unwrap_or_default())));
         }
         for one in certified {
@@ -82,7 +84,7 @@ impl AttestationKey {
                 && let Some(key) = Self::derived(derived, &area)
             {
                 info!("the attestation key is derived from a template of the TCG's");
-                return Ok(Some((key, device.chain(one)?)));
+                return Ok(Some((key, inventory.chain(one)?)));
             }
             warn!(
                 "{}: the TPM does not have the attestation key of this certificate",

@@ -50,6 +50,7 @@ pub fn leaving_nothing<R, E: From<IdentityError>>(
 /// not known. Those of the TPM.
 pub fn collect(
     device: &Device,
+    inventory: &Inventory,
     entry: &TokenEntry,
     how: Collection,
 ) -> Result<Bundle, IdentityError> {
@@ -63,21 +64,21 @@ pub fn collect(
             found.map_err(|why| IdentityError::failed(format!("{}: {why}", path.display())))?,
         );
     }
-    let inventory = device.inventory();
     // A wrong value is found here, where the usual care is taken, and is not shown again.
     let csr = device.request(entry, &RequestContent::default(), how.pin)?;
     let endorsement = Endorsement::of(tpm, given)?;
-    let (signer, certificates) = AttestationKey::of_device(device, &inventory)?;
+    let (signer, certificates) = AttestationKey::of_device(device, inventory)?;
+    let _try = signer.lock_try(tpm)?;
     let certifying = Certifying {
         device,
-        inventory: &inventory,
+        inventory,
         signer: &signer,
         qualifying: how.nonce.map(qualifying_data).unwrap_or_default(),
     };
     let certified = certifying.certified(entry, key)?;
     let idevid = certifying.idevid(entry)?;
     let (maker, firmware) = maker_and_firmware(tpm)?;
-    let named = factory_entry(&inventory).and_then(TokenEntry::certificate);
+    let named = factory_entry(inventory).and_then(TokenEntry::certificate);
     let named = named.map(NamedDevice::of).unwrap_or_default();
     let short = |text: &String| text.len() <= LONGEST_TEXT;
     Ok(Bundle {
@@ -219,7 +220,7 @@ impl Certifying<'_> {
         let area = key.public_area();
         let area = area.ok_or_else(|| IdentityError::failed("the key has no public area"))?;
         let chain = match entry.certificate() {
-            Some(_) => self.device.chain(entry)?,
+            Some(_) => self.inventory.chain(entry)?,
             None => Vec::new(),
         };
         Ok(CertifiedKey {

@@ -1,7 +1,7 @@
 //! The certificates that a device shows with its own.
 
 use super::ca_certificates::above;
-use super::device::Device;
+use super::device::{Device, Inventory};
 use super::entry::TokenEntry;
 use super::{IdentityError, IdentityErrorKind};
 use crate::shell::argument;
@@ -15,6 +15,17 @@ impl Device {
     ///
     /// There is no certificate for the key.
     pub fn chain(&self, entry: &TokenEntry) -> Result<Vec<Certificate>, IdentityError> {
+        self.inventory().chain(entry)
+    }
+}
+
+impl Inventory {
+    /// The same from tokens that were read before.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Device::chain`].
+    pub(crate) fn chain(&self, entry: &TokenEntry) -> Result<Vec<Certificate>, IdentityError> {
         let Some(leaf) = entry.certificate() else {
             return Err(IdentityError::new(
                 IdentityErrorKind::NotFound,
@@ -26,10 +37,17 @@ impl Device {
                 ),
             ));
         };
-        let known = self.known_ca_certificates();
+        let known = self.ca_certificates();
         let mut chain = vec![leaf.clone()];
         let issuers = above(&[leaf], &known).into_iter();
         chain.extend(issuers.filter(|one| *one != leaf).cloned());
         Ok(chain)
+    }
+
+    /// Certificates of CAs that are not trusted for being known.
+    pub(super) fn ca_certificates(&self) -> Vec<Certificate> {
+        let certificates = self.entries.iter().flat_map(|one| &one.certificates);
+        let certificates = certificates.map(|placed| &placed.certificate);
+        certificates.filter(|one| one.is_ca()).cloned().collect()
     }
 }

@@ -9,7 +9,7 @@ use crate::store::devid::DevidStore;
 use crate::store::folder::{KeyOrigin, ObjectAttributes};
 use crate::store::idevid::{CaCertificate, Identity, IdevidStore};
 use crate::store::{ObjectKind, Pins, StoredObject};
-use crate::tpm::{Refusals, TimeoutMemory, Tpm};
+use crate::tpm::{Refusals, TimeoutMemory, Tpm, handle};
 use crate::x509::Certificate;
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -121,6 +121,24 @@ impl Device {
         let is_there = entry.software.is_none() && entry.token != FACTORY;
         self.stores()
             .find(|store| is_there && store.name() == entry.token)
+    }
+
+    /// The persistent handles that may hold the factory's keys: those of `[[identity]] handle`, in the
+    /// order of the configuration, then those that the TCG's Registry reserves for such keys.
+    pub(crate) fn factory_handles(&self) -> Result<Vec<u32>, IdentityError> {
+        let mut there = self.tpm.handles(handle::PERSISTENT)?;
+        let named: Vec<u32> = self
+            .config
+            .identities
+            .iter()
+            .filter_map(|one| one.handle)
+            .collect();
+        there.retain(|one| named.contains(one) || handle::DEVID_KEYS.contains(one));
+        there.sort_by_key(|one| {
+            let place = named.iter().position(|named| named == one);
+            (place.unwrap_or(named.len()), *one)
+        });
+        Ok(there)
     }
 
     /// Reads all tokens. A token that cannot be read does not hide the others.

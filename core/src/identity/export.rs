@@ -10,7 +10,7 @@ use crate::shell::{argument, word};
 use crate::store::Protection;
 use crate::store::folder::Tss2Key;
 use crate::tpm::{
-    Hash, KeyScheme, Parent, PublicArea, SignatureScheme, TpmError, handle, sized, template_name,
+    Hash, KeyScheme, Parent, PublicArea, SignatureScheme, TpmError, sized, template_name,
 };
 use crate::x509::Certificate;
 use serde::Serialize;
@@ -303,10 +303,7 @@ impl Device {
 
     /// The persistent handle of the factory's attestation key with this certificate, if it has one.
     fn attestation_handle(&self, iak: &TokenEntry) -> Result<Option<u32>, IdentityError> {
-        for handle in self.tpm.handles(*handle::DEVID_KEYS.start())? {
-            if !handle::DEVID_KEYS.contains(&handle) {
-                continue;
-            }
+        for handle in self.factory_handles()? {
             let area = match self.tpm.persistent_key(handle) {
                 Err(TpmError::Response(_) | TpmError::Unsupported(_)) => continue,
                 other => other?.0,

@@ -37,8 +37,16 @@ impl Device {
             // Before any TPM is asked.
             uri(name)?;
         }
-        let inventory = self.inventory();
-        let wanted = self.object_name(name, &inventory)?;
+        self.find_in(&self.inventory(), name)
+    }
+
+    /// The same in tokens that were read before.
+    ///
+    /// # Errors
+    ///
+    /// As of [`find`](Self::find).
+    pub fn find_in(&self, inventory: &Inventory, name: &str) -> Result<TokenEntry, IdentityError> {
+        let wanted = self.object_name(name, inventory)?;
         match inventory.named(&wanted)[..] {
             [] => Err(inventory.no_such(name, &wanted)),
             [one] => Ok(TokenEntry::clone(one)),

@@ -1,8 +1,11 @@
 //! The life of a device: what it is, whether that can be verified, and how it comes by an identity
 //! of its own (IEEE 802.1AR).
 
+mod awaited;
 mod ca_certificates;
+mod certify;
 mod chain;
+mod check;
 mod description;
 mod device;
 mod doctor;
@@ -11,6 +14,7 @@ mod enrolment;
 mod entry;
 mod error;
 mod existing;
+mod expiry;
 mod export;
 mod factory;
 mod find;
@@ -20,6 +24,7 @@ mod key_file;
 mod keys;
 mod marker;
 mod master;
+mod naming;
 mod nv_copy;
 mod observe;
 mod orphan;
@@ -44,6 +49,7 @@ mod trusted_files;
 mod untrusted;
 mod verify;
 
+pub use check::{Attention, CertificateState, CheckedCertificate, StatusCheck};
 pub use description::{
     CertificateDescription, EntryDescription, KeyDescription, describe_certificates,
 };
@@ -53,6 +59,7 @@ pub use endorsement::configured_tpm;
 pub use enrolment::{Enrolled, EnrolmentRecord, EnrolmentRules, EnrolmentTurn, RenewalNeed};
 pub use entry::{CertificateEntry, EXISTING, FACTORY, OWN, SOFTWARE, TokenEntry};
 pub use error::{IdentityError, IdentityErrorKind};
+pub use expiry::Expiry;
 pub use export::Exported;
 pub use import::Imported;
 pub use keys::KeyStorage;
@@ -70,7 +77,7 @@ pub use state::{Certified, ExistingState, Facts, Marker, Plan, Policy, Refusal, 
 #[cfg(feature = "evidence")]
 pub(crate) use status::maker_and_firmware;
 pub use status::{
-    EnrolmentStatus, Expiry, IdentitySource, MasterKey, Mode, RoleStatus, Status, TpmStatus,
+    EnrolmentStatus, IdentitySource, MasterKey, Mode, RoleStatus, Status, TpmStatus, by_label,
 };
 pub use tls_identity::TlsIdentity;
 pub use tree::{CertificateBranch, DeviceTree, ObjectBranch, TokenBranch, TpmBranch};

@@ -43,6 +43,8 @@ pub enum FileKind<'a> {
     SignedMessage,
     /// Hexadecimal digits alone.
     Hex,
+    /// Metrics of ours in the text format of Prometheus.
+    Metrics,
 }
 
 /// What is in the place of an output file.
@@ -226,6 +228,15 @@ fn is_of_kind(content: &[u8], kind: FileKind) -> bool {
             let digit = |byte: &u8| byte.is_ascii_hexdigit() || byte.is_ascii_whitespace();
             content.iter().all(digit)
         }
+        FileKind::Metrics => {
+            let is_ours = |line: &[u8]| {
+                line.is_empty()
+                    || [&b"devid_"[..], b"# HELP devid_", b"# TYPE devid_"]
+                        .iter()
+                        .any(|start| line.starts_with(start))
+            };
+            content.split(|byte| *byte == b'\n').all(is_ours)
+        }
         FileKind::ManualPage => {
             let is_macro = |line: &[u8]| matches!(line.first(), Some(b'.' | b'\''));
             let mut lines = content.split(|byte| *byte == b'\n');
@@ -288,6 +299,10 @@ mod tests {
         assert!(!is_of_kind(b"\"format\": \"devid-challenge/1\"", challenge));
         assert!(is_of_kind(b"00ffAB\n", FileKind::Hex));
         assert!(!is_of_kind(document, FileKind::Hex));
+        let metrics = b"# HELP devid_tpm_up Up.\n# TYPE devid_tpm_up gauge\ndevid_tpm_up 1\n";
+        assert!(is_of_kind(metrics, FileKind::Metrics));
+        let others = [&metrics[..], b"node_load1 1\n"].concat();
+        assert!(!is_of_kind(&others, FileKind::Metrics));
     }
 
     #[test]

@@ -1,27 +1,29 @@
 //! How the device is: where its identity lives, and how its TPM does.
 
+use super::awaited::waiting;
 use super::device::{Device, Inventory};
 use super::entry::{FACTORY, OWN, TokenEntry};
+use super::expiry::Expiry;
 use super::factory::FactoryIdentity;
 use super::master::MasterState;
 use super::observe::Observed;
 use super::provision::UNWANTED;
 use super::state::{Plan, Policy};
-use super::{EnrolmentRecord, IdentityError, IdentityErrorKind};
+use super::{EnrolmentRecord, IdentityError, IdentityErrorKind, RenewalNeed};
 use crate::config::OwnIdentity;
-use crate::store::WAIT;
+use crate::key::hex;
+use crate::store::{Protection, WAIT};
 use crate::tpm::{Property, Tpm, TpmError};
 use crate::x509::clock::now;
 use crate::x509::{Certificate, Time};
 use serde::Serialize;
-use x509_cert::der::DateTime;
+use std::cmp::Ordering;
 
 /// What is said of a device that has no identity of its own.
 pub(super) const NONE_YET: &str = "the device has no identity of its own yet";
 /// The same where there is no identity of the factory's either.
 pub(super) const NONE_AT_ALL: &str =
     "the device has no identity of its own yet, and the TPM has none of the factory's";
-const SECONDS_OF_A_DAY: i64 = 24 * 60 * 60;
 
 /// How the device is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -38,8 +40,16 @@ pub struct Status {
     /// What the marker says that is not so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub marker: Option<String>,
-    /// Its keys and certificates, and what they are for.
+    /// Its keys and certificates, and what they are for: its own identity first, then the factory's,
+    /// attestation keys and services, each by label.
     pub roles: Vec<RoleStatus>,
+    /// Labels of `[[certificate]]` whose key has no certificate of a CA yet.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<String>,
+    /// Tokens that cannot be read, or not whole, and why. A missing TPM and an absent factory identity are
+    /// not among them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unread: Vec<String>,
     /// Enrolments that are under way, or failed.
     pub enrolments: Vec<EnrolmentStatus>,
     /// The key that wraps the device's own.
@@ -105,44 +115,29 @@ pub enum IdentitySource {
 /// A key and its certificate, in one line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RoleStatus {
+    /// The token that has it; `software` for a key in a file.
+    pub token: String,
     /// `factory`; `own`, or `existing` where somebody else made that; `attestation`; `service`.
     pub role: &'static str,
     /// The label.
     pub label: String,
     /// Algorithm and place; `None` without private key.
     pub key: Option<String>,
+    /// Kind of its public key, as in `p256`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub algorithm: Option<String>,
+    /// Whether nobody can use the key any more: the master key that wrapped it is gone.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub lost: bool,
+    /// CKA_ID in hexadecimal digits.
+    pub id: String,
     /// Its subject.
     pub certificate: Option<String>,
     /// When it ends; `None` without certificate.
     pub expiry: Option<Expiry>,
-}
-
-/// When a certificate ends.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case", tag = "ends")]
-pub enum Expiry {
-    /// It does not.
-    Never,
-    /// Then; so many days from now, counted down, and negative when that is over.
-    #[serde(rename_all = "snake_case")]
-    At {
-        /// RFC 3339, UTC.
-        not_after: String,
-        /// Whole days.
-        days_left: i64,
-    },
-    /// That cannot be read; what stands there.
-    #[serde(rename_all = "snake_case")]
-    Unreadable {
-        /// In words.
-        not_after: String,
-    },
-    /// Then; how long that is nobody knows, since the clock is wrong.
-    #[serde(rename_all = "snake_case")]
-    ClockWrong {
-        /// RFC 3339, UTC.
-        not_after: String,
-    },
+    /// When its certificate begins and ends, in seconds from 1970; `None` where a time cannot be read.
+    #[serde(skip)]
+    pub validity: Option<(i64, i64)>,
 }
 
 /// The master key.
@@ -210,7 +205,9 @@ impl Device {
             reason: fault.map(|fault| fault.text),
             tpm_is_out_of_reach: out_of_reach,
             marker: marker.map(|(what, remedy)| format!("{what}. {remedy}")),
-            roles: self.roles(&inventory),
+            roles: self.roles(&inventory, master.held == Some(false)),
+            missing: self.missing_certificates(&inventory),
+            unread: unread(&inventory),
             enrolments: self.enrolments().iter().map(EnrolmentStatus::of).collect(),
             master,
             tpm: TpmStatus::read(&self.tpm).ok(),
@@ -232,7 +229,10 @@ impl Device {
             Plan::UseExisting => Ok((Mode::Software, IdentitySource::Existing)),
             Plan::Refuse(why) => Err(self.refusal(why, seen)),
             Plan::Persist => open("the device's key is not in its persistent handle"),
-            Plan::Certify | Plan::CertifySoftware => open("the device's key has no certificate"),
+            Plan::Certify | Plan::CertifySoftware => match self.awaited()? {
+                Some(subject) => Err(IdentityError::failed(waiting(&subject))),
+                None => open("the device's key has no certificate"),
+            },
             Plan::UseFactory => match (self.factory_identity(), policy.own) {
                 (FactoryIdentity::Usable, _) => Ok((Mode::Tpm, IdentitySource::Factory)),
                 (FactoryIdentity::Absent(_), OwnIdentity::Unset | OwnIdentity::Wanted) => {
@@ -255,15 +255,49 @@ impl Device {
         }
     }
 
-    fn roles(&self, inventory: &Inventory) -> Vec<RoleStatus> {
+    fn roles(&self, inventory: &Inventory, master_is_gone: bool) -> Vec<RoleStatus> {
         let is_role =
             |one: &&TokenEntry| one.has_key() || !one.certificate().is_some_and(Certificate::is_ca);
-        inventory
+        let mut roles: Vec<_> = inventory
             .entries
             .iter()
             .filter(is_role)
-            .map(|one| RoleStatus::of(one, self.is_existing(one)))
-            .collect()
+            .map(|one| RoleStatus {
+                lost: master_is_gone && self.is_wrapped_away(one),
+                ..RoleStatus::of(one, self.is_existing(one))
+            })
+            .collect();
+        roles.sort_by(|one, other| {
+            let by_name = by_label(&one.label, &other.label);
+            one.rank().cmp(&other.rank()).then(by_name)
+        });
+        roles
+    }
+
+    fn missing_certificates(&self, inventory: &Inventory) -> Vec<String> {
+        let wanted = self.config.certificates.iter();
+        let is_missing = |label: &&str| {
+            let named = |one: &&TokenEntry| {
+                one.token != FACTORY
+                    && (one.label == **label || format!("{}/{}", one.token, one.label) == **label)
+            };
+            let entry = inventory.entries.iter().find(named);
+            let certificate = entry.and_then(TokenEntry::certificate);
+            RenewalNeed::of(certificate, Default::default()) == RenewalNeed::Missing
+        };
+        let labels = wanted.map(|one| one.label.as_str());
+        labels.filter(is_missing).map(str::to_owned).collect()
+    }
+
+    /// Whether a key went with a master key that is gone.
+    pub(super) fn is_wrapped_away(&self, entry: &TokenEntry) -> bool {
+        let is_wrapped = entry
+            .key
+            .as_ref()
+            .is_some_and(|key| matches!(key.protection(), Protection::Tpm | Protection::Sealed));
+        !entry.file.is_empty()
+            && (is_wrapped || entry.secret.is_some())
+            && !self.lives_in_handle_alone(entry)
     }
 
     pub(super) fn master_key(&self, inventory: &Inventory, seen: Option<&Observed>) -> MasterKey {
@@ -286,7 +320,59 @@ impl Device {
     }
 }
 
+/// What cannot be read, though it is there.
+fn unread(inventory: &Inventory) -> Vec<String> {
+    let is_said_elsewhere =
+        |kind| matches!(kind, IdentityErrorKind::Tpm | IdentityErrorKind::NotFound);
+    let faults = inventory.faults.iter().chain(&inventory.unread);
+    let told = faults.filter(|(_, fault)| !is_said_elsewhere(fault.kind));
+    told.map(|(token, fault)| format!("token {token}: {fault}"))
+        .collect()
+}
+
+/// The order of labels for a person: numbers in them count as numbers.
+pub fn by_label(one: &str, other: &str) -> Ordering {
+    let (mut left, mut right) = (one, other);
+    loop {
+        let (a, b) = (part(left), part(right));
+        let order = match (number(a), number(b)) {
+            (Some(a), Some(b)) => (a.len(), a).cmp(&(b.len(), b)),
+            _ => a.cmp(b),
+        };
+        if order.is_ne() || (a.is_empty() && b.is_empty()) {
+            return order.then_with(|| one.cmp(other));
+        }
+        (left, right) = (&left[a.len()..], &right[b.len()..]);
+    }
+}
+
+/// The digits at the beginning, or else what stands before the next digit.
+fn part(text: &str) -> &str {
+    let is_digit = |c: char| c.is_ascii_digit();
+    let end = match text.starts_with(is_digit) {
+        true => text.find(|c| !is_digit(c)),
+        false => text.find(is_digit),
+    };
+    &text[..end.unwrap_or(text.len())]
+}
+
+/// Digits without the zeros in front of them.
+fn number(part: &str) -> Option<&str> {
+    part.starts_with(|c: char| c.is_ascii_digit())
+        .then(|| part.trim_start_matches('0'))
+}
+
 impl RoleStatus {
+    /// The device's own identity first.
+    fn rank(&self) -> u8 {
+        match self.role {
+            "own" | "existing" => 0,
+            "factory" => 1,
+            "attestation" => 2,
+            _ => 3,
+        }
+    }
+
     fn of(entry: &TokenEntry, existing: bool) -> Self {
         let role = match (entry.token.as_str(), entry.attests) {
             _ if existing => "existing",
@@ -313,37 +399,25 @@ impl RoleStatus {
             .software
             .as_ref()
             .map(|path| format!("in {}", path.display()));
+        let seconds = |time: Result<Time, _>| time.ok().map(|time| time.unix_seconds());
+        let certificate = entry.certificate();
         Self {
+            token: entry.token.clone(),
+            algorithm: entry
+                .public
+                .as_ref()
+                .filter(|_| key.is_some() || entry.software.is_some())
+                .map(ToString::to_string)
+                .or(entry.secret.as_ref().map(|key| key.to_string())),
+            lost: false,
+            id: hex(&entry.id),
+            validity: certificate
+                .and_then(|one| seconds(one.not_before()).zip(seconds(one.not_after()))),
             role,
             label: entry.label.clone(),
             key: key.or(secret).or(in_file),
-            certificate: entry.certificate().map(Certificate::subject),
-            expiry: entry.certificate().map(|one| Expiry::of(one, now())),
-        }
-    }
-}
-
-impl Expiry {
-    /// At a time that the clock says, unless that is wrong.
-    pub(super) fn of(certificate: &Certificate, now: Result<DateTime, DateTime>) -> Self {
-        let end = match certificate.not_after() {
-            Ok(end) if end.is_no_end() => return Self::Never,
-            Ok(end) => end,
-            Err(why) => {
-                let not_after = why.to_string();
-                return Self::Unreadable { not_after };
-            }
-        };
-        let not_after = end.to_string();
-        let Ok(now) = now else {
-            return Self::ClockWrong { not_after };
-        };
-        let seconds = end.unix_seconds() - Time::from(now).unix_seconds();
-        let days = seconds.abs() / SECONDS_OF_A_DAY;
-        let days_left = if seconds < 0 { -days - 1 } else { days };
-        Self::At {
-            not_after,
-            days_left,
+            certificate: certificate.map(Certificate::subject),
+            expiry: certificate.map(|one| Expiry::of(one, now())),
         }
     }
 }
@@ -402,32 +476,16 @@ fn text(number: u32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::x509::samples::{Party, Sample, in_year};
-
     #[test]
-    fn days_are_counted_down_and_below_nothing() {
-        let (ca, device) = (Party::new("CN=ca", 1), Party::new("CN=device", 2));
-        let expiry = |end, now| {
-            let certificate = Sample::of_device().until(end).issued(&ca, &device);
-            Expiry::of(&certificate, now)
-        };
-        let now = in_year(2026);
-        for (end, left) in [
-            ("260711000001Z", 10),
-            ("260701000000Z", 0),
-            ("260630235959Z", -1),
-            ("260621000000Z", -11),
-        ] {
-            let Expiry::At { days_left, .. } = expiry(end, Ok(now)) else {
-                panic!("{end}");
-            };
-            assert_eq!(days_left, left, "{end}");
-        }
-        let not_after = "2026-07-11T00:00:01Z".into();
-        let wrong = expiry("260711000001Z", Err(now));
-        assert_eq!(wrong, Expiry::ClockWrong { not_after });
-        let endless = Sample::of_device().issued(&ca, &device);
-        assert_eq!(Expiry::of(&endless, Err(now)), Expiry::Never);
+    fn labels_are_ordered_as_people_count() {
+        let mut labels = [
+            "web10", "web2", "b", "web02", "web2a", "", "Web1", "7", "007a",
+        ];
+        labels.sort_by(|one, other| by_label(one, other));
+        let ordered = [
+            "", "7", "007a", "Web1", "b", "web02", "web2", "web2a", "web10",
+        ];
+        assert_eq!(labels, ordered);
     }
 
     #[test]

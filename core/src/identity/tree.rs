@@ -4,9 +4,9 @@ use super::ca_certificates::above;
 use super::description::KeyDescription;
 use super::device::{Device, Inventory};
 use super::entry::{SOFTWARE, TokenEntry};
-use super::status::{Expiry, MasterKey, TpmStatus};
+use super::expiry::Expiry;
+use super::status::{MasterKey, TpmStatus};
 use super::{IdentityError, IdentityErrorKind};
-use crate::store::Protection;
 use crate::x509::clock::now;
 use crate::x509::comparison::is_same_name;
 use crate::x509::{Certificate, Profile};
@@ -225,22 +225,11 @@ impl Forest<'_> {
         Some(ObjectBranch {
             label: described.label,
             id: described.id,
-            lost: self.is_lost(entry),
+            lost: self.master_is_gone && self.device.is_wrapped_away(entry),
             key: described.key,
             attests: described.attests,
             certificates: certificates.collect(),
         })
-    }
-
-    fn is_lost(&self, entry: &TokenEntry) -> bool {
-        let is_wrapped = entry
-            .key
-            .as_ref()
-            .is_some_and(|key| matches!(key.protection(), Protection::Tpm | Protection::Sealed));
-        self.master_is_gone
-            && !entry.file.is_empty()
-            && (is_wrapped || entry.secret.is_some())
-            && !self.device.lives_in_handle_alone(entry)
     }
 
     /// `below` are the certificates that lead here: CAs may certify each other.

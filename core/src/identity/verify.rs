@@ -184,10 +184,7 @@ impl Device {
 
     /// Certificates of CAs that are not trusted for being known.
     pub(super) fn known_ca_certificates(&self) -> Vec<Certificate> {
-        let all = self.inventory().entries.into_iter();
-        let certificates = all.flat_map(|one| one.certificates);
-        let certificates = certificates.map(|placed| placed.certificate);
-        certificates.filter(Certificate::is_ca).collect()
+        self.inventory().ca_certificates()
     }
 
     /// Passed or noted only if the key signed.

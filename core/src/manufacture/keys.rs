@@ -178,7 +178,7 @@ impl Maker {
     pub(super) fn attestation_key(&self, iak: &KeyPlace) -> Result<AttestationKey, IdentityError> {
         let area = self.resident(iak)?.area;
         let (_, resident) = self.tpm.persistent_key(iak.handle)?;
-        AttestationKey::resident(&resident, area.as_bytes()).ok_or_else(|| {
+        AttestationKey::resident(&resident, area.as_bytes(), false).ok_or_else(|| {
             IdentityError::failed(format!(
                 "handle 0x{:08X}: this IAK certifies nothing",
                 iak.handle

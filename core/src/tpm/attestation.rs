@@ -11,6 +11,7 @@ use super::{
     PublicArea, SaltKey, Secret, SensitiveCreate, SignatureScheme, Tpm, TpmError, WrappedKey,
     command_code, flush, handle, name_of, template,
 };
+use crate::file::Lock;
 use log::debug;
 
 /// A restricted key, which signs what the TPM itself made.
@@ -37,28 +38,28 @@ pub(crate) struct TpmTrace {
 
 impl AttestationKey {
     /// A key in a persistent handle; `None` if it is none, or can only be used by a value or a policy
-    /// that is not known.
-    pub(crate) fn resident(key: &PersistentKey, area: &[u8]) -> Option<Self> {
-        Self::of(AttestationKeySource::Handle(key.handle()), area)
+    /// that is not known. `is_open`: somebody said that its authorisation value is empty.
+    pub(crate) fn resident(key: &PersistentKey, area: &[u8], is_open: bool) -> Option<Self> {
+        Self::of(AttestationKeySource::Handle(key.handle()), area, is_open)
     }
 
     /// A key that a template gives.
     pub(crate) fn derived(key: PrimaryKey, area: &PublicArea) -> Option<Self> {
-        Self::of(AttestationKeySource::Derived(key), area.as_bytes())
+        Self::of(AttestationKeySource::Derived(key), area.as_bytes(), false)
     }
 
     /// A key of a file, whose authorisation value is empty.
     pub(crate) fn wrapped(key: WrappedKey) -> Option<Self> {
         let area = key.area().to_vec();
-        Self::of(AttestationKeySource::Wrapped(key), &area)
+        Self::of(AttestationKeySource::Wrapped(key), &area, false)
     }
 
-    fn of(source: AttestationKeySource, area: &[u8]) -> Option<Self> {
+    fn of(source: AttestationKeySource, area: &[u8], is_open: bool) -> Option<Self> {
         let attests = PublicArea::parse(area).is_some_and(|area| area.attests());
         let is_usable = match auth_way(area, AuthRole::User) {
             AuthWay::Policy(_) => true,
             // The empty value may be wrong, and is tried only where that is never counted.
-            AuthWay::Value => !counts_wrong_auth(area),
+            AuthWay::Value => is_open || !counts_wrong_auth(area),
             AuthWay::UnknownPolicy => false,
         };
         (attests && is_usable).then_some(())?;
@@ -77,6 +78,23 @@ impl AttestationKey {
     /// The TPM name.
     pub fn name(&self) -> &[u8] {
         &self.name
+    }
+
+    /// The lock for a try of its authorisation value, where a wrong value would count towards lockout.
+    ///
+    /// # Errors
+    ///
+    /// A wrong value would put the TPM into lockout, or there is no lock.
+    pub(crate) fn lock_try(&self, tpm: &Tpm) -> Result<Option<Lock>, TpmError> {
+        let roles = [
+            AuthRole::User,
+            AuthRole::Admin(command_code::ACTIVATE_CREDENTIAL),
+        ];
+        let is_shown = |role| auth_way(&self.area, role) == AuthWay::Value;
+        match roles.into_iter().any(is_shown) && counts_wrong_auth(&self.area) {
+            true => tpm.lock_pin_try(false),
+            false => Ok(None),
+        }
     }
 
     /// A handle of it, and whether that is to be flushed.
@@ -204,7 +222,10 @@ fn of_second(error: TpmError) -> TpmError {
     const SECOND_SESSION: u32 = 0xA00;
     match error {
         TpmError::Response(code) if code.is_wrong_auth() && code.0 & 0xF00 == SECOND_SESSION => {
-            TpmError::NeedsAuth("the attestation key".into())
+            TpmError::Unsupported(
+                "the attestation key has an authorisation value that is not empty, so it does not attest"
+                    .into(),
+            )
         }
         other => other,
     }

@@ -1,20 +1,10 @@
-"""aws.py PORT COUNT: the AWS common runtime (s2n) with its PKCS#11 support, COUNT connections of one process."""
-import os
+"""aws.py PAGE PORT COUNT: the AWS common runtime (s2n) with its PKCS#11 support, COUNT connections of one process."""
 import sys
 
 from awscrt import http, io
 
-port, count = int(sys.argv[1]), int(sys.argv[2])
-library = io.Pkcs11Lib(file=os.environ["MODULE"], behavior=io.Pkcs11Lib.InitializeFinalizeBehavior.STRICT)
-options = io.TlsContextOptions.create_client_with_mtls_pkcs11(
-    pkcs11_lib=library,
-    user_pin=os.environ["PIN"] or None,
-    token_label=os.environ["TOKEN_LABEL"],
-    private_key_label=os.environ["KEY_LABEL"],
-    cert_file_path=os.environ["CHAIN"],
-)
-options.override_default_trust_store_from_path(None, os.environ["PEER_CA"])
-context = io.ClientTlsContext(options)
+page, port, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+exec(open(page).read())  # docs/CLIENTS.md makes context
 bootstrap = io.ClientBootstrap.get_or_create_static_default()
 for number in range(count):
     tls = context.new_connection_options()

@@ -23,15 +23,8 @@ def configuration():
     public = openssl("pkey", "-in", f"{work}/provisioner.key", "-pubout", "-outform", "DER")
     jwk = {"use": "sig", "kty": "EC", "kid": "device", "crv": "P-256", "alg": "ES256"}
     jwk |= {"x": text(public[-64:-32]), "y": text(public[-32:])}
-    return {
-        "root": f"{work}/root.pem",
-        "crt": f"{work}/issuing.pem",
-        "key": f"pkcs11:object={os.environ['KEY_LABEL']}",
-        "kms": {"type": "pkcs11", "uri": os.environ["uri"]},
-        "address": f"127.0.0.1:{os.environ['port']}",
-        "dnsNames": ["localhost"],
-        "authority": {"provisioners": [{"type": "JWK", "name": "device", "key": jwk}]},
-    }
+    with open(sys.argv[2]) as page:
+        return json.load(page) | {"authority": {"provisioners": [{"type": "JWK", "name": "device", "key": jwk}]}}
 
 
 def question():

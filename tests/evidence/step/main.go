@@ -1,4 +1,5 @@
-// Judge of an ACME attestation statement: step-ca's own validation of device-attest-01.
+// Judge of an ACME attestation statement: step-ca's own validation of device-attest-01, and a client for a
+// server of step-ca.
 package main
 
 import (
@@ -86,8 +87,11 @@ func main() {
 		authorization(arguments[1])
 	case len(arguments) == 5 && arguments[0] == "validate":
 		validate(arguments[1], arguments[2], arguments[3], arguments[4])
+	case len(arguments) > 6 && arguments[0] == "enroll":
+		enroll(arguments[1], arguments[2], arguments[3], arguments[4], arguments[5], arguments[6:])
 	default:
-		fmt.Fprintln(os.Stderr, "judge authorization KEY | validate KEY STATEMENT ROOTS IDENTIFIER")
+		fmt.Fprintln(os.Stderr, "judge authorization KEY | validate KEY STATEMENT ROOTS IDENTIFIER | "+
+			"enroll DIRECTORY ROOTS IDENTIFIER REQUEST CERTIFICATE COMMAND...")
 		os.Exit(2)
 	}
 }

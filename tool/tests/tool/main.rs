@@ -16,6 +16,7 @@ mod identity {
     mod clouds;
     mod eve;
     mod handles;
+    mod images;
     mod kills;
     mod life;
     mod losses;
@@ -71,6 +72,7 @@ mod command {
     mod files;
     mod input;
     mod json;
+    mod many;
     mod names;
     mod outputs;
     mod packaging;

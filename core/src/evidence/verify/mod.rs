@@ -7,6 +7,8 @@
 mod attestation_key;
 mod certify;
 mod device;
+#[cfg(test)]
+mod each_check;
 mod endorsement;
 #[cfg(test)]
 pub(super) mod samples;

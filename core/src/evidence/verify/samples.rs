@@ -43,12 +43,15 @@ pub(crate) struct Parts {
     pub(crate) key: PrivateKeyInfo,
     pub(crate) ek_extensions: Vec<Extension>,
     pub(crate) ek_subject: &'static str,
+    pub(crate) ek_attributes: u32,
     /// Whose key the endorsement certificate is for, if not `ek`.
     pub(crate) ek_certified: Option<PublicKey>,
     pub(crate) ek_issuer: Party,
     pub(crate) ak_attributes: u32,
     pub(crate) ak_scheme: SignatureScheme,
     pub(crate) key_attributes: u32,
+    /// The hash of the key's name, if not that of its kind.
+    pub(crate) key_name_hash: Option<Hash>,
     pub(crate) magic: u32,
     pub(crate) statement: u16,
     pub(crate) nonce: Option<Vec<u8>>,
@@ -67,6 +70,8 @@ pub(crate) struct Parts {
     pub(crate) ak_certified: Option<PublicKey>,
     /// The factory's certificate for `key`.
     pub(crate) factory: Option<Sample>,
+    /// The factory's IDevID stands beside `key`; the TPM signed this nonce with it.
+    pub(crate) idevid_nonce: Option<Vec<u8>>,
     pub(crate) device: Device,
 }
 
@@ -129,11 +134,13 @@ pub(crate) fn parts(kind: Kind) -> Parts {
     Parts {
         ek_extensions: vec![EK_PURPOSE, IS_NO_CA, (SUBJECT_ALT_NAME, true, names)],
         ek_subject: "",
+        ek_attributes: EK,
         ek_certified: None,
         ek_issuer: maker(),
         ak_attributes: AK,
         ak_scheme: kind.scheme(),
         key_attributes: KEY,
+        key_name_hash: None,
         magic: TPM_GENERATED,
         statement: ATTEST_CERTIFY,
         nonce: Some(vec![7; 32]),
@@ -148,6 +155,7 @@ pub(crate) fn parts(kind: Kind) -> Parts {
         ak_certificate: None,
         ak_certified: None,
         factory: None,
+        idevid_nonce: None,
         device: Device::default(),
         ek,
         ak,
@@ -172,31 +180,25 @@ impl Parts {
     }
 
     pub(crate) fn key_area(&self) -> Vec<u8> {
-        area(self.key.public(), self.key_attributes, None)
+        let mut area = area(self.key.public(), self.key_attributes, None);
+        if let Some(hash) = self.key_name_hash {
+            area[2..4].copy_from_slice(&hash.algorithm().to_be_bytes());
+        }
+        area
     }
 
     pub(crate) fn ek_area(&self) -> Vec<u8> {
-        area(self.ek.public(), EK, None)
+        area(self.ek.public(), self.ek_attributes, None)
     }
 
     pub(crate) fn bundle(&self) -> Bundle {
-        let ak_name = name_of(&self.ak_area()).unwrap();
-        let signer = qualified_name_below(&self.hierarchy.to_be_bytes(), &ak_name).unwrap();
         let key_area = self.key_area();
-        let certified = self.certified.as_ref().unwrap_or(&key_area);
         let nonce = self.nonce.as_deref().map(qualifying_data);
         let extra = self.extra_data.clone().or(nonce.clone());
-        let attest = [
-            &self.magic.to_be_bytes()[..],
-            &self.statement.to_be_bytes(),
-            &sized(&signer),
-            &sized(&extra.unwrap_or_default()),
-            &[0; 17],
-            &[1; 8],
-            &sized(&name_of(certified).unwrap()),
-            &sized(&[0, 11, 5, 5]),
-        ]
-        .concat();
+        let attest = self.attest(
+            self.certified.as_ref().unwrap_or(&key_area),
+            &extra.unwrap_or_default(),
+        );
         let ek_sample = Sample {
             subject: self.ek_subject,
             extensions: self.ek_extensions.clone(),
@@ -226,9 +228,41 @@ impl Parts {
                 creation_data: None,
                 certificates: issued(&self.factory, self.key.public()),
             },
-            idevid: None,
+            idevid: self.idevid_nonce.as_deref().map(|nonce| self.idevid(nonce)),
             nonce: nonce.map(Into::into),
             csr: self.csr().into(),
+        }
+    }
+
+    /// A TPMS_ATTEST of the key with this public area, and with this qualifying data.
+    fn attest(&self, certified: &[u8], extra: &[u8]) -> Vec<u8> {
+        let ak_name = name_of(&self.ak_area()).unwrap();
+        let signer = qualified_name_below(&self.hierarchy.to_be_bytes(), &ak_name).unwrap();
+        [
+            &self.magic.to_be_bytes()[..],
+            &self.statement.to_be_bytes(),
+            &sized(&signer),
+            &sized(extra),
+            &[0; 17],
+            &[1; 8],
+            &sized(&name_of(certified).unwrap()),
+            &sized(&[0, 11, 5, 5]),
+        ]
+        .concat()
+    }
+
+    /// The factory's key, certified with this nonce.
+    fn idevid(&self, nonce: &[u8]) -> CertifiedKey {
+        let factory = private(Kind::Ec(Curve::P256), 14);
+        let public = area(factory.public(), KEY, None);
+        let attest = self.attest(&public, nonce);
+        CertifiedKey {
+            label: Some("idev-id".into()),
+            public: public.into(),
+            signature: signature(&self.signer, self.signed_by, &attest).into(),
+            certify: attest.into(),
+            creation_data: None,
+            certificates: Vec::new(),
         }
     }
 

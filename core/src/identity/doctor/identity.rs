@@ -3,10 +3,12 @@
 
 use super::{Finding, Health};
 use crate::config::OwnIdentity;
+use crate::identity::awaited::waiting;
 use crate::identity::device::Device;
 use crate::identity::entry::{FACTORY, SOFTWARE, TokenEntry};
 use crate::identity::factory::FactoryIdentity;
 use crate::identity::free_name::{free_name, free_numbered};
+use crate::identity::master::MasterState;
 use crate::identity::observe::Observed;
 use crate::identity::permissions::missing_permission;
 use crate::identity::provision::UNWANTED;
@@ -55,7 +57,7 @@ pub(super) fn check(device: &Device, findings: &mut Vec<Finding>) {
         }
     }
     factory(device, findings);
-    ends(&inventory, findings);
+    ends(device, &inventory, findings);
     trust(device, findings);
 }
 
@@ -117,10 +119,13 @@ fn own(device: &Device, seen: &Observed, findings: &mut Vec<Finding>) {
             "identity.handle",
             "the device's key is not in its persistent handle",
         ),
-        Plan::Certify | Plan::CertifySoftware => open(
-            "identity.certificate",
-            "the device's key has no certificate",
-        ),
+        Plan::Certify | Plan::CertifySoftware => match device.awaited() {
+            Ok(Some(subject)) => Finding::note("identity.awaited", ABOUT, waiting(&subject)),
+            _ => open(
+                "identity.certificate",
+                "the device's key has no certificate",
+            ),
+        },
         Plan::Generate | Plan::MakeSoftware => open("identity.none", NONE_YET),
         Plan::Reset => Finding::problem(
             "identity.reset-asked",
@@ -198,7 +203,11 @@ fn factory(device: &Device, findings: &mut Vec<Finding>) {
 }
 
 /// Certificates of keys that are over, or soon will be.
-fn ends(inventory: &Inventory, findings: &mut Vec<Finding>) {
+fn ends(device: &Device, inventory: &Inventory, findings: &mut Vec<Finding>) {
+    let master_is_gone = matches!(
+        device.master_state(),
+        Ok(MasterState::Gone(_) | MasterState::Elsewhere(_))
+    );
     let now = match now() {
         Ok(now) => now,
         Err(built) => {
@@ -216,6 +225,10 @@ fn ends(inventory: &Inventory, findings: &mut Vec<Finding>) {
         let Some(certificate) = one.certificate().filter(|_| has_key) else {
             continue;
         };
+        // No renewal helps where the key is lost. What is said of the master key says that.
+        if master_is_gone && device.is_wrapped_away(one) {
+            continue;
+        }
         let about = "certificate";
         let unreadable = |why: Unreadable| {
             Finding::note(
@@ -245,14 +258,14 @@ fn ends(inventory: &Inventory, findings: &mut Vec<Finding>) {
                 "certificate.over",
                 about,
                 format!("of {}: {why}", one.label),
-                renewal(one),
+                renewal(device, one),
             ),
             Ok(()) if is_soon(now.into(), until) => Finding::note(
                 "certificate.ends-soon",
                 about,
                 format!("of {}: valid until {until}", one.label),
             )
-            .with_remedy(renewal(one)),
+            .with_remedy(renewal(device, one)),
             Ok(()) => continue,
         };
         findings.push(found.about_object(one.label.clone()));
@@ -263,7 +276,16 @@ fn is_soon(now: Time, until: Time) -> bool {
     until.unix_seconds() - now.unix_seconds() < SOON
 }
 
-fn renewal(entry: &TokenEntry) -> Remedy {
+fn renewal(device: &Device, entry: &TokenEntry) -> Remedy {
+    let in_token = format!("{}/{}", entry.token, entry.label);
+    let is_named = |label: &String| *label == entry.label || *label == in_token;
+    let mut tables = device.config.certificates.iter();
+    if entry.token != FACTORY && tables.any(|table| is_named(&table.label)) {
+        return Remedy::by_command(
+            "The configuration has a server for it: devid-renew.timer asks there, or now",
+            "devid renew",
+        );
+    }
     match entry.token.as_str() {
         FACTORY => Remedy::by_hand(
             "Only its maker can renew it: put the new certificate, for the same key, on the disk, \

@@ -41,6 +41,7 @@ fn the_settings_of_pages_are_understood() {
     for (page, name) in [
         ("AUDIT.md", "audit-settings"),
         ("ENROLMENT.md", "certificate-table"),
+        ("IMAGES.md", "subject"),
     ] {
         let text = fs::read_to_string(conf("../docs").join(page)).unwrap();
         let (_, block) = text.split_once(&format!("```toml {name}\n")).unwrap();
@@ -351,7 +352,7 @@ fn bash_offers_labels_where_a_verb_takes_them() {
         &["show"][..],
         &["uri"],
         &["--json", "csr"],
-        &["-q", "--config", "/nonexistent", "verify"],
+        &["-q", "verify"],
         &["persist", "-v"],
         &["key", "delete"],
     ] {
@@ -370,4 +371,55 @@ fn bash_offers_labels_where_a_verb_takes_them() {
     }
     let nothing = Device::without_tpm();
     assert!(!offered(&nothing, &["show", "we"]).contains(&"web".to_owned()));
+}
+
+/// What fish offers at the end of this line.
+fn offered_by_fish(device: &Device, line: &str) -> Vec<String> {
+    let script = device.ends(0, &["completions", "fish"]).text();
+    device.home.write("completions.fish", script);
+    let tool = Path::new(env!("CARGO_BIN_EXE_devid")).parent().unwrap();
+    let path = std::env::var("PATH").unwrap();
+    let ask = "source ./completions.fish; complete -C $argv[1]";
+    let mut fish = programs::program("fish");
+    fish.args(["--no-config", "-c", ask, line])
+        .current_dir(device.home.folder())
+        .env("PATH", format!("{}:{path}", tool.display()));
+    let said = programs::run(device.home.settle(&mut fish)).ok().text();
+    let words = said.lines().map(|line| line.split('\t').next().unwrap());
+    words.map(str::to_owned).collect()
+}
+
+/// Labels are those of the configuration that the line names, wherever it does.
+#[test]
+fn labels_are_those_of_the_named_configuration() {
+    let device = Device::blank();
+    device.ends(0, &["key", "generate", "web"]);
+    let folder = device.path("elsewhere");
+    fs::create_dir(&folder).unwrap();
+    let token = format!("[[token]]\nname = \"devid\"\npath = {folder:?}\n");
+    let other = device.home.write("other.toml", token);
+    let other = other.to_str().unwrap();
+    device.ends(0, &["--config", other, "key", "generate", "mail"]);
+    let joined = format!("--config={other}");
+    for words in [
+        &["--config", other, "show", ""][..],
+        &["-q", &joined, "show", ""],
+        &["--config", "=", other, "show", ""],
+        &["show", "--config", other, ""],
+        &["key", "--config", other, "delete", ""],
+    ] {
+        let all = offered(&device, words);
+        assert!(all.contains(&"mail".to_owned()), "{words:?} {all:?}");
+        assert!(!all.contains(&"web".to_owned()), "{words:?} {all:?}");
+    }
+    for line in [
+        format!("devid --config {other} show "),
+        format!("devid {joined} show "),
+        format!("devid show --config {other} "),
+    ] {
+        let all = offered_by_fish(&device, &line);
+        assert!(all.contains(&"mail".to_owned()), "{line} {all:?}");
+        assert!(!all.contains(&"web".to_owned()), "{line} {all:?}");
+    }
+    assert!(offered_by_fish(&device, "devid show ").contains(&"web".to_owned()));
 }

@@ -171,7 +171,10 @@ fn run(
         Verb::Activate { challenge, out } => {
             evidence::activate(&device()?, &challenge, &out.into(), form)
         }
-        Verb::ImportCert { file } => certificates::import(&device()?, &file, form),
+        Verb::ImportCert { file, owner: true } => {
+            certificates::import_owner(&device()?, &file, form)
+        }
+        Verb::ImportCert { file, .. } => certificates::import(&device()?, &file, form),
         Verb::Renew(args) => match args.label {
             Some(label) if args.rollback => succession::roll_back(&device()?, &label, form),
             #[cfg(feature = "est")]

@@ -29,6 +29,7 @@ mod nv_copy;
 mod observe;
 mod orphan;
 mod output_file;
+mod owner;
 mod permissions;
 mod prove;
 mod provision;
@@ -65,6 +66,7 @@ pub use import::Imported;
 pub use keys::KeyStorage;
 pub use master::{KeptObject, LostObject, Renewal, renew_master};
 pub use output_file::{FileKind, OutputFile};
+pub use owner::{OwnerCertificate, OwnerFile, OwnerImported};
 #[cfg(feature = "manufacture")]
 pub(crate) use prove::{PossessionProof, prove};
 pub use provision::{Provisioned, Provisioning, RequestTarget, provision};

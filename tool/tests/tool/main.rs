@@ -21,6 +21,7 @@ mod identity {
     mod life;
     mod losses;
     mod own;
+    mod owner;
     mod refused;
     mod root_replaced;
     mod router;

@@ -114,9 +114,14 @@ pub(crate) enum Verb {
     Doctor,
     /// Gives the device an identity of its own, if it has none. For every start.
     Provision {
-        /// Writes a request (PKCS#10) to this file, and makes no certificate; - is standard output.
+        /// Writes a request (PKCS#10) to this file, and makes no certificate, at later starts neither: the key
+        /// waits for the CA's answer. - is standard output.
         #[arg(long, value_name = "FILE")]
         csr: Option<PathBuf>,
+        /// Makes the certificate anew, which no CA made. A software identity then moves to the TPM, if
+        /// leave_software is "on-new-certificate". With --csr it moves when the CA's certificate comes.
+        #[arg(long)]
+        new_certificate: bool,
         #[command(flatten)]
         force: ForceArgs,
         #[command(flatten)]
@@ -177,8 +182,13 @@ pub(crate) enum Verb {
     /// Takes a certificate for a key, in the place of the one that it had.
     ImportCert {
         /// The certificate, perhaps with those of its issuers: PEM, DER, or PKCS#7 (DER, PEM or
-        /// base64 alone); - is standard input.
-        file: PathBuf,
+        /// base64 alone); - is standard input. Several files only with --owner.
+        #[arg(required = true)]
+        file: Vec<PathBuf>,
+        /// They are of the device's owner, for the factory's keys (oIDevID, oIAK), with those of their
+        /// CAs. All of them are taken, or none.
+        #[arg(long)]
+        owner: bool,
     },
     /// Renews certificates that are due, as the tables certificate of the configuration say.
     Renew(RenewArgs),
@@ -440,7 +450,8 @@ pub(crate) struct ProvisionArgs {
     /// How many seconds a TPM that does not answer is waited for, if it matters.
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     pub(crate) wait: u64,
-    /// Whom the certificate names, as in CN=node,O=Example; by default whom the factory named.
+    /// Whom the certificate names, as in CN=node,O=Example; by default whom the configuration or the factory
+    /// named. ${machine-id}, ${dmi.serial} and ${idev-id.serial} stand for values of this device.
     #[arg(long, value_name = "NAME")]
     pub(crate) subject: Option<String>,
 }

@@ -7,7 +7,7 @@ use crate::text::row;
 use devid_core::audit::AuditSubject;
 use devid_core::config::Config;
 use devid_core::identity::{OWN, Provisioned, Provisioning, RequestTarget};
-use devid_core::x509::Subject;
+use devid_core::x509::SubjectTemplate;
 use serde_json::json;
 use std::time::Duration;
 
@@ -16,9 +16,14 @@ pub(crate) fn provision(
     config: &Config,
     how: &ProvisionArgs,
     csr: Option<Destination>,
+    new_certificate: bool,
     form: OutputFormat,
 ) -> Result<Output, CommandError> {
-    let done = devid_core::identity::provision(config, &provisioning(how, csr)?)?;
+    let how = Provisioning {
+        new_certificate,
+        ..provisioning(how, csr)?
+    };
+    let done = devid_core::identity::provision(config, &how)?;
     summary(&done, form)
 }
 
@@ -82,7 +87,12 @@ fn provisioning(
             Destination::StandardOutput => RequestTarget::Answer,
             Destination::File(file) => RequestTarget::File(file),
         }),
-        subject: how.subject.as_deref().map(Subject::parse).transpose()?,
+        subject: how
+            .subject
+            .as_deref()
+            .map(SubjectTemplate::parse)
+            .transpose()?,
+        new_certificate: false,
     })
 }
 

@@ -121,9 +121,14 @@ fn run(
         Verb::Status(args) if args.check => check::run(&device()?, args, form),
         Verb::Status(_) => status::run(&device()?, form),
         Verb::Doctor => doctor::run(settings, painter, quiet, form),
-        Verb::Provision { csr, how, force } => {
+        Verb::Provision {
+            csr,
+            new_certificate,
+            how,
+            force,
+        } => {
             let csr = csr.map(|path| Destination::new(path, force.force));
-            identity::provision(&settings.read()?, &how, csr, form)
+            identity::provision(&settings.read()?, &how, csr, new_certificate, form)
         }
         Verb::Reset { yes, how, .. } => identity::reset(&settings.read()?, yes, &how, form),
         Verb::Key(KeyVerb::Generate {
@@ -166,7 +171,10 @@ fn run(
         Verb::Activate { challenge, out } => {
             evidence::activate(&device()?, &challenge, &out.into(), form)
         }
-        Verb::ImportCert { file } => certificates::import(&device()?, &file, form),
+        Verb::ImportCert { file, owner: true } => {
+            certificates::import_owner(&device()?, &file, form)
+        }
+        Verb::ImportCert { file, .. } => certificates::import(&device()?, &file, form),
         Verb::Renew(args) => match args.label {
             Some(label) if args.rollback => succession::roll_back(&device()?, &label, form),
             #[cfg(feature = "est")]

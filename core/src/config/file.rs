@@ -5,11 +5,12 @@ use super::section::{FirstError, SettingError, TomlTable, absolute};
 use super::syntax;
 use super::{
     CertificateSettings, ConfigError, ExistingSource, FACTORY, Fallback, LeaveSoftware, LogTarget,
-    RandomSource, SESSIONS, SecretSource,
+    RandomSource, SESSIONS, SecretSource, ShowOwner,
 };
 use crate::tpm::handle;
 use crate::trouble::{is_leftover, paths_in};
 use crate::trust::distrusted;
+use crate::x509::SubjectTemplate;
 use log::LevelFilter;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -35,6 +36,7 @@ pub(super) struct FileSettings {
     pub(super) provision: Option<ProvisionTable>,
     pub(super) token: Vec<TokenTable>,
     pub(super) certificate: Vec<CertificateSettings>,
+    pub(super) owner: Option<ShowOwner>,
     /// What stands in `config.d/` under another name than that of a drop-in.
     pub(super) left_out: Vec<PathBuf>,
 }
@@ -47,6 +49,7 @@ pub(super) struct ProvisionTable {
     pub(super) existing: Option<ExistingSource>,
     pub(super) leave_software: Option<LeaveSoftware>,
     pub(super) nv_index: Option<u32>,
+    pub(super) subject: Option<SubjectTemplate>,
 }
 
 #[derive(Debug, Clone)]
@@ -105,6 +108,7 @@ impl FileSettings {
         self.identity.extend(later.identity);
         self.token.extend(later.token);
         self.certificate.extend(later.certificate);
+        self.owner = later.owner.or(self.owner);
         self.left_out.extend(later.left_out);
         if let Some(later) = later.master {
             let master = self.master.get_or_insert_default();
@@ -120,6 +124,7 @@ impl FileSettings {
             provision.existing = later.existing.or(provision.existing.take());
             provision.leave_software = later.leave_software.or(provision.leave_software);
             provision.nv_index = later.nv_index.or(provision.nv_index);
+            provision.subject = later.subject.or(provision.subject.take());
         }
     }
 }
@@ -297,6 +302,7 @@ impl FileSettings {
                 .into_iter()
                 .filter_map(CertificateSettings::of)
                 .collect(),
+            owner: all.section("[owner]").and_then(ShowOwner::of),
             left_out: Vec::new(),
         };
         all.end();
@@ -403,6 +409,7 @@ impl ProvisionTable {
             nv_index: section
                 .number("nv_index", owners, "an index from 0x01000000 to 0x01BFFFFF")
                 .map(|index| index as u32),
+            subject: section.taken("subject", |value| subject(value.get_ref())),
         };
         section.end();
         provision
@@ -428,6 +435,13 @@ impl FromStr for TokenName {
             )),
         }
     }
+}
+
+fn subject(value: &DeValue<'_>) -> Result<SubjectTemplate, String> {
+    let DeValue::String(text) = value else {
+        return Err("expected text in quotes".into());
+    };
+    SubjectTemplate::parse(text).map_err(|why| why.to_string())
 }
 
 fn existing(value: &DeValue<'_>) -> Result<ExistingSource, String> {

@@ -1,6 +1,7 @@
 //! `[provision]`: how the device gets an identity of its own.
 
 use super::file::ProvisionTable;
+use crate::x509::SubjectTemplate;
 use std::path::{Path, PathBuf};
 
 /// How the device gets its own identity (`[provision]`).
@@ -18,6 +19,8 @@ pub struct Provision {
     pub leave_software: LeaveSoftware,
     /// The NV index that holds a copy of the certificate; none is written without it.
     pub nv_index: Option<u32>,
+    /// Whom the device's own certificate names; whom the factory named, if it says nothing.
+    pub subject: Option<SubjectTemplate>,
 }
 
 /// Whether the device is to have an identity of its own (`own`).
@@ -100,6 +103,7 @@ impl Provision {
             existing: written.existing,
             leave_software: written.leave_software.unwrap_or_default(),
             nv_index: written.nv_index,
+            subject: written.subject,
         }
     }
 }

@@ -12,7 +12,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 /// Every section with its settings. The first is what stands before any section.
-const SETTINGS: [(&str, &[&str]); 7] = [
+const SETTINGS: [(&str, &[&str]); 8] = [
     (
         "",
         &[
@@ -52,8 +52,10 @@ const SETTINGS: [(&str, &[&str]); 7] = [
             "existing",
             "leave_software",
             "nv_index",
+            "subject",
         ],
     ),
+    ("[owner]", &["show"]),
     (
         "[[certificate]]",
         &[

@@ -1,7 +1,9 @@
 //! The life of a device: what it is, whether that can be verified, and how it comes by an identity
 //! of its own (IEEE 802.1AR).
 
+mod awaited;
 mod ca_certificates;
+mod certify;
 mod chain;
 mod check;
 mod description;
@@ -22,10 +24,12 @@ mod key_file;
 mod keys;
 mod marker;
 mod master;
+mod naming;
 mod nv_copy;
 mod observe;
 mod orphan;
 mod output_file;
+mod owner;
 mod permissions;
 mod prove;
 mod provision;
@@ -62,6 +66,7 @@ pub use import::Imported;
 pub use keys::KeyStorage;
 pub use master::{KeptObject, LostObject, Renewal, renew_master};
 pub use output_file::{FileKind, OutputFile};
+pub use owner::{OwnerCertificate, OwnerFile, OwnerImported};
 pub use provision::{Provisioned, Provisioning, RequestTarget, provision};
 pub use reset::{prune, reset};
 #[cfg(feature = "evidence")]

@@ -1,7 +1,8 @@
 //! Provisioning: one step of the table after the other, each from what is there at that moment. So
 //! whoever is killed and runs again goes on where it was.
 
-use super::device::{Device, TokenContents};
+use super::IdentityError;
+use super::device::Device;
 use super::entry::OWN;
 use super::existing::ExistingIdentity;
 use super::marker::MarkerFile;
@@ -9,8 +10,7 @@ use super::observe::Observed;
 use super::output_file::{FileKind, OutputFile};
 use super::signer::Signer;
 use super::software::{Software, make_folder};
-use super::state::{ExistingState, Facts, Plan, Policy, TpmKey};
-use super::{IdentityError, IdentityErrorKind};
+use super::state::{Certified, ExistingState, Facts, Plan, Policy, TpmKey};
 use crate::config::{Config, OwnIdentity};
 use crate::file::{self, Lock};
 use crate::key::{Curve, PublicKey};
@@ -20,7 +20,7 @@ use crate::store::{Key, Protection};
 use crate::system::{pause, random_digits};
 use crate::waiting::WaitLines;
 use crate::writers::{NoLock, lives, no_lock, open_lock, remove_leftovers};
-use crate::x509::{Certificate, RequestContent, Subject, request_pem};
+use crate::x509::{Certificate, RequestContent, Subject, SubjectTemplate, request_pem};
 use log::{info, warn};
 use rustix::fs::{Mode, OFlags, lstat, open};
 use rustix::io::Errno;
@@ -45,7 +45,20 @@ pub struct Provisioning {
     /// Where a request for a certificate goes; then none is made.
     pub request: Option<RequestTarget>,
     /// Whom the certificate or the request is to name; by default whom the factory named.
-    pub subject: Option<Subject>,
+    pub subject: Option<SubjectTemplate>,
+    /// Whether the certificate is to be made anew. A device with a software identity then moves to its TPM, if
+    /// it may.
+    pub new_certificate: bool,
+}
+
+/// The same, with what this device makes of it.
+pub(super) struct Work<'a> {
+    pub(super) request: Option<&'a RequestTarget>,
+    /// As RFC 4514 writes it, and as a name.
+    pub(super) subject: Option<(String, Subject)>,
+    pub(super) new_certificate: bool,
+    /// Whether the identity in software is to be left.
+    pub(super) moves: bool,
 }
 
 /// Where the request for a certificate goes.
@@ -69,6 +82,9 @@ pub struct Provisioned {
     /// The request (PKCS#10, PEM), if it was to be answered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request: Option<String>,
+    /// Whether the key waits for the certificate of a CA.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub waits: bool,
 }
 
 impl Policy {
@@ -105,7 +121,17 @@ pub fn provision(config: &Config, how: &Provisioning) -> Result<Provisioned, Ide
     let policy = Policy::from_config(config).asked();
     let (mut device, mut seen) = wait_for_tpm(config, policy, how.wait)?;
     let mut done = Provisioned::default();
+    let mut work = device.work(&seen, policy, how)?;
+    if work.new_certificate && !work.moves && work.request.is_none() {
+        device.certify_anew(&seen, policy, &work, &mut done)?;
+        work.new_certificate = false;
+        device = device.reopened();
+        seen = device.observe()?;
+    }
     for _ in 0..MOST_STEPS {
+        if work.moves && seen.facts.certificate == Certified::SoftwareKey {
+            seen.facts.certificate = Certified::None;
+        }
         if let Some(fault) = seen.unread_now.take_if(|_| !seen.facts.reset) {
             return Err(IdentityError::failed(format!(
                 "{fault}. Nothing was changed: what cannot be read now may be the device's identity. \
@@ -114,7 +140,7 @@ pub fn provision(config: &Config, how: &Provisioning) -> Result<Provisioned, Ide
         }
         let plan = seen.facts.plan(policy);
         info!("{:?}: {plan:?}", seen.facts);
-        let quiet = device.step(plan, &seen, how, &mut done);
+        let quiet = device.step(plan, &seen, &work, &mut done);
         if !done.steps.is_empty() {
             device.tell_others();
         }
@@ -170,7 +196,7 @@ impl Device {
         &self,
         plan: Plan,
         seen: &Observed,
-        how: &Provisioning,
+        how: &Work,
         done: &mut Provisioned,
     ) -> Result<Option<&'static str>, IdentityError> {
         match plan {
@@ -197,11 +223,16 @@ impl Device {
                     done.steps.push(self.persist_own(seen)?);
                     return Ok(None);
                 }
-                if self.is_requested(seen, how, done)? {
+                let waits = self.waits(how, done)?;
+                if self.is_requested(seen, how, done)? || waits {
+                    if how.moves {
+                        return Ok(Some("software"));
+                    }
                     self.mark(seen)?;
                     return Ok(Some("tpm"));
                 }
                 done.steps.push(self.certify_own(seen, how)?);
+                self.stop_awaiting()?;
             }
             Plan::MakeSoftware => {
                 seen.software.make_key()?;
@@ -210,21 +241,33 @@ impl Device {
                     .push(format!("a software key was made: {}", path.display()));
             }
             Plan::CertifySoftware => {
-                if self.is_requested(seen, how, done)? {
+                let waits = self.waits(how, done)?;
+                if self.is_requested(seen, how, done)? || waits {
                     return Ok(Some("software"));
                 }
                 let signer = self.signer(seen)?;
                 let certificate = signer.self_signed(self.subject(how, signer.public())?)?;
                 seen.software.keep(&certificate, &[])?;
+                self.stop_awaiting()?;
                 done.steps
                     .push(format!("certificate made: {}", certificate.subject()));
             }
             Plan::KeepSoftware => {
                 self.is_requested(seen, how, done)?;
+                // The next identity may wait for its certificate.
+                match seen
+                    .own
+                    .as_ref()
+                    .is_some_and(|own| own.certificates.is_empty())
+                {
+                    true => drop(self.waits(how, done)?),
+                    false => self.stop_awaiting()?,
+                }
                 return Ok(Some("software"));
             }
             Plan::Keep => {
                 self.is_requested(seen, how, done)?;
+                self.stop_awaiting()?;
                 self.mark(seen)?;
                 self.copy_certificate(seen, done)?;
                 if seen.facts.software {
@@ -240,7 +283,7 @@ impl Device {
 
     /// The key that the identity has, or is to have: the TPM's if there is one and the plan does not
     /// stay with the software's.
-    fn signer<'a>(&'a self, seen: &'a Observed) -> Result<Signer<'a>, IdentityError> {
+    pub(super) fn signer<'a>(&'a self, seen: &'a Observed) -> Result<Signer<'a>, IdentityError> {
         let in_software = matches!(
             seen.facts.plan(Policy::from_config(&self.config)),
             Plan::KeepSoftware | Plan::CertifySoftware
@@ -256,10 +299,10 @@ impl Device {
     fn is_requested(
         &self,
         seen: &Observed,
-        how: &Provisioning,
+        how: &Work,
         done: &mut Provisioned,
     ) -> Result<bool, IdentityError> {
-        let Some(target) = &how.request else {
+        let Some(target) = how.request else {
             return Ok(false);
         };
         let signer = self.signer(seen)?;
@@ -307,7 +350,7 @@ impl Device {
         Ok(format!("the key was put back into handle 0x{handle:08X}"))
     }
 
-    fn certify_own(&self, seen: &Observed, how: &Provisioning) -> Result<String, IdentityError> {
+    fn certify_own(&self, seen: &Observed, how: &Work) -> Result<String, IdentityError> {
         let signer = self.signer(seen)?;
         let certificate = signer.self_signed(self.subject(how, signer.public())?)?;
         let subject = certificate.subject();
@@ -327,35 +370,11 @@ impl Device {
         Ok(store.add(EntryContent::Certificate(certificate, description))?)
     }
 
-    fn subject(&self, how: &Provisioning, public: &PublicKey) -> Result<Subject, IdentityError> {
+    fn subject(&self, how: &Work, public: &PublicKey) -> Result<Subject, IdentityError> {
         match &how.subject {
-            Some(subject) => Ok(subject.clone()),
+            Some((_, subject)) => Ok(subject.clone()),
             None => self.own_subject(public),
         }
-    }
-
-    /// Whom the device's own certificate names: whom the factory named, or else the key itself.
-    pub(super) fn own_subject(&self, public: &PublicKey) -> Result<Subject, IdentityError> {
-        let factory = match self.factory_contents() {
-            // What the certificate names is for good.
-            Ok(TokenContents {
-                unread: Some(fault),
-                ..
-            }) => return Err(fault),
-            Ok(read) => read.entries,
-            Err((_, fault)) if fault.kind == IdentityErrorKind::NotFound => Vec::new(),
-            // No TPM, and it is not needed: then nobody knows what the factory called it.
-            Err((_, fault)) if fault.kind == IdentityErrorKind::Tpm => {
-                warn!("the factory's name for the device is not known now: {fault}");
-                Vec::new()
-            }
-            Err((_, fault)) => return Err(fault),
-        };
-        let identity = factory.iter().find(|one| !one.attests && one.key.is_some());
-        Ok(match identity.and_then(super::TokenEntry::certificate) {
-            Some(certificate) => Subject::copied(certificate)?,
-            None => Subject::of_key(public)?,
-        })
     }
 
     /// The certificate in the folder and in NV, where it is missing: the first of each is enough to
@@ -427,7 +446,7 @@ fn gone() -> IdentityError {
 }
 
 /// Somebody else's identity is used as it is; gives its mode.
-fn used(existing: &ExistingIdentity, how: &Provisioning) -> Result<&'static str, IdentityError> {
+fn used(existing: &ExistingIdentity, how: &Work) -> Result<&'static str, IdentityError> {
     if how.request.is_some() {
         return Err(IdentityError::refused(format!(
             "[provision] existing is used, and no request is made for it: {}. devid csr writes one \
@@ -480,6 +499,7 @@ pub(super) fn tidy(device: &Device) {
         Some(config.state.as_path()),
         config.provision.marker.parent(),
         Some(software.folder()),
+        config.owner.certificates.parent(),
     ];
     for folder in folders.into_iter().flatten() {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;

@@ -109,6 +109,8 @@ impl Device {
             self.forget_root()?;
         }
         seen.software.delete()?;
+        self.forget_owner()?;
+        self.stop_awaiting()?;
         let request = self.reset_request();
         for path in [&self.config.provision.marker, &request] {
             file::remove(path).map_err(IdentityError::file(path))?;

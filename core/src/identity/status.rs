@@ -1,5 +1,6 @@
 //! How the device is: where its identity lives, and how its TPM does.
 
+use super::awaited::waiting;
 use super::device::{Device, Inventory};
 use super::entry::{FACTORY, OWN, TokenEntry};
 use super::expiry::Expiry;
@@ -228,7 +229,10 @@ impl Device {
             Plan::UseExisting => Ok((Mode::Software, IdentitySource::Existing)),
             Plan::Refuse(why) => Err(self.refusal(why, seen)),
             Plan::Persist => open("the device's key is not in its persistent handle"),
-            Plan::Certify | Plan::CertifySoftware => open("the device's key has no certificate"),
+            Plan::Certify | Plan::CertifySoftware => match self.awaited()? {
+                Some(subject) => Err(IdentityError::failed(waiting(&subject))),
+                None => open("the device's key has no certificate"),
+            },
             Plan::UseFactory => match (self.factory_identity(), policy.own) {
                 (FactoryIdentity::Usable, _) => Ok((Mode::Tpm, IdentitySource::Factory)),
                 (FactoryIdentity::Absent(_), OwnIdentity::Unset | OwnIdentity::Wanted) => {

@@ -29,6 +29,7 @@ pub(crate) mod request;
 mod requested_names;
 #[cfg(test)]
 pub(crate) mod samples;
+mod subject_template;
 mod time;
 
 pub use certificate::Certificate;
@@ -42,4 +43,5 @@ pub use profile::{HardwareModule, Meaning, Profile};
 pub use reading::ParsedCertificates;
 pub(crate) use reading::is_certificate_label;
 pub use request::{RequestContent, request_pem};
+pub use subject_template::{SubjectTemplate, SubjectVariable};
 pub use time::{Date, Time};

@@ -126,7 +126,7 @@ impl fmt::Display for NameAttribute<'_> {
 }
 
 /// RFC 4514, section 2.4; control characters as hexadecimal pairs.
-fn escaped(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
+pub(super) fn escaped(f: &mut impl Write, text: &str) -> fmt::Result {
     let last = text.chars().count().saturating_sub(1);
     for (at, c) in text.chars().enumerate() {
         match c {

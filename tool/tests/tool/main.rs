@@ -16,10 +16,12 @@ mod identity {
     mod clouds;
     mod eve;
     mod handles;
+    mod images;
     mod kills;
     mod life;
     mod losses;
     mod own;
+    mod owner;
     mod refused;
     mod root_replaced;
     mod router;

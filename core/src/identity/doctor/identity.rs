@@ -3,6 +3,7 @@
 
 use super::{Finding, Health};
 use crate::config::OwnIdentity;
+use crate::identity::awaited::waiting;
 use crate::identity::device::Device;
 use crate::identity::entry::{FACTORY, SOFTWARE, TokenEntry};
 use crate::identity::factory::FactoryIdentity;
@@ -118,10 +119,13 @@ fn own(device: &Device, seen: &Observed, findings: &mut Vec<Finding>) {
             "identity.handle",
             "the device's key is not in its persistent handle",
         ),
-        Plan::Certify | Plan::CertifySoftware => open(
-            "identity.certificate",
-            "the device's key has no certificate",
-        ),
+        Plan::Certify | Plan::CertifySoftware => match device.awaited() {
+            Ok(Some(subject)) => Finding::note("identity.awaited", ABOUT, waiting(&subject)),
+            _ => open(
+                "identity.certificate",
+                "the device's key has no certificate",
+            ),
+        },
         Plan::Generate | Plan::MakeSoftware => open("identity.none", NONE_YET),
         Plan::Reset => Finding::problem(
             "identity.reset-asked",

@@ -41,6 +41,7 @@ fn the_settings_of_pages_are_understood() {
     for (page, name) in [
         ("AUDIT.md", "audit-settings"),
         ("ENROLMENT.md", "certificate-table"),
+        ("IMAGES.md", "subject"),
     ] {
         let text = fs::read_to_string(conf("../docs").join(page)).unwrap();
         let (_, block) = text.split_once(&format!("```toml {name}\n")).unwrap();

@@ -4,6 +4,7 @@ pub mod clock;
 pub mod cut;
 pub mod est;
 pub mod foreign;
+pub mod machine;
 pub mod mending;
 pub mod stores;
 

@@ -12,8 +12,8 @@ fn root() -> &'static Path {
 }
 
 /// The blocks of this name, line by line, with the exit code that each line is to have.
-fn blocks(name: &str) -> Vec<Vec<(String, i32)>> {
-    let text = fs::read_to_string(root().join(LIFE)).unwrap();
+fn blocks(page: &str, name: &str) -> Vec<Vec<(String, i32)>> {
+    let text = fs::read_to_string(root().join(page)).unwrap();
     let line = |line: &str| {
         let code = line
             .split_once("# -> ")
@@ -35,9 +35,14 @@ fn blocks(name: &str) -> Vec<Vec<(String, i32)>> {
 
 /// Runs what the page says of a device in its home, which stands for the folders that it has.
 fn run_blocks(device: &Device, name: &str) {
-    let blocks = blocks(name);
+    let blocks = blocks(LIFE, name);
     assert_eq!(blocks[0].len(), 10, "{:?}", blocks[0]);
     run_lines(device, blocks.into_iter().flatten());
+}
+
+/// Runs all blocks of this name of a page.
+pub fn run_page(device: &Device, page: &str, name: &str) {
+    run_lines(device, blocks(page, name).into_iter().flatten());
 }
 
 fn run_lines(device: &Device, lines: impl Iterator<Item = (String, i32)>) {
@@ -46,6 +51,8 @@ fn run_lines(device: &Device, lines: impl Iterator<Item = (String, i32)>) {
     let home = device.home.folder().display().to_string();
     for (line, code) in lines {
         let here = line
+            .replace("/var/lib/devid-pkcs11", &format!("{home}/state"))
+            .replace("/run/devid-pkcs11", &format!("{home}/run"))
             .replace("/etc/devid-pkcs11", &home)
             .replace("/persist", &home);
         let mut shell = Command::new("sh");
@@ -90,7 +97,7 @@ fn a_master_key_that_was_evicted() {
     let device = Device::blank();
     device.ends(0, &["provision", "--wait", "0"]);
     device.ends(0, &["key", "generate", "web"]);
-    run_lines(&device, blocks("master").into_iter().flatten());
+    run_lines(&device, blocks(LIFE, "master").into_iter().flatten());
 }
 
 #[test]

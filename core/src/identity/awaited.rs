@@ -1,0 +1,66 @@
+//! A request that a CA has: until its answer comes, the device makes no certificate by itself.
+
+use super::IdentityError;
+use super::device::Device;
+use crate::file;
+use crate::shell::quoted;
+use std::io::ErrorKind;
+use std::path::PathBuf;
+
+/// In the state folder; it holds the subject that was asked for, as RFC 4514 writes it.
+const NAME: &str = "awaited-certificate";
+const LARGEST: u64 = 64 << 10;
+
+impl Device {
+    fn awaited_path(&self) -> PathBuf {
+        self.config.state.join(NAME)
+    }
+
+    /// The subject of the request that a CA is to answer, if there is one; empty where the request named
+    /// whom the factory named.
+    ///
+    /// # Errors
+    ///
+    /// The file is there, and cannot be read.
+    pub(super) fn awaited(&self) -> Result<Option<String>, IdentityError> {
+        let path = self.awaited_path();
+        match file::read(&path, LARGEST) {
+            Ok(bytes) => {
+                let text = String::from_utf8_lossy(&bytes).trim().to_owned();
+                Ok(Some(text))
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(IdentityError::file(&path)(error)),
+        }
+    }
+
+    /// Has every later start wait for the answer.
+    pub(super) fn await_certificate(&self, subject: Option<&str>) -> Result<(), IdentityError> {
+        let path = self.awaited_path();
+        let text = format!("{}\n", subject.unwrap_or_default());
+        file::write(&path, text.as_bytes(), 0o644).map_err(IdentityError::file(&path))
+    }
+
+    /// Waits no more.
+    pub(super) fn stop_awaiting(&self) -> Result<(), IdentityError> {
+        let path = self.awaited_path();
+        file::remove(&path).map_err(IdentityError::file(&path))
+    }
+}
+
+/// What is said while a CA has not answered.
+pub(super) fn waiting(subject: &str) -> String {
+    let named = match subject.is_empty() {
+        true => String::new(),
+        false => format!(" for {subject}"),
+    };
+    let again = match subject.is_empty() {
+        true => String::new(),
+        false => format!(" --subject {}", quoted(subject)),
+    };
+    format!(
+        "the device's key waits for the certificate that a CA was asked for{named}: devid import-cert \
+         takes it, devid provision --csr FILE{again} writes the request again, and devid provision \
+         --new-certificate gives it up and signs one by itself"
+    )
+}

@@ -1,0 +1,186 @@
+//! What a provisioning is to make on this device, and a certificate that is made anew.
+
+use super::IdentityError;
+use super::awaited::waiting;
+use super::device::Device;
+use super::observe::Observed;
+use super::provision::{Provisioned, Provisioning, Work};
+use super::state::{Certified, Plan, Policy};
+use crate::config::LeaveSoftware;
+use crate::x509::Certificate;
+
+impl Device {
+    /// What is asked for, with the names that this device has for it. Nothing was changed yet, so a name that
+    /// cannot be had leaves all as it is.
+    ///
+    /// # Errors
+    ///
+    /// A variable of the subject has no value; or no new certificate can be made.
+    pub(super) fn work<'a>(
+        &self,
+        seen: &Observed,
+        policy: Policy,
+        how: &'a Provisioning,
+    ) -> Result<Work<'a>, IdentityError> {
+        let plan = seen.facts.plan(policy);
+        let moves = how.new_certificate && self.moves(seen, policy, plan)?;
+        if moves && how.request.is_none() {
+            self.is_self_made(seen.software.certificate()?.as_ref())?;
+        }
+        let awaited = self.awaited()?;
+        let waits = awaited.is_some() && plan != Plan::Reset;
+        let makes = how.new_certificate
+            || how.request.is_some()
+            || !waits
+                && matches!(
+                    plan,
+                    Plan::Generate
+                        | Plan::MakeSoftware
+                        | Plan::Certify
+                        | Plan::CertifySoftware
+                        | Plan::Reset
+                );
+        let awaited = awaited.filter(|subject| !subject.is_empty());
+        let asks_again = how.request.is_some() && !how.new_certificate;
+        let template = how
+            .subject
+            .as_ref()
+            .or(self.config.provision.subject.as_ref());
+        let subject = match (&how.subject, awaited) {
+            (None, Some(subject)) if asks_again && plan != Plan::Reset => {
+                let parsed = crate::x509::Subject::parse(&subject)?;
+                Some((subject, parsed))
+            }
+            _ if !makes => None,
+            _ => template.map(|one| self.subject_by(one)).transpose()?,
+        };
+        let work = Work {
+            request: how.request.as_ref(),
+            subject,
+            new_certificate: how.new_certificate,
+            moves,
+        };
+        let will_wait = matches!(
+            plan,
+            Plan::Generate | Plan::MakeSoftware | Plan::Certify | Plan::CertifySoftware
+        );
+        // Before there is a key, so that no killed run leaves one that a later start certifies by itself.
+        if work.request.is_some() && (will_wait || moves) {
+            let subject = work.subject.as_ref().map(|(text, _)| text.as_str());
+            self.await_certificate(subject)?;
+        }
+        Ok(work)
+    }
+
+    /// Whether a new certificate means that the device leaves its software identity.
+    fn moves(&self, seen: &Observed, policy: Policy, plan: Plan) -> Result<bool, IdentityError> {
+        if plan != Plan::KeepSoftware || policy.leave_software == LeaveSoftware::Never {
+            return Ok(false);
+        }
+        if let (false, true, Some(fault)) =
+            (seen.facts.tpm, seen.facts.tpm_is_there, &seen.tpm_fault)
+        {
+            return Err(fault.clone().while_doing(
+                "the device is to move to its TPM with a new certificate, and the TPM does not answer",
+            ));
+        }
+        Ok(seen.facts.tpm)
+    }
+
+    /// Whether a CA is still to answer, and nobody asked for another certificate.
+    pub(super) fn waits(&self, how: &Work, done: &mut Provisioned) -> Result<bool, IdentityError> {
+        if how.new_certificate && how.request.is_none() {
+            return Ok(false);
+        }
+        let Some(subject) = self.awaited()? else {
+            return Ok(false);
+        };
+        done.waits = true;
+        if how.request.is_none() {
+            done.notes.push(waiting(&subject));
+        }
+        Ok(true)
+    }
+
+    /// Makes a new certificate for the key that the identity has, in the place of the one that the device
+    /// made before.
+    ///
+    /// # Errors
+    ///
+    /// A CA made that one, or the identity is none of ours. Nothing was changed.
+    pub(super) fn certify_anew(
+        &self,
+        seen: &Observed,
+        policy: Policy,
+        how: &Work,
+        done: &mut Provisioned,
+    ) -> Result<(), IdentityError> {
+        let refused = |why: &str| {
+            Err(IdentityError::refused(format!(
+                "{why}; nothing was changed"
+            )))
+        };
+        let plan = seen.facts.plan(policy);
+        let label = super::OWN;
+        match plan {
+            Plan::UseExisting => {
+                return refused(
+                    "the identity that [provision] existing names is not ours to certify",
+                );
+            }
+            Plan::UseFactory => {
+                return refused(
+                    "the device has the factory's identity alone, which its maker certifies",
+                );
+            }
+            Plan::Keep | Plan::KeepSoftware => {}
+            // The steps that follow make one, or refuse.
+            _ => return self.stop_awaiting(),
+        }
+        let in_software = seen.facts.certificate == Certified::SoftwareKey;
+        let inventory = self.inventory();
+        let owner = inventory.entries.into_iter().find(|one| match in_software {
+            true => one.software.is_some() && one.label == label,
+            false => one.protected && one.label == label,
+        });
+        let Some(owner) = owner else {
+            return refused("the device's key is not found");
+        };
+        self.is_self_made(owner.certificate())?;
+        let signer = self.signer(seen)?;
+        let subject = match &how.subject {
+            Some((_, subject)) => subject.clone(),
+            None => self.own_subject(signer.public())?,
+        };
+        let certificate = signer.self_signed(subject)?;
+        let named = certificate.subject();
+        match in_software {
+            true => seen.software.keep(&certificate, &[])?,
+            false => {
+                let taken = self.take(&self.own, &owner, certificate, &[])?;
+                done.notes.extend(taken.note);
+            }
+        }
+        self.stop_awaiting()?;
+        self.tell_others();
+        done.steps.push(format!("certificate made anew: {named}"));
+        Ok(())
+    }
+
+    /// That no CA made a certificate, which would be lost.
+    pub(super) fn is_self_made(
+        &self,
+        certificate: Option<&Certificate>,
+    ) -> Result<(), IdentityError> {
+        match certificate.filter(|one| !one.is_self_signed()) {
+            None => Ok(()),
+            Some(issued) => Err(IdentityError::refused(format!(
+                "{} certified the device's key, and the device would replace that by a certificate of its \
+                 own making; nothing was changed. devid csr devid asks for another one, and devid \
+                 import-cert takes it. devid provision --new-certificate --csr FILE keeps the old one until \
+                 the new one is there",
+                issued.issuer()
+            ))),
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! A subject with variables, for devices that are made from one image: `CN=${machine-id},O=Example`.
+
+use super::issue::{IssueError, Subject};
+use super::names::{Name, escaped, string};
+use std::fmt;
+
+/// More characters than X.520 gives a common name or a serial number (RFC 5280, appendix A.1:
+/// ub-common-name, ub-serial-number).
+const LONGEST: usize = 64;
+
+/// What a variable stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SubjectVariable {
+    /// `${machine-id}`: machine-id(5).
+    MachineId,
+    /// `${dmi.serial}`: the serial number that the firmware tells (SMBIOS, System Information).
+    DmiSerial,
+    /// `${idev-id.serial}`: the serial number that the factory's certificate names.
+    IdevIdSerial,
+}
+
+/// A subject as RFC 4514 writes it, in whose values variables may stand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SubjectTemplate {
+    text: String,
+    parts: Vec<Part>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Part {
+    Text(String),
+    Variable(SubjectVariable),
+}
+
+impl SubjectVariable {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::MachineId, Self::DmiSerial, Self::IdevIdSerial];
+
+    /// The name between the braces.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::MachineId => "machine-id",
+            Self::DmiSerial => "dmi.serial",
+            Self::IdevIdSerial => "idev-id.serial",
+        }
+    }
+}
+
+impl fmt::Display for SubjectVariable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "${{{}}}", self.name())
+    }
+}
+
+impl SubjectTemplate {
+    /// Reads a template.
+    ///
+    /// # Errors
+    ///
+    /// A variable is not known or not closed, or the rest is no name.
+    pub fn parse(text: &str) -> Result<Self, IssueError> {
+        let wrong = |why: String| IssueError::Subject(format!("{text:?}: {why}"));
+        let (mut parts, mut rest) = (Vec::new(), text);
+        while let Some((before, behind)) = rest.split_once("${") {
+            let (name, after) = behind
+                .split_once('}')
+                .ok_or_else(|| wrong("${ without }".into()))?;
+            let known = SubjectVariable::ALL.into_iter();
+            let variable = known.clone().find(|one| one.name() == name);
+            let variable = variable.ok_or_else(|| {
+                let all: Vec<String> = known.map(|one| one.to_string()).collect();
+                wrong(format!(
+                    "there is no variable ${{{name}}}; there are {}",
+                    all.join(", ")
+                ))
+            })?;
+            parts.push(Part::Text(before.to_owned()));
+            parts.push(Part::Variable(variable));
+            rest = after;
+        }
+        parts.push(Part::Text(rest.to_owned()));
+        let template = Self {
+            text: text.to_owned(),
+            parts,
+        };
+        template
+            .with(|_| Ok::<_, IssueError>("x".into()))
+            .map_err(|_| {
+                wrong("no subject; expected for example CN=${machine-id},O=Example".into())
+            })?;
+        Ok(template)
+    }
+
+    /// The text that was read.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The subject as RFC 4514 writes it, with these values, and the same as a name. A value stands there as
+    /// it is, whatever characters it has.
+    ///
+    /// # Errors
+    ///
+    /// Those of `value`; or a value is empty, too long, or holds what cannot stand in a name.
+    pub fn with<E: From<IssueError>>(
+        &self,
+        value: impl Fn(SubjectVariable) -> Result<String, E>,
+    ) -> Result<(String, Subject), E> {
+        let mut text = String::new();
+        let mut values = Vec::new();
+        for part in &self.parts {
+            match part {
+                Part::Text(one) => text.push_str(one),
+                Part::Variable(variable) => {
+                    let one = value(*variable)?;
+                    if let Some(why) = unfit(&one) {
+                        let why = format!("{variable} {why}: {one:?}");
+                        return Err(IssueError::Subject(why).into());
+                    }
+                    let _ = escaped(&mut text, &one);
+                    values.push((*variable, one));
+                }
+            }
+        }
+        let subject = Subject::parse(&text)?;
+        let name = Name::read(&subject.der);
+        let holds = |value: &str| {
+            let mut attributes = name.iter().flat_map(Name::attributes);
+            attributes.any(|one| string(&one.value).is_some_and(|text| text.contains(value)))
+        };
+        match values.iter().find(|(_, value)| !holds(value)) {
+            Some((variable, value)) => {
+                let why = format!("{variable} does not stand in a value of {text:?}: {value:?}");
+                Err(IssueError::Subject(why).into())
+            }
+            None => Ok((text, subject)),
+        }
+    }
+}
+
+/// Why a value is none for a name, if so.
+fn unfit(value: &str) -> Option<&'static str> {
+    if value.is_empty() {
+        Some("is empty")
+    } else if value.chars().any(char::is_control) {
+        Some("holds control characters")
+    } else if value.chars().count() > LONGEST {
+        Some("has more than 64 characters")
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named(template: &str, value: &str) -> Result<String, String> {
+        let words = |error: IssueError| match error {
+            IssueError::Subject(why) | IssueError::Failed(why) => why,
+        };
+        let template = SubjectTemplate::parse(template).map_err(words)?;
+        let subject = template.with(|_| Ok::<_, IssueError>(value.to_owned()));
+        let (_, subject) = subject.map_err(words)?;
+        Ok(Name::read(&subject.der).unwrap().to_string())
+    }
+
+    #[test]
+    fn values_stand_in_a_name_as_they_are() {
+        for (template, value, name) in [
+            ("CN=${machine-id}", "abc", "CN=abc"),
+            ("CN=n-${machine-id},O=Ex", "abc", "CN=n-abc,O=Ex"),
+            (
+                "O=Ex,serialNumber=${dmi.serial}",
+                "S 1",
+                "O=Ex,SERIALNUMBER=S 1",
+            ),
+            ("CN=${dmi.serial}", "a,O=evil", "CN=a\\,O=evil"),
+            ("CN=${dmi.serial}", "a+b", "CN=a\\+b"),
+            ("CN=${dmi.serial}", "a\\b\"<>;", "CN=a\\\\b\\\"\\<\\>\\;"),
+            ("CN=${dmi.serial}", "${machine-id}", "CN=${machine-id}"),
+            ("CN=${dmi.serial}", "Gerät", "CN=Gerät"),
+        ] {
+            assert_eq!(
+                named(template, value),
+                Ok(name.into()),
+                "{template} {value}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_no_name_is_refused() {
+        for (template, value, why) in [
+            (
+                "CN=${machine}",
+                "a",
+                "no variable ${machine}; there are ${machine-id}, ",
+            ),
+            ("CN=${}", "a", "no variable ${}"),
+            ("CN=${machine-id", "a", "without }"),
+            ("${machine-id}", "a", "no subject"),
+            ("", "a", "no subject"),
+            ("CN=${dmi.serial}", "", "${dmi.serial} is empty"),
+            ("CN=${dmi.serial}", "a\nb", "control characters"),
+            ("CN=${dmi.serial}", "a\0", "control characters"),
+            ("CN=${dmi.serial}", &"x".repeat(65), "64 characters"),
+        ] {
+            let found = named(template, value).unwrap_err();
+            assert!(found.contains(why), "{template:?} {value:?}: {found}");
+        }
+        assert!(named("CN=${dmi.serial}", &"x".repeat(64)).is_ok());
+    }
+}

@@ -39,6 +39,7 @@ const RUN_BY: &[(&str, &str)] = &[
     ("master", "tool/tests/tool/identity/life.rs"),
     ("ca", "tests/evidence/ca.rs"),
     ("enrolment", "tool/tests/tool/enrolment/page.rs"),
+    ("manufacture", "tests/factory/manufacture/page.rs"),
 ];
 
 fn reads(file: &Path, words: &str) -> bool {

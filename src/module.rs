@@ -14,7 +14,7 @@ use cryptoki_sys::{
     CKU_SO, CKU_USER,
 };
 pub(crate) use devid_core::Held;
-use devid_core::config::{self, Config, ConfigError, LogSettings};
+use devid_core::config::{self, Config, ConfigError, LogSettings, ShowOwner};
 use devid_core::identity::configured_tpm;
 use devid_core::store::devid::DevidStore;
 use devid_core::store::idevid::IdevidStore;
@@ -61,6 +61,7 @@ const SESSIONS: &str = "Public keys of peers, kept for a session";
 /// Fixed, so that further tokens keep theirs.
 const SESSIONS_ID: SlotId = SlotId(256);
 const WITH_PIN: &str = "Factory identity in the TPM, behind a PIN";
+const OF_OWNER: &str = "Factory identity, certified by its owner";
 
 impl Module {
     /// Reads the configuration, and says how to log from now on. Opens nothing else and asks no
@@ -390,7 +391,7 @@ impl Module {
 }
 
 /// The factory's identity, the device's own keys, the token for sessions, further key folders, then
-/// each identity with a PIN: over one way to the TPM.
+/// each identity with a PIN, the owner's certificates: over one way to the TPM.
 ///
 /// The token for sessions stands before all others that may ask for a login, but `devid`.
 fn slots(config: &Config, refusals: Refusals, held: &'static Held) -> Vec<Slot> {
@@ -398,19 +399,23 @@ fn slots(config: &Config, refusals: Refusals, held: &'static Held) -> Vec<Slot> 
     let random = config.random;
     let factory = TokenSource::new(
         &tpm,
-        Store::Factory(IdevidStore::new(config, Arc::clone(&tpm))),
+        Store::Factory(IdevidStore::shown(config, Arc::clone(&tpm))),
         random,
     );
     let mut sources = vec![(FACTORY, factory)];
     let own = DevidStore::all(config, &tpm).into_iter();
     sources.extend(own.map(|store| (OWN, TokenSource::new(&tpm, Store::Folder(store), random))));
-    let with_pin = IdevidStore::with_pin(config, &tpm).into_iter();
+    let with_pin = IdevidStore::shown_with_pin(config, &tpm).into_iter();
     sources.extend(with_pin.map(|store| {
         (
             WITH_PIN,
             TokenSource::new(&tpm, Store::Factory(store), random),
         )
     }));
+    if config.owner.show == ShowOwner::Token {
+        let store = Store::Factory(IdevidStore::of_owner(config, Arc::clone(&tpm)));
+        sources.push((OF_OWNER, TokenSource::new(&tpm, store, random)));
+    }
     let numbered = (0..).zip(sources);
     let mut slots: Vec<_> = numbered
         .map(|(id, (description, source))| Slot::new(SlotId(id), description, Some(source)))

@@ -26,6 +26,11 @@ impl Maker {
         self.folder.join("swtpm-localca-rootca-cert.pem")
     }
 
+    /// The private key of the CA that certifies endorsement keys.
+    pub fn issuer_key(&self) -> PathBuf {
+        self.folder.join("signkey.pem")
+    }
+
     /// The certificate of the CA that certifies endorsement keys.
     pub fn issuer(&self) -> PathBuf {
         self.folder.join("issuercert.pem")

@@ -22,6 +22,7 @@ mod keys;
 mod life;
 mod openssl;
 mod own_keys;
+mod owner;
 mod pages;
 mod pins;
 mod ssh;

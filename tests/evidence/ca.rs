@@ -1,7 +1,7 @@
 //! The CA's side: docs/CA.md step by step, the schema of the evidence, and tpm2-tools in the place of a
 //! device.
 
-use crate::device::{Bundle, Device, to_base64};
+use crate::device::{Bundle, Device, TEMPLATES, to_base64};
 use serde_json::{Value, json};
 use std::fs;
 use testkit::folders;
@@ -76,6 +76,27 @@ fn the_page() {
         .map(|check| check["name"].as_str().unwrap())
         .collect();
     assert_eq!(failed, ["activation", "nonce"]);
+}
+
+/// The ten commands with each kind of endorsement key, of the low range and of the high one: RSA and ECC.
+#[test]
+fn the_page_with_endorsement_keys_of_every_template() {
+    for template in &TEMPLATES {
+        let device = Device::endorsed_by(template);
+        let chain = device.maker.chain(device.home.folder());
+        fs::copy(chain, device.path("roots.pem")).unwrap();
+        types(&device, &commands());
+        let bundle = Bundle::of_file(&device.path("evidence.json"));
+        assert_eq!(bundle.count("ekCertificates"), 1, "{}", template.name);
+        let mut verify = program("openssl");
+        verify
+            .arg("verify")
+            .arg("-CAfile")
+            .arg(device.path("ca.pem"));
+        run(verify.arg(device.path("web.pem"))).ok();
+        device.is_clean();
+        println!("{}: certified", template.name);
+    }
 }
 
 /// A verifier that wants its schema: python3-jsonschema is the judge.

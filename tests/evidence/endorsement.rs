@@ -134,29 +134,12 @@ fn the_chain_is_read_over_all_its_indices() {
     ]
     .concat();
     device.tpm.without_certificate(RSA);
-    put_at_rsa(&device, &stored);
+    device.put_certificate(RSA, &stored);
     let bundle = device.attest(&["web", "--nonce", "01"]);
     assert_eq!(bundle.bytes("ekCertificates/0"), leaf);
     assert_eq!(bundle.count("ekChain"), 2);
     for (at, der) in ders.iter().enumerate() {
         assert_eq!(bundle.bytes(&format!("ekChain/{at}")), *der);
-    }
-}
-
-fn put_at_rsa(device: &Device, content: &[u8]) {
-    let attributes = "ppread|ppwrite|authread|ownerread|no_da|platformcreate|writedefine";
-    let size = content.len().to_string();
-    device.tpm2(
-        "tpm2_nvdefine",
-        &["-C", "p", "-s", &size, "-a", attributes, "0x1c00002"],
-    );
-    for (at, piece) in content.chunks(512).enumerate() {
-        fs::write(device.path("piece"), piece).unwrap();
-        let offset = (at * 512).to_string();
-        device.tpm2(
-            "tpm2_nvwrite",
-            &["-C", "p", "-i", "piece", "--offset", &offset, "0x1c00002"],
-        );
     }
 }
 

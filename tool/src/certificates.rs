@@ -2,14 +2,14 @@
 
 use crate::cli::{OutformArg, OutputFormat, RequestArgs};
 use crate::destination::Destination;
-use crate::input::{is_standard_input, standard_input};
+use crate::input::{self, is_standard_input, standard_input};
 use crate::output::{CommandError, Output};
 use crate::text::{line, row};
 use crate::verify::read_pin;
 use devid_core::audit::AuditSubject;
-use devid_core::identity::{Device, FileKind, Imported};
+use devid_core::identity::{Device, FileKind, Imported, OwnerFile, OwnerImported};
 use devid_core::x509::{IssueError, RequestContent, request_pem};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// More bytes than any sane answer of a CA has.
 pub(crate) const LARGEST: u64 = 1 << 20;
@@ -67,12 +67,23 @@ pub(crate) fn deliver_request(
 /// Takes a certificate.
 pub(crate) fn import(
     device: &Device,
-    file: &Path,
+    files: &[PathBuf],
     form: OutputFormat,
 ) -> Result<Output, CommandError> {
-    let imported = match is_standard_input(file) {
-        true => device.import_answer(&standard_input(LARGEST)?, "standard input")?,
-        false => device.import_certificate(file)?,
+    let [file] = files else {
+        return Err(CommandError::new(
+            2,
+            "one file is taken at a time; several only with --owner",
+        ));
+    };
+    let read = match is_standard_input(file) {
+        true => Some(standard_input(LARGEST)?),
+        false => None,
+    };
+    let _turn = device.exchange_turn()?;
+    let imported = match read {
+        Some(bytes) => device.import_answer(&bytes, "standard input")?,
+        None => device.import_certificate(file)?,
     };
     let output = Output::new(form, &imported, || taken(&imported))?;
     Ok(Output {
@@ -80,6 +91,53 @@ pub(crate) fn import(
         subject: Some(subject(device, imported.label)),
         ..output
     })
+}
+
+/// Takes certificates of the device's owner for the factory's keys.
+pub(crate) fn import_owner(
+    device: &Device,
+    files: &[PathBuf],
+    form: OutputFormat,
+) -> Result<Output, CommandError> {
+    let read = |path: &PathBuf| {
+        let source = match is_standard_input(path) {
+            true => "standard input".to_owned(),
+            false => path.display().to_string(),
+        };
+        let bytes = input::file(path, LARGEST)?;
+        Ok::<_, CommandError>(OwnerFile { source, bytes })
+    };
+    let files = files.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+    let _turn = device.exchange_turn()?;
+    let imported = device.import_owner_certificates(&files)?;
+    let output = Output::new(form, &imported, || owner_taken(&imported))?;
+    let label = imported.certificates.first().map(|one| one.label.clone());
+    Ok(output.about(subject(device, label.unwrap_or_default())))
+}
+
+fn owner_taken(imported: &OwnerImported) -> String {
+    let mut text = String::new();
+    for one in &imported.certificates {
+        row(
+            &mut text,
+            format_args!("owner's certificate for {}: {}", one.label, one.subject),
+        );
+    }
+    for subject in &imported.replaced {
+        line(&mut text, "in place of", subject);
+    }
+    for subject in &imported.unrelated {
+        let why = format!("{subject}: it is not above a certificate");
+        line(&mut text, "not kept", &why);
+    }
+    line(&mut text, "file", &imported.file.display().to_string());
+    let shown = match imported.show {
+        "instead" => "on the token idev-id, in the place of the factory's certificates",
+        "token" => "on the token oidevid",
+        _ => "nowhere yet: show under [owner] in config.toml says where programs find them",
+    };
+    line(&mut text, "shown", shown);
+    text
 }
 
 /// A label as an audit line names it, with the key that has it.

@@ -185,8 +185,13 @@ pub(crate) enum Verb {
     /// Takes a certificate for a key, in the place of the one that it had.
     ImportCert {
         /// The certificate, perhaps with those of its issuers: PEM, DER, or PKCS#7 (DER, PEM or
-        /// base64 alone); - is standard input.
-        file: PathBuf,
+        /// base64 alone); - is standard input. Several files only with --owner.
+        #[arg(required = true)]
+        file: Vec<PathBuf>,
+        /// They are of the device's owner, for the factory's keys (oIDevID, oIAK), with those of their
+        /// CAs. All of them are taken, or none.
+        #[arg(long)]
+        owner: bool,
     },
     /// Renews certificates that are due, as the tables certificate of the configuration say.
     Renew(RenewArgs),

@@ -22,6 +22,8 @@ mod est;
 mod evidence;
 mod evidence_cli;
 mod export;
+#[cfg(feature = "est")]
+mod hooks;
 mod identity;
 mod input;
 mod keys;
@@ -173,7 +175,10 @@ fn run(
         Verb::Activate { challenge, out } => {
             evidence::activate(&device()?, &challenge, &out.into(), form)
         }
-        Verb::ImportCert { file } => certificates::import(&device()?, &file, form),
+        Verb::ImportCert { file, owner: true } => {
+            certificates::import_owner(&device()?, &file, form)
+        }
+        Verb::ImportCert { file, .. } => certificates::import(&device()?, &file, form),
         Verb::Renew(args) => match args.label {
             Some(label) if args.rollback => succession::roll_back(&device()?, &label, form),
             #[cfg(feature = "est")]

@@ -5,7 +5,7 @@ use super::section::{FirstError, SettingError, TomlTable, absolute};
 use super::syntax;
 use super::{
     CertificateSettings, ConfigError, ExistingSource, FACTORY, Fallback, LeaveSoftware, LogTarget,
-    RandomSource, SESSIONS, SecretSource,
+    RandomSource, SESSIONS, SecretSource, ShowOwner,
 };
 use crate::tpm::handle;
 use crate::trouble::{is_leftover, paths_in};
@@ -36,6 +36,7 @@ pub(super) struct FileSettings {
     pub(super) provision: Option<ProvisionTable>,
     pub(super) token: Vec<TokenTable>,
     pub(super) certificate: Vec<CertificateSettings>,
+    pub(super) owner: Option<ShowOwner>,
     /// What stands in `config.d/` under another name than that of a drop-in.
     pub(super) left_out: Vec<PathBuf>,
 }
@@ -107,6 +108,7 @@ impl FileSettings {
         self.identity.extend(later.identity);
         self.token.extend(later.token);
         self.certificate.extend(later.certificate);
+        self.owner = later.owner.or(self.owner);
         self.left_out.extend(later.left_out);
         if let Some(later) = later.master {
             let master = self.master.get_or_insert_default();
@@ -300,6 +302,7 @@ impl FileSettings {
                 .into_iter()
                 .filter_map(CertificateSettings::of)
                 .collect(),
+            owner: all.section("[owner]").and_then(ShowOwner::of),
             left_out: Vec::new(),
         };
         all.end();

@@ -5,6 +5,7 @@
 
 mod certificate;
 mod file;
+mod owner;
 mod provision;
 mod secret;
 mod section;
@@ -17,6 +18,7 @@ mod wrong_tests;
 
 pub use certificate::{CertificateSettings, RenewWithin, ServerTrust};
 pub use file::{IdentityAuth, IdentityHint};
+pub use owner::{OwnerSettings, ShowOwner};
 pub use provision::{ExistingSource, Fallback, LeaveSoftware, OwnIdentity, Provision};
 pub use secret::SecretSource;
 pub use token::TokenSettings;
@@ -35,6 +37,8 @@ const FILE: &str = "/etc/devid-pkcs11/config.toml";
 const RUN: &str = "/run/devid-pkcs11";
 /// The label of the factory's token, and of its first identity.
 pub const FACTORY: &str = "idev-id";
+/// The label of the token of the owner's certificates, and of the first of them.
+pub const OWNER: &str = "oidevid";
 /// The label of the token of the device's own keys, and of the device's own identity.
 pub const OWN: &str = "devid";
 /// The label of the token that holds objects of sessions only.
@@ -80,6 +84,8 @@ pub struct Config {
     pub tokens: Vec<TokenSettings>,
     /// How the device gets its own identity.
     pub provision: Provision,
+    /// Certificates of the device's owner for the factory's keys.
+    pub owner: OwnerSettings,
     /// Certificates that the device looks after.
     pub certificates: Vec<CertificateSettings>,
     /// The file that changes whenever `devid` changed something that others may have read.
@@ -375,6 +381,7 @@ fn overlaid(
         trust: beside(&file(variable), "trust"),
         drop_ins: beside(&file(variable), "config.d"),
         locks: run.join("lock"),
+        owner: OwnerSettings::new(written.owner, &state),
         provision: Provision::from_table(written.provision.unwrap_or_default(), &state),
         state,
         master: Master {

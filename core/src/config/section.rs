@@ -12,7 +12,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 /// Every section with its settings. The first is what stands before any section.
-const SETTINGS: [(&str, &[&str]); 7] = [
+const SETTINGS: [(&str, &[&str]); 8] = [
     (
         "",
         &[
@@ -55,11 +55,25 @@ const SETTINGS: [(&str, &[&str]); 7] = [
             "subject",
         ],
     ),
+    ("[owner]", &["show"]),
     (
         "[[certificate]]",
         &[
-            "label", "est", "identity", "trust", "subject", "san", "eku", "key", "within",
-            "reload", "prove", "user", "password",
+            "label",
+            "est",
+            "identity",
+            "trust",
+            "subject",
+            "san",
+            "eku",
+            "key",
+            "within",
+            "reload",
+            "reload_limit",
+            "timeout",
+            "prove",
+            "user",
+            "password",
         ],
     ),
 ];

@@ -4,7 +4,7 @@ use super::IdentityError;
 use super::endorsement::configured_tpm;
 use super::entry::{CertificateEntry, FACTORY, OWN, SOFTWARE, TokenEntry, add_certificate};
 use super::software::Software;
-use crate::config::Config;
+use crate::config::{Config, OWNER, ShowOwner};
 use crate::store::devid::DevidStore;
 use crate::store::folder::{KeyOrigin, ObjectAttributes};
 use crate::store::idevid::{CaCertificate, Identity, IdevidStore};
@@ -184,6 +184,8 @@ impl Device {
                     entries.extend(identities.map(|one| of_identity(&token, one)));
                     let issuers = found.authorities.into_iter();
                     entries.extend(issuers.map(|one| of_ca_certificate(&token, one)));
+                    let (owner, issuers) = found.owner.unwrap_or_default();
+                    self.add_owner(owner, issuers, &mut entries);
                 }
                 Err(error) => fault = fault.or(Some(error)),
             }
@@ -196,6 +198,29 @@ impl Device {
                 entries,
                 unread,
             }),
+        }
+    }
+
+    /// Adds the owner's certificates: as entries of their own where programs find them so, else to the
+    /// entries of the factory's keys.
+    fn add_owner(
+        &self,
+        owner: Vec<Identity>,
+        issuers: Vec<CaCertificate>,
+        entries: &mut Vec<TokenEntry>,
+    ) {
+        if self.config.owner.show == ShowOwner::Token {
+            entries.extend(owner.into_iter().map(|one| of_identity(OWNER, one)));
+            let issuers = issuers.into_iter();
+            entries.extend(issuers.map(|one| of_ca_certificate(OWNER, one)));
+            return;
+        }
+        for one in owner {
+            let of_key = |entry: &&mut TokenEntry| entry.public == one.public;
+            let placed = of_identity(OWNER, one.clone()).certificates;
+            if let Some(entry) = entries.iter_mut().find(of_key) {
+                entry.certificates.extend(placed);
+            }
         }
     }
 
@@ -297,6 +322,7 @@ type TokenResult = Result<TokenContents, (String, IdentityError)>;
 
 fn of_identity(token: &str, identity: Identity) -> TokenEntry {
     let id = identity.certificate.key_id().as_bytes().to_vec();
+    let id = identity.id.unwrap_or(id);
     TokenEntry {
         token: FACTORY.into(),
         token_label: token.to_owned(),

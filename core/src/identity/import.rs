@@ -280,7 +280,7 @@ impl Device {
 }
 
 /// That a certificate is valid now, if the time is known.
-fn still_valid(certificate: &Certificate, source: &str) -> Result<(), IdentityError> {
+pub(super) fn still_valid(certificate: &Certificate, source: &str) -> Result<(), IdentityError> {
     let valid = now().map_or(Ok(()), |now| valid_at(certificate, now));
     valid.map_err(|why| {
         IdentityError::refused(format!(

@@ -29,6 +29,7 @@ mod nv_copy;
 mod observe;
 mod orphan;
 mod output_file;
+mod owner;
 mod permissions;
 mod prove;
 mod provision;
@@ -66,11 +67,16 @@ pub use import::Imported;
 pub use keys::KeyStorage;
 pub use master::{KeptObject, LostObject, Renewal, renew_master};
 pub use output_file::{FileKind, OutputFile};
+pub use owner::{OwnerCertificate, OwnerFile, OwnerImported};
+#[cfg(feature = "manufacture")]
+pub(crate) use prove::{PossessionProof, prove};
 pub use provision::{Provisioned, Provisioning, RequestTarget, provision};
 pub use reset::{prune, reset};
 pub use service_token::{ServiceToken, add_service_token, remove_service_token};
 #[cfg(feature = "evidence")]
 pub use sign::SignedMessage;
+#[cfg(feature = "manufacture")]
+pub(crate) use signer::Signer;
 pub use state::{Certified, ExistingState, Facts, Marker, Plan, Policy, Refusal, TpmKey};
 #[cfg(feature = "evidence")]
 pub(crate) use status::maker_and_firmware;

@@ -499,6 +499,7 @@ pub(super) fn tidy(device: &Device) {
         Some(config.state.as_path()),
         config.provision.marker.parent(),
         Some(software.folder()),
+        config.owner.certificates.parent(),
     ];
     for folder in folders.into_iter().flatten() {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;

@@ -21,6 +21,7 @@ mod identity {
     mod life;
     mod losses;
     mod own;
+    mod owner;
     mod refused;
     mod root_replaced;
     mod router;
@@ -40,12 +41,15 @@ mod certificates {
 
 /// Certificates from servers, and their renewal.
 mod enrolment {
-    mod est;
+    pub mod est;
     mod faults;
     mod kills;
+    mod neighbours;
+    mod page;
     mod rekey;
     mod renewal;
     mod services;
+    mod turns;
 }
 
 /// Findings of `devid doctor`, and their remedies.
@@ -64,6 +68,7 @@ mod master {
     mod kills;
     mod renewal;
     mod seen;
+    mod successions;
 }
 
 /// The command line: input, output, settings, packages.

@@ -17,6 +17,8 @@ use std::path::{Path, PathBuf};
 pub(super) struct Files {
     chain: PathBuf,
     hinted: Vec<PathBuf>,
+    /// The owner's certificates, which may be missing; `None` if they are shown nowhere.
+    owner: Option<Box<Path>>,
     /// Files of which only the stamps count.
     others: Vec<PathBuf>,
     /// Held for moments.
@@ -37,13 +39,20 @@ pub(super) struct FilesStamp {
 pub(super) struct FilesRead {
     pub(super) hinted: Vec<(PathBuf, Vec<Certificate>)>,
     pub(super) chain: Vec<(PathBuf, Vec<Certificate>)>,
+    /// The owner's certificates.
+    pub(super) owner: Vec<Certificate>,
     pub(super) stamp: FilesStamp,
-    /// A file that `[[identity]]` names, that could not be read now and was not read before.
+    /// A file that `[[identity]]` names, or the owner's, that could not be read now and was not read before.
     pub(super) unread: Option<String>,
 }
 
 impl Files {
-    pub(super) fn new(chain: PathBuf, generation: PathBuf, hints: &[IdentityHint]) -> Self {
+    pub(super) fn new(
+        chain: PathBuf,
+        generation: PathBuf,
+        owner: Option<Box<Path>>,
+        hints: &[IdentityHint],
+    ) -> Self {
         let secret = |hint: &IdentityHint| match &hint.auth {
             Some(IdentityAuth::Secret(source)) => source.path().ok()?,
             Some(IdentityAuth::Pin) | None => None,
@@ -59,6 +68,7 @@ impl Files {
                 .chain(hints.iter().filter_map(secret))
                 .collect(),
             chain,
+            owner,
             known: Mutex::default(),
             troubles: Troubles::default(),
         }
@@ -70,17 +80,24 @@ impl Files {
         Self {
             chain: self.chain.clone(),
             hinted: self.hinted.clone(),
+            owner: self.owner.clone(),
             others: self.others.clone(),
             known: Mutex::new(known.unwrap_or_default()),
             troubles: self.troubles.for_child(),
         }
     }
 
+    /// The file of the owner's certificates, if they are shown.
+    pub(super) fn owner(&self) -> Option<&Path> {
+        self.owner.as_deref()
+    }
+
     /// Reads only what could not be read before.
     pub(super) fn stamp(&self) -> FilesStamp {
         let (chain, unlisted) = self.chain_paths();
-        let all = self.others.iter().chain(&self.hinted).chain(&chain);
-        let sight = |path: &PathBuf| (path.clone(), self.troubles.sight(path, LARGEST));
+        let all = self.others.iter().map(PathBuf::as_path).chain(self.owner());
+        let all = all.chain(self.hinted.iter().chain(&chain).map(PathBuf::as_path));
+        let sight = |path: &Path| (path.to_owned(), self.troubles.sight(path, LARGEST));
         FilesStamp {
             files: all.map(sight).collect(),
             unlisted,
@@ -96,6 +113,13 @@ impl Files {
             files: self.others.iter().map(sight).collect(),
             unlisted,
         };
+        let owner = self.owner().map(Path::to_owned).filter(|path| {
+            let is_there = Sight::of(path) != Sight::Missing;
+            if !is_there {
+                stamp.files.push((path.clone(), Sight::Missing));
+            }
+            is_there
+        });
         let mut known = HashMap::new();
         let mut read = |file: CertificateFile| {
             let path = file.path.clone();
@@ -107,6 +131,7 @@ impl Files {
             }
             (path, here)
         };
+        let owner = owner.map(CertificateFile::read).map(&mut read);
         let hinted = self.hinted.iter().cloned().map(CertificateFile::read);
         let hinted: Vec<_> = hinted.map(&mut read).collect();
         let chain: Vec<_> = match distrusted(&self.chain) {
@@ -142,12 +167,13 @@ impl Files {
             let mut files = stamp.files.iter();
             unlisted || files.any(|(one, sight)| one == path && sight.trouble().is_some())
         });
-        let unread = hinted.iter().find(|(_, here)| here.is_none());
+        let unread = hinted.iter().chain(&owner).find(|(_, here)| here.is_none());
         let or_none = |(path, here): (PathBuf, Option<Vec<_>>)| (path, here.unwrap_or_default());
         FilesRead {
             unread: unread.map(|(path, _)| format!("{}: it could not be read", path.display())),
             hinted: hinted.into_iter().map(or_none).collect(),
             chain: chain.into_iter().map(or_none).collect(),
+            owner: owner.and_then(|(_, here)| here).unwrap_or_default(),
             stamp,
         }
     }

@@ -7,6 +7,7 @@
 mod files;
 mod location;
 mod nv;
+mod owner;
 mod pairing;
 mod scan;
 
@@ -14,15 +15,17 @@ pub(crate) use files::certificates_in;
 pub use nv::NvFinding;
 
 use super::{Key, Login, ScanError, ScanResult, Templates};
-use crate::config::{Config, FACTORY, IdentityAuth, IdentityHint};
+use crate::config::{Config, FACTORY, IdentityAuth, IdentityHint, OWNER, ShowOwner};
 use crate::key::{PublicKey, hex};
 use crate::tpm::{Capabilities, Tpm};
 use crate::x509::Certificate;
 use files::Files;
 use location::CertificateLocation;
+use owner::CertificateOrigin;
 use parking_lot::Mutex;
 pub(in crate::store) use scan::PIN_LENGTHS;
 use sha2::{Digest, Sha256};
+use std::path::Path;
 use std::sync::Arc;
 
 /// Looks for the factory identity of one TPM, or for one whose key asks for a PIN.
@@ -31,6 +34,7 @@ pub struct IdevidStore {
     tpm: Arc<Tpm>,
     hints: Vec<IdentityHint>,
     part: IdentityScope,
+    origin: CertificateOrigin,
     files: Files,
     templates: Templates,
     /// What the last look showed, if it gave an answer; held for moments.
@@ -101,21 +105,29 @@ pub struct FactoryIdentities {
     pub unread: Option<String>,
     /// What the search depended on.
     pub stamp: FactoryStamp,
+    /// The owner's certificates for these keys, and those of their CAs, where the store was asked
+    /// for both.
+    pub owner: Option<(Vec<Identity>, Vec<CaCertificate>)>,
+    /// The label of the token if no identity gives one.
+    base_label: &'static str,
 }
 
 impl FactoryIdentities {
     /// The token's label: that of its first identity. An attestation key names no token.
     pub fn label(&self) -> &str {
         let mut labels = self.identities.iter().filter(|one| !one.attests);
-        labels.next().map_or(FACTORY, |one| &one.label)
+        labels.next().map_or(self.base_label, |one| &one.label)
     }
 }
 
 /// A certificate and the key that it is for.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Identity {
-    /// `idev-id`, `idev-id-rsa2048`, …; `iak` for an attestation key.
+    /// `idev-id`, `idev-id-rsa2048`, …; `iak` for an attestation key; of the owner's certificates
+    /// `oidevid`, `oiak`.
     pub label: String,
+    /// The identifier, if it is not that of the key.
+    pub id: Option<Vec<u8>>,
     /// The end-entity certificate.
     pub certificate: Certificate,
     /// Where the certificate is: an NV index or a file.
@@ -143,13 +155,35 @@ pub struct CaCertificate {
 }
 
 impl IdevidStore {
-    /// The identities that need no PIN. Nothing is read yet.
+    /// The identities that need no PIN, with the factory's certificates, and the owner's beside these.
+    /// Nothing is read yet.
     pub fn new(config: &Config, tpm: Arc<Tpm>) -> Self {
-        Self::of(config, tpm, IdentityScope::Open)
+        Self::of(config, tpm, IdentityScope::Open, CertificateOrigin::Both)
     }
 
-    /// A store for each identity whose key asks for a PIN (`[[identity]] auth = "pin"`).
+    /// The identities that need no PIN, with the certificates that programs are to see: the owner's
+    /// in the place of the factory's if `[owner] show` says so.
+    pub fn shown(config: &Config, tpm: Arc<Tpm>) -> Self {
+        Self::of(config, tpm, IdentityScope::Open, shown(config))
+    }
+
+    /// The identities that need no PIN, with the owner's certificates alone.
+    pub fn of_owner(config: &Config, tpm: Arc<Tpm>) -> Self {
+        Self::of(config, tpm, IdentityScope::Open, CertificateOrigin::Owner)
+    }
+
+    /// A store for each identity whose key asks for a PIN (`[[identity]] auth = "pin"`), with the
+    /// factory's certificate, and the owner's beside.
     pub fn with_pin(config: &Config, tpm: &Arc<Tpm>) -> Vec<Self> {
+        Self::behind_pins(config, tpm, CertificateOrigin::Both)
+    }
+
+    /// The same with the certificates that programs are to see.
+    pub fn shown_with_pin(config: &Config, tpm: &Arc<Tpm>) -> Vec<Self> {
+        Self::behind_pins(config, tpm, shown(config))
+    }
+
+    fn behind_pins(config: &Config, tpm: &Arc<Tpm>, origin: CertificateOrigin) -> Vec<Self> {
         let asks = |hint: &IdentityHint| hint.auth == Some(IdentityAuth::Pin);
         let hints = config.identities.iter().enumerate();
         let guarded = hints
@@ -165,24 +199,34 @@ impl IdevidStore {
                     config,
                     Arc::clone(tpm),
                     IdentityScope::Pin(Arc::new(guarded)),
+                    origin,
                 )
             })
             .collect()
     }
 
-    fn of(config: &Config, tpm: Arc<Tpm>, part: IdentityScope) -> Self {
+    fn of(config: &Config, tpm: Arc<Tpm>, part: IdentityScope, origin: CertificateOrigin) -> Self {
+        let owner = origin
+            .reads_owner()
+            .then(|| Box::from(config.owner.certificates.as_path()));
         Self {
             tpm,
             part,
+            origin,
             files: Files::new(
                 config.chain.clone(),
                 config.generation.clone(),
+                owner,
                 &config.identities,
             ),
             hints: config.identities.clone(),
             templates: Templates::new(config.run.clone()),
             last: Mutex::default(),
         }
+    }
+
+    fn owner_file(&self) -> &Path {
+        self.files.owner().unwrap_or(Path::new(""))
     }
 
     fn stamped(&self, files: files::FilesStamp) -> FactoryStamp {
@@ -205,7 +249,8 @@ impl IdevidStore {
             let origin = CertificateLocation::File(file);
             here.into_iter().map(move |one| (origin.clone(), one))
         });
-        let (mut identities, authorities) = self.paired(tpm, certificates, chain.collect())?;
+        let (mut identities, mut authorities) = self.paired(tpm, certificates, chain.collect())?;
+        let origin = self.origin;
         self.files.amend(&mut stamp.files);
         // The TPM may have been asked meanwhile.
         stamp.can.algorithms = tpm.known_algorithms().known();
@@ -216,16 +261,37 @@ impl IdevidStore {
             });
         }
         let all = identities.len();
-        let only_attests = identities.iter().all(|one| one.attests);
+        let only_attests =
+            origin == CertificateOrigin::Owner || identities.iter().all(|one| one.attests);
         identities.retain(|one| self.part.shows(one));
+        let owner = (origin == CertificateOrigin::Both).then(|| {
+            let (mut theirs, mut issuers) = (identities.clone(), Vec::new());
+            let file = self.owner_file();
+            CertificateOrigin::Owner.apply(read.owner.clone(), file, &mut theirs, &mut issuers);
+            let first = theirs.first().map(|one| one.certificate.clone());
+            let issuers = first.map(|first| chain_order(OWNER, &first, issuers));
+            (theirs, issuers.unwrap_or_default())
+        });
+        origin.apply(
+            read.owner,
+            self.owner_file(),
+            &mut identities,
+            &mut authorities,
+        );
         match identities.first() {
             Some(first) if !first.attests || only_attests => Ok(FactoryIdentities {
-                serial: serial(first),
-                authorities: chain_order(&first.certificate, authorities),
+                serial: serial(first, origin),
+                authorities: chain_order(origin.base_label(), &first.certificate, authorities),
                 identities,
                 unread: read.unread,
                 stamp,
+                owner,
+                base_label: origin.base_label(),
             }),
+            None if origin == CertificateOrigin::Owner => Err(ScanError::NoIdentity(format!(
+                "{}: no certificate of the owner for a key of this device (devid import-cert --owner)",
+                self.owner_file().display()
+            ))),
             _ => Err(ScanError::NoIdentity(format!(
                 "none of the {all} identities is for this slot: [[identity]] auth = \"pin\" gives \
                  an identity a slot of its own"
@@ -236,6 +302,7 @@ impl IdevidStore {
 
 /// From the leaf's issuer upwards, then what belongs to none of that; each certificate once.
 fn chain_order(
+    base: &str,
     leaf: &Certificate,
     mut authorities: Vec<(CertificateLocation, Certificate)>,
 ) -> Vec<CaCertificate> {
@@ -259,20 +326,31 @@ fn chain_order(
         .into_iter()
         .enumerate()
         .map(|(n, (origin, certificate))| CaCertificate {
-            label: format!("{FACTORY}-ca-{}", n + 1),
+            label: format!("{base}-ca-{}", n + 1),
             certificate,
             place: origin.to_string(),
         });
     numbered.collect()
 }
 
-fn serial(identity: &Identity) -> String {
+/// Which certificates programs are to see on the factory's tokens.
+fn shown(config: &Config) -> CertificateOrigin {
+    match config.owner.show {
+        ShowOwner::Instead => CertificateOrigin::OwnerFirst,
+        ShowOwner::Nowhere | ShowOwner::Token => CertificateOrigin::Factory,
+    }
+}
+
+fn serial(identity: &Identity, origin: CertificateOrigin) -> String {
     let handle = identity.key.as_ref().filter(|key| key.handle().is_some());
-    let digest = match handle.and_then(|key| key.name()) {
-        Some(name) => Sha256::digest(name),
-        None => Sha256::digest(identity.certificate.der()),
+    let mut digest = match handle.and_then(|key| key.name()) {
+        Some(name) => Sha256::new_with_prefix(name),
+        None => Sha256::new_with_prefix(identity.certificate.der()),
     };
-    hex(&digest[..8])
+    if origin == CertificateOrigin::Owner {
+        digest.update(OWNER);
+    }
+    hex(&digest.finalize()[..8])
 }
 
 #[cfg(test)]
@@ -288,7 +366,7 @@ mod tests {
         let other = one(include_bytes!("../../../testdata/root.pem"));
         let all = [&other, &issuer, &other, &issuer].into_iter().zip(1..);
         let placed = all.map(|(one, index)| (CertificateLocation::Nv(index), one.clone()));
-        let ordered = chain_order(&leaf, placed.collect());
+        let ordered = chain_order(FACTORY, &leaf, placed.collect());
         let labels: Vec<_> = ordered.iter().map(|one| one.label.as_str()).collect();
         assert_eq!(labels, ["idev-id-ca-1", "idev-id-ca-2"]);
         assert_eq!(ordered[0].certificate, issuer);

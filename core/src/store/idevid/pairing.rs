@@ -336,6 +336,7 @@ fn named(mut leaves: Vec<Leaf>) -> Vec<Identity> {
         };
         named.push(Identity {
             label,
+            id: None,
             certificate,
             place: origin.to_string(),
             public,

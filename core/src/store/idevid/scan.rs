@@ -65,6 +65,7 @@ impl IdevidStore {
             tpm: Arc::clone(tpm),
             hints: self.hints.clone(),
             part: self.part.for_child(),
+            origin: self.origin,
             files: self.files.for_child(),
             templates: self.templates.for_child(),
             last: Mutex::new(self.last.try_lock().and_then(|last| last.clone())),
@@ -152,6 +153,7 @@ fn listing(found: FactoryIdentities) -> ScanResult {
 fn shown(identity: Identity) -> Vec<StoredObject> {
     let Identity {
         label,
+        id,
         certificate,
         public,
         key,
@@ -159,6 +161,7 @@ fn shown(identity: Identity) -> Vec<StoredObject> {
     } = identity;
     let described = |uses: &[Use]| ObjectAttributes {
         subject: certificate.subject_der().to_vec(),
+        id: id.clone(),
         ..fixed(label.clone(), uses)
     };
     let mut shown = Vec::new();
@@ -178,7 +181,13 @@ fn shown(identity: Identity) -> Vec<StoredObject> {
     }
     shown.push(StoredObject {
         name: hex(&certificate.sha1()),
-        kind: ObjectKind::Certificate(certificate, fixed(label, &[])),
+        kind: ObjectKind::Certificate(
+            certificate,
+            ObjectAttributes {
+                id: id.clone(),
+                ..fixed(label.clone(), &[])
+            },
+        ),
     });
     shown
 }

@@ -1,0 +1,270 @@
+//! Certificates of the device's owner for the factory's keys (OpenConfig's oIDevID and oIAK). They
+//! are in one file that root writes, so a rotation takes effect as a whole or not at all.
+
+use super::IdentityError;
+use super::ca_certificates::above;
+use super::device::Device;
+use super::entry::TokenEntry;
+use super::import::still_valid;
+use super::provision::{only_one, tidy};
+use super::software::make_folder;
+use crate::file;
+use crate::store::idevid::certificates_in;
+use crate::trouble::is_there;
+use crate::x509::path::{is_signed_by, names};
+use crate::x509::{Certificate, certificates_of_answer};
+use serde::Serialize;
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+/// Certificates in the form in which an owner sent them: PEM, DER or PKCS#7.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnerFile {
+    /// How messages call it.
+    pub source: String,
+    /// What it holds.
+    pub bytes: Vec<u8>,
+}
+
+/// What was made of an owner's certificates.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct OwnerImported {
+    /// The certificates that were taken.
+    pub certificates: Vec<OwnerCertificate>,
+    /// Subjects of the certificates that they took the place of.
+    pub replaced: Vec<String>,
+    /// Subjects of CA certificates that came with them and are none of those above them: not kept.
+    pub unrelated: Vec<String>,
+    /// The file that holds them.
+    pub file: PathBuf,
+    /// Where programs find them: `nowhere`, `instead`, `token`.
+    pub show: &'static str,
+}
+
+/// A certificate of the owner's, and the factory's key that it is for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct OwnerCertificate {
+    /// The label of the key on the factory's token.
+    pub label: String,
+    /// The certificate's subject.
+    pub subject: String,
+}
+
+impl Device {
+    /// Takes certificates of the device's owner for the factory's keys: of one key or of several, with
+    /// those of the CAs above them. Each must be for a factory key of this device, be valid now, and be
+    /// signed by its issuer, whose certificate is among these, in `chain/` or in `trust/`. Certificates
+    /// for other keys stay as they are.
+    ///
+    /// # Errors
+    ///
+    /// One of the certificates is not as it must be. Then nothing was changed.
+    pub fn import_owner_certificates(
+        &self,
+        files: &[OwnerFile],
+    ) -> Result<OwnerImported, IdentityError> {
+        let mut given = Vec::new();
+        for OwnerFile { source, bytes } in files {
+            let read = whole(bytes).map_err(|why| refused(&format!("{source}: {why}")))?;
+            given.extend(read.into_iter().map(|one| (source.clone(), one)));
+        }
+        let (issuers, leaves): (Vec<_>, Vec<_>) =
+            given.into_iter().partition(|(_, one)| one.is_ca());
+        let issuers: Vec<Certificate> = issuers.into_iter().map(|(_, one)| one).collect();
+        if leaves.is_empty() {
+            return Err(refused(
+                "there is no certificate of a device among these, only certificates of CAs",
+            ));
+        }
+        let keys = self.factory_keys()?;
+        let mut taken: Vec<(&TokenEntry, Certificate)> = Vec::new();
+        for (source, leaf) in leaves {
+            let key = self.factory_key_of(&keys, &leaf, &source)?;
+            still_valid(&leaf, &source)?;
+            self.check_issuer(&leaf, &issuers, &source)?;
+            if taken.iter().any(|(other, _)| other.label == key.label) {
+                return Err(refused(&format!(
+                    "{source}: two certificates for the key {}",
+                    key.label
+                )));
+            }
+            taken.push((key, leaf));
+        }
+        make_folder(&self.config.state)?;
+        let _only_one = only_one(&self.config.state)?;
+        tidy(self);
+        let file = &self.config.owner.certificates;
+        let before = self.owner_certificates()?;
+        let is_replaced = |one: &&Certificate| {
+            !one.is_ca()
+                && taken
+                    .iter()
+                    .any(|(_, new)| new.public_key() == one.public_key())
+        };
+        let (replaced, kept): (Vec<_>, Vec<_>) = before.iter().partition(is_replaced);
+        let leaves: Vec<&Certificate> = taken.iter().map(|(_, one)| one).collect();
+        let kept_leaves = kept.iter().copied().filter(|one| !one.is_ca());
+        let all_leaves: Vec<&Certificate> = leaves.iter().copied().chain(kept_leaves).collect();
+        let mut all_issuers = issuers.clone();
+        all_issuers.extend(
+            kept.iter()
+                .filter(|one| one.is_ca())
+                .map(|one| (*one).clone()),
+        );
+        let needed = above(&all_leaves, &all_issuers);
+        let mut content = String::new();
+        let mut written: Vec<&Certificate> = Vec::new();
+        for one in all_leaves.iter().copied().chain(needed.iter().copied()) {
+            if !written.contains(&one) {
+                content.push_str(&one.pem());
+                written.push(one);
+            }
+        }
+        self.make_owner_folder()?;
+        file::write(file, content.as_bytes(), 0o644).map_err(IdentityError::file(file))?;
+        self.tell_others();
+        let is_new = |one: &&&Certificate| !leaves.contains(*one);
+        Ok(OwnerImported {
+            certificates: taken
+                .iter()
+                .map(|(key, one)| OwnerCertificate {
+                    label: key.label.clone(),
+                    subject: one.subject(),
+                })
+                .collect(),
+            replaced: replaced
+                .iter()
+                .filter(is_new)
+                .map(|one| one.subject())
+                .collect(),
+            unrelated: issuers
+                .iter()
+                .filter(|one| !needed.contains(one))
+                .map(Certificate::subject)
+                .collect(),
+            file: file.clone(),
+            show: self.config.owner.show.word(),
+        })
+    }
+
+    /// The owner's certificates and those of their CAs; none if there is no file.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read, or others may write it.
+    pub fn owner_certificates(&self) -> Result<Vec<Certificate>, IdentityError> {
+        let file = &self.config.owner.certificates;
+        match is_there(file).map_err(IdentityError::file(file))? {
+            false => Ok(Vec::new()),
+            true => certificates_in(file)
+                .map_err(|why| IdentityError::failed(format!("{}: {why}", file.display()))),
+        }
+    }
+
+    /// Removes the owner's certificates, as a factory reset does.
+    pub(super) fn forget_owner(&self) -> Result<(), IdentityError> {
+        let file = &self.config.owner.certificates;
+        file::remove(file).map_err(IdentityError::file(file))
+    }
+
+    fn factory_keys(&self) -> Result<Vec<TokenEntry>, IdentityError> {
+        let contents = self.factory_contents().map_err(|(_, fault)| fault)?;
+        let is_key = |one: &TokenEntry| one.key.is_some() || one.attests;
+        Ok(contents.entries.into_iter().filter(is_key).collect())
+    }
+
+    fn factory_key_of<'a>(
+        &self,
+        keys: &'a [TokenEntry],
+        leaf: &Certificate,
+        source: &str,
+    ) -> Result<&'a TokenEntry, IdentityError> {
+        let public = leaf.public_key();
+        let found = keys
+            .iter()
+            .find(|key| public.is_some() && key.public == public);
+        let key = found.ok_or_else(|| {
+            let labels: Vec<&str> = keys.iter().map(|key| key.label.as_str()).collect();
+            refused(&format!(
+                "{source}: the certificate of {} is for none of the factory's keys of this device ({})",
+                leaf.subject(),
+                labels.join(", ")
+            ))
+        })?;
+        let ours = self.config.owner.certificates.display().to_string();
+        let is_factorys =
+            |one: &super::CertificateEntry| one.certificate == *leaf && one.place != ours;
+        match key.certificates.iter().any(is_factorys) {
+            true => Err(refused(&format!(
+                "{source}: the certificate of {} is the factory's own for the key {}",
+                leaf.subject(),
+                key.label
+            ))),
+            false => Ok(key),
+        }
+    }
+
+    /// That the signature of an issuer whose certificate is at hand is right, and so on upwards.
+    fn check_issuer(
+        &self,
+        leaf: &Certificate,
+        issuers: &[Certificate],
+        source: &str,
+    ) -> Result<(), IdentityError> {
+        let known = self.known_ca_certificates();
+        let mut child = leaf;
+        let mut steps = 0;
+        loop {
+            let named = |one: &&Certificate| names(child, one);
+            let candidates: Vec<&Certificate> =
+                issuers.iter().chain(&known).filter(named).collect();
+            let signed = candidates
+                .iter()
+                .find(|one| is_signed_by(child, one) == Ok(true));
+            match signed {
+                Some(one) if *one == child || steps > issuers.len() + known.len() => return Ok(()),
+                Some(one) => child = one,
+                None if steps > 0 && !issuers.iter().any(|one| names(child, one)) => return Ok(()),
+                None if !issuers.iter().any(|one| names(child, one)) => {
+                    return Err(refused(&format!(
+                        "{source}: the certificate of the issuer of {} is missing: put it into the same \
+                         file, after the device's",
+                        leaf.subject()
+                    )));
+                }
+                None => {
+                    return Err(refused(&format!(
+                        "{source}: the signature of the certificate of {} is not that of its issuer {}",
+                        child.subject(),
+                        candidates[0].subject()
+                    )));
+                }
+            }
+            steps += 1;
+        }
+    }
+
+    /// The folder of the owner's certificates: root's, and readable by all, since the module of a
+    /// service reads it.
+    fn make_owner_folder(&self) -> Result<(), IdentityError> {
+        let file = &self.config.owner.certificates;
+        let folder = file.parent().unwrap_or(Path::new("/"));
+        let made = DirBuilder::new().recursive(true).mode(0o755).create(folder);
+        made.map_err(IdentityError::file(folder))
+    }
+}
+
+/// All certificates of a file; what cannot be read is not passed over.
+fn whole(bytes: &[u8]) -> Result<Vec<Certificate>, String> {
+    let read = Certificate::read_all(bytes);
+    match (read.certificates.is_empty(), read.unread.first()) {
+        (true, _) => certificates_of_answer(bytes).map_err(|why| why.to_string()),
+        (false, None) => Ok(read.certificates),
+        (false, Some(why)) => Err(why.clone()),
+    }
+}
+
+fn refused(why: &str) -> IdentityError {
+    IdentityError::refused(format!("{why}; nothing was changed"))
+}

@@ -1,0 +1,117 @@
+//! Certificates of the device's owner over the factory's keys (OpenConfig's oIDevID and oIAK): the
+//! same key, certified by another CA. A token shows one end-entity certificate for a key, and two
+//! tokens show no two with one identifier.
+
+use super::location::{CertificateLocation, LocatedCertificate};
+use super::{FACTORY, Identity};
+use crate::config::OWNER;
+use crate::x509::Certificate;
+use sha1::{Digest, Sha1};
+use std::path::Path;
+
+/// The label of the owner's certificate for the attestation key.
+const OWNER_ATTESTATION: &str = "oiak";
+
+/// Which certificates a store shows for the factory's keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum CertificateOrigin {
+    /// The factory's.
+    Factory,
+    /// The factory's; the owner's are found beside them.
+    Both,
+    /// The owner's where there is one, under the labels of the factory's.
+    OwnerFirst,
+    /// The owner's, and no identity without one, under labels of their own.
+    Owner,
+}
+
+impl CertificateOrigin {
+    /// Whether the owner's certificates are read at all.
+    pub(super) fn reads_owner(self) -> bool {
+        self != Self::Factory
+    }
+
+    /// The label of a token on which there is no identity but attestation keys, and the beginning of
+    /// the labels of CA certificates.
+    pub(super) fn base_label(self) -> &'static str {
+        match self {
+            Self::Factory | Self::Both | Self::OwnerFirst => FACTORY,
+            Self::Owner => OWNER,
+        }
+    }
+
+    /// Puts the owner's certificates in their places.
+    pub(super) fn apply(
+        self,
+        owner: Vec<Certificate>,
+        file: &Path,
+        identities: &mut Vec<Identity>,
+        authorities: &mut Vec<LocatedCertificate>,
+    ) {
+        if matches!(self, Self::Factory | Self::Both) {
+            return;
+        }
+        let (issuers, leaves): (Vec<_>, Vec<_>) = owner.into_iter().partition(Certificate::is_ca);
+        identities.retain_mut(|identity| {
+            let is_for_it = |one: &&Certificate| {
+                identity.public.is_some() && one.public_key() == identity.public
+            };
+            match leaves.iter().find(is_for_it) {
+                Some(certificate) => {
+                    identity.certificate = certificate.clone();
+                    identity.place = file.display().to_string();
+                    if self == Self::Owner {
+                        identity.id = Some(owner_id(certificate));
+                        identity.label = owner_label(&identity.label);
+                    }
+                    true
+                }
+                None => self != Self::Owner,
+            }
+        });
+        if self == Self::Owner {
+            authorities.clear();
+        }
+        let place = CertificateLocation::File(file.to_owned());
+        authorities.extend(issuers.into_iter().map(|one| (place.clone(), one)));
+    }
+}
+
+/// `oidevid` for `idev-id`, `oidevid-rsa2048` for `idev-id-rsa2048`, `oiak` for `iak`.
+fn owner_label(label: &str) -> String {
+    match (label.strip_prefix(FACTORY), label.strip_prefix("iak")) {
+        (Some(rest), _) => format!("{OWNER}{rest}"),
+        (_, Some(rest)) => format!("{OWNER_ATTESTATION}{rest}"),
+        _ => format!("{OWNER}-{label}"),
+    }
+}
+
+/// Another CKA_ID than the factory's certificate for this key has: Java's KeyStore fails where two
+/// certificates of one key have one identifier.
+fn owner_id(certificate: &Certificate) -> Vec<u8> {
+    let digest = Sha1::new().chain_update(OWNER);
+    digest
+        .chain_update(certificate.key_id().as_bytes())
+        .finalize()
+        .to_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_follow_those_of_the_factory() {
+        let labels = ["idev-id", "idev-id-rsa2048", "iak", "iak-2"].map(owner_label);
+        assert_eq!(labels, ["oidevid", "oidevid-rsa2048", "oiak", "oiak-2"]);
+    }
+
+    #[test]
+    fn the_identifier_is_another_and_stays() {
+        let leaf = include_bytes!("../../../testdata/leaf.pem");
+        let leaf = Certificate::parse_all(leaf).unwrap().remove(0);
+        assert_ne!(owner_id(&leaf), leaf.key_id().as_bytes());
+        assert_eq!(owner_id(&leaf), owner_id(&leaf));
+        assert_eq!(owner_id(&leaf).len(), 20);
+    }
+}

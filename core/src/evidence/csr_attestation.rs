@@ -53,7 +53,7 @@ mod tests {
             let [kind, structures] = &statement[0].children().unwrap()[..] else {
                 panic!("a type and a statement");
             };
-            assert_eq!(kind.whole, b"\x06\x06\x67\x81\x05\x14\x01".as_slice());
+            assert_eq!(kind.whole, b"\x06\x05\x67\x81\x05\x14\x01".as_slice());
             let structures = structures.children().unwrap();
             let found: Vec<&[u8]> = structures.iter().map(|one| one.content).collect();
             let key = &bundle.key;

@@ -12,6 +12,8 @@ pub mod evidence;
 mod file;
 pub mod identity;
 pub mod key;
+#[cfg(feature = "manufacture")]
+pub mod manufacture;
 #[cfg(feature = "evidence")]
 pub mod message;
 mod oid;

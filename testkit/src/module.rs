@@ -24,6 +24,11 @@ pub fn tool() -> PathBuf {
     fresh("devid", "devid.d")
 }
 
+/// The maker's tool, `devid-manufacture`.
+pub fn manufacture() -> PathBuf {
+    fresh("devid-manufacture", "devid-manufacture.d")
+}
+
 fn fresh(name: &str, sources: &str) -> PathBuf {
     let folder = folders::results();
     let (file, sources) = (folder.join(name), folder.join(sources));
@@ -47,6 +52,8 @@ fn fresh(name: &str, sources: &str) -> PathBuf {
             "devid-pkcs11",
             "-p",
             "devid",
+            "-p",
+            "devid-manufacture",
             "--profile",
             profile,
         ]);
@@ -87,6 +94,7 @@ fn is_fresh(file: &Path, sources: &Path) -> bool {
         "Cargo.lock",
         "core/Cargo.toml",
         "tool/Cargo.toml",
+        "manufacture/Cargo.toml",
     ];
     let manifests = manifests.map(|name| folders::root().join(name));
     let older = |path: &Path| time(path).is_some_and(|changed: SystemTime| changed <= built);

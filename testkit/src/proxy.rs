@@ -31,6 +31,9 @@ pub mod command {
     pub const READ_PUBLIC: u32 = 0x173;
     pub const GET_CAPABILITY: u32 = 0x17A;
     pub const GET_RANDOM: u32 = 0x17B;
+    pub const NV_DEFINE_SPACE: u32 = 0x12A;
+    pub const NV_WRITE: u32 = 0x137;
+    pub const NV_WRITE_LOCK: u32 = 0x138;
 }
 
 /// TPM_RC: the answers that stories give.

@@ -14,6 +14,7 @@ extern crate testkit;
 mod certificates;
 mod derived_keys;
 mod identity;
+mod manufacture;
 mod script;
 mod several_identities;
 mod templates;

@@ -87,9 +87,14 @@ pub(crate) fn import(
             "one file is taken at a time; several only with --owner",
         ));
     };
-    let imported = match is_standard_input(file) {
-        true => device.import_answer(&standard_input(LARGEST)?, "standard input")?,
-        false => device.import_certificate(file)?,
+    let read = match is_standard_input(file) {
+        true => Some(standard_input(LARGEST)?),
+        false => None,
+    };
+    let _turn = device.exchange_turn()?;
+    let imported = match read {
+        Some(bytes) => device.import_answer(&bytes, "standard input")?,
+        None => device.import_certificate(file)?,
     };
     let output = Output::new(form, &imported, || taken(&imported))?;
     Ok(Output {
@@ -114,6 +119,7 @@ pub(crate) fn import_owner(
         Ok::<_, CommandError>(OwnerFile { source, bytes })
     };
     let files = files.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+    let _turn = device.exchange_turn()?;
     let imported = device.import_owner_certificates(&files)?;
     let output = Output::new(form, &imported, || owner_taken(&imported))?;
     let label = imported.certificates.first().map(|one| one.label.clone());

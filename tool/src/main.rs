@@ -22,6 +22,8 @@ mod est;
 mod evidence;
 mod evidence_cli;
 mod export;
+#[cfg(feature = "est")]
+mod hooks;
 mod identity;
 mod input;
 mod keys;

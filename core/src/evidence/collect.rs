@@ -102,6 +102,68 @@ pub fn collect(
     })
 }
 
+/// Evidence of an IDevID key that has no certificate yet. `csr` is its PKCS#10 request.
+///
+/// # Errors
+///
+/// Those of the TPM.
+#[cfg(feature = "manufacture")]
+pub(crate) fn of_new_device(
+    tpm: &crate::tpm::Tpm,
+    (idevid, signer): (&Key, &AttestationKey),
+    (serial, model): (&str, Option<&str>),
+    csr: Vec<u8>,
+) -> Result<Bundle, IdentityError> {
+    let endorsement = Endorsement::of(tpm, Vec::new())?;
+    let key = certified_by(tpm, (idevid, signer), &[])?;
+    let (maker, firmware) = maker_and_firmware(tpm)?;
+    Ok(Bundle {
+        device: bundle::Device {
+            maker: Some(maker),
+            firmware: Some(firmware),
+            serial: Some(serial.to_owned()),
+            model: model.map(str::to_owned),
+        },
+        ek_public: endorsement.key.map(|key| key.area().into()),
+        ek_certificates: ders(&endorsement.certificates),
+        ek_chain: ders(&endorsement.chain),
+        attestation_key: bundle::AttestationKey {
+            public: signer.area().into(),
+            certificates: Vec::new(),
+        },
+        key,
+        idevid: None,
+        nonce: None,
+        csr: csr.into(),
+    })
+}
+
+/// What an attestation key certifies of an IDevID key without certificate.
+///
+/// # Errors
+///
+/// Those of the TPM.
+#[cfg(feature = "manufacture")]
+pub(crate) fn certified_by(
+    tpm: &crate::tpm::Tpm,
+    (idevid, signer): (&Key, &AttestationKey),
+    qualifying: &[u8],
+) -> Result<CertifiedKey, IdentityError> {
+    let certified = idevid
+        .certify(tpm, signer, qualifying)
+        .map_err(|error| IdentityError::from(error).while_doing("the IDevID key: TPM2_Certify"))?;
+    let area = idevid.public_area();
+    let area = area.ok_or_else(|| IdentityError::failed("the key has no public area"))?;
+    Ok(CertifiedKey {
+        label: Some(FACTORY.to_owned()),
+        public: area.into(),
+        certify: certified.attest.into(),
+        signature: certified.signature.into(),
+        creation_data: None,
+        certificates: Vec::new(),
+    })
+}
+
 /// The key of an entry, if it is one that a TPM can certify.
 fn certifiable(entry: &TokenEntry) -> Result<&Key, IdentityError> {
     let label = &entry.label;

@@ -27,19 +27,19 @@ const CHAIN: RangeInclusive<u32> = 0x01C0_0100..=0x01C0_01FF;
 
 /// What the device shows of its endorsement keys.
 #[derive(Debug, Default)]
-pub(super) struct Endorsement {
+pub(crate) struct Endorsement {
     /// The key that a CA shares secrets with: the first whose certificate the device has, else one of
     /// those that the TPM derives.
-    pub(super) key: Option<EndorsementKey>,
-    pub(super) certificates: Vec<Certificate>,
-    pub(super) chain: Vec<Certificate>,
+    pub(crate) key: Option<EndorsementKey>,
+    pub(crate) certificates: Vec<Certificate>,
+    pub(crate) chain: Vec<Certificate>,
 }
 
 impl Endorsement {
     /// Reads certificates from NV, and finds the key of one of them. `given` are further certificates, from
     /// the maker: they go before the TPM's own. One command for each NV index that is there, two or more
     /// for each certificate, and a key generation where the key is in no handle.
-    pub(super) fn of(tpm: &Tpm, given: Vec<Certificate>) -> Result<Self, IdentityError> {
+    pub(crate) fn of(tpm: &Tpm, given: Vec<Certificate>) -> Result<Self, IdentityError> {
         let (mut placed, mut chain) = (Vec::new(), Vec::new());
         for certificate in given {
             match certificate.is_ca() {

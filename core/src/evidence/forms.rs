@@ -48,7 +48,22 @@ pub fn in_form(
     form: EvidenceForm,
     pin: Option<&Secret>,
 ) -> Result<ForeignEvidence, IdentityError> {
-    let sign = |contents: &[u8], hash| device.plain_signature(entry, contents, hash, pin);
+    in_form_signed(bundle, form, &|contents, hash| {
+        device.plain_signature(entry, contents, hash, pin)
+    })
+}
+
+/// Signs bytes by the attested key, and by this hash where the key can; the signature as
+/// [`Signature::fixed`] gives it.
+pub(crate) type SignContents<'a> =
+    dyn Fn(&[u8], Option<Hash>) -> Result<(SignatureScheme, Vec<u8>), IdentityError> + 'a;
+
+/// As [`in_form`], for who signs otherwise.
+pub(crate) fn in_form_signed(
+    bundle: &Bundle,
+    form: EvidenceForm,
+    sign: &SignContents,
+) -> Result<ForeignEvidence, IdentityError> {
     // ASN.1, SHA-256 (RFC 3279, section 2.2).
     let in_envelope = |contents: Vec<u8>| -> Result<ForeignEvidence, IdentityError> {
         let (scheme, signature) = sign(&contents, Some(Hash::Sha256))?;

@@ -21,6 +21,12 @@ pub use bundle::{BUNDLE_FORMAT, Bundle, nonce_of};
 pub use ca::{Ca, EvidencePolicy, LIFETIME};
 pub use challenge::{CHALLENGE_FORMAT, Challenge, RESPONSE_FORMAT, Response};
 pub use collect::{Collection, collect, leaving_nothing};
+#[cfg(feature = "manufacture")]
+pub(crate) use collect::{certified_by, of_new_device};
+#[cfg(feature = "manufacture")]
+pub(crate) use endorsement::Endorsement;
+#[cfg(feature = "manufacture")]
+pub(crate) use forms::in_form_signed;
 pub use forms::{EvidenceForm, ForeignEvidence, acme_nonce, in_form};
 pub use issue::{Issuance, Issued, WhatToCertify};
 pub use json::{Bytes, DocumentError};

@@ -67,10 +67,14 @@ pub use keys::KeyStorage;
 pub use master::{KeptObject, LostObject, Renewal, renew_master};
 pub use output_file::{FileKind, OutputFile};
 pub use owner::{OwnerCertificate, OwnerFile, OwnerImported};
+#[cfg(feature = "manufacture")]
+pub(crate) use prove::{PossessionProof, prove};
 pub use provision::{Provisioned, Provisioning, RequestTarget, provision};
 pub use reset::{prune, reset};
 #[cfg(feature = "evidence")]
 pub use sign::SignedMessage;
+#[cfg(feature = "manufacture")]
+pub(crate) use signer::Signer;
 pub use state::{Certified, ExistingState, Facts, Marker, Plan, Policy, Refusal, TpmKey};
 #[cfg(feature = "evidence")]
 pub(crate) use status::maker_and_firmware;

@@ -34,6 +34,9 @@ pub enum FileKind<'a> {
     ManualPage,
     /// A JSON document that names this format.
     Document(&'a str),
+    /// A TCG-CSR, or a TPMT_SIGNATURE.
+    #[cfg(feature = "manufacture")]
+    TcgCsr,
     /// Bytes of no form, which are written once.
     Bytes,
     /// A signed message. No file that is there is taken for one.
@@ -213,6 +216,14 @@ fn is_of_kind(content: &[u8], kind: FileKind) -> bool {
             let text = String::from_utf8_lossy(content);
             text.trim_start().starts_with('{') && text.contains(&format!("\"{format}\""))
         }
+        #[cfg(feature = "manufacture")]
+        FileKind::TcgCsr => match content.first_chunk() {
+            // structVer of the contents, or of the envelope.
+            Some([0 | 1, 0, 1, 0]) => true,
+            // RSASSA, RSAPSS or ECDSA, and a hash.
+            Some([0, 0x14 | 0x16 | 0x18, 0, 0x0B..=0x0D]) => true,
+            _ => false,
+        },
         FileKind::Hex => {
             let digit = |byte: &u8| byte.is_ascii_hexdigit() || byte.is_ascii_whitespace();
             content.iter().all(digit)

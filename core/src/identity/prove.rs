@@ -9,7 +9,7 @@ use crate::tpm::{Hash, SignatureScheme, Tpm};
 
 /// What a signature proved.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum PossessionProof {
+pub(crate) enum PossessionProof {
     /// The key belongs to the public key.
     Proven,
     /// The TPM signed by another key.
@@ -28,7 +28,7 @@ pub(super) const NOT_TRIED: &str = "it was not asked to sign: if it has an autho
 
 /// Signs random bytes by the key and verifies the signature by `public`. The signature is of no use
 /// to anybody, because nobody chose the bytes.
-pub(super) fn prove(tpm: &Tpm, key: &Key, public: &PublicKey) -> PossessionProof {
+pub(crate) fn prove(tpm: &Tpm, key: &Key, public: &PublicKey) -> PossessionProof {
     let mut fresh = [0; 32];
     if let Err(error) = random(&mut fresh) {
         let why = crate::tpm::TpmError::Unsupported(format!("no random bytes: {error}"));

@@ -10,7 +10,7 @@ use crate::x509::issue::{self, CertificateSigner};
 use crate::x509::{Certificate, RequestContent, Subject, request};
 
 /// A private key that signs certificates and requests.
-pub(super) struct Signer<'a>(pub(super) &'a Tpm, pub(super) &'a Key);
+pub(crate) struct Signer<'a>(pub(crate) &'a Tpm, pub(crate) &'a Key);
 
 impl Signer<'_> {
     pub(super) fn public(&self) -> &PublicKey {
@@ -23,7 +23,7 @@ impl Signer<'_> {
     }
 
     /// A PKCS#10 request, DER. `subject` is whom it names where the content says nobody.
-    pub(super) fn request(
+    pub(crate) fn request(
         &self,
         subject: &Subject,
         content: &RequestContent,
@@ -59,7 +59,7 @@ impl Signer<'_> {
 
     /// The scheme in which the key signs digests of its own strength; or those that it names, if they are
     /// shorter.
-    pub(super) fn scheme(&self) -> Result<SignatureScheme, IdentityError> {
+    pub(crate) fn scheme(&self) -> Result<SignatureScheme, IdentityError> {
         match self.public() {
             PublicKey::Ec { curve, .. } => {
                 let own = match curve {

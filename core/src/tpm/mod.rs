@@ -26,6 +26,8 @@ mod exchange;
 pub(crate) mod fake;
 mod import;
 mod lockout;
+#[cfg(feature = "manufacture")]
+mod manufacture;
 mod numbers;
 mod nv;
 mod persistent;
@@ -65,6 +67,8 @@ pub(crate) use error::CLEARED_OR_EXCHANGED;
 pub use error::TpmError;
 pub use exchange::Refusals;
 pub use lockout::Lockout;
+#[cfg(feature = "manufacture")]
+pub use manufacture::{NvHierarchy, NvProgress};
 pub(crate) use numbers::handle;
 pub(crate) use numbers::handle::SRK;
 use numbers::{algorithm, command_code};
@@ -75,7 +79,11 @@ pub use root::{EndorsementVerifier, RecordError, StorageRoot, StorageRootRecord}
 pub use storage::{KeyAlgorithm, KeyPurpose, StorageKey};
 #[cfg(feature = "evidence")]
 pub(crate) use structures::attest::{ATTEST_CERTIFY, Attest, TPM_GENERATED};
+#[cfg(feature = "manufacture")]
+pub use structures::policy::DevIdKind;
 pub(crate) use structures::sized;
+#[cfg(feature = "manufacture")]
+pub use structures::template::UniqueLabel;
 pub(crate) use structures::template::is_device_key;
 pub use structures::template::template_name;
 pub use structures::{

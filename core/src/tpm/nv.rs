@@ -12,9 +12,9 @@ const NV_CHUNK_MOST: u32 = 2048;
 /// OWNERWRITE, PPREAD, OWNERREAD, AUTHREAD, NO_DA: whoever reaches the TPM reads it, only the owner
 /// writes it.
 const ATTRIBUTES: u32 = 0x0207_0002;
-const WRITTEN: u32 = 1 << 29;
+pub(super) const WRITTEN: u32 = 1 << 29;
 /// The most that is written at once; no TPM takes less.
-const PIECE: usize = 512;
+pub(super) const PIECE: usize = 512;
 
 /// What an NV index holds that is to be ours.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -89,29 +89,36 @@ impl Tpm {
         public: &PublicKey,
     ) -> Result<Option<(PublicArea, PrimaryKey)>, TpmError> {
         for template in candidates {
-            let hierarchy = AuthSubject::open(b"endorsement", "the endorsement hierarchy");
-            let tried = Exchange::authorised("CreatePrimary", hierarchy, None)
-                .needing_object_slot()
-                .run(self, |link| try_template(link, &template, public));
-            match tried {
+            match self.derived(template, Some(public)) {
                 Ok(None) => {}
-                Ok(Some((area, name, context))) => {
-                    let context = Mutex::new(context);
-                    return Ok(Some((
-                        area,
-                        PrimaryKey {
-                            template,
-                            name,
-                            context,
-                        },
-                    )));
-                }
+                Ok(found) => return Ok(found),
                 // This TPM lacks an algorithm; or a damaged hint, no structure at all.
                 Err(error) if is_refusal(&error) => info!("template refused: {error}"),
                 Err(error) => return Err(error),
             }
         }
         Ok(None)
+    }
+
+    /// The key that a template gives, if it is this one. Two commands, and three for the right one.
+    pub(super) fn derived(
+        &self,
+        template: Vec<u8>,
+        public: Option<&PublicKey>,
+    ) -> Result<Option<(PublicArea, PrimaryKey)>, TpmError> {
+        let hierarchy = AuthSubject::open(b"endorsement", "the endorsement hierarchy");
+        let tried = Exchange::authorised("CreatePrimary", hierarchy, None)
+            .needing_object_slot()
+            .run(self, |link| try_template(link, &template, public))?;
+        Ok(tried.map(|(area, name, context)| {
+            let context = Mutex::new(context);
+            let key = PrimaryKey {
+                template,
+                name,
+                context,
+            };
+            (area, key)
+        }))
     }
 
     /// Runs commands with a derived key: two commands more, and another two where its context was
@@ -372,11 +379,13 @@ pub(super) fn saved_context(link: &mut Link, handle: u32) -> Result<Option<Vec<u
 fn try_template(
     link: &mut Link,
     template: &[u8],
-    public: &PublicKey,
+    public: Option<&PublicKey>,
 ) -> Result<Option<Tried>, TpmError> {
     let (handle, area, name) = link.create_primary(AuthHandle::endorsement(), template)?;
     let context = match PublicArea::parse(&area) {
-        Some(area) if area.key == *public => Some((area, saved(link, handle))),
+        Some(area) if public.is_none_or(|public| area.key == *public) => {
+            Some((area, saved(link, handle)))
+        }
         _ => None,
     };
     link.flush(handle)?;

@@ -60,7 +60,8 @@ fn attribute(element: &Element) -> Option<ComparableAttribute> {
         return None;
     }
     let (tag, compared) = match value.tag {
-        NUMERIC | BIT_STRING => (value.tag, value.content.to_vec()),
+        // A SEQUENCE is no string: swtpm_cert has a hardwareModuleName in a directoryName.
+        NUMERIC | BIT_STRING | SEQUENCE => (value.tag, value.content.to_vec()),
         tag => (UTF8, folded(&text(tag, value.content)?)),
     };
     Some(ComparableAttribute(kind.content.to_vec(), tag, compared))
@@ -141,6 +142,18 @@ mod tests {
         assert!(is_same_name(&one(UNIVERSAL, b"\0\0\0w"), &one(UTF8, b"W")));
         let (a, b) = ((UTF8, &b"a"[..]), (UTF8, &b"b"[..]));
         assert!(is_same_name(&name(&[&[a, b]]), &name(&[&[b, a]])), "a set");
+    }
+
+    #[test]
+    fn a_value_that_is_no_string_counts_byte_for_byte() {
+        let module = encoded(SEQUENCE, &encoded(4, b"SN"));
+        let wanted = one(SEQUENCE, &module);
+        assert!(ComparableName::read(&wanted).is_some());
+        assert!(is_same_name(&wanted, &one(SEQUENCE, &module)));
+        let other = one(SEQUENCE, &encoded(SEQUENCE, &encoded(4, b"sn")));
+        assert!(!is_same_name(&wanted, &other));
+        // A number is a value of no name, as OpenSSL has it.
+        assert!(ComparableName::read(&one(2, &[7])).is_none());
     }
 
     #[test]

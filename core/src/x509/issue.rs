@@ -34,7 +34,7 @@ const BACKDATED: Duration = Duration::from_secs(24 * 60 * 60);
 pub struct Subject {
     name: Name,
     /// The Name in DER.
-    pub(super) der: Vec<u8>,
+    pub(crate) der: Vec<u8>,
     pub(super) alternative: Option<Extension>,
 }
 

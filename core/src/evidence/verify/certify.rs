@@ -43,7 +43,7 @@ pub(super) fn check(
 }
 
 /// The first of the same checks that fails.
-pub(super) fn first_failure(
+pub(crate) fn first_failure(
     key: &CertifiedKey,
     area: Option<&PublicArea>,
     signer: Option<&PublicArea>,

@@ -15,6 +15,8 @@ pub(super) mod samples;
 #[cfg(test)]
 mod tests;
 
+#[cfg(feature = "manufacture")]
+pub(crate) use certify::first_failure as certification_fault;
 pub use device::ProvenDevice;
 pub use endorsement::TpmNames;
 pub(super) use endorsement::{ek_public, select};

@@ -115,6 +115,16 @@ impl Key {
         Self::new(KeyLocation::Handle(resident, area), abilities)
     }
 
+    /// A key in a persistent handle, whose authorisation value is empty.
+    #[cfg(feature = "manufacture")]
+    pub(crate) fn in_handle(resident: PersistentKey, area: PublicArea) -> Self {
+        let abilities = Abilities {
+            pss: true,
+            ..Abilities::default()
+        };
+        Self::resident(resident, area, abilities)
+    }
+
     /// A key that the TPM may derive; that is tried when it is first needed.
     pub(super) fn derivable(public: PublicKey, templates: Templates, abilities: Abilities) -> Self {
         Self::new(

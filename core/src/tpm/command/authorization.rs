@@ -70,6 +70,17 @@ impl<'a> AuthHandle<'a> {
         }
     }
 
+    /// TPM_RH_PLATFORM.
+    #[cfg(feature = "manufacture")]
+    pub fn platform(auth: Auth<'a>) -> Self {
+        const NAME: [u8; 4] = handle::PLATFORM.to_be_bytes();
+        Self {
+            handle: handle::PLATFORM,
+            name: &NAME,
+            auth,
+        }
+    }
+
     /// TPM_RH_NULL, whose authorisation value is always empty.
     pub fn null() -> Self {
         const NAME: [u8; 4] = handle::NULL.to_be_bytes();

@@ -351,6 +351,21 @@ impl Link {
         Ok(())
     }
 
+    /// TPM2_NV_WriteLock of an index with the attribute WRITEDEFINE: nothing writes to it any more. Writes to
+    /// the TPM.
+    #[cfg(feature = "manufacture")]
+    pub(crate) fn nv_write_lock(
+        &mut self,
+        by: AuthHandle,
+        (index, name): (u32, &[u8]),
+    ) -> Result<(), TpmError> {
+        let command = TpmNvWriteLockCommand {
+            handles: [handle(by.handle), handle(index)],
+        };
+        let _: TpmNvWriteLockResponse = self.call_by(&command, naming(by, &[name]))?;
+        Ok(())
+    }
+
     /// TPM2_NV_UndefineSpace. Writes to the TPM.
     pub(crate) fn nv_undefine(
         &mut self,

@@ -12,7 +12,7 @@ const INDEX_ATTRIBUTES: u32 = 0x220F_1008;
 
 /// Which of the TCG's keys a policy is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::tpm) enum DevIdKind {
+pub enum DevIdKind {
     /// An IDevID key: it signs anything.
     Identity,
     /// An IAK: it signs only what the TPM made.

@@ -76,6 +76,12 @@ impl ResponseCode {
         matches!(self.base(), Self::AUTH_FAIL | Self::BAD_AUTH)
     }
 
+    /// The hierarchy is switched off.
+    #[cfg(feature = "manufacture")]
+    pub fn is_disabled_hierarchy(self) -> bool {
+        self.base() == Self::HIERARCHY
+    }
+
     /// A parameter of the command is at fault: the same command will fail again.
     ///
     /// Some TPMs leave out what the fault is about. Such a bare code is taken for a parameter's, unless

@@ -24,6 +24,34 @@ pub(in crate::tpm) fn devid_candidates(kind: DevIdKind, public: &PublicKey) -> V
     }
 }
 
+/// Where an ECC template has its label: makers filled the two coordinates differently, and each way gives
+/// another key. An RSA template has one place.
+#[cfg(feature = "manufacture")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum UniqueLabel {
+    /// In both.
+    #[default]
+    Both,
+    /// In x; y is empty.
+    X,
+    /// Its first half in x, the rest in y.
+    Split,
+}
+
+/// The TPMT_PUBLIC that a maker derives a new key from; `None` for a size without template.
+#[cfg(feature = "manufacture")]
+pub(in crate::tpm) fn devid_template(
+    kind: DevIdKind,
+    algorithm: KeyAlgorithm,
+    label: UniqueLabel,
+) -> Option<Vec<u8>> {
+    let (candidates, at) = match algorithm {
+        KeyAlgorithm::Ec(curve) => (ecc(kind, curve), label as usize),
+        KeyAlgorithm::Rsa(bits) => (rsa(kind, bits as u32), 0),
+    };
+    candidates.into_iter().nth(at)
+}
+
 /// The storage root key that everybody derives: for `TSS2 PRIVATE KEY` files whose parent is the
 /// owner hierarchy, and for the SRK (TCG, TPM 2.0 Provisioning Guidance, section 7.5.1). Its unique
 /// field is empty: zeros would give another key.
@@ -179,7 +207,8 @@ pub(in crate::tpm) fn is_devid_template(area: &[u8]) -> bool {
     kinds.into_iter().any(|kind| is_template_of(kind, area))
 }
 
-fn is_template_of(kind: DevIdKind, area: &[u8]) -> bool {
+/// The same of this kind.
+pub(in crate::tpm) fn is_template_of(kind: DevIdKind, area: &[u8]) -> bool {
     HASHES.into_iter().any(|hash| {
         [RSA, ECC]
             .into_iter()

@@ -1,0 +1,188 @@
+//! The factory keys: derived from templates, put at persistent handles, found there again.
+
+use super::steps::{Step, StepState};
+use super::{KeyPlace, KeyTemplate, Maker};
+use crate::identity::{IdentityError, IdentityErrorKind};
+use crate::key::PublicKey;
+use crate::store::Key;
+use crate::tpm::{
+    AttestationKey, DevIdKind, PrimaryKey, PublicArea, TpmError, handle, template_name,
+};
+use crate::x509::Certificate;
+
+/// A factory key in its handle.
+pub(super) struct ResidentKey {
+    pub(super) area: PublicArea,
+    pub(super) name: Vec<u8>,
+    pub(super) key: Key,
+}
+
+impl Maker {
+    /// Puts the keys of these templates at their handles; with `dry_run` only says what would be done. One key
+    /// generation for each key, and four commands for each that is put at its handle.
+    ///
+    /// # Errors
+    ///
+    /// Refused where the TPM holds another identity, or something else at a handle.
+    pub fn keys(
+        &self,
+        wanted: &[(KeyPlace, KeyTemplate)],
+        dry_run: bool,
+    ) -> Result<Vec<Step>, IdentityError> {
+        let derived = wanted
+            .iter()
+            .map(|(place, template)| self.derived(place, template))
+            .collect::<Result<Vec<_>, _>>()?;
+        let areas: Vec<_> = derived.iter().map(|(area, _)| area.key.clone()).collect();
+        self.refuse_others(&areas)?;
+        let mut missing = Vec::new();
+        for ((place, _), (_, key)) in wanted.iter().zip(&derived) {
+            missing.push(match self.tpm.name_at(place.handle)? {
+                None => true,
+                Some(name) if name == key.name() => false,
+                Some(_) => return Err(self.occupied(place)),
+            });
+        }
+        let mut steps = Vec::new();
+        for (((place, _), (_, key)), is_missing) in wanted.iter().zip(&derived).zip(missing) {
+            let state = match (is_missing, dry_run) {
+                (false, _) => StepState::Already,
+                (true, true) => StepState::Planned,
+                (true, false) => {
+                    self.persist(place, key)?;
+                    StepState::Done
+                }
+            };
+            steps.push(Step::persist(place, state));
+        }
+        Ok(steps)
+    }
+
+    fn derived(
+        &self,
+        place: &KeyPlace,
+        template: &KeyTemplate,
+    ) -> Result<(PublicArea, PrimaryKey), IdentityError> {
+        let made = self
+            .tpm
+            .factory_key(place.kind, template.algorithm, template.label);
+        made.map_err(|error| match error {
+            TpmError::NeedsAuth(_) => TpmError::EndorsementAuth.into(),
+            TpmError::Response(code) if code.is_unsupported_value() => {
+                IdentityError::failed(format!(
+                    "this TPM makes no such {} key ({:?}; it answered {code}): choose another \
+                     --template",
+                    place.called(),
+                    template.algorithm
+                ))
+            }
+            other => other.into(),
+        })
+    }
+
+    fn persist(&self, place: &KeyPlace, key: &PrimaryKey) -> Result<(), IdentityError> {
+        match self.tpm.persist_primary(key, place.handle, &self.owner) {
+            Err(TpmError::KeyReplaced(_)) => Err(self.occupied(place)),
+            // The connection was lost behind the command.
+            Err(error)
+                if error.is_transport_fault() && self.tpm.holds(place.handle, key.name())? =>
+            {
+                Ok(())
+            }
+            other => Ok(other?),
+        }
+    }
+
+    fn occupied(&self, place: &KeyPlace) -> IdentityError {
+        IdentityError::refused(format!(
+            "handle 0x{:08X} holds another object than this TPM's {} key of this template. It stays as it is, and \
+             nothing was written: this TPM has an identity already, or was made with another --template, --iak or \
+             --unique",
+            place.handle,
+            place.called()
+        ))
+    }
+
+    /// Refuses a TPM with a key or a certificate of another identity.
+    pub(super) fn refuse_others(&self, ours: &[PublicKey]) -> Result<(), IdentityError> {
+        for handle in self.tpm.handles(*handle::DEVID_KEYS.start())? {
+            if !handle::DEVID_KEYS.contains(&handle) {
+                continue;
+            }
+            let (area, _) = match self.tpm.persistent_key(handle) {
+                Err(TpmError::Response(_) | TpmError::Unsupported(_)) => continue,
+                other => other?,
+            };
+            let Some(area) = PublicArea::parse(&area) else {
+                continue;
+            };
+            let kinds = [DevIdKind::Identity, DevIdKind::Attestation];
+            let is_factory_key = kinds.into_iter().any(|kind| area.is_factory_key(kind));
+            if (is_factory_key || area.is_identity()) && !ours.contains(&area.key) {
+                let called = template_name(area.as_bytes());
+                return Err(IdentityError::refused(format!(
+                    "handle 0x{handle:08X} holds the key of another identity ({}): nothing was written",
+                    called.unwrap_or_else(|| area.key.to_string())
+                )));
+            }
+        }
+        for index in self.tpm.handles(*handle::DEVID_CERTIFICATES.start())? {
+            if !handle::DEVID_CERTIFICATES.contains(&index) {
+                continue;
+            }
+            let Some(content) = self.tpm.open_nv(index)? else {
+                continue;
+            };
+            for certificate in Certificate::read_all(&content).certificates {
+                let key = certificate.public_key();
+                if !certificate.is_ca() && !key.is_some_and(|key| ours.contains(&key)) {
+                    return Err(IdentityError::refused(format!(
+                        "NV index 0x{index:08X} holds a certificate of another identity ({}): nothing was written",
+                        certificate.subject()
+                    )));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The key at its handle.
+    pub(super) fn resident(&self, place: &KeyPlace) -> Result<ResidentKey, IdentityError> {
+        let missing = |what: &str| {
+            IdentityError::new(
+                IdentityErrorKind::NotFound,
+                format!(
+                    "handle 0x{:08X} holds {what}, and no {} key: devid-manufacture keys puts it there",
+                    place.handle,
+                    place.called()
+                ),
+            )
+        };
+        let (area, resident) = match self.tpm.persistent_key(place.handle) {
+            Err(TpmError::Response(code)) if code.is_missing_handle() => {
+                return Err(missing("nothing"));
+            }
+            other => other?,
+        };
+        let area = PublicArea::parse(&area);
+        let area = area.filter(|area| area.is_factory_key(place.kind));
+        let area = area.ok_or_else(|| missing("an object of another kind"))?;
+        Ok(ResidentKey {
+            name: resident.name().to_vec(),
+            key: Key::in_handle(resident, area.clone()),
+            area,
+        })
+    }
+
+    /// The attestation key at its handle, as the one that certifies others.
+    pub(super) fn attestation_key(&self, iak: &KeyPlace) -> Result<AttestationKey, IdentityError> {
+        let area = self.resident(iak)?.area;
+        let (_, resident) = self.tpm.persistent_key(iak.handle)?;
+        AttestationKey::resident(&resident, area.as_bytes(), false).ok_or_else(|| {
+            IdentityError::failed(format!(
+                "handle 0x{:08X}: this IAK certifies nothing",
+                iak.handle
+            ))
+        })
+    }
+}

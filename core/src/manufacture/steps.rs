@@ -1,0 +1,128 @@
+//! Steps that write to the TPM, as they are told to whoever runs the line.
+
+use super::KeyPlace;
+use crate::tpm::NvHierarchy;
+use serde::Serialize;
+use std::fmt;
+
+/// What a step does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Action {
+    /// TPM2_EvictControl: a key goes to a persistent handle.
+    Persist,
+    /// TPM2_NV_DefineSpace.
+    Define,
+    /// TPM2_NV_Write.
+    Write,
+    /// TPM2_NV_WriteLock.
+    Lock,
+}
+
+/// How a step stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StepState {
+    /// It was done now.
+    Done,
+    /// An earlier run did it.
+    Already,
+    /// It would be done.
+    Planned,
+}
+
+/// A step that writes to the TPM.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Step {
+    /// What it is about, such as `IDevID key`.
+    pub what: String,
+    /// What it does.
+    pub action: Action,
+    /// The handle or the NV index.
+    pub place: String,
+    /// Whose authorisation it needs: `owner` or `platform`.
+    pub authorisation: &'static str,
+    /// What TPM2_Clear does to the result.
+    pub tpm2_clear: &'static str,
+    /// How it stands.
+    pub state: StepState,
+}
+
+impl NvHierarchy {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Owner => "owner",
+            Self::Platform => "platform",
+        }
+    }
+
+    /// Whether an index survives TPM2_Clear.
+    pub fn survives_clear(self) -> bool {
+        self == Self::Platform
+    }
+
+    pub(super) fn after_clear(self) -> &'static str {
+        match self.survives_clear() {
+            true => "survives",
+            false => "is deleted: the certificate must be installed again",
+        }
+    }
+}
+
+impl Step {
+    pub(super) fn persist(place: &KeyPlace, state: StepState) -> Self {
+        Self {
+            what: format!("{} key", place.called()),
+            action: Action::Persist,
+            place: format!("handle 0x{:08X}", place.handle),
+            authorisation: NvHierarchy::Owner.name(),
+            tpm2_clear: "empties the handle: the key comes back from its template",
+            state,
+        }
+    }
+
+    pub(super) fn nv(
+        what: &str,
+        action: Action,
+        index: u32,
+        by: NvHierarchy,
+        state: StepState,
+    ) -> Self {
+        Self {
+            what: what.to_owned(),
+            action,
+            place: format!("NV index 0x{index:08X}"),
+            authorisation: by.name(),
+            tpm2_clear: by.after_clear(),
+            state,
+        }
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let action = match self.action {
+            Action::Persist => "persist",
+            Action::Define => "define",
+            Action::Write => "write",
+            Action::Lock => "lock",
+        };
+        let state = match self.state {
+            StepState::Done => "done",
+            StepState::Already => "already done",
+            StepState::Planned => "would be done",
+        };
+        let Self {
+            what,
+            place,
+            authorisation,
+            tpm2_clear,
+            ..
+        } = self;
+        write!(
+            f,
+            "{action} {what}, {place}: {state}; authorisation: {authorisation}; TPM2_Clear: {tpm2_clear}"
+        )
+    }
+}

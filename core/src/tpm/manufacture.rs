@@ -1,0 +1,251 @@
+//! What a device maker writes to a TPM: factory keys at persistent handles, and NV indices that are filled once
+//! and then locked. Nothing here undefines an index, writes over bytes or empties a handle.
+
+use super::exchange::Exchange;
+use super::nv::{PIECE, WRITTEN};
+use super::storage::by_owner;
+use super::template::{devid_template, is_template_of};
+use super::{
+    Auth, AuthHandle, AuthValue, DevIdKind, KeyAlgorithm, Link, NvPublic, PrimaryKey, PublicArea,
+    SaltKey, Tpm, TpmError, UniqueLabel,
+};
+
+/// WRITELOCKED.
+const LOCKED: u32 = 1 << 11;
+/// What libtpms and other TPMs read from bytes that nobody wrote.
+const UNWRITTEN: [u8; 2] = [0xFF, 0x00];
+
+/// The hierarchy whose authorisation defines, writes and locks an NV index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NvHierarchy {
+    /// The owner hierarchy: TPM2_Clear deletes the index.
+    Owner,
+    /// The platform hierarchy: the index survives TPM2_Clear.
+    Platform,
+}
+
+/// How far an NV index is filled with certain bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NvProgress {
+    /// There is no such index.
+    Absent,
+    /// It is defined, and some of the bytes are missing.
+    Begun(NvPublic),
+    /// It holds the bytes. Whether a lock keeps them is in the attributes.
+    Filled(NvPublic),
+    /// It holds other bytes, or was defined otherwise; the text says what is seen.
+    Other(String),
+}
+
+impl NvHierarchy {
+    /// TPMA_NV of an index that was not written yet: WRITEDEFINE, PPREAD, OWNERREAD, AUTHREAD, NO_DA, and
+    /// who writes.
+    pub fn attributes(self) -> u32 {
+        const COMMON: u32 = 0x0207_2000;
+        const OWNERWRITE: u32 = 1 << 1;
+        const PPWRITE: u32 = 1;
+        const PLATFORMCREATE: u32 = 1 << 30;
+        match self {
+            Self::Owner => COMMON | OWNERWRITE,
+            Self::Platform => COMMON | PPWRITE | PLATFORMCREATE,
+        }
+    }
+
+    /// The hierarchy that made an index with these attributes.
+    pub fn of(about: NvPublic) -> Self {
+        match about.attributes & (1 << 30) {
+            0 => Self::Owner,
+            _ => Self::Platform,
+        }
+    }
+
+    fn by<'a>(self, auth: Auth<'a>) -> AuthHandle<'a> {
+        match self {
+            Self::Owner => AuthHandle::owner(auth),
+            Self::Platform => AuthHandle::platform(auth),
+        }
+    }
+}
+
+impl PublicArea {
+    /// Whether the key has the attributes and the policy of the TCG's templates for this kind.
+    pub fn is_factory_key(&self, kind: DevIdKind) -> bool {
+        is_template_of(kind, self.as_bytes())
+    }
+}
+
+impl NvPublic {
+    /// Whether nothing writes to the index any more.
+    pub fn is_locked(self) -> bool {
+        self.attributes & LOCKED != 0
+    }
+}
+
+impl Tpm {
+    /// The factory key that a template of the TCG gives on this TPM. Nothing stays in the TPM; three
+    /// commands, one of them a key generation.
+    ///
+    /// # Errors
+    ///
+    /// [`TpmError::Unsupported`] for a size without template; the TPM's own for one that it lacks.
+    pub fn factory_key(
+        &self,
+        kind: DevIdKind,
+        algorithm: KeyAlgorithm,
+        label: UniqueLabel,
+    ) -> Result<(PublicArea, PrimaryKey), TpmError> {
+        let unfit = || TpmError::Unsupported("there is no template for keys of this size".into());
+        let template = devid_template(kind, algorithm, label).ok_or_else(unfit)?;
+        let odd = || TpmError::Unsupported("the TPM made a key of another kind".into());
+        self.derived(template, None)?.ok_or_else(odd)
+    }
+
+    /// How far `index` is filled with `bytes`. `by` is the hierarchy that is to fill it. Two commands, and
+    /// those of a read.
+    pub fn nv_progress(
+        &self,
+        index: u32,
+        bytes: &[u8],
+        by: NvHierarchy,
+    ) -> Result<NvProgress, TpmError> {
+        let about = match self.nv_public(index) {
+            Err(TpmError::Response(code)) if code.is_missing_handle() => {
+                return Ok(NvProgress::Absent);
+            }
+            other => other?,
+        };
+        let is_ours = about.attributes & !(WRITTEN | LOCKED) == by.attributes();
+        let has_size = usize::from(about.size) == bytes.len();
+        if about.attributes & WRITTEN == 0 {
+            return Ok(match is_ours && has_size {
+                true => NvProgress::Begun(about),
+                false => NvProgress::Other(format!(
+                    "it is defined for {} bytes with the attributes 0x{:08X}, and was not written",
+                    about.size, about.attributes
+                )),
+            });
+        }
+        let Some(there) = self.nv_of_others(index, about, &AuthValue::default())? else {
+            return Ok(NvProgress::Other(
+                "it holds what not everybody may read".into(),
+            ));
+        };
+        if there == bytes {
+            return Ok(NvProgress::Filled(about));
+        }
+        let is_begun = is_ours && has_size && !about.is_locked();
+        Ok(match is_begun && missing_pieces(&there, bytes).is_some() {
+            true => NvProgress::Begun(about),
+            false => NvProgress::Other(format!("it holds {} other bytes", there.len())),
+        })
+    }
+
+    /// Defines an index for so many bytes. Writes to the TPM.
+    ///
+    /// # Errors
+    ///
+    /// The TPM's own where there is an index of this number.
+    pub fn nv_define_once(
+        &self,
+        index: u32,
+        size: u16,
+        by: NvHierarchy,
+        value: &AuthValue,
+    ) -> Result<(), TpmError> {
+        let attributes = by.attributes();
+        self.nv_writing("NV_DefineSpace", by, value, |link, used| {
+            link.nv_define(used, index, NvPublic { attributes, size })
+        })
+    }
+
+    /// Writes the bytes that an index lacks, its beginning last: whoever reads a half-written index takes it
+    /// for nothing. Writes to the TPM: one command for each 512 bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`TpmError::Unsupported`] if the index holds other bytes.
+    pub fn nv_write_missing(
+        &self,
+        index: u32,
+        bytes: &[u8],
+        by: NvHierarchy,
+        value: &AuthValue,
+    ) -> Result<(), TpmError> {
+        let mut about = self.nv_public(index)?;
+        let missing = match about.attributes & WRITTEN {
+            0 => Some((0..bytes.len().div_ceil(PIECE)).collect()),
+            _ => missing_pieces(&self.nv_read(index, about.size)?, bytes),
+        };
+        let missing: Vec<usize> = missing.ok_or_else(|| {
+            TpmError::Unsupported(format!("NV index 0x{index:08X} holds other bytes"))
+        })?;
+        for number in missing.into_iter().rev() {
+            let offset = number * PIECE;
+            let piece = &bytes[offset..bytes.len().min(offset + PIECE)];
+            let name = about.name(index);
+            self.nv_writing("NV_Write", by, value, |link, used| {
+                link.nv_write(used, (index, &name), offset as u16, piece)
+            })?;
+            about.attributes |= WRITTEN;
+        }
+        Ok(())
+    }
+
+    /// Locks an index against writing for ever. Writes to the TPM.
+    pub fn nv_lock(&self, index: u32, by: NvHierarchy, value: &AuthValue) -> Result<(), TpmError> {
+        let name = self.nv_public(index)?.name(index);
+        self.nv_writing("NV_WriteLock", by, value, |link, used| {
+            link.nv_write_lock(used, (index, &name))
+        })
+    }
+
+    fn nv_writing(
+        &self,
+        what: &str,
+        by: NvHierarchy,
+        value: &AuthValue,
+        mut command: impl FnMut(&mut Link, AuthHandle) -> Result<(), TpmError>,
+    ) -> Result<(), TpmError> {
+        let salt_key: Option<SaltKey> = self.salt_key_for(value)?;
+        let used = by.by(Auth::by(value.as_bytes(), salt_key.as_ref()));
+        let writing = Exchange::new(what).salted(salt_key.as_ref()).writing();
+        let done = writing.run(self, |link| command(link, used));
+        match by {
+            NvHierarchy::Owner => by_owner(done),
+            NvHierarchy::Platform => done,
+        }
+    }
+}
+
+/// Numbers of the pieces of `bytes` that `there` lacks; `None` if something else is in their place.
+fn missing_pieces(there: &[u8], bytes: &[u8]) -> Option<Vec<usize>> {
+    let mut missing = Vec::new();
+    for (number, (there, wanted)) in there.chunks(PIECE).zip(bytes.chunks(PIECE)).enumerate() {
+        let is_blank = UNWRITTEN
+            .iter()
+            .any(|blank| there.iter().all(|byte| byte == blank));
+        match there == wanted {
+            true => {}
+            false if is_blank => missing.push(number),
+            false => return None,
+        }
+    }
+    Some(missing)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_that_are_missing_are_told_from_other_bytes() {
+        let bytes: Vec<u8> = (0..1200_u32).map(|number| number as u8 | 1).collect();
+        let mut there = bytes.clone();
+        assert_eq!(missing_pieces(&there, &bytes), Some(vec![]));
+        there[..PIECE].fill(0xFF);
+        there[PIECE..2 * PIECE].fill(0);
+        assert_eq!(missing_pieces(&there, &bytes), Some(vec![0, 1]));
+        there[3] = 7;
+        assert_eq!(missing_pieces(&there, &bytes), None);
+    }
+}

@@ -38,6 +38,7 @@ const RUN_BY: &[(&str, &str)] = &[
     ("eve", "tool/tests/tool/identity/life.rs"),
     ("master", "tool/tests/tool/identity/life.rs"),
     ("ca", "tests/evidence/ca.rs"),
+    ("enrolment", "tool/tests/tool/enrolment/page.rs"),
     ("manufacture", "tests/factory/manufacture/page.rs"),
 ];
 

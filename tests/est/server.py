@@ -57,7 +57,7 @@ subjectKeyIdentifier = hash
 [server]
 basicConstraints = critical, CA:FALSE
 extendedKeyUsage = serverAuth
-subjectAltName = DNS:localhost, IP:127.0.0.1
+subjectAltName = DNS:localhost, IP:127.0.0.1, IP:::1
 [other]
 basicConstraints = critical, CA:FALSE
 extendedKeyUsage = serverAuth
@@ -88,9 +88,10 @@ def open_ended(tag, content):
     return bytes([tag, 0x80]) + content + b"\0\0"
 
 
-def certs_only(certificates, wrap=element):
+def certs_only(certificates, wrap=element, crls=()):
     contents = wrap(0x30, DATA)
     some = wrap(0xA0, b"".join(certificates)) if certificates else b""
+    some += wrap(0xA1, b"".join(crls)) if crls else b""
     signed = b"\x02\x01\x01" + element(0x31, b"") + contents + some + element(0x31, b"")
     return wrap(0x30, SIGNED_DATA + wrap(0xA0, wrap(0x30, signed)))
 
@@ -201,6 +202,11 @@ class Authority:
     def der(self, name):
         return ssl.PEM_cert_to_DER_cert(self.pem(name))
 
+    def crl(self, issuer):
+        with self.turn:
+            words = ["ca", "-gencrl", "-config", f"{self.dir}/{issuer}.cnf", "-crldays", "7"]
+            return openssl("crl", "-outform", "DER", data=openssl(*words))
+
     def issue(self, request, fault):
         now = time.time()
         stamp = lambda seconds: time.strftime("%Y%m%d%H%M%SZ", time.gmtime(seconds))
@@ -270,7 +276,8 @@ class Server:
             "plain": None,
         }
         for kind, context in kinds.items():
-            listener = socket.create_server((self.bind, 0), backlog=64)
+            family = socket.AF_INET6 if ":" in self.bind else socket.AF_INET
+            listener = socket.create_server((self.bind, 0), family=family, backlog=64)
             self.ports[kind] = listener.getsockname()[1]
             threading.Thread(target=self.listen, args=(listener, context), daemon=True).start()
         print(json.dumps(self.ports), flush=True)
@@ -307,9 +314,12 @@ class Server:
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
         while len(rest) < int(headers.get("content-length", "0")):
             rest += client.recv(4096)
-        prefix, _, operation = path.partition("/.well-known/est/")[2].rpartition("/")
+        before, known, rest_of_path = path.partition("/.well-known/est/")
+        prefix, _, operation = rest_of_path.rpartition("/")
         try:
-            if not path.startswith("/.well-known/est/"):
+            # strongSwan has the label before.
+            prefix = prefix or before.strip("/")
+            if not known or "/" in prefix:
                 raise Refused(404, "no such place")
             answer = self.decide(client, prefix, operation, method, headers, rest, peer)
         except Refused as refused:
@@ -449,6 +459,11 @@ class Server:
                 count = self.asked[name] = self.asked.get(name, 0) + 1
             if count <= times:
                 raise Refused(202, "", [] if fault == "later-silent" else [("Retry-After", "1")])
+        if fault == "held":
+            # Until somebody says so: `holds` tells that it waits, `go` lets it go on.
+            open(f"{self.dir}/holds", "w", encoding="ascii").close()
+            while not os.path.exists(f"{self.dir}/go"):
+                time.sleep(0.01)
         if fault == "silent":
             client.recv(1)
             return None
@@ -484,6 +499,11 @@ class Server:
             return self.pkcs7(der[: len(der) // 2])
         if fault == "order":
             return self.pkcs7(certs_only([*above, leaf]))
+        if fault == "crls":
+            return self.pkcs7(certs_only([*above, leaf], crls=[self.ca.crl("ca"), self.ca.crl("root")]))
+        if fault == "extra":
+            other = self.ca.issue(openssl("req", "-inform", "DER", data=request), "wrong-key")
+            return self.pkcs7(certs_only([other, self.ca.der("stranger"), *above, leaf, self.ca.der("expired")]))
         if fault == "open-lengths":
             return self.pkcs7(certs_only([leaf], open_ended))
         if fault == "raw":

@@ -39,7 +39,7 @@ impl Audited {
             }) => changes("renew", label),
             Verb::Renew(_) => change("renew"),
             Verb::Persist { label, .. } => changes("persist", label),
-            Verb::Csr { label, .. } => uses("csr", label),
+            Verb::Csr(args) => uses("csr", &args.label),
             // Where the factory left no attestation key, one is made.
             Verb::Attest(args) => changes("attest", &args.label),
             Verb::Ca(CaVerb::Issue { .. }) => change("ca issue"),
@@ -73,19 +73,25 @@ impl Audited {
         if output.is_unchanged && output.code == 0 || !self.is_change && !is_asked_for {
             return;
         }
-        let subject = output.subject.clone().unwrap_or(AuditSubject {
+        let named = AuditSubject {
             label: self.label,
             ..AuditSubject::default()
-        });
-        let result = match output.code {
-            0 => Ok(()),
-            code => Err(kind_of(code).to_owned()),
         };
-        let written = AuditLog::default().changed(self.verb, &subject, result);
-        match written {
-            Ok(()) => {}
-            Err(error) if is_asked_for => warn!("the audit line was lost: {error}"),
-            Err(error) => info!("the audit line was lost: {error}"),
+        let each = output.each.clone().unwrap_or_else(|| {
+            let subject = output.subject.clone().unwrap_or(named);
+            vec![(subject, output.code)]
+        });
+        let log = AuditLog::default();
+        for (subject, code) in each {
+            let result = match code {
+                0 => Ok(()),
+                code => Err(kind_of(code).to_owned()),
+            };
+            match log.changed(self.verb, &subject, result) {
+                Ok(()) => {}
+                Err(error) if is_asked_for => warn!("the audit line was lost: {error}"),
+                Err(error) => info!("the audit line was lost: {error}"),
+            }
         }
     }
 }

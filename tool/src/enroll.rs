@@ -2,16 +2,16 @@
 
 use crate::certificates::{subject, taken};
 use crate::cli::{EnrollArgs, OutputFormat};
-use crate::est::{Credentials, Enrolment, EstUrl, Outcome, ServerTrust, fingerprint};
+use crate::est::{Credentials, Enrolment, EstUrl, Outcome, ServerTrust, fingerprint, note_failure};
 use crate::keys::algorithm;
 use crate::output::{CommandError, Output};
 use crate::text::{line, row};
 use crate::verify::read_pin;
-use devid_core::identity::Device;
+use devid_core::identity::{Device, FACTORY};
 use std::time::Duration;
 
 /// The server asks for patience.
-const PENDING: u8 = 7;
+pub(crate) const PENDING: u8 = 7;
 
 /// Asks a server for a certificate.
 pub(crate) fn run(
@@ -49,7 +49,15 @@ pub(crate) fn run(
         label: args.label,
     };
     let _turn = device.enrolment_turn()?;
-    let outcome = enrolment.run(credentials)?;
+    let outcome = enrolment.run(credentials).inspect_err(|error| {
+        if let Ok(entry) = device.find(&enrolment.label)
+            && entry.token != FACTORY
+            && (entry.key.is_some() || entry.software.is_some())
+        {
+            let key = (entry.token.as_str(), entry.label.as_str());
+            note_failure(device, key, &enrolment.url.to_string(), error);
+        }
+    })?;
     let output = Output::new(form, &outcome, || paragraph(&outcome))?;
     let output = output.about(subject(device, outcome.label.clone()));
     Ok(match outcome.retry_after {

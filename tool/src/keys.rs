@@ -95,6 +95,7 @@ pub(crate) fn delete(
     yes: bool,
     form: OutputFormat,
 ) -> Result<Output, CommandError> {
+    let _turn = yes.then(|| device.exchange_turn()).transpose()?;
     let entry = device.find(label)?;
     if !yes {
         let meant = argument(label);
@@ -136,6 +137,7 @@ pub(crate) fn persist(
     handle: Option<u32>,
     form: OutputFormat,
 ) -> Result<Output, CommandError> {
+    let _turn = device.exchange_turn()?;
     let entry = device.find(label)?;
     let handle = device.persist(&entry, handle)?;
     let handle = format!("0x{handle:08X}");

@@ -22,6 +22,8 @@ pub(crate) struct Output {
     pub(crate) complaint: Option<String>,
     /// The object that was used or changed.
     pub(crate) subject: Option<AuditSubject>,
+    /// Each of several objects that were changed, or were to be, and the exit code for it alone.
+    pub(crate) each: Option<Vec<(AuditSubject, u8)>>,
     /// Whether the verb found nothing to be done.
     pub(crate) is_unchanged: bool,
 }

@@ -1,20 +1,20 @@
 //! `devid renew`: certificates that the configuration names (`[[certificate]]`), before they end
 
-use crate::certificates::taken;
+use crate::certificates::{subject, taken};
 use crate::cli::{OutputFormat, RenewArgs};
-use crate::est::{Credentials, Enrolment, EstUrl, Outcome, ServerTrust};
+use crate::enroll::PENDING;
+use crate::est::{Credentials, Enrolment, EstUrl, Outcome, ServerTrust, note_failure};
+use crate::hooks;
 use crate::output::{CommandError, Output};
 use crate::text::{line, row};
 use devid_core::config::{self, CertificateSettings, RenewWithin};
-use devid_core::identity::{Device, EnrolmentRecord, IdentityErrorKind, RenewalNeed, TokenEntry};
+use devid_core::identity::{
+    Device, EnrolmentRecord, IdentityErrorKind, OWN, RenewalNeed, TokenEntry,
+};
 use devid_core::x509::RequestContent;
 use log::{info, warn};
 use serde::Serialize;
-use std::process::{Command, Stdio};
 use std::time::Duration;
-
-/// Of one request to a server.
-const LIMIT: Duration = Duration::from_secs(60);
 
 /// What became of one certificate.
 #[derive(Debug, Serialize)]
@@ -86,8 +86,11 @@ pub(crate) fn run(
     });
     let done: Vec<Renewed> = done.collect();
     let output = Output::new(form, &done, || done.iter().map(paragraph).collect())?;
+    let changed = done.iter().filter(|one| !one.is_unchanged());
+    let each = changed.map(|one| (subject(device, one.label.clone()), one.code()));
     let output = Output {
         is_unchanged: done.iter().all(Renewed::is_unchanged),
+        each: Some(each.collect()),
         ..output
     };
     let has_failed =
@@ -112,6 +115,15 @@ impl Renewed {
     fn is_unchanged(&self) -> bool {
         matches!(self.result, RenewalResult::NotDue | RenewalResult::Resting)
     }
+
+    /// The exit code for it alone. Commands that failed change nothing of the renewal.
+    fn code(&self) -> u8 {
+        match self.result {
+            RenewalResult::Failed => 1,
+            RenewalResult::Pending => PENDING,
+            RenewalResult::Renewed | RenewalResult::NotDue | RenewalResult::Resting => 0,
+        }
+    }
 }
 
 struct Renewal<'a> {
@@ -133,6 +145,13 @@ impl Renewal<'_> {
         };
         if let Err(error) = self.renew(within, &mut done) {
             warn!("{}: {}", done.label, error.text);
+            let entry = self.entry().ok().flatten();
+            note_failure(
+                self.device,
+                self.remembered_by(entry.as_ref()),
+                &self.settings.est,
+                &error,
+            );
             done.result = RenewalResult::Failed;
             done.fault = Some(error.text);
         }
@@ -141,10 +160,8 @@ impl Renewal<'_> {
 
     fn renew(&self, within: Option<RenewWithin>, done: &mut Renewed) -> Result<(), CommandError> {
         let entry = self.entry()?;
-        let record = match &entry {
-            Some(entry) => self.device.enrolment(&entry.token, &entry.label)?,
-            None => None,
-        };
+        let (token, label) = self.remembered_by(entry.as_ref());
+        let record = self.device.enrolment(token, label)?;
         // A killed run put the new one to use, and went no further.
         if let (Some(entry), Some(record)) = (&entry, record.as_ref().filter(|one| one.reload_due))
         {
@@ -164,7 +181,9 @@ impl Renewal<'_> {
             ),
             _ => {}
         }
-        if let Some(rest) = record.as_ref().and_then(EnrolmentRecord::rest)
+        // Another server than the one that failed is asked at once.
+        let same = record.as_ref().filter(|one| self.is_of_server(one));
+        if let Some(rest) = same.and_then(EnrolmentRecord::rest)
             && !self.is_asked_for
         {
             info!(
@@ -191,6 +210,20 @@ impl Renewal<'_> {
             self.reload(&entry, record, done)?;
         }
         Ok(())
+    }
+
+    /// Token and label by which an enrolment is remembered; of a key that is not made yet, those that it
+    /// will have.
+    fn remembered_by<'a>(&'a self, entry: Option<&'a TokenEntry>) -> (&'a str, &'a str) {
+        match entry {
+            Some(entry) => (&entry.token, &entry.label),
+            None => (OWN, &self.settings.label),
+        }
+    }
+
+    fn is_of_server(&self, record: &EnrolmentRecord) -> bool {
+        let url = EstUrl::parse(&self.settings.est).map(|url| url.to_string());
+        record.url == self.settings.est || url.is_ok_and(|url| url == record.url)
     }
 
     fn entry(&self) -> Result<Option<TokenEntry>, CommandError> {
@@ -226,7 +259,7 @@ impl Renewal<'_> {
             algorithm: None,
             new_key: settings.new_key && !is_first,
             pin: None,
-            limit: LIMIT,
+            limit: settings.timeout,
             patience: Duration::ZERO,
             believes_server: false,
             prove: settings.prove.clone(),
@@ -256,20 +289,9 @@ impl Renewal<'_> {
         done: &mut Renewed,
     ) -> Result<(), CommandError> {
         for command in &self.settings.reload {
-            info!("{}: {command}", entry.label);
-            // What it prints is not this verb's answer.
-            let status = Command::new("/bin/sh")
-                .args(["-c", command])
-                .env("DEVID_LABEL", &entry.label)
-                .stdin(Stdio::null())
-                .stdout(Stdio::null())
-                .status();
-            let why = match status {
-                Ok(status) if status.success() => continue,
-                Ok(status) => status.to_string(),
-                Err(error) => error.to_string(),
-            };
-            done.failed_commands.push(format!("{command} ({why})"));
+            if let Err(why) = hooks::run(command, &entry.label, self.settings.reload_limit) {
+                done.failed_commands.push(format!("{command} ({why})"));
+            }
         }
         match record.request_der() {
             Some(_) => self.device.keep_enrolment(&EnrolmentRecord {

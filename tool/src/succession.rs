@@ -17,6 +17,7 @@ pub(crate) fn rekey(
     args: RekeyArgs,
     form: OutputFormat,
 ) -> Result<Output, CommandError> {
+    let _turn = device.exchange_turn()?;
     let entry = device.find(&args.label)?;
     if args.discard {
         device.discard_successor(&entry)?;
@@ -52,6 +53,7 @@ pub(crate) fn roll_back(
     label: &str,
     form: OutputFormat,
 ) -> Result<Output, CommandError> {
+    let _turn = device.exchange_turn()?;
     let taken_back = device.roll_back(&device.find(label)?)?;
     let output = Output::new(form, &taken_back, || taken(&taken_back))?;
     Ok(output.about(subject(device, taken_back.label)))

@@ -32,6 +32,10 @@ pub struct CertificateSettings {
     pub within: RenewWithin,
     /// Commands that run when a new certificate is in use.
     pub reload: Vec<String>,
+    /// How long each of them may take.
+    pub reload_limit: Duration,
+    /// How long the server may take for one answer.
+    pub timeout: Duration,
     /// A server at which a new certificate must open a TLS session before it is used: HOST:PORT.
     pub prove: Option<String>,
     /// The name and the password for a server that asks for them.
@@ -39,6 +43,12 @@ pub struct CertificateSettings {
     /// The same.
     pub password: Option<SecretSource>,
 }
+
+/// How long a command of `reload` may take.
+const RELOAD_LIMIT: Duration = Duration::from_secs(2 * 60);
+
+/// How long a server may take for one answer.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Which server is believed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,17 +100,34 @@ impl FromStr for RenewWithin {
                 _ => Err(wrong()),
             };
         }
-        let seconds = match text.trim().chars().last() {
-            Some('d') => 24 * 60 * 60,
-            Some('h') => 60 * 60,
-            Some('m') => 60,
-            Some('s') => 1,
-            _ => return Err(wrong()),
-        };
-        let number = text.trim().trim_end_matches(['d', 'h', 'm', 's']);
-        let number: u64 = number.parse().map_err(|_| wrong())?;
-        let seconds = number.checked_mul(seconds).filter(|seconds| *seconds > 0);
-        Ok(Self::Left(Duration::from_secs(seconds.ok_or_else(wrong)?)))
+        duration(text).map(Self::Left).ok_or_else(wrong)
+    }
+}
+
+/// A time above 0, as `30d`, `12h`, `5m` or `20s`.
+fn duration(text: &str) -> Option<Duration> {
+    let text = text.trim();
+    let seconds = match text.chars().last()? {
+        'd' => 24 * 60 * 60,
+        'h' => 60 * 60,
+        'm' => 60,
+        's' => 1,
+        _ => return None,
+    };
+    let number: u64 = text.get(..text.len() - 1)?.parse().ok()?;
+    let seconds = number.checked_mul(seconds).filter(|seconds| *seconds > 0);
+    seconds.map(Duration::from_secs)
+}
+
+/// A time limit.
+struct Limit(Duration);
+
+impl FromStr for Limit {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let limit = duration(text).map(Self);
+        limit.ok_or_else(|| format!("{text:?}: expected a time, as 20s or 5m"))
     }
 }
 
@@ -162,6 +189,12 @@ impl CertificateSettings {
             reload: section
                 .taken("reload", |value| texts(value.get_ref()))
                 .unwrap_or_default(),
+            reload_limit: section
+                .text("reload_limit")
+                .map_or(RELOAD_LIMIT, |Limit(limit)| limit),
+            timeout: section
+                .text("timeout")
+                .map_or(TIMEOUT, |Limit(limit)| limit),
             prove: section.text("prove").map(|HostAndPort(place)| place),
             user,
             password,

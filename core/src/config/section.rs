@@ -59,8 +59,21 @@ const SETTINGS: [(&str, &[&str]); 8] = [
     (
         "[[certificate]]",
         &[
-            "label", "est", "identity", "trust", "subject", "san", "eku", "key", "within",
-            "reload", "prove", "user", "password",
+            "label",
+            "est",
+            "identity",
+            "trust",
+            "subject",
+            "san",
+            "eku",
+            "key",
+            "within",
+            "reload",
+            "reload_limit",
+            "timeout",
+            "prove",
+            "user",
+            "password",
         ],
     ),
 ];

@@ -47,7 +47,8 @@ impl Device {
     fn former_own_key(&self) -> Option<PublicKey> {
         let read = self.token_contents(&self.own).ok()?;
         let own = read.entries.iter().find(|one| one.protected)?;
-        self.own.predecessor(&own.file).ok()??.key
+        let former = self.own.predecessor(&own.file).ok()??.key?;
+        Some(former.public().clone())
     }
 
     /// Keeps the copy, in the place of nothing but another certificate for the same key, or for the one

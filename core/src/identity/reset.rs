@@ -54,6 +54,7 @@ impl Device {
     /// Of the token `devid` that is all; of further ones what was made through them or is wrapped by
     /// the master key, since a folder of theirs may be somebody else's as well.
     pub(super) fn erase(&self, seen: &Observed) -> Result<(), IdentityError> {
+        let _turn = self.enrolment_turn()?;
         let tpm = seen.facts.tpm;
         // What can be known to fail does so before anything is gone.
         let master = match tpm {

@@ -4,13 +4,16 @@
 use super::ca_certificates::above;
 use super::device::Device;
 use super::entry::{FACTORY, TokenEntry};
+use super::prove::{PossessionProof, prove};
 use super::provision::certificate_attributes;
 use super::{IdentityError, IdentityErrorKind, Imported};
 use crate::key::PublicKey;
 use crate::shell::argument;
+use crate::store::Key;
 use crate::store::devid::{DevidStore, KeyAlgorithm, KeyPurpose};
 use crate::store::folder::Use;
 use crate::x509::Certificate;
+use std::sync::Arc;
 
 impl Device {
     /// The key that will take the place of an entry's as soon as it has a certificate: the one that waits
@@ -200,8 +203,10 @@ impl Device {
         };
         let before = store.predecessor(&entry.file)?.ok_or_else(nothing)?;
         let certificate = before.certificate.ok_or_else(nothing)?;
-        let taken = match before.key.filter(|key| Some(key) != entry.public.as_ref()) {
-            Some(_) => {
+        let is_other = |key: &Arc<Key>| Some(key.public()) != entry.public.as_ref();
+        let taken = match before.key.filter(is_other) {
+            Some(key) => {
+                self.check_former(entry, &key)?;
                 store.recall(&entry.file)?;
                 self.succeed(entry, &certificate, &before.ca_certificates)
             }
@@ -209,6 +214,21 @@ impl Device {
         };
         self.tell_others();
         taken
+    }
+
+    /// That a key which was in use before signs still: the master key that wraps it may be gone. A key
+    /// behind a PIN is not tried.
+    fn check_former(&self, entry: &TokenEntry, key: &Key) -> Result<(), IdentityError> {
+        if key.auth_salt().is_some() {
+            return Ok(());
+        }
+        match prove(&self.tpm, key, key.public()) {
+            PossessionProof::NoSignature(error) => Err(IdentityError::refused(format!(
+                "{}: the key before does not sign any more ({error}); the one in use stays",
+                entry.label
+            ))),
+            _ => Ok(()),
+        }
     }
 
     /// Certificates of the CAs above an entry's, as far as its token has them.

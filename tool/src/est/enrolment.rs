@@ -157,12 +157,8 @@ impl Enrolment<'_> {
                         ..record.clone()
                     })?;
                 }
-                Ok(Ok(self.device.accept(
-                    &key,
-                    successor.as_ref(),
-                    &answer,
-                    rules,
-                )?))
+                let accepted = self.device.accept(&key, successor.as_ref(), &answer, rules);
+                Ok(Ok(accepted?))
             }
         });
         match done {
@@ -188,7 +184,11 @@ impl Enrolment<'_> {
                 outcome.retry_after = Some(wait.as_secs());
             }
             Err(error) => {
-                self.note_failure(record, &error);
+                // Whatever the server did not like may be in the request.
+                self.device.keep_enrolment(&EnrolmentRecord {
+                    retry_at: 0,
+                    ..record.with_request(None)
+                })?;
                 return Err(error);
             }
         }
@@ -423,20 +423,34 @@ impl Enrolment<'_> {
         open_session(place, servers, identity, self.limit)
             .map_err(|why| format!("{host}:{port}: {why}"))
     }
+}
 
-    /// The request is not kept: whatever the server did not like may be in it.
-    fn note_failure(&self, record: EnrolmentRecord, error: &CommandError) {
-        let failures = record.failures.saturating_add(1);
-        let noted = self.device.keep_enrolment(&EnrolmentRecord {
-            failures,
-            fault: error.text.clone(),
-            failed_at: seconds_now(),
-            retry_at: 0,
-            ..record.with_request(None)
-        });
-        if let Err(fault) = noted {
-            warn!("the failure is not remembered: {fault}");
-        }
+/// Remembers why the enrolment of a key failed.
+pub(crate) fn note_failure(
+    device: &Device,
+    (token, label): (&str, &str),
+    url: &str,
+    error: &CommandError,
+) {
+    let before = device.enrolment(token, label).ok().flatten();
+    let before = before.unwrap_or_else(|| EnrolmentRecord {
+        token: token.to_owned(),
+        label: label.to_owned(),
+        url: url.to_owned(),
+        ..EnrolmentRecord::default()
+    });
+    let noted = device.keep_enrolment(&EnrolmentRecord {
+        url: match before.request.is_empty() {
+            true => url.to_owned(),
+            false => before.url.clone(),
+        },
+        failures: before.failures.saturating_add(1),
+        fault: error.text.clone(),
+        failed_at: seconds_now(),
+        ..before
+    });
+    if let Err(fault) = noted {
+        warn!("the failure is not remembered: {fault}");
     }
 }
 

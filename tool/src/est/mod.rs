@@ -12,6 +12,6 @@ mod trust;
 mod url;
 
 pub(crate) use credentials::Credentials;
-pub(crate) use enrolment::{Enrolment, Outcome, ServerTrust};
+pub(crate) use enrolment::{Enrolment, Outcome, ServerTrust, note_failure};
 pub(crate) use trust::fingerprint;
 pub(crate) use url::EstUrl;

@@ -41,11 +41,14 @@ mod certificates {
 
 /// Certificates from servers, and their renewal.
 mod enrolment {
-    mod est;
+    pub mod est;
     mod faults;
     mod kills;
+    mod neighbours;
+    mod page;
     mod rekey;
     mod renewal;
+    mod turns;
 }
 
 /// Findings of `devid doctor`, and their remedies.
@@ -64,6 +67,7 @@ mod master {
     mod kills;
     mod renewal;
     mod seen;
+    mod successions;
 }
 
 /// The command line: input, output, settings, packages.

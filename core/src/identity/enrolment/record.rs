@@ -9,6 +9,8 @@ use crate::key::{from_hex, hex};
 use crate::tpm::Hash;
 use crate::trouble::paths_in;
 use log::warn;
+use rustix::fs::{Access, access};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -47,10 +49,10 @@ pub struct EnrolmentRecord {
     pub reload_due: bool,
 }
 
-/// Keeps a second enrolment away, until it is dropped: it would ask for the same again.
+/// Keeps others away that enrol or exchange a key or certificate, until it is dropped.
 #[derive(Debug)]
 pub struct EnrolmentTurn {
-    _lock: Lock,
+    _lock: Option<Lock>,
 }
 
 impl EnrolmentRecord {
@@ -123,8 +125,32 @@ impl Device {
         let folder = self.enrolment_folder();
         make_folder(&folder)?;
         Ok(EnrolmentTurn {
-            _lock: only_one(&folder)?,
+            _lock: Some(only_one(&folder)?),
         })
+    }
+
+    /// The same for a change of a key or certificate without a server. A user who may not write the
+    /// state folder enrols nothing, and changes only a key folder of their own: there is no lock then.
+    ///
+    /// # Errors
+    ///
+    /// As of [`enrolment_turn`](Self::enrolment_turn).
+    pub fn exchange_turn(&self) -> Result<EnrolmentTurn, IdentityError> {
+        let folder = self.enrolment_folder();
+        let mut nearest = folder.as_path();
+        let refused = loop {
+            match (
+                access(nearest, Access::WRITE_OK | Access::EXEC_OK),
+                nearest.parent(),
+            ) {
+                (Err(Errno::NOENT), Some(parent)) => nearest = parent,
+                (result, _) => break matches!(result, Err(Errno::ACCESS | Errno::ROFS)),
+            }
+        };
+        match refused {
+            true => Ok(EnrolmentTurn { _lock: None }),
+            false => self.enrolment_turn(),
+        }
     }
 
     /// Forgets it.

@@ -83,6 +83,7 @@ pub fn renew_master(
     }
     let _only_one = yes.then(|| only_one(state)).transpose()?;
     let device = Device::new(config.clone());
+    let _turn = yes.then(|| device.enrolment_turn()).transpose()?;
     if yes {
         tidy(&device);
     }

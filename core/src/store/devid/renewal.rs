@@ -90,8 +90,10 @@ impl DevidStore {
             let public = certificate.public_key()?;
             goes(&public).then(|| self.lost(entry, LossKind::Certificate))
         });
-        // A certificate is known by its key: it goes first.
+        // A certificate is known by its key: it goes first. What stands beside a pair is known by its name.
         let mut lost: Vec<Loss> = certificates.collect();
+        let gone: Vec<&PathBuf> = keys.iter().map(|(_, key)| &key.file).collect();
+        lost.extend(self.lost_successions(&gone)?);
         lost.extend(keys.into_iter().map(|(_, key)| key));
         lost.extend(lost_secrets);
         for seal in [PinSeal::User, PinSeal::SecurityOfficer] {
@@ -108,6 +110,42 @@ impl DevidStore {
             }
         }
         Ok(Losses { lost, kept })
+    }
+
+    /// What is lost of successors and predecessors. Those of a pair go with it, whose file is `gone`.
+    fn lost_successions(&self, gone: &[&PathBuf]) -> Result<Vec<Loss>, StoreError> {
+        let mut lost = Vec::new();
+        for folder in [self.next(), self.previous()] {
+            let entries = folder.list()?.whole()?.entries;
+            let mut names = Vec::new();
+            for entry in &entries {
+                if let EntryContent::Pair(pair) = &entry.content
+                    && let Fate::Lost(what) = self.fate(pair)?
+                {
+                    names.push((&entry.name, what));
+                }
+            }
+            for entry in &entries {
+                let pair = entry.name.split('.').next().unwrap_or_default();
+                let own = names.iter().find(|(name, _)| *name == pair);
+                let what = match (&entry.content, own) {
+                    (EntryContent::Pair(_), Some((_, what))) => *what,
+                    (EntryContent::Certificate(..), Some(_)) => LossKind::Certificate,
+                    (EntryContent::Certificate(..), None) if gone.contains(&&self.file(pair)) => {
+                        LossKind::Certificate
+                    }
+                    _ => continue,
+                };
+                lost.push(Loss {
+                    label: entry.content.description().label.clone(),
+                    what,
+                    file: folder.path().join(format!("{}.pem", entry.name)),
+                });
+            }
+        }
+        // As above, keys go last.
+        lost.sort_by_key(|one| one.what != LossKind::Certificate);
+        Ok(lost)
     }
 
     fn lost(&self, entry: &Entry, what: LossKind) -> Loss {
@@ -188,7 +226,13 @@ impl DevidStore {
             LossKind::Pin(seal) => self.folder.set_seal_aside(seal)?,
             _ => {
                 let name = lost.file.file_stem().unwrap_or_default();
-                Some(self.folder.set_aside(&name.to_string_lossy())?)
+                let beside = [self.next(), self.previous()].into_iter();
+                let folder = beside
+                    .filter(|folder| lost.file.parent() == Some(folder.path()))
+                    .last();
+                let folder = folder.as_ref().unwrap_or(&self.folder);
+                let moved = folder.set_aside(&name.to_string_lossy())?;
+                return Ok(Some(folder.path().join(moved)));
             }
         };
         Ok(moved.map(|name| self.path().join(name)))
@@ -236,7 +280,11 @@ impl DevidStore {
 
     /// Files that were set aside with a master key that is gone.
     pub fn lost_files(&self) -> Result<Vec<PathBuf>, StoreError> {
-        Ok(self.folder.lost_files()?)
+        let mut files = self.folder.lost_files()?;
+        for folder in [self.next(), self.previous()] {
+            files.extend(folder.lost_files()?);
+        }
+        Ok(files)
     }
 }
 

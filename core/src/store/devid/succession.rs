@@ -2,7 +2,6 @@
 //! token shows, then one rename exchanges the pair, and the predecessor is kept for one generation.
 
 use super::{DevidStore, OpenedBy, StoreError};
-use crate::key::PublicKey;
 use crate::store::Key;
 use crate::store::folder::{
     Entry, EntryContent, FolderError, KeyAuth, KeyFolder, KeyOrigin, KeyPair, ObjectAttributes,
@@ -18,7 +17,7 @@ const PREVIOUS: &str = ".previous";
 #[derive(Debug, Default)]
 pub struct Predecessor {
     /// The key, if it was another one.
-    pub key: Option<PublicKey>,
+    pub key: Option<Arc<Key>>,
     /// Its certificate.
     pub certificate: Option<Certificate>,
     /// Certificates of the CAs above it.
@@ -26,11 +25,11 @@ pub struct Predecessor {
 }
 
 impl DevidStore {
-    fn next(&self) -> KeyFolder {
+    pub(super) fn next(&self) -> KeyFolder {
         self.folder.inside(NEXT)
     }
 
-    fn previous(&self) -> KeyFolder {
+    pub(super) fn previous(&self) -> KeyFolder {
         self.folder.inside(PREVIOUS)
     }
 
@@ -124,7 +123,9 @@ impl DevidStore {
         let mut found = Predecessor::default();
         for entry in self.generation(name)? {
             match &entry.content {
-                EntryContent::Pair(pair) => found.key = Some(pair.public.clone()),
+                EntryContent::Pair(pair) => {
+                    found.key = Some(Arc::new(self.key_of(&entry.name, pair)));
+                }
                 EntryContent::Certificate(one, _) if one.is_ca() => {
                     found.ca_certificates.push(one.clone());
                 }

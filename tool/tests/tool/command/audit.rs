@@ -7,6 +7,7 @@ use testkit::journal::{Fields, JOURNAL, Receiver, SYSLOG, ask_for_audit, inside,
 testkit::once!(
     each_change_has_its_line,
     uses_on_request,
+    each_renewed_certificate_has_its_line,
     a_line_that_nobody_takes
 );
 
@@ -92,6 +93,44 @@ fn each_change_has_its_line() {
     quiet.env("DEVID_PKCS11_LOG", "off");
     testkit::programs::run(&mut quiet).ok();
     line(&journal, "key generate", "ok");
+}
+
+fn each_renewed_certificate_has_its_line() {
+    if !inside() {
+        return;
+    }
+    let journal = Receiver::new(JOURNAL);
+    let (device, est) = crate::enrolment::est::bench();
+    let root = est.certificate("root");
+    let one = |label: &str, fault: &str| {
+        let url = est.url("good", fault);
+        format!("[[certificate]]\nlabel = \"{label}\"\nest = \"{url}\"\ntrust = \"{root}\"\n")
+    };
+    let all = [
+        one("a", ""),
+        one("b", "broken"),
+        one("c", "later-9"),
+        one("d", ""),
+    ];
+    device.home.write("config.toml", all.concat());
+    device.ends(1, &["renew"]);
+    let written = journal.lines();
+    let expected = [("a", "ok"), ("b", "failed"), ("c", "pending"), ("d", "ok")];
+    assert_eq!(written.len(), expected.len(), "{written:?}");
+    for (line, (label, result)) in written.iter().zip(expected) {
+        let fields = [
+            ("DEVID_VERB", "renew"),
+            ("DEVID_TOKEN", "devid"),
+            ("DEVID_LABEL", label),
+            ("DEVID_RESULT", result),
+        ];
+        tells(line, &fields);
+    }
+    // Nothing is due, or it was tried a moment ago.
+    device.ends(0, &["renew"]);
+    assert_eq!(journal.lines(), []);
+    device.ends(1, &["renew", "b"]);
+    tells(&line(&journal, "renew", "failed"), &[("DEVID_LABEL", "b")]);
 }
 
 fn uses_on_request() {

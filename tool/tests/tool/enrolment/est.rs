@@ -101,6 +101,8 @@ fn every_form_of_an_answer_is_taken() {
         "raw",
         "open-lengths",
         "order",
+        "crls",
+        "extra",
         "chunked",
         "http10",
         "here",

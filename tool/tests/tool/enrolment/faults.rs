@@ -3,7 +3,7 @@
 use super::est::{bench, is_whole};
 
 /// Fault, and words of the message.
-const FAULTS: [(&str, &str); 26] = [
+pub const FAULTS: [(&str, &str); 26] = [
     ("unauthorized", "401: who are you?"),
     ("forbidden", "403: not you"),
     ("gone", "404: nothing here"),

@@ -154,21 +154,7 @@ fn run(
         Verb::Key(KeyVerb::Delete { label, yes }) => keys::delete(&device()?, &label, yes, form),
         Verb::Ca(verb) => ca::run(verb, form),
         Verb::Master(MasterVerb::Renew { yes }) => master::renew(settings, yes, form),
-        Verb::Csr {
-            label,
-            content,
-            pin_file,
-            outform,
-            out,
-        } => certificates::request(
-            &device()?,
-            &label,
-            &content,
-            pin_file,
-            outform,
-            &out.into(),
-            form,
-        ),
+        Verb::Csr(args) => certificates::request(&device()?, *args, form),
         Verb::Attest(args) => evidence::attest(&device()?, *args, form),
         Verb::Activate { challenge, out } => {
             evidence::activate(&device()?, &challenge, &out.into(), form)

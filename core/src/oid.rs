@@ -36,6 +36,15 @@ use x509_cert::der::asn1::ObjectIdentifier;
 pub(crate) const ECDSA_WITH_SHA_1: ObjectIdentifier =
     ObjectIdentifier::new_unwrap("1.2.840.10045.4.1");
 
+/// id-aa-attestation (draft-ietf-lamps-csr-attestation).
+#[cfg(feature = "evidence")]
+pub(crate) const ATTESTATION_ATTRIBUTE: ObjectIdentifier =
+    ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.16.2.59");
+/// tcg-attest-tpm-certify (the same, a former appendix).
+#[cfg(feature = "evidence")]
+pub(crate) const TCG_ATTEST_TPM_CERTIFY: ObjectIdentifier =
+    ObjectIdentifier::new_unwrap("2.23.133.20.1");
+
 /// tcg-cap-verifiedTPMResidency and tcg-cap-verifiedTPMFixed (the same, section 8).
 #[cfg(feature = "evidence")]
 pub(crate) const TCG_CAP_VERIFIED_TPM_RESIDENCY: ObjectIdentifier =

@@ -38,6 +38,11 @@ const RUN_BY: &[(&str, &str)] = &[
     ("eve", "tool/tests/tool/identity/life.rs"),
     ("master", "tool/tests/tool/identity/life.rs"),
     ("ca", "tests/evidence/ca.rs"),
+    ("subject", "tool/tests/tool/command/packaging.rs"),
+    ("image", "tool/tests/tool/identity/images.rs"),
+    ("waits", "tool/tests/tool/identity/images.rs"),
+    ("clone", "tool/tests/tool/identity/images.rs"),
+    ("backup", "tool/tests/tool/identity/images.rs"),
     ("enrolment", "tool/tests/tool/enrolment/page.rs"),
     ("manufacture", "tests/factory/manufacture/page.rs"),
 ];

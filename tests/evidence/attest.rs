@@ -4,6 +4,7 @@ use crate::device::{Bundle, Device};
 use crate::structures::{attributes, certified};
 use std::fs;
 use testkit::openssl::digest;
+use testkit::programs::{program, run};
 
 /// Each kind of key that the TPM itself uses; the judge of attestation and request is OpenSSL.
 #[test]
@@ -121,4 +122,61 @@ fn a_key_behind_a_pin_has_evidence_by_the_pin() {
     let bundle = device.attest(&["web", "--nonce", "01", "--pin-file", file]);
     certified(&bundle, "key").signed_the_request();
     device.is_clean();
+}
+
+/// The request holds what the TPM certified of its key, and OpenSSL still takes it.
+#[test]
+fn a_request_holds_what_the_tpm_certified() {
+    let device = Device::with_factory(&[], &[]);
+    device.generate("web", &[]);
+    for label in ["web", "idev-id"] {
+        let out = device.word(&format!("{label}.csr"));
+        let words = [
+            "csr",
+            label,
+            "--attest",
+            "--nonce",
+            "c0ffee",
+            "--outform",
+            "der",
+            "--out",
+            &out,
+        ];
+        device.ends(0, &words);
+        let mut verify = program("openssl");
+        verify.args(["req", "-inform", "DER", "-verify", "-noout", "-in", &out]);
+        run(&mut verify).ok();
+        let mut parse = program("openssl");
+        parse.args(["asn1parse", "-inform", "DER", "-in", &out]);
+        let parsed = run(&mut parse).ok().text();
+        // No name is known to OpenSSL for id-aa-attestation and tcg-attest-tpm-certify.
+        for object in [
+            "1.2.840.113549.1.9.16.2.59",
+            "2.23.133.20.1",
+            "Extension Request",
+        ] {
+            assert!(parsed.contains(object), "{object}: {parsed}");
+        }
+        let (_, statement) = parsed.split_once("2.23.133.20.1").unwrap();
+        let octets: Vec<&str> = statement
+            .lines()
+            .filter_map(|line| {
+                line.split_once("OCTET STRING      [HEX DUMP]:")
+                    .map(|(_, hex)| hex)
+            })
+            .collect();
+        // TPMS_ATTEST of TPM2_Certify with the nonce, TPMT_SIGNATURE, TPMT_PUBLIC.
+        assert!(octets[0].starts_with("FF5443478017"), "{parsed}");
+        assert!(octets[0].contains("0003C0FFEE"), "{parsed}");
+        assert!(octets[1].starts_with("0018000B"), "{parsed}");
+        assert!(octets[2].starts_with("0023000B"), "{parsed}");
+        device.is_clean();
+    }
+    device.refuses(2, &["csr", "web", "--nonce", "00"], &["--attest"]);
+    device.generate("sealed", &["--sealed"]);
+    device.refuses(
+        6,
+        &["csr", "sealed", "--attest"],
+        &["sealed", "no evidence"],
+    );
 }

@@ -41,7 +41,7 @@ impl Audited {
             }) => changes("renew", label),
             Verb::Renew(_) => change("renew"),
             Verb::Persist { label, .. } => changes("persist", label),
-            Verb::Csr { label, .. } => uses("csr", label),
+            Verb::Csr(args) => uses("csr", &args.label),
             // Where the factory left no attestation key, one is made.
             Verb::Attest(args) => changes("attest", &args.label),
             Verb::Ca(CaVerb::Issue { .. }) => change("ca issue"),

@@ -1,12 +1,13 @@
 //! `devid csr`, `import-cert` and `export --cert`: requests and certificates
 
-use crate::cli::{OutformArg, OutputFormat, RequestArgs};
+use crate::cli::{CsrArgs, OutformArg, OutputFormat, RequestArgs};
 use crate::destination::Destination;
 use crate::input::{self, is_standard_input, standard_input};
 use crate::output::{CommandError, Output};
 use crate::text::{line, row};
 use crate::verify::read_pin;
 use devid_core::audit::AuditSubject;
+use devid_core::evidence::{self, Collection, nonce_of};
 use devid_core::identity::{Device, FileKind, Imported, OwnerFile, OwnerImported};
 use devid_core::x509::{IssueError, RequestContent, request_pem};
 use std::path::PathBuf;
@@ -25,20 +26,30 @@ impl RequestArgs {
 /// A request for a certificate.
 pub(crate) fn request(
     device: &Device,
-    label: &str,
-    content: &RequestArgs,
-    pin_file: Option<PathBuf>,
-    outform: OutformArg,
-    out: &Destination,
+    args: CsrArgs,
     form: OutputFormat,
 ) -> Result<Output, CommandError> {
-    let kind = kind_of(outform);
-    out.check(kind)?;
-    let content = content.content()?;
-    let pin = read_pin(pin_file)?;
-    let entry = device.find(label)?;
+    let out = Destination::from(args.out);
+    out.check(kind_of(args.outform))?;
+    let content = args.content.content()?;
+    let nonce = args.nonce.as_deref().map(nonce_of).transpose()?;
+    let pin = read_pin(args.pin_file)?;
+    let inventory = device.inventory();
+    let entry = device.find_in(&inventory, &args.label)?;
+    let content = match args.attest {
+        false => content,
+        true => {
+            let collection = Collection {
+                nonce: nonce.as_deref(),
+                pin: pin.as_ref(),
+                ek_files: &[],
+            };
+            let collect = || evidence::collect(device, &inventory, &entry, collection);
+            evidence::leaving_nothing(device, collect)?.within(content)
+        }
+    };
     let der = device.request(&entry, &content, pin.as_ref())?;
-    let output = deliver_request(&der, outform, out, form)?;
+    let output = deliver_request(&der, args.outform, &out, form)?;
     Ok(output.about(entry.audit_subject()))
 }
 

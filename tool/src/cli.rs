@@ -5,7 +5,7 @@ mod certificates;
 use crate::evidence_cli::{AttestArgs, CaVerb};
 #[cfg(feature = "est")]
 pub(crate) use certificates::EnrollArgs;
-pub(crate) use certificates::{OutformArg, RekeyArgs, RenewArgs, RequestArgs};
+pub(crate) use certificates::{CsrArgs, OutformArg, RekeyArgs, RenewArgs, RequestArgs};
 use clap::{ArgAction, ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use devid_core::config::RenewWithin;
@@ -157,21 +157,7 @@ pub(crate) enum Verb {
     #[command(subcommand)]
     Token(TokenVerb),
     /// Writes a request for a certificate (PKCS#10).
-    Csr {
-        #[arg(help = NAME)]
-        label: String,
-        #[command(flatten)]
-        content: RequestArgs,
-        /// A file with the PIN that the key asks for, if the configuration has none. A wrong one
-        /// counts in the TPM.
-        #[arg(long, value_name = "FILE")]
-        pin_file: Option<PathBuf>,
-        /// The form of the request.
-        #[arg(long, value_enum, default_value_t = OutformArg::Pem)]
-        outform: OutformArg,
-        #[command(flatten)]
-        out: OutArgs,
-    },
+    Csr(Box<CsrArgs>),
     /// Makes evidence for a CA that a key is in this device's TPM: one JSON document
     /// (docs/evidence.schema.json).
     Attest(Box<AttestArgs>),

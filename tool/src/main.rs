@@ -156,21 +156,7 @@ fn run(
         Verb::Ca(verb) => ca::run(verb, form),
         Verb::Master(MasterVerb::Renew { yes }) => master::renew(settings, yes, form),
         Verb::Token(verb) => tokens::run(&settings.read()?, &verb, form),
-        Verb::Csr {
-            label,
-            content,
-            pin_file,
-            outform,
-            out,
-        } => certificates::request(
-            &device()?,
-            &label,
-            &content,
-            pin_file,
-            outform,
-            &out.into(),
-            form,
-        ),
+        Verb::Csr(args) => certificates::request(&device()?, *args, form),
         Verb::Attest(args) => evidence::attest(&device()?, *args, form),
         Verb::Activate { challenge, out } => {
             evidence::activate(&device()?, &challenge, &out.into(), form)

@@ -6,6 +6,7 @@ pub mod bundle;
 mod ca;
 pub mod challenge;
 mod collect;
+mod csr_attestation;
 mod endorsement;
 mod forms;
 mod issue;

@@ -31,6 +31,8 @@ pub struct RequestContent {
     extensions: Vec<Extension>,
     /// The hash by which it is to be signed, where the key can.
     hash: Option<Hash>,
+    /// Further attributes of the request (Attribute), each in DER.
+    attributes: Vec<Vec<u8>>,
 }
 
 impl RequestContent {
@@ -113,6 +115,14 @@ impl RequestContent {
             extensions,
             ..other
         }
+    }
+
+    /// The same with an attribute of this one value, DER.
+    #[cfg(feature = "evidence")]
+    #[must_use]
+    pub(crate) fn with_attribute(mut self, kind: ObjectIdentifier, value: Vec<u8>) -> Self {
+        self.attributes.push(attribute(kind, &value));
+        self
     }
 
     /// Whether it says whom the certificate is to name.
@@ -239,19 +249,27 @@ pub(crate) fn request<E: From<IssueError>>(
 ) -> Result<Vec<u8>, E> {
     let subject = content.subject.as_ref().unwrap_or(subject);
     let extensions = content.all_extensions(subject)?;
-    let extensions = encoded(SET, &extensions.to_der().map_err(unencodable)?);
-    let kind = encoded(OBJECT_IDENTIFIER, EXTENSION_REQUEST.as_bytes());
-    let attributes = encoded(SEQUENCE, &[kind, extensions].concat());
+    let extensions = extensions.to_der().map_err(unencodable)?;
+    let mut attributes = content.attributes.clone();
+    attributes.push(attribute(EXTENSION_REQUEST, &extensions));
+    // DER orders the members of a SET OF by their bytes.
+    attributes.sort();
     let info = [
         encoded(INTEGER, &[0]),
         subject.der.clone(),
         signer.public.info_der(),
-        encoded(ATTRIBUTES, &attributes),
+        encoded(ATTRIBUTES, &attributes.concat()),
     ];
     let info = encoded(SEQUENCE, &info.concat());
     let signature = [&[0], &signer.signature(&info)?[..]].concat();
     let parts = [info, signer.algorithm()?, encoded(BIT_STRING, &signature)];
     Ok(encoded(SEQUENCE, &parts.concat()))
+}
+
+/// An Attribute with one value, DER.
+fn attribute(kind: ObjectIdentifier, value: &[u8]) -> Vec<u8> {
+    let kind = encoded(OBJECT_IDENTIFIER, kind.as_bytes());
+    encoded(SEQUENCE, &[kind, encoded(SET, value)].concat())
 }
 
 /// A request as PEM.

@@ -88,6 +88,31 @@ pub(crate) struct RequestArgs {
     pub(crate) key_usage: Vec<String>,
 }
 
+/// A request for a certificate.
+#[derive(Args)]
+pub(crate) struct CsrArgs {
+    #[arg(help = NAME)]
+    pub(crate) label: String,
+    #[command(flatten)]
+    pub(crate) content: RequestArgs,
+    /// Puts into the request what the TPM certifies of the key (draft-ietf-lamps-csr-attestation; a
+    /// draft, which may change).
+    #[arg(long)]
+    pub(crate) attest: bool,
+    /// What the CA chose, so that the evidence is fresh: hexadecimal digits, or a file.
+    #[arg(long, value_name = "HEX|FILE", requires = "attest")]
+    pub(crate) nonce: Option<String>,
+    /// A file with the PIN that the key asks for, if the configuration has none. A wrong one
+    /// counts in the TPM.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) pin_file: Option<PathBuf>,
+    /// The form of the request.
+    #[arg(long, value_enum, default_value_t = OutformArg::Pem)]
+    pub(crate) outform: OutformArg,
+    #[command(flatten)]
+    pub(crate) out: OutArgs,
+}
+
 /// The form of a request.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 #[allow(missing_docs)]

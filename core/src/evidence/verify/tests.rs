@@ -126,6 +126,16 @@ fn statements_that_certify_nothing() {
     assert_eq!(fails(|parts| parts.statement = 0x801A), ["certify-type"]);
 }
 
+/// The TPM's own proof of where a key comes from is sensitiveDataOrigin, in the certified name.
+#[test]
+fn creation_data_is_taken_and_not_looked_at() {
+    let parts = parts(P256);
+    let mut bundle = parts.bundle();
+    bundle.key.creation_data = Some(vec![1].into());
+    let evidence = judged(&bundle, Some(parts.activation()));
+    assert_eq!(failed(&evidence), [""; 0]);
+}
+
 #[test]
 fn a_nonce_counts_and_its_absence_too() {
     assert_eq!(fails(|parts| parts.nonce = Some(vec![8; 32])), ["nonce"]);

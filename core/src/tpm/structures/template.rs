@@ -47,7 +47,7 @@ pub(in crate::tpm) fn devid_template(
 ) -> Option<Vec<u8>> {
     let (candidates, at) = match algorithm {
         KeyAlgorithm::Ec(curve) => (ecc(kind, curve), label as usize),
-        KeyAlgorithm::Rsa(bits) => (rsa(kind, bits as u32), 0),
+        KeyAlgorithm::Rsa(bits) => (rsa(kind, bits), 0),
     };
     candidates.into_iter().nth(at)
 }

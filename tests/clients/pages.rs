@@ -44,6 +44,11 @@ const RUN_BY: &[(&str, &str)] = &[
     ("clone", "tool/tests/tool/identity/images.rs"),
     ("backup", "tool/tests/tool/identity/images.rs"),
     ("enrolment", "tool/tests/tool/enrolment/page.rs"),
+    ("subject", "tool/tests/tool/command/packaging.rs"),
+    ("image", "tool/tests/tool/identity/images.rs"),
+    ("waits", "tool/tests/tool/identity/images.rs"),
+    ("clone", "tool/tests/tool/identity/images.rs"),
+    ("backup", "tool/tests/tool/identity/images.rs"),
     ("manufacture", "tests/factory/manufacture/page.rs"),
 ];
 

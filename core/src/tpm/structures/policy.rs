@@ -11,6 +11,10 @@ use tpm2_protocol::data::TpmaObject;
 const INDEX_ATTRIBUTES: u32 = 0x220F_1008;
 
 /// Which of the TCG's keys a policy is for.
+#[cfg_attr(
+    not(feature = "manufacture"),
+    allow(unreachable_pub, reason = "that feature alone shows it outside")
+)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DevIdKind {
     /// An IDevID key: it signs anything.

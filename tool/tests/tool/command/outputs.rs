@@ -72,6 +72,9 @@ const LINES: &[(i32, &str)] = &[
         1,
         "enroll web --est https://127.0.0.1:1 --trust /nonexistent",
     ),
+    (2, "token add ../x --group root"),
+    (6, "token add mail --group nosuch"),
+    (5, "token remove nosuch"),
     (0, "persist idev-id"),
     (0, "uri web"),
     (0, "uri2pem pkcs11:token=idev-id"),
@@ -191,7 +194,7 @@ fn each_verb_has_its_line() {
             let words: Vec<_> = line.split(' ').collect();
             [words[0].to_owned(), words[..words.len().min(2)].join("-")]
         })
-        .chain(["ca".to_owned(), "master".to_owned()])
+        .chain(["ca", "master", "token"].map(str::to_owned))
         .collect();
     for verb in verbs {
         assert!(covered.contains(&verb), "{verb}");

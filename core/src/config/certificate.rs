@@ -193,7 +193,7 @@ impl CertificateSettings {
                 .text("reload_limit")
                 .map_or(RELOAD_LIMIT, |Limit(limit)| limit),
             timeout: section
-                .text("timeout")
+                .text("server_timeout")
                 .map_or(TIMEOUT, |Limit(limit)| limit),
             prove: section.text("prove").map(|HostAndPort(place)| place),
             user,

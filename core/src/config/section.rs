@@ -70,7 +70,7 @@ const SETTINGS: [(&str, &[&str]); 8] = [
             "within",
             "reload",
             "reload_limit",
-            "timeout",
+            "server_timeout",
             "prove",
             "user",
             "password",

@@ -112,7 +112,7 @@ fn a_failure_keeps_the_old_one_is_told_and_is_tried_later() {
     renewed(&device, 0, &[]);
     let first = is_whole(&device, &est, "web");
     let all = "within = \"40d\"";
-    let limited = format!("{all}\ntimeout = \"2s\"");
+    let limited = format!("{all}\nserver_timeout = \"2s\"");
     let faults = FAULTS.into_iter().filter(|one| one.0 != "unauthorized");
     let last = ("unauthorized", "401: who are you?");
     for (number, (fault, words)) in (1..).zip(faults.chain([last])) {

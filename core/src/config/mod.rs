@@ -126,6 +126,13 @@ impl Config {
     }
 }
 
+/// A folder of ours beside the state folder, `/var/lib/devid-pkcs11-NAME`.
+pub(crate) fn beside_state(state: &Path, name: &str) -> PathBuf {
+    let mut path = state.as_os_str().to_owned();
+    path.push(format!("-{name}"));
+    path.into()
+}
+
 /// That a file of a folder is not read for want of the end of its name.
 pub(crate) fn not_read(path: &Path, end: &str) -> String {
     let path = path.display();

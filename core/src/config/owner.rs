@@ -1,5 +1,6 @@
 //! `[owner]`: certificates of the device's owner for the factory's keys.
 
+use super::beside_state;
 use super::section::TomlTable;
 use std::path::{Path, PathBuf};
 
@@ -47,11 +48,11 @@ impl ShowOwner {
 }
 
 impl OwnerSettings {
-    /// The folder is root's, and none of the key folders.
+    /// In a folder that all may enter: the state folder is for the users of its group alone.
     pub(super) fn new(show: Option<ShowOwner>, state: &Path) -> Self {
         Self {
             show: show.unwrap_or_default(),
-            certificates: state.join("owner/certificates.pem"),
+            certificates: beside_state(state, "owner").join("certificates.pem"),
         }
     }
 }

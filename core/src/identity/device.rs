@@ -209,18 +209,20 @@ impl Device {
         issuers: Vec<CaCertificate>,
         entries: &mut Vec<TokenEntry>,
     ) {
-        if self.config.owner.show == ShowOwner::Token {
-            entries.extend(owner.into_iter().map(|one| of_identity(OWNER, one)));
+        let has_token =
+            |one: &Identity| self.config.owner.show == ShowOwner::Token && one.pin.is_none();
+        let (shown, beside): (Vec<_>, Vec<_>) = owner.into_iter().partition(has_token);
+        for one in beside {
+            let theirs = of_identity(OWNER, one);
+            let of_key = |entry: &&mut TokenEntry| entry.public == theirs.public;
+            if let Some(entry) = entries.iter_mut().find(of_key) {
+                entry.certificates.extend(theirs.certificates);
+            }
+        }
+        if !shown.is_empty() {
+            entries.extend(shown.into_iter().map(|one| of_identity(OWNER, one)));
             let issuers = issuers.into_iter();
             entries.extend(issuers.map(|one| of_ca_certificate(OWNER, one)));
-            return;
-        }
-        for one in owner {
-            let of_key = |entry: &&mut TokenEntry| entry.public == one.public;
-            let placed = of_identity(OWNER, one.clone()).certificates;
-            if let Some(entry) = entries.iter_mut().find(of_key) {
-                entry.certificates.extend(placed);
-            }
         }
     }
 

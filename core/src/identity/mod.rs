@@ -33,6 +33,7 @@ mod owner;
 mod permissions;
 mod prove;
 mod provision;
+mod public_folder;
 mod refusal;
 mod remedy;
 mod requests;

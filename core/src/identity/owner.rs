@@ -7,6 +7,7 @@ use super::device::Device;
 use super::entry::TokenEntry;
 use super::import::still_valid;
 use super::provision::{only_one, tidy};
+use super::public_folder::make_public_folder;
 use super::software::make_folder;
 use crate::file;
 use crate::store::idevid::certificates_in;
@@ -14,8 +15,6 @@ use crate::trouble::is_there;
 use crate::x509::path::{is_signed_by, names};
 use crate::x509::{Certificate, certificates_of_answer};
 use serde::Serialize;
-use std::fs::DirBuilder;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 /// Certificates in the form in which an owner sent them: PEM, DER or PKCS#7.
@@ -121,7 +120,7 @@ impl Device {
                 written.push(one);
             }
         }
-        self.make_owner_folder()?;
+        make_public_folder(file.parent().unwrap_or(Path::new("/")))?;
         file::write(file, content.as_bytes(), 0o644).map_err(IdentityError::file(file))?;
         self.tell_others();
         let is_new = |one: &&&Certificate| !leaves.contains(*one);
@@ -212,7 +211,8 @@ impl Device {
         issuers: &[Certificate],
         source: &str,
     ) -> Result<(), IdentityError> {
-        let known = self.known_ca_certificates();
+        let mut known = self.known_ca_certificates();
+        known.extend(self.trusted(None)?.certificates);
         let mut child = leaf;
         let mut steps = 0;
         loop {
@@ -243,15 +243,6 @@ impl Device {
             }
             steps += 1;
         }
-    }
-
-    /// The folder of the owner's certificates: root's, and readable by all, since the module of a
-    /// service reads it.
-    fn make_owner_folder(&self) -> Result<(), IdentityError> {
-        let file = &self.config.owner.certificates;
-        let folder = file.parent().unwrap_or(Path::new("/"));
-        let made = DirBuilder::new().recursive(true).mode(0o755).create(folder);
-        made.map_err(IdentityError::file(folder))
     }
 }
 

@@ -1,9 +1,10 @@
 //! A token for one service: a key folder that its user alone owns, and a drop-in of root's that names it.
 
 use super::device::Device;
+use super::public_folder::make_public_folder;
 use super::{IdentityError, SOFTWARE};
 use crate::accounts::{group_number, user_named};
-use crate::config::{Config, FACTORY, OWN, SESSIONS};
+use crate::config::{Config, FACTORY, OWN, SESSIONS, beside_state};
 use crate::file;
 use crate::store::devid::DevidStore;
 use crate::trust::distrusted_folder;
@@ -63,11 +64,11 @@ pub fn add_service_token(
         )));
     }
     let parent = token.folder.parent().unwrap_or(Path::new("/"));
-    let made = made_folder(parent, 0o755)?;
+    let made = make_public_folder(parent)?;
     if let Some(why) = distrusted_folder(parent, true).map_err(IdentityError::file(parent))? {
         return Err(refused(format!("{}: {why}", parent.display())));
     }
-    let made = made_folder(&token.folder, 0o700)? | made;
+    let made = made_folder(&token.folder)? | made;
     let given = give(&token.folder, (user_id, user), (group_id, group))?;
     let text = format!(
         "# Made by devid token add; devid token remove {name} takes it away.\n[[token]]\nname = \"{name}\"\n\
@@ -84,7 +85,9 @@ pub fn add_service_token(
         }
         Err(_) => {
             let fault = IdentityError::file(&token.drop_in);
-            made_folder(&config.drop_ins, 0o755)?;
+            if !config.drop_ins.exists() {
+                make_public_folder(&config.drop_ins)?;
+            }
             file::write(&token.drop_in, text.as_bytes(), 0o644).map_err(fault)?;
             true
         }
@@ -141,11 +144,9 @@ fn place(config: &Config, name: &str) -> Result<ServiceToken, IdentityError> {
             "only root makes and removes tokens for services".into(),
         ));
     }
-    let mut services = config.state.clone().into_os_string();
-    services.push("-services");
     Ok(ServiceToken {
         token: name.to_owned(),
-        folder: PathBuf::from(services).join(name),
+        folder: beside_state(&config.state, "services").join(name),
         drop_in: config.drop_ins.join(format!("service-{name}.toml")),
         changed: false,
         kept: true,
@@ -156,9 +157,9 @@ fn refused(why: String) -> IdentityError {
     IdentityError::refused(format!("{why}; nothing was changed"))
 }
 
-/// Makes a folder, if there is nothing; tells whether it did.
-fn made_folder(path: &Path, mode: u32) -> Result<bool, IdentityError> {
-    match mkdir(path, Mode::from_raw_mode(mode)) {
+/// Makes a folder of root's alone, if there is nothing; tells whether it did.
+fn made_folder(path: &Path) -> Result<bool, IdentityError> {
+    match mkdir(path, Mode::from_raw_mode(0o700)) {
         Ok(()) => Ok(true),
         Err(Errno::EXIST) => Ok(false),
         Err(error) => Err(IdentityError::file(path)(error.into())),

@@ -6,7 +6,7 @@ use crate::device::{Device, files};
 use std::fs;
 use std::path::PathBuf;
 
-const FILE: &str = "state/owner/certificates.pem";
+const FILE: &str = "state-owner/certificates.pem";
 
 /// A certificate for the factory's key by an owner's CA, with its chain.
 fn certified(device: &Device, model: &str) -> PathBuf {
@@ -51,7 +51,7 @@ fn a_rotation_that_is_killed() {
         // The next run ends the work, and leaves nothing over.
         import(&new);
         assert_eq!(fs::read(device.path(FILE)).unwrap(), after, "cut {cut}");
-        let left = fs::read_dir(device.path("state/owner")).unwrap();
+        let left = fs::read_dir(device.path("state-owner")).unwrap();
         assert_eq!(left.count(), 1, "cut {cut}");
         if end == End::Exited(0) {
             break;

@@ -18,23 +18,21 @@ use testkit::raw::text;
 use testkit::tls::with_provider;
 use testkit::tpm::Swtpm;
 
+mod refused;
+
 over_our_transport!(
     nowhere_is_the_default,
     instead_of_the_factorys,
     on_a_token_of_their_own,
     java_openssl_and_gnutls_with_both,
-    enrollz_1_23_malformed_oiak,
-    enrollz_1_24_oiak_of_another_key,
-    enrollz_1_25_oiak_chain_with_a_bad_signature,
-    enrollz_1_26_malformed_oidevid,
-    enrollz_1_27_oidevid_of_another_key,
-    enrollz_1_28_oidevid_chain_with_a_bad_signature,
     enrollz_1_29_oiak_alone,
     enrollz_1_30_a_restart_keeps_both,
     attestz_1_1_6_a_factory_reset_keeps_the_makers,
     a_rotation_is_whole,
     the_issuer_must_be_there,
     others_may_not_write_them,
+    whoever_may_use_the_tpm_sees_them,
+    a_key_with_a_pin_has_no_place_on_their_token,
 );
 
 /// Java takes seconds to start, and more on a busy machine.
@@ -49,7 +47,12 @@ struct Bench {
 
 impl Bench {
     fn new(link: Link) -> Bench {
-        let runs = ["--serial SN-7", "--serial SN-7 --iak"];
+        Bench::with(link, "--serial SN-7")
+    }
+
+    /// With these options for the factory's IDevID.
+    fn with(link: Link, idevid: &str) -> Bench {
+        let runs = [idevid, "--serial SN-7 --iak"];
         let runs = runs.map(|run| run.split_whitespace().map(str::to_owned).collect());
         let (tpm, keys) = Swtpm::manufactured_in_runs(&runs);
         let home = Home::new(&link.tcti(&tpm.tcti()));
@@ -152,14 +155,14 @@ impl Bench {
     /// Refused with these words, and what is there stays.
     #[track_caller]
     fn refuses(&self, files: &[&Path], words: &[&str]) {
-        let before = fs::read(self.path("state/owner/certificates.pem")).ok();
+        let before = fs::read(self.path("state-owner/certificates.pem")).ok();
         let files: Vec<&str> = files.iter().map(|one| one.to_str().unwrap()).collect();
         let said = self.devid(&[&["import-cert", "--owner"], &files[..]].concat());
         assert!(!said.status.success(), "{said}");
         for word in words.iter().chain(&["nothing was changed"]) {
             assert!(said.all().contains(word), "{word}: {said}");
         }
-        let after = fs::read(self.path("state/owner/certificates.pem")).ok();
+        let after = fs::read(self.path("state-owner/certificates.pem")).ok();
         assert!(before == after, "{said}");
     }
 
@@ -349,97 +352,6 @@ fn java_openssl_and_gnutls_with_both(link: Link) {
     judge.accepts_der("-sha256", b"text", &made).ok();
 }
 
-fn cut(bench: &Bench, chain: &Path) -> PathBuf {
-    let text = fs::read_to_string(chain).unwrap();
-    let begin = text.find("-----BEGIN").unwrap();
-    let mut broken = text.clone();
-    broken.replace_range(begin + 60..begin + 180, "");
-    bench.home.write("broken.pem", broken)
-}
-
-/// The first certificate with one byte of its signature changed.
-fn forged(bench: &Bench, chain: &Path) -> PathBuf {
-    let mut der = certificate_der(chain);
-    let last = der.len() - 1;
-    der[last] ^= 1;
-    let leaf = bench.home.write("forged.der", der);
-    let mut convert = program("openssl");
-    let pem = run(convert.args(["x509", "-inform", "DER", "-in"]).arg(leaf)).ok();
-    let issuers =
-        ["ca.pem", "root.pem"].map(|one| fs::read(bench.path("owner").join(one)).unwrap());
-    bench
-        .home
-        .write("forged.pem", [pem.out, issuers.concat()].concat())
-}
-
-fn of_another_key(bench: &Bench) -> PathBuf {
-    let key = bench.path("other.key");
-    let public = bench.path("other.pub");
-    let mut make = program("openssl");
-    make.args([
-        "genpkey",
-        "-algorithm",
-        "EC",
-        "-pkeyopt",
-        "ec_paramgen_curve:P-256",
-        "-out",
-    ]);
-    run(make.arg(&key)).ok();
-    let mut public_of = program("openssl");
-    run(public_of
-        .args(["pkey", "-pubout", "-in"])
-        .arg(&key)
-        .arg("-out")
-        .arg(&public))
-    .ok();
-    bench.certified("other", &public)
-}
-
-fn enrollz_1_23_malformed_oiak(link: Link) {
-    let bench = Bench::new(link);
-    let [oidevid, oiak] = bench.import_both();
-    let broken = cut(&bench, &oiak);
-    bench.refuses(&[&oidevid, &broken], &["broken.pem"]);
-}
-
-fn enrollz_1_24_oiak_of_another_key(link: Link) {
-    let bench = Bench::new(link);
-    let [oidevid, _] = bench.both();
-    let other = of_another_key(&bench);
-    bench.refuses(&[&oidevid, &other], &["none of the factory's keys", "iak"]);
-}
-
-fn enrollz_1_25_oiak_chain_with_a_bad_signature(link: Link) {
-    let bench = Bench::new(link);
-    let [oidevid, oiak] = bench.import_both();
-    let forged = forged(&bench, &oiak);
-    bench.refuses(&[&oidevid, &forged], &["forged.pem", "signature"]);
-}
-
-fn enrollz_1_26_malformed_oidevid(link: Link) {
-    let bench = Bench::new(link);
-    let [oidevid, oiak] = bench.both();
-    let broken = cut(&bench, &oidevid);
-    bench.refuses(&[&broken, &oiak], &["broken.pem"]);
-}
-
-fn enrollz_1_27_oidevid_of_another_key(link: Link) {
-    let bench = Bench::new(link);
-    let [_, oiak] = bench.import_both();
-    let other = of_another_key(&bench);
-    bench.refuses(&[&other, &oiak], &["none of the factory's keys", "idev-id"]);
-    // Nor is the factory's own the owner's, whatever the key.
-    let own = bench.keys[0].certificate();
-    bench.refuses(&[&own], &["the factory's own"]);
-}
-
-fn enrollz_1_28_oidevid_chain_with_a_bad_signature(link: Link) {
-    let bench = Bench::new(link);
-    let [oidevid, oiak] = bench.both();
-    let forged = forged(&bench, &oidevid);
-    bench.refuses(&[&forged, &oiak], &["forged.pem", "signature"]);
-}
-
 fn enrollz_1_29_oiak_alone(link: Link) {
     let bench = Bench::new(link);
     bench.show("token");
@@ -471,7 +383,7 @@ fn attestz_1_1_6_a_factory_reset_keeps_the_makers(link: Link) {
     assert_ne!(bench.shown("idev-id"), before);
     bench.ends(0, &["reset", "--factory", "--yes"]);
     assert_eq!(bench.shown("idev-id"), before);
-    assert!(!bench.path("state/owner/certificates.pem").exists());
+    assert!(!bench.path("state-owner/certificates.pem").exists());
 }
 
 /// A new pair takes the place of the old, a new certificate for one key leaves the other's, and a
@@ -492,7 +404,7 @@ fn a_rotation_is_whole(link: Link) {
     let again = bench.import(&[&next]);
     assert!(!again.text().contains("in place of"), "{again}");
     assert_eq!(bench.shown("oidevid"), second);
-    let kept = fs::read_to_string(bench.path("state/owner/certificates.pem")).unwrap();
+    let kept = fs::read_to_string(bench.path("state-owner/certificates.pem")).unwrap();
     assert_eq!(kept.matches("BEGIN CERTIFICATE").count(), 4, "{kept}");
 }
 
@@ -504,6 +416,13 @@ fn the_issuer_must_be_there(link: Link) {
     let leaf = bench.home.write("leaf.pem", &text[..end]);
     bench.refuses(&[&leaf], &["issuer", "missing"]);
     let ca = bench.path("owner/ca.pem");
+    for place in ["trust", "chain"] {
+        fs::create_dir_all(bench.path(place)).unwrap();
+        let known = bench.path(place).join("owner.pem");
+        fs::copy(&ca, &known).unwrap();
+        bench.import(&[&leaf]);
+        fs::remove_file(known).unwrap();
+    }
     bench.import(&[&leaf, &ca]);
     bench.refuses(&[&ca], &["only certificates of CAs"]);
 }
@@ -515,10 +434,60 @@ fn others_may_not_write_them(link: Link) {
     let before = bench.shown("idev-id");
     bench.import_both();
     bench.show("instead");
-    let file = bench.path("state/owner/certificates.pem");
+    let file = bench.path("state-owner/certificates.pem");
     let mode = fs::metadata(&file).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode, 0o644);
     fs::set_permissions(&file, fs::Permissions::from_mode(0o666)).unwrap();
     assert_eq!(bench.shown("idev-id"), before);
     bench.home.log_says(&["certificates.pem", "may write"]);
+}
+
+/// As packages have it: only root and the group `devid` may enter the state folder.
+fn whoever_may_use_the_tpm_sees_them(link: Link) {
+    use std::os::unix::fs::PermissionsExt;
+    const STRANGER: libc::uid_t = 12345;
+    let bench = Bench::new(link);
+    bench.show("token");
+    let both = bench.both();
+    let mut command = Command::new(tool());
+    command.args(["import-cert", "--owner"]).args(&both);
+    let narrow = || {
+        // SAFETY: one system call, between fork and exec.
+        unsafe { libc::umask(0o077) };
+        Ok(())
+    };
+    // SAFETY: as before.
+    unsafe { std::os::unix::process::CommandExt::pre_exec(&mut command, narrow) };
+    run(bench.home.settle(&mut command)).ok();
+    let mode = |name: &str, bits: u32| {
+        fs::set_permissions(bench.path(name), fs::Permissions::from_mode(bits)).unwrap();
+    };
+    mode("", 0o755);
+    mode("state", 0o750);
+    let raw = loaded(&bench.home);
+    testkit::fork::Forked::new(|| {
+        // SAFETY: plain system calls of a process with one thread.
+        unsafe {
+            assert_eq!(libc::setgroups(0, std::ptr::null()), 0);
+            assert_eq!(libc::setgid(STRANGER), 0);
+            assert_eq!(libc::setuid(STRANGER), 0);
+        }
+        raw.initialize().unwrap();
+        slot_of(&raw, "oidevid");
+    })
+    .succeeds();
+}
+
+/// `devid` tells of no token that the module does not show.
+fn a_key_with_a_pin_has_no_place_on_their_token(link: Link) {
+    let bench = Bench::with(link, "--serial SN-7 --auth 1234");
+    let settings = "[owner]\nshow = \"token\"\n[[identity]]\nhandle = 0x81020000\nauth = \"pin\"\n";
+    bench.home.write("config.toml", settings);
+    let [oidevid, _] = bench.both();
+    bench.import(&[&oidevid]);
+    assert!(!bench.tokens().contains(&"oidevid".to_owned()));
+    let listed = bench.ends(0, &["list", "--json"]).text();
+    assert!(!listed.contains("\"label\": \"oidevid\""), "{listed}");
+    let told = bench.ends(0, &["show", "idev-id"]).text();
+    assert!(told.contains("state-owner/certificates.pem"), "{told}");
 }

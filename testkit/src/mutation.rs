@@ -55,6 +55,8 @@ pub enum Kind {
     Silent,
     /// Another response code.
     Code,
+    /// Nothing: the TPM never saw the command. No interposer does that.
+    Unsent,
 }
 
 const KINDS: [Kind; 11] = [
@@ -239,6 +241,7 @@ impl Interposer {
                 Reply::Whole(self.recording[at].1.clone())
             }
             Kind::Dripped => Reply::Dripped(answer.to_vec()),
+            Kind::Unsent => Reply::Cut(Vec::new()),
             Kind::Closed => Reply::Cut(answer[..self.dice.below(answer.len())].to_vec()),
             Kind::Silent => Reply::Whole(answer[..self.dice.below(answer.len())].to_vec()),
             Kind::Code => {

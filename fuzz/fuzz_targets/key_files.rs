@@ -3,7 +3,7 @@
 #![no_main]
 
 use devid_core::key::{PrivateKeyInfo, PublicKey};
-use devid_core::store::folder::{Editable, Entry, KeyFolder, Tss2Key};
+use devid_core::store::folder::{FolderError, KeyFolder, Tss2Key};
 use devid_fuzz::folder;
 use libfuzzer_sys::fuzz_target;
 use std::fs;
@@ -31,11 +31,11 @@ fuzz_target!(|data: &[u8]| {
     let Ok(listing) = keys.list() else { return };
     let Ok(entry) = listing.entry("one") else { return };
     // What is written again reads as before.
-    let (before, name) = (Entry::clone(entry), entry.name.clone());
-    let kept: Result<(), devid_core::store::folder::FolderError> = keys.change(&name, |_: Editable| Ok(()));
+    let (before, name) = (entry.content.clone(), entry.name.clone());
+    let kept: Result<_, FolderError> = keys.change(&name, |entry| Ok(Some(entry.content.clone())));
     if kept.is_ok() {
         let listing = keys.list().expect("the folder");
         let after = listing.entry(&name).expect("the file");
-        assert!(after.content == before.content, "{before:?}\n{after:?}");
+        assert!(after.content == before, "{before:?}\n{after:?}");
     }
 });

@@ -149,7 +149,10 @@ impl Case<'_> {
         // TPM holds, and to a silent one it sends nothing more. See [`Stage::fill`].
         let hidden = done
             .iter()
-            .filter(|(code, kind)| makes_a_handle(*code) && *kind != Kind::Unsent)
+            .filter(|(code, kind)| match kind {
+                Kind::Unsent => *code == command::FLUSH_CONTEXT,
+                _ => makes_a_handle(*code),
+            })
             .count();
         let is_lost = ["no answer from the TPM", "connection to the TPM failed"]
             .iter()
@@ -225,6 +228,7 @@ impl Story {
     ) -> Judged {
         self.stage.reset();
         let before = self.stage.handles(PERSISTENT);
+        self.stage.proxy.book().keep();
         let done = spoil(&self.stage);
         let (ended, told) = (self.tell)(&self.stage, variant);
         self.stage.proxy.book().mutate(None);

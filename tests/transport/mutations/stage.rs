@@ -149,7 +149,6 @@ impl Stage {
     /// From now on answers are altered as this seed has it.
     pub fn alter(&self, seed: u64, recording: &Recording) -> Done {
         let (interposer, done) = Interposer::new(seed, recording);
-        self.proxy.book().keep();
         self.proxy.book().mutate(Some(interposer.boxed()));
         done
     }
@@ -161,7 +160,6 @@ impl Stage {
             Fault::Stall => Kind::Silent,
             _ => Kind::Closed,
         };
-        self.proxy.book().keep();
         self.proxy.book().break_after(code, spared, fault);
         Arc::new(Mutex::new(vec![(code, kind)]))
     }

@@ -181,6 +181,8 @@ impl Case<'_> {
     }
 }
 
+/// Tells a story on the stage in the way of this variant.
+type Tell = Box<dyn Fn(&Stage, usize) -> Outcome>;
 /// How the stage looks at what is there.
 type Look = Box<dyn Fn(&Stage, usize, Option<&Told>) -> Outcome>;
 
@@ -189,7 +191,7 @@ pub struct Story {
     pub name: &'static str,
     pub stage: Stage,
     /// Tells it in the way of this variant.
-    pub tell: Box<dyn Fn(&Stage, usize) -> Outcome>,
+    pub tell: Tell,
     /// Looks at what is there, beside the proxy, after what the story reported.
     /// `None`: before any was told.
     pub look: Look,

@@ -3,8 +3,9 @@
 #![no_main]
 
 use devid_fuzz::bytes::Bytes;
-use devid_fuzz::calls::{Caller, prepared, table};
 use devid_fuzz::call;
+use devid_fuzz::calls::Caller;
+use devid_fuzz::device::{prepared, table};
 use libfuzzer_sys::fuzz_target;
 use std::ptr;
 

@@ -14,10 +14,24 @@ fuzz_target!(|data: &[u8]| {
         assert!(again == *certificate);
         let pem = Certificate::parse_all(certificate.pem().as_bytes()).expect("as PEM");
         assert!(pem == [again]);
-        let _ = (Profile::of(certificate), RequestContent::renewing(certificate));
-        let _ = (certificate.public_key(), certificate.key_id(), certificate.validity());
-        let _ = (certificate.subject(), certificate.issuer(), certificate.serial());
+        let _ = (
+            Profile::of(certificate),
+            RequestContent::renewing(certificate),
+        );
+        let _ = (
+            certificate.public_key(),
+            certificate.key_id(),
+            certificate.validity(),
+        );
+        let _ = (
+            certificate.subject(),
+            certificate.issuer(),
+            certificate.serial(),
+        );
         let _ = (certificate.is_ca(), certificate.is_for_clients());
-        let _ = (certificate.is_of_attestation_key(), certificate.is_of_registration_authority());
+        let _ = (
+            certificate.is_of_attestation_key(),
+            certificate.is_of_registration_authority(),
+        );
     }
 });

@@ -17,12 +17,18 @@ fuzz_target!(|data: &[u8]| {
             assert!(!said.contains('\u{1b}'), "a terminal's escape: {said:?}");
         }
     }
-    let Ok(text) = str::from_utf8(data) else { return };
+    let Ok(text) = str::from_utf8(data) else {
+        return;
+    };
     if let Ok(tcti) = text.parse::<Tcti>() {
         let _ = (tcti.to_string(), tcti.is_managed());
     }
     if let Ok(uri) = Uri::parse(text) {
-        let _ = (uri.for_new_key(), uri.names_object(), uri.matches_token(&["devid"]));
+        let _ = (
+            uri.for_new_key(),
+            uri.names_object(),
+            uri.matches_token(&["devid"]),
+        );
         let _ = uri.matches_object("devid", &[1, 2]);
     }
 });

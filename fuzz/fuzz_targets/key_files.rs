@@ -29,7 +29,9 @@ fuzz_target!(|data: &[u8]| {
     fs::write(path.join("one.pem"), data).expect("a file");
     let keys = KeyFolder::new(path);
     let Ok(listing) = keys.list() else { return };
-    let Ok(entry) = listing.entry("one") else { return };
+    let Ok(entry) = listing.entry("one") else {
+        return;
+    };
     // What is written again reads as before.
     let (before, name) = (entry.content.clone(), entry.name.clone());
     let kept: Result<_, FolderError> = keys.change(&name, |entry| Ok(Some(entry.content.clone())));

@@ -4,7 +4,8 @@
 #![no_main]
 
 use devid_fuzz::bytes::Bytes;
-use devid_fuzz::calls::{Caller, reset, table};
+use devid_fuzz::calls::Caller;
+use devid_fuzz::device::{reset, table};
 use devid_fuzz::lies::Liar;
 use devid_fuzz::memory::Installed;
 use devid_fuzz::{call, libtpms};
@@ -15,7 +16,9 @@ fuzz_target!(|data: &[u8]| {
     reset();
     let (calls, lies) = data.split_at(data.len() / 2);
     let mut liar = Liar::new(lies, 6);
-    let _tpm = Installed::new(Box::new(move |command| liar.tell(|| libtpms::execute(command))));
+    let _tpm = Installed::new(Box::new(move |command| {
+        liar.tell(|| libtpms::execute(command))
+    }));
     let table = table();
     assert_eq!(call!(table, C_Initialize, ptr::null_mut()), 0);
     Caller::new(Bytes::new(calls)).run();

@@ -3,7 +3,8 @@
 #![no_main]
 
 use devid_fuzz::bytes::Bytes;
-use devid_fuzz::calls::{Caller, reset, table};
+use devid_fuzz::calls::Caller;
+use devid_fuzz::device::{reset, table};
 use devid_fuzz::memory::Installed;
 use devid_fuzz::{call, libtpms};
 use libfuzzer_sys::fuzz_target;

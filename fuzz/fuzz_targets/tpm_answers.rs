@@ -3,7 +3,7 @@
 
 use devid_core::config::Config;
 use devid_core::evidence::leaving_nothing;
-use devid_core::identity::{Device, IdentityError, doctor};
+use devid_core::identity::{Device, IdentityError};
 use devid_core::key::{Curve, PublicKey};
 use devid_core::store::Store;
 use devid_core::store::devid::DevidStore;
@@ -28,7 +28,7 @@ const INDEX: u32 = 0x01C9_0000;
 fuzz_target!(|data: &[u8]| {
     let mut choices = Bytes::new(data);
     let operation = choices.below(20);
-    let config = host::config("timeout_ms = 100\ngeneration_timeout_ms = 100\n");
+    let config = host::config("timeout_ms = 300000\ngeneration_timeout_ms = 300000\n");
     let mut script = Script::new(choices, CERTIFICATES);
     let _tpm = Installed::new(Box::new(move |command| script.answer(command)));
     run(operation, config);
@@ -38,12 +38,19 @@ fn run(operation: usize, config: Config) {
     let tpm = Arc::new(config.tpm(Refusals::default()));
     let open = AuthValue::default();
     let value = || AuthValue::new(vec![7; 32].into());
-    let usage = KeyPurpose { signs: true, decrypts: false };
+    let usage = KeyPurpose {
+        signs: true,
+        decrypts: false,
+    };
     match operation {
         0 => drop(IdevidStore::new(&config, tpm).find()),
         1 => drop(Store::Factory(IdevidStore::new(&config, tpm)).scan()),
         2 => {
-            let _ = (tpm.algorithms(), tpm.property(Property::NvBufferMax), tpm.lockout());
+            let _ = (
+                tpm.algorithms(),
+                tpm.property(Property::NvBufferMax),
+                tpm.lockout(),
+            );
         }
         3 => drop(tpm.handles(INDEX).and(tpm.handles(0x8100_0000))),
         4 => {
@@ -59,7 +66,9 @@ fn run(operation: usize, config: Config) {
         8 => drop(tpm.salt_key().and_then(|_| tpm.nv_read(INDEX, 900))),
         9 => drop(tpm.make_storage_key(0x8100_0100, &value())),
         10..=13 => {
-            let Ok(Some(parent)) = tpm.storage_key(SRK) else { return };
+            let Ok(Some(parent)) = tpm.storage_key(SRK) else {
+                return;
+            };
             let secret = vec![1; 32].into();
             let made = match operation {
                 10 => tpm.create_key(&parent, &secret, KeyAlgorithm::Ec(Curve::P256), usage),
@@ -77,10 +86,14 @@ fn run(operation: usize, config: Config) {
         }
         14 => drop(Device::new(config).status()),
         15 => drop(Device::new(config).tree()),
-        16 => drop(doctor(Ok(config), || unreachable!("the configuration is sound"))),
+        16 => drop(Store::Factory(IdevidStore::of_owner(&config, tpm)).scan()),
         17 => {
             for store in DevidStore::all(&config, &tpm) {
-                let _ = (store.scan(), store.keys_in_handles(), store.master_is_held());
+                let _ = (
+                    store.scan(),
+                    store.keys_in_handles(),
+                    store.master_is_held(),
+                );
             }
         }
         18 => {

@@ -2,11 +2,11 @@
 //! (DigestInfo). The content is the fuzzer's; the wrap around it is made here.
 #![no_main]
 
-use aes_kw::{KwAes256, KwpAes256};
 use aes_kw::cipher::KeyInit;
+use aes_kw::{KwAes256, KwpAes256};
 use cryptoki_sys::*;
 use devid_fuzz::bytes::Bytes;
-use devid_fuzz::calls::{WRAPPING, open, reset, secret, table, token, slots};
+use devid_fuzz::device::{WRAPPING, open, reset, secret, slots, table, token};
 use devid_fuzz::memory::Installed;
 use devid_fuzz::templates::{Kept, mechanism, template};
 use devid_fuzz::{call, libtpms};
@@ -30,15 +30,30 @@ fuzz_target!(|data: &[u8]| {
         let class = class.to_ne_bytes();
         let kind = kind.to_ne_bytes();
         let on_token = [choices.byte() & 1];
-        let first: [(CK_ATTRIBUTE_TYPE, &[u8]); 3] =
-            [(CKA_CLASS, &class), (CKA_KEY_TYPE, &kind), (CKA_TOKEN, &on_token)];
+        let first: [(CK_ATTRIBUTE_TYPE, &[u8]); 3] = [
+            (CKA_CLASS, &class),
+            (CKA_KEY_TYPE, &kind),
+            (CKA_TOKEN, &on_token),
+        ];
         let mut items = template(&mut choices, &mut kept, &first);
         let (name, mut wrapped) = wrap(padded, choices.rest());
-        let mut given = CK_MECHANISM { mechanism: name, pParameter: ptr::null_mut(), ulParameterLen: 0 };
+        let mut given = CK_MECHANISM {
+            mechanism: name,
+            pParameter: ptr::null_mut(),
+            ulParameterLen: 0,
+        };
         let mut made = 0;
         call!(
-            table, C_UnwrapKey, session, &raw mut given, key, wrapped.as_mut_ptr(),
-            wrapped.len() as CK_ULONG, items.as_mut_ptr(), items.len() as CK_ULONG, &raw mut made
+            table,
+            C_UnwrapKey,
+            session,
+            &raw mut given,
+            key,
+            wrapped.as_mut_ptr(),
+            wrapped.len() as CK_ULONG,
+            items.as_mut_ptr(),
+            items.len() as CK_ULONG,
+            &raw mut made
         );
     } else {
         let class: CK_ULONG = CKO_PRIVATE_KEY;
@@ -49,7 +64,14 @@ fuzz_target!(|data: &[u8]| {
         ];
         let (mut key, mut count) = (0, 0);
         call!(table, C_FindObjectsInit, session, items.as_mut_ptr(), 2);
-        call!(table, C_FindObjects, session, &raw mut key, 1, &raw mut count);
+        call!(
+            table,
+            C_FindObjects,
+            session,
+            &raw mut key,
+            1,
+            &raw mut count
+        );
         call!(table, C_FindObjectsFinal, session);
         assert_eq!(count, 1, "the RSA key");
         let name = choices.pick(&[CKM_RSA_PKCS, CKM_RSA_PKCS_PSS, CKM_RSA_X_509]);
@@ -59,8 +81,13 @@ fuzz_target!(|data: &[u8]| {
         let mut signature = [0; 512];
         let mut length = signature.len() as CK_ULONG;
         call!(
-            table, C_Sign, session, signed.as_mut_ptr(), signed.len() as CK_ULONG,
-            signature.as_mut_ptr(), &raw mut length
+            table,
+            C_Sign,
+            session,
+            signed.as_mut_ptr(),
+            signed.len() as CK_ULONG,
+            signature.as_mut_ptr(),
+            &raw mut length
         );
     }
     call!(table, C_Finalize, ptr::null_mut());
@@ -77,6 +104,10 @@ fn wrap(padded: bool, mut content: Vec<u8>) -> (CK_MECHANISM_TYPE, Box<[u8]>) {
         KwAes256::new(key).wrap_key(&content, &mut room)
     };
     let wrapped = wrapped.map(<[u8]>::to_vec).unwrap_or(content);
-    let name = if padded { CKM_AES_KEY_WRAP_KWP } else { CKM_AES_KEY_WRAP };
+    let name = if padded {
+        CKM_AES_KEY_WRAP_KWP
+    } else {
+        CKM_AES_KEY_WRAP
+    };
     (name, wrapped.into())
 }

@@ -18,7 +18,11 @@ pub struct Script {
 
 impl Script {
     pub fn new(choices: Bytes, certificates: &'static [&'static [u8]]) -> Self {
-        Self { choices, commands: 0, certificates }
+        Self {
+            choices,
+            commands: 0,
+            certificates,
+        }
     }
 
     pub fn answer(&mut self, command: &[u8]) -> Option<Vec<u8>> {
@@ -107,10 +111,19 @@ impl Script {
             0x131 => {
                 let area = self.area();
                 let name = self.name(&area);
-                let creation = [&[0_u8, 0, 0, 0, 0, 32][..], &[0; 32], &[0], &[0, 0x10], &[0; 6]];
+                let creation = [
+                    &[0_u8, 0, 0, 0, 0, 32][..],
+                    &[0; 32],
+                    &[0],
+                    &[0, 0x10],
+                    &[0; 6],
+                ];
                 let ticket = [0x80, 0x21, 0x40, 0, 0, 7, 0, 0];
                 let parts = [sized(&area), sized(&creation.concat()), sized(&[0; 32])].concat();
-                (Some(transient), [parts, ticket.to_vec(), sized(&name)].concat())
+                (
+                    Some(transient),
+                    [parts, ticket.to_vec(), sized(&name)].concat(),
+                )
             }
             0x157 => {
                 let name = self.choices.some();
@@ -138,7 +151,10 @@ impl Script {
                     0 => self.choices.some(),
                     _ => vec![7; 32],
                 };
-                (Some(0x0200_0000 | u32::from(self.choices.byte() & 3)), sized(&nonce))
+                (
+                    Some(0x0200_0000 | u32::from(self.choices.byte() & 3)),
+                    sized(&nonce),
+                )
             }
             0x17B | 0x159 | 0x15E | 0x154 | 0x156 => {
                 let content = self.choices.some();
@@ -188,7 +204,13 @@ impl Script {
     fn area(&mut self) -> Vec<u8> {
         let attributes: u32 = match self.choices.below(8) {
             0 => self.choices.long(),
-            which => [0x0004_00F2, 0x0003_0072, 0x0002_0072, 0x0004_0072, 0x0003_04F2][which % 5],
+            which => [
+                0x0004_00F2,
+                0x0003_0072,
+                0x0002_0072,
+                0x0004_0072,
+                0x0003_04F2,
+            ][which % 5],
         };
         let policy = match self.choices.below(8) {
             0 => self.choices.some(),
@@ -221,10 +243,17 @@ impl Script {
                 _ => vec![0xC5; 256],
             };
             area.extend((8 * modulus.len() as u16).to_be_bytes());
-            area.extend(self.choices.pick(&[0_u32, 65537, 3, 1, 0xFFFF_FFFF]).to_be_bytes());
+            area.extend(
+                self.choices
+                    .pick(&[0_u32, 65537, 3, 1, 0xFFFF_FFFF])
+                    .to_be_bytes(),
+            );
             area.extend(sized(&modulus));
         } else {
-            area.extend(self.choices.pick(&[[0, 3], [0, 3], [0, 4], [0, 5], [0, 0x20]]));
+            area.extend(
+                self.choices
+                    .pick(&[[0, 3], [0, 3], [0, 4], [0, 5], [0, 0x20]]),
+            );
             area.extend([0, 0x10]);
             let point = match self.choices.below(8) {
                 0 => [self.choices.some(), self.choices.some()],
@@ -246,7 +275,9 @@ impl Script {
     fn signature(&mut self, command: &[u8]) -> Vec<u8> {
         // The scheme that was asked for stands behind the digest.
         let digest = 10 + 4 + 4 + number(command, 14) as usize;
-        let length = command.get(digest..digest + 2).map_or(0, |two| usize::from(two[1]));
+        let length = command
+            .get(digest..digest + 2)
+            .map_or(0, |two| usize::from(two[1]));
         let asked = command.get(digest + 2 + length..digest + 6 + length);
         let mut signature = match (asked, self.choices.below(8)) {
             (Some(asked), 1..) => asked.to_vec(),

@@ -8,7 +8,10 @@ pub struct Bytes {
 
 impl Bytes {
     pub fn new(data: &[u8]) -> Self {
-        Self { data: data.to_vec(), at: 0 }
+        Self {
+            data: data.to_vec(),
+            at: 0,
+        }
     }
 
     pub fn is_empty(&self) -> bool {

@@ -5,6 +5,7 @@
 pub mod answers;
 pub mod bytes;
 pub mod calls;
+pub mod device;
 pub mod host;
 pub mod libtpms;
 pub mod lies;
@@ -20,7 +21,11 @@ pub fn folder() -> PathBuf {
     FOLDER
         .get_or_init(|| {
             let place = PathBuf::from("/dev/shm");
-            let place = if place.is_dir() { place } else { std::env::temp_dir() };
+            let place = if place.is_dir() {
+                place
+            } else {
+                std::env::temp_dir()
+            };
             tidy(&place);
             let folder = place.join(format!("{PREFIX}{}", std::process::id()));
             std::fs::create_dir_all(&folder).expect("a folder");

@@ -113,7 +113,9 @@ unsafe extern "C" fn store(data: *const c_uchar, length: u32, _: u32, name: *con
 
 unsafe extern "C" fn delete(_: u32, name: *const c_char, _: c_uchar) -> u32 {
     // SAFETY: libtpms gives a name.
-    let name = unsafe { CStr::from_ptr(name) }.to_string_lossy().into_owned();
+    let name = unsafe { CStr::from_ptr(name) }
+        .to_string_lossy()
+        .into_owned();
     KEPT.lock().expect("a lock").remove(&name);
     0
 }

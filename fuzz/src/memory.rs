@@ -34,7 +34,13 @@ pub fn number(bytes: &[u8], at: usize) -> u32 {
 /// A response: tag, size, code, the rest.
 pub fn response(tag: u16, code: u32, rest: &[u8]) -> Vec<u8> {
     let size = u32::try_from(10 + rest.len()).expect("short");
-    [&tag.to_be_bytes()[..], &size.to_be_bytes(), &code.to_be_bytes(), rest].concat()
+    [
+        &tag.to_be_bytes()[..],
+        &size.to_be_bytes(),
+        &code.to_be_bytes(),
+        rest,
+    ]
+    .concat()
 }
 
 /// Bytes with their length in front (TPM2B).

@@ -21,7 +21,8 @@ impl Kept {
     fn keep_value<T>(&mut self, value: &T) -> (*mut c_void, CK_ULONG) {
         let length = size_of::<T>();
         // SAFETY: a value of C types without padding that matters; its bytes are copied.
-        let bytes = unsafe { std::slice::from_raw_parts(ptr::from_ref(value).cast::<u8>(), length) };
+        let bytes =
+            unsafe { std::slice::from_raw_parts(ptr::from_ref(value).cast::<u8>(), length) };
         (self.keep(bytes).cast(), length as CK_ULONG)
     }
 }
@@ -37,41 +38,147 @@ const CURVES: [&[u8]; 5] = [
 ];
 
 const TYPES: [CK_ATTRIBUTE_TYPE; 68] = [
-    CKA_CLASS, CKA_TOKEN, CKA_PRIVATE, CKA_LABEL, CKA_UNIQUE_ID, CKA_APPLICATION, CKA_VALUE,
-    CKA_OBJECT_ID, CKA_CERTIFICATE_TYPE, CKA_ISSUER, CKA_SERIAL_NUMBER, CKA_TRUSTED,
-    CKA_CERTIFICATE_CATEGORY, CKA_JAVA_MIDP_SECURITY_DOMAIN, CKA_URL,
-    CKA_HASH_OF_SUBJECT_PUBLIC_KEY, CKA_HASH_OF_ISSUER_PUBLIC_KEY, CKA_CHECK_VALUE, CKA_KEY_TYPE,
-    CKA_SUBJECT, CKA_ID, CKA_SENSITIVE, CKA_ENCRYPT, CKA_DECRYPT, CKA_WRAP, CKA_UNWRAP, CKA_SIGN,
-    CKA_SIGN_RECOVER, CKA_VERIFY, CKA_VERIFY_RECOVER, CKA_DERIVE, CKA_START_DATE, CKA_END_DATE,
-    CKA_MODULUS, CKA_MODULUS_BITS, CKA_PUBLIC_EXPONENT, CKA_PRIVATE_EXPONENT, CKA_PRIME_1,
-    CKA_PRIME_2, CKA_EXPONENT_1, CKA_EXPONENT_2, CKA_COEFFICIENT, CKA_PUBLIC_KEY_INFO, CKA_PRIME,
-    CKA_VALUE_BITS, CKA_VALUE_LEN, CKA_EXTRACTABLE, CKA_LOCAL, CKA_NEVER_EXTRACTABLE,
-    CKA_ALWAYS_SENSITIVE, CKA_KEY_GEN_MECHANISM, CKA_MODIFIABLE, CKA_COPYABLE, CKA_DESTROYABLE,
-    CKA_EC_PARAMS, CKA_EC_POINT, CKA_ALWAYS_AUTHENTICATE, CKA_WRAP_WITH_TRUSTED, CKA_WRAP_TEMPLATE,
-    CKA_UNWRAP_TEMPLATE, CKA_DERIVE_TEMPLATE, CKA_ALLOWED_MECHANISMS, CKA_HW_FEATURE_TYPE,
-    CKA_PROFILE_ID, CKA_MECHANISM_TYPE, CKA_NAME_HASH_ALGORITHM, CKA_VENDOR_DEFINED,
+    CKA_CLASS,
+    CKA_TOKEN,
+    CKA_PRIVATE,
+    CKA_LABEL,
+    CKA_UNIQUE_ID,
+    CKA_APPLICATION,
+    CKA_VALUE,
+    CKA_OBJECT_ID,
+    CKA_CERTIFICATE_TYPE,
+    CKA_ISSUER,
+    CKA_SERIAL_NUMBER,
+    CKA_TRUSTED,
+    CKA_CERTIFICATE_CATEGORY,
+    CKA_JAVA_MIDP_SECURITY_DOMAIN,
+    CKA_URL,
+    CKA_HASH_OF_SUBJECT_PUBLIC_KEY,
+    CKA_HASH_OF_ISSUER_PUBLIC_KEY,
+    CKA_CHECK_VALUE,
+    CKA_KEY_TYPE,
+    CKA_SUBJECT,
+    CKA_ID,
+    CKA_SENSITIVE,
+    CKA_ENCRYPT,
+    CKA_DECRYPT,
+    CKA_WRAP,
+    CKA_UNWRAP,
+    CKA_SIGN,
+    CKA_SIGN_RECOVER,
+    CKA_VERIFY,
+    CKA_VERIFY_RECOVER,
+    CKA_DERIVE,
+    CKA_START_DATE,
+    CKA_END_DATE,
+    CKA_MODULUS,
+    CKA_MODULUS_BITS,
+    CKA_PUBLIC_EXPONENT,
+    CKA_PRIVATE_EXPONENT,
+    CKA_PRIME_1,
+    CKA_PRIME_2,
+    CKA_EXPONENT_1,
+    CKA_EXPONENT_2,
+    CKA_COEFFICIENT,
+    CKA_PUBLIC_KEY_INFO,
+    CKA_PRIME,
+    CKA_VALUE_BITS,
+    CKA_VALUE_LEN,
+    CKA_EXTRACTABLE,
+    CKA_LOCAL,
+    CKA_NEVER_EXTRACTABLE,
+    CKA_ALWAYS_SENSITIVE,
+    CKA_KEY_GEN_MECHANISM,
+    CKA_MODIFIABLE,
+    CKA_COPYABLE,
+    CKA_DESTROYABLE,
+    CKA_EC_PARAMS,
+    CKA_EC_POINT,
+    CKA_ALWAYS_AUTHENTICATE,
+    CKA_WRAP_WITH_TRUSTED,
+    CKA_WRAP_TEMPLATE,
+    CKA_UNWRAP_TEMPLATE,
+    CKA_DERIVE_TEMPLATE,
+    CKA_ALLOWED_MECHANISMS,
+    CKA_HW_FEATURE_TYPE,
+    CKA_PROFILE_ID,
+    CKA_MECHANISM_TYPE,
+    CKA_NAME_HASH_ALGORITHM,
+    CKA_VENDOR_DEFINED,
     0x8000_1234,
 ];
 
 const CLASSES: [CK_ULONG; 10] = [
-    CKO_DATA, CKO_CERTIFICATE, CKO_PUBLIC_KEY, CKO_PRIVATE_KEY, CKO_SECRET_KEY, CKO_HW_FEATURE,
-    CKO_DOMAIN_PARAMETERS, CKO_MECHANISM, CKO_PROFILE, 0x8000_0000,
+    CKO_DATA,
+    CKO_CERTIFICATE,
+    CKO_PUBLIC_KEY,
+    CKO_PRIVATE_KEY,
+    CKO_SECRET_KEY,
+    CKO_HW_FEATURE,
+    CKO_DOMAIN_PARAMETERS,
+    CKO_MECHANISM,
+    CKO_PROFILE,
+    0x8000_0000,
 ];
-const KEY_TYPES: [CK_ULONG; 6] = [CKK_RSA, CKK_EC, CKK_AES, CKK_GENERIC_SECRET, CKK_DES3, CKK_SHA256_HMAC];
+const KEY_TYPES: [CK_ULONG; 6] = [
+    CKK_RSA,
+    CKK_EC,
+    CKK_AES,
+    CKK_GENERIC_SECRET,
+    CKK_DES3,
+    CKK_SHA256_HMAC,
+];
 
 /// The mechanisms of the module, and some that it has not.
 pub const MECHANISMS: [CK_MECHANISM_TYPE; 48] = [
-    CKM_EC_KEY_PAIR_GEN, CKM_RSA_PKCS_KEY_PAIR_GEN, CKM_ECDSA, CKM_ECDSA_SHA1, CKM_ECDSA_SHA256,
-    CKM_ECDSA_SHA384, CKM_ECDSA_SHA512, CKM_RSA_PKCS, CKM_SHA1_RSA_PKCS, CKM_SHA256_RSA_PKCS,
-    CKM_SHA384_RSA_PKCS, CKM_SHA512_RSA_PKCS, CKM_RSA_PKCS_PSS, CKM_SHA256_RSA_PKCS_PSS,
-    CKM_SHA384_RSA_PKCS_PSS, CKM_SHA512_RSA_PKCS_PSS, CKM_RSA_X_509, CKM_ECDH1_DERIVE,
-    CKM_ECDH1_COFACTOR_DERIVE, CKM_RSA_PKCS_OAEP, CKM_AES_KEY_GEN, CKM_AES_ECB, CKM_AES_CBC,
-    CKM_AES_CBC_PAD, CKM_AES_GCM, CKM_GENERIC_SECRET_KEY_GEN, CKM_SHA_1_HMAC, CKM_SHA224_HMAC,
-    CKM_SHA256_HMAC, CKM_SHA384_HMAC, CKM_SHA512_HMAC, CKM_SHA_1_HMAC_GENERAL,
-    CKM_SHA224_HMAC_GENERAL, CKM_SHA256_HMAC_GENERAL, CKM_SHA384_HMAC_GENERAL,
-    CKM_SHA512_HMAC_GENERAL, CKM_RSA_AES_KEY_WRAP, CKM_AES_KEY_WRAP, CKM_AES_KEY_WRAP_KWP,
-    CKM_SHA_1, CKM_SHA224, CKM_SHA256, CKM_SHA384, CKM_SHA512, CKM_MD5, CKM_AES_CTR,
-    CKM_AES_KEY_WRAP_PAD, CKM_VENDOR_DEFINED,
+    CKM_EC_KEY_PAIR_GEN,
+    CKM_RSA_PKCS_KEY_PAIR_GEN,
+    CKM_ECDSA,
+    CKM_ECDSA_SHA1,
+    CKM_ECDSA_SHA256,
+    CKM_ECDSA_SHA384,
+    CKM_ECDSA_SHA512,
+    CKM_RSA_PKCS,
+    CKM_SHA1_RSA_PKCS,
+    CKM_SHA256_RSA_PKCS,
+    CKM_SHA384_RSA_PKCS,
+    CKM_SHA512_RSA_PKCS,
+    CKM_RSA_PKCS_PSS,
+    CKM_SHA256_RSA_PKCS_PSS,
+    CKM_SHA384_RSA_PKCS_PSS,
+    CKM_SHA512_RSA_PKCS_PSS,
+    CKM_RSA_X_509,
+    CKM_ECDH1_DERIVE,
+    CKM_ECDH1_COFACTOR_DERIVE,
+    CKM_RSA_PKCS_OAEP,
+    CKM_AES_KEY_GEN,
+    CKM_AES_ECB,
+    CKM_AES_CBC,
+    CKM_AES_CBC_PAD,
+    CKM_AES_GCM,
+    CKM_GENERIC_SECRET_KEY_GEN,
+    CKM_SHA_1_HMAC,
+    CKM_SHA224_HMAC,
+    CKM_SHA256_HMAC,
+    CKM_SHA384_HMAC,
+    CKM_SHA512_HMAC,
+    CKM_SHA_1_HMAC_GENERAL,
+    CKM_SHA224_HMAC_GENERAL,
+    CKM_SHA256_HMAC_GENERAL,
+    CKM_SHA384_HMAC_GENERAL,
+    CKM_SHA512_HMAC_GENERAL,
+    CKM_RSA_AES_KEY_WRAP,
+    CKM_AES_KEY_WRAP,
+    CKM_AES_KEY_WRAP_KWP,
+    CKM_SHA_1,
+    CKM_SHA224,
+    CKM_SHA256,
+    CKM_SHA384,
+    CKM_SHA512,
+    CKM_MD5,
+    CKM_AES_CTR,
+    CKM_AES_KEY_WRAP_PAD,
+    CKM_VENDOR_DEFINED,
 ];
 
 fn value(choices: &mut Bytes, kind: CK_ATTRIBUTE_TYPE) -> Vec<u8> {
@@ -92,14 +199,18 @@ fn value(choices: &mut Bytes, kind: CK_ATTRIBUTE_TYPE) -> Vec<u8> {
             }
             CKA_ALLOWED_MECHANISMS => {
                 let count = choices.below(5);
-                (0..count).flat_map(|_| ulong(choices.pick(&MECHANISMS))).collect()
+                (0..count)
+                    .flat_map(|_| ulong(choices.pick(&MECHANISMS)))
+                    .collect()
             }
             CKA_EC_PARAMS => choices.pick(&CURVES).to_vec(),
             CKA_EC_POINT => {
                 let (x, y) = crate::answers::GENERATOR;
                 [&[4, 65, 4][..], x, y].concat()
             }
-            CKA_PUBLIC_EXPONENT => choices.pick(&[&[1_u8, 0, 1][..], &[3], &[], &[0, 1, 0, 1]]).to_vec(),
+            CKA_PUBLIC_EXPONENT => choices
+                .pick(&[&[1_u8, 0, 1][..], &[3], &[], &[0, 1, 0, 1]])
+                .to_vec(),
             CKA_START_DATE | CKA_END_DATE => b"20260131".to_vec(),
             CKA_LABEL | CKA_ID | CKA_VALUE | CKA_SUBJECT | CKA_ISSUER | CKA_SERIAL_NUMBER
             | CKA_MODULUS | CKA_PRIME_1 | CKA_PRIME_2 | CKA_PRIVATE_EXPONENT | CKA_APPLICATION
@@ -115,7 +226,10 @@ pub fn template(
     kept: &mut Kept,
     first: &[(CK_ATTRIBUTE_TYPE, &[u8])],
 ) -> Vec<CK_ATTRIBUTE> {
-    let mut all: Vec<_> = first.iter().map(|(kind, value)| attribute(kept, *kind, value)).collect();
+    let mut all: Vec<_> = first
+        .iter()
+        .map(|(kind, value)| attribute(kept, *kind, value))
+        .collect();
     for _ in 0..choices.below(7) {
         let kind = choices.pick(&TYPES);
         let value = value(choices, kind);
@@ -162,12 +276,12 @@ pub fn question(choices: &mut Bytes, kept: &mut Kept) -> Vec<CK_ATTRIBUTE> {
 }
 
 /// A mechanism with a parameter that fits, nearly fits, or does not.
-pub fn mechanism(
-    choices: &mut Bytes,
-    kept: &mut Kept,
-    kind: CK_MECHANISM_TYPE,
-) -> CK_MECHANISM {
-    let mut given = CK_MECHANISM { mechanism: kind, pParameter: ptr::null_mut(), ulParameterLen: 0 };
+pub fn mechanism(choices: &mut Bytes, kept: &mut Kept, kind: CK_MECHANISM_TYPE) -> CK_MECHANISM {
+    let mut given = CK_MECHANISM {
+        mechanism: kind,
+        pParameter: ptr::null_mut(),
+        ulParameterLen: 0,
+    };
     let (parameter, length) = match choices.below(8) {
         0 => {
             let bytes = choices.some();
@@ -178,7 +292,10 @@ pub fn mechanism(
             let zeros = vec![0; choices.pick(&[8, 16, 24, 40, 48])];
             (kept.keep(&zeros).cast(), zeros.len() as CK_ULONG)
         }
-        2 => (ptr::null_mut(), choices.pick(&[0, 1, 16, 24, CK_ULONG::MAX])),
+        2 => (
+            ptr::null_mut(),
+            choices.pick(&[0, 1, 16, 24, CK_ULONG::MAX]),
+        ),
         _ => parameter(choices, kept, kind),
     };
     (given.pParameter, given.ulParameterLen) = (parameter, length);
@@ -206,9 +323,15 @@ fn oaep(choices: &mut Bytes, kept: &mut Kept) -> CK_RSA_PKCS_OAEP_PARAMS {
     }
 }
 
-fn parameter(choices: &mut Bytes, kept: &mut Kept, kind: CK_MECHANISM_TYPE) -> (*mut c_void, CK_ULONG) {
+fn parameter(
+    choices: &mut Bytes,
+    kept: &mut Kept,
+    kind: CK_MECHANISM_TYPE,
+) -> (*mut c_void, CK_ULONG) {
     match kind {
-        CKM_RSA_PKCS_PSS | CKM_SHA256_RSA_PKCS_PSS | CKM_SHA384_RSA_PKCS_PSS
+        CKM_RSA_PKCS_PSS
+        | CKM_SHA256_RSA_PKCS_PSS
+        | CKM_SHA384_RSA_PKCS_PSS
         | CKM_SHA512_RSA_PKCS_PSS => {
             let parameter = CK_RSA_PKCS_PSS_PARAMS {
                 hashAlg: choices.pick(&[CKM_SHA256, CKM_SHA384, CKM_SHA512, CKM_SHA_1, 7]),
@@ -268,8 +391,11 @@ fn parameter(choices: &mut Bytes, kept: &mut Kept, kind: CK_MECHANISM_TYPE) -> (
             let initial = choices.take(choices_length(kind));
             (kept.keep(&initial).cast(), initial.len() as CK_ULONG)
         }
-        CKM_SHA_1_HMAC_GENERAL | CKM_SHA224_HMAC_GENERAL | CKM_SHA256_HMAC_GENERAL
-        | CKM_SHA384_HMAC_GENERAL | CKM_SHA512_HMAC_GENERAL => {
+        CKM_SHA_1_HMAC_GENERAL
+        | CKM_SHA224_HMAC_GENERAL
+        | CKM_SHA256_HMAC_GENERAL
+        | CKM_SHA384_HMAC_GENERAL
+        | CKM_SHA512_HMAC_GENERAL => {
             let length: CK_ULONG = choices.pick(&[16, 32, 0, 64, 65, CK_ULONG::MAX]);
             kept.keep_value(&length)
         }

@@ -113,6 +113,8 @@ struct State {
     rules: Vec<Rule>,
     stalled: u32,
     releases: u32,
+    /// Commands that are not answered yet.
+    under_way: u32,
     /// Commands and answers as bytes, if somebody wants them.
     kept: Option<Vec<Vec<u8>>>,
     /// What becomes of answers to commands with these codes.
@@ -288,8 +290,23 @@ impl Book {
         self.changed.notify_all();
     }
 
+    /// Waits until no command is under way, be its client gone or not.
+    pub fn await_quiet(&self) {
+        let state = self.state.lock().unwrap();
+        let busy = |state: &mut State| state.under_way > 0;
+        drop(self.changed.wait_while(state, busy).unwrap());
+    }
+
     /// One command, as the client sent it.
     pub fn exchange(&self, command: &[u8]) -> Reply {
+        self.state.lock().unwrap().under_way += 1;
+        let reply = self.exchanged(command);
+        self.state.lock().unwrap().under_way -= 1;
+        self.changed.notify_all();
+        reply
+    }
+
+    fn exchanged(&self, command: &[u8]) -> Reply {
         let code = number_at(command, 6);
         let (at, fault) = self.note(code);
         let reply = self.altered(command, code, self.reply(command, fault));

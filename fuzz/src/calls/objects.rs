@@ -2,7 +2,7 @@
 
 use super::Caller;
 use crate::call;
-use crate::templates::{Kept, MECHANISMS, P256, mechanism, question, template};
+use crate::templates::{Kept, P256, mechanism, question, template};
 use cryptoki_sys::*;
 
 impl Caller {

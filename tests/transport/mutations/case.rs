@@ -132,7 +132,9 @@ impl Case<'_> {
     fn tries_no_more(&self, done: &Altered, wrong: usize) {
         let spoilt = done
             .iter()
-            .filter(|(code, kind)| *code == command::START_AUTH_SESSION && *kind != Kind::Unsent)
+            .filter(|(code, kind)| {
+                *code == command::START_AUTH_SESSION && !matches!(kind, Kind::Unsent | Kind::Gone)
+            })
             .count();
         if self.tries as usize > wrong + spoilt {
             self.fault(format!(
@@ -151,6 +153,8 @@ impl Case<'_> {
             .iter()
             .filter(|(code, kind)| match kind {
                 Kind::Unsent => *code == command::FLUSH_CONTEXT,
+                // What is gone is not flushed: in its place may be another's.
+                Kind::Gone => true,
                 _ => makes_a_handle(*code),
             })
             .count();
@@ -234,7 +238,9 @@ impl Story {
         let done = spoil(&self.stage);
         let (ended, told) = (self.tell)(&self.stage, variant);
         self.stage.proxy.book().mutate(None);
+        // What was stalled comes to the TPM now, behind the story.
         self.stage.proxy.book().heal();
+        self.stage.proxy.book().await_quiet();
         let done = std::mem::take(&mut *done.lock().unwrap());
         let left = [TRANSIENT, SESSIONS].map(|first| self.stage.handles(first).len());
         let log = self.stage.home.log();

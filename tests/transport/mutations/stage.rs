@@ -27,6 +27,10 @@ pub const TRANSIENT: u32 = 0x8000_0000;
 pub const SESSIONS: u32 = 0x0200_0000;
 pub const PERSISTENT: u32 = 0x8100_0000;
 
+/// Codes by which a TPM says that what the first handle names is not there: TPM_RC_REFERENCE_H0, VALUE and
+/// HANDLE of that handle.
+const GONE: [u32; 3] = [0x910, 0x184, 0x18B];
+
 /// What a story is given in its process.
 pub struct Scene {
     pub raw: Raw,
@@ -156,6 +160,7 @@ impl Stage {
     /// From now on one command with this code, behind so many others with it, meets this fault.
     pub fn break_after(&self, code: u32, spared: u32, fault: Fault) -> Done {
         let kind = match fault {
+            Fault::Code(code) if GONE.contains(&code) => Kind::Gone,
             Fault::Code(_) | Fault::Drop => Kind::Unsent,
             Fault::Stall => Kind::Silent,
             _ => Kind::Closed,

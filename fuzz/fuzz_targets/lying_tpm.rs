@@ -6,9 +6,10 @@
 use devid_fuzz::bytes::Bytes;
 use devid_fuzz::calls::Caller;
 use devid_fuzz::device::{reset, table};
+use devid_fuzz::host::Files;
 use devid_fuzz::lies::Liar;
 use devid_fuzz::memory::Installed;
-use devid_fuzz::{call, libtpms};
+use devid_fuzz::{call, folder, libtpms};
 use libfuzzer_sys::fuzz_target;
 use std::ptr;
 
@@ -23,4 +24,8 @@ fuzz_target!(|data: &[u8]| {
     assert_eq!(call!(table, C_Initialize, ptr::null_mut()), 0);
     Caller::new(Bytes::new(calls)).run();
     call!(table, C_Finalize, ptr::null_mut());
+    assert!(
+        !Files::of(&folder()).has_unfinished(),
+        "a file is half-written"
+    );
 });

@@ -5,8 +5,9 @@
 use devid_fuzz::bytes::Bytes;
 use devid_fuzz::calls::Caller;
 use devid_fuzz::device::{reset, table};
+use devid_fuzz::host::Files;
 use devid_fuzz::memory::Installed;
-use devid_fuzz::{call, libtpms};
+use devid_fuzz::{call, folder, libtpms};
 use libfuzzer_sys::fuzz_target;
 use std::ptr;
 
@@ -18,8 +19,15 @@ fuzz_target!(|data: &[u8]| {
     let _tpm = Installed::new(Box::new(|command| Some(libtpms::execute(command))));
     let table = table();
     assert_eq!(call!(table, C_Initialize, ptr::null_mut()), 0);
-    Caller::new(Bytes::new(data)).run();
+    let mut caller = Caller::new(Bytes::new(data));
+    caller.run();
     call!(table, C_Finalize, ptr::null_mut());
+    // Each wrong PIN counts once, and a right one never.
+    assert!(libtpms::lockout_counter() <= caller.wrong_pins);
+    assert!(
+        !Files::of(&folder()).has_unfinished(),
+        "a file is half-written"
+    );
     for kind in LEFT {
         assert_eq!(libtpms::handles(kind), 0, "{kind:#x} left in the TPM");
     }

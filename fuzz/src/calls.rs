@@ -19,6 +19,8 @@ pub struct Caller {
     sessions: Vec<CK_SESSION_HANDLE>,
     objects: Vec<CK_OBJECT_HANDLE>,
     state: Vec<u8>,
+    /// How many PINs were refused.
+    pub wrong_pins: u32,
 }
 
 impl Caller {
@@ -32,6 +34,7 @@ impl Caller {
             sessions: Vec::new(),
             objects: Vec::new(),
             state: Vec::new(),
+            wrong_pins: 0,
         }
     }
 
@@ -45,6 +48,7 @@ impl Caller {
             sessions: Vec::new(),
             objects: Vec::new(),
             state: Vec::new(),
+            wrong_pins: 0,
         }
     }
 

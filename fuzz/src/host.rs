@@ -54,6 +54,15 @@ impl Files {
         Self(files)
     }
 
+    /// Whether a writer left a file that it began.
+    pub fn has_unfinished(&self) -> bool {
+        let begun = |path: &Path| {
+            path.file_name()
+                .is_some_and(|name| name.as_encoded_bytes().starts_with(b".new-"))
+        };
+        self.0.iter().any(|(path, _)| begun(path))
+    }
+
     /// Makes the folder hold these again, and nothing else.
     pub fn restore(&self, folder: &Path) {
         if Self::of(folder) == *self {

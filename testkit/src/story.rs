@@ -16,12 +16,20 @@ use std::time::Duration;
 const LIMIT: Duration = Duration::from_secs(170);
 const TELLING: &str = "DEVID_TEST_STORY";
 
-/// A story that alters more answers than usual (`DEVID_MUTATIONS`) has more time.
+/// A story that alters more answers than usual (`DEVID_MUTATIONS`) or meets more faults (`DEVID_FAULTS`) has more
+/// time.
 fn limit() -> Duration {
-    const USUAL: u32 = 180;
-    let wanted = env::var("DEVID_MUTATIONS").ok();
-    let wanted = wanted.and_then(|wanted| wanted.parse::<u32>().ok());
-    LIMIT * wanted.map_or(1, |wanted| wanted.div_ceil(USUAL).max(1))
+    let more = |variable: &str, usual: u32| match env::var(variable).as_deref() {
+        Ok("all") => 1000,
+        Ok(wanted) => wanted
+            .parse()
+            .map_or(1, |wanted: u32| wanted.div_ceil(usual)),
+        Err(_) => 1,
+    };
+    LIMIT
+        * more("DEVID_MUTATIONS", 180)
+            .max(more("DEVID_FAULTS", 8))
+            .max(1)
 }
 
 /// The name by which the test harness knows the test with this path, which begins with its crate.

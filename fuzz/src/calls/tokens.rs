@@ -16,7 +16,7 @@ impl Caller {
                 let user = self
                     .choices
                     .pick(&[CKU_USER, CKU_SO, CKU_CONTEXT_SPECIFIC, 9]);
-                call!(
+                let rv = call!(
                     table,
                     C_Login,
                     session,
@@ -24,6 +24,7 @@ impl Caller {
                     pin.as_ptr().cast_mut(),
                     pin.len() as CK_ULONG
                 );
+                self.note_pin(rv);
             }
             16 => {
                 let session = self.session();
@@ -31,7 +32,7 @@ impl Caller {
             }
             17 => {
                 let (session, old, new) = (self.session(), self.pin(), self.pin());
-                call!(
+                let rv = call!(
                     table,
                     C_SetPIN,
                     session,
@@ -40,21 +41,23 @@ impl Caller {
                     new.as_ptr().cast_mut(),
                     new.len() as CK_ULONG
                 );
+                self.note_pin(rv);
             }
             18 => {
                 let (session, pin) = (self.session(), self.pin());
-                call!(
+                let rv = call!(
                     table,
                     C_InitPIN,
                     session,
                     pin.as_ptr().cast_mut(),
                     pin.len() as CK_ULONG
                 );
+                self.note_pin(rv);
             }
             19 => {
                 let (slot, pin) = (self.slot(), self.pin());
                 let mut label = [self.choices.byte(); 32];
-                call!(
+                let rv = call!(
                     table,
                     C_InitToken,
                     slot,
@@ -62,6 +65,7 @@ impl Caller {
                     pin.len() as CK_ULONG,
                     label.as_mut_ptr()
                 );
+                self.note_pin(rv);
             }
             43 => {
                 let slot = self.slot();
@@ -91,7 +95,7 @@ impl Caller {
             46 => {
                 let (session, pin) = (self.session(), self.pin());
                 let name = self.choices.some();
-                call!(
+                let rv = call!(
                     table,
                     C_LoginUser,
                     session,
@@ -101,6 +105,7 @@ impl Caller {
                     name.as_ptr().cast_mut(),
                     name.len() as CK_ULONG
                 );
+                self.note_pin(rv);
             }
             _ => {
                 call!(table, C_Finalize, ptr::null_mut());
@@ -109,5 +114,10 @@ impl Caller {
                 self.objects.clear();
             }
         }
+    }
+
+    /// Counts PINs that were refused.
+    fn note_pin(&mut self, rv: CK_RV) {
+        self.wrong_pins += u32::from(rv == CKR_PIN_INCORRECT);
     }
 }

@@ -238,6 +238,7 @@ impl Story {
         let done = spoil(&self.stage);
         let (ended, told) = (self.tell)(&self.stage, variant);
         self.stage.proxy.book().mutate(None);
+        let met = self.stage.proxy.book().all_broken();
         // What was stalled comes to the TPM now, behind the story.
         self.stage.proxy.book().heal();
         self.stage.proxy.book().await_quiet();
@@ -296,6 +297,7 @@ impl Story {
         } = case;
         Judged {
             done,
+            met,
             faults: faults.into_inner(),
             evidence: format!("told {told:#?}\nfound {found:#?}\n--- log\n{log}"),
         }
@@ -328,7 +330,7 @@ impl Story {
             faults.note(&format!("seed {seed:#x} [{}]", how.join(", ")), judged);
         }
         println!(
-            "{}: {altered} altered answers in {cases} cases: {counts:?}",
+            "\n{}: {altered} altered answers in {cases} cases: {counts:?}",
             self.name
         );
         let way = "DEVID_MUTATION_ONLY=SEED tells one alone";
@@ -339,6 +341,8 @@ impl Story {
 /// What came of one story.
 pub struct Judged {
     pub done: Altered,
+    /// Whether what was to happen to a command did happen.
+    pub met: bool,
     faults: Vec<String>,
     /// What was told, found and logged.
     evidence: String,

@@ -108,24 +108,26 @@ fn told(mut story: Story) {
         }
     }
     let chosen = chosen(&all);
-    let (mut found, mut commands) = (Faults::default(), BTreeMap::new());
+    let (mut found, mut met) = (Faults::default(), BTreeMap::new());
     for place in &chosen {
-        *commands.entry(place.code).or_insert(0) += 1;
         let judged = story.told_once(
             &keys,
             place.variant,
             |stage| stage.break_after(place.code, place.spared, place.fault),
             |case| judge(case, *place, failed[place.variant]),
         );
+        if judged.met {
+            *met.entry(place.code).or_insert(0) += 1;
+        }
         found.note(&place.name(), judged);
     }
     println!(
-        "{}: {} faults of {}, at {} kinds of commands",
+        "\n{}: faults of {} by command: {met:x?}",
         story.name,
-        chosen.len(),
-        all.len(),
-        commands.len()
+        all.len()
     );
+    let count: usize = met.values().sum();
+    assert_eq!(count, chosen.len(), "{}: faults that happened", story.name);
     found.end(story.name, "DEVID_FAULT_ONLY=CASE tells one alone");
 }
 

@@ -206,6 +206,14 @@ fn examples(page: &str) -> &'static Meanings {
                 "One that SPIRE's tpm_devid plugin can use.",
             ),
         ],
+        "devid-key-import" => &[(
+            "devid key import web.pem --auth-file auth",
+            "A key that tpm2-openssl made with a password; from now on the token's PIN opens it.",
+        )],
+        "devid-key-unseal" => &[(
+            "devid key unseal secret.pem --auth-file auth > secret",
+            "Data that tpm2_create -i sealed, and tpm2_encodeobject wrote to a file.",
+        )],
         "devid-key-list" => &[("devid key list", "The keys of the token devid.")],
         "devid-key-delete" => &[(
             "devid key delete web --yes",

@@ -3,7 +3,7 @@
 use clap::Command;
 
 /// Verbs of other tools, and what they are called here.
-const WORDS: [(&str, &str); 20] = [
+const WORDS: [(&str, &str); 21] = [
     (
         "key generate",
         "generate gen create new make add keygen genkey gen-key generate-key key-generate create-key new-key",
@@ -13,6 +13,7 @@ const WORDS: [(&str, &str); 20] = [
         "delete del remove rm erase destroy unlink delete-key key-delete remove-key",
     ),
     ("key list", "keys list-keys key-list listkeys"),
+    ("key import", "import-key key-import take-over"),
     (
         "list",
         "ls dir objects tokens slots identities certs certificates list-all list-objects list-tokens",
@@ -60,7 +61,7 @@ const NOUNS: [(&str, &str); 4] = [
     ),
 ];
 /// A verb of [`WORDS`] or of this tool with a noun: what both are here.
-const PAIRS: [(&str, &str, &str); 12] = [
+const PAIRS: [(&str, &str, &str); 13] = [
     ("list", "key", "key list"),
     ("list", "cert", "list"),
     ("list", "all", "list"),
@@ -70,6 +71,7 @@ const PAIRS: [(&str, &str, &str); 12] = [
     ("show", "master", "status"),
     ("key generate", "key", "key generate"),
     ("key delete", "key", "key delete"),
+    ("key import", "key", "key import"),
     ("import-cert", "cert", "import-cert"),
     ("master renew", "master", "master renew"),
     ("reset", "all", "reset --factory"),

@@ -282,7 +282,7 @@ impl DevidStore {
 
     /// Whether the empty value may be shown to a parent, though a wrong one may count: to those that
     /// have none by convention, or by what the configuration says.
-    fn is_open(&self, parent: &Parent) -> bool {
+    pub(super) fn is_open(&self, parent: &Parent) -> bool {
         match *parent {
             Parent::Owner { .. } => true,
             Parent::Persistent(handle) => {
@@ -291,7 +291,11 @@ impl DevidStore {
         }
     }
 
-    fn wrapped_key(&self, key: &Tss2Key, handle: Option<u32>) -> Result<Key, &'static str> {
+    pub(super) fn wrapped_key(
+        &self,
+        key: &Tss2Key,
+        handle: Option<u32>,
+    ) -> Result<Key, &'static str> {
         let area = PublicArea::parse(&key.public).ok_or("its public area is not understood")?;
         if key.has_policy() {
             return Err("it needs a policy, by what its file says");

@@ -212,7 +212,7 @@ fn examples(page: &str) -> &'static Meanings {
         )],
         "devid-key-unseal" => &[(
             "devid key unseal secret.pem --auth-file auth > secret",
-            "Data that tpm2_create -i sealed, and tpm2_encodeobject wrote to a file.",
+            "Data that another program sealed, and wrote to a TSS2 file.",
         )],
         "devid-key-list" => &[("devid key list", "The keys of the token devid.")],
         "devid-key-delete" => &[(

@@ -54,6 +54,7 @@ impl Audited {
             | Verb::Ca(_)
             | Verb::Show { .. }
             | Verb::Doctor
+            | Verb::Bench
             | Verb::Key(KeyVerb::List)
             | Verb::Export { .. }
             | Verb::Uri { .. }

@@ -112,6 +112,11 @@ pub(crate) enum Verb {
     },
     /// Looks for what is wrong, and says what mends it. Works without TPM, too.
     Doctor,
+    /// Measures the TPM and says which kind of key fits it.
+    ///
+    /// Makes keys for the measurement and flushes them. Writes nothing to the TPM, needs no PIN, and counts
+    /// nothing towards lockout. Other programs that use the TPM meanwhile make it slower.
+    Bench,
     /// Gives the device an identity of its own, if it has none. For every start.
     Provision {
         /// Writes a request (PKCS#10) to this file, and makes no certificate, at later starts neither: the key

@@ -173,6 +173,13 @@ fn examples(page: &str) -> &'static Meanings {
                 "Where the key asks for a PIN.",
             ),
         ],
+        "devid-bench" => &[
+            (
+                "devid bench",
+                "How long the TPM takes to sign, to make keys, to open a sealed key and to try a PIN.",
+            ),
+            ("devid bench --json", "The same for programs."),
+        ],
         "devid-doctor" => &[("devid doctor", "Each finding with what mends it.")],
         "devid-provision" => &[
             (

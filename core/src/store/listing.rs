@@ -91,7 +91,7 @@ pub enum ObjectKind {
 }
 
 impl ObjectKind {
-    /// Whether it is a certificate.
+    /// True if it is a certificate.
     pub fn is_certificate(&self) -> bool {
         matches!(self, Self::Certificate(..))
     }

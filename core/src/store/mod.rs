@@ -54,7 +54,7 @@ pub struct TokenTraits {
     pub for_sessions: bool,
     /// What the TPM can do in which objects can be made, as far as it was asked.
     pub algorithms: KnownAlgorithms,
-    /// Whether its PSS signatures are of use, as far as is known.
+    /// True if its PSS signatures are of use, as far as is known.
     pub pss: bool,
 }
 
@@ -117,7 +117,7 @@ impl Store {
         }
     }
 
-    /// Whether the token is for objects of sessions alone.
+    /// True if the token is for objects of sessions alone.
     pub fn is_for_sessions(&self) -> bool {
         matches!(self, Self::Sessions(_))
     }

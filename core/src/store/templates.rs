@@ -73,7 +73,7 @@ impl Templates {
         }
     }
 
-    /// Whether it was tried in vain.
+    /// True if it was tried in vain.
     pub(super) fn is_given_up(&self, public: &PublicKey) -> bool {
         self.given_up
             .try_lock()

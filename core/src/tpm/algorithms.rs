@@ -56,17 +56,17 @@ impl Algorithms {
         self.0 & bit(identifier) != 0
     }
 
-    /// Whether there can be RSA keys.
+    /// True if there can be RSA keys.
     pub fn has_rsa(self) -> bool {
         self.has(RSA)
     }
 
-    /// Whether there can be keys on curves.
+    /// True if there can be keys on curves.
     pub fn has_ecc(self) -> bool {
         self.has(ECC)
     }
 
-    /// Whether keys on curves agree on secrets.
+    /// True if keys on curves agree on secrets.
     pub fn agrees(self) -> bool {
         self.has_ecc() && self.has(ECDH)
     }
@@ -84,7 +84,7 @@ impl Algorithms {
         Self(unwanted.fold(self.0, |all, hash| all & !bit(hash.algorithm())))
     }
 
-    /// Whether a key that takes any scheme signs by this one.
+    /// True if a key that takes any scheme signs by this one.
     pub fn sign(self, scheme: SignatureScheme) -> bool {
         let has_key = match scheme {
             SignatureScheme::Ecdsa(_) => self.has_ecc(),
@@ -182,7 +182,7 @@ impl KeyKind {
 pub struct Capabilities {
     /// What it told, if it was asked.
     pub algorithms: Option<Algorithms>,
-    /// Whether its PSS signatures are of use, as far as is known.
+    /// True if its PSS signatures are of use, as far as is known.
     pub pss: bool,
 }
 
@@ -191,7 +191,7 @@ pub struct Capabilities {
 pub(super) struct RetryPause(Option<Instant>);
 
 impl RetryPause {
-    /// Whether it may be asked.
+    /// True if it may be asked.
     pub(super) fn is_over(&self) -> bool {
         self.0.is_none_or(|end| Instant::now() >= end)
     }
@@ -279,7 +279,7 @@ impl Tpm {
         self.known_algorithms().known().is_some()
     }
 
-    /// Whether [`Tpm::learn_algorithms`] would ask now.
+    /// True if [`Tpm::learn_algorithms`] would ask now.
     pub fn can_ask_algorithms(&self) -> bool {
         self.known_algorithms().known().is_none()
             && self.asking.try_lock().is_some_and(|rest| rest.is_over())
@@ -320,7 +320,7 @@ impl Tpm {
         known.largest_of(kind).store(smallest, Ordering::Release);
     }
 
-    /// Whether the TPM can hold keys of this kind, as we make them.
+    /// True if the TPM can hold keys of this kind, as we make them.
     pub fn implements(&self, algorithm: KeyAlgorithm) -> Result<bool, TpmError> {
         let usage = KeyPurpose {
             signs: true,

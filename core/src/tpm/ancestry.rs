@@ -20,7 +20,7 @@ enum Ancestry {
 }
 
 impl Tpm {
-    /// Whether the key at its handle is a primary key, which comes back from its template however
+    /// True if the key at its handle is a primary key, which comes back from its template however
     /// often it is evicted.
     ///
     /// A TPM that does not tell what a key lies below is asked for the primary key of the same template
@@ -37,7 +37,7 @@ impl Tpm {
         }
     }
 
-    /// Whether the owner hierarchy derives this key from the template of storage keys, or it is in the
+    /// True if the owner hierarchy derives this key from the template of storage keys, or it is in the
     /// handle of one that is derived.
     fn comes_back(&self, key: &StorageKey) -> Result<bool, TpmError> {
         if key.handle() == SRK || handle::ENDORSEMENT_KEYS.contains(&key.handle()) {
@@ -65,7 +65,7 @@ impl Tpm {
         }
     }
 
-    /// Whether the key of this name in a persistent handle was made below the one in another; `None` if
+    /// True if the key of this name in a persistent handle was made below the one in another; `None` if
     /// the TPM does not tell.
     pub fn lies_below(
         &self,
@@ -81,7 +81,7 @@ impl Tpm {
         self.is_at(qualified_name_below(&parent, name), handle)
     }
 
-    /// Whether the key of this name in a persistent handle was made below a storage key of this name
+    /// True if the key of this name in a persistent handle was made below a storage key of this name
     /// that itself lay below the storage root key, wherever that one is now; `None` if the TPM does not
     /// tell.
     pub fn lay_below(
@@ -100,7 +100,7 @@ impl Tpm {
         self.is_at(below, handle)
     }
 
-    /// Whether this is the qualified name of what is in a handle.
+    /// True if this is the qualified name of what is in a handle.
     fn is_at(&self, qualified: Option<Vec<u8>>, handle: u32) -> Result<Option<bool>, TpmError> {
         Ok(match self.place(handle)? {
             Ancestry::Empty => Some(false),

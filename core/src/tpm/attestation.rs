@@ -127,7 +127,7 @@ pub(crate) fn no_certification(area: &PublicArea) -> Option<&'static str> {
     }
 }
 
-/// Whether certifying a key with this TPMT_PUBLIC shows the key's authorisation value.
+/// True if certifying a key with this TPMT_PUBLIC shows the key's authorisation value.
 pub(crate) fn is_certified_by_value(area: &PublicArea) -> bool {
     auth_way(area.as_bytes(), AuthRole::Admin(command_code::CERTIFY)) == AuthWay::Value
 }

@@ -41,7 +41,7 @@ pub struct Tpm {
     /// For making a key of which there is to be one only.
     new_key_lock: ProcessLock,
     timeout_memory: TimeoutMemory,
-    /// Whether it has ever answered.
+    /// True if it has ever answered.
     answered: AtomicBool,
     /// Counts transport faults. What was known of handles before a fault is in doubt after it.
     faults: AtomicU64,
@@ -164,7 +164,7 @@ impl Tpm {
         }
     }
 
-    /// Whether each signature is to be verified before it is given out.
+    /// True if each signature is to be verified before it is given out.
     pub(crate) fn verifies_signatures(&self) -> bool {
         self.verifies_signatures
     }
@@ -184,12 +184,12 @@ impl Tpm {
         self.faults.load(Ordering::Acquire)
     }
 
-    /// Whether it has ever answered to this process or to one that it was forked from.
+    /// True if it has ever answered to this process or to one that it was forked from.
     pub fn has_answered(&self) -> bool {
         self.answered.load(Ordering::Relaxed)
     }
 
-    /// Whether PSS signatures of this TPM are of use, as far as is known.
+    /// True if PSS signatures of this TPM are of use, as far as is known.
     pub fn signs_pss(&self) -> bool {
         !self.pss_given_up.load(Ordering::Acquire)
     }
@@ -212,7 +212,7 @@ impl Tpm {
         }
     }
 
-    /// Whether a signature by this scheme, or by the private RSA operation alone, and by a key of this
+    /// True if a signature by this scheme, or by the private RSA operation alone, and by a key of this
     /// kind was verified in this process, or in one that it was forked from.
     pub fn has_proven(&self, scheme: Option<SignatureScheme>, key: &PublicKey) -> bool {
         self.proven.load(Ordering::Acquire) & proof(scheme, key) != 0

@@ -73,13 +73,13 @@ impl TpmError {
         }
     }
 
-    /// Whether a new connection may help: the connection failed, or brought what is no answer to the
+    /// True if a new connection may help: the connection failed, or brought what is no answer to the
     /// command.
     pub fn is_transport_fault(&self) -> bool {
         matches!(self, Self::Broken(_) | Self::WrongAnswer(_))
     }
 
-    /// Whether the TPM did not answer, so that the next command would only wait as long again.
+    /// True if the TPM did not answer, so that the next command would only wait as long again.
     pub(super) fn is_silence(&self) -> bool {
         matches!(
             self,

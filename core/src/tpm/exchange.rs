@@ -96,10 +96,10 @@ impl<'a> AuthSubject<'a> {
 pub(super) struct Exchange<'a> {
     /// What the log calls it.
     what: &'a str,
-    /// Whether all of it may run twice: reads, and signatures by an empty authorisation. Nothing
+    /// True if all of it may run twice: reads, and signatures by an empty authorisation. Nothing
     /// that counts towards lockout and nothing that writes.
     retryable: bool,
-    /// Whether it needs a slot that all processes share, where the TPM has no manager.
+    /// True if it needs a slot that all processes share, where the TPM has no manager.
     needs_object_slot: bool,
     subject: Option<AuthSubject<'a>>,
 }
@@ -112,14 +112,14 @@ struct Crowded {
 }
 
 impl Crowded {
-    /// Whether another try is worth it, after one more answer that there is no room.
+    /// True if another try is worth it, after one more answer that there is no room.
     fn goes_on(&mut self) -> bool {
         let since = *self.since.get_or_insert_with(Instant::now);
         self.tries += 1;
         self.tries <= OBJECT_TRIES || since.elapsed() < OBJECT_PATIENCE
     }
 
-    /// Whether those who use a slot now have had the time to give it back.
+    /// True if those who use a slot now have had the time to give it back.
     fn is_long(&self) -> bool {
         let long = |since: Instant| since.elapsed() > OBJECT_PATIENCE / 2;
         self.since.is_some_and(long)

@@ -68,14 +68,14 @@ impl NvHierarchy {
 }
 
 impl PublicArea {
-    /// Whether the key has the attributes and the policy of the TCG's templates for this kind.
+    /// True if the key has the attributes and the policy of the TCG's templates for this kind.
     pub fn is_factory_key(&self, kind: DevIdKind) -> bool {
         is_template_of(kind, self.as_bytes())
     }
 }
 
 impl NvPublic {
-    /// Whether nothing writes to the index any more.
+    /// True if nothing writes to the index any more.
     pub fn is_locked(self) -> bool {
         self.attributes & LOCKED != 0
     }

@@ -40,7 +40,7 @@ enum SavedContext {
 struct KeyContext {
     /// TPMS_CONTEXT.
     saved: Vec<u8>,
-    /// Whether TPM2_ContextLoad was seen to give the key back.
+    /// True if TPM2_ContextLoad was seen to give the key back.
     proven: bool,
 }
 
@@ -184,7 +184,7 @@ impl Tpm {
         }
     }
 
-    /// Whether a transient object is one of ours: a key that this process loads, a factory's key, or what lies
+    /// True if a transient object is one of ours: a key that this process loads, a factory's key, or what lies
     /// below the master key of this qualified name.
     pub(super) fn may_flush(
         &self,
@@ -217,7 +217,7 @@ fn reclaim_sessions(link: &mut Link) -> Result<(), TpmError> {
     Ok(())
 }
 
-/// Whether a transient object is a storage root key as ours, one as our salt keys, or a storage key as
+/// True if a transient object is a storage root key as ours, one as our salt keys, or a storage key as
 /// ours below a storage root key.
 fn is_root_or_below(link: &mut Link, handle: u32) -> Result<bool, TpmError> {
     const HIERARCHIES: [u32; 2] = [handle::OWNER, handle::NULL];
@@ -246,7 +246,7 @@ fn is_root_or_below(link: &mut Link, handle: u32) -> Result<bool, TpmError> {
     }
 }
 
-/// Whether the template is at fault, so that another one may do: not the hierarchy, nor the TPM.
+/// True if the template is at fault, so that another one may do: not the hierarchy, nor the TPM.
 fn is_refusal(error: &TpmError) -> bool {
     match error {
         TpmError::Response(code) => code.is_definite() && !code.is_of_handle_or_session(),
@@ -254,7 +254,7 @@ fn is_refusal(error: &TpmError) -> bool {
     }
 }
 
-/// Whether a context is of no use, whatever the reason: the TPM was started anew, this is another link,
+/// True if a context is of no use, whatever the reason: the TPM was started anew, this is another link,
 /// or the TPM keeps no contexts of flushed objects.
 fn is_useless(error: &TpmError) -> bool {
     match error {

@@ -52,11 +52,11 @@ pub(super) struct ProcessLock {
     target: LockTarget,
     /// How long is waited for it after a wait in vain.
     again: Duration,
-    /// Whether the last wait was in vain.
+    /// True if the last wait was in vain.
     in_vain: Arc<AtomicBool>,
     /// Where held locks are noted for forked children, if this process may fork.
     held: Option<&'static Held>,
-    /// Whether one process holds it at a time, or several.
+    /// True if one process holds it at a time, or several.
     sharing: FlockOperation,
 }
 
@@ -172,7 +172,7 @@ impl ProcessLock {
         })
     }
 
-    /// Whether any process holds the lock file now. No file is made.
+    /// True if any process holds the lock file now. No file is made.
     pub(super) fn is_held(&self) -> bool {
         let LockTarget::File(file) = &self.target else {
             return false;
@@ -239,7 +239,7 @@ impl ProcessLock {
     }
 }
 
-/// Whether taking the lock makes what is missing of it.
+/// True if taking the lock makes what is missing of it.
 fn would_be_made(file: &Path) -> bool {
     let is_there = |path: &Path| !matches!(found(|| lstat(path)), Ok(None));
     let may_add = |folder: &Path| access(folder, Access::WRITE_OK | Access::EXEC_OK).is_ok();

@@ -161,7 +161,7 @@ impl StorageRoot {
         }
     }
 
-    /// Whether the TPM must prove itself by a certificate, and the remembered key is not known by one.
+    /// True if the TPM must prove itself by a certificate, and the remembered key is not known by one.
     pub(super) fn lacks_certificate(&self) -> bool {
         let by_certificate = |known: Option<RootEntry>| known.is_some_and(|one| one.by_certificate);
         self.endorser.is_some() && !self.remembered().is_ok_and(by_certificate)
@@ -280,7 +280,7 @@ impl Tpm {
         ))
     }
 
-    /// Whether another storage root key is remembered than the TPM has, or the TPM has none.
+    /// True if another storage root key is remembered than the TPM has, or the TPM has none.
     pub(crate) fn has_other_root(&self) -> Result<bool, TpmError> {
         let remembered = self.root().remembered()?;
         let there = self.name_at(SRK)?;
@@ -359,7 +359,7 @@ impl Tpm {
         )))
     }
 
-    /// Whether the handle holds a storage key of this name that this TPM made: the TPM that reads the
+    /// True if the handle holds a storage key of this name that this TPM made: the TPM that reads the
     /// salts of `salt_key` seals a byte below it. Three commands.
     ///
     /// To be told of the key proves nothing. TPM2_LoadExternal takes anybody's public area, and the
@@ -398,7 +398,7 @@ impl Tpm {
         }
     }
 
-    /// Whether the handle holds the object of this name, by the word of the TPM that reads the salts
+    /// True if the handle holds the object of this name, by the word of the TPM that reads the salts
     /// of this key. That the TPM has its private half is known from elsewhere. Three commands.
     ///
     /// # Errors
@@ -426,7 +426,7 @@ impl Tpm {
     }
 }
 
-/// Whether the TPM itself answered, and the answer is of this one thing: others may be asked for.
+/// True if the TPM itself answered, and the answer is of this one thing: others may be asked for.
 pub(super) fn is_answer(error: &TpmError) -> bool {
     matches!(
         error,

@@ -76,7 +76,7 @@ impl StorageKey {
         })
     }
 
-    /// Whether it looks as those that [`Tpm::make_storage_key`] makes.
+    /// True if it looks as those that [`Tpm::make_storage_key`] makes.
     pub fn has_our_template(&self) -> bool {
         template::is_storage_root(&self.area)
     }
@@ -376,7 +376,7 @@ impl Tpm {
         Ok(self.public_at(handle)?.map(|(_, name)| name))
     }
 
-    /// Whether the persistent handle holds the key of this name.
+    /// True if the persistent handle holds the key of this name.
     pub fn holds(&self, handle: u32, name: &[u8]) -> Result<bool, TpmError> {
         Ok(self.name_at(handle)?.is_some_and(|there| there == name))
     }

@@ -21,7 +21,7 @@ pub enum Obstacle {
     NoStorageKey,
     /// The parent, or the hierarchy that derives it, has an authorisation value.
     ParentHasPassword,
-    /// Whether the parent has one is not tried: a wrong value would count towards lockout.
+    /// True if the parent has one is not tried: a wrong value would count towards lockout.
     ParentCounts,
     /// The parent is used by a policy only.
     ParentHasPolicy,

@@ -21,7 +21,7 @@ pub struct WrappedKey {
     area: Vec<u8>,
     private: Vec<u8>,
     name: Vec<u8>,
-    /// Whether the empty value may be shown to the parent.
+    /// True if the empty value may be shown to the parent.
     parent_is_open: AtomicBool,
     /// Of a key that was made just now: its parent as it is known, for as long as that has not proven
     /// that it loads the key.

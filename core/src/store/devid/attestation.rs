@@ -83,7 +83,7 @@ impl DevidStore {
         Ok(kept)
     }
 
-    /// Whether a certificate is for the attestation key of this folder.
+    /// True if a certificate is for the attestation key of this folder.
     pub(crate) fn has_attestation_key_of(
         &self,
         certificate: &Certificate,

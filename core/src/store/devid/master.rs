@@ -15,7 +15,7 @@ use crate::tpm::{
 use log::{info, warn};
 use std::path::PathBuf;
 
-/// Whether the TPM holds the master key of a folder.
+/// True if the TPM holds the master key of a folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::store) enum MasterPresence {
     /// It does.
@@ -70,7 +70,7 @@ impl MasterRecord {
         }
     }
 
-    /// Whether the TPM holds it: one command.
+    /// True if the TPM holds it: one command.
     ///
     /// # Errors
     ///
@@ -240,7 +240,7 @@ impl DevidStore {
         Ok(entries.any(|entry| entry.content.parent() == master))
     }
 
-    /// Whether the TPM holds the master key of this folder; `None` if the folder remembers none.
+    /// True if the TPM holds the master key of this folder; `None` if the folder remembers none.
     pub fn master_is_held(&self) -> Result<Option<bool>, StoreError> {
         let record = self.master_record();
         if record.area()?.is_none() {

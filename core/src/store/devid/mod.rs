@@ -81,7 +81,7 @@ pub struct DevidStore {
     shown: Mutex<HashMap<String, CachedObject>>,
     /// When the certificates that it showed begin and cease to be valid, the earliest first.
     turns: Mutex<Vec<i64>>,
-    /// Whether the last look would have asked the TPM for its algorithms, and did not, to wait for nobody.
+    /// True if the last look would have asked the TPM for its algorithms, and did not, to wait for nobody.
     puts_off: AtomicBool,
 }
 
@@ -218,7 +218,7 @@ impl DevidStore {
         self.usable(taken?, access)
     }
 
-    /// Whether a key that is so protected is used in memory.
+    /// True if a key that is so protected is used in memory.
     ///
     /// # Errors
     ///

@@ -187,7 +187,7 @@ impl DevidStore {
         })
     }
 
-    /// Whether the master key wraps the key, or one did that was in another handle: of the keys that
+    /// True if the master key wraps the key, or one did that was in another handle: of the keys that
     /// were made through the token, none has another parent.
     pub(super) fn was_wrapped_here(&self, pair: &KeyPair) -> bool {
         self.was_wrapped_by_master(pair.material.parent(), pair.origin)
@@ -205,7 +205,7 @@ impl DevidStore {
         parent == self.master.handle || ours
     }
 
-    /// Whether keys or PINs of the folder need a master key.
+    /// True if keys or PINs of the folder need a master key.
     pub fn needs_master(&self) -> Result<bool, StoreError> {
         if self.folder.has_seal(PinSeal::SecurityOfficer)? || self.folder.has_seal(PinSeal::User)? {
             return Ok(true);
@@ -271,7 +271,7 @@ impl DevidStore {
         Ok(names)
     }
 
-    /// Whether the folder had another master key before.
+    /// True if the folder had another master key before.
     pub fn had_other_master(&self) -> bool {
         self.folder
             .former_masters()

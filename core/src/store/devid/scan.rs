@@ -280,7 +280,7 @@ impl DevidStore {
         key.opened_by(self.access_of(&file.auth))
     }
 
-    /// Whether the empty value may be shown to a parent, though a wrong one may count: to those that
+    /// True if the empty value may be shown to a parent, though a wrong one may count: to those that
     /// have none by convention, or by what the configuration says.
     fn is_open(&self, parent: &Parent) -> bool {
         match *parent {
@@ -327,7 +327,7 @@ pub struct DevidStamp {
     faults: u64,
     /// What is known of what the TPM can do.
     can: Capabilities,
-    /// Whether a question to the TPM was put off, and need not be any more.
+    /// True if a question to the TPM was put off, and need not be any more.
     asks: bool,
     /// How many of the certificates' validities have begun or ended.
     passed: usize,

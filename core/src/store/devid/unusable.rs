@@ -13,7 +13,7 @@ pub struct UnusableKey {
     pub name: String,
     /// Why, with its file's path.
     pub why: String,
-    /// Whether the TPM itself does not take what the file holds.
+    /// True if the TPM itself does not take what the file holds.
     pub is_damaged: bool,
 }
 
@@ -63,7 +63,7 @@ impl DevidStore {
         Ok(found)
     }
 
-    /// Whether the TPM holds a key in its handle that was made below a master key of before.
+    /// True if the TPM holds a key in its handle that was made below a master key of before.
     pub fn lives_in_handle_alone(&self, key: &Key) -> bool {
         let (Some(handle), Some(name)) = (key.handle(), key.name()) else {
             return false;

@@ -66,7 +66,7 @@ pub(in crate::store) fn certificate_name(pair: &str, key: &PublicKey) -> String 
     format!("{pair}.{}", crate::key::hex(key.id().as_bytes()))
 }
 
-/// Whether an object is shown: a certificate that is named after a pair and its key only as long as the
+/// True if an object is shown: a certificate that is named after a pair and its key only as long as the
 /// pair has that key. So one change of a key's file exchanges key and certificate together.
 pub(in crate::store) fn is_shown(
     entry: &Entry,

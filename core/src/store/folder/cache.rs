@@ -14,7 +14,7 @@ pub struct RefusedFile {
     pub file: String,
     /// Why it gives none.
     pub why: String,
-    /// Whether its content is at fault, not who may read or change it.
+    /// True if its content is at fault, not who may read or change it.
     pub by_content: bool,
 }
 
@@ -32,7 +32,7 @@ pub(super) struct FolderCache {
 pub(super) struct CachedFile {
     /// `None` if it could not be had.
     pub(super) stamp: Option<FileStamp>,
-    /// Whether it must have another stamp if it is now another.
+    /// True if it must have another stamp if it is now another.
     pub(super) settled: bool,
     pub(super) found: Result<Arc<Entry>, RefusedFile>,
     /// Why it could not be read now, if so; then what is found is of before.

@@ -121,7 +121,7 @@ pub struct SecretKeyFile {
     pub auth: KeyAuth,
     /// Where the key comes from.
     pub origin: KeyOrigin,
-    /// Whether it says that it is sensitive. Nobody reads it in any case.
+    /// True if it says that it is sensitive. Nobody reads it in any case.
     pub sensitive: bool,
     /// Its attributes.
     pub description: ObjectAttributes,
@@ -173,15 +173,15 @@ pub struct ObjectAttributes {
     pub start: Option<Date>,
     /// The last one.
     pub end: Option<Date>,
-    /// Whether it is shown to users only who have logged in.
+    /// True if it is shown to users only who have logged in.
     pub private: bool,
-    /// Whether the user proves to be there before each use of the key.
+    /// True if the user proves to be there before each use of the key.
     pub always_authenticate: bool,
-    /// Whether its attributes can be changed.
+    /// True if its attributes can be changed.
     pub modifiable: bool,
-    /// Whether it can be copied.
+    /// True if it can be copied.
     pub copyable: bool,
-    /// Whether it can be destroyed.
+    /// True if it can be destroyed.
     pub destroyable: bool,
     /// What the key may be used for; `None` for all that its kind can do.
     pub usage: Option<Usage>,
@@ -254,7 +254,7 @@ impl Usage {
     /// No use at all.
     pub const NONE: Self = Self(0);
 
-    /// Whether this use is among them.
+    /// True if this use is among them.
     pub fn has(self, one: Use) -> bool {
         self.0 & Self::bit(one) != 0
     }

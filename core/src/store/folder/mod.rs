@@ -137,7 +137,7 @@ impl KeyFolder {
         Ok(Entry { name, content })
     }
 
-    /// Whether an object's name is one that [`add`](Self::add) makes, and not one that somebody gave
+    /// True if an object's name is one that [`add`](Self::add) makes, and not one that somebody gave
     /// a file.
     pub fn is_generated_name(name: &str) -> bool {
         let kinds = ["key", "secret", "public", "certificate", "data"];

@@ -43,7 +43,7 @@ impl PinSeal {
 }
 
 impl KeyFolder {
-    /// Whether there is such a seal, be it one that cannot be read. Reads no file.
+    /// True if there is such a seal, be it one that cannot be read. Reads no file.
     ///
     /// # Errors
     ///

@@ -33,7 +33,7 @@ pub struct Tss2Key {
     pub public: Vec<u8>,
     /// The content of the TPM2B_PRIVATE, without the size in front.
     pub private: Vec<u8>,
-    /// Whether the authorisation value is empty. `Some(false)` is no proof that it is not:
+    /// True if the authorisation value is empty. `Some(false)` is no proof that it is not:
     /// tpm2_encodeobject writes that for every key.
     pub empty_auth: Option<bool>,
     /// The SEQUENCE of policy commands that must go before a use, DER as it was found.
@@ -42,7 +42,7 @@ pub struct Tss2Key {
     pub auth_policy: Option<Vec<u8>>,
     /// The encrypted seed of an importable object.
     pub secret: Option<Vec<u8>>,
-    /// Whether a hierarchy's RSA storage key is meant, not the one on P-256.
+    /// True if a hierarchy's RSA storage key is meant, not the one on P-256.
     pub rsa_parent: bool,
     /// A text for people.
     pub description: Option<String>,
@@ -80,7 +80,7 @@ impl Tss2Key {
         }
     }
 
-    /// Whether a policy must be satisfied before the key can be used.
+    /// True if a policy must be satisfied before the key can be used.
     pub fn has_policy(&self) -> bool {
         // A SEQUENCE without elements is two bytes.
         let filled = |der: &Option<Vec<u8>>| der.as_ref().is_some_and(|der| der.len() > 2);

@@ -89,7 +89,7 @@ impl<'a> Writer<'a> {
         &self.folder
     }
 
-    /// Whether a file can be changed and taken away, as far as that can be asked: before something
+    /// True if a file can be changed and taken away, as far as that can be asked: before something
     /// that is not in the folder is done for good.
     pub(super) fn check(&self, file: &str) -> Result<(), FolderError> {
         let both = Access::WRITE_OK | Access::EXEC_OK;
@@ -239,7 +239,7 @@ impl<'a> Writer<'a> {
     }
 }
 
-/// Whether the process has the rights of whom it was started by.
+/// True if the process has the rights of whom it was started by.
 fn is_as_started() -> bool {
     getuid() == geteuid() && getgid() == getegid()
 }

@@ -16,7 +16,7 @@ pub(super) enum CertificateLocation {
 pub(super) type LocatedCertificate = (CertificateLocation, Certificate);
 
 impl CertificateLocation {
-    /// Whether this hint names it.
+    /// True if this hint names it.
     pub(super) fn is_named_by(&self, hint: &IdentityHint) -> bool {
         match self {
             Self::Nv(index) => hint.nv == Some(*index),

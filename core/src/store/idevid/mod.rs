@@ -137,7 +137,7 @@ pub struct Identity {
     /// The private key behind it; `None` if the TPM holds none for this certificate, or one that
     /// only attests.
     pub key: Option<Arc<Key>>,
-    /// Whether it is an attestation key.
+    /// True if it is an attestation key.
     pub attests: bool,
     /// Which `[[identity]]` says that its key asks for a PIN.
     pub pin: Option<usize>,

@@ -26,7 +26,7 @@ pub(super) enum CertificateOrigin {
 }
 
 impl CertificateOrigin {
-    /// Whether the owner's certificates are read at all.
+    /// True if the owner's certificates are read at all.
     pub(super) fn reads_owner(self) -> bool {
         self != Self::Factory
     }

@@ -216,7 +216,7 @@ impl IdevidStore {
     }
 }
 
-/// Whether the TPM's answer is for good and of one key alone, so that other identities are there all
+/// True if the TPM's answer is for good and of one key alone, so that other identities are there all
 /// the same.
 fn is_of_this_key(error: &TpmError) -> bool {
     match error {
@@ -244,12 +244,12 @@ impl Leaf {
         self.public.is_some() && matches!(self.holder, Holder::Nobody)
     }
 
-    /// Whether handles are read until its key is found.
+    /// True if handles are read until its key is found.
     fn is_looked_for(&self) -> bool {
         self.wants_key() && self.says != StatedRole::Ca
     }
 
-    /// Whether it is for a key of the device, or says so.
+    /// True if it is for a key of the device, or says so.
     fn is_identity(&self) -> bool {
         self.says == StatedRole::EndEntity || !matches!(self.holder, Holder::Nobody)
     }

@@ -35,7 +35,7 @@ pub enum Access {
 #[derive(Debug)]
 pub struct Given {
     value: AuthValue,
-    /// Whether it may be tried where a wrong one would put the TPM into lockout.
+    /// True if it may be tried where a wrong one would put the TPM into lockout.
     last: bool,
     taken: AtomicBool,
 }

@@ -27,7 +27,7 @@ pub enum DecryptRequest<'a> {
 }
 
 impl Key {
-    /// Whether it decrypts or, on a curve, agrees on secrets. A scheme of its own would have the TPM
+    /// True if it decrypts or, on a curve, agrees on secrets. A scheme of its own would have the TPM
     /// take the padding off. Of a key that is to be derived nothing is known, and none such does.
     pub fn decrypts(&self) -> bool {
         let area = self.area();
@@ -35,7 +35,7 @@ impl Key {
             || area.is_some_and(|area| area.decrypts() && area.takes_any_scheme())
     }
 
-    /// Whether it takes such a padding off: the TPM's keys every one, those in memory all but OAEP
+    /// True if it takes such a padding off: the TPM's keys every one, those in memory all but OAEP
     /// with two hashes.
     pub fn opens(&self, request: DecryptRequest) -> bool {
         match &self.place {

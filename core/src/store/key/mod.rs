@@ -48,9 +48,9 @@ pub struct Key {
     algorithms: KnownAlgorithms,
     pss_salt: AtomicU8,
     source: Option<KeyFile>,
-    /// Whether its bare private operation may be asked for.
+    /// True if its bare private operation may be asked for.
     allows_unpadded: bool,
-    /// Whether [`Key::prepare`] found it there.
+    /// True if [`Key::prepare`] found it there.
     is_ready: AtomicBool,
 }
 
@@ -71,7 +71,7 @@ pub enum Protection {
 pub(super) struct Abilities {
     /// What it implements, as far as it was asked.
     pub(super) algorithms: KnownAlgorithms,
-    /// Whether its PSS signatures are of use, as far as is known.
+    /// True if its PSS signatures are of use, as far as is known.
     pub(super) pss: bool,
 }
 
@@ -163,7 +163,7 @@ impl Key {
         self.access.kept()
     }
 
-    /// Whether it needs no login, also on a token with a PIN, as whoever made it wanted.
+    /// True if it needs no login, also on a token with a PIN, as whoever made it wanted.
     pub fn is_for_everybody(&self) -> bool {
         matches!(self.access, Access::Everybody)
     }
@@ -293,7 +293,7 @@ impl Key {
         self.area().map(PublicArea::as_bytes)
     }
 
-    /// Whether this TPM made it; so it is with a key that is derived.
+    /// True if this TPM made it; so it is with a key that is derived.
     pub fn is_of_this_tpm(&self) -> bool {
         self.protection() == Protection::Tpm && self.area().is_none_or(PublicArea::is_of_this_tpm)
     }
@@ -310,7 +310,7 @@ impl Key {
         }
     }
 
-    /// Whether it signs anything at all; so it is with a key that is derived.
+    /// True if it signs anything at all; so it is with a key that is derived.
     pub fn is_signing(&self) -> bool {
         match &self.place {
             _ if self.idle().is_some() => false,
@@ -318,7 +318,7 @@ impl Key {
         }
     }
 
-    /// Whether the empty authorisation value is only supposed, and a wrong one counts towards lockout.
+    /// True if the empty authorisation value is only supposed, and a wrong one counts towards lockout.
     pub(crate) fn supposes_empty_value(&self) -> bool {
         matches!(self.access, Access::Open | Access::Everybody)
             && self.area().is_some_and(PublicArea::counts_wrong_auth)
@@ -533,13 +533,13 @@ impl Key {
         tpm.with_wrapped(what, wrapped, value, commands)
     }
 
-    /// Whether a wrong authorisation value counts towards the lockout of the whole TPM.
+    /// True if a wrong authorisation value counts towards the lockout of the whole TPM.
     pub(super) fn counts_wrong_auth(&self) -> bool {
         self.area().is_none_or(PublicArea::counts_wrong_auth)
     }
 }
 
-/// Whether the key is not, or no longer, where it was found.
+/// True if the key is not, or no longer, where it was found.
 fn is_elsewhere(error: &TpmError) -> bool {
     match error {
         TpmError::Response(code) => code.is_missing_handle(),

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 pub(in crate::store) struct KeyFile {
     pub(in crate::store) file: PathBuf,
     pub(in crate::store) master: MasterRecord,
-    /// Whether the key was made through us, and not by a program of which nothing is known.
+    /// True if the key was made through us, and not by a program of which nothing is known.
     pub(in crate::store) is_ours: bool,
 }
 

@@ -9,7 +9,7 @@ use crate::store::key::decrypting::masked;
 use crate::tpm::{Hash, SignatureScheme, Tpm, TpmError, random_secret};
 
 impl Key {
-    /// Whether the TPM gives the bare private operation of this RSA key to whoever uses it
+    /// True if the TPM gives the bare private operation of this RSA key to whoever uses it
     /// (TPM2_RSA_Decrypt without a scheme), so that padding is ours to make. Only for keys in files:
     /// no factory key is used for what its maker did not ask.
     pub fn pads(&self) -> bool {
@@ -19,7 +19,7 @@ impl Key {
         matches!(area.key, PublicKey::Rsa { .. }) && area.decrypts() && area.takes_any_scheme()
     }
 
-    /// Whether it signs numbers without padding. That decrypts, too: whoever may ask for it needs
+    /// True if it signs numbers without padding. That decrypts, too: whoever may ask for it needs
     /// the right to do both.
     pub fn signs_unpadded(&self) -> bool {
         self.allows_unpadded && self.pads()
@@ -34,7 +34,7 @@ impl Key {
         }
     }
 
-    /// Whether a padding by this scheme has room in the modulus.
+    /// True if a padding by this scheme has room in the modulus.
     pub(super) fn pads_by(&self, scheme: SignatureScheme) -> bool {
         self.pads() && has_room(self.public(), scheme)
     }
@@ -88,7 +88,7 @@ impl Key {
 /// Bytes that EMSA-PKCS1-v1_5 needs beside what it holds.
 const PKCS1_BESIDE: usize = 11;
 
-/// Whether a padding by this scheme, with a salt as long as the digest, has room in the modulus of an
+/// True if a padding by this scheme, with a salt as long as the digest, has room in the modulus of an
 /// RSA key (RFC 8017, sections 9.1.1 and 9.2).
 pub(super) fn has_room(key: &PublicKey, scheme: SignatureScheme) -> bool {
     let needed = match scheme {

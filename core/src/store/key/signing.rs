@@ -16,7 +16,7 @@ pub(super) const SALT_AS_LONG_AS_DIGEST: u8 = 1;
 pub(super) const SALT_OF_OTHER_LENGTH: u8 = 2;
 
 impl Key {
-    /// Whether it signs, and nothing but its TPM limits by which scheme: it names none, and each has
+    /// True if it signs, and nothing but its TPM limits by which scheme: it names none, and each has
     /// room in it.
     pub fn signs_by_any_scheme(&self) -> bool {
         let has_room_for_all = match self.public() {
@@ -29,13 +29,13 @@ impl Key {
         self.is_signing() && self.own_scheme() == KeyScheme::Any && has_room_for_all
     }
 
-    /// Whether it signs digests of the scheme's hash by this scheme. ECDSA takes those of other
+    /// True if it signs digests of the scheme's hash by this scheme. ECDSA takes those of other
     /// hashes than its own too, as far as `fit` makes them fit.
     pub fn signs(&self, scheme: SignatureScheme) -> bool {
         self.is_signing() && (self.signs_by_itself(scheme) || self.pads_by(scheme))
     }
 
-    /// Whether the padding is whoever's who has the key: the TPM's, or aws-lc's.
+    /// True if the padding is whoever's who has the key: the TPM's, or aws-lc's.
     fn signs_by_itself(&self, scheme: SignatureScheme) -> bool {
         if self.area().is_some_and(|area| !area.signs()) {
             return false;
@@ -147,7 +147,7 @@ impl Key {
         }
     }
 
-    /// Whether this is the key's authorisation value: a signature over random bytes, which is of no
+    /// True if this is the key's authorisation value: a signature over random bytes, which is of no
     /// use to anybody.
     pub(in crate::store) fn prove(&self, tpm: &Tpm, value: &AuthValue) -> Result<(), SignError> {
         let scheme = match (self.own_scheme(), self.public()) {

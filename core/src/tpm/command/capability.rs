@@ -16,7 +16,7 @@ const MOST: usize = 10_000;
 /// A list as the TPM tells it.
 struct Page<T> {
     items: Vec<T>,
-    /// Whether the TPM has more of them.
+    /// True if the TPM has more of them.
     more: bool,
 }
 

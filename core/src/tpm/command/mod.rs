@@ -68,7 +68,7 @@ impl Link {
     }
 }
 
-/// Whether the handle no longer names what was loaded.
+/// True if the handle no longer names what was loaded.
 pub(super) fn is_gone<R>(answer: &Result<R, TpmError>) -> bool {
     matches!(answer, Err(TpmError::Response(code))
         if code.is_missing_handle() || code.is_unknown_handle())

@@ -41,7 +41,7 @@ impl<'a> ResponseReader<'a> {
         self.0
     }
 
-    /// Whether all was read.
+    /// True if all was read.
     pub(super) fn is_at_end(&self) -> bool {
         self.0.is_empty()
     }

@@ -99,7 +99,7 @@ impl AuthValue {
         }
     }
 
-    /// Whether it is the empty one.
+    /// True if it is the empty one.
     pub fn is_empty(&self) -> bool {
         self.value.is_empty()
     }
@@ -111,7 +111,7 @@ impl fmt::Debug for AuthValue {
     }
 }
 
-/// Whether a response's session has the attributes that the command asked for. Of `decrypt` a response has
+/// True if a response's session has the attributes that the command asked for. Of `decrypt` a response has
 /// no use: some TPMs repeat the attribute, and some do not.
 pub(in crate::tpm) fn answers_attributes(asked: u8, given: u8) -> bool {
     let own = match asked & AUDIT {
@@ -223,7 +223,7 @@ impl AuthSession {
         self.hash.hmac(&self.key, &parts)
     }
 
-    /// Whether a successful response comes from the TPM that knows key and value.
+    /// True if a successful response comes from the TPM that knows key and value.
     pub(in crate::tpm) fn verifies_response(
         &mut self,
         code: u32,

@@ -138,7 +138,7 @@ impl Hash {
         })
     }
 
-    /// Whether `expected` is that HMAC; takes as long whatever differs.
+    /// True if `expected` is that HMAC; takes as long whatever differs.
     pub(crate) fn hmac_is(self, key: &[u8], parts: &[&[u8]], expected: &[u8]) -> bool {
         leaving_nothing(|| {
             by_algorithm!(self, H => Hmac::<H>::new_from_slice(key).is_ok_and(|mut mac| {

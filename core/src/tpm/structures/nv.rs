@@ -18,19 +18,19 @@ impl NvPublic {
     const WRITTEN: u32 = 1 << 29;
     const READLOCKED: u32 = 1 << 28;
 
-    /// Whether the index's own authorisation value allows a read now.
+    /// True if the index's own authorisation value allows a read now.
     pub fn readable_by_own_auth(&self) -> bool {
         let needed = Self::AUTHREAD | Self::WRITTEN;
         self.attributes & needed == needed && self.attributes & Self::READLOCKED == 0
     }
 
-    /// Whether the owner may read it now.
+    /// True if the owner may read it now.
     pub fn readable_by_owner(&self) -> bool {
         let needed = Self::OWNERREAD | Self::WRITTEN;
         self.attributes & needed == needed && self.attributes & Self::READLOCKED == 0
     }
 
-    /// Whether a wrong authorisation value counts towards the lockout of the whole TPM.
+    /// True if a wrong authorisation value counts towards the lockout of the whole TPM.
     pub fn counts_wrong_auth(&self) -> bool {
         self.attributes & Self::NO_DA == 0
     }

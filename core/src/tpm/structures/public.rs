@@ -95,7 +95,7 @@ impl PublicArea {
         &self.bytes
     }
 
-    /// Whether the key wraps others: restricted, decrypts, does not sign.
+    /// True if the key wraps others: restricted, decrypts, does not sign.
     pub fn is_storage_key(&self) -> bool {
         is_storage_key(&self.bytes)
     }
@@ -116,46 +116,46 @@ impl PublicArea {
         self.attributes
     }
 
-    /// Whether wrong authorisation values for the key count towards the lockout of the whole TPM.
+    /// True if wrong authorisation values for the key count towards the lockout of the whole TPM.
     pub fn counts_wrong_auth(&self) -> bool {
         self.attributes & TpmaObject::NO_DA.bits() == 0
     }
 
-    /// Whether the key signs whatever it is given.
+    /// True if the key signs whatever it is given.
     pub fn signs(&self) -> bool {
         let all = TpmaObject::RESTRICTED.bits() | TpmaObject::SIGN_ENCRYPT.bits();
         self.attributes & all == TpmaObject::SIGN_ENCRYPT.bits()
     }
 
-    /// Whether the key signs only what the TPM itself made: an attestation key.
+    /// True if the key signs only what the TPM itself made: an attestation key.
     pub fn attests(&self) -> bool {
         let all = TpmaObject::RESTRICTED.bits() | TpmaObject::SIGN_ENCRYPT.bits();
         self.attributes & all == all
     }
 
-    /// Whether the key decrypts, or agrees on secrets, whatever it is given.
+    /// True if the key decrypts, or agrees on secrets, whatever it is given.
     pub fn decrypts(&self) -> bool {
         let all = TpmaObject::RESTRICTED.bits() | TpmaObject::DECRYPT.bits();
         self.attributes & all == TpmaObject::DECRYPT.bits()
     }
 
-    /// Whether the scheme is named with each use.
+    /// True if the scheme is named with each use.
     pub fn takes_any_scheme(&self) -> bool {
         self.scheme == KeyScheme::Any
     }
 
-    /// Whether no authorisation value but only a policy lets it be used.
+    /// True if no authorisation value but only a policy lets it be used.
     pub fn asks_for_policy(&self) -> bool {
         self.attributes & TpmaObject::USER_WITH_AUTH.bits() == 0
     }
 
-    /// Whether this TPM made the private half, and it never was anywhere else.
+    /// True if this TPM made the private half, and it never was anywhere else.
     pub fn is_of_this_tpm(&self) -> bool {
         let set = TpmaObject::FIXED_TPM.bits() | TpmaObject::SENSITIVE_DATA_ORIGIN.bits();
         self.attributes & set == set
     }
 
-    /// Whether the key can be an identity: it signs anything, does nothing else, and never left
+    /// True if the key can be an identity: it signs anything, does nothing else, and never left
     /// this TPM nor its parent (TCG, TPM 2.0 Keys for Device Identity, section 7.3.4).
     pub fn is_identity(&self) -> bool {
         let set = TpmaObject::SIGN_ENCRYPT.bits()
@@ -179,7 +179,7 @@ pub(in crate::tpm) fn is_storage_key(area: &[u8]) -> bool {
     attributes_of(area) & (set | TpmaObject::SIGN_ENCRYPT.bits()) == set
 }
 
-/// Whether wrong authorisation values for an object of any kind count towards lockout.
+/// True if wrong authorisation values for an object of any kind count towards lockout.
 pub(in crate::tpm) fn counts_wrong_auth(area: &[u8]) -> bool {
     attributes_of(area) & TpmaObject::NO_DA.bits() == 0
 }

@@ -77,7 +77,7 @@ pub(in crate::tpm) fn storage_root(rsa: bool) -> Vec<u8> {
     area
 }
 
-/// Whether a public area is as [`storage_root`] makes those on P-256.
+/// True if a public area is as [`storage_root`] makes those on P-256.
 pub(in crate::tpm) fn is_storage_root(area: &[u8]) -> bool {
     let template = storage_root(false);
     // But for the two empty coordinates at its end.
@@ -200,7 +200,7 @@ pub(super) fn curve_id(curve: Curve) -> u16 {
     }
 }
 
-/// Whether a public area has the attributes and the policy of an IDevID key or an IAK, and so may come
+/// True if a public area has the attributes and the policy of an IDevID key or an IAK, and so may come
 /// from one of these templates.
 pub(in crate::tpm) fn is_devid_template(area: &[u8]) -> bool {
     let kinds = [DevIdKind::Identity, DevIdKind::Attestation];
@@ -216,7 +216,7 @@ pub(in crate::tpm) fn is_template_of(kind: DevIdKind, area: &[u8]) -> bool {
     })
 }
 
-/// Whether a public area is as those that [`device_key`] makes.
+/// True if a public area is as those that [`device_key`] makes.
 pub(crate) fn is_device_key(area: &[u8]) -> bool {
     /// fixedTPM, fixedParent, sensitiveDataOrigin, userWithAuth, noDA; it signs or decrypts.
     const OWN: u32 = 0x0000_0472;

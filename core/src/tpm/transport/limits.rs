@@ -44,7 +44,7 @@ impl CommandClass {
     }
 }
 
-/// Whether the second parameter of a TPM2_Import, a TPM2B_PUBLIC, is of an RSA key (Part 3,
+/// True if the second parameter of a TPM2_Import, a TPM2B_PUBLIC, is of an RSA key (Part 3,
 /// section 13.3).
 fn is_of_rsa(parameters: &[u8]) -> bool {
     const RSA: [u8; 2] = algorithm::RSA.to_be_bytes();
@@ -167,7 +167,7 @@ impl Timing {
         }
     }
 
-    /// Whether another process has a key generation under way, and this process has none.
+    /// True if another process has a key generation under way, and this process has none.
     pub(in crate::tpm) fn is_busy(&self) -> bool {
         !self.is_generating() && self.busy.is_held()
     }
@@ -226,7 +226,7 @@ impl Wait<'_> {
         }
     }
 
-    /// Whether a key generation of this process is under way, or was since the end was set.
+    /// True if a key generation of this process is under way, or was since the end was set.
     pub(in crate::tpm) fn is_behind_generation(&self) -> bool {
         let changes = self.timing.changes.load(Ordering::Acquire);
         self.timing.is_generating() || changes != self.changes.get()

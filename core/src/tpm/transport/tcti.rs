@@ -34,7 +34,7 @@ pub struct TctiError(String);
 impl Tcti {
     const PORT: u16 = 2321;
 
-    /// Whether a resource manager gives each connection a space of its own: the kernel's
+    /// True if a resource manager gives each connection a space of its own: the kernel's
     /// (/dev/tpmrm0) or tpm2-abrmd. All others are shared by whoever uses them.
     pub fn is_managed(&self) -> bool {
         let is_kernels = |path: &Path| {
@@ -66,7 +66,7 @@ impl Tcti {
         }
     }
 
-    /// Whether the kernel has a TPM behind this, though it may not answer, or not to this user. Of
+    /// True if the kernel has a TPM behind this, though it may not answer, or not to this user. Of
     /// what is no device of the kernel only an answer tells. Where nobody can say now, it is there:
     /// no identity is to be made beside the TPM's.
     pub fn is_there(&self) -> bool {
@@ -107,13 +107,13 @@ fn tcti_of_libtss2(conf: &str) -> (&str, &str) {
     (name.split('.').next().unwrap_or(name), rest)
 }
 
-/// Whether a string begins with the alias `esapi:`, which an older release wanted before strings of
+/// True if a string begins with the alias `esapi:`, which an older release wanted before strings of
 /// libtss2.
 pub(crate) fn is_alias(text: &str) -> bool {
     text.starts_with("esapi:")
 }
 
-/// Whether libtss2 has a transport of this name, beside those of our own.
+/// True if libtss2 has a transport of this name, beside those of our own.
 fn is_of_libtss2(name: &str) -> bool {
     let Some(library) = name.strip_prefix("libtss2-tcti-") else {
         return name == "tabrmd";

@@ -149,12 +149,12 @@ impl SecretKey {
         self.length
     }
 
-    /// Whether the key of a file says that it is sensitive.
+    /// True if the key of a file says that it is sensitive.
     pub fn is_sensitive(&self) -> bool {
         self.sensitive
     }
 
-    /// Whether it needs no login, also on a token with a PIN, as whoever made it wanted.
+    /// True if it needs no login, also on a token with a PIN, as whoever made it wanted.
     pub fn is_for_everybody(&self) -> bool {
         matches!(self.access, Access::Everybody)
     }
@@ -167,7 +167,7 @@ impl SecretKey {
         }
     }
 
-    /// Whether it is the same key, as far as that can be told without opening either.
+    /// True if it is the same key, as far as that can be told without opening either.
     pub fn is_same(&self, other: &Self) -> bool {
         match (&self.place, &other.place) {
             (SecretKeyLocation::Memory(one), SecretKeyLocation::Memory(other)) => {
@@ -225,7 +225,7 @@ impl SecretKey {
         Ok(SecretBytes(Bytes::Locked(opened)))
     }
 
-    /// Whether the key can be used, as far as that can be told without a login: the TPM loads its seal,
+    /// True if the key can be used, as far as that can be told without a login: the TPM loads its seal,
     /// and the key opens if it asks for no login.
     ///
     /// # Errors

@@ -120,7 +120,7 @@ impl SoftKey {
         &self.public
     }
 
-    /// Whether the TPM has sealed it.
+    /// True if the TPM has sealed it.
     pub(super) fn is_sealed(&self) -> bool {
         matches!(self.source, SoftKeyForm::Sealed { .. })
     }
@@ -152,7 +152,7 @@ impl SoftKey {
         }
     }
 
-    /// Whether it takes such a padding off.
+    /// True if it takes such a padding off.
     pub(super) fn opens(&self, request: DecryptRequest) -> bool {
         matches!(self.public, PublicKey::Rsa { .. }) && rsa::opens(request)
     }

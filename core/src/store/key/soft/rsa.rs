@@ -79,7 +79,7 @@ pub(super) fn sign(
     Ok(signature)
 }
 
-/// Whether [`decrypt`] takes such a padding off: of OAEP with one hash for the label and the mask.
+/// True if [`decrypt`] takes such a padding off: of OAEP with one hash for the label and the mask.
 pub(super) fn opens(request: DecryptRequest) -> bool {
     match request {
         DecryptRequest::Pkcs1 => true,

@@ -112,7 +112,8 @@ impl SaltKey {
 }
 
 impl Link {
-    /// Runs commands with the loaded key and its handle.
+    /// Loads the key if needed. Returns the key as the TPM has it now, its handle, and true if the
+    /// caller must flush the handle.
     pub(in crate::tpm) fn with_salt_key(
         &mut self,
         key: &SaltKey,

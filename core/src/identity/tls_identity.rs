@@ -90,7 +90,7 @@ impl TlsIdentity {
         &self.label
     }
 
-    /// Its certificate, then those of the CAs above it but for the root's.
+    /// Its certificate, then the CA certificates above it without the root.
     pub fn chain(&self) -> &[Certificate] {
         &self.chain
     }
@@ -105,11 +105,11 @@ impl TlsIdentity {
         self.key.signs(scheme)
     }
 
-    /// The signature over a message, as TLS has it: ECDSA in DER.
+    /// Signs a message in the format of TLS: ECDSA in DER.
     ///
     /// # Errors
     ///
-    /// The TPM gives none.
+    /// The TPM gives no signature.
     pub fn sign(&self, scheme: SignatureScheme, message: &[u8]) -> Result<Vec<u8>, IdentityError> {
         let digest = scheme.hash().digest(&[message]);
         let signature = self.key.sign(&self.tpm, SignRequest::of(scheme, &digest))?;

@@ -1,4 +1,4 @@
-//! Whether a key signed a certificate or a list of revoked ones.
+//! Verification of the signatures of certificates and CRLs.
 
 use super::ml_dsa::ParameterSet;
 use crate::key::PublicKey;
@@ -20,17 +20,17 @@ use x509_cert::der::asn1::{Any, ObjectIdentifier};
 use x509_cert::der::{Decode, Encode};
 use x509_cert::spki::AlgorithmIdentifierOwned;
 
-/// Algorithms with RSA keys, and with keys on curves, begin so.
+/// The prefixes of algorithm identifiers for RSA and for curves.
 const OF_RSA: &str = "1.2.840.113549.1.1.";
 const OF_CURVES: &str = "1.2.840.10045.4.";
 
-/// What was signed, and how.
+/// A signed structure.
 pub(crate) struct Signed<'a> {
-    /// In words, for a message.
+    /// Its description for messages.
     what: String,
     part: &'a [u8],
     algorithm: Result<AlgorithmIdentifierOwned, Unreadable>,
-    /// True if the signed part names the algorithm that stands beside the signature.
+    /// True if the signed part names the algorithm beside the signature.
     names_one_algorithm: bool,
     signature: Result<&'a [u8], Unreadable>,
 }
@@ -72,21 +72,21 @@ impl<'a> From<&'a Request> for Signed<'a> {
     }
 }
 
-/// True if a request is signed by the key for which it asks.
+/// True if a request is signed by its own key.
 ///
 /// # Errors
 ///
-/// As of [`is_signed_by`].
+/// Those of [`is_signed_by`].
 #[cfg(feature = "evidence")]
 pub(crate) fn is_signed_by_its_key(request: &Request) -> Result<bool, String> {
     is_signed_by_key(request.into(), request.public_key_info_der(), "the request")
 }
 
-/// True if the signature under `child` is by the key of `issuer`.
+/// True if the key of `issuer` made the signature of `child`.
 ///
 /// # Errors
 ///
-/// The algorithm, or the key, is not known here; or the signature cannot be read.
+/// The algorithm or the key is not supported, or the signature is unreadable.
 pub(crate) fn is_signed_by<'a>(
     child: impl Into<Signed<'a>>,
     issuer: &Certificate,

@@ -462,7 +462,7 @@ pub(crate) fn maker_and_firmware(tpm: &Tpm) -> Result<(String, String), TpmError
     Ok((maker, format!("{:08x}.{:08x}", upper?, lower?)))
 }
 
-/// Four characters in a number.
+/// The four characters in a number.
 fn text(number: u32) -> String {
     let printable = |byte: &u8| byte.is_ascii_graphic() || *byte == b' ';
     let bytes = number.to_be_bytes();

@@ -23,7 +23,7 @@ use x509_cert::name::Name;
 use x509_cert::spki::{SubjectPublicKeyInfoOwned, SubjectPublicKeyInfoRef};
 use x509_cert::time::{Time, Validity};
 
-/// Its encoded form is in RFC 4043.
+/// id-on-permanentIdentifier (RFC 4043).
 const PERMANENT_IDENTIFIER: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.8.3");
 /// tcg-on-ekPermIdSha256: marks identifiers that are the digest of an EK certificate.
 const EK_PERM_ID_SHA256: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.23.133.12.1");

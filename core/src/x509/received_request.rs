@@ -1,4 +1,4 @@
-//! Requests for certificates (PKCS#10; RFC 2986), as a CA reads them: DER, nothing odd.
+//! Parses certificate requests (PKCS#10; RFC 2986) for a CA: strict DER.
 
 use super::decode::Unreadable;
 use super::names::Name;
@@ -20,11 +20,11 @@ pub(crate) struct Request {
 }
 
 impl Request {
-    /// One request in DER and nothing behind it.
+    /// Parses a request in DER without trailing bytes.
     ///
     /// # Errors
     ///
-    /// Why it is none.
+    /// The reason why the bytes are no request.
     pub(crate) fn from_der(der: &[u8]) -> Result<Self, String> {
         let parsed = CertReq::from_der(der).map_err(|why| format!("no PKCS#10 request: {why}"))?;
         // An attribute that the library interprets differently must not count.

@@ -12,18 +12,18 @@ use devid_core::identity::{Device, FileKind, Imported, OwnerFile, OwnerImported}
 use devid_core::x509::{IssueError, RequestContent, request_pem};
 use std::path::PathBuf;
 
-/// More bytes than any sane answer of a CA has.
+/// The longest answer of a CA, in bytes.
 pub(crate) const LARGEST: u64 = 1 << 20;
 
 impl RequestArgs {
-    /// What the request is to ask for.
+    /// The content of the request.
     pub(crate) fn content(&self) -> Result<RequestContent, IssueError> {
         let subject = self.subject.as_deref();
         RequestContent::parse(subject, &self.san, &self.eku, &self.key_usage)
     }
 }
 
-/// A request for a certificate.
+/// Makes a request for a certificate.
 pub(crate) fn request(
     device: &Device,
     args: CsrArgs,
@@ -75,7 +75,7 @@ pub(crate) fn deliver_request(
     out.deliver_as(bytes, &pem, kind_of(outform), 0o644, form)
 }
 
-/// Takes a certificate.
+/// Imports a certificate.
 pub(crate) fn import(
     device: &Device,
     files: &[PathBuf],
@@ -104,7 +104,7 @@ pub(crate) fn import(
     })
 }
 
-/// Takes certificates of the device's owner for the factory's keys.
+/// Imports certificates of the device's owner for the factory keys.
 pub(crate) fn import_owner(
     device: &Device,
     files: &[PathBuf],
@@ -151,7 +151,7 @@ fn owner_taken(imported: &OwnerImported) -> String {
     text
 }
 
-/// A label as an audit line names it, with the key that has it.
+/// The object of an audit line: a label with its key.
 pub(crate) fn subject(device: &Device, label: String) -> AuditSubject {
     let entry = device.find(&label).ok();
     entry
@@ -162,7 +162,7 @@ pub(crate) fn subject(device: &Device, label: String) -> AuditSubject {
         })
 }
 
-/// What was taken, for a person.
+/// The imported certificates, for a person.
 pub(crate) fn taken(imported: &Imported) -> String {
     let mut text = String::new();
     row(
@@ -194,7 +194,7 @@ pub(crate) fn taken(imported: &Imported) -> String {
     text
 }
 
-/// The certificate of a key, those of the CAs above it, or both.
+/// Exports the certificate of a key, the certificates of its CAs, or both.
 pub(crate) fn export(
     device: &Device,
     label: &str,

@@ -10,7 +10,7 @@ use crate::verify::read_pin;
 use devid_core::identity::{Device, FACTORY};
 use std::time::Duration;
 
-/// The server asks for patience.
+/// The server has not decided yet.
 pub(crate) const PENDING: u8 = 7;
 
 /// Asks a server for a certificate.

@@ -16,10 +16,10 @@ use devid_core::key::hex;
 use serde_json::json;
 use std::path::Path;
 
-/// The longest challenge that is read, in bytes.
+/// The longest challenge, in bytes.
 const LARGEST: u64 = 1 << 20;
 
-/// Evidence of a key.
+/// Makes evidence for a key.
 pub(crate) fn attest(
     device: &Device,
     args: AttestArgs,
@@ -89,7 +89,7 @@ pub(crate) fn attest(
     })
 }
 
-/// Where a signature goes that stands beside the evidence.
+/// The destination of a signature that is separate from the evidence.
 fn signature_file(
     form: Option<EvidenceForm>,
     out: &Destination,
@@ -110,7 +110,7 @@ fn signature_file(
     }
 }
 
-/// The answer to a challenge.
+/// Answers a challenge.
 pub(crate) fn activate(
     device: &Device,
     path: &Path,
@@ -140,7 +140,7 @@ fn read(path: &Path) -> Result<Vec<u8>, CommandError> {
         .map_err(|error| CommandError::new(1, format!("{}: {error}", path.display())))
 }
 
-/// A document of this format, unless it goes to a file.
+/// A document in this format, unless it goes to a file.
 fn document(
     text: Result<String, DocumentError>,
     format: &str,

@@ -27,7 +27,7 @@ pub(crate) fn provision(
     summary(&done, form)
 }
 
-/// Takes it away and gives a new one.
+/// Erases the identity and makes a new one.
 pub(crate) fn reset(
     config: &Config,
     yes: bool,
@@ -58,7 +58,7 @@ fn what_is_lost(config: &Config) -> String {
     text
 }
 
-/// Deletes what was put aside.
+/// Deletes files that were put aside.
 pub(crate) fn prune(config: &Config, form: OutputFormat) -> Result<Output, CommandError> {
     let deleted = devid_core::identity::prune(config)?;
     let output = Output::new(form, &json!({ "deleted": deleted }), || {
@@ -96,7 +96,7 @@ fn provisioning(
     })
 }
 
-/// Where a request was asked for on standard output, it stands there alone.
+/// If the request goes to standard output, no other text goes there.
 fn summary(done: &Provisioned, form: OutputFormat) -> Result<Output, CommandError> {
     let output = Output::new(form, done, || {
         if let Some(request) = &done.request {

@@ -1,5 +1,5 @@
-//! `devid man`: pages made from the verbs themselves, and what no verb says of files, variables and
-//! examples; a page of the module, and a page of the settings.
+//! `devid man`: manual pages. The pages of the verbs come from their arguments. This file adds
+//! files, variables and examples. There is also a page of the module and a page of the settings.
 
 mod settings;
 
@@ -13,7 +13,7 @@ use serde_json::json;
 use std::io;
 use std::path::Path;
 
-/// Words and what they mean.
+/// Words and their meanings.
 type Meanings = [(&'static str, &'static str)];
 
 const EXIT_STATUS: &Meanings = &[
@@ -114,7 +114,7 @@ const ENVIRONMENT: &Meanings = &[
     ),
 ];
 
-/// Of a verb, by the name of its page.
+/// The examples of a verb, by the name of its page.
 fn examples(page: &str) -> &'static Meanings {
     match page {
         "devid-status" => &[
@@ -350,10 +350,10 @@ fn examples(page: &str) -> &'static Meanings {
     }
 }
 
-/// devid-pkcs11(7): the module, for those who use it from another program.
+/// devid-pkcs11(7): the page of the module, for users of other programs.
 const MODULE: &str = include_str!("man/devid-pkcs11.7");
 
-/// devid(1), a page for each verb, devid-pkcs11(7) and devid-pkcs11.conf(5), as files of this folder.
+/// Writes devid(1), a page for each verb, devid-pkcs11(7) and devid-pkcs11.conf(5) into a folder.
 pub(crate) fn man(folder: &Path, force: bool, form: OutputFormat) -> Result<Output, CommandError> {
     let mut command = Arguments::command().disable_help_subcommand(true);
     command.build();
@@ -374,7 +374,7 @@ pub(crate) fn man(folder: &Path, force: bool, form: OutputFormat) -> Result<Outp
     Output::new(form, &json!({ "files": files }), String::new)
 }
 
-/// Names and texts of the pages of the verbs.
+/// Collects the names and texts of the pages of the verbs.
 fn collect_pages(command: &Command, pages: &mut Vec<(String, Vec<u8>)>) -> io::Result<()> {
     for verb in command.get_subcommands().filter(|verb| !verb.is_hide_set()) {
         collect_pages(verb, pages)?;
@@ -417,7 +417,7 @@ fn text(command: &Command, page: &Man) -> io::Result<Vec<u8>> {
     Ok(text)
 }
 
-/// The first of each verb.
+/// Writes the first example of each verb.
 fn all_examples(command: &Command, roff: &mut Roff) {
     let mut all = Vec::new();
     for verb in command.get_subcommands() {

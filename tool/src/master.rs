@@ -1,4 +1,4 @@
-//! `devid master`: the key that wraps the device's own keys.
+//! `devid master`: the master key, which wraps the device's own keys.
 
 use crate::cli::OutputFormat;
 use crate::output::{CommandError, Output};
@@ -8,7 +8,7 @@ use devid_core::config;
 use devid_core::identity::{LostObject, Renewal, renew_master};
 use serde_json::Value;
 
-/// Begins a new one where the old one is gone; without `yes` it only tells what is lost.
+/// Makes a new master key if the old one is gone. Without `yes` it only lists the loss.
 pub(crate) fn renew(
     settings: &Settings,
     yes: bool,

@@ -4,7 +4,7 @@ use devid_core::identity::{CheckedCertificate, Mode, Status, StatusCheck};
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
-/// All metrics of a device. Times are seconds from 1970.
+/// All metrics of a device. Times are seconds since 1970.
 pub(crate) fn metrics(status: &Status, check: &StatusCheck) -> String {
     let mut text = String::new();
     let modes = [
@@ -87,7 +87,7 @@ pub(crate) fn metrics(status: &Status, check: &StatusCheck) -> String {
     text
 }
 
-/// Each certificate with labels that no other has.
+/// Each certificate with unique labels.
 fn named(all: &[CheckedCertificate]) -> Vec<(String, &CheckedCertificate)> {
     let mut seen = BTreeSet::new();
     let labels = |one: &CheckedCertificate| {
@@ -106,7 +106,7 @@ fn named(all: &[CheckedCertificate]) -> Vec<(String, &CheckedCertificate)> {
         .collect()
 }
 
-/// A metric and its values; nothing where there is no value.
+/// Writes a metric and its values. Writes nothing if there are no values.
 fn family(text: &mut String, name: &str, help: &str, values: impl Iterator<Item = (String, i64)>) {
     let mut values = values.peekable();
     if values.peek().is_none() {

@@ -1,4 +1,4 @@
-//! `devid status`: where the identity lives, and how its TPM does.
+//! `devid status`: the location of the identity, and the state of its TPM.
 
 use crate::cli::OutputFormat;
 use crate::output::{CommandError, Output};
@@ -7,7 +7,7 @@ use devid_core::identity::{
     Device, EnrolmentStatus, IdentitySource, Mode, OWN, RoleStatus, Status,
 };
 
-/// Where the identity lives; exits as the mode is.
+/// Prints the location of the identity. The exit code depends on the mode.
 pub(crate) fn run(device: &Device, form: OutputFormat) -> Result<Output, CommandError> {
     let status = device.status();
     let code = match (status.mode, status.tpm_is_out_of_reach) {
@@ -106,7 +106,7 @@ fn paragraph(status: &Status) -> String {
     text
 }
 
-/// A service in one line.
+/// The state of a service in one line.
 fn service(one: &RoleStatus) -> String {
     let label = match one.token.as_str() {
         OWN => one.label.clone(),
@@ -126,7 +126,7 @@ fn service(one: &RoleStatus) -> String {
     said
 }
 
-/// Those that failed for one reason at one server are told together.
+/// Groups enrolments that failed at one server for one reason.
 fn enrolments(text: &mut String, all: &[EnrolmentStatus]) {
     let mut groups: Vec<Vec<&EnrolmentStatus>> = Vec::new();
     for one in all {

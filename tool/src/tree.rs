@@ -9,10 +9,10 @@ use devid_core::identity::{
 };
 use std::fmt::Write;
 
-/// A certificate that ends within so many days is marked.
+/// A certificate with at most this many days left is marked.
 const SOON: i64 = 30;
 
-/// The device, its TPM, its tokens and what they hold; also without TPM.
+/// Shows the device, its TPM, its tokens and their objects. Works without TPM.
 pub(crate) fn run(
     device: &Device,
     painter: Painter,
@@ -25,18 +25,18 @@ pub(crate) fn run(
     })
 }
 
-/// A line of the tree, and those below it.
+/// A line of the tree, and the lines below it.
 struct Node {
     text: String,
     colour: Colour,
     below: Vec<Node>,
 }
 
-/// What the branches are drawn with.
+/// The characters of the branches.
 struct Strokes {
-    /// Before a branch that is followed by another, and before the last.
+    /// Before a branch with a following branch, and before the last branch.
     branch: [&'static str; 2],
-    /// Before what stands below these.
+    /// Before the lines below such a branch.
     trunk: [&'static str; 2],
 }
 
@@ -50,7 +50,7 @@ impl Strokes {
         trunk: ["|   ", "    "],
     };
 
-    /// As the locale has it: the first of these variables that is set counts (POSIX, section 8.2).
+    /// By the locale: the first of these variables that is set decides (POSIX, section 8.2).
     fn of_environment() -> Self {
         let mut values = ["LC_ALL", "LC_CTYPE", "LANG"]
             .into_iter()
@@ -87,7 +87,7 @@ impl Node {
         text
     }
 
-    /// `first` stands before the line, `rest` before all below it.
+    /// Writes `first` before the line, and `rest` before all lines below it.
     fn draw(
         &self,
         text: &mut String,

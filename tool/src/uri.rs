@@ -1,5 +1,5 @@
-//! `devid uri` and `devid uri2pem`: PKCS#11 URIs (RFC 7512), and their form as a key file, which
-//! pkcs11-provider reads: PEM of `SEQUENCE { VisibleString, UTF8String }`.
+//! `devid uri` and `devid uri2pem`: PKCS#11 URIs (RFC 7512), and their PEM form for
+//! pkcs11-provider: `SEQUENCE { VisibleString, UTF8String }`.
 
 use crate::cli::{OutputFormat, TypeArg};
 use crate::destination::Destination;
@@ -13,7 +13,7 @@ use serde_json::json;
 
 const LABEL: &str = "PKCS#11 PROVIDER URI";
 const DESCRIPTION: &str = "PKCS#11 Provider URI v1.0";
-/// The URI of what bears this label.
+/// Prints the URI of the object with this label.
 pub(crate) fn run(
     device: &Device,
     label: &str,
@@ -70,7 +70,7 @@ fn pem_of(uri: &str) -> Result<String, CommandError> {
     encode(uri).map_err(|error| CommandError::new(1, error.to_string()))
 }
 
-/// A certificate may bear another label than its key.
+/// The label of this class. A certificate may have another label than its key.
 fn named(entry: &TokenEntry, class: TypeArg) -> Result<String, CommandError> {
     let missing = |what| {
         let label = &entry.label;

@@ -258,7 +258,7 @@ impl CommonArgs {
         {
             return Err(IdentityError::new(
                 IdentityErrorKind::Usage,
-                "IDevID and IAK need places of their own",
+                "IDevID and IAK need different handles and NV indices",
             ));
         }
         Ok(places)

@@ -35,7 +35,7 @@ fn appended(path: &Path, line: &str) -> io::Result<()> {
     // Only the start of one of our records counts as an incomplete line.
     if !rest.is_empty() && !is_beginning(rest) {
         return Err(io::Error::other(
-            "its last line has no end and is no record of a device; it stays as it is",
+            "its last line is incomplete and not the record of a device; the file was not changed",
         ));
     }
     let wanted = without_time(line.as_bytes());

@@ -84,7 +84,7 @@ pub(crate) fn import(
     let [file] = files else {
         return Err(CommandError::new(
             2,
-            "one file is taken at a time; several only with --owner",
+            "only --owner takes several files; give one file",
         ));
     };
     let read = match is_standard_input(file) {
@@ -138,14 +138,14 @@ fn owner_taken(imported: &OwnerImported) -> String {
         line(&mut text, "in place of", subject);
     }
     for subject in &imported.unrelated {
-        let why = format!("{subject}: it is not above a certificate");
+        let why = format!("{subject}: not the issuer of one of these certificates");
         line(&mut text, "not kept", &why);
     }
     line(&mut text, "file", &imported.file.display().to_string());
     let shown = match imported.show {
-        "instead" => "on the token idev-id, in the place of the factory's certificates",
+        "instead" => "on the token idev-id, instead of the factory's certificates",
         "token" => "on the token oidevid",
-        _ => "nowhere yet: show under [owner] in config.toml says where programs find them",
+        _ => "nowhere yet: set show under [owner] in config.toml",
     };
     line(&mut text, "shown", shown);
     text
@@ -170,10 +170,10 @@ pub(crate) fn taken(imported: &Imported) -> String {
         format_args!("certificate for {}", imported.label),
     );
     if imported.rekeyed {
-        line(&mut text, "key", "a new one is in use with it");
+        line(&mut text, "key", "the new key is in use");
     }
     if imported.known {
-        line(&mut text, "known", "it was there already");
+        line(&mut text, "known", "the certificate was there already");
     }
     for subject in &imported.replaced {
         line(&mut text, "in place of", subject);
@@ -185,7 +185,7 @@ pub(crate) fn taken(imported: &Imported) -> String {
         line(
             &mut text,
             "not kept",
-            &format!("{subject}: it is not above the certificate"),
+            &format!("{subject}: not an issuer of the certificate"),
         );
     }
     if let Some(note) = &imported.note {
@@ -208,8 +208,7 @@ pub(crate) fn export(
         return Err(CommandError::new(
             5,
             format!(
-                "{label}: no certificate of a CA above it is here; devid import-cert takes those that \
-                 come with a certificate"
+                "{label}: the device has no CA certificate for it; devid import-cert stores the CA certificates of its file"
             ),
         ));
     }

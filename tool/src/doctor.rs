@@ -33,7 +33,7 @@ pub(crate) fn run(
             1 => "1 problem".into(),
             more => format!("{more} problems"),
         };
-        output.complaint = Some(format!("{counted}; what mends it stands above"));
+        output.complaint = Some(format!("{counted}; the remedies are above"));
     }
     Ok(output)
 }
@@ -108,7 +108,7 @@ fn remedies(text: &mut String, alike: &[&Finding]) {
         let others = alike.iter().filter(has_same);
         let others = others.filter(|other| other.command != one.command).count();
         if others > 0 {
-            let where_ = "devid doctor --json has the command of each";
+            let where_ = "devid doctor --json has every command";
             row(
                 text,
                 format_args!("         and so for {others} more: {where_}"),

@@ -57,8 +57,7 @@ pub(crate) fn attest(
         Ok::<_, CommandError>((bundle, made))
     })?;
     let complaint = bundle.nonce.is_none().then(|| {
-        "no nonce was given, so the evidence is not fresh: it may be an old one for all that a CA knows; \
-         --nonce takes what the CA chose"
+        "the evidence is not fresh, because it has no nonce; give the nonce of the CA with --nonce"
             .into()
     });
     let output = match made {
@@ -103,7 +102,7 @@ fn signature_file(
         (Some(EvidenceForm::TcgCsr(TcgCsrForm::Detached)), Destination::StandardOutput) => {
             Err(CommandError::new(
                 2,
-                "--form tcg-csr: say with --out FILE where it goes; its signature goes to FILE.sig",
+                "--form tcg-csr needs --out FILE; its signature goes to FILE.sig",
             ))
         }
         _ => Ok(None),

@@ -29,7 +29,7 @@ pub(crate) fn storage(
         (ParentArg::Master, None) => Ok(KeyStorage::Wrapped),
         (ParentArg::Master, Some(_)) => Err(CommandError::new(
             2,
-            "--scheme is for a key made with --parent srk; one below the master key signs by every scheme",
+            "--scheme needs --parent srk; a key below the master key signs by every scheme",
         )),
         (ParentArg::Srk, Some(asked)) if asked != own => Err(CommandError::new(
             2,
@@ -102,8 +102,7 @@ pub(crate) fn delete(
         return Err(CommandError::new(
             6,
             format!(
-                "the key {label} would be gone for good, and nothing was done; if that is meant: \
-                 devid key delete --yes {meant}"
+                "this deletes the key {label} permanently; nothing was done; to go on: devid key delete --yes {meant}"
             ),
         ));
     }

@@ -62,7 +62,7 @@ fn with_suggestion(mut error: clap::Error) -> clap::Error {
     };
     if let Some(words) = suggestion.filter(is_shown_as_it_is) {
         let words: Vec<_> = words.iter().map(|word| quoted(word)).collect();
-        let tip = StyledStr::from(format!("perhaps this is meant: devid {}", words.join(" ")));
+        let tip = StyledStr::from(format!("did you mean: devid {}", words.join(" ")));
         error.remove(ContextKind::SuggestedSubcommand);
         error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip]));
     }

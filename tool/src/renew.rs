@@ -71,8 +71,7 @@ pub(crate) fn run(
         return Err(CommandError::new(
             5,
             format!(
-                "{label}: no [[certificate]] in config.toml names it; devid enroll asks for a certificate \
-                 without that"
+                "{label}: no [[certificate]] in config.toml names this label; devid enroll works without"
             ),
         ));
     }
@@ -183,7 +182,7 @@ impl Renewal<'_> {
         match need {
             RenewalNeed::Later { .. } | RenewalNeed::Never if !waits => return Ok(()),
             RenewalNeed::ClockWrong => warn!(
-                "{}: the clock is wrong, so the end of the certificate is not judged; the server is asked",
+                "{}: the clock is wrong, so the end of the certificate cannot be checked; asking the server",
                 self.settings.label
             ),
             _ => {}
@@ -194,7 +193,7 @@ impl Renewal<'_> {
             && !self.is_asked_for
         {
             info!(
-                "{}: it is tried again in {} s",
+                "{}: the next try is in {} s",
                 self.settings.label,
                 rest.as_secs()
             );
@@ -331,7 +330,10 @@ fn paragraph(one: &Renewed) -> String {
             &mut text,
             format_args!("{}: due in {} days", one.label, days(seconds)),
         ),
-        (RenewalResult::NotDue, _) => row(&mut text, format_args!("{}: it has no end", one.label)),
+        (RenewalResult::NotDue, _) => row(
+            &mut text,
+            format_args!("{}: the certificate has no end", one.label),
+        ),
         (RenewalResult::Pending, _) => row(
             &mut text,
             format_args!("{}: pending, the server has not decided yet", one.label),
@@ -341,7 +343,10 @@ fn paragraph(one: &Renewed) -> String {
         }
         (RenewalResult::Failed, _) => row(
             &mut text,
-            format_args!("{}: failed; what there was stays in use", one.label),
+            format_args!(
+                "{}: failed; the previous certificate stays in use",
+                one.label
+            ),
         ),
     }
     let enrolled = one
@@ -358,7 +363,7 @@ fn paragraph(one: &Renewed) -> String {
         line(
             &mut text,
             "note",
-            "the clock is wrong, so no validity was judged",
+            "the clock is wrong, so no validity was checked",
         );
     }
     text

@@ -31,7 +31,7 @@ impl Settings {
                  /etc/devid-pkcs11/config.toml only",
             )),
             Some(path) if path.as_os_str().is_empty() => {
-                Err(CommandError::new(2, "--config: names no file"))
+                Err(CommandError::new(2, "--config: not the name of a file"))
             }
             Some(path) => {
                 let absolute = std::path::absolute(&path);

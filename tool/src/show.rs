@@ -144,7 +144,7 @@ fn whole(description: &EntryDescription) -> String {
         None if description.attests => line(
             &mut text,
             "key",
-            "in this TPM; it signs only what the TPM itself made",
+            "in this TPM; it signs only data that the TPM itself made",
         ),
         None => line(&mut text, "key", "none in this device"),
     }
@@ -228,7 +228,7 @@ fn full_certificate(text: &mut String, certificate: &CertificateDescription) {
         line(
             text,
             "unreadable",
-            &format!("{name}: cannot be read, or is there twice"),
+            &format!("{name}: unreadable, or present twice"),
         );
     }
     each(text, "policy", &profile.policies);

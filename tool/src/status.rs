@@ -27,7 +27,7 @@ fn paragraph(status: &Status) -> String {
     };
     let mut text = format!("mode {mode}\n");
     if status.identity == Some(IdentitySource::Factory) {
-        let whose = "the factory's; the device has none of its own";
+        let whose = "the factory's; the device has no identity of its own";
         line(&mut text, "identity", whose);
     }
     if let Some(reason) = &status.reason {
@@ -66,15 +66,15 @@ fn paragraph(status: &Status) -> String {
     }
     if !status.missing.is_empty() {
         let labels = status.missing.join(", ");
-        let text_of = format!("{labels}: none yet; devid renew asks for it");
+        let text_of = format!("{labels}: none yet; devid renew requests it");
         line(&mut text, "certificate", &text_of);
     }
     enrolments(&mut text, &status.enrolments);
     let handle = &status.master.handle;
     let master = match (status.master.held, status.master.needed) {
         (Some(true), _) => format!("{handle}: there"),
-        (Some(false), _) => format!("{handle}: gone from there"),
-        (None, true) => format!("{handle}: not known"),
+        (Some(false), _) => format!("{handle}: missing"),
+        (None, true) => format!("{handle}: unknown"),
         (None, false) => "none yet".into(),
     };
     line(&mut text, "master key", &master);
@@ -98,7 +98,7 @@ fn paragraph(status: &Status) -> String {
             );
             line(&mut text, "lockout", &lockout);
             if let (Some(remedy), Some(command)) = (tpm.remedy, &tpm.command) {
-                let why = "the TPM is in lockout, and no key of the factory's can sign";
+                let why = "the TPM is in lockout, and the factory keys cannot sign";
                 line(&mut text, "", &format!("{why}. {remedy}: {command}"));
             }
         }
@@ -115,7 +115,7 @@ fn service(one: &RoleStatus) -> String {
     let key = one.algorithm.as_deref().unwrap_or("no key");
     let mut said = format!("{label}: {key}");
     if one.lost {
-        return said + ", lost with a former master key";
+        return said + ", lost with an earlier master key";
     }
     if let Some(expiry) = &one.expiry {
         said += &format!(", {expiry}");

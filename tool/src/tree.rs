@@ -111,7 +111,7 @@ fn whole(tree: &DeviceTree) -> Node {
     let name = match (&tree.serial, &tree.model) {
         (Some(serial), Some(model)) => format!("device {serial}, {model}"),
         (Some(serial), None) => format!("device {serial}"),
-        (None, _) => "device, which no certificate names".into(),
+        (None, _) => "device without a certificate that names it".into(),
     };
     let mut below = vec![tpm(&tree.tpm), master(&tree.master)];
     below.extend(tree.tokens.iter().map(token));
@@ -125,7 +125,7 @@ fn tpm(tpm: &TpmBranch) -> Node {
         problem,
     } = tpm;
     let Some(status) = status else {
-        let why = problem.as_deref().unwrap_or("it does not answer");
+        let why = problem.as_deref().unwrap_or("the TPM does not answer");
         return Node::coloured(format!("TPM at {tcti}: {why}"), Colour::Problem);
     };
     let about = Node::new(format!(
@@ -135,7 +135,7 @@ fn tpm(tpm: &TpmBranch) -> Node {
     match status.locked {
         false => about,
         true => about.with(vec![Node::coloured(
-            "in lockout: no key of the factory's can sign (devid doctor says more)",
+            "in lockout: the factory keys cannot sign (see devid doctor)",
             Colour::Problem,
         )]),
     }
@@ -146,10 +146,10 @@ fn master(master: &MasterKey) -> Node {
     match (master.held, master.needed) {
         (Some(true), _) => Node::new(format!("master key in handle {handle}")),
         (Some(false), _) => Node::coloured(
-            format!("master key: gone from handle {handle} (devid doctor says more)"),
+            format!("master key: missing in handle {handle} (see devid doctor)"),
             Colour::Problem,
         ),
-        (None, true) => Node::new(format!("master key in handle {handle}, if it is there")),
+        (None, true) => Node::new(format!("master key in handle {handle}, not confirmed")),
         (None, false) => Node::new("master key: none yet"),
     }
 }
@@ -162,7 +162,7 @@ fn token(token: &TokenBranch) -> Node {
         .collect();
     below.extend(token.objects.iter().map(object));
     for file in &token.lost {
-        let text = format!("lost with a former master key: {}", file.display());
+        let text = format!("lost with an earlier master key: {}", file.display());
         below.push(Node::coloured(text, Colour::Problem));
     }
     let empty = match below.is_empty() {
@@ -196,7 +196,7 @@ fn object(object: &ObjectBranch) -> Node {
             Colour::Plain,
         ),
         None if *attests => (
-            format!("{label}: a key in this TPM, which attests"),
+            format!("{label}: attestation key in this TPM"),
             Colour::Plain,
         ),
         None => (
@@ -239,7 +239,7 @@ fn certificate(branch: &CertificateBranch) -> Node {
             true => "nobody",
             false => name,
         };
-        Node::new(format!("issued by {name}, whose certificate is not here"))
+        Node::new(format!("issued by {name}, whose certificate is missing"))
     }));
     Node::coloured(format!("{subject}, {expiry}{kind}"), colour).with(below)
 }

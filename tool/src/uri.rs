@@ -28,7 +28,7 @@ pub(crate) fn run(
     if let Some(path) = &entry.software {
         let path = path.display();
         let why = format!(
-            "{label}: programs take the file itself, {path}, or the token that [[token]] makes of its folder"
+            "{label}: this key is the file {path}; programs use the file, or a [[token]] for its folder"
         );
         return Err(CommandError::new(6, why));
     }
@@ -74,7 +74,10 @@ fn pem_of(uri: &str) -> Result<String, CommandError> {
 fn named(entry: &TokenEntry, class: TypeArg) -> Result<String, CommandError> {
     let missing = |what| {
         let label = &entry.label;
-        CommandError::new(5, format!("{label}: the device has no {what} of it"))
+        CommandError::new(
+            5,
+            format!("{label}: the device has no {what} with this label"),
+        )
     };
     let certificate = entry.certificates.first();
     let (label, id, class) = match class {

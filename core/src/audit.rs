@@ -191,7 +191,7 @@ impl Allowance {
         }
     }
 
-    /// Whether nothing is lost if it is forgotten.
+    /// True if nothing is lost if it is forgotten.
     fn is_idle(&self, now: Instant) -> bool {
         self.limited == 0 && now.saturating_duration_since(self.since) >= REFILL * BURST
     }

@@ -98,7 +98,7 @@ fn put_at(path: &Path, content: &[u8], mode: u32, place: WriteMode) -> io::Resul
     Ok(put(&folder, name, content, place, dress)?)
 }
 
-/// Whether a file may take the place of another.
+/// True if a file may take the place of another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum WriteMode {
     /// It takes the place of one that is there.
@@ -180,7 +180,7 @@ pub(crate) fn take_away(folder: &OwnedFd, name: impl Arg) -> Result<(), Undone> 
     sync_folder(folder).map_err(Undone::Unsettled)
 }
 
-/// Whether a file of so many bytes can be put into a folder now: one is written, and removed.
+/// True if a file of so many bytes can be put into a folder now: one is written, and removed.
 pub(crate) fn try_room(folder: &OwnedFd, bytes: usize) -> Result<(), Failed> {
     let temporary = format!("{TEMPORARY}{}-{}", std::process::id(), random_digits()?);
     let written = write_temporary(folder, &temporary, &vec![b'\n'; bytes], |_| Ok(()));
@@ -369,7 +369,7 @@ pub(crate) struct FileStamp {
 }
 
 impl FileStamp {
-    /// Whether any change after `now` gives another stamp. A file that was changed a moment before
+    /// True if any change after `now` gives another stamp. A file that was changed a moment before
     /// may be changed again within the same tick of the clock. One from the future is settled: a
     /// change would give it the time of today.
     pub(crate) fn is_settled(&self, now: Moment) -> bool {

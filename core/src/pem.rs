@@ -33,7 +33,7 @@ pub(crate) struct Block<'a> {
 pub(crate) struct PemReader<'a> {
     /// Each block, or what is wrong with it.
     pub(crate) blocks: Vec<Result<Block<'a>, String>>,
-    /// Whether the last block has no end.
+    /// True if the last block has no end.
     pub(crate) is_cut: bool,
     /// Lines outside of blocks that are meant as boundaries and are none.
     pub(crate) boundaries: Vec<String>,
@@ -70,7 +70,7 @@ pub(crate) fn damaged(boundary: &str) -> String {
 struct Open<'a> {
     label: &'a str,
     base64: Vec<u8>,
-    /// Whether the last line was of a header, which may go on in an indented line.
+    /// True if the last line was of a header, which may go on in an indented line.
     in_header: bool,
     /// What makes it no block, whatever its base64 is.
     fault: Option<String>,
@@ -210,7 +210,7 @@ fn boundary<'a>(line: &'a [u8], mark: &[u8]) -> Option<(&'a str, &'a [u8])> {
     Some((label, &rest[end + DASHES.len()..]))
 }
 
-/// Whether a line is meant as a boundary of this kind, whatever its dashes are.
+/// True if a line is meant as a boundary of this kind, whatever its dashes are.
 fn is_meant_as(line: &[u8], mark: &[u8]) -> bool {
     const KINDS: [&str; 4] = ["CERTIFICATE", "KEY", "PKCS7", "CMS"];
     let first = line.first().map(u8::to_ascii_uppercase);

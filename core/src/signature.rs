@@ -35,7 +35,7 @@ impl<'a> SignRequest<'a> {
     }
 }
 
-/// Whether `signature` is one by this key for the request: r ‖ s, or as wide as the modulus.
+/// True if `signature` is one by this key for the request: r ‖ s, or as wide as the modulus.
 ///
 /// PSS is verified with a salt as long as the digest and MGF1 of the same hash.
 pub fn verify(key: &PublicKey, request: SignRequest, signature: &[u8]) -> bool {
@@ -70,7 +70,7 @@ pub fn verify(key: &PublicKey, request: SignRequest, signature: &[u8]) -> bool {
     }
 }
 
-/// Whether the signature to the power of the exponent is this number.
+/// True if the signature to the power of the exponent is this number.
 fn unpadded(key: &PublicKey, number: &[u8], signature: &[u8]) -> Option<bool> {
     let bits = 8 * u32::try_from(key.signature_width()).ok()?;
     let of = |bytes| BoxedUint::from_be_slice(bytes, bits).ok();
@@ -78,7 +78,7 @@ fn unpadded(key: &PublicKey, number: &[u8], signature: &[u8]) -> Option<bool> {
     Some(rsa_encrypt(&key.to_rsa()?, &signature).ok()? == number)
 }
 
-/// Whether it is a PSS signature with the longest salt that the key has room for, and that is longer
+/// True if it is a PSS signature with the longest salt that the key has room for, and that is longer
 /// than the digest: what a TPM may make instead (TPM 2.0 Library, Part 1, section B.7).
 pub(crate) fn has_longest_salt(
     key: &PublicKey,
@@ -95,7 +95,7 @@ pub(crate) fn has_longest_salt(
     longest.is_some_and(|salt| verify_pss(key, hash, salt, digest, signature))
 }
 
-/// Whether it is a PSS signature with a salt of so many bytes and MGF1 of the same hash.
+/// True if it is a PSS signature with a salt of so many bytes and MGF1 of the same hash.
 pub(crate) fn verify_pss(
     key: &PublicKey,
     hash: Hash,

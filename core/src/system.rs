@@ -147,7 +147,7 @@ pub(crate) fn pause(time: Duration) {
     }
 }
 
-/// Whether this process may write a file of so many bytes. Beyond the limit the kernel sends
+/// True if this process may write a file of so many bytes. Beyond the limit the kernel sends
 /// SIGXFSZ, which ends a host that knows nothing of it; so nothing is written then. A limit that
 /// cannot be had counts as none.
 pub fn fits_limit(bytes: u64) -> bool {

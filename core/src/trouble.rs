@@ -36,7 +36,7 @@ pub(crate) fn found<T>(look: impl FnMut() -> rustix::io::Result<T>) -> io::Resul
     }
 }
 
-/// Whether there is something of this name, a symbolic link that leads nowhere included.
+/// True if there is something of this name, a symbolic link that leads nowhere included.
 ///
 /// # Errors
 ///
@@ -61,7 +61,7 @@ pub(crate) fn paths_in(folder: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// Whether a name is that of what editors and people leave beside files that are read: hidden files,
+/// True if a name is that of what editors and people leave beside files that are read: hidden files,
 /// copies (`ca.pem~`, `#ca.pem#`), a README.
 pub(crate) fn is_leftover(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().as_encoded_bytes();

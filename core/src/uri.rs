@@ -72,7 +72,7 @@ impl ObjectType {
 }
 
 impl Uri {
-    /// Whether a text is meant as such a URI.
+    /// True if a text is meant as such a URI.
     pub fn is_uri(text: &str) -> bool {
         text.starts_with(SCHEME)
     }
@@ -143,12 +143,12 @@ impl Uri {
         ObjectType::parse(self.bytes("type")?)
     }
 
-    /// Whether `token` is given, with this label.
+    /// True if `token` is given, with this label.
     pub fn names_token(&self, label: &str) -> bool {
         self.text("token") == Some(label.as_bytes())
     }
 
-    /// Whether `object` or `id` is given.
+    /// True if `object` or `id` is given.
     pub fn names_object(&self) -> bool {
         self.bytes("object").is_some() || self.bytes("id").is_some()
     }
@@ -177,7 +177,7 @@ impl Uri {
         Ok((text("token"), label))
     }
 
-    /// Whether a token of ours that has one of these labels can be meant. The serial number is
+    /// True if a token of ours that has one of these labels can be meant. The serial number is
     /// another question: [`Uri::matches_serial`].
     pub fn matches_token(&self, labels: &[&str]) -> bool {
         labels.iter().any(|label| self.accepts("token", label))
@@ -186,12 +186,12 @@ impl Uri {
             && self.accepts("model", MODEL)
     }
 
-    /// Whether a token with this serial number can be meant.
+    /// True if a token with this serial number can be meant.
     pub fn matches_serial(&self, serial: &str) -> bool {
         self.accepts("serial", serial)
     }
 
-    /// Whether an object with this CKA_LABEL and CKA_ID can be meant.
+    /// True if an object with this CKA_LABEL and CKA_ID can be meant.
     pub fn matches_object(&self, label: &str, id: &[u8]) -> bool {
         self.accepts("object", label) && self.bytes("id").is_none_or(|wanted| wanted == id)
     }

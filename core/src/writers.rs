@@ -71,7 +71,7 @@ pub(crate) fn no_lock(about: &Stat) -> Option<&'static str> {
     }
 }
 
-/// Whether a name is one that [`crate::file::put`] gives to what it writes, and the process of it.
+/// True if a name is one that [`crate::file::put`] gives to what it writes, and the process of it.
 pub(crate) fn writer_of(name: &[u8]) -> Option<u32> {
     const DIGITS: usize = 16;
     let rest = std::str::from_utf8(name).ok()?.strip_prefix(TEMPORARY)?;
@@ -101,7 +101,7 @@ pub(crate) fn remove_leftovers(
     Ok(())
 }
 
-/// Whether a process lives, as far as this one can see. One that was killed and that nobody has waited
+/// True if a process lives, as far as this one can see. One that was killed and that nobody has waited
 /// for does not (proc_pid_stat(5)): in a container perhaps nobody ever does.
 pub(crate) fn lives(process: u32) -> bool {
     let about = Path::new("/proc").join(process.to_string());

@@ -316,7 +316,7 @@ impl Judge {
         }
     }
 
-    /// Whether it is a signature of `data` as [`Own::sign_data`] makes it.
+    /// True if it is a signature of `data` as [`Own::sign_data`] makes it.
     pub fn accepts(&self, data: &[u8], signature: &[u8]) -> Said {
         match self.is_ec {
             true => self.verifier.accepts_message("-sha256", data, signature),

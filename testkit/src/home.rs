@@ -13,7 +13,7 @@ use tempfile::TempDir;
 pub struct Home {
     folder: TempDir,
     tcti: String,
-    /// Whether the environment says where the state is, or the configuration.
+    /// True if the environment says where the state is, or the configuration.
     names_state: bool,
 }
 

@@ -112,7 +112,7 @@ fn namespace(arguments: impl IntoIterator<Item = OsString>) -> (TempDir, Command
     (folder, command)
 }
 
-/// Whether this process has its own `/run`, `/dev` and `/etc`. If not, the story is told in another
+/// True if this process has its own `/run`, `/dev` and `/etc`. If not, the story is told in another
 /// process that has, or not at all where nobody may mount.
 #[track_caller]
 pub fn inside() -> bool {
@@ -146,7 +146,7 @@ pub fn number(line: &Fields, name: &str) -> u64 {
     number.map_or(0, |number| number.expect("a number"))
 }
 
-/// Whether a line has these fields.
+/// True if a line has these fields.
 #[track_caller]
 pub fn tells(line: &Fields, fields: &[(&str, &str)]) {
     for (name, value) in fields {

@@ -51,7 +51,7 @@ fn writable(line: &str) -> Option<(u64, u64)> {
     rest.starts_with("rw").then_some((from.ok()?, to.ok()?))
 }
 
-/// Whether these bytes hold those.
+/// True if these bytes hold those.
 pub fn contains(bytes: &[u8], wanted: &[u8]) -> bool {
     // SAFETY: both pointers are valid for as many bytes as is said.
     let there = unsafe {

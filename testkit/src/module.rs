@@ -79,7 +79,7 @@ fn fresh(name: &str, sources: &str) -> PathBuf {
     file
 }
 
-/// Whether `file` is newer than each source that cargo's dependency file names.
+/// True if `file` is newer than each source that cargo's dependency file names.
 fn is_fresh(file: &Path, sources: &Path) -> bool {
     let time = |path: &Path| fs::metadata(path).and_then(|found| found.modified()).ok();
     let (Some(built), Ok(list)) = (time(file), fs::read_to_string(sources)) else {

@@ -314,7 +314,7 @@ fn sized(mut answer: Vec<u8>) -> Vec<u8> {
     answer
 }
 
-/// Whether the TPM holds something more after a command of this code.
+/// True if the TPM holds something more after a command of this code.
 pub fn makes_a_handle(code: u32) -> bool {
     const CREATE_LOADED: u32 = 0x191;
     const LOAD_EXTERNAL: u32 = 0x167;

@@ -26,7 +26,7 @@ impl Verifier {
         &self.public_key
     }
 
-    /// Whether `signature` (r‖s as PKCS#11 gives it) is one of `digest`.
+    /// True if `signature` (r‖s as PKCS#11 gives it) is one of `digest`.
     pub fn accepts_digest(&self, digest: &[u8], signature: &[u8]) -> Said {
         let (data, signature) = self.files(digest, &der(signature));
         run(program("openssl")
@@ -38,7 +38,7 @@ impl Verifier {
             .arg(signature))
     }
 
-    /// Whether `signature` (r‖s) is one of the message `data` with the hash `-sha256`, `-sha384` …
+    /// True if `signature` (r‖s) is one of the message `data` with the hash `-sha256`, `-sha384` …
     pub fn accepts_message(&self, hash: &str, data: &[u8], signature: &[u8]) -> Said {
         self.accepts_der(hash, data, &der(signature))
     }
@@ -54,7 +54,7 @@ impl Verifier {
             .arg(data))
     }
 
-    /// Whether `signature` (RSA) is one of `digest`, made by the hash `sha256`, `sha384` …
+    /// True if `signature` (RSA) is one of `digest`, made by the hash `sha256`, `sha384` …
     pub fn accepts_pkcs1(&self, hash: &str, digest: &[u8], signature: &[u8]) -> Said {
         self.accepts_rsa(&["rsa_padding_mode:pkcs1"], hash, digest, signature)
     }

@@ -100,7 +100,7 @@ impl Bench {
         self.program("p11tool", &[&module, arguments].concat())
     }
 
-    /// Whether the persistent handle is taken.
+    /// True if the persistent handle is taken.
     pub fn holds(&self, handle: u32) -> bool {
         let listed = run(self.tpm.tool("tpm2_getcap").arg("handles-persistent"));
         let handle = format!("0x{handle:X}");

@@ -26,7 +26,7 @@ pub struct CertificateSettings {
     pub san: Vec<String>,
     /// Purposes of the key.
     pub eku: Vec<String>,
-    /// Whether each renewal makes a new key.
+    /// True if each renewal makes a new key.
     pub new_key: bool,
     /// How long before its end it is renewed.
     pub within: RenewWithin,

@@ -140,7 +140,7 @@ pub struct IdentityHint {
     pub certificate: Option<PathBuf>,
     /// How the key's authorisation value is to be had, if it is not empty.
     pub auth: Option<IdentityAuth>,
-    /// Whether a PIN may be tried that would put the TPM into lockout if it is wrong.
+    /// True if a PIN may be tried that would put the TPM into lockout if it is wrong.
     pub allow_last_try: bool,
 }
 

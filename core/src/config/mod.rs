@@ -52,17 +52,17 @@ const GENERATION_TIMEOUT_MS: u64 = 300_000;
 pub struct Config {
     /// Where the TPM is.
     pub tcti: Tcti,
-    /// Whether it was written behind the alias `esapi:`.
+    /// True if it was written behind the alias `esapi:`.
     pub tcti_by_alias: bool,
     /// How long one command to the TPM may take (`timeout_ms`, `generation_timeout_ms`).
     pub limits: Limits,
-    /// Whether each use of a private key is written down (`[log] audit`).
+    /// True if each use of a private key is written down (`[log] audit`).
     pub audit: bool,
     /// Where random bytes come from.
     pub random: RandomSource,
-    /// Whether there is a token for objects of sessions alone.
+    /// True if there is a token for objects of sessions alone.
     pub session_slot: bool,
-    /// Whether each signature of the TPM is verified before it is given out.
+    /// True if each signature of the TPM is verified before it is given out.
     pub verify_signatures: bool,
     /// Identities that a search would not find by itself.
     pub identities: Vec<IdentityHint>,
@@ -108,7 +108,7 @@ impl Config {
         token.path.clone().unwrap_or_else(named)
     }
 
-    /// Whether the folder for locks is the one of all programs, and not one of somebody's own.
+    /// True if the folder for locks is the one of all programs, and not one of somebody's own.
     pub(crate) fn locks_with_all(&self) -> bool {
         self.run == Path::new(RUN)
     }
@@ -193,9 +193,9 @@ pub struct LoadedConfig {
 pub struct ConfigError {
     place: String,
     what: String,
-    /// Whether a file could not be read now.
+    /// True if a file could not be read now.
     unread: bool,
-    /// Whether others could have written it.
+    /// True if others could have written it.
     distrusted: bool,
 }
 
@@ -211,7 +211,7 @@ pub fn environment(is_privileged: bool) -> impl Fn(&str) -> Option<OsString> {
     }
 }
 
-/// Whether this program has more rights than its caller: the kernel's AT_SECURE (getauxval(3)), read
+/// True if this program has more rights than its caller: the kernel's AT_SECURE (getauxval(3)), read
 /// from a file. Where the file cannot be read, as with file capabilities, the answer is yes.
 pub fn is_privileged() -> bool {
     use rustix::process::{getegid, geteuid, getgid, getuid};
@@ -323,7 +323,7 @@ fn settings(mut written: FileSettings, variable: Variable) -> Result<Config, Con
     Ok(overlaid(written, tcti, tokens, variable))
 }
 
-/// Whether the administrator asks for audit lines, whatever file a variable names. Where that file
+/// True if the administrator asks for audit lines, whatever file a variable names. Where that file
 /// cannot be understood, the answer is yes: nobody can tell that it asks for none.
 fn system_asks_audit(file: &Path) -> bool {
     let written = file::read(file, false, &beside(file, "config.d"));
@@ -469,13 +469,13 @@ impl ConfigError {
         }
     }
 
-    /// Whether a file could not be read now, and nothing is known to be wrong: reading it again may
+    /// True if a file could not be read now, and nothing is known to be wrong: reading it again may
     /// help.
     pub fn is_unread(&self) -> bool {
         self.unread
     }
 
-    /// Whether the fault is that others may write there, whatever stands there.
+    /// True if the fault is that others may write there, whatever stands there.
     pub fn is_of_trust(&self) -> bool {
         self.distrusted
     }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// How the device gets its own identity (`[provision]`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Provision {
-    /// Whether the device is to have an identity of its own, beside the factory's.
+    /// True if the device is to have an identity of its own, beside the factory's.
     pub own: OwnIdentity,
     /// The file that says that the identity is in the TPM, and which key it is.
     pub marker: PathBuf,
@@ -15,7 +15,7 @@ pub struct Provision {
     pub fallback: Fallback,
     /// An identity that somebody else made, to be used instead of one of ours.
     pub existing: Option<ExistingSource>,
-    /// Whether a device with a software key moves to its TPM.
+    /// True if a device with a software key moves to its TPM.
     pub leave_software: LeaveSoftware,
     /// The NV index that holds a copy of the certificate; none is written without it.
     pub nv_index: Option<u32>,
@@ -23,7 +23,7 @@ pub struct Provision {
     pub subject: Option<SubjectTemplate>,
 }
 
-/// Whether the device is to have an identity of its own (`own`).
+/// True if the device is to have an identity of its own (`own`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum OwnIdentity {
     /// The configuration does not say: a device with a factory identity is whole as it is, until
@@ -46,7 +46,7 @@ pub enum Fallback {
     Software,
 }
 
-/// Whether a device with a software key moves to a TPM that appears.
+/// True if a device with a software key moves to a TPM that appears.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum LeaveSoftware {
     /// It never does.

@@ -392,7 +392,7 @@ fn is_plain(name: &str) -> bool {
     name.chars().all(|c| c.is_ascii_alphabetic() || c == '_')
 }
 
-/// Whether a setting's or a section's name is like this one, wherever it belongs.
+/// True if a setting's or a section's name is like this one, wherever it belongs.
 fn is_like_one(name: &str) -> bool {
     let all = SETTINGS.iter().flat_map(|(section, keys)| {
         let keys = keys.iter().map(|key| (*key, *section));

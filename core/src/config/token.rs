@@ -11,16 +11,16 @@ pub struct TokenSettings {
     pub name: String,
     /// The key folder; below the state folder under the token's name if it says nothing.
     pub path: Option<PathBuf>,
-    /// Whether private keys may lie there in clear; new ones then do, unless asked otherwise.
+    /// True if private keys may lie there in clear; new ones then do, unless asked otherwise.
     pub allow_file_keys: bool,
-    /// Whether a PIN may be tried that would put the TPM into lockout if it is wrong.
+    /// True if a PIN may be tried that would put the TPM into lockout if it is wrong.
     pub allow_last_try: bool,
     /// Where the user's PIN is, if callers need not bring it.
     pub pin: Option<SecretSource>,
     /// Persistent storage keys below which files hold keys, and to which the empty authorisation
     /// value may be shown although a wrong one counts towards lockout.
     pub parents: Vec<u32>,
-    /// Whether RSA keys of files that decrypt also sign without padding (CKM_RSA_X_509).
+    /// True if RSA keys of files that decrypt also sign without padding (CKM_RSA_X_509).
     pub allow_raw_rsa: bool,
 }
 

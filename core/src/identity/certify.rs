@@ -72,7 +72,7 @@ impl Device {
         Ok(work)
     }
 
-    /// Whether a new certificate means that the device leaves its software identity.
+    /// True if a new certificate means that the device leaves its software identity.
     fn moves(&self, seen: &Observed, policy: Policy, plan: Plan) -> Result<bool, IdentityError> {
         if plan != Plan::KeepSoftware || policy.leave_software == LeaveSoftware::Never {
             return Ok(false);
@@ -87,7 +87,7 @@ impl Device {
         Ok(seen.facts.tpm)
     }
 
-    /// Whether a CA is still to answer, and nobody asked for another certificate.
+    /// True if a CA is still to answer, and nobody asked for another certificate.
     pub(super) fn waits(&self, how: &Work, done: &mut Provisioned) -> Result<bool, IdentityError> {
         if how.new_certificate && how.request.is_none() {
             return Ok(false);

@@ -10,7 +10,7 @@ use serde::Serialize;
 pub struct StatusCheck {
     /// The worst of what was found.
     pub attention: Attention,
-    /// Whether the TPM answers.
+    /// True if the TPM answers.
     pub tpm: bool,
     /// Each certificate of a key, in the order of [`Status::roles`].
     pub certificates: Vec<CheckedCertificate>,
@@ -18,7 +18,7 @@ pub struct StatusCheck {
     pub findings: Vec<String>,
 }
 
-/// Whether somebody must look after the device.
+/// True if somebody must look after the device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Attention {

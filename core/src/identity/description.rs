@@ -21,7 +21,7 @@ pub struct EntryDescription {
     pub id: String,
     /// The private or secret key.
     pub key: Option<KeyDescription>,
-    /// Whether its key signs only what the TPM itself made.
+    /// True if its key signs only what the TPM itself made.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub attests: bool,
     /// The certificates.

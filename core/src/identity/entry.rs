@@ -39,9 +39,9 @@ pub struct TokenEntry {
     pub origin: KeyOrigin,
     /// The certificates for the key: valid ones first, then the newest.
     pub certificates: Vec<CertificateEntry>,
-    /// Whether the key only attests.
+    /// True if the key only attests.
     pub attests: bool,
-    /// Whether it is the device's own identity, which applications cannot destroy.
+    /// True if it is the device's own identity, which applications cannot destroy.
     pub protected: bool,
 }
 
@@ -61,7 +61,7 @@ pub struct CertificateEntry {
 }
 
 impl TokenEntry {
-    /// Whether a private or secret key of it is in a token.
+    /// True if a private or secret key of it is in a token.
     pub fn has_key(&self) -> bool {
         self.key.is_some() || self.secret.is_some()
     }
@@ -118,7 +118,7 @@ pub(super) fn ca_label(label: &str, number: usize) -> String {
     format!("{label}-ca-{number}")
 }
 
-/// Whether a name is a label of [`ca_label`]. Early releases wrote no number.
+/// True if a name is a label of [`ca_label`]. Early releases wrote no number.
 pub(super) fn is_ca_label_of(name: &str, label: &str) -> bool {
     let rest = name
         .strip_prefix(label)

@@ -27,7 +27,7 @@ use std::path::Path;
 pub(super) struct ExistingIdentity {
     pub(super) state: ExistingState,
     pub(super) text: String,
-    /// Whether its key is in the TPM.
+    /// True if its key is in the TPM.
     pub(super) in_tpm: bool,
 }
 
@@ -203,7 +203,7 @@ impl Device {
         }))
     }
 
-    /// Whether it is the identity that the configuration names as existing.
+    /// True if it is the identity that the configuration names as existing.
     pub(super) fn is_existing(&self, entry: &TokenEntry) -> bool {
         match &self.config.provision.existing {
             None => false,

@@ -70,7 +70,7 @@ impl Device {
         })
     }
 
-    /// Whether a token bears this name in the configuration.
+    /// True if a token bears this name in the configuration.
     fn has_token(&self, name: &str) -> bool {
         [FACTORY, SESSIONS, SOFTWARE].contains(&name) || self.tokens().contains(&name)
     }
@@ -126,7 +126,7 @@ impl TokenEntry {
         self.label == name || is_id()
     }
 
-    /// Whether a PKCS#11 URI names its key or one of its certificates; the token's serial number is
+    /// True if a PKCS#11 URI names its key or one of its certificates; the token's serial number is
     /// not looked at.
     fn is_named_by(&self, uri: &Uri) -> bool {
         let is_private = self.key.is_some() || self.software.is_some();
@@ -154,7 +154,7 @@ impl TokenEntry {
         }
     }
 
-    /// Whether nothing that a user could say tells it from another: certificates for one key.
+    /// True if nothing that a user could say tells it from another: certificates for one key.
     fn is_twin_of(&self, other: &Self) -> bool {
         let told = |one: &Self| (one.token.clone(), one.label.clone(), one.id.clone());
         !self.has_key() && !other.has_key() && told(self) == told(other)

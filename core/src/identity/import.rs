@@ -25,9 +25,9 @@ pub struct Imported {
     pub authorities: Vec<String>,
     /// Subjects of CA certificates that came with it and are none of those above it: not kept.
     pub unrelated: Vec<String>,
-    /// Whether it was there already.
+    /// True if it was there already.
     pub known: bool,
-    /// Whether a new key came into use with it.
+    /// True if a new key came into use with it.
     pub rekeyed: bool,
     /// Why there is no copy in NV, if there is to be one.
     pub note: Option<String>,

@@ -28,7 +28,7 @@ pub(super) fn read_key(path: &Path) -> Result<Key, KeyFileError> {
 }
 
 impl KeyFileError {
-    /// Whether there may be a key that this user is not to read.
+    /// True if there may be a key that this user is not to read.
     pub(super) fn is_hidden(&self) -> bool {
         matches!(self, Self::File(error) if error.kind() == io::ErrorKind::PermissionDenied)
     }

@@ -10,7 +10,7 @@ use crate::x509::Certificate;
 #[derive(Debug)]
 pub(super) struct NvCopy {
     index: u32,
-    /// Whether the index was made by us, or is as if it were.
+    /// True if the index was made by us, or is as if it were.
     pub(super) is_ours: bool,
     /// The certificate in it, if it is one.
     pub(super) certificate: Option<Certificate>,

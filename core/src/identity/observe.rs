@@ -181,7 +181,7 @@ impl Device {
         reset_request(&self.config.state)
     }
 
-    /// Whether the TPM has the key, by a signature of it.
+    /// True if the TPM has the key, by a signature of it.
     fn state_of(&self, own: &mut OwnKey) -> Result<TpmKey, IdentityError> {
         match prove(&self.tpm, &own.key, own.key.public()) {
             PossessionProof::Proven => {}
@@ -318,7 +318,7 @@ fn own_identity(
     (own, certificates)
 }
 
-/// Whether a file that gives no object may be of the device's identity: one that cannot be read, or
+/// True if a file that gives no object may be of the device's identity: one that cannot be read, or
 /// that has a name as we give them. What another program put there under a name of its own is not.
 fn may_be_ours(file: &RefusedFile) -> bool {
     !file.by_content

@@ -11,7 +11,7 @@ use crate::tpm::{PublicArea, is_device_key};
 pub(super) struct Orphan(pub(super) KeyInHandle);
 
 impl Orphan {
-    /// Whether it is of the kind that the device's own identity has: only its file could tell.
+    /// True if it is of the kind that the device's own identity has: only its file could tell.
     pub(super) fn could_be_identity(&self) -> bool {
         let is_p256 = |key: &PublicKey| {
             let PublicKey::Ec { curve, .. } = key else {

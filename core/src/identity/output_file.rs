@@ -19,7 +19,7 @@ const MOST_LINKS: usize = 40;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutputFile {
     path: PathBuf,
-    /// Whether it may replace whatever is there (`--force`).
+    /// True if it may replace whatever is there (`--force`).
     force: bool,
 }
 
@@ -71,12 +71,12 @@ impl OutputFile {
         &self.path
     }
 
-    /// Whether it may replace whatever is there.
+    /// True if it may replace whatever is there.
     pub fn is_forced(&self) -> bool {
         self.force
     }
 
-    /// Whether output of this kind may go there. To be asked before work that would be for nothing.
+    /// True if output of this kind may go there. To be asked before work that would be for nothing.
     ///
     /// # Errors
     ///
@@ -129,7 +129,7 @@ impl OutputFile {
         }
     }
 
-    /// Whether the file that is there may be replaced.
+    /// True if the file that is there may be replaced.
     fn check_file(
         &self,
         there: &Path,
@@ -154,7 +154,7 @@ impl OutputFile {
     }
 }
 
-/// Whether a path leads to an open file of a process, in /proc, through whatever symbolic links.
+/// True if a path leads to an open file of a process, in /proc, through whatever symbolic links.
 fn is_open_file(path: &Path) -> bool {
     let mut path = path.to_owned();
     for _ in 0..MOST_LINKS {
@@ -200,7 +200,7 @@ fn is_private(label: &str) -> bool {
     label.ends_with("PRIVATE KEY")
 }
 
-/// Whether a file holds what is written again, and nothing else. A private key is no other's.
+/// True if a file holds what is written again, and nothing else. A private key is no other's.
 fn is_of_kind(content: &[u8], kind: FileKind) -> bool {
     match kind {
         FileKind::Pem(label) => {
@@ -251,7 +251,7 @@ fn without_new(label: &str) -> &str {
     label.strip_prefix("NEW ").unwrap_or(label)
 }
 
-/// Whether all text stands in PEM blocks.
+/// True if all text stands in PEM blocks.
 fn has_blocks_only(content: &[u8]) -> bool {
     let mut is_inside = false;
     content.split(|byte| *byte == b'\n').all(|line| {

@@ -28,7 +28,7 @@ pub(super) fn missing_permission(path: &Path, needed: Access) -> Option<Remedy> 
     }
 }
 
-/// Whether this user is in a group.
+/// True if this user is in a group.
 pub(super) fn is_member(group: u32) -> bool {
     let groups = getgroups().unwrap_or_default();
     getegid().as_raw() == group || groups.iter().any(|one| one.as_raw() == group)
@@ -126,7 +126,7 @@ pub(super) fn for_open_folder(folder: &Path) -> Remedy {
     Remedy::on_paths("See that all in it is yours, then", &[folder], command)
 }
 
-/// Whether a file holds a private key that is neither encrypted nor a TPM's; one that cannot be read
+/// True if a file holds a private key that is neither encrypted nor a TPM's; one that cannot be read
 /// may.
 fn holds_clear_key(file: &Path) -> bool {
     /// More bytes than a file of a key folder has.

@@ -46,7 +46,7 @@ pub struct Provisioning {
     pub request: Option<RequestTarget>,
     /// Whom the certificate or the request is to name; by default whom the factory named.
     pub subject: Option<SubjectTemplate>,
-    /// Whether the certificate is to be made anew. A device with a software identity then moves to its TPM, if
+    /// True if the certificate is to be made anew. A device with a software identity then moves to its TPM, if
     /// it may.
     pub new_certificate: bool,
 }
@@ -57,7 +57,7 @@ pub(super) struct Work<'a> {
     /// As RFC 4514 writes it, and as a name.
     pub(super) subject: Option<(String, Subject)>,
     pub(super) new_certificate: bool,
-    /// Whether the identity in software is to be left.
+    /// True if the identity in software is to be left.
     pub(super) moves: bool,
 }
 
@@ -82,7 +82,7 @@ pub struct Provisioned {
     /// The request (PKCS#10, PEM), if it was to be answered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request: Option<String>,
-    /// Whether the key waits for the certificate of a CA.
+    /// True if the key waits for the certificate of a CA.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub waits: bool,
 }

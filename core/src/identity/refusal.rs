@@ -30,11 +30,11 @@ pub(super) struct RefusalDetails {
 struct UnmatchedCertificate {
     place: String,
     file: Option<PathBuf>,
-    /// Whether it is the software identity's.
+    /// True if it is the software identity's.
     software: bool,
 }
 
-/// Whether the TPM is the one that the key folder is from.
+/// True if the TPM is the one that the key folder is from.
 enum TpmOrigin {
     /// It holds keys as ours that no file names: it is from another device, or the folder is.
     OtherDevice,

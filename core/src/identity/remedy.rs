@@ -108,7 +108,7 @@ fn hazard(path: &Path) -> Option<String> {
     }
 }
 
-/// Whether this user may change the mode of a file without being root.
+/// True if this user may change the mode of a file without being root.
 fn is_this_users(path: &Path) -> bool {
     lstat(path).is_ok_and(|about| about.st_uid == geteuid().as_raw())
 }

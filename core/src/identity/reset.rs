@@ -134,7 +134,7 @@ impl Device {
         shown.map_err(|error| kept_all(error.into()))
     }
 
-    /// Whether another storage root key is remembered than the TPM has, or what is remembered is
+    /// True if another storage root key is remembered than the TPM has, or what is remembered is
     /// damaged.
     fn has_other_root(&self) -> Result<bool, IdentityError> {
         match self.tpm.has_other_root() {

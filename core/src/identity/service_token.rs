@@ -27,9 +27,9 @@ pub struct ServiceToken {
     pub folder: PathBuf,
     /// The file in `config.d/` that names it.
     pub drop_in: PathBuf,
-    /// Whether anything was changed.
+    /// True if anything was changed.
     pub changed: bool,
-    /// Whether the folder is there, with its keys.
+    /// True if the folder is there, with its keys.
     pub kept: bool,
 }
 
@@ -212,7 +212,7 @@ impl Device {
         its.next().is_none().then_some(found)
     }
 
-    /// Whether this process renews the certificate with this label of the configuration, unasked: a service's
+    /// True if this process renews the certificate with this label of the configuration, unasked: a service's
     /// user those of its token alone, and root none in a folder of such a user.
     pub fn looks_after(&self, label: &str) -> bool {
         let in_token = |store: &DevidStore| {

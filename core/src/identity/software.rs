@@ -57,7 +57,7 @@ impl Software {
         self.folder.join(CERTIFICATE)
     }
 
-    /// Whether a file belongs to the software identity.
+    /// True if a file belongs to the software identity.
     pub(super) fn has(&self, file: &Path) -> bool {
         file.parent() == Some(&self.folder)
             && (file == self.key_path() || file == self.certificate_path() || is_ca_file(file))
@@ -221,7 +221,7 @@ impl Software {
 }
 
 impl Software {
-    /// Whether a file has the name that one of its own gets when it is put aside.
+    /// True if a file has the name that one of its own gets when it is put aside.
     fn was_ours(&self, path: &Path) -> bool {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let Some((name, number)) = name.rsplit_once(&format!(".{RETIRED}")) else {

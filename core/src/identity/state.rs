@@ -22,7 +22,7 @@ pub struct Facts {
     pub certificate: Certified,
     /// The TPM key of the device's own identity.
     pub key: TpmKey,
-    /// Whether there is a software key.
+    /// True if there is a software key.
     pub software: bool,
     /// Which key the marker names.
     pub marker: Marker,
@@ -91,11 +91,11 @@ pub enum Marker {
 /// What the administrator allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Policy {
-    /// Whether the device is to have an identity of its own, beside the factory's.
+    /// True if the device is to have an identity of its own, beside the factory's.
     pub own: OwnIdentity,
     /// What is done without TPM.
     pub fallback: Fallback,
-    /// Whether a software identity moves to a TPM.
+    /// True if a software identity moves to a TPM.
     pub leave_software: LeaveSoftware,
 }
 
@@ -176,7 +176,7 @@ impl Facts {
         }
     }
 
-    /// Whether the plan takes for gone what may be in a file that was not read.
+    /// True if the plan takes for gone what may be in a file that was not read.
     fn would_replace(&self, plan: Plan) -> bool {
         let no_key = matches!(self.key, TpmKey::None | TpmKey::Orphaned);
         match plan {
@@ -239,7 +239,7 @@ impl Facts {
         }
     }
 
-    /// Whether a marker says that an identity is in a TPM, ours or not.
+    /// True if a marker says that an identity is in a TPM, ours or not.
     fn is_marked(&self) -> bool {
         self.marker != Marker::None
     }

@@ -255,7 +255,7 @@ fn who_wants_no_identity_of_its_own_gets_none_and_loses_none() {
     assert_eq!(asked.plan(without), Plan::Reset);
 }
 
-/// Whether somebody asked for an identity decides about devices only that never had one.
+/// True if somebody asked for an identity decides about devices only that never had one.
 #[test]
 fn who_was_not_asked_differs_only_where_nothing_ever_was() {
     let mut differ = 0;

@@ -34,7 +34,7 @@ pub struct Status {
     pub identity: Option<IdentitySource>,
     /// Why there is none, or what is to be done.
     pub reason: Option<String>,
-    /// Whether that is because the TPM cannot be reached.
+    /// True if that is because the TPM cannot be reached.
     #[serde(skip)]
     pub tpm_is_out_of_reach: bool,
     /// What the marker says that is not so.
@@ -126,7 +126,7 @@ pub struct RoleStatus {
     /// Kind of its public key, as in `p256`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub algorithm: Option<String>,
-    /// Whether nobody can use the key any more: the master key that wrapped it is gone.
+    /// True if nobody can use the key any more: the master key that wrapped it is gone.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub lost: bool,
     /// CKA_ID in hexadecimal digits.
@@ -145,9 +145,9 @@ pub struct RoleStatus {
 pub struct MasterKey {
     /// Its handle.
     pub handle: String,
-    /// Whether it is there; `None` if nobody can tell.
+    /// True if it is there; `None` if nobody can tell.
     pub held: Option<bool>,
-    /// Whether keys of the folder are wrapped by it.
+    /// True if keys of the folder are wrapped by it.
     pub needed: bool,
     /// What helps where it is gone, for a person; as the doctor says it.
     #[serde(rename = "mend", skip_serializing_if = "Option::is_none")]
@@ -174,7 +174,7 @@ pub struct TpmStatus {
     pub lockout_interval: u32,
     /// Seconds until the lockout authorisation may be tried again after a failure.
     pub lockout_recovery: u32,
-    /// Whether it is in lockout, so that no key signs that counts wrong authorisation values.
+    /// True if it is in lockout, so that no key signs that counts wrong authorisation values.
     pub locked: bool,
     /// What ends that, for a person; as the doctor says it.
     #[serde(rename = "mend", skip_serializing_if = "Option::is_none")]
@@ -289,7 +289,7 @@ impl Device {
         labels.filter(is_missing).map(str::to_owned).collect()
     }
 
-    /// Whether a key went with a master key that is gone.
+    /// True if a key went with a master key that is gone.
     pub(super) fn is_wrapped_away(&self, entry: &TokenEntry) -> bool {
         let is_wrapped = entry
             .key

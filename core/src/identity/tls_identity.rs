@@ -100,7 +100,7 @@ impl TlsIdentity {
         self.key.public()
     }
 
-    /// Whether the key signs by this scheme, over digests of its hash.
+    /// True if the key signs by this scheme, over digests of its hash.
     pub fn signs(&self, scheme: SignatureScheme) -> bool {
         self.key.signs(scheme)
     }

@@ -65,10 +65,10 @@ pub struct ObjectBranch {
     pub id: String,
     /// The key.
     pub key: Option<KeyDescription>,
-    /// Whether its key signs only what the TPM itself made.
+    /// True if its key signs only what the TPM itself made.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub attests: bool,
-    /// Whether the key is of no use, since the master key that wrapped it is gone.
+    /// True if the key is of no use, since the master key that wrapped it is gone.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub lost: bool,
     /// Its certificates.
@@ -85,9 +85,9 @@ pub struct CertificateBranch {
     pub place: Option<String>,
     /// When it ends.
     pub expiry: Expiry,
-    /// Whether it names its own subject as its issuer.
+    /// True if it names its own subject as its issuer.
     pub self_issued: bool,
-    /// Whether it is in the folder `trust`.
+    /// True if it is in the folder `trust`.
     pub trusted: bool,
     /// The certificate of its issuer, if the device has it.
     pub issuer: Option<Box<CertificateBranch>>,

@@ -52,9 +52,9 @@ pub struct Report {
     pub verdict: Verdict,
     /// One line that says the same.
     pub summary: String,
-    /// Whether the clock could be believed, so that the validity was looked at.
+    /// True if the clock could be believed, so that the validity was looked at.
     pub validity_checked: bool,
-    /// Whether a CRL said of each certificate below the trusted one that it is not revoked.
+    /// True if a CRL said of each certificate below the trusted one that it is not revoked.
     pub revocation_checked: bool,
     /// Point by point.
     pub points: Vec<Check>,
@@ -320,7 +320,7 @@ fn chain_check(way: &PathResult) -> Check {
     }
 }
 
-/// Whether a CRL says that a certificate of the chain is revoked.
+/// True if a CRL says that a certificate of the chain is revoked.
 fn revocation_check(way: &PathResult, lists: &[Crl], now: Result<DateTime, DateTime>) -> Check {
     let PathResult::Trusted(path) = way else {
         let why = "not checked: the chain does not lead to a trusted certificate";

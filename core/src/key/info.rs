@@ -60,7 +60,7 @@ impl PublicKey {
         Self::from_info_der(der).filter(|_| Self::is_plain_info(der))
     }
 
-    /// Whether a SubjectPublicKeyInfo names its key as RFC 3279, section 2.3.1, and RFC 5480,
+    /// True if a SubjectPublicKeyInfo names its key as RFC 3279, section 2.3.1, and RFC 5480,
     /// section 2.1.1, have it: by rsaEncryption, or by id-ecPublicKey with a named curve. Others
     /// restrict the key, or many verifiers do not read them.
     pub fn is_plain_info(der: &[u8]) -> bool {

@@ -57,7 +57,7 @@ impl PublicKey {
         Self::from_point(curve, &point)
     }
 
-    /// Whether a big-endian number is below the modulus of this RSA key.
+    /// True if a big-endian number is below the modulus of this RSA key.
     pub fn has_below_modulus(&self, number: &[u8]) -> bool {
         match self {
             Self::Rsa { modulus, .. } => {

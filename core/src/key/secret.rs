@@ -28,7 +28,7 @@ impl SecretKeyType {
         Self::ALL.into_iter().find(|one| one.word() == word)
     }
 
-    /// Whether a key of this type can have so many bytes.
+    /// True if a key of this type can have so many bytes.
     pub fn takes(self, length: usize) -> bool {
         match self {
             Self::Aes => matches!(length, 16 | 24 | 32),

@@ -16,7 +16,7 @@ use std::fmt;
 /// A point that was looked at.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// Whether it is right.
+    /// True if it is right.
     pub right: bool,
     /// What was looked at, and what is seen.
     pub text: String,
@@ -36,7 +36,7 @@ pub(super) struct BurnedIn {
 }
 
 impl Inspection {
-    /// Whether nothing is wrong.
+    /// True if nothing is wrong.
     pub fn is_right(&self) -> bool {
         self.findings.iter().all(|finding| finding.right)
     }

@@ -108,7 +108,7 @@ impl KeyPlace {
         index: 0x01C9_0100,
     };
 
-    /// Whether the places are such as factory keys and their certificates have.
+    /// True if the places are such as factory keys and their certificates have.
     ///
     /// # Errors
     ///

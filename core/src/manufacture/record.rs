@@ -72,9 +72,9 @@ pub struct CertificateRecord {
     pub issuer: String,
     /// Whose authorisation made the index: `owner` or `platform`.
     pub authorisation: &'static str,
-    /// Whether TPM2_Clear leaves it.
+    /// True if TPM2_Clear leaves it.
     pub survives_clear: bool,
-    /// Whether nothing writes to the index any more.
+    /// True if nothing writes to the index any more.
     pub locked: bool,
 }
 

@@ -57,7 +57,7 @@ impl NvHierarchy {
         }
     }
 
-    /// Whether an index survives TPM2_Clear.
+    /// True if an index survives TPM2_Clear.
     pub fn survives_clear(self) -> bool {
         self == Self::Platform
     }

@@ -51,7 +51,7 @@ impl MessageForm {
         })
     }
 
-    /// Whether its readers take the certificates of the signer from it.
+    /// True if its readers take the certificates of the signer from it.
     pub fn has_certificates(&self) -> bool {
         !matches!(self, Self::Raw)
     }

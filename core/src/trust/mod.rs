@@ -171,17 +171,17 @@ impl Owned {
         Self { mode, ..self }
     }
 
-    /// Whether it belongs to this process's user.
+    /// True if it belongs to this process's user.
     pub(crate) fn is_mine(self) -> bool {
         self.owner == geteuid().as_raw()
     }
 
-    /// Whether the folder's group may use what is in it.
+    /// True if the folder's group may use what is in it.
     pub(crate) fn lets_group_in(self) -> bool {
         self.lets(GROUP_PASSES)
     }
 
-    /// Whether the folder's group may write into it.
+    /// True if the folder's group may write into it.
     pub(crate) fn is_shared(self) -> bool {
         self.lets(GROUP_WRITES)
     }

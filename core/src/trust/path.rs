@@ -149,7 +149,7 @@ fn parts(path: &Path) -> Vec<OsString> {
 }
 
 impl TrustRule {
-    /// Whether others could have put an entry into a folder, or could exchange it.
+    /// True if others could have put an entry into a folder, or could exchange it.
     fn judge_entry(
         self,
         (here, folder): (&Path, &Stat),
@@ -206,12 +206,12 @@ impl TrustRule {
     }
 }
 
-/// Whether this user is root's or this process's.
+/// True if this user is root's or this process's.
 pub(super) fn is_ours(user: u32) -> bool {
     user == ROOT || user == geteuid().as_raw()
 }
 
-/// Whether the number stands for users from outside this user namespace (user_namespaces(7)). What
+/// True if the number stands for users from outside this user namespace (user_namespaces(7)). What
 /// belongs to them was put there by whoever made the container, and nobody inside can write it
 /// unless its mode lets everybody.
 ///

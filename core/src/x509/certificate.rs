@@ -140,7 +140,7 @@ impl Certificate {
         PublicKey::from_plain_info(self.public_key_info_der())
     }
 
-    /// Whether it says CA:TRUE, or nobody can read whether it does.
+    /// True if it says CA:TRUE, or nobody can read whether it does.
     pub fn is_ca(&self) -> bool {
         self.why_ca().is_some()
     }
@@ -155,7 +155,7 @@ impl Certificate {
         }
     }
 
-    /// Whether it says that its key is restricted: by TCG's policy for it, or as the purpose of an
+    /// True if it says that its key is restricted: by TCG's policy for it, or as the purpose of an
     /// attestation key (tcg-kp-AIKCertificate).
     pub fn is_of_attestation_key(&self) -> bool {
         let says = |extension: ObjectIdentifier, what: ObjectIdentifier| {
@@ -167,7 +167,7 @@ impl Certificate {
             || says(EXTENDED_KEY_USAGE, TCG_KP_AIK_CERTIFICATE)
     }
 
-    /// Whether a TLS client may show it: it names no purposes, or that one (RFC 5280, section 4.2.1.12).
+    /// True if a TLS client may show it: it names no purposes, or that one (RFC 5280, section 4.2.1.12).
     pub fn is_for_clients(&self) -> bool {
         match self.purposes() {
             Ok(Some(purposes)) => {
@@ -178,7 +178,7 @@ impl Certificate {
         }
     }
 
-    /// Whether it says that an EST server has it: id-kp-cmcRA (RFC 7030, section 3.6.1).
+    /// True if it says that an EST server has it: id-kp-cmcRA (RFC 7030, section 3.6.1).
     pub fn is_of_registration_authority(&self) -> bool {
         let purposes = self.purposes().ok().flatten();
         purposes.is_some_and(|purposes| purposes.contains(&CMC_RA))
@@ -212,7 +212,7 @@ impl Certificate {
         decoded(self.part(&self.parts.algorithm))
     }
 
-    /// Whether what was signed names the same algorithm (RFC 5280, section 4.1.1.2).
+    /// True if what was signed names the same algorithm (RFC 5280, section 4.1.1.2).
     pub(crate) fn names_one_algorithm(&self) -> bool {
         self.part(&self.parts.algorithm) == self.part(&self.parts.signed_algorithm)
     }
@@ -284,7 +284,7 @@ impl Certificate {
         (found, whole)
     }
 
-    /// Whether x509-cert reads the certificate: strictly, but for BER where DER should be. Its times
+    /// True if x509-cert reads the certificate: strictly, but for BER where DER should be. Its times
     /// and names are left out: [`Self::not_before`], [`Self::not_after`] and
     /// [`ComparableName`](super::comparison::ComparableName) read what x509-cert does not.
     ///

@@ -30,7 +30,7 @@ fn judged(now: SystemTime, built: SystemTime) -> Result<DateTime, DateTime> {
     }
 }
 
-/// Whether the system's clock stands before the build of this program: then it says nothing about
+/// True if the system's clock stands before the build of this program: then it says nothing about
 /// validity.
 pub fn clock_is_wrong() -> bool {
     now().is_err()
@@ -46,13 +46,13 @@ impl Certificate {
         now().map_or(Ok(()), |now| valid_at(self, now))
     }
 
-    /// Whether its own key signed it.
+    /// True if its own key signed it.
     pub fn is_self_signed(&self) -> bool {
         self.subject_der() == self.issuer_der() && is_signed_by(self, self) == Ok(true)
     }
 }
 
-/// Whether a certificate is valid then, and if not, why.
+/// True if a certificate is valid then, and if not, why.
 pub(crate) fn valid_at(certificate: &Certificate, now: DateTime) -> Result<(), String> {
     let now = Time::from(now);
     let read = |time: Result<Time, _>| time.map_err(|why| format!("has a time that {why}"));

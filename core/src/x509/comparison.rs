@@ -36,13 +36,13 @@ impl ComparableName {
         ))
     }
 
-    /// Whether the name lies in the subtree of `base` (section 4.2.1.10).
+    /// True if the name lies in the subtree of `base` (section 4.2.1.10).
     pub(crate) fn is_below(&self, base: &Self) -> bool {
         self.0.starts_with(&base.0)
     }
 }
 
-/// Whether both are the same name, DER. Names that cannot be read are compared byte for byte.
+/// True if both are the same name, DER. Names that cannot be read are compared byte for byte.
 pub(crate) fn is_same_name(one: &[u8], other: &[u8]) -> bool {
     if one == other {
         return true;
@@ -67,7 +67,7 @@ fn attribute(element: &Element) -> Option<ComparableAttribute> {
     Some(ComparableAttribute(kind.content.to_vec(), tag, compared))
 }
 
-/// Whether these bytes are an OBJECT IDENTIFIER (X.690, section 8.19): each arc ends, and none begins
+/// True if these bytes are an OBJECT IDENTIFIER (X.690, section 8.19): each arc ends, and none begins
 /// with an empty digit.
 fn is_identifier(content: &[u8]) -> bool {
     let goes_on = |byte: &u8| byte & 0x80 != 0;

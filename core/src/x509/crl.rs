@@ -140,7 +140,7 @@ impl Crl {
         decoded(&self.algorithms[0])
     }
 
-    /// Whether what was signed names the algorithm that stands beside the signature.
+    /// True if what was signed names the algorithm that stands beside the signature.
     pub(crate) fn names_one_algorithm(&self) -> bool {
         self.algorithms[0] == self.algorithms[1]
     }

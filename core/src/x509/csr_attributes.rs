@@ -32,7 +32,7 @@ const RSA_SIZES: [u32; 3] = [2048, 3072, 4096];
 /// What a server wants to see in a request. What is not known here is ignored.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct CsrAttributes {
-    /// Whether the request is to hold tls-unique as its challengePassword (RFC 7030, section 3.5).
+    /// True if the request is to hold tls-unique as its challengePassword (RFC 7030, section 3.5).
     pub wants_channel_binding: bool,
     /// The kind of key, or what it is called where no device of ours has such keys.
     pub key: Option<Result<KeyAlgorithm, String>>,

@@ -67,7 +67,7 @@ const MAGIC: [(&[u8], &str); 19] = [
     ),
 ];
 
-/// Whether a certificate, or what is left of one that is cut, stands at the head of `bytes`.
+/// True if a certificate, or what is left of one that is cut, stands at the head of `bytes`.
 pub(super) fn is_certificate(bytes: &[u8]) -> bool {
     match Element::first(bytes) {
         Ok((element, _)) => CertificateParts::of(element.whole).is_some(),

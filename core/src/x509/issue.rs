@@ -146,7 +146,7 @@ impl Subject {
         })
     }
 
-    /// Whether it says nothing.
+    /// True if it says nothing.
     pub(super) fn is_empty(&self) -> bool {
         self.name.is_empty()
     }

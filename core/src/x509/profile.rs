@@ -62,7 +62,7 @@ pub struct Profile {
     /// Names of the extensions that are there and cannot be read, or are there twice.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unreadable: Vec<String>,
-    /// Whether it is a CA's.
+    /// True if it is a CA's.
     pub authority: bool,
     /// Hexadecimal digits.
     pub authority_key_id: Option<String>,
@@ -173,7 +173,7 @@ pub(crate) fn critical(certificate: &Certificate) -> Result<Vec<ObjectIdentifier
     Ok(all.filter(|one| one.critical).map(|one| one.id).collect())
 }
 
-/// Whether the notAfter stands in the form that RFC 5280, section 4.1.2.5, wants for its year.
+/// True if the notAfter stands in the form that RFC 5280, section 4.1.2.5, wants for its year.
 pub(crate) fn ends_in_right_form(certificate: &Certificate) -> bool {
     const GENERALIZED_TIME: u8 = 0x18;
     let (Ok([_, written]), Ok(end)) = (certificate.times(), certificate.not_after()) else {

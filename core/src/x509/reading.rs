@@ -20,7 +20,7 @@ pub struct ParsedCertificates {
     pub certificates: Vec<Certificate>,
     /// What was there and is none, each in words that name it.
     pub unread: Vec<String>,
-    /// Whether the last one goes on beyond the bytes.
+    /// True if the last one goes on beyond the bytes.
     pub is_cut: bool,
 }
 

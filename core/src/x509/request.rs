@@ -125,7 +125,7 @@ impl RequestContent {
         self
     }
 
-    /// Whether it says whom the certificate is to name.
+    /// True if it says whom the certificate is to name.
     pub fn names_somebody(&self) -> bool {
         self.subject.is_some() || !self.alternative_names.is_empty()
     }

@@ -102,7 +102,7 @@ impl Time {
         is_one.then_some(Self { day, clock }).ok_or_else(unreadable)
     }
 
-    /// Whether it means "no end" (RFC 5280, section 4.1.2.5), as a time in that year does.
+    /// True if it means "no end" (RFC 5280, section 4.1.2.5), as a time in that year does.
     pub fn is_no_end(self) -> bool {
         self.day.year == 9999
     }

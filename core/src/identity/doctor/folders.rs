@@ -221,7 +221,7 @@ fn group() -> Option<Finding> {
     })
 }
 
-/// Whether those whom the state folder is given to can read the keys in it.
+/// True if those whom the state folder is given to can read the keys in it.
 fn readers(state: &Path, keys: &Path) -> Option<Finding> {
     let (above, below) = (stat(state).ok()?, stat(keys).ok()?);
     let root = 0;

@@ -221,7 +221,7 @@ impl Handles<'_> {
     }
 }
 
-/// Whether it is a certificate for nobody knows which key.
+/// True if it is a certificate for nobody knows which key.
 fn is_not_understood(entry: &TokenEntry) -> bool {
     entry.public.is_none() && entry.key.is_none() && !entry.certificates.is_empty()
 }

@@ -51,7 +51,7 @@ impl InstallPaths {
     }
 }
 
-/// Whether a file is this module, in whatever version.
+/// True if a file is this module, in whatever version.
 pub(super) fn is_this_module(path: &Path) -> bool {
     let bytes = file::read(path, LARGEST).unwrap_or_default();
     bytes.windows(MARK.len()).any(|window| window == MARK)

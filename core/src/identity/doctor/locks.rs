@@ -96,7 +96,7 @@ fn outsiders(node: &Path) -> Option<Finding> {
     Some(Finding::note("lock.outsiders", ABOUT, text).with_remedy(remedy))
 }
 
-/// Whether users of the TPM may have another lock. Two that try PINs at the same time under two locks
+/// True if users of the TPM may have another lock. Two that try PINs at the same time under two locks
 /// can bring the TPM into lockout.
 fn insiders(config: &Config) -> Option<Finding> {
     let folder = config.locks.as_path();

@@ -23,7 +23,7 @@ use serde::Serialize;
 pub struct Finding {
     /// The kind of finding. Programs read it, so it stays.
     pub id: &'static str,
-    /// Whether something is wrong.
+    /// True if something is wrong.
     pub state: Health,
     /// What was checked, for a person.
     pub about: &'static str,

@@ -90,7 +90,7 @@ fn lockout(device: &Device, status: &TpmStatus) -> Finding {
     }
 }
 
-/// Whether the owner hierarchy asks for a password that nobody told us.
+/// True if the owner hierarchy asks for a password that nobody told us.
 fn owner(device: &Device) -> Option<Finding> {
     const OWNER_AUTH_SET: u32 = 1;
     let permanent = device.tpm.property(Property::Permanent).ok()??;
@@ -174,7 +174,7 @@ fn room(device: &Device) -> Result<Finding, TpmError> {
     })
 }
 
-/// Whether the slots for objects are full that all programs share, where nothing manages them.
+/// True if the slots for objects are full that all programs share, where nothing manages them.
 fn slots(device: &Device) -> Option<Finding> {
     /// The least that a TPM has (PC Client Platform TPM Profile).
     const FEWEST: usize = 3;
@@ -200,7 +200,7 @@ fn slots(device: &Device) -> Option<Finding> {
     (loaded >= FEWEST).then_some(finding)
 }
 
-/// Whether the storage root key is the one that is remembered. Keys below the master key do not need it.
+/// True if the storage root key is the one that is remembered. Keys below the master key do not need it.
 fn root(device: &Device) -> Option<Finding> {
     let about = "storage root key";
     match device.tpm.has_other_root() {

@@ -23,7 +23,7 @@ const BEGUN: &str = ".master-renewal";
 const LARGEST: u64 = 4096;
 const RENEW: &str = "devid master renew --yes";
 
-/// Whether the TPM has the master key of all key folders.
+/// True if the TPM has the master key of all key folders.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum MasterState {
     /// No folder has ever had one.
@@ -73,7 +73,7 @@ impl Device {
         }
     }
 
-    /// Whether a key of ours is in its handle, and its file cannot bring it back there: it was made
+    /// True if a key of ours is in its handle, and its file cannot bring it back there: it was made
     /// below a master key that is gone.
     pub(super) fn lives_in_handle_alone(&self, entry: &TokenEntry) -> bool {
         let store = self.store_of(entry);

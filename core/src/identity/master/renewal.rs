@@ -23,7 +23,7 @@ const DROP_IN_HEAD: &str = "# Where the master key is. Written by devid master r
 /// What a renewal of the master key did, or would do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Renewal {
-    /// Whether it was done.
+    /// True if it was done.
     pub done: bool,
     /// Where the new master key is, or will be.
     pub handle: String,

@@ -37,7 +37,7 @@ impl ParameterSet {
         Self::by_oid(algorithm.oid).filter(|_| algorithm.parameters.is_none())
     }
 
-    /// Whether the key in a SubjectPublicKeyInfo made this signature over `data`, with an empty
+    /// True if the key in a SubjectPublicKeyInfo made this signature over `data`, with an empty
     /// context. A key of another algorithm did not.
     pub(super) fn verifies(self, info: &[u8], data: &[u8], signature: &[u8]) -> bool {
         match self {

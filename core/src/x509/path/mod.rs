@@ -150,7 +150,7 @@ impl Search<'_> {
         end
     }
 
-    /// Whether `issuer` may have issued `child`, and did.
+    /// True if `issuer` may have issued `child`, and did.
     fn step(
         &self,
         child: &Certificate,
@@ -198,7 +198,7 @@ impl Search<'_> {
     }
 }
 
-/// Whether `child` says that `issuer` issued it. A CA of the same name with another key did not.
+/// True if `child` says that `issuer` issued it. A CA of the same name with another key did not.
 pub(crate) fn names(child: &Certificate, issuer: &Certificate) -> bool {
     if !is_same_name(child.issuer_der(), issuer.subject_der()) {
         return false;
@@ -229,13 +229,13 @@ fn is_self_issued(certificate: &Certificate) -> bool {
     is_same_name(certificate.issuer_der(), certificate.subject_der())
 }
 
-/// Whether both are certificates of one name and key.
+/// True if both are certificates of one name and key.
 fn is_same_entity(one: &Certificate, other: &Certificate) -> bool {
     is_same_name(one.subject_der(), other.subject_der())
         && one.public_key_info_der() == other.public_key_info_der()
 }
 
-/// Whether all of a certificate that counts can be read, and is understood.
+/// True if all of a certificate that counts can be read, and is understood.
 fn is_sound(certificate: &Certificate, also: &[ObjectIdentifier]) -> Result<(), String> {
     let whose = certificate.subject();
     certificate
@@ -278,7 +278,7 @@ fn is_sound(certificate: &Certificate, also: &[ObjectIdentifier]) -> Result<(), 
     Ok(())
 }
 
-/// Whether others can read the key of a leaf that is read here: a curve by its numbers, or an
+/// True if others can read the key of a leaf that is read here: a curve by its numbers, or an
 /// algorithm for another use of the key, is refused by most.
 fn has_plain_key(leaf: &Certificate) -> Result<(), String> {
     match leaf.public_key().is_none() || signature::is_usual_key(leaf) {

@@ -28,11 +28,11 @@ struct Walk {
     valid: BTreeSet<ObjectIdentifier>,
     /// The policies that these are called by the next certificate.
     expected: BTreeSet<ObjectIdentifier>,
-    /// Whether anyPolicy is valid, so that the next certificate may name every policy.
+    /// True if anyPolicy is valid, so that the next certificate may name every policy.
     any: bool,
 }
 
-/// Whether policies let the path be: the leaf first, the trusted certificate last.
+/// True if policies let the path be: the leaf first, the trusted certificate last.
 ///
 /// # Errors
 ///

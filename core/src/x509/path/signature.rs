@@ -30,7 +30,7 @@ pub(crate) struct Signed<'a> {
     what: String,
     part: &'a [u8],
     algorithm: Result<AlgorithmIdentifierOwned, Unreadable>,
-    /// Whether the signed part names the algorithm that stands beside the signature.
+    /// True if the signed part names the algorithm that stands beside the signature.
     names_one_algorithm: bool,
     signature: Result<&'a [u8], Unreadable>,
 }
@@ -72,7 +72,7 @@ impl<'a> From<&'a Request> for Signed<'a> {
     }
 }
 
-/// Whether a request is signed by the key for which it asks.
+/// True if a request is signed by the key for which it asks.
 ///
 /// # Errors
 ///
@@ -82,7 +82,7 @@ pub(crate) fn is_signed_by_its_key(request: &Request) -> Result<bool, String> {
     is_signed_by_key(request.into(), request.public_key_info_der(), "the request")
 }
 
-/// Whether the signature under `child` is by the key of `issuer`.
+/// True if the signature under `child` is by the key of `issuer`.
 ///
 /// # Errors
 ///
@@ -144,7 +144,7 @@ fn is_signed_by_key(child: Signed, info: &[u8], whose: &str) -> Result<bool, Str
     })
 }
 
-/// Whether a certificate of its own name is, as far as can be told, signed by its own key: an
+/// True if a certificate of its own name is, as far as can be told, signed by its own key: an
 /// algorithm that is not known here must at least be one for that key.
 pub(super) fn is_self_signed(certificate: &Certificate) -> bool {
     match is_signed_by(certificate, certificate) {
@@ -161,7 +161,7 @@ pub(super) fn is_self_signed(certificate: &Certificate) -> bool {
     }
 }
 
-/// Whether a key is written in a way that other verifiers read: plainly, as an RSA key that is for
+/// True if a key is written in a way that other verifiers read: plainly, as an RSA key that is for
 /// PSS alone, or as an ML-DSA key.
 pub(super) fn is_usual_key(certificate: &Certificate) -> bool {
     let info = certificate.public_key_info_der();

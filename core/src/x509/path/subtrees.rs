@@ -13,7 +13,7 @@ const IA5: u8 = 0x16;
 /// More comparisons than any sane certificates need.
 const MOST_COMPARISONS: usize = 1 << 20;
 
-/// Whether all names of the path, from the leaf to the trusted certificate, keep to the constraints
+/// True if all names of the path, from the leaf to the trusted certificate, keep to the constraints
 /// above them.
 ///
 /// # Errors
@@ -132,7 +132,7 @@ fn is_same_kind(name: &GeneralName, base: &GeneralName) -> bool {
     }
 }
 
-/// Whether the name lies in the subtree; `None` if that cannot be told.
+/// True if the name lies in the subtree; `None` if that cannot be told.
 fn is_below(name: &GeneralName, base: &GeneralName) -> Option<bool> {
     use GeneralName::*;
     match (name, base) {

@@ -121,7 +121,7 @@ impl Module {
             }
             Err(fault) => {
                 (self.log_to)(loaded.log);
-                error!("no token is shown until the configuration is mended: {fault}");
+                error!("no token is shown until the configuration is corrected: {fault}");
                 Ok(self.vacant.to_vec())
             }
         }

@@ -264,7 +264,7 @@ pub(super) unsafe fn pin(
     pin: *const CK_UTF8CHAR,
     length: CK_ULONG,
 ) -> Result<Option<Secret>, Error> {
-    const TOO_LONG: Error = Error::ArgumentsBad("ulPinLen cannot be");
+    const TOO_LONG: Error = Error::ArgumentsBad("ulPinLen is impossible");
     if pin.is_null() {
         return Ok(None);
     }

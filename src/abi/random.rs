@@ -23,7 +23,7 @@ pub(super) unsafe extern "C" fn C_SeedRandom(
         match can_be || ulSeedLen == 0 {
             true => Ok(()),
             false => Err(Error::ArgumentsBad(
-                "pSeed is NULL, or ulSeedLen is no length of memory",
+                "pSeed is NULL, or ulSeedLen is impossible",
             )),
         }
     })

@@ -147,7 +147,9 @@ pub(super) unsafe extern "C" fn C_GetSessionValidationFlags(
     entry("C_GetSessionValidationFlags", || {
         module()?.session(SessionHandle(hSession))?;
         if kind != CKS_LAST_VALIDATION_OK {
-            return Err(Error::ArgumentsBad("no such kind of validation flags"));
+            return Err(Error::ArgumentsBad(
+                "this kind of validation flags does not exist",
+            ));
         }
         // The module claims no validation authority, so it reports no operation as validated.
         // SAFETY: the caller's pointer is NULL or valid for CK_FLAGS.

@@ -29,7 +29,7 @@ impl Session {
         object.check_use(Use::Decrypt, mechanism.row.kind)?;
         longest_message(key.public(), mechanism.request()).ok_or(Error::KeySizeRange)?;
         if !key.opens(mechanism.request()) {
-            warn!("a key in memory takes off OAEP with one hash only, for the label and the mask");
+            warn!("OAEP with a key in memory uses one hash for the label and the mask");
             return Err(Error::MechanismParamInvalid);
         }
         let operation = DecryptOperation {

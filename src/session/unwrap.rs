@@ -72,7 +72,9 @@ impl Session {
         let private = match private {
             Some(private) => PrivateKeyTemplate::new(private, None, template)?,
             None => {
-                warn!("unwrapping: no key of the kind that is asked for was wrapped for this one");
+                warn!(
+                    "unwrapping: the wrapped data holds no private key of the requested type for this unwrapping key"
+                );
                 return Err(Error::WrappedKeyInvalid);
             }
         };

@@ -268,7 +268,7 @@ fn run(
     }
 }
 
-/// Whether the text of a verb only tells that it was done; with `--quiet` that goes without saying.
+/// True if the text of a verb only reports success. `--quiet` leaves such a text out.
 fn only_reports(verb: &Verb) -> bool {
     match verb {
         Verb::Provision { csr, .. } => csr.as_deref().is_none_or(|path| !is_standard_output(path)),

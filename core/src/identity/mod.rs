@@ -1,5 +1,5 @@
-//! The life of a device: what it is, whether that can be verified, and how it comes by an identity
-//! of its own (IEEE 802.1AR).
+//! The life of a device: its identities, their verification, and the provisioning of its own
+//! identity (IEEE 802.1AR).
 
 mod awaited;
 mod ca_certificates;

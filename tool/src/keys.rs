@@ -14,7 +14,7 @@ use devid_core::tpm::{Hash, Secret, SignatureScheme};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
-/// How a key is kept that is neither persistent nor sealed.
+/// The storage of a key that is neither persistent nor sealed.
 pub(crate) fn storage(
     kind: AlgorithmArg,
     parent: ParentArg,
@@ -32,7 +32,7 @@ pub(crate) fn storage(
         (ParentArg::Master, None) => Ok(KeyStorage::Wrapped),
         (ParentArg::Master, Some(_)) => Err(CommandError::new(
             2,
-            "--scheme is for a key made with --parent srk; one below the master key signs by every scheme",
+            "--scheme needs --parent srk; a key below the master key signs by every scheme",
         )),
         (ParentArg::Srk, Some(asked)) if asked != own => Err(CommandError::new(
             2,
@@ -45,7 +45,7 @@ pub(crate) fn storage(
     }
 }
 
-/// The kind of key that an argument names.
+/// The algorithm of an argument.
 pub(crate) fn algorithm(kind: AlgorithmArg) -> KeyAlgorithm {
     match kind {
         AlgorithmArg::P256 => KeyAlgorithm::Ec(Curve::P256),
@@ -141,7 +141,7 @@ fn read_value(file: Option<PathBuf>) -> Result<Secret, CommandError> {
     Ok(value)
 }
 
-/// The keys of all tokens with a key folder.
+/// Lists the keys of all tokens with a key folder.
 pub(crate) fn list(device: &Device, form: OutputFormat) -> Result<Output, CommandError> {
     let inventory = device.inventory();
     if let Some((_, fault)) = inventory.faults.iter().find(|(token, _)| *token == OWN) {
@@ -171,8 +171,7 @@ pub(crate) fn delete(
         return Err(CommandError::new(
             6,
             format!(
-                "the key {label} would be gone for good, and nothing was done; if that is meant: \
-                 devid key delete --yes {meant}"
+                "this deletes the key {label} permanently; nothing was done; to go on: devid key delete --yes {meant}"
             ),
         ));
     }
@@ -187,7 +186,7 @@ pub(crate) fn delete(
     Ok(output.about(entry.audit_subject()))
 }
 
-/// The wrapped form of a key.
+/// Exports the wrapped form of a key.
 pub(crate) fn export(
     device: &Device,
     label: &str,

@@ -195,9 +195,12 @@ fn verb_called(command: &Command, word: &str) -> Option<String> {
         let words = words.split(' ');
         words.map(|word| (word, (*verb).to_owned()))
     });
-    // The verbs of the tool come first; of these, the verbs of the higher level.
+    // Verbs of the higher level come first, also under another name; then the verbs of the tool.
     let all: Vec<(&str, String)> = verbs.chain(others).collect();
-    let exact = all.iter().find(|(name, _)| *name == lower);
+    let is_exact = |one: &&(&str, String)| one.0 == lower;
+    let is_higher = |one: &&(&str, String)| !one.1.contains(' ');
+    let higher = all.iter().filter(is_higher).find(is_exact);
+    let exact = higher.or_else(|| all.iter().find(is_exact));
     let nearest = || {
         let near = all
             .iter()

@@ -289,8 +289,13 @@ impl Book {
         self.changed.notify_all();
     }
 
-    /// Commands that are not answered yet.
-    under_way: u32,
+    /// Waits until no command is under way, even one whose client is gone.
+    pub fn await_quiet(&self) {
+        let state = self.state.lock().unwrap();
+        let busy = |state: &mut State| state.under_way > 0;
+        drop(self.changed.wait_while(state, busy).unwrap());
+    }
+
     /// Processes one command of the client.
     pub fn exchange(&self, command: &[u8]) -> Reply {
         self.state.lock().unwrap().under_way += 1;

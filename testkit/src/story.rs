@@ -60,7 +60,7 @@ pub fn tell_with(name: &str, variables: &[(&str, &OsStr)], story: impl FnOnce())
             "--test-threads=1",
         ])
         .env(TELLING, name);
-    again.env("TSS2_LOG", "all+none"); // libtss2 speaks on stderr and hears nothing else
+    again.env("TSS2_LOG", "all+none"); // libtss2 logs to stderr unless this variable is set
     for (key, _) in env::vars_os() {
         if key.to_string_lossy().starts_with("DEVID_PKCS11_") {
             again.env_remove(key);

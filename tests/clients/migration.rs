@@ -8,14 +8,16 @@ use std::process::Command;
 use testkit::devid::folder;
 use testkit::home::Home;
 use testkit::managers::Broker;
-use testkit::module::{Opened, loaded, tool, ulong};
+use testkit::module::{Opened, library, loaded, tool, ulong};
 use testkit::own::{Own, slot_of};
-use testkit::pins::{Token, USER};
+use testkit::pages::block;
+use testkit::pins::{LABEL, OFFICER, Token, USER};
 use testkit::programs::{Said, find, program, run};
 use testkit::tpm::{Swtpm, tool as tpm2};
 
 once!(
     a_store_is_taken_over,
+    files_of_tpm2_openssl_by_the_page,
     a_wrong_pin_is_shown_once,
     a_token_without_pin_takes_no_key,
     a_parent_elsewhere_is_named
@@ -160,6 +162,27 @@ impl Bench {
         run(self.home.settle(&mut import))
     }
 
+    /// A block of docs/MIGRATION.md, in the home.
+    #[track_caller]
+    fn page(&self, name: &str) -> Said {
+        let folder = folder(&self.home);
+        let text = block("docs/MIGRATION.md", name);
+        let text = text.replace("/var/lib/devid-pkcs11/devid", folder.to_str().unwrap());
+        let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts");
+        std::os::unix::fs::symlink(scripts, self.home.path("scripts")).ok();
+        let mut shell = self.program("bash", &["-euxc", &text]);
+        let path = std::env::var_os("PATH").unwrap();
+        let all = [tool().parent().unwrap().to_owned()].into_iter();
+        let all = all.chain(std::env::split_paths(&path));
+        shell.env("PATH", std::env::join_paths(all).unwrap());
+        shell
+            .env("M", library())
+            .env("SO_PIN", OFFICER)
+            .env("PIN", USER);
+        shell.env("TPM2OPENSSL_TCTI", Broker::tcti());
+        run(self.home.settle(&mut shell)).ok()
+    }
+
     fn store(&self) -> Vec<u8> {
         fs::read(self.home.path("store/tpm2_pkcs11.sqlite3")).unwrap()
     }
@@ -194,12 +217,11 @@ fn a_store_is_taken_over() {
     let bench = Bench::new();
     bench.fill();
     let before = bench.store();
-    let token = bench.token();
     let listed = bench.import(&["--list"]).ok().text();
     assert_eq!(listed.lines().count(), 6, "{listed}");
     assert!(bench.objects().is_empty(), "only listed");
 
-    let taken = bench.import(&[]).ok();
+    let taken = bench.page("migration");
     assert_eq!(taken.text().matches("was taken over").count(), 6, "{taken}");
     assert!(!taken.all().contains(PIN));
     let objects = bench.objects();
@@ -213,13 +235,12 @@ fn a_store_is_taken_over() {
         );
     }
 
-    let session = token.read_write();
-    token.login(session, USER).expect("C_Login");
-    let own = Own(Opened {
-        raw: token.raw,
-        slot: token.slot,
-        session,
-    });
+    let raw = loaded(&bench.home);
+    raw.initialize().expect("C_Initialize");
+    let own = Own::with(raw, LABEL);
+    own.raw
+        .login(own.session, CKU_USER, USER.as_bytes())
+        .expect("C_Login");
     let labels = own.labels(CKO_PRIVATE_KEY);
     let expected = ["by pkcs11-tool", "made by ptool", "rsa", "web", "wide"];
     assert_eq!(labels, expected);
@@ -243,7 +264,7 @@ fn a_store_is_taken_over() {
         fs::read(bench.home.path("web.der")).unwrap()
     );
 
-    let again = bench.import(&[]).ok();
+    let again = bench.import(&["--into-pin-file", "pin"]).ok();
     assert_eq!(
         again.text().matches("is there already").count(),
         6,
@@ -271,6 +292,27 @@ fn a_store_is_taken_over() {
         parsed.text().contains("81000001"),
         "its own parent: {parsed}"
     );
+}
+
+/// A key file without password is put into the folder; one with a password is taken over by its value.
+fn files_of_tpm2_openssl_by_the_page() {
+    let bench = Bench::new();
+    let listed = bench.page("keyfile");
+    assert!(listed.text().contains("label:      agent"), "{listed}");
+    let own = Own::new(&bench.home);
+    own.signs(own.key_called("agent"));
+    own.destroy(own.key_called("agent"))
+        .expect("C_DestroyObject");
+    own.raw.finalize().expect("C_Finalize");
+    let token = bench.token();
+    bench.home.write("auth", "secret");
+    let taken = bench.page("keyfile-password");
+    assert!(taken.text().contains("was taken over"), "{taken}");
+    let own = Own::with(token.raw, LABEL);
+    own.raw
+        .login(own.session, CKU_USER, USER.as_bytes())
+        .expect("C_Login");
+    own.signs(own.key_called("agent"));
 }
 
 fn a_wrong_pin_is_shown_once() {

@@ -59,12 +59,8 @@ impl Device {
     ) -> Result<Enrolled, IdentityError> {
         let certified = successor.unwrap_or(entry);
         let public = certified.public.as_ref();
-        let public = public.ok_or_else(|| {
-            IdentityError::failed(
-                "the kind of the key is not \
-                                                                 supported",
-            )
-        })?;
+        let public =
+            public.ok_or_else(|| IdentityError::failed("the kind of the key is not supported"))?;
         let leaf = leaf_for(public, answer)?;
         self.check_new(entry, leaf)?;
         let (mut cas, mut known) = (Vec::new(), rules.others.to_vec());

@@ -1,4 +1,4 @@
-//! Which key attests: the factory's IAK, else one of the device's own.
+//! Chooses the key that attests: the factory's IAK, else an attestation key of the device's own.
 
 use crate::identity::{Device, FACTORY, IdentityError, Inventory};
 use crate::tpm::{AttestationKey, PublicArea, TpmError};
@@ -6,9 +6,13 @@ use crate::x509::Certificate;
 use log::{info, warn};
 
 impl AttestationKey {
-    /// The attestation key of a device, and its certificates. The first of these that there is: a key in a
-    /// handle of `[[identity]]`; the factory's in a handle of the TCG's range; the factory's by its
-    /// certificate and a template; the device's own, which is made if there is none.
+    /// The attestation key of a device, and its certificates. The device takes the first key that
+    /// exists, in this order:
+    ///
+    /// - a key in a handle of `[[identity]]`;
+    /// - the factory's key in a handle of the TCG's range;
+    /// - the factory's key, made again from its certificate and a template;
+    /// - the device's own key, which is made if there is none.
     pub(super) fn of_device(
         device: &Device,
         inventory: &Inventory,
@@ -19,7 +23,7 @@ impl AttestationKey {
         }
     }
 
-    /// The attestation key with this name, for who knows which one it was.
+    /// The attestation key with this TPM name, for a caller that knows the name.
     pub(super) fn called(
         device: &Device,
         inventory: &Inventory,
@@ -33,9 +37,10 @@ impl AttestationKey {
         match own.filter(|(key, _)| key.name() == name) {
             Some((key, _)) => Ok(key),
             None => Err(IdentityError::refused(format!(
-                "the challenge is for an attestation key with the TPM name {}, and this device has no such \
-                 key: it was made for another device, or for a key that went with a factory reset. Make \
-                 new evidence with devid attest, and have the CA challenge that",
+                "the challenge is for an attestation key with the TPM name {}, and this device \
+                 has no such key: it was made for another device, or for a key that a factory \
+                 reset removed. Make new evidence with devid attest, and have the CA make a \
+                 challenge for that evidence",
                 crate::key::hex(name)
             ))),
         }
@@ -61,7 +66,7 @@ impl AttestationKey {
             if !public.attests() || !public.is_of_this_tpm() {
                 continue;
             }
-            // The configuration says that the value is empty where it names the handle and no value.
+            // If the configuration names the handle without a value, the value is empty.
             let is_open = hint.is_some_and(|hint| hint.auth.is_none());
             let Some(key) = Self::resident(&resident, &area, is_open) else {
                 warn!(
@@ -83,7 +88,7 @@ impl AttestationKey {
             if let Some((area, derived)) = tpm.find_attestation_primary(public)?
                 && let Some(key) = Self::derived(derived, &area)
             {
-                info!("the attestation key is derived from a template of the TCG's");
+                info!("the attestation key is derived from a TCG template");
                 return Ok(Some((key, inventory.chain(one)?)));
             }
             warn!(

@@ -78,9 +78,9 @@ pub(crate) fn is_leftover(path: &Path) -> bool {
 /// The state of a file, without its content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sight {
-    /// It is missing.
+    /// The file is missing.
     Missing,
-    /// It exists, with this stamp.
+    /// The file exists, with this stamp.
     There(FileStamp),
     /// The state is unknown now.
     Unread(Errno),

@@ -72,8 +72,8 @@ const KINDS: [Kind; 11] = [
     Kind::Code,
 ];
 
-/// TPM_RC (Part 2, section 6.6) of each form: bare, of a parameter, a handle and a session,
-/// warnings, vendor codes, those of resource managers, and undefined codes.
+/// TPM_RC (Part 2, section 6.6) of each form. The list has bare codes, codes of a parameter, a
+/// handle and a session, warnings, vendor codes, codes of resource managers, and undefined codes.
 const CODES: [u32; 40] = [
     0x000,
     0x030,

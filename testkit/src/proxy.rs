@@ -1,5 +1,5 @@
-//! A proxy in front of a swtpm, for the module and for libtss2. It counts TPM commands and can
-//! inject faults.
+//! A proxy in front of a swtpm, for the module and for libtss2. The proxy counts TPM commands and
+//! can inject faults.
 
 use super::ports::{Pair, listen};
 use super::tpm::Swtpm;

@@ -1,4 +1,4 @@
-//! A story is a test with its own process: the module reads its environment, forks and ends there,
+//! A story is a test with its own process. The module reads its environment, forks and ends there,
 //! and its output to stderr is captured.
 //!
 //! `cargo test` runs tests as threads of one process. So the test starts its own binary again for

@@ -55,6 +55,7 @@ impl Audited {
             | Verb::Ca(_)
             | Verb::Show { .. }
             | Verb::Doctor
+            | Verb::Bench
             | Verb::Key(KeyVerb::List)
             | Verb::Export { .. }
             | Verb::Uri { .. }

@@ -114,6 +114,11 @@ pub(crate) enum Verb {
     },
     /// Finds problems, and names the command that solves each. Works without TPM.
     Doctor,
+    /// Measures the TPM and says which kind of key fits it.
+    ///
+    /// Makes keys for the measurement and flushes them. Writes nothing to the TPM, needs no PIN, and counts
+    /// nothing towards lockout. Other programs that use the TPM meanwhile make it slower.
+    Bench,
     /// Makes the device's own identity, if it has none. For every start of the device.
     Provision {
         /// Writes a request (PKCS#10) to this file and makes no certificate, also at later starts.

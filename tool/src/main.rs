@@ -7,6 +7,7 @@
 
 mod aim;
 mod audit;
+mod bench;
 mod ca;
 mod certificates;
 mod check;
@@ -123,6 +124,7 @@ fn run(
     match verb {
         Verb::Status(args) if args.check => check::run(&device()?, args, form),
         Verb::Status(_) => status::run(&device()?, form),
+        Verb::Bench => bench::run(&device()?, form),
         Verb::Doctor => doctor::run(settings, painter, quiet, form),
         Verb::Provision {
             csr,

@@ -164,6 +164,13 @@ fn examples(page: &str) -> &'static Meanings {
                 "For a key with a PIN.",
             ),
         ],
+        "devid-bench" => &[
+            (
+                "devid bench",
+                "How long the TPM takes to sign, to make keys, to open a sealed key and to try a PIN.",
+            ),
+            ("devid bench --json", "The same for programs."),
+        ],
         "devid-doctor" => &[("devid doctor", "Shows each finding with its remedy.")],
         "devid-provision" => &[
             (

@@ -3,7 +3,7 @@
 use clap::Command;
 
 /// Verbs of other tools, and the verb of this tool for each.
-const WORDS: [(&str, &str); 20] = [
+const WORDS: [(&str, &str); 21] = [
     (
         "key generate",
         "generate gen create new make add keygen genkey gen-key generate-key key-generate create-key new-key",
@@ -45,6 +45,7 @@ const WORDS: [(&str, &str); 20] = [
     ("uri", "url pkcs11 pkcs11-uri get-uri"),
     ("uri2pem", "uri-to-pem uri2key pem uripem url2pem"),
     ("status", "tpm state mode summary"),
+    ("bench", "benchmark speed measure perf performance"),
     ("tree", "hierarchy chain chains overview"),
     ("completions", "completion complete"),
     ("--version", "version"),

@@ -1,7 +1,7 @@
 //! A section of a configuration file (a table of TOML), whose settings are taken out one by one.
 //!
-//! An error message uses the words of the administrator. It names the expected value, and shows the
-//! written value only for settings that are no secrets.
+//! An error message uses the words of the administrator. The message names the expected value, and
+//! shows the written value only for settings that are no secrets.
 
 use std::cell::RefCell;
 use std::fmt;

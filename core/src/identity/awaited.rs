@@ -7,7 +7,7 @@ use crate::shell::quoted;
 use std::io::ErrorKind;
 use std::path::PathBuf;
 
-/// A file in the state folder. It holds the requested subject in the format of RFC 4514.
+/// A file in the state folder. The file holds the requested subject in the format of RFC 4514.
 const NAME: &str = "awaited-certificate";
 const LARGEST: u64 = 64 << 10;
 

@@ -1,5 +1,5 @@
-//! An existing identity that another party made, such as a cloud provider on its virtual TPM. It is
-//! used if its key signs and its certificate leads to a trusted one.
+//! An existing identity that another party made, such as a cloud provider on its virtual TPM. Such
+//! an identity is used if its key signs and its certificate leads to a trusted one.
 //!
 //! The factory identity is not meant here; it always stays beside the device's own.
 

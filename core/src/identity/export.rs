@@ -134,8 +134,8 @@ impl Device {
     ///
     /// # Errors
     ///
-    /// SPIRE cannot use the key. The key must lie below the storage root key that every program
-    /// derives, have a fixed scheme with SHA-256, and need its authorisation value.
+    /// SPIRE cannot use the key. The parent must be the storage root key that every program
+    /// derives. The key must have a fixed scheme with SHA-256, and use its authorisation value.
     pub fn export_to_spire(
         &self,
         entry: &TokenEntry,

@@ -43,6 +43,7 @@ mod service_token;
 mod sign;
 mod signer;
 mod software;
+mod speed;
 mod state;
 mod status;
 mod succession;
@@ -78,8 +79,8 @@ pub use service_token::{ServiceToken, add_service_token, remove_service_token};
 pub use sign::SignedMessage;
 #[cfg(feature = "manufacture")]
 pub(crate) use signer::Signer;
+pub use speed::{MeasuredOperation, SpeedReport};
 pub use state::{Certified, ExistingState, Facts, Marker, Plan, Policy, Refusal, TpmKey};
-#[cfg(feature = "evidence")]
 pub(crate) use status::maker_and_firmware;
 pub use status::{
     EnrolmentStatus, IdentitySource, MasterKey, Mode, RoleStatus, Status, TpmStatus, by_label,

@@ -51,8 +51,9 @@ impl Device {
         Some(former.public().clone())
     }
 
-    /// Writes the copy. It may only replace a certificate for the same key or for the previous key.
-    /// Otherwise returns the reason, since the index may hold the last trace of an identity.
+    /// Writes the copy. The copy may only replace a certificate for the same key or for the
+    /// previous key. Otherwise returns the reason, since the index may hold the last trace of an
+    /// identity.
     pub(super) fn keep_copy(
         &self,
         certificate: &Certificate,

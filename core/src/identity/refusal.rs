@@ -36,10 +36,10 @@ struct UnmatchedCertificate {
 
 /// The relation of the TPM to the key folder.
 enum TpmOrigin {
-    /// It holds keys with our template that no file names. Either the TPM or the folder is from
-    /// another device.
+    /// The TPM holds keys with our template that no file names. Either the TPM or the folder is
+    /// from another device.
     OtherDevice,
-    /// It holds no such keys: it was cleared, or is new.
+    /// The TPM holds no such keys: it was cleared, or is new.
     Unused,
 }
 

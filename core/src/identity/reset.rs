@@ -1,5 +1,5 @@
-//! Factory reset: removes all objects of ours from the TPM and from the disk. It never touches the
-//! factory identity or objects of other programs.
+//! Factory reset: removes all objects of ours from the TPM and from the disk. A reset never touches
+//! the factory identity or objects of other programs.
 
 use super::device::Device;
 use super::free_name::free_name;
@@ -52,7 +52,7 @@ impl Device {
     /// last.
     ///
     /// The token `devid` is erased completely. In other tokens only objects made through them or
-    /// wrapped by the master key are erased, since another program may use their folder as well.
+    /// wrapped by the master key are erased. Another program may use their folder as well.
     pub(super) fn erase(&self, seen: &Observed) -> Result<(), IdentityError> {
         let _turn = self.enrolment_turn()?;
         let tpm = seen.facts.tpm;
@@ -83,8 +83,8 @@ impl Device {
         for (number, store) in self.stores().enumerate() {
             store.erase(number == 0, tpm)?;
         }
-        // A file without object may still be the old identity. It is renamed, so that it does not
-        // count again.
+        // A file without object may still be the old identity. Such a file is renamed, so that it
+        // does not count again.
         for refused in self.own.damaged_files().map_err(unread)? {
             let path = self.folder().join(refused.file);
             file::rename(&path, &free_name(&path, "refused")?)
@@ -153,8 +153,8 @@ impl Device {
         Ok(())
     }
 
-    /// The key in the master key's handle, without which no copy of a wrapped key loads. It is the
-    /// remembered key of a folder, or one that we must have made for a lost folder.
+    /// The key in the master key's handle, without which no copy of a wrapped key loads. This key
+    /// is the remembered one of a folder, or one that we must have made for a lost folder.
     fn master_to_erase(&self) -> Result<Option<StorageKey>, IdentityError> {
         let handle = self.config.master.handle;
         let key = match self.tpm.storage_key(handle) {

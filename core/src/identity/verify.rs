@@ -1,5 +1,5 @@
-//! Verification of an identity: its key is available, its certificate is one of a device (IEEE
-//! 802.1AR, section 8), and a trusted CA issued it.
+//! Verification of an identity. Its key must be available, its certificate must be one of a device
+//! (IEEE 802.1AR, section 8), and a trusted CA must have issued the certificate.
 
 use super::device::Device;
 use super::entry::TokenEntry;

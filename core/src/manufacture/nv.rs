@@ -31,8 +31,9 @@ impl Maker {
     ///
     /// # Errors
     ///
-    /// Refused before anything is written: a certificate for another key or device, one that IEEE
-    /// 802.1AR forbids, an index with other contents, or a TPM with another identity.
+    /// All checks come before the first write. Refused are a certificate for another key or device,
+    /// and a certificate that IEEE 802.1AR forbids. An index with other contents and a TPM with
+    /// another identity are refused too.
     pub fn install(
         &self,
         contents: &Contents,

@@ -1,5 +1,5 @@
-//! Attestation: TPM2_Certify by an attestation key, and TPM2_ActivateCredential. By the latter a CA
-//! learns that an attestation key and an endorsement key are in the same TPM (Part 1, sections 24
+//! Attestation: TPM2_Certify by an attestation key, and TPM2_ActivateCredential. The latter proves
+//! to a CA that an attestation key and an endorsement key are in the same TPM (Part 1, sections 24
 //! and 31).
 
 use super::command::policy::{Certification, by_endorsement};

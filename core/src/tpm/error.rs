@@ -25,7 +25,7 @@ pub enum TpmError {
     Busy(Limit),
     /// The TPM answered with a response code.
     Response(ResponseCode),
-    /// This TPM is in dictionary-attack lockout. Keys that count wrong authorisation values cannot
+    /// The TPM is in dictionary-attack lockout. Keys that count wrong authorisation values cannot
     /// be used.
     Lockout(Tcti),
     /// A persistent handle now holds another key than before.

@@ -38,6 +38,7 @@ mod process_lock;
 mod protected;
 mod root;
 mod salt;
+mod speed;
 mod storage;
 mod structures;
 mod transport;
@@ -76,6 +77,7 @@ pub use nv::NvContent;
 pub use persistent::PersistentKey;
 pub use primary::PrimaryKey;
 pub use root::{EndorsementVerifier, RecordError, StorageRoot, StorageRootRecord};
+pub use speed::{Operation, OperationTiming, Speed};
 pub use storage::{KeyAlgorithm, KeyPurpose, StorageKey};
 #[cfg(feature = "evidence")]
 pub(crate) use structures::attest::{ATTEST_CERTIFY, Attest, TPM_GENERATED};

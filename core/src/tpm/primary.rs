@@ -185,8 +185,8 @@ impl Tpm {
         }
     }
 
-    /// True if a transient object is ours: a key that this process loads, a factory key, or a key
-    /// below the master key of this qualified name.
+    /// True if a transient object is ours. Our objects are keys that this process loads, factory
+    /// keys, and keys below the master key of this qualified name.
     pub(super) fn may_flush(
         &self,
         link: &mut Link,
@@ -208,8 +208,8 @@ impl Tpm {
 }
 
 /// Flushes loaded auth sessions. Our sessions last for one command, so an old session was left by a
-/// killed process. It cannot be told from a session of another program, which then must start a new
-/// one.
+/// killed process. A session of another program cannot be told from it; that program must then
+/// start a new one.
 fn reclaim_sessions(link: &mut Link) -> Result<(), TpmError> {
     for handle in link.sessions()? {
         warn!("session 0x{handle:08X} was left over, flushed");
@@ -218,8 +218,8 @@ fn reclaim_sessions(link: &mut Link) -> Result<(), TpmError> {
     Ok(())
 }
 
-/// True if a transient object is a storage root key like ours, a salt key like ours, or a storage
-/// key like ours below a storage root key.
+/// True if a transient object has the template of our storage root key or salt key. True also for a
+/// storage key with our template below a storage root key.
 fn is_root_or_below(link: &mut Link, handle: u32) -> Result<bool, TpmError> {
     const HIERARCHIES: [u32; 2] = [handle::OWNER, handle::NULL];
     let (area, name) = link.read_public(handle)?;

@@ -202,7 +202,7 @@ impl Tpm {
         self.seek_salt_key();
         match kept {
             Ok(()) => StorageKey::from_area(SRK, &made).ok_or_else(|| missing(SRK)),
-            // Another process was first. It derived the same key.
+            // Another process was first. Both derived the same key.
             Err(TpmError::KeyReplaced(_)) => self.storage_key(SRK)?.ok_or_else(|| missing(SRK)),
             Err(error) => Err(error),
         }

@@ -34,9 +34,9 @@ pub(crate) enum CertificateFileError {
     Distrusted(Distrust),
     /// Its name has another extension.
     OtherName,
-    /// It is a folder without such an extension.
+    /// The path is a folder without such an extension.
     Folder,
-    /// It is a dangling symbolic link.
+    /// The path is a dangling symbolic link.
     Dangling,
     /// The error of the system.
     Failed(io::Error),

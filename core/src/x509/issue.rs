@@ -185,8 +185,8 @@ impl Subject {
         self.alternative.as_ref()
     }
 
-    /// The subject for a device without a name, derived from its key. It has no serialNumber, since
-    /// that would name a device (IEEE 802.1AR, section 8.6).
+    /// The subject for a device without a name, derived from its key. The subject has no
+    /// serialNumber, since that would name a device (IEEE 802.1AR, section 8.6).
     pub(crate) fn of_key(public: &PublicKey) -> Result<Self, IssueError> {
         let digest = Hash::Sha256.digest(&[&public.info_der()]);
         let digits = crate::key::hex(&digest[..8]);

@@ -165,7 +165,7 @@ impl DevidStore {
     }
 
     /// A new key as from [`DevidStore::generate`], but below the storage root key that every
-    /// program can derive. It has a fixed scheme and no authorisation value.
+    /// program can derive. The key has a fixed scheme and no authorisation value.
     ///
     /// # Errors
     ///

@@ -33,10 +33,10 @@ impl DevidStore {
     ///
     /// # Errors
     ///
-    /// [`LoginError::Wrong`] if the PIN is not the officer's. [`LoginError::NotEmpty`] if the token
-    /// holds objects but never had an officer, since a stranger must not destroy them.
-    /// [`LoginError::Refused`] if a key cannot be destroyed. [`LoginError::Tpm`] if the TPM does
-    /// not open the new seal; the token is then unchanged.
+    /// [`LoginError::Wrong`] if the PIN is not the officer's. The error is [`LoginError::NotEmpty`]
+    /// if the token holds objects but never had an officer, since a stranger must not destroy them.
+    /// The error is [`LoginError::Refused`] if a key cannot be destroyed, and [`LoginError::Tpm`]
+    /// if the TPM does not open the new seal. The token is then unchanged.
     pub fn initialize(&self, pin: &[u8], label: &str) -> Result<(), LoginError> {
         let value = value_of(pin)?;
         let has_officer = self.folder.has_seal(PinSeal::SecurityOfficer);
@@ -296,8 +296,8 @@ fn unopened(what: &str) -> LoginError {
     TpmError::WrongAnswer(why).into()
 }
 
-/// The authorisation value for a PIN. It has no trailing zeros, which a TPM would strip, and is no
-/// wider than the hash.
+/// The authorisation value for a PIN. The value has no trailing zeros, which a TPM would strip, and
+/// is no wider than the hash.
 fn value_of(pin: &[u8]) -> Result<Secret, LoginError> {
     match PIN_LENGTHS.contains(&pin.len()) {
         true => Ok(Secret::new(Hash::Sha256.digest(&[pin]))),

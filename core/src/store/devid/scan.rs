@@ -28,9 +28,10 @@ impl DevidStore {
     }
 
     /// Lists the objects. Normally sends no TPM command, with two exceptions. A folder without
-    /// objects sends one if the TPM has not answered yet, since an empty token exists only together
-    /// with its TPM. And a folder with RSA keys asks once for the TPM's algorithms, as they limit
-    /// the mechanisms of each key. That question is put off while it would have to wait.
+    /// objects asks the TPM for a sign of life, if the TPM has not answered yet. An empty token
+    /// exists only together with its TPM. And a folder with RSA keys asks once for the TPM's
+    /// algorithms, as they limit the mechanisms of each key. That question is put off while it
+    /// would have to wait.
     ///
     /// # Errors
     ///

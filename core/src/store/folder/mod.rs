@@ -253,8 +253,8 @@ impl KeyFolder {
         }
     }
 
-    /// Foreign files with names of ours, and their kinds: a lock that is not a regular file, and
-    /// temporary names that no writer removes.
+    /// Foreign files with names of ours, and their kinds. Examples are a lock that is not a regular
+    /// file, and a temporary name that no writer removes.
     pub fn in_the_way(&self) -> Vec<(String, &'static str)> {
         let mut found = Vec::new();
         if let Ok(there) = lstat(self.path.join(LOCK))

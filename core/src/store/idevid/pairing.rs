@@ -29,10 +29,10 @@ struct Leaf {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum StatedRole {
     EndEntity,
-    /// It states a CA plausibly, so no handle is read for it.
+    /// The certificate states a CA plausibly, so no handle is read for it.
     Ca,
-    /// It states a CA, but issued no certificate here, and names a device or is the only
-    /// certificate.
+    /// The certificate states a CA, but issued no certificate here. It names a device or is the
+    /// only certificate.
     Doubtful,
 }
 

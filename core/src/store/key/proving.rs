@@ -1,5 +1,5 @@
-//! Proof that the TPM has the private half of a new key: a signature over fresh bytes, or a
-//! decryption or agreement if the key does not sign.
+//! Proof that the TPM has the private half of a new key. The proof is a signature over fresh bytes,
+//! or a decryption or agreement if the key does not sign.
 
 use super::{DecryptRequest, Key};
 use crate::key::{Curve, PrivateKeyInfo, PublicKey};

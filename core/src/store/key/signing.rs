@@ -16,8 +16,8 @@ pub(super) const SALT_AS_LONG_AS_DIGEST: u8 = 1;
 pub(super) const SALT_OF_OTHER_LENGTH: u8 = 2;
 
 impl Key {
-    /// True if the key signs by any scheme that its TPM has: it has no fixed scheme, and every
-    /// scheme fits into the modulus.
+    /// True if the key signs by any scheme that its TPM has. Such a key has no fixed scheme, and
+    /// every scheme fits into the modulus.
     pub fn signs_by_any_scheme(&self) -> bool {
         let has_room_for_all = match self.public() {
             PublicKey::Ec { .. } => true,
@@ -208,8 +208,8 @@ impl Key {
     }
 }
 
-/// The hash whose width the TPM expects for a digest. For a key without a fixed scheme: a hash at
-/// least as wide as the order of the curve if the TPM has one, else the widest hash.
+/// The hash whose width the TPM expects for a digest. A key without a fixed scheme uses a hash at
+/// least as wide as the order of the curve, if the TPM has one, else the widest hash.
 pub(super) fn ecdsa_hash(area: Option<&PublicArea>, curve: Curve, told: &KnownAlgorithms) -> Hash {
     match (area.map(|area| area.scheme), curve) {
         (Some(KeyScheme::Fixed(fixed)), _) => fixed.hash(),

@@ -37,7 +37,7 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    /// The link for a TCTI. It opens its connection at the first command.
+    /// The link for a TCTI. The link opens its connection at the first command.
     ///
     /// # Errors
     ///

@@ -156,8 +156,8 @@ impl PublicArea {
         self.attributes & set == set
     }
 
-    /// True if the key can be an identity: it signs any data, has no other use, and never left this
-    /// TPM or its parent (TCG, TPM 2.0 Keys for Device Identity, section 7.3.4).
+    /// True if the key can be an identity (TCG, TPM 2.0 Keys for Device Identity, section 7.3.4).
+    /// Such a key signs any data, has no other use, and never left this TPM or its parent.
     pub fn is_identity(&self) -> bool {
         let set = TpmaObject::SIGN_ENCRYPT.bits()
             | TpmaObject::FIXED_TPM.bits()

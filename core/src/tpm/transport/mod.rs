@@ -61,7 +61,7 @@ impl TransportError {
     }
 }
 
-/// The transport for a TCTI. It opens nothing before the first command.
+/// The transport for a TCTI. The transport opens nothing before the first command.
 ///
 /// # Errors
 ///

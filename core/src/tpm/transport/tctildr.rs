@@ -1,6 +1,6 @@
-//! Transports that only libtss2 provides (tpm2-abrmd and others). libtss2-tctildr is opened at the
-//! first command, and its context carries our bytes (TCG, TSS 2.0 TPM Command Transmission
-//! Interface API).
+//! Transports that only libtss2 provides (tpm2-abrmd and others). The library libtss2-tctildr is
+//! opened at the first command, and its context carries our bytes (TCG, TSS 2.0 TPM Command
+//! Transmission Interface API).
 //!
 //! libtss2 sets no close-on-exec, and may write to the host's stderr (the environment variable
 //! `TSS2_LOG=all+none` prevents it). A time limit works if the transport takes a timeout or has a
@@ -49,8 +49,8 @@ struct TctiContext {
     finalize: Finalize,
 }
 
-// SAFETY: A context belongs to no thread; the TCTI specification only asks that its functions are
-// not called at the same time, and they are called through `&mut` alone.
+// SAFETY: A context belongs to no thread. The TCTI specification only forbids concurrent calls of
+// its functions, and all calls need `&mut`.
 unsafe impl Send for TctiContext {}
 
 impl Tctildr {

@@ -187,8 +187,8 @@ impl Search<'_> {
         }
     }
 
-    /// True for a trusted root of version 1, which has no basicConstraints. It is trusted as it is
-    /// (RFC 5280, section 6.1.1, d).
+    /// True for a trusted root of version 1, which has no basicConstraints. Such a root is trusted
+    /// as it is (RFC 5280, section 6.1.1, d).
     fn is_old_root(&self, issuer: &Certificate) -> bool {
         issuer.version() == Ok(1)
             && self.trusted.contains(issuer)

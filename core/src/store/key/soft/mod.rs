@@ -30,8 +30,8 @@ use std::sync::Arc;
 pub(in crate::store) struct SoftKey {
     public: PublicKey,
     source: SoftKeyForm,
-    /// The opened key after its first use, if no login is needed: the scalar of a key on a curve,
-    /// the PrivateKeyInfo of an RSA key.
+    /// The opened key after its first use, if no login is needed. For a key on a curve it is the
+    /// scalar, for an RSA key the PrivateKeyInfo.
     opened: UnlockedKey,
 }
 

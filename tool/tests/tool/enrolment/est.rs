@@ -1,4 +1,4 @@
-//! Enrolment by EST against a strict server: what goes right.
+//! Successful enrolment by EST against a strict server.
 
 use crate::device::est::Est;
 use crate::device::{Device, programs};
@@ -298,7 +298,7 @@ fn a_fingerprint_says_which_server_is_believed() {
     }
 }
 
-/// A server may be known by its own certificate, or by what its CA lets it do, whatever its name is.
+/// A server can be trusted by its own certificate, by its name, or by a purpose in its certificate.
 #[test]
 fn a_server_is_believed_for_its_name_its_task_or_itself() {
     let (device, est) = bench();

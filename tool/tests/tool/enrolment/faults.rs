@@ -90,7 +90,7 @@ fn a_refused_session_is_named() {
         );
         assert!(said.err.contains(words), "{kind}: {said}");
     }
-    // Nobody listens there any more.
+    // No server listens on this port any more.
     let port = std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()

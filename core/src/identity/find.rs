@@ -95,10 +95,19 @@ impl Device {
                 _ => (OWN.into(), name.to_owned()),
             },
         };
+        Ok((self.taking_new(&token)?, label))
+    }
+
+    /// The token of this name, which takes new keys.
+    ///
+    /// # Errors
+    ///
+    /// There is none, or it takes no keys.
+    pub(super) fn taking_new(&self, token: &str) -> Result<&DevidStore, IdentityError> {
         if let Some(store) = self.stores().find(|store| store.name() == token) {
-            return Ok((store, label));
+            return Ok(store);
         }
-        let why = match token.as_str() {
+        let why = match token {
             FACTORY => "the factory's token cannot be written",
             SESSIONS => "this token holds what programs make while they run, and nothing else",
             SOFTWARE => "this is no token: an identity in files is made by devid provision",

@@ -26,6 +26,7 @@ mod identity {
     mod root_replaced;
     mod router;
     mod ssr;
+    mod taken_over;
 }
 
 /// Requests, chains, revocation, verification.

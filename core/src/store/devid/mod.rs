@@ -18,6 +18,7 @@ mod scan;
 mod scan_tests;
 mod secret_keys;
 mod succession;
+mod take_over;
 mod unusable;
 
 pub use crate::tpm::{KeyAlgorithm, KeyPurpose};
@@ -29,6 +30,7 @@ pub use private::PrivateKey;
 pub use renewal::{Loss, LossKind, Losses, SurvivingKey};
 pub use scan::DevidStamp;
 pub use succession::Predecessor;
+pub use take_over::TakenOver;
 pub use unusable::UnusableKey;
 
 use super::folder::{

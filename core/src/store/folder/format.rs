@@ -113,6 +113,39 @@ pub(super) fn parse(name: &str, file: &[u8]) -> Result<(EntryContent, Remarks), 
     Ok((content, remarks))
 }
 
+impl EntryContent {
+    /// What a file with these bytes holds that somebody put into a key folder as `name.pem`.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it.
+    pub fn of_file(name: &str, file: &[u8]) -> Result<Self, String> {
+        if file.len() as u64 > LARGEST {
+            return Err(format!(
+                "larger than the {LARGEST} bytes that a file may have"
+            ));
+        }
+        parse(name, file).map(|(content, _)| content)
+    }
+}
+
+impl Tss2Key {
+    /// The one TSS2 object of a PEM file.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the file.
+    pub fn of_file(file: &[u8]) -> Result<Self, String> {
+        let parts = pem::parse(file)?;
+        match &parts.blocks[..] {
+            [block] if block.label == PAIR => {
+                Self::from_der(&block.der).map_err(|why| why.to_string())
+            }
+            _ => Err(format!("not one block {PAIR}")),
+        }
+    }
+}
+
 /// The bytes that [`parse`] turns into this content and these remarks.
 ///
 /// # Errors

@@ -268,7 +268,7 @@ fn a_fingerprint_says_which_server_is_believed() {
     );
     let shown = print("root").replace(':', "").to_lowercase();
     assert!(
-        said.text().contains("trusted for its fingerprint") && said.text().contains(&shown),
+        said.text().contains("trusted by its fingerprint") && said.text().contains(&shown),
         "{said}"
     );
     is_whole(&device, &est, "web");
@@ -285,7 +285,7 @@ fn a_fingerprint_says_which_server_is_believed() {
         ],
     );
     assert!(
-        said.err.contains("not believed") && said.err.contains("CN=root"),
+        said.err.contains("not trusted") && said.err.contains("CN=root"),
         "{said}"
     );
     assert_eq!(est.requests().len(), before + 1, "cacerts alone");
@@ -336,8 +336,8 @@ fn a_server_is_believed_for_its_name_its_task_or_itself() {
         assert_eq!(said.status.code(), Some(code), "{kind} {trust}: {said}");
         if code != 0 {
             let words = [
-                "not believed",
-                "no server can be believed",
+                "not trusted",
+                "no server can be trusted",
                 "does not speak TLS",
             ];
             assert!(

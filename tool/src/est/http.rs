@@ -333,7 +333,10 @@ mod tests {
                 b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello",
                 "incomplete: 5 of its 9",
             ),
-            (b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n", "not a number"),
+            (
+                b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n",
+                "not a number",
+            ),
             (
                 b"HTTP/1.1 200 OK\r\nContent-Length: 99999999\r\n\r\n",
                 "over 1048576 bytes",

@@ -119,8 +119,7 @@ impl Client {
                             path
                         }
                         Redirect::Here(_) => {
-                            return Err(self
-                                .fault(name, "the server redirects too often".into()));
+                            return Err(self.fault(name, "the server redirects too often".into()));
                         }
                         Redirect::Elsewhere(to) => {
                             return Err(self.fault(

@@ -14,6 +14,7 @@ mod attestation_key;
 mod ca;
 mod device;
 mod endorsement;
+mod enrollz;
 mod exchange;
 mod export;
 mod factory;

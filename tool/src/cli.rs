@@ -2,7 +2,8 @@
 
 mod certificates;
 
-use crate::evidence_cli::{AttestArgs, CaVerb};
+use crate::evidence_cli::{AttestArgs, CaVerb, ChallengeArgs};
+use crate::sign::HashArg;
 #[cfg(feature = "est")]
 pub(crate) use certificates::EnrollArgs;
 pub(crate) use certificates::{CsrArgs, OutformArg, RekeyArgs, RenewArgs, RequestArgs};
@@ -168,6 +169,9 @@ pub(crate) enum Verb {
         #[command(flatten)]
         out: OutArgs,
     },
+    /// Answers an owner's HMAC challenge (OpenConfig, enrollz and bootz): proves that IAK and endorsement
+    /// key are in one TPM.
+    Challenge(ChallengeArgs),
     /// Takes a certificate for a key, in the place of the one that it had.
     ImportCert {
         /// The certificate, perhaps with those of its issuers: PEM, DER, or PKCS#7 (DER, PEM or
@@ -230,9 +234,14 @@ pub(crate) enum Verb {
         /// JWS in the general JSON serialisation (RFC 7515).
         #[arg(long, group = "message")]
         jws: bool,
-        /// The signature alone, over the key's own hash of the file: for openssl dgst -verify.
+        /// The signature alone, over the key's own hash of the file: for openssl dgst -verify and bootz
+        /// servers.
         #[arg(long, group = "message")]
         raw: bool,
+        /// The hash of the file for --raw, where the verifier asks for another one than the key's own: a
+        /// bootz server takes that of the signature of the key's certificate.
+        #[arg(long, value_enum, value_name = "HASH", conflicts_with_all = ["cms", "jws"])]
+        hash: Option<HashArg>,
         /// The type of the content in CMS, as numbers with dots; id-data by default. A BRSKI voucher
         /// request has 1.2.840.113549.1.9.16.1.40 (id-ct-animaJSONVoucher).
         #[arg(long, value_name = "OID", conflicts_with_all = ["jws", "raw"])]

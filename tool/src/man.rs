@@ -249,6 +249,16 @@ fn examples(page: &str) -> &'static Meanings {
             "devid activate web.challenge --out web.response",
             "What the CA answered to the evidence, and what it is sent then.",
         )],
+        "devid-challenge" => &[
+            (
+                "devid challenge request.json --out response.json",
+                "What an enrollz service asked, and what it is answered.",
+            ),
+            (
+                "devid challenge request.json --transport-key transport.key",
+                "The same for a bootz server.",
+            ),
+        ],
         "devid-import-cert" => &[(
             "devid import-cert web.pem",
             "What the CA answered, in the place of the certificate before it.",

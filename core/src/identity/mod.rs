@@ -1,6 +1,8 @@
 //! The life of a device: what it is, whether that can be verified, and how it comes by an identity
 //! of its own (IEEE 802.1AR).
 
+#[cfg(feature = "evidence")]
+mod attesting;
 mod awaited;
 mod ca_certificates;
 mod certify;

@@ -7,9 +7,9 @@ use super::exchange::Exchange;
 use super::policy::{AuthRole, AuthWay, auth_way};
 use super::public::counts_wrong_auth;
 use super::{
-    Auth, AuthHandle, AuthValue, EndorsementKey, KeyAlgorithm, Link, PersistentKey, PrimaryKey,
-    PublicArea, SaltKey, Secret, SensitiveCreate, SignatureScheme, Tpm, TpmError, WrappedKey,
-    command_code, flush, handle, name_of, template,
+    Auth, AuthHandle, AuthValue, EndorsementKey, KeyAlgorithm, KeyScheme, Link, PersistentKey,
+    PrimaryKey, PublicArea, SaltKey, Secret, SensitiveCreate, Signature, SignatureScheme, Tpm,
+    TpmError, WrappedKey, command_code, flush, handle, name_of, template,
 };
 use crate::file::Lock;
 use log::debug;
@@ -80,6 +80,14 @@ impl AttestationKey {
         &self.name
     }
 
+    /// How it signs.
+    pub(crate) fn scheme(&self) -> Option<SignatureScheme> {
+        match PublicArea::parse(&self.area)?.scheme {
+            KeyScheme::Fixed(scheme) => Some(scheme),
+            KeyScheme::Any => None,
+        }
+    }
+
     /// The lock for a try of its authorisation value, where a wrong value would count towards lockout.
     ///
     /// # Errors
@@ -98,7 +106,7 @@ impl AttestationKey {
     }
 
     /// A handle of it, and whether that is to be flushed.
-    fn load(&self, link: &mut Link) -> Result<(u32, bool), TpmError> {
+    pub(super) fn load(&self, link: &mut Link) -> Result<(u32, bool), TpmError> {
         match &self.source {
             AttestationKeySource::Handle(handle) => {
                 let (_, name) = link.read_public(*handle)?;
@@ -162,7 +170,7 @@ impl Link {
     }
 
     /// Runs a command with a handle that is authorised in this way.
-    fn by_role<R>(
+    pub(super) fn by_role<R>(
         &mut self,
         used: AuthHandle,
         way: AuthWay,
@@ -219,9 +227,8 @@ impl Link {
 
 /// A wrong authorisation of the second handle is the attestation key's.
 fn of_second(error: TpmError) -> TpmError {
-    const SECOND_SESSION: u32 = 0xA00;
     match error {
-        TpmError::Response(code) if code.is_wrong_auth() && code.0 & 0xF00 == SECOND_SESSION => {
+        TpmError::Response(code) if code.is_wrong_auth() && code.is_of_second_session() => {
             TpmError::Unsupported(
                 "the attestation key has an authorisation value that is not empty, so it does not attest"
                     .into(),
@@ -273,6 +280,36 @@ impl Tpm {
     ) -> Result<Secret, TpmError> {
         let activating = Exchange::new("ActivateCredential").needing_object_slot();
         activating.run(self, |link| link.activate(key, endorsement, blob, secret))
+    }
+
+    /// The signature of an attestation key over data that the TPM hashes for it; `None` where the TPM gives
+    /// no ticket: of fewer than four bytes, and of data that begin as its own statements do
+    /// (TPM_GENERATED_VALUE). Up to ten commands, and more for data of more than 1024 bytes.
+    pub(crate) fn sign_hashed(
+        &self,
+        key: &AttestationKey,
+        scheme: SignatureScheme,
+        data: &[u8],
+    ) -> Result<Option<Signature>, TpmError> {
+        let signing = Exchange::new("Sign by a ticket").needing_object_slot();
+        signing.run(self, |link| {
+            let (digest, ticket) = link.hashed(scheme.hash(), data)?;
+            if !ticket.is_given() {
+                return Ok(None);
+            }
+            let (handle, is_passing) = key.load(link)?;
+            let used = AuthHandle::open(handle, &key.name);
+            let signed = link.by_role(
+                used,
+                auth_way(&key.area, AuthRole::User),
+                None,
+                |link, used| link.sign_by_ticket(used, scheme, &digest, &ticket),
+            );
+            if is_passing {
+                flush(link, handle, &signed);
+            }
+            signed.map(Some)
+        })
     }
 
     /// What is loaded now.

@@ -96,6 +96,19 @@ impl ResponseCode {
         }
     }
 
+    /// The public and the sensitive area of an object are of two objects.
+    #[cfg(feature = "evidence")]
+    pub fn is_of_unbound_halves(self) -> bool {
+        const BINDING: u32 = 0x0A5;
+        self.base() == BINDING
+    }
+
+    /// The number of the parameter that is at fault, from 1.
+    #[cfg(feature = "evidence")]
+    pub fn parameter(self) -> Option<u32> {
+        (self.about() == Some(About::Parameter)).then_some(self.0 >> 8 & 0xF)
+    }
+
     /// A handle or an auth session of the command is at fault, whatever its parameters are; or the
     /// hierarchy, which such a handle names.
     pub fn is_of_handle_or_session(self) -> bool {
@@ -104,6 +117,13 @@ impl ResponseCode {
             Some(About::Untold) => self.base() == Self::HIERARCHY || self.is_wrong_auth(),
             Some(About::Parameter) | None => self.is_wrong_auth(),
         }
+    }
+
+    /// The command's second session is at fault: the authorisation of its second handle.
+    #[cfg(feature = "evidence")]
+    pub fn is_of_second_session(self) -> bool {
+        const SECOND_SESSION: u32 = 0xA00;
+        self.about() == Some(About::Other) && self.0 & 0xF00 == SECOND_SESSION
     }
 
     /// A handle of the command names nothing: format-one HANDLE, or "reference not loaded".

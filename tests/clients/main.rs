@@ -26,5 +26,6 @@ mod owner;
 mod pages;
 mod pins;
 mod ssh;
+mod sztp;
 mod tls;
 mod tools;

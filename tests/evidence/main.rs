@@ -19,5 +19,6 @@ mod exchange;
 mod export;
 mod factory;
 mod faults;
+mod openconfig;
 mod refused;
 mod structures;

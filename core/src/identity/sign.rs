@@ -49,7 +49,10 @@ impl Device {
             false => Vec::new(),
         };
         if entry.attests && entry.key.is_none() {
-            return self.signed_by_ticket(entry, content, form, &chain);
+            let before = self.tpm.trace_with_sequences()?;
+            let signed = self.signed_by_ticket(entry, content, form, &chain);
+            self.tpm.sweep(&before);
+            return signed;
         }
         let key = self.signing_key(entry, pin)?;
         let scheme = Signer(&self.tpm, &key).scheme()?;

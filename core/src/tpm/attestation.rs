@@ -34,6 +34,8 @@ pub(crate) struct TpmTrace {
     faults: u64,
     /// Loaded sessions; `None` where a resource manager keeps order.
     sessions: Option<Vec<u32>>,
+    /// Transient objects, where hash sequences are to be found again.
+    objects: Option<Vec<u32>>,
 }
 
 impl AttestationKey {
@@ -323,7 +325,19 @@ impl Tpm {
         Ok(TpmTrace {
             faults: self.faults(),
             sessions,
+            objects: None,
         })
+    }
+
+    /// What is loaded now, for commands that begin a hash sequence: such an object says of itself neither
+    /// whose it is nor what it is for.
+    pub(crate) fn trace_with_sequences(&self) -> Result<TpmTrace, TpmError> {
+        let trace = self.trace()?;
+        let objects = match trace.sessions {
+            None => None,
+            Some(_) => Some(self.handles(handle::TRANSIENT)?),
+        };
+        Ok(TpmTrace { objects, ..trace })
     }
 
     /// Takes out of the TPM what commands left since, if a transport fault kept them from doing so: keys of ours,
@@ -338,7 +352,16 @@ impl Tpm {
         let sweeping = Exchange::new("FlushContext").needing_object_slot();
         let swept = sweeping.run(self, |link| {
             for handle in link.handles(handle::TRANSIENT)? {
-                if matches!(self.may_flush(link, handle, None), Ok(true)) {
+                let is_new = || {
+                    let before = trace.objects.as_ref();
+                    before.is_some_and(|before| !before.contains(&handle))
+                };
+                let is_ours = match self.may_flush(link, handle, None) {
+                    Ok(is_ours) => is_ours,
+                    Err(TpmError::Response(code)) => code.is_of_sequence() && is_new(),
+                    Err(_) => false,
+                };
+                if is_ours {
                     link.flush(handle)?;
                 }
             }

@@ -96,6 +96,13 @@ impl ResponseCode {
         }
     }
 
+    /// The object is a hash sequence, which has no public area.
+    #[cfg(feature = "evidence")]
+    pub fn is_of_sequence(self) -> bool {
+        const SEQUENCE: u32 = 0x103;
+        self.0 == SEQUENCE
+    }
+
     /// The public and the sensitive area of an object are of two objects.
     #[cfg(feature = "evidence")]
     pub fn is_of_unbound_halves(self) -> bool {

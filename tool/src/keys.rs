@@ -11,7 +11,7 @@ use devid_core::store::devid::{KeyAlgorithm, KeyPurpose};
 use devid_core::tpm::{Hash, SignatureScheme};
 use serde_json::json;
 
-/// How a key is kept that is neither persistent nor sealed.
+/// The storage of a key that is neither persistent nor sealed.
 pub(crate) fn storage(
     kind: AlgorithmArg,
     parent: ParentArg,
@@ -29,7 +29,7 @@ pub(crate) fn storage(
         (ParentArg::Master, None) => Ok(KeyStorage::Wrapped),
         (ParentArg::Master, Some(_)) => Err(CommandError::new(
             2,
-            "--scheme is for a key made with --parent srk; one below the master key signs by every scheme",
+            "--scheme needs --parent srk; a key below the master key signs by every scheme",
         )),
         (ParentArg::Srk, Some(asked)) if asked != own => Err(CommandError::new(
             2,
@@ -42,7 +42,7 @@ pub(crate) fn storage(
     }
 }
 
-/// The kind of key that an argument names.
+/// The algorithm of an argument.
 pub(crate) fn algorithm(kind: AlgorithmArg) -> KeyAlgorithm {
     match kind {
         AlgorithmArg::P256 => KeyAlgorithm::Ec(Curve::P256),
@@ -72,7 +72,7 @@ pub(crate) fn generate(
     Ok(output.about(made.audit_subject()))
 }
 
-/// The keys of all tokens with a key folder.
+/// Lists the keys of all tokens with a key folder.
 pub(crate) fn list(device: &Device, form: OutputFormat) -> Result<Output, CommandError> {
     let inventory = device.inventory();
     if let Some((_, fault)) = inventory.faults.iter().find(|(token, _)| *token == OWN) {
@@ -102,8 +102,7 @@ pub(crate) fn delete(
         return Err(CommandError::new(
             6,
             format!(
-                "the key {label} would be gone for good, and nothing was done; if that is meant: \
-                 devid key delete --yes {meant}"
+                "this deletes the key {label} permanently; nothing was done; to go on: devid key delete --yes {meant}"
             ),
         ));
     }
@@ -118,7 +117,7 @@ pub(crate) fn delete(
     Ok(output.about(entry.audit_subject()))
 }
 
-/// The wrapped form of a key.
+/// Exports the wrapped form of a key.
 pub(crate) fn export(
     device: &Device,
     label: &str,

@@ -7,6 +7,7 @@
 
 mod aim;
 mod audit;
+mod bench;
 mod ca;
 mod certificates;
 mod check;
@@ -123,6 +124,7 @@ fn run(
     match verb {
         Verb::Status(args) if args.check => check::run(&device()?, args, form),
         Verb::Status(_) => status::run(&device()?, form),
+        Verb::Bench => bench::run(&device()?, form),
         Verb::Doctor => doctor::run(settings, painter, quiet, form),
         Verb::Provision {
             csr,
@@ -270,7 +272,7 @@ fn run(
     }
 }
 
-/// Whether the text of a verb only tells that it was done; with `--quiet` that goes without saying.
+/// True if the text of a verb only reports success. `--quiet` leaves such a text out.
 fn only_reports(verb: &Verb) -> bool {
     match verb {
         Verb::Provision { csr, .. } => csr.as_deref().is_none_or(|path| !is_standard_output(path)),

@@ -1,5 +1,5 @@
-//! The life of a device: what it is, whether that can be verified, and how it comes by an identity
-//! of its own (IEEE 802.1AR).
+//! The life of a device: its identities, their verification, and the provisioning of its own
+//! identity (IEEE 802.1AR).
 
 #[cfg(feature = "evidence")]
 mod attesting;
@@ -45,6 +45,7 @@ mod service_token;
 mod sign;
 mod signer;
 mod software;
+mod speed;
 mod state;
 mod status;
 mod succession;
@@ -80,8 +81,8 @@ pub use service_token::{ServiceToken, add_service_token, remove_service_token};
 pub use sign::SignedMessage;
 #[cfg(feature = "manufacture")]
 pub(crate) use signer::Signer;
+pub use speed::{MeasuredOperation, SpeedReport};
 pub use state::{Certified, ExistingState, Facts, Marker, Plan, Policy, Refusal, TpmKey};
-#[cfg(feature = "evidence")]
 pub(crate) use status::maker_and_firmware;
 pub use status::{
     EnrolmentStatus, IdentitySource, MasterKey, Mode, RoleStatus, Status, TpmStatus, by_label,

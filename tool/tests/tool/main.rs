@@ -74,6 +74,7 @@ mod master {
 /// The command line: input, output, settings, packages.
 mod command {
     mod audit;
+    mod bench;
     mod common;
     mod files;
     mod input;

@@ -1,4 +1,4 @@
-//! The attestation key of the device's own, for a TPM whose factory gave it none.
+//! The device's own attestation key, for a TPM without one from the factory.
 
 use super::{DevidStore, StoreError};
 use crate::shell::word;
@@ -9,12 +9,12 @@ use log::info;
 use std::path::Path;
 
 impl DevidStore {
-    /// The attestation key of this folder, and its certificates; made below the storage root key if there
-    /// is none. Two commands for that, and more where the storage root key is made.
+    /// The attestation key of this folder, and its certificates. Makes the key below the storage
+    /// root key if it is missing: two commands, more if the storage root key is made too.
     ///
     /// # Errors
     ///
-    /// The TPM does not load the one that is kept.
+    /// The TPM does not load the stored key.
     pub(crate) fn attestation_key(&self) -> Result<(AttestationKey, Vec<Certificate>), StoreError> {
         let kept = match self.folder.attestation_key()? {
             Some(kept) => kept,
@@ -23,11 +23,11 @@ impl DevidStore {
         self.usable_attestation_key(kept)
     }
 
-    /// The same; `None` if none was made.
+    /// The stored attestation key with its certificates; `None` if there is none.
     ///
     /// # Errors
     ///
-    /// As of [`attestation_key`](Self::attestation_key).
+    /// Those of [`attestation_key`](Self::attestation_key).
     pub(crate) fn kept_attestation_key(
         &self,
     ) -> Result<Option<(AttestationKey, Vec<Certificate>)>, StoreError> {
@@ -61,17 +61,18 @@ impl DevidStore {
     }
 
     fn made_attestation_key(&self) -> Result<AttestationKeyFile, StoreError> {
-        // What is remembered of the storage root key lies there, and the key itself has to.
+        // The folder must exist first: it holds the record of the storage root key and the key
+        // itself.
         self.folder.begin(&self.first_serial()?)?;
         self.folder.check_room()?;
         let _turn = self.tpm.lock_new_key();
-        // Another process may have been faster.
+        // Another process may have stored one meanwhile.
         if let Some(kept) = self.folder.attestation_key()? {
             return Ok(kept);
         }
         let made = self.tpm.create_attestation_key(&self.owner_auth()?);
         let made: WrappedKey = made.map_err(StoreError::of_making)?;
-        // Its first load is in a session that proves where it comes from.
+        // The first load uses a session that proves the origin of the key.
         self.tpm.check_loads(&made)?;
         let kept = AttestationKeyFile {
             key: Tss2Key::of(Tss2Kind::Loadable, &made, false),
@@ -83,7 +84,7 @@ impl DevidStore {
         Ok(kept)
     }
 
-    /// Whether a certificate is for the attestation key of this folder.
+    /// True if a certificate is for the attestation key of this folder.
     pub(crate) fn has_attestation_key_of(
         &self,
         certificate: &Certificate,
@@ -93,7 +94,7 @@ impl DevidStore {
         Ok(area.is_some_and(|area| Some(area.key) == certificate.public_key()))
     }
 
-    /// Keeps the certificates that a CA gave the attestation key.
+    /// Stores the certificates that a CA issued for the attestation key.
     pub(crate) fn certify_attestation_key(
         &self,
         certificates: Vec<Certificate>,

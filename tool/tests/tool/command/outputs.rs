@@ -39,6 +39,7 @@ const LINES: &[(i32, &str)] = &[
     (0, "tree"),
     (3, "verify idev-id"),
     (1, "doctor"),
+    (0, "bench"),
     (0, "provision --wait 0"),
     (6, "reset --factory"),
     (0, "prune"),

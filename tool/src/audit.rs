@@ -29,6 +29,8 @@ impl Audited {
             Verb::Reset { .. } => change("reset"),
             Verb::Prune => change("prune"),
             Verb::Key(KeyVerb::Generate { label, .. }) => changes("key generate", label),
+            Verb::Key(KeyVerb::Import { .. }) => change("key import"),
+            Verb::Key(KeyVerb::Unseal { .. }) => Some(("key unseal", None, false)),
             Verb::Key(KeyVerb::Delete { label, .. }) => changes("key delete", label),
             Verb::Master(MasterVerb::Renew { .. }) => change("master renew"),
             Verb::Token(TokenVerb::Add { .. }) => change("token add"),

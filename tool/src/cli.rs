@@ -362,6 +362,35 @@ pub(crate) enum KeyVerb {
     /// new key waits, the command writes its request again. devid renew LABEL --rollback restores
     /// the old pair.
     Rekey(Box<RekeyArgs>),
+    /// Takes over a key that another program made in this TPM, or a certificate of its store.
+    ///
+    /// The key keeps its parent in the TPM. In the token it has a new authorisation value, which the token's PIN
+    /// opens; the token must have a PIN. The file is not changed, and the key in it keeps its old value. Lines
+    /// above the PEM block (Label:, ID:) say what the object is called.
+    Import {
+        /// The object: TSS2 PRIVATE KEY or CERTIFICATE, PEM.
+        file: PathBuf,
+        /// The token that takes it.
+        #[arg(long, value_name = "TOKEN", default_value = "devid")]
+        token: String,
+        /// A file with the authorisation value that the key has so far; - is standard input. Without it the
+        /// value is empty. A wrong one counts in the TPM.
+        #[arg(long, value_name = "FILE")]
+        auth_file: Option<PathBuf>,
+        /// A file with the user's PIN of the token, if the configuration has none. A wrong one counts in the
+        /// TPM.
+        #[arg(long, value_name = "FILE")]
+        pin_file: Option<PathBuf>,
+    },
+    /// Opens data that another program sealed in this TPM, and writes them to standard output.
+    Unseal {
+        /// The sealed data: TSS2, PEM.
+        file: PathBuf,
+        /// A file with their authorisation value; - is standard input. Without it the value is empty. A wrong
+        /// one counts in the TPM.
+        #[arg(long, value_name = "FILE")]
+        auth_file: Option<PathBuf>,
+    },
     /// Lists the keys of all tokens with a key folder.
     List,
     /// Deletes a key and its certificates permanently.

@@ -153,6 +153,15 @@ fn run(
             keys::generate(&device()?, &label, algorithm, decrypts, storage, form)
         }
         Verb::Key(KeyVerb::Rekey(args)) => succession::rekey(&device()?, *args, form),
+        Verb::Key(KeyVerb::Import {
+            file,
+            token,
+            auth_file,
+            pin_file,
+        }) => keys::take_over(&device()?, &file, &token, auth_file, pin_file, form),
+        Verb::Key(KeyVerb::Unseal { file, auth_file }) => {
+            keys::unseal(&device()?, &file, auth_file, form)
+        }
         Verb::Key(KeyVerb::List) => keys::list(&device()?, form),
         Verb::Key(KeyVerb::Delete { label, yes }) => keys::delete(&device()?, &label, yes, form),
         Verb::Ca(verb) => ca::run(verb, form),
@@ -278,7 +287,7 @@ fn only_reports(verb: &Verb) -> bool {
         Verb::Provision { csr, .. } => csr.as_deref().is_none_or(|path| !is_standard_output(path)),
         Verb::Reset { .. }
         | Verb::Prune
-        | Verb::Key(KeyVerb::Generate { .. } | KeyVerb::Delete { .. })
+        | Verb::Key(KeyVerb::Generate { .. } | KeyVerb::Import { .. } | KeyVerb::Delete { .. })
         | Verb::Master(MasterVerb::Renew { .. })
         | Verb::ImportCert { .. }
         | Verb::Persist { .. } => true,

@@ -204,6 +204,14 @@ fn examples(page: &str) -> &'static Meanings {
                 "Makes a key for SPIRE's tpm_devid plugin.",
             ),
         ],
+        "devid-key-import" => &[(
+            "devid key import web.pem --auth-file auth",
+            "A key that tpm2-openssl made with a password; from now on the token's PIN opens it.",
+        )],
+        "devid-key-unseal" => &[(
+            "devid key unseal secret.pem --auth-file auth > secret",
+            "Data that another program sealed, and wrote to a TSS2 file.",
+        )],
         "devid-key-list" => &[("devid key list", "The keys of the token devid.")],
         "devid-key-delete" => &[(
             "devid key delete web --yes",

@@ -49,6 +49,7 @@ mod speed;
 mod state;
 mod status;
 mod succession;
+mod take_over;
 mod tls_identity;
 mod tree;
 mod trusted_files;
@@ -87,6 +88,7 @@ pub(crate) use status::maker_and_firmware;
 pub use status::{
     EnrolmentStatus, IdentitySource, MasterKey, Mode, RoleStatus, Status, TpmStatus, by_label,
 };
+pub use take_over::TakenObject;
 pub use tls_identity::TlsIdentity;
 pub use tree::{CertificateBranch, DeviceTree, ObjectBranch, TokenBranch, TpmBranch};
 pub use verify::{Report, Verdict, Verification};

@@ -194,7 +194,7 @@ impl Device {
         let nothing = || {
             IdentityError::new(
                 IdentityErrorKind::NotFound,
-                format!("{}: nothing is kept of what it was before", entry.label),
+                format!("{}: nothing is kept of its earlier state", entry.label),
             )
         };
         let before = store.predecessor(&entry.file)?.ok_or_else(nothing)?;
@@ -220,7 +220,8 @@ impl Device {
         }
         match prove(&self.tpm, key, key.public()) {
             PossessionProof::NoSignature(error) => Err(IdentityError::refused(format!(
-                "{}: the key before does not sign any more ({error}); the one in use stays",
+                "{}: the earlier key does not sign any more ({error}); the current key stays in \
+                 use",
                 entry.label
             ))),
             _ => Ok(()),
@@ -257,7 +258,7 @@ impl Device {
     fn store_to_rekey(&self, entry: &TokenEntry) -> Result<&DevidStore, IdentityError> {
         let refused = |why: &str| IdentityError::refused(format!("{}: {why}", entry.label));
         if entry.token == FACTORY {
-            return Err(refused("the factory's key is for good"));
+            return Err(refused("the factory's key cannot be replaced"));
         }
         if entry.software.is_some() {
             return Err(refused(

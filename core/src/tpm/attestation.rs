@@ -29,8 +29,8 @@ enum AttestationKeySource {
     Wrapped(WrappedKey),
 }
 
-/// The state of the TPM before some commands. [`Tpm::sweep`] uses it to find objects that these
-/// commands left behind after a transport fault.
+/// The state of the TPM before some commands. After a transport fault, [`Tpm::sweep`] uses it to
+/// find objects that these commands left behind.
 pub(crate) struct TpmTrace {
     faults: u64,
     /// Loaded sessions; `None` behind a resource manager, which cleans up itself.
@@ -231,7 +231,8 @@ fn of_second(error: TpmError) -> TpmError {
     match error {
         TpmError::Response(code) if code.is_wrong_auth() && code.is_of_second_session() => {
             TpmError::Unsupported(
-                "the attestation key has an authorisation value that is not empty, so it does not attest"
+                "the attestation key has an authorisation value that is not empty, so it cannot \
+                 attest"
                     .into(),
             )
         }

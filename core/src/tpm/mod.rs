@@ -99,6 +99,8 @@ pub use structures::{
 pub(crate) use structures::{name_of, qualified_name_below};
 use structures::{policy, public, template};
 pub(crate) use transport::is_tcti_alias;
+#[cfg(fuzzing)]
+pub use transport::memory;
 pub use transport::{CommandClass, Limit, Limits, Tcti, TctiError, TimeoutMemory};
 pub use unloadable::{Obstacle, Parent, Unloadable};
 pub use wrapped::WrappedKey;

@@ -284,7 +284,7 @@ impl DevidStore {
 
     /// True if the empty value may be used for a parent, although a wrong value may count. This
     /// holds for parents that have no value by convention or by configuration.
-    fn is_open(&self, parent: &Parent) -> bool {
+    pub(super) fn is_open(&self, parent: &Parent) -> bool {
         match *parent {
             Parent::Owner { .. } => true,
             Parent::Persistent(handle) => {
@@ -293,10 +293,14 @@ impl DevidStore {
         }
     }
 
-    fn wrapped_key(&self, key: &Tss2Key, handle: Option<u32>) -> Result<Key, &'static str> {
-        let area = PublicArea::parse(&key.public).ok_or("its public area is not understood")?;
+    pub(super) fn wrapped_key(
+        &self,
+        key: &Tss2Key,
+        handle: Option<u32>,
+    ) -> Result<Key, &'static str> {
+        let area = PublicArea::parse(&key.public).ok_or("its public area is not supported")?;
         if key.has_policy() {
-            return Err("it needs a policy, by what its file says");
+            return Err("it needs a policy, according to its file");
         }
         if key.kind != Tss2Kind::Loadable {
             return Err(

@@ -1,6 +1,6 @@
-//! The factory identity. The TPM is searched for it, so it needs no registration; it is never
-//! changed (IEEE 802.1AR; TCG, TPM 2.0 Keys for Device Identity and Attestation, sections 7.3 and
-//! 7.8).
+//! The factory identity. The store searches the TPM for it, so it needs no registration. It is
+//! never changed. See IEEE 802.1AR, and TCG, TPM 2.0 Keys for Device Identity and Attestation,
+//! sections 7.3 and 7.8.
 //!
 //! Makers use different handles and NV indices. So both ranges are searched (`nv`), and keys and
 //! certificates are paired by public key (`pairing`).

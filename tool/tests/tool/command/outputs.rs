@@ -45,6 +45,8 @@ const LINES: &[(i32, &str)] = &[
     (0, "prune"),
     (6, "key generate web"),
     (0, "key list"),
+    (1, "key import /nonexistent"),
+    (1, "key unseal /nonexistent"),
     (6, "key delete web"),
     (5, "key delete nosuch --yes"),
     (6, "master renew"),

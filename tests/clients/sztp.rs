@@ -99,7 +99,7 @@ fn the_commands_of_the_page(link: Link) {
         let all = [ours].into_iter().chain(std::env::split_paths(&path));
         shell.env("PATH", std::env::join_paths(all).unwrap());
         shell
-            .env("URL", format!("https://localhost:{}", server.port))
+            .env("URL", format!("https://{}", server.address()))
             .env("no_proxy", "*");
         home.settle(&mut shell);
         shell

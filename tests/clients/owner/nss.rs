@@ -35,14 +35,19 @@ fn nss_with_both(link: Link) {
                 "{one}: {listed}"
             );
         }
-        let keys = certutil(&["-K", "-h", token]).ok().text();
-        assert_eq!(keys.matches(&format!("{token}:{key}")).count(), 1, "{keys}");
         let shown = bench.shown(token);
         let id: String = shown[0]
             .id
             .iter()
             .map(|byte| format!("{byte:02x}"))
             .collect();
+        let keys = certutil(&["-K", "-h", token]).ok().text();
+        let listed: Vec<&str> = keys.lines().filter(|line| line.starts_with('<')).collect();
+        assert_eq!(listed.len(), 1, "{keys}");
+        assert!(
+            listed[0].contains(&id) && listed[0].ends_with(key),
+            "{keys}"
+        );
         let request = bench.path(&format!("{token}.csr"));
         certutil(&[
             "-R",

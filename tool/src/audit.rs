@@ -43,7 +43,7 @@ impl Audited {
             Verb::Persist { label, .. } => changes("persist", label),
             Verb::Csr(args) => uses("csr", &args.label),
             // Where the factory left no attestation key, one is made.
-            Verb::Attest(args) => changes("attest", &args.label),
+            Verb::Attest(args) => changes("attest", &args.name()),
             Verb::Ca(CaVerb::Issue { .. }) => change("ca issue"),
             Verb::Activate { .. } => Some(("activate", None, false)),
             Verb::Sign { label, .. } => uses("sign", label),

@@ -5,7 +5,7 @@ mod certificates;
 use crate::evidence_cli::{AttestArgs, CaVerb};
 #[cfg(feature = "est")]
 pub(crate) use certificates::EnrollArgs;
-pub(crate) use certificates::{CsrArgs, OutformArg, RekeyArgs, RenewArgs, RequestArgs};
+pub(crate) use certificates::{CsrArgs, OutformArg, RekeyArgs, RenewArgs, RequestArgs, name_for};
 use clap::{ArgAction, ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use devid_core::config::RenewWithin;

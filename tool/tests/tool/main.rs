@@ -43,6 +43,8 @@ mod certificates {
 mod enrolment {
     pub mod est;
     mod faults;
+    mod fields;
+    mod forgotten;
     mod kills;
     mod neighbours;
     mod page;
@@ -50,6 +52,7 @@ mod enrolment {
     mod renewal;
     mod services;
     mod turns;
+    mod unlinkable;
 }
 
 /// Findings of `devid doctor`, and their remedies.

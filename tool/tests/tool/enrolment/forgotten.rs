@@ -96,7 +96,7 @@ fn a_certificate_that_came_by_hand_ends_the_wait() {
     assert_eq!(told(&device), [""; 0]);
     assert!(records(&device.path("state/enrolment")).is_empty());
     // A new key of which the server still has a request, and whose certificate comes by hand.
-    let said = est.enroll(&device, "web", "later-9", &["--new-key"]);
+    let said = est.enroll(&device, "web", "later-9", &["--new-key", "--as", "idev-id"]);
     assert_eq!(said.status.code(), Some(7), "{said}");
     assert_eq!(told(&device), ["web"]);
     let request = device.path("rekeyed.csr");

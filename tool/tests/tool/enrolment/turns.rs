@@ -214,7 +214,8 @@ fn other_verbs_wait_too() {
     is_whole(&device, &est, "web");
     let (device, est, enrolment) = held();
     let file = owner(&device);
-    waits(&device, enrolment, &["import-cert", "--owner", &file], 0);
+    let said = waits(&device, enrolment, &["import-cert", "--owner", &file], 6);
+    assert!(said.contains("the factory's own"), "{said}");
     is_whole(&device, &est, "web");
 }
 

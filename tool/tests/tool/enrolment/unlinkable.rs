@@ -6,8 +6,10 @@ use crate::device::est::Est;
 use crate::device::{Device, factory, programs};
 use serde_json::Value;
 use std::fs;
+use std::os::unix::fs::chown;
 use testkit::host::compiled;
 use testkit::module::library_alone;
+use testkit::pages::block;
 use testkit::tpm::Swtpm;
 
 /// The profiles of the EST server, each with a CA of its own.
@@ -440,6 +442,50 @@ fn two_services_see_nothing_alike() {
         .filter(|(path, _)| path.ends_with("/token/label"));
     assert_eq!(labels.count(), 2);
     assert_eq!(bench.device.tpm.as_ref().unwrap().transients(), 0);
+}
+
+/// The commands of docs/CA.md: those of the service as its user, the others as root.
+#[test]
+fn the_commands_of_the_page() {
+    let bench = bench();
+    bench.enrolled(0);
+    let (_, _, user) = SERVICES[0];
+    let folder = bench.device.path("both");
+    fs::create_dir(&folder).unwrap();
+    chown(&folder, Some(user), Some(user)).unwrap();
+    for (from, to) in [
+        ("roots.pem", "roots.pem"),
+        ("ak-ca.pem", "ca.pem"),
+        ("ak-ca.key", "ca.key"),
+    ] {
+        fs::copy(bench.device.path(from), folder.join(to)).unwrap();
+    }
+    let path = format!("{}:{}", bench.word(""), std::env::var("PATH").unwrap());
+    let id = user.to_string();
+    let mut who = String::new();
+    for line in block("docs/CA.md", "service-evidence").lines() {
+        if let Some(comment) = line.strip_prefix("# ") {
+            who = comment.split(':').next().unwrap().to_owned();
+            continue;
+        }
+        let mut shell = programs::program("setpriv");
+        if who == "service" {
+            shell.args(["--reuid", &id, "--regid", &id, "--clear-groups"]);
+        }
+        shell
+            .args(["--", "sh", "-ec", line])
+            .current_dir(&folder)
+            .env("PATH", &path);
+        let said = programs::run(bench.device.home.settle(&mut shell)).ok();
+        if line.contains("ca verify") {
+            assert!(
+                said.text().contains("verified: the key of the request"),
+                "{said}"
+            );
+        }
+    }
+    let evidence = fs::read_to_string(folder.join("evidence.json")).unwrap();
+    assert!(!evidence.contains("SN-000001"), "{evidence}");
 }
 
 /// What cannot be had is refused, and says what to do.

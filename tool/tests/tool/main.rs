@@ -41,6 +41,7 @@ mod certificates {
 
 /// Certificates from servers, and their renewal.
 mod enrolment {
+    mod alike;
     pub mod est;
     mod faults;
     mod fields;

@@ -1,4 +1,4 @@
-//! What can go wrong, and the CK_RV that says so (PKCS#11 3.0, section 5.1).
+//! Errors of the module, and the CK_RV that stands for each (PKCS#11 3.0, section 5.1).
 
 use cryptoki_sys::*;
 use devid_core::store::devid::StoreError;
@@ -7,7 +7,7 @@ use devid_core::store::{Advised, LoginError, ScanError, SignError};
 use devid_core::tpm::TpmError;
 use std::fmt;
 
-/// Why a call did not do what was asked.
+/// The reason why a call failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Error {
     NotInitialized,
@@ -17,19 +17,19 @@ pub(crate) enum Error {
     HostMemory,
     Unsupported,
     NotParallel,
-    /// A fault in our own code, caught at the border.
+    /// A fault in our own code, caught at the border to the host.
     Panicked,
     SlotIdInvalid,
     TokenNotPresent,
     TokenWriteProtected,
-    /// The session's token is gone.
+    /// The token of the session no longer exists.
     DeviceRemoved,
     SessionHandleInvalid,
     SessionParallelNotSupported,
     SessionReadOnlyExists,
-    /// As many are open as there can be.
+    /// The token has its largest number of open sessions.
     SessionCount,
-    /// An object of the token is not changed by a read-only session.
+    /// A read-only session tried to change an object of the token.
     SessionReadOnly,
     UserTypeInvalid,
     UserAlreadyLoggedIn,
@@ -47,7 +47,7 @@ pub(crate) enum Error {
     ObjectHandleInvalid,
     KeyHandleInvalid,
     KeyTypeInconsistent,
-    /// The key may not become part of a digest.
+    /// The key must not become part of a digest.
     KeyIndigestible,
     KeyNotNeeded,
     SavedStateInvalid,
@@ -59,7 +59,7 @@ pub(crate) enum Error {
     TemplateIncomplete,
     TemplateInconsistent,
     CurveNotSupported,
-    /// CKA_EC_PARAMS holds no parameters of a curve.
+    /// CKA_EC_PARAMS does not hold the parameters of a curve.
     DomainParamsInvalid,
     KeySizeRange,
     SignatureInvalid,
@@ -68,7 +68,7 @@ pub(crate) enum Error {
     AttributeSensitive,
     MechanismInvalid,
     MechanismParamInvalid,
-    /// What was wrapped is no key that can be taken: one code for every fault of it.
+    /// The wrapped data holds no usable key. All faults of the wrapped data have this code.
     WrappedKeyInvalid,
     WrappedKeyLenRange(usize),
     UnwrappingKeyHandleInvalid,
@@ -82,12 +82,12 @@ pub(crate) enum Error {
     RandomFailed,
     Tpm(TpmError),
     Store(StoreError),
-    /// A look at the token's objects gave none.
+    /// The scan of the token's objects failed.
     Look(ScanError),
 }
 
 impl Error {
-    /// The code for the caller.
+    /// The return code for the caller.
     pub(crate) fn rv(&self) -> CK_RV {
         match self {
             Self::NotInitialized => CKR_CRYPTOKI_NOT_INITIALIZED,
@@ -160,8 +160,8 @@ impl Error {
     }
 }
 
-/// A TPM that is not there is a removed device; whatever else it says is a device error, lockout
-/// included: it is no fault of a PIN that the caller gave.
+/// A TPM that cannot be reached is a removed device. Other faults of the TPM are device errors. So
+/// is lockout, because the PIN of the caller may be right.
 fn tpm_rv(error: &TpmError) -> CK_RV {
     match error {
         TpmError::Unreachable(_) => CKR_DEVICE_REMOVED,
@@ -181,9 +181,9 @@ fn tpm_rv(error: &TpmError) -> CK_RV {
         | TpmError::Unread(_)
         | TpmError::Unproven(_)
         | TpmError::Unsupported(_) => CKR_DEVICE_ERROR,
-        // The PIN may be right and the TPM is sound: nothing was tried.
+        // The TPM works, the PIN may be right, and no PIN was tried.
         TpmError::NoPinLock(_) | TpmError::NoTryLeft(_) => CKR_FUNCTION_FAILED,
-        // A wrapped key, and the TPM that wrapped it is gone; or another TPM than before answers.
+        // The TPM that wrapped the key is gone, or another TPM answers than before.
         TpmError::ForeignKey(_) | TpmError::Distrusted(_) => CKR_TOKEN_NOT_RECOGNIZED,
     }
 }
@@ -203,7 +203,7 @@ fn store_rv(error: &StoreError) -> CK_RV {
     }
 }
 
-/// A folder that this process may not write to is a token that is write-protected for it.
+/// For a process that cannot write to the folder, the token is write-protected.
 fn folder_rv(error: &FolderError) -> CK_RV {
     match error {
         FolderError::ReadOnly(_) | FolderError::Permission(_) | FolderError::InTheWay(..) => {
@@ -282,7 +282,7 @@ impl fmt::Display for Error {
             Self::Store(error) => error.fmt(f),
             Self::Look(error) => error.fmt(f),
             Self::ArgumentsBad(what) => f.write_str(what),
-            Self::DataLenRange(bytes) => write!(f, "{bytes} bytes are none that the key takes"),
+            Self::DataLenRange(bytes) => write!(f, "the key cannot take {bytes} bytes of data"),
             other => write!(f, "{other:?}"),
         }
     }

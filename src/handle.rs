@@ -1,4 +1,4 @@
-//! Handles: numbers that name slots, sessions and objects to the caller.
+//! Handles: numbers that name slots, sessions and objects for the caller.
 
 use cryptoki_sys::{CK_OBJECT_HANDLE, CK_SESSION_HANDLE, CK_SLOT_ID, CK_ULONG};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,12 +11,12 @@ pub(crate) struct SlotId(pub(crate) CK_SLOT_ID);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct SessionHandle(pub(crate) CK_SESSION_HANDLE);
 
-/// An object's handle; of two the later one is greater.
+/// The handle of an object. A later handle is greater than an earlier handle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct ObjectHandle(pub(crate) CK_OBJECT_HANDLE);
 
-/// Mints handles: never 0 (CK_INVALID_HANDLE), none twice in a process, nor in a forked child of
-/// it.
+/// Makes handles. No handle is 0 (CK_INVALID_HANDLE). No handle occurs twice in a process or in its
+/// forked children.
 #[derive(Debug)]
 pub(crate) struct Mint(AtomicU64);
 
@@ -25,7 +25,7 @@ impl Mint {
         Self(AtomicU64::new(1))
     }
 
-    /// Goes on where the parent was.
+    /// Continues with the number that the parent reached.
     pub(crate) fn for_child(&self) -> Self {
         Self(AtomicU64::new(self.0.load(Ordering::Relaxed)))
     }

@@ -1,15 +1,16 @@
-//! The PKCS#11 module: what identifies a device and lives in its TPM 2.0, as tokens and objects.
+//! The PKCS#11 module. It shows the identities in the TPM 2.0 of a device as tokens and objects.
 //!
-//! `abi` is the C border and the only place with `unsafe`. Behind it everything is plain Rust. Each room
-//! uses only those that stand below it here:
+//! `abi` is the C border and the only room with `unsafe`. Each room imports only rooms that stand
+//! below it in this list:
 //!
-//! - [`module`]: what lives between C_Initialize and C_Finalize, slots and sessions.
+//! - [`module`]: the module between C_Initialize and C_Finalize, its slots and sessions.
 //! - [`session`]: the calls of a session, and its operations.
-//! - [`slot`]: where a token is looked for, who is logged in, the token, the objects of sessions.
-//! - [`template`]: what a caller's template asks for.
-//! - [`object`]: what a session finds, with all attributes.
-//! - [`mechanism`]: the mechanisms, their parameters, and what each does with data.
-//! - [`handle`], [`output`], [`error`], [`snapshot`], [`logging`], [`vendor`]: small types for all.
+//! - [`slot`]: the source of a token, the scan, the current user, the objects of sessions.
+//! - [`template`]: the attributes that a caller asks for.
+//! - [`object`]: objects with all attributes.
+//! - [`mechanism`]: the mechanisms, their parameters, and their work on data.
+//! - [`handle`], [`output`], [`error`], [`snapshot`], [`logging`], [`vendor`]: small types for all
+//!   rooms.
 
 #![allow(
     rustdoc::private_intra_doc_links,

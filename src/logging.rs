@@ -1,7 +1,7 @@
-//! Where log lines go: syslog or a file, never the host's standard streams.
+//! Log lines go to syslog or to a file, never to the standard streams of the host.
 //!
-//! Nothing is kept open: a host may close descriptors that it does not know, and a line must not
-//! end up in whatever file then has the number. No line ever holds a PIN, data or a digest.
+//! No descriptor stays open. A host may close a descriptor that it does not know, and another file
+//! may then get its number. A line never holds a PIN, data or a digest.
 
 pub(crate) use devid_core::config::{LogSettings, LogTarget};
 
@@ -19,10 +19,10 @@ use std::time::SystemTime;
 
 const SYSLOG: &str = "/dev/log";
 const NAME: &str = "devid-pkcs11";
-/// LOG_DAEMON of syslog(3), shifted as it stands in a message.
+/// LOG_DAEMON of syslog(3), shifted to its place in the priority of a message.
 const FACILITY: u8 = 3 << 3;
 
-/// A line as its target takes it.
+/// The text of a line for its target.
 pub(crate) fn rendered(target: &LogTarget, record: &Record) -> String {
     let said = printable(record.args());
     match target {
@@ -31,8 +31,8 @@ pub(crate) fn rendered(target: &LogTarget, record: &Record) -> String {
     }
 }
 
-/// Writes one line, as it was [`rendered`]. A target that cannot be written costs the line, never
-/// the caller's call.
+/// Writes a [`rendered`] line. If the target cannot be written, the line is lost and the call of
+/// the host continues.
 pub(crate) fn write(target: &LogTarget, line: &str) -> std::io::Result<()> {
     match target {
         LogTarget::Syslog => syslog(line),
@@ -40,14 +40,15 @@ pub(crate) fn write(target: &LogTarget, line: &str) -> std::io::Result<()> {
     }
 }
 
-/// Whether the process lacked something that it may have again: then the line can wait.
+/// True if the process lacked a resource that may come back. The line is then written later.
 pub(crate) fn can_wait(error: &std::io::Error) -> bool {
     let errno = Errno::from_io_error(error);
     matches!(errno, Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM))
 }
 
-/// Only a regular file: a FIFO would be waited for, and one whose reader goes would raise SIGPIPE.
-/// No larger than files of this process may be: that would raise SIGXFSZ.
+/// Writes to a regular file only. A FIFO could block, and a FIFO without reader would raise
+/// SIGPIPE. The file stays below the file size limit of the process, because a larger file would
+/// raise SIGXFSZ.
 fn file(path: &Path, line: &str) -> std::io::Result<()> {
     if !fits_limit(line.len() as u64) {
         return Ok(());

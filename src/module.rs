@@ -1,4 +1,4 @@
-//! The module between C_Initialize and C_Finalize: its slots, its sessions, who is logged in.
+//! The module between C_Initialize and C_Finalize: its slots and sessions.
 
 use crate::error::Error;
 use crate::handle::{Mint, ObjectHandle, SessionHandle, SlotId};
@@ -29,13 +29,13 @@ use std::sync::Arc;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// All that lives between C_Initialize and C_Finalize.
+/// The state between C_Initialize and C_Finalize.
 pub(crate) struct Module {
-    /// Made of the configuration, as soon as that could be read.
+    /// The slots of the configuration, once the configuration was read.
     slots: OnceCell<Vec<Arc<Slot>>>,
-    /// The slot without token that is shown until then.
+    /// Until then: a slot without token.
     vacant: [Arc<Slot>; 1],
-    /// Why the configuration could not be read when that was last tried; held for moments.
+    /// The reason why the last attempt to read the configuration failed. Locked briefly.
     unread: Mutex<Option<ConfigError>>,
     is_privileged: bool,
     refusals: Refusals,
@@ -46,30 +46,30 @@ pub(crate) struct Module {
     pub(crate) mint: Arc<Mint>,
 }
 
-/// Held for moments only, never over a TPM command.
+/// Locked briefly, never during a TPM command.
 #[derive(Default)]
 struct Table {
     sessions: HashMap<SessionHandle, Arc<Session>>,
 }
 
-/// So many sessions of one token are open at most: a program that never closes them is told.
+/// The most open sessions of a token. A program that never closes sessions gets CKR_SESSION_COUNT.
 pub(crate) const MOST_SESSIONS: usize = 4096;
 
 const FACTORY: &str = "Factory identity (IEEE 802.1AR IDevID) in the TPM";
 const OWN: &str = "The device's own keys, wrapped by the TPM";
 const SESSIONS: &str = "Public keys of peers, kept for a session";
-/// Fixed, so that further tokens keep theirs.
+/// A fixed number, so that the other tokens keep theirs when one is added.
 const SESSIONS_ID: SlotId = SlotId(256);
 const WITH_PIN: &str = "Factory identity in the TPM, behind a PIN";
 const OF_OWNER: &str = "Factory identity, certified by its owner";
 
 impl Module {
-    /// Reads the configuration, and says how to log from now on. Opens nothing else and asks no
-    /// TPM; where the configuration is wrong, the slot has no token. One that could not be read is
-    /// read again by the next call that asks for slots.
+    /// Reads the configuration and sets up the log. Opens nothing else and sends no TPM command. A
+    /// wrong configuration gives a slot without token. If the configuration cannot be read, the
+    /// next call that asks for slots tries again.
     ///
-    /// `is_privileged`: the process has more rights than its caller, whose environment does not count
-    /// then. `held` is where locks between processes are noted for forked children.
+    /// `is_privileged`: the process has more rights than its caller. The environment of the caller
+    /// is then ignored. `held`: the list of locks between processes, for forked children.
     pub(crate) fn configured(
         is_privileged: bool,
         mint: Arc<Mint>,
@@ -93,7 +93,7 @@ impl Module {
         module
     }
 
-    /// The slots; `Err` where the configuration could not be read.
+    /// The slots. `Err` if the configuration cannot be read.
     fn read_configuration(&self) -> Result<Vec<Arc<Slot>>, ()> {
         let loaded = config::load(&config::environment(self.is_privileged));
         match &loaded.config {
@@ -121,14 +121,15 @@ impl Module {
             }
             Err(fault) => {
                 (self.log_to)(loaded.log);
-                error!("no token is shown until the configuration is mended: {fault}");
+                error!("no token is shown until the configuration is corrected: {fault}");
                 Ok(self.vacant.to_vec())
             }
         }
     }
 
-    /// The module in a forked child that has not called C_Initialize: what the parent knew, over
-    /// connections of its own. Sends nothing, and takes no lock that might never be released.
+    /// The module in a forked child before C_Initialize: the state of the parent over new
+    /// connections. Sends nothing, and takes no lock that another thread of the parent may have
+    /// held.
     pub(crate) fn for_child(&self, mint: Arc<Mint>, refusals: &Refusals) -> Self {
         let known = self.slots.get().map(Vec::as_slice);
         let tpm = known.into_iter().flatten().find_map(|slot| slot.tpm().ok());
@@ -159,7 +160,7 @@ impl Module {
         }
     }
 
-    /// The end, by C_Finalize: nobody stays logged in.
+    /// Ends the module for C_Finalize, and logs every user out.
     pub(crate) fn finalize(&self) {
         for slot in self.slots.get().into_iter().flatten() {
             slot.logout(&self.mint);
@@ -181,7 +182,8 @@ impl Module {
             .ok_or(Error::SlotIdInvalid)
     }
 
-    /// The token of a slot, looked for if need be. One for sessions is there beside others only.
+    /// The token of a slot, after a scan if necessary. The token for sessions exists only if
+    /// another token exists.
     pub(crate) fn token(&self, slot: &Slot) -> Result<Arc<Token>, Error> {
         let has_token =
             |slot: &Arc<Slot>| !slot.is_for_sessions() && slot.token(&self.mint).is_ok();
@@ -191,7 +193,7 @@ impl Module {
         }
     }
 
-    /// The slots that have a token, as a call with this room is told.
+    /// The slots that have a token. `room` is the space in the buffer of the caller.
     pub(crate) fn slots_with_token(&self, caller: Caller, room: Room) -> Vec<CK_SLOT_ID> {
         let has_token = |slot: &&Arc<Slot>| self.token(slot).is_ok();
         self.snapshots.answer(ListKind::Present, caller, room, || {
@@ -200,7 +202,7 @@ impl Module {
         })
     }
 
-    /// The mechanisms of a slot's token, as a call with this room is told.
+    /// The mechanisms of a slot's token. `room` is the space in the buffer of the caller.
     pub(crate) fn mechanisms(
         &self,
         slot: &Slot,
@@ -215,7 +217,7 @@ impl Module {
         })
     }
 
-    /// What is told of a mechanism of a slot's token.
+    /// The information on a mechanism of a slot's token.
     pub(crate) fn mechanism_info(
         &self,
         slot: &Slot,
@@ -247,7 +249,7 @@ impl Module {
         let is_read_write = flags & CKF_RW_SESSION != 0;
         let handle = self.mint.session();
         let session = Arc::new(Session::new(handle, Arc::clone(slot), is_read_write));
-        // Held, so that the officer's login does not come between.
+        // The lock stays held, so that the security officer cannot log in meanwhile.
         let mut table = self.table.lock();
         if !is_read_write && slot.has_security_officer() {
             return Err(Error::SessionReadWriteSoExists);
@@ -283,13 +285,14 @@ impl Module {
         let mut table = self.table.lock();
         table.sessions.retain(|_, session| session.slot.id != id);
         slot.logout(&self.mint);
-        // After the sessions: an object made meanwhile sees that its session is gone.
+        // Session objects are removed after the sessions. A thread that makes an object meanwhile
+        // finds no session.
         slot.session_objects.lock().remove_of_session(None);
         Ok(())
     }
 
-    /// Makes objects by a call of their session: gives their handles. If another thread closes the session
-    /// meanwhile, its new session objects are removed.
+    /// Makes objects for a session, and returns their handles. If another thread closes the session
+    /// meanwhile, the new session objects are removed.
     pub(crate) fn create<H: AsRef<[ObjectHandle]>>(
         &self,
         handle: SessionHandle,
@@ -307,7 +310,7 @@ impl Module {
         Ok(made)
     }
 
-    /// Sessions of a slot: all, and those that are read-write.
+    /// The number of sessions of a slot: all sessions, and read-write sessions.
     pub(crate) fn session_counts(&self, id: SlotId) -> (usize, usize) {
         let table = self.table.lock();
         let read_write = table
@@ -320,7 +323,7 @@ impl Module {
         if session.slot.has_security_officer() {
             return CKS_RW_SO_FUNCTIONS;
         }
-        // NSS asks a person for a PIN wherever a session of a token with CKF_LOGIN_REQUIRED is public.
+        // NSS asks its user for a PIN if a token with CKF_LOGIN_REQUIRED has a public session.
         let has_user = session.slot.has_user() || session.slot.is_for_sessions();
         match (session.is_read_write, has_user) {
             (false, false) => CKS_RO_PUBLIC_SESSION,
@@ -343,11 +346,12 @@ impl Module {
             CKU_CONTEXT_SPECIFIC => return session.prove_user(pin, &self.mint),
             _ => return Err(Error::UserTypeInvalid),
         };
-        // The officer works in read-write sessions only.
+        // The security officer needs read-write sessions only.
         if who == UserType::SecurityOfficer && self.table.lock().has_read_only(session.slot.id) {
             return Err(Error::SessionReadOnlyExists);
         }
-        // The TPM may take its time over the PIN, and the session be closed meanwhile.
+        // The TPM may take long to check the PIN, and another thread may close the session
+        // meanwhile.
         session.slot.login(who, pin, || {
             let table = self.table.lock();
             if !table.sessions.contains_key(&handle) {
@@ -374,7 +378,7 @@ impl Module {
     }
 
     pub(crate) fn logout(&self, handle: SessionHandle) -> Result<(), Error> {
-        // Held, so that no login comes between.
+        // The lock stays held, so that no login happens meanwhile.
         let table = self.table.lock();
         let session = table.sessions.get(&handle);
         let slot = &session.ok_or(Error::SessionHandleInvalid)?.slot;
@@ -390,11 +394,12 @@ impl Module {
     }
 }
 
-/// The factory's identity, the device's own keys, the token for sessions, further key folders, then
-/// each identity with a PIN, the owner's certificates: over one way to the TPM.
+/// Builds the slots over one connection to the TPM. Their order: the factory identity, the device's
+/// own keys, further key folders, identities with a PIN, the certificates of the owner.
 ///
-/// The token for sessions stands before all others that may ask for a login, but `devid`. The user of a service
-/// sees its token, and the one for sessions.
+/// The token for sessions comes directly after the first key folder. A client that looks for a
+/// token with login then finds it before the other tokens.
+/// The user of a service sees only the token of the service, and the one for sessions.
 fn slots(config: &Config, refusals: Refusals, held: &'static Held) -> Vec<Slot> {
     let tpm = Arc::new(configured_tpm(config, refusals).noting_locks(held));
     let random = config.random;

@@ -1,31 +1,31 @@
-//! The convention for output of variable length (PKCS#11 3.0, section 5.2), as types.
+//! Types for output of variable length (PKCS#11 3.0, section 5.2).
 
 pub(crate) use devid_core::tpm::Secret;
 
-/// What the caller has room for.
+/// The space in the caller's buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Room {
-    /// No buffer: only the length is asked for.
+    /// No buffer: the call asks for the length only.
     Length,
-    /// A buffer of so many bytes.
+    /// A buffer of this many bytes.
     Bytes(usize),
 }
 
-/// What the caller gets.
+/// The answer to the caller.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) enum Answer {
-    /// The length that was asked for.
+    /// The length that the caller asked for.
     Length(usize),
-    /// The length that would have been needed: CKR_BUFFER_TOO_SMALL.
+    /// The necessary length, for CKR_BUFFER_TOO_SMALL.
     TooSmall(usize),
-    /// The output; it fits.
+    /// The output, which fits into the buffer.
     Bytes(Vec<u8>),
-    /// The output; it fits, and is wiped when it was given.
+    /// A secret output, which fits into the buffer. Its memory is wiped after the copy.
     Secret(Secret),
 }
 
 impl Room {
-    /// The answer that needs no output, if `needed` bytes have no room.
+    /// The answer without output, if `needed` bytes do not fit.
     pub(crate) fn refuses(self, needed: usize) -> Option<Answer> {
         match self {
             Self::Length => Some(Answer::Length(needed)),

@@ -1,9 +1,8 @@
 //! Lists that may change between a length query and the call that fetches them (PKCS#11 3.0,
-//! sections 5.2 and 5.5.1): a length query takes a snapshot, and the call that follows it answers
-//! from there.
+//! sections 5.2 and 5.5.1). A length query takes a snapshot, and the next call answers from it.
 //!
-//! A snapshot belongs to the thread that asked. It answers one list; a call without a length query
-//! before it sees what is there now.
+//! A snapshot belongs to the thread that asked, and answers one list. A call without a previous
+//! length query sees the current state.
 
 use crate::handle::SlotId;
 use crate::output::Room;
@@ -11,10 +10,10 @@ use cryptoki_sys::CK_ULONG;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 
-/// How many snapshots wait for their call at most; the oldest goes first.
+/// The most snapshots that are kept. A new snapshot replaces the oldest.
 const MOST: usize = 256;
 
-/// What a snapshot lists.
+/// The kind of a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ListKind {
     /// The slots that have a token, as CK_SLOT_ID.
@@ -23,11 +22,11 @@ pub(crate) enum ListKind {
     Mechanisms(SlotId),
 }
 
-/// The thread that calls: no other thread of the process has this number, or ever had it.
+/// The number of the calling thread. No other thread of the process has or had this number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Caller(pub(crate) u64);
 
-/// The snapshots that wait for the call that follows.
+/// The snapshots that wait for the next call of their thread.
 #[derive(Debug, Default)]
 pub(crate) struct Snapshots(Mutex<VecDeque<Snapshot>>);
 
@@ -39,8 +38,8 @@ struct Snapshot {
 }
 
 impl Snapshots {
-    /// The items that a call with this room is answered with; it may have too little room for them.
-    /// `now` looks, without a lock of ours, and only where no snapshot answers.
+    /// The items for a call with this room. The caller checks whether they fit. `now` lists the
+    /// current items. It is called without a lock, and only if no snapshot answers.
     pub(crate) fn answer(
         &self,
         list: ListKind,
@@ -70,7 +69,7 @@ impl Snapshots {
         }
     }
 
-    /// The snapshots in a forked child; none if another thread of the parent held them.
+    /// The snapshots in a forked child. Empty if another thread of the parent held the lock.
     pub(crate) fn for_child(&self) -> Self {
         let kept = self.0.try_lock().map(|kept| kept.clone());
         Self(Mutex::new(kept.unwrap_or_default()))
@@ -85,7 +84,8 @@ impl Snapshots {
         kept.push_back(snapshot);
     }
 
-    /// The thread's own snapshot. It goes when it fits; a caller with too little room comes again.
+    /// The snapshot of this thread. It is removed if it fits; otherwise the caller asks again with
+    /// more room.
     fn asked_by(&self, caller: Caller, list: ListKind, room: usize) -> Option<Vec<CK_ULONG>> {
         let mut kept = self.0.lock();
         let place = kept.iter().position(|one| one.is(caller, list))?;
@@ -95,7 +95,8 @@ impl Snapshots {
         }
     }
 
-    /// A snapshot that has exactly this length: the caller may have asked for it from another thread.
+    /// A snapshot with exactly this length. Another thread of the caller may have asked for the
+    /// length.
     fn asked_elsewhere(&self, list: ListKind, room: usize) -> Option<Vec<CK_ULONG>> {
         let kept = self.0.lock();
         let mut newest = kept.iter().rev();
@@ -129,7 +130,7 @@ mod tests {
             let told = snapshots.answer(LIST, ONE, Room::Length, || vec![7]);
             assert_eq!(told, [7]);
             assert_eq!(snapshots.answer(LIST, ONE, Room::Bytes(room), never), [7]);
-            // Without another query, what is there now.
+            // Without another length query, the call sees the current state.
             let now = snapshots.answer(LIST, ONE, Room::Bytes(9), || vec![7, 8]);
             assert_eq!(now, [7, 8]);
         }
@@ -163,7 +164,7 @@ mod tests {
         snapshots.answer(LIST, ONE, Room::Length, || vec![7]);
         snapshots.answer(mechanisms, ONE, Room::Length, || vec![1, 2]);
         snapshots.answer(LIST, OTHER, Room::Length, || vec![7, 8]);
-        // A stranger to the mechanisms: sees what is there now, if it has room for that.
+        // A thread that never asked for the mechanisms sees the current state if it fits.
         let now = snapshots.answer(mechanisms, OTHER, Room::Bytes(3), || vec![3]);
         assert_eq!(now, [3]);
         assert_eq!(snapshots.answer(LIST, OTHER, Room::Bytes(2), never), [7, 8]);
@@ -180,7 +181,7 @@ mod tests {
         snapshots.answer(LIST, ONE, Room::Length, || vec![7]);
         let fetched = snapshots.answer(LIST, OTHER, Room::Bytes(1), || vec![7, 8]);
         assert_eq!(fetched, [7]);
-        // That took nothing from the thread that asked.
+        // The snapshot of the other thread is still there.
         assert_eq!(snapshots.answer(LIST, ONE, Room::Bytes(1), never), [7]);
     }
 

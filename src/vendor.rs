@@ -1,4 +1,4 @@
-//! Our vendor-defined attributes; `include/devid_pkcs11.h` tells C callers of them.
+//! Our vendor-defined attributes. `include/devid_pkcs11.h` defines them for C callers.
 
 use cryptoki_sys::{CK_ATTRIBUTE_TYPE, CK_ULONG, CKA_VENDOR_DEFINED};
 
@@ -10,14 +10,15 @@ pub(crate) const CKA_DEVID_TPM_HANDLE: CK_ATTRIBUTE_TYPE = BASE + 1;
 pub(crate) const CKA_DEVID_TPM_NAME: CK_ATTRIBUTE_TYPE = BASE + 2;
 /// Bytes: the key's TPMT_PUBLIC (Part 2, section 12.2.4).
 pub(crate) const CKA_DEVID_TPM_PUBLIC: CK_ATTRIBUTE_TYPE = BASE + 3;
-/// CK_ULONG: what keeps the private key, one of `CK_DEVID_PROTECTION_…`.
+/// CK_ULONG: the protection of the private key, one of `CK_DEVID_PROTECTION_…`.
 pub(crate) const CKA_DEVID_PROTECTION: CK_ATTRIBUTE_TYPE = BASE + 4;
-/// CK_BBOOL: whether the key lives in a persistent handle.
+/// CK_BBOOL: true if the key is in a persistent handle.
 pub(crate) const CKA_DEVID_PERSISTENT: CK_ATTRIBUTE_TYPE = BASE + 5;
 
 /// The private key never leaves the TPM.
 pub(crate) const CK_DEVID_PROTECTION_TPM: CK_ULONG = 1;
-/// Encrypted on the disk under what the TPM has sealed; used in memory.
+/// A file holds the private key, encrypted under a secret that the TPM seals. The key is used in
+/// memory.
 pub(crate) const CK_DEVID_PROTECTION_SEALED: CK_ULONG = 2;
-/// In a file, in clear.
+/// A file holds the private key in clear.
 pub(crate) const CK_DEVID_PROTECTION_FILE: CK_ULONG = 3;

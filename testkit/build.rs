@@ -1,4 +1,4 @@
-//! Tells the helpers for which target they are built: they build the module for the same.
+//! Passes the build target on, since the helpers build the module for the same target.
 
 fn main() {
     let target = std::env::var("TARGET").unwrap_or_default();

@@ -1,6 +1,6 @@
 //! Names and numbers of users and groups.
 
-/// The names and numbers of passwd(5) or group(5), without asking any service: a rescue system has
+/// The names and numbers in passwd(5) or group(5). Asks no name service, since a rescue system has
 /// none.
 fn numbered(file: &str) -> Vec<(String, u32)> {
     let text = std::fs::read_to_string(file).unwrap_or_default();

@@ -1,11 +1,11 @@
 //! Audit lines: who used a private key, and what `devid` changed.
 //!
-//! A line goes to the journal (systemd's native protocol), or else to syslog (RFC 3164). It never holds
-//! data, a digest or a PIN. It proves nothing: the program that uses a key writes its own lines, and a
-//! program that may open the TPM can sign without this library.
+//! A line goes to the journal (systemd's native protocol), or else to syslog (RFC 3164). A line
+//! never contains data, a digest or a PIN. Audit lines are no proof. The program that uses a key
+//! writes them itself. A program that may open the TPM can sign without this library.
 //!
-//! Nothing is kept open, and nothing is waited for. A line that cannot be written is lost, and the next
-//! line tells how many were.
+//! The module keeps no connection open and does not wait. A line that cannot be written is lost,
+//! and the next line tells the number of lost lines.
 
 use crate::printable::printable;
 use parking_lot::Mutex;
@@ -28,52 +28,53 @@ const FACILITY: u8 = 10;
 /// LOG_NOTICE and LOG_INFO of syslog(3).
 const NOTICE: u8 = 5;
 const INFO: u8 = 6;
-/// Characters of a value. A longer one is cut: a label could otherwise make a line too large to send.
+/// The maximum length of a value in characters. Longer values are cut: a label could otherwise make
+/// a line too large to send.
 const LONGEST: usize = 256;
 
-/// Lines that one key may have at once.
+/// The number of lines that a key may write at once.
 const BURST: u32 = 20;
-/// In this time the key may have one line more.
+/// After this time the key may write one more line.
 const REFILL: Duration = Duration::from_secs(1);
-/// So many keys are counted apart; the rest of a process is counted as one.
+/// The number of keys that are counted separately; all others are counted together.
 const MOST_KEYS: usize = 256;
 
-/// What a line is about.
+/// The subject of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AuditAction<'a> {
-    /// A private or secret key was used by this mechanism of PKCS#11.
+    /// A private or secret key was used with this mechanism of PKCS#11.
     Mechanism(&'a str),
-    /// `devid` did this.
+    /// `devid` ran this command.
     Verb(&'a str),
 }
 
-/// The key that was used or changed, as far as it is known.
+/// The key that was used or changed, as far as known.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct AuditSubject {
     /// The label of its token.
     pub token: Option<String>,
     /// Its label.
     pub label: Option<String>,
-    /// The TPM's name of it, in hexadecimal digits.
+    /// Its TPM name, in hexadecimal digits.
     pub key_name: Option<String>,
     /// SHA-1 of its public key, as in a subjectKeyIdentifier (RFC 5280, section 4.2.1.2), in hexadecimal
     /// digits.
     pub key_id: Option<String>,
 }
 
-/// The lines of a slot, or of one run of `devid`.
+/// The audit log of a slot, or of one run of `devid`.
 #[derive(Debug, Default)]
 pub struct AuditLog {
     keys: Mutex<HashMap<Counted, Allowance>>,
-    /// Lines that were not written since the last line that was.
+    /// The number of lost lines since the last written line.
     lost: AtomicU64,
 }
 
-/// What has an allowance of its own: a key's successes, and its failures. All else shares one without
+/// The unit of counting: successes or failures of one key. All other keys share one unit without
 /// subject.
 type Counted = (Option<AuditSubject>, bool);
 
-/// How many lines a key may have now.
+/// The number of lines that a key may write now.
 #[derive(Debug)]
 struct Allowance {
     lines: u32,
@@ -82,12 +83,12 @@ struct Allowance {
     limited: u64,
 }
 
-/// A line to be written: names and values.
+/// The content of a line: names and values.
 type Fields = Vec<(&'static str, String)>;
 
 impl AuditLog {
-    /// Writes that a key was used, unless it has had too many lines lately. `result` is `ok`, or what
-    /// went wrong.
+    /// Writes that a key was used, unless it wrote too many lines lately. `result` is `ok`, or the
+    /// error.
     pub fn key_used(&self, mechanism: &str, subject: &AuditSubject, result: Result<(), String>) {
         let Some(limited) = self.allowed(subject, result.is_ok(), Instant::now()) else {
             return;
@@ -99,7 +100,7 @@ impl AuditLog {
         self.write(fields, if result.is_ok() { INFO } else { NOTICE });
     }
 
-    /// Writes what `devid` did.
+    /// Writes an action of `devid`.
     ///
     /// # Errors
     ///
@@ -113,7 +114,7 @@ impl AuditLog {
         send(&fields(AuditAction::Verb(verb), subject, &result), NOTICE)
     }
 
-    /// Writes what was counted and not told yet: the end of the module, or of a run.
+    /// Writes counts that were not reported yet, at the end of the module or of a run.
     pub fn finish(&self) {
         let Some(mut keys) = self.keys.try_lock() else {
             return;
@@ -135,8 +136,8 @@ impl AuditLog {
         }
     }
 
-    /// How many uses had no line since the last; `None` if this use has none either. Where another
-    /// thread counts, or counted when the process forked, the line is written.
+    /// The number of uses without a line since the last line; `None` if this use gets no line
+    /// either. If another thread holds the counters, also since a fork, the line is written.
     fn allowed(&self, subject: &AuditSubject, is_ok: bool, now: Instant) -> Option<u64> {
         let Some(mut keys) = self.keys.try_lock_for(Duration::from_millis(10)) else {
             return Some(0);
@@ -163,7 +164,7 @@ impl AuditLog {
         }
         if let Err(error) = send(&fields, severity) {
             let before = self.lost.fetch_add(lost + 1, Ordering::Relaxed);
-            // Said once for all lines that are lost one after the other.
+            // Logged once for a series of lost lines.
             if lost + before == 0 {
                 log::warn!("audit: a line was lost: {error}");
             }
@@ -191,7 +192,7 @@ impl Allowance {
         }
     }
 
-    /// Whether nothing is lost if it is forgotten.
+    /// True if the counter can be dropped without loss.
     fn is_idle(&self, now: Instant) -> bool {
         self.limited == 0 && now.saturating_duration_since(self.since) >= REFILL * BURST
     }
@@ -224,7 +225,7 @@ fn fields(action: AuditAction, subject: &AuditSubject, result: &Result<(), Strin
     fields
 }
 
-/// Adds the process, and writes the line: to the journal, or else to syslog.
+/// Adds the process, and sends the line to the journal or else to syslog.
 fn send(fields: &[(&'static str, String)], severity: u8) -> io::Result<()> {
     let mut all: Fields = fields
         .iter()
@@ -242,7 +243,7 @@ fn send(fields: &[(&'static str, String)], severity: u8) -> io::Result<()> {
     journal.or_else(|_| datagram(Path::new(SYSLOG), &syslog_line(&all, severity)))
 }
 
-/// What others named, in one line and not too long.
+/// Text from outside, as one line of limited length.
 fn one_line(value: &str) -> String {
     let short: String = value.chars().take(LONGEST).collect();
     printable(short)
@@ -258,7 +259,7 @@ fn message(fields: &Fields) -> String {
     message
 }
 
-/// The journal's native form: `NAME=value`, a line each. No value has an end of line.
+/// The journal's native format: one `NAME=value` per line. No value contains an end of line.
 fn journal_line(fields: &Fields, severity: u8) -> String {
     let mut line = format!(
         "MESSAGE={}\nPRIORITY={severity}\nSYSLOG_FACILITY={FACILITY}\nSYSLOG_IDENTIFIER={IDENTIFIER}\n",
@@ -270,7 +271,7 @@ fn journal_line(fields: &Fields, severity: u8) -> String {
     line
 }
 
-/// The form of RFC 3164 without time and host, which the receiver adds.
+/// The format of RFC 3164 without time and host, which the receiver adds.
 fn syslog_line(fields: &Fields, severity: u8) -> String {
     let priority = FACILITY << 3 | severity;
     let pid = std::process::id();

@@ -1,5 +1,5 @@
-//! BER elements (ITU-T X.690) as factories write them: lengths that are longer than they need be,
-//! lengths that are left open, any TRUE.
+//! BER elements (ITU-T X.690) as factories write them: with surplus length bytes, indefinite
+//! lengths, and any TRUE.
 
 /// Deeper than any certificate is nested.
 const DEEPEST: usize = 24;
@@ -20,39 +20,39 @@ pub(crate) const SET: u8 = 0x31;
 pub(crate) struct Element<'a> {
     /// The first byte of its identifier.
     pub(crate) tag: u8,
-    /// With its header.
+    /// The element with its header.
     pub(crate) whole: &'a [u8],
-    /// Without header, and without the end of a length that is left open.
+    /// The content without header and without end-of-contents.
     pub(crate) content: &'a [u8],
 }
 
-/// Why there is no element.
+/// The reason why there is no element.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NoElement {
-    /// The header names so many bytes in all, and fewer are there.
+    /// The header announces this total size, but fewer bytes are there.
     Cut(usize),
-    /// The header is none, or the nesting is too deep.
+    /// The header is invalid, or the nesting is too deep.
     Broken,
 }
 
 impl<'a> Element<'a> {
-    /// The element at the head of `bytes`, and what follows it.
+    /// The element at the head of `bytes`, and the bytes that follow.
     pub(crate) fn first(bytes: &'a [u8]) -> Result<(Self, &'a [u8]), NoElement> {
         Self::nested(bytes, DEEPEST)
     }
 
-    /// The one element of which `bytes` consists.
+    /// The element, if it is all of `bytes`.
     pub(crate) fn only(bytes: &'a [u8]) -> Option<Self> {
         let (element, rest) = Self::first(bytes).ok()?;
         rest.is_empty().then_some(element)
     }
 
-    /// The elements of which the content consists; `None` if a part of it is no element.
+    /// The elements of the content; `None` if a part of it is no element.
     pub(crate) fn children(&self) -> Option<Vec<Self>> {
         elements(self.content)
     }
 
-    /// The same, if this is an element with that tag.
+    /// The elements of the content, if the tag is right.
     pub(crate) fn children_of(&self, tag: u8) -> Option<Vec<Self>> {
         (self.tag == tag).then(|| self.children())?
     }
@@ -120,7 +120,7 @@ impl<'a> Element<'a> {
     }
 }
 
-/// The elements of which `bytes` consists; `None` if a part of it is no element.
+/// The elements of `bytes`; `None` if a part is no element.
 pub(crate) fn elements(bytes: &[u8]) -> Option<Vec<Element<'_>>> {
     let (mut rest, mut found) = (bytes, Vec::new());
     while !rest.is_empty() {
@@ -131,8 +131,8 @@ pub(crate) fn elements(bytes: &[u8]) -> Option<Vec<Element<'_>>> {
     Some(found)
 }
 
-/// The same value as DER has it, as far as lengths, TRUE and strings in pieces go. `None` for what
-/// is no sequence of elements.
+/// Converts lengths, TRUE and constructed strings to DER. `None` if `bytes` are no sequence of
+/// elements.
 pub(crate) fn as_der(bytes: &[u8]) -> Option<Vec<u8>> {
     rewritten(bytes, DEEPEST)
 }
@@ -150,7 +150,7 @@ fn rewritten(bytes: &[u8], left: usize) -> Option<Vec<u8>> {
         match tag {
             BOOLEAN if content.len() == 1 && content != [0] => der.extend([BOOLEAN, 1, 0xFF]),
             _ if tag & CONSTRUCTED == 0 => der.extend(encoded(tag, content)),
-            // Strings in pieces: universal tags, but those that are always constructed.
+            // Constructed strings: universal tags, except those that are always constructed.
             0x24 | 0x2C | 0x32..=0x3E => {
                 let piece = tag & !CONSTRUCTED;
                 let pieces = elements(content)?;
@@ -183,7 +183,7 @@ pub(crate) fn encoded(tag: u8, content: &[u8]) -> Vec<u8> {
     element
 }
 
-/// All elements as `read` reads them; at least one, and each.
+/// Parses all elements with `read`. There must be at least one, and all must parse.
 pub(crate) fn some<'a, T>(
     elements: Vec<Element<'a>>,
     read: impl FnMut(Element<'a>) -> Option<T>,
@@ -200,7 +200,7 @@ pub(crate) fn identifier(element: &Element) -> Option<ObjectIdentifier> {
     }
 }
 
-/// The bytes of a BIT STRING, its unused bits cleared.
+/// The bytes of a BIT STRING; unused bits must be cleared.
 pub(crate) fn bits(element: &Element) -> Option<Vec<u8>> {
     let (&unused, bytes) = element.content.split_first()?;
     if element.tag != BIT_STRING || unused > 7 || (unused > 0 && bytes.is_empty()) {
@@ -213,7 +213,7 @@ pub(crate) fn bits(element: &Element) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// The content of an INTEGER, if that is as short as it can be.
+/// The content of an INTEGER in its shortest form.
 pub(crate) fn integer<'a>(element: &Element<'a>) -> Option<&'a [u8]> {
     match element.content {
         [] | [0, 0..=0x7F, ..] | [0xFF, 0x80..=0xFF, ..] => None,
@@ -221,7 +221,7 @@ pub(crate) fn integer<'a>(element: &Element<'a>) -> Option<&'a [u8]> {
     }
 }
 
-/// An INTEGER that counts something: not negative; one that is too large is the largest.
+/// An INTEGER that is a count: not negative; too large numbers count as the maximum.
 pub(crate) fn count(element: &Element) -> Option<usize> {
     let number = integer(element)?;
     if number.first().is_some_and(|first| first & 0x80 != 0) {

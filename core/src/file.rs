@@ -1,5 +1,4 @@
-//! Files: those that others may have put there are read without ever waiting, and those of ours are
-//! written as a whole.
+//! Files. Foreign files are read without ever blocking, and our files are written atomically.
 
 use crate::system::{Failed, Held, fits_limit, pause, random_digits};
 use crate::waiting::WaitLines;
@@ -24,30 +23,30 @@ const FLAGS: OFlags = OFlags::RDONLY
 const FOLDER_FLAGS: OFlags = OFlags::RDONLY
     .union(OFlags::DIRECTORY)
     .union(OFlags::CLOEXEC);
-/// What the names of files begin with that are still being written.
+/// The prefix of temporary files during a write.
 pub(crate) const TEMPORARY: &str = ".new-";
-/// A file may be changed again without a new time in its stamp for as long as the kernel's coarse
-/// clock stands still, 10 ms at most; the rest is for a clock that is being corrected.
+/// Within this time a second change may leave the stamp unchanged. The kernel's coarse clock
+/// advances every 10 ms at most; the rest allows for clock corrections.
 const TICK: i128 = 50_000_000;
 
 /// The whole content of a regular file.
 ///
 /// # Errors
 ///
-/// Also for what is no regular file (a FIFO would be waited for, a device read without end), and
-/// for more than `most` bytes.
+/// Also if the file is not regular (a FIFO could block, a device never ends), or has more than
+/// `most` bytes.
 pub fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     Ok(read_stamped(path, most)?.0)
 }
 
-/// The same, and the file's stamp of before its content was read.
+/// The content, and the stamp before it was read.
 pub(crate) fn read_stamped(path: &Path, most: u64) -> io::Result<(Vec<u8>, FileStamp)> {
     let fd = retry_on_intr(|| open(path, FLAGS, Mode::empty()))?;
     let (content, about) = whole(fd, most)?;
     Ok((content, FileStamp::from(&about)))
 }
 
-/// The same of a file of this folder, which must not be a symbolic link, and what describes it.
+/// The content of a file in this folder, and its stat. A symbolic link is not followed.
 pub(crate) fn read_in(folder: impl AsFd, name: &str, most: u64) -> io::Result<(Vec<u8>, Stat)> {
     let flags = FLAGS | OFlags::NOFOLLOW;
     let fd = retry_on_intr(|| openat(&folder, name, flags, Mode::empty()));
@@ -63,7 +62,8 @@ fn whole(fd: OwnedFd, most: u64) -> io::Result<(Vec<u8>, Stat)> {
     if FileType::from_raw_mode(about.st_mode) != FileType::RegularFile {
         return Err(not("not a regular file"));
     }
-    // Room for all of it: it may be a secret, and one that grows leaves itself behind.
+    // Enough room for the whole content: it may be a secret, and a growing buffer would leave
+    // copies.
     let size = u64::try_from(about.st_size).unwrap_or(0).min(most);
     let mut content = Vec::with_capacity(size as usize + 64);
     File::from(fd).take(most + 1).read_to_end(&mut content)?;
@@ -76,17 +76,16 @@ fn whole(fd: OwnedFd, most: u64) -> io::Result<(Vec<u8>, Stat)> {
     Ok((content, about))
 }
 
-/// Puts a file there with this content, as a whole or not at all: what is there before stays until
-/// the new one is on the disk.
+/// Atomically writes a file: the earlier file stays until the new one is on the disk.
 ///
 /// # Errors
 ///
-/// Then nothing was changed, unless the error says so: the disk failed when all was written.
+/// Nothing was changed, unless the error says that the disk failed after writing.
 pub(crate) fn write(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     put_at(path, content, mode, WriteMode::Replace)
 }
 
-/// The same where nothing is: what comes there meanwhile is not replaced.
+/// Atomically writes a new file; an existing file is not replaced.
 pub(crate) fn write_new(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     put_at(path, content, mode, WriteMode::CreateNew)
 }
@@ -98,21 +97,22 @@ fn put_at(path: &Path, content: &[u8], mode: u32, place: WriteMode) -> io::Resul
     Ok(put(&folder, name, content, place, dress)?)
 }
 
-/// Whether a file may take the place of another.
+/// The permission to replace another file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum WriteMode {
-    /// It takes the place of one that is there.
+    /// The new file may replace an existing one.
     Replace,
-    /// It fails with [`Errno::EXIST`] if one is there.
+    /// The write fails with [`Errno::EXIST`] if the file exists.
     CreateNew,
 }
 
-/// Why a folder is not as it was to be.
+/// The reason why a change is not complete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Undone {
     /// Nothing was changed.
     Unchanged(Failed),
-    /// The change is made, and all see it; the disk did not confirm it, so a loss of power may undo it.
+    /// The change was made and is visible, but the disk did not confirm it. A power loss may undo
+    /// it.
     Unsettled(Failed),
 }
 
@@ -139,13 +139,13 @@ impl From<Undone> for io::Error {
     }
 }
 
-/// Puts a file into a folder: its content goes into a temporary one, which `dress` gives owner and
-/// mode, to the disk, and then takes the place. A process that is killed leaves a file whose name
-/// begins with [`TEMPORARY`], at most.
+/// Writes a file into a folder. The content goes into a temporary file, `dress` sets owner and
+/// mode, and the file is synced and renamed. A killed process leaves at most a file whose name
+/// begins with [`TEMPORARY`].
 ///
 /// # Errors
 ///
-/// A file in a free place is taken back if the disk does not confirm it.
+/// A new file is removed again if the disk does not confirm it.
 pub(crate) fn put(
     folder: &OwnedFd,
     name: impl Arg + Copy,
@@ -161,7 +161,7 @@ pub(crate) fn put(
         }?)
     });
     if let Err(failed) = placed {
-        // It may not even have been made.
+        // The temporary file may not exist.
         let _ = unlinkat(folder, &*temporary, AtFlags::empty());
         return Err(Undone::Unchanged(failed));
     }
@@ -174,13 +174,13 @@ pub(crate) fn put(
     })
 }
 
-/// Takes a file out of a folder.
+/// Removes a file from a folder.
 pub(crate) fn take_away(folder: &OwnedFd, name: impl Arg) -> Result<(), Undone> {
     unlinkat(folder, name, AtFlags::empty())?;
     sync_folder(folder).map_err(Undone::Unsettled)
 }
 
-/// Whether a file of so many bytes can be put into a folder now: one is written, and removed.
+/// Checks that a file of this size can be written to a folder now: writes one and removes it.
 pub(crate) fn try_room(folder: &OwnedFd, bytes: usize) -> Result<(), Failed> {
     let temporary = format!("{TEMPORARY}{}-{}", std::process::id(), random_digits()?);
     let written = write_temporary(folder, &temporary, &vec![b'\n'; bytes], |_| Ok(()));
@@ -199,7 +199,7 @@ fn write_temporary(
     }
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let fd = openat(folder, name, flags, Mode::RUSR | Mode::WUSR)?;
-    // A host whose standard output is closed would print into the file.
+    // A host whose standard output is closed would otherwise print into the file.
     let fd = fcntl_dupfd_cloexec(fd, 3).map_err(Failed::at("fcntl"))?;
     dress(&fd)?;
     let mut rest = content;
@@ -210,14 +210,15 @@ fn write_temporary(
     retry_on_intr(|| fsync(&fd)).map_err(Failed::at("fsync"))
 }
 
-/// Gives a file a name of the same folder that nothing has yet: else [`Errno::EXIST`].
+/// Renames a file within its folder to an unused name: else [`Errno::EXIST`].
 pub(crate) fn rename_to_free(
     folder: &OwnedFd,
     from: &str,
     to: impl Arg + Copy,
 ) -> rustix::io::Result<()> {
     match renameat_with(folder, from, folder, to, RenameFlags::NOREPLACE) {
-        // Not every file system or container can; writers exclude each other, and names are random.
+        // Not every file system or container supports this flag. Writers exclude each other by the
+        // lock, and names are random.
         Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM) => {
             match statat(folder, to, AtFlags::SYMLINK_NOFOLLOW) {
                 Err(Errno::NOENT) => renameat(folder, from, folder, to),
@@ -229,7 +230,7 @@ pub(crate) fn rename_to_free(
     }
 }
 
-/// Takes a file away, if it is there.
+/// Removes a file, if it exists.
 pub(crate) fn remove(path: &Path) -> io::Result<()> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -237,20 +238,20 @@ pub(crate) fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Gives a file another name beside it.
+/// Renames a file within its folder.
 pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
     std::fs::rename(from, to)?;
     settle(to)
 }
 
-/// Has the folder of this file on the disk as it is now.
+/// Syncs the folder of this file.
 fn settle(path: &Path) -> io::Result<()> {
     let folder = open(folder_of(path), FOLDER_FLAGS, Mode::empty());
     let settled = folder.map_err(Failed::from).and_then(sync_folder);
     Ok(settled.map_err(Undone::Unsettled)?)
 }
 
-/// Some file systems have nothing to write for a folder, and say so.
+/// Syncs a folder. Some file systems do not support this and report an error, which is ignored.
 pub(crate) fn sync_folder(folder: impl AsFd) -> Result<(), Failed> {
     match retry_on_intr(|| fsync(&folder)) {
         Err(Errno::INVAL) => Ok(()),
@@ -258,8 +259,8 @@ pub(crate) fn sync_folder(folder: impl AsFd) -> Result<(), Failed> {
     }
 }
 
-/// The names of all that is in a folder, but for `.` and `..`. A listing that a signal interrupts
-/// begins anew.
+/// The names of all files in a folder, without `.` and `..`. A listing that a signal interrupts
+/// starts again.
 pub(crate) fn names(folder: impl AsFd) -> rustix::io::Result<Vec<CString>> {
     retry_on_intr(|| {
         let mut names = Vec::new();
@@ -274,7 +275,7 @@ pub(crate) fn names(folder: impl AsFd) -> rustix::io::Result<Vec<CString>> {
     })
 }
 
-/// As [`names`], of the folder of this path.
+/// [`names`] for the folder of this path.
 pub(crate) fn names_at(path: &Path) -> rustix::io::Result<Vec<CString>> {
     names(retry_on_intr(|| open(path, FOLDER_FLAGS, Mode::empty()))?)
 }
@@ -290,7 +291,7 @@ fn not(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, what)
 }
 
-/// A file that this process has locked (flock(2)), until this is dropped or the process dies.
+/// A file lock of this process (flock(2)), held until it is dropped or the process dies.
 #[derive(Debug)]
 pub(crate) struct Lock {
     file: OwnedFd,
@@ -298,22 +299,22 @@ pub(crate) struct Lock {
 }
 
 impl Lock {
-    /// `None`: another process still had it when the patience ended. The kernel has no limit for
-    /// waiting, so it is asked again and again.
+    /// `None` if another process still held it at the end of `patience`. The kernel offers no time
+    /// limit, so the lock is polled.
     pub(crate) fn take(file: OwnedFd, patience: Duration) -> Result<Option<Self>, Failed> {
         let alone = FlockOperation::NonBlockingLockExclusive;
         Self::take_noted(file, patience, None, alone)
     }
 
-    /// The same, noted for forked children as long as it is held; `sharing` is one of the operations
-    /// that do not block.
+    /// Takes the lock and records it in `held` for forked children; `sharing` is a non-blocking
+    /// operation.
     pub(crate) fn take_noted(
         file: OwnedFd,
         patience: Duration,
         held: Option<&'static Held>,
         sharing: FlockOperation,
     ) -> Result<Option<Self>, Failed> {
-        // Before it is taken: a child may be forked at any moment.
+        // Recorded before the lock is taken, since a child may be forked at any moment.
         let noted = held.and_then(|held| Some((held, held.note(file.as_raw_fd())?)));
         let lock = Self { file, noted };
         const FIRST_PAUSE: Duration = Duration::from_micros(200);
@@ -338,7 +339,7 @@ impl Lock {
     }
 }
 
-/// That another process has a lock that is waited for.
+/// The message about another process that holds the lock.
 fn held_by_another(file: &OwnedFd) -> String {
     let path = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()));
     match path {
@@ -348,8 +349,8 @@ fn held_by_another(file: &OwnedFd) -> String {
 }
 
 impl Drop for Lock {
-    /// A process that another thread forked meanwhile holds the descriptor too: closing alone would
-    /// leave it the lock.
+    /// Unlocks explicitly. A process that another thread forked meanwhile has the descriptor too,
+    /// so close(2) alone would not release the lock.
     fn drop(&mut self) {
         let _ = flock(&self.file, FlockOperation::Unlock);
         if let Some((held, place)) = self.noted {
@@ -358,8 +359,8 @@ impl Drop for Lock {
     }
 }
 
-/// Which file it is and when it was changed: another content has another stamp, unless the stamp
-/// is not [settled](Self::is_settled).
+/// The identity and change times of a file. Different contents have different stamps, unless the
+/// stamp is not [settled](Self::is_settled).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FileStamp {
     inode: u64,
@@ -369,9 +370,9 @@ pub(crate) struct FileStamp {
 }
 
 impl FileStamp {
-    /// Whether any change after `now` gives another stamp. A file that was changed a moment before
-    /// may be changed again within the same tick of the clock. One from the future is settled: a
-    /// change would give it the time of today.
+    /// True if any change after `now` gives another stamp. A recently changed file may change again
+    /// within the same clock tick. A stamp from the future is settled, since a change would set the
+    /// current time.
     pub(crate) fn is_settled(&self, now: Moment) -> bool {
         (now.0 - self.inode_changed).abs() > TICK
     }
@@ -388,7 +389,7 @@ impl From<&Stat> for FileStamp {
     }
 }
 
-/// A time of the clock that files are stamped by, in nanoseconds.
+/// A time of the file system clock, in nanoseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Moment(i128);
 
@@ -412,7 +413,7 @@ mod tests {
     use super::*;
     use std::time::{Duration, SystemTime};
 
-    /// Neither size nor time has 32 bits, also where a word has.
+    /// Size and times have more than 32 bits, also on 32-bit systems.
     #[test]
     fn sizes_over_4_gib_and_times_after_2038_are_told_apart() {
         let folder = tempfile::tempdir().unwrap();

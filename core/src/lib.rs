@@ -1,7 +1,7 @@
 //! Device identity in a TPM 2.0: the keys, their certificates and the links to the TPM.
 //!
-//! Nothing here knows PKCS#11. Arrows point one way: [`identity`] → [`store`] → [`x509`] →
-//! [`signature`] → [`tpm`] → [`key`].
+//! This crate does not know PKCS#11. Dependencies point one way: [`identity`] → [`store`] →
+//! [`x509`] → [`signature`] → [`tpm`] → [`key`].
 
 mod accounts;
 pub mod audit;

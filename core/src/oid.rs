@@ -1,4 +1,4 @@
-//! Object identifiers: those of const-oid's database under shorter names, and what it lacks.
+//! Object identifiers: shorter names for those of const-oid's database, and those that it lacks.
 
 pub(crate) use x509_cert::der::oid::db::rfc2985::PKCS_9_AT_EMAIL_ADDRESS as EMAIL_ADDRESS;
 #[cfg(feature = "evidence")]

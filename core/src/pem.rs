@@ -1,7 +1,7 @@
 //! PEM blocks with text around them (RFC 7468, section 2: explanatory text is permitted).
 //!
-//! The strict decoder of `pem-rfc7468` wants lines of 64 characters and refuses what stands
-//! behind the block; administrators have files of other shapes. Whatever OpenSSL reads is read.
+//! The strict decoder of `pem-rfc7468` requires lines of 64 characters and refuses text after the
+//! block. Administrators have files of other forms. This parser reads all files that OpenSSL reads.
 
 use x509_cert::der::pem::{Base64Decoder, LineEnding, encode_string};
 
@@ -10,14 +10,14 @@ const END: &[u8] = b"-----END ";
 const DASHES: &[u8] = b"-----";
 const UTF8_MARK: &[u8] = b"\xEF\xBB\xBF";
 
-/// A file taken apart.
+/// A parsed file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PemParts<'a> {
-    /// At least one.
+    /// At least one block.
     pub(crate) blocks: Vec<Block<'a>>,
-    /// The lines above the first block, without their ends.
+    /// The lines above the first block, without line ends.
     pub(crate) above: Vec<&'a [u8]>,
-    /// All that stands below the last, as it is.
+    /// The text below the last block, unchanged.
     pub(crate) below: &'a [u8],
 }
 
@@ -28,25 +28,25 @@ pub(crate) struct Block<'a> {
     pub(crate) der: Vec<u8>,
 }
 
-/// What a text holds of PEM, block by block.
+/// The blocks in a text.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct PemReader<'a> {
-    /// Each block, or what is wrong with it.
+    /// Each block, or its fault.
     pub(crate) blocks: Vec<Result<Block<'a>, String>>,
-    /// Whether the last block has no end.
+    /// True if the last block has no end.
     pub(crate) is_cut: bool,
-    /// Lines outside of blocks that are meant as boundaries and are none.
+    /// Lines outside of blocks that look like boundaries but are invalid.
     pub(crate) boundaries: Vec<String>,
     above: Vec<&'a [u8]>,
     below: &'a [u8],
 }
 
-/// Takes a file apart; lines may be of any length and end in CR, LF or both, be indented, and have
-/// blanks behind them. Text between blocks is lost.
+/// Parses a file. Lines may have any length, end in CR, LF or both, be indented, and have trailing
+/// blanks. Text between blocks is lost.
 ///
 /// # Errors
 ///
-/// What is wrong with it.
+/// The fault of the file.
 pub(crate) fn parse(file: &[u8]) -> Result<PemParts<'_>, String> {
     let scan = PemReader::of(file);
     let blocks: Vec<Block> = scan.blocks.into_iter().collect::<Result<_, _>>()?;
@@ -61,18 +61,18 @@ pub(crate) fn parse(file: &[u8]) -> Result<PemParts<'_>, String> {
     }
 }
 
-/// What is said of a line that is meant as a boundary.
+/// The message about an invalid boundary line.
 pub(crate) fn damaged(boundary: &str) -> String {
     format!("a PEM boundary is damaged: {boundary:?}")
 }
 
-/// A block under way.
+/// The block that is being parsed.
 struct Open<'a> {
     label: &'a str,
     base64: Vec<u8>,
-    /// Whether the last line was of a header, which may go on in an indented line.
+    /// True if the last line was a header, which an indented line may continue.
     in_header: bool,
-    /// What makes it no block, whatever its base64 is.
+    /// A fault that makes it invalid, whatever its base64 is.
     fault: Option<String>,
 }
 
@@ -86,7 +86,7 @@ impl<'a> PemReader<'a> {
             let begun = line.trim_ascii_start();
             rest = behind;
             if begun.starts_with(BEGIN) {
-                // One without end costs only itself.
+                // A block without end affects only itself.
                 scan.blocks.extend(open.take().map(Open::endless));
                 match boundary(begun, BEGIN) {
                     Some((label, inside)) => {
@@ -105,7 +105,7 @@ impl<'a> PemReader<'a> {
                 }
                 continue;
             };
-            // Base64 has no dash.
+            // Base64 contains no dash.
             let dashed = line.contains(&b'-').then(|| end_in(line)).flatten();
             match dashed {
                 Some(at) => {
@@ -148,7 +148,7 @@ impl<'a> Open<'a> {
         }
     }
 
-    /// Takes a line. Headers may stand before the base64 (RFC 1421, section 4.6).
+    /// Adds a line. Headers may precede the base64 (RFC 1421, section 4.6).
     fn take(&mut self, line: &[u8]) {
         let goes_on = self.in_header && line.starts_with(b" ");
         self.in_header = self.base64.is_empty() && (line.contains(&b':') || goes_on);
@@ -158,7 +158,7 @@ impl<'a> Open<'a> {
             }
             return;
         }
-        // Whatever control character somebody's tool has put there.
+        // Ignores any control characters.
         let digits = line.iter().filter(|byte| **byte > b' ');
         self.base64.extend(digits);
     }
@@ -182,7 +182,7 @@ fn end_in(line: &[u8]) -> Option<usize> {
     line.windows(END.len()).position(|window| window == END)
 }
 
-/// The first line without its end, and what follows that.
+/// The first line without its end, and the text that follows.
 fn first_line(text: &[u8]) -> (&[u8], &[u8]) {
     let ends = |byte: &u8| matches!(byte, b'\n' | b'\r');
     let Some(end) = text.iter().position(ends) else {
@@ -196,13 +196,13 @@ fn first_line(text: &[u8]) -> (&[u8], &[u8]) {
     (&text[..end], &text[end + width..])
 }
 
-/// From `inside`, a part of a line, to the end of the text.
+/// The text from `inside`, a part of a line, to its end.
 fn with_rest<'a>(text: &'a [u8], inside: &[u8], behind: &[u8]) -> &'a [u8] {
     let line_end = behind.as_ptr().addr() - inside.as_ptr().addr();
     &text[text.len() - behind.len() - line_end..]
 }
 
-/// The label of a boundary at the head of `line`, and what follows its dashes.
+/// The label of a boundary at the head of `line`, and the text after its dashes.
 fn boundary<'a>(line: &'a [u8], mark: &[u8]) -> Option<(&'a str, &'a [u8])> {
     let rest = line.strip_prefix(mark)?;
     let end = rest.windows(DASHES.len()).position(|it| it == DASHES)?;
@@ -210,7 +210,7 @@ fn boundary<'a>(line: &'a [u8], mark: &[u8]) -> Option<(&'a str, &'a [u8])> {
     Some((label, &rest[end + DASHES.len()..]))
 }
 
-/// Whether a line is meant as a boundary of this kind, whatever its dashes are.
+/// True if a line looks like a boundary of this kind, with any number of dashes.
 fn is_meant_as(line: &[u8], mark: &[u8]) -> bool {
     const KINDS: [&str; 4] = ["CERTIFICATE", "KEY", "PKCS7", "CMS"];
     let first = line.first().map(u8::to_ascii_uppercase);
@@ -224,7 +224,7 @@ fn is_meant_as(line: &[u8], mark: &[u8]) -> bool {
     inner.as_bytes().starts_with(mark) && KINDS.iter().any(|kind| label.ends_with(kind))
 }
 
-/// What a boundary is made of, and nothing of a secret that follows it.
+/// The boundary in a line, without a secret that may follow.
 fn shown(line: &[u8]) -> String {
     let text = String::from_utf8_lossy(line.trim_ascii());
     let is_part = |c: &char| !c.is_ascii() || !c.is_ascii_lowercase() && *c != '=';
@@ -232,7 +232,7 @@ fn shown(line: &[u8]) -> String {
     part.trim_end().to_owned()
 }
 
-/// A block as every reader takes it.
+/// A block that every reader accepts.
 pub(crate) fn render(label: &str, der: &[u8]) -> Result<String, String> {
     encode_string(label, LineEnding::LF, der).map_err(|error| error.to_string())
 }

@@ -1,10 +1,9 @@
-//! Texts of others (labels, file names, names in certificates) as a part of one line.
+//! Foreign texts (labels, file names, names in certificates) within one line.
 
 use std::fmt::{Display, Write};
 
-/// A text in one line. Written as its number is what steers a terminal, or ends a line for some reader:
-/// control characters, ends of lines, and what changes the direction of writing (Unicode Standard Annex 9,
-/// section 2).
+/// A text in one line. Escapes control characters, line ends, and direction marks (Unicode Standard
+/// Annex 9, section 2), since they control a terminal or end a line.
 pub fn printable(said: impl Display) -> String {
     let mut printable = String::new();
     for one in said.to_string().chars() {

@@ -1,8 +1,8 @@
-//! Words of a command line that a person copies into sh(1).
+//! Words of a command line that a user copies into sh(1).
 
 use std::path::Path;
 
-/// A path as one word of a command line, which is no option.
+/// A path as one word of a command line that is no option.
 pub fn word(path: &Path) -> String {
     let text = path.display().to_string();
     match text.starts_with('-') {
@@ -11,7 +11,7 @@ pub fn word(path: &Path) -> String {
     }
 }
 
-/// The name of an object, which others may have chosen, as an argument of `devid`.
+/// The name of an object, possibly chosen by others, as an argument of `devid`.
 pub fn argument(name: &str) -> String {
     match name.starts_with('-') {
         true => format!("-- {}", quoted(name)),

@@ -1,4 +1,4 @@
-//! Signatures: what is asked of a private key, and verification in software.
+//! Signature requests, and verification in software.
 
 use crate::key::by_curve;
 use crate::key::{Curve, PublicKey};
@@ -8,24 +8,26 @@ use rsa::{BoxedUint, Pkcs1v15Sign, Pss};
 use sha1::Sha1;
 use sha2::{Sha256, Sha384, Sha512};
 
-/// What to sign, and how.
+/// A request to sign.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SignRequest<'a> {
-    /// ECDSA over a digest of any hash; the answer is r ‖ s, each as wide as the curve's order.
+    /// ECDSA over a digest of any hash; the signature is r ‖ s, each as wide as the order of the
+    /// curve.
     Ecdsa(&'a [u8]),
     /// RSASSA-PKCS1-v1_5 over a digest of this hash.
     Pkcs1(Hash, &'a [u8]),
-    /// RSASSA-PKCS1-v1_5 with this in the place of the DigestInfo.
+    /// RSASSA-PKCS1-v1_5 with these bytes in place of the DigestInfo.
     Pkcs1Of(&'a [u8]),
-    /// The private RSA operation on this number, big-endian, at most as wide as the modulus and
-    /// below it.
+    /// The raw private RSA operation on this number: big-endian, below the modulus, and at most as
+    /// wide.
     Unpadded(&'a [u8]),
-    /// RSASSA-PSS over a digest of this hash, MGF1 with the same, a salt as long as the digest.
+    /// RSASSA-PSS over a digest of this hash, with MGF1 of the same hash, and a salt as long as the
+    /// digest.
     Pss(Hash, &'a [u8]),
 }
 
 impl<'a> SignRequest<'a> {
-    /// By this scheme, over a digest of its hash.
+    /// The request for this scheme, with a digest of its hash.
     pub fn of(scheme: SignatureScheme, digest: &'a [u8]) -> Self {
         match scheme {
             SignatureScheme::Ecdsa(_) => Self::Ecdsa(digest),
@@ -35,7 +37,7 @@ impl<'a> SignRequest<'a> {
     }
 }
 
-/// Whether `signature` is one by this key for the request: r ‖ s, or as wide as the modulus.
+/// True if `signature` is valid for this key and request: r ‖ s, or as wide as the modulus.
 ///
 /// PSS is verified with a salt as long as the digest and MGF1 of the same hash.
 pub fn verify(key: &PublicKey, request: SignRequest, signature: &[u8]) -> bool {
@@ -70,7 +72,7 @@ pub fn verify(key: &PublicKey, request: SignRequest, signature: &[u8]) -> bool {
     }
 }
 
-/// Whether the signature to the power of the exponent is this number.
+/// True if the public operation on the signature gives this number.
 fn unpadded(key: &PublicKey, number: &[u8], signature: &[u8]) -> Option<bool> {
     let bits = 8 * u32::try_from(key.signature_width()).ok()?;
     let of = |bytes| BoxedUint::from_be_slice(bytes, bits).ok();
@@ -78,8 +80,8 @@ fn unpadded(key: &PublicKey, number: &[u8], signature: &[u8]) -> Option<bool> {
     Some(rsa_encrypt(&key.to_rsa()?, &signature).ok()? == number)
 }
 
-/// Whether it is a PSS signature with the longest salt that the key has room for, and that is longer
-/// than the digest: what a TPM may make instead (TPM 2.0 Library, Part 1, section B.7).
+/// True if it is a PSS signature with the longest salt that fits, and this salt is longer than the
+/// digest. A TPM may make such signatures (TPM 2.0 Library, Part 1, section B.7).
 pub(crate) fn has_longest_salt(
     key: &PublicKey,
     hash: Hash,
@@ -89,13 +91,13 @@ pub(crate) fn has_longest_salt(
     let PublicKey::Rsa { modulus, .. } = key else {
         return false;
     };
-    // Hash and salt, one byte before and one behind (RFC 8017, section 9.1.1).
+    // The modulus holds hash and salt, one byte before and one after (RFC 8017, section 9.1.1).
     let longest = modulus.len().checked_sub(hash.width() + 2);
     let longest = longest.filter(|salt| *salt > hash.width());
     longest.is_some_and(|salt| verify_pss(key, hash, salt, digest, signature))
 }
 
-/// Whether it is a PSS signature with a salt of so many bytes and MGF1 of the same hash.
+/// True if it is a PSS signature with this salt length and MGF1 of the same hash.
 pub(crate) fn verify_pss(
     key: &PublicKey,
     hash: Hash,
@@ -116,7 +118,7 @@ pub(crate) fn verify_pss(
 }
 
 fn ecdsa(curve: Curve, point: &[u8], digest: &[u8], signature: &[u8]) -> bool {
-    // As `fit` has it: the left bytes that count, and zeros before what is shorter.
+    // As in `fit`: only the left bytes count, and shorter digests get leading zeros.
     let counted = &digest[..digest.len().min(curve.width())];
     let Some(digest) = crate::key::pad_left(counted, curve.width()) else {
         return false;

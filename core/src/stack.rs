@@ -1,19 +1,19 @@
-//! What computations with secrets leave on the stack.
+//! Cleaning of the stack after computations with secrets.
 
 use std::hint::black_box;
 
-/// Overwrites what the calls before it left on the stack: hash and cipher crates copy the last block
-/// there, and with it a part of a key or of an authorisation value.
+/// Overwrites the leftovers of earlier calls on the stack. Hash and cipher crates copy the last
+/// block there, which may contain a part of a key or authorisation value.
 ///
-/// Reaches 32 KiB below its caller's frame. The caller's own frame stays: compute in a function of its
-/// own that is not inlined.
+/// Overwrites 32 KiB below its caller's frame. The caller's own frame stays, so compute in a
+/// separate function that is not inlined.
 #[inline(never)]
 pub fn overwrite_stack() {
     const DEPTH: usize = 32 << 10;
     black_box(&mut [0_u8; DEPTH]);
 }
 
-/// The result of `compute`, with nothing of it left on the stack.
+/// The result of `compute`, without leftovers on the stack.
 pub(crate) fn leaving_nothing<R>(compute: impl FnOnce() -> R) -> R {
     #[inline(never)]
     fn apart<R>(compute: impl FnOnce() -> R) -> R {

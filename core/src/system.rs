@@ -1,5 +1,5 @@
-//! What the kernel is asked for apart from files. A filter of system calls (seccomp(2)), or an old
-//! kernel, may deny each of these calls: then there is another way, or an error that names the call.
+//! Kernel calls apart from files. A filter of system calls (seccomp(2)) or an old kernel may deny
+//! each of them. Then an alternative is used, or the error names the call.
 
 use crate::key::hex;
 use rustix::event::{Timespec, poll};
@@ -13,14 +13,14 @@ use std::time::Duration;
 /// A system call that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Failed {
-    /// What the system said.
+    /// The error of the system.
     pub(crate) errno: Errno,
-    /// The call, where what the system said is of the call and of no file: nobody may make it.
+    /// The name of the call, if the system denied the call itself and not the access to a file.
     pub(crate) denied: Option<&'static str>,
 }
 
 impl Failed {
-    /// Of a call that is never refused for want of rights to a file.
+    /// For a call that does not depend on permissions of a file.
     pub(crate) fn at(call: &'static str) -> impl Fn(Errno) -> Self {
         move |errno| Self {
             errno,
@@ -60,23 +60,24 @@ impl fmt::Display for Failed {
     }
 }
 
-/// The descriptors of locks that this process holds, or waits for. A forked child closes them at once:
-/// with them it would keep the locks, though the process that took them has died.
+/// The descriptors of locks that this process holds or waits for. A forked child closes them at
+/// once. Otherwise it would keep the locks after the parent has died.
 #[derive(Debug)]
 pub struct Held([AtomicI32; Held::MOST]);
 
 impl Held {
-    /// Threads that are in an exchange with the TPM take turns, so few are held at a time.
+    /// The maximum number. Few locks are held at a time, since the exchanges of threads follow each
+    /// other.
     const MOST: usize = 32;
     const NONE: i32 = -1;
 
-    /// None is held yet.
+    /// An empty record.
     #[allow(clippy::new_without_default, reason = "there is one for a process")]
     pub const fn new() -> Self {
         Self([const { AtomicI32::new(Self::NONE) }; Self::MOST])
     }
 
-    /// Where it was noted; `None` if there is no place left.
+    /// Records a descriptor and returns its position; `None` if the record is full.
     pub(crate) fn note(&self, descriptor: RawFd) -> Option<usize> {
         let is_free = |place: &AtomicI32| {
             let (success, failure) = (Ordering::AcqRel, Ordering::Relaxed);
@@ -92,7 +93,8 @@ impl Held {
         }
     }
 
-    /// The descriptors that are held, each once: for a forked child. Takes neither a lock nor memory.
+    /// Takes all recorded descriptors out, for a forked child. Uses no lock and allocates no
+    /// memory.
     pub fn take_all(&self) -> impl Iterator<Item = RawFd> {
         let all = self.0.iter();
         let all = all.map(|place| place.swap(Self::NONE, Ordering::AcqRel));
@@ -100,11 +102,11 @@ impl Held {
     }
 }
 
-/// Fills `bytes` with random ones of the kernel (getrandom(2)).
+/// Fills `bytes` with random bytes of the kernel (getrandom(2)).
 ///
 /// # Errors
 ///
-/// It gives none; a call that is denied is named.
+/// The call failed; a denied call is named.
 pub fn random(bytes: &mut [u8]) -> std::io::Result<()> {
     Ok(fill(bytes)?)
 }
@@ -116,15 +118,15 @@ fn fill(bytes: &mut [u8]) -> Result<(), Failed> {
     })
 }
 
-/// 16 of them, lower case.
+/// 16 random hexadecimal digits, lower case.
 pub(crate) fn random_digits() -> Result<String, Failed> {
     let mut bytes = [0; 8];
     fill(&mut bytes)?;
     Ok(hex(&bytes))
 }
 
-/// That aws-lc finds its random bytes: it ends the process where getrandom(2) is denied, unless the
-/// kernel has no such call.
+/// Checks that aws-lc can get random bytes. If getrandom(2) is denied, aws-lc ends the process,
+/// unless the kernel lacks the call.
 #[cfg_attr(
     not(feature = "soft-rsa"),
     allow(dead_code, reason = "no RSA in memory")
@@ -139,7 +141,7 @@ pub(crate) fn check_getrandom() -> Result<(), Failed> {
     }
 }
 
-/// Waits so long, or less: until a signal comes, or not at all where waiting is denied.
+/// Waits at most this long: a signal ends the wait, and a denied call returns at once.
 pub(crate) fn pause(time: Duration) {
     let time = Timespec::try_from(time).ok();
     if time.is_none_or(|time| poll(&mut [], Some(&time)).is_err()) {
@@ -147,9 +149,9 @@ pub(crate) fn pause(time: Duration) {
     }
 }
 
-/// Whether this process may write a file of so many bytes. Beyond the limit the kernel sends
-/// SIGXFSZ, which ends a host that knows nothing of it; so nothing is written then. A limit that
-/// cannot be had counts as none.
+/// True if this process may write a file of this size. Beyond the limit the kernel sends SIGXFSZ,
+/// which would end a host without a handler, so no byte is written then. An unknown limit counts as
+/// none.
 pub fn fits_limit(bytes: u64) -> bool {
     let limit = rlimit::getrlimit(rlimit::Resource::FSIZE);
     !limit.is_ok_and(|(limit, _)| bytes > limit)

@@ -1,7 +1,7 @@
-//! Passing trouble: the system could not read a file now, which says nothing of what is in it.
+//! Temporary faults: the system could not read a file now, but its content may be valid.
 //!
-//! A file that is missing or wrong stays so until it is changed. One that could not be read (no
-//! descriptor left, a disk that answers EIO, no permission) may be whole at the next look.
+//! A missing or wrong file stays so until it is changed. An unreadable file (no free descriptor,
+//! EIO of the disk, no permission) may be valid at the next scan.
 
 use crate::file::{self, FileStamp};
 use log::{trace, warn};
@@ -14,7 +14,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-/// What the system said, if the file may be there and whole; `None` if it is missing or wrong.
+/// The error of the system, if the file may exist and be valid; `None` if it is missing.
 pub(crate) fn trouble(error: &io::Error) -> Option<Errno> {
     Errno::from_io_error(error).filter(|errno| !is_missing(*errno))
 }
@@ -23,11 +23,11 @@ fn is_missing(errno: Errno) -> bool {
     matches!(errno, Errno::NOENT | Errno::NOTDIR)
 }
 
-/// What a call of the system found; `None` if there is nothing.
+/// The result of a system call; `None` if the file does not exist.
 ///
 /// # Errors
 ///
-/// Nobody can say now.
+/// The existence is unknown now.
 pub(crate) fn found<T>(look: impl FnMut() -> rustix::io::Result<T>) -> io::Result<Option<T>> {
     match retry_on_intr(look) {
         Ok(about) => Ok(Some(about)),
@@ -36,20 +36,20 @@ pub(crate) fn found<T>(look: impl FnMut() -> rustix::io::Result<T>) -> io::Resul
     }
 }
 
-/// Whether there is something of this name, a symbolic link that leads nowhere included.
+/// True if a file of this name exists; a dangling symbolic link counts.
 ///
 /// # Errors
 ///
-/// Nobody can say now: whoever then writes must not take it for missing.
+/// The existence is unknown now; a writer must not assume that the file is missing.
 pub(crate) fn is_there(path: &Path) -> io::Result<bool> {
     Ok(found(|| lstat(path))?.is_some())
 }
 
-/// The paths of all that is in a folder, sorted; none if the folder is missing.
+/// The sorted paths of all files in a folder; none if the folder is missing.
 ///
 /// # Errors
 ///
-/// Not all of them could be read.
+/// Some of them could not be read.
 pub(crate) fn paths_in(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let names = match file::names_at(folder) {
         Err(Errno::NOENT) => return Ok(Vec::new()),
@@ -61,8 +61,8 @@ pub(crate) fn paths_in(folder: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// Whether a name is that of what editors and people leave beside files that are read: hidden files,
-/// copies (`ca.pem~`, `#ca.pem#`), a README.
+/// True for the name of a leftover beside files that are read: hidden files, copies (`ca.pem~`,
+/// `#ca.pem#`), a README.
 pub(crate) fn is_leftover(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().as_encoded_bytes();
     let is = name.starts_with(b".")
@@ -75,19 +75,19 @@ pub(crate) fn is_leftover(path: &Path) -> bool {
     is
 }
 
-/// What is known of a file without its content.
+/// The state of a file, without its content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sight {
-    /// It is missing.
+    /// The file is missing.
     Missing,
-    /// It is this file.
+    /// The file exists, with this stamp.
     There(FileStamp),
-    /// Nobody can say now.
+    /// The state is unknown now.
     Unread(Errno),
 }
 
 impl Sight {
-    /// Of what the path leads to.
+    /// The state of the file at a path, after links.
     pub(crate) fn of(path: &Path) -> Self {
         match retry_on_intr(|| stat(path)) {
             Ok(about) => Self::There(FileStamp::from(&about)),
@@ -96,7 +96,7 @@ impl Sight {
         }
     }
 
-    /// What the system said, if it could not say what is there.
+    /// The error of the system, if the state is unknown.
     pub(crate) fn trouble(self) -> Option<Errno> {
         match self {
             Self::Unread(errno) => Some(errno),
@@ -105,18 +105,18 @@ impl Sight {
     }
 }
 
-/// Files that could not be read. Each is logged once, and again only if it was read in between.
+/// Files that could not be read. Each is logged once, and again only if it was readable in between.
 #[derive(Debug, Default)]
 pub(crate) struct Troubles(Mutex<HashMap<PathBuf, Errno>>);
 
 impl Troubles {
-    /// For a forked child, where a lock may stay held for ever.
+    /// A copy for a forked child, where a lock may stay held for ever.
     pub(crate) fn for_child(&self) -> Self {
         let known = self.0.try_lock().map(|known| known.clone());
         Self(Mutex::new(known.unwrap_or_default()))
     }
 
-    /// The file could not be read.
+    /// Records that the file could not be read.
     pub(crate) fn note(&self, path: &Path, errno: Errno) {
         if self.0.lock().insert(path.to_owned(), errno) != Some(errno) {
             warn!(
@@ -126,19 +126,19 @@ impl Troubles {
         }
     }
 
-    /// Tries a file again that could not be read, up to so many bytes.
+    /// Tries to read a file again that could not be read, up to `most` bytes.
     pub(crate) fn recheck(&self, path: &Path, most: u64) {
         if self.sight(path, most).trouble().is_none() {
             self.0.lock().remove(path);
         }
     }
 
-    /// Keeps only troubles with these files.
+    /// Forgets all other files.
     pub(crate) fn keep(&self, still: impl Fn(&Path) -> bool) {
         self.0.lock().retain(|path, _| still(path));
     }
 
-    /// Why a file could not be read, if so.
+    /// The reason why a file could not be read, if any.
     pub(crate) fn with(&self, path: &Path) -> Option<Errno> {
         self.0.lock().get(path).copied()
     }
@@ -148,8 +148,8 @@ impl Troubles {
         self.0.lock().keys().cloned().collect()
     }
 
-    /// How a file is now. One that could not be read is tried again, up to so many bytes: it may
-    /// have the stamp that it had then.
+    /// The current state of a file. A file that could not be read is read again, up to `most`
+    /// bytes, since its stamp may be unchanged.
     pub(crate) fn sight(&self, path: &Path, most: u64) -> Sight {
         let was_unread = self.with(path).is_some();
         let again = match was_unread {

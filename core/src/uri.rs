@@ -1,7 +1,7 @@
 //! PKCS#11 URIs (RFC 7512): the parser and the writer.
 //!
-//! Vendor attributes begin with `x-` here. RFC 7512 lets them have any name, but then a misspelt
-//! attribute would be one, and a URI without it matches more objects.
+//! Vendor attributes must begin with `x-` here. RFC 7512 permits any name for them. But then a
+//! misspelt attribute would count as one and be ignored, and the URI would match more objects.
 
 use std::fmt;
 
@@ -30,7 +30,7 @@ const QUERY: [&str; 4] = ["module-name", "module-path", "pin-source", "pin-value
 /// A PKCS#11 URI without its vendor attributes and its query.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Uri {
-    /// Name and decoded value, in the order of the text. No name stands twice.
+    /// Name and decoded value, in the order of the text. Names are unique.
     path: Vec<(&'static str, Vec<u8>)>,
 }
 
@@ -72,12 +72,12 @@ impl ObjectType {
 }
 
 impl Uri {
-    /// Whether a text is meant as such a URI.
+    /// True if a text begins like such a URI.
     pub fn is_uri(text: &str) -> bool {
         text.starts_with(SCHEME)
     }
 
-    /// The URI of an object. An empty label is left out.
+    /// The URI of an object. An empty label is omitted.
     pub fn of_object(token: &str, label: &str, id: &[u8], object_type: ObjectType) -> Self {
         let mut path = vec![("token", token.as_bytes().to_vec())];
         if !label.is_empty() {
@@ -90,12 +90,12 @@ impl Uri {
         Self { path }
     }
 
-    /// Reads a URI (RFC 7512, section 2.3). Vendor attributes and the query are checked, then left
-    /// out.
+    /// Parses a URI (RFC 7512, section 2.3). Vendor attributes and the query are checked, then
+    /// dropped.
     ///
     /// # Errors
     ///
-    /// A sentence that names the part which is wrong.
+    /// A sentence that names the wrong part.
     pub fn parse(uri: &str) -> Result<Self, String> {
         let rest = uri
             .strip_prefix(SCHEME)
@@ -122,7 +122,7 @@ impl Uri {
         Ok(Self { path })
     }
 
-    /// The value of an attribute of the path, without blanks at its end.
+    /// The value of a path attribute, without trailing blanks.
     fn text(&self, name: &str) -> Option<&[u8]> {
         let value = self.bytes(name)?;
         Some(value.trim_ascii_end())
@@ -143,21 +143,21 @@ impl Uri {
         ObjectType::parse(self.bytes("type")?)
     }
 
-    /// Whether `token` is given, with this label.
+    /// True if `token` is given, with this label.
     pub fn names_token(&self, label: &str) -> bool {
         self.text("token") == Some(label.as_bytes())
     }
 
-    /// Whether `object` or `id` is given.
+    /// True if `object` or `id` is given.
     pub fn names_object(&self) -> bool {
         self.bytes("object").is_some() || self.bytes("id").is_some()
     }
 
-    /// Token and label of a key that is to be made: what else a URI says is not ours to choose.
+    /// Token and label of a new key. Other attributes cannot be chosen.
     ///
     /// # Errors
     ///
-    /// It names no label, or says more of the key.
+    /// The URI has no label, or has other attributes of the key.
     pub fn for_new_key(&self) -> Result<(Option<String>, String), String> {
         let others = self.path.iter().map(|(name, _)| *name);
         let mut others = others.filter(|name| !matches!(*name, "token" | "object" | "type"));
@@ -177,8 +177,8 @@ impl Uri {
         Ok((text("token"), label))
     }
 
-    /// Whether a token of ours that has one of these labels can be meant. The serial number is
-    /// another question: [`Uri::matches_serial`].
+    /// True if the URI matches a token of ours with one of these labels. [`Uri::matches_serial`]
+    /// checks the serial number.
     pub fn matches_token(&self, labels: &[&str]) -> bool {
         labels.iter().any(|label| self.accepts("token", label))
             && self.accepts("manufacturer", MANUFACTURER)
@@ -186,12 +186,12 @@ impl Uri {
             && self.accepts("model", MODEL)
     }
 
-    /// Whether a token with this serial number can be meant.
+    /// True if the URI matches this serial number.
     pub fn matches_serial(&self, serial: &str) -> bool {
         self.accepts("serial", serial)
     }
 
-    /// Whether an object with this CKA_LABEL and CKA_ID can be meant.
+    /// True if the URI matches this CKA_LABEL and CKA_ID.
     pub fn matches_object(&self, label: &str, id: &[u8]) -> bool {
         self.accepts("object", label) && self.bytes("id").is_none_or(|wanted| wanted == id)
     }
@@ -293,8 +293,8 @@ fn decoded(text: &str, separator: char) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
-/// pk11-pchar of a path and pk11-qchar of a query. A `/` is taken in a path, too: many programs
-/// write it there.
+/// pk11-pchar of a path and pk11-qchar of a query. A `/` is also accepted in a path, since many
+/// programs write it there.
 fn stands_for_itself(one: char, separator: char) -> bool {
     let reserved = match separator {
         ';' => ":[]@!$'()*+,=/&",
@@ -330,7 +330,7 @@ mod tests {
         assert!(!uri.matches_object("my cloud", &[1]));
         assert!(!uri.matches_object("cloud", &[1, 0xAF]));
         assert!(uri.matches_serial("any"));
-        // Programs that copy it from CK_TOKEN_INFO may leave its padding.
+        // Programs that copy the value from CK_TOKEN_INFO may keep its padding.
         let padded = Uri::parse("pkcs11:serial=7%20%20;model=TPM%202.0%20").unwrap();
         assert!(padded.matches_serial("7") && padded.matches_token(&["devid"]));
     }

@@ -1,25 +1,25 @@
-//! Lines of the log that say what is waited for. With the target [`WAITING`] they come now and then, for the
-//! log of a program that waits. With the target [`TICKS`] they come as a clock ticks, and the first one at
-//! once, so that whoever shows them to a person can tell the time.
+//! Log lines about the reason of a wait. Lines with the target [`WAITING`] appear from time to
+//! time, for the log of a program. Lines with the target [`TICKS`] appear at once and then
+//! regularly, for a progress display.
 
 use log::{Level, info, log_enabled, trace};
 use std::cell::Cell;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-/// The target of the lines for a log, at level `info`.
+/// The target of lines for a log, at level `info`.
 pub const WAITING: &str = "devid_core::waiting";
-/// The target of the lines for a person, at level `trace`. It is no path of a module, so that a log that
-/// takes all of ours takes none of these.
+/// The target of lines for a display, at level `trace`. The target is no module path, so that a log
+/// filter for this crate excludes these lines.
 pub const TICKS: &str = "waiting";
-/// How old a wait is at its first line for a log.
+/// The age of a wait at its first log line.
 const FIRST_LINE: Duration = Duration::from_secs(2);
-/// Time between two lines for a log.
+/// The time between two log lines.
 const BETWEEN_LINES: Duration = Duration::from_secs(5);
-/// Time between two lines for a person.
+/// The time between two display lines.
 const TICK: Duration = Duration::from_millis(500);
 
-/// When the next lines about a wait are due, by its age.
+/// The ages of a wait at which its next lines are due.
 #[derive(Debug)]
 pub(crate) struct WaitLines {
     line: Cell<Duration>,
@@ -27,7 +27,7 @@ pub(crate) struct WaitLines {
 }
 
 impl WaitLines {
-    /// Of a wait that begins.
+    /// For a wait that starts now.
     #[inline(always)]
     pub(crate) const fn new() -> Self {
         Self {
@@ -36,8 +36,8 @@ impl WaitLines {
         }
     }
 
-    /// Says what is waited for since `began`, and for how long at most, if it is time to; `what` is told
-    /// how old the wait is. Gives the time until this is to be called again; `None` where nobody listens.
+    /// Logs the reason of a wait since `began`, and its limit, if a line is due; `what` gets the
+    /// age of the wait. Returns the time until the next call; `None` if no logger listens.
     pub(crate) fn tell<T: fmt::Display>(
         &self,
         (began, now): (Instant, Instant),

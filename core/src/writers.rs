@@ -1,5 +1,4 @@
-//! What lies beside files that are written: the lock that writers take, and what one left that was
-//! killed.
+//! Files beside those that are written: the lock of writers, and the leftovers of killed ones.
 
 use crate::file::{TEMPORARY, names};
 use rustix::fd::{AsFd, OwnedFd};
@@ -8,17 +7,17 @@ use rustix::io::Errno;
 use rustix::path::Arg;
 use std::path::Path;
 
-/// Why there is no lock to take.
+/// The reason why a lock is not available.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NoLock {
-    /// Something else is in its place.
+    /// A foreign object has its name.
     InTheWay(&'static str),
-    /// What the system said.
+    /// An error of the system.
     System(Errno),
 }
 
-/// Opens a file that is to be locked (flock(2)), and makes it for its owner if it is missing and
-/// `make` says so. What is there is looked at before it is opened, and nothing of it is changed.
+/// Opens a lock file (flock(2)); with `make`, creates a missing one for its owner. An existing
+/// object is checked before it is opened, and never changed.
 pub(crate) fn open_lock(
     folder: impl AsFd,
     name: impl Arg + Copy,
@@ -29,15 +28,15 @@ pub(crate) fn open_lock(
         .union(OFlags::NOFOLLOW)
         .union(OFlags::NONBLOCK)
         .union(OFlags::NOCTTY);
-    /// Others may make it, or take it away, just now.
+    /// Other processes may create or remove the file meanwhile.
     const LOOKS: usize = 3;
     let new = FLAGS | OFlags::CREATE | OFlags::EXCL;
     for _ in 0..LOOKS {
         let opened = match statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(there) => {
                 no_lock(&there).map_or(Ok(()), |what| Err(NoLock::InTheWay(what)))?;
-                // Not with CREATE: in a folder for all the kernel would refuse what another user
-                // owns (protected_regular).
+                // Without CREATE: in a world-writable folder the kernel would refuse files of other
+                // users (protected_regular).
                 openat(&folder, name, FLAGS, Mode::empty())
             }
             Err(Errno::NOENT) if make => openat(&folder, name, new, Mode::RUSR | Mode::WUSR),
@@ -57,7 +56,7 @@ pub(crate) fn open_lock(
     Err(NoLock::System(Errno::NOENT))
 }
 
-/// What a file is if it cannot be a lock: that is a regular file with one name.
+/// The reason why a file cannot be a lock. A lock is a regular file with one name.
 pub(crate) fn no_lock(about: &Stat) -> Option<&'static str> {
     match FileType::from_raw_mode(about.st_mode) {
         FileType::RegularFile if about.st_nlink <= 1 => None,
@@ -71,7 +70,7 @@ pub(crate) fn no_lock(about: &Stat) -> Option<&'static str> {
     }
 }
 
-/// Whether a name is one that [`crate::file::put`] gives to what it writes, and the process of it.
+/// The process id in a temporary name of [`crate::file::put`]; `None` for other names.
 pub(crate) fn writer_of(name: &[u8]) -> Option<u32> {
     const DIGITS: usize = 16;
     let rest = std::str::from_utf8(name).ok()?.strip_prefix(TEMPORARY)?;
@@ -82,8 +81,8 @@ pub(crate) fn writer_of(name: &[u8]) -> Option<u32> {
     sound.then_some(process)
 }
 
-/// Takes away what killed writers left in a folder: regular files under names of ours alone, and
-/// none that this says is still being written. What cannot be taken away stays.
+/// Removes the leftovers of killed writers from a folder. These are regular files with temporary
+/// names of ours, except those for which `is_writing` is true. A file that cannot be removed stays.
 pub(crate) fn remove_leftovers(
     folder: &OwnedFd,
     is_writing: impl Fn(u32) -> bool,
@@ -101,11 +100,11 @@ pub(crate) fn remove_leftovers(
     Ok(())
 }
 
-/// Whether a process lives, as far as this one can see. One that was killed and that nobody has waited
-/// for does not (proc_pid_stat(5)): in a container perhaps nobody ever does.
+/// True if a process lives, as far as visible. A zombie does not count (proc_pid_stat(5)); in a
+/// container it may exist for ever.
 pub(crate) fn lives(process: u32) -> bool {
     let about = Path::new("/proc").join(process.to_string());
-    // The state stands behind the program's name, which may hold anything.
+    // The state follows the name of the program, which may contain any characters.
     match std::fs::read(about.join("stat")) {
         Ok(stat) => {
             let behind = stat
@@ -157,7 +156,7 @@ mod tests {
             .path()
             .join(format!(".new-{}-0123456789abcdef", child.id()));
         fs::write(&left, "").unwrap();
-        // It has ended, and nobody has waited for it yet.
+        // The process has ended, but is not waited for yet.
         let id = Pid::from_raw(child.id().cast_signed()).unwrap();
         let ended = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
         waitid(WaitId::Pid(id), ended).unwrap();

@@ -8,12 +8,12 @@ use devid_core::tpm::{KeyAlgorithm, NvHierarchy, UniqueLabel};
 use std::path::PathBuf;
 use std::str::FromStr;
 
-/// Burns the factory identity (IDevID, IAK) into a TPM 2.0: keys from the TCG's templates, requests for
-/// their certificates, the certificates in NV.
+/// Writes the factory identity (IDevID, IAK) into a TPM 2.0: keys from the TCG's templates,
+/// requests for their certificates, and the certificates in NV.
 ///
-/// Each verb looks first at what is there, so it can be run again at any time, also after a run that was
-/// killed. It undefines no NV index, overwrites none, and empties no handle. A TPM that holds another identity is
-/// refused.
+/// Each verb checks the state of the TPM first, so it can be run again at any time, also after a
+/// killed run. No verb undefines or overwrites an NV index, or empties a handle. A TPM with another
+/// identity is refused.
 ///
 /// Exit codes: 0 ok, 1 failed or wrong, 2 usage, 4 TPM not reachable, 5 not found, 6 refused.
 #[derive(Parser)]
@@ -25,20 +25,20 @@ pub(crate) struct Arguments {
     pub(crate) verb: Verb,
 }
 
-/// What every verb takes.
+/// Options of every verb.
 #[derive(Args)]
 pub(crate) struct CommonArgs {
-    /// Where the TPM is, in the words of tpm2-tss (default: as devid-pkcs11's settings have it).
+    /// The TPM in the TCTI notation of tpm2-tss (default: the settings of devid-pkcs11).
     #[arg(long, global = true)]
     pub(crate) tcti: Option<String>,
-    /// Where the owner hierarchy's authorisation value is: file:/PATH, credential:NAME or hex:DIGITS
-    /// (default: owner_auth of devid-pkcs11's settings, else empty).
+    /// The source of the owner hierarchy's authorisation value: file:/PATH, credential:NAME or
+    /// hex:DIGITS (default: owner_auth in the settings of devid-pkcs11, else empty).
     #[arg(long, global = true, value_name = "SOURCE")]
     pub(crate) owner_auth: Option<SecretSource>,
-    /// Where the platform hierarchy's authorisation value is (default: empty).
+    /// The source of the platform hierarchy's authorisation value (default: empty).
     #[arg(long, global = true, value_name = "SOURCE")]
     pub(crate) platform_auth: Option<SecretSource>,
-    /// The device gets no IAK.
+    /// Makes no IAK.
     #[arg(long, global = true)]
     pub(crate) no_iak: bool,
     /// The IDevID key's persistent handle.
@@ -80,11 +80,12 @@ pub(crate) struct CommonArgs {
 
 #[derive(Subcommand)]
 pub(crate) enum Verb {
-    /// Derives the keys from their templates and puts them at persistent handles. Needs the owner
-    /// hierarchy's authorisation. TPM2_Clear empties the handles; the same keys come back when this runs again.
+    /// Derives the keys from their templates and puts them into persistent handles. Needs the owner
+    /// hierarchy's authorisation. TPM2_Clear empties the handles. Another run then restores the
+    /// same keys.
     Keys(KeysArgs),
-    /// Writes requests for the certificates: idevid.csr (PKCS#10), idevid.tcg-csr with its signature
-    /// (TCG-CSR-IDEVID), evidence.json, and the public keys. Needs no authorisation.
+    /// Writes requests for the certificates: idevid.csr (PKCS#10), idevid.tcg-csr with its
+    /// signature (TCG-CSR-IDEVID), evidence.json, and the public keys. Needs no authorisation.
     Csr {
         #[command(flatten)]
         product: ProductArgs,
@@ -95,24 +96,24 @@ pub(crate) enum Verb {
         #[arg(long)]
         force: bool,
     },
-    /// Checks the certificates, then writes, reads back and locks them. Needs the authorisation of the
-    /// hierarchy that --by names.
+    /// Checks the certificates, then writes them, reads them back and locks them. Needs the
+    /// authorisation of the hierarchy that --by names.
     Install(InstallArgs),
-    /// Looks at keys and certificates, and has the keys sign. Writes nothing.
+    /// Checks keys and certificates, and lets the keys sign. Writes nothing.
     Verify {
         /// The serial number that the certificates must name.
         #[arg(long)]
         serial: Option<String>,
-        /// The model that the certificates must name; without it they must name none.
+        /// The model that the certificates must name. Without this option they must name none.
         #[arg(long, requires = "serial")]
         model: Option<String>,
-        /// The CA certificate that must have signed them.
+        /// The CA certificate that must have signed the certificates.
         #[arg(long, value_name = "FILE")]
         ca: Option<PathBuf>,
     },
     /// Writes the record of the device: a JSON object on one line.
     Record {
-        /// Appends the line to this file, unless it is there already.
+        /// Appends the line to this file, unless the file has it already.
         #[arg(long, value_name = "FILE")]
         append: Option<PathBuf>,
     },
@@ -125,14 +126,14 @@ pub(crate) struct KeysArgs {
     /// The template of the IDevID key: h1 (RSA-2048), h2 (P-256), h3 (P-384), h4 (P-521), rsa3072, rsa4096.
     #[arg(long, default_value = "h2")]
     template: TemplateArg,
-    /// The template of the IAK (default: the same).
+    /// The template of the IAK (default: the template of the IDevID key).
     #[arg(long, value_name = "TEMPLATE")]
     iak_template: Option<TemplateArg>,
-    /// Where the label stands in an ECC template: both coordinates, x alone (as swtpm_setup), or split
-    /// between x and y. Each gives another key.
+    /// The place of the label in an ECC template: both coordinates, x alone (as swtpm_setup), or
+    /// split between x and y. Each gives another key.
     #[arg(long, default_value = "both")]
     unique: UniqueArg,
-    /// Says what would be done, and writes nothing.
+    /// Shows the steps, and writes nothing.
     #[arg(long)]
     pub(crate) dry_run: bool,
 }
@@ -147,28 +148,28 @@ pub(crate) struct InstallArgs {
     /// The IAK certificate, PEM or DER.
     #[arg(long = "iak-cert", value_name = "FILE")]
     pub(crate) iak: Option<PathBuf>,
-    /// The certificate of the CA that issued them, which is kept beside them.
+    /// The certificate of the CA that issued them. It is written to NV too.
     #[arg(long, value_name = "FILE")]
     pub(crate) ca: Option<PathBuf>,
     /// NV index of the CA certificate.
     #[arg(long, value_name = "INDEX", default_value = "0x01C90201")]
     pub(crate) ca_nv: Number,
-    /// The hierarchy that the NV indices belong to. platform: they survive TPM2_Clear, and firmware closes
-    /// that hierarchy before an operating system starts. owner: TPM2_Clear deletes them.
+    /// The hierarchy of the NV indices. platform: TPM2_Clear keeps them, and the firmware closes
+    /// the hierarchy before an operating system starts. owner: TPM2_Clear deletes them.
     #[arg(long)]
     pub(crate) by: HierarchyArg,
-    /// Says what would be done, and writes nothing.
+    /// Shows the steps, and writes nothing.
     #[arg(long)]
     pub(crate) dry_run: bool,
 }
 
-/// Whom the certificates name.
+/// The subject of the certificates.
 #[derive(Args)]
 pub(crate) struct ProductArgs {
     /// The device's serial number.
     #[arg(long)]
     serial: String,
-    /// The device's model. Without it the certificates must name none.
+    /// The device's model. Without this option the certificates must name none.
     #[arg(long)]
     model: Option<String>,
 }
@@ -233,7 +234,7 @@ impl ProductArgs {
 }
 
 impl CommonArgs {
-    /// Where keys and certificates go, the IDevID first.
+    /// The places of keys and certificates, the IDevID first.
     pub(crate) fn places(&self) -> Result<Vec<KeyPlace>, IdentityError> {
         let idevid = KeyPlace {
             handle: self.idevid_handle.0,
@@ -257,7 +258,7 @@ impl CommonArgs {
         {
             return Err(IdentityError::new(
                 IdentityErrorKind::Usage,
-                "IDevID and IAK need places of their own",
+                "IDevID and IAK need different handles and NV indices",
             ));
         }
         Ok(places)

@@ -1,4 +1,4 @@
-//! `devid-manufacture`: burns IDevID and IAK into a TPM 2.0, on the line that makes devices.
+//! `devid-manufacture`: writes IDevID and IAK into a TPM 2.0 on a production line.
 //!
 //! Exit codes: 0 ok, 1 failed or wrong, 2 usage, 4 TPM not reachable, 5 not found, 6 refused.
 
@@ -103,7 +103,7 @@ fn install(
     Ok(Output::steps(&steps, json))
 }
 
-/// The settings of devid-pkcs11, in which `--tcti` goes before all.
+/// The settings of devid-pkcs11. `--tcti` overrides them.
 fn settings(common: &CommonArgs) -> Result<Config, IdentityError> {
     let is_privileged = config::is_privileged();
     let environment = config::environment(is_privileged);

@@ -1,4 +1,4 @@
-//! The manual page, made from the verbs themselves.
+//! The manual page, made from the verbs.
 
 use crate::cli::Arguments;
 use crate::output::Output;

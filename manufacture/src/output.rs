@@ -1,4 +1,4 @@
-//! What a verb answers: text or JSON on standard output, complaints on standard error.
+//! The answer of a verb: text or JSON on standard output, errors on standard error.
 
 use devid_core::identity::{IdentityError, IdentityErrorKind};
 use devid_core::manufacture::{Inspection, Step, StepState};
@@ -10,7 +10,7 @@ use std::io::{ErrorKind, Write, stderr, stdout};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// What was asked for, and the exit code.
+/// The answer, and the exit code.
 #[derive(Debug, Default)]
 pub(crate) struct Output {
     code: u8,
@@ -30,7 +30,7 @@ impl Output {
         Self::text(format!("{document:#}\n"))
     }
 
-    /// A line for each step, and how many wrote.
+    /// A line for each step, and the number of steps that wrote.
     pub(crate) fn steps(steps: &[Step], is_json: bool) -> Self {
         if is_json {
             return Self::document(&json!({ "steps": steps }));
@@ -116,15 +116,15 @@ pub(crate) fn line(value: &impl serde::Serialize) -> Result<String, IdentityErro
     Ok(format!("{text}\n"))
 }
 
-/// A line on standard error. Nobody need be there to read it.
+/// Writes a line to standard error. A failed write is ignored.
 pub(crate) fn say(said: impl Display) {
     let line = format!("devid-manufacture: {}\n", printable(said));
     let _ = stderr().write_all(line.as_bytes());
 }
 
-/// The core's warnings go to standard error.
+/// Sends the core's warnings to standard error.
 pub(crate) fn hear_warnings() {
-    // Fails only if there is a logger already.
+    // The call fails only if there is a logger already.
     if log::set_boxed_logger(Box::new(Warnings)).is_ok() {
         log::set_max_level(LevelFilter::Warn);
     }

@@ -1,4 +1,4 @@
-//! The caller's memory, in and out.
+//! Reads from and writes to the caller's memory.
 
 use crate::error::Error;
 use crate::mechanism::cipher::tag_length;
@@ -14,15 +14,15 @@ use std::mem::size_of;
 use std::ptr;
 use std::slice;
 
-/// No object has so many attributes.
+/// The most attributes of a template. No object has more.
 const MOST_ATTRIBUTES: usize = 1024;
-/// Bytes of all values of a template together. No object that a token keeps has so many.
+/// The most bytes of all values of a template together. No stored object has more.
 const LONGEST_VALUES: usize = 1 << 20;
-/// Bytes of a PIN, or of what a mechanism's parameter names.
+/// The most bytes of a PIN, or of data that a mechanism's parameter points to.
 const LONGEST_PART: CK_ULONG = 1 << 16;
 
-/// Lends the caller's bytes to `then`; `None` if the pointer is NULL though the length is not 0, or
-/// the length cannot be.
+/// Lends the caller's bytes to `then`. `None` if the pointer is NULL and the length is not 0, or if
+/// the length is impossible.
 ///
 /// # Safety
 ///
@@ -71,7 +71,7 @@ pub(super) unsafe fn write<T: Copy>(
     Ok(())
 }
 
-/// What the caller has room for; `None` if it does not say (the length pointer is NULL).
+/// The space in the caller's buffer. `None` if the length pointer is NULL.
 ///
 /// # Safety
 ///
@@ -88,11 +88,12 @@ pub(super) unsafe fn room<T>(buffer: *const T, length: *const CK_ULONG) -> Optio
     })
 }
 
-/// Gives the caller its answer: always the length, and the bytes if there are any.
+/// Writes the answer: always the length, and the bytes if there are any.
 ///
 /// # Safety
 ///
-/// `length` is valid for a write; `buffer` is valid for writes of what [`room`] read from `length`.
+/// `length` is valid for a write. `buffer` is valid for as many bytes as [`room`] read from
+/// `length`.
 pub(super) unsafe fn give(
     buffer: *mut CK_BYTE,
     length: *mut CK_ULONG,
@@ -105,16 +106,16 @@ pub(super) unsafe fn give(
         Answer::Secret(bytes) => (bytes.len(), Ok(()), Some(&**bytes)),
     };
     if let Some(bytes) = bytes {
-        // SAFETY: an answer of bytes is given only where Room::Bytes had room for them (see
-        // `Room::refuses`), so `buffer` is not NULL and takes them; our Vec overlaps nothing.
+        // SAFETY: an answer has bytes only if Room::Bytes has space for them (see `Room::refuses`).
+        // So `buffer` is not NULL and is large enough. Our Vec does not overlap it.
         unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), buffer, bytes.len()) };
     }
-    // SAFETY: as this function's contract.
+    // SAFETY: see the contract of this function.
     unsafe { write(length, count as CK_ULONG, "the length pointer is NULL") }?;
     result
 }
 
-/// Gives a list under the same convention, counted in items. `items` is told what there is room for.
+/// Writes a list by the same convention, counted in items. `items` gets the space in the buffer.
 ///
 /// # Safety
 ///
@@ -125,18 +126,18 @@ pub(super) unsafe fn give_list<T: Copy, L: AsRef<[T]>>(
     count: *mut CK_ULONG,
     items: impl FnOnce(Room) -> L,
 ) -> Result<(), Error> {
-    // SAFETY: as this function's contract.
+    // SAFETY: see the contract of this function.
     let room = unsafe { room(list, count) }.ok_or(Error::ArgumentsBad("the count is NULL"))?;
     let items = items(room);
     let items = items.as_ref();
     let refused = room.refuses(items.len());
     if refused.is_none() {
         for (n, item) in items.iter().enumerate() {
-            // SAFETY: `n` is below the count that the caller said `list` has room for.
+            // SAFETY: `n` is below the count that the caller gave for `list`.
             unsafe { ptr::write_unaligned(list.add(n), *item) };
         }
     }
-    // SAFETY: as this function's contract; `room` found it not to be NULL.
+    // SAFETY: see the contract of this function; `room` checked that `count` is not NULL.
     unsafe { write(count, items.len() as CK_ULONG, "the count is NULL") }?;
     match refused {
         Some(Answer::TooSmall(_)) => Err(Error::BufferTooSmall),
@@ -144,7 +145,7 @@ pub(super) unsafe fn give_list<T: Copy, L: AsRef<[T]>>(
     }
 }
 
-/// Copies a template out of the caller's memory.
+/// Copies a template from the caller's memory.
 ///
 /// # Safety
 ///
@@ -160,13 +161,14 @@ pub(super) unsafe fn template(
         .map_err(|_| Error::HostMemory)?;
     let mut left = LONGEST_VALUES;
     for n in 0..count {
-        // SAFETY: `n` is below `count`, and `items` found the whole array to be addressable.
+        // SAFETY: `n` is below `count`, and `items` checked that the whole array is addressable.
         let CK_ATTRIBUTE {
             type_,
             pValue,
             ulValueLen,
         } = unsafe { ptr::read_unaligned(attributes.add(n)) };
-        // Before a value is read: a length that is not true leads out of the caller's memory.
+        // This check comes before the value is read. A wrong length would lead outside the caller's
+        // memory.
         left = usize::try_from(ulValueLen)
             .ok()
             .and_then(|length| left.checked_sub(length))
@@ -182,8 +184,8 @@ pub(super) unsafe fn template(
     Ok(Template(copy))
 }
 
-/// A copy that fails rather than aborts where a lying length would exhaust the memory; wiped when it
-/// goes.
+/// Copies bytes. Too little memory is an error and does not abort the process. The copy is wiped
+/// when it is dropped.
 fn try_copy(bytes: &[u8]) -> Result<Secret, Error> {
     let mut copy = Secret::default();
     copy.try_reserve_exact(bytes.len())
@@ -192,8 +194,8 @@ fn try_copy(bytes: &[u8]) -> Result<Secret, Error> {
     Ok(copy)
 }
 
-/// Fills a template with an object's values (section 5.7.5): every item gets its length, or
-/// CK_UNAVAILABLE_INFORMATION, whatever is wrong with the others.
+/// Fills a template with an object's values (section 5.7.5). Every item gets its length or
+/// CK_UNAVAILABLE_INFORMATION, even if another item has a fault.
 ///
 /// # Safety
 ///
@@ -206,7 +208,7 @@ pub(super) unsafe fn fill(
 ) -> Result<(), Error> {
     let mut result = Ok(());
     for n in 0..items(attributes, count)? {
-        // SAFETY: `n` is below `count`, and `items` found the whole array to be addressable.
+        // SAFETY: `n` is below `count`, and `items` checked that the whole array is addressable.
         let item = unsafe { attributes.add(n) };
         // SAFETY: as above.
         let mut asked = unsafe { ptr::read_unaligned(item) };
@@ -218,8 +220,8 @@ pub(super) unsafe fn fill(
             match room.refuses(value.len()) {
                 Some(Answer::TooSmall(_)) => return Err(Error::BufferTooSmall),
                 Some(_) => {}
-                // SAFETY: the caller said that `pValue` takes `ulValueLen` bytes, and the value
-                // has no more; it is ours and overlaps nothing of the caller's.
+                // SAFETY: the caller said that `pValue` takes `ulValueLen` bytes, and the value is
+                // not longer. The value is ours and does not overlap the caller's memory.
                 None => unsafe {
                     ptr::copy_nonoverlapping(value.as_ptr(), asked.pValue.cast(), value.len());
                 },
@@ -233,13 +235,13 @@ pub(super) unsafe fn fill(
                 result = Err(fault);
             }
         }
-        // SAFETY: as for the read above.
+        // SAFETY: see the read above.
         unsafe { ptr::write_unaligned(item, asked) };
     }
     result
 }
 
-/// The number of a template's items, if it can have so many.
+/// The number of items in a template, if it is within the limits.
 fn items<T>(array: *const T, count: CK_ULONG) -> Result<usize, Error> {
     match usize::try_from(count) {
         Ok(0) => Ok(0),
@@ -262,20 +264,20 @@ pub(super) unsafe fn pin(
     pin: *const CK_UTF8CHAR,
     length: CK_ULONG,
 ) -> Result<Option<Secret>, Error> {
-    const TOO_LONG: Error = Error::ArgumentsBad("ulPinLen cannot be");
+    const TOO_LONG: Error = Error::ArgumentsBad("ulPinLen is impossible");
     if pin.is_null() {
         return Ok(None);
     }
     if length > LONGEST_PART {
         return Err(TOO_LONG);
     }
-    // SAFETY: as this function's contract.
+    // SAFETY: see the contract of this function.
     let copy = unsafe { borrow(pin, length, |pin| pin.map(try_copy).transpose()) }?;
     copy.map(Some).ok_or(TOO_LONG)
 }
 
-/// A copy of bytes that a mechanism's parameter names; `None` where NULL has a length, or the length
-/// cannot be.
+/// Copies the bytes that a mechanism's parameter points to. `None` if the pointer is NULL and the
+/// length is not 0, or if the length is impossible.
 ///
 /// # Safety
 ///
@@ -284,42 +286,42 @@ unsafe fn named(pointer: *const CK_BYTE, length: CK_ULONG) -> Option<Vec<u8>> {
     if length > LONGEST_PART {
         return None;
     }
-    // SAFETY: as this function's contract.
+    // SAFETY: see the contract of this function.
     let copy = unsafe { borrow(pointer, length, |bytes| bytes.map(try_copy)) };
-    // None of it is secret: a label, shared data, a point.
+    // The bytes are a label, shared data or a point. None of them is secret.
     copy.and_then(Result::ok).map(|bytes| bytes.to_vec())
 }
 
-/// Reads the parameter of CKM_RSA_PKCS_OAEP; `None` if it cannot be one.
+/// Reads the parameter of CKM_RSA_PKCS_OAEP. `None` if the parameter is invalid.
 ///
 /// # Safety
 ///
-/// The mechanism's parameter is NULL or valid for its length, and so is what it names.
+/// The mechanism's parameter is NULL or valid for its length, and so is the data that it points to.
 unsafe fn oaep(given: &CK_MECHANISM) -> Option<Parameter> {
-    // SAFETY: the parameter is NULL or valid for its length, which is that of the struct.
+    // SAFETY: the parameter is NULL or valid for its length, which is the length of the struct.
     let parameter = unsafe { sized::<CK_RSA_PKCS_OAEP_PARAMS>(given) }?;
-    // SAFETY: as this function's contract.
+    // SAFETY: see the contract of this function.
     unsafe { oaep_of(parameter) }
 }
 
-/// Reads the parameter of CKM_RSA_AES_KEY_WRAP; `None` if it cannot be one.
+/// Reads the parameter of CKM_RSA_AES_KEY_WRAP. `None` if the parameter is invalid.
 ///
 /// # Safety
 ///
-/// The mechanism's parameter is NULL or valid for its length, and so is what it names.
+/// The mechanism's parameter is NULL or valid for its length, and so is the data that it points to.
 unsafe fn rsa_aes(given: &CK_MECHANISM) -> Option<Parameter> {
-    // SAFETY: the parameter is NULL or valid for its length, which is that of the struct.
+    // SAFETY: the parameter is NULL or valid for its length, which is the length of the struct.
     let parameter = unsafe { sized::<CK_RSA_AES_KEY_WRAP_PARAMS>(given) }?;
-    // SAFETY: the parameter's own is NULL or valid for a read, as this function's contract.
+    // SAFETY: the inner parameter is NULL or valid for a read, by the contract of this function.
     let inner = unsafe { read(parameter.pOAEPParams) }?;
     Some(Parameter::RsaAes {
         bits: parameter.ulAESKeyBits,
-        // SAFETY: as this function's contract.
+        // SAFETY: see the contract of this function.
         oaep: Box::new(unsafe { oaep_of(inner) }?),
     })
 }
 
-/// Reads the initial value of an AES key wrap; `None` if it cannot be one.
+/// Reads the initial value of an AES key wrap. `None` if the parameter is invalid.
 ///
 /// # Safety
 ///
@@ -329,16 +331,16 @@ unsafe fn initial(given: &CK_MECHANISM) -> Option<Parameter> {
     if given.ulParameterLen > LONGEST {
         return None;
     }
-    // SAFETY: as this function's contract.
+    // SAFETY: see the contract of this function.
     unsafe { named(given.pParameter.cast(), given.ulParameterLen) }.map(Parameter::Initial)
 }
 
-/// What CK_RSA_PKCS_OAEP_PARAMS says, its label copied; `None` if that cannot be one. Not read is what
-/// it names beside a hash that is not supported.
+/// Reads CK_RSA_PKCS_OAEP_PARAMS and copies the label. `None` if the parameter is invalid. If the
+/// hash is not supported, the label is not read.
 ///
 /// # Safety
 ///
-/// What it names is NULL or valid for its length.
+/// The data that the parameter points to is NULL or valid for its length.
 unsafe fn oaep_of(parameter: CK_RSA_PKCS_OAEP_PARAMS) -> Option<Parameter> {
     oaep_hashes(parameter.hashAlg, parameter.mgf)?;
     let (label, length) = (parameter.pSourceData.cast(), parameter.ulSourceDataLen);
@@ -346,24 +348,24 @@ unsafe fn oaep_of(parameter: CK_RSA_PKCS_OAEP_PARAMS) -> Option<Parameter> {
         hash: parameter.hashAlg,
         mgf: parameter.mgf,
         source: parameter.source,
-        // SAFETY: as this function's contract.
+        // SAFETY: see the contract of this function.
         label: unsafe { named(label, length) }?,
     })
 }
 
-/// Reads the parameter of CKM_AES_GCM; `None` if it cannot be one. ulIvBits says nothing: the standard has
-/// ulIvLen count, and clients leave the other at 0. Not read is what it names beside a tag that is not
-/// supported.
+/// Reads the parameter of CKM_AES_GCM. `None` if the parameter is invalid. ulIvBits is ignored: by
+/// the standard ulIvLen counts, and clients leave ulIvBits at 0. If the tag length is not
+/// supported, the data is not read.
 ///
 /// # Safety
 ///
-/// The mechanism's parameter is NULL or valid for its length, and so is what it names.
+/// The mechanism's parameter is NULL or valid for its length, and so is the data that it points to.
 unsafe fn gcm(given: &CK_MECHANISM) -> Option<Parameter> {
-    // SAFETY: the parameter is NULL or valid for its length, which is that of the struct.
+    // SAFETY: the parameter is NULL or valid for its length, which is the length of the struct.
     let parameter = unsafe { sized::<CK_GCM_PARAMS>(given) }?;
     tag_length(parameter.ulTagBits)?;
     Some(Parameter::Gcm {
-        // SAFETY: as this function's contract.
+        // SAFETY: see the contract of this function.
         iv: unsafe { named(parameter.pIv, parameter.ulIvLen) }?,
         // SAFETY: as above.
         aad: unsafe { named(parameter.pAAD, parameter.ulAADLen) }?,
@@ -371,45 +373,45 @@ unsafe fn gcm(given: &CK_MECHANISM) -> Option<Parameter> {
     })
 }
 
-/// Reads the parameter of an ECDH mechanism; `None` if it cannot be one. Not read is what it names
-/// beside a function that is not supported.
+/// Reads the parameter of an ECDH mechanism. `None` if the parameter is invalid. If the key
+/// derivation function is not supported, the data is not read.
 ///
 /// # Safety
 ///
-/// The mechanism's parameter is NULL or valid for its length, and so is what it names.
+/// The mechanism's parameter is NULL or valid for its length, and so is the data that it points to.
 unsafe fn ecdh(given: &CK_MECHANISM) -> Option<Parameter> {
-    // SAFETY: the parameter is NULL or valid for its length, which is that of the struct.
+    // SAFETY: the parameter is NULL or valid for its length, which is the length of the struct.
     let parameter = unsafe { sized::<CK_ECDH1_DERIVE_PARAMS>(given) }?;
     kdf_of(parameter.kdf)?;
     Some(Parameter::Ecdh {
         kdf: parameter.kdf,
-        // SAFETY: as this function's contract.
+        // SAFETY: see the contract of this function.
         shared: unsafe { named(parameter.pSharedData, parameter.ulSharedDataLen) }?,
         // SAFETY: as above.
         public: unsafe { named(parameter.pPublicData, parameter.ulPublicDataLen) }?,
     })
 }
 
-/// Reads a parameter that is said to be as long as this struct.
+/// Reads a parameter whose stated length is the length of this struct.
 ///
 /// # Safety
 ///
 /// The mechanism's parameter is NULL or valid for its length; every bit pattern is a `T`.
 unsafe fn sized<T: Copy>(given: &CK_MECHANISM) -> Option<T> {
     match usize::try_from(given.ulParameterLen) {
-        // SAFETY: as this function's contract, the length being that of a `T`.
+        // SAFETY: the length is that of a `T`; see the contract of this function.
         Ok(length) if length == size_of::<T>() => unsafe { read(given.pParameter.cast()) },
         _ => None,
     }
 }
 
-/// Reads the parameter of a mechanism that has CK_RSA_PKCS_PSS_PARAMS; `None` if it cannot be one.
+/// Reads a CK_RSA_PKCS_PSS_PARAMS parameter. `None` if the parameter is invalid.
 ///
 /// # Safety
 ///
 /// The mechanism's parameter is NULL or valid for its length.
 unsafe fn pss(given: &CK_MECHANISM) -> Option<Parameter> {
-    // SAFETY: the parameter is NULL or valid for its length, which is that of the struct.
+    // SAFETY: the parameter is NULL or valid for its length, which is the length of the struct.
     let parameter = unsafe { sized::<CK_RSA_PKCS_PSS_PARAMS>(given) }?;
     Some(Parameter::Pss {
         hash: parameter.hashAlg,
@@ -418,9 +420,9 @@ unsafe fn pss(given: &CK_MECHANISM) -> Option<Parameter> {
     })
 }
 
-/// Finds a mechanism in the table and reads its parameter; `None` if it is NULL. `call` is the flag of the
-/// call that takes it: CKF_SIGN for C_SignInit and so on. The parameter of a mechanism that the call does
-/// not have is not read.
+/// Finds a mechanism in the table and reads its parameter. `None` if `mechanism` is NULL. `call` is
+/// the flag of the call: CKF_SIGN for C_SignInit and so on. If the call does not have the
+/// mechanism, the parameter is not read.
 ///
 /// # Errors
 ///
@@ -428,13 +430,13 @@ unsafe fn pss(given: &CK_MECHANISM) -> Option<Parameter> {
 ///
 /// # Safety
 ///
-/// `mechanism` is NULL or valid for a read, its parameter NULL or valid for its length, and so is
-/// what the parameter of a mechanism names.
+/// `mechanism` is NULL or valid for a read. Its parameter is NULL or valid for its length, and so
+/// is the data that the parameter points to.
 pub(super) unsafe fn mechanism(
     mechanism: *const CK_MECHANISM,
     call: CK_FLAGS,
 ) -> Result<Option<(&'static Mechanism, Parameter)>, Error> {
-    // SAFETY: as this function's contract.
+    // SAFETY: see the contract of this function.
     let Some(given) = (unsafe { read(mechanism) }) else {
         return Ok(None);
     };
@@ -442,7 +444,7 @@ pub(super) unsafe fn mechanism(
     let parameter = match row.shape {
         _ if given.ulParameterLen == 0 => Some(Parameter::None),
         Shape::None => None,
-        // SAFETY: as this function's contract.
+        // SAFETY: see the contract of this function.
         Shape::Pss => unsafe { pss(&given) },
         // SAFETY: as above.
         Shape::Oaep => unsafe { oaep(&given) },
@@ -464,7 +466,7 @@ pub(super) unsafe fn mechanism(
     Ok(Some((row, parameter)))
 }
 
-/// Text in a field of fixed width: padded with blanks, without a NUL.
+/// Text in a field of fixed width, padded with blanks and without a NUL.
 pub(super) fn padded<const N: usize>(text: &str) -> [CK_UTF8CHAR; N] {
     let mut field = [b' '; N];
     let text = text.as_bytes();

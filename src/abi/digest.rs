@@ -49,7 +49,7 @@ pub(super) unsafe extern "C" fn C_DigestUpdate(
     })
 }
 
-/// Supported in part: secret keys whose CKA_EXTRACTABLE is true become part of a digest.
+/// Partly supported: a secret key with CKA_EXTRACTABLE true can become part of a digest.
 pub(super) unsafe extern "C" fn C_DigestKey(
     hSession: CK_SESSION_HANDLE,
     hKey: CK_OBJECT_HANDLE,
@@ -75,7 +75,7 @@ pub(super) unsafe extern "C" fn C_DigestFinal(
     })
 }
 
-/// Supported in part: the state of a digest is given, and of no other operation.
+/// Partly supported: returns the state of a digest only.
 pub(super) unsafe extern "C" fn C_GetOperationState(
     hSession: CK_SESSION_HANDLE,
     pOperationState: *mut CK_BYTE,
@@ -92,7 +92,7 @@ pub(super) unsafe extern "C" fn C_GetOperationState(
     })
 }
 
-/// Supported in part: the state of a digest is taken, and of no other operation.
+/// Partly supported: restores the state of a digest only.
 pub(super) unsafe extern "C" fn C_SetOperationState(
     hSession: CK_SESSION_HANDLE,
     pOperationState: *mut CK_BYTE,

@@ -101,7 +101,7 @@ pub(super) unsafe extern "C" fn C_EncryptUpdate(
 ) -> CK_RV {
     entry("C_EncryptUpdate", || {
         let direction = Direction::Encrypt;
-        // SAFETY: as this function's contract.
+        // SAFETY: see the contract of this function.
         unsafe {
             update(
                 hSession,
@@ -120,7 +120,7 @@ pub(super) unsafe extern "C" fn C_EncryptFinal(
 ) -> CK_RV {
     entry("C_EncryptFinal", || {
         let direction = Direction::Encrypt;
-        // SAFETY: as this function's contract.
+        // SAFETY: see the contract of this function.
         unsafe {
             finish(
                 hSession,
@@ -140,7 +140,7 @@ pub(super) unsafe extern "C" fn C_DecryptUpdate(
 ) -> CK_RV {
     entry("C_DecryptUpdate", || {
         let direction = Direction::Decrypt;
-        // SAFETY: as this function's contract.
+        // SAFETY: see the contract of this function.
         unsafe {
             update(
                 hSession,
@@ -159,17 +159,17 @@ pub(super) unsafe extern "C" fn C_DecryptFinal(
 ) -> CK_RV {
     entry("C_DecryptFinal", || {
         let direction = Direction::Decrypt;
-        // SAFETY: as this function's contract.
+        // SAFETY: see the contract of this function.
         unsafe { finish(hSession, direction, (pLastPart, pulLastPartLen)) }
     })
 }
 
-/// Takes a part, and gives what comes out of it.
+/// Processes a part, and writes its output.
 ///
 /// # Safety
 ///
-/// The part is NULL or valid for its length; the output's length pointer is NULL or valid, and the output
-/// is NULL or valid for writes of what stands there.
+/// The part is NULL or valid for its length. The output's length pointer is NULL or valid. The
+/// output is NULL or valid for writes of the length that its pointer holds.
 unsafe fn update(
     session: CK_SESSION_HANDLE,
     direction: Direction,
@@ -177,9 +177,9 @@ unsafe fn update(
     output: (*mut CK_BYTE, *mut CK_ULONG),
 ) -> Result<(), Error> {
     let session = module()?.session(SessionHandle(session))?;
-    // SAFETY: as this function's contract.
+    // SAFETY: see the contract of this function.
     let room = unsafe { args::room(output.0, output.1) };
-    // SAFETY: as this function's contract.
+    // SAFETY: see the contract of this function.
     let answer = unsafe {
         args::borrow(part.0, part.1, |part| match direction {
             Direction::Encrypt => session.encrypt_update(part, room),
@@ -190,18 +190,18 @@ unsafe fn update(
     unsafe { args::give(output.0, output.1, answer) }
 }
 
-/// Ends the operation, and gives what comes out at its end.
+/// Ends the operation, and writes the rest of its output.
 ///
 /// # Safety
 ///
-/// As of [`update`].
+/// See [`update`].
 unsafe fn finish(
     session: CK_SESSION_HANDLE,
     direction: Direction,
     output: (*mut CK_BYTE, *mut CK_ULONG),
 ) -> Result<(), Error> {
     let session = module()?.session(SessionHandle(session))?;
-    // SAFETY: as this function's contract.
+    // SAFETY: see the contract of this function.
     let room = unsafe { args::room(output.0, output.1) };
     let answer = match direction {
         Direction::Encrypt => session.encrypt_final(room),

@@ -1,4 +1,5 @@
-//! General-purpose calls (PKCS#11 3.0, section 5.4) and those for parallel functions (5.21).
+//! General-purpose calls (PKCS#11 3.0, section 5.4), and calls for parallel functions (section
+//! 5.21).
 
 use super::{V3_2, args, entry, host, library_version, manufacturer, module, process};
 use crate::error::Error;
@@ -19,7 +20,7 @@ pub(super) unsafe extern "C" fn C_Initialize(pInitArgs: *mut c_void) -> CK_RV {
         let mut lifecycle = state.module.lock();
         match &*lifecycle {
             Lifecycle::Initialized(_) => return Err(Error::AlreadyInitialized),
-            // Whoever was logged in in the parent is not so here, and leaves nothing behind.
+            // A login of the parent ends here, with all its traces.
             Lifecycle::Inherited(module) => module.finalize(),
             Lifecycle::Outside => {}
         }
@@ -36,7 +37,8 @@ pub(super) unsafe extern "C" fn C_Initialize(pInitArgs: *mut c_void) -> CK_RV {
     })
 }
 
-/// We lock with the system's means, which suits every caller but one that demands its own.
+/// The module uses the locks of the operating system. Only a caller that demands its own locks is
+/// refused.
 fn check_initialize_args(given: Option<CK_C_INITIALIZE_ARGS>) -> Result<(), Error> {
     let Some(given) = given else { return Ok(()) };
     if !given.pReserved.is_null() {

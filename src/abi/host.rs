@@ -1,4 +1,4 @@
-//! What the host's C library knows of the thread and the process that call us.
+//! Calls to the host's C library about the calling thread and process.
 
 use crate::snapshot::Caller;
 use std::cell::Cell;
@@ -6,21 +6,22 @@ use std::ffi::{c_int, c_ulong};
 use std::ptr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The cancelability of the host's thread, as it was before our call (pthread_setcancelstate(3)).
+/// The cancelability of the host's thread before our call (pthread_setcancelstate(3)).
 pub(super) struct Cancelability {
     kind: c_int,
     state: c_int,
 }
 
 impl Cancelability {
-    /// Disables cancellation. It would unwind our frames with an exception that is not Rust's, and
-    /// that ends the process.
+    /// Disables cancellation. A cancellation would unwind our frames with an exception that Rust
+    /// does not know, and the process would end.
     ///
-    /// The type is deferred meanwhile: the handler of glibc 2.36 looks at the type only.
+    /// The type is set to deferred too, because the signal handler of glibc 2.36 checks the type
+    /// only.
     #[inline(always)]
     pub(super) fn disable() -> Self {
         let mut before = Self { kind: 0, state: 0 };
-        // SAFETY: type and state are among those that there are, and `before` takes the old ones.
+        // SAFETY: type and state are valid constants, and `before` takes the old values.
         unsafe {
             pthread_setcanceltype(PTHREAD_CANCEL_DEFERRED, &raw mut before.kind);
             pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &raw mut before.state);
@@ -28,12 +29,12 @@ impl Cancelability {
         before
     }
 
-    /// Gives the thread its old cancelability back. Where cancellation is asynchronous and was asked
-    /// for meanwhile, this call does not return.
+    /// Restores the cancelability of the thread. Does not return if an asynchronous cancellation is
+    /// pending.
     #[inline(always)]
     pub(super) fn restore(self) {
-        // SAFETY: type and state are what the C library gave. An asynchronous cancellation unwinds
-        // `entry` and the entry itself, which have nothing to drop.
+        // SAFETY: type and state are values from the C library. An asynchronous cancellation
+        // unwinds `entry` and its caller, which have nothing to drop.
         unsafe {
             pthread_setcancelstate(self.state, ptr::null_mut());
             pthread_setcanceltype(self.kind, ptr::null_mut());
@@ -41,8 +42,8 @@ impl Cancelability {
     }
 }
 
-/// What tells this thread from all others that the process ever had, and stays as it is in a forked child. Rust's
-/// own handle of a thread would stay in the host's memory after C_Finalize.
+/// The number of the calling thread. No other thread of the process has or had it, and a forked
+/// child keeps it. A thread handle of Rust would stay in the host's memory after C_Finalize.
 pub(super) fn caller() -> Caller {
     static LAST: AtomicU64 = AtomicU64::new(0);
     thread_local! {
@@ -56,11 +57,11 @@ pub(super) fn caller() -> Caller {
     })
 }
 
-/// Whether the process has more rights than its caller, by setuid or by file capabilities: AT_SECURE of
-/// getauxval(3). An answer that cannot be had counts as yes.
+/// True if setuid or file capabilities give the process more rights than its caller (AT_SECURE of
+/// getauxval(3)). True also if getauxval gives no answer.
 pub(super) fn is_privileged() -> bool {
-    // SAFETY: errno is the thread's own, and getauxval reads what the kernel gave this process. It sets
-    // errno only if it has no such entry.
+    // SAFETY: errno belongs to this thread, and getauxval reads memory that the kernel gave this
+    // process. getauxval sets errno only if the entry is missing.
     let (said, errno) = unsafe {
         *__errno_location() = 0;
         (getauxval(AT_SECURE), *__errno_location())
@@ -68,7 +69,7 @@ pub(super) fn is_privileged() -> bool {
     said != 0 || errno != 0
 }
 
-// As <pthread.h> of glibc and musl has them.
+// These values are in <pthread.h> of glibc and musl.
 const PTHREAD_CANCEL_DISABLE: c_int = 1;
 const PTHREAD_CANCEL_DEFERRED: c_int = 0;
 /// <elf.h>
@@ -78,6 +79,6 @@ unsafe extern "C" {
     fn pthread_setcancelstate(state: c_int, old: *mut c_int) -> c_int;
     fn pthread_setcanceltype(kind: c_int, old: *mut c_int) -> c_int;
     fn getauxval(kind: c_ulong) -> c_ulong;
-    /// errno of the C libraries of Linux.
+    /// errno in the C libraries of Linux.
     fn __errno_location() -> *mut c_int;
 }

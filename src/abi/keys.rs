@@ -69,7 +69,7 @@ pub(super) unsafe extern "C" fn C_GenerateKeyPair(
     })
 }
 
-/// Supported in part: private keys come wrapped, secret keys do not.
+/// Partly supported: unwraps private keys, not secret keys.
 pub(super) unsafe extern "C" fn C_UnwrapKey(
     hSession: CK_SESSION_HANDLE,
     pMechanism: *mut CK_MECHANISM,

@@ -1,12 +1,12 @@
 //! The C border (PKCS#11 3.0, chapter 5): the only `unsafe` of this crate.
 //!
-//! Each call decodes its arguments, calls one method and writes the answer. Every entry goes
-//! through [`entry`]: a panic never crosses into the host, and every failure has its log line.
+//! Each call decodes its arguments, calls one method and writes the answer. Every call goes through
+//! [`entry`]. No panic reaches the host, and every failure has a log line.
 //!
-//! The standard gives a caller these duties, and the SAFETY comments here lean on them: a pointer
-//! is NULL or valid for what its length says, and is not written to by another thread during the
-//! call. What is checked nonetheless: NULL, alignment (nothing is assumed of it) and lengths beyond
-//! the address space.
+//! The standard gives a caller two duties, and the SAFETY comments rely on them. A pointer is NULL
+//! or valid for the length beside it. No other thread writes to the memory during the call. The
+//! module still checks for NULL and for lengths beyond the address space. It does not rely on
+//! alignment.
 
 #![allow(non_snake_case, reason = "the standard's names")]
 
@@ -34,14 +34,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 const MANUFACTURER: &str = "devid-pkcs11";
-/// The version of the standard: that of the default function table.
+/// The version of the standard for the default function table.
 const V3_2: CK_VERSION = CK_VERSION { major: 3, minor: 2 };
 
-/// Runs one call with cancellation disabled, and gives its code.
+/// Runs one call with cancellation disabled, and returns its code.
 ///
-/// A thread that may be cancelled asynchronously can be unwound from any instruction here and in the
-/// entry itself. Both must therefore be frames without landing pads, which "C" makes of the calls in
-/// them.
+/// Asynchronous cancellation can unwind the thread from any instruction here and in the caller of
+/// `entry`. So both frames must be free of landing pads. Calls of functions with the "C" ABI need
+/// none.
 #[allow(improper_ctypes_definitions, reason = "only Rust calls it")]
 extern "C" fn entry<C>(name: &'static str, call: C) -> CK_RV
 where
@@ -53,7 +53,7 @@ where
     rv
 }
 
-/// Catches a panic, logs a failure, gives the code.
+/// Catches a panic, logs a failure, and returns the code.
 #[inline(never)]
 #[allow(improper_ctypes_definitions, reason = "only Rust calls it")]
 extern "C" fn answer<C>(name: &'static str, call: C) -> CK_RV
@@ -72,13 +72,14 @@ where
     match result {
         Ok(()) => CKR_OK,
         Err(Error::Panicked) => {
-            // Logging could be what panics.
+            // Logging itself may be the cause of the panic.
             let _ = catch_unwind(|| process::state().log_panics());
             CKR_GENERAL_ERROR
         }
         Err(fault) => {
             let rv = fault.rv();
-            // Not a warning: asking for lengths and missing attributes is what clients do all day.
+            // The level is not warning, because clients often ask for lengths and for attributes
+            // that are missing.
             let logged = catch_unwind(|| debug!("{name}: 0x{rv:X} {fault}"));
             if logged.is_err() {
                 let _ = catch_unwind(|| process::state().log_panics());
@@ -88,7 +89,7 @@ where
     }
 }
 
-/// Whether a call gives memory back, and so must work where there is none.
+/// True for a call that frees memory. Such a call must work when memory is exhausted.
 fn gives_back(name: &str) -> bool {
     matches!(
         name,
@@ -96,18 +97,18 @@ fn gives_back(name: &str) -> bool {
     )
 }
 
-/// Whether the process has memory for what a usual call takes: Rust ends a process that has none. What
-/// the host's other threads take meanwhile is not counted.
+/// True if a usual call can have the memory that it needs. Without this check Rust would end the
+/// process. Memory that other threads of the host take meanwhile is not counted.
 fn has_memory() -> bool {
     const USUAL: usize = 64 << 10;
     let mut room = Vec::<u8>::new();
     let has = room.try_reserve_exact(USUAL).is_ok();
-    // Memory that nobody looks at would not be asked for.
+    // Without this use the compiler would remove the allocation.
     std::hint::black_box(&room);
     has
 }
 
-/// The module, if C_Initialize was called in this process or, before a fork, in its parent.
+/// The module, if this process called C_Initialize, or its parent did before a fork.
 fn module() -> Result<Arc<Module>, Error> {
     match &*process::state().module.lock() {
         Lifecycle::Outside => Err(Error::NotInitialized),
@@ -115,13 +116,13 @@ fn module() -> Result<Arc<Module>, Error> {
     }
 }
 
-/// A panic is a fault of ours: said in the log, and nothing on the host's stderr. It is logged once it
-/// is caught, as a panic inside the hook would end the host.
+/// A panic is our own fault. It goes to the log, and not to the host's stderr. It is logged after
+/// it was caught, because a panic inside the hook would end the host.
 fn silence_panics() {
     std::panic::set_hook(Box::new(process::note_panic));
 }
 
-/// manufacturerID of the library, its slots and its tokens.
+/// manufacturerID of the library, the slots and the tokens.
 fn manufacturer() -> [CK_UTF8CHAR; 32] {
     args::padded(MANUFACTURER)
 }

@@ -39,7 +39,7 @@ pub(super) unsafe extern "C" fn C_DestroyObject(
     })
 }
 
-/// Supported in part: keys of a token are not copied; their CKA_COPYABLE is false.
+/// Partly supported: keys of a token are not copied. Their CKA_COPYABLE is false.
 pub(super) unsafe extern "C" fn C_CopyObject(
     hSession: CK_SESSION_HANDLE,
     hObject: CK_OBJECT_HANDLE,

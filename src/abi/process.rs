@@ -1,9 +1,10 @@
-//! The module's state in this process, and what a fork does to it.
+//! The state of the module in this process, and in a forked child.
 //!
-//! A child of fork(2) has the memory of its parent but one thread: a lock that another thread held
-//! stays locked for ever, and a connection to the TPM is the parent's. So the state lives behind a
-//! pointer; the child's first call makes a state of its own from what nobody held, leaves the old
-//! one where it is, and neither unlocks, drops nor sends anything of the parent's.
+//! A child of fork(2) has the memory of its parent, but only one thread. A lock that another thread
+//! held stays locked for ever. A connection to the TPM still belongs to the parent. So the state is
+//! behind a pointer, and the first call in the child makes a new state. The new state takes over
+//! everything that was not locked. The old state stays in memory. The child never unlocks, drops or
+//! sends anything that belongs to the parent.
 
 use crate::handle::Mint;
 use crate::logging::{self, LogSettings, LogTarget};
@@ -18,43 +19,43 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 use std::sync::{Arc, Once};
 use std::thread;
 
-/// So many lines wait at most.
+/// The most log lines that wait.
 const MOST_WAITING: usize = 32;
 
-/// Counts forks on the way from the first process that called us to this one.
+/// The number of forks between the first process that called the module and this process.
 static FORKS: AtomicU64 = AtomicU64::new(0);
-/// One more than the forks of the process whose thread makes, or has made, the state.
+/// One more than the fork count of the process that made the state, or is making it.
 static TURN: AtomicU64 = AtomicU64::new(0);
 static STATE: AtomicPtr<State> = AtomicPtr::new(ptr::null_mut());
 static PREPARED: Once = Once::new();
 static LOG_DOOR: LogDoor = LogDoor;
-/// Locks between processes that this one holds.
+/// Locks between processes that this process holds.
 pub(super) static HELD: Held = Held::new();
 
-/// What one process knows.
+/// The state of one process.
 pub(super) struct State {
     forks: u64,
-    /// Held for moments only.
+    /// Locked briefly.
     pub(super) module: Mutex<Lifecycle>,
-    /// Outlives C_Finalize, so that no handle comes twice.
+    /// Survives C_Finalize, so that no handle occurs twice.
     pub(super) mint: Arc<Mint>,
-    /// Outlives C_Finalize, so that no refused authorisation is tried twice.
+    /// Survives C_Finalize, so that no refused authorisation is tried twice.
     pub(super) refusals: Refusals,
     log_target: RwLock<LogTarget>,
-    /// Lines that could not be written, since the process had no descriptor left.
+    /// Log lines that could not be written, because the process had no free descriptor.
     waiting: Mutex<Vec<String>>,
     lines_wait: AtomicBool,
-    /// Panics that were caught, or are on their way, and are not logged yet.
+    /// Panics that were caught or are being caught, and are not yet logged.
     panics: Mutex<Vec<String>>,
 }
 
-/// Where this process stands between C_Initialize and C_Finalize.
+/// The state of the module between C_Initialize and C_Finalize.
 pub(super) enum Lifecycle {
-    /// C_Initialize is awaited.
+    /// C_Initialize was not called.
     Outside,
     /// C_Initialize was called in this process.
     Initialized(Arc<Module>),
-    /// It was called in the parent: calls work as there, and C_Initialize begins anew.
+    /// The parent called C_Initialize. Calls work as in the parent, and C_Initialize starts anew.
     Inherited(Arc<Module>),
 }
 
@@ -67,23 +68,22 @@ impl Lifecycle {
     }
 }
 
-/// The state of this process, made at its first call and again after a fork.
+/// The state of this process. The first call of the process makes it.
 pub(super) fn state() -> &'static State {
     PREPARED.call_once(|| {
         super::silence_panics();
-        // SAFETY: `note_fork` is a function of the type asked for that only changes atomic numbers
-        // and closes descriptors, which is safe in the child of a threaded process; it stays mapped, as the library
-        // is linked with -z nodelete. A failure (no memory) leaves forks unnoticed, as they would
-        // be without the call.
+        // SAFETY: `note_fork` has the right type. It only changes atomic numbers and closes
+        // descriptors, which is safe in the child of a process with threads. It stays mapped,
+        // because the library is linked with -z nodelete. If the call fails for lack of memory,
+        // forks are not noticed.
         unsafe { pthread_atfork(None, None, Some(note_fork)) };
-        // Fails only if a logger is set already, and this library's copy of `log` is its own.
+        // The call fails only if a logger is set already. This library has its own copy of `log`.
         let _ = log::set_logger(&LOG_DOOR);
     });
     loop {
         let forks = FORKS.load(Ordering::Acquire);
         let current = STATE.load(Ordering::Acquire);
-        // SAFETY: STATE is null or points to a State that `Box::into_raw` gave and that is never
-        // freed.
+        // SAFETY: STATE is null, or points to a State from `Box::into_raw` that is never freed.
         let known = unsafe { current.as_ref() };
         match known {
             Some(state) if state.forks == forks => return state,
@@ -92,9 +92,8 @@ pub(super) fn state() -> &'static State {
     }
 }
 
-/// Puts a fresh state in the place of the parent's. One thread of this process does it; others
-/// find the turn taken and come back, since what two of them take over at once would be locked
-/// for one.
+/// Replaces the parent's state by a new state. One thread of this process does it, and the others
+/// try again. Two threads that took over at the same time would find each other's locks held.
 fn begin(forks: u64, parent: Option<&State>) {
     let turn = forks + 1;
     let last = TURN.load(Ordering::Acquire);
@@ -120,7 +119,7 @@ impl State {
             let lifecycle = parent.module.try_lock()?;
             let module = lifecycle.module()?;
             let own = Arc::new(module.for_child(Arc::clone(&mint), &refusals));
-            // The parent's module is left as it is: dropping it could reach its connections.
+            // The parent's module is not dropped, because a drop could reach its connections.
             mem::forget(module);
             Some(own)
         });
@@ -147,7 +146,7 @@ impl State {
         }
     }
 
-    /// Writes what could not be written before, the oldest first.
+    /// Writes the log lines that wait, the oldest first.
     pub(super) fn write_waiting(&self) {
         if self.lines_wait.load(Ordering::Relaxed)
             && let Some(target) = self.log_target.try_read().map(|target| target.clone())
@@ -175,18 +174,18 @@ impl State {
     }
 }
 
-/// Sets what this process logs, and where to.
+/// Sets the level and the target of this process's log.
 pub(super) fn log_to(settings: LogSettings) {
     log::set_max_level(LevelFilter::Off);
     *state().log_target.write() = settings.target;
     log::set_max_level(settings.level);
 }
 
-/// The way of log lines from the `log` facade to their target.
+/// Passes log lines from the `log` facade to their target.
 struct LogDoor;
 
 impl log::Log for LogDoor {
-    /// Our own lines only: what a library says of its work could hold anything.
+    /// Only our own lines are logged. A line of another library could hold secrets.
     fn enabled(&self, metadata: &log::Metadata) -> bool {
         metadata.target().starts_with("devid_")
     }
@@ -195,8 +194,8 @@ impl log::Log for LogDoor {
         if !self.enabled(record.metadata()) {
             return;
         }
-        // Not through `state()`: that logs, and a line is not worth a second way into it.
-        // SAFETY: as in `state()`.
+        // `state()` is not used here, because `state()` itself logs.
+        // SAFETY: see `state()`.
         let Some(state) = (unsafe { STATE.load(Ordering::Acquire).as_ref() }) else {
             return;
         };
@@ -209,9 +208,9 @@ impl log::Log for LogDoor {
     fn flush(&self) {}
 }
 
-/// Notes a panic for [`State::log_panics`]; takes no lock that a panic could have left.
+/// Notes a panic for [`State::log_panics`], unless the list is locked.
 pub(super) fn note_panic(panic: &PanicHookInfo) {
-    // SAFETY: as in `state()`.
+    // SAFETY: see `state()`.
     let state = unsafe { STATE.load(Ordering::Acquire).as_ref() };
     if let Some(mut noted) = state.and_then(|state| state.panics.try_lock())
         && noted.len() < MOST_WAITING
@@ -223,8 +222,9 @@ pub(super) fn note_panic(panic: &PanicHookInfo) {
 extern "C" fn note_fork() {
     FORKS.fetch_add(1, Ordering::AcqRel);
     for descriptor in HELD.take_all() {
-        // SAFETY: a thread of the parent owned this descriptor when it forked, and that thread is not
-        // in the child: nothing here uses or closes it any more. close(2) is safe after a fork.
+        // SAFETY: a thread of the parent owned this descriptor at the fork, and the child does not
+        // have that thread. So nothing else in the child uses or closes the descriptor. close(2) is
+        // safe after a fork.
         unsafe { close(descriptor) };
     }
 }
@@ -233,6 +233,6 @@ type ForkHandler = Option<extern "C" fn()>;
 
 unsafe extern "C" {
     fn close(descriptor: c_int) -> c_int;
-    /// POSIX.1-2017: registers handlers for before a fork, after it in the parent, in the child.
+    /// POSIX.1-2017: registers handlers that run before a fork, and after it in parent and child.
     fn pthread_atfork(prepare: ForkHandler, parent: ForkHandler, child: ForkHandler) -> c_int;
 }

@@ -6,12 +6,12 @@ use crate::handle::SessionHandle;
 use cryptoki_sys::*;
 use std::ptr;
 
-/// Random bytes are made this many at a time.
+/// The number of random bytes in one step.
 const RANDOM_CHUNK: usize = 4096;
-/// One call makes no more. A TPM that makes them takes hours for so many.
+/// The most random bytes of one call. The TPM would need hours for them.
 const MOST_RANDOM: usize = 1 << 24;
 
-/// Supported in part: a seed is accepted and not used, since the kernel and the TPM seed themselves.
+/// Partly supported: a seed is accepted but not used. The kernel and the TPM seed themselves.
 pub(super) unsafe extern "C" fn C_SeedRandom(
     hSession: CK_SESSION_HANDLE,
     pSeed: *mut CK_BYTE,
@@ -23,7 +23,7 @@ pub(super) unsafe extern "C" fn C_SeedRandom(
         match can_be || ulSeedLen == 0 {
             true => Ok(()),
             false => Err(Error::ArgumentsBad(
-                "pSeed is NULL, or ulSeedLen is no length of memory",
+                "pSeed is NULL, or ulSeedLen is impossible",
             )),
         }
     })
@@ -47,8 +47,8 @@ pub(super) unsafe extern "C" fn C_GenerateRandom(
         while done < length {
             let part = &mut chunk[..RANDOM_CHUNK.min(length - done)];
             session.slot.random(part)?;
-            // SAFETY: not NULL; `done` and the part together stay within the length that the
-            // caller has room for; `chunk` is ours and overlaps nothing of the caller's.
+            // SAFETY: the pointer is not NULL. `done` and the part stay within the caller's length.
+            // `chunk` is ours and does not overlap the caller's memory.
             unsafe { ptr::copy_nonoverlapping(part.as_ptr(), RandomData.add(done), part.len()) };
             done += part.len();
         }

@@ -10,7 +10,7 @@ pub(super) unsafe extern "C" fn C_OpenSession(
     slotID: CK_SLOT_ID,
     flags: CK_FLAGS,
     _pApplication: *mut c_void,
-    // Never called: nothing here has surrender points (section 5.22).
+    // The callback is never called, because no function here has surrender points (section 5.22).
     _Notify: CK_NOTIFY,
     phSession: *mut CK_SESSION_HANDLE,
 ) -> CK_RV {
@@ -147,9 +147,11 @@ pub(super) unsafe extern "C" fn C_GetSessionValidationFlags(
     entry("C_GetSessionValidationFlags", || {
         module()?.session(SessionHandle(hSession))?;
         if kind != CKS_LAST_VALIDATION_OK {
-            return Err(Error::ArgumentsBad("no such kind of validation flags"));
+            return Err(Error::ArgumentsBad(
+                "this kind of validation flags does not exist",
+            ));
         }
-        // No validation authority is claimed, so no operation is ever said to be validated.
+        // The module claims no validation authority, so it reports no operation as validated.
         // SAFETY: the caller's pointer is NULL or valid for CK_FLAGS.
         unsafe { args::write(pFlags, 0, "pFlags is NULL") }
     })

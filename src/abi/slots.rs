@@ -17,11 +17,11 @@ pub(super) unsafe extern "C" fn C_GetSlotList(
     entry("C_GetSlotList", || {
         let module = module()?;
         let slots = |room| match tokenPresent {
-            // The same from C_Initialize to C_Finalize.
+            // This list stays unchanged from C_Initialize to C_Finalize.
             CK_FALSE => module.slots().iter().map(|slot| slot.id.0).collect(),
             _ => module.slots_with_token(host::caller(), room),
         };
-        // SAFETY: `pSlotList` is NULL or takes the `*pulCount` items that the caller says.
+        // SAFETY: `pSlotList` is NULL or valid for `*pulCount` items.
         unsafe { args::give_list(pSlotList, pulCount, slots) }
     })
 }
@@ -94,7 +94,7 @@ pub(super) unsafe extern "C" fn C_GetMechanismList(
         let slot = module.slot(SlotId(slotID))?;
         let token = module.token(slot)?;
         let kinds = |room| module.mechanisms(slot, &token, host::caller(), room);
-        // SAFETY: `pMechanismList` is NULL or takes the `*pulCount` items that the caller says.
+        // SAFETY: `pMechanismList` is NULL or valid for `*pulCount` items.
         unsafe { args::give_list(pMechanismList, pulCount, kinds) }
     })
 }
@@ -135,8 +135,8 @@ pub(super) unsafe extern "C" fn C_InitToken(
     })
 }
 
-/// A TPM is polled at each question; there is no thread that could watch it.
-/// Supported in part: a call that is to wait for an event answers CKR_FUNCTION_NOT_SUPPORTED.
+/// Each call asks the TPM, because the module has no thread that could watch it. Partly supported:
+/// a call that waits for an event answers CKR_FUNCTION_NOT_SUPPORTED.
 pub(super) unsafe extern "C" fn C_WaitForSlotEvent(
     flags: CK_FLAGS,
     _pSlot: *mut CK_SLOT_ID,

@@ -1,4 +1,4 @@
-//! The function tables, and all that is in them but not supported.
+//! The function tables, and the calls that are not supported.
 
 use super::{
     V3_2, args, digest, encrypt, entry, general, keys, objects, random, sessions, sign, slots,
@@ -14,7 +14,7 @@ const V2_40: CK_VERSION = CK_VERSION {
 const V3_0: CK_VERSION = CK_VERSION { major: 3, minor: 0 };
 const INTERFACE_NAME: &CStr = c"PKCS 11";
 
-/// Calls that are not supported: each answers CKR_FUNCTION_NOT_SUPPORTED.
+/// Calls that are not supported. Each answers CKR_FUNCTION_NOT_SUPPORTED.
 macro_rules! unsupported {
     ($($name:ident($($argument:ty),*);)*) => {
         $(unsafe extern "C" fn $name($(_: $argument),*) -> CK_RV {
@@ -187,7 +187,7 @@ unsupported! {
     );
 }
 
-/// The part that both tables share, in the order of the standard.
+/// The part that all tables share, in the order of the standard.
 macro_rules! table {
     ($list:ident, $version:expr, { $($more:tt)* }) => {
         $list {
@@ -265,7 +265,7 @@ macro_rules! table {
     };
 }
 
-/// The part that the tables from 3.0 on share.
+/// The part that the tables since version 3.0 share.
 macro_rules! table_3 {
     ($list:ident, $version:expr, { $($more:tt)* }) => {
         table!($list, $version, {
@@ -298,7 +298,7 @@ macro_rules! table_3 {
     };
 }
 
-/// What C_GetFunctionList gives.
+/// The table of C_GetFunctionList.
 static LIST_2_40: CK_FUNCTION_LIST = table!(CK_FUNCTION_LIST, V2_40, {});
 
 static LIST_3_0: CK_FUNCTION_LIST_3_0 = table_3!(CK_FUNCTION_LIST_3_0, V3_0, {});
@@ -324,8 +324,8 @@ struct Versioned {
     interface: CK_INTERFACE,
 }
 
-// SAFETY: the pointers inside lead to statics that nobody writes to: C takes them without `const`,
-// but the standard lets a caller only read a function list and an interface's name.
+// SAFETY: the pointers lead to statics that are never written. C takes them without `const`, but by
+// the standard a caller only reads a function list and an interface's name.
 unsafe impl Sync for Versioned {}
 
 impl Versioned {
@@ -343,8 +343,8 @@ impl Versioned {
 
 /// The interfaces, the default first.
 ///
-/// CKF_INTERFACE_FORK_SAFE is not claimed: it promises a child copies of all sessions, and one that
-/// another thread of the parent was inside is not copied.
+/// CKF_INTERFACE_FORK_SAFE is not set. The flag promises a child a copy of every session. A session
+/// that another thread of the parent used during the fork is not copied.
 static INTERFACES: [Versioned; 3] = [
     Versioned::new(V3_2, &LIST_3_2),
     Versioned::new(V3_0, &LIST_3_0),
@@ -353,20 +353,20 @@ static INTERFACES: [Versioned; 3] = [
 
 /// # Safety
 ///
-/// As the standard has it: `ppFunctionList` is NULL or valid for a write.
+/// By the standard: `ppFunctionList` is NULL or valid for a write.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn C_GetFunctionList(ppFunctionList: *mut *mut CK_FUNCTION_LIST) -> CK_RV {
     entry("C_GetFunctionList", || {
         let list = (&raw const LIST_2_40).cast_mut();
-        // SAFETY: as this function's contract.
+        // SAFETY: see the contract of this function.
         unsafe { args::write(ppFunctionList, list, "ppFunctionList is NULL") }
     })
 }
 
 /// # Safety
 ///
-/// As the standard has it: `pulCount` is NULL or valid, `pInterfacesList` NULL or valid for writes
-/// of `*pulCount` items.
+/// By the standard: `pulCount` is NULL or valid. `pInterfacesList` is NULL or valid for writes of
+/// `*pulCount` items.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn C_GetInterfaceList(
     pInterfacesList: *mut CK_INTERFACE,
@@ -374,15 +374,15 @@ unsafe extern "C" fn C_GetInterfaceList(
 ) -> CK_RV {
     entry("C_GetInterfaceList", || {
         let interfaces = INTERFACES.each_ref().map(|one| one.interface);
-        // SAFETY: as this function's contract.
+        // SAFETY: see the contract of this function.
         unsafe { args::give_list(pInterfacesList, pulCount, |_| interfaces) }
     })
 }
 
 /// # Safety
 ///
-/// As the standard has it: `pInterfaceName` is NULL or a NUL-terminated string, `pVersion` NULL or
-/// valid for a read, `ppInterface` NULL or valid for a write.
+/// By the standard: `pInterfaceName` is NULL or a NUL-terminated string, `pVersion` is NULL or
+/// valid for a read, and `ppInterface` is NULL or valid for a write.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn C_GetInterface(
     pInterfaceName: *mut CK_UTF8CHAR,
@@ -392,11 +392,11 @@ unsafe extern "C" fn C_GetInterface(
 ) -> CK_RV {
     entry("C_GetInterface", || {
         let named = pInterfaceName.is_null() || {
-            // SAFETY: not NULL, hence a NUL-terminated string by this function's contract.
+            // SAFETY: not NULL, so a NUL-terminated string by this function's contract.
             let name = unsafe { CStr::from_ptr(pInterfaceName.cast::<c_char>()) };
             name == INTERFACE_NAME
         };
-        // SAFETY: as this function's contract.
+        // SAFETY: see the contract of this function.
         let version = unsafe { args::read(pVersion) };
         let found = INTERFACES.iter().find(|one| {
             named
@@ -408,7 +408,7 @@ unsafe extern "C" fn C_GetInterface(
         let interface = &raw const found
             .ok_or(Error::ArgumentsBad("there is no such interface"))?
             .interface;
-        // SAFETY: as this function's contract.
+        // SAFETY: see the contract of this function.
         unsafe { args::write(ppInterface, interface.cast_mut(), "ppInterface is NULL") }
     })
 }

@@ -1,5 +1,5 @@
-//! Key agreement mechanisms (PKCS#11 3.0, sections 6.3.17 to 6.3.19), and how bytes of a key come of
-//! the shared secret.
+//! Key agreement mechanisms (PKCS#11 3.0, sections 6.3.17 to 6.3.19), and the derivation of a key
+//! from the shared secret.
 
 use crate::error::Error;
 use crate::mechanism::digest::Digest;
@@ -12,15 +12,15 @@ use devid_core::tpm::Secret;
 
 /// A key agreement mechanism with its parameter.
 ///
-/// The cofactor of all curves here is 1, so both mechanisms do the same.
+/// All curves here have the cofactor 1, so both mechanisms give the same result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct DeriveMechanism {
     pub(crate) row: &'static Mechanism,
-    /// The hash of the key derivation function; `None`: the secret is taken as it is.
+    /// The hash of the key derivation function. `None` for the null function.
     kdf: Option<Hash>,
-    /// Data that both sides mix into that function.
+    /// The shared data for the key derivation function.
     shared: Vec<u8>,
-    /// The other side's point, as it is or in a DER OCTET STRING.
+    /// The public point of the other side, bare or in a DER OCTET STRING.
     pub(crate) public: Vec<u8>,
 }
 
@@ -49,7 +49,7 @@ impl DeriveMechanism {
         })
     }
 
-    /// Bytes of a key for which a template names this length.
+    /// The length of a key in bytes, if its template asks for `wanted` bytes.
     pub(crate) fn derived_key_length(
         &self,
         curve: Curve,
@@ -65,8 +65,8 @@ impl DeriveMechanism {
         }
     }
 
-    /// The key's bytes. Without a function they are the last of the secret: what is too much goes
-    /// from its leading end (section 6.3.17).
+    /// The bytes of the key. Without a key derivation function they are the last bytes of the
+    /// secret: leading bytes are removed (section 6.3.17).
     pub(crate) fn key(&self, secret: &Secret, length: usize) -> Secret {
         match self.kdf {
             None => {
@@ -79,7 +79,7 @@ impl DeriveMechanism {
 
     /// ANSI X9.63, section 5.6.3.
     fn derived(&self, hash: Hash, secret: &Secret, length: usize) -> Secret {
-        // Never grown, which would leave a part of it behind.
+        // The vector must not grow, because growth would leave a part of the key in memory.
         let mut key = Secret::new(Vec::with_capacity(length + hash.width()));
         let mut counter = 1_u32;
         while key.len() < length {
@@ -95,8 +95,8 @@ impl DeriveMechanism {
     }
 }
 
-/// The hash of a key derivation function, `Some(None)` for that which takes the secret as it is;
-/// `None` for what is not supported.
+/// The hash of a key derivation function. `Some(None)` is the null function. `None` means that the
+/// function is not supported.
 pub(crate) fn kdf_of(kdf: CK_EC_KDF_TYPE) -> Option<Option<Hash>> {
     match kdf {
         CKD_NULL => Some(None),
@@ -143,7 +143,7 @@ mod tests {
         );
     }
 
-    /// A test vector of the NIST (CAVS 12.0, ansx963_2001, SHA-256, shared info of 128 bits).
+    /// A NIST test vector (CAVS 12.0, ansx963_2001, SHA-256, shared info of 128 bits).
     #[test]
     fn with_a_function_the_key_is_that_of_x9_63() {
         let bytes = |digits| from_hex(digits).unwrap();

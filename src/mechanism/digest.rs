@@ -1,4 +1,4 @@
-//! Hash functions (PKCS#11 3.0, sections 6.17 to 6.21), and hashes under way.
+//! Hash functions (PKCS#11 3.0, sections 6.17 to 6.21), and current hashes.
 
 use devid_core::overwrite_stack;
 use devid_core::tpm::Hash;
@@ -16,10 +16,10 @@ pub(crate) enum Digest {
     Sha512,
 }
 
-/// A hash under way, made here in software.
+/// A current hash, made in software.
 ///
-/// It may hold a secret key. So it stays at one address until it is dropped, and is wiped there; a
-/// move would leave a copy behind.
+/// The data may be a secret key. So the state stays at one address and is wiped when it is dropped.
+/// A move would leave a copy in memory.
 #[derive(Clone)]
 pub(crate) struct Hasher(Box<HashState>);
 
@@ -33,7 +33,7 @@ enum HashState {
 }
 
 impl Digest {
-    /// Bytes of the result.
+    /// The length of the result in bytes.
     pub(crate) const fn width(self) -> usize {
         match self {
             Self::Sha1 => 20,
@@ -44,7 +44,7 @@ impl Digest {
         }
     }
 
-    /// The hash function as TPMs know it; `None` for SHA-224, which none has.
+    /// The hash function of the TPM. `None` for SHA-224, which no TPM has.
     pub(crate) const fn hash(self) -> Option<Hash> {
         match self {
             Self::Sha1 => Some(Hash::Sha1),
@@ -55,7 +55,7 @@ impl Digest {
         }
     }
 
-    /// Over no data yet.
+    /// Starts a hash without data.
     pub(crate) fn hasher(self) -> Hasher {
         Hasher(Box::new(match self {
             Self::Sha1 => HashState::Sha1(Sha1::new()),
@@ -66,7 +66,7 @@ impl Digest {
         }))
     }
 
-    /// As [`Hasher::save`] left it; `None` if these bytes cannot be that.
+    /// Restores the bytes of [`Hasher::save`]. `None` if the bytes are invalid.
     pub(crate) fn restore(self, saved: &[u8]) -> Option<Hasher> {
         fn of<H: SerializableState>(saved: &[u8]) -> Option<H> {
             H::deserialize(<&SerializedState<H>>::try_from(saved).ok()?).ok()
@@ -104,7 +104,7 @@ impl Hasher {
         }
     }
 
-    /// All of it in bytes, the last ones of the data in clear.
+    /// The complete state in bytes. It holds the last bytes of the data in clear.
     pub(crate) fn save(&self) -> Vec<u8> {
         match &*self.0 {
             HashState::Sha1(hash) => hash.serialize().to_vec(),
@@ -116,7 +116,7 @@ impl Hasher {
     }
 
     pub(crate) fn finish(mut self) -> Vec<u8> {
-        // Each stays where it is: `finalize` would move it.
+        // The state must stay at its address, and `finalize` would move it.
         let result = match &mut *self.0 {
             HashState::Sha1(hash) => hash.finalize_reset().to_vec(),
             HashState::Sha224(hash) => hash.finalize_reset().to_vec(),

@@ -14,7 +14,7 @@ pub(crate) struct EncryptMechanism {
     scheme: EncryptScheme,
 }
 
-/// How it encrypts.
+/// The encryption scheme.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum EncryptScheme {
     Pkcs1,
@@ -26,12 +26,13 @@ enum EncryptScheme {
 }
 
 impl EncryptMechanism {
-    /// Hash and mask generation may differ: the TPM does not make the padding.
+    /// The hash of the label and the hash of the mask may differ, because the padding is made in
+    /// software.
     ///
     /// # Errors
     ///
-    /// [`Error::MechanismInvalid`] for a mechanism that does not encrypt,
-    /// [`Error::MechanismParamInvalid`] for a parameter that is not supported.
+    /// [`Error::MechanismInvalid`] if the mechanism does not encrypt.
+    /// [`Error::MechanismParamInvalid`] if the parameter is not supported.
     pub(crate) fn new(row: &'static Mechanism, parameter: Parameter) -> Result<Self, Error> {
         let Algorithm::Encrypt(algorithm) = row.algorithm else {
             return Err(Error::MechanismInvalid);
@@ -44,7 +45,7 @@ impl EncryptMechanism {
         Ok(Self { row, scheme })
     }
 
-    /// As the store takes it.
+    /// The request to the store.
     pub(crate) fn request(&self) -> DecryptRequest<'_> {
         match &self.scheme {
             EncryptScheme::Pkcs1 => DecryptRequest::Pkcs1,
@@ -68,15 +69,15 @@ fn oaep(parameter: Parameter) -> Option<EncryptScheme> {
         return None;
     };
     let (hash, mgf) = oaep_hashes(hash, mgf)?;
-    // A source that is not named has no label.
+    // Source 0 means that there is no label.
     let is_label = source == CKZ_DATA_SPECIFIED || (source == 0 && label.is_empty());
     is_label.then_some(EncryptScheme::Oaep { hash, mgf, label })
 }
 
-/// The hashes of the label and of the mask; `None` for what is not supported.
+/// The hashes of the label and of the mask. `None` if they are not supported.
 ///
-/// pkcs11-provider writes 0 for what its user has not named, and means what OpenSSL does then: SHA-1,
-/// and the mask by the label's hash. Nothing else can be meant by it.
+/// pkcs11-provider writes 0 for a value that its user did not name. It then means the defaults of
+/// OpenSSL: SHA-1, and the label's hash for the mask. The value 0 has no other meaning.
 pub(crate) fn oaep_hashes(
     hash: CK_MECHANISM_TYPE,
     mgf: CK_RSA_PKCS_MGF_TYPE,

@@ -15,7 +15,7 @@ pub(crate) enum KeyType {
 }
 
 impl KeyType {
-    /// The type that a number names; `None` for a type that no key here has.
+    /// The type with this number. `None` if no key here has this type.
     pub(crate) fn from_number(number: CK_KEY_TYPE) -> Option<Self> {
         let all = [Self::Ec, Self::Rsa, Self::Aes, Self::GenericSecret];
         all.into_iter().find(|one| one.number() == number)
@@ -35,7 +35,7 @@ impl KeyType {
         }
     }
 
-    /// The type of a secret key as the store has it; `None` for a type of key pairs.
+    /// The store's type of a secret key. `None` for a type of key pairs.
     pub(crate) const fn secret(self) -> Option<SecretKeyType> {
         match self {
             Self::Ec | Self::Rsa => None,
@@ -54,7 +54,7 @@ impl KeyType {
         }
     }
 
-    /// The TPM's kind of such a key; `None` for keys that the TPM does not make.
+    /// The TPM's kind of key for this type. `None` if the TPM does not make such keys.
     pub(crate) const fn kind_in_tpm(self) -> Option<KeyKind> {
         match self {
             Self::Ec => Some(KeyKind::Ec),
@@ -63,7 +63,7 @@ impl KeyType {
         }
     }
 
-    /// The uses that such a private key can have, if its TPM lets it.
+    /// The uses of a private key of this type, if its TPM permits them.
     pub(crate) const fn private_uses(self) -> &'static [Use] {
         match self {
             Self::Ec => &[Use::Sign, Use::Derive],
@@ -72,7 +72,7 @@ impl KeyType {
         }
     }
 
-    /// The uses that such a secret key can have.
+    /// The uses of a secret key of this type.
     pub(crate) const fn secret_uses(self) -> &'static [Use] {
         match self {
             Self::Ec | Self::Rsa => &[],
@@ -81,8 +81,8 @@ impl KeyType {
         }
     }
 
-    /// The uses that such a public key can have. CKA_DERIVE says that the other side's key may agree with
-    /// it; nothing here is done by it.
+    /// The uses of a public key of this type. CKA_DERIVE means that another private key may agree
+    /// with it. No function here uses it.
     pub(crate) const fn public_uses(self) -> &'static [Use] {
         match self {
             Self::Ec => &[Use::Verify, Use::Derive],

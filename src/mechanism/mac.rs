@@ -1,4 +1,4 @@
-//! Message authentication codes of secret keys: HMAC (RFC 2104; PKCS#11 3.0, sections 6.20 and the
+//! Message authentication codes by secret keys: HMAC (RFC 2104; PKCS#11 3.0, sections 6.20 and
 //! following), also in parts.
 
 use crate::error::Error;
@@ -10,10 +10,10 @@ use hmac::{HmacReset, KeyInit, Mac as _};
 use sha1::Sha1;
 use sha2::{Sha224, Sha256, Sha384, Sha512};
 
-/// A code under way.
+/// A current code.
 ///
-/// It holds what the key became. So it stays at one address until it is dropped, and is wiped there; a
-/// move would leave a copy behind.
+/// Its state depends on the key. So the state stays at one address and is wiped when it is dropped.
+/// A move would leave a copy in memory.
 #[derive(Clone)]
 pub(crate) struct Mac(Box<HmacState>);
 
@@ -26,20 +26,20 @@ enum HmacState {
     Sha512(HmacReset<Sha512>),
 }
 
-/// A mechanism that makes such codes, with its parameter.
+/// A MAC mechanism with its parameter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct MacMechanism {
     pub(crate) row: &'static Mechanism,
     pub(crate) digest: Digest,
-    /// Bytes of the code.
+    /// The length of the code in bytes.
     pub(crate) width: usize,
 }
 
 impl MacMechanism {
     /// # Errors
     ///
-    /// [`Error::MechanismInvalid`] for another mechanism, [`Error::MechanismParamInvalid`] for a length that
-    /// no code has.
+    /// [`Error::MechanismInvalid`] for another kind of mechanism. [`Error::MechanismParamInvalid`]
+    /// for an impossible length of the code.
     pub(crate) fn new(row: &'static Mechanism, parameter: &Parameter) -> Result<Self, Error> {
         let (Algorithm::Mac, Some(digest)) = (row.algorithm, row.digest) else {
             return Err(Error::MechanismInvalid);
@@ -59,7 +59,7 @@ impl MacMechanism {
 }
 
 impl Mac {
-    /// Over no data yet. HMAC takes a key of any length, so there is always one.
+    /// Starts without data. The result is always `Some`, because HMAC takes a key of any length.
     pub(crate) fn new(digest: Digest, key: &[u8]) -> Option<Self> {
         #[inline(never)]
         fn of<M: KeyInit>(key: &[u8]) -> Option<M> {
@@ -89,7 +89,7 @@ impl Mac {
     }
 
     pub(crate) fn finish(mut self) -> Vec<u8> {
-        // Each stays where it is: `finalize` would move it.
+        // The state must stay at its address, and `finalize` would move it.
         let code = match &mut *self.0 {
             HmacState::Sha1(mac) => mac.finalize_reset().into_bytes().to_vec(),
             HmacState::Sha224(mac) => mac.finalize_reset().into_bytes().to_vec(),

@@ -1,5 +1,5 @@
-//! Mechanisms (PKCS#11 3.0, chapter 6): [`table`] lists them, [`params`] has their parameters, and a
-//! module for each kind of operation does the work.
+//! Mechanisms (PKCS#11 3.0, chapter 6). [`table`] lists them, [`params`] holds their parameters,
+//! and the other modules do the work of one kind of operation each.
 
 pub(crate) mod cipher;
 pub(crate) mod derive;

@@ -1,10 +1,9 @@
-//! Parameters of mechanisms as callers give them (PKCS#11 3.0, sections 6.1.7, 6.1.9, 6.1.23, 6.3.15
-//! and 6.16).
+//! Mechanism parameters of callers (PKCS#11 3.0, sections 6.1.7, 6.1.9, 6.1.23, 6.3.15 and 6.16).
 
 use cryptoki_sys::*;
 use devid_core::tpm::Hash;
 
-/// What a mechanism has as its parameter.
+/// The kind of a mechanism's parameter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Shape {
     None,
@@ -14,7 +13,7 @@ pub(crate) enum Shape {
     Oaep,
     /// CK_ECDH1_DERIVE_PARAMS
     Ecdh,
-    /// The initial value of an AES key wrap, or nothing.
+    /// The initial value of an AES key wrap. It may be absent.
     Initial,
     /// CK_RSA_AES_KEY_WRAP_PARAMS
     RsaAes,
@@ -26,7 +25,7 @@ pub(crate) enum Shape {
     CodeLength,
 }
 
-/// A mechanism's parameter as the caller gave it.
+/// The parameter that the caller gave.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Parameter {
     None,
@@ -64,9 +63,9 @@ pub(crate) enum Parameter {
         aad: Vec<u8>,
         tag_bits: CK_ULONG,
     },
-    /// CK_MAC_GENERAL_PARAMS: bytes of the code.
+    /// CK_MAC_GENERAL_PARAMS: the length of the code in bytes.
     CodeLength(CK_ULONG),
-    /// Nothing that has the mechanism's [`Shape`].
+    /// A parameter that does not have the mechanism's [`Shape`].
     Other,
 }
 

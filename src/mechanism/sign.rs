@@ -1,5 +1,5 @@
-//! Signature mechanisms (PKCS#11 3.0, sections 6.1 and 6.3): what a key can do of them, and how data
-//! becomes a request to its store.
+//! Signature mechanisms (PKCS#11 3.0, sections 6.1 and 6.3): the mechanisms of a key, and the
+//! request to the store for given data.
 
 use crate::error::Error;
 use crate::mechanism::digest::{Digest, Hasher};
@@ -11,9 +11,9 @@ use devid_core::store::Key;
 use devid_core::tpm::{Hash, SignatureScheme};
 use std::borrow::Cow;
 
-/// The widest digest that CKM_ECDSA takes: nothing hashes to more.
+/// The longest digest for CKM_ECDSA. No hash function here makes a longer digest.
 pub(crate) const WIDEST_DIGEST: usize = 64;
-/// Bytes that PKCS#1 v1.5 needs beside its content (RFC 8017, section 9.2).
+/// The bytes of PKCS#1 v1.5 beside the content (RFC 8017, section 9.2).
 const PKCS1_OVERHEAD: usize = 11;
 
 /// A signature mechanism with its parameter.
@@ -21,17 +21,16 @@ const PKCS1_OVERHEAD: usize = 11;
 pub(crate) struct SignMechanism {
     pub(crate) row: &'static Mechanism,
     pub(crate) algorithm: SignAlgorithm,
-    /// The hash of the signature scheme: the mechanism's own, or for CKM_RSA_PKCS_PSS the parameter's.
+    /// The hash of the signature scheme. CKM_RSA_PKCS_PSS takes it from its parameter.
     hash: Option<Hash>,
 }
 
 impl SignMechanism {
     /// # Errors
     ///
-    /// [`Error::MechanismInvalid`] for a mechanism that does not sign.
-    /// [`Error::MechanismParamInvalid`] for PSS with a mask generation by another hash or a salt of
-    /// another length than the digest's: the TPM chooses the length of the salt, so the signature
-    /// would not be the one that was agreed upon.
+    /// [`Error::MechanismInvalid`] if the mechanism does not sign. [`Error::MechanismParamInvalid`]
+    /// for PSS if the hash of the mask differs, or if the salt is not as long as the digest. The
+    /// TPM chooses the salt length, so it could not make such a signature.
     pub(crate) fn new(row: &'static Mechanism, parameter: &Parameter) -> Result<Self, Error> {
         let Algorithm::Sign(algorithm) = row.algorithm else {
             return Err(Error::MechanismInvalid);
@@ -58,12 +57,13 @@ impl SignMechanism {
         })
     }
 
-    /// Whether a private key can sign by this mechanism with this parameter.
+    /// Checks that a private key can sign by this mechanism with this parameter.
     ///
     /// # Errors
     ///
-    /// [`Error::KeyTypeInconsistent`] for a key of another type, [`Error::MechanismInvalid`] if the key
-    /// does not have the mechanism, [`Error::MechanismParamInvalid`] if it does not have the hash.
+    /// [`Error::KeyTypeInconsistent`] for a key of another type. [`Error::MechanismInvalid`] if the
+    /// key does not have the mechanism. [`Error::MechanismParamInvalid`] if the key does not have
+    /// the hash.
     pub(crate) fn check(self, key: &Key) -> Result<(), Error> {
         match (self.algorithm, self.hash) {
             _ if !self.row.takes_key(key.public()) => Err(Error::KeyTypeInconsistent),
@@ -75,8 +75,8 @@ impl SignMechanism {
         }
     }
 
-    /// What is signed of data in a single part: their digest, or the data themselves where the mechanism
-    /// makes no hash.
+    /// The bytes to be signed for data in a single part: the digest, or the data if the mechanism
+    /// does not hash.
     pub(crate) fn prepared(self, data: &[u8]) -> Cow<'_, [u8]> {
         match self.hasher() {
             None => data.into(),
@@ -87,13 +87,13 @@ impl SignMechanism {
         }
     }
 
-    /// The hash that this mechanism makes itself.
+    /// The hash that this mechanism makes itself. `None` if the mechanism does not hash.
     pub(crate) fn hasher(self) -> Option<Hasher> {
         self.row.digest.map(Digest::hasher)
     }
 
-    /// The request for what came out of [`Self::hasher`], or for the caller's data where the
-    /// mechanism makes no hash. `key` signs or verifies it.
+    /// The request for the digest, or for the caller's data if the mechanism does not hash. `key`
+    /// signs or verifies it.
     pub(crate) fn request<'a>(
         self,
         key: &PublicKey,
@@ -126,12 +126,12 @@ impl SignMechanism {
 }
 
 impl SignAlgorithm {
-    /// Whether it is for signatures only. Without padding, a signature decrypts as well.
+    /// True if the algorithm has a padding. A signature without padding can also decrypt.
     pub(crate) fn is_padded(self) -> bool {
         self != Self::RawRsa
     }
 
-    /// How a TPM signs by it over a digest of this hash; `None` if a TPM has no scheme for it.
+    /// The TPM's scheme for a digest of this hash. `None` if the TPM has no such scheme.
     const fn scheme(self, hash: Hash) -> Option<SignatureScheme> {
         match self {
             Self::Ecdsa => Some(SignatureScheme::Ecdsa(hash)),
@@ -143,7 +143,7 @@ impl SignAlgorithm {
 }
 
 impl Mechanism {
-    /// Whether the key can sign by this mechanism, with one parameter at least.
+    /// True if the key can sign by this mechanism with at least one parameter.
     pub(crate) fn signs_with(&self, key: &Key) -> bool {
         match self.algorithm {
             Algorithm::Sign(SignAlgorithm::RawRsa) => key.signs_unpadded(),
@@ -152,8 +152,8 @@ impl Mechanism {
         }
     }
 
-    /// Whether a TPM that signs by these schemes can sign by this mechanism. By ECDSA it signs digests of
-    /// other hashes than its schemes', too.
+    /// True if a TPM with these schemes can sign by this mechanism. With ECDSA, the TPM also signs
+    /// digests of other hashes than its schemes name.
     pub(crate) fn signs_by(&self, signs: impl Fn(SignatureScheme) -> bool) -> bool {
         match self.algorithm {
             Algorithm::Sign(algorithm @ SignAlgorithm::Ecdsa) => is_any(algorithm, signs),
@@ -162,7 +162,7 @@ impl Mechanism {
         }
     }
 
-    /// By the mechanism's hash; by any where it makes none.
+    /// By the mechanism's own hash, or by any hash if the mechanism does not hash.
     fn is_done_by(
         &self,
         algorithm: SignAlgorithm,
@@ -186,8 +186,8 @@ fn is_any(algorithm: SignAlgorithm, signs: impl Fn(SignatureScheme) -> bool) -> 
     schemes.any(signs)
 }
 
-/// Takes a DigestInfo apart (RFC 8017, section 9.2, note 1). A TPM puts the DigestInfo around the
-/// digest itself, always in this form; another form it could not sign.
+/// Parses a DigestInfo (RFC 8017, section 9.2, note 1). The TPM adds the DigestInfo itself, always
+/// in this form. It cannot sign another form.
 fn parse_digest_info(data: &[u8]) -> Option<(Hash, &[u8])> {
     Hash::ALL.into_iter().find_map(|hash| {
         let digest = data.strip_prefix(hash.digest_info())?;

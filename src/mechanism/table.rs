@@ -1,5 +1,5 @@
-//! The table of mechanisms: C_GetMechanismList, C_GetMechanismInfo, CKA_ALLOWED_MECHANISMS, the checks
-//! of each call that takes a mechanism, and docs/SUPPORT.md (`scripts/support`) come from it.
+//! The table of mechanisms. C_GetMechanismList, C_GetMechanismInfo, CKA_ALLOWED_MECHANISMS and the
+//! checks of each call use it. `scripts/support` makes docs/SUPPORT.md from it.
 
 use crate::error::Error;
 use crate::mechanism::digest::Digest;
@@ -9,29 +9,29 @@ use cryptoki_sys::*;
 use devid_core::key::PublicKey;
 use devid_core::tpm::Hash;
 
-/// A row of the table: one mechanism in one kind of operation. A mechanism that both signs and encrypts
+/// A row of the table: one mechanism in one kind of operation. A mechanism that signs and encrypts
 /// has two rows.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Mechanism {
-    /// Its name in the standard.
+    /// The name of the mechanism in the standard.
     pub(crate) name: &'static str,
     /// CKM_…
     pub(crate) kind: CK_MECHANISM_TYPE,
-    /// What does the work.
+    /// The algorithm of the mechanism.
     pub(crate) algorithm: Algorithm,
-    /// The type of its keys. `None`: it takes no key.
+    /// The type of key that the mechanism uses. `None`: it uses no key.
     pub(crate) key_type: Option<KeyType>,
-    /// The key sizes that C_GetMechanismInfo tells.
+    /// The key sizes that C_GetMechanismInfo returns.
     pub(crate) sizes: Sizes,
-    /// What stands in CK_MECHANISM as its parameter.
+    /// The shape of the parameter in CK_MECHANISM.
     pub(crate) shape: Shape,
-    /// The hash that the mechanism makes of its data.
+    /// The hash that the mechanism makes.
     pub(crate) digest: Option<Digest>,
-    /// CKF_…: the calls that take the mechanism, and where and on which curves it works.
+    /// CKF_…: the calls of the mechanism, whether the TPM does the work, and the curves.
     pub(crate) flags: CK_FLAGS,
 }
 
-/// What does the work of a mechanism.
+/// The algorithm of a mechanism.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Algorithm {
     /// Makes a key pair of the row's key type (`template/key_pair.rs`).
@@ -62,7 +62,7 @@ pub(crate) enum SignAlgorithm {
     Pkcs1,
     /// RSASSA-PSS (RFC 8017, section 8.1).
     Pss,
-    /// RSA without padding, which decrypts as well as it signs.
+    /// RSA without padding. It decrypts as well as it signs.
     RawRsa,
 }
 
@@ -91,7 +91,7 @@ pub(crate) enum CipherAlgorithm {
 /// Key wrap algorithms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum UnwrapAlgorithm {
-    /// An AES key under RSAES-OAEP, and behind it the key under [`Self::Kwp`].
+    /// An AES key encrypted by RSAES-OAEP, then the key wrapped by [`Self::Kwp`].
     RsaAes,
     /// KW of NIST SP 800-38F (RFC 3394).
     Kw,
@@ -99,12 +99,13 @@ pub(crate) enum UnwrapAlgorithm {
     Kwp,
 }
 
-/// The sizes of a mechanism's keys: bits for EC, RSA and generic secrets, bytes for AES keys.
+/// The key sizes of a mechanism: bits for EC, RSA and generic secrets, bytes for AES keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sizes {
-    /// Those of the token's keys, and of keys that can be made there. 0 for a mechanism without key.
+    /// The sizes of the token's keys, and of keys that can be made there. 0 for a mechanism without
+    /// key.
     OfToken,
-    /// From the smallest to the largest.
+    /// The smallest and the largest size.
     Range(u32, u32),
 }
 
@@ -120,7 +121,7 @@ const TPM: CK_FLAGS = CKF_HW;
 /// Curves over prime fields, named by their OIDs, with uncompressed points.
 pub(crate) const CURVES: CK_FLAGS = CKF_EC_F_P | CKF_EC_NAMEDCURVE | CKF_EC_UNCOMPRESS;
 
-/// Makes rows of lines that have a value for each column; `-` is none.
+/// Makes a table row of each line. A line has a value for each column; `-` means none.
 macro_rules! table {
     ($($kind:ident: $($algorithm:ident)+, $key_type:tt, $sizes:tt, $shape:tt, $digest:tt, $flags:expr;)*) => {
         /// The rows, in the order in which C_GetMechanismList lists the mechanisms.
@@ -199,11 +200,12 @@ table! {
 }
 
 impl Mechanism {
-    /// The mechanism, as a call knows it whose flag this is (CKF_SIGN for C_SignInit …).
+    /// The row of a mechanism for a kind of call. `call` is the flag of the call (CKF_SIGN for
+    /// C_SignInit …).
     ///
     /// # Errors
     ///
-    /// [`Error::MechanismInvalid`] if the call has no such mechanism.
+    /// [`Error::MechanismInvalid`] if the call does not have the mechanism.
     pub(crate) fn find(kind: CK_MECHANISM_TYPE, call: CK_FLAGS) -> Result<&'static Self, Error> {
         let found = MECHANISMS
             .iter()
@@ -211,11 +213,11 @@ impl Mechanism {
         found.ok_or(Error::MechanismInvalid)
     }
 
-    /// Whether a parameter has the shape that belongs to the mechanism.
+    /// Checks that a parameter has the shape of the mechanism.
     ///
     /// # Errors
     ///
-    /// [`Error::MechanismParamInvalid`]
+    /// [`Error::MechanismParamInvalid`] if it does not.
     pub(crate) fn check_shape(&self, parameter: &Parameter) -> Result<(), Error> {
         match (self.shape, parameter) {
             (Shape::None | Shape::Initial, Parameter::None)
@@ -231,13 +233,13 @@ impl Mechanism {
         }
     }
 
-    /// Whether a public or private key is of the mechanism's type.
+    /// True if a public or private key has the type of the mechanism.
     pub(crate) fn takes_key(&self, key: &PublicKey) -> bool {
         self.key_type == Some(KeyType::from_public(key))
     }
 }
 
-/// The hash that CKM_SHA_1, CKM_SHA256 … names, if a TPM signs over it.
+/// The hash that CKM_SHA_1, CKM_SHA256 … names. `None` if a TPM does not sign over it.
 pub(crate) fn hash_of(kind: CK_MECHANISM_TYPE) -> Option<Hash> {
     Mechanism::find(kind, CKF_DIGEST).ok()?.digest?.hash()
 }
@@ -285,7 +287,7 @@ mod tests {
                 Algorithm::Digest => CKF_DIGEST,
             };
             assert_eq!(row.flags & calls, expected, "{row:x?}");
-            // Nothing else would reach the TPM's schemes.
+            // Every other row would not reach a scheme of the TPM.
             let is_signed = matches!(row.algorithm, Algorithm::Sign(_));
             let by_tpm = row.digest.is_none_or(|digest| digest.hash().is_some());
             assert!(!is_signed || by_tpm, "{row:x?}");

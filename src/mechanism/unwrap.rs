@@ -1,7 +1,8 @@
-//! Unwrapping mechanisms with their parameters (PKCS#11 3.0, sections 6.1.23, 6.7 and 6.16). What they hold is a PrivateKeyInfo (RFC 5958, section 2), DER.
+//! Unwrapping mechanisms with their parameters (PKCS#11 3.0, sections 6.1.23, 6.7 and 6.16). The
+//! wrapped data is a PrivateKeyInfo in DER (RFC 5958, section 2).
 //!
-//! Not CKM_AES_KEY_WRAP_PAD: version 2.40 leaves open how it pads, version 3.0 says by PKCS#7, and
-//! modules of old do what CKM_AES_KEY_WRAP_KWP does.
+//! CKM_AES_KEY_WRAP_PAD is not supported. Version 2.40 does not define its padding, version 3.0
+//! demands PKCS#7, and older modules do what CKM_AES_KEY_WRAP_KWP does.
 
 use crate::error::Error;
 use crate::mechanism::encrypt::EncryptMechanism;
@@ -18,10 +19,9 @@ use devid_core::tpm::Secret;
 
 /// Bytes of an AES key.
 pub(crate) const AES_KEYS: [usize; 3] = [16, 24, 32];
-/// The longest key that is unwrapped, in its wrapped form: an RSA key of 4096 bits has some 3000
-/// bytes.
+/// The longest wrapped key. An RSA key of 4096 bits has about 3000 bytes.
 const LONGEST: usize = 16 * 1024;
-/// What the AES key wrap puts in front, and counts by.
+/// The block size of the AES key wrap, and the length of its initial value.
 const SEMIBLOCK: usize = 8;
 
 /// An unwrapping mechanism with its parameter.
@@ -31,36 +31,36 @@ pub(crate) struct UnwrapMechanism {
     pub(crate) scheme: UnwrapScheme,
 }
 
-/// What stands before the wrapped key.
+/// The data before the wrapped key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum UnwrapScheme {
-    /// Nothing: the key is wrapped under a secret key of the caller.
+    /// No data: a secret key of the caller wraps the key.
     Aes(AesWrap),
-    /// CKM_RSA_AES_KEY_WRAP: an AES key for an RSA key; the wrapped key is under that AES key.
+    /// CKM_RSA_AES_KEY_WRAP: an AES key encrypted by RSA, then the key wrapped by that AES key.
     RsaAes {
-        /// Bytes of the AES key.
+        /// The length of the AES key in bytes.
         key: usize,
-        /// How it is encrypted.
+        /// The encryption of the AES key.
         oaep: EncryptMechanism,
     },
 }
 
-/// A way to wrap under an AES key (NIST SP 800-38F).
+/// An AES key wrap (NIST SP 800-38F).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AesWrap {
-    /// KW, of RFC 3394.
+    /// KW (RFC 3394).
     Kw,
-    /// KWP, of RFC 5649.
+    /// KWP (RFC 5649).
     Kwp,
 }
 
 impl UnwrapMechanism {
-    /// Other initial values than the standard ones are not supported.
+    /// Only the standard initial value is supported.
     ///
     /// # Errors
     ///
-    /// [`Error::MechanismInvalid`] for a mechanism that does not unwrap,
-    /// [`Error::MechanismParamInvalid`] for a parameter that is not supported.
+    /// [`Error::MechanismInvalid`] if the mechanism does not unwrap.
+    /// [`Error::MechanismParamInvalid`] if the parameter is not supported.
     pub(crate) fn new(row: &'static Mechanism, parameter: Parameter) -> Result<Self, Error> {
         let Algorithm::Unwrap(algorithm) = row.algorithm else {
             return Err(Error::MechanismInvalid);
@@ -105,7 +105,7 @@ impl AesWrap {
         }
     }
 
-    /// Whether so many bytes can be a wrapped key at all.
+    /// Checks that wrapped data can have this length.
     pub(crate) fn check_length(self, length: usize) -> Result<(), Error> {
         let least = match self {
             Self::Kw => 3 * SEMIBLOCK,
@@ -117,7 +117,7 @@ impl AesWrap {
         }
     }
 
-    /// What is wrapped under this AES key; `None` for every fault of it alike.
+    /// The key that is wrapped under this AES key. `None` for every fault.
     pub(crate) fn unwrap_key(self, key: &[u8], wrapped: &[u8]) -> Option<Secret> {
         match key.len() {
             16 => self.through::<Aes128>(key, wrapped),
@@ -148,8 +148,8 @@ impl AesWrap {
     }
 }
 
-/// Bytes of a DER element without the zeros behind it: version 2.40 has CKM_AES_KEY_WRAP fill keys up
-/// with them, where version 3.0 takes those only that need none.
+/// The length of a DER element without zeros behind it. By version 2.40, CKM_AES_KEY_WRAP fills a
+/// key with zeros. By version 3.0, it takes only keys that need no fill.
 fn without_fill(element: &[u8]) -> usize {
     let rest = SliceReader::new(element).and_then(|mut reader| {
         AnyRef::decode(&mut reader)?;

@@ -1,5 +1,5 @@
-//! Values of an object's attributes, and how each is encoded (PKCS#11 3.0, section 4.1; values are
-//! in the machine's own byte order).
+//! Values of attributes and their encoding (PKCS#11 3.0, section 4.1). Values are in the byte order
+//! of the machine.
 
 use cryptoki_sys::*;
 use der::Encode;
@@ -22,13 +22,13 @@ const USES: [(CK_ATTRIBUTE_TYPE, Use); 9] = [
     (CKA_WRAP, Use::Wrap),
 ];
 
-/// The attribute that says whether a key has this use.
+/// The attribute that shows this use.
 pub(crate) fn attribute_of(wanted: Use) -> CK_ATTRIBUTE_TYPE {
     let found = USES.iter().find(|(_, one)| *one == wanted);
     found.map_or(CK_UNAVAILABLE_INFORMATION, |(kind, _)| *kind)
 }
 
-/// The use that this attribute is about.
+/// The use that this attribute shows.
 pub(crate) fn use_of(kind: CK_ATTRIBUTE_TYPE) -> Option<Use> {
     let found = USES.iter().find(|(one, _)| *one == kind);
     found.map(|(_, one)| *one)
@@ -37,11 +37,11 @@ pub(crate) fn use_of(kind: CK_ATTRIBUTE_TYPE) -> Option<Use> {
 /// The value of an attribute.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) enum AttributeValue {
-    /// Encoded, for all to read.
+    /// An encoded value that every caller may read.
     Bytes(Vec<u8>),
-    /// A secret for whoever sees the object; wiped when it goes.
+    /// A secret value for callers that see the object. Wiped when it is dropped.
     Secret(Secret),
-    /// Never leaves the TPM.
+    /// A value that never leaves the TPM.
     Sensitive,
 }
 
@@ -83,7 +83,7 @@ impl AttributeValue {
         Self::bytes(format!("{:04}{:02}{:02}", day.year, day.month, day.day))
     }
 
-    /// CK_DATE, or nothing.
+    /// CK_DATE, or an empty value for no date.
     pub(crate) fn some_date(day: Option<Date>) -> Self {
         day.map_or_else(Self::empty, Self::date)
     }
@@ -99,7 +99,7 @@ impl AttributeValue {
     /// CKA_EC_POINT: the point inside a DER OCTET STRING (PKCS#11 3.0, section 6.3.3).
     pub(crate) fn ec_point(point: &[u8]) -> Self {
         let wrapped = OctetStringRef::new(point).and_then(|octets| octets.to_der());
-        // Points are shorter than any limit of DER.
+        // A point is shorter than any limit of DER, so the encoding succeeds.
         Self::Bytes(wrapped.unwrap_or_default())
     }
 }

@@ -20,7 +20,7 @@ fn protection(key: &Key) -> CK_ULONG {
     }
 }
 
-/// Whether the key was made where it is (CKA_LOCAL).
+/// True if the key was generated in its place (CKA_LOCAL).
 pub(super) fn is_local(key: &Key, origin: KeyOrigin) -> bool {
     match origin {
         KeyOrigin::Generated => true,
@@ -40,8 +40,7 @@ pub(super) fn private_object(
     let local = is_local(key, origin);
     let can = |one: &Use| match one {
         Use::Sign => key.is_signing(),
-        // There is no operation between the beginning and the end of these, in which a user could
-        // prove that he is there.
+        // These calls have no separate start and end, so the user could not enter a PIN between.
         Use::Derive => key.decrypts() && !described.always_authenticate,
         Use::Unwrap => key.decrypts() && !described.always_authenticate && scope.takes_keys(),
         _ => key.decrypts(),
@@ -67,7 +66,7 @@ pub(super) fn private_object(
     let mut shown = Vec::new();
     for row in MECHANISMS.iter().filter(can_do) {
         let is_allowed = allowed.is_empty() || allowed.contains(&row.kind);
-        // CKM_RSA_PKCS has two rows.
+        // CKM_RSA_PKCS has two rows in the table.
         if is_allowed && !shown.contains(&row.kind) {
             shown.push(row.kind);
         }
@@ -148,7 +147,7 @@ pub(super) fn public_object(
         Use::Wrap,
         Use::Derive,
     ];
-    // Where nothing is said, it verifies: what it may agree with, its owner says.
+    // By default a public key verifies. CKA_DERIVE is set only if its owner named the uses.
     let possible = KeyType::from_public(public).public_uses().iter().copied();
     let possible: Vec<_> = possible
         .filter(|one| *one != Use::Derive || described.usage.is_some())
@@ -170,7 +169,7 @@ pub(super) fn public_object(
         .with_key(ObjectKey::Public(public.clone(), allowed))
 }
 
-/// A flag for each use that is shown: set if the key can do it and its owner wants it.
+/// A flag for each use that is shown. A flag is set if the key has the use and its owner wants it.
 fn uses(
     shown: &[Use],
     possible: &[Use],
@@ -184,8 +183,8 @@ fn uses(
     flags.collect()
 }
 
-/// What both halves of a key pair say of themselves. The public key stands on the private one too:
-/// some clients know no other way to it.
+/// The attributes of both keys of a pair. The private key shows the public key too, because some
+/// clients find it only there.
 fn common(
     public: &PublicKey,
     described: &ObjectAttributes,

@@ -1,7 +1,7 @@
-//! Objects: what a session finds on a token, with all attributes (PKCS#11 3.0, chapter 4).
+//! Objects with all their attributes, as a session finds them on a token (PKCS#11 3.0, chapter 4).
 //!
-//! There is one way to an object: what a store shows, or a session keeps, becomes drafts, and a
-//! draft gets its handle where it is put.
+//! There is one way to make an object. Stored objects and session objects become drafts, and each
+//! draft gets its handle from its token or session.
 
 pub(crate) mod attribute;
 mod certificate;
@@ -19,17 +19,17 @@ pub(crate) use other::profile;
 pub(crate) use secret::SecretKeyObject;
 use std::sync::Arc;
 
-/// An object, its attributes encoded once and for all.
+/// An object. Its attributes are encoded once.
 #[derive(Debug)]
 pub(crate) struct Object {
-    /// CKA_UNIQUE_ID: the same wherever and whenever the object is found.
+    /// CKA_UNIQUE_ID, which is equal in every process and every scan.
     pub(crate) unique_id: String,
     attributes: Vec<(CK_ATTRIBUTE_TYPE, AttributeValue)>,
     key: ObjectKey,
 }
 
-/// The key behind an object. A list names the only mechanisms that may use the key; an empty one names
-/// none in particular.
+/// The key of an object. The list holds the only mechanisms that may use the key. An empty list
+/// allows all mechanisms.
 #[derive(Debug)]
 enum ObjectKey {
     None,
@@ -38,13 +38,13 @@ enum ObjectKey {
     Secret(Arc<SecretKey>, Vec<CK_MECHANISM_TYPE>),
 }
 
-/// Where objects stand.
+/// The place of an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ObjectScope {
-    /// On a token; `asks_login` says whether its private keys are for users who have logged in,
-    /// `takes_keys` whether it takes private keys from outside.
+    /// On a token. `asks_login`: only a logged-in user sees private keys. `takes_keys`: the token
+    /// imports private keys.
     Token { asks_login: bool, takes_keys: bool },
-    /// In a session, of a token that takes keys where it is one.
+    /// In a session. Keys of a session can always unwrap keys, because their token takes keys.
     Session,
 }
 
@@ -62,7 +62,7 @@ impl ObjectScope {
 }
 
 impl Object {
-    /// All objects of something shown, each with the half of it that it is.
+    /// The objects of a stored object, each with its part of it.
     pub(crate) fn all(shown: &StoredObject, scope: ObjectScope) -> Vec<(ObjectPart, Self)> {
         let name = &shown.name;
         match &shown.kind {
@@ -114,7 +114,8 @@ impl Object {
         scope: ObjectScope,
         more: impl IntoIterator<Item = (CK_ATTRIBUTE_TYPE, AttributeValue)>,
     ) -> Self {
-        // pkcs11-provider copies a token's keys if it may, and stalls on the copies after a fork.
+        // pkcs11-provider copies a token's keys if CKA_COPYABLE is true, and the copies block it
+        // after a fork.
         let is_key = [CKO_PUBLIC_KEY, CKO_PRIVATE_KEY, CKO_SECRET_KEY].contains(&class);
         let mut attributes = vec![
             (CKA_CLASS, AttributeValue::number(class)),
@@ -146,7 +147,7 @@ impl Object {
         Self { key, ..self }
     }
 
-    /// What signs, decrypts and agrees, behind a private key.
+    /// The private key of a private key object.
     pub(crate) fn private(&self) -> Option<&Arc<Key>> {
         match &self.key {
             ObjectKey::Private(key, _) => Some(key),
@@ -154,7 +155,7 @@ impl Object {
         }
     }
 
-    /// What verifies and encrypts, behind a public key.
+    /// The public key of a public key object.
     pub(crate) fn public(&self) -> Option<&PublicKey> {
         match &self.key {
             ObjectKey::Public(key, _) => Some(key),
@@ -162,27 +163,28 @@ impl Object {
         }
     }
 
-    /// The same for a call that needs a private key.
+    /// The private key, for a call that needs it.
     ///
     /// # Errors
     ///
-    /// As [`Object::other_class`].
+    /// See [`Object::other_class`].
     pub(crate) fn private_key(&self) -> Result<&Arc<Key>, Error> {
         self.private().ok_or_else(|| self.other_class())
     }
 
-    /// The same for a call that needs a public key.
+    /// The public key, for a call that needs it.
     ///
     /// # Errors
     ///
-    /// As [`Object::other_class`].
+    /// See [`Object::other_class`].
     pub(crate) fn public_key(&self) -> Result<&PublicKey, Error> {
         self.public().ok_or_else(|| self.other_class())
     }
 
-    /// What a call answers that needs a key of another class. The halves of a pair may not do what the
-    /// other half does ([`Error::KeyFunctionNotPermitted`]). A secret key may, by mechanisms of its type
-    /// ([`Error::KeyTypeInconsistent`]). Anything else is no key ([`Error::KeyHandleInvalid`]).
+    /// The error for a call that needs a key of another class. One key of a pair cannot do the work
+    /// of the other ([`Error::KeyFunctionNotPermitted`]). A secret key can, with mechanisms of its
+    /// type ([`Error::KeyTypeInconsistent`]). All other objects are not keys
+    /// ([`Error::KeyHandleInvalid`]).
     pub(crate) fn other_class(&self) -> Error {
         match &self.key {
             ObjectKey::Secret(..) => Error::KeyTypeInconsistent,
@@ -191,7 +193,7 @@ impl Object {
         }
     }
 
-    /// What encrypts, makes codes and unwraps, behind a secret key.
+    /// The secret key of a secret key object.
     pub(crate) fn secret(&self) -> Option<&Arc<SecretKey>> {
         match &self.key {
             ObjectKey::Secret(key, _) => Some(key),
@@ -199,12 +201,12 @@ impl Object {
         }
     }
 
-    /// Whether it is a key, of whatever class.
+    /// True if the object is a key of any class.
     pub(crate) fn is_key(&self) -> bool {
         !matches!(self.key, ObjectKey::None)
     }
 
-    /// Whether the key may be used by this mechanism, as far as its owner has a say.
+    /// True if CKA_ALLOWED_MECHANISMS of the key allows the mechanism.
     pub(crate) fn allows(&self, mechanism: CK_MECHANISM_TYPE) -> bool {
         let allowed = match &self.key {
             ObjectKey::Private(_, allowed)
@@ -215,7 +217,7 @@ impl Object {
         allowed.is_empty() || allowed.contains(&mechanism)
     }
 
-    /// That the key has this use, and may be used by this mechanism.
+    /// Checks that the key has this use and allows this mechanism.
     pub(crate) fn check_use(&self, wanted: Use, mechanism: CK_MECHANISM_TYPE) -> Result<(), Error> {
         if !self.has_use(wanted) {
             return Err(Error::KeyFunctionNotPermitted);
@@ -226,12 +228,12 @@ impl Object {
         }
     }
 
-    /// Whether the key has this use.
+    /// True if the key has this use.
     pub(crate) fn has_use(&self, wanted: Use) -> bool {
         self.has_flag(attribute_of(wanted))
     }
 
-    /// What the key is used for.
+    /// The uses of the key.
     pub(crate) fn usage(&self) -> Usage {
         Use::ALL
             .into_iter()
@@ -239,7 +241,7 @@ impl Object {
             .collect()
     }
 
-    /// Whether a flag is set.
+    /// True if the flag is set.
     pub(crate) fn has_flag(&self, flag: CK_ATTRIBUTE_TYPE) -> bool {
         self.attribute(flag) == Ok(&[CK_TRUE])
     }
@@ -254,7 +256,7 @@ impl Object {
         }
     }
 
-    /// Whether it is the same thing as one found before, though its attributes may have changed.
+    /// True if both are the same object at different times. The attributes may differ.
     pub(crate) fn is_same(&self, before: &Self) -> bool {
         self.unique_id == before.unique_id
             && self.public_half() == before.public_half()
@@ -271,7 +273,7 @@ impl Object {
         private.or(self.public())
     }
 
-    /// Bytes of all its values (section 5.7.4 leaves open what a size is).
+    /// The number of bytes of all values (section 5.7.4 does not define the size).
     pub(crate) fn size(&self) -> usize {
         let bytes = self.attributes.iter().map(|(_, value)| match value {
             AttributeValue::Bytes(bytes) => bytes.len(),
@@ -282,7 +284,7 @@ impl Object {
     }
 }
 
-/// CKA_UNIQUE_ID of the object that is this half of what a store shows under `name`.
+/// CKA_UNIQUE_ID of this part of the stored object `name`.
 pub(crate) fn unique_id(class: CK_OBJECT_CLASS, name: &str) -> String {
     let kind = match class {
         CKO_PRIVATE_KEY => "private",
@@ -291,8 +293,8 @@ pub(crate) fn unique_id(class: CK_OBJECT_CLASS, name: &str) -> String {
         CKO_SECRET_KEY => "secret",
         _ => "data",
     };
-    // A store names what it makes by its kind already; a file that has only the digits of such a name is
-    // not taken for it.
+    // The name of a generated object already starts with its kind. A file name that only consists
+    // of such digits must not collide with it.
     let made = name
         .strip_prefix(kind)
         .and_then(|rest| rest.strip_prefix('-'));
@@ -303,13 +305,13 @@ pub(crate) fn unique_id(class: CK_OBJECT_CLASS, name: &str) -> String {
     }
 }
 
-/// The name under which a session keeps something; no store gives such to an object of a token.
+/// The name of a session object. No store uses such a name.
 pub(crate) fn session_name(number: CK_ULONG) -> String {
     format!("session-{}", hex(&number.to_be_bytes()))
 }
 
-/// CKA_ALLOWED_MECHANISMS of a described key; empty for every mechanism. Where CK_ULONG has 32 bits, a
-/// larger number of a file becomes CK_ULONG::MAX, which no mechanism has: so it allows none.
+/// CKA_ALLOWED_MECHANISMS of a key; empty if all mechanisms are allowed. If CK_ULONG has 32 bits, a
+/// larger number in a file becomes CK_ULONG::MAX. No mechanism has that number, so it allows none.
 fn allowed(described: &ObjectAttributes) -> Vec<CK_MECHANISM_TYPE> {
     let kinds = described.mechanisms.iter();
     kinds

@@ -15,7 +15,7 @@ pub(super) fn data(name: &str, data: &Data, scope: ObjectScope) -> Object {
     Object::new(CKO_DATA, unique_id, &data.description, scope, attributes)
 }
 
-/// Says that the token keeps a profile of the standard.
+/// An object that says that the token fulfils a profile of the standard.
 pub(crate) fn profile(id: CK_PROFILE_ID) -> Object {
     let fixed = ObjectAttributes {
         modifiable: false,

@@ -1,5 +1,5 @@
-//! Secret key objects (PKCS#11 3.0, section 4.10): of a session or of the token. A session's key can be
-//! read if its owner wants that; a token's key never.
+//! Secret key objects (PKCS#11 3.0, section 4.10), of a session or of the token. A session's key is
+//! readable if its owner wants that. A token's key is never readable.
 
 use super::{Object, ObjectKey, ObjectScope, allowed, unique_id};
 use crate::mechanism::key_type::KeyType;
@@ -12,7 +12,7 @@ use devid_core::store::folder::{KeyOrigin, ObjectAttributes, Use};
 use devid_core::tpm::Secret;
 use std::sync::Arc;
 
-/// A secret key, and what its object says of it.
+/// A secret key and the attributes of its object.
 #[derive(Debug, Clone)]
 pub(crate) struct SecretKeyObject {
     pub(crate) name: String,
@@ -20,9 +20,9 @@ pub(crate) struct SecretKeyObject {
     pub(crate) key: Arc<SecretKey>,
     pub(crate) sensitive: bool,
     pub(crate) extractable: bool,
-    /// Whether it was generated as what it is (CKA_LOCAL).
+    /// True if the key was generated as a secret key (CKA_LOCAL).
     pub(crate) local: bool,
-    /// Whether the key, and that which it comes from, was sensitive always; never of a key from outside.
+    /// True if the key and its source were always sensitive. False for an imported key.
     pub(crate) of_always_sensitive: bool,
     pub(crate) of_never_extractable: bool,
 }
@@ -52,18 +52,18 @@ impl SecretKeyObject {
         KeyType::of_secret(self.key.key_type())
     }
 
-    /// Whether the key has this use: its type and length can, and its owner wants it.
+    /// True if the key has this use: its type and length allow it, and its owner wants it.
     fn has(&self, one: Use) -> bool {
         let possible = self.key_type().secret_uses().contains(&one)
             && (one != Use::Unwrap || AES_KEYS.contains(&self.key.length()))
             && self.key.obstacle().is_none();
-        // Others' keys are for whoever asks for that only.
+        // A key unwraps other keys only if its template asks for that.
         let unnamed = one != Use::Unwrap;
         let usage = self.described.usage;
         possible && usage.map_or(unnamed, |usage| usage.has(one))
     }
 
-    /// Whether the key does something by this mechanism.
+    /// True if the mechanism can use the key.
     fn does(&self, row: &Mechanism) -> bool {
         let is_for = row.key_type == Some(self.key_type());
         match row.algorithm {

@@ -1,4 +1,4 @@
-//! The audit line of a key that was used, whatever the mechanism (`[log] audit`).
+//! The audit line for the use of a key (`[log] audit`).
 
 use super::Session;
 use crate::error::Error;
@@ -9,7 +9,7 @@ use devid_core::audit::{AuditLog, AuditSubject};
 use devid_core::key::hex;
 
 impl Session {
-    /// Writes that a key was used, and with what result. Nothing of the data is told.
+    /// Writes that a key was used, and the result. The line says nothing about the data.
     pub(super) fn note_use<T>(
         &self,
         audit: &AuditLog,

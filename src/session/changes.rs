@@ -1,4 +1,4 @@
-//! What calls change of an object: C_SetAttributeValue, and C_CopyObject of its copy (PKCS#11 3.0,
+//! Changes of attributes by C_SetAttributeValue, and by C_CopyObject on the copy (PKCS#11 3.0,
 //! sections 5.7.2 and 5.7.6).
 
 use crate::error::Error;
@@ -9,22 +9,22 @@ use cryptoki_sys::*;
 use devid_core::store::folder::{Editable, ObjectAttributes, Usage};
 use devid_core::tpm::Secret;
 
-/// The attributes that are to change (Table 10's footnote 8 and the attributes' own tables). Uses can be
-/// given up, and not be had again; CKA_COPYABLE likewise.
+/// The attributes to be changed (Table 10, footnote 8, and the tables of the attributes). A use can
+/// be given up and cannot be regained. The same holds for CKA_COPYABLE.
 pub(super) struct Changes {
     attributes: Vec<(CK_ATTRIBUTE_TYPE, Secret)>,
-    /// The uses as they are now, and those that stay.
+    /// The uses before and after the change.
     usage: Option<(Usage, Usage)>,
 }
 
 impl Changes {
-    /// Of C_SetAttributeValue.
+    /// Changes by C_SetAttributeValue.
     pub(super) fn parse(template: &Template, object: &Object) -> Result<Self, Error> {
         Self::of(&template.0, object)
     }
 
-    /// Of C_CopyObject: some attributes can be other ones on the copy alone. CKA_TOKEN is read
-    /// elsewhere. What is private stays so.
+    /// Changes by C_CopyObject. Some attributes may change on the copy only. Another function reads
+    /// CKA_TOKEN. A private object stays private.
     pub(super) fn of_copy(template: &Template, object: &Object) -> Result<Self, Error> {
         let is_of_copy = |kind: CK_ATTRIBUTE_TYPE| {
             [CKA_TOKEN, CKA_PRIVATE, CKA_MODIFIABLE, CKA_DESTROYABLE].contains(&kind)
@@ -59,7 +59,7 @@ impl Changes {
                 now => now,
             };
             match *kind {
-                // A certificate's own.
+                // The certificate determines these attributes.
                 CKA_SUBJECT | CKA_START_DATE | CKA_END_DATE if is(CKO_CERTIFICATE) => {
                     return Err(Error::AttributeReadOnly);
                 }
@@ -110,7 +110,7 @@ impl Changes {
         }
         if let Some((before, after)) = self.usage {
             let described = object.description();
-            // Another process may have given up some meanwhile.
+            // Another process may have given up some uses meanwhile.
             let now = described.usage.unwrap_or(before);
             described.usage = Some(now.iter().filter(|one| after.has(*one)).collect());
         }

@@ -1,5 +1,5 @@
-//! Encryption and decryption by secret keys (PKCS#11 3.0, sections 5.8 and 5.9), also in parts. The rule of
-//! operations is that of [`crate::session`].
+//! Encryption and decryption by secret keys (PKCS#11 3.0, sections 5.8 and 5.9), also in parts.
+//! [`crate::session`] has the rule for operations.
 
 use super::Session;
 use super::operation::{CipherOperation, Form};
@@ -38,18 +38,18 @@ impl Session {
         if operations.has_cipher(direction) {
             return Err(Error::OperationActive);
         }
-        // A logout may have come while the key was opened.
+        // Another thread may have logged out while the key was opened.
         self.check_may_hold(operation.of_private)?;
         *operations.cipher(direction) = Some(operation);
         Ok(())
     }
 
-    /// The cipher operation under way, taken out of the session; `None` if there is none.
+    /// Takes the current cipher operation out of the session. `None` if there is none.
     pub(super) fn take_cipher(&self, direction: Direction) -> Option<CipherOperation> {
         self.operations.lock().cipher(direction).take()
     }
 
-    /// A message as a whole.
+    /// Processes a whole message.
     pub(super) fn cipher(
         &self,
         mut operation: CipherOperation,
@@ -61,7 +61,7 @@ impl Session {
         self.end_cipher(operation, data, room)
     }
 
-    /// A part of a message, for C_EncryptUpdate and C_DecryptUpdate.
+    /// Processes a part of a message, for C_EncryptUpdate and C_DecryptUpdate.
     pub(super) fn cipher_update(
         &self,
         mut operation: CipherOperation,
@@ -83,7 +83,7 @@ impl Session {
         Ok(Answer::Secret(out))
     }
 
-    /// The end of a message in parts, for C_EncryptFinal and C_DecryptFinal.
+    /// Ends a message in parts, for C_EncryptFinal and C_DecryptFinal.
     pub(super) fn cipher_final(
         &self,
         mut operation: CipherOperation,
@@ -93,8 +93,8 @@ impl Session {
         self.end_cipher(operation, &[], room)
     }
 
-    /// Ends an operation with this last part. How much comes out where a padding is taken off shows only
-    /// then: the caller's room may take the output though it is less than the most that can come.
+    /// Ends an operation with this last part. If a padding is removed, the output may be shorter
+    /// than the largest possible length. A buffer below that length may therefore be large enough.
     fn end_cipher(
         &self,
         operation: CipherOperation,
@@ -114,7 +114,8 @@ impl Session {
         let key = self.slot.open_secret_key(&operation.key)?;
         let mut out = Secret::default();
         out.try_reserve_exact(most).map_err(|_| Error::HostMemory)?;
-        // What a padding comes off holds a block at most. Of GCM it may be a whole message.
+        // An operation that removes padding holds one block at most. A GCM operation may hold a
+        // whole message.
         let before = may_be_less.then(|| operation.clone());
         let mut state = operation.state;
         state.update(&key, last, &mut out)?;
@@ -136,13 +137,14 @@ impl Session {
     }
 }
 
-/// The answer to a query of the length. A host that is told 0 comes back with a buffer of no bytes, which
-/// may be NULL: another query. So the answer is 1 at least; section 5.2 lets it be more than comes.
+/// The answer to a length query. A host that gets 0 may call again with a NULL buffer, which is
+/// another length query. So the answer is at least 1; section 5.2 allows it to be larger than the
+/// output.
 pub(super) fn told(length: usize) -> Answer {
     Answer::Length(length.max(1))
 }
 
-/// The answer that needs no output, as [`Room::refuses`] gives it.
+/// The answer without output, as [`Room::refuses`] gives it.
 fn refuses(room: Room, needed: usize) -> Option<Answer> {
     match room {
         Room::Length => Some(told(needed)),

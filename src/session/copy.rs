@@ -1,5 +1,5 @@
-//! C_CopyObject (PKCS#11 3.0, section 5.7.2): of data objects and certificates, and of all objects of
-//! sessions. Keys of a token say CKA_COPYABLE false.
+//! C_CopyObject (PKCS#11 3.0, section 5.7.2) of data objects, of certificates, and of all session
+//! objects. Keys of a token have CKA_COPYABLE false.
 
 use super::Session;
 use super::changes::Changes;
@@ -14,7 +14,7 @@ use devid_core::store::{ObjectKind, ObjectPart, StoredObject, folder};
 use std::sync::Arc;
 
 impl Session {
-    /// The copy is where its original is, unless the template says otherwise.
+    /// The copy is in the same place as its original, unless the template says otherwise.
     pub(crate) fn copy(
         &self,
         handle: ObjectHandle,
@@ -79,14 +79,15 @@ impl Session {
     }
 }
 
-/// What needs no TPM, as the key folder takes it; of a pair the public half.
+/// The content of an object that needs no TPM, in the form of the key folder. For a key pair: the
+/// public key.
 fn content_of(shown: &Arc<StoredObject>) -> Option<(CK_OBJECT_CLASS, folder::EntryContent)> {
     Some(match &shown.kind {
         ObjectKind::Pair { key, public, .. } => (
             CKO_PUBLIC_KEY,
             folder::EntryContent::Public(key.public().clone(), public.clone()?),
         ),
-        // A secret key of the token says CKA_COPYABLE false.
+        // A secret key of the token has CKA_COPYABLE false.
         ObjectKind::SecretKey(..) => return None,
         ObjectKind::Public(public, described) => (
             CKO_PUBLIC_KEY,

@@ -27,7 +27,7 @@ impl Session {
         };
         object.check_use(Use::Derive, mechanism.row.kind)?;
         let mut wanted = SecretKeyTemplate::without_value(template)?;
-        // As the key that it comes from, unless the template says otherwise.
+        // By default the new key is private if its base key is private.
         if template.value(CKA_PRIVATE).is_none() {
             wanted.described.private = object.has_flag(CKA_PRIVATE);
         }

@@ -1,6 +1,6 @@
-//! Calls of a session that hash (PKCS#11 3.0, section 5.12), and copies of
-//! what is under way (sections 5.6.4 and 5.6.5). They need no TPM, no login and no
-//! token. The rule of operations is that of [`crate::session`].
+//! Calls of a session that hash (PKCS#11 3.0, section 5.12) or copy the state of a hash (sections
+//! 5.6.4 and 5.6.5). They need no TPM, no login and no token. [`crate::session`] has the rule for
+//! operations.
 
 use super::Session;
 use super::operation::{DigestOperation, Form, Operations, begin, take};
@@ -24,12 +24,12 @@ impl Session {
         begin(&mut self.operations.lock().digest, operation)
     }
 
-    /// Ends the digest under way, if there is one (C_DigestInit without a mechanism).
+    /// Ends the current digest, if there is one (C_DigestInit without a mechanism).
     pub(crate) fn digest_cancel(&self) -> Result<(), Error> {
         self.end_operation(|operations| operations.digest.take().is_some())
     }
 
-    /// `data` and `room` are `None` where the caller's pointers are of no use.
+    /// `data` and `room` are `None` if the caller's pointers are unusable.
     pub(crate) fn digest(&self, data: Option<&[u8]>, room: Option<Room>) -> Result<Answer, Error> {
         let mut digesting = self.take_digesting()?;
         digesting.form.settle(Form::Whole)?;
@@ -53,9 +53,8 @@ impl Session {
         Ok(())
     }
 
-    /// Only the value of a secret key that may be extracted becomes part of a digest: from a short
-    /// value's digest the value can be guessed. A key whose CKA_ALLOWED_MECHANISMS leave the
-    /// mechanism out is no part of it, either.
+    /// Only a secret key that may be extracted can become part of a digest. A short value can be
+    /// guessed from its digest. CKA_ALLOWED_MECHANISMS of the key must allow the mechanism.
     pub(crate) fn digest_key(&self, key: ObjectHandle) -> Result<(), Error> {
         let mut digesting = self.take_digesting()?;
         digesting.form.settle(Form::InParts)?;
@@ -86,8 +85,8 @@ impl Session {
         Ok(Answer::Bytes(digesting.hasher.finish()))
     }
 
-    /// C_GetOperationState: of a digest only, and not of one that holds a key, whose last bytes would
-    /// be in it. Java and OpenSSL copy a digest in this way.
+    /// C_GetOperationState saves a digest only. A digest that holds a key is refused, because the
+    /// state would show bytes of the key. Java and OpenSSL copy a digest in this way.
     pub(crate) fn operation_state(&self, room: Room) -> Result<Answer, Error> {
         let operations = self.operations.lock();
         let others = operations.has_key_operation();
@@ -102,9 +101,9 @@ impl Session {
         Ok(refused.unwrap_or(Answer::Bytes(saved)))
     }
 
-    /// C_SetOperationState. What was under way here is over.
+    /// C_SetOperationState ends the current digest of the session.
     ///
-    /// `has_keys`: whether the caller gives keys; no digest needs them.
+    /// `has_keys`: true if the caller gives keys. No digest needs them.
     pub(crate) fn restore_operation(
         &self,
         saved: Option<&[u8]>,
@@ -122,17 +121,17 @@ impl Session {
         Ok(())
     }
 
-    /// After a logout: what holds a private key is over, as the key is.
+    /// Ends the operations that hold a private key, for a logout.
     pub(crate) fn forget_private_operations(&self) {
         let mut operations = self.operations.lock();
         operations.digest.take_if(|digesting| digesting.of_private);
         operations.secret.forget_private();
     }
 
-    /// Puts an operation back that was taken out for a call, unless a logout ended the operation meanwhile.
+    /// Puts an operation back after a call, unless a logout ended the operation meanwhile.
     ///
-    /// C_Logout clears the login before it locks the operations of each session. So either the login is
-    /// seen to be gone here, or C_Logout ends the operation.
+    /// C_Logout clears the login before it locks the operations of each session. So either this
+    /// function sees the logout, or C_Logout ends the operation.
     pub(super) fn go_on(&self, of_private: bool, put_back: impl FnOnce(&mut Operations)) {
         let mut operations = self.operations.lock();
         if self.check_may_hold(of_private).is_ok() {

@@ -1,4 +1,5 @@
-//! Calls of a session that encrypt and decrypt (PKCS#11 3.0, sections 5.8 and 5.9). The rule of operations is that of [`crate::session`].
+//! Calls of a session that encrypt and decrypt (PKCS#11 3.0, sections 5.8 and 5.9).
+//! [`crate::session`] has the rule for operations.
 
 use super::Session;
 use super::cipher::told;
@@ -28,7 +29,7 @@ impl Session {
         object.check_use(Use::Decrypt, mechanism.row.kind)?;
         longest_message(key.public(), mechanism.request()).ok_or(Error::KeySizeRange)?;
         if !key.opens(mechanism.request()) {
-            warn!("a key in memory takes off OAEP with one hash only, for the label and the mask");
+            warn!("OAEP with a key in memory uses one hash for the label and the mask");
             return Err(Error::MechanismParamInvalid);
         }
         let operation = DecryptOperation {
@@ -47,7 +48,7 @@ impl Session {
         }
     }
 
-    /// Ends the decryption under way, if there is one (C_DecryptInit without a mechanism).
+    /// Ends the current decryption, if there is one (C_DecryptInit without a mechanism).
     pub(crate) fn decrypt_cancel(&self) -> Result<(), Error> {
         self.end_operation(|operations| {
             operations.decrypt.take().is_some()
@@ -55,9 +56,9 @@ impl Session {
         })
     }
 
-    /// A length query costs nothing and is told the most that can come out; how much it is shows
-    /// only when it is decrypted, and then there may be room for it though there is none for the
-    /// most.
+    /// A length query costs no TPM command, and its answer is the largest possible length. Only the
+    /// decryption shows the true length. A buffer below the largest length may therefore be large
+    /// enough.
     pub(crate) fn decrypt(
         &self,
         ciphertext: Option<&[u8]>,
@@ -72,8 +73,8 @@ impl Session {
         self.end_decrypting(decrypting, ciphertext, room)
     }
 
-    /// C_DecryptUpdate. PKCS#11 calls the mechanisms of RSA keys single-part; clients send parts all the same.
-    /// So the parts are gathered, and all comes out at the end.
+    /// C_DecryptUpdate. By PKCS#11 the mechanisms of RSA keys are single-part, but clients send
+    /// parts. So the parts are collected, and the output comes at the end.
     pub(crate) fn decrypt_update(
         &self,
         part: Option<&[u8]>,
@@ -181,7 +182,7 @@ impl Session {
         }
     }
 
-    /// Ends the encryption under way, if there is one (C_EncryptInit without a mechanism).
+    /// Ends the current encryption, if there is one (C_EncryptInit without a mechanism).
     pub(crate) fn encrypt_cancel(&self) -> Result<(), Error> {
         self.end_operation(|operations| {
             operations.encrypt.take().is_some()
@@ -203,7 +204,7 @@ impl Session {
         self.end_encrypting(encrypting, message, room)
     }
 
-    /// C_EncryptUpdate. As of [`Self::decrypt_update`].
+    /// C_EncryptUpdate. Collects parts as [`Self::decrypt_update`] does.
     pub(crate) fn encrypt_update(
         &self,
         part: Option<&[u8]>,
@@ -222,7 +223,7 @@ impl Session {
             if longest < Some(length) {
                 return Err(Error::DataLenRange(length));
             }
-            // A vector that grows leaves a copy behind.
+            // A vector that grows would leave a copy of the message in memory.
             let mut parts = Secret::new(Vec::with_capacity(length));
             parts.extend_from_slice(&encrypting.parts);
             parts.extend_from_slice(part);
@@ -263,7 +264,7 @@ impl Session {
     }
 }
 
-/// The answer to a part that is gathered.
+/// The answer to a part that is collected.
 fn nothing_yet(room: Room) -> Answer {
     match room {
         Room::Length => told(0),

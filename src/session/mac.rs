@@ -1,5 +1,6 @@
-//! Message authentication codes by secret keys, made by C_Sign and checked by C_Verify (PKCS#11 3.0,
-//! sections 5.13 and 5.14), also in parts. The rule of operations is that of [`crate::session`].
+//! Message authentication codes by secret keys (PKCS#11 3.0, sections 5.13 and 5.14), also in
+//! parts. C_Sign makes a code and C_Verify checks a code. [`crate::session`] has the rule for
+//! operations.
 
 use super::Session;
 use super::operation::{Form, MacOperation};
@@ -52,13 +53,13 @@ impl Session {
         if operations.has_signature(wanted) {
             return Err(Error::OperationActive);
         }
-        // A logout may have come while the key was opened.
+        // Another thread may have logged out while the key was opened.
         self.check_may_hold(operation.of_private)?;
         *operations.mac(wanted) = Some(operation);
         Ok(())
     }
 
-    /// The MAC operation under way, taken out of the session; `None` if there is none.
+    /// Takes the current MAC operation out of the session. `None` if there is none.
     pub(super) fn take_mac(&self, wanted: Use) -> Option<MacOperation> {
         self.operations.lock().mac(wanted).take()
     }
@@ -117,13 +118,13 @@ impl Session {
 }
 
 impl MacOperation {
-    /// The data of a single part; an operation that was begun in parts is not ended by it.
+    /// The data of a single part. If the operation already has parts, it continues.
     fn whole<'a>(&mut self, data: Option<&'a [u8]>) -> Result<&'a [u8], Error> {
         self.form.settle(Form::Whole)?;
         data.ok_or(Error::ArgumentsBad("pData is NULL"))
     }
 
-    /// The code; a general-length mechanism has its first bytes.
+    /// The code. A general-length mechanism returns its first bytes.
     fn code(self) -> Vec<u8> {
         let mut code = self.mac.finish();
         code.truncate(self.width);
@@ -143,7 +144,7 @@ impl MacOperation {
         self.check(code)
     }
 
-    /// The comparison takes as long whatever differs.
+    /// Compares in constant time.
     fn check(self, code: Option<&[u8]>) -> Result<(), Error> {
         let code = code.ok_or(Error::ArgumentsBad("pSignature is NULL"))?;
         if code.len() != self.width {

@@ -1,8 +1,8 @@
-//! One session: its search and its operation (PKCS#11 3.0, sections 2.6, 5.7.6 and 5.13).
+//! One session: its search and its operations (PKCS#11 3.0, sections 2.6, 5.7.6 and 5.13).
 //!
-//! The rule of operations: a call TAKES the operation out of the session, and puts it back only
-//! for a length query or a small buffer. Whatever else happens, the operation is over; and no lock
-//! is held while the TPM works.
+//! The rule for operations: a call takes the operation out of the session. The call puts the
+//! operation back only after a length query or if the buffer is too small. In all other cases the
+//! operation ends. No lock is held while the TPM works.
 
 mod audit;
 mod changes;
@@ -54,7 +54,7 @@ impl Session {
         }
     }
 
-    /// The session in a forked child; `None` if another thread of the parent was inside it.
+    /// The session in a forked child. `None` if another thread of the parent used the session.
     pub(crate) fn for_child(&self, slot: Arc<Slot>) -> Option<Self> {
         let operations = self.operations.try_lock()?.clone();
         Some(Self {
@@ -65,7 +65,7 @@ impl Session {
         })
     }
 
-    /// The session's token as it is known, without a look.
+    /// The token as last found, without a scan.
     pub(crate) fn token(&self) -> Result<Arc<Token>, Error> {
         self.slot.known_token().ok_or(Error::DeviceRemoved)
     }
@@ -76,7 +76,7 @@ impl Session {
         }
         let found = match self.slot.token(mint) {
             Ok(token) => {
-                // Asked once, and only where a private object is wanted.
+                // Asked at most once, and only if a private object matches.
                 let hides_private = LazyCell::new(|| self.slot.hides_private());
                 let is_wanted = |object: &Object| {
                     template.matches(object) && !(object.has_flag(CKA_PRIVATE) && *hides_private)
@@ -94,8 +94,8 @@ impl Session {
         Ok(())
     }
 
-    /// At most `most` of the handles that were not given yet. What a logout has hidden meanwhile is
-    /// left out.
+    /// At most `most` of the handles that were not returned yet. Objects that a logout has hidden
+    /// are left out.
     pub(crate) fn find(&self, most: usize) -> Result<Vec<ObjectHandle>, Error> {
         let mut operations = self.operations.lock();
         let Find(left) = operations
@@ -113,8 +113,8 @@ impl Session {
         }
     }
 
-    /// Ends the operation under way that `end` takes out (an Init call without a mechanism). `end` says
-    /// whether there was one.
+    /// Ends an operation (an Init call without a mechanism). `end` takes the operation out, and
+    /// says whether there was one.
     fn end_operation(&self, end: impl FnOnce(&mut Operations) -> bool) -> Result<(), Error> {
         match end(&mut self.operations.lock()) {
             true => Ok(()),
@@ -122,7 +122,7 @@ impl Session {
         }
     }
 
-    /// Ends the operations that `flags` name, whether there are such or not (section 5.6.8).
+    /// Ends the operations that `flags` name, if there are such (section 5.6.8).
     pub(crate) fn cancel(&self, flags: CK_FLAGS) {
         let mut operations = self.operations.lock();
         if flags & CKF_FIND_OBJECTS != 0 {
@@ -149,9 +149,8 @@ impl Session {
         }
     }
 
-    /// C_Login of CKU_CONTEXT_SPECIFIC: for the signature or the decryption under way, if its key
-    /// asks for that. Where both do, one PIN is for the one that was not proven yet, signatures
-    /// first.
+    /// C_Login with CKU_CONTEXT_SPECIFIC, for a current signature or decryption that needs the PIN.
+    /// If both wait for the PIN, the PIN counts for the signature.
     pub(crate) fn prove_user(&self, pin: Option<&[u8]>, mint: &Mint) -> Result<(), Error> {
         if self.operations.lock().awaiting().is_none() {
             return Err(Error::OperationNotInitialized);

@@ -1,7 +1,7 @@
 //! Calls of a session that make, change and destroy objects (PKCS#11 3.0, sections 5.7 and 5.18).
 //!
-//! What happens on the token is seen by the next search: each call looks at the token once more
-//! before it ends, and gives handles of what it then found.
+//! Each call scans the token again before it ends. It returns handles from that scan, and the next
+//! search sees the change.
 
 use crate::error::Error;
 use crate::handle::{Mint, ObjectHandle};
@@ -48,7 +48,7 @@ impl Session {
         }
     }
 
-    /// A private key from outside, in clear or unwrapped.
+    /// Imports a private key, in clear or unwrapped.
     pub(crate) fn import(
         &self,
         template: &Template,
@@ -91,7 +91,7 @@ impl Session {
     ) -> Result<[ObjectHandle; 2], Error> {
         self.check_may_create(public)?;
         self.check_may_create(private)?;
-        // A token that makes no keys does not have the mechanism.
+        // A token that makes no keys does not have this mechanism.
         let folder = self.slot.folder().map_err(|_| Error::MechanismInvalid)?;
         let mut wanted = KeyPairTemplate::parse(mechanism, public, private)?;
         self.apply_login_policy(private, &mut wanted.private)?;
@@ -114,7 +114,7 @@ impl Session {
             mint,
         );
         if wanted.persistence == Persistence::Session {
-            // Last what cannot fail, so that nothing is left of half a pair.
+            // The step that cannot fail comes last, so that no half of a pair is left.
             let public = match wanted.public_on_token {
                 true => {
                     let content = EntryContent::Public(key.public().clone(), wanted.public);
@@ -158,12 +158,12 @@ impl Session {
             .folder()?
             .destroy(&shown.name, half)
             .map_err(failed);
-        // Somebody else's destruction is seen as well.
+        // The scan also notices objects that another process destroyed.
         let seen = self.slot.rescan(mint);
         destroyed.and(seen.map(drop))
     }
 
-    /// C_SetAttributeValue: all of the template, or nothing of it.
+    /// C_SetAttributeValue: applies the whole template, or nothing.
     pub(crate) fn change(
         &self,
         handle: ObjectHandle,
@@ -189,11 +189,11 @@ impl Session {
         applied?.and(seen.map(drop))
     }
 
-    /// Whether the template asks for an object of the token.
+    /// True if the template asks for an object of the token.
     ///
     /// # Errors
     ///
-    /// This session may not make such an object.
+    /// This session must not make such an object.
     pub(crate) fn check_may_create(&self, template: &Template) -> Result<bool, Error> {
         let on_token = template.flag_or_false(CKA_TOKEN)?;
         if on_token {
@@ -202,7 +202,7 @@ impl Session {
         Ok(on_token)
     }
 
-    /// That this session may change an object.
+    /// Checks that this session may change the object.
     pub(super) fn check_may_change(&self, object: &Object) -> Result<(), Error> {
         match object.has_flag(CKA_TOKEN) {
             true => self.check_may_write(),
@@ -210,7 +210,7 @@ impl Session {
         }
     }
 
-    /// That this session may change the token.
+    /// Checks that this session may change the token.
     pub(crate) fn check_may_write(&self) -> Result<(), Error> {
         match self.is_read_write {
             _ if !self.slot.is_writable() => Err(Error::TokenWriteProtected),
@@ -219,7 +219,7 @@ impl Session {
         }
     }
 
-    /// That an object, or an operation with a key, can be there now if it is private.
+    /// Checks that a private object, or an operation with a private key, may exist now.
     pub(crate) fn check_may_hold(&self, private: bool) -> Result<(), Error> {
         match private && !self.slot.has_user() && self.slot.asks_login() {
             true => Err(Error::UserNotLoggedIn),
@@ -227,8 +227,8 @@ impl Session {
         }
     }
 
-    /// Makes a private or secret key private where the token has a PIN, unless the template says otherwise.
-    /// Without a PIN, CKA_ALWAYS_AUTHENTICATE is refused.
+    /// On a token with a PIN, a private or secret key is private unless the template says
+    /// otherwise. On a token without a PIN, CKA_ALWAYS_AUTHENTICATE is refused.
     pub(super) fn apply_login_policy(
         &self,
         template: &Template,
@@ -244,7 +244,7 @@ impl Session {
         }
     }
 
-    /// Who can use a new private key.
+    /// The users that can use a new private key.
     fn opened_by(&self, described: &ObjectAttributes) -> OpenedBy {
         match self.slot.asks_login() && !described.private {
             true => OpenedBy::Anybody,
@@ -271,7 +271,7 @@ impl Session {
 
 fn in_token(token: &Token, unique_id: &str) -> Result<ObjectHandle, Error> {
     let handle = token.handle_of(unique_id);
-    // Another process was quick to destroy it.
+    // Another process destroyed the object meanwhile.
     handle.ok_or(Error::Store(StoreError::Gone))
 }
 
@@ -304,7 +304,7 @@ pub(super) fn failed(error: StoreError) -> Error {
     error.into()
 }
 
-/// A kind of key that this TPM does not make.
+/// The error for a type of key that this TPM does not make.
 fn not_made(algorithm: KeyAlgorithm, error: StoreError) -> Error {
     match (failed(error), algorithm) {
         (Error::Store(StoreError::Unsupported(_)), KeyAlgorithm::Ec(_)) => Error::CurveNotSupported,

@@ -1,4 +1,5 @@
-//! What a session has under way (PKCS#11 3.0, section 5.6.1): one search, and one operation of each kind.
+//! The operations of a session (PKCS#11 3.0, section 5.6.1): one search, and one operation of each
+//! kind.
 
 use crate::error::Error;
 use crate::handle::{ObjectHandle, SlotId};
@@ -17,7 +18,7 @@ use devid_core::tpm::Secret;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// What is under way.
+/// The current operations.
 #[derive(Default, Clone)]
 pub(super) struct Operations {
     pub(super) find: Option<Find>,
@@ -46,7 +47,7 @@ impl SecretKeyOperations {
             || self.verify.is_some()
     }
 
-    /// Ends those by keys that only a user who has logged in sees.
+    /// Ends the operations of keys that only a logged-in user sees.
     pub(super) fn forget_private(&mut self) {
         self.encrypt.take_if(|one| one.of_private);
         self.decrypt.take_if(|one| one.of_private);
@@ -55,11 +56,11 @@ impl SecretKeyOperations {
     }
 }
 
-/// A search: what was found when it began.
+/// A search. It holds the objects that were found at its start.
 #[derive(Clone)]
 pub(super) struct Find(pub(super) VecDeque<ObjectHandle>);
 
-/// How the message of an operation comes. The first call decides, also a call that only asks for a length.
+/// The form of a message. The first call decides the form, even if it only asks for a length.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
     #[default]
@@ -71,7 +72,7 @@ pub(super) enum Form {
 impl Form {
     /// # Errors
     ///
-    /// [`Error::OperationActive`] if the message comes in the other form.
+    /// [`Error::OperationActive`] if the message arrives in the other form.
     pub(super) fn settle(&mut self, form: Self) -> Result<(), Error> {
         match *self {
             Self::Open => {
@@ -84,27 +85,27 @@ impl Form {
     }
 }
 
-/// A signature under way, to be made or to be verified.
+/// A current signature or verification.
 #[derive(Clone)]
 pub(super) struct SignOperation<K> {
     pub(super) key: K,
-    /// The object that the key is of.
+    /// The object of the key.
     pub(super) object: Arc<Object>,
     pub(super) mechanism: SignMechanism,
     pub(super) form: Form,
-    /// Of one in parts: what came so far.
+    /// The parts so far, if the message arrives in parts.
     pub(super) parts: Option<Parts>,
-    /// Whether the user is still to prove that he is there (CKA_ALWAYS_AUTHENTICATE).
+    /// True until the user has entered the PIN for this operation (CKA_ALWAYS_AUTHENTICATE).
     pub(super) awaits_user: bool,
 }
 
 /// The parts of a message so far.
 #[derive(Clone)]
 pub(super) enum Parts {
-    /// Their hash.
+    /// The hash of the parts.
     Hashed(Hasher),
-    /// Themselves, where the mechanism makes no hash. PKCS#11 calls such mechanisms single-part, and
-    /// clients send parts all the same.
+    /// The parts themselves, if the mechanism does not hash. By PKCS#11 such mechanisms are
+    /// single-part, but clients send parts.
     Gathered(Vec<u8>),
 }
 
@@ -121,23 +122,23 @@ impl Parts {
 pub(super) type Signing = SignOperation<Arc<Key>>;
 pub(super) type Verifying = SignOperation<PublicKey>;
 
-/// A decryption under way.
+/// A current decryption.
 #[derive(Clone)]
 pub(super) struct DecryptOperation {
     pub(super) key: Arc<Key>,
-    /// The object that the key is of.
+    /// The object of the key.
     pub(super) object: Arc<Object>,
     pub(super) mechanism: EncryptMechanism,
     pub(super) awaits_user: bool,
     pub(super) form: Form,
     /// The parts of the ciphertext so far.
     pub(super) parts: Vec<u8>,
-    /// What came out and had no room, and of which ciphertext: whoever comes back with more room
-    /// has it without the TPM.
+    /// A ciphertext, and its plaintext that did not fit into the buffer. The next call with a
+    /// larger buffer needs no TPM command.
     pub(super) opened: Option<(Vec<u8>, Secret)>,
 }
 
-/// An encryption under way.
+/// A current encryption.
 #[derive(Clone)]
 pub(super) struct EncryptOperation {
     pub(super) key: PublicKey,
@@ -147,17 +148,17 @@ pub(super) struct EncryptOperation {
     pub(super) parts: Secret,
 }
 
-/// A digest under way.
+/// A current digest.
 #[derive(Clone)]
 pub(super) struct DigestOperation {
     pub(super) kind: CK_MECHANISM_TYPE,
     pub(super) digest: Digest,
     pub(super) hasher: Hasher,
-    /// C_DigestKey gives a part.
+    /// A key from C_DigestKey counts as a part.
     pub(super) form: Form,
-    /// Whether it holds a key.
+    /// True if the digest holds a key.
     pub(super) of_key: bool,
-    /// Whether it holds one that only a user who has logged in sees.
+    /// True if the digest holds a key that only a logged-in user sees.
     pub(super) of_private: bool,
 }
 
@@ -168,23 +169,23 @@ pub(super) struct CipherOperation {
     pub(super) direction: Direction,
     pub(super) state: CipherState,
     pub(super) form: Form,
-    /// Whether only a user who has logged in sees the key.
+    /// True if only a logged-in user sees the key.
     pub(super) of_private: bool,
 }
 
-/// A message authentication code under way, to be made or to be checked.
+/// A current message authentication code, to be made or checked.
 #[derive(Clone)]
 pub(super) struct MacOperation {
     pub(super) mac: Mac,
-    /// Bytes of the code.
+    /// The length of the code in bytes.
     pub(super) width: usize,
     pub(super) form: Form,
-    /// Whether only a user who has logged in sees the key.
+    /// True if only a logged-in user sees the key.
     pub(super) of_private: bool,
 }
 
 impl Operations {
-    /// Whether there is an operation with a key.
+    /// True if there is an operation with a key.
     pub(super) fn has_key_operation(&self) -> bool {
         self.sign.is_some()
             || self.verify.is_some()
@@ -193,7 +194,7 @@ impl Operations {
             || self.secret.is_any()
     }
 
-    /// The cipher operation by a secret key.
+    /// The cipher operation of a secret key.
     pub(super) fn cipher(&mut self, direction: Direction) -> &mut Option<CipherOperation> {
         match direction {
             Direction::Encrypt => &mut self.secret.encrypt,
@@ -201,7 +202,7 @@ impl Operations {
         }
     }
 
-    /// The MAC operation that makes a code, or checks a code if `wanted` says so.
+    /// The MAC operation that makes a code, or that checks a code if `wanted` is `Use::Verify`.
     pub(super) fn mac(&mut self, wanted: Use) -> &mut Option<MacOperation> {
         match wanted {
             Use::Verify => &mut self.secret.verify,
@@ -209,7 +210,7 @@ impl Operations {
         }
     }
 
-    /// Whether there is an encryption or decryption, by whatever key.
+    /// True if there is an encryption or decryption, by any kind of key.
     pub(super) fn has_cipher(&self, direction: Direction) -> bool {
         match direction {
             Direction::Encrypt => self.encrypt.is_some() || self.secret.encrypt.is_some(),
@@ -217,7 +218,8 @@ impl Operations {
         }
     }
 
-    /// Whether there is a signature or code to be made, or to be checked if `wanted` says so.
+    /// True if there is a signature or code to be made, or to be checked if `wanted` is
+    /// `Use::Verify`.
     pub(super) fn has_signature(&self, wanted: Use) -> bool {
         match wanted {
             Use::Verify => self.verify.is_some() || self.secret.verify.is_some(),
@@ -225,7 +227,8 @@ impl Operations {
         }
     }
 
-    /// The flag of an operation that waits for its user.
+    /// The flag of the first operation that waits for its user. A signature comes before a
+    /// decryption.
     pub(super) fn awaiting(&mut self) -> Option<&mut bool> {
         let sign = self.sign.as_mut().map(|one| &mut one.awaits_user);
         let decrypt = self.decrypt.as_mut().map(|one| &mut one.awaits_user);
@@ -249,14 +252,13 @@ pub(super) fn take<O>(place: &mut Option<O>) -> Result<O, Error> {
 }
 
 impl<K> SignOperation<K> {
-    /// The data of a single part; an operation that was begun in parts is not ended by it.
+    /// The data of a single part. If the operation already has parts, it continues.
     pub(super) fn whole<'a>(&mut self, data: Option<&'a [u8]>) -> Result<&'a [u8], Error> {
         self.form.settle(Form::Whole)?;
         data.ok_or(Error::ArgumentsBad("pData is NULL"))
     }
 
-    /// The operation with one part more. `key` is its key: what is gathered has no more bytes than it
-    /// can sign.
+    /// Adds a part to the operation. Collected data must not be longer than `key` can sign.
     pub(super) fn with(mut self, part: Option<&[u8]>, key: &PublicKey) -> Result<Self, Error> {
         let part = part.ok_or(Error::ArgumentsBad("pPart is NULL"))?;
         let mut parts = self.parts()?;
@@ -274,7 +276,7 @@ impl<K> SignOperation<K> {
         Ok(self)
     }
 
-    /// The parts so far, taken out.
+    /// Takes out the parts so far.
     pub(super) fn parts(&mut self) -> Result<Parts, Error> {
         self.form.settle(Form::InParts)?;
         Ok(self.parts.take().unwrap_or_else(|| {
@@ -297,12 +299,12 @@ impl Verifying {
         }
     }
 }
-/// What a saved state begins with: ours, and its form.
+/// The start of a saved state: a mark of this module and the version of the format.
 const SAVED: &[u8; 16] = b"devid-pkcs11 dg1";
 
 impl DigestOperation {
-    /// After [`SAVED`]: the slot and the mechanism, as CK_ULONG; the form of the message; the hash; a
-    /// checksum, without which the hash of a damaged state could overflow its count of bytes.
+    /// After [`SAVED`]: slot and mechanism as CK_ULONG, the form of the message, the hash, and a
+    /// checksum. Without a checksum, a damaged state could overflow the byte count of the hash.
     pub(super) fn save(&self, slot: SlotId) -> Vec<u8> {
         let mut saved = [
             &SAVED[..],
@@ -320,7 +322,7 @@ impl DigestOperation {
         saved
     }
 
-    /// `None` if these bytes are no digest's of this slot.
+    /// `None` if the bytes are not the saved digest of this slot.
     pub(super) fn restore(saved: &[u8], slot: SlotId) -> Option<Self> {
         let (saved, sum) = saved.split_at_checked(saved.len().checked_sub(CHECKSUM.width())?)?;
         if checksum(saved) != sum {

@@ -1,5 +1,5 @@
-//! Secret keys that a session makes or brings (PKCS#11 3.0, sections 5.7.1 and 5.18.1), and how its
-//! operations find theirs.
+//! Secret keys that a session makes or imports (PKCS#11 3.0, sections 5.7.1 and 5.18.1), and the
+//! search for the key of an operation.
 
 use super::Session;
 use crate::error::Error;
@@ -26,7 +26,7 @@ impl Session {
         mint: &Mint,
     ) -> Result<ObjectHandle, Error> {
         let on_token = self.check_may_create(template)?;
-        // A token that makes no keys does not have the mechanism.
+        // A token that makes no keys does not have this mechanism.
         let folder = self.slot.folder().map_err(|_| Error::MechanismInvalid)?;
         let (mut wanted, length) = SecretKeyTemplate::generated(row, template)?;
         self.apply_login_policy(template, &mut wanted.described)?;
@@ -89,8 +89,8 @@ impl Session {
         }
     }
 
-    /// Keeps a secret key of these bytes for the session. `local`: the token generated the key. `always`:
-    /// whether what the key comes from was always sensitive, and never extractable.
+    /// Keeps a secret key in the session. `local`: the token generated the key. `always`: the
+    /// source of the key was always sensitive and never extractable.
     pub(crate) fn keep_secret(
         &self,
         wanted: SecretKeyTemplate,

@@ -1,5 +1,5 @@
-//! Calls of a session that sign and verify (PKCS#11 3.0, sections 5.13 and 5.14). The rule of
-//! operations is that of [`crate::session`].
+//! Calls of a session that sign and verify (PKCS#11 3.0, sections 5.13 and 5.14).
+//! [`crate::session`] has the rule for operations.
 
 use super::Session;
 use super::operation::{Form, SignOperation, Signing, begin, take};
@@ -15,8 +15,8 @@ use log::warn;
 use std::sync::Arc;
 
 impl Session {
-    /// C_SignInit. A key of another type than the mechanism's is CKR_KEY_TYPE_INCONSISTENT, or
-    /// CKR_MECHANISM_INVALID where the token does not list the mechanism.
+    /// C_SignInit. A key of another type than the mechanism is CKR_KEY_TYPE_INCONSISTENT. It is
+    /// CKR_MECHANISM_INVALID if the token does not list the mechanism.
     pub(crate) fn sign_init(
         &self,
         mechanism: SignMechanism,
@@ -39,7 +39,7 @@ impl Session {
             }
             checked => checked?,
         }
-        // A mechanism without padding decrypts, too: only a key with CKA_DECRYPT has it.
+        // A mechanism without padding also decrypts. So the key must have CKA_DECRYPT.
         let may = mechanism.algorithm.is_padded() || object.has_use(Use::Decrypt);
         if !may || !object.allows(mechanism.row.kind) {
             return Err(Error::MechanismInvalid);
@@ -55,14 +55,14 @@ impl Session {
         begin(&mut self.operations.lock().sign, operation)
     }
 
-    /// Ends the signature under way, if there is one (C_SignInit without a mechanism).
+    /// Ends the current signature, if there is one (C_SignInit without a mechanism).
     pub(crate) fn sign_cancel(&self) -> Result<(), Error> {
         self.end_operation(|operations| {
             operations.sign.take().is_some() || operations.mac(Use::Sign).take().is_some()
         })
     }
 
-    /// `data` and `room` are `None` where the caller's pointers are of no use.
+    /// `data` and `room` are `None` if the caller's pointers are unusable.
     pub(crate) fn sign(&self, data: Option<&[u8]>, room: Option<Room>) -> Result<Answer, Error> {
         let mut signing = match self.take_signing() {
             Err(none @ Error::OperationNotInitialized) => {
@@ -137,7 +137,7 @@ impl Session {
         }
     }
 
-    /// Ends the verification under way, if there is one (C_VerifyInit without a mechanism).
+    /// Ends the current verification, if there is one (C_VerifyInit without a mechanism).
     pub(crate) fn verify_cancel(&self) -> Result<(), Error> {
         self.end_operation(|operations| {
             operations.verify.take().is_some() || operations.mac(Use::Verify).take().is_some()
@@ -186,7 +186,7 @@ impl Session {
         }
     }
 
-    /// A signature as PKCS#11 has it: r ‖ s, or as wide as the modulus.
+    /// A signature in the format of PKCS#11: r ‖ s, or a number as wide as the modulus.
     fn make(&self, signing: &Signing, prepared: &[u8]) -> Result<Answer, Error> {
         let SignOperation { key, mechanism, .. } = signing;
         let request = mechanism.request(key.public(), prepared)?;

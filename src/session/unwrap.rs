@@ -1,9 +1,9 @@
-//! C_UnwrapKey (PKCS#11 3.0, section 5.18.4): a private key that comes wrapped is taken as one that
-//! C_CreateObject brings.
+//! C_UnwrapKey (PKCS#11 3.0, section 5.18.4). An unwrapped private key is imported as by
+//! C_CreateObject.
 //!
-//! Whatever is wrong with what was wrapped has one code and one line in the log, whether it is a
-//! padding, a checksum or the key itself: whoever could tell them apart could ask the unwrapping key.
-//! Only of a sound key that the TPM does not take the log says why.
+//! Every fault of the wrapped data has the same code and the same log line. Faults of the padding,
+//! of the checksum and of the key must look alike. Otherwise an attacker could use the unwrapping
+//! key as an oracle. Only if the TPM refuses a valid key does the log give the reason.
 
 use crate::error::Error;
 use crate::handle::{Mint, ObjectHandle};
@@ -31,7 +31,7 @@ impl Session {
         mint: &Mint,
     ) -> Result<ObjectHandle, Error> {
         self.check_may_create(template)?;
-        // A token that takes no keys does not have the mechanism.
+        // A token that takes no keys does not have this mechanism.
         self.slot.folder().map_err(|_| Error::MechanismInvalid)?;
         let wanted = UnwrapTemplate::parse(template)?;
         self.check_may_hold(template.flag_or_false(CKA_PRIVATE)?)?;
@@ -48,7 +48,7 @@ impl Session {
         taken
     }
 
-    /// Unwraps by a key that may do so.
+    /// Unwraps with a key that was checked.
     fn unwrap_by(
         &self,
         mechanism: &UnwrapMechanism,
@@ -72,7 +72,9 @@ impl Session {
         let private = match private {
             Some(private) => PrivateKeyTemplate::new(private, None, template)?,
             None => {
-                warn!("unwrapping: no key of the kind that is asked for was wrapped for this one");
+                warn!(
+                    "unwrapping: the wrapped data holds no private key of the requested type for this unwrapping key"
+                );
                 return Err(Error::WrappedKeyInvalid);
             }
         };
@@ -85,7 +87,8 @@ impl Session {
         })
     }
 
-    /// What is wrapped under the AES key of so many bytes in front of it; `None` for every fault alike.
+    /// Unwraps data that starts with an AES key of `bytes` bytes, encrypted by RSA. `None` for
+    /// every fault.
     fn unwrap_by_rsa(
         &self,
         bytes: usize,
@@ -107,7 +110,7 @@ impl Session {
     }
 }
 
-/// Whether the key is one for the mechanism, and may be used for it.
+/// Checks that the key fits the mechanism and may be used for it.
 fn check_key(mechanism: &UnwrapMechanism, object: &Object) -> Result<(), Error> {
     match &mechanism.scheme {
         UnwrapScheme::Aes(_) => {
@@ -129,7 +132,7 @@ fn check_key(mechanism: &UnwrapMechanism, object: &Object) -> Result<(), Error> 
     object.check_use(Use::Unwrap, mechanism.row.kind)
 }
 
-/// A key that unwraps by other mechanisms, or nothing that could ever unwrap.
+/// The error for a key that does not unwrap by this mechanism.
 fn other_kind(object: &Object) -> Error {
     match object.private().is_some() || object.secret().is_some() {
         true => Error::UnwrappingKeyTypeInconsistent,

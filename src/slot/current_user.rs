@@ -1,9 +1,9 @@
-//! Who is logged in to a token (PKCS#11 3.0, section 2.6).
+//! The user who is logged in to a token (PKCS#11 3.0, section 2.6).
 
 use devid_core::store::UserType;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-/// Who is logged in, if anybody is.
+/// The current user, if there is one.
 #[derive(Debug, Default)]
 pub(crate) struct CurrentUser(AtomicU8);
 
@@ -24,12 +24,12 @@ impl CurrentUser {
         self.0.store(who, Ordering::Release);
     }
 
-    /// Who was until now.
+    /// Clears the login, and returns the user who was logged in.
     pub(crate) fn clear(&self) -> Option<UserType> {
         Self::named(self.0.swap(Self::NOBODY, Ordering::AcqRel))
     }
 
-    /// In a forked child.
+    /// The current user in a forked child.
     pub(crate) fn for_child(&self) -> Self {
         Self(AtomicU8::new(self.0.load(Ordering::Acquire)))
     }

@@ -1,5 +1,4 @@
-//! Logins, and the PINs that let users in (PKCS#11 3.0, sections 5.5.8, 5.5.9
-//! and 5.6.6 to 5.6.10).
+//! Logins and PINs (PKCS#11 3.0, sections 5.5.8, 5.5.9 and 5.6.6 to 5.6.10).
 
 use crate::error::Error;
 use crate::handle::Mint;
@@ -20,7 +19,7 @@ impl Slot {
         self.logged_in.who() == Some(UserType::SecurityOfficer)
     }
 
-    /// Logs somebody in: `enter` is called once the PIN has proven right, and may refuse.
+    /// Logs a user in. `enter` is called when the PIN was correct, and may refuse the login.
     pub(crate) fn login(
         &self,
         who: UserType,
@@ -35,8 +34,8 @@ impl Slot {
         }
         let store = self.store()?;
         match (store.pins(), who) {
-            // No PIN, so none can be wrong, and none goes to the TPM, where a wrong one would count
-            // towards its lockout.
+            // The token has no PIN. So no value is sent to the TPM, where a wrong value would count
+            // towards lockout.
             (Pins::None, UserType::User) => {}
             (_, UserType::SecurityOfficer) if !self.is_writable() => {
                 return Err(Error::PinIncorrect);
@@ -51,7 +50,7 @@ impl Slot {
         enter().inspect_err(|_| store.logout())
     }
 
-    /// Proves once more that the user is there, for one operation (CKU_CONTEXT_SPECIFIC).
+    /// Checks the user's PIN again for one operation (CKU_CONTEXT_SPECIFIC).
     pub(crate) fn prove_user(&self, pin: Option<&[u8]>, mint: &Mint) -> Result<(), Error> {
         let _turn = self.login_turn.lock();
         if !self.has_user() {
@@ -64,14 +63,15 @@ impl Slot {
         if proven == Err(Error::PinLocked) {
             self.logout(mint);
         } else if !self.has_user() {
-            // Another thread has logged out meanwhile, and what the proof brought goes too.
+            // Another thread logged out meanwhile, so the secrets that this PIN opened are dropped
+            // too.
             store.logout();
             return Err(Error::UserNotLoggedIn);
         }
         proven
     }
 
-    /// What came of a PIN that was tried, noted for the token's flags.
+    /// Notes the result of a PIN for the flags of the token.
     fn noted<R>(&self, who: UserType, tried: Result<R, LoginError>) -> Result<R, LoginError> {
         match &tried {
             Ok(_) => self.tries.lock().right(who),
@@ -81,7 +81,7 @@ impl Slot {
         tried
     }
 
-    /// The PIN that was given; without one that of the configuration, if it has the user's.
+    /// The given PIN, or the user's PIN of the configuration.
     fn pin(&self, who: UserType, given: Option<&[u8]>) -> Result<Secret, Error> {
         match (given, who) {
             (Some(pin), _) => Ok(Secret::new(pin.to_vec())),
@@ -90,10 +90,11 @@ impl Slot {
         }
     }
 
-    /// Logs out whoever is logged in; `false` if nobody is.
+    /// Logs the current user out. `false` if no user is logged in.
     pub(crate) fn logout(&self, mint: &Mint) -> bool {
         let was = self.logged_in.clear();
-        // Not where nobody is: a login that is under way would lose what it brings.
+        // Without a user nothing is closed: a login in another thread would lose the secrets that
+        // it opens.
         if was.is_some()
             && let Ok(store) = self.store()
         {
@@ -114,7 +115,7 @@ impl Slot {
         self.rescan(mint).map(drop)
     }
 
-    /// C_InitPIN, by the officer.
+    /// C_InitPIN, by the security officer.
     pub(crate) fn init_pin(&self, pin: &[u8]) -> Result<(), Error> {
         if !self.has_security_officer() {
             return Err(Error::UserNotLoggedIn);
@@ -122,7 +123,8 @@ impl Slot {
         self.folder()?.set_user_pin(pin).map_err(logged)
     }
 
-    /// C_SetPIN: the officer's if that is who is logged in, else the user's.
+    /// C_SetPIN: changes the security officer's PIN if the security officer is logged in, else the
+    /// user's PIN.
     pub(crate) fn set_pin(&self, old: &[u8], new: &[u8]) -> Result<(), Error> {
         let _turn = self.login_turn.lock();
         let seal = match self.has_security_officer() {
@@ -135,20 +137,21 @@ impl Slot {
         };
         let changed = self.noted(who, self.folder()?.change_pin(seal, old, new));
         changed.map_err(|error| match logged(error) {
-            // There is none that it could be.
+            // The token has no such PIN, so the given PIN cannot be correct.
             Error::UserPinNotInitialized => Error::PinIncorrect,
             other => other,
         })
     }
 
-    /// What C_GetTokenInfo says in its flags. Where PINs can be tried, the TPM is asked how often.
+    /// The flags of C_GetTokenInfo. If the token has PINs, the TPM is asked how many tries are
+    /// left.
     pub(crate) fn token_flags(&self) -> CK_FLAGS {
-        // Clients pass over a token that seems unfinished, so one without PIN says that it has one;
-        // without CKF_LOGIN_REQUIRED nobody asks for it.
+        // Clients skip a token that seems uninitialized. So a token without PIN sets these flags
+        // too. Without CKF_LOGIN_REQUIRED no client asks for a PIN.
         let mut flags = CKF_RNG | CKF_TOKEN_INITIALIZED;
         if self.is_for_sessions() {
-            // pkcs11-provider keeps its peers' keys at no token without these flags, nor at one that
-            // is write-protected. C_Login takes any PIN, and none.
+            // pkcs11-provider keeps the keys of peers only on a writable token with these flags.
+            // C_Login accepts any PIN here, or none.
             let login = CKF_LOGIN_REQUIRED | CKF_PROTECTED_AUTHENTICATION_PATH;
             return flags | login | CKF_USER_PIN_INITIALIZED;
         }
@@ -169,7 +172,7 @@ impl Slot {
         if self.configured_pin().is_ok() {
             flags |= CKF_PROTECTED_AUTHENTICATION_PATH;
         }
-        // One counter stands for all PINs: the TPM's.
+        // All PINs share one counter, the counter of the TPM.
         let Some(lockout) = store.lockout() else {
             return flags;
         };

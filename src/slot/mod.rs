@@ -1,7 +1,7 @@
-//! A slot (PKCS#11 3.0, sections 2.4 and 3.2): where a token is looked for, who is logged in to it,
-//! and what its sessions keep.
+//! A slot (PKCS#11 3.0, sections 2.4 and 3.2): the source of its token, the current user, and its
+//! session objects.
 //!
-//! The slot looks for its token when it is first asked, never at C_Initialize.
+//! The slot scans for its token at the first question, never at C_Initialize.
 
 use devid_core::tpm::Secret;
 mod current_user;
@@ -32,8 +32,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// A slot that found nothing scans again at most this often: a program that asks all the time must
-/// not wait for a dead TPM each time.
+/// The shortest time between two scans that find nothing. A program that asks repeatedly must not
+/// wait for a dead TPM each time.
 const RESCAN_AFTER: Duration = Duration::from_secs(1);
 
 /// The slot of one token.
@@ -41,24 +41,24 @@ const RESCAN_AFTER: Duration = Duration::from_secs(1);
 pub(crate) struct Slot {
     pub(crate) id: SlotId,
     pub(crate) description: &'static str,
-    /// Where uses of private keys are written down; `None` if nobody asks for that.
+    /// The audit log for uses of private keys. `None` if it is not configured.
     pub(crate) audit: Option<AuditLog>,
-    /// `None` where the configuration is wrong, and the log says how: no token.
+    /// `None` if the configuration is wrong: then the slot has no token, and the log says why.
     source: Option<TokenSource>,
-    /// Held during a scan, for as long as the TPM takes.
+    /// Locked during a scan, as long as the TPM takes.
     scan: Mutex<LastScan>,
-    /// Held for the moment of reading or replacing.
+    /// Locked briefly, for reading or replacing.
     pub(crate) token: RwLock<Option<Arc<Token>>>,
-    /// Objects of sessions, seen by all of them; held for moments.
+    /// Session objects of all sessions. Locked briefly.
     pub(crate) session_objects: Mutex<SessionObjects>,
     pub(crate) logged_in: CurrentUser,
-    /// What came of the PINs that were tried; held for moments.
+    /// The results of the PINs that were tried. Locked briefly.
     tries: Mutex<PinTries>,
-    /// One try of a PIN at a time, for as long as the TPM takes.
+    /// Lets one thread try a PIN at a time, as long as the TPM takes.
     pub(crate) login_turn: Mutex<()>,
 }
 
-/// Where the slot's token comes from.
+/// The source of the slot's token.
 #[derive(Debug)]
 pub(crate) struct TokenSource {
     tpm: Arc<Tpm>,
@@ -66,30 +66,30 @@ pub(crate) struct TokenSource {
     random: RandomSource,
 }
 
-/// What the last scan tells about the next.
+/// The results of the last scan that decide about the next scan.
 #[derive(Debug, Default, Clone)]
 struct LastScan {
-    /// The stamp of what was scanned, if the scan gave an answer. It tells what could not be read, and
-    /// differs as soon as that can be read.
+    /// The stamp of the scanned store, if the scan succeeded. The stamp includes files that could
+    /// not be read, and changes when they can be read.
     seen: Option<StoreStamp>,
     failed: Option<FailedScan>,
 }
 
-/// A scan that found nothing.
+/// A scan that found no token.
 #[derive(Debug, Clone)]
 struct FailedScan {
     ended: Instant,
-    /// The store's stamp then. If files could not be read, another scan may find something as soon as
-    /// the stamp changes.
+    /// The stamp of the store at that time. If files could not be read, a changed stamp allows
+    /// another scan.
     stamp: StoreStamp,
-    /// How long no other scan is tried: as long as this one took, and at least [`RESCAN_AFTER`]. After a
-    /// TPM that was busy it is [`RESCAN_AFTER`].
+    /// The wait before the next scan: the duration of this scan, and at least [`RESCAN_AFTER`]. If
+    /// the TPM was busy: [`RESCAN_AFTER`].
     rest: Duration,
     why: ScanError,
 }
 
 impl FailedScan {
-    /// Whether files are at fault, and not the TPM, whose faults other slots count too.
+    /// True if files caused the failure. Failures of the TPM count for other slots too.
     fn is_of_files(&self) -> bool {
         matches!(self.why, ScanError::Unread(_))
     }
@@ -112,7 +112,7 @@ impl TokenSource {
 }
 
 impl Slot {
-    /// Sends nothing to the TPM.
+    /// Makes a slot. Sends nothing to the TPM.
     pub(crate) fn new(id: SlotId, description: &'static str, source: Option<TokenSource>) -> Self {
         Self {
             id,
@@ -128,7 +128,7 @@ impl Slot {
         }
     }
 
-    /// The slot, which writes down each use of a private key if `audit` says so.
+    /// The slot with an audit log of each use of a private key, if `audit` is true.
     pub(crate) fn auditing(self, audit: bool) -> Self {
         Self {
             audit: audit.then(AuditLog::default),
@@ -136,9 +136,10 @@ impl Slot {
         }
     }
 
-    /// The slot in a forked child, over its own way to the TPM, and the token as the parent knew it.
+    /// The slot in a forked child, over its own connection to the TPM. The token is taken from the
+    /// parent.
     ///
-    /// What another thread of the parent held locked when it forked is made anew.
+    /// State that another thread of the parent had locked at the fork is made anew.
     pub(crate) fn for_child(&self, tpm: Option<&Arc<Tpm>>) -> Self {
         let source = self.source.as_ref().zip(tpm);
         let source = source.map(|(source, tpm)| TokenSource {
@@ -152,7 +153,7 @@ impl Slot {
         Self {
             id: self.id,
             description: self.description,
-            // What the parent counted is the parent's.
+            // The counts of the parent stay in the parent.
             audit: self.audit.as_ref().map(|_| AuditLog::default()),
             source,
             scan: Mutex::new(last.unwrap_or_default()),
@@ -169,12 +170,13 @@ impl Slot {
         }
     }
 
-    /// The way to the TPM; none where the configuration is wrong.
+    /// The connection to the TPM. An error if the configuration is wrong.
     pub(crate) fn tpm(&self) -> Result<&Arc<Tpm>, Error> {
         Ok(&self.source()?.tpm)
     }
 
-    /// An object of the token as last found, or of a session; none that the user does not see now.
+    /// An object of the token as last found, or a session object. An error if the user cannot see
+    /// the object now.
     pub(crate) fn object(&self, handle: ObjectHandle) -> Result<Arc<Object>, Error> {
         let known = self.known_token().ok_or(Error::DeviceRemoved)?;
         let found = match known.object(handle) {
@@ -187,9 +189,9 @@ impl Slot {
         }
     }
 
-    /// Those of the handles whose objects are still there and seen by the user.
+    /// Keeps the handles of objects that still exist and that the user sees.
     pub(crate) fn retain_seen(&self, handles: &mut VecDeque<ObjectHandle>) {
-        // A token that asks for no login hides nothing.
+        // A token without login hides no object.
         if !self.asks_login() {
             return;
         }
@@ -204,7 +206,7 @@ impl Slot {
         });
     }
 
-    /// An object of the token, with what the store calls it.
+    /// An object of the token, with its name in the store.
     pub(crate) fn token_object(&self, handle: ObjectHandle) -> Result<TokenObject, Error> {
         let known = self.known_token().ok_or(Error::DeviceRemoved)?;
         let found = known.object(handle)?;
@@ -214,13 +216,13 @@ impl Slot {
         }
     }
 
-    /// Whether private objects are hidden now, since nobody has logged in as the user.
+    /// True if private objects are hidden, because the user is not logged in.
     pub(crate) fn hides_private(&self) -> bool {
         !self.has_user() && self.asks_login()
     }
 
-    /// Whether the token's private objects are for users who have logged in. On a token with a key folder
-    /// each answer costs system calls, since another process may set a PIN.
+    /// True if only a logged-in user sees private objects. On a token with a key folder each call
+    /// costs system calls, because another process may set a PIN.
     pub(crate) fn asks_login(&self) -> bool {
         let source = self.source.as_ref();
         source.is_some_and(|source| source.store.pins() != Pins::None)
@@ -230,13 +232,13 @@ impl Slot {
         self.folder().is_ok()
     }
 
-    /// Whether the token is for objects of sessions alone.
+    /// True if the token holds session objects only.
     pub(crate) fn is_for_sessions(&self) -> bool {
         let source = self.source.as_ref();
         source.is_some_and(|source| source.store.is_for_sessions())
     }
 
-    /// The store, if it takes objects.
+    /// The store, if it takes new objects.
     pub(crate) fn folder(&self) -> Result<&DevidStore, Error> {
         let folder = self.source()?.store.folder();
         folder.ok_or(Error::TokenWriteProtected)
@@ -247,15 +249,16 @@ impl Slot {
         self.token.read().clone()
     }
 
-    /// The token, scanned again if something changed since the last scan.
+    /// The token, after a scan if something changed since the last scan.
     pub(crate) fn token(&self, mint: &Mint) -> Result<Arc<Token>, Error> {
         let source = self.source()?;
         let known = self.known_token();
         let mut last = match &known {
-            // A scan of a folder is short, and whoever has changed it wants to see that.
+            // The scan of a folder is short, and a caller that changed the folder wants to see the
+            // change.
             Some(token) if !self.is_writable() => match self.scan.try_lock() {
                 Some(last) => last,
-                // Another thread scans: the known token is good enough meanwhile.
+                // Another thread scans. Meanwhile the known token is returned.
                 None => return Ok(Arc::clone(token)),
             },
             _ => self.scan.lock(),
@@ -271,7 +274,7 @@ impl Slot {
         self.known_token().ok_or(Error::TokenNotPresent)
     }
 
-    /// The token after a change by this module, scanned whether its stamp changed or not.
+    /// The token after a change by this module. Scans even if the stamp is unchanged.
     pub(crate) fn rescan(&self, mint: &Mint) -> Result<Arc<Token>, Error> {
         let source = self.source()?;
         let mut last = self.scan.lock();
@@ -287,7 +290,8 @@ impl Slot {
         let began = Instant::now();
         match source.store.scan() {
             Ok(listing) => {
-                // Held, so that no logout comes between what was before and what takes its place.
+                // The lock stays held, so that no logout happens between reading and replacing the
+                // token.
                 let mut place = self.token.write();
                 let stamp = listing.stamp.clone();
                 let token = Token::new(listing, source.store.traits(), place.as_deref(), mint);
@@ -306,11 +310,12 @@ impl Slot {
             }
             Err(why) => {
                 match &why {
-                    // The TPM or the folder is out of reach, not what is known of it already.
+                    // The TPM or the folder cannot be read now. The known objects stay.
                     ScanError::Tpm(_) | ScanError::Folder(_) | ScanError::Unread(_) => {}
                     ScanError::NoIdentity(_) => *self.token.write() = None,
                 }
-                // Said once, not each second; of a file the store has said it.
+                // Logged once and not each second. The store has already logged a file that it
+                // could not read.
                 let said = matches!(why, ScanError::Unread(_));
                 let mut last = last.failed.iter();
                 if !said && last.all(|failure| failure.why != why) {
@@ -322,7 +327,7 @@ impl Slot {
                         ended: Instant::now(),
                         stamp: source.store.stamp(),
                         rest: match why {
-                            // It answers again as soon as another process's key is made.
+                            // The TPM answers again when the key of the other process is made.
                             ScanError::Tpm(TpmError::Busy(_)) => RESCAN_AFTER,
                             _ => RESCAN_AFTER.max(began.elapsed()),
                         },
@@ -333,8 +338,8 @@ impl Slot {
         }
     }
 
-    /// Asks the TPM which mechanisms it has, where keys can be made in it; once. While nobody can tell,
-    /// all are supposed.
+    /// Asks the TPM for its mechanisms, once, if the token makes keys in the TPM. Until the TPM has
+    /// answered, all mechanisms are assumed.
     pub(crate) fn learn_mechanisms(&self) {
         if let Some(source) = &self.source
             && source.store.folder().is_some()
@@ -343,14 +348,14 @@ impl Slot {
         }
     }
 
-    /// Asks the TPM for the largest key of this type that it makes, where keys are made in it; once.
+    /// Asks the TPM for its largest key of this type, once, if the token makes keys in the TPM.
     pub(crate) fn learn_key_sizes(&self, key_type: KeyType) {
         if let (Some(source), Some(kind)) = (&self.source, key_type.kind_in_tpm()) {
             source.tpm.learn_largest(kind);
         }
     }
 
-    /// Makes sure that a key is there to sign.
+    /// Makes a key ready to sign.
     pub(crate) fn prepare(&self, key: &Key) -> Result<(), Error> {
         key.prepare(self.tpm()?).map_err(|error| {
             warn!("{error}");
@@ -358,7 +363,7 @@ impl Slot {
         })
     }
 
-    /// What is hidden in a ciphertext. Every fault of it has the same line in the log.
+    /// Decrypts a ciphertext. Every fault of the ciphertext has the same log line.
     pub(crate) fn decrypt(
         &self,
         key: &Key,
@@ -372,7 +377,8 @@ impl Slot {
             })
     }
 
-    /// The key in front of a wrapped one; `None` for every fault of the ciphertext, which is nothing to be said before all of it was looked at.
+    /// Decrypts the key in front of a wrapped key. `None` for every fault of the ciphertext. The
+    /// fault is not logged here, because the whole wrapped data is checked first.
     pub(crate) fn transport_key(
         &self,
         key: &Key,
@@ -397,7 +403,7 @@ impl Slot {
         })
     }
 
-    /// The secret that the key shares with whoever has this point.
+    /// Agrees on the shared secret with the owner of this point.
     pub(crate) fn agree(&self, key: &Key, point: &[u8]) -> Result<Secret, Error> {
         key.agree(self.tpm()?, point).map_err(|error| {
             warn!("key agreement: {error}");
@@ -408,7 +414,7 @@ impl Slot {
         })
     }
 
-    /// Fills `bytes` with random ones, from the kernel or the TPM as configured.
+    /// Fills `bytes` with random bytes, from the kernel or from the TPM as configured.
     pub(crate) fn random(&self, bytes: &mut [u8]) -> Result<(), Error> {
         let source = self.source()?;
         match source.random {
@@ -421,7 +427,7 @@ impl Slot {
         Ok(&self.source()?.store)
     }
 
-    /// The user's PIN, if the configuration says where it is.
+    /// The user's PIN from the configuration.
     pub(crate) fn configured_pin(&self) -> Result<Secret, Error> {
         let none = || Error::ArgumentsBad("pPin is NULL");
         let folder = self.store()?.folder().ok_or_else(none)?;

@@ -1,12 +1,11 @@
-//! Whether a wrong PIN was entered since the last right one, as C_GetTokenInfo tells (PKCS#11 3.0,
-//! section 3.2).
+//! The flags of C_GetTokenInfo that tell of wrong PINs (PKCS#11 3.0, section 3.2).
 //!
-//! The TPM counts wrong PINs of all processes, and a right one does not set its counter back. So this
-//! process remembers what the counter was after the last right PIN.
+//! The TPM counts wrong PINs of all processes, and a correct PIN does not reset its counter. So
+//! this process remembers the counter after the last correct PIN.
 
 use devid_core::store::UserType;
 
-/// What came of the PINs that this process tried.
+/// The results of the PINs that this process tried.
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct PinTries {
     user: Tries,
@@ -15,11 +14,11 @@ pub(super) struct PinTries {
 
 #[derive(Debug, Default, Clone, Copy)]
 struct Tries {
-    /// The TPM's counter when a right PIN was last entered; 0 before the first.
+    /// The TPM's counter at the last correct PIN; 0 before the first.
     counter: u32,
-    /// Whether that counter is still to be read.
+    /// True if that counter was not read yet.
     is_due: bool,
-    /// Whether a wrong PIN was entered here since.
+    /// True if this process tried a wrong PIN since then.
     failed: bool,
 }
 
@@ -35,13 +34,13 @@ impl PinTries {
         self.of(who).failed = true;
     }
 
-    /// Whether a wrong PIN was entered since the last right one, the TPM having counted so many.
+    /// True if a wrong PIN was entered since the last correct PIN. `counted` is the TPM's counter.
     pub(super) fn has_failed(&mut self, who: UserType, counted: u32) -> bool {
         let tries = self.of(who);
         if tries.is_due && !tries.failed {
             (tries.counter, tries.is_due) = (counted, false);
         }
-        // What the TPM has forgotten is over.
+        // The TPM reduces its counter over time.
         tries.counter = tries.counter.min(counted);
         counted > 0 && (tries.failed || counted > tries.counter)
     }
@@ -62,7 +61,7 @@ mod tests {
     fn a_wrong_pin_is_told_until_the_next_right_one() {
         let mut tries = PinTries::default();
         assert!(!tries.has_failed(UserType::User, 0));
-        // By another process.
+        // Another process entered a wrong PIN.
         assert!(tries.has_failed(UserType::User, 1));
         tries.right(UserType::User);
         assert!(!tries.has_failed(UserType::User, 1));
@@ -81,7 +80,7 @@ mod tests {
         );
         tries.right(UserType::User);
         assert!(!tries.has_failed(UserType::User, 3));
-        // The TPM forgets one with time; the next wrong PIN is told all the same.
+        // The TPM forgets a try over time. The next wrong PIN is still noticed.
         assert!(!tries.has_failed(UserType::User, 2));
         assert!(tries.has_failed(UserType::User, 3));
     }

@@ -1,5 +1,5 @@
-//! Objects of sessions (PKCS#11 3.0, section 2.4): gone with the session that made them, seen by all
-//! of the token meanwhile.
+//! Session objects (PKCS#11 3.0, section 2.4). They end with the session that made them. All
+//! sessions of the token see them.
 
 use crate::error::Error;
 use crate::handle::{ObjectHandle, SessionHandle};
@@ -10,29 +10,29 @@ use devid_core::store::{ObjectKind, ObjectPart, StoredObject};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// The objects of a slot's sessions, in the order of their making.
+/// The session objects of a slot, in the order of their creation.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct SessionObjects(BTreeMap<ObjectHandle, SessionObject>);
 
 #[derive(Debug, Clone)]
 struct SessionObject {
     session: SessionHandle,
-    /// What it was made from, to be made again when its description changes.
+    /// The source of the object. The object is made again when its attributes change.
     source: ObjectSource,
     object: Arc<Object>,
 }
 
-/// What a session keeps.
+/// The content of a session object.
 #[derive(Debug, Clone)]
 pub(crate) enum ObjectSource {
-    /// This half of something that a store could show.
+    /// A part of an object that a store could hold too.
     Stored(Arc<StoredObject>, ObjectPart),
-    /// What no store has.
+    /// A secret key of a session, which no store holds.
     Secret(Arc<SecretKeyObject>),
 }
 
 impl SessionObjects {
-    /// Keeps something for as long as its session lives.
+    /// Keeps an object until its session ends.
     pub(crate) fn insert(
         &mut self,
         session: SessionHandle,
@@ -52,18 +52,18 @@ impl SessionObjects {
         self.0.get(&handle).map(|one| Arc::clone(&one.object))
     }
 
-    /// What the object was made from.
+    /// The source of the object.
     pub(crate) fn source(&self, handle: ObjectHandle) -> Option<ObjectSource> {
         self.0.get(&handle).map(|one| one.source.clone())
     }
 
-    /// The handles of those that are wanted.
+    /// The handles of the matching objects.
     pub(crate) fn find(&self, is_wanted: impl Fn(&Object) -> bool) -> Vec<ObjectHandle> {
         let found = self.0.iter().filter(|(_, one)| is_wanted(&one.object));
         found.map(|(handle, _)| *handle).collect()
     }
 
-    /// Changes the description of an object; on failure it stays as it was.
+    /// Changes the attributes of an object. A failure leaves the object unchanged.
     pub(crate) fn edit(
         &mut self,
         handle: ObjectHandle,
@@ -76,18 +76,18 @@ impl SessionObjects {
         Ok(())
     }
 
-    /// Forgets an object; `false` if there is none such.
+    /// Removes an object. `false` if there is no such object.
     pub(crate) fn remove(&mut self, handle: ObjectHandle) -> bool {
         self.0.remove(&handle).is_some()
     }
 
-    /// Forgets all objects of a session, or of all.
+    /// Removes all objects of a session, or of all sessions if `session` is `None`.
     pub(crate) fn remove_of_session(&mut self, session: Option<SessionHandle>) {
         self.0
             .retain(|_, one| session.is_some_and(|session| one.session != session));
     }
 
-    /// Forgets what only a user who has logged in may see.
+    /// Removes the objects that only a logged-in user may see.
     pub(crate) fn remove_private(&mut self) {
         self.0.retain(|_, one| !one.object.has_flag(CKA_PRIVATE));
     }
@@ -108,7 +108,7 @@ impl ObjectSource {
         }
     }
 
-    /// A copy under this name, with this change.
+    /// A copy with this name and this change.
     pub(crate) fn changed(
         &self,
         name: String,
@@ -132,7 +132,7 @@ impl ObjectSource {
 fn object(shown: &StoredObject, half: ObjectPart) -> Object {
     let mut all = Object::all(shown, ObjectScope::Session);
     let place = all.iter().position(|(one, _)| *one == half);
-    // The part of the object that was inserted is there: a session takes no part away.
+    // The inserted object has this part, because a session removes no parts.
     all.swap_remove(place.unwrap_or_default()).1
 }
 

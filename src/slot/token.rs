@@ -1,5 +1,5 @@
-//! A token (PKCS#11 3.0, section 2.4): the objects that one look found, immutable and shared, so
-//! that whoever reads attributes waits for nobody.
+//! A token (PKCS#11 3.0, section 2.4): the result of one scan. It is immutable and shared, so
+//! readers of attributes do not wait.
 
 use crate::error::Error;
 use crate::handle::{Mint, ObjectHandle};
@@ -12,7 +12,7 @@ use devid_core::tpm::SignatureScheme;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-/// A token: what one look found.
+/// A token: the result of one scan.
 #[derive(Debug)]
 pub(crate) struct Token {
     pub(crate) label: String,
@@ -22,18 +22,18 @@ pub(crate) struct Token {
     positions: HashMap<ObjectHandle, usize>,
 }
 
-/// An object of the token, and which part of what the store shows it is.
+/// An object of the token, and its part of the stored object.
 #[derive(Debug, Clone)]
 pub(crate) struct TokenObject {
     pub(crate) handle: ObjectHandle,
     pub(crate) object: Arc<Object>,
-    /// `None` for what only says something of the token.
+    /// `None` for an object that describes the token itself.
     pub(crate) shown: Option<(Arc<StoredObject>, ObjectPart)>,
 }
 
 impl Token {
-    /// What is shown now. An object that was there before keeps its handle; and one that the store
-    /// shows unchanged is taken over as it is.
+    /// The token after a scan. An object that existed before keeps its handle. An unchanged object
+    /// is reused.
     pub(crate) fn new(
         listing: ScanResult,
         traits: TokenTraits,
@@ -83,8 +83,8 @@ impl Token {
         }
     }
 
-    /// The same token after a logout: its private objects have new handles, since the old ones stay
-    /// invalid for good (section 5.6.9).
+    /// The token after a logout. Private objects get new handles, because the old handles stay
+    /// invalid (section 5.6.9).
     pub(crate) fn logged_out(&self, mint: &Mint) -> Self {
         let again = self.objects.iter().map(|found| TokenObject {
             handle: match found.object.has_flag(CKA_PRIVATE) {
@@ -115,11 +115,11 @@ impl Token {
         found.map(|found| found.handle)
     }
 
-    /// All that C_GetMechanismList lists.
+    /// The mechanisms for C_GetMechanismList.
     pub(crate) fn mechanisms(&self) -> Vec<CK_MECHANISM_TYPE> {
         let mut kinds = Vec::new();
         for row in MECHANISMS.iter().filter(|row| self.offers(row)) {
-            // CKM_RSA_PKCS has two rows.
+            // CKM_RSA_PKCS has two rows in the table.
             if !kinds.contains(&row.kind) {
                 kinds.push(row.kind);
             }
@@ -127,7 +127,7 @@ impl Token {
         kinds
     }
 
-    /// What C_GetMechanismInfo tells: the rows of the mechanism taken together.
+    /// The answer of C_GetMechanismInfo: all rows of the mechanism together.
     pub(crate) fn mechanism_info(
         &self,
         kind: CK_MECHANISM_TYPE,
@@ -141,14 +141,15 @@ impl Token {
             ulMinKeySize: smallest.into(),
             ulMaxKeySize: largest.into(),
             flags: match (self.traits.for_sessions, first.algorithm) {
-                // Public keys only verify, and in software.
+                // Public keys only verify, in software.
                 (true, Algorithm::Sign(_)) => flags & !(CKF_HW | CKF_SIGN),
                 _ => flags,
             },
         })
     }
 
-    /// Whether the token has this mechanism for this kind of operation, whatever the parameter.
+    /// True if the token has this mechanism for this kind of operation, with at least one
+    /// parameter.
     pub(crate) fn offers(&self, row: &Mechanism) -> bool {
         match (row.algorithm, row.key_type) {
             (Algorithm::GenerateKeyPair, Some(key_type)) => self.makes(key_type),
@@ -166,7 +167,7 @@ impl Token {
         }
     }
 
-    /// Whether keys of this type can be made here.
+    /// True if keys of this type can be made here.
     fn makes(&self, key_type: KeyType) -> bool {
         let told = self.traits.algorithms.or_any();
         self.traits.writable
@@ -177,9 +178,9 @@ impl Token {
             }
     }
 
-    /// Whether every key of the mechanism's type can sign by it: a client that sees it in the list asks it
-    /// of any of them. Where keys can be made, the mechanism must be one of the keys that will be made.
-    /// There a key of one scheme only takes nothing away from the list: its CKA_ALLOWED_MECHANISMS tells.
+    /// True if every key of the mechanism's type can sign by it. A client may ask any of these keys
+    /// for a listed mechanism. If the token makes keys, new keys must have the mechanism too.
+    /// There, a key with a fixed scheme is ignored: its CKA_ALLOWED_MECHANISMS shows the limit.
     fn signs_by(&self, row: &Mechanism, algorithm: SignAlgorithm) -> bool {
         if self.traits.for_sessions {
             return algorithm.is_padded();
@@ -193,7 +194,7 @@ impl Token {
         is_wanted && (!algorithm.is_padded() || !self.keys().filter(counts).any(refuses))
     }
 
-    /// Whether keys can be made here whose TPM signs by this mechanism.
+    /// True if keys can be made here that sign by this mechanism in the TPM.
     fn makes_keys_for(&self, row: &Mechanism) -> bool {
         let told = self.traits.algorithms.or_any();
         let signs = |scheme| {
@@ -202,8 +203,8 @@ impl Token {
         self.traits.writable && row.signs_by(signs)
     }
 
-    /// Whether a key of this type decrypts or agrees on secrets, or can be made to. Not every key of the
-    /// type does: its attributes tell, and clients look there.
+    /// True if a key of this type decrypts or agrees on secrets, or can be made to do so. The
+    /// attributes of each key say whether it does.
     fn decrypts(&self, key_type: KeyType) -> bool {
         let agrees = self.traits.algorithms.or_any().agrees();
         let mut keys = self.keys();
@@ -211,7 +212,7 @@ impl Token {
             || keys.any(|key| KeyType::from_public(key.public()) == key_type && key.decrypts())
     }
 
-    /// The types of keys that are made in the TPM and that this mechanism is for.
+    /// The types of keys for this mechanism that are made in the TPM.
     pub(crate) fn made_by(&self, kind: CK_MECHANISM_TYPE) -> Vec<KeyType> {
         let rows = MECHANISMS.iter().filter(|row| row.kind == kind);
         let types = rows.filter_map(|row| row.key_type);
@@ -220,7 +221,7 @@ impl Token {
             .collect()
     }
 
-    /// The largest key of this type that is made here, if the TPM has told.
+    /// The largest key of this type that is made here, if the TPM has told its limit.
     fn largest_made(&self, key_type: Option<KeyType>) -> Option<u32> {
         let kind = key_type.filter(|_| self.traits.makes_keys_in_tpm)?;
         self.traits.algorithms.largest(kind.kind_in_tpm()?)
@@ -239,7 +240,7 @@ impl Token {
             return sizes;
         }
         let keys = self.keys().filter(|key| row.takes_key(key.public()));
-        // Public keys of a session are as long as keys that are made elsewhere.
+        // Public keys of a session may be as long as keys that are made elsewhere.
         let makes = |one: &&Mechanism| {
             one.algorithm == Algorithm::GenerateKeyPair
                 && one.key_type == row.key_type
@@ -261,10 +262,11 @@ impl Token {
     }
 }
 
-/// What was found before, by what it is asked for.
+/// The objects of the last scan, by name and by stored object.
 struct KnownObjects<'a> {
     by_name: HashMap<&'a str, &'a TokenObject>,
-    /// By the address of what the store shows: it is alive, so nothing else has the address.
+    /// By the address of the stored object. The object is alive, so no other object has this
+    /// address.
     by_shown: HashMap<usize, Vec<&'a TokenObject>>,
 }
 
@@ -301,10 +303,10 @@ fn address(shown: &Arc<StoredObject>) -> usize {
     Arc::as_ptr(shown).addr()
 }
 
-/// The profiles whose calls and objects are all there (PKCS#11 Profiles 3.0).
+/// The profiles that the token fulfils completely (PKCS#11 Profiles 3.0).
 fn profiles(objects: &[TokenObject]) -> Vec<CK_PROFILE_ID> {
     let mut claimed = vec![CKP_BASELINE_PROVIDER, CKP_EXTENDED_PROVIDER];
-    // The test of an authentication token signs with CKM_SHA256_RSA_PKCS.
+    // The standard's test of an authentication token signs with CKM_SHA256_RSA_PKCS.
     let rsa = Mechanism::find(CKM_SHA256_RSA_PKCS, CKF_SIGN);
     let mut keys = objects.iter().filter_map(|found| found.object.private());
     if keys.any(|key| rsa.as_ref().is_ok_and(|rsa| rsa.signs_with(key))) {

@@ -1,5 +1,5 @@
-//! Objects that a caller makes by C_CreateObject (PKCS#11 3.0, section 5.7.1): what a template must,
-//! may and must not say, and what then is to be made.
+//! Objects that a caller makes with C_CreateObject (PKCS#11 3.0, section 5.7.1): the rules for
+//! their templates, and the result.
 
 use crate::error::Error;
 use crate::mechanism::key_type::KeyType;
@@ -15,13 +15,13 @@ use devid_core::store::folder::{Data, EntryContent, ObjectAttributes, Use};
 use devid_core::tpm::Secret;
 use devid_core::x509::Certificate;
 
-/// What a template describes.
+/// The object that a template describes.
 pub(crate) enum CreateTemplate {
-    /// What needs no TPM.
+    /// An object that needs no TPM.
     Plain(Box<PlainObject>),
-    /// A key that the TPM is to take.
+    /// A private key that the TPM takes.
     Private(Box<PrivateKeyTemplate>),
-    /// A secret key for a session, and its bytes.
+    /// A secret key of a session, and its bytes.
     Secret(Box<SecretKeyTemplate>, Secret),
 }
 
@@ -42,7 +42,7 @@ impl PlainObject {
         }
     }
 
-    /// As it is shown.
+    /// The object in the form of a stored object.
     pub(crate) fn kind(&self) -> ObjectKind {
         match self {
             Self::Public(public, described) => {
@@ -55,7 +55,7 @@ impl PlainObject {
         }
     }
 
-    /// As the key folder takes it.
+    /// The object in the form of the key folder.
     pub(crate) fn into_content(self) -> EntryContent {
         match self {
             Self::Public(public, described) => EntryContent::Public(public, described),
@@ -68,8 +68,8 @@ impl PlainObject {
 }
 
 impl CreateTemplate {
-    /// Reads the template. `takes_keys` says whether private keys can be brought at all; where they
-    /// cannot, a secret key would be of no use.
+    /// Reads the template. `takes_keys`: the token takes private keys. Other tokens take no secret
+    /// keys either, because these would be useless there.
     pub(crate) fn parse(template: &Template, takes_keys: bool) -> Result<Self, Error> {
         let class = template.consistent()?.number(CKA_CLASS)?;
         let plain = match class.ok_or(Error::TemplateIncomplete)? {
@@ -103,13 +103,13 @@ impl CreateTemplate {
         Ok(Self::Plain(Box::new(plain)))
     }
 
-    /// Whether the template says what the object, once made, says of itself: what it only repeats is
-    /// checked here. An empty value leaves it open.
+    /// Checks attributes whose values the new object determines. The template may repeat such a
+    /// value or leave it empty.
     pub(crate) fn check_repeated(template: &Template, object: &Object) -> Result<(), Error> {
         let kinds = rules::repeated(object.attribute(CKA_CLASS)?);
         let differs = kinds.iter().any(|kind| match template.value(*kind) {
             None | Some([]) => false,
-            // Java gives the number without its header.
+            // Java gives the serial number without its DER header.
             Some(value) if *kind == CKA_SERIAL_NUMBER => {
                 let whole = object.attribute(*kind).unwrap_or_default();
                 ![Some(whole), whole.get(2..)].contains(&Some(value))
@@ -123,7 +123,7 @@ impl CreateTemplate {
     }
 }
 
-/// What a template says of a public key; where it says nothing, the key verifies.
+/// The attributes of a public key. By default the key verifies.
 fn public_description(template: &Template, public: &PublicKey) -> Result<ObjectAttributes, Error> {
     let possible = KeyType::from_public(public).public_uses();
     Ok(ObjectAttributes {
@@ -149,21 +149,21 @@ fn public_key(template: &Template) -> Result<PublicKey, Error> {
     key.ok_or(Error::AttributeValueInvalid)
 }
 
-/// CKA_VALUE must be one certificate and nothing else: what else stood there would be lost.
+/// CKA_VALUE must be exactly one certificate, because other data would be lost.
 fn certificate(template: &Template) -> Result<(Certificate, ObjectAttributes), Error> {
     match template.number(CKA_CERTIFICATE_TYPE)? {
         Some(CKC_X_509) => {}
         Some(_) => return Err(Error::AttributeValueInvalid),
         None => return Err(Error::TemplateIncomplete),
     }
-    // What the certificate is for, it says itself; a category is only checked for being one.
+    // The certificate says what it is for. So the category must only be a valid number.
     if template.number(CKA_CERTIFICATE_CATEGORY)? > Some(CK_CERTIFICATE_CATEGORY_OTHER_ENTITY) {
         return Err(Error::AttributeValueInvalid);
     }
     let der = template.required(CKA_VALUE)?;
     let certificate = Certificate::from_der(der).map_err(|_| Error::AttributeValueInvalid)?;
     let described = ObjectAttributes {
-        // These are the certificate's own.
+        // The certificate determines these attributes.
         subject: Vec::new(),
         start: None,
         end: None,

@@ -1,4 +1,4 @@
-//! Key pairs that the token makes (PKCS#11 3.0, sections 5.18.2, 6.1.4 and 6.3.6).
+//! Key pairs that the token generates (PKCS#11 3.0, sections 5.18.2, 6.1.4 and 6.3.6).
 
 use super::rules::{self, TemplateKind};
 use super::{Template, curve};
@@ -12,20 +12,21 @@ use devid_core::store::Protection;
 use devid_core::store::devid::{KeyAlgorithm, KeyPurpose};
 use devid_core::store::folder::{ObjectAttributes, Usage, Use};
 
-/// Where a new private key stays.
+/// The place of a new private key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Persistence {
-    /// Nowhere: it goes with its session.
+    /// In no store: the key ends with its session.
     Session,
     /// In a file, wrapped.
     File,
-    /// In a persistent handle of the TPM too.
+    /// In a file, and in a persistent handle of the TPM.
     Handle,
 }
 
-/// Whether clients ask this use of every key pair of the type, though no key of the type has the use here:
-/// it is shown as false. NSS and pkcs11-provider ask RSA pairs for CKA_WRAP, the examples of PyKCS11 for
-/// the two others; pkcs11-provider asks EC pairs for CKA_WRAP and CKA_UNWRAP.
+/// True if clients ask every key pair of this type for this use, though no such key has it here.
+/// The use is then shown as false and not refused. NSS and pkcs11-provider ask RSA pairs for
+/// CKA_WRAP. The examples of PyKCS11 ask for the two other uses. pkcs11-provider asks EC pairs for
+/// CKA_WRAP and CKA_UNWRAP.
 fn is_habit(key_type: KeyType, one: Use) -> bool {
     match key_type {
         KeyType::Rsa => matches!(one, Use::Wrap | Use::VerifyRecover | Use::SignRecover),
@@ -34,15 +35,14 @@ fn is_habit(key_type: KeyType, one: Use) -> bool {
     }
 }
 
-/// A key pair that is to be made.
+/// A key pair to be generated.
 ///
-/// The TPM fixes for good what a key may do. It lets it sign unless CKA_SIGN is false, and decrypt
-/// (for EC: agree on secrets) if CKA_DECRYPT, CKA_UNWRAP or CKA_DERIVE asks for it. A key that does
-/// both has no scheme of its own, so it signs by every mechanism all the same: clients ask for both
-/// by habit.
+/// The TPM fixes the uses of a key for ever. The key signs unless CKA_SIGN is false. An RSA key
+/// decrypts, and an EC key agrees on secrets, if CKA_DECRYPT, CKA_UNWRAP or CKA_DERIVE asks for it.
+/// Clients often ask for both. Such a key has no fixed scheme, so it signs by every mechanism.
 ///
-/// A use that no key of this type has (CKA_DERIVE with RSA, CKA_DECRYPT with EC …) is refused: shown as
-/// false it would be a promise that was broken silently. The exceptions are those of [`is_habit`].
+/// A use that no key of this type has is refused, for example CKA_DERIVE with RSA. If it were shown
+/// as false, the caller might not notice. [`is_habit`] lists the exceptions.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct KeyPairTemplate {
     pub(crate) algorithm: KeyAlgorithm,
@@ -51,7 +51,7 @@ pub(crate) struct KeyPairTemplate {
     pub(crate) public: ObjectAttributes,
     pub(crate) persistence: Persistence,
     pub(crate) protection: Option<Protection>,
-    /// Whether the public half is one of the token.
+    /// True if the public key is stored on the token.
     pub(crate) public_on_token: bool,
 }
 
@@ -108,7 +108,7 @@ impl KeyPairTemplate {
     }
 }
 
-/// The algorithm and the size that the public key's template asks for.
+/// The algorithm and the size in the public key's template.
 fn algorithm(key_type: KeyType, public: &Template) -> Result<KeyAlgorithm, Error> {
     match key_type {
         KeyType::Ec => {
@@ -125,7 +125,8 @@ fn algorithm(key_type: KeyType, public: &Template) -> Result<KeyAlgorithm, Error
             let exponent = public.value(CKA_PUBLIC_EXPONENT).unwrap_or(&F4);
             let zeros = exponent.iter().take_while(|&&byte| byte == 0).count();
             if exponent[zeros..] != F4 {
-                // An odd one above 1 is an exponent (section 6.1.2), but not of keys that are made here.
+                // An odd number above 1 is a valid exponent (section 6.1.2), but not for keys that
+                // are made here.
                 return Err(match &exponent[zeros..] {
                     [] | [1] => Error::AttributeValueInvalid,
                     [.., last] if last % 2 == 0 => Error::AttributeValueInvalid,
@@ -135,7 +136,7 @@ fn algorithm(key_type: KeyType, public: &Template) -> Result<KeyAlgorithm, Error
             let bits = public.number(CKA_MODULUS_BITS)?;
             match bits.ok_or(Error::TemplateIncomplete)? {
                 bits @ (2048 | 3072 | 4096) => Ok(KeyAlgorithm::Rsa(bits as u32)),
-                // What is a size, but none that the token makes (section 4.1.1, its last example).
+                // A valid size that the token does not make (section 4.1.1, last example).
                 _ => Err(Error::TemplateInconsistent),
             }
         }
@@ -143,7 +144,8 @@ fn algorithm(key_type: KeyType, public: &Template) -> Result<KeyAlgorithm, Error
     }
 }
 
-/// What the TPM must let a key do for these uses. One that does nothing at all it does not make.
+/// The abilities that the TPM must give a key for these uses. The TPM makes no key without any
+/// ability.
 pub(super) fn key_usage(wanted: Usage) -> Result<KeyPurpose, Error> {
     let usage = KeyPurpose {
         signs: wanted.has(Use::Sign),
@@ -157,7 +159,7 @@ pub(super) fn key_usage(wanted: Usage) -> Result<KeyPurpose, Error> {
     }
 }
 
-/// What is to keep a private key; `None` for the token's own way.
+/// The protection of a private key. `None` for the default of the token.
 pub(super) fn protection(template: &Template) -> Result<Option<Protection>, Error> {
     Ok(match template.number(CKA_DEVID_PROTECTION)? {
         None => None,
@@ -168,7 +170,7 @@ pub(super) fn protection(template: &Template) -> Result<Option<Protection>, Erro
     })
 }
 
-/// Where a private key goes by its template.
+/// The place of a private key by its template.
 pub(super) fn persistence(template: &Template) -> Result<Persistence, Error> {
     match (
         template.flag_or_false(CKA_TOKEN)?,

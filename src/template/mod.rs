@@ -1,5 +1,5 @@
-//! Templates of callers, read (PKCS#11 3.0, section 4.1): one value at a time, in the type that its
-//! attribute has.
+//! Reads templates of callers (PKCS#11 3.0, section 4.1): one value at a time, in the type of its
+//! attribute.
 
 pub(crate) mod create;
 pub(crate) mod key_pair;
@@ -18,20 +18,20 @@ use devid_core::store::folder::{ObjectAttributes, Usage, Use};
 use devid_core::tpm::Secret;
 use devid_core::x509::Date;
 
-/// A caller's template, copied out of its memory; wiped when it goes, as there may be a private key
-/// in it.
+/// A copy of a caller's template. It may hold a private key, so it is wiped when it is dropped.
 #[derive(Default, Clone)]
 pub(crate) struct Template(pub(crate) Vec<(CK_ATTRIBUTE_TYPE, Secret)>);
 
 impl Template {
-    /// Whether every attribute that it names has its value in the object; an empty one fits all.
+    /// True if the object has the value of every attribute in the template. An empty template
+    /// matches every object.
     pub(crate) fn matches(&self, object: &Object) -> bool {
         let mut wanted = self.0.iter();
         wanted.all(|(kind, value)| object.attribute(*kind) == Ok(value))
     }
 
-    /// The template, if no attribute has two values. One that stands there twice with the same value
-    /// counts as one, as section 4.1.1 encourages.
+    /// The template, if no attribute has two values. An attribute that occurs twice with the same
+    /// value counts once, as section 4.1.1 recommends.
     pub(crate) fn consistent(&self) -> Result<&Self, Error> {
         let twice = |(n, (kind, value)): (usize, &(CK_ATTRIBUTE_TYPE, Secret))| {
             let mut before = self.0[..n].iter();
@@ -62,12 +62,12 @@ impl Template {
         self.value(kind).map(flag).transpose()
     }
 
-    /// A CK_BBOOL; false where the template does not name it.
+    /// A CK_BBOOL. False if the template does not name the attribute.
     pub(crate) fn flag_or_false(&self, kind: CK_ATTRIBUTE_TYPE) -> Result<bool, Error> {
         self.flag(kind).map(Option::unwrap_or_default)
     }
 
-    /// What it says of an object, beside what the object is made of. Uses are left open.
+    /// The attributes of an object that are not part of its value. Uses are left open.
     pub(crate) fn description(&self) -> Result<ObjectAttributes, Error> {
         let mut description = ObjectAttributes::labelled("");
         for (kind, value) in &self.0 {
@@ -82,10 +82,10 @@ impl Template {
         Ok(description)
     }
 
-    /// The uses that it asks for, among those that the key has: one that is not named is had if
-    /// `unnamed` says so.
+    /// The uses that the template asks for, among the `possible` uses. A use that the template does
+    /// not name is set if `unnamed` has it.
     pub(crate) fn uses(&self, possible: &[Use], unnamed: &[Use]) -> Result<Usage, Error> {
-        // A flag that is no flag is wrong, whatever the key can do.
+        // An invalid flag is an error, even for a use that the key cannot have.
         for (kind, value) in &self.0 {
             use_of(*kind).map(|_| flag(value)).transpose()?;
         }
@@ -100,7 +100,7 @@ impl Template {
     }
 }
 
-/// Sets one of the attributes that can be changed, of an object or of its copy; others are passed over.
+/// Sets an attribute that can be changed, of an object or of its copy. Ignores other attributes.
 pub(crate) fn describe(
     description: &mut ObjectAttributes,
     kind: CK_ATTRIBUTE_TYPE,
@@ -108,7 +108,7 @@ pub(crate) fn describe(
 ) -> Result<(), Error> {
     match kind {
         CKA_LABEL => description.label = text(value)?,
-        // An empty one is none: the key's own identifier stands for it.
+        // An empty CKA_ID means the default: the key's own identifier.
         CKA_ID => description.id = Some(value.to_vec()).filter(|id| !id.is_empty()),
         CKA_SUBJECT => description.subject = value.to_vec(),
         CKA_START_DATE => description.start = date(value)?,
@@ -151,7 +151,7 @@ fn mechanisms(value: &[u8]) -> Result<Vec<u64>, Error> {
     }
 }
 
-/// CK_DATE; an empty one is none.
+/// CK_DATE. An empty value means no date.
 fn date(value: &[u8]) -> Result<Option<Date>, Error> {
     if value.is_empty() {
         return Ok(None);
@@ -182,7 +182,8 @@ fn date(value: &[u8]) -> Result<Option<Date>, Error> {
     }
 }
 
-/// CKA_EC_POINT, or the other side of an agreement. Some clients leave the OCTET STRING out, and a bare point can look like one.
+/// CKA_EC_POINT, or the public point of an agreement. Some clients omit the OCTET STRING, and a
+/// bare point can look like an OCTET STRING.
 pub(crate) fn point_on(curve: Curve, point: &[u8]) -> Option<PublicKey> {
     let wrapped = <&OctetStringRef>::from_der(point).ok();
     wrapped
@@ -190,8 +191,9 @@ pub(crate) fn point_on(curve: Curve, point: &[u8]) -> Option<PublicKey> {
         .or_else(|| PublicKey::from_point(curve, point))
 }
 
-/// CKA_EC_PARAMS: a curve's object identifier, or its name as a PrintableString (section 6.3.3). A curve
-/// in explicit parameters (a SEQUENCE) and the CA's own (NULL) are well-formed, and not supported.
+/// CKA_EC_PARAMS: the object identifier of a curve, or its name as a PrintableString (section
+/// 6.3.3). Explicit parameters (SEQUENCE) and the parameters of the CA (NULL) are valid but not
+/// supported.
 pub(crate) fn curve(parameters: &[u8]) -> Result<Curve, Error> {
     let element = AnyRef::from_der(parameters).map_err(|_| Error::DomainParamsInvalid)?;
     let well_formed = match element.tag() {
@@ -217,7 +219,7 @@ pub(crate) fn curve(parameters: &[u8]) -> Result<Curve, Error> {
     })
 }
 
-/// By SEC 2, X9.62 and FIPS 186.
+/// Names by SEC 2, X9.62 and FIPS 186.
 const fn names(curve: Curve) -> &'static [&'static [u8]] {
     match curve {
         Curve::P256 => &[b"secp256r1", b"prime256v1", b"P-256"],

@@ -1,5 +1,5 @@
-//! Private keys that a caller brings (PKCS#11 3.0, sections 6.1.3, 6.3.4 and 6.7), in clear or
-//! wrapped: the TPM takes them, and gives them back to nobody.
+//! Private keys that a caller imports, in clear or wrapped (PKCS#11 3.0, sections 6.1.3, 6.3.4 and
+//! 6.7). The TPM takes the keys and never returns them.
 
 use super::key_pair::{Persistence, key_usage, persistence, protection};
 use super::rules::{self, TemplateKind};
@@ -13,14 +13,14 @@ use devid_core::store::devid::{KeyPurpose, PrivateKey};
 use devid_core::store::folder::{ObjectAttributes, Use};
 use devid_core::tpm::Secret;
 
-/// A private key that is to be taken.
+/// A private key to be imported.
 pub(crate) struct PrivateKeyTemplate {
     pub(crate) key: PrivateKey,
     pub(crate) usage: KeyPurpose,
     pub(crate) protection: Option<Protection>,
     pub(crate) described: ObjectAttributes,
     pub(crate) persistence: Persistence,
-    /// The public key that the template says belongs to it.
+    /// The public key that the template states.
     public: Option<PublicKey>,
 }
 
@@ -35,7 +35,7 @@ impl PrivateKeyTemplate {
         Self::new(key, public, template)
     }
 
-    /// What the template says of this key. `public`: the public key that is said to belong to it.
+    /// Reads the template for this key. `public`: the public key that the template states.
     pub(crate) fn new(
         key: PrivateKey,
         public: Option<PublicKey>,
@@ -56,7 +56,7 @@ impl PrivateKeyTemplate {
         })
     }
 
-    /// Whether the key has the public half that the template says.
+    /// Checks that the key has the stated public key.
     pub(crate) fn check_public(&self, public: &PublicKey) -> Result<(), Error> {
         match self.public.as_ref().is_none_or(|said| said == public) {
             true => Ok(()),
@@ -65,12 +65,12 @@ impl PrivateKeyTemplate {
     }
 }
 
-/// The kind of private key that is to be unwrapped.
+/// The type of private key to be unwrapped.
 pub(crate) struct UnwrapTemplate(KeyType);
 
 impl UnwrapTemplate {
-    /// Class and type must be named; what the key itself says must not (section 4.1.1, and the
-    /// footnotes 5 and 6 of Table 10).
+    /// The template must name class and type. It must not name the values of the key (section
+    /// 4.1.1; Table 10, footnotes 5 and 6).
     pub(crate) fn parse(template: &Template) -> Result<Self, Error> {
         rules::check(template.consistent()?, TemplateKind::UnwrappedPrivate)?;
         let class = template.number(CKA_CLASS)?;
@@ -85,8 +85,8 @@ impl UnwrapTemplate {
         }
     }
 
-    /// The key in a PrivateKeyInfo; `None` for every other thing, a key of another type or with
-    /// numbers that do not belong together included.
+    /// The key in a PrivateKeyInfo. `None` for other data, for a key of another type, and for a key
+    /// with inconsistent numbers.
     pub(crate) fn private(&self, info: &[u8]) -> Option<PrivateKey> {
         let key = PrivateKey::from_info(info).ok();
         key.filter(|key| type_of(key) == self.0 && key.halves().is_ok())
@@ -102,7 +102,7 @@ const fn type_of(key: &PrivateKey) -> KeyType {
 
 fn ec(template: &Template) -> Result<(PrivateKey, Option<PublicKey>), Error> {
     let curve = curve(template.required(CKA_EC_PARAMS)?)?;
-    // Some clients leave leading zeros out, or put one more before.
+    // Some clients omit leading zeros, or add one.
     let scalar = pad_left(template.required(CKA_VALUE)?, curve.width()).map(Secret::new);
     let scalar = scalar.ok_or(Error::AttributeValueInvalid)?;
     let point = template
@@ -115,7 +115,7 @@ fn ec(template: &Template) -> Result<(PrivateKey, Option<PublicKey>), Error> {
     Ok((PrivateKey::Ec(curve, scalar), public))
 }
 
-/// One prime is enough, and one there must be: a TPM keeps nothing else of the private half.
+/// One prime is required and sufficient: a TPM keeps only one prime of the private key.
 fn rsa(template: &Template) -> Result<(PrivateKey, Option<PublicKey>), Error> {
     let modulus = template.required(CKA_MODULUS)?;
     let exponent = template.value(CKA_PUBLIC_EXPONENT).unwrap_or(&F4);

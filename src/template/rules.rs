@@ -1,4 +1,4 @@
-//! What the templates of new objects may name (PKCS#11 3.0, section 4.1.1).
+//! The attributes that templates of new objects may name (PKCS#11 3.0, section 4.1.1).
 
 use crate::error::Error;
 use crate::template::Template;
@@ -6,22 +6,22 @@ use crate::template::{flag, number};
 use crate::vendor::*;
 use cryptoki_sys::*;
 
-/// What a template is for.
+/// The purpose of a template.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TemplateKind {
     Public,
     Private,
-    /// The public half of a pair that the token makes.
+    /// The public key of a pair that the token generates.
     GeneratedPublic,
-    /// The private half of one.
+    /// The private key of a pair that the token generates.
     GeneratedPrivate,
-    /// A private key that comes wrapped.
+    /// A wrapped private key.
     UnwrappedPrivate,
-    /// A secret key that comes of an agreement.
+    /// A secret key from a key agreement.
     Derived,
-    /// A secret key that the token makes.
+    /// A secret key that the token generates.
     GeneratedSecret,
-    /// A secret key that a caller brings.
+    /// A secret key that a caller imports.
     Secret,
     Certificate,
     Data,
@@ -33,26 +33,26 @@ impl TemplateKind {
     }
 }
 
-/// What holds for one attribute.
+/// The rule for one attribute.
 enum AttributeRule {
     /// Another function reads it.
     Read,
-    /// A flag that another function reads.
+    /// A flag. Another function reads it.
     Flag,
-    /// A flag that can have this value only. The other value is CKR_TEMPLATE_INCONSISTENT.
+    /// A flag that must have this value. The other value is CKR_TEMPLATE_INCONSISTENT.
     Only(bool),
     /// CKA_COPYABLE: keys of a token cannot be copied.
     Copyable,
-    /// A flag that a security officer alone may set.
+    /// A flag that only a security officer may set.
     OfficerSets,
     /// An attribute that only the token sets.
     ReadOnly,
 }
 
-/// Refuses a template that names an attribute which it must not name, or gives a flag a wrong value.
+/// Refuses a template with an attribute that is not allowed, or with a wrong value of a flag.
 pub(super) fn check(template: &Template, template_kind: TemplateKind) -> Result<(), Error> {
     for (kind, value) in &template.0 {
-        // The rules of one kind go before those that all kinds have.
+        // The rules of a template kind override the common rules.
         let rule = rule_of(template_kind, *kind).or_else(|| common_rule(*kind));
         match rule.ok_or(Error::AttributeTypeInvalid)? {
             AttributeRule::Read => {}
@@ -78,7 +78,7 @@ pub(super) fn check(template: &Template, template_kind: TemplateKind) -> Result<
     Ok(())
 }
 
-/// Attributes that a template may repeat, though the value of the object determines them.
+/// Attributes that a template may repeat, although the value of the object determines them.
 pub(super) fn repeated(class: &[u8]) -> &'static [CK_ATTRIBUTE_TYPE] {
     match number(class) {
         Ok(CKO_CERTIFICATE) => &[
@@ -135,7 +135,7 @@ fn rule_of(template_kind: TemplateKind, kind: CK_ATTRIBUTE_TYPE) -> Option<Attri
             .or_else(|| of_private(kind))
             .or_else(|| of_value(kind))
             .or(match kind {
-                // Clients name all uses that there are, whatever comes out.
+                // Clients name all uses, even those that no such key has.
                 CKA_VERIFY | CKA_VERIFY_RECOVER | CKA_ENCRYPT | CKA_WRAP => {
                     Some(AttributeRule::Flag)
                 }
@@ -182,9 +182,9 @@ fn of_public(kind: CK_ATTRIBUTE_TYPE) -> Option<AttributeRule> {
     })
 }
 
-/// The private key never leaves the TPM in clear, so nothing else can be wished for.
-/// CKA_WRAP_WITH_TRUSTED would be a condition for something that never happens; it is refused, as it
-/// could not be shown again.
+/// A private key never leaves the TPM in clear, so the template cannot ask for another value.
+/// CKA_WRAP_WITH_TRUSTED is refused: it is a condition for an event that never happens, and the
+/// object could not show it.
 fn of_private(kind: CK_ATTRIBUTE_TYPE) -> Option<AttributeRule> {
     Some(match kind {
         CKA_SIGN
@@ -205,7 +205,7 @@ fn of_private(kind: CK_ATTRIBUTE_TYPE) -> Option<AttributeRule> {
     })
 }
 
-/// The numbers of a private key that is made here, or comes wrapped.
+/// The numbers of a private key that is generated or unwrapped.
 fn of_value(kind: CK_ATTRIBUTE_TYPE) -> Option<AttributeRule> {
     match kind {
         CKA_EC_PARAMS | CKA_EC_POINT | CKA_VALUE | CKA_MODULUS | CKA_PUBLIC_EXPONENT
@@ -215,8 +215,7 @@ fn of_value(kind: CK_ATTRIBUTE_TYPE) -> Option<AttributeRule> {
     }
 }
 
-/// Uses that its type has not are shown as false though they are wished for: clients name all that there
-/// are.
+/// Clients name all uses. A use that this type of key cannot have is shown as false.
 fn of_secret(kind: CK_ATTRIBUTE_TYPE) -> Option<AttributeRule> {
     Some(match kind {
         CKA_WRAP_WITH_TRUSTED => AttributeRule::Only(false),

@@ -1,5 +1,5 @@
-//! Secret keys that come of an agreement, or that a caller brings (PKCS#11 3.0, sections 4.10, 5.18.5,
-//! 6.3.17 and 6.8.2).
+//! Secret keys from a key agreement, from a caller, or generated (PKCS#11 3.0, sections 4.10,
+//! 5.18.5, 6.3.17 and 6.8.2).
 
 use super::rules::{self, TemplateKind};
 use crate::error::Error;
@@ -11,25 +11,24 @@ use devid_core::key::SecretKeyType;
 use devid_core::store::folder::{ObjectAttributes, Use};
 use devid_core::tpm::Secret;
 
-/// The uses that a secret key has where the template does not name them.
+/// The uses of a secret key that a template does not name.
 const UNNAMED: [Use; 4] = [Use::Encrypt, Use::Decrypt, Use::Sign, Use::Verify];
 
-/// A secret key that is to be made.
+/// A secret key to be made.
 ///
-/// Where the template says nothing it is sensitive and cannot be extracted; it does what its type can, and
-/// unwraps no keys.
+/// By default the key is sensitive and not extractable. It has all uses of its type but CKA_UNWRAP.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct SecretKeyTemplate {
     pub(crate) described: ObjectAttributes,
     pub(crate) key_type: SecretKeyType,
-    /// Bytes, if the template names so many.
+    /// The length in bytes, if the template names it.
     pub(crate) length: Option<usize>,
     pub(crate) sensitive: bool,
     pub(crate) extractable: bool,
 }
 
 impl SecretKeyTemplate {
-    /// For C_DeriveKey.
+    /// Reads a template of C_DeriveKey.
     pub(crate) fn without_value(template: &Template) -> Result<Self, Error> {
         rules::check(template.consistent()?, TemplateKind::Derived)?;
         let length = template.number(CKA_VALUE_LEN)?;
@@ -40,7 +39,7 @@ impl SecretKeyTemplate {
         Self::parse(key_type.unwrap_or(CKK_GENERIC_SECRET), length, template)
     }
 
-    /// For C_GenerateKey, with its length in bytes.
+    /// Reads a template of C_GenerateKey. Returns the length in bytes too.
     pub(crate) fn generated(row: &Mechanism, template: &Template) -> Result<(Self, usize), Error> {
         rules::check(template.consistent()?, TemplateKind::GeneratedSecret)?;
         let key_type = row.key_type.ok_or(Error::MechanismInvalid)?.number();
@@ -56,7 +55,7 @@ impl SecretKeyTemplate {
         Ok((wanted, length))
     }
 
-    /// For C_CreateObject, with its bytes.
+    /// Reads a template of C_CreateObject. Returns the bytes of the key too.
     pub(super) fn with_value(template: &Template) -> Result<(Self, Secret), Error> {
         rules::check(template, TemplateKind::Secret)?;
         let key_type = template.number(CKA_KEY_TYPE)?;
@@ -67,7 +66,7 @@ impl SecretKeyTemplate {
         Ok((wanted, Secret::new(value.to_vec())))
     }
 
-    /// What the TPM has sealed is shown to nobody.
+    /// A key of the token cannot be extractable, because the TPM seals its value.
     fn check_place(&self, template: &Template) -> Result<(), Error> {
         match self.extractable && template.flag_or_false(CKA_TOKEN)? {
             true => Err(Error::TemplateInconsistent),
@@ -105,7 +104,7 @@ impl SecretKeyTemplate {
     }
 }
 
-/// The length is that of a value, or the value of CKA_VALUE_LEN.
+/// Turns the error of a derived length into the error of an attribute value.
 fn of_value(error: Error) -> Error {
     match error {
         Error::KeySizeRange => Error::AttributeValueInvalid,
@@ -134,7 +133,7 @@ mod tests {
         let plain = parse(&[]).unwrap();
         assert!(plain.sensitive && !plain.extractable && plain.length.is_none());
         assert_eq!(plain.key_type, SecretKeyType::GenericSecret);
-        // As clients ask for it.
+        // The attributes that clients usually ask for.
         let shown = [(CKA_SENSITIVE, no), (CKA_EXTRACTABLE, yes)];
         let uses = [(CKA_ENCRYPT, yes), (CKA_UNWRAP, yes)];
         let shown = parse(&[&shown[..], &uses].concat()).unwrap();

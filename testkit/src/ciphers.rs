@@ -1,4 +1,4 @@
-//! Calls that encrypt, decrypt and derive, with OpenSSL on the other side.
+//! Calls that encrypt, decrypt and derive, checked against OpenSSL.
 
 use super::home::Home;
 use super::link::Link;
@@ -65,7 +65,7 @@ pub fn gcm(iv: &[u8], aad: &[u8], tag_bits: CK_ULONG) -> CK_GCM_PARAMS {
     }
 }
 
-/// As programs ask for a secret that they want to see.
+/// The template of programs that want a readable secret.
 pub fn readable() -> Vec<Item> {
     vec![
         (CKA_CLASS, ulong(CKO_SECRET_KEY)),
@@ -76,7 +76,7 @@ pub fn readable() -> Vec<Item> {
 }
 
 impl Own {
-    /// An RSA-2048 key pair of the token that decrypts.
+    /// An RSA-2048 token key pair that decrypts.
     #[track_caller]
     pub fn decrypting(&self, also: &[Item]) -> (CK_ULONG, CK_ULONG) {
         let token = (CKA_TOKEN, YES.to_vec());
@@ -90,7 +90,7 @@ impl Own {
         made.expect("C_GenerateKeyPair")
     }
 
-    /// A key pair of the token on this curve that agrees on secrets.
+    /// A token key pair on this curve that agrees on secrets.
     #[track_caller]
     pub fn agreeing(&self, curve: &[u8], also: &[Item]) -> (CK_ULONG, CK_ULONG) {
         let token = (CKA_TOKEN, YES.to_vec());
@@ -100,13 +100,13 @@ impl Own {
         made.expect("C_GenerateKeyPair")
     }
 
-    /// An AES-256 key of the session, if the template does not say otherwise.
+    /// An AES-256 session key by default.
     #[track_caller]
     pub fn aes_key(&self, template: &[Item]) -> CK_OBJECT_HANDLE {
         self.secret_key(CKM_AES_KEY_GEN, template)
     }
 
-    /// A generic secret of 32 bytes, likewise.
+    /// A generic secret of 32 bytes, a session key by default.
     #[track_caller]
     pub fn generic_secret(&self, template: &[Item]) -> CK_OBJECT_HANDLE {
         self.secret_key(CKM_GENERIC_SECRET_KEY_GEN, template)
@@ -139,7 +139,7 @@ impl Own {
         .result()
     }
 
-    /// C_Decrypt into this room, or the length query; the code and the length written.
+    /// C_Decrypt into this buffer, or the length query; returns the code and the length.
     pub fn decrypt_into(&self, data: &[u8], room: Option<&mut [u8]>) -> (Code, CK_ULONG) {
         let mut length = room.as_ref().map_or(0, |room| room.len() as CK_ULONG);
         let to = room.map_or(ptr::null_mut(), <[u8]>::as_mut_ptr);
@@ -151,7 +151,7 @@ impl Own {
         (code, length)
     }
 
-    /// C_Decrypt into plenty of room.
+    /// C_Decrypt into a large buffer.
     pub fn decrypt_on(&self, data: &[u8]) -> Result<Vec<u8>, Code> {
         let mut room = vec![0; 512];
         let (code, length) = self.decrypt_into(data, Some(&mut room));
@@ -228,7 +228,7 @@ fn pkeyutl(home: &Home, what: &[&str], key: &PathBuf, options: &[&str], data: &[
     fs::read(to).expect("a file")
 }
 
-/// OpenSSL agrees on a secret: its private key, our public one.
+/// OpenSSL agrees on a secret, with its private key and our public key.
 #[track_caller]
 pub fn openssl_agrees(home: &Home, private: &PathBuf, public: &PathBuf) -> Vec<u8> {
     let to = home.path("agreed");
@@ -239,7 +239,7 @@ pub fn openssl_agrees(home: &Home, private: &PathBuf, public: &PathBuf) -> Vec<u
     fs::read(to).expect("a file")
 }
 
-/// A token of own keys, and the TPM behind a proxy that counts.
+/// A token of own keys, and the TPM behind a counting proxy.
 pub struct Bench {
     pub tpm: Swtpm,
     pub proxy: Proxy,
@@ -261,7 +261,7 @@ impl Bench {
         }
     }
 
-    /// A key pair of OpenSSL's on this curve: its file and its point.
+    /// A key pair of OpenSSL on this curve: its file and its point.
     pub fn peer(&self, curve: &str, width: usize) -> (PathBuf, Vec<u8>) {
         let file = self.home.path(&format!("{curve}.key"));
         let group = format!("ec_paramgen_curve:{curve}");
@@ -279,7 +279,7 @@ impl Bench {
     }
 }
 
-/// A P-256 key pair of OpenSSL's: its file and its point.
+/// A P-256 key pair of OpenSSL: its file and its point.
 pub fn peer(home: &Home) -> (PathBuf, Vec<u8>) {
     outside(home, "peer", &P256_KEY);
     let point = super::openssl::point(&home.path("peer.pub"));

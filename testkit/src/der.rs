@@ -1,7 +1,7 @@
-//! Just enough DER to say what a certificate holds, on our own: the module must not be judged by
-//! the library it is built on.
+//! A minimal DER parser for certificates. The tests must not judge the module with the library that
+//! it uses.
 
-/// The elements inside `der`, one after the other, each with its tag and length.
+/// The consecutive elements in `der`, each with tag and length.
 pub fn elements(mut der: &[u8]) -> Vec<&[u8]> {
     let mut all = Vec::new();
     while !der.is_empty() {
@@ -72,7 +72,7 @@ pub fn element(tag: u8, body: &[u8]) -> Vec<u8> {
     }
 }
 
-/// A certificate with another SubjectPublicKeyInfo, under the signature that it had.
+/// A certificate with another SubjectPublicKeyInfo and the old signature.
 pub fn with_key_info(certificate: &[u8], key_info: &[u8]) -> Vec<u8> {
     let outer = elements(body(certificate));
     let fields = elements(body(outer[0]));

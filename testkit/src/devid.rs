@@ -1,5 +1,5 @@
-//! The token `devid` as a C caller uses it: key pairs and other objects, their signatures judged
-//! by OpenSSL, and what lies in its key folder.
+//! The token `devid` for a C caller: key pairs and other objects, with signatures verified by
+//! OpenSSL, and the files of the key folder.
 
 use super::home::Home;
 use super::link::Link;
@@ -20,7 +20,7 @@ use std::process::{Command, Stdio};
 use std::{env, fs};
 use tempfile::TempDir;
 
-/// CKA_DEVID_TPM_HANDLE and its like.
+/// CKA_DEVID_TPM_HANDLE and the other vendor attributes.
 pub const TPM_HANDLE: CK_ATTRIBUTE_TYPE = CKA_VENDOR_DEFINED | 0x4445_0001;
 pub const TPM_PUBLIC: CK_ATTRIBUTE_TYPE = CKA_VENDOR_DEFINED | 0x4445_0003;
 pub const PROTECTION: CK_ATTRIBUTE_TYPE = CKA_VENDOR_DEFINED | 0x4445_0004;
@@ -32,7 +32,7 @@ pub const IN_FILE: CK_ULONG = 3;
 
 pub const SRK: u32 = 0x8100_0001;
 pub const MASTER: u32 = 0x8100_0080;
-/// The first of ours.
+/// The first handle for our keys.
 pub const FIRST: u32 = 0x8100_0100;
 
 /// A TPM without factory identity, a proxy before it, and a home.
@@ -55,7 +55,7 @@ impl Bench {
         folder(&self.home)
     }
 
-    /// The storage root key at its handle, by tpm2-tools.
+    /// Makes the storage root key persistent, with tpm2-tools.
     pub fn make_root(&self) {
         let context = self.home.path("root.ctx");
         let mut create = self.tpm.tool("tpm2_createprimary");
@@ -79,7 +79,7 @@ impl Bench {
         run(self.tpm.tool("tpm2_flushcontext").arg("-t")).ok();
     }
 
-    /// Gives the owner hierarchy this value, which the configuration names.
+    /// Sets this authorisation value of the owner hierarchy, and configures it.
     pub fn set_owner(&self, value: &str) {
         run(self.tpm.tool("tpm2_changeauth").args(["-c", "o", value])).ok();
         let file = self.home.write("owner", value);
@@ -87,13 +87,13 @@ impl Bench {
         self.home.write("config.toml", settings);
     }
 
-    /// Empties a persistent handle, as the owner with this value.
+    /// Empties a persistent handle, with this owner value.
     pub fn evict(&self, handle: u32, owner: &str) {
         let mut evict = self.tpm.tool("tpm2_evictcontrol");
         run(evict.args(["-C", "o", "-P", owner, "-c", &format!("{handle:#x}")])).ok();
     }
 
-    /// Another program's RSA key in the handle of the storage root key.
+    /// Puts an RSA key of another program into the handle of the storage root key.
     pub fn replace_root(&self, owner: &str) {
         let context = self.home.path("other.ctx");
         let context = context.to_str().expect("text");
@@ -111,7 +111,7 @@ impl Bench {
         self.area_at(SRK)
     }
 
-    /// The TPMT_PUBLIC behind a persistent handle, as the TPM itself has it.
+    /// The TPMT_PUBLIC behind a persistent handle, read from the TPM.
     pub fn area_at(&self, handle: u32) -> Vec<u8> {
         let file = self.home.path("area");
         let mut read = self.tpm.tool("tpm2_readpublic");
@@ -120,7 +120,7 @@ impl Bench {
         fs::read(file).unwrap()[2..].to_vec()
     }
 
-    /// A program that is told of the module by this option.
+    /// A program that gets the module by this option.
     pub fn program(&self, name: &str, option: &str, arguments: &[&str]) -> Said {
         let mut command = program(name);
         command.arg(option).arg(library()).args(arguments);
@@ -139,7 +139,7 @@ pub fn folder(home: &Home) -> PathBuf {
     home.path("state/devid")
 }
 
-/// Persistent handles, ascending.
+/// The persistent handles, ascending.
 pub fn persistent(tpm: &Swtpm) -> Vec<u32> {
     let listed = run(tpm.tool("tpm2_getcap").arg("handles-persistent"));
     let number = |line: &str| {
@@ -149,7 +149,7 @@ pub fn persistent(tpm: &Swtpm) -> Vec<u32> {
     listed.ok().text().lines().map(number).collect()
 }
 
-/// What a key is to be.
+/// The kind of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     P256,
@@ -188,7 +188,7 @@ pub fn label(text: &str) -> Item {
 }
 
 impl Own {
-    /// In a process that was given the environment by [`Home::settle`].
+    /// In a process with the environment of [`Home::settle`].
     #[track_caller]
     pub fn here() -> Own {
         let raw = Raw::load(&library());
@@ -196,7 +196,7 @@ impl Own {
         Own::with(raw, "devid")
     }
 
-    /// As a program that starts now: nothing is known of before.
+    /// Reloads the module, like a new program without earlier knowledge.
     #[track_caller]
     pub fn anew(self) -> Own {
         self.raw.finalize().expect("C_Finalize");
@@ -204,18 +204,18 @@ impl Own {
         Own::with(self.0.raw, "devid")
     }
 
-    /// A key pair on the token, by a template as clients send it: the handles of the public and
-    /// of the private key.
+    /// Makes a token key pair with a typical template: the handles of the public and of the private
+    /// key.
     pub fn make(&self, kind: Kind, name: &str) -> Result<Pair, Code> {
         self.make_with(kind, &[label(name), yes(CKA_TOKEN)], &[])
     }
 
-    /// The same, in a persistent handle too.
+    /// Makes the key pair also in a persistent handle.
     pub fn make_persistent(&self, kind: Kind, name: &str) -> Result<Pair, Code> {
         self.make_with(kind, &[label(name), yes(CKA_TOKEN)], &[yes(PERSISTENT)])
     }
 
-    /// `both` is said of both halves, `private` of the private one.
+    /// `both` goes into both templates, `private` only into the private one.
     pub fn make_with(&self, kind: Kind, both: &[Item], private: &[Item]) -> Result<Pair, Code> {
         let (mechanism, numbers) = kind.generator();
         let of_public = [both, &[yes(CKA_VERIFY), numbers]].concat();
@@ -272,7 +272,7 @@ impl Own {
         self.sign(mechanism, key, data)
     }
 
-    /// The key signs, and OpenSSL accepts it for the public key that is shown.
+    /// Checks that the key signs and OpenSSL accepts the signature with the shown public key.
     #[track_caller]
     pub fn signs(&self, key: CK_OBJECT_HANDLE) {
         let data = format!("signed by object {key}");
@@ -281,7 +281,7 @@ impl Own {
         self.judge(key).accepts(data.as_bytes(), &signature).ok();
     }
 
-    /// Judges signatures of this key.
+    /// Verifies signatures of this key.
     #[track_caller]
     pub fn judge(&self, key: CK_OBJECT_HANDLE) -> Judge {
         let is_ec = self.attribute(key, CKA_KEY_TYPE) == ulong(CKK_EC);
@@ -304,7 +304,7 @@ pub struct Judge {
 }
 
 impl Judge {
-    /// Of a SubjectPublicKeyInfo in DER.
+    /// For a SubjectPublicKeyInfo in DER.
     pub fn new(info: &[u8], is_ec: bool) -> Judge {
         let folder = TempDir::new().expect("a temporary folder");
         let file = folder.path().join("public.der");
@@ -316,7 +316,7 @@ impl Judge {
         }
     }
 
-    /// Whether it is a signature of `data` as [`Own::sign_data`] makes it.
+    /// Checks a signature by [`Own::sign_data`].
     pub fn accepts(&self, data: &[u8], signature: &[u8]) -> Said {
         match self.is_ec {
             true => self.verifier.accepts_message("-sha256", data, signature),
@@ -324,13 +324,13 @@ impl Judge {
         }
     }
 
-    /// The same for a signature as programs write it.
+    /// Checks a signature in DER.
     pub fn accepts_der(&self, data: &[u8], signature: &[u8]) -> Said {
         self.verifier.accepts_der("-sha256", data, signature)
     }
 }
 
-/// All that lies in a folder, hidden files too.
+/// The files of a folder, including hidden ones.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Inspection(BTreeMap<String, Vec<u8>>);
 
@@ -353,7 +353,7 @@ impl Inspection {
         self.0.contains_key(name)
     }
 
-    /// What `git status` would say of the way from here to `after`: `A`, `D` or `M` and the name.
+    /// The changes up to `after`, as in `git status`: `A`, `D` or `M` and the name.
     pub fn to(&self, after: &Inspection) -> Vec<String> {
         let mut said = Vec::new();
         for (name, content) in &self.0 {
@@ -368,7 +368,7 @@ impl Inspection {
         said
     }
 
-    /// The text lines above the PEM blocks that were added (`+`) and taken away (`-`).
+    /// The text lines above PEM blocks that were added (`+`) and removed (`-`).
     pub fn lines_to(&self, after: &Inspection) -> Vec<String> {
         let lines = |of: &Inspection| -> Vec<String> {
             let text = of.0.values().map(|bytes| String::from_utf8_lossy(bytes));
@@ -385,12 +385,12 @@ impl Inspection {
     }
 }
 
-/// What the other process is to do, said by environment.
+/// The variable with the task of the other process.
 const PART: &str = "DEVID_TEST_PART";
 const READY: &str = "ready";
 
-/// This binary again, playing the part that the test `name` (its module path, crate first) describes,
-/// which is ignored otherwise. Its first words have been heard when this returns.
+/// Starts this binary again for the ignored test `name` (its module path, crate first). Returns
+/// after the process has printed its first words.
 pub fn other_process(name: &str, home: &Home, part: &str) -> Running {
     let mut command = Command::new(env::current_exe().expect("this program has a path"));
     command.args([
@@ -408,12 +408,12 @@ pub fn other_process(name: &str, home: &Home, part: &str) -> Running {
     running
 }
 
-/// The part that this process plays, if it is one of [`other_process`].
+/// The task of this process, if it was started by [`other_process`].
 pub fn part() -> Option<String> {
     env::var(PART).ok()
 }
 
-/// In the other process: the first words.
+/// Prints the first words, in the other process.
 pub fn say_ready() {
     let mut out = std::io::stdout();
     out.write_all(format!("\n{READY}\n").as_bytes())
@@ -421,7 +421,7 @@ pub fn say_ready() {
         .expect("somebody listens");
 }
 
-/// A number below `limit`, another each time.
+/// A random number below `limit`.
 pub fn random(limit: u64) -> u64 {
     let mut bytes = [0; 8];
     // SAFETY: plain call; `bytes` is valid for writing its length.

@@ -1,4 +1,4 @@
-//! Calls that hash, and OpenSSL's word on what they give.
+//! Calls that hash, compared with OpenSSL.
 
 use super::home::Home;
 use super::module::Opened;
@@ -8,7 +8,7 @@ use super::raw::{Code, Raw};
 use cryptoki_sys::*;
 use std::ptr;
 
-/// Each mechanism with the name that OpenSSL has for it, and the bytes that it gives.
+/// Each mechanism, with its name in OpenSSL and the size of its digest.
 pub const DIGESTS: [(CK_MECHANISM_TYPE, &str, usize); 5] = [
     (CKM_SHA_1, "-sha1", 20),
     (CKM_SHA224, "-sha224", 28),
@@ -47,7 +47,7 @@ impl Raw {
         call!(self.table, C_DigestInit(session, ptr::null_mut())).result()
     }
 
-    /// C_Digest into this room, or the length query; the code and the length written.
+    /// C_Digest into this buffer, or the length query; returns the code and the length.
     pub fn digest_into(
         &self,
         session: CK_SESSION_HANDLE,
@@ -62,7 +62,7 @@ impl Raw {
         (code, length)
     }
 
-    /// C_Digest into plenty of room.
+    /// C_Digest into a large buffer.
     pub fn digest(&self, session: CK_SESSION_HANDLE, data: &[u8]) -> Result<Vec<u8>, Code> {
         let mut room = vec![0; 99];
         let (code, length) = self.digest_into(session, data, Some(&mut room));
@@ -84,7 +84,7 @@ impl Raw {
         call!(self.table, C_DigestKey(session, key)).result()
     }
 
-    /// C_DigestFinal into this room, or the length query; the code and the length written.
+    /// C_DigestFinal into this buffer, or the length query; returns the code and the length.
     pub fn digest_final_into(
         &self,
         session: CK_SESSION_HANDLE,
@@ -96,7 +96,7 @@ impl Raw {
         (code, length)
     }
 
-    /// C_DigestFinal into plenty of room.
+    /// C_DigestFinal into a large buffer.
     pub fn digest_final(&self, session: CK_SESSION_HANDLE) -> Result<Vec<u8>, Code> {
         let mut room = vec![0; 99];
         let (code, length) = self.digest_final_into(session, Some(&mut room));
@@ -105,7 +105,7 @@ impl Raw {
         Ok(room)
     }
 
-    /// C_GetOperationState, as programs ask: the length first.
+    /// C_GetOperationState with a length query first, as in programs.
     pub fn operation_state(&self, session: CK_SESSION_HANDLE) -> Result<Vec<u8>, Code> {
         let (table, mut length) = (&self.table, 0);
         let null = ptr::null_mut();
@@ -120,7 +120,7 @@ impl Raw {
         Ok(room)
     }
 
-    /// C_SetOperationState with these keys, both 0 for none.
+    /// C_SetOperationState with these keys; 0 for none.
     pub fn restore(
         &self,
         session: CK_SESSION_HANDLE,
@@ -133,14 +133,15 @@ impl Raw {
         call!(table, C_SetOperationState(session, from, size, one, other)).result()
     }
 
-    /// The mechanisms that take a key: all but those that only hash.
+    /// The mechanisms that use a key.
     pub fn mechanisms_of_keys(&self, slot: CK_SLOT_ID) -> Result<Vec<CK_MECHANISM_TYPE>, Code> {
         let mut listed = self.mechanisms(slot)?;
         listed.retain(|kind| DIGESTS.iter().all(|(digest, ..)| digest != kind));
         Ok(listed)
     }
 
-    /// Each mechanism gives in this session what OpenSSL gives, of data whole and in parts.
+    /// Checks that each mechanism gives the digest of OpenSSL, for data in one and in several
+    /// parts.
     #[track_caller]
     pub fn digests_as_openssl(&self, session: CK_SESSION_HANDLE, data: &[u8]) {
         for (mechanism, name, _) in DIGESTS {
@@ -165,7 +166,7 @@ pub fn bytes(length: usize) -> Vec<u8> {
     (0..length).map(|at| (at % 251) as u8).collect()
 }
 
-/// The module with a session on the token of files: no TPM, no login, read-only.
+/// The module with a session on the file token: no TPM, no login, read-only.
 pub struct Files {
     _home: Home,
     pub raw: Raw,

@@ -1,5 +1,5 @@
-//! TPMs whose maker certified their endorsement keys: `swtpm_setup --create-ek-cert` plays the maker.
-//! What it made is kept under the target folder, one state for each number, and copied for each test.
+//! TPMs whose maker certified their endorsement keys. `swtpm_setup --create-ek-cert` plays the
+//! maker. The states are kept in the target folder, one for each number, and copied for each test.
 
 use super::folders;
 use super::programs::{program, run};
@@ -8,13 +8,14 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
-/// NV indices for certificates of endorsement keys: RSA-2048 of the low range, P-384 of the high one.
+/// NV indices for certificates of endorsement keys: RSA-2048 of the low range, P-384 of the high
+/// range.
 pub const RSA: u32 = 0x01C0_0002;
 pub const P384: u32 = 0x01C0_0016;
-/// Where swtpm_setup keeps the two keys.
+/// The handles in which swtpm_setup puts the two keys.
 const HANDLES: [u32; 2] = [0x8101_0001, 0x8101_0016];
 
-/// What the maker keeps.
+/// The files of the maker.
 #[derive(Clone, Debug)]
 pub struct Maker {
     folder: PathBuf,
@@ -36,7 +37,7 @@ impl Maker {
         self.folder.join("issuercert.pem")
     }
 
-    /// Both in one file, in the folder of a test.
+    /// Both certificates in one file, in the folder of a test.
     pub fn chain(&self, folder: &Path) -> PathBuf {
         let both = [self.root(), self.issuer()].map(|path| fs::read(path).expect("a certificate"));
         let path = folder.join("maker.pem");
@@ -46,8 +47,8 @@ impl Maker {
 }
 
 impl Swtpm {
-    /// A TPM with certified endorsement keys, RSA-2048 (template L-1) and P-384 (H-3), both in handles. One of
-    /// another number is another TPM of another maker.
+    /// A TPM with certified endorsement keys, RSA-2048 (template L-1) and P-384 (H-3), both in
+    /// handles. Each number is a different TPM of a different maker.
     pub fn endorsed(number: u32) -> (Swtpm, Maker) {
         let store = folders::scratch().join("endorsed");
         fs::create_dir_all(&store).expect("a folder for states");
@@ -67,13 +68,13 @@ impl Swtpm {
         (Swtpm::on_ports(folder), Maker { folder: ca })
     }
 
-    /// Takes a certificate of an endorsement key away, as a TPM that lacks it.
+    /// Removes the certificate of an endorsement key.
     pub fn without_certificate(&self, index: u32) {
         let mut undefine = self.tool("tpm2_nvundefine");
         run(undefine.args(["-C", "p", &format!("{index:#x}")])).ok();
     }
 
-    /// Takes the endorsement keys out of their handles: whoever wants them derives them.
+    /// Removes the endorsement keys from their handles, so that programs must derive them.
     pub fn without_endorsement_handles(&self) {
         for handle in HANDLES {
             let mut evict = self.tool("tpm2_evictcontrol");
@@ -81,7 +82,7 @@ impl Swtpm {
         }
     }
 
-    /// Sessions that are loaded.
+    /// The number of loaded sessions.
     pub fn sessions(&self) -> usize {
         let listed = run(self.tool("tpm2_getcap").arg("handles-loaded-session"));
         listed.ok().text().lines().count()

@@ -1,5 +1,5 @@
-//! The factory: `scripts/factory` gives a TPM its identity. What it made is kept under the
-//! target folder, one state for each set of options, and copied for each test.
+//! The factory: `scripts/factory` gives a TPM its identity. The states are kept in the target
+//! folder, one for each set of options, and copied for each test.
 
 use super::folders;
 use super::programs;
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use tempfile::TempDir;
 
-/// What the factory keeps of a device: certificates and the public key, as PEM files.
+/// The factory's files of a device: certificates and the public key, in PEM.
 #[derive(Clone, Debug)]
 pub struct Identity {
     folder: PathBuf,
@@ -35,7 +35,7 @@ impl Identity {
         self.folder.join(format!("{}-pub.pem", self.name))
     }
 
-    /// What `--wrong-key` put beside it.
+    /// The additional certificate of `--wrong-key`.
     pub fn wrong_certificate(&self) -> PathBuf {
         self.folder.join(format!("{}-wrong.pem", self.name))
     }
@@ -73,13 +73,14 @@ pub fn run(tcti: &str, folder: &Path, options: &[String]) -> Identity {
     Identity::of(folder, options)
 }
 
-/// A manufactured TPM's state in the folder `state`, which must not exist yet.
+/// Makes the state of a manufactured TPM in the folder `state`, which must not exist yet.
 pub fn manufacture(options: &[&str], state: &Path) -> Identity {
     let options: Vec<String> = options.iter().map(ToString::to_string).collect();
     manufacture_all(&[options], state).remove(0)
 }
 
-/// The same for a TPM with several identities: one run of the factory for each set of options.
+/// Makes the state of a TPM with several identities: one run of the factory for each set of
+/// options.
 pub fn manufacture_all(runs: &[Vec<String>], state: &Path) -> Vec<Identity> {
     let mut hasher = DefaultHasher::new();
     for part in [script(), script().with_file_name("authority")] {
@@ -112,12 +113,12 @@ pub fn manufacture_all(runs: &[Vec<String>], state: &Path) -> Vec<Identity> {
 }
 
 impl Swtpm {
-    /// A TPM as a device leaves the factory with it, and what the factory keeps.
+    /// A TPM of a new device, and the factory's files.
     pub fn manufactured() -> (Swtpm, Identity) {
         Swtpm::manufactured_with(&[])
     }
 
-    /// The same with options for scripts/factory, for instance `["--serial", "4711"]`.
+    /// The same with options of scripts/factory, for example `["--serial", "4711"]`.
     pub fn manufactured_with(options: &[&str]) -> (Swtpm, Identity) {
         let folder = TempDir::new().expect("a temporary folder");
         let identity = manufacture(options, &folder.path().join("state"));
@@ -131,7 +132,7 @@ impl Swtpm {
         (Swtpm::on_ports(folder), identities)
     }
 
-    /// A manufactured TPM on a unix socket, which only our own link speaks on every system.
+    /// A manufactured TPM on a unix socket, which only our own transport supports on every system.
     pub fn manufactured_on_unix_socket() -> (Swtpm, Identity) {
         let folder = TempDir::new().expect("a temporary folder");
         let identity = manufacture(&[], &folder.path().join("state"));

@@ -16,7 +16,7 @@ pub fn results() -> PathBuf {
     deps.parent().expect("in a folder").to_owned()
 }
 
-/// A folder for files that tests share and keep; cargo calls it CARGO_TARGET_TMPDIR.
+/// A folder for files that tests share and keep; CARGO_TARGET_TMPDIR in cargo.
 pub fn scratch() -> PathBuf {
     let folder = results().with_file_name("tmp");
     fs::create_dir_all(&folder).expect("a folder");

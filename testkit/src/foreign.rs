@@ -1,4 +1,4 @@
-//! Keys that other programs wrapped, and files of them in the key folder.
+//! Keys that other programs wrapped, and their files in the key folder.
 
 use super::devid::{Bench, Kind, Own};
 use super::link::Link;
@@ -19,14 +19,14 @@ pub fn begun(link: Link) -> (Bench, Own) {
     (bench, own)
 }
 
-/// A wrapped key, as tpm2-tools make it.
+/// A key wrapped by tpm2-tools.
 pub struct Wrapped {
     public: Vec<u8>,
     private: Vec<u8>,
 }
 
 impl Wrapped {
-    /// `tpm2_create` with these words.
+    /// `tpm2_create` with these arguments.
     pub fn create(bench: &Bench, words: &[&str]) -> Wrapped {
         let [public, private] = ["made.pub", "made.priv"].map(|name| bench.home.path(name));
         let mut create = bench.tpm.tool("tpm2_create");
@@ -40,7 +40,8 @@ impl Wrapped {
         }
     }
 
-    /// As a file "TSS2 PRIVATE KEY" of this kind and parent, with these members between.
+    /// The content of a file "TSS2 PRIVATE KEY" of this kind and parent, with these additional
+    /// members.
     pub fn file(&self, kind: u8, parent: u32, members: &[Vec<u8>]) -> Vec<u8> {
         let mut all = vec![element(6, &[0x67, 0x81, 0x05, 0x0A, 0x01, kind])];
         all.push(element(0xA0, &element(1, &[0xFF])));

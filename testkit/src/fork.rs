@@ -1,21 +1,20 @@
-//! fork(), as nginx and pkcs11-provider do it: the child is a copy with one thread.
+//! fork() as in nginx and pkcs11-provider: the child is a copy with one thread.
 
 use super::programs::poll;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-/// A forked child that runs a closure and ends; killed when dropped.
+/// A forked child that runs a closure and ends; killed on drop.
 pub struct Forked {
     id: libc::pid_t,
     ended: bool,
 }
 
 impl Forked {
-    /// Runs `body` in a child. A panic there is a failure here, at [`Forked::succeeds`].
+    /// Runs `body` in a child. A panic there makes [`Forked::succeeds`] fail.
     pub fn new(body: impl FnOnce()) -> Forked {
-        // SAFETY: the story is about what may be done after fork in a process with threads: the
-        // allocator is ready for it, and the child leaves by _exit, so that nothing that belongs
-        // to the parent is ended twice.
+        // SAFETY: the test needs a fork of a process with threads. The allocator supports this. The
+        // child leaves by _exit, so that no destructor of the parent runs twice.
         let id = unsafe { libc::fork() };
         assert!(id >= 0, "fork");
         if id == 0 {
@@ -31,7 +30,7 @@ impl Forked {
         self.id
     }
 
-    /// Leaves the child's end to [`Forked::succeeds`].
+    /// Checks without reaping the child; [`Forked::succeeds`] does that.
     pub fn is_running(&self) -> bool {
         let id = libc::id_t::try_from(self.id).expect("a process id fits");
         // SAFETY: the child is ours and not yet waited for; zeroed, the record names no process.
@@ -44,7 +43,7 @@ impl Forked {
         ended == 0
     }
 
-    /// Waits for the child's end and fails unless it was a good one.
+    /// Waits for the child, and fails unless it succeeded.
     #[track_caller]
     pub fn succeeds(self) {
         let limit = Duration::from_secs(80);
@@ -53,7 +52,7 @@ impl Forked {
         assert_eq!(status, Some(0), "the child failed");
     }
 
-    /// How the child ended, as waitpid tells it; `None`: it still ran after `limit`, and is killed.
+    /// The status from waitpid; `None` if the child still ran after `limit` and was killed.
     pub fn ends(mut self, limit: Duration) -> Option<libc::c_int> {
         let mut status = 0;
         let ended = poll(limit, || {

@@ -1,4 +1,4 @@
-//! The same TPM behind other doors: the TPM simulator's protocol, and a character device.
+//! The same TPM behind other interfaces: the protocol of the TPM simulator, and a character device.
 
 use super::proxy::{Book, Reply, listeners, read_packet, serve};
 use super::tpm::Swtpm;
@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-/// Speaks as the TPM simulator does (`mssim:`): commands on the first port, the platform's
+/// Implements the protocol of the TPM simulator (`mssim:`): commands on the first port, platform
 /// signals on the second.
 pub struct Simulator {
     book: Arc<Book>,
@@ -89,8 +89,8 @@ fn number(from: &mut impl Read) -> io::Result<u32> {
     Ok(u32::from_be_bytes(bytes))
 }
 
-/// A pseudo terminal whose other end acts as /dev/tpmrm0 does: a write is a command, a read is
-/// its answer.
+/// A pseudo terminal whose other end behaves like /dev/tpmrm0: a write is a command, a read is its
+/// answer.
 pub struct Device {
     book: Arc<Book>,
     path: PathBuf,
@@ -136,7 +136,7 @@ impl Device {
     }
 }
 
-/// A new pseudo terminal that passes bytes as they are: our end, and the path of the other.
+/// A new pseudo terminal in raw mode: our end, and the path of the other.
 pub(super) fn terminal() -> (File, PathBuf) {
     let mut name = [0_u8; 128];
     // SAFETY: plain calls on a descriptor of ours; `name` and `raw` are valid for writing, and

@@ -1,5 +1,5 @@
-//! The module's surroundings: its configuration, its log and its folders, all in one temporary
-//! folder, given by environment.
+//! The environment of the module: its configuration, its log and its folders, all in one temporary
+//! folder.
 
 use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
@@ -9,16 +9,16 @@ use std::process::Command;
 use std::thread;
 use tempfile::TempDir;
 
-/// A home for the module and for programs that use it. A test that panics prints the log.
+/// A home for the module and its programs. A failing test prints the log.
 pub struct Home {
     folder: TempDir,
     tcti: String,
-    /// Whether the environment says where the state is, or the configuration.
+    /// True if the environment names the state folder, false if the configuration does.
     names_state: bool,
 }
 
 impl Home {
-    /// With an empty configuration; the TPM is named by `tcti`.
+    /// A home with an empty configuration; `tcti` addresses the TPM.
     pub fn new(tcti: &str) -> Home {
         let folder = TempDir::new().expect("a temporary folder");
         for name in ["config.d", "chain", "run", "state"] {
@@ -33,13 +33,13 @@ impl Home {
         home
     }
 
-    /// The same home, where the configuration says where the state is.
+    /// This home, with the state folder in the configuration.
     pub fn without_state(mut self) -> Home {
         self.names_state = false;
         self
     }
 
-    /// The same home with the TPM at another place.
+    /// This home with another TPM address.
     pub fn with_tcti(mut self, tcti: &str) -> Home {
         tcti.clone_into(&mut self.tcti);
         self
@@ -49,19 +49,19 @@ impl Home {
         self.folder.path().join(name)
     }
 
-    /// Writes a file below the home, for instance `config.toml` or `chain/ca.pem`.
+    /// Writes a file below the home, for example `config.toml` or `chain/ca.pem`.
     pub fn write(&self, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
         let path = self.path(name);
         fs::write(&path, text).expect("a file");
         path
     }
 
-    /// What the module has logged so far.
+    /// The log of the module so far.
     pub fn log(&self) -> String {
         fs::read_to_string(self.path("log")).unwrap_or_default()
     }
 
-    /// Fails unless the log has a line with all of `words`, whatever their case.
+    /// Fails unless the log has a line with all of `words`, in any case.
     #[track_caller]
     pub fn log_says(&self, words: &[&str]) {
         let log = self.log();
@@ -72,7 +72,7 @@ impl Home {
         assert!(said, "no line of the log has {words:?}");
     }
 
-    /// Says, as `devid` does, that something in the TPM has changed.
+    /// Touches the generation file, as `devid` does after a change.
     pub fn next_generation(&self) {
         let path = self.path("run/generation");
         let mut file = OpenOptions::new().append(true).create(true).open(path);
@@ -80,7 +80,7 @@ impl Home {
         file.write_all(b"+").expect("written");
     }
 
-    /// The variables that say all this to the module.
+    /// The environment variables of this home.
     pub fn variables(&self) -> Vec<(&'static str, OsString)> {
         let mut log = OsString::from("trace,file:");
         log.push(self.path("log"));
@@ -106,7 +106,7 @@ impl Home {
         }
     }
 
-    /// Logs as it is by default, which costs nothing: for what is measured.
+    /// Sets logging to its default, which costs nothing, for measurements.
     pub fn quiet(&self) {
         // SAFETY: as of `enter`.
         unsafe { std::env::remove_var("DEVID_PKCS11_LOG") };

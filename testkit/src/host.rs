@@ -1,4 +1,4 @@
-//! C programs that load the module, as the hosts of a device do.
+//! C programs that load the module, like the hosts of a device.
 
 use super::folders;
 use super::home::Home;

@@ -1,5 +1,4 @@
-//! Somebody between module and TPM who has a key of his own, and shows it in the place of a key that
-//! the TPM makes.
+//! An attacker between module and TPM who shows his own key in place of a key that the TPM makes.
 
 use super::openssl::point;
 use super::programs::{program, run};
@@ -9,34 +8,34 @@ use sha2::{Digest, Sha256};
 use std::path::PathBuf;
 use tempfile::TempDir;
 
-/// Bytes of a P-256 point at the end of a TPMT_PUBLIC: two coordinates, each with its size.
+/// Size of a P-256 point at the end of a TPMT_PUBLIC: two coordinates, each with its size field.
 const POINT: usize = 2 * (2 + 32);
 
-/// A P-256 key of the interposer's own, and what it was shown for.
+/// A P-256 key of the interposer, and the keys that it replaces.
 pub struct Impostor {
     folder: TempDir,
     /// x, then y.
     point: Vec<u8>,
-    /// Which public areas (TPMT_PUBLIC) it takes the place of.
+    /// Selects the public areas (TPMT_PUBLIC) to replace.
     replaces: fn(&[u8]) -> bool,
-    /// What the TPM says, and what is said instead: areas and names.
+    /// Replacements: the TPM's areas and names, and the false ones.
     swapped: Vec<(Vec<u8>, Vec<u8>)>,
-    /// Handles that the client takes for the false key's.
+    /// Handles that the client assigns to the false key.
     handles: Vec<u32>,
 }
 
-/// A key that signs: TPMA_OBJECT.sign.
+/// True for a signing key: TPMA_OBJECT.sign.
 pub fn signs(area: &[u8]) -> bool {
     number_at(area, 4) & 1 << 18 != 0
 }
 
-/// A storage key: restricted, and it decrypts.
+/// True for a storage key: restricted, and it decrypts.
 pub fn wraps(area: &[u8]) -> bool {
     number_at(area, 4) & (1 << 16 | 1 << 17) == 1 << 16 | 1 << 17
 }
 
 impl Impostor {
-    /// In the place of every P-256 key whose public area `replaces` accepts.
+    /// Replaces every P-256 key whose public area `replaces` accepts.
     pub fn new(replaces: fn(&[u8]) -> bool) -> Impostor {
         let folder = TempDir::new().expect("a temporary folder");
         let (key, public) = (folder.path().join("key"), folder.path().join("public"));
@@ -55,7 +54,7 @@ impl Impostor {
         }
     }
 
-    /// The same, in the place of the key with this public area, which the TPM has already.
+    /// Also replaces the key with this public area, which the TPM has already.
     pub fn knowing(mut self, area: &[u8]) -> Impostor {
         self.show_instead_of(area);
         self
@@ -68,8 +67,9 @@ impl Impostor {
         }))
     }
 
-    /// An interposer that has the TPM itself tell of the false key: TPM2_LoadExternal takes its public
-    /// area, and stands in for the key in this handle in each command with a session.
+    /// An interposer that makes the TPM itself report the false key. TPM2_LoadExternal loads its
+    /// public area. In each command with a session, the external object replaces the key in this
+    /// handle.
     pub fn told_to_the_tpm(self, handle: u32) -> Option<Interposer> {
         const LOAD_EXTERNAL: u32 = 0x167;
         const FLUSH_CONTEXT: u32 = 0x165;
@@ -99,7 +99,7 @@ impl Impostor {
         }))
     }
 
-    /// What is shown in the place of this public area (TPMT_PUBLIC) from now on.
+    /// Replaces this public area (TPMT_PUBLIC) from now on; returns the false area.
     pub fn false_area(&mut self, area: &[u8]) -> Vec<u8> {
         self.show_instead_of(area);
         self.false_of(area.to_vec())
@@ -131,8 +131,7 @@ impl Impostor {
         answer
     }
 
-    /// Notes that this public area is shown with another point, and under the name that follows, if
-    /// it is one to take the place of.
+    /// Records a replacement for this public area and its name, if it matches.
     fn swap(&mut self, area: &[u8]) {
         let is_p256 = area.len() > POINT && area[area.len() - POINT..][..2] == [0, 32];
         if is_p256 && area[..2] == [0, 0x23] && (self.replaces)(area) {
@@ -150,7 +149,7 @@ impl Impostor {
         self.swapped.push((area.to_vec(), other));
     }
 
-    /// What the TPM understands.
+    /// The command with the TPM's own names.
     fn genuine(&self, command: &[u8]) -> Vec<u8> {
         let pairs = self.swapped.iter();
         pairs.fold(command.to_vec(), |bytes, (yes, no)| {
@@ -158,13 +157,13 @@ impl Impostor {
         })
     }
 
-    /// What the client is to believe.
+    /// The answer with the false names.
     fn false_of(&self, answer: Vec<u8>) -> Vec<u8> {
         let pairs = self.swapped.iter();
         pairs.fold(answer, |bytes, (yes, no)| replaced(bytes, yes, no))
     }
 
-    /// The answer to TPM2_Sign, by the false key and with ECDSA over SHA-256.
+    /// A false answer to TPM2_Sign: ECDSA with SHA-256.
     fn signature(&self, command: &[u8]) -> Vec<u8> {
         let authorisation = number_at(command, 14) as usize;
         let digest = sized(&command[18 + authorisation..]);
@@ -225,7 +224,7 @@ pub fn sized(bytes: &[u8]) -> &[u8] {
     &bytes[2..2 + size]
 }
 
-/// What follows a TPM2B.
+/// The bytes after a TPM2B.
 pub fn after_sized(bytes: &[u8]) -> &[u8] {
     &bytes[2 + sized(bytes).len()..]
 }

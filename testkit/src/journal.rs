@@ -1,5 +1,5 @@
-//! A receiver in the place of systemd's journal or of syslog: in a mount namespace with a `/run` of its
-//! own, a `/dev` of its own and an `/etc` that nobody else sees.
+//! A receiver in place of systemd's journal or of syslog, in a mount namespace with separate
+//! `/run`, `/dev` and `/etc`.
 
 use super::programs::{program, run};
 use std::collections::BTreeMap;
@@ -15,10 +15,10 @@ use tempfile::TempDir;
 pub const JOURNAL: &str = "/run/systemd/journal/socket";
 pub const SYSLOG: &str = "/dev/log";
 const INSIDE: &str = "DEVID_TEST_NAMESPACE";
-/// Exit code of a system that lets nobody mount.
+/// The exit code on a system without mount permission.
 const NO_MOUNTS: i32 = 77;
 
-/// `$0` is a folder; the rest is the program to be run.
+/// `$0` is a folder; the other arguments are the program to run.
 const SCRIPT: &str = r#"
     trap 'exit 77' EXIT
     mount -t tmpfs none "$0"
@@ -38,7 +38,7 @@ const SCRIPT: &str = r#"
     exec "$@"
 "#;
 
-/// A line that was received: its fields by name. Of syslog the whole text is `MESSAGE`.
+/// The fields of a received line, by name. A syslog line only has `MESSAGE`.
 pub type Fields = BTreeMap<String, String>;
 
 /// A socket that receives lines.
@@ -55,7 +55,7 @@ impl Receiver {
         Receiver(socket)
     }
 
-    /// All lines so far. A sender has sent its line when its call ends.
+    /// All lines so far. A sender has sent its line when its call returns.
     #[track_caller]
     pub fn lines(&self) -> Vec<Fields> {
         iter::from_fn(|| self.next()).collect()
@@ -84,7 +84,7 @@ impl Receiver {
     }
 }
 
-/// The native protocol of the journal, each name once; no value has an end of line here.
+/// Parses the native protocol of the journal; names are unique, and values have no line ends here.
 fn parsed(text: &str) -> Fields {
     let mut fields = Fields::new();
     for line in text.lines() {
@@ -97,7 +97,7 @@ fn parsed(text: &str) -> Fields {
     fields
 }
 
-/// A folder for the namespace, and the command that begins in it.
+/// A folder for the namespace, and the command that starts in it.
 fn namespace(arguments: impl IntoIterator<Item = OsString>) -> (TempDir, Command) {
     let folder = TempDir::new().expect("a temporary folder");
     let mut command = program("unshare");
@@ -112,8 +112,8 @@ fn namespace(arguments: impl IntoIterator<Item = OsString>) -> (TempDir, Command
     (folder, command)
 }
 
-/// Whether this process has its own `/run`, `/dev` and `/etc`. If not, the story is told in another
-/// process that has, or not at all where nobody may mount.
+/// True if this process has its own `/run`, `/dev` and `/etc`. Otherwise the test runs in another
+/// process that has, or is skipped if mounting is not permitted.
 #[track_caller]
 pub fn inside() -> bool {
     if env::var_os(INSIDE).is_some() {
@@ -130,7 +130,7 @@ pub fn inside() -> bool {
     false
 }
 
-/// Asks for audit lines as the administrator does: in the file that no variable names.
+/// Enables audit lines in the system's configuration, which no variable names.
 pub fn ask_for_audit(more: &str) {
     let file = Path::new("/etc/devid-pkcs11/config.toml");
     fs::write(
@@ -140,13 +140,13 @@ pub fn ask_for_audit(more: &str) {
     .expect("a file");
 }
 
-/// A number that a line tells; 0 if it tells none.
+/// A number in a line; 0 if it is missing.
 pub fn number(line: &Fields, name: &str) -> u64 {
     let number = line.get(name).map(|number| number.parse::<u64>());
     number.map_or(0, |number| number.expect("a number"))
 }
 
-/// Whether a line has these fields.
+/// True if a line has these fields.
 #[track_caller]
 pub fn tells(line: &Fields, fields: &[(&str, &str)]) {
     for (name, value) in fields {

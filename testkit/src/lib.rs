@@ -1,8 +1,8 @@
-//! What the stories stand on: a TPM of their own, a factory, a proxy that counts and breaks,
-//! the module under test, and real programs.
+//! Helpers of the tests: a TPM for each test, a factory, the module under test, and real programs.
+//! A proxy counts commands and injects faults.
 //!
-//! The module's state and its environment belong to a whole process, so every story runs in a
-//! process of its own: see [`story`].
+//! The module's state and environment belong to a whole process. So each test of the module runs in
+//! its own process: see [`story`].
 #![allow(
     missing_docs,
     unreachable_pub,
@@ -61,9 +61,9 @@ pub mod wrapping;
 /// certificates token.
 pub const PROFILES: usize = 3;
 
-/// Makes two tests of each story, `ours::NAME` and `tctildr::NAME`: one body, a transport of our own
-/// and the same of libtss2 (which a build without the feature `tss` has not). A story may be marked,
-/// as in `#[ignore = "why"] NAME`.
+/// Makes two tests of each story, `ours::NAME` and `tctildr::NAME`: the same body over our own
+/// transport and over libtss2. A build without the feature `tss` lacks the latter. A story may have
+/// attributes, as in `#[ignore = "why"] NAME`.
 #[macro_export]
 macro_rules! over_both_transports {
     ($($(#[$mark:meta])* $story:ident),+ $(,)?) => {
@@ -85,7 +85,7 @@ macro_rules! over_both_transports {
     };
 }
 
-/// Makes one test of each story, `once::NAME`, where the way to the TPM plays no part.
+/// Makes one test of each story, `once::NAME`, if the transport does not matter.
 #[macro_export]
 macro_rules! once {
     ($($(#[$mark:meta])* $story:ident),+ $(,)?) => {

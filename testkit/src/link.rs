@@ -1,11 +1,11 @@
-//! The ways to a TPM that stories take.
+//! The transports of the tests.
 
-/// How the module reaches the TPM.
+/// The transport of the module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Link {
-    /// By a transport of its own.
+    /// Our own transport.
     Ours,
-    /// By that of libtss2 of this name.
+    /// The transport of libtss2.
     Tctildr,
 }
 

@@ -1,4 +1,4 @@
-//! A device maker by hand, with tpm2-tools, for what `scripts/factory` has no option for.
+//! A device maker that uses tpm2-tools, for cases that `scripts/factory` does not support.
 
 use super::programs::{program, run};
 use super::tpm::Swtpm;
@@ -6,7 +6,7 @@ use std::fs;
 use std::path::PathBuf;
 use tempfile::TempDir;
 
-/// Where the factory puts an identity's certificate, and how it opens the index.
+/// The factory's index for the certificate, and its attributes.
 pub const INDEX: &str = "0x01C90200";
 pub const OPEN: &str = "authread|ownerread|ppread|ownerwrite|no_da";
 
@@ -26,8 +26,8 @@ impl Maker<'_> {
         self.folder.path().join(name)
     }
 
-    /// A primary key at 0x81020000 of the kind `algorithm`, in the words of tpm2_createprimary,
-    /// with the authorisation value `auth`; the public key as a PEM file.
+    /// Makes a primary key persistent at 0x81020000. `algorithm` is an argument of
+    /// tpm2_createprimary, `auth` the authorisation value. Returns the public key as a PEM file.
     pub fn key(&self, algorithm: &str, auth: &str) -> PathBuf {
         let (context, public) = (self.file("key.ctx"), self.file("key.pem"));
         let attributes = "fixedtpm|fixedparent|sensitivedataorigin|userwithauth|sign";
@@ -44,7 +44,7 @@ impl Maker<'_> {
         public
     }
 
-    /// A certificate for `public` in DER, from an authority that nobody keeps.
+    /// A certificate for `public` in DER, by a temporary CA.
     pub fn certificate(&self, public: &PathBuf) -> Vec<u8> {
         let (key, authority) = (self.file("ca.key"), self.file("ca.pem"));
         let mut found = program("openssl");

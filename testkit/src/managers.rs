@@ -1,5 +1,5 @@
-//! Resource managers: one that acts as the kernel's behind a character device, and tpm2-abrmd on a
-//! D-Bus of its own.
+//! Resource managers: one that behaves like the kernel's behind a character device, and tpm2-abrmd
+//! on a separate D-Bus.
 
 use super::fronts::terminal;
 use super::home::Home;
@@ -17,8 +17,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-/// `tpmrm0` in a home: no object stays in the TPM between two commands, and each is put back for
-/// the command that names it, as Linux does it. The book sees what clients send.
+/// `tpmrm0` in a home. Like Linux, it saves all objects after each command and loads the named ones
+/// before. The book sees the commands of clients.
 pub struct Kernel {
     book: Arc<Book>,
     place: Place,
@@ -26,7 +26,7 @@ pub struct Kernel {
     end: Option<End>,
 }
 
-/// One life of the device.
+/// The device until its next reset.
 struct End {
     hung_up: Arc<AtomicBool>,
     /// Held open, so that the terminal survives between two users.
@@ -53,8 +53,8 @@ impl Kernel {
         format!("device:{}", self.path.display())
     }
 
-    /// The next command gets no answer: its connection ends, and with it all that was loaded. Who
-    /// opens the device again is served again.
+    /// The next command gets no answer: its connection ends, and its loaded objects are lost.
+    /// Clients can open the device again.
     pub fn drop_connections(&mut self) {
         let old = self.end.take();
         self.begin();
@@ -150,7 +150,7 @@ impl Space {
     }
 }
 
-/// How many handles of objects a command begins with.
+/// The number of object handles at the start of a command.
 fn handles_of(code: u32) -> usize {
     match code {
         0x120 => 2, // EvictControl
@@ -171,7 +171,7 @@ fn number(packet: &[u8], at: usize) -> u32 {
     u32::from_be_bytes(bytes.try_into().expect("four bytes"))
 }
 
-/// tpm2-abrmd on a bus of its own; both end with this value.
+/// tpm2-abrmd on its own bus; both end on drop.
 pub struct Broker {
     _daemon: Running,
     _bus: Running,
@@ -192,8 +192,8 @@ const BUS: &str = r#"<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus C
 "#;
 
 impl Broker {
-    /// In front of the TPM that `tcti` reaches. Says to this process where the bus is, so it is to
-    /// be started before threads read the environment.
+    /// Starts it for the TPM at `tcti`. Sets the bus address in the environment, so call it before
+    /// other threads read the environment.
     pub fn new(tcti: &str, home: &Home) -> Broker {
         let socket = home.path("bus");
         let text = BUS.replace("SOCKET", &socket.display().to_string());

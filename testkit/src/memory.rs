@@ -1,18 +1,18 @@
-//! The memory of another process, as its core image would hold it.
+//! The memory of another process, like its core image.
 
 use super::fork::Forked;
 use std::fs::{self, File};
 use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
 use std::os::unix::fs::FileExt;
 
-/// Where a process's memory holds something that was searched for.
+/// A memory region that holds the searched bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// The kernel keeps it out of the swap.
+    /// True if the kernel does not swap it.
     pub locked: bool,
 }
 
-/// Where what the process may write holds these bytes, each region once.
+/// The writable regions that hold these bytes.
 pub fn places(process: u32, wanted: &[u8]) -> Vec<Place> {
     let maps = fs::read_to_string(format!("/proc/{process}/smaps")).unwrap();
     let memory = File::open(format!("/proc/{process}/mem")).unwrap();
@@ -35,7 +35,7 @@ pub fn places(process: u32, wanted: &[u8]) -> Vec<Place> {
     places
 }
 
-/// Which of the secrets the process's memory holds. Half of one is as bad as all of it.
+/// The secrets that the process's memory holds. The first half of a secret counts as the secret.
 pub fn found(process: u32, secrets: &[(&'static str, Vec<u8>)]) -> Vec<&'static str> {
     let half = |secret: &[u8]| secret[..secret.len().min(16)].to_vec();
     let there = |secret: &[u8]| !places(process, &half(secret)).is_empty();
@@ -43,7 +43,7 @@ pub fn found(process: u32, secrets: &[(&'static str, Vec<u8>)]) -> Vec<&'static 
     held.map(|(name, _)| *name).collect()
 }
 
-/// From where to where a region goes that may be written, if the line begins one.
+/// The address range of a writable region, if the line begins one.
 fn writable(line: &str) -> Option<(u64, u64)> {
     let (range, rest) = line.split_once(' ')?;
     let (from, to) = range.split_once('-')?;
@@ -51,7 +51,7 @@ fn writable(line: &str) -> Option<(u64, u64)> {
     rest.starts_with("rw").then_some((from.ok()?, to.ok()?))
 }
 
-/// Whether these bytes hold those.
+/// True if `bytes` contain `wanted`.
 pub fn contains(bytes: &[u8], wanted: &[u8]) -> bool {
     // SAFETY: both pointers are valid for as many bytes as is said.
     let there = unsafe {
@@ -61,7 +61,7 @@ pub fn contains(bytes: &[u8], wanted: &[u8]) -> bool {
     !there.is_null()
 }
 
-/// A process with the module that does as it is told, whose memory is looked at meanwhile.
+/// A process with the module that follows orders, so that its memory can be inspected.
 pub struct Host {
     child: Forked,
     orders: PipeWriter,
@@ -69,7 +69,7 @@ pub struct Host {
 }
 
 impl Host {
-    /// `live` is given what waits for the next order.
+    /// `live` gets a callback that waits for the next order.
     pub fn new(live: impl FnOnce(&mut dyn FnMut())) -> Host {
         let (mut from_parent, orders) = pipe().unwrap();
         let (reports, mut to_parent) = pipe().unwrap();
@@ -90,12 +90,12 @@ impl Host {
         u32::try_from(self.child.id()).unwrap()
     }
 
-    /// Until it waits.
+    /// Returns when the process waits.
     pub fn waits(&mut self) {
         self.reports.read_exact(&mut [0]).expect("the host lives");
     }
 
-    /// Until it waits again.
+    /// Gives an order and returns when the process waits again.
     pub fn goes_on(&mut self) {
         self.orders.write_all(&[0]).unwrap();
         self.waits();

@@ -1,5 +1,5 @@
-//! The files under test: the library and the tool that belong to this build of the tests, built
-//! first if their sources are newer (cargo does not build a cdylib for integration tests).
+//! The files under test: library and tools of this build. They are built first if their sources are
+//! newer, since cargo builds no cdylib for integration tests.
 
 use super::folders;
 use super::home::Home;
@@ -72,7 +72,7 @@ fn fresh(name: &str, sources: &str, packages: &[&str], features: &[(&str, bool)]
         for package in packages {
             build.args(["-p", package]);
         }
-        // What cargo was told for the tests themselves: `--target` gives its results a folder more.
+        // With `--target`, cargo puts the results one folder deeper.
         let target = env!("DEVID_BUILT_FOR");
         let mut above = folder.parent().expect("in a target folder");
         if above.ends_with(target) {
@@ -91,7 +91,7 @@ fn fresh(name: &str, sources: &str, packages: &[&str], features: &[(&str, bool)]
     file
 }
 
-/// Whether `file` is newer than each source that cargo's dependency file names.
+/// True if `file` is newer than each source that cargo's dependency file names.
 fn is_fresh(file: &Path, sources: &Path) -> bool {
     let time = |path: &Path| fs::metadata(path).and_then(|found| found.modified()).ok();
     let (Some(built), Ok(list)) = (time(file), fs::read_to_string(sources)) else {
@@ -113,7 +113,7 @@ fn is_fresh(file: &Path, sources: &Path) -> bool {
     list.split(' ').map(Path::new).all(older) && manifests.iter().all(|path| older(path))
 }
 
-/// The module in this process through the crate `cryptoki`, initialised.
+/// The initialised module in this process, through the crate `cryptoki`.
 pub fn initialised(home: &Home) -> Pkcs11 {
     home.enter();
     let module = Pkcs11::new(library()).expect("the module can be loaded");
@@ -122,8 +122,7 @@ pub fn initialised(home: &Home) -> Pkcs11 {
     module
 }
 
-/// The module in this process through its function table, initialised, with slot 0 and a
-/// session on it.
+/// The initialised module in this process, through its function table, with slot 0 and a session.
 pub struct Opened {
     pub raw: Raw,
     pub slot: CK_SLOT_ID,
@@ -168,7 +167,7 @@ impl Opened {
     }
 }
 
-/// The slot of the factory's identity, if that is shown: it is the first.
+/// The slot of the factory identity, if shown: the first.
 #[track_caller]
 pub fn identity(raw: &Raw) -> Option<CK_SLOT_ID> {
     let present = raw.slots(true).expect("C_GetSlotList");
@@ -176,7 +175,7 @@ pub fn identity(raw: &Raw) -> Option<CK_SLOT_ID> {
     all.first().copied().filter(|slot| present.contains(slot))
 }
 
-/// The module in this process through its function table, not initialised.
+/// The module in this process, through its function table, not initialised.
 pub fn loaded(home: &Home) -> Raw {
     home.enter();
     Raw::load(&library())

@@ -1,10 +1,11 @@
-//! Somebody between the module and its TPM who alters answers. All that he does follows from a seed.
+//! An attacker between the module and its TPM who alters answers. A seed determines all
+//! alterations.
 
 use super::proxy::{Mutate, Reply, command};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-/// Numbers that follow from a seed (SplitMix64).
+/// Pseudo-random numbers from a seed (SplitMix64).
 #[derive(Clone)]
 pub struct Dice(u64);
 
@@ -20,7 +21,7 @@ impl Dice {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number below `limit`, which is not 0.
+    /// A number below `limit`, which must not be 0.
     pub fn below(&mut self, limit: usize) -> usize {
         (self.next() % limit as u64) as usize
     }
@@ -30,28 +31,28 @@ impl Dice {
     }
 }
 
-/// What becomes of an answer.
+/// An alteration of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
-    /// Some bits are others.
+    /// Some bits are flipped.
     Bits,
-    /// The size in the header is another than that of the answer.
+    /// The size in the header is wrong.
     Size,
-    /// A size or a count inside is another.
+    /// A size or a count inside is wrong.
     Count,
-    /// The end is missing, and the header knows.
+    /// The end is missing; the header is adapted.
     Truncated,
-    /// There is more behind it, and the header knows.
+    /// Bytes are appended; the header is adapted.
     Lengthened,
-    /// An older answer to a command of this code.
+    /// An older answer to the same command code.
     Replayed,
     /// An answer to another command.
     Swapped,
-    /// Right, one byte at a time.
+    /// The right answer, one byte at a time.
     Dripped,
     /// The connection ends before the answer does.
     Closed,
-    /// The answer does not end, and the connection stays open.
+    /// The answer is incomplete, and the connection stays open.
     Silent,
     /// Another response code.
     Code,
@@ -71,8 +72,8 @@ const KINDS: [Kind; 11] = [
     Kind::Code,
 ];
 
-/// TPM_RC (Part 2, section 6.6) of each form: bare, of a parameter, a handle and a session, warnings,
-/// a vendor's, those of resource managers, and codes that nobody has given a meaning.
+/// TPM_RC (Part 2, section 6.6) of each form. The list has bare codes, codes of a parameter, a
+/// handle and a session, warnings, vendor codes, codes of resource managers, and undefined codes.
 const CODES: [u32; 40] = [
     0x000,
     0x030,
@@ -116,30 +117,31 @@ const CODES: [u32; 40] = [
     0x000B_0101,
 ];
 
-/// Which answers are altered.
+/// The answers to alter.
 #[derive(Clone, Copy, Debug)]
 enum Which {
     One(usize),
-    /// From this one on, those to commands of the same code.
+    /// From this one on, answers to the same command code.
     Alike(usize),
-    /// From this one on, one of so many.
+    /// From this number on, one of several.
     Some(usize, usize),
 }
 
-/// So many answers of one story at most: most faults that last are met by the first of them.
+/// The largest number of altered answers in a test. Most lasting faults occur after the first of
+/// them.
 const MOST: usize = 12;
 
-/// Answers of a story that nobody altered.
+/// The unaltered answers of a test.
 pub type Recording = Arc<Vec<(u32, Vec<u8>)>>;
 
-/// What was altered: the code of the command, and how.
+/// The alterations: the command code and the kind.
 pub type Altered = Vec<(u32, Kind)>;
 pub type Done = Arc<Mutex<Altered>>;
 
 pub struct Interposer {
     dice: Dice,
     which: Which,
-    /// One kind for all, or another each time.
+    /// One kind for all, or a random kind each time.
     kind: Option<Kind>,
     was_silent: bool,
     seen: usize,
@@ -150,7 +152,7 @@ pub struct Interposer {
 }
 
 impl Interposer {
-    /// `recording`: the answers of this story, when nobody altered any.
+    /// `recording`: the unaltered answers of this test.
     pub fn new(seed: u64, recording: &Recording) -> (Interposer, Done) {
         let mut dice = Dice::new(seed);
         let from = dice.below(recording.len());
@@ -179,7 +181,7 @@ impl Interposer {
         (interposer, done)
     }
 
-    /// For [`super::proxy::Book::mutate`].
+    /// The callback for [`super::proxy::Book::mutate`].
     pub fn boxed(mut self) -> Mutate {
         Box::new(move |code, answer| self.answers(code, answer))
     }
@@ -207,7 +209,7 @@ impl Interposer {
 
     fn altered(&mut self, code: u32, answer: &[u8]) -> Reply {
         let kind = match self.kind.unwrap_or_else(|| self.dice.one_of(&KINDS)) {
-            // One is waited for, more would only take longer.
+            // One silent answer is enough; more would only take longer.
             Kind::Silent if std::mem::replace(&mut self.was_silent, true) => Kind::Closed,
             kind => kind,
         };
@@ -253,7 +255,7 @@ impl Interposer {
         }
     }
 
-    /// One to four bits; where there is something behind the header, mostly there.
+    /// Flips one to four bits, mostly behind the header.
     fn with_other_bits(&mut self, answer: &[u8]) -> Vec<u8> {
         let mut altered = answer.to_vec();
         let from = match answer.len() > 10 && self.dice.below(5) > 0 {
@@ -267,7 +269,7 @@ impl Interposer {
         altered
     }
 
-    /// Two bytes that look like a size (what follows is as long), or four like a count.
+    /// Changes two bytes that match a size (that many bytes follow), or four that match a count.
     fn with_another_count(&mut self, answer: &[u8]) -> Vec<u8> {
         let value = |at: usize| usize::from(u16::from_be_bytes([answer[at], answer[at + 1]]));
         let looks = |at: &usize| value(*at) > 0 && at + 2 + value(*at) <= answer.len();
@@ -298,7 +300,7 @@ impl Interposer {
         }
     }
 
-    /// The connection ends behind it, or stays open for a while longer than anybody waits.
+    /// Afterwards the connection ends, or stays open longer than any client waits.
     fn ended(&mut self, bytes: Vec<u8>) -> Reply {
         match self.dice.below(8) {
             0 => Reply::Whole(bytes),
@@ -307,14 +309,14 @@ impl Interposer {
     }
 }
 
-/// The answer with its own size in the header.
+/// The answer with the right size in its header.
 fn sized(mut answer: Vec<u8>) -> Vec<u8> {
     let size = u32::try_from(answer.len()).expect("fits");
     answer[2..6].copy_from_slice(&size.to_be_bytes());
     answer
 }
 
-/// Whether the TPM holds something more after a command of this code.
+/// True if a command of this code leaves an object in the TPM.
 pub fn makes_a_handle(code: u32) -> bool {
     const CREATE_LOADED: u32 = 0x191;
     const LOAD_EXTERNAL: u32 = 0x167;

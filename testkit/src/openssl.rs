@@ -1,5 +1,5 @@
-//! OpenSSL's command line as the judge: it verifies what the module signed and says what is in
-//! a certificate.
+//! OpenSSL's command line as the independent verifier: it verifies signatures of the module and
+//! parses certificates.
 
 use super::programs::{Said, output, program, run, run_with};
 use std::fs;
@@ -26,7 +26,7 @@ impl Verifier {
         &self.public_key
     }
 
-    /// Whether `signature` (r‖s as PKCS#11 gives it) is one of `digest`.
+    /// Verifies `signature` (r‖s in the format of PKCS#11) over `digest`.
     pub fn accepts_digest(&self, digest: &[u8], signature: &[u8]) -> Said {
         let (data, signature) = self.files(digest, &der(signature));
         run(program("openssl")
@@ -38,12 +38,12 @@ impl Verifier {
             .arg(signature))
     }
 
-    /// Whether `signature` (r‖s) is one of the message `data` with the hash `-sha256`, `-sha384` …
+    /// Verifies `signature` (r‖s) over the message `data` with the hash `-sha256`, `-sha384` …
     pub fn accepts_message(&self, hash: &str, data: &[u8], signature: &[u8]) -> Said {
         self.accepts_der(hash, data, &der(signature))
     }
 
-    /// The same for a signature in DER.
+    /// Verifies a signature in DER over a message.
     pub fn accepts_der(&self, hash: &str, data: &[u8], signature: &[u8]) -> Said {
         let (data, signature) = self.files(data, signature);
         run(program("openssl")
@@ -54,12 +54,12 @@ impl Verifier {
             .arg(data))
     }
 
-    /// Whether `signature` (RSA) is one of `digest`, made by the hash `sha256`, `sha384` …
+    /// Verifies `signature` (RSA) over `digest` of the hash `sha256`, `sha384` …
     pub fn accepts_pkcs1(&self, hash: &str, digest: &[u8], signature: &[u8]) -> Said {
         self.accepts_rsa(&["rsa_padding_mode:pkcs1"], hash, digest, signature)
     }
 
-    /// The same for PSS: mask generation by the same hash, a salt as long as the digest.
+    /// Verifies a PSS signature: MGF1 with the same hash, a salt as long as the digest.
     pub fn accepts_pss(&self, hash: &str, digest: &[u8], signature: &[u8]) -> Said {
         let mask = format!("rsa_mgf1_md:{hash}");
         let options = [
@@ -168,8 +168,7 @@ fn path(path: &Path) -> &str {
     path.to_str().expect("a path in UTF-8")
 }
 
-/// The numbers of an RSA key in a file, by the names that OpenSSL gives them; big-endian, as DER has
-/// them.
+/// The numbers of an RSA key in a file, by OpenSSL's names; big-endian, as in DER.
 pub fn rsa_numbers(key: &Path, wanted: &[&str]) -> Vec<Vec<u8>> {
     let text = ["pkey", "-noout", "-text", "-in", key.to_str().unwrap()];
     let said = String::from_utf8(output("openssl", text)).unwrap();

@@ -20,7 +20,7 @@ pub const P384: [u8; 7] = [0x06, 0x05, 0x2B, 0x81, 0x04, 0x00, 0x22];
 /// 1.3.132.0.35, secp521r1
 pub const P521: [u8; 7] = [0x06, 0x05, 0x2B, 0x81, 0x04, 0x00, 0x23];
 
-/// What `openssl genpkey` takes.
+/// Arguments of `openssl genpkey`.
 pub const P256_KEY: [&str; 4] = ["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"];
 pub const RSA_KEY: [&str; 4] = ["-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"];
 
@@ -41,7 +41,7 @@ impl Own {
         Own::on(home, "devid")
     }
 
-    /// The same on another token.
+    /// A read-write session on another token.
     #[track_caller]
     pub fn on(home: &Home, token: &str) -> Own {
         let raw = loaded(home);
@@ -49,7 +49,7 @@ impl Own {
         Own::with(raw, token)
     }
 
-    /// Of a module that is initialised.
+    /// A read-write session of an initialised module.
     #[track_caller]
     pub fn with(raw: Raw, token: &str) -> Own {
         let slot = slot_of(&raw, token);
@@ -62,7 +62,7 @@ impl Own {
         create(&self.raw, self.session, template)
     }
 
-    /// The public and the private key.
+    /// Makes a key pair: the public and the private key.
     pub fn generate(
         &self,
         mechanism: CK_MECHANISM_TYPE,
@@ -72,7 +72,7 @@ impl Own {
         generate(&self.raw, self.session, mechanism, public, private)
     }
 
-    /// A P-256 key pair of the token with this label.
+    /// A P-256 token key pair with this label.
     #[track_caller]
     pub fn pair(&self, label: &str) -> (CK_OBJECT_HANDLE, CK_OBJECT_HANDLE) {
         let both = [(CKA_TOKEN, YES.to_vec()), (CKA_LABEL, label.into())];
@@ -94,7 +94,7 @@ impl Own {
         self.raw.find(self.session, template).expect("a search")
     }
 
-    /// What a search for this label finds.
+    /// The results of a search for this label.
     #[track_caller]
     pub fn labelled(&self, label: &str) -> Vec<CK_OBJECT_HANDLE> {
         self.find(&[(CKA_LABEL, label.into())])
@@ -106,7 +106,7 @@ impl Own {
         value.unwrap_or_else(|code| panic!("attribute {kind:#x}: {code:?}"))
     }
 
-    /// OpenSSL, with the public key that this object says it has.
+    /// OpenSSL, with the public key of this object.
     #[track_caller]
     pub fn verifier(&self, home: &Home, object: CK_OBJECT_HANDLE) -> Verifier {
         let info = self.attribute(object, CKA_PUBLIC_KEY_INFO);
@@ -115,7 +115,7 @@ impl Own {
     }
 }
 
-/// A home with the token `files`, whose keys are in files, and no TPM anywhere.
+/// A home with the token `files`, whose keys are in files, and without TPM.
 pub fn without_tpm() -> Home {
     let home = Home::new("swtpm:path=/nonexistent/tpm");
     allow_files(&home);
@@ -285,7 +285,7 @@ pub fn folder(home: &Home) -> Vec<PathBuf> {
     files
 }
 
-/// A key pair of OpenSSL's and a certificate for it, in the home: `NAME.key`, `NAME.pub`, `NAME.pem`.
+/// A key pair of OpenSSL and its certificate, in the home: `NAME.key`, `NAME.pub`, `NAME.pem`.
 pub fn outside(home: &Home, name: &str, algorithm: &[&str]) {
     let key = home.path(&format!("{name}.key"));
     let (public, certificate) = (key.with_extension("pub"), key.with_extension("pem"));

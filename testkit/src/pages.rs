@@ -1,10 +1,10 @@
-//! Blocks of README and of the guides: what they tell people to type.
+//! Code blocks of README and the guides.
 
 use crate::folders;
 use std::fs;
 use std::path::Path;
 
-/// A block with its language and name, if it has these.
+/// A block with its language and name, if present.
 pub struct Block {
     pub page: String,
     pub language: String,

@@ -1,4 +1,4 @@
-//! The token `devid` with PINs, beside an identity that must go on signing.
+//! The token `devid` with PINs, beside a factory identity that must continue to sign.
 
 use super::factory::Identity;
 use super::home::Home;
@@ -18,7 +18,7 @@ pub const OFFICER: &str = "the officer's own";
 pub const USER: &str = "open sesame";
 pub const LABEL: &str = "device keys";
 
-/// What is said in the flags of a PIN that can no longer be tried without care.
+/// The token flags about a PIN with few tries left.
 pub const CARE: CK_FLAGS = CKF_USER_PIN_COUNT_LOW
     | CKF_USER_PIN_FINAL_TRY
     | CKF_USER_PIN_LOCKED
@@ -46,7 +46,7 @@ impl Bench {
         }
     }
 
-    /// With a token that has both PINs already.
+    /// A bench and a token that has both PINs already.
     pub fn with_pins(link: Link) -> (Bench, Token) {
         let bench = Bench::new(link);
         let token = bench.token();
@@ -54,11 +54,11 @@ impl Bench {
         (bench, token)
     }
 
-    /// The module, and no session yet.
+    /// The module without a session.
     pub fn token(&self) -> Token {
         let raw = loaded(&self.home);
         raw.initialize().expect("C_Initialize");
-        // Whatever its label: behind the factory's.
+        // The token follows the factory's, whatever its label.
         let slot = raw.slots(true).expect("C_GetSlotList")[1];
         Token { raw, slot }
     }
@@ -68,7 +68,8 @@ impl Bench {
         assert_eq!(self.tpm.lockout_counter(), tries, "failed tries");
     }
 
-    /// The factory's identity signs, OpenSSL verifies it, and so many tries have failed.
+    /// Checks that the factory identity signs, that OpenSSL verifies it, and that this number of
+    /// tries failed.
     #[track_caller]
     pub fn idev_id_signs(&self, raw: &Raw, tries: u32) {
         self.counts(tries);
@@ -100,7 +101,7 @@ impl Bench {
         self.program("p11tool", &[&module, arguments].concat())
     }
 
-    /// Whether the persistent handle is taken.
+    /// True if the persistent handle is in use.
     pub fn holds(&self, handle: u32) -> bool {
         let listed = run(self.tpm.tool("tpm2_getcap").arg("handles-persistent"));
         let handle = format!("0x{handle:X}");
@@ -148,7 +149,7 @@ impl Token {
         .result()
     }
 
-    /// C_InitToken, and the user's PIN by its officer. No session stays open.
+    /// C_InitToken, and the user's PIN set by the officer. Leaves no session open.
     #[track_caller]
     pub fn become_one_with_pins(&self) {
         self.init(OFFICER, LABEL).expect("C_InitToken");
@@ -197,7 +198,7 @@ impl Token {
         self.raw.token_info(self.slot).expect("a token").flags
     }
 
-    /// A P-256 pair of the token with this label, as PINs have it: the private half private.
+    /// A P-256 token key pair with this label; the private half has CKA_PRIVATE.
     #[track_caller]
     pub fn pair(
         &self,
@@ -237,13 +238,13 @@ impl Token {
     }
 }
 
-/// What a seal of the folder holds, by tpm2-tools and the authorisation value of this PIN; the
-/// tool's words where it fails.
+/// The content of a seal in the folder, by tpm2-tools and the authorisation value of this PIN;
+/// `Err` holds the tool's message.
 pub fn unseal(bench: &Bench, seal: &str, pin: &str) -> Result<Vec<u8>, String> {
     unseal_by(bench, seal, &value_of(pin))
 }
 
-/// The same by an authorisation value, which may be empty.
+/// The content of a seal by an authorisation value, which may be empty.
 pub fn unseal_by(bench: &Bench, seal: &str, value: &[u8]) -> Result<Vec<u8>, String> {
     let tool = |name: &str, arguments: &[&str]| {
         let said = run(bench.tpm.tool(name).args(arguments));
@@ -312,7 +313,7 @@ pub fn sealed_parts(file: &str) -> (Vec<u8>, Vec<u8>) {
     (parts.pop().expect("the public part"), private)
 }
 
-/// What opens a key of the token, from the token's secret; proven by tpm2-tools.
+/// The authorisation value of a token key, from the token's secret; proven with tpm2-tools.
 pub fn key_value(bench: &Bench, secret: &[u8]) -> Vec<u8> {
     let key = key_with_value(bench);
     let derived = value_derived(&key, secret);
@@ -351,7 +352,7 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The key's file and this value are all that tpm2-tools need to sign.
+/// Checks that tpm2-tools can sign with only the key's file and this value.
 fn opens(bench: &Bench, key: &Path, value: &str) {
     let (public, private) = sealed_parts(key.to_str().unwrap());
     let [public, private] = [("key.pub", public), ("key.priv", private)]

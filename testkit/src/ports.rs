@@ -1,16 +1,16 @@
-//! Free TCP ports, in pairs: libtss2 expects a TPM's control port beside its command port.
+//! Free TCP ports, in pairs: libtss2 expects a TPM's control port after its command port.
 
 use super::folders;
 use std::fs::File;
 use std::net::TcpListener;
 use std::{fs, process};
 
-/// Below the range that the kernel gives to outgoing connections.
+/// Below the kernel's range for outgoing connections.
 const FIRST: u16 = 15000;
 const COUNT: u16 = 8000;
 
-/// The ports `first` and `first + 1`, ours until dropped: other tests respect the lock on a
-/// file named after it, and strangers were not there when we looked.
+/// The ports `first` and `first + 1`, reserved until drop. Other tests respect the lock on a file
+/// of this name; other programs did not use the ports at the check.
 #[derive(Debug)]
 pub struct Pair {
     pub first: u16,

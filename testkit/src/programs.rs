@@ -1,4 +1,4 @@
-//! Real programs: found or asked for, ended with the test that started them.
+//! Real programs: found on the machine, and ended with their test.
 
 use std::ffi::OsStr;
 use std::fmt::Write as _;
@@ -9,21 +9,21 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// A started program: killed, by its own process id, when the value is dropped.
+/// A started program; killed by its process id on drop.
 pub struct Running {
     name: String,
     child: Child,
-    /// SIGTERM first, for a program that has children of its own to end.
+    /// True if SIGTERM comes first, for a program that must end its children.
     gently: bool,
 }
 
 impl Running {
-    /// Starts `command`. It dies with the thread that calls, even if that is killed.
+    /// Starts `command`. The program dies with the calling thread, even if that is killed.
     pub fn start(name: &str, command: &mut Command) -> Running {
         Running::with_signal(name, command, libc::SIGKILL)
     }
 
-    /// The same for a program that must be asked to end (SIGTERM), such as one with workers.
+    /// Starts a program that must be ended with SIGTERM, such as one with workers.
     pub fn start_gently(name: &str, command: &mut Command) -> Running {
         Running::with_signal(name, command, libc::SIGTERM)
     }
@@ -55,7 +55,7 @@ impl Running {
         &mut self.child
     }
 
-    /// Waits for the end, at most `limit`; `None`: still running.
+    /// Waits for the end, at most `limit`; `None` if still running.
     pub fn wait(&mut self, limit: Duration) -> Option<ExitStatus> {
         poll(limit, || {
             self.child.try_wait().expect("a child can be waited for")
@@ -96,7 +96,7 @@ impl Drop for Running {
     }
 }
 
-/// Repeats `look` until it gives something or `limit` has passed.
+/// Repeats `look` until it gives a value or `limit` has passed.
 pub fn poll<T>(limit: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
     let end = Instant::now() + limit;
     loop {
@@ -110,7 +110,7 @@ pub fn poll<T>(limit: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T
     }
 }
 
-/// Where `name` is; fails with what to do when the machine lacks it.
+/// The path of `name`; fails with the remedy if the machine lacks it.
 pub fn find(name: &str) -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
@@ -127,7 +127,7 @@ pub fn program(name: &str) -> Command {
     command
 }
 
-/// What a program said and how it ended.
+/// The output and status of a program.
 #[derive(Debug)]
 pub struct Said {
     pub status: ExitStatus,
@@ -137,7 +137,7 @@ pub struct Said {
 }
 
 impl Said {
-    /// Fails with everything it said unless it succeeded.
+    /// Fails with all output unless the program succeeded.
     #[track_caller]
     pub fn ok(self) -> Self {
         assert!(self.status.success(), "{self}");
@@ -178,7 +178,7 @@ pub fn run_with(command: &mut Command, input: &[u8]) -> Said {
     run_within(Duration::from_secs(120), command, input)
 }
 
-/// The same for a program that takes longer.
+/// Runs `command` with `input`, within this limit.
 pub fn run_within(limit: Duration, command: &mut Command, input: &[u8]) -> Said {
     let mut what = String::new();
     for word in std::iter::once(command.get_program()).chain(command.get_args()) {
@@ -229,7 +229,7 @@ fn slurp(pipe: Option<impl std::io::Read>) -> Vec<u8> {
     bytes
 }
 
-/// `run(program(name) with args)`, which must succeed; its standard output.
+/// The standard output of `run(program(name) with args)`, which must succeed.
 #[track_caller]
 pub fn output<I, S>(name: &str, args: I) -> Vec<u8>
 where
@@ -239,7 +239,7 @@ where
     run(program(name).args(args)).ok().out
 }
 
-/// The processor time of this thread, the kernel's included: other programs add nothing to it.
+/// The processor time of this thread, including the kernel's; other programs do not add to it.
 pub fn thread_time() -> Duration {
     // SAFETY: zeroed, the record is valid for writing.
     let time = unsafe {

@@ -1,5 +1,5 @@
-//! A proxy in front of a swtpm, for a module and for libtss2: it counts TPM commands and can
-//! break any of them.
+//! A proxy in front of a swtpm, for the module and for libtss2. The proxy counts TPM commands and
+//! can inject faults.
 
 use super::ports::{Pair, listen};
 use super::tpm::Swtpm;
@@ -12,7 +12,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
 
-/// TPM_CC: the commands that stories name.
+/// TPM_CC: commands that tests name.
 pub mod command {
     pub const CONTEXT_LOAD: u32 = 0x161;
     pub const CREATE_PRIMARY: u32 = 0x131;
@@ -36,7 +36,7 @@ pub mod command {
     pub const NV_WRITE_LOCK: u32 = 0x138;
 }
 
-/// TPM_RC: the answers that stories give.
+/// TPM_RC: answers that tests inject.
 pub mod answer {
     pub const FAILURE: u32 = 0x101;
     pub const NV_RATE: u32 = 0x920;
@@ -47,32 +47,32 @@ pub mod answer {
     pub const YIELDED: u32 = 0x908;
 }
 
-/// What happens to a command instead of its execution, or to its answer.
+/// A fault of a command or its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// Answered with this code; the TPM never sees it.
+    /// The proxy answers with this code; the TPM never sees the command.
     Code(u32),
     /// The connection is closed; the TPM never sees the command.
     Drop,
     /// The TPM runs the command; the connection is closed before the answer.
     Lost,
-    /// The TPM runs the command; half of the answer, then the connection is closed.
+    /// The TPM runs the command; the connection is closed after half of the answer.
     Half,
-    /// The TPM runs the command; the answer has the right length and no sense.
+    /// The TPM runs the command; the answer has the right length but random content.
     Garbage,
-    /// The TPM runs the command, a signature, and leaves out leading zeros of r and s.
+    /// The TPM runs the signature; leading zeros of r and s are removed.
     Shorten,
-    /// The TPM runs the command, a signature by RSA, and one bit of the signature is another.
+    /// The TPM runs the RSA signature; one bit of the signature is flipped.
     Flip,
-    /// Nothing happens until [`Book::release`]; then the TPM runs the command.
+    /// The command waits until [`Book::release`]; then the TPM runs it.
     Stall,
-    /// The same, and the TPM is busy with it: it runs no other command before.
+    /// Like Stall, and the TPM runs no other command meanwhile.
     Occupy,
-    /// The TPM is busy with the command for this time before it runs it.
+    /// The TPM is busy for this time before it runs the command.
     Delay(Duration),
 }
 
-/// What goes back to the client.
+/// The answer to the client.
 pub enum Reply {
     Whole(Vec<u8>),
     /// These bytes, then the end of the connection.
@@ -81,7 +81,7 @@ pub enum Reply {
     Dripped(Vec<u8>),
 }
 
-/// Makes something else of the answer to a command of this code.
+/// Alters the answer to a command of this code.
 pub type Mutate = Box<dyn FnMut(u32, Vec<u8>) -> Reply + Send>;
 
 struct Rule {
@@ -93,27 +93,27 @@ struct Rule {
 #[derive(Default)]
 struct State {
     seen: Vec<(u32, Option<u32>)>,
-    /// How many were taken before.
+    /// The number of commands taken before.
     taken: usize,
     rules: Vec<Rule>,
     stalled: u32,
     releases: u32,
-    /// Commands and answers as bytes, if somebody wants them.
+    /// Commands and answers as bytes, if requested.
     kept: Option<Vec<Vec<u8>>>,
-    /// What becomes of answers to commands with these codes.
+    /// Alterations of answers, by command code.
     alterations: Vec<(u32, Alteration)>,
 }
 
-/// Of a command and its answer another answer.
+/// Makes another answer from a command and its answer.
 type Alteration = Arc<dyn Fn(&[u8], Vec<u8>) -> Vec<u8> + Send + Sync>;
 
 /// Executes a command.
 pub type Execute<'a> = &'a mut dyn FnMut(&[u8]) -> Vec<u8>;
 
-/// An interposer: answers a command, and may have the TPM execute what it likes for that.
+/// An interposer: answers a command, and may have the TPM execute commands for that.
 pub type Interposer = Box<dyn FnMut(&[u8], Execute) -> Vec<u8> + Send>;
 
-/// What a proxy saw and what it is to break.
+/// The commands that a proxy saw, and the faults to inject.
 pub struct Book {
     interposer: Mutex<Option<Interposer>>,
     upstream: Box<dyn Fn() -> io::Result<Box<dyn super::tpm::Stream>> + Send + Sync>,
@@ -124,7 +124,7 @@ pub struct Book {
     changed: Condvar,
 }
 
-/// TPM commands in order, each with the code that answered it (`None`: no answer came).
+/// TPM commands in order, each with its response code (`None` without answer).
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Seen(pub Vec<(u32, Option<u32>)>);
 
@@ -133,7 +133,7 @@ impl Seen {
         self.0.len()
     }
 
-    /// Commands with this code that the TPM (or a fault) answered with `answer`.
+    /// The number of commands with this code that were answered with `answer`.
     pub fn answered(&self, code: u32, answer: u32) -> usize {
         self.0
             .iter()
@@ -182,18 +182,18 @@ impl Book {
         self.state.lock().unwrap().kept = Some(Vec::new());
     }
 
-    /// What was kept: commands, each with its answer behind it, if one came.
+    /// The recorded commands, each followed by its answer, if one came.
     pub fn wire(&self) -> Vec<Vec<u8>> {
         let kept = self.state.lock().unwrap().kept.take();
         kept.expect("kept")
     }
 
-    /// From now on this interposer answers every command; `None` ends that.
+    /// From now on this interposer answers every command; `None` removes it.
     pub fn interpose(&self, interposer: Option<Interposer>) {
         *self.interposer.lock().unwrap() = interposer;
     }
 
-    /// From now on each answer of the TPM goes through here; `None` ends that.
+    /// From now on this callback alters each answer of the TPM; `None` removes it.
     pub fn mutate(&self, mutate: Option<Mutate>) {
         *self.mutate.lock().unwrap() = mutate;
     }
@@ -212,8 +212,7 @@ impl Book {
         });
     }
 
-    /// From now on the TPM answers commands with this code otherwise: `alter` makes of a command and
-    /// its successful answer another answer.
+    /// From now on `alter` replaces successful answers to commands with this code.
     pub fn alter(
         &self,
         code: u32,
@@ -223,7 +222,7 @@ impl Book {
         state.alterations.push((code, Arc::new(alter)));
     }
 
-    /// Forgets faults that have not happened, and lets stalled commands run.
+    /// Removes pending faults, and lets stalled commands run.
     pub fn heal(&self) {
         let mut state = self.state.lock().unwrap();
         state.rules.clear();
@@ -232,7 +231,7 @@ impl Book {
         self.release();
     }
 
-    /// True when every fault that was asked for has happened.
+    /// True when all requested faults have happened.
     pub fn all_broken(&self) -> bool {
         self.state
             .lock()
@@ -263,7 +262,7 @@ impl Book {
         self.changed.notify_all();
     }
 
-    /// One command, as the client sent it.
+    /// Processes one command of the client.
     pub fn exchange(&self, command: &[u8]) -> Reply {
         let code = number_at(command, 6);
         let (at, fault) = self.note(code);
@@ -323,7 +322,7 @@ impl Book {
         }
     }
 
-    /// Writes a command down; its place in the list, and what shall happen to it.
+    /// Records a command; returns its position and its fault.
     fn note(&self, code: u32) -> (usize, Option<Fault>) {
         let mut state = self.state.lock().unwrap();
         state.seen.push((code, None));
@@ -353,7 +352,7 @@ impl Book {
         );
     }
 
-    /// The answer of the interposer, if there is one; else that of the TPM.
+    /// The answer of the interposer, if there is one; else of the TPM.
     fn answered(&self, command: &[u8], fault: Option<Fault>) -> io::Result<Vec<u8>> {
         let mut interposer = self.interposer.lock().unwrap();
         match &mut *interposer {
@@ -387,7 +386,7 @@ impl Book {
     }
 }
 
-/// Reads one TPM command or answer: its header names its size.
+/// Reads one TPM command or answer; the header gives its size.
 pub fn read_packet(from: &mut impl Read) -> io::Result<Vec<u8>> {
     let mut packet = vec![0; 10];
     from.read_exact(&mut packet)?;
@@ -400,7 +399,7 @@ pub fn read_packet(from: &mut impl Read) -> io::Result<Vec<u8>> {
     Ok(packet)
 }
 
-/// Writes one byte at a time; between them others may run.
+/// Writes one byte at a time, with scheduling in between.
 pub fn drip(to: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
     for byte in bytes {
         to.write_all(&[*byte])?;
@@ -409,7 +408,7 @@ pub fn drip(to: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// Serves what connects to `listener` until `ended`, each client in a thread.
+/// Serves the clients of `listener` until `ended`, each in a thread.
 pub fn serve<F>(listener: TcpListener, ended: &Arc<AtomicBool>, client: F)
 where
     F: Fn(TcpStream) -> io::Result<()> + Send + Sync + 'static,
@@ -424,7 +423,8 @@ where
             let client = Arc::clone(&client);
             thread::spawn(move || {
                 stream.set_nodelay(true).ok();
-                // A child that was forked meanwhile holds the connection, too: closing is not enough.
+                // A child that was forked meanwhile holds the connection too, so closing is not
+                // enough.
                 let copy = stream.try_clone();
                 client(stream).ok();
                 copy.and_then(|copy| copy.shutdown(Shutdown::Both)).ok();
@@ -433,7 +433,7 @@ where
     });
 }
 
-/// A proxy that speaks as swtpm does: commands on the first port, control on the second.
+/// A proxy with swtpm's protocol: commands on the first port, control on the second.
 pub struct Proxy {
     book: Arc<Book>,
     ports: Pair,
@@ -508,7 +508,7 @@ pub fn number_at(packet: &[u8], at: usize) -> u32 {
     u32::from_be_bytes(packet[at..at + 4].try_into().expect("four bytes"))
 }
 
-/// An answer to TPM2_Sign (ECDSA, one authorisation) with r and s as hardware may give them.
+/// An answer to TPM2_Sign (ECDSA, one authorisation) with shortened r and s, as hardware may give.
 fn shortened(answer: &[u8]) -> Vec<u8> {
     if number_at(answer, 6) != 0 {
         return answer.to_vec();

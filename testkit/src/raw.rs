@@ -1,4 +1,4 @@
-//! PKCS#11 as a C caller sees it: the function tables, and codes that print their names.
+//! PKCS#11 for a C caller: the function tables, and codes that print their names.
 
 use cryptoki_sys::*;
 use libloading::Library;
@@ -12,8 +12,8 @@ use std::ptr;
 macro_rules! call {
     ($table:expr, $name:ident ( $($argument:expr),* $(,)? )) => {{
         let function = $table.$name.expect(concat!(stringify!($name), " is in the table"));
-        // SAFETY: the library is never unloaded; pointers among the arguments come from live
-        // values of the caller, or are wrong on purpose where the standard has an answer to it.
+        // SAFETY: the library is never unloaded. Pointer arguments come from live values of the
+        // caller. Some are wrong on purpose, if the standard defines the answer.
         $crate::raw::Code(unsafe { function($($argument),*) })
     }};
 }
@@ -69,7 +69,7 @@ names! {
 /// An attribute of a template: its type and its value.
 pub type Item = (CK_ATTRIBUTE_TYPE, Vec<u8>);
 
-/// A loaded module. It is never unloaded.
+/// A loaded module. The module is never unloaded.
 #[derive(Clone)]
 pub struct Raw {
     library: &'static Library,
@@ -284,7 +284,7 @@ impl Raw {
         Ok(all)
     }
 
-    /// One attribute's value, asked for as programs do: the length first.
+    /// The value of one attribute, with a length query first, as in programs.
     pub fn attribute(
         &self,
         session: CK_SESSION_HANDLE,
@@ -344,7 +344,7 @@ impl Raw {
         call!(self.table, C_SignInit(session, &raw mut mechanism, key)).result()
     }
 
-    /// C_Sign into plenty of room.
+    /// C_Sign into a large buffer.
     pub fn sign(&self, session: CK_SESSION_HANDLE, data: &[u8]) -> Result<Vec<u8>, Code> {
         let mut room = vec![0; 512];
         let (code, length) = self.sign_into(session, data, Some(&mut room));
@@ -353,7 +353,7 @@ impl Raw {
         Ok(room)
     }
 
-    /// C_Sign into this room, or the length query; the code and the length written.
+    /// C_Sign into this buffer, or the length query; returns the code and the length.
     pub fn sign_into(
         &self,
         session: CK_SESSION_HANDLE,
@@ -379,7 +379,7 @@ impl Raw {
         .result()
     }
 
-    /// C_SignFinal into this room, or the length query; the code and the length written.
+    /// C_SignFinal into this buffer, or the length query; returns the code and the length.
     pub fn sign_final_into(
         &self,
         session: CK_SESSION_HANDLE,

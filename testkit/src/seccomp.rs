@@ -1,8 +1,8 @@
-//! System calls that the kernel denies, as filters of containers and services do (seccomp(2)).
+//! Denied system calls, as by filters of containers and services (seccomp(2)).
 
 use std::ffi::{c_int, c_long, c_ushort};
 
-/// Denies these system calls to this thread and to what it starts, with this error number, for ever.
+/// Permanently denies these system calls to this thread and its children, with this error number.
 pub fn deny(calls: &[c_long], error: c_int) {
     let mut program = vec![statement(
         libc::BPF_LD | libc::BPF_W | libc::BPF_ABS,

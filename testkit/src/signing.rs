@@ -1,4 +1,4 @@
-//! Every mechanism that signs, tried with all that it takes, each signature judged by OpenSSL.
+//! Tries every signing mechanism with all its inputs; OpenSSL verifies each signature.
 
 use super::module::Opened;
 use super::openssl::{Verifier, digest};
@@ -6,16 +6,16 @@ use super::programs::Said;
 use super::raw::Code;
 use cryptoki_sys::*;
 
-/// A hash by all its names.
+/// A hash with its identifiers.
 pub struct Hash {
-    /// As OpenSSL calls it.
+    /// Its name in OpenSSL.
     pub name: &'static str,
     pub kind: CK_MECHANISM_TYPE,
     pub mask: CK_RSA_PKCS_MGF_TYPE,
     pub width: usize,
-    /// What stands before the digest in a DigestInfo (RFC 8017, section 9.2, note 1).
+    /// The prefix of the digest in a DigestInfo (RFC 8017, section 9.2, note 1).
     pub prefix: &'static [u8],
-    /// The mechanisms that make it and sign it, where there are such ones.
+    /// The mechanisms that hash and sign, if they exist.
     pub ecdsa: Option<CK_MECHANISM_TYPE>,
     pub pkcs1: CK_MECHANISM_TYPE,
     pub pss: Option<CK_MECHANISM_TYPE>,
@@ -102,7 +102,7 @@ impl Message {
     }
 }
 
-/// How many signatures were asked for, made and found right, and what was wrong.
+/// The numbers of requested and verified signatures, and the failures.
 #[derive(Default)]
 pub struct Tried {
     pub asked: usize,
@@ -111,18 +111,18 @@ pub struct Tried {
     pub faults: Vec<String>,
 }
 
-/// A key of an opened module, and the judge of its signatures.
+/// A key of an opened module, and the verifier of its signatures.
 pub struct Signer<'a> {
     pub module: &'a Opened,
     pub key: CK_OBJECT_HANDLE,
     pub judge: Verifier,
     pub message: &'a Message,
-    /// The hashes that mechanisms take which make none themselves.
+    /// The hashes for mechanisms that do not hash themselves.
     pub hashes: Vec<&'static Hash>,
 }
 
 impl Signer<'_> {
-    /// Signs with each of the mechanisms all that it takes, messages whole and in parts.
+    /// Signs with each of the mechanisms, with all its inputs, in one and in several parts.
     pub fn try_all(&self, mechanisms: &[CK_MECHANISM_TYPE]) -> Tried {
         let mut tried = Tried::default();
         for mechanism in mechanisms {

@@ -1,4 +1,5 @@
-//! SoftHSM, another module: what the standard defines must hold for both, which proves the tests.
+//! SoftHSM, another module. Standard behaviour must hold for both modules, which validates the
+//! tests.
 
 use super::programs::{self, program};
 use super::raw::Raw;
@@ -14,7 +15,7 @@ pub struct SoftHsm {
 }
 
 impl SoftHsm {
-    /// Makes the token, and names it to this process by environment.
+    /// Makes the token, and sets the environment of this process for it.
     pub fn enter() -> (SoftHsm, Raw) {
         let folder = TempDir::new().expect("a temporary folder");
         let tokens = folder.path().join("tokens");
@@ -46,7 +47,7 @@ impl SoftHsm {
     }
 }
 
-/// Where the package puts it.
+/// The path in the package.
 pub fn library() -> &'static Path {
     [
         "/usr/lib/softhsm/libsofthsm2.so",

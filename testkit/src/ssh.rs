@@ -6,7 +6,7 @@ use super::tls::Server;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-/// A server that lets in whoever has a key of `authorized_keys`.
+/// A server that accepts the keys of `authorized_keys`.
 pub fn sshd(home: &Home) -> Server {
     // SAFETY: asks for our user id, nothing else.
     if unsafe { libc::geteuid() } == 0 {
@@ -33,7 +33,7 @@ pub fn sshd(home: &Home) -> Server {
     })
 }
 
-/// Options of ssh, and the host, for a user who has nothing but the module.
+/// Options of ssh, and the host, for a user whose only key is in the module.
 pub fn client_options(port: u16) -> String {
     let port = port.to_string();
     [

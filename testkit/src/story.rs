@@ -1,8 +1,8 @@
-//! A story is a test that has a process to itself: the module reads its environment, forks and
-//! ends there, and what it writes to stderr can be seen.
+//! A story is a test with its own process. The module reads its environment, forks and ends there,
+//! and its output to stderr is captured.
 //!
-//! `cargo test` runs tests as threads of one process; the test therefore starts its own binary
-//! again, for itself alone, and the second one tells the story.
+//! `cargo test` runs tests as threads of one process. So the test starts its own binary again for
+//! this single test, and the second process runs the story.
 
 use super::programs::{self, Running};
 use std::env;
@@ -12,11 +12,11 @@ use std::io::{Read, Seek};
 use std::process::Command;
 use std::time::Duration;
 
-/// Longer than any story takes on a busy machine; a story that hangs is killed then.
+/// The time limit: longer than any story on a busy machine. A hanging story is killed then.
 const LIMIT: Duration = Duration::from_secs(170);
 const TELLING: &str = "DEVID_TEST_STORY";
 
-/// A story that alters more answers than usual (`DEVID_MUTATIONS`) has more time.
+/// A story with more altered answers than usual (`DEVID_MUTATIONS`) gets more time.
 fn limit() -> Duration {
     const USUAL: u32 = 180;
     let wanted = env::var("DEVID_MUTATIONS").ok();
@@ -24,19 +24,19 @@ fn limit() -> Duration {
     LIMIT * wanted.map_or(1, |wanted| wanted.div_ceil(USUAL).max(1))
 }
 
-/// The name by which the test harness knows the test with this path, which begins with its crate.
+/// The test harness's name of the test with this path, which begins with its crate.
 pub fn test_name(path: &str) -> &str {
     let (_, name) = path.split_once("::").expect("a path begins with the crate");
     name
 }
 
-/// Tells the story of the test `name` (its module path, crate first) in its own process, and
-/// fails where that fails or writes to stderr.
+/// Runs the story of the test `name` (its module path, crate first) in its own process. Fails if
+/// the story fails or writes to stderr.
 pub fn tell(name: &str, story: impl FnOnce()) {
     tell_with(name, &[], story);
 }
 
-/// The same with these variables in the environment of its process.
+/// Runs the story with these environment variables.
 pub fn tell_with(name: &str, variables: &[(&str, &OsStr)], story: impl FnOnce()) {
     let name = test_name(name);
     if env::var(TELLING).is_ok_and(|telling| telling == name) {
@@ -76,7 +76,7 @@ pub fn tell_with(name: &str, variables: &[(&str, &OsStr)], story: impl FnOnce())
     }
 }
 
-/// What the story printed, without the words of the test harness around it.
+/// The output of the story, without the lines of the test harness.
 fn own_words(out: &str) -> String {
     let harness = |line: &&str| line.starts_with("running ") || line.starts_with("test ");
     let own = out
@@ -85,7 +85,7 @@ fn own_words(out: &str) -> String {
     own.map(|line| format!("{line}\n")).collect()
 }
 
-/// Repeats `look` until it gives something; fails, naming `what`, when `limit` has passed.
+/// Repeats `look` until it gives a value; fails with `what` after `limit`.
 pub fn await_some<T>(what: &str, limit: Duration, look: impl FnMut() -> Option<T>) -> T {
     programs::poll(limit, look).unwrap_or_else(|| panic!("{what}: not within {limit:?}"))
 }

@@ -1,4 +1,4 @@
-//! OpenSSL with pkcs11-provider, and servers that demand a client's certificate.
+//! OpenSSL with pkcs11-provider, and servers that require a client certificate.
 
 use super::factory::Identity;
 use super::folders;
@@ -16,8 +16,8 @@ use std::time::Duration;
 /// The identity's key as a URI.
 pub const KEY: &str = "pkcs11:token=idev-id;object=idev-id;type=private";
 
-/// Writes an openssl.cnf for the provider into the home: the one we ship, with this machine's
-/// paths.
+/// Writes an openssl.cnf for the provider into the home: the shipped file with the paths of this
+/// machine.
 pub fn configuration(home: &Home) -> PathBuf {
     let root = folders::root();
     let lock = File::create(folders::scratch().join("provider.lock"));
@@ -51,7 +51,7 @@ pub fn configuration(home: &Home) -> PathBuf {
     home.write("openssl.cnf", text)
 }
 
-/// The program `name` with the provider and the module at hand.
+/// The program `name`, configured with provider and module.
 pub fn with_provider(name: &str, home: &Home) -> Command {
     let mut command = program(name);
     command.env("OPENSSL_CONF", configuration(home));
@@ -59,7 +59,7 @@ pub fn with_provider(name: &str, home: &Home) -> Command {
     command
 }
 
-/// The same with a provider that takes each key for what its type says, not for what it allows.
+/// Configures a provider that ignores CKA_ALLOWED_MECHANISMS.
 pub fn without_allowed_mechanisms(home: &Home, command: &mut Command) {
     let shipped = fs::read_to_string(configuration(home)).expect("a file");
     let section = "[pkcs11_sect]\n";
@@ -69,7 +69,7 @@ pub fn without_allowed_mechanisms(home: &Home, command: &mut Command) {
     command.env("OPENSSL_CONF", home.write("quirky.cnf", text));
 }
 
-/// The same with a provider that asks the module nothing before its first use.
+/// Configures a provider that loads the module at its first use.
 pub fn without_early_load(home: &Home, command: &mut Command) {
     let shipped = fs::read_to_string(configuration(home)).expect("a file");
     let text = shipped.replace("pkcs11-module-load-behavior = early\n", "");
@@ -77,8 +77,8 @@ pub fn without_early_load(home: &Home, command: &mut Command) {
     command.env("OPENSSL_CONF", home.write("late.cnf", text));
 }
 
-/// `openssl s_client` with the key and the certificate of the identity that the module calls
-/// `label`, for a server with `server.pem`; the protocol is 1.2 or 1.3.
+/// `openssl s_client` with key and certificate of the identity labelled `label`, for a server with
+/// `server.pem`. The protocol is 1.2 or 1.3.
 pub fn openssl_client(
     home: &Home,
     identity: &Identity,
@@ -108,7 +108,7 @@ pub fn key_file(home: &Home) -> PathBuf {
     home.write("key.pem", pem)
 }
 
-/// The identity's certificate with its issuer's, as TLS sends them.
+/// The identity's certificate and that of its issuer, as TLS sends them.
 pub fn chain_file(home: &Home, identity: &Identity) -> PathBuf {
     join(home, "chain.pem", &[identity.certificate(), identity.ca()])
 }
@@ -126,12 +126,12 @@ fn join(home: &Home, name: &str, files: &[PathBuf]) -> PathBuf {
     home.write(name, texts.concat())
 }
 
-/// A server's own key and certificate, in software: `server.key`, `server.pem`.
+/// The key and certificate of a server, in software: `server.key`, `server.pem`.
 pub fn server_identity(home: &Home) {
     server_identity_of(home, &["ec", "-pkeyopt", "ec_paramgen_curve:P-256"]);
 }
 
-/// The same for a kind of key, as `openssl req -newkey` names it.
+/// The key and certificate of a server, with a kind of key in the format of `openssl req -newkey`.
 pub fn server_identity_of(home: &Home, kind: &[&str]) {
     run(program("openssl")
         .args(["req", "-x509", "-nodes", "-newkey"])
@@ -158,7 +158,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts what `command` gives for a port, until it listens.
+    /// Starts the server from `command`, which gets a port, and waits until it listens.
     pub fn start(home: &Home, command: impl Fn(u16) -> Command) -> Server {
         let log = home.path("server.log");
         for _ in 0..5 {
@@ -201,23 +201,23 @@ impl Server {
     }
 }
 
-/// `openssl s_server` that demands a certificate and shows a page about it.
+/// `openssl s_server` that requires a certificate and shows a page about it.
 pub fn openssl_server(home: &Home, identity: &Identity) -> Server {
     server_identity(home);
     openssl_server_with_identity(home, identity)
 }
 
-/// The same with a key that is already there.
+/// The server with an existing key.
 pub fn openssl_server_with_identity(home: &Home, identity: &Identity) -> Server {
     openssl_server_with(home, identity, &[])
 }
 
-/// The same with these options beside.
+/// The server with these additional options.
 pub fn openssl_server_with(home: &Home, identity: &Identity, options: &[&str]) -> Server {
     openssl_server_that_trusts(home, &trust_file(home, identity), options)
 }
 
-/// The same for clients whose certificates lead to one in this file.
+/// The server for clients whose certificates lead to one in this file.
 pub fn openssl_server_that_trusts(home: &Home, trusted: &Path, options: &[&str]) -> Server {
     Server::start(home, |port| {
         let mut server = program("openssl");
@@ -241,7 +241,7 @@ pub fn openssl_server_that_trusts(home: &Home, trusted: &Path, options: &[&str])
     })
 }
 
-/// What an nginx shall do, beyond listening with TLS.
+/// The settings of an nginx, in addition to TLS.
 pub struct Site {
     pub workers: u32,
     pub certificate: PathBuf,
@@ -252,8 +252,7 @@ pub struct Site {
     pub top: String,
 }
 
-/// An nginx that answers each request with the client's name, the worker's process and the
-/// protocol.
+/// An nginx that answers with the client's name, the worker's process id and the protocol.
 pub fn nginx(home: &Home, site: &Site, settle: impl Fn(&mut Command)) -> Server {
     fs::create_dir_all(home.path("web")).expect("a folder");
     Server::start(home, |port| {
@@ -295,7 +294,7 @@ pub fn nginx(home: &Home, site: &Site, settle: impl Fn(&mut Command)) -> Server 
     })
 }
 
-/// One request by `openssl s_client` without a certificate of its own; what came back.
+/// One request by `openssl s_client` without client certificate; returns the response.
 pub fn plain_request(server: &Server, trusted: &Path, protocol: &str) -> String {
     let mut client = program("openssl");
     client.args([
@@ -309,8 +308,8 @@ pub fn plain_request(server: &Server, trusted: &Path, protocol: &str) -> String 
     run_with(&mut client, b"GET / HTTP/1.0\r\n\r\n").ok().text()
 }
 
-/// One process of `openssl s_time` makes at least so many handshakes. A busy machine gets more time; a
-/// handshake that fails ends it.
+/// Runs `openssl s_time` until it makes at least this many handshakes. A busy machine gets more
+/// time; a failed handshake ends it.
 #[track_caller]
 pub fn handshakes(s_time: &mut Command, least: u32) {
     let mut last = String::new();

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Where a swtpm listens.
+/// The address of a swtpm.
 #[derive(Clone, Debug)]
 pub enum Place {
     Tcp(Arc<Pair>),
@@ -50,10 +50,10 @@ impl Place {
     }
 }
 
-/// A connection, of whichever kind.
+/// A connection of either kind.
 pub trait Stream: Read + Write + Send {
-    /// Ends the connection also where a forked child holds a copy of its descriptor. swtpm serves
-    /// one connection at a time, so an open copy would keep all others out.
+    /// Ends the connection even if a forked child has a copy of its descriptor. An open copy would
+    /// block all others, since swtpm serves one connection at a time.
     fn end(&self);
 }
 
@@ -69,22 +69,22 @@ impl Stream for UnixStream {
     }
 }
 
-/// A running swtpm that is ready for commands; it ends with this value.
+/// A running swtpm that is ready for commands; it ends on drop.
 pub struct Swtpm {
     folder: TempDir,
     place: Place,
     running: Option<Running>,
-    /// Another swtpm than the machine's, with these arguments more.
+    /// A special swtpm, with additional arguments.
     other: Option<(PathBuf, Vec<String>)>,
 }
 
 impl Swtpm {
-    /// A TPM fresh from the chip maker, on TCP ports.
+    /// A blank TPM, on TCP ports.
     pub fn blank() -> Swtpm {
         Swtpm::stopped().started_on_ports()
     }
 
-    /// With an empty state.
+    /// A stopped swtpm with an empty state.
     fn stopped() -> Swtpm {
         let folder = TempDir::new().expect("a temporary folder");
         fs::create_dir(folder.path().join("state")).expect("a folder for the state");
@@ -100,8 +100,8 @@ impl Swtpm {
         }
     }
 
-    /// A TPM fresh from the chip maker that `swtpm`, with libtpms 0.10 or newer, makes with these
-    /// algorithms alone, in the words of its profiles.
+    /// A blank TPM with only these algorithms, in the words of swtpm's profiles. `swtpm` needs
+    /// libtpms 0.10 or newer.
     pub fn with_algorithms(swtpm: PathBuf, algorithms: &str) -> Swtpm {
         let profile =
             format!("profile={{\"Name\":\"custom:tests\",\"Algorithms\":\"{algorithms}\"}}");
@@ -134,8 +134,8 @@ impl Swtpm {
         panic!("swtpm did not start:\n{}", tpm.log());
     }
 
-    /// Starts swtpm on our place; false if it ended at once. It starts the TPM itself, so no
-    /// TPM2_Startup is needed.
+    /// Starts swtpm; false if it ended at once. swtpm starts the TPM itself, so TPM2_Startup is not
+    /// needed.
     fn start(&mut self) -> bool {
         let log = File::create(self.folder.path().join("log")).expect("a log file");
         let mut command = match &self.other {
@@ -165,16 +165,16 @@ impl Swtpm {
             self.place.connect().is_ok().then_some(true)
         });
         self.running = Some(running);
-        // A connection that another program took says nothing: ask whether ours still runs.
+        // Another program may have answered on the port, so check that ours still runs.
         answered == Some(true) && self.running.as_mut().is_some_and(Running::is_running)
     }
 
-    /// The state's folder.
+    /// The folder of the state.
     pub fn state(&self) -> PathBuf {
         self.folder.path().join("state")
     }
 
-    /// What swtpm wrote.
+    /// The output of swtpm.
     pub fn log(&self) -> String {
         fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
@@ -183,7 +183,7 @@ impl Swtpm {
         &self.place
     }
 
-    /// The TCTI that reaches it, for us and for libtss2.
+    /// Its TCTI, for us and for libtss2.
     pub fn tcti(&self) -> String {
         self.place.tcti()
     }
@@ -200,15 +200,15 @@ impl Swtpm {
         self.running.as_ref().expect("swtpm runs").id()
     }
 
-    /// The power goes, without a word to the TPM. The TPM itself counts that as a failed
-    /// authorisation if a key that is not noDA has been used since it was started.
+    /// Cuts the power without TPM2_Shutdown. The TPM counts this as a failed authorisation if a key
+    /// without noDA was used since its start.
     pub fn kill(&mut self) {
         if let Some(mut running) = self.running.take() {
             running.kill();
         }
     }
 
-    /// An orderly end: TPM2_Shutdown, then the power goes.
+    /// An orderly shutdown: TPM2_Shutdown, then power off.
     pub fn shut_down(&mut self) {
         let mut stream = self.place.connect().expect("swtpm answers");
         stream
@@ -220,13 +220,14 @@ impl Swtpm {
         self.kill();
     }
 
-    /// The power comes back: same place, same state.
+    /// Power on, with the same address and state.
     pub fn restart(&mut self) {
         assert!(self.running.is_none(), "kill it first");
         assert!(self.start(), "swtpm did not start again:\n{}", self.log());
     }
 
-    /// It answers nothing and takes no connection until [`Swtpm::go_on`]; the kernel still does.
+    /// Stops it until [`Swtpm::go_on`]: it answers nothing, but the kernel still accepts
+    /// connections.
     pub fn pause(&self) {
         self.signal(libc::SIGSTOP);
     }
@@ -246,13 +247,13 @@ impl Swtpm {
         tool(name, &self.tcti())
     }
 
-    /// Objects in the TPM's transient slots.
+    /// The number of transient objects in the TPM.
     pub fn transients(&self) -> usize {
         let listed = programs::run(self.tool("tpm2_getcap").arg("handles-transient"));
         listed.ok().text().lines().count()
     }
 
-    /// The lockout counter: failed authorisations as the TPM counts them.
+    /// The lockout counter: failed tries counted by the TPM.
     pub fn lockout_counter(&self) -> u32 {
         let all = programs::run(self.tool("tpm2_getcap").arg("properties-variable"))
             .ok()

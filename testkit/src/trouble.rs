@@ -1,5 +1,5 @@
-//! Passing trouble, made to order: a library that is loaded before all others has system calls on
-//! one path fail (tests/c/trouble.c).
+//! Temporary faults on demand: a preloaded library makes system calls on one path fail
+//! (tests/c/trouble.c).
 
 use super::host::preloaded;
 use super::story::tell_with;
@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 use tempfile::TempDir;
 
-/// What the system may say of a file that is there and whole.
+/// Possible errors for a file that exists and is valid.
 pub const ERRORS: [c_int; 7] = [
     libc::EMFILE,
     libc::ENFILE,
@@ -21,20 +21,20 @@ pub const ERRORS: [c_int; 7] = [
 /// More calls than any test makes.
 pub const ALL: c_int = 1 << 20;
 
-/// Tells a story in a process in which trouble can be made.
+/// Runs a story in a process with that library.
 pub fn tell(name: &str, story: impl FnOnce()) {
     let folder = TempDir::new().expect("a temporary folder");
     let library = preloaded(folder.path(), "trouble");
     tell_with(name, &[("LD_PRELOAD", library.as_os_str())], story);
 }
 
-/// Trouble with one kind of call on one path, until it is over.
+/// A fault for one kind of call on one path, until [`Trouble::over`].
 pub struct Trouble(());
 
 impl Trouble {
     /// The calls are `open`, `read`, `stat`, `link`, `cwd`, `list`, `write`, `fsync`, `access2`,
-    /// `rename2`, and `clock` on `/`. The path is told by its end, or by a part of it with a `*`
-    /// behind. `first` calls pass, then `count` fail.
+    /// `rename2`, and `clock` on `/`. The path is given by its end, or by a part followed by `*`.
+    /// The first `first` calls pass, then `count` calls fail.
     pub fn new(call: &str, end: &Path, first: c_int, count: c_int, error: c_int) -> Trouble {
         type Arm = extern "C" fn(*const c_char, *const c_char, c_int, c_int, c_int);
         let call = CString::new(call).unwrap();
@@ -47,12 +47,12 @@ impl Trouble {
         Trouble(())
     }
 
-    /// Counts such calls, and lets them pass.
+    /// Counts such calls without a fault.
     pub fn counted(call: &str, end: &Path) -> Trouble {
         Trouble::new(call, end, ALL, 0, 0)
     }
 
-    /// How many such calls there were until now, failed or not.
+    /// The number of such calls so far, failed or not.
     pub fn met(&self) -> c_int {
         // SAFETY: the library has a function of this name and type.
         unsafe {
@@ -62,7 +62,7 @@ impl Trouble {
         }
     }
 
-    /// Gives how many calls failed.
+    /// Ends the fault; returns the number of failed calls.
     pub fn over(self) -> c_int {
         // SAFETY: the library has a function of this name and type.
         unsafe {
@@ -73,7 +73,7 @@ impl Trouble {
     }
 }
 
-/// Stops the clock of the day at this second from 1970; `None`: it goes on.
+/// Stops the real-time clock at this second since 1970; `None` lets it run.
 pub fn stop_clock(second: Option<u64>) {
     let second = second.map_or(-1, |second| second as std::ffi::c_long);
     // SAFETY: the library has a function of this name and type.
@@ -84,7 +84,7 @@ pub fn stop_clock(second: Option<u64>) {
     }
 }
 
-/// Has a program run into the same.
+/// Applies the fault to a program.
 pub fn for_program(
     command: &mut Command,
     call: &str,
@@ -104,7 +104,7 @@ fn symbol(name: *const c_char) -> *mut libc::c_void {
     found
 }
 
-/// Makes one test of each story, `troubled::NAME`, in which trouble can be made.
+/// Makes one test of each story, `troubled::NAME`, in which faults can be injected.
 #[macro_export]
 macro_rules! troubled {
     ($($story:ident),+ $(,)?) => {

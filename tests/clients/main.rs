@@ -20,6 +20,7 @@ mod handshakes;
 mod java;
 mod keys;
 mod life;
+mod migration;
 mod openssl;
 mod own_keys;
 mod owner;

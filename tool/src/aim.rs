@@ -1,4 +1,5 @@
-//! Commands in texts, for a run that was given `--config`: whoever copies one means the same device.
+//! Adds `--config FILE` to the commands in a text, if the run had this option. A user who copies a
+//! command then reaches the same device.
 
 use crate::cli::Arguments;
 use crate::output::Output;
@@ -8,12 +9,12 @@ use serde_json::Value;
 use std::path::Path;
 
 const TOOL: &str = "devid ";
-/// Fields of JSON documents that hold sentences or commands, and nothing that names an object.
+/// Fields of JSON documents that hold sentences or commands, and never the name of an object.
 const SENTENCES: [&str; 8] = [
     "command", "mend", "text", "reason", "marker", "problem", "problems", "notes",
 ];
 
-/// The same output, whose commands name the file of settings.
+/// The output, with the settings file in its commands.
 pub(crate) fn aimed(output: Output, file: &Path) -> Output {
     let aim = Aim {
         verbs: Arguments::command()

@@ -1,4 +1,4 @@
-//! The audit line of a verb that changed something, or used a private key.
+//! The audit line of a verb that changes an object or uses a private key.
 
 use crate::cli::{KeyVerb, MasterVerb, RenewArgs, TokenVerb, Verb};
 use crate::evidence_cli::CaVerb;
@@ -8,12 +8,13 @@ use devid_core::audit::{AuditLog, AuditSubject};
 use devid_core::config;
 use log::{info, warn};
 
-/// A verb that is written down.
+/// A verb that is audited.
 pub(crate) struct Audited {
     verb: &'static str,
-    /// The object as the command line names it.
+    /// The object from the command line.
     label: Option<String>,
-    /// Written down in any case. A use of a key is written down on request (`[log] audit`).
+    /// True for a change, which is always audited. A use of a key is audited if `[log] audit` says
+    /// so.
     is_change: bool,
 }
 
@@ -28,6 +29,8 @@ impl Audited {
             Verb::Reset { .. } => change("reset"),
             Verb::Prune => change("prune"),
             Verb::Key(KeyVerb::Generate { label, .. }) => changes("key generate", label),
+            Verb::Key(KeyVerb::Import { .. }) => change("key import"),
+            Verb::Key(KeyVerb::Unseal { .. }) => Some(("key unseal", None, false)),
             Verb::Key(KeyVerb::Delete { label, .. }) => changes("key delete", label),
             Verb::Master(MasterVerb::Renew { .. }) => change("master renew"),
             Verb::Token(TokenVerb::Add { .. }) => change("token add"),
@@ -42,7 +45,7 @@ impl Audited {
             Verb::Renew(_) => change("renew"),
             Verb::Persist { label, .. } => changes("persist", label),
             Verb::Csr(args) => uses("csr", &args.label),
-            // Where the factory left no attestation key, one is made.
+            // If the factory left no attestation key, the verb makes one.
             Verb::Attest(args) => changes("attest", &args.name()),
             Verb::Ca(CaVerb::Issue { .. }) => change("ca issue"),
             Verb::Activate { .. } => Some(("activate", None, false)),
@@ -54,6 +57,7 @@ impl Audited {
             | Verb::Ca(_)
             | Verb::Show { .. }
             | Verb::Doctor
+            | Verb::Bench
             | Verb::Key(KeyVerb::List)
             | Verb::Export { .. }
             | Verb::Uri { .. }
@@ -68,7 +72,7 @@ impl Audited {
         })
     }
 
-    /// Writes what came of it.
+    /// Writes the audit line with the result.
     pub(crate) fn write(self, settings: &Settings, output: &Output) {
         let config = config::load(&settings.environment()).config;
         let is_asked_for = config.is_ok_and(|config| config.audit);

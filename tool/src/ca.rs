@@ -90,7 +90,7 @@ pub(crate) fn run(verb: CaVerb, form: OutputFormat) -> Result<Output, CommandErr
     }
 }
 
-/// Verifies, and certifies if somebody says how.
+/// Verifies evidence, and issues a certificate if `issuance` is given.
 fn verified(
     how: &VerifyArgs,
     issuance: Option<&Issuance>,
@@ -117,7 +117,7 @@ fn verified(
     })
 }
 
-/// What went to no file.
+/// The text, if it did not go to a file.
 fn shown(out: &Destination, text: String) -> String {
     match out.path() {
         Some(_) => String::new(),
@@ -146,7 +146,7 @@ fn paragraph(report: &EvidenceReport) -> String {
             format_args!("{mark:<8} {}: {}", check.name, check.detail),
         );
     }
-    // What is not well goes to standard error.
+    // Failures go to standard error.
     if report.verified {
         row(&mut text, &report.summary);
     }

@@ -12,18 +12,18 @@ use devid_core::identity::{Device, FileKind, Imported, OwnerFile, OwnerImported}
 use devid_core::x509::{IssueError, RequestContent, request_pem};
 use std::path::PathBuf;
 
-/// More bytes than any sane answer of a CA has.
+/// The longest answer of a CA, in bytes.
 pub(crate) const LARGEST: u64 = 1 << 20;
 
 impl RequestArgs {
-    /// What the request is to ask for.
+    /// The content of the request.
     pub(crate) fn content(&self) -> Result<RequestContent, IssueError> {
         let subject = self.subject.as_deref();
         RequestContent::parse(subject, &self.san, &self.eku, &self.key_usage)
     }
 }
 
-/// A request for a certificate.
+/// Makes a request for a certificate.
 pub(crate) fn request(
     device: &Device,
     args: CsrArgs,
@@ -76,7 +76,7 @@ pub(crate) fn deliver_request(
     out.deliver_as(bytes, &pem, kind_of(outform), 0o644, form)
 }
 
-/// Takes a certificate.
+/// Imports a certificate.
 pub(crate) fn import(
     device: &Device,
     files: &[PathBuf],
@@ -85,7 +85,7 @@ pub(crate) fn import(
     let [file] = files else {
         return Err(CommandError::new(
             2,
-            "one file is taken at a time; several only with --owner",
+            "only --owner takes several files; give one file",
         ));
     };
     let read = match is_standard_input(file) {
@@ -105,7 +105,7 @@ pub(crate) fn import(
     })
 }
 
-/// Takes certificates of the device's owner for the factory's keys.
+/// Imports certificates of the device's owner for the factory keys.
 pub(crate) fn import_owner(
     device: &Device,
     files: &[PathBuf],
@@ -139,20 +139,20 @@ fn owner_taken(imported: &OwnerImported) -> String {
         line(&mut text, "in place of", subject);
     }
     for subject in &imported.unrelated {
-        let why = format!("{subject}: it is not above a certificate");
+        let why = format!("{subject}: not the issuer of one of these certificates");
         line(&mut text, "not kept", &why);
     }
     line(&mut text, "file", &imported.file.display().to_string());
     let shown = match imported.show {
-        "instead" => "on the token idev-id, in the place of the factory's certificates",
+        "instead" => "on the token idev-id, instead of the factory's certificates",
         "token" => "on the token oidevid",
-        _ => "nowhere yet: show under [owner] in config.toml says where programs find them",
+        _ => "nowhere yet: set show under [owner] in config.toml",
     };
     line(&mut text, "shown", shown);
     text
 }
 
-/// A label as an audit line names it, with the key that has it.
+/// The object of an audit line: a label with its key.
 pub(crate) fn subject(device: &Device, label: String) -> AuditSubject {
     let entry = device.find(&label).ok();
     entry
@@ -163,7 +163,7 @@ pub(crate) fn subject(device: &Device, label: String) -> AuditSubject {
         })
 }
 
-/// What was taken, for a person.
+/// The imported certificates, for a person.
 pub(crate) fn taken(imported: &Imported) -> String {
     let mut text = String::new();
     row(
@@ -171,10 +171,10 @@ pub(crate) fn taken(imported: &Imported) -> String {
         format_args!("certificate for {}", imported.label),
     );
     if imported.rekeyed {
-        line(&mut text, "key", "a new one is in use with it");
+        line(&mut text, "key", "the new key is in use");
     }
     if imported.known {
-        line(&mut text, "known", "it was there already");
+        line(&mut text, "known", "the certificate was there already");
     }
     for subject in &imported.replaced {
         line(&mut text, "in place of", subject);
@@ -186,7 +186,7 @@ pub(crate) fn taken(imported: &Imported) -> String {
         line(
             &mut text,
             "not kept",
-            &format!("{subject}: it is not above the certificate"),
+            &format!("{subject}: not an issuer of the certificate"),
         );
     }
     if let Some(note) = &imported.note {
@@ -195,7 +195,7 @@ pub(crate) fn taken(imported: &Imported) -> String {
     text
 }
 
-/// The certificate of a key, those of the CAs above it, or both.
+/// Exports the certificate of a key, the certificates of its CAs, or both.
 pub(crate) fn export(
     device: &Device,
     label: &str,
@@ -209,8 +209,7 @@ pub(crate) fn export(
         return Err(CommandError::new(
             5,
             format!(
-                "{label}: no certificate of a CA above it is here; devid import-cert takes those that \
-                 come with a certificate"
+                "{label}: the device has no CA certificate for it; devid import-cert stores the CA certificates of its file"
             ),
         ));
     }

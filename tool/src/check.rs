@@ -7,8 +7,7 @@ use crate::output::{CommandError, Output};
 use crate::text::row;
 use devid_core::identity::{Attention, CertificateState, Device, FileKind, StatusCheck};
 
-/// Tells what needs somebody; the exit code says how much it hurries. Metrics are written whatever was
-/// found.
+/// Lists problems. The exit code tells their urgency. Metrics are always written.
 pub(crate) fn run(
     device: &Device,
     args: StatusArgs,

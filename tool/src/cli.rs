@@ -11,11 +11,11 @@ use clap_complete::Shell;
 use devid_core::config::RenewWithin;
 use std::path::PathBuf;
 
-/// How an object is named.
+/// The help text for the name of an object.
 pub(crate) const NAME: &str =
     "A label, a CKA_ID in hexadecimal digits, token/label, or a PKCS#11 URI (RFC 7512)";
 
-/// The identity of a device: shows it, verifies it, makes it, keeps it.
+/// The identity of a device: show, verify, make and maintain it.
 ///
 /// Exit codes: 0 ok, 1 failed, 2 usage, 3 cannot be verified because the CA certificate is not
 /// available, 4 TPM not reachable, 5 not found, 6 refused, 7 not decided yet (devid enroll), 8 a
@@ -29,16 +29,16 @@ pub(crate) struct Arguments {
     pub(crate) verb: Verb,
 }
 
-/// What every verb takes.
+/// Options of every verb.
 #[derive(Args)]
 pub(crate) struct CommonArgs {
-    /// Writes JSON: one document on standard output, of a failure too.
+    /// Writes one JSON document to standard output, also after a failure.
     #[arg(long, global = true, display_order = 90)]
     pub(crate) json: bool,
-    /// Says on standard error what is done; -vv says more.
+    /// Shows the steps on standard error. -vv shows more.
     #[arg(short, long, global = true, action = ArgAction::Count, display_order = 91)]
     pub(crate) verbose: u8,
-    /// Says nothing but errors and what was asked for.
+    /// Shows errors and the requested output only.
     #[arg(
         short,
         long,
@@ -47,79 +47,87 @@ pub(crate) struct CommonArgs {
         display_order = 92
     )]
     pub(crate) quiet: bool,
-    /// Reads this file in the place of /etc/devid-pkcs11/config.toml; config.d/, chain/ and trust/ are
-    /// looked for beside it.
+    /// Reads this file instead of /etc/devid-pkcs11/config.toml. The folders config.d/, chain/ and
+    /// trust/ are beside it.
     #[arg(long, global = true, value_name = "FILE", display_order = 93)]
     pub(crate) config: Option<PathBuf>,
 }
 
-/// Where a text goes.
+/// The destination of the output.
 #[derive(Args)]
 pub(crate) struct OutArgs {
-    /// Writes to this file; - is standard output.
+    /// Writes to this file. - is standard output.
     #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) force: ForceArgs,
 }
 
-/// Whether a file may be lost.
+/// Options for existing files.
 #[derive(Args)]
 pub(crate) struct ForceArgs {
-    /// Replaces the file even if it holds a private key, or something else than what is written.
+    /// Replaces the file even if it holds a private key, or data of another kind.
     #[arg(long)]
     pub(crate) force: bool,
 }
 
 #[derive(Subcommand)]
 pub(crate) enum Verb {
-    /// Tells where the device's identity lives, and how its TPM does.
+    /// Shows where the device's identity is, and the state of its TPM.
     Status(StatusArgs),
     /// Lists identities, own keys and certificates.
     List,
-    /// Shows an identity: the device it names, its certificate, where its key lives.
+    /// Shows an identity: the device in its certificate, the certificate, and the location of its
+    /// key.
     Show {
         #[arg(help = NAME, required_unless_present = "cert")]
         label: Option<String>,
-        /// Shows the certificates of this file in its place: PEM, DER or PKCS#7; - is standard input.
+        /// Shows the certificates of this file instead: PEM, DER or PKCS#7. - is standard input.
         /// Needs no TPM.
         #[arg(long, value_name = "FILE", conflicts_with = "label")]
         cert: Option<PathBuf>,
-        /// Shows the settings by which Keylime's agent finds the factory's keys instead.
+        /// Shows the settings for Keylime's agent to find the factory keys.
         #[arg(long, conflicts_with = "cert")]
         keylime: bool,
-        /// Writes the two certificates that Keylime's agent reads into this folder.
+        /// Writes the two certificates for Keylime's agent into this folder.
         #[arg(long, value_name = "DIR", requires = "keylime")]
         out: Option<PathBuf>,
     },
-    /// Draws the device, its TPM, tokens, keys, certificates and their CAs as a tree. Works without TPM.
+    /// Shows the device, its TPM, tokens, keys, certificates and their CAs as a tree. Works without
+    /// TPM.
     Tree,
-    /// Verifies an identity: its key, its certificate, the chain to a trusted CA.
+    /// Verifies an identity: its key, its certificate, and the chain to a trusted CA.
     Verify {
         #[arg(help = NAME)]
         label: String,
-        /// Certificates that are trusted beside those in /etc/devid-pkcs11/trust/.
+        /// A file with certificates to trust, in addition to /etc/devid-pkcs11/trust/.
         #[arg(long, value_name = "FILE")]
         ca: Option<PathBuf>,
-        /// A list of revoked certificates (CRL), DER or PEM; may be given more than once. Without a
+        /// A list of revoked certificates (CRL), DER or PEM. Can be given several times. Without a
         /// list, revocation is not checked.
         #[arg(long, value_name = "FILE")]
         crl: Vec<PathBuf>,
-        /// A file with the PIN that the key asks for, if the configuration has none. A wrong one
-        /// counts in the TPM.
+        /// A file with the PIN of the key, if the configuration has none. A wrong PIN counts
+        /// towards the TPM's lockout.
         #[arg(long, value_name = "FILE")]
         pin_file: Option<PathBuf>,
     },
-    /// Looks for what is wrong, and says what mends it. Works without TPM, too.
+    /// Finds problems, and names the command that solves each. Works without TPM.
     Doctor,
-    /// Gives the device an identity of its own, if it has none. For every start.
+    /// Measures the TPM and says which kind of key fits it.
+    ///
+    /// Makes keys for the measurement and flushes them. Writes nothing to the TPM, needs no PIN, and counts
+    /// nothing towards lockout. Other programs that use the TPM meanwhile make it slower.
+    Bench,
+    /// Makes the device's own identity, if it has none. For every start of the device.
     Provision {
-        /// Writes a request (PKCS#10) to this file, and makes no certificate, at later starts neither: the key
-        /// waits for the CA's answer. - is standard output.
+        /// Writes a request (PKCS#10) to this file and makes no certificate, also at later starts.
+        /// The key waits for the certificate of the CA. - is standard output.
         #[arg(long, value_name = "FILE")]
         csr: Option<PathBuf>,
-        /// Makes the certificate anew, which no CA made. A software identity then moves to the TPM, if
-        /// leave_software is "on-new-certificate". With --csr it moves when the CA's certificate comes.
+        /// Makes a new self-signed certificate. If leave_software is "on-new-certificate", a
+        /// software identity then moves to the TPM. With --csr, the identity moves when the
+        /// certificate of the CA comes.
         #[arg(long)]
         new_certificate: bool,
         #[command(flatten)]
@@ -127,22 +135,22 @@ pub(crate) enum Verb {
         #[command(flatten)]
         how: ProvisionArgs,
     },
-    /// Erases the device's own identity and all its keys, and gives it a new one.
+    /// Erases the device's own identity and all its keys, and makes a new identity.
     ///
-    /// The factory identity is not touched.
+    /// The factory identity does not change.
     Reset {
-        /// Says that a factory reset is meant.
+        /// Confirms that you want a factory reset.
         #[arg(long, required = true)]
         factory: bool,
-        /// Says that you know what is lost: all that is in the token devid, and what was made
-        /// through further tokens, for good.
+        /// Confirms that you know the loss: everything in the token devid, and everything made
+        /// through further tokens. The loss is permanent.
         #[arg(long)]
         yes: bool,
         #[command(flatten)]
         how: ProvisionArgs,
     },
-    /// Deletes what was put aside: the software key, when the device moved to its TPM; files of keys
-    /// that went with a former master key.
+    /// Deletes files that were put aside: the software key after a move to the TPM, and key files
+    /// of an earlier master key.
     Prune,
     /// Makes, lists and deletes keys of services.
     #[command(subcommand)]
@@ -150,91 +158,92 @@ pub(crate) enum Verb {
     /// For a CA: verifies evidence of devices, and certifies their keys. Needs no TPM.
     #[command(subcommand)]
     Ca(CaVerb),
-    /// Looks after the key that wraps the device's own keys.
+    /// Manages the master key, which wraps the device's own keys.
     #[command(subcommand)]
     Master(MasterVerb),
-    /// Makes and removes tokens for services, whose users see their own keys alone.
+    /// Makes and removes tokens for services. The user of a service sees its own keys only.
     #[command(subcommand)]
     Token(TokenVerb),
     /// Writes a request for a certificate (PKCS#10).
     Csr(Box<CsrArgs>),
-    /// Makes evidence for a CA that a key is in this device's TPM: one JSON document
+    /// Makes evidence for a CA that a key is in this device's TPM: a JSON document
     /// (docs/evidence.schema.json).
     Attest(Box<AttestArgs>),
-    /// Answers a CA's challenge: proves that attestation key and endorsement key are in one TPM.
+    /// Answers a CA's challenge: proves that the attestation key and the endorsement key are in one
+    /// TPM.
     Activate {
-        /// What devid ca challenge or tpm2_makecredential wrote.
+        /// The output file of devid ca challenge or tpm2_makecredential.
         challenge: PathBuf,
         #[command(flatten)]
         out: OutArgs,
     },
-    /// Takes a certificate for a key, in the place of the one that it had.
+    /// Imports a certificate for a key. It replaces the key's previous certificate.
     ImportCert {
-        /// The certificate, perhaps with those of its issuers: PEM, DER, or PKCS#7 (DER, PEM or
-        /// base64 alone); - is standard input. Several files only with --owner.
+        /// The certificate, alone or with the certificates of its issuers: PEM, DER, or PKCS#7
+        /// (DER, PEM or bare base64). - is standard input. Only --owner takes several files.
         #[arg(required = true)]
         file: Vec<PathBuf>,
-        /// They are of the device's owner, for the factory's keys (oIDevID, oIAK), with those of their
-        /// CAs. All of them are taken, or none.
+        /// Imports certificates of the device's owner for the factory keys (oIDevID, oIAK), and
+        /// certificates of their CAs. Imports all of them, or none.
         #[arg(long)]
         owner: bool,
     },
-    /// Renews certificates that are due, as the tables certificate of the configuration say.
+    /// Renews the certificates that are due, by the [[certificate]] tables of the configuration.
     Renew(RenewArgs),
-    /// Asks a server for a certificate, by EST (RFC 7030).
+    /// Requests a certificate from a server by EST (RFC 7030).
     ///
-    /// Without a key of that label one is made. The identity that is shown to the server is the one
-    /// that is renewed, or else the factory's. Exit code 7: the server asks for patience; the same
-    /// command goes on.
+    /// If no key has the label, devid makes one. The login at the server uses the identity to be
+    /// renewed, or else the factory identity. Exit code 7: the server has not decided yet; the same
+    /// command continues.
     #[cfg(feature = "est")]
     Enroll(Box<EnrollArgs>),
-    /// Writes a key or its certificates in the form that other programs take.
+    /// Writes a key or its certificates in a form for other programs.
     #[command(group(ArgGroup::new("what").required(true)))]
     Export {
         #[arg(help = NAME)]
         label: String,
-        /// The key as PEM, TSS2 PRIVATE KEY: only this TPM can use it.
+        /// The key as PEM, TSS2 PRIVATE KEY. Only this TPM can use it.
         #[arg(long, group = "what")]
         tss2: bool,
-        /// The halves of the key for tpm2_load, key.pub and key.priv, into this folder; says what its parent
-        /// is.
+        /// Writes key.pub and key.priv, the parts of the key for tpm2_load, into this folder. Names
+        /// the parent of the key.
         #[arg(long, value_name = "DIR", group = "what", conflicts_with = "out")]
         tpm2_tools: Option<PathBuf>,
-        /// What SPIRE's tpm_devid plugin reads, into this folder: devid.pub, devid.priv and
-        /// devid.crt.pem. For a key made with --parent srk.
+        /// Writes devid.pub, devid.priv and devid.crt.pem for SPIRE's tpm_devid plugin into this
+        /// folder. For a key made with --parent srk.
         #[arg(long, value_name = "DIR", group = "what", conflicts_with = "out")]
         spire: Option<PathBuf>,
         /// The certificate, PEM.
         #[arg(long, group = "what")]
         cert: bool,
-        /// The certificates of the CAs above it, PEM, the issuer first.
+        /// The certificates of its CAs, PEM, the issuer first.
         #[arg(long, group = "what")]
         chain: bool,
-        /// The certificate, then those of the CAs above it, PEM.
+        /// The certificate, then the certificates of its CAs, PEM.
         #[arg(long, group = "what")]
         fullchain: bool,
         #[command(flatten)]
         out: OutArgs,
     },
-    /// Signs a file by a key, with its certificates, so that others can verify it.
+    /// Signs a file with a key, and adds the key's certificates for the verifier.
     #[command(group(ArgGroup::new("message").required(true)))]
     Sign {
         #[arg(help = NAME)]
         label: String,
-        /// The file; - is standard input.
+        /// The file. - is standard input.
         file: PathBuf,
-        /// CMS SignedData, DER (RFC 5652): for BRSKI voucher requests (RFC 8995), and
-        /// openssl cms -verify.
+        /// CMS SignedData, DER (RFC 5652), for BRSKI voucher requests (RFC 8995) and openssl cms
+        /// -verify.
         #[arg(long, group = "message")]
         cms: bool,
         /// JWS in the general JSON serialisation (RFC 7515).
         #[arg(long, group = "message")]
         jws: bool,
-        /// The signature alone, over the key's own hash of the file: for openssl dgst -verify.
+        /// The bare signature over the key's own hash of the file, for openssl dgst -verify.
         #[arg(long, group = "message")]
         raw: bool,
-        /// The type of the content in CMS, as numbers with dots; id-data by default. A BRSKI voucher
-        /// request has 1.2.840.113549.1.9.16.1.40 (id-ct-animaJSONVoucher).
+        /// The type of the content in CMS, an OID in dotted form. By default id-data. For a BRSKI
+        /// voucher request: 1.2.840.113549.1.9.16.1.40 (id-ct-animaJSONVoucher).
         #[arg(long, value_name = "OID", conflicts_with_all = ["jws", "raw"])]
         content_type: Option<String>,
         /// The header parameter typ of JWS, for example voucher-jws+json.
@@ -243,18 +252,18 @@ pub(crate) enum Verb {
         /// Leaves the file out of the message.
         #[arg(long, conflicts_with = "raw")]
         detached: bool,
-        /// A file with the PIN that the key asks for, if the configuration has none. A wrong one
-        /// counts in the TPM.
+        /// A file with the PIN of the key, if the configuration has none. A wrong PIN counts
+        /// towards the TPM's lockout.
         #[arg(long, value_name = "FILE")]
         pin_file: Option<PathBuf>,
         #[command(flatten)]
         out: OutArgs,
     },
-    /// Puts a key into a persistent handle again, such as the factory's after TPM2_Clear.
+    /// Puts a key into a persistent handle again, for example the factory's key after TPM2_Clear.
     Persist {
         #[arg(help = NAME)]
         label: String,
-        /// Where a factory key goes; 0x81020000 by default.
+        /// The handle for a factory key. By default 0x81020000.
         #[arg(long, value_name = "HANDLE", value_parser = handle)]
         handle: Option<u32>,
     },
@@ -262,27 +271,28 @@ pub(crate) enum Verb {
     Uri {
         #[arg(help = NAME)]
         label: String,
-        /// Of what; by default of the private key, and of the certificate where there is no key.
+        /// The type of the object. By default the private key, or the certificate if there is no
+        /// key.
         #[arg(long = "type", value_enum, value_name = "TYPE")]
         class: Option<TypeArg>,
-        /// Writes it to this file as well, in the PEM form that programs take for a key file; - writes
-        /// that form to standard output, in its place.
+        /// Also writes the URI to this file, in the PEM form that programs accept as a key file. -
+        /// writes only the PEM form to standard output.
         #[arg(long, value_name = "FILE")]
         pem: Option<PathBuf>,
         #[command(flatten)]
         force: ForceArgs,
     },
-    /// Writes the manual pages, for those who package this.
+    /// Writes the manual pages, for packagers.
     #[command(hide = true)]
     Man {
-        /// The folder where they go.
+        /// The folder for the pages.
         folder: PathBuf,
         #[command(flatten)]
         force: ForceArgs,
     },
     /// Writes completions for a shell.
     Completions {
-        /// Which shell.
+        /// The shell.
         shell: Shell,
     },
     /// Writes a PKCS#11 URI as a PEM file, for programs that take a key as a file.
@@ -294,7 +304,7 @@ pub(crate) enum Verb {
     },
 }
 
-/// A class of objects, as RFC 7512 names it.
+/// A class of objects by RFC 7512.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 #[allow(missing_docs)]
 pub(crate) enum TypeArg {
@@ -308,23 +318,23 @@ pub(crate) enum TypeArg {
 pub(crate) enum KeyVerb {
     /// Makes a key in the TPM.
     Generate {
-        /// What it is to be called.
+        /// The label of the key.
         label: String,
-        /// What kind of key.
+        /// The algorithm of the key.
         #[arg(long, value_enum, default_value_t = AlgorithmArg::P256)]
         algorithm: AlgorithmArg,
-        /// It decrypts (RSA) or agrees on secrets (EC) as well.
+        /// The key also decrypts (RSA) or agrees on secrets (EC).
         #[arg(long)]
         decrypts: bool,
-        /// Keeps it in a persistent handle too, where it signs with one command.
+        /// Also keeps the key in a persistent handle, where a signature needs one command.
         #[arg(long)]
         persistent: bool,
-        /// Keeps it on disk encrypted under what the TPM sealed, and uses it in memory: fast, and
-        /// as safe as the process that uses it.
+        /// Keeps the key on disk, encrypted under a secret that the TPM seals, and uses it in
+        /// memory. Such a key is fast, and as safe as the process that uses it.
         #[arg(long, conflicts_with = "persistent")]
         sealed: bool,
-        /// Which key wraps it: the master key; or the storage root key that every program derives in the owner
-        /// hierarchy, for programs that look for the key there (SPIRE).
+        /// The key that wraps it: the master key, or the storage root key of the owner hierarchy.
+        /// The storage root key is for programs that look for keys there (SPIRE).
         #[arg(
             long,
             value_enum,
@@ -332,25 +342,54 @@ pub(crate) enum KeyVerb {
             conflicts_with_all = ["persistent", "sealed", "decrypts"]
         )]
         parent: ParentArg,
-        /// The one scheme by which it signs. With --parent srk alone; by default that of the algorithm with
-        /// SHA-256.
+        /// The only signature scheme of the key, with --parent srk only. By default the scheme of
+        /// the algorithm with SHA-256.
         #[arg(long, value_enum, requires = "parent")]
         scheme: Option<SchemeArg>,
     },
-    /// Makes a new key in the place of another, and writes a request for it.
+    /// Makes a new key that will replace a key, and writes a request for it.
     ///
-    /// The old key stays in use with its certificate until the new certificate comes, by devid
-    /// import-cert or devid enroll; then both are exchanged at once, under the same label. As long as
-    /// the new key waits, the command writes a request for it again. devid renew LABEL --rollback brings
-    /// the old pair back.
+    /// The old key stays in use with its certificate until the new certificate comes by devid
+    /// import-cert or devid enroll. Then both are replaced at once under the same label. While the
+    /// new key waits, the command writes its request again. devid renew LABEL --rollback restores
+    /// the old pair.
     Rekey(Box<RekeyArgs>),
-    /// Lists the keys of all tokens that have a key folder.
+    /// Takes over a key that another program made in this TPM, or a certificate of its store.
+    ///
+    /// The key keeps its parent in the TPM. In the token it has a new authorisation value, which the token's PIN
+    /// opens; the token must have a PIN. The file is not changed, and the key in it keeps its old value. Lines
+    /// above the PEM block (Label:, ID:) say what the object is called.
+    Import {
+        /// The object: TSS2 PRIVATE KEY or CERTIFICATE, PEM.
+        file: PathBuf,
+        /// The token that takes it.
+        #[arg(long, value_name = "TOKEN", default_value = "devid")]
+        token: String,
+        /// A file with the authorisation value that the key has so far; - is standard input. Without it the
+        /// value is empty. A wrong one counts in the TPM.
+        #[arg(long, value_name = "FILE")]
+        auth_file: Option<PathBuf>,
+        /// A file with the user's PIN of the token, if the configuration has none. A wrong one counts in the
+        /// TPM.
+        #[arg(long, value_name = "FILE")]
+        pin_file: Option<PathBuf>,
+    },
+    /// Opens data that another program sealed in this TPM, and writes them to standard output.
+    Unseal {
+        /// The sealed data: TSS2, PEM.
+        file: PathBuf,
+        /// A file with their authorisation value; - is standard input. Without it the value is empty. A wrong
+        /// one counts in the TPM.
+        #[arg(long, value_name = "FILE")]
+        auth_file: Option<PathBuf>,
+    },
+    /// Lists the keys of all tokens with a key folder.
     List,
-    /// Deletes a key and its certificates, for good.
+    /// Deletes a key and its certificates permanently.
     Delete {
         #[arg(help = NAME)]
         label: String,
-        /// Says that you know what is lost.
+        /// Confirms that you know the loss.
         #[arg(long)]
         yes: bool,
     },
@@ -358,20 +397,22 @@ pub(crate) enum KeyVerb {
 
 #[derive(Subcommand)]
 pub(crate) enum TokenVerb {
-    /// Makes a token: a key folder that belongs to the service's user, and a file in config.d/ that names it.
+    /// Makes a token: a key folder for the user of the service, and a file in config.d/ that names
+    /// the folder.
     ///
-    /// The same command again changes nothing, or ends what a killed run began.
+    /// The same command again changes nothing, or completes an interrupted run.
     Add {
         /// The name of the service and of its token.
         name: String,
         /// The group of the folder.
         #[arg(long, value_name = "GROUP")]
         group: String,
-        /// The user who runs the service and owns the folder; the one that is called as the group by default.
+        /// The user of the service, who owns the folder. By default the user with the name of the
+        /// group.
         #[arg(long, value_name = "USER")]
         user: Option<String>,
     },
-    /// Takes the file in config.d/ away. The keys stay in their folder.
+    /// Deletes the token's file in config.d/. The keys stay in their folder.
     Remove {
         /// The name of the service.
         name: String,
@@ -380,19 +421,19 @@ pub(crate) enum TokenVerb {
 
 #[derive(Subcommand)]
 pub(crate) enum MasterVerb {
-    /// Begins a new master key where the old one was evicted, and keeps the device's identity.
+    /// Makes a new master key after the old one was evicted, and keeps the device's identity.
     ///
-    /// Refuses while the old one is in the TPM. Lists what is lost: files of lost keys are moved
-    /// aside, not deleted. If another program took the handle, nothing of it is evicted: the new
-    /// master key goes into another one, which a file in config.d/ then names.
+    /// Refuses while the old master key is in the TPM. Lists the loss: files of lost keys are moved
+    /// aside, not deleted. If another program took the handle, its key stays there. The new master
+    /// key then gets another handle, which a file in config.d/ names.
     Renew {
-        /// Says that you know what is lost.
+        /// Confirms that you know the loss.
         #[arg(long)]
         yes: bool,
     },
 }
 
-/// What wraps a key.
+/// The key that wraps a new key.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 #[allow(missing_docs)]
 pub(crate) enum ParentArg {
@@ -400,7 +441,7 @@ pub(crate) enum ParentArg {
     Srk,
 }
 
-/// A signature scheme that a key names.
+/// The signature scheme of a key.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 #[allow(missing_docs)]
 pub(crate) enum SchemeArg {
@@ -436,33 +477,34 @@ pub(crate) enum OutputFormat {
     Json,
 }
 
-/// What `devid status` is asked.
+/// Arguments of `devid status`.
 #[derive(Args)]
 pub(crate) struct StatusArgs {
-    /// For monitoring: tells what needs somebody, and ends with 0 (nothing), 8 (a certificate ends soon,
-    /// or its renewal fails), 1 (something does not work) or 4 (TPM not reachable).
+    /// For monitoring: lists problems. Exit code 0: none; 8: a certificate ends soon or its renewal
+    /// fails; 1: a failure; 4: TPM not reachable.
     #[arg(long)]
     pub(crate) check: bool,
-    /// With --check: how long before its end a certificate counts as ending soon, as 14d, 12h, or a part
-    /// of its life as 1/3.
+    /// With --check: a certificate ends soon if its end is nearer than this: a time as 14d or 12h,
+    /// or a part of its life as 1/3.
     #[arg(long, value_name = "TIME", requires = "check", default_value = "14d")]
     pub(crate) expiring: RenewWithin,
-    /// With --check: writes metrics to this file, in the text format of Prometheus (node_exporter's textfile
-    /// collector reads files that end in .prom); - is standard output.
+    /// With --check: writes metrics to this file, in the text format of Prometheus. The textfile
+    /// collector of node_exporter reads files that end in .prom. - is standard output.
     #[arg(long, value_name = "FILE", requires = "check")]
     pub(crate) textfile: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) force: ForceArgs,
 }
 
-/// How an identity is made.
+/// Arguments of `devid provision` and `devid reset`.
 #[derive(Args)]
 pub(crate) struct ProvisionArgs {
-    /// How many seconds a TPM that does not answer is waited for, if it matters.
+    /// The time in seconds to wait for a TPM that does not answer, if its answer matters.
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     pub(crate) wait: u64,
-    /// Whom the certificate names, as in CN=node,O=Example; by default whom the configuration or the factory
-    /// named. ${machine-id}, ${dmi.serial} and ${idev-id.serial} stand for values of this device.
+    /// The subject of the certificate, for example CN=node,O=Example. By default the subject of the
+    /// configuration or of the factory certificate. ${machine-id}, ${dmi.serial} and
+    /// ${idev-id.serial} stand for values of this device.
     #[arg(long, value_name = "NAME")]
     pub(crate) subject: Option<String>,
 }

@@ -1,10 +1,10 @@
-//! Colours of text for a person: only where standard output is a terminal that has them, unless the
-//! environment says otherwise (NO_COLOR, CLICOLOR, CLICOLOR_FORCE, TERM=dumb).
+//! Colours of text for a person. They are used only if standard output is a terminal with colours.
+//! The environment can override this (NO_COLOR, CLICOLOR, CLICOLOR_FORCE, TERM=dumb).
 
 use anstyle::{AnsiColor, Style};
 use std::io::stdout;
 
-/// What a text is, and so how it is shown.
+/// The kind of a text, which decides its colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Colour {
     Plain,
@@ -14,14 +14,14 @@ pub(crate) enum Colour {
     Problem,
 }
 
-/// Paints, or leaves text as it is.
+/// Colours a text, or leaves it unchanged.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Painter {
     has_colours: bool,
 }
 
 impl Painter {
-    /// As standard output has it.
+    /// The painter for standard output.
     pub(crate) fn of_standard_output() -> Self {
         let choice = anstream::AutoStream::choice(&stdout());
         Self {
@@ -29,7 +29,7 @@ impl Painter {
         }
     }
 
-    /// A text of a line, which steers no terminal itself.
+    /// A coloured text of one line. The text itself cannot control the terminal.
     pub(crate) fn paint(self, colour: Colour, text: &str) -> String {
         let style = match colour {
             Colour::Plain => return text.to_owned(),

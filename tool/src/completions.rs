@@ -1,4 +1,4 @@
-//! `devid completions`: made from the verbs themselves. Labels are asked of `devid list` when they are needed.
+//! `devid completions`: made from the verbs. The script calls `devid list` to complete labels.
 
 use crate::cli::{Arguments, NAME, OutputFormat};
 use crate::output::{CommandError, Output};
@@ -6,11 +6,11 @@ use clap::{Command, CommandFactory};
 use clap_complete::Shell;
 use serde_json::json;
 
-/// The labels that `devid list` knows, a line each. The function of the shell puts `--config FILE` in the place of
-/// `CONFIG`, if the command line has it.
+/// A shell command that prints the labels of `devid list`, one per line. The shell function
+/// replaces `CONFIG` by `--config FILE` if the command line has this option.
 const LABELS: &str = r#"devid CONFIG list --json 2>/dev/null | sed -n 's/^ *"label": "\([^"\\]*\)",\{0,1\}$/\1/p' | sort -u"#;
 
-/// Completions for a shell.
+/// Writes completions for a shell.
 pub(crate) fn script(shell: Shell, form: OutputFormat) -> Result<Output, CommandError> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Arguments::command(), "devid", &mut script);
@@ -26,7 +26,7 @@ pub(crate) fn script(shell: Shell, form: OutputFormat) -> Result<Output, Command
     Output::new(form, &json!({ "script": script }), || script.clone())
 }
 
-/// The verbs that take the name of an object: `show`, `key delete`.
+/// Collects the verbs that take the name of an object: `show`, `key delete`.
 fn collect_verbs(command: &Command, above: &str, verbs: &mut Vec<String>) {
     for verb in command.get_subcommands() {
         let path = format!("{above}{}", verb.get_name());
@@ -43,7 +43,7 @@ fn collect_verbs(command: &Command, above: &str, verbs: &mut Vec<String>) {
     }
 }
 
-/// After clap's own function: where a word is the first that is no option, labels are offered.
+/// Extends clap's own function. For the first word that is not an option, it offers labels.
 fn bash(verbs: &[String]) -> String {
     let patterns: Vec<_> = verbs.iter().map(|verb| format!("'{verb} '")).collect();
     format!(

@@ -1,4 +1,4 @@
-//! Where a text goes that a verb makes: to standard output, or to a file that the user names.
+//! The destination of a text: standard output, or a file that the user names.
 
 use crate::cli::{OutArgs, OutputFormat};
 use crate::output::{CommandError, Output};
@@ -6,15 +6,15 @@ use devid_core::identity::{FileKind, OutputFile};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
-/// Names of standard output: a dash by custom, the others since a shell may give them.
+/// Names of standard output: a dash by convention, and the paths that a shell may give.
 const STANDARD_OUTPUT: [&str; 4] = ["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"];
 
-/// Whether a path names standard output.
+/// True if the path names standard output.
 pub(crate) fn is_standard_output(path: &Path) -> bool {
     STANDARD_OUTPUT.iter().any(|name| path == Path::new(name))
 }
 
-/// Where a text goes.
+/// The destination of a text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Destination {
     StandardOutput,
@@ -29,7 +29,7 @@ impl Destination {
         }
     }
 
-    /// The file, if it is one.
+    /// The path, if the destination is a file.
     pub(crate) fn path(&self) -> Option<&Path> {
         match self {
             Self::StandardOutput => None,
@@ -37,7 +37,7 @@ impl Destination {
         }
     }
 
-    /// Whether such a text may go there.
+    /// Checks that a text of this kind may go there.
     pub(crate) fn check(&self, kind: FileKind) -> Result<(), CommandError> {
         match self {
             Self::StandardOutput => Ok(()),
@@ -45,7 +45,7 @@ impl Destination {
         }
     }
 
-    /// Writes it, if it goes to a file.
+    /// Writes the bytes if the destination is a file.
     pub(crate) fn write(
         &self,
         bytes: &[u8],
@@ -58,7 +58,7 @@ impl Destination {
         }
     }
 
-    /// Writes PEM, or answers it.
+    /// Writes the PEM text to the file, or returns it as the answer.
     pub(crate) fn deliver(
         &self,
         pem: &str,
@@ -69,7 +69,7 @@ impl Destination {
         self.deliver_as(pem.as_bytes(), pem, kind, mode, form)
     }
 
-    /// The same for these bytes; a document in JSON has the PEM form of them.
+    /// Writes the bytes, or returns them as the answer. A JSON document has their PEM form.
     pub(crate) fn deliver_as(
         &self,
         bytes: &[u8],

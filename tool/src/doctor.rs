@@ -9,10 +9,10 @@ use devid_core::config;
 use devid_core::identity::{Finding, Health, by_label, doctor};
 use std::collections::BTreeSet;
 
-/// From so many findings of one kind on they are told together.
+/// From this number on, findings of one kind are shown together.
 const MANY: usize = 4;
 
-/// Each finding, and what mends it; fails if something does not work.
+/// Prints each finding and its remedy. Fails if there is a problem.
 pub(crate) fn run(
     settings: &Settings,
     painter: Painter,
@@ -33,12 +33,12 @@ pub(crate) fn run(
             1 => "1 problem".into(),
             more => format!("{more} problems"),
         };
-        output.complaint = Some(format!("{counted}; what mends it stands above"));
+        output.complaint = Some(format!("{counted}; the remedies are above"));
     }
     Ok(output)
 }
 
-/// Of a quiet run only the problems. Many findings of one kind stand together.
+/// A quiet run shows problems only. Many findings of one kind are shown together.
 fn paragraph(findings: &[Finding], painter: Painter, quiet: bool) -> String {
     let mut text = String::new();
     let is_told = |finding: &&Finding| !quiet || finding.state == Health::Problem;
@@ -94,7 +94,7 @@ fn remedy(text: &mut String, finding: &Finding) {
     }
 }
 
-/// Each remedy once, with the command of the first finding that has it.
+/// Prints each remedy once, with the command of its first finding.
 fn remedies(text: &mut String, alike: &[&Finding]) {
     let mut told: Vec<&Finding> = Vec::new();
     for one in alike {
@@ -108,7 +108,7 @@ fn remedies(text: &mut String, alike: &[&Finding]) {
         let others = alike.iter().filter(has_same);
         let others = others.filter(|other| other.command != one.command).count();
         if others > 0 {
-            let where_ = "devid doctor --json has the command of each";
+            let where_ = "devid doctor --json has every command";
             row(
                 text,
                 format_args!("         and so for {others} more: {where_}"),

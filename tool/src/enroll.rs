@@ -10,7 +10,7 @@ use crate::verify::read_pin;
 use devid_core::identity::{Device, FACTORY};
 use std::time::Duration;
 
-/// The server asks for patience.
+/// The server has not decided yet.
 pub(crate) const PENDING: u8 = 7;
 
 /// Asks a server for a certificate.
@@ -36,7 +36,7 @@ pub(crate) fn run(
         (None, Some(text)) => ServerTrust::Fingerprint(fingerprint(&text).map_err(usage)?),
         (None, None) => {
             return Err(usage(
-                "whom to trust: --trust FILE or --fingerprint HEX".into(),
+                "the server is not trusted yet: give --trust FILE or --fingerprint HEX".into(),
             ));
         }
     };
@@ -105,7 +105,7 @@ fn paragraph(outcome: &Outcome) -> String {
             line(
                 &mut text,
                 "note",
-                "the clock is wrong, so the validity was not looked at",
+                "the clock is wrong, so the validity was not checked",
             );
         }
     }

@@ -16,10 +16,10 @@ use devid_core::key::hex;
 use serde_json::json;
 use std::path::Path;
 
-/// The longest challenge that is read, in bytes.
+/// The longest challenge, in bytes.
 const LARGEST: u64 = 1 << 20;
 
-/// Evidence of a key.
+/// Makes evidence for a key.
 pub(crate) fn attest(
     device: &Device,
     args: AttestArgs,
@@ -75,8 +75,7 @@ pub(crate) fn attest(
         Ok::<_, CommandError>((bundle, made))
     })?;
     let complaint = bundle.nonce.is_none().then(|| {
-        "no nonce was given, so the evidence is not fresh: it may be an old one for all that a CA knows; \
-         --nonce takes what the CA chose"
+        "the evidence is not fresh, because it has no nonce; give the nonce of the CA with --nonce"
             .into()
     });
     let output = match made {
@@ -107,7 +106,7 @@ pub(crate) fn attest(
     })
 }
 
-/// Where a signature goes that stands beside the evidence.
+/// The destination of a signature that is separate from the evidence.
 fn signature_file(
     form: Option<EvidenceForm>,
     out: &Destination,
@@ -121,14 +120,14 @@ fn signature_file(
         (Some(EvidenceForm::TcgCsr(TcgCsrForm::Detached)), Destination::StandardOutput) => {
             Err(CommandError::new(
                 2,
-                "--form tcg-csr: say with --out FILE where it goes; its signature goes to FILE.sig",
+                "--form tcg-csr needs --out FILE; its signature goes to FILE.sig",
             ))
         }
         _ => Ok(None),
     }
 }
 
-/// The answer to a challenge.
+/// Answers a challenge.
 pub(crate) fn activate(
     device: &Device,
     path: &Path,
@@ -158,7 +157,7 @@ fn read(path: &Path) -> Result<Vec<u8>, CommandError> {
         .map_err(|error| CommandError::new(1, format!("{}: {error}", path.display())))
 }
 
-/// A document of this format, unless it goes to a file.
+/// A document in this format, unless it goes to a file.
 fn document(
     text: Result<String, DocumentError>,
     format: &str,

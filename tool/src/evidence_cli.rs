@@ -6,7 +6,7 @@ use devid_core::evidence::EvidenceForm;
 use devid_core::evidence::tcg_csr::TcgCsrForm;
 use std::path::PathBuf;
 
-/// What evidence is made of.
+/// Arguments of `devid attest`.
 #[derive(Args)]
 #[command(group(ArgGroup::new("qualifying")))]
 pub(crate) struct AttestArgs {
@@ -20,23 +20,23 @@ pub(crate) struct AttestArgs {
     /// names the device. Nobody else should see it.
     #[arg(long)]
     pub(crate) to_ca: bool,
-    /// What the CA chose, so that the evidence is fresh: hexadecimal digits, or a file. Of more than 32
-    /// bytes the SHA-256 is taken.
+    /// A value from the CA, which proves that the evidence is fresh: hexadecimal digits, or a file.
+    /// A value of more than 32 bytes is hashed with SHA-256.
     #[arg(long, value_name = "HEX|FILE", group = "qualifying")]
     pub(crate) nonce: Option<String>,
-    /// The key authorization of an ACME challenge (device-attest-01): its SHA-256 is the nonce.
+    /// The key authorization of an ACME challenge (device-attest-01). Its SHA-256 is the nonce.
     #[arg(long, value_name = "TOKEN.THUMBPRINT", group = "qualifying")]
     pub(crate) acme: Option<String>,
-    /// Certificates of the endorsement key and of its CAs, DER or PEM, for a TPM that holds none; may be
-    /// given more than once.
+    /// Certificates of the endorsement key and of its CAs, DER or PEM, for a TPM that holds none.
+    /// Can be given several times.
     #[arg(long, value_name = "FILE")]
     pub(crate) ek_cert: Vec<PathBuf>,
-    /// The certificate of the attestation key, and those of its CAs, as devid ca issue
-    /// --attestation-key writes them.
+    /// The certificate of the attestation key, and the certificates of its CAs, from devid ca issue
+    /// --attestation-key.
     #[arg(long, value_name = "FILE")]
     pub(crate) ak_cert: Option<PathBuf>,
-    /// A file with the PIN that the key asks for, if the configuration has none. A wrong one
-    /// counts in the TPM.
+    /// A file with the PIN of the key, if the configuration has none. A wrong PIN counts towards
+    /// the TPM's lockout.
     #[arg(long, value_name = "FILE")]
     pub(crate) pin_file: Option<PathBuf>,
     /// The form of the evidence.
@@ -56,20 +56,20 @@ impl AttestArgs {
 /// Forms of evidence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum FormArg {
-    /// For devid ca.
+    /// JSON, for devid ca.
     Json,
-    /// TCG-CSR-IDEVID as OpenConfig's attestz reads it; its signature goes to FILE.sig.
+    /// TCG-CSR-IDEVID for OpenConfig's attestz. The signature goes to FILE.sig.
     TcgCsr,
-    /// TCG-CSR-IDEVID in an envelope, as Flight Control reads it.
+    /// TCG-CSR-IDEVID in an envelope, for Flight Control.
     TcgCsrEnveloped,
     /// TCG-CSR-LDEVID.
     TcgCsrLdevid,
-    /// The statement tpm of WebAuthn, as ACME's device-attest-01 has it.
+    /// The attestation statement tpm of WebAuthn, for ACME's device-attest-01.
     Webauthn,
 }
 
 impl FormArg {
-    /// `None` for the form of this project.
+    /// `None` for the JSON form of this project.
     pub(crate) fn foreign(self) -> Option<EvidenceForm> {
         match self {
             Self::Json => None,
@@ -83,7 +83,7 @@ impl FormArg {
 
 #[derive(Subcommand)]
 pub(crate) enum CaVerb {
-    /// Makes a nonce for devid attest: evidence with it is fresh. It can be used once.
+    /// Makes a nonce for devid attest, which proves that the evidence is fresh. A nonce works once.
     Nonce {
         #[command(flatten)]
         state: StateArgs,
@@ -92,10 +92,10 @@ pub(crate) enum CaVerb {
         #[command(flatten)]
         out: OutArgs,
     },
-    /// Makes a challenge that only the TPM of this evidence can answer, by devid activate. It can be
-    /// answered once.
+    /// Makes a challenge that only the TPM of this evidence can answer with devid activate. A
+    /// challenge can be answered once.
     Challenge {
-        /// What devid attest wrote.
+        /// The output file of devid attest.
         evidence: PathBuf,
         #[command(flatten)]
         state: StateArgs,
@@ -104,33 +104,34 @@ pub(crate) enum CaVerb {
         #[command(flatten)]
         out: OutArgs,
     },
-    /// Verifies evidence: that the key of its request is in a certified TPM, and never leaves it.
+    /// Verifies evidence: the key of its request is in a certified TPM and never leaves it.
     Verify {
         #[command(flatten)]
         how: VerifyArgs,
     },
-    /// Verifies evidence, and certifies its key if all is well (an LDevID certificate).
+    /// Verifies evidence. If it is valid, issues an LDevID certificate for its key.
     Issue {
         #[command(flatten)]
         how: VerifyArgs,
-        /// The CA's certificate; those of its own issuers may follow.
+        /// The certificate of the CA. The certificates of its issuers may follow.
         #[arg(long, value_name = "FILE")]
         ca_cert: PathBuf,
         /// The CA's private key, PEM, not encrypted.
         #[arg(long, value_name = "FILE")]
         ca_key: PathBuf,
-        /// For how many days the certificate is valid; the CA's own end ends it earlier.
+        /// The lifetime of the certificate in days. The certificate does not outlive that of the
+        /// CA.
         #[arg(long, value_name = "DAYS", default_value_t = 365)]
         days: u32,
-        /// Whom the certificate names, as in CN=web,O=Example; by default the device as its factory
-        /// named it, and without a factory's certificate whom the request names.
+        /// The subject of the certificate, for example CN=web,O=Example. By default the device's
+        /// name in its factory certificate, else the subject of the request.
         #[arg(long, value_name = "NAME", conflicts_with = "attestation_key")]
         subject: Option<String>,
-        /// Certifies the attestation key instead, for verifiers that want such a certificate (ACME
+        /// Certifies the attestation key instead, for verifiers that need such a certificate (ACME
         /// device-attest-01).
         #[arg(long)]
         attestation_key: bool,
-        /// What the attestation key's certificate names as the device (permanentIdentifier); by
+        /// The name of the device in the attestation key's certificate (permanentIdentifier). By
         /// default the SHA-256 of the endorsement key's certificate.
         #[arg(long, value_name = "TEXT", requires = "attestation_key")]
         identifier: Option<String>,
@@ -148,39 +149,40 @@ pub(crate) enum CaVerb {
     },
 }
 
-/// Where the CA remembers.
+/// The state of the CA.
 #[derive(Args)]
 pub(crate) struct StateArgs {
-    /// Where open challenges and nonces are remembered; nobody else may read the file.
+    /// The file with open challenges and nonces. No other user may be able to read the file.
     #[arg(long, value_name = "FILE", default_value = "devid-ca-state.json")]
     pub(crate) state: PathBuf,
 }
 
-/// For how long.
+/// The lifetime of a nonce or challenge.
 #[derive(Args)]
 pub(crate) struct LifetimeArgs {
-    /// For how many seconds it can be used.
+    /// The lifetime in seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = devid_core::evidence::LIFETIME)]
     pub(crate) valid_for: u64,
 }
 
-/// How evidence is verified.
+/// Arguments for the verification of evidence.
 #[derive(Args)]
 #[command(group(ArgGroup::new("freshness")))]
 pub(crate) struct VerifyArgs {
-    /// What devid attest wrote.
+    /// The output file of devid attest.
     pub(crate) evidence: PathBuf,
-    /// Certificates that are trusted: of the TPM's maker, of the device's maker. A file, or a folder
-    /// of files.
+    /// Trusted certificates of the TPM's maker and of the device's maker: a file, or a folder of
+    /// files.
     #[arg(long, value_name = "FILE|DIR")]
     pub(crate) roots: PathBuf,
     /// The nonce that the device was given, if devid ca nonce did not make it.
     #[arg(long, value_name = "HEX|FILE", group = "freshness")]
     pub(crate) nonce: Option<String>,
-    /// Takes evidence that is not fresh.
+    /// Accepts evidence that is not fresh.
     #[arg(long, group = "freshness")]
     pub(crate) allow_no_nonce: bool,
-    /// What devid activate answered. Without it, a certificate must bind the attestation key to a TPM.
+    /// The output file of devid activate. Without it, a certificate must bind the attestation key
+    /// to a TPM.
     #[arg(long, value_name = "FILE")]
     pub(crate) response: Option<PathBuf>,
     #[command(flatten)]

@@ -6,7 +6,7 @@ use crate::text::row;
 use devid_core::identity::{Device, Exported};
 use std::path::Path;
 
-/// For tpm2-tools.
+/// Exports files for tpm2-tools.
 pub(crate) fn to_tools(
     device: &Device,
     label: &str,
@@ -16,7 +16,7 @@ pub(crate) fn to_tools(
     told(&device.export_to_tools(&device.find(label)?, folder)?, form)
 }
 
-/// For SPIRE.
+/// Exports files for SPIRE.
 pub(crate) fn to_spire(
     device: &Device,
     label: &str,
@@ -26,7 +26,7 @@ pub(crate) fn to_spire(
     told(&device.export_to_spire(&device.find(label)?, folder)?, form)
 }
 
-/// For Keylime.
+/// Exports files for Keylime.
 pub(crate) fn keylime(
     device: &Device,
     label: &str,
@@ -39,7 +39,8 @@ pub(crate) fn keylime(
     )
 }
 
-/// What the other program is told on standard output; what is missing on standard error.
+/// The settings for the other program go to standard output. Missing files are named on standard
+/// error.
 fn told(exported: &Exported, form: OutputFormat) -> Result<Output, CommandError> {
     let output = Output::new(form, exported, || {
         let mut text = String::new();

@@ -1,4 +1,4 @@
-//! Commands that follow a new certificate (`reload`), each with a limit of time.
+//! Commands that run after a new certificate (`reload`), each with a time limit.
 
 use log::info;
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -7,12 +7,13 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-/// Runs a command by the shell, which finds the label as DEVID_LABEL. What the command prints is not the
-/// answer of this verb, so only its standard error is shown.
+/// Runs a command by the shell. The variable DEVID_LABEL holds the label. Standard output of the
+/// command is dropped, because it is not the answer of this verb. Standard error is shown.
 ///
 /// # Errors
 ///
-/// Why it did not succeed. A command that took too long was ended, with all that it started.
+/// The reason why the command failed. After its time limit, the command and its child processes are
+/// ended.
 pub(crate) fn run(command: &str, label: &str, limit: Duration) -> Result<(), String> {
     info!("{label}: {command}");
     let mut child = Command::new("/bin/sh")
@@ -30,7 +31,7 @@ pub(crate) fn run(command: &str, label: &str, limit: Duration) -> Result<(), Str
     }
 }
 
-/// `None`: it was ended, because its time was over.
+/// The exit status. `None` if the command exceeded its time limit and was ended.
 fn wait(child: &mut Child, limit: Duration) -> io::Result<Option<ExitStatus>> {
     const FIRST_PAUSE: Duration = Duration::from_millis(1);
     const LONGEST_PAUSE: Duration = Duration::from_millis(100);

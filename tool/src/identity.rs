@@ -27,7 +27,7 @@ pub(crate) fn provision(
     summary(&done, form)
 }
 
-/// Takes it away and gives a new one.
+/// Erases the identity and makes a new one.
 pub(crate) fn reset(
     config: &Config,
     yes: bool,
@@ -42,23 +42,23 @@ pub(crate) fn reset(
 }
 
 fn what_is_lost(config: &Config) -> String {
-    let mut text = "this erases for good all that is in the token devid".to_owned();
+    let mut text = "this erases permanently everything in the token devid".to_owned();
     let others = config.tokens.iter().skip(1);
     let others: Vec<&str> = others.map(|token| token.name.as_str()).collect();
     if !others.is_empty() {
         text += &format!(
-            "; of the further tokens ({}) all keys that the TPM wraps, all that was made through \
-             them, and their PINs, while files that somebody put into their folders stay",
+            "; in the further tokens ({}) all keys that the TPM wraps, all objects made through them, and \
+             their PINs, but not other files in their folders",
             others.join(", ")
         );
     }
-    text += "; a software identity; the master key, without which no copy of a wrapped key can be \
-             used; and the copy of the certificate in NV. The factory identity stays. Nothing was \
-             done; if it is meant: devid reset --factory --yes";
+    text += "; a software identity; the master key, so that copies of wrapped keys become useless; and the \
+             copy of the certificate in NV. The factory identity stays. Nothing was done; to go on: \
+             devid reset --factory --yes";
     text
 }
 
-/// Deletes what was put aside.
+/// Deletes files that were put aside.
 pub(crate) fn prune(config: &Config, form: OutputFormat) -> Result<Output, CommandError> {
     let deleted = devid_core::identity::prune(config)?;
     let output = Output::new(form, &json!({ "deleted": deleted }), || {
@@ -67,7 +67,7 @@ pub(crate) fn prune(config: &Config, form: OutputFormat) -> Result<Output, Comma
             row(&mut text, format_args!("deleted {}", path.display()));
         }
         match deleted.is_empty() {
-            true => "nothing was put aside\n".into(),
+            true => "no files were put aside\n".into(),
             false => text,
         }
     })?;
@@ -96,7 +96,7 @@ fn provisioning(
     })
 }
 
-/// Where a request was asked for on standard output, it stands there alone.
+/// If the request goes to standard output, no other text goes there.
 fn summary(done: &Provisioned, form: OutputFormat) -> Result<Output, CommandError> {
     let output = Output::new(form, done, || {
         if let Some(request) = &done.request {

@@ -1,29 +1,29 @@
-//! Files that a verb reads: one that the user names, or standard input.
+//! Files that a verb reads, and standard input.
 
 use crate::output::CommandError;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-/// Whether a path stands for standard input.
+/// True if the path stands for standard input.
 pub(crate) fn is_standard_input(path: &Path) -> bool {
     path == Path::new("-")
 }
 
-/// All of standard input.
+/// Reads all of standard input.
 ///
 /// # Errors
 ///
-/// It has more bytes than `largest`, or cannot be read.
+/// The input is longer than `largest` bytes, or cannot be read.
 pub(crate) fn standard_input(largest: u64) -> Result<Vec<u8>, CommandError> {
     read(std::io::stdin(), largest, "standard input")
 }
 
-/// A whole file; `-` is standard input.
+/// Reads a whole file; `-` is standard input.
 ///
 /// # Errors
 ///
-/// It has more bytes than `largest`, or cannot be read.
+/// The file is longer than `largest` bytes, or cannot be read.
 pub(crate) fn file(path: &Path, largest: u64) -> Result<Vec<u8>, CommandError> {
     if is_standard_input(path) {
         return standard_input(largest);

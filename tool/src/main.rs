@@ -7,6 +7,7 @@
 
 mod aim;
 mod audit;
+mod bench;
 mod ca;
 mod certificates;
 mod check;
@@ -123,6 +124,7 @@ fn run(
     match verb {
         Verb::Status(args) if args.check => check::run(&device()?, args, form),
         Verb::Status(_) => status::run(&device()?, form),
+        Verb::Bench => bench::run(&device()?, form),
         Verb::Doctor => doctor::run(settings, painter, quiet, form),
         Verb::Provision {
             csr,
@@ -151,6 +153,15 @@ fn run(
             keys::generate(&device()?, &label, algorithm, decrypts, storage, form)
         }
         Verb::Key(KeyVerb::Rekey(args)) => succession::rekey(&device()?, *args, form),
+        Verb::Key(KeyVerb::Import {
+            file,
+            token,
+            auth_file,
+            pin_file,
+        }) => keys::take_over(&device()?, &file, &token, auth_file, pin_file, form),
+        Verb::Key(KeyVerb::Unseal { file, auth_file }) => {
+            keys::unseal(&device()?, &file, auth_file, form)
+        }
         Verb::Key(KeyVerb::List) => keys::list(&device()?, form),
         Verb::Key(KeyVerb::Delete { label, yes }) => keys::delete(&device()?, &label, yes, form),
         Verb::Ca(verb) => ca::run(verb, form),
@@ -266,13 +277,13 @@ fn run(
     }
 }
 
-/// Whether the text of a verb only tells that it was done; with `--quiet` that goes without saying.
+/// True if the text of a verb only reports success. `--quiet` leaves such a text out.
 fn only_reports(verb: &Verb) -> bool {
     match verb {
         Verb::Provision { csr, .. } => csr.as_deref().is_none_or(|path| !is_standard_output(path)),
         Verb::Reset { .. }
         | Verb::Prune
-        | Verb::Key(KeyVerb::Generate { .. } | KeyVerb::Delete { .. })
+        | Verb::Key(KeyVerb::Generate { .. } | KeyVerb::Import { .. } | KeyVerb::Delete { .. })
         | Verb::Master(MasterVerb::Renew { .. })
         | Verb::ImportCert { .. }
         | Verb::Persist { .. } => true,

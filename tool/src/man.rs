@@ -1,5 +1,5 @@
-//! `devid man`: pages made from the verbs themselves, and what no verb says of files, variables and
-//! examples; a page of the module, and a page of the settings.
+//! `devid man`: manual pages. The pages of the verbs come from their arguments. This file adds
+//! files, variables and examples. There is also a page of the module and a page of the settings.
 
 mod settings;
 
@@ -13,49 +13,43 @@ use serde_json::json;
 use std::io;
 use std::path::Path;
 
-/// Words and what they mean.
+/// Words and their meanings.
 type Meanings = [(&'static str, &'static str)];
 
 const EXIT_STATUS: &Meanings = &[
     (
         "0",
-        "Done. status: the identity is in the TPM or, where that is allowed, in files.",
+        "Success. status: the identity is in the TPM, or in files if that is allowed.",
     ),
     (
         "1",
-        "Failed, or not verified: something is wrong, or the key was not proven; standard error says why and what to do. Also: the output could not be written.",
+        "Failed, or not verified: there is a problem, or the key was not proven. Standard error has the reason and the remedy. Also: the output could not be written.",
     ),
-    (
-        "2",
-        "Asked for wrongly, or a name that several objects bear.",
-    ),
+    ("2", "Wrong usage, or a name that several objects have."),
     (
         "3",
-        "verify: the key is proven and nothing is wrong, but the CA certificate for the identity is not available.",
+        "verify: the key is proven and there is no problem, but the CA certificate of the identity is not available.",
     ),
     ("4", "The TPM does not answer."),
     ("5", "Not found."),
-    (
-        "6",
-        "Refused, since something would be lost; nothing was done.",
-    ),
+    ("6", "Refused because data would be lost. Nothing was done."),
     (
         "8",
-        "status --check: a certificate ends soon, or its renewal fails; nothing is broken yet.",
+        "status --check: a certificate ends soon, or its renewal fails. Everything still works.",
     ),
 ];
 const FILES: &Meanings = &[
     (
         "/etc/devid-pkcs11/config.toml",
-        "The settings, each with its default in the shipped file. config.d/*.toml beside it are read after it.",
+        "The settings. The shipped file shows each default. The files config.d/*.toml beside it are read after it.",
     ),
     (
         "/etc/devid-pkcs11/trust/*.pem",
-        "CA certificates that verify trusts.",
+        "CA certificates that devid verify trusts.",
     ),
     (
         "/etc/devid-pkcs11/chain/*.pem",
-        "CA certificates to show beside the identity; not trusted for that.",
+        "CA certificates to show beside the identity. They are not trusted.",
     ),
     (
         "/var/lib/devid-pkcs11/devid/",
@@ -63,15 +57,15 @@ const FILES: &Meanings = &[
     ),
     (
         "/var/lib/devid-pkcs11/devid/*.pem.lost",
-        "Keys that went with a former master key; prune deletes them.",
+        "Keys that were lost with an earlier master key. devid prune deletes them.",
     ),
     (
         "/etc/devid-pkcs11/config.d/devid-master.toml",
-        "The handle of the master key, where master renew took another one.",
+        "The handle of the master key, if devid master renew changed it.",
     ),
     (
         "/var/lib/devid-pkcs11/software/",
-        "The identity of a device without TPM, where that is allowed; *.pre-tpm is what prune deletes.",
+        "The identity of a device without TPM, if that is allowed. devid prune deletes *.pre-tpm.",
     ),
     (
         "/var/lib/devid-pkcs11/tpm_in_use",
@@ -79,48 +73,45 @@ const FILES: &Meanings = &[
     ),
     (
         "/var/lib/devid-pkcs11/factory-reset",
-        "Whoever makes this file asks for a factory reset at the next start.",
+        "A file with this name requests a factory reset at the next start.",
     ),
     (
         "/run/devid-pkcs11/generation",
-        "Changes whenever devid changed what running programs may have read.",
+        "Changes when devid changes data that running programs may have read.",
     ),
 ];
 const ENVIRONMENT: &Meanings = &[
     (
         "DEVID_PKCS11_CONFIG",
-        "Another config.toml; trust/, chain/ and config.d/ are looked for beside it.",
+        "Another config.toml. The folders trust/, chain/ and config.d/ are beside it.",
     ),
     (
         "DEVID_PKCS11_TCTI",
-        "Where the TPM is; goes before the setting tcti.",
+        "The TPM, in TCTI notation. Overrides the setting tcti.",
     ),
-    (
-        "DEVID_PKCS11_STATE",
-        "In the place of /var/lib/devid-pkcs11.",
-    ),
-    ("DEVID_PKCS11_RUN", "In the place of /run/devid-pkcs11."),
+    ("DEVID_PKCS11_STATE", "Replaces /var/lib/devid-pkcs11."),
+    ("DEVID_PKCS11_RUN", "Replaces /run/devid-pkcs11."),
     (
         "NO_COLOR, CLICOLOR, CLICOLOR_FORCE, TERM",
-        "Whether output has colours; without these it has, on a terminal.",
+        "Switch colours on or off. By default output on a terminal has colours.",
     ),
     (
         "LC_ALL, LC_CTYPE, LANG",
-        "Whether tree draws lines of Unicode (UTF-8), or of ASCII.",
+        "Decide whether devid tree draws lines in Unicode (UTF-8) or ASCII.",
     ),
     (
         "CREDENTIALS_DIRECTORY",
-        "Where the secrets are that the settings name as credential:NAME (systemd.exec(5)).",
+        "The folder of the secrets that the settings name as credential:NAME (systemd.exec(5)).",
     ),
 ];
 
-/// Of a verb, by the name of its page.
+/// The examples of a verb, by the name of its page.
 fn examples(page: &str) -> &'static Meanings {
     match page {
         "devid-status" => &[
             (
                 "devid status --json",
-                "For programs: where the identity lives, when its certificates end, and how the TPM does.",
+                "For programs: the location of the identity, the end of its certificates, and the state of the TPM.",
             ),
             (
                 "devid status --check --textfile /var/lib/prometheus/node-exporter/devid.prom",
@@ -137,9 +128,9 @@ fn examples(page: &str) -> &'static Meanings {
         )],
         "devid-token-remove" => &[(
             "devid token remove mail-relay",
-            "The setting goes; the keys stay in their folder.",
+            "Removes the setting. The keys stay in their folder.",
         )],
-        "devid-list" => &[("devid list", "Whatever the tokens hold.")],
+        "devid-list" => &[("devid list", "Lists the objects of all tokens.")],
         "devid-show" => &[
             (
                 "devid show idev-id",
@@ -152,136 +143,150 @@ fn examples(page: &str) -> &'static Meanings {
             ),
             (
                 "devid show --cert ca.pem",
-                "A certificate in a file, whoever it is for.",
+                "Shows the certificate in a file. It need not belong to this device.",
             ),
         ],
         "devid-tree" => &[(
             "devid tree",
-            "Everything at a glance: what belongs to what, and how many days are left.",
+            "Shows all objects with their relations, and the days that are left.",
         )],
         "devid-verify" => &[
             (
                 "devid verify idev-id --ca ca.pem",
-                "By the maker's CA certificate. Without it the answer is 3.",
+                "Verifies with the maker's CA certificate. Without it the exit code is 3.",
             ),
             (
                 "devid verify idev-id --ca ca.pem --crl ca.crl",
-                "And the CA has not revoked it. Without a list, revocation is not checked.",
+                "Also checks revocation by the CA. Without a list, revocation is not checked.",
             ),
             (
                 "devid verify idev-id --pin-file /run/pin",
-                "Where the key asks for a PIN.",
+                "For a key with a PIN.",
             ),
         ],
-        "devid-doctor" => &[("devid doctor", "Each finding with what mends it.")],
+        "devid-bench" => &[
+            (
+                "devid bench",
+                "How long the TPM takes to sign, to make keys, to open a sealed key and to try a PIN.",
+            ),
+            ("devid bench --json", "The same for programs."),
+        ],
+        "devid-doctor" => &[("devid doctor", "Shows each finding with its remedy.")],
         "devid-provision" => &[
             (
                 "devid provision",
-                "At every start: makes an identity, or looks after the one that is there.",
+                "At every start: makes an identity, or maintains the existing identity.",
             ),
             (
                 "devid provision --csr devid.csr",
-                "The key only; a CA is to certify it, and devid import-cert takes what that answers.",
+                "Makes the key only. A CA certifies it, and devid import-cert stores the certificate.",
             ),
         ],
         "devid-reset" => &[(
             "devid reset --factory --yes",
-            "Every key of the token devid is gone for good, and the device has a new identity.",
+            "Deletes every key of the token devid permanently, and makes a new identity.",
         )],
         "devid-prune" => &[(
             "devid prune",
-            "The device will not go back to software that knows only files.",
+            "For a device that will not return to software that only uses files.",
         )],
         "devid-key-generate" => &[
             (
                 "devid key generate web",
-                "A P-256 key, made by the TPM and kept on the disk, wrapped.",
+                "Makes a P-256 key in the TPM, and keeps it wrapped on the disk.",
             ),
             (
                 "devid key generate mail --algorithm rsa2048 --decrypts",
-                "One that opens encrypted mail as well.",
+                "Makes a key that also decrypts mail.",
             ),
             (
                 "devid key generate node --parent srk --scheme ecdsa-sha256",
-                "One that SPIRE's tpm_devid plugin can use.",
+                "Makes a key for SPIRE's tpm_devid plugin.",
             ),
         ],
+        "devid-key-import" => &[(
+            "devid key import web.pem --auth-file auth",
+            "A key that tpm2-openssl made with a password; from now on the token's PIN opens it.",
+        )],
+        "devid-key-unseal" => &[(
+            "devid key unseal secret.pem --auth-file auth > secret",
+            "Data that another program sealed, and wrote to a TSS2 file.",
+        )],
         "devid-key-list" => &[("devid key list", "The keys of the token devid.")],
         "devid-key-delete" => &[(
             "devid key delete web --yes",
-            "The key and its certificates, for good.",
+            "Deletes the key and its certificates permanently.",
         )],
         "devid-master" => &[(
             "devid master renew",
-            "Where the master key was evicted: what is lost, and what stays.",
+            "After the master key was evicted: lists the loss, and what stays.",
         )],
         "devid-master-renew" => &[
             (
                 "devid master renew",
-                "What is lost where the master key was evicted; nothing is done.",
+                "Lists the loss after the master key was evicted. Changes nothing.",
             ),
             (
                 "devid master renew --yes",
-                "A new master key; the device's identity stays as it is.",
+                "Makes a new master key. The device's identity stays.",
             ),
         ],
         "devid-csr" => &[
             (
                 "devid csr web --out web.csr",
-                "Names the service and nothing of the device.",
+                "The request names the service, and does not name the device.",
             ),
             (
                 "devid csr devid --out devid.csr",
-                "Names the device as the factory did.",
+                "The request names the device by its factory name.",
             ),
         ],
         "devid-attest" => &[
             (
                 "devid attest web --nonce nonce.bin --out web.evidence",
-                "What a CA needs to know that the key web is in this TPM.",
+                "Shows a CA that the key web is in this TPM.",
             ),
             (
                 "devid attest idev-id --nonce 00112233445566778899aabbccddeeff",
-                "The same of the factory's key, on standard output.",
+                "Evidence for the factory's key, on standard output.",
             ),
         ],
         "devid-activate" => &[(
             "devid activate web.challenge --out web.response",
-            "What the CA answered to the evidence, and what it is sent then.",
+            "Answers the challenge of the CA. Send the response to the CA.",
         )],
         "devid-import-cert" => &[(
             "devid import-cert web.pem",
-            "What the CA answered, in the place of the certificate before it.",
+            "Stores the CA's certificate, and replaces the previous certificate.",
         )],
         "devid-enroll" => &[
             (
                 "devid enroll web --est https://est.example --trust est-ca.pem --san web.example",
-                "A certificate for the key web, which is made if there is none. The factory's identity opens the \
-                 session.",
+                "Requests a certificate for the key web, and makes the key if it is missing. The factory identity logs in at the server.",
             ),
             (
                 "devid enroll web --est https://est.example --fingerprint HEX --wait 600",
-                "The server is believed if its CA has that fingerprint, and waited for if it asks for patience.",
+                "Trusts the server if its CA has that fingerprint, and waits if the server has not decided yet.",
             ),
         ],
         "devid-renew" => &[
             (
                 "devid renew",
-                "What the configuration names and what is due; devid-renew.timer does this each hour.",
+                "Renews the certificates of the configuration that are due. devid-renew.timer does this each hour.",
             ),
             (
                 "devid renew web --rollback",
-                "The certificate before the one that is in use, and the key if that was another one.",
+                "Restores the previous certificate, and the previous key if it was replaced.",
             ),
         ],
         "devid-key-rekey" => &[
             (
                 "devid key rekey web --out web.csr",
-                "A new key waits beside the old one, and a CA is to certify it.",
+                "Makes a new key that waits beside the old key until a CA certifies it.",
             ),
             (
                 "devid import-cert web.pem",
-                "Both are exchanged together, under the same label.",
+                "Replaces key and certificate together, under the same label.",
             ),
         ],
         "devid-export" => &[
@@ -291,11 +296,11 @@ fn examples(page: &str) -> &'static Meanings {
             ),
             (
                 "devid export web --tpm2-tools web.tpm",
-                "For tpm2_load; the answer is the command with its parent.",
+                "For tpm2_load. Prints the command with the key's parent.",
             ),
             (
                 "devid export node --spire /etc/spire/devid",
-                "For SPIRE's tpm_devid plugin; the answer is its settings.",
+                "For SPIRE's tpm_devid plugin. Prints its settings.",
             ),
         ],
         "devid-sign" => &[
@@ -310,19 +315,19 @@ fn examples(page: &str) -> &'static Meanings {
         ],
         "devid-ca-nonce" => &[(
             "devid ca nonce --out nonce",
-            "What the device shows with devid attest --nonce nonce.",
+            "Makes a nonce for devid attest --nonce nonce.",
         )],
         "devid-ca-challenge" => &[(
             "devid ca challenge evidence.json --out challenge.json",
-            "What the device answers with devid activate challenge.json.",
+            "Makes a challenge for devid activate challenge.json.",
         )],
         "devid-ca-verify" => &[(
             "devid ca verify evidence.json --roots roots/",
-            "Whether the key is in a TPM whose maker is trusted.",
+            "Checks that the key is in a TPM of a trusted maker.",
         )],
         "devid-ca-issue" => &[(
             "devid ca issue evidence.json --roots roots/ --ca-cert ca.pem --ca-key ca.key --out web.pem",
-            "The same, and a certificate for the key.",
+            "Also issues a certificate for the key.",
         )],
         "devid-persist" => &[(
             "devid persist idev-id",
@@ -331,7 +336,7 @@ fn examples(page: &str) -> &'static Meanings {
         "devid-uri" => &[
             (
                 "devid uri idev-id --pem key.pem",
-                "For programs that take a key as a file: curl --key key.pem",
+                "For programs that read a key from a file: curl --key key.pem",
             ),
             (
                 "devid uri idev-id --type cert",
@@ -340,7 +345,7 @@ fn examples(page: &str) -> &'static Meanings {
         ],
         "devid-uri2pem" => &[(
             "devid uri2pem 'pkcs11:token=idev-id;type=private' > key.pem",
-            "The same for a URI that is known.",
+            "Makes the PEM file from a given URI.",
         )],
         "devid-completions" => &[(
             "devid completions bash > /etc/bash_completion.d/devid",
@@ -350,10 +355,10 @@ fn examples(page: &str) -> &'static Meanings {
     }
 }
 
-/// devid-pkcs11(7): the module, for those who use it from another program.
+/// devid-pkcs11(7): the page of the module, for users of other programs.
 const MODULE: &str = include_str!("man/devid-pkcs11.7");
 
-/// devid(1), a page for each verb, devid-pkcs11(7) and devid-pkcs11.conf(5), as files of this folder.
+/// Writes devid(1), a page for each verb, devid-pkcs11(7) and devid-pkcs11.conf(5) into a folder.
 pub(crate) fn man(folder: &Path, force: bool, form: OutputFormat) -> Result<Output, CommandError> {
     let mut command = Arguments::command().disable_help_subcommand(true);
     command.build();
@@ -374,7 +379,7 @@ pub(crate) fn man(folder: &Path, force: bool, form: OutputFormat) -> Result<Outp
     Output::new(form, &json!({ "files": files }), String::new)
 }
 
-/// Names and texts of the pages of the verbs.
+/// Collects the names and texts of the pages of the verbs.
 fn collect_pages(command: &Command, pages: &mut Vec<(String, Vec<u8>)>) -> io::Result<()> {
     for verb in command.get_subcommands().filter(|verb| !verb.is_hide_set()) {
         collect_pages(verb, pages)?;
@@ -417,7 +422,7 @@ fn text(command: &Command, page: &Man) -> io::Result<Vec<u8>> {
     Ok(text)
 }
 
-/// The first of each verb.
+/// Writes the first example of each verb.
 fn all_examples(command: &Command, roff: &mut Roff) {
     let mut all = Vec::new();
     for verb in command.get_subcommands() {

@@ -1,4 +1,4 @@
-//! `devid master`: the key that wraps the device's own keys.
+//! `devid master`: the master key, which wraps the device's own keys.
 
 use crate::cli::OutputFormat;
 use crate::output::{CommandError, Output};
@@ -8,7 +8,7 @@ use devid_core::config;
 use devid_core::identity::{LostObject, Renewal, renew_master};
 use serde_json::Value;
 
-/// Begins a new one where the old one is gone; without `yes` it only tells what is lost.
+/// Makes a new master key if the old one is gone. Without `yes` it only lists the loss.
 pub(crate) fn renew(
     settings: &Settings,
     yes: bool,
@@ -20,8 +20,8 @@ pub(crate) fn renew(
     if yes {
         return Ok(output);
     }
-    let text = "what is listed is lost already, and its files would be moved aside; nothing was \
-                done. If that is meant: devid master renew --yes";
+    let text = "the listed objects are already lost, and their files would be moved aside; nothing was done. \
+                To go on: devid master renew --yes";
     let refused = CommandError::new(6, text);
     let document = output.document.map(|mut document| {
         if let (Value::Object(fields), Value::Object(error)) = (&mut document, refused.json()) {
@@ -48,7 +48,7 @@ fn paragraph(renewal: &Renewal) -> String {
         line(
             &mut text,
             "occupied",
-            &format!("the handle before: {occupant}"),
+            &format!("the earlier handle: {occupant}"),
         );
     }
     if let Some(file) = &renewal.drop_in {
@@ -66,13 +66,13 @@ fn paragraph(renewal: &Renewal) -> String {
     }
     for token in open {
         let told = format!(
-            "{token} has no PIN then: before its next key, set one anew (C_InitToken and C_InitPIN)"
+            "{token} has no PIN then: set a PIN before its next key (C_InitToken and C_InitPIN)"
         );
         line(&mut text, "pin", &told);
     }
     for kept in &renewal.kept {
         let (label, handle) = (&kept.label, &kept.handle);
-        let told = format!("{}/{label}: it lives in handle {handle} alone", kept.token);
+        let told = format!("{}/{label}: only in handle {handle}", kept.token);
         line(&mut text, "kept", &told);
     }
     text

@@ -1,9 +1,9 @@
-//! Which command line was perhaps meant by one whose verb does not exist, or stands elsewhere.
+//! Suggests a command line if a verb does not exist or is in the wrong place.
 
 use clap::Command;
 
-/// Verbs of other tools, and what they are called here.
-const WORDS: [(&str, &str); 20] = [
+/// Verbs of other tools, and the verb of this tool for each.
+const WORDS: [(&str, &str); 22] = [
     (
         "key generate",
         "generate gen create new make add keygen genkey gen-key generate-key key-generate create-key new-key",
@@ -13,6 +13,7 @@ const WORDS: [(&str, &str); 20] = [
         "delete del remove rm erase destroy unlink delete-key key-delete remove-key",
     ),
     ("key list", "keys list-keys key-list listkeys"),
+    ("key import", "import-key key-import take-over"),
     (
         "list",
         "ls dir objects tokens slots identities certs certificates list-all list-objects list-tokens",
@@ -45,11 +46,12 @@ const WORDS: [(&str, &str); 20] = [
     ("uri", "url pkcs11 pkcs11-uri get-uri"),
     ("uri2pem", "uri-to-pem uri2key pem uripem url2pem"),
     ("status", "tpm state mode summary"),
+    ("bench", "benchmark speed measure perf performance"),
     ("tree", "hierarchy chain chains overview"),
     ("completions", "completion complete"),
     ("--version", "version"),
 ];
-/// Nouns that people put behind a verb, or before it, and that are said by the verb here.
+/// Nouns that users write after a verb or before it. In this tool the verb implies them.
 const NOUNS: [(&str, &str); 4] = [
     ("key", "key keys keypair key-pair"),
     ("cert", "cert certs certificate certificates"),
@@ -59,8 +61,8 @@ const NOUNS: [(&str, &str); 4] = [
         "token tokens object objects identity identities factory",
     ),
 ];
-/// A verb of [`WORDS`] or of this tool with a noun: what both are here.
-const PAIRS: [(&str, &str, &str); 12] = [
+/// A verb and a noun, and the command of this tool for both.
+const PAIRS: [(&str, &str, &str); 13] = [
     ("list", "key", "key list"),
     ("list", "cert", "list"),
     ("list", "all", "list"),
@@ -70,13 +72,14 @@ const PAIRS: [(&str, &str, &str); 12] = [
     ("show", "master", "status"),
     ("key generate", "key", "key generate"),
     ("key delete", "key", "key delete"),
+    ("import-cert", "key", "key import"),
     ("import-cert", "cert", "import-cert"),
     ("master renew", "master", "master renew"),
     ("reset", "all", "reset --factory"),
 ];
 
-/// The words that were perhaps meant, without the name of the tool; `None` if nothing can be told.
-/// `command` is the tool with all its verbs.
+/// The words of the suggested command, without the name of the tool. `None` if there is no
+/// suggestion. `command` is the tool with all its verbs.
 pub(crate) fn meant(command: &Command, words: &[String]) -> Option<Vec<String>> {
     let places = positionals(command, words);
     let at = |number: usize| places.get(number).map(|place| words[*place].as_str());
@@ -113,7 +116,7 @@ pub(crate) fn meant(command: &Command, words: &[String]) -> Option<Vec<String>> 
     (meant != words).then_some(meant)
 }
 
-/// Where words stand that are neither options nor values of options that every verb takes.
+/// The positions of words that are neither global options nor their values.
 fn positionals(command: &Command, words: &[String]) -> Vec<usize> {
     let takes_value = |word: &str| {
         let mut all = command.get_arguments();
@@ -137,7 +140,7 @@ fn positionals(command: &Command, words: &[String]) -> Vec<usize> {
     places
 }
 
-/// What a word behind `key` or `master` means.
+/// The verb for a word after `key` or `master`.
 fn below(command: &Command, group: &Command, word: &str) -> Option<String> {
     let verb = match command.find_subcommand(word) {
         Some(verb) => verb.get_name().to_owned(),
@@ -154,7 +157,7 @@ fn below(command: &Command, group: &Command, word: &str) -> Option<String> {
     })
 }
 
-/// What a verb with a noun behind it means.
+/// The command for a verb with a noun after it.
 fn pair(verb: &str, word: &str) -> Option<String> {
     let noun = noun(word)?;
     let mut pairs = PAIRS.iter();
@@ -174,7 +177,7 @@ fn takes_no_name(command: &Command, verb: &str) -> bool {
     found.is_some_and(|verb| verb.get_positionals().next().is_none())
 }
 
-/// The verb that a word means: by another name, or misspelt.
+/// The verb for a word: another name for it, or the correct spelling.
 fn verb_called(command: &Command, word: &str) -> Option<String> {
     let lower = word.to_lowercase();
     let groups = command.get_subcommands().filter(|one| !one.is_hide_set());
@@ -192,9 +195,12 @@ fn verb_called(command: &Command, word: &str) -> Option<String> {
         let words = words.split(' ');
         words.map(|word| (word, (*verb).to_owned()))
     });
-    // The tool's own verbs first, and of these the ones that stand higher.
+    // Verbs of the higher level come first, also under another name; then the verbs of the tool.
     let all: Vec<(&str, String)> = verbs.chain(others).collect();
-    let exact = all.iter().find(|(name, _)| *name == lower);
+    let is_exact = |one: &&(&str, String)| one.0 == lower;
+    let is_higher = |one: &&(&str, String)| !one.1.contains(' ');
+    let higher = all.iter().filter(is_higher).find(is_exact);
+    let exact = higher.or_else(|| all.iter().find(is_exact));
     let nearest = || {
         let near = all
             .iter()
@@ -206,7 +212,7 @@ fn verb_called(command: &Command, word: &str) -> Option<String> {
     exact.or_else(nearest).map(|(_, verb)| verb.clone())
 }
 
-/// How many letters of a word may be wrong.
+/// The most wrong letters in a word.
 fn most(name: &str) -> usize {
     match name.len() {
         0..=2 => 0,
@@ -271,7 +277,7 @@ mod tests {
             ("reset factory", "reset --factory"),
             ("version", "--version"),
             ("completion bash", "completions bash"),
-            // Misspelt.
+            // Spelling mistakes.
             ("shwo web", "show web"),
             ("statsu", "status"),
             ("genrate web", "key generate web"),
@@ -298,7 +304,7 @@ mod tests {
         }
     }
 
-    /// What is told exists.
+    /// Each suggested verb exists.
     #[test]
     fn each_verb_of_the_table_is_one() {
         let command = Arguments::command();

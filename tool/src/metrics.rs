@@ -4,7 +4,7 @@ use devid_core::identity::{CheckedCertificate, Mode, Status, StatusCheck};
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
-/// All metrics of a device. Times are seconds from 1970.
+/// All metrics of a device. Times are seconds since 1970.
 pub(crate) fn metrics(status: &Status, check: &StatusCheck) -> String {
     let mut text = String::new();
     let modes = [
@@ -15,7 +15,7 @@ pub(crate) fn metrics(status: &Status, check: &StatusCheck) -> String {
     family(
         &mut text,
         "devid_identity_mode",
-        "Where the identity lives that the device uses: 1 for the mode that holds.",
+        "Location of the device's identity: 1 for the current mode.",
         modes.iter().map(|(name, mode)| {
             let labels = format!("{{mode=\"{name}\"}}");
             (labels, i64::from(status.mode == *mode))
@@ -25,11 +25,11 @@ pub(crate) fn metrics(status: &Status, check: &StatusCheck) -> String {
     family(
         &mut text,
         "devid_tpm_up",
-        "Whether the TPM answers.",
+        "1 if the TPM answers.",
         bare(i64::from(status.tpm.is_some())),
     );
     if let Some(tpm) = &status.tpm {
-        let help = "Whether the TPM is in lockout.";
+        let help = "1 if the TPM is in lockout.";
         family(
             &mut text,
             "devid_tpm_locked",
@@ -41,7 +41,7 @@ pub(crate) fn metrics(status: &Status, check: &StatusCheck) -> String {
         family(&mut text, "devid_tpm_lockout_tries", help, bare(counted));
     }
     let findings = i64::try_from(check.findings.len()).unwrap_or(i64::MAX);
-    let help = "What needs somebody, counted.";
+    let help = "Number of problems.";
     family(&mut text, "devid_findings", help, bare(findings));
     let named = named(&check.certificates);
     let times = |end: bool| {
@@ -54,19 +54,19 @@ pub(crate) fn metrics(status: &Status, check: &StatusCheck) -> String {
     family(
         &mut text,
         "devid_certificate_not_before_timestamp_seconds",
-        "When a certificate begins.",
+        "Start of a certificate's validity.",
         times(false),
     );
     family(
         &mut text,
         "devid_certificate_not_after_timestamp_seconds",
-        "When a certificate ends; 253402300799 means that it has no end.",
+        "End of a certificate's validity; 253402300799 means no end.",
         times(true),
     );
     family(
         &mut text,
         "devid_certificate_state",
-        "How a certificate is: 1 for the state that holds.",
+        "State of a certificate: 1 for the current state.",
         named.iter().map(|(labels, one)| {
             let state = one.state.name();
             (format!("{{{labels},state=\"{state}\"}}"), 1)
@@ -81,13 +81,13 @@ pub(crate) fn metrics(status: &Status, check: &StatusCheck) -> String {
     family(
         &mut text,
         "devid_enrolment_failures",
-        "How often the enrolment of a key failed, one after the other.",
+        "Failures in a row of a key's enrolment.",
         enrolments,
     );
     text
 }
 
-/// Each certificate with labels that no other has.
+/// Each certificate with unique labels.
 fn named(all: &[CheckedCertificate]) -> Vec<(String, &CheckedCertificate)> {
     let mut seen = BTreeSet::new();
     let labels = |one: &CheckedCertificate| {
@@ -106,7 +106,7 @@ fn named(all: &[CheckedCertificate]) -> Vec<(String, &CheckedCertificate)> {
         .collect()
 }
 
-/// A metric and its values; nothing where there is no value.
+/// Writes a metric and its values. Writes nothing if there are no values.
 fn family(text: &mut String, name: &str, help: &str, values: impl Iterator<Item = (String, i64)>) {
     let mut values = values.peekable();
     if values.peek().is_none() {

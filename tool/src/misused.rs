@@ -1,4 +1,4 @@
-//! What was asked for wrongly, and what was perhaps meant; help texts and the version.
+//! Wrong command lines: error, suggestion, help texts and the version.
 
 use crate::cli::Arguments;
 use crate::meant::meant;
@@ -12,7 +12,7 @@ use devid_core::shell::quoted;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-/// Answers a command line that is no order: with a help text, or with what is wrong with it.
+/// Answers a command line without a valid verb: with a help text or an error.
 pub(crate) fn answer(error: clap::Error) -> ExitCode {
     if !error.use_stderr() {
         let printed = error.print().and_then(|()| io::stdout().flush());
@@ -25,9 +25,9 @@ pub(crate) fn answer(error: clap::Error) -> ExitCode {
         };
     }
     let error = with_suggestion(error);
-    // The lines are for a person, and many. Nobody need read them.
+    // A failed write of these lines is ignored.
     let _ = error.print();
-    // Of words that are not understood only one is looked for.
+    // The arguments could not be parsed, so `--json` is searched as a word.
     if std::env::args_os().any(|word| word == "--json") {
         let text = error.to_string();
         let output = Output {
@@ -40,7 +40,7 @@ pub(crate) fn answer(error: clap::Error) -> ExitCode {
     ExitCode::from(2)
 }
 
-/// The error with the command line that was perhaps meant, if one can be told.
+/// Adds a suggested command line to the error, if there is one.
 fn with_suggestion(mut error: clap::Error) -> clap::Error {
     let is_about_words = matches!(
         error.kind(),
@@ -62,7 +62,7 @@ fn with_suggestion(mut error: clap::Error) -> clap::Error {
     };
     if let Some(words) = suggestion.filter(is_shown_as_it_is) {
         let words: Vec<_> = words.iter().map(|word| quoted(word)).collect();
-        let tip = StyledStr::from(format!("perhaps this is meant: devid {}", words.join(" ")));
+        let tip = StyledStr::from(format!("did you mean: devid {}", words.join(" ")));
         error.remove(ContextKind::SuggestedSubcommand);
         error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip]));
     }

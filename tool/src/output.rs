@@ -1,4 +1,4 @@
-//! What a verb answers, and what the process exits with.
+//! The answer of a verb, and the exit code of the process.
 
 use crate::cli::OutputFormat;
 use devid_core::audit::AuditSubject;
@@ -8,23 +8,23 @@ use devid_core::x509::IssueError;
 use serde::Serialize;
 use serde_json::Value;
 
-/// What was asked for.
+/// The answer of a verb that succeeded.
 #[derive(Debug, Default)]
 pub(crate) struct Output {
     pub(crate) code: u8,
     /// For standard output.
     pub(crate) text: String,
-    /// For standard output in the place of the text.
+    /// For standard output instead of the text.
     pub(crate) bytes: Option<Vec<u8>>,
-    /// The same in JSON, where that was asked for; then there is no text.
+    /// The answer in JSON, for `--json`. The text is then empty.
     pub(crate) document: Option<Value>,
     /// For standard error.
     pub(crate) complaint: Option<String>,
-    /// The object that was used or changed.
+    /// The object that the verb used or changed.
     pub(crate) subject: Option<AuditSubject>,
-    /// Each of several objects that were changed, or were to be, and the exit code for it alone.
+    /// If the verb handled several objects: each with its own exit code.
     pub(crate) each: Option<Vec<(AuditSubject, u8)>>,
-    /// Whether the verb found nothing to be done.
+    /// True if the verb had nothing to do.
     pub(crate) is_unchanged: bool,
 }
 
@@ -43,7 +43,7 @@ impl Output {
         }
     }
 
-    /// The same, which tells the object that was used or changed.
+    /// The error with the object that the verb used or changed.
     pub(crate) fn about(self, subject: AuditSubject) -> Self {
         Self {
             subject: Some(subject),
@@ -51,7 +51,7 @@ impl Output {
         }
     }
 
-    /// The value as JSON, or the text that says the same.
+    /// The value as JSON, or as the text.
     pub(crate) fn new(
         form: OutputFormat,
         value: &impl Serialize,
@@ -71,7 +71,7 @@ impl Output {
     }
 }
 
-/// The kind of error in a word; the exit code in other words.
+/// The kind of error in a word, for an exit code.
 pub(crate) fn kind_of(code: u8) -> &'static str {
     match code {
         2 => "usage",
@@ -89,7 +89,7 @@ impl CommandError {
         Self { code, text }
     }
 
-    /// For standard output, where JSON was asked for: `{"error": {"code", "kind", "text"}}`.
+    /// For standard output with `--json`: `{"error": {"code", "kind", "text"}}`.
     pub(crate) fn json(&self) -> Value {
         let (code, kind, text) = (self.code, kind_of(self.code), &self.text);
         serde_json::json!({ "error": { "code": code, "kind": kind, "text": text } })

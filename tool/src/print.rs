@@ -1,5 +1,5 @@
-//! The way of what a verb answers to the outputs of the process. A reader that went away is no fault of
-//! ours: the exit code stays as documented. Output that a full disk swallows is one: exit code 1.
+//! Writes the answer of a verb to the outputs of the process. A reader that closed its pipe is not
+//! an error: the exit code stays. A full disk is an error: exit code 1.
 
 use crate::output::Output;
 use crate::text::printable;
@@ -9,7 +9,7 @@ use std::fmt::Display;
 use std::io::{self, ErrorKind, Write, stderr, stdout};
 use std::process::ExitCode;
 
-/// A line on standard error. Nobody need be there to read it.
+/// Writes a line to standard error. A failed write is ignored.
 pub(crate) fn say(said: impl Display) {
     let line = format!("devid: {}\n", printable(said));
     let _ = stderr().write_all(line.as_bytes());
@@ -19,7 +19,7 @@ pub(crate) fn say(said: impl Display) {
 ///
 /// # Errors
 ///
-/// What was not written is lost.
+/// A part of the text was not written.
 pub(crate) fn write(text: &[u8]) -> io::Result<()> {
     let mut out = stdout().lock();
     match out.write_all(text).and_then(|()| out.flush()) {
@@ -28,7 +28,7 @@ pub(crate) fn write(text: &[u8]) -> io::Result<()> {
     }
 }
 
-/// Writes what a verb answers, and gives the code to exit with.
+/// Prints the answer of a verb, and returns the exit code.
 pub(crate) fn print_output(output: Output, warnings: &Warnings) -> ExitCode {
     let Output {
         code,
@@ -45,7 +45,7 @@ pub(crate) fn print_output(output: Output, warnings: &Warnings) -> ExitCode {
                 Value::Object(fields) => {
                     fields.insert("warnings".into(), warnings.take().into());
                 }
-                // An array has no field for them.
+                // An array has no field for the warnings.
                 _ => warnings.take().iter().for_each(|one| warnings.print(one)),
             }
             format!("{document:#}\n").into_bytes()

@@ -1,5 +1,5 @@
-//! Progress while something is waited for: on standard error, for a person, and not before the run has lasted
-//! two seconds.
+//! Progress messages of a wait, for a person. They go to standard error, and start two seconds
+//! after the start of the run.
 
 use crate::cli::OutputFormat;
 use crate::text::printable;
@@ -10,23 +10,23 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long nothing is said.
+/// No progress is shown during this time.
 const SILENCE: Duration = Duration::from_secs(2);
-/// Time between two lines where standard error is no terminal.
+/// The time between two lines if standard error is not a terminal.
 const BETWEEN_LINES: Duration = Duration::from_secs(30);
-/// To the beginning of the line, and all of it erased (ECMA-48, EL).
+/// Moves the cursor to the start of the line, and erases the line (ECMA-48, EL).
 const ERASE: &str = "\r\x1b[K";
 
-/// Shows how a wait goes on.
+/// Shows the progress of a wait.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Progress(Arc<Mutex<ProgressLine>>);
 
-/// Where progress is shown.
+/// The target of progress messages.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum ProgressTarget {
-    /// A line that the next one replaces.
+    /// One line, which the next line replaces.
     Terminal,
-    /// Few lines, each whole.
+    /// Few and complete lines.
     File,
     #[default]
     Nowhere,
@@ -35,9 +35,9 @@ enum ProgressTarget {
 #[derive(Debug)]
 struct ProgressLine {
     target: ProgressTarget,
-    /// When the run began.
+    /// The start of the run.
     began: Instant,
-    /// The line of ours that the terminal's cursor stands behind.
+    /// The progress line that is now on the terminal.
     open: Option<String>,
     last: Option<Instant>,
 }
@@ -54,7 +54,7 @@ impl Default for ProgressLine {
 }
 
 impl Progress {
-    /// Of a run that begins now. A document in JSON stands alone where both outputs are one.
+    /// For a run that starts now. With JSON nothing is shown if both outputs go to one file.
     pub(crate) fn new(form: OutputFormat, quiet: bool) -> Self {
         let is_dumb = std::env::var_os("TERM").is_none_or(|kind| kind == "dumb");
         let target = match (stderr().is_terminal(), form) {
@@ -70,7 +70,7 @@ impl Progress {
         Self(Arc::new(Mutex::new(line)))
     }
 
-    /// Shows how a wait goes on.
+    /// Shows the progress of a wait.
     pub(crate) fn show(&self, text: &str) {
         self.write(|line| line.next_text(text, Instant::now()));
     }
@@ -83,7 +83,7 @@ impl Progress {
     fn write(&self, change: impl FnOnce(&mut ProgressLine) -> Option<String>) {
         let mut line = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(text) = change(&mut line) {
-            // Nobody need read it.
+            // A failed write of progress is ignored.
             let _ = stderr().write_all(text.as_bytes());
         }
     }
@@ -121,7 +121,7 @@ impl ProgressLine {
     }
 }
 
-/// Whether standard output and standard error are one file or pipe (`2>&1`). Of what cannot be told, yes.
+/// True if standard output and standard error are one file or pipe (`2>&1`), or if this is unknown.
 fn outputs_are_one() -> bool {
     let about = |file: BorrowedFd<'_>| {
         let file = File::from(file.try_clone_to_owned().ok()?);

@@ -1,4 +1,4 @@
-//! `devid renew`: certificates that the configuration names (`[[certificate]]`), before they end
+//! `devid renew`: renews the certificates of the configuration (`[[certificate]]`) before they end.
 
 use crate::certificates::{subject, taken};
 use crate::cli::{OutputFormat, RenewArgs};
@@ -16,41 +16,42 @@ use log::{info, warn};
 use serde::Serialize;
 use std::time::Duration;
 
-/// What became of one certificate.
+/// The result for one certificate.
 #[derive(Debug, Serialize)]
 struct Renewed {
     label: String,
     result: RenewalResult,
-    /// When it is due.
+    /// The time of the renewal.
     #[serde(skip_serializing_if = "Option::is_none")]
     need: Option<RenewalNeed>,
     #[serde(skip_serializing_if = "Option::is_none")]
     outcome: Option<Outcome>,
-    /// Why it failed; the old certificate stays in use.
+    /// The reason of a failure. The old certificate stays in use.
     #[serde(skip_serializing_if = "Option::is_none")]
     fault: Option<String>,
-    /// Commands that failed when the new one was in use; it stays.
+    /// Commands that failed after the new certificate was installed. The new certificate stays in
+    /// use.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     failed_commands: Vec<String>,
 }
 
-/// What was done.
+/// The kind of result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 enum RenewalResult {
     /// A new certificate is in use.
     Renewed,
-    /// It is not due.
+    /// The renewal is not due.
     NotDue,
     /// The server has not decided yet.
     Pending,
-    /// It failed.
+    /// The renewal failed.
     Failed,
-    /// It failed before, and is tried later.
+    /// The last renewal failed. The next try comes later.
     Resting,
 }
 
-/// Renews what is due.
+/// Renews all certificates that are due.
 pub(crate) fn run(
     device: &Device,
     args: RenewArgs,
@@ -70,8 +71,7 @@ pub(crate) fn run(
         return Err(CommandError::new(
             5,
             format!(
-                "{label}: no [[certificate]] in config.toml names it; devid enroll asks for a certificate \
-                 without that"
+                "{label}: no [[certificate]] in config.toml names this label; devid enroll works without"
             ),
         ));
     }
@@ -117,12 +117,12 @@ pub(crate) fn run(
 }
 
 impl Renewed {
-    /// Whether nothing was asked of a server.
+    /// True if no server was asked.
     fn is_unchanged(&self) -> bool {
         matches!(self.result, RenewalResult::NotDue | RenewalResult::Resting)
     }
 
-    /// The exit code for it alone. Commands that failed change nothing of the renewal.
+    /// The exit code for this certificate. Failed commands do not change it.
     fn code(&self) -> u8 {
         match self.result {
             RenewalResult::Failed => 1,
@@ -135,7 +135,7 @@ impl Renewed {
 struct Renewal<'a> {
     device: &'a Device,
     settings: &'a CertificateSettings,
-    /// Whether somebody named it: then it is tried, whatever failed before.
+    /// True if the user named this certificate. A recent failure is then ignored.
     is_asked_for: bool,
 }
 
@@ -168,7 +168,7 @@ impl Renewal<'_> {
         let entry = self.entry()?;
         let (token, label) = self.remembered_by(entry.as_ref());
         let record = self.device.enrolment(token, label)?;
-        // A killed run put the new one to use, and went no further.
+        // A killed run installed the new certificate, and did not run the commands.
         if let (Some(entry), Some(record)) = (&entry, record.as_ref().filter(|one| one.reload_due))
         {
             self.reload(entry, record.clone(), done)?;
@@ -182,18 +182,18 @@ impl Renewal<'_> {
         match need {
             RenewalNeed::Later { .. } | RenewalNeed::Never if !waits => return Ok(()),
             RenewalNeed::ClockWrong => warn!(
-                "{}: the clock is wrong, so the end of the certificate is not judged; the server is asked",
+                "{}: the clock is wrong, so the end of the certificate cannot be checked; asking the server",
                 self.settings.label
             ),
             _ => {}
         }
-        // Another server than the one that failed is asked at once.
+        // The wait after a failure holds for one server only.
         let same = record.as_ref().filter(|one| self.is_of_server(one));
         if let Some(rest) = same.and_then(EnrolmentRecord::rest)
             && !self.is_asked_for
         {
             info!(
-                "{}: it is tried again in {} s",
+                "{}: the next try is in {} s",
                 self.settings.label,
                 rest.as_secs()
             );
@@ -218,8 +218,8 @@ impl Renewal<'_> {
         Ok(())
     }
 
-    /// Token and label by which an enrolment is remembered; of a key that is not made yet, those that it
-    /// will have.
+    /// The token and label that name the enrolment in its record. For a key that does not exist
+    /// yet: its future token and label.
     fn remembered_by<'a>(&'a self, entry: Option<&'a TokenEntry>) -> (&'a str, &'a str) {
         match entry {
             Some(entry) => (&entry.token, &entry.label),
@@ -291,8 +291,8 @@ impl Renewal<'_> {
         }))
     }
 
-    /// Runs the commands that follow a new certificate, and forgets the enrolment. What fails changes
-    /// nothing.
+    /// Runs the commands after a new certificate, and deletes the record of the enrolment. A failed
+    /// command changes nothing else.
     fn reload(
         &self,
         entry: &TokenEntry,
@@ -335,7 +335,10 @@ fn paragraph(one: &Renewed) -> String {
             &mut text,
             format_args!("{}: due in {} days", one.label, days(seconds)),
         ),
-        (RenewalResult::NotDue, _) => row(&mut text, format_args!("{}: it has no end", one.label)),
+        (RenewalResult::NotDue, _) => row(
+            &mut text,
+            format_args!("{}: the certificate has no end", one.label),
+        ),
         (RenewalResult::Pending, _) => row(
             &mut text,
             format_args!("{}: pending, the server has not decided yet", one.label),
@@ -345,7 +348,10 @@ fn paragraph(one: &Renewed) -> String {
         }
         (RenewalResult::Failed, _) => row(
             &mut text,
-            format_args!("{}: failed; what there was stays in use", one.label),
+            format_args!(
+                "{}: failed; the previous certificate stays in use",
+                one.label
+            ),
         ),
     }
     let enrolled = one
@@ -362,7 +368,7 @@ fn paragraph(one: &Renewed) -> String {
         line(
             &mut text,
             "note",
-            "the clock is wrong, so no validity was judged",
+            "the clock is wrong, so no validity was checked",
         );
     }
     text

@@ -1,4 +1,4 @@
-//! The settings that a run works with, and the file that `--config` names in the place of the usual one.
+//! The settings of a run, and the file of `--config`.
 
 use crate::output::CommandError;
 use devid_core::config::{self, Config};
@@ -9,10 +9,10 @@ use std::path::PathBuf;
 
 const CONFIG: &str = "DEVID_PKCS11_CONFIG";
 
-/// Where the settings are.
+/// The source of the settings.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
-    /// The absolute path that `--config` gave.
+    /// The absolute path from `--config`.
     pub(crate) file: Option<PathBuf>,
     is_privileged: bool,
 }
@@ -20,8 +20,8 @@ pub(crate) struct Settings {
 impl Settings {
     /// # Errors
     ///
-    /// A program with more rights than its caller obeys no file that its caller names, as it obeys no
-    /// variable of the environment.
+    /// A program with more rights than its caller accepts neither a file nor a variable from its
+    /// caller.
     pub(crate) fn new(file: Option<PathBuf>) -> Result<Self, CommandError> {
         let is_privileged = config::is_privileged();
         let file = match file {
@@ -31,7 +31,7 @@ impl Settings {
                  /etc/devid-pkcs11/config.toml only",
             )),
             Some(path) if path.as_os_str().is_empty() => {
-                Err(CommandError::new(2, "--config: names no file"))
+                Err(CommandError::new(2, "--config: not the name of a file"))
             }
             Some(path) => {
                 let absolute = std::path::absolute(&path);
@@ -46,7 +46,7 @@ impl Settings {
         })
     }
 
-    /// The environment, in which `--config` goes before its variable.
+    /// The environment. The file of `--config` overrides its variable.
     pub(crate) fn environment(&self) -> impl Fn(&str) -> Option<OsString> {
         let environment = config::environment(self.is_privileged);
         let file = self.file.clone();
@@ -56,7 +56,7 @@ impl Settings {
         }
     }
 
-    /// Reads them; what is odd about them is warned of.
+    /// Reads the settings, and logs warnings about them.
     pub(crate) fn read(&self) -> Result<Config, CommandError> {
         let config = config::load(&self.environment()).config?;
         config.warnings().for_each(|warning| warn!("{warning}"));
@@ -68,7 +68,7 @@ impl Settings {
         Ok(config)
     }
 
-    /// The device that they describe.
+    /// The device of these settings.
     pub(crate) fn device(&self) -> Result<Device, CommandError> {
         Ok(Device::new(self.read()?))
     }

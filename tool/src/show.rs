@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde_json::json;
 use std::path::Path;
 
-/// What is in both tokens.
+/// The objects of all tokens.
 #[derive(Serialize)]
 struct ListOutput {
     tokens: Vec<ListedToken>,
@@ -30,11 +30,11 @@ struct ListedToken {
     problem: Option<String>,
 }
 
-/// All identities, own keys and certificates, a paragraph each. A token that cannot be read is
-/// named; only where none can, the verb fails.
+/// Lists all identities, own keys and certificates, a paragraph each. Names a token that cannot be
+/// read. Fails only if no token can be read.
 pub(crate) fn list(device: &Device, form: OutputFormat) -> Result<Output, CommandError> {
     let mut inventory = device.inventory();
-    // The device's own identity, keys by label, then certificates alone.
+    // The order: the device's own identity, keys by label, then certificates without key.
     inventory.entries.sort_by(|one, other| {
         let rank = |one: &TokenEntry| {
             let is_key = one.has_key() || one.software.is_some() || one.attests;
@@ -83,7 +83,7 @@ fn paragraphs(inventory: &Inventory, objects: &[EntryDescription]) -> String {
         }
         text.push('\n');
     }
-    // Unless a token of that name has shown it.
+    // Left out if a token with this name has already listed it.
     if inventory.serials.iter().all(|(token, _)| token != SOFTWARE) {
         for object in objects.iter().filter(|object| object.token == SOFTWARE) {
             text.push_str("in software\n\n");
@@ -97,7 +97,7 @@ fn paragraphs(inventory: &Inventory, objects: &[EntryDescription]) -> String {
     text
 }
 
-/// The fault that says most: a TPM out of reach before an empty token.
+/// The most important fault: a TPM out of reach comes before an empty token.
 fn worst(inventory: &Inventory) -> Option<devid_core::identity::IdentityError> {
     let mut faults = inventory.faults.iter().map(|(_, fault)| fault);
     let worst = faults
@@ -106,7 +106,7 @@ fn worst(inventory: &Inventory) -> Option<devid_core::identity::IdentityError> {
     worst.or_else(|| faults.next()).cloned()
 }
 
-/// One identity, key or certificate, with all that is known of it.
+/// Shows all details of an identity, key or certificate.
 pub(crate) fn show(
     device: &Device,
     label: &str,
@@ -117,7 +117,7 @@ pub(crate) fn show(
     Output::new(form, &description, || whole(&description))
 }
 
-/// All certificates of a file, with all that they say; no TPM is asked.
+/// Shows all certificates of a file in detail. Sends no TPM command.
 pub(crate) fn file(path: &Path, form: OutputFormat) -> Result<Output, CommandError> {
     let bytes = input::file(path, LARGEST)?;
     let name = match is_standard_input(path) {
@@ -144,7 +144,7 @@ fn whole(description: &EntryDescription) -> String {
         None if description.attests => line(
             &mut text,
             "key",
-            "in this TPM; it signs only what the TPM itself made",
+            "in this TPM; it signs only data that the TPM itself made",
         ),
         None => line(&mut text, "key", "none in this device"),
     }
@@ -228,7 +228,7 @@ fn full_certificate(text: &mut String, certificate: &CertificateDescription) {
         line(
             text,
             "unreadable",
-            &format!("{name}: cannot be read, or is there twice"),
+            &format!("{name}: unreadable, or present twice"),
         );
     }
     each(text, "policy", &profile.policies);

@@ -10,10 +10,10 @@ use devid_core::message::MessageForm;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
-/// The longest file that is signed, in bytes: message and content are held in memory.
+/// The longest file to be signed, in bytes. Message and content are held in memory.
 const LARGEST: u64 = 64 << 20;
 
-/// CMS with a content of this type, given as numbers with dots.
+/// CMS with content of this type, an OID in dotted form.
 pub(crate) fn cms(content_type: Option<&str>, detached: bool) -> Result<MessageForm, CommandError> {
     MessageForm::cms(content_type, detached).map_err(|why| CommandError::new(2, why))
 }

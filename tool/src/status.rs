@@ -1,4 +1,4 @@
-//! `devid status`: where the identity lives, and how its TPM does.
+//! `devid status`: the location of the identity, and the state of its TPM.
 
 use crate::cli::OutputFormat;
 use crate::output::{CommandError, Output};
@@ -7,7 +7,7 @@ use devid_core::identity::{
     Device, EnrolmentStatus, IdentitySource, Mode, OWN, RoleStatus, Status,
 };
 
-/// Where the identity lives; exits as the mode is.
+/// Prints the location of the identity. The exit code depends on the mode.
 pub(crate) fn run(device: &Device, form: OutputFormat) -> Result<Output, CommandError> {
     let status = device.status();
     let code = match (status.mode, status.tpm_is_out_of_reach) {
@@ -27,7 +27,7 @@ fn paragraph(status: &Status) -> String {
     };
     let mut text = format!("mode {mode}\n");
     if status.identity == Some(IdentitySource::Factory) {
-        let whose = "the factory's; the device has none of its own";
+        let whose = "the factory's; the device has no identity of its own";
         line(&mut text, "identity", whose);
     }
     if let Some(reason) = &status.reason {
@@ -66,15 +66,15 @@ fn paragraph(status: &Status) -> String {
     }
     if !status.missing.is_empty() {
         let labels = status.missing.join(", ");
-        let text_of = format!("{labels}: none yet; devid renew asks for it");
+        let text_of = format!("{labels}: none yet; devid renew requests it");
         line(&mut text, "certificate", &text_of);
     }
     enrolments(&mut text, &status.enrolments);
     let handle = &status.master.handle;
     let master = match (status.master.held, status.master.needed) {
         (Some(true), _) => format!("{handle}: there"),
-        (Some(false), _) => format!("{handle}: gone from there"),
-        (None, true) => format!("{handle}: not known"),
+        (Some(false), _) => format!("{handle}: missing"),
+        (None, true) => format!("{handle}: unknown"),
         (None, false) => "none yet".into(),
     };
     line(&mut text, "master key", &master);
@@ -98,7 +98,7 @@ fn paragraph(status: &Status) -> String {
             );
             line(&mut text, "lockout", &lockout);
             if let (Some(remedy), Some(command)) = (tpm.remedy, &tpm.command) {
-                let why = "the TPM is in lockout, and no key of the factory's can sign";
+                let why = "the TPM is in lockout, and the factory keys cannot sign";
                 line(&mut text, "", &format!("{why}. {remedy}: {command}"));
             }
         }
@@ -106,7 +106,7 @@ fn paragraph(status: &Status) -> String {
     text
 }
 
-/// A service in one line.
+/// The state of a service in one line.
 fn service(one: &RoleStatus) -> String {
     let label = match one.token.as_str() {
         OWN => one.label.clone(),
@@ -115,7 +115,7 @@ fn service(one: &RoleStatus) -> String {
     let key = one.algorithm.as_deref().unwrap_or("no key");
     let mut said = format!("{label}: {key}");
     if one.lost {
-        return said + ", lost with a former master key";
+        return said + ", lost with an earlier master key";
     }
     if let Some(expiry) = &one.expiry {
         said += &format!(", {expiry}");
@@ -126,7 +126,7 @@ fn service(one: &RoleStatus) -> String {
     said
 }
 
-/// Those that failed for one reason at one server are told together.
+/// Groups enrolments that failed at one server for one reason.
 fn enrolments(text: &mut String, all: &[EnrolmentStatus]) {
     let mut groups: Vec<Vec<&EnrolmentStatus>> = Vec::new();
     for one in all {

@@ -1,4 +1,4 @@
-//! `devid key rekey` and `renew --rollback`: a key that takes the place of another, and the way back
+//! `devid key rekey` and `renew --rollback`: the replacement of a key, and its reversal.
 
 use crate::certificates::{deliver_request, kind_of, subject, taken};
 use crate::cli::{OutputFormat, RekeyArgs};
@@ -11,7 +11,7 @@ use devid_core::identity::Device;
 use devid_core::x509::RequestContent;
 use serde_json::json;
 
-/// A request for a key that is to take the place of another.
+/// Makes a request for a key that will replace another key.
 pub(crate) fn rekey(
     device: &Device,
     args: RekeyArgs,
@@ -47,7 +47,7 @@ pub(crate) fn rekey(
     Ok(output.about(waits.audit_subject()))
 }
 
-/// What a key was before.
+/// Restores the previous key or certificate.
 pub(crate) fn roll_back(
     device: &Device,
     label: &str,

@@ -1,5 +1,5 @@
-//! Text for a person, line by line. What others wrote (a name in a certificate, a label, a path)
-//! can neither begin a line of its own nor steer the terminal.
+//! Text for a person, line by line. Text from other sources (a name in a certificate, a label, a
+//! path) can neither start a new line nor control the terminal.
 
 pub(crate) use devid_core::printable;
 use std::fmt::{Display, Write};
@@ -10,7 +10,7 @@ pub(crate) fn row(text: &mut String, said: impl Display) {
     text.push('\n');
 }
 
-/// Appends a line behind a mark of ours, which may have a colour.
+/// Appends a line after a mark, which may have a colour.
 pub(crate) fn marked(text: &mut String, mark: impl Display, said: impl Display) {
     let _ = writeln!(text, "{mark} {}", printable(said));
 }

@@ -6,7 +6,7 @@ use crate::text::{line, row};
 use devid_core::config::Config;
 use devid_core::identity::{ServiceToken, add_service_token, remove_service_token};
 
-/// Makes or removes one.
+/// Makes or removes a token.
 pub(crate) fn run(
     config: &Config,
     verb: &TokenVerb,

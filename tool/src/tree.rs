@@ -9,10 +9,10 @@ use devid_core::identity::{
 };
 use std::fmt::Write;
 
-/// A certificate that ends within so many days is marked.
+/// A certificate with at most this many days left is marked.
 const SOON: i64 = 30;
 
-/// The device, its TPM, its tokens and what they hold; also without TPM.
+/// Shows the device, its TPM, its tokens and their objects. Works without TPM.
 pub(crate) fn run(
     device: &Device,
     painter: Painter,
@@ -25,18 +25,18 @@ pub(crate) fn run(
     })
 }
 
-/// A line of the tree, and those below it.
+/// A line of the tree, and the lines below it.
 struct Node {
     text: String,
     colour: Colour,
     below: Vec<Node>,
 }
 
-/// What the branches are drawn with.
+/// The characters of the branches.
 struct Strokes {
-    /// Before a branch that is followed by another, and before the last.
+    /// Before a branch with a following branch, and before the last branch.
     branch: [&'static str; 2],
-    /// Before what stands below these.
+    /// Before the lines below such a branch.
     trunk: [&'static str; 2],
 }
 
@@ -50,7 +50,7 @@ impl Strokes {
         trunk: ["|   ", "    "],
     };
 
-    /// As the locale has it: the first of these variables that is set counts (POSIX, section 8.2).
+    /// By the locale: the first of these variables that is set decides (POSIX, section 8.2).
     fn of_environment() -> Self {
         let mut values = ["LC_ALL", "LC_CTYPE", "LANG"]
             .into_iter()
@@ -87,7 +87,7 @@ impl Node {
         text
     }
 
-    /// `first` stands before the line, `rest` before all below it.
+    /// Writes `first` before the line, and `rest` before all lines below it.
     fn draw(
         &self,
         text: &mut String,
@@ -111,7 +111,7 @@ fn whole(tree: &DeviceTree) -> Node {
     let name = match (&tree.serial, &tree.model) {
         (Some(serial), Some(model)) => format!("device {serial}, {model}"),
         (Some(serial), None) => format!("device {serial}"),
-        (None, _) => "device, which no certificate names".into(),
+        (None, _) => "device without a certificate that names it".into(),
     };
     let mut below = vec![tpm(&tree.tpm), master(&tree.master)];
     below.extend(tree.tokens.iter().map(token));
@@ -125,7 +125,7 @@ fn tpm(tpm: &TpmBranch) -> Node {
         problem,
     } = tpm;
     let Some(status) = status else {
-        let why = problem.as_deref().unwrap_or("it does not answer");
+        let why = problem.as_deref().unwrap_or("the TPM does not answer");
         return Node::coloured(format!("TPM at {tcti}: {why}"), Colour::Problem);
     };
     let about = Node::new(format!(
@@ -135,7 +135,7 @@ fn tpm(tpm: &TpmBranch) -> Node {
     match status.locked {
         false => about,
         true => about.with(vec![Node::coloured(
-            "in lockout: no key of the factory's can sign (devid doctor says more)",
+            "in lockout: the factory keys cannot sign (see devid doctor)",
             Colour::Problem,
         )]),
     }
@@ -146,10 +146,10 @@ fn master(master: &MasterKey) -> Node {
     match (master.held, master.needed) {
         (Some(true), _) => Node::new(format!("master key in handle {handle}")),
         (Some(false), _) => Node::coloured(
-            format!("master key: gone from handle {handle} (devid doctor says more)"),
+            format!("master key: missing in handle {handle} (see devid doctor)"),
             Colour::Problem,
         ),
-        (None, true) => Node::new(format!("master key in handle {handle}, if it is there")),
+        (None, true) => Node::new(format!("master key in handle {handle}, not confirmed")),
         (None, false) => Node::new("master key: none yet"),
     }
 }
@@ -162,7 +162,7 @@ fn token(token: &TokenBranch) -> Node {
         .collect();
     below.extend(token.objects.iter().map(object));
     for file in &token.lost {
-        let text = format!("lost with a former master key: {}", file.display());
+        let text = format!("lost with an earlier master key: {}", file.display());
         below.push(Node::coloured(text, Colour::Problem));
     }
     let empty = match below.is_empty() {
@@ -196,7 +196,7 @@ fn object(object: &ObjectBranch) -> Node {
             Colour::Plain,
         ),
         None if *attests => (
-            format!("{label}: a key in this TPM, which attests"),
+            format!("{label}: attestation key in this TPM"),
             Colour::Plain,
         ),
         None => (
@@ -239,7 +239,7 @@ fn certificate(branch: &CertificateBranch) -> Node {
             true => "nobody",
             false => name,
         };
-        Node::new(format!("issued by {name}, whose certificate is not here"))
+        Node::new(format!("issued by {name}, whose certificate is missing"))
     }));
     Node::coloured(format!("{subject}, {expiry}{kind}"), colour).with(below)
 }

@@ -1,5 +1,5 @@
-//! `devid uri` and `devid uri2pem`: PKCS#11 URIs (RFC 7512), and their form as a key file, which
-//! pkcs11-provider reads: PEM of `SEQUENCE { VisibleString, UTF8String }`.
+//! `devid uri` and `devid uri2pem`: PKCS#11 URIs (RFC 7512), and their PEM form for
+//! pkcs11-provider: `SEQUENCE { VisibleString, UTF8String }`.
 
 use crate::cli::{OutputFormat, TypeArg};
 use crate::destination::Destination;
@@ -13,7 +13,7 @@ use serde_json::json;
 
 const LABEL: &str = "PKCS#11 PROVIDER URI";
 const DESCRIPTION: &str = "PKCS#11 Provider URI v1.0";
-/// The URI of what bears this label.
+/// Prints the URI of the object with this label.
 pub(crate) fn run(
     device: &Device,
     label: &str,
@@ -28,7 +28,7 @@ pub(crate) fn run(
     if let Some(path) = &entry.software {
         let path = path.display();
         let why = format!(
-            "{label}: programs take the file itself, {path}, or the token that [[token]] makes of its folder"
+            "{label}: this key is the file {path}; programs use the file, or a [[token]] for its folder"
         );
         return Err(CommandError::new(6, why));
     }
@@ -70,11 +70,14 @@ fn pem_of(uri: &str) -> Result<String, CommandError> {
     encode(uri).map_err(|error| CommandError::new(1, error.to_string()))
 }
 
-/// A certificate may bear another label than its key.
+/// The label of this class. A certificate may have another label than its key.
 fn named(entry: &TokenEntry, class: TypeArg) -> Result<String, CommandError> {
     let missing = |what| {
         let label = &entry.label;
-        CommandError::new(5, format!("{label}: the device has no {what} of it"))
+        CommandError::new(
+            5,
+            format!("{label}: the device has no {what} with this label"),
+        )
     };
     let certificate = entry.certificates.first();
     let (label, id, class) = match class {

@@ -10,7 +10,7 @@ use devid_core::tpm::Secret;
 use devid_core::x509::Outcome;
 use std::path::{Path, PathBuf};
 
-/// Point by point, and what follows from all of them.
+/// Runs all checks, and prints each check and the verdict.
 pub(crate) fn run(
     device: &Device,
     label: &str,
@@ -40,7 +40,7 @@ pub(crate) fn run(
     })
 }
 
-/// What is in the file that is given with `--pin-file`.
+/// Reads the file of `--pin-file`.
 pub(crate) fn read_pin(file: Option<PathBuf>) -> Result<Option<Secret>, CommandError> {
     let pin = file.map(|path| {
         let fault = |error| CommandError::new(1, format!("{}: {error}", path.display()));
@@ -62,7 +62,7 @@ fn paragraph(report: &Report, painter: Painter) -> String {
         let mark = painter.paint(colour, &format!("{mark:<8}"));
         marked(&mut text, mark, point);
     }
-    // What is not well goes to standard error.
+    // Failures go to standard error.
     if report.verdict == Verdict::Verified {
         row(&mut text, &report.summary);
     }

@@ -1,5 +1,5 @@
-//! What the core says while it works. Warnings are lines on standard error, or a field of the JSON
-//! document; waits are shown. With `-v` its other lines are shown, too, each with its level.
+//! Log lines of the core. Warnings are lines on standard error, or a field of the JSON document.
+//! Waits are shown as progress. `-v` shows the other lines with their levels.
 
 use crate::cli::OutputFormat;
 use crate::print::say;
@@ -8,18 +8,18 @@ use devid_core::{TICKS, WAITING};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// What was warned of so far, each text once.
+/// The warnings so far. Each text occurs once.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Warnings {
     texts: Arc<Mutex<Vec<String>>>,
     progress: Progress,
-    /// Whether none is printed (`--quiet`).
+    /// True if warnings are not printed (`--quiet`).
     are_mute: bool,
 }
 
 impl Warnings {
-    /// Hears all warnings from now on. For a person they go to standard error as they come; `verbose`
-    /// counts `-v`.
+    /// Collects all warnings from now on. In text form they go to standard error at once. `verbose`
+    /// is the number of `-v`.
     pub(crate) fn install(form: OutputFormat, verbose: u8, quiet: bool) -> Self {
         let warnings = Self {
             progress: Progress::new(form, quiet),
@@ -35,32 +35,32 @@ impl Warnings {
                 _ => LevelFilter::Debug,
             },
         };
-        // Fails only if there is a logger already.
+        // The call fails only if there is a logger already.
         if log::set_boxed_logger(Box::new(logger)).is_ok() {
-            // Waits are said at this level.
+            // Waits are logged at this level.
             log::set_max_level(LevelFilter::Trace);
         }
         warnings
     }
 
-    /// All so far, which are then forgotten.
+    /// Takes all warnings so far.
     pub(crate) fn take(&self) -> Vec<String> {
         std::mem::take(&mut *self.texts.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Nothing more is waited for, and something else is about to be written.
+    /// Ends the progress line before other text is written.
     pub(crate) fn end_wait(&self) {
         self.progress.end();
     }
 
-    /// A warning as a line of standard error.
+    /// Prints a warning as a line on standard error.
     pub(crate) fn print(&self, text: &str) {
         if !self.are_mute {
             say(format_args!("warning: {text}"));
         }
     }
 
-    /// Whether it is new.
+    /// Adds a warning. True if it is new.
     fn add(&self, text: &str) -> bool {
         let mut known = self.texts.lock().unwrap_or_else(PoisonError::into_inner);
         let is_new = !known.iter().any(|one| one == text);
@@ -71,16 +71,16 @@ impl Warnings {
     }
 }
 
-/// The way of lines from the `log` facade.
+/// Receives lines from the `log` facade.
 struct Logger {
     warnings: Warnings,
     form: OutputFormat,
-    /// What goes to standard error.
+    /// The level of lines that go to standard error.
     shown: LevelFilter,
 }
 
 impl Log for Logger {
-    /// Our own only: what a library says of its work could hold anything.
+    /// Only our own lines. A line of another library could hold secrets.
     fn enabled(&self, metadata: &Metadata) -> bool {
         let target = metadata.target();
         let is_shown = target.starts_with("devid") && metadata.level() <= self.shown;
@@ -94,7 +94,7 @@ impl Log for Logger {
         let text = record.args().to_string();
         match record.target() {
             TICKS => return self.warnings.progress.show(&text),
-            // The same, less often.
+            // Progress shows these waits already.
             WAITING => return,
             _ => {}
         }

@@ -1,4 +1,4 @@
-//! `[[certificate]]`: certificates that the device looks after.
+//! `[[certificate]]`: certificates that the device renews.
 
 use super::SecretSource;
 use super::section::{TomlTable, absolute};
@@ -15,56 +15,56 @@ pub struct CertificateSettings {
     pub label: String,
     /// The URL of the EST server.
     pub est: String,
-    /// The label of the identity that is shown to the server, if it is not the certificate itself or the
-    /// factory's.
+    /// The label of the identity that is shown to the server, if it is not the certificate itself
+    /// or the factory's.
     pub identity: Option<String>,
-    /// Which server is believed.
+    /// The trust anchor for the server.
     pub trust: ServerTrust,
-    /// The subject, of a first certificate.
+    /// The subject of a first certificate.
     pub subject: Option<String>,
-    /// Names for the subjectAltName, of a first certificate.
+    /// The subjectAltName of a first certificate.
     pub san: Vec<String>,
     /// Purposes of the key.
     pub eku: Vec<String>,
-    /// Whether each renewal makes a new key.
+    /// True if each renewal makes a new key.
     pub new_key: bool,
-    /// How long before its end it is renewed.
+    /// The time before its end at which it is renewed.
     pub within: RenewWithin,
     /// Commands that run when a new certificate is in use.
     pub reload: Vec<String>,
-    /// How long each of them may take.
+    /// The time limit for each of them.
     pub reload_limit: Duration,
-    /// How long the server may take for one answer.
+    /// The time limit for one answer of the server.
     pub timeout: Duration,
-    /// A server at which a new certificate must open a TLS session before it is used: HOST:PORT.
+    /// A server to which a new certificate must open a TLS session before it is used: HOST:PORT.
     pub prove: Option<String>,
-    /// The name and the password for a server that asks for them.
+    /// The user name for a server that requires one.
     pub user: Option<String>,
-    /// The same.
+    /// The password for such a server.
     pub password: Option<SecretSource>,
 }
 
-/// How long a command of `reload` may take.
+/// The time limit for a command of `reload`.
 const RELOAD_LIMIT: Duration = Duration::from_secs(2 * 60);
 
-/// How long a server may take for one answer.
+/// The time limit for one answer of a server.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Which server is believed.
+/// The trust anchor for a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ServerTrust {
-    /// One that a certificate in this file vouches for.
+    /// The certificates in this file.
     File(PathBuf),
-    /// One whose CAs have a certificate with this SHA-256.
+    /// A CA whose certificate has this SHA-256.
     Fingerprint([u8; 32]),
 }
 
-/// How long before its end a certificate is renewed.
+/// The time before its end at which a certificate is renewed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RenewWithin {
-    /// When this part of its life is left: numerator and denominator.
+    /// When this part of its validity is left: numerator and denominator.
     Part(u32, u32),
-    /// When so much is left.
+    /// When this time is left.
     Left(Duration),
 }
 
@@ -75,7 +75,7 @@ impl Default for RenewWithin {
 }
 
 impl RenewWithin {
-    /// Seconds before the end, of a life of so many.
+    /// Seconds before the end, for a validity of `life` seconds.
     pub fn of(self, life: u64) -> u64 {
         match self {
             Self::Part(part, whole) => {
@@ -104,7 +104,7 @@ impl FromStr for RenewWithin {
     }
 }
 
-/// A time above 0, as `30d`, `12h`, `5m` or `20s`.
+/// A positive time, such as `30d`, `12h`, `5m` or `20s`.
 fn duration(text: &str) -> Option<Duration> {
     let text = text.trim();
     let seconds = match text.chars().last()? {
@@ -131,7 +131,7 @@ impl FromStr for Limit {
     }
 }
 
-/// A label, and nothing that steers a terminal.
+/// A label without characters that control a terminal.
 struct Printable(String);
 
 impl FromStr for Printable {
@@ -145,7 +145,7 @@ impl FromStr for Printable {
     }
 }
 
-/// The beginning of a URL that EST takes.
+/// A URL for EST.
 struct HttpsUrl(String);
 
 impl FromStr for HttpsUrl {
@@ -224,7 +224,7 @@ impl FromStr for HostAndPort {
     }
 }
 
-/// One text, or several in a list.
+/// One text, or a list of texts.
 fn texts(value: &DeValue<'_>) -> Result<Vec<String>, String> {
     let expected = || "expected text in quotes, or a list of such texts".to_owned();
     let one = |value: &DeValue<'_>| match value {

@@ -17,10 +17,10 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use toml::de::DeValue;
 
-/// More bytes than any sane configuration has.
+/// A limit above the size of any reasonable configuration.
 const LARGEST: u64 = 1 << 20;
 
-/// A file as written: each setting may be missing.
+/// A parsed file: each setting may be missing.
 #[derive(Debug, Default)]
 pub(super) struct FileSettings {
     pub(super) tcti: Option<TctiSetting>,
@@ -37,7 +37,7 @@ pub(super) struct FileSettings {
     pub(super) token: Vec<TokenTable>,
     pub(super) certificate: Vec<CertificateSettings>,
     pub(super) owner: Option<ShowOwner>,
-    /// What stands in `config.d/` under another name than that of a drop-in.
+    /// Files in `config.d/` that are not drop-ins because of their names.
     pub(super) left_out: Vec<PathBuf>,
 }
 
@@ -54,9 +54,9 @@ pub(super) struct ProvisionTable {
 
 #[derive(Debug, Clone)]
 pub(super) struct TokenTable {
-    /// Where it begins in the text.
+    /// Its position in the text.
     at: usize,
-    /// The same as file and line.
+    /// Its file and line.
     pub(super) place: String,
     pub(super) name: String,
     pub(super) path: Option<PathBuf>,
@@ -90,7 +90,7 @@ impl FileSettings {
         self.log.as_ref().and_then(|log| log.audit).unwrap_or(false)
     }
 
-    /// Takes what `later` sets; lists grow.
+    /// Applies the settings of `later`; lists are joined.
     fn overlay(&mut self, later: Self) {
         self.tcti = later.tcti.or(self.tcti.take());
         self.timeout_ms = later.timeout_ms.or(self.timeout_ms);
@@ -130,7 +130,7 @@ impl FileSettings {
     }
 }
 
-/// An identity that the maker put elsewhere (`[[identity]]`).
+/// An identity in unusual places (`[[identity]]`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IdentityHint {
     /// A persistent handle, 0x81000000 to 0x81FFFFFF.
@@ -139,18 +139,18 @@ pub struct IdentityHint {
     pub nv: Option<u32>,
     /// A file with a certificate, DER or PEM.
     pub certificate: Option<PathBuf>,
-    /// How the key's authorisation value is to be had, if it is not empty.
+    /// The source of the key's authorisation value, if the value is not empty.
     pub auth: Option<IdentityAuth>,
-    /// Whether a PIN may be tried that would put the TPM into lockout if it is wrong.
+    /// True if a PIN may be tried even if a wrong PIN would put the TPM into lockout.
     pub allow_last_try: bool,
 }
 
-/// Where the authorisation value of an identity's key comes from (`auth`).
+/// The source of an identity key's authorisation value (`auth`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum IdentityAuth {
-    /// From the configuration: callers need no PIN.
+    /// The configuration: callers need no PIN.
     Secret(SecretSource),
-    /// From whoever logs in (`pin`): the identity has a slot of its own, and its PIN is the value.
+    /// The login (`pin`): the identity has its own slot, and its PIN is the value.
     Pin,
 }
 
@@ -178,8 +178,8 @@ impl FromStr for LogLevel {
     }
 }
 
-/// The `[log]` table of a file whose other settings are at fault, as far as it can be made out:
-/// the fault is to be said where the administrator listens.
+/// The `[log]` table of a faulty file, as far as readable: the error must reach the log that the
+/// administrator reads.
 pub(super) fn log_table(file: &Path) -> Option<LogTable> {
     believed(file).ok()?;
     let text = text_of(file).ok()?;
@@ -187,7 +187,7 @@ pub(super) fn log_table(file: &Path) -> Option<LogTable> {
     written.log
 }
 
-/// The file with its drop-ins over it. A file that is not `required` may be missing.
+/// The file, overridden by its drop-ins. A file that is not `required` may be missing.
 pub(super) fn read(
     file: &Path,
     required: bool,
@@ -212,8 +212,8 @@ pub(super) fn read(
     Ok(written)
 }
 
-/// Nothing is obeyed that others than those whom the administrator trusts could have written, and
-/// no default in its place: what it was to say, nobody knows.
+/// Checks that only users whom the administrator trusts could have written the file. Otherwise
+/// neither the file nor defaults are used, since the intended settings are unknown.
 fn believed(path: &Path) -> Result<(), ConfigError> {
     match distrusted(path) {
         None => Ok(()),
@@ -232,7 +232,7 @@ fn text_of(path: &Path) -> std::io::Result<String> {
     String::from_utf8(content).map_err(|error| no_text(syntax::no_text(error.as_bytes())))
 }
 
-/// The drop-ins of a folder, and what else is there.
+/// The drop-ins of a folder, and other files there.
 fn drop_ins(folder: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>), ConfigError> {
     let all = paths_in(folder).map_err(|error| ConfigError::file(folder, error))?;
     let is_drop_in = |path: &PathBuf| path.extension().is_some_and(|end| end == "toml");
@@ -265,7 +265,7 @@ fn parse(file: &Path, text: &str) -> Result<FileSettings, ConfigError> {
     }
 }
 
-/// What a file says, as far as it is right, and its first fault; or the place where it is no TOML.
+/// The valid settings of a file and its first fault; `Err` holds the position of a syntax error.
 fn understood(text: &str) -> Result<(FileSettings, Option<SettingError>), usize> {
     let text = text.strip_prefix('\u{FEFF}').unwrap_or(text);
     let table = toml::de::DeTable::parse(text);
@@ -323,7 +323,7 @@ impl LogTable {
     }
 }
 
-/// Handles as a setting holds them.
+/// Handles as numbers of a setting.
 fn wide(handles: RangeInclusive<u32>) -> RangeInclusive<u64> {
     u64::from(*handles.start())..=u64::from(*handles.end())
 }
@@ -372,8 +372,8 @@ impl TokenTable {
 
 impl MasterTable {
     fn of(mut section: TomlTable<'_>) -> Self {
-        /// The storage root key's and those of the device's own keys (Registry of Reserved TPM 2.0
-        /// Handles, section 2.3.1).
+        /// The storage root key's handles and those of the device's own keys (Registry of Reserved
+        /// TPM 2.0 Handles, section 2.3.1).
         const NOT_FREE: [RangeInclusive<u32>; 2] =
             [handle::PERSISTENT..=handle::SRK, handle::DEVICE_KEYS];
         let owners = wide(handle::STORAGE_KEYS);
@@ -399,7 +399,7 @@ impl MasterTable {
 
 impl ProvisionTable {
     fn of(mut section: TomlTable<'_>) -> Self {
-        // One that is left to owners: the factory's certificates are in the TCG's range (Registry of
+        // An index for owners: the factory's certificates are in the TCG range (Registry of
         // Reserved TPM 2.0 Handles, section 2.2).
         let owners = wide(handle::OWNER_NV_INDICES);
         let provision = Self {
@@ -418,7 +418,7 @@ impl ProvisionTable {
     }
 }
 
-/// A file's name, and no longer than a token's label.
+/// A file name that is no longer than a token's label.
 struct TokenName(String);
 
 impl FromStr for TokenName {
@@ -426,7 +426,7 @@ impl FromStr for TokenName {
 
     fn from_str(name: &str) -> Result<Self, String> {
         const LONGEST: usize = 32;
-        /// Labels of tokens that there are anyway.
+        /// Labels of tokens that always exist.
         const RESERVED: [&str; 2] = [FACTORY, SESSIONS];
         let sound =
             (1..=LONGEST).contains(&name.len()) && !name.contains('/') && !RESERVED.contains(&name);

@@ -1,7 +1,7 @@
 //! Configuration: `config.toml`, its drop-ins `config.d/*.toml`, and the environment.
 //!
-//! A setting that is unknown or wrong is an error that names file, line and key: a device must not
-//! run on a half-understood configuration.
+//! An unknown or wrong setting is an error that names file, line and key. A device must not run
+//! with a partly valid configuration.
 
 mod certificate;
 mod file;
@@ -41,44 +41,44 @@ pub const FACTORY: &str = "idev-id";
 pub const OWNER: &str = "oidevid";
 /// The label of the token of the device's own keys, and of the device's own identity.
 pub const OWN: &str = "devid";
-/// The label of the token that holds objects of sessions only.
+/// The label of the token that holds only session objects.
 pub(crate) const SESSIONS: &str = "sessions";
 const STATE: &str = "/var/lib/devid-pkcs11";
 const TIMEOUT_MS: u64 = 30_000;
 const GENERATION_TIMEOUT_MS: u64 = 300_000;
 
-/// All settings, in force.
+/// All effective settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// Where the TPM is.
+    /// The TCTI of the TPM.
     pub tcti: Tcti,
-    /// Whether it was written behind the alias `esapi:`.
+    /// True if the TCTI has the alias `esapi:`.
     pub tcti_by_alias: bool,
-    /// How long one command to the TPM may take (`timeout_ms`, `generation_timeout_ms`).
+    /// Time limits of TPM commands (`timeout_ms`, `generation_timeout_ms`).
     pub limits: Limits,
-    /// Whether each use of a private key is written down (`[log] audit`).
+    /// True if each use of a private key is logged (`[log] audit`).
     pub audit: bool,
-    /// Where random bytes come from.
+    /// The source of random bytes.
     pub random: RandomSource,
-    /// Whether there is a token for objects of sessions alone.
+    /// True if there is a token that holds only session objects.
     pub session_slot: bool,
-    /// Whether each signature of the TPM is verified before it is given out.
+    /// True if each signature of the TPM is verified before the caller receives it.
     pub verify_signatures: bool,
-    /// Identities that a search would not find by itself.
+    /// Identities that the search needs hints for.
     pub identities: Vec<IdentityHint>,
-    /// The folder of CA certificates that are shown beside the identity.
+    /// The folder of CA certificates that tokens show beside the identity.
     pub chain: PathBuf,
     /// The folder of CA certificates that `devid` trusts when it verifies an identity.
     pub trust: PathBuf,
     /// The folder of drop-ins, `config.d/` beside the configuration's file.
     pub drop_ins: PathBuf,
-    /// /run/devid-pkcs11: what is known until the next start.
+    /// /run/devid-pkcs11: data until the next boot.
     pub run: PathBuf,
-    /// /run/devid-pkcs11/lock: whose turn it is to try a PIN, or at a TPM that all share.
+    /// /run/devid-pkcs11/lock: process locks for PIN tries and for shared TPM slots.
     pub locks: PathBuf,
     /// /var/lib/devid-pkcs11: the parent of the key folders.
     pub state: PathBuf,
-    /// The key that wraps the device's own.
+    /// The master key, which wraps the device's own keys.
     pub master: Master,
     /// The tokens with key folders: `devid`, then further ones.
     pub tokens: Vec<TokenSettings>,
@@ -86,16 +86,16 @@ pub struct Config {
     pub provision: Provision,
     /// Certificates of the device's owner for the factory's keys.
     pub owner: OwnerSettings,
-    /// Certificates that the device looks after.
+    /// Certificates that the device renews.
     pub certificates: Vec<CertificateSettings>,
-    /// The file that changes whenever `devid` changed something that others may have read.
+    /// The file that `devid` touches after each change that other processes may have cached.
     pub generation: PathBuf,
-    /// What stands in `config.d/` and is not read, since its name does not end in `.toml`.
+    /// Files in `config.d/` that are ignored because their names do not end in `.toml`.
     pub left_out: Vec<PathBuf>,
 }
 
 impl Config {
-    /// The TPM of this configuration. No command is sent and nothing is opened yet.
+    /// The TPM of this configuration. Sends nothing and opens nothing yet.
     pub fn tpm(&self, refusals: Refusals) -> Tpm {
         Tpm::new(self.tcti.clone(), self.limits, &self.locks, refusals)
             .with_master(self.master.handle)
@@ -108,12 +108,12 @@ impl Config {
         token.path.clone().unwrap_or_else(named)
     }
 
-    /// Whether the folder for locks is the one of all programs, and not one of somebody's own.
+    /// True if the lock folder is the common one, not a private one.
     pub(crate) fn locks_with_all(&self) -> bool {
         self.run == Path::new(RUN)
     }
 
-    /// What was not read and what is out of date, each as a sentence that names it.
+    /// Ignored files and outdated settings, each as a sentence.
     pub fn warnings(&self) -> impl Iterator<Item = String> {
         let unread = self.left_out.iter().map(|path| not_read(path, ".toml"));
         let alias = self.tcti_by_alias.then(|| {
@@ -133,7 +133,7 @@ pub(crate) fn beside_state(state: &Path, name: &str) -> PathBuf {
     path.into()
 }
 
-/// That a file of a folder is not read for want of the end of its name.
+/// The message for a file that is ignored because of its suffix.
 pub(crate) fn not_read(path: &Path, end: &str) -> String {
     let path = path.display();
     format!("{path}: not read, since its name does not end in {end}")
@@ -146,12 +146,12 @@ pub struct Master {
     pub handle: u32,
     /// The authorisation value of the owner hierarchy, if it is not empty.
     pub owner_auth: Option<SecretSource>,
-    /// The folder with root certificates of TPM makers: with it only a storage root key counts that
-    /// the TPM of a certified endorsement key has.
+    /// The folder with root certificates of TPM makers. If set, a storage root key is trusted only
+    /// with a certified endorsement key.
     pub ek_roots: Option<PathBuf>,
 }
 
-/// Where C_GenerateRandom takes its bytes.
+/// The source of bytes for C_GenerateRandom.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RandomSource {
     /// getrandom(2).
@@ -160,50 +160,50 @@ pub enum RandomSource {
     Tpm,
 }
 
-/// How much is logged, and where to.
+/// The level and target of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogSettings {
-    /// Off unless something asks for it.
+    /// Off by default.
     pub level: LevelFilter,
     /// Where lines go.
     pub target: LogTarget,
 }
 
-/// Where log lines go.
+/// The target of log lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LogTarget {
-    /// /dev/log, where the journal listens too.
+    /// /dev/log, which the journal also reads.
     Syslog,
     /// Appended to this file.
     File(PathBuf),
 }
 
-/// What reading the configuration gave. The log's settings hold even if the rest is wrong, so that
-/// the fault can be said.
+/// The result of loading the configuration. The log settings are valid even if other settings are
+/// wrong, so that the error can be logged.
 #[derive(Debug)]
 pub struct LoadedConfig {
-    /// In force in any case.
+    /// Valid in any case.
     pub log: LogSettings,
-    /// The settings, or the first fault.
+    /// The settings, or the first error.
     pub config: Result<Config, ConfigError>,
 }
 
-/// A fault in a setting: where it stands and what is wrong with it.
+/// An error in a setting: its place and its description.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
     place: String,
     what: String,
-    /// Whether a file could not be read now.
+    /// True if a file could not be read now.
     unread: bool,
-    /// Whether others could have written it.
+    /// True if other users could have written it.
     distrusted: bool,
 }
 
-/// The variables of the environment that count here, for [`load`].
+/// Reads a variable of the environment, for [`load`].
 pub type Variable<'a> = &'a dyn Fn(&str) -> Option<OsString>;
 
-/// The process's own environment; none of it in a program that has more rights than its caller
-/// (setuid, file capabilities).
+/// The environment of the process; empty for a program with more rights than its caller (setuid,
+/// file capabilities).
 pub fn environment(is_privileged: bool) -> impl Fn(&str) -> Option<OsString> {
     move |name| match is_privileged {
         true => None,
@@ -211,8 +211,8 @@ pub fn environment(is_privileged: bool) -> impl Fn(&str) -> Option<OsString> {
     }
 }
 
-/// Whether this program has more rights than its caller: the kernel's AT_SECURE (getauxval(3)), read
-/// from a file. Where the file cannot be read, as with file capabilities, the answer is yes.
+/// True if this program has more rights than its caller: the kernel's AT_SECURE (getauxval(3)),
+/// read from a file. If the file cannot be read, as with file capabilities, the answer is true.
 pub fn is_privileged() -> bool {
     use rustix::process::{getegid, geteuid, getgid, getuid};
     const WORD: usize = size_of::<usize>();
@@ -227,10 +227,15 @@ pub fn is_privileged() -> bool {
 
 /// Reads file, drop-ins and environment.
 ///
-/// `DEVID_PKCS11_CONFIG` replaces the file (its drop-ins and `chain/` are looked for beside it),
-/// `DEVID_PKCS11_TCTI` and `DEVID_PKCS11_LOG` (`LEVEL` or `LEVEL,TARGET`) go before the file's
-/// settings, `DEVID_PKCS11_RUN` replaces /run/devid-pkcs11,
-/// `DEVID_PKCS11_STATE` /var/lib/devid-pkcs11. A variable that is empty is not set.
+/// | variable | effect |
+/// |---|---|
+/// | `DEVID_PKCS11_CONFIG` | replaces the file; drop-ins and `chain/` are searched beside it |
+/// | `DEVID_PKCS11_TCTI` | takes precedence over the file |
+/// | `DEVID_PKCS11_LOG` | `LEVEL` or `LEVEL,TARGET`; takes precedence over the file |
+/// | `DEVID_PKCS11_RUN` | replaces /run/devid-pkcs11 |
+/// | `DEVID_PKCS11_STATE` | replaces /var/lib/devid-pkcs11 |
+///
+/// An empty variable counts as unset.
 pub fn load(variable: Variable) -> LoadedConfig {
     let variable: Variable = &without_empty(variable);
     let file = file(variable);
@@ -252,7 +257,7 @@ pub fn load(variable: Variable) -> LoadedConfig {
             log: LogSettings::OFF,
             config: Ok(config),
         },
-        // Nobody said how to log, and there is something that an administrator must hear.
+        // No log is configured, but the administrator must learn of the error.
         (Ok(None), Err(fault)) => LoadedConfig {
             log: LogSettings::ERRORS,
             config: Err(fault),
@@ -264,8 +269,7 @@ pub fn load(variable: Variable) -> LoadedConfig {
     }
 }
 
-/// What holds where the files cannot be understood: the defaults, and as much of the environment as
-/// can be. For looking at things only.
+/// The settings if the files are invalid: the defaults and the valid variables. For read-only use.
 pub fn defaults(variable: Variable) -> Config {
     let variable: Variable = &without_empty(variable);
     let tcti = tcti_variable(variable).ok().flatten();
@@ -323,8 +327,8 @@ fn settings(mut written: FileSettings, variable: Variable) -> Result<Config, Con
     Ok(overlaid(written, tcti, tokens, variable))
 }
 
-/// Whether the administrator asks for audit lines, whatever file a variable names. Where that file
-/// cannot be understood, the answer is yes: nobody can tell that it asks for none.
+/// True if the system's configuration asks for audit lines, whatever file a variable names. True
+/// also if that file is invalid, since its wish is unknown.
 fn system_asks_audit(file: &Path) -> bool {
     let written = file::read(file, false, &beside(file, "config.d"));
     written.map_or(true, |written| written.asks_audit())
@@ -469,13 +473,12 @@ impl ConfigError {
         }
     }
 
-    /// Whether a file could not be read now, and nothing is known to be wrong: reading it again may
-    /// help.
+    /// True if a file could not be read now and may be valid, so that a retry may help.
     pub fn is_unread(&self) -> bool {
         self.unread
     }
 
-    /// Whether the fault is that others may write there, whatever stands there.
+    /// True if the error is that other users may write there.
     pub fn is_of_trust(&self) -> bool {
         self.distrusted
     }

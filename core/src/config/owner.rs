@@ -7,21 +7,21 @@ use std::path::{Path, PathBuf};
 /// The settings of `[owner]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OwnerSettings {
-    /// Where the certificates are shown.
+    /// The token that shows the certificates.
     pub show: ShowOwner,
     /// The file that holds them, PEM.
     pub certificates: PathBuf,
 }
 
-/// Where a program finds the owner's certificates for the factory's keys.
+/// The token on which programs find the owner's certificates for the factory's keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ShowOwner {
-    /// Nowhere: tokens show the factory's certificates.
+    /// None: tokens show the factory's certificates.
     #[default]
     Nowhere,
-    /// On the factory's token, in the place of the factory's certificates.
+    /// The factory's token, in place of the factory's certificates.
     Instead,
-    /// On a token of their own, `oidevid`.
+    /// A separate token, `oidevid`.
     Token,
 }
 
@@ -32,7 +32,7 @@ impl ShowOwner {
         ("token", Self::Token),
     ];
 
-    /// As the setting has it.
+    /// The word of the setting.
     pub fn word(self) -> &'static str {
         let mut words = Self::WORDS.iter();
         words
@@ -48,7 +48,7 @@ impl ShowOwner {
 }
 
 impl OwnerSettings {
-    /// In a folder that all may enter: the state folder is for the users of its group alone.
+    /// The default file is in a public folder, since only its group may enter the state folder.
     pub(super) fn new(show: Option<ShowOwner>, state: &Path) -> Self {
         Self {
             show: show.unwrap_or_default(),

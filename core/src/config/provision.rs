@@ -4,68 +4,68 @@ use super::file::ProvisionTable;
 use crate::x509::SubjectTemplate;
 use std::path::{Path, PathBuf};
 
-/// How the device gets its own identity (`[provision]`).
+/// The settings for the device's own identity (`[provision]`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Provision {
-    /// Whether the device is to have an identity of its own, beside the factory's.
+    /// The wish for an own identity beside the factory's.
     pub own: OwnIdentity,
-    /// The file that says that the identity is in the TPM, and which key it is.
+    /// The marker: a file that says that the identity is in the TPM, and names its key.
     pub marker: PathBuf,
-    /// What is done where there is no TPM.
+    /// The behaviour without TPM.
     pub fallback: Fallback,
-    /// An identity that somebody else made, to be used instead of one of ours.
+    /// An identity of another party, to be used instead of our own.
     pub existing: Option<ExistingSource>,
-    /// Whether a device with a software key moves to its TPM.
+    /// The wish to leave a software key when the device has a TPM.
     pub leave_software: LeaveSoftware,
-    /// The NV index that holds a copy of the certificate; none is written without it.
+    /// The NV index for a copy of the certificate; without it no copy is written.
     pub nv_index: Option<u32>,
-    /// Whom the device's own certificate names; whom the factory named, if it says nothing.
+    /// The subject of the device's own certificate; by default the factory's.
     pub subject: Option<SubjectTemplate>,
 }
 
-/// Whether the device is to have an identity of its own (`own`).
+/// The wish for an own identity (`own`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum OwnIdentity {
-    /// The configuration does not say: a device with a factory identity is whole as it is, until
-    /// `devid provision` makes another identity.
+    /// Not configured: a device with a factory identity is complete, until `devid provision` makes
+    /// an own identity.
     #[default]
     Unset,
-    /// `true`: the device lacks one until it is there.
+    /// `true`: the device needs an own identity.
     Wanted,
-    /// `false`: the factory's is all that is wanted.
+    /// `false`: the factory identity suffices.
     Unwanted,
 }
 
-/// What is done where there is no TPM.
+/// The behaviour without TPM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Fallback {
-    /// Nothing: the device then has no identity.
+    /// No identity is made.
     #[default]
     None,
     /// A key in a file.
     Software,
 }
 
-/// Whether a device with a software key moves to a TPM that appears.
+/// The time at which a device with a software key moves to a TPM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum LeaveSoftware {
-    /// It never does.
+    /// Never.
     Never,
-    /// When its certificate is to be made anew, since that is when the identity changes anyway.
+    /// When a new certificate is made, since the identity changes then anyway.
     #[default]
     OnNewCertificate,
 }
 
-/// An identity that is there without us.
+/// The location of an existing identity of another party.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ExistingSource {
     /// In a token of ours, by PKCS#11 URI (RFC 7512).
     Uri(String),
     /// In two files.
     Files {
-        /// The certificate, then perhaps those of its issuers.
+        /// The certificate, optionally followed by those of its issuers.
         certificate: PathBuf,
-        /// PKCS#8, or a key that the TPM wrapped (`TSS2 PRIVATE KEY`).
+        /// PKCS#8, or a key wrapped by the TPM (`TSS2 PRIVATE KEY`).
         key: PathBuf,
     },
 }

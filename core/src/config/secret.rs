@@ -1,4 +1,4 @@
-//! Secrets that the configuration names: `hex:…`, `file:/…` or `credential:…`.
+//! Secrets in the configuration: `hex:…`, `file:/…` or `credential:…`.
 
 use crate::file;
 use crate::tpm::Secret;
@@ -10,21 +10,21 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-/// No authorisation value of a TPM is longer than its widest digest.
+/// The longest authorisation value of a TPM: as long as its widest digest.
 const LARGEST: u64 = 64;
 const WORLD_READS: u32 = 0o004;
-/// So much more of a file is read: its newline, and what it has too much, so that that can be said.
+/// Additional bytes to read: a newline, and surplus text for the error message.
 const LEFT_OVER: u64 = 16;
 
-/// Where a secret is.
+/// The source of a secret.
 #[derive(Clone, PartialEq, Eq)]
 pub enum SecretSource {
-    /// In the configuration itself.
+    /// The configuration itself.
     Hex(Secret),
-    /// The content of a file; one newline (LF) at its end does not count.
+    /// A file; one newline (LF) at its end is ignored.
     File(PathBuf),
-    /// The content of a file in `$CREDENTIALS_DIRECTORY`, where systemd puts what
-    /// `LoadCredential=` names (systemd.exec(5)); the same of newlines.
+    /// A file in `$CREDENTIALS_DIRECTORY`, where systemd stores the files of `LoadCredential=`
+    /// (systemd.exec(5)); one newline at its end is ignored.
     Credential {
         /// The file.
         name: String,
@@ -34,18 +34,18 @@ pub enum SecretSource {
 }
 
 impl SecretSource {
-    /// Says where credentials are.
+    /// Sets the folder of credentials.
     pub(super) fn find_in(&mut self, credentials: Option<&Path>) {
         if let Self::Credential { folder, .. } = self {
             *folder = credentials.map(Path::to_owned);
         }
     }
 
-    /// The file that the secret is in; `None` where the configuration itself has it.
+    /// The file of the secret; `None` if the configuration contains it.
     ///
     /// # Errors
     ///
-    /// No `$CREDENTIALS_DIRECTORY`.
+    /// `$CREDENTIALS_DIRECTORY` is not set.
     pub fn path(&self) -> io::Result<Option<PathBuf>> {
         Ok(match self {
             Self::Hex(_) => None,
@@ -57,19 +57,19 @@ impl SecretSource {
         })
     }
 
-    /// The secret as it is now.
+    /// Reads the secret now.
     ///
     /// # Errors
     ///
-    /// A file that others may write, that is missing, empty, no regular file or longer than any
-    /// authorisation value; text that an editor has left more in than a secret; no
-    /// `$CREDENTIALS_DIRECTORY`.
+    /// The file is writable by others, missing, empty, not regular, or too long for an
+    /// authorisation value. Or it contains leftovers of an editor, or `$CREDENTIALS_DIRECTORY` is
+    /// not set.
     pub fn read(&self) -> io::Result<Secret> {
         if let Self::Hex(secret) = self {
             return Ok(secret.clone());
         }
         let path = self.path()?.unwrap_or_default();
-        // What others put there may be a guess, and a wrong one counts.
+        // A value written by another user may be a guess, and a wrong value counts.
         if let Some(fault) = distrusted(&path) {
             if let Some(errno) = fault.unread {
                 return Err(errno.into());
@@ -90,7 +90,7 @@ impl SecretSource {
         }
     }
 
-    /// Where it is and who could have put another there, if it is known that somebody could.
+    /// The file and the reason, if other users could have replaced the secret.
     pub(crate) fn distrusted(&self) -> Option<(PathBuf, Distrust)> {
         let path = self.path().ok()??;
         let fault = distrusted(&path).filter(|fault| fault.unread.is_none())?;
@@ -98,9 +98,8 @@ impl SecretSource {
     }
 }
 
-/// What is in the file besides a secret, or why it holds none. A wrong value that goes to the TPM
-/// counts towards its lockout, so the file is refused before. Bytes that are no text are taken as
-/// they are.
+/// The reason why a file holds no clean secret, if any. A wrong value counts towards the TPM's
+/// lockout, so the file is refused before. Binary contents are accepted as they are.
 fn left_over(secret: &[u8]) -> Option<&'static str> {
     if secret.starts_with(b"\xEF\xBB\xBF") {
         return Some("it begins with a byte order mark, which is no part of a secret");
@@ -146,7 +145,7 @@ impl FromStr for SecretSource {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        // Without the text: it may be the secret.
+        // The message omits the text, which may be the secret.
         let wrong = || "expected hex:DIGITS, file:/absolute/path or credential:NAME".to_owned();
         match text.split_once(':').ok_or_else(wrong)? {
             ("hex", digits) => match bytes_of(digits) {
@@ -204,7 +203,7 @@ mod tests {
         assert!(credential.read().is_err());
     }
 
-    /// Before a try, since a wrong value counts towards the TPM's lockout.
+    /// Checked before a try, since a wrong value counts towards the TPM's lockout.
     #[test]
     fn a_file_with_more_than_a_secret_in_it_is_refused() {
         let folder = tempfile::tempdir().unwrap();
@@ -255,7 +254,7 @@ mod tests {
             (b"open sesame\n", b"open sesame"),
             ("Gr\u{FC}\u{DF}e\n".as_bytes(), "Gr\u{FC}\u{DF}e".as_bytes()),
             (&longest, &longest[..64]),
-            // No text: each byte counts.
+            // Binary: each byte counts.
             (b"\x80\x81\r", b"\x80\x81\r"),
             (b"\x80 \n", b"\x80 "),
         ] {

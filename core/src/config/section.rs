@@ -1,7 +1,7 @@
 //! A section of a configuration file (a table of TOML), whose settings are taken out one by one.
 //!
-//! A complaint has the words of a person, and never a value that may be secret: it says what was
-//! expected, and shows what is written only of settings that are no secrets.
+//! An error message uses the words of the administrator. The message names the expected value, and
+//! shows the written value only for settings that are no secrets.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -11,7 +11,7 @@ use std::str::FromStr;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-/// Every section with its settings. The first is what stands before any section.
+/// All sections with their settings. The first holds the settings before any section.
 const SETTINGS: [(&str, &[&str]); 8] = [
     (
         "",
@@ -79,23 +79,23 @@ const SETTINGS: [(&str, &[&str]); 8] = [
     ),
 ];
 
-/// What is wrong, and where it begins in the text.
+/// An error, and its position in the text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct SettingError {
     pub(super) at: usize,
     pub(super) what: String,
 }
 
-/// The first fault in the text so far.
+/// The first error in the text so far.
 #[derive(Debug, Default)]
 pub(super) struct FirstError(RefCell<Option<SettingError>>);
 
-/// A section, and what was not taken out of it yet.
+/// A section with its remaining settings.
 #[derive(Debug)]
 pub(super) struct TomlTable<'t> {
     text: &'t str,
     first_error: &'t FirstError,
-    /// As a person writes it: `[log]`, `[[token]]`; empty before the first section.
+    /// The name as written: `[log]`, `[[token]]`; empty before the first section.
     name: &'static str,
     at: usize,
     left: DeTable<'t>,
@@ -117,7 +117,7 @@ impl FirstError {
 }
 
 impl<'t> TomlTable<'t> {
-    /// What stands before the first section, with all sections.
+    /// The settings before the first section, and all sections.
     pub(super) fn whole(text: &'t str, first_error: &'t FirstError, table: DeTable<'t>) -> Self {
         Self {
             text,
@@ -128,12 +128,12 @@ impl<'t> TomlTable<'t> {
         }
     }
 
-    /// Where it begins in the text.
+    /// Its position in the text.
     pub(super) fn at(&self) -> usize {
         self.at
     }
 
-    /// What reads a text, in quotes. What `T` says of a wrong one is shown.
+    /// A text in quotes, parsed as `T`. The error of `T` is shown.
     pub(super) fn text<T: FromStr>(&mut self, key: &str) -> Option<T>
     where
         T::Err: fmt::Display,
@@ -157,7 +157,7 @@ impl<'t> TomlTable<'t> {
         self.number(key, 1..=3_600_000, "milliseconds from 1 to 3600000")
     }
 
-    /// A number in this range; `expected` says in words what it is.
+    /// A number in this range; `expected` describes it.
     pub(super) fn number(
         &mut self,
         key: &str,
@@ -167,7 +167,7 @@ impl<'t> TomlTable<'t> {
         self.number_unless(key, range, expected, |_| None)
     }
 
-    /// The same, unless `wrong` has something against it.
+    /// A number that the callback `wrong` does not reject.
     pub(super) fn number_unless(
         &mut self,
         key: &str,
@@ -179,7 +179,7 @@ impl<'t> TomlTable<'t> {
         self.taken(key, |value| match value.get_ref() {
             DeValue::Integer(digits) => {
                 let number = u64::from_str_radix(digits.as_str(), digits.radix()).ok();
-                // As it is written: in hexadecimal digits, perhaps.
+                // As written, possibly in hexadecimal digits.
                 let written = text.get(value.span()).unwrap_or_default();
                 let number = number.filter(|number| range.contains(number));
                 let number = number.ok_or_else(|| format!("{written}: expected {expected}"))?;
@@ -216,7 +216,7 @@ impl<'t> TomlTable<'t> {
         self.taken(key, |value| absolute(value.get_ref()))
     }
 
-    /// One of some words.
+    /// One of these words.
     pub(super) fn one_of<T: Copy>(&mut self, key: &str, words: &[(&str, T)]) -> Option<T> {
         let all = words.iter().map(|(word, _)| format!("\"{word}\""));
         let all = all.collect::<Vec<_>>().join(" or ");
@@ -230,7 +230,7 @@ impl<'t> TomlTable<'t> {
         })
     }
 
-    /// The value of `key` by `read`, whose complaint is noted for it.
+    /// The value of `key`, parsed by `read`; an error is recorded.
     pub(super) fn taken<T>(
         &mut self,
         key: &str,
@@ -246,7 +246,7 @@ impl<'t> TomlTable<'t> {
         }
     }
 
-    /// A setting that must be there: its absence is a fault of the section.
+    /// Records an error if a required setting is missing.
     pub(super) fn must(&mut self, key: &str) {
         if !self.left.contains_key(key) {
             let what = format!("this section has no {key}");
@@ -255,13 +255,13 @@ impl<'t> TomlTable<'t> {
         }
     }
 
-    /// Notes a fault of the section as a whole.
+    /// Records an error of the section as a whole.
     pub(super) fn complain_here(&self, what: &str) {
         self.first_error
             .note(self.at, format!("{}: {what}", self.name));
     }
 
-    /// A section that stands once, such as `[log]`.
+    /// A section that occurs once, such as `[log]`.
     pub(super) fn section(&mut self, name: &'static str) -> Option<Self> {
         let key = bare(name);
         let (at, value) = self.remove(key)?;
@@ -280,7 +280,7 @@ impl<'t> TomlTable<'t> {
         }
     }
 
-    /// A section that may stand several times, such as `[[token]]`.
+    /// A section that may occur several times, such as `[[token]]`.
     pub(super) fn sections(&mut self, name: &'static str) -> Vec<Self> {
         let key = bare(name);
         let Some((at, value)) = self.remove(key) else {
@@ -308,11 +308,11 @@ impl<'t> TomlTable<'t> {
         Vec::new()
     }
 
-    /// What was not taken out is not known here.
+    /// Records the remaining settings as unknown.
     pub(super) fn end(self) {
         for key in self.left.keys() {
             let (at, key) = (key.span().start, key.get_ref());
-            // One in quotes, or with digits, may be a value that got there.
+            // A key in quotes, or with digits, may be a misplaced value.
             let quoted = self.text[at..].starts_with(['"', '\'']);
             let what = unknown(key, self.name);
             match is_known(key) || is_like_one(key) || is_plain(key) && !quoted {
@@ -357,7 +357,7 @@ pub(super) fn absolute(value: &DeValue<'_>) -> Result<PathBuf, String> {
     }
 }
 
-/// What stands there instead, without its value.
+/// A description of the actual type, without the value.
 fn not(value: &DeValue<'_>) -> &'static str {
     match value {
         DeValue::String(_) => ", not a text",
@@ -375,25 +375,25 @@ fn bare(name: &str) -> &str {
     name.trim_matches(['[', ']'])
 }
 
-/// A setting or a section of this name, wherever it belongs.
+/// True for a setting or section of this name, in any place.
 pub(super) fn is_known(name: &str) -> bool {
     SETTINGS
         .iter()
         .any(|(section, keys)| bare(section) == name || keys.contains(&name))
 }
 
-/// The section of this name as a person writes it.
+/// The section of this name as it is written.
 pub(super) fn section_called(name: &str) -> Option<&'static str> {
     let mut names = SETTINGS.iter().map(|(section, _)| *section);
     names.find(|section| !name.is_empty() && bare(section) == name)
 }
 
-/// A name as settings have them, which PINs hardly are.
+/// True for a name in the style of settings, which is unlikely for a PIN.
 fn is_plain(name: &str) -> bool {
     name.chars().all(|c| c.is_ascii_alphabetic() || c == '_')
 }
 
-/// Whether a setting's or a section's name is like this one, wherever it belongs.
+/// True if the name is similar to a known setting or section.
 fn is_like_one(name: &str) -> bool {
     let all = SETTINGS.iter().flat_map(|(section, keys)| {
         let keys = keys.iter().map(|key| (*key, *section));
@@ -402,7 +402,7 @@ fn is_like_one(name: &str) -> bool {
     closest(name, all.collect()).is_some()
 }
 
-/// What a setting may be that stands in `section` and is not known there.
+/// The message for an unknown setting in `section`, with a suggestion.
 fn unknown(key: &str, section: &str) -> String {
     if let Some(name) = section_called(key) {
         return format!("{name} is a section of its own");
@@ -443,7 +443,7 @@ fn unknown(key: &str, section: &str) -> String {
     }
 }
 
-/// Which of them is meant by a word, if one is like it: the first of those that are most alike.
+/// The most similar known word, if one is similar enough; the first of equals.
 fn closest<'a>(word: &str, among: Vec<(&'a str, &'a str)>) -> Option<(&'a str, &'a str)> {
     const ALIKE: f64 = 0.7;
     let word = word.to_ascii_lowercase().replace('-', "_");
@@ -462,7 +462,7 @@ fn closest<'a>(word: &str, among: Vec<(&'a str, &'a str)>) -> Option<(&'a str, &
 mod tests {
     use super::*;
 
-    /// The file that is installed names all settings, in comments.
+    /// The installed file lists all settings, in comments.
     #[test]
     fn the_settings_are_those_that_the_installed_file_lists() {
         let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../pkcs11-conf/config.toml");

@@ -1,12 +1,12 @@
-//! What is wrong with a line that is not TOML, in the words of whoever wrote it. Nothing of the line
-//! is shown but names of settings: it may hold a secret.
+//! Explains syntax errors in the words of the writer. Only names of settings are shown, since the
+//! line may hold a secret.
 
 use super::section::{is_known, section_called};
 
 const SHAPE: &str = "expected NAME = VALUE, or a [SECTION]";
 const VALUE: &str = "a value is text in quotes, a number, true or false";
 
-/// The line (from 0) that is to be mended, and what is wrong with it. `at` is where reading stopped.
+/// The line (from 0) to correct, and the error. `at` is the position where parsing stopped.
 pub(super) fn explain(text: &str, at: usize) -> (usize, String) {
     let number = text[..at.min(text.len())].matches('\n').count();
     let lines: Vec<&str> = text.lines().collect();
@@ -17,7 +17,7 @@ pub(super) fn explain(text: &str, at: usize) -> (usize, String) {
             .unwrap_or_default()
             .trim_matches([' ', '\t', '\r'])
     };
-    // A value on a line of its own: the line before it lacks one.
+    // A value on its own line: the line before lacks one.
     let before = (0..number)
         .rev()
         .find(|number| !is_bare_comment(line(*number)));
@@ -42,7 +42,7 @@ fn is_bare_comment(line: &str) -> bool {
     line.is_empty() || line.starts_with('#')
 }
 
-/// A line that can be read, in a file where it cannot.
+/// Explains a line that is valid by itself.
 fn twice(line: &str) -> String {
     let name = line.trim_start_matches('[').split([']', '=', '.']).next();
     let name = name.unwrap_or_default().trim();
@@ -54,7 +54,7 @@ fn twice(line: &str) -> String {
     }
 }
 
-/// The complaint behind the name of the setting, if that is one of ours.
+/// The error, preceded by the name of the setting if it is known.
 fn with_name(line: &str, what: &str) -> String {
     let end = line.find(|c: char| !c.is_ascii_alphanumeric() && c != '_');
     let name = &line[..end.unwrap_or(line.len())];
@@ -99,7 +99,7 @@ fn fault(line: &str) -> String {
     }
 }
 
-/// What stands on both sides of the first equals sign that is outside of quotes.
+/// The text on both sides of the first equals sign outside of quotes.
 fn assignment(line: &str) -> Option<(&str, &str)> {
     let mut quote = None;
     for (at, c) in line.char_indices() {
@@ -203,7 +203,7 @@ fn is_typographic_quote(c: char) -> bool {
     )
 }
 
-/// What is wrong with a file that is not UTF-8.
+/// Explains a file that is not UTF-8.
 pub(super) fn no_text(content: &[u8]) -> String {
     if content.starts_with(b"\xFF\xFE") || content.starts_with(b"\xFE\xFF") {
         return "this is UTF-16: save it as UTF-8".into();

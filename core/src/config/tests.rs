@@ -1,4 +1,4 @@
-//! What configuration files say, and how they fail.
+//! Tests of configuration files and their errors.
 
 use super::*;
 use crate::tpm::CommandClass;
@@ -60,7 +60,8 @@ fn limits(ordinary: u64, generation: u64) -> Limits {
     Limits::new(ordinary, generation)
 }
 
-/// Ordinary commands have 30 s, key generations 5 minutes, and those never less than the others.
+/// Default limits: 30 s for ordinary commands, 5 minutes for key generations. The latter is never
+/// smaller.
 #[test]
 fn time_limits_by_class() {
     for (text, of_both) in [
@@ -253,7 +254,7 @@ fn a_named_file_must_be_there() {
         folder.fault()
     );
     let none = load(&|name| (name == "DEVID_PKCS11_RUN").then(|| "/r".into()));
-    // Without a name the default file counts, and it may be missing.
+    // Without a variable the default file is used, and it may be missing.
     assert!(none.config.is_ok() || Path::new(FILE).exists());
 }
 

@@ -7,20 +7,20 @@ use std::path::PathBuf;
 /// A token with a key folder: `devid`, or a further one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenSettings {
-    /// Its label, unless its security officer gave it another.
+    /// Its label, unless its security officer changed it.
     pub name: String,
-    /// The key folder; below the state folder under the token's name if it says nothing.
+    /// The key folder; by default a folder with the token's name in the state folder.
     pub path: Option<PathBuf>,
-    /// Whether private keys may lie there in clear; new ones then do, unless asked otherwise.
+    /// True if private keys may be stored in clear; this is then the default for new keys.
     pub allow_file_keys: bool,
-    /// Whether a PIN may be tried that would put the TPM into lockout if it is wrong.
+    /// True if a PIN may be tried even if a wrong PIN would put the TPM into lockout.
     pub allow_last_try: bool,
-    /// Where the user's PIN is, if callers need not bring it.
+    /// The source of the user's PIN, if callers need not enter it.
     pub pin: Option<SecretSource>,
-    /// Persistent storage keys below which files hold keys, and to which the empty authorisation
-    /// value may be shown although a wrong one counts towards lockout.
+    /// Persistent storage keys that are parents of keys in files. The empty authorisation value may
+    /// be used for them, although a wrong value counts towards lockout.
     pub parents: Vec<u32>,
-    /// Whether RSA keys of files that decrypt also sign without padding (CKM_RSA_X_509).
+    /// True if RSA keys in files that decrypt may also sign without padding (CKM_RSA_X_509).
     pub allow_raw_rsa: bool,
     /// Whether it is the token of one service: who owns its folder sees no other token, and its keys have
     /// an attestation key of their own.
@@ -28,7 +28,7 @@ pub struct TokenSettings {
 }
 
 impl TokenSettings {
-    /// Of a token that the configuration says nothing about.
+    /// The defaults for a token of this name.
     fn named(name: &str) -> Self {
         Self {
             name: name.into(),
@@ -53,15 +53,15 @@ impl TokenSettings {
     }
 }
 
-/// `devid`, of which nothing is said.
+/// Only `devid`, with defaults.
 pub(super) fn none() -> Vec<TokenSettings> {
     vec![TokenSettings::named(OWN)]
 }
 
-/// `devid` first, whatever the files say of it. What is said of a token later holds.
+/// All tokens, `devid` first. Later settings of a token override earlier ones.
 pub(super) fn all(written: Vec<TokenTable>) -> Result<Vec<TokenSettings>, ConfigError> {
     let mut tokens = none();
-    // Where each path was written.
+    // The place of each path setting.
     let mut places = vec![String::new()];
     for token in written {
         let place = token.place.clone();

@@ -1,4 +1,4 @@
-//! Files that people write wrongly: the complaint has their words, names file, line and setting, and
+//! Tests of faulty files: the message uses the writer's words, names file, line and setting, and
 //! shows no secret.
 
 use super::*;
@@ -6,11 +6,11 @@ use super::*;
 mod lines;
 mod values;
 
-/// The value of each secret below.
+/// The secrets in the files below.
 const SECRET: &str = "not-a-real-pin";
 const SECRETS: [&str; 5] = [SECRET, "12345678", "6e6f742d", "trustno1", "hunter"];
 
-/// Words of programs: of serde, of the TOML parser, of Rust.
+/// Words that messages must not contain: of serde, of the TOML parser, of Rust.
 const JARGON: [&str; 34] = [
     "struct",
     "u64",
@@ -63,7 +63,7 @@ fn complaint(text: &[u8]) -> String {
         .to_owned()
 }
 
-/// The complaint about `text` begins with the line and has these words; and nothing that it may not.
+/// Checks that the message begins with the line, has these words, and has no forbidden words.
 #[track_caller]
 fn is_told(shown: &str, line: usize, words: &[&str]) {
     let said = complaint(shown.as_bytes());
@@ -79,7 +79,7 @@ fn is_told(shown: &str, line: usize, words: &[&str]) {
     }
 }
 
-/// A file of `testdata/config`, as people sent it.
+/// A file of `testdata/config`, as users sent it.
 macro_rules! sent {
     ($name:literal) => {
         include_str!(concat!("../../testdata/config/", $name, ".toml"))
@@ -139,7 +139,7 @@ fn files_that_are_no_text() {
     }
 }
 
-/// What is odd, and right.
+/// Unusual but valid files.
 #[test]
 fn files_that_are_read_nonetheless() {
     for text in [

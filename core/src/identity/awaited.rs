@@ -1,4 +1,4 @@
-//! A request that a CA has: until its answer comes, the device makes no certificate by itself.
+//! A pending request to a CA. Until the CA answers, the device makes no certificate itself.
 
 use super::IdentityError;
 use super::device::Device;
@@ -7,7 +7,7 @@ use crate::shell::quoted;
 use std::io::ErrorKind;
 use std::path::PathBuf;
 
-/// In the state folder; it holds the subject that was asked for, as RFC 4514 writes it.
+/// A file in the state folder. The file holds the requested subject in the format of RFC 4514.
 const NAME: &str = "awaited-certificate";
 const LARGEST: u64 = 64 << 10;
 
@@ -16,12 +16,12 @@ impl Device {
         self.config.state.join(NAME)
     }
 
-    /// The subject of the request that a CA is to answer, if there is one; empty where the request named
-    /// whom the factory named.
+    /// The subject of the pending request, if there is one; empty if the request had the factory's
+    /// subject.
     ///
     /// # Errors
     ///
-    /// The file is there, and cannot be read.
+    /// The file exists but cannot be read.
     pub(super) fn awaited(&self) -> Result<Option<String>, IdentityError> {
         let path = self.awaited_path();
         match file::read(&path, LARGEST) {
@@ -34,21 +34,21 @@ impl Device {
         }
     }
 
-    /// Has every later start wait for the answer.
+    /// Records that later starts must wait for the answer.
     pub(super) fn await_certificate(&self, subject: Option<&str>) -> Result<(), IdentityError> {
         let path = self.awaited_path();
         let text = format!("{}\n", subject.unwrap_or_default());
         file::write(&path, text.as_bytes(), 0o644).map_err(IdentityError::file(&path))
     }
 
-    /// Waits no more.
+    /// Removes the record of the pending request.
     pub(super) fn stop_awaiting(&self) -> Result<(), IdentityError> {
         let path = self.awaited_path();
         file::remove(&path).map_err(IdentityError::file(&path))
     }
 }
 
-/// What is said while a CA has not answered.
+/// The message while a CA has not answered.
 pub(super) fn waiting(subject: &str) -> String {
     let named = match subject.is_empty() {
         true => String::new(),

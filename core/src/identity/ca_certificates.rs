@@ -1,5 +1,5 @@
-//! CA certificates beside the keys: each comes with the first certificate that needs it, and goes
-//! with the last.
+//! CA certificates beside the keys. Each is added with the first certificate that needs it, and
+//! removed with the last.
 
 use super::IdentityError;
 use super::device::Device;
@@ -11,14 +11,14 @@ use crate::x509::path::{is_signed_by, names};
 
 /// The certificates of a token.
 struct TokenCertificates {
-    /// File, label and certificate of each CA's.
+    /// File, label and certificate of each CA.
     ca_certificates: Vec<(String, String, Certificate)>,
     leaves: Vec<Certificate>,
 }
 
 impl Device {
-    /// Adds those of `all` that a certificate for the key of this label needs; gives their subjects,
-    /// and those of the others, which are not kept.
+    /// Adds the certificates from `all` that a certificate for the key of this label needs. Returns
+    /// the subjects of the added ones, and of the others, which are not stored.
     pub(super) fn add_ca_certificates(
         &self,
         store: &DevidStore,
@@ -52,8 +52,8 @@ impl Device {
         Ok((added, others))
     }
 
-    /// Takes away what was kept for certificates of this label that are about to go, and that no
-    /// other needs. Gives the files' names.
+    /// Removes CA certificates that only the given certificates of this label need. Returns the
+    /// file names.
     pub(super) fn drop_ca_certificates(
         &self,
         store: &DevidStore,
@@ -104,10 +104,10 @@ impl TokenCertificates {
     }
 }
 
-/// Those of `all` that issued one of `leaves`, or one above it.
+/// The certificates from `all` that issued one of `leaves`, directly or further up.
 pub(super) fn above<'a>(leaves: &[&Certificate], all: &'a [Certificate]) -> Vec<&'a Certificate> {
     let issued = |child: &Certificate, issuer: &Certificate| {
-        // An algorithm that is not known here may be known to whoever is shown the chain.
+        // A verifier of the chain may know an algorithm that is unknown here.
         names(child, issuer) && is_signed_by(child, issuer) != Ok(false)
     };
     let mut found: Vec<&Certificate> = Vec::new();

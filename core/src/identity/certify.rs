@@ -1,4 +1,4 @@
-//! What a provisioning is to make on this device, and a certificate that is made anew.
+//! The work of a provisioning run, and the replacement of a certificate.
 
 use super::IdentityError;
 use super::awaited::waiting;
@@ -10,12 +10,12 @@ use crate::config::LeaveSoftware;
 use crate::x509::Certificate;
 
 impl Device {
-    /// What is asked for, with the names that this device has for it. Nothing was changed yet, so a name that
-    /// cannot be had leaves all as it is.
+    /// The requested work, with names from this device. Nothing was changed yet, so a missing name
+    /// does no harm.
     ///
     /// # Errors
     ///
-    /// A variable of the subject has no value; or no new certificate can be made.
+    /// A variable of the subject has no value, or no new certificate can be made.
     pub(super) fn work<'a>(
         &self,
         seen: &Observed,
@@ -64,7 +64,8 @@ impl Device {
             plan,
             Plan::Generate | Plan::MakeSoftware | Plan::Certify | Plan::CertifySoftware
         );
-        // Before there is a key, so that no killed run leaves one that a later start certifies by itself.
+        // Recorded before the key is made. Otherwise a killed run could leave a key that a later
+        // start certifies itself.
         if work.request.is_some() && (will_wait || moves) {
             let subject = work.subject.as_ref().map(|(text, _)| text.as_str());
             self.await_certificate(subject)?;
@@ -72,7 +73,7 @@ impl Device {
         Ok(work)
     }
 
-    /// Whether a new certificate means that the device leaves its software identity.
+    /// True if a new certificate makes the device leave its software identity.
     fn moves(&self, seen: &Observed, policy: Policy, plan: Plan) -> Result<bool, IdentityError> {
         if plan != Plan::KeepSoftware || policy.leave_software == LeaveSoftware::Never {
             return Ok(false);
@@ -87,7 +88,7 @@ impl Device {
         Ok(seen.facts.tpm)
     }
 
-    /// Whether a CA is still to answer, and nobody asked for another certificate.
+    /// True if a CA still has to answer, and the caller requested no other certificate.
     pub(super) fn waits(&self, how: &Work, done: &mut Provisioned) -> Result<bool, IdentityError> {
         if how.new_certificate && how.request.is_none() {
             return Ok(false);
@@ -102,12 +103,12 @@ impl Device {
         Ok(true)
     }
 
-    /// Makes a new certificate for the key that the identity has, in the place of the one that the device
-    /// made before.
+    /// Makes a new certificate for the current key of the identity, in place of the one that the
+    /// device made.
     ///
     /// # Errors
     ///
-    /// A CA made that one, or the identity is none of ours. Nothing was changed.
+    /// A CA issued the current certificate, or the identity is not ours. Nothing was changed.
     pub(super) fn certify_anew(
         &self,
         seen: &Observed,
@@ -134,7 +135,7 @@ impl Device {
                 );
             }
             Plan::Keep | Plan::KeepSoftware => {}
-            // The steps that follow make one, or refuse.
+            // The following steps make a certificate, or refuse.
             _ => return self.stop_awaiting(),
         }
         let in_software = seen.facts.certificate == Certified::SoftwareKey;
@@ -167,7 +168,7 @@ impl Device {
         Ok(())
     }
 
-    /// That no CA made a certificate, which would be lost.
+    /// Checks that no CA issued the certificate, since it would be lost.
     pub(super) fn is_self_made(
         &self,
         certificate: Option<&Certificate>,

@@ -1,4 +1,4 @@
-//! The certificates that a device shows with its own.
+//! Certificate chains of the device's keys.
 
 use super::ca_certificates::above;
 use super::device::{Device, Inventory};
@@ -8,23 +8,22 @@ use crate::shell::argument;
 use crate::x509::Certificate;
 
 impl Device {
-    /// The certificate of an entry, then those of the CAs above it that the device has, the issuer
-    /// first.
+    /// The certificate of an entry, then those of its CAs that the device has, the issuer first.
     ///
     /// # Errors
     ///
-    /// There is no certificate for the key.
+    /// The key has no certificate.
     pub fn chain(&self, entry: &TokenEntry) -> Result<Vec<Certificate>, IdentityError> {
         self.inventory().chain(entry)
     }
 }
 
 impl Inventory {
-    /// The same from tokens that were read before.
+    /// The chain of an entry, from tokens that were read before.
     ///
     /// # Errors
     ///
-    /// As of [`Device::chain`].
+    /// Those of [`Device::chain`].
     pub(crate) fn chain(&self, entry: &TokenEntry) -> Result<Vec<Certificate>, IdentityError> {
         let Some(leaf) = entry.certificate() else {
             return Err(IdentityError::new(
@@ -44,7 +43,7 @@ impl Inventory {
         Ok(chain)
     }
 
-    /// Certificates of CAs that are not trusted for being known.
+    /// Known certificates of CAs. They are not trusted for that.
     pub(super) fn ca_certificates(&self) -> Vec<Certificate> {
         let certificates = self.entries.iter().flat_map(|one| &one.certificates);
         let certificates = certificates.map(|placed| &placed.certificate);

@@ -1,69 +1,69 @@
-//! What a status means to monitoring: which certificates need somebody, and when.
+//! A status for monitoring: which certificates need attention, and when.
 
 use super::expiry::Expiry;
 use super::status::{Mode, RoleStatus, Status};
 use crate::config::RenewWithin;
 use serde::Serialize;
 
-/// A status as monitoring needs it.
+/// A status for monitoring.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct StatusCheck {
-    /// The worst of what was found.
+    /// The most urgent finding.
     pub attention: Attention,
-    /// Whether the TPM answers.
+    /// True if the TPM answers.
     pub tpm: bool,
     /// Each certificate of a key, in the order of [`Status::roles`].
     pub certificates: Vec<CheckedCertificate>,
-    /// What needs somebody, for a person.
+    /// The findings, for a person.
     pub findings: Vec<String>,
 }
 
-/// Whether somebody must look after the device.
+/// The urgency of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Attention {
-    /// No.
+    /// No attention is needed.
     None,
-    /// In time: a certificate ends soon, or its renewal fails.
+    /// Attention is needed soon: a certificate expires soon, or its renewal fails.
     Soon,
-    /// Now: something does not work.
+    /// Attention is needed now: a function does not work.
     Now,
-    /// Now: the TPM cannot be reached, and the identity is there.
+    /// Attention is needed now: the identity exists, but its TPM cannot be reached.
     Tpm,
 }
 
-/// A certificate and how it is.
+/// A certificate and its state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct CheckedCertificate {
-    /// Its token, label and identifier, what it is for, and its times.
+    /// Its token, label and identifier, its role, and its times.
     #[serde(flatten)]
     pub role: RoleStatus,
-    /// How it is.
+    /// Its state.
     pub state: CertificateState,
 }
 
-/// How a certificate is.
+/// The state of a certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum CertificateState {
-    /// Valid, for longer than was asked.
+    /// Valid, and not expiring within the given time.
     Valid,
-    /// Valid, and over soon.
+    /// Valid, but expiring within the given time.
     Expiring,
-    /// Over.
+    /// Expired.
     Over,
-    /// It has not begun.
+    /// Not valid yet.
     NotYet,
     /// Its times cannot be read.
     Unreadable,
-    /// The clock is wrong, so nobody knows.
+    /// Unknown, since the clock is wrong.
     ClockWrong,
-    /// The key that it is for is lost.
+    /// Its key is lost.
     KeyLost,
 }
 
 impl CertificateState {
-    /// All of them.
+    /// All states.
     pub const ALL: [Self; 7] = [
         Self::Valid,
         Self::Expiring,
@@ -119,7 +119,8 @@ impl CertificateState {
 }
 
 impl Status {
-    /// What needs somebody, where a certificate counts as expiring so long before its end. Asks no TPM.
+    /// The check of this status. A certificate counts as expiring `within` this time before its
+    /// end. Asks no TPM.
     pub fn check(&self, within: RenewWithin) -> StatusCheck {
         let mut attention = Attention::None;
         let mut findings = Vec::new();

@@ -1,4 +1,4 @@
-//! An entry in words, for people and programs.
+//! Descriptions of entries, for people and programs.
 
 use super::IdentityError;
 use super::device::Device;
@@ -10,7 +10,7 @@ use crate::tpm::template_name;
 use crate::x509::{Profile, certificates_of_answer};
 use serde::Serialize;
 
-/// A [`TokenEntry`] in words, for people and programs.
+/// A description of a [`TokenEntry`], for people and programs.
 #[derive(Debug, Clone, Serialize)]
 pub struct EntryDescription {
     /// The token that shows it.
@@ -21,19 +21,19 @@ pub struct EntryDescription {
     pub id: String,
     /// The private or secret key.
     pub key: Option<KeyDescription>,
-    /// Whether its key signs only what the TPM itself made.
+    /// True for an attestation key, which signs only data that the TPM itself made.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub attests: bool,
     /// The certificates.
     pub certificates: Vec<CertificateDescription>,
 }
 
-/// A private or secret key in words.
+/// A description of a private or secret key.
 #[derive(Debug, Clone, Serialize)]
 pub struct KeyDescription {
     /// `p256`, `rsa2048`, `aes256`, `generic-secret256`, …
     pub algorithm: String,
-    /// Where it lives.
+    /// Its location.
     pub place: String,
     /// Its persistent handle.
     pub handle: Option<String>,
@@ -41,25 +41,25 @@ pub struct KeyDescription {
     pub tpm_name: Option<String>,
     /// `generated`, `imported` or `unknown`.
     pub origin: &'static str,
-    /// The factory template that it was made from, if it is one.
+    /// The factory template of the key, if there is one.
     pub template: Option<String>,
 }
 
-/// A certificate in words.
+/// A description of a certificate.
 #[derive(Debug, Clone, Serialize)]
 pub struct CertificateDescription {
-    /// Where it lives.
+    /// Its location.
     pub place: String,
-    /// What it says.
+    /// Its content.
     #[serde(flatten)]
     pub profile: Profile,
 }
 
-/// The certificates in bytes from outside in words: PEM, DER or PKCS#7. `source` names the bytes.
+/// Describes certificates from outside: PEM, DER or PKCS#7. `source` names the bytes.
 ///
 /// # Errors
 ///
-/// There is no certificate, and what there is instead.
+/// There is no certificate; the error says what the bytes are.
 pub fn describe_certificates(
     bytes: &[u8],
     source: &str,
@@ -79,7 +79,7 @@ pub fn describe_certificates(
 }
 
 impl Device {
-    /// An entry in words.
+    /// The description of an entry.
     pub fn describe(&self, entry: &TokenEntry) -> EntryDescription {
         let certificates = entry.certificates.iter().map(|placed| {
             let profile = Profile::of(&placed.certificate);

@@ -1,4 +1,4 @@
-//! The device as a whole: its tokens and what is in them.
+//! The device: its tokens and their contents.
 
 use super::IdentityError;
 use super::endorsement::configured_tpm;
@@ -33,27 +33,27 @@ pub struct Device {
     unlocked: Mutex<HashMap<String, Result<(), IdentityError>>>,
 }
 
-/// What all tokens hold.
+/// The contents of all tokens.
 #[derive(Debug, Default)]
 pub struct Inventory {
     /// Serial numbers of the tokens that could be read.
     pub serials: Vec<(String, String)>,
     /// Factory identities, their issuers, own keys, other certificates.
     pub entries: Vec<TokenEntry>,
-    /// Tokens that could not be read, and why.
+    /// Tokens that could not be read, with the error.
     pub faults: Vec<(String, IdentityError)>,
-    /// Tokens of which a file could not be read now, so that something may be missing, and why.
+    /// Tokens with a file that could not be read now, so that an object may be missing.
     pub unread: Vec<(String, IdentityError)>,
 }
 
 impl Device {
-    /// Nothing is read and nothing is sent yet.
+    /// Creates the device. Reads nothing and sends nothing yet.
     pub fn new(config: Config) -> Self {
         Self::with(config, TimeoutMemory::shared())
     }
 
-    /// The same device, of which nothing is known yet but whether its TPM left a command without
-    /// answer: then it is not asked again.
+    /// This device without its knowledge, except for timeouts: a TPM that left a command without
+    /// answer is not asked again.
     pub(super) fn reopened(&self) -> Self {
         Self::with(self.config.clone(), self.tpm.timeout_memory().clone())
     }
@@ -78,8 +78,8 @@ impl Device {
         &self.config
     }
 
-    /// Logs in to the token `devid`, if it asks for a PIN and the configuration says where the PIN is.
-    /// Without the login, whatever needs the PIN fails with an error that says so.
+    /// Logs in to the token `devid`, if it needs a PIN and the configuration names its source.
+    /// Without a login, operations that need the PIN fail with an error about it.
     pub(super) fn unlock(&self) -> Result<(), IdentityError> {
         self.unlock_store(&self.own)
     }
@@ -123,8 +123,8 @@ impl Device {
             .find(|store| is_there && store.name() == entry.token)
     }
 
-    /// The persistent handles that may hold the factory's keys: those of `[[identity]] handle`, in the
-    /// order of the configuration, then those that the TCG's Registry reserves for such keys.
+    /// The persistent handles that may hold factory keys. First come those of `[[identity]]
+    /// handle`, in the order of the configuration, then those that the TCG registry reserves.
     pub(crate) fn factory_handles(&self) -> Result<Vec<u32>, IdentityError> {
         let mut there = self.tpm.handles(handle::PERSISTENT)?;
         let named: Vec<u32> = self
@@ -141,7 +141,7 @@ impl Device {
         Ok(there)
     }
 
-    /// Reads all tokens. A token that cannot be read does not hide the others.
+    /// Reads all tokens. An unreadable token does not hide the others.
     pub fn inventory(&self) -> Inventory {
         let mut inventory = Inventory::default();
         let own = self.stores().map(|store| self.token_contents(store));
@@ -201,7 +201,7 @@ impl Device {
         }
     }
 
-    /// Adds the owner's certificates: as entries of their own where programs find them so, else to the
+    /// Adds the owner's certificates: as separate entries if programs see them so, else to the
     /// entries of the factory's keys.
     fn add_owner(
         &self,
@@ -234,7 +234,7 @@ impl Device {
         let mut entries: Vec<TokenEntry> = Vec::new();
         let software = Software::in_state(&self.config.state);
         for shown in &listing.objects {
-            // The software identity is told of for itself.
+            // The software identity is listed separately.
             if software.has(&store.file(&shown.name)) {
                 continue;
             }
@@ -309,17 +309,17 @@ fn placed(
     }
 }
 
-/// What a token holds.
+/// The contents of a token.
 #[derive(Debug)]
 pub(super) struct TokenContents {
     pub(super) token: String,
     pub(super) serial: String,
     pub(super) entries: Vec<TokenEntry>,
-    /// Why something may be missing: a file could not be read now.
+    /// The reason why an object may be missing: a file could not be read now.
     pub(super) unread: Option<IdentityError>,
 }
 
-/// What a token holds; or the name of the token and what is wrong with it.
+/// The contents of a token; or its name and the error.
 type TokenResult = Result<TokenContents, (String, IdentityError)>;
 
 fn of_identity(token: &str, identity: Identity) -> TokenEntry {

@@ -1,5 +1,5 @@
-//! The TPM of a configuration, with what is known of it beforehand: the storage root key that the key
-//! folder remembers, and the makers whose endorsement keys are believed.
+//! The configured TPM, with the record of its storage root key and the trusted makers of
+//! endorsement keys.
 
 use super::trusted_files::check_trusted;
 use crate::config::Config;
@@ -14,7 +14,7 @@ use crate::x509::path::{PathResult, build_path};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// The TPM of this configuration. No command is sent and nothing is opened yet.
+/// The TPM of this configuration. Sends nothing and opens nothing yet.
 pub fn configured_tpm(config: &Config, refusals: Refusals) -> Tpm {
     let folder = config.tokens.first().map(|devid| config.key_folder(devid));
     let root = folder.map_or_else(StorageRoot::default, |folder| {

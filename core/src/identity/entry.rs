@@ -1,4 +1,4 @@
-//! What a token holds, as people see it: a key with its certificates, or a certificate alone.
+//! Entries of tokens for users: a key with its certificates, or a certificate without key.
 
 use crate::audit::AuditSubject;
 pub use crate::config::{FACTORY, OWN};
@@ -9,9 +9,9 @@ use crate::x509::Certificate;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// Where a software identity is shown by `devid`: beside the tokens.
+/// The name under which `devid` lists a software identity, beside the tokens.
 pub const SOFTWARE: &str = "software";
-/// The label of an identity in files that somebody else made.
+/// The label of an existing identity in files.
 pub const EXISTING: &str = "existing";
 
 /// A key with its certificates, or a certificate without key.
@@ -35,17 +35,17 @@ pub struct TokenEntry {
     pub software: Option<PathBuf>,
     /// The public key, if it is of a known kind.
     pub public: Option<PublicKey>,
-    /// Where the key comes from.
+    /// The origin of the key.
     pub origin: KeyOrigin,
     /// The certificates for the key: valid ones first, then the newest.
     pub certificates: Vec<CertificateEntry>,
-    /// Whether the key only attests.
+    /// True for an attestation key.
     pub attests: bool,
-    /// Whether it is the device's own identity, which applications cannot destroy.
+    /// True for the device's own identity, which applications cannot destroy.
     pub protected: bool,
 }
 
-/// A certificate and where it is.
+/// A certificate with its location.
 #[derive(Debug, Clone)]
 pub struct CertificateEntry {
     /// The certificate.
@@ -61,7 +61,7 @@ pub struct CertificateEntry {
 }
 
 impl TokenEntry {
-    /// Whether a private or secret key of it is in a token.
+    /// True if a token holds a private or secret key of the entry.
     pub fn has_key(&self) -> bool {
         self.key.is_some() || self.secret.is_some()
     }
@@ -78,13 +78,13 @@ impl TokenEntry {
         }
     }
 
-    /// The certificate to be shown first.
+    /// The certificate to show first.
     pub fn certificate(&self) -> Option<&Certificate> {
         self.certificates.first().map(|placed| &placed.certificate)
     }
 }
 
-/// Adds a certificate to the entry of its key, if `all` has one; else as an entry of its own.
+/// Adds a certificate to the entry of its key, or as a separate entry if there is none.
 pub(super) fn add_certificate(
     placed: CertificateEntry,
     token: (&str, &str),
@@ -118,7 +118,7 @@ pub(super) fn ca_label(label: &str, number: usize) -> String {
     format!("{label}-ca-{number}")
 }
 
-/// Whether a name is a label of [`ca_label`]. Early releases wrote no number.
+/// True for a label made by [`ca_label`]. Early releases wrote no number.
 pub(super) fn is_ca_label_of(name: &str, label: &str) -> bool {
     let rest = name
         .strip_prefix(label)

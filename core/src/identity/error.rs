@@ -1,4 +1,4 @@
-//! Why nothing was done, in the kinds that callers tell apart.
+//! Errors of identity operations, in kinds that callers distinguish.
 
 use crate::config::ConfigError;
 use crate::store::devid::StoreError;
@@ -10,29 +10,29 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 
-/// Why something was not done, and what to do about it.
+/// The reason why an operation failed, and the remedy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IdentityError {
-    /// What kind of fault it is.
+    /// The kind of fault.
     pub kind: IdentityErrorKind,
-    /// For a person.
+    /// The message, for a person.
     pub text: String,
 }
 
 /// Kinds of faults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IdentityErrorKind {
-    /// It failed.
+    /// The operation failed.
     Failed,
-    /// This user has no right to it.
+    /// This user lacks the permission.
     Denied,
-    /// It was asked for wrongly.
+    /// The request was wrong.
     Usage,
-    /// The TPM cannot be reached, or does not work.
+    /// The TPM cannot be reached or does not work.
     Tpm,
-    /// What was named is not there.
+    /// The named object does not exist.
     NotFound,
-    /// It would do harm, so nothing was done.
+    /// The operation would do harm and was refused.
     Refused,
 }
 
@@ -77,7 +77,7 @@ impl IdentityError {
         )
     }
 
-    /// The same with what was being done in front.
+    /// This error, preceded by the action.
     #[must_use]
     pub(crate) fn while_doing(self, what: impl fmt::Display) -> Self {
         let text = format!("{what}: {}", self.text);
@@ -192,7 +192,7 @@ mod tests {
     use super::*;
     use crate::tpm::ResponseCode;
 
-    /// The exit code says whom to look at.
+    /// The exit code tells that the TPM is at fault.
     #[test]
     fn a_tpm_that_is_out_of_order_is_the_tpms_fault() {
         let kind = |code| IdentityError::from(TpmError::Response(ResponseCode(code))).kind;

@@ -1,7 +1,7 @@
-//! An identity that somebody else made, such as a cloud's on its virtual TPM: used if its key signs
-//! and its certificate leads to a trusted one.
+//! An existing identity that another party made, such as a cloud provider on its virtual TPM. Such
+//! an identity is used if its key signs and its certificate leads to a trusted one.
 //!
-//! The factory identity is not meant: it stays what it is beside the device's own.
+//! The factory identity is not meant here; it always stays beside the device's own.
 
 use super::IdentityError;
 use super::device::Device;
@@ -22,17 +22,17 @@ use crate::x509::path::PathResult;
 use std::fmt;
 use std::path::Path;
 
-/// What was found of it, in words.
+/// The findings about it, in words.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ExistingIdentity {
     pub(super) state: ExistingState,
     pub(super) text: String,
-    /// Whether its key is in the TPM.
+    /// True if its key is in the TPM.
     pub(super) in_tpm: bool,
 }
 
 impl Device {
-    /// Looks for the identity that the configuration names, if it names one.
+    /// Searches the configured existing identity, if there is one.
     pub(super) fn existing(&self) -> ExistingIdentity {
         let found = match &self.config.provision.existing {
             None => Ok(None),
@@ -64,7 +64,7 @@ impl Device {
         let wanted = parsed(uri)?;
         let mut tokens = Vec::new();
         for store in self.stores() {
-            // Its officer may have given it another label.
+            // The officer may have changed the label of the token.
             let label = store.label().map_err(|error| format!("{uri}: {error}"))?;
             if wanted.matches_token(&[store.name(), &label]) {
                 tokens.push(store);
@@ -93,7 +93,7 @@ impl Device {
         }
         let (store, entry) = match (found, error) {
             (Some(found), _) => found,
-            // There it may be.
+            // The unreadable token may hold it.
             (None, Some(why)) => return Err(why),
             (None, None) => return Ok(None),
         };
@@ -112,7 +112,7 @@ impl Device {
     }
 
     fn by_files(&self, certificate: &Path, key: &Path) -> Result<Option<(String, bool)>, String> {
-        // What cannot be looked at now may be there.
+        // A path that cannot be checked now may exist.
         let there =
             |path: &Path| is_there(path).map_err(|error| format!("{}: {error}", path.display()));
         match (there(certificate)?, there(key)?) {
@@ -168,7 +168,7 @@ impl Device {
         }
     }
 
-    /// The identity in files that the configuration names, if its certificate is there.
+    /// The configured identity in files, if its certificate exists.
     pub(super) fn existing_entity(&self) -> Result<Option<TokenEntry>, IdentityError> {
         let Some(config::ExistingSource::Files { certificate, key }) =
             &self.config.provision.existing
@@ -203,7 +203,7 @@ impl Device {
         }))
     }
 
-    /// Whether it is the identity that the configuration names as existing.
+    /// True for the identity that the configuration names as existing.
     pub(super) fn is_existing(&self, entry: &TokenEntry) -> bool {
         match &self.config.provision.existing {
             None => false,
@@ -211,7 +211,7 @@ impl Device {
                 (entry.token.as_str(), entry.label.as_str()) == (SOFTWARE, EXISTING)
             }
             Some(config::ExistingSource::Uri(uri)) => {
-                // The serial number was compared when the identity was looked for.
+                // The serial number was compared during the search.
                 let is = |uri: Uri| {
                     uri.matches_token(&[&entry.token, &entry.token_label])
                         && uri.matches_object(&entry.label, &entry.id)

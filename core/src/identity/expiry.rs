@@ -1,4 +1,4 @@
-//! How long a certificate is still valid, in seconds and days.
+//! The remaining validity of a certificate, in seconds and days.
 
 use crate::x509::{Certificate, Time};
 use serde::Serialize;
@@ -7,23 +7,23 @@ use x509_cert::der::DateTime;
 
 const SECONDS_OF_A_DAY: i64 = 24 * 60 * 60;
 
-/// When a certificate ends.
+/// The end of a certificate's validity.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case", tag = "ends")]
 pub enum Expiry {
-    /// It does not (RFC 5280, section 4.1.2.5).
+    /// No end (RFC 5280, section 4.1.2.5).
     Never,
     /// At this time.
     #[serde(rename_all = "snake_case")]
     At {
         /// RFC 3339, UTC.
         not_after: String,
-        /// Whole days that are left. After the end -1 on the first day, -2 on the second.
+        /// Whole days that are left. After the end: -1 on the first day, -2 on the second.
         days_left: i64,
         /// Seconds that are left; 0 or less after the end.
         seconds_left: i64,
     },
-    /// It has not begun yet.
+    /// The certificate is not valid yet.
     #[serde(rename_all = "snake_case")]
     NotYet {
         /// RFC 3339, UTC.
@@ -34,10 +34,10 @@ pub enum Expiry {
     /// One of its times cannot be read.
     #[serde(rename_all = "snake_case")]
     Unreadable {
-        /// What stands there, in words.
+        /// The unreadable value, in words.
         not_after: String,
     },
-    /// At this time; the clock is wrong, so nobody knows how long that is.
+    /// At this time. The clock is wrong, so the remaining time is unknown.
     #[serde(rename_all = "snake_case")]
     ClockWrong {
         /// RFC 3339, UTC.
@@ -46,7 +46,7 @@ pub enum Expiry {
 }
 
 impl Expiry {
-    /// At a time that the clock says, unless that is wrong.
+    /// The expiry at the given time; `Err` holds the time of a wrong clock.
     pub(super) fn of(certificate: &Certificate, now: Result<DateTime, DateTime>) -> Self {
         let (from, end) = match (certificate.not_before(), certificate.not_after()) {
             (Ok(from), Ok(end)) => (from, end),
@@ -76,7 +76,7 @@ impl Expiry {
 }
 
 impl fmt::Display for Expiry {
-    /// How long it is still valid, or since when it is not.
+    /// The remaining validity, or the time since expiry.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Never => f.write_str("without end"),
@@ -97,7 +97,7 @@ impl fmt::Display for Expiry {
     }
 }
 
-/// The last second does not count: then a certificate is over.
+/// The certificate has expired when its last second begins.
 fn whole_days(seconds_left: i64) -> i64 {
     let days = seconds_left.abs() / SECONDS_OF_A_DAY;
     match seconds_left > 0 {
@@ -155,7 +155,7 @@ mod tests {
         for now in [Ok(in_year(2026)), Err(in_year(2026)), Ok(in_year(9998))] {
             assert_eq!(Expiry::of(&endless, now), Expiry::Never);
         }
-        // A certificate without end begins all the same.
+        // A certificate without end still has a beginning.
         let early = Expiry::of(&endless, Ok(in_year(2001)));
         assert!(matches!(early, Expiry::NotYet { .. }), "{early:?}");
         let early = expiry("260711000001Z", Ok(in_year(2001)));

@@ -1,4 +1,4 @@
-//! Keys in the forms that other programs take: PEM files, files of tpm2-tools and of SPIRE, settings of
+//! Export of keys for other programs: PEM files, files of tpm2-tools and of SPIRE, settings of
 //! Keylime.
 
 use super::IdentityError;
@@ -18,27 +18,27 @@ use std::path::{Path, PathBuf};
 
 const TSS2_BEGIN: &str = "-----BEGIN TSS2 PRIVATE KEY-----";
 const TSS2_END: &str = "-----END TSS2 PRIVATE KEY-----";
-/// More bytes than a file of the key folder has.
+/// A limit above the size of a file in the key folder.
 const LARGEST: u64 = 64 << 10;
 
-/// Files that were written, and what the program that takes them is told.
+/// Written files, and the settings for the program that uses them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Exported {
     /// The files.
     pub files: Vec<PathBuf>,
-    /// What is to be said to the program: commands or settings, a line each.
+    /// Commands or settings for the program, one per line.
     pub usage: Vec<String>,
-    /// What is still missing, or what is not to be forgotten.
+    /// A missing step or a reminder.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
 }
 
 impl Device {
-    /// The key as other programs take it: PEM, `TSS2 PRIVATE KEY`. Only this TPM can use it.
+    /// The key in the format of other programs: PEM, `TSS2 PRIVATE KEY`. Only this TPM can use it.
     ///
     /// # Errors
     ///
-    /// It has no wrapped form: a factory's key is nowhere but in the TPM.
+    /// The key has no wrapped form, as is the case for a factory key.
     pub fn wrapped_key(&self, entry: &TokenEntry) -> Result<String, IdentityError> {
         if entry.file.is_empty() {
             return Err(IdentityError::refused(format!(
@@ -77,12 +77,12 @@ impl Device {
         Ok(format!("{}\n", block.ok_or_else(missing)?))
     }
 
-    /// Writes the halves of a wrapped key as tpm2-tools take them: TPM2B_PUBLIC in `key.pub` and TPM2B_PRIVATE
-    /// in `key.priv`.
+    /// Writes the halves of a wrapped key in the format of tpm2-tools: TPM2B_PUBLIC in `key.pub`
+    /// and TPM2B_PRIVATE in `key.priv`.
     ///
     /// # Errors
     ///
-    /// As of [`wrapped_key`](Self::wrapped_key).
+    /// Those of [`wrapped_key`](Self::wrapped_key).
     pub fn export_to_tools(
         &self,
         entry: &TokenEntry,
@@ -128,14 +128,14 @@ impl Device {
         })
     }
 
-    /// Writes what SPIRE's tpm_devid plugin reads: TPMT_PUBLIC in `devid.pub`, the wrapped private half in
-    /// `devid.priv`, and the certificate with those of its issuers in `devid.crt.pem`. The TPM loads the
-    /// key once before.
+    /// Writes the files of SPIRE's tpm_devid plugin. `devid.pub` holds the TPMT_PUBLIC,
+    /// `devid.priv` the wrapped private half, and `devid.crt.pem` the certificate with its chain.
+    /// The TPM loads the key once before.
     ///
     /// # Errors
     ///
-    /// SPIRE could not use the key: it must lie below the storage root key that every program derives, sign by
-    /// a scheme with SHA-256 that the key names, and take its authorisation value.
+    /// SPIRE cannot use the key. The parent must be the storage root key that every program
+    /// derives. The key must have a fixed scheme with SHA-256, and use its authorisation value.
     pub fn export_to_spire(
         &self,
         entry: &TokenEntry,
@@ -221,12 +221,12 @@ impl Device {
         })
     }
 
-    /// The settings by which Keylime's agent finds the factory's keys (keylime-agent.conf). With a folder, the
-    /// certificates are written there too.
+    /// The settings for Keylime's agent to find the factory's keys (keylime-agent.conf). With a
+    /// folder, the certificates are written there too.
     ///
     /// # Errors
     ///
-    /// It is no factory key, or the TPM has no certificate of an IAK.
+    /// The key is no factory key, or the TPM has no certificate of an IAK.
     pub fn keylime_settings(
         &self,
         entry: &TokenEntry,
@@ -255,7 +255,7 @@ impl Device {
         }
         let template = key.and_then(|key| template_name(key.public_area()?));
         let template = template.as_deref().and_then(|name| name.split_once(' '));
-        // By itself the agent takes P-256 for H-5.
+        // By default the agent assumes P-256 for H-5.
         let template = match template {
             Some((name, _)) if name.starts_with("H-") => name,
             _ => "detect",
@@ -301,7 +301,8 @@ impl Device {
         })
     }
 
-    /// The persistent handle of the factory's attestation key with this certificate, if it has one.
+    /// The persistent handle of the factory's attestation key with this certificate, if there is
+    /// one.
     fn attestation_handle(&self, iak: &TokenEntry) -> Result<Option<u32>, IdentityError> {
         for handle in self.factory_handles()? {
             let area = match self.tpm.persistent_key(handle) {
@@ -316,7 +317,7 @@ impl Device {
         Ok(None)
     }
 
-    /// A wrapped key, as its file has it.
+    /// The content of a wrapped key's file.
     fn tss2_key(&self, entry: &TokenEntry) -> Result<Tss2Key, IdentityError> {
         let text = self.wrapped_key(entry)?;
         let mut blocks = PemReader::of(text.as_bytes()).blocks.into_iter().flatten();
@@ -326,16 +327,16 @@ impl Device {
     }
 }
 
-/// Where Keylime's agent looks for certificates by itself, and what it calls them.
+/// The default folder of Keylime's agent for certificates, and its file names.
 const KEYLIME: &str = "/var/lib/keylime";
 const IDEVID_FILE: &str = "idevid-cert.crt";
 const IAK_FILE: &str = "iak-cert.crt";
 
-/// What tpm2_createprimary takes for the storage root key that every program derives.
+/// The attributes for tpm2_createprimary to make the storage root key that every program derives.
 const ROOT_ATTRIBUTES: &str =
     "fixedtpm|fixedparent|sensitivedataorigin|userwithauth|noda|restricted|decrypt";
 
-/// Writes files into a folder, which is made if it is missing.
+/// Writes files into a folder; makes the folder if it is missing.
 fn written(folder: &Path, files: &[(&str, Vec<u8>, u32)]) -> Result<Vec<PathBuf>, IdentityError> {
     std::fs::create_dir_all(folder).map_err(IdentityError::file(folder))?;
     let mut paths = Vec::new();
@@ -359,7 +360,7 @@ mod tests {
         EntryContent, KeyAuth, KeyFolder, KeyMaterial, KeyPair, Tss2Key, Tss2Kind,
     };
 
-    /// What is sealed opens the key's file; whoever takes it for the key has nothing.
+    /// A seal encrypts the key's file, but is not the key itself.
     #[test]
     fn a_key_that_is_used_in_memory_has_no_wrapped_form() {
         let state = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! The identity that the factory gave the device, judged by a signature of its key.
+//! The factory identity, checked by a signature of its key.
 
 use super::device::Device;
 use super::entry::TokenEntry;
@@ -7,19 +7,19 @@ use super::{IdentityError, IdentityErrorKind};
 use crate::store::SignError;
 use crate::x509::Certificate;
 
-/// How the factory's identity is.
+/// The state of the factory identity.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum FactoryIdentity {
-    /// Its key signs, or asks for a PIN first, or is not to be tried now.
+    /// Its key signs, or needs a PIN first, or must not be tried now.
     Usable,
-    /// There is none: no certificate of a device is here.
+    /// There is no certificate of a device.
     Absent(IdentityError),
-    /// A certificate of a device is here, or may be, and its key does not sign; why.
+    /// There is, or may be, a certificate of a device, but its key does not sign.
     Unusable(IdentityError),
 }
 
 impl FactoryIdentity {
-    /// Why it cannot be used, if so.
+    /// The reason why it is unusable, if any.
     pub(super) fn usable(self) -> Result<(), IdentityError> {
         match self {
             Self::Usable => Ok(()),
@@ -29,7 +29,7 @@ impl FactoryIdentity {
 }
 
 impl Device {
-    /// Looks for the factory's identity, and has its key sign.
+    /// Searches the factory identity and tries its key.
     pub(super) fn factory_identity(&self) -> FactoryIdentity {
         let factory = match self.factory_contents() {
             Ok(read) => read,

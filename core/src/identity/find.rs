@@ -1,4 +1,4 @@
-//! What is meant by a name that somebody gives to `devid`.
+//! Resolution of the object names that a user gives to `devid`.
 
 use super::device::{Device, Inventory};
 use super::entry::{FACTORY, OWN, SOFTWARE, TokenEntry};
@@ -11,40 +11,40 @@ use crate::uri::{ObjectType, Uri};
 
 /// Fewer hexadecimal digits are a label.
 const SHORTEST_ID: usize = 8;
-/// More names than a person reads.
+/// The largest number of names in a message.
 const MOST_TOLD: usize = 12;
 
 /// The name of an object as a user gives it.
 enum ObjectName<'a> {
     /// A PKCS#11 URI.
     Uri(Uri),
-    /// `token/label`: what follows the name of a token and a slash is a label, whatever it holds.
+    /// `token/label`: the text after the token's name and a slash is a label, whatever it contains.
     InToken(&'a str, &'a str),
     /// A label, or a CKA_ID in hexadecimal digits.
     Anywhere(&'a str),
 }
 
 impl Device {
-    /// What bears this label, or this CKA_ID in hexadecimal digits; `token/label` says in which
-    /// token. `idev-id` alone is the factory's, whatever else is called so. A PKCS#11 URI names what
-    /// a program would find by it.
+    /// The entry with this label, or with this CKA_ID in hexadecimal digits; `token/label` also
+    /// names the token. `idev-id` alone is the factory's, even if other objects have this label. A
+    /// PKCS#11 URI finds the same objects as in a program.
     ///
     /// # Errors
     ///
-    /// Nothing bears it, or several keys do, or the URI is wrong.
+    /// No object or several keys have this name, or the URI is wrong.
     pub fn find(&self, name: &str) -> Result<TokenEntry, IdentityError> {
         if Uri::is_uri(name) {
-            // Before any TPM is asked.
+            // Checked before a TPM is asked.
             uri(name)?;
         }
         self.find_in(&self.inventory(), name)
     }
 
-    /// The same in tokens that were read before.
+    /// The entry of this name, in tokens that were read before.
     ///
     /// # Errors
     ///
-    /// As of [`find`](Self::find).
+    /// Those of [`find`](Self::find).
     pub fn find_in(&self, inventory: &Inventory, name: &str) -> Result<TokenEntry, IdentityError> {
         let wanted = self.object_name(name, inventory)?;
         match inventory.named(&wanted)[..] {
@@ -70,17 +70,16 @@ impl Device {
         })
     }
 
-    /// Whether a token bears this name in the configuration.
+    /// True if a token has this name in the configuration.
     fn has_token(&self, name: &str) -> bool {
         [FACTORY, SESSIONS, SOFTWARE].contains(&name) || self.tokens().contains(&name)
     }
 
-    /// The token in which a new key of this name is to be, and its label: `devid` unless the name
-    /// says another.
+    /// The token for a new key of this name, and its label. The default token is `devid`.
     ///
     /// # Errors
     ///
-    /// The name says no label, or a token that takes no keys.
+    /// The name has no label, or names a token that accepts no keys.
     pub(super) fn place_of_new<'a>(
         &'a self,
         name: &str,
@@ -96,10 +95,19 @@ impl Device {
                 _ => (OWN.into(), name.to_owned()),
             },
         };
+        Ok((self.taking_new(&token)?, label))
+    }
+
+    /// The token of this name, which takes new keys.
+    ///
+    /// # Errors
+    ///
+    /// There is none, or it takes no keys.
+    pub(super) fn taking_new(&self, token: &str) -> Result<&DevidStore, IdentityError> {
         if let Some(store) = self.stores().find(|store| store.name() == token) {
-            return Ok((store, label));
+            return Ok(store);
         }
-        let why = match token.as_str() {
+        let why = match token {
             FACTORY => "the factory's token cannot be written",
             SESSIONS => "this token holds what programs make while they run, and nothing else",
             SOFTWARE => "this is no token: an identity in files is made by devid provision",
@@ -126,8 +134,8 @@ impl TokenEntry {
         self.label == name || is_id()
     }
 
-    /// Whether a PKCS#11 URI names its key or one of its certificates; the token's serial number is
-    /// not looked at.
+    /// True if a PKCS#11 URI names its key or one of its certificates; the token's serial number is
+    /// ignored.
     fn is_named_by(&self, uri: &Uri) -> bool {
         let is_private = self.key.is_some() || self.software.is_some();
         let by_key = match uri.object_type() {
@@ -145,7 +153,7 @@ impl TokenEntry {
                     && certificates.any(|one| uri.matches_object(&one.label, &one.id)))
     }
 
-    /// Keys that a token has go before those in software, and these before certificates alone.
+    /// Keys of a token rank before software keys, and these before certificates without key.
     fn rank(&self) -> u8 {
         match (self.has_key(), &self.software) {
             (true, _) => 0,
@@ -154,13 +162,13 @@ impl TokenEntry {
         }
     }
 
-    /// Whether nothing that a user could say tells it from another: certificates for one key.
+    /// True if no name can distinguish the two: certificates for one key.
     fn is_twin_of(&self, other: &Self) -> bool {
         let told = |one: &Self| (one.token.clone(), one.label.clone(), one.id.clone());
         !self.has_key() && !other.has_key() && told(self) == told(other)
     }
 
-    /// By what it can be named, the shortest first.
+    /// Its possible names, the shortest first.
     fn names(&self) -> [String; 3] {
         let Self { token, label, .. } = self;
         let object_type = match (&self.key, &self.secret) {
@@ -182,7 +190,7 @@ impl Inventory {
         self.entries.iter().any(|one| one.token_label == label)
     }
 
-    /// All that a name can mean, best first; of twins the first.
+    /// All entries that a name can mean, best first; only the first of twins.
     fn named(&self, name: &ObjectName) -> Vec<&TokenEntry> {
         let mut found: Vec<_> = self.entries.iter().collect();
         match name {
@@ -205,7 +213,7 @@ impl Inventory {
         found
     }
 
-    /// The shortest name that means this entry and no other.
+    /// The shortest unambiguous name of this entry.
     fn name_of(&self, entry: &TokenEntry) -> String {
         let [by_label, by_id, by_uri] = entry.names();
         let token = entry.token.as_str();
@@ -220,7 +228,7 @@ impl Inventory {
         }
     }
 
-    /// The serial number of the token that shows it; empty if it is in no token.
+    /// The serial number of its token; empty if it is in no token.
     fn serial(&self, entry: &TokenEntry) -> &str {
         let mut serials = self.serials.iter();
         let of_token = serials.find(|(token, _)| *token == entry.token);
@@ -248,7 +256,7 @@ impl Inventory {
         };
         let mut unread = self.faults.iter().chain(&self.unread);
         if let Some((token, fault)) = unread.find(|(token, fault)| {
-            // What cannot be read may hold it.
+            // An unreadable token may hold it.
             fault.kind != IdentityErrorKind::NotFound && may_hold(token)
         }) {
             return fault.clone().while_doing(format!("token {token}"));
@@ -273,7 +281,7 @@ impl Inventory {
     }
 }
 
-/// Names for a person; of very many the first.
+/// A list of names for a person, shortened if very long.
 fn listed(mut names: Vec<String>, between: &str) -> String {
     let more = names.len().saturating_sub(MOST_TOLD);
     names.truncate(MOST_TOLD);

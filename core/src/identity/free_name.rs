@@ -1,14 +1,14 @@
-//! Names that nothing has yet, for files that are put aside or made.
+//! Unused names for files that are set aside or made.
 
 use super::IdentityError;
 use crate::trouble::is_there;
 use std::path::{Path, PathBuf};
 
-/// The name with this after it that nothing has yet.
+/// The name with this suffix, numbered if necessary, that is unused.
 ///
 /// # Errors
 ///
-/// Nobody can say now whether one is free: nothing must be put over what was put aside before.
+/// It is unknown if a name is unused. A file that was set aside must never be overwritten.
 pub(super) fn free_name(path: &Path, suffix: &str) -> Result<PathBuf, IdentityError> {
     let mut number = 1;
     loop {
@@ -25,11 +25,11 @@ pub(super) fn free_name(path: &Path, suffix: &str) -> Result<PathBuf, IdentityEr
     }
 }
 
-/// A name in a folder that nothing has yet: `NAME.END`, else `NAME-2.END` and so on.
+/// An unused name in a folder: `NAME.END`, else `NAME-2.END` and so on.
 ///
 /// # Errors
 ///
-/// Nobody can say now whether a name is free.
+/// It is unknown if a name is unused.
 pub(super) fn free_numbered(
     folder: &Path,
     name: &str,

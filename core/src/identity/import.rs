@@ -1,4 +1,4 @@
-//! Certificates that come from a CA, for keys that are here.
+//! Import of certificates from a CA for keys of this device.
 
 use super::IdentityError;
 use super::ca_certificates::above;
@@ -14,32 +14,33 @@ use crate::x509::{Certificate, certificates_of_answer};
 use serde::Serialize;
 use std::path::Path;
 
-/// What was made of a certificate that came.
+/// The result of an import.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct Imported {
     /// The key's label.
     pub label: String,
-    /// Subjects of certificates that it took the place of.
+    /// Subjects of the replaced certificates.
     pub replaced: Vec<String>,
-    /// Subjects of CA certificates that came with it and are new.
+    /// Subjects of new CA certificates that came with it.
     pub authorities: Vec<String>,
-    /// Subjects of CA certificates that came with it and are none of those above it: not kept.
+    /// Subjects of CA certificates that are not above it; these are not stored.
     pub unrelated: Vec<String>,
-    /// Whether it was there already.
+    /// True if the certificate was known already.
     pub known: bool,
-    /// Whether a new key came into use with it.
+    /// True if a new key came into use.
     pub rekeyed: bool,
-    /// Why there is no copy in NV, if there is to be one.
+    /// The reason why a configured copy in NV is missing.
     pub note: Option<String>,
 }
 
 impl Device {
-    /// Takes a certificate for a key of a token, or for the software identity, in the place of those
-    /// that the key had; and those of the CAs above it that come in the same file: PEM, DER or PKCS#7.
+    /// Imports a certificate for a key of a token or for the software identity. It replaces the
+    /// earlier certificates of the key. CA certificates above it in the same file are imported too.
+    /// Formats: PEM, DER or PKCS#7.
     ///
     /// # Errors
     ///
-    /// It is for none of the keys, or not valid now. Then nothing was changed.
+    /// No key matches, or the certificate is not valid now. Nothing was changed.
     pub fn import_certificate(&self, path: &Path) -> Result<Imported, IdentityError> {
         let bytes = file::read(path, LARGEST).map_err(IdentityError::file(path))?;
         let taken = self.import_answer(&bytes, &path.display().to_string())?;
@@ -73,11 +74,11 @@ impl Device {
         Ok(())
     }
 
-    /// The same of what a CA answered; messages call it by `source`.
+    /// Imports the answer of a CA; messages call it by `source`.
     ///
     /// # Errors
     ///
-    /// As of [`import_certificate`](Self::import_certificate).
+    /// Those of [`import_certificate`](Self::import_certificate).
     pub fn import_answer(&self, bytes: &[u8], source: &str) -> Result<Imported, IdentityError> {
         let all = certificates_of_answer(bytes)
             .map_err(|why| IdentityError::failed(format!("{source}: {why}")))?;
@@ -114,8 +115,7 @@ impl Device {
         Ok(taken)
     }
 
-    /// The one certificate that is for a key of this device, and that key; of several for one key the
-    /// newest.
+    /// The certificate for a key of this device, and the key; the newest of several for one key.
     fn one_of_ours<'a>(
         &self,
         leaves: &'a [Certificate],
@@ -162,7 +162,8 @@ impl Device {
         Ok(None)
     }
 
-    /// Why none of these is taken, though one may be for a key of this device.
+    /// The error if all certificates are CA certificates, although one may be for a key of this
+    /// device.
     fn only_ca_certificates(&self, ca_certificates: &[Certificate], source: &str) -> IdentityError {
         let mut told = Vec::new();
         for one in ca_certificates {
@@ -180,7 +181,7 @@ impl Device {
         ))
     }
 
-    /// The key that the certificate is for.
+    /// The key of the certificate.
     fn owner_of(
         &self,
         certificate: &Certificate,
@@ -193,7 +194,7 @@ impl Device {
                 && one.public.is_some()
         });
         keys.find(|one| one.public == public).ok_or_else(|| {
-            // In what cannot be read it may be.
+            // An unreadable token may hold the key.
             let unread = inventory
                 .faults
                 .iter()
@@ -242,10 +243,10 @@ impl Device {
             false => None,
         };
         if known {
-            // A killed run may have come as far as this.
+            // A killed run may have stopped at this point.
             self.drop_former_ca_certificates(store, owner)?;
         }
-        // Whoever looks in between finds two, and never none.
+        // A reader in between finds two certificates, and never none.
         let going: Vec<_> = old.iter().map(|old| &old.certificate).collect();
         self.drop_ca_certificates(store, label, &going)?;
         for old in old.iter().skip(usize::from(!known)) {
@@ -321,7 +322,7 @@ fn take_for_attestation(
     })
 }
 
-/// That a certificate is valid now, if the time is known.
+/// Checks that a certificate is valid now, if the time is known.
 pub(super) fn still_valid(certificate: &Certificate, source: &str) -> Result<(), IdentityError> {
     let valid = now().map_or(Ok(()), |now| valid_at(certificate, now));
     valid.map_err(|why| {

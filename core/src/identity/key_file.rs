@@ -1,4 +1,4 @@
-//! Private keys in files of their own, of every kind that is used in memory.
+//! Private keys in separate files, of every kind that is used in memory.
 
 use super::IdentityError;
 use crate::file;
@@ -8,15 +8,15 @@ use std::io;
 use std::path::Path;
 use zeroize::Zeroizing;
 
-/// More bytes than a key file has.
+/// A limit above the size of a key file.
 const LARGEST: u64 = 16 << 10;
 
-/// Why a file gives no key.
+/// The reason why a file gives no key.
 #[derive(Debug)]
 pub(super) enum KeyFileError {
-    /// It cannot be read.
+    /// The file cannot be read.
     File(io::Error),
-    /// It holds something else.
+    /// The file holds no key.
     NoKey(String),
 }
 
@@ -28,7 +28,7 @@ pub(super) fn read_key(path: &Path) -> Result<Key, KeyFileError> {
 }
 
 impl KeyFileError {
-    /// Whether there may be a key that this user is not to read.
+    /// True if the file may hold a key that this user must not read.
     pub(super) fn is_hidden(&self) -> bool {
         matches!(self, Self::File(error) if error.kind() == io::ErrorKind::PermissionDenied)
     }

@@ -1,4 +1,5 @@
-//! Keys beside the device's own identity: one for each service, and nothing that links them.
+//! Keys in addition to the device's own identity: one for each service, without any link between
+//! them.
 
 use super::device::Device;
 use super::entry::{FACTORY, OWN, TokenEntry};
@@ -9,28 +10,29 @@ use crate::store::folder::{KeyOrigin, ObjectAttributes, Usage, Use};
 use crate::store::{Key, Protection};
 use crate::tpm::{SignatureScheme, TpmError, handle};
 
-/// How a key of the token `devid` is kept.
+/// The storage of a key of the token `devid`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum KeyStorage {
-    /// On disk, wrapped by the master key: the TPM loads it for each use.
+    /// In a file, wrapped by the master key. The TPM loads it for each use.
     #[default]
     Wrapped,
-    /// In a persistent handle, too: the TPM has it at hand.
+    /// Also in a persistent handle, so the TPM need not load it.
     Persistent,
-    /// On disk, encrypted under what the TPM sealed, and used in memory: fast, and as safe as the
-    /// process.
+    /// In a file, encrypted under a key that the TPM sealed, and used in memory. Fast, but exposed
+    /// to attacks on the process.
     Sealed,
-    /// On disk, wrapped by the storage root key that every program derives; it signs by this scheme alone.
+    /// In a file, wrapped by the storage root key that every program derives; it has this fixed
+    /// scheme.
     BelowRoot(SignatureScheme),
 }
 
 impl Device {
-    /// Makes a key for a service. Its name is a label of the token `devid`; `token/label` and PKCS#11
-    /// URIs name further tokens, too.
+    /// Makes a key for a service. The name is a label in the token `devid`; `token/label` and
+    /// PKCS#11 URIs can name other tokens.
     ///
     /// # Errors
     ///
-    /// Something is called so already; or those of the store.
+    /// The name is in use, or the store fails.
     pub fn generate_key(
         &self,
         name: &str,
@@ -80,7 +82,7 @@ impl Device {
         let private = described(Use::Sign, for_private);
         let public = described(Use::Verify, for_public);
         let origin = KeyOrigin::Generated;
-        // Another process may be about to keep one of that label.
+        // Another process may be about to store a key of that label.
         let turn = self.tpm.lock_new_key();
         self.refuse_second(store, label)?;
         let name = store.keep(
@@ -111,12 +113,12 @@ impl Device {
         }
     }
 
-    /// Deletes a key with its certificates, and those of their CAs that no other certificate needs;
-    /// gives the files' names.
+    /// Deletes a key with its certificates, and CA certificates that no other certificate needs.
+    /// Returns the file names.
     ///
     /// # Errors
     ///
-    /// It is the device's own, or the factory's.
+    /// The key is the device's own or the factory's.
     pub fn delete_key(&self, entry: &TokenEntry) -> Result<Vec<String>, IdentityError> {
         if entry.token == FACTORY {
             return Err(IdentityError::refused(format!(
@@ -136,7 +138,7 @@ impl Device {
                 entry.label
             ))
         })?;
-        // A certificate that is hidden now may need those of the CAs that go.
+        // An unreadable certificate may need the CA certificates.
         store.check_readable()?;
         let certificates = entry.certificates.iter();
         let going: Vec<_> = certificates.clone().map(|one| &one.certificate).collect();
@@ -156,14 +158,13 @@ impl Device {
         Ok(gone)
     }
 
-    /// Puts a key that is in no persistent handle into one: a factory's where the wish says, else at
-    /// 0x81020000; one of ours into one of ours. Gives the handle. Writes to the TPM, so only by
-    /// explicit wish.
+    /// Makes a key persistent. A factory key goes to the handle `wish`, by default 0x81020000; one
+    /// of our keys goes to one of our handles. Returns the handle. Writes to the TPM, so only at
+    /// explicit request.
     ///
     /// # Errors
     ///
-    /// It is in another handle than the wish says already, no template gives the key, or something
-    /// else is at the handle.
+    /// The key is in another handle already, no template gives the key, or the handle is in use.
     pub fn persist(&self, entry: &TokenEntry, wish: Option<u32>) -> Result<u32, IdentityError> {
         refuse_secret_key(
             entry,

@@ -1,6 +1,6 @@
-//! The marker: a file that says that the device's identity is in the TPM, and which key it is, so
-//! that a marker that lies is noticed. It tells others; nothing is decided by it but that an
-//! identity was in the TPM once.
+//! The marker: a file that says that the device's identity is in the TPM. The marker also names the
+//! key, so that a wrong marker is noticed. Other programs read the marker. devid itself only uses
+//! it to know that an identity was in the TPM once.
 
 use super::IdentityError;
 use crate::file;
@@ -9,10 +9,10 @@ use serde::Deserialize;
 use std::io::ErrorKind;
 use std::path::Path;
 
-/// More bytes than a marker has.
+/// A limit above the size of a marker.
 const LARGEST: u64 = 4096;
 
-/// What a marker says; one of somebody else's may say nothing.
+/// The content of a marker; a foreign marker may have none.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct MarkerFile {
     /// The persistent handle.
@@ -32,14 +32,14 @@ impl MarkerFile {
     ///
     /// # Errors
     ///
-    /// It cannot be read, so nobody knows.
+    /// The marker cannot be read, so its content is unknown.
     pub(super) fn read(path: &Path) -> Result<Option<Self>, IdentityError> {
         let content = match file::read(path, LARGEST) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             other => other.map_err(IdentityError::file(path))?,
         };
         let text = String::from_utf8(content).unwrap_or_default();
-        // What is not ours is a marker all the same: other programs make an empty file.
+        // A foreign file is still a marker: other programs make an empty file.
         let written = toml::from_str::<MarkerText>(&text).ok();
         let handle = written.as_ref().and_then(|written| {
             let digits = written.handle.as_ref()?.strip_prefix("0x")?;
@@ -49,7 +49,7 @@ impl MarkerFile {
         Ok(Some(Self { handle, name }))
     }
 
-    /// Writes it, as it is to be at every start.
+    /// Writes the marker, as at every start.
     pub(super) fn write(&self, path: &Path) -> Result<(), IdentityError> {
         let mut text = String::from("# The device's identity is in the TPM. Written by devid.\n");
         if let Some(handle) = self.handle {

@@ -1,5 +1,5 @@
-//! The life of a device: what it is, whether that can be verified, and how it comes by an identity
-//! of its own (IEEE 802.1AR).
+//! The life of a device: its identities, their verification, and the provisioning of its own
+//! identity (IEEE 802.1AR).
 
 mod awaited;
 mod ca_certificates;
@@ -43,9 +43,11 @@ mod service_token;
 mod sign;
 mod signer;
 mod software;
+mod speed;
 mod state;
 mod status;
 mod succession;
+mod take_over;
 mod tls_identity;
 mod tree;
 mod trusted_files;
@@ -78,12 +80,13 @@ pub use service_token::{ServiceToken, add_service_token, remove_service_token};
 pub use sign::SignedMessage;
 #[cfg(feature = "manufacture")]
 pub(crate) use signer::Signer;
+pub use speed::{MeasuredOperation, SpeedReport};
 pub use state::{Certified, ExistingState, Facts, Marker, Plan, Policy, Refusal, TpmKey};
-#[cfg(feature = "evidence")]
 pub(crate) use status::maker_and_firmware;
 pub use status::{
     EnrolmentStatus, IdentitySource, MasterKey, Mode, RoleStatus, Status, TpmStatus, by_label,
 };
+pub use take_over::TakenObject;
 pub use tls_identity::TlsIdentity;
 pub use tree::{CertificateBranch, DeviceTree, ObjectBranch, TokenBranch, TpmBranch};
 pub use verify::{Report, Verdict, Verification};

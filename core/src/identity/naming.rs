@@ -1,5 +1,5 @@
-//! Whom the device's own certificate names: what the configuration or the caller says, whom the factory
-//! named, or the key itself.
+//! The subject of the device's own certificate: from the configuration or the caller, from the
+//! factory's certificate, or from the key itself.
 
 use super::device::{Device, TokenContents};
 use super::entry::TokenEntry;
@@ -15,7 +15,8 @@ const MACHINE_ID: &str = "/etc/machine-id";
 const DMI_SERIAL: &str = "/sys/class/dmi/id/product_serial";
 /// A longer file holds no such value.
 const LARGEST: u64 = 4096;
-/// What firmware tells where its maker entered nothing, in small letters. Many devices have these.
+/// Values that firmware reports if the maker entered nothing, in lower case. Many devices share
+/// these values.
 const PLACEHOLDERS: [&str; 17] = [
     "to be filled by o.e.m.",
     "to be filled by o.e.m",
@@ -37,11 +38,11 @@ const PLACEHOLDERS: [&str; 17] = [
 ];
 
 impl Device {
-    /// What a template makes of this device: the subject as RFC 4514 writes it, and as a name.
+    /// The subject that a template gives on this device: in the format of RFC 4514, and as a name.
     ///
     /// # Errors
     ///
-    /// A variable has no value on this device; nothing else is put in its place.
+    /// A variable has no value on this device. No other value replaces it.
     pub(super) fn subject_by(
         &self,
         template: &SubjectTemplate,
@@ -102,10 +103,10 @@ impl Device {
         }
     }
 
-    /// The factory's identity whose certificate names the device, if there is one.
+    /// The factory identity whose certificate names the device, if there is one.
     fn factory_entry(&self) -> Result<Option<TokenEntry>, IdentityError> {
         let factory = match self.factory_contents() {
-            // What the certificate names is for good.
+            // The subject is permanent, so an incomplete result is an error.
             Ok(TokenContents {
                 unread: Some(fault),
                 ..
@@ -118,14 +119,14 @@ impl Device {
         Ok(identities.find(|one| !one.attests && one.key.is_some()))
     }
 
-    /// Whom the device's own certificate names: as the configuration says, or as the factory named it, or
-    /// else the key itself.
+    /// The subject of the device's own certificate: as configured, or as in the factory's
+    /// certificate, else from the key itself.
     pub(super) fn own_subject(&self, public: &PublicKey) -> Result<Subject, IdentityError> {
         if let Some(template) = &self.config.provision.subject {
             return Ok(self.subject_by(template)?.1);
         }
         let factory = match self.factory_entry() {
-            // No TPM, and it is not needed: then nobody knows what the factory called it.
+            // Without a TPM, which is not needed here, the factory's subject is unknown.
             Err(fault) if fault.kind == IdentityErrorKind::Tpm => {
                 warn!("the factory's name for the device is not known now: {fault}");
                 None
@@ -139,7 +140,7 @@ impl Device {
     }
 }
 
-/// The one line of a file.
+/// The only line of a file.
 fn text_of(variable: SubjectVariable, path: &Path) -> Result<String, IdentityError> {
     let bytes = file::read(path, LARGEST).map_err(|error| {
         let fault = IdentityError::file(path)(error);

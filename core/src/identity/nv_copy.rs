@@ -1,4 +1,4 @@
-//! The copy of the own identity's certificate in an NV index, which outlives the disk.
+//! The copy of the own certificate in an NV index, which survives the loss of the disk.
 
 use super::IdentityError;
 use super::device::Device;
@@ -6,13 +6,13 @@ use crate::key::PublicKey;
 use crate::tpm::{NvContent, TpmError};
 use crate::x509::Certificate;
 
-/// What the NV index holds that the configuration names.
+/// The content of the configured NV index.
 #[derive(Debug)]
 pub(super) struct NvCopy {
     index: u32,
-    /// Whether the index was made by us, or is as if it were.
+    /// True if the index has our attributes.
     pub(super) is_ours: bool,
-    /// The certificate in it, if it is one.
+    /// The certificate in it, if its content is one.
     pub(super) certificate: Option<Certificate>,
 }
 
@@ -23,12 +23,12 @@ impl NvCopy {
 }
 
 impl Device {
-    /// `None` if no index is named, or it is free for a copy.
+    /// `None` if no index is configured, or if the index is free.
     pub(super) fn nv_copy(&self) -> Result<Option<NvCopy>, IdentityError> {
         let Some(index) = self.config.provision.nv_index else {
             return Ok(None);
         };
-        // Only what is somebody else's asks for the owner, and then it is no matter.
+        // Only a foreign index needs the owner's value, and then its content does not matter.
         let owner = self.own.owner_auth().unwrap_or_default();
         let (is_ours, bytes) = match self.tpm.nv_content(index, &owner)? {
             NvContent::Free => return Ok(None),
@@ -43,7 +43,7 @@ impl Device {
         }))
     }
 
-    /// The key that the device's own identity had before the one that it has.
+    /// The previous key of the device's own identity.
     fn former_own_key(&self) -> Option<PublicKey> {
         let read = self.token_contents(&self.own).ok()?;
         let own = read.entries.iter().find(|one| one.protected)?;
@@ -51,9 +51,9 @@ impl Device {
         Some(former.public().clone())
     }
 
-    /// Keeps the copy, in the place of nothing but another certificate for the same key, or for the one
-    /// before it. Why not,
-    /// if it is not kept: what is there may be all that is left of somebody's identity.
+    /// Writes the copy. The copy may only replace a certificate for the same key or for the
+    /// previous key. Otherwise returns the reason, since the index may hold the last trace of an
+    /// identity.
     pub(super) fn keep_copy(
         &self,
         certificate: &Certificate,
@@ -96,7 +96,7 @@ impl Device {
         let owner = self.own.owner_auth()?;
         match self.tpm.nv_store(index, certificate.der(), &owner) {
             Ok(()) => Ok(None),
-            // The identity is whole without it.
+            // The identity is complete without the copy.
             Err(error @ TpmError::OwnerAuth) => Ok(Some(format!(
                 "NV index 0x{index:08X}: no copy of the certificate is kept there: {}",
                 IdentityError::from(error)
@@ -110,7 +110,7 @@ impl Device {
         }
     }
 
-    /// Why the certificate does not go into an NV index, if so; and what to do.
+    /// The reason why the certificate does not fit into an NV index, and the remedy.
     pub(super) fn copy_too_large(
         &self,
         certificate: &Certificate,
@@ -125,7 +125,7 @@ impl Device {
         }))
     }
 
-    /// Takes the copy away, whatever it is for; somebody else's index stays.
+    /// Removes the copy, whatever its key; a foreign index stays.
     pub(super) fn forget_copy(&self) -> Result<(), IdentityError> {
         if let Some(index) = self.config.provision.nv_index {
             self.tpm.nv_remove(index, &self.own.owner_auth()?)?;

@@ -1,4 +1,4 @@
-//! What is there: the facts of the table, and what they were read from.
+//! Observation: the facts of the table, and their sources.
 
 use super::IdentityError;
 use super::device::Device;
@@ -23,7 +23,7 @@ const NOT_WRAPPED: &str = "the TPM does not hold the key that wraps it";
 const PIN_LOST: &str =
     "it asks for a PIN, and the TPM does not hold the master key that sealed that";
 
-/// What was found, and what the table makes of it.
+/// The observations, and the facts that follow.
 pub(super) struct Observed {
     pub(super) facts: Facts,
     pub(super) existing: ExistingIdentity,
@@ -31,17 +31,17 @@ pub(super) struct Observed {
     pub(super) software: Software,
     pub(super) software_key: Option<Key>,
     pub(super) mark: Option<MarkerFile>,
-    /// Where the TPM holds a key of ours that no file is for, and that could be the identity's.
+    /// The handle of a key of ours without a file, which may be the identity's.
     pub(super) orphan: Option<u32>,
-    /// A certificate that is for no key of the device.
+    /// A certificate without a key of the device.
     pub(super) unmatched: Option<Certificate>,
-    /// Why the TPM cannot be used.
+    /// The reason why the TPM cannot be used.
     pub(super) tpm_fault: Option<IdentityError>,
-    /// Files of the key folder that give no object, and may be of the identity, by name.
+    /// Names of files in the key folder that give no object, and may belong to the identity.
     pub(super) unread: Vec<RefusedFile>,
-    /// Why something that counts may be missing: a file could not be read now.
+    /// The reason why an important object may be missing: a file could not be read now.
     pub(super) unread_now: Option<String>,
-    /// Why what is in the state folder may be somebody else's.
+    /// The reason why the contents of the state folder may be foreign.
     pub(super) untrusted: Option<UntrustedState>,
 }
 
@@ -51,14 +51,14 @@ pub(super) struct OwnKey {
     pub(super) key: Arc<Key>,
     /// Valid ones first, then the newest.
     pub(super) certificates: Vec<Certificate>,
-    /// How many of them are in the folder; the others are in NV.
+    /// The number of certificates in the folder; the others are in NV.
     pub(super) certificates_in_folder: usize,
-    /// Why the TPM does not load it, if it does not.
+    /// The reason why the TPM does not load it, if any.
     pub(super) lost: Option<String>,
 }
 
 impl Observed {
-    /// Where the TPM holds the key whose file is lost.
+    /// The handle of the key whose file is lost.
     pub(super) fn lost_handle(&self) -> Option<u32> {
         let named = || self.mark.as_ref().and_then(|mark| mark.handle);
         self.orphan.or_else(named)
@@ -66,15 +66,15 @@ impl Observed {
 }
 
 impl Device {
-    /// Looks at everything that counts, and changes nothing.
+    /// Reads all facts, and changes nothing.
     ///
     /// # Errors
     ///
-    /// Something that would count cannot be read: then nobody can say what is to be done.
+    /// An important source cannot be read, so the next step is unknown.
     pub(super) fn observe(&self) -> Result<Observed, IdentityError> {
         let request = self.reset_request();
         let reset = is_there(&request).map_err(IdentityError::file(&request))?;
-        // What is to be taken away need not be whole for that.
+        // Before a removal, damage does not matter.
         let silent = self.tpm.random(&mut [0]).err();
         let tpm = silent.is_none();
         let half_there = matches!(
@@ -107,7 +107,7 @@ impl Device {
             Some(own) => self.state_of(own)?,
         };
         let software = Software::in_state(&self.config.state);
-        // To look, one need not be who uses the key.
+        // Observing does not need the permission to use the key.
         let (software_key, software_public) = unless(reset, software.halves())?;
         let software_certificate = unless(reset, software.certificate())?;
         let public = own.as_ref().map(|own| own.key.public().clone());
@@ -119,7 +119,7 @@ impl Device {
             false => None,
         };
         let copy = nv.as_ref().and_then(|copy| {
-            // Somebody else's index tells nothing, but of our own key.
+            // A foreign index matters only if its certificate is for our own key.
             let certificate = copy.certificate.as_ref();
             certificate.filter(|one| copy.is_ours || of_key(one))
         });
@@ -176,12 +176,12 @@ impl Device {
         })
     }
 
-    /// A file that asks for a factory reset, once.
+    /// The file that requests one factory reset.
     pub(super) fn reset_request(&self) -> PathBuf {
         reset_request(&self.config.state)
     }
 
-    /// Whether the TPM has the key, by a signature of it.
+    /// The state of the key, by a signature.
     fn state_of(&self, own: &mut OwnKey) -> Result<TpmKey, IdentityError> {
         match prove(&self.tpm, &own.key, own.key.public()) {
             PossessionProof::Proven => {}
@@ -221,7 +221,7 @@ impl Device {
         })
     }
 
-    /// The same of a key that asks for a PIN that nobody gave: that its handle holds it can be seen.
+    /// The state of a key whose PIN is not available: the handle shows if it holds the key.
     fn state_without_pin(&self, own: &mut OwnKey) -> Result<TpmKey, IdentityError> {
         if self.own.master_is_held()? == Some(false) {
             own.lost = Some(PIN_LOST.into());
@@ -235,7 +235,7 @@ impl Device {
         Err(SignError::NotLoggedIn.into())
     }
 
-    /// Logs in, unless what the PIN opens is lost anyway.
+    /// Logs in, unless the objects behind the PIN are lost anyway.
     fn unlock_or_lost(&self) -> Result<(), IdentityError> {
         match self.unlock() {
             Err(_) if self.own.master_is_held() == Ok(Some(false)) => Ok(()),
@@ -265,9 +265,10 @@ impl Device {
     }
 }
 
-/// The key of the device's own identity, and all certificates that are called as it is.
+/// The key of the device's own identity, and all certificates with its label.
 ///
-/// Applications may have keys of that name; the one that cannot be destroyed is the device's.
+/// Applications may have keys of that name. The device's own key is the one that cannot be
+/// destroyed.
 fn own_identity(
     listing: &ScanResult,
     mark: Option<&MarkerFile>,
@@ -289,7 +290,7 @@ fn own_identity(
                 });
             }
             ObjectKind::Certificate(certificate, about) if about.label == OWN => {
-                // Pairs come first. What is for one is its own, whatever it says.
+                // Pairs come first. A certificate for such a key belongs to it, whatever it states.
                 let public = certificate.public_key();
                 let is_own = |own: &OwnKey| public.as_ref() == Some(own.key.public());
                 if !certificate.is_ca() || keys.iter().any(is_own) {
@@ -307,7 +308,7 @@ fn own_identity(
         let public = Some(own.key.public().clone());
         certificates.iter().any(|one| one.public_key() == public)
     };
-    // One only, unless two programs made theirs at the same time.
+    // Normally one, unless two programs made a key at the same time.
     let chosen = keys.iter().position(named);
     let chosen = chosen.or_else(|| keys.iter().position(certified));
     let own = match (chosen, keys.is_empty()) {
@@ -318,8 +319,8 @@ fn own_identity(
     (own, certificates)
 }
 
-/// Whether a file that gives no object may be of the device's identity: one that cannot be read, or
-/// that has a name as we give them. What another program put there under a name of its own is not.
+/// True if a file without an object may belong to the device's identity: it is unreadable, or has a
+/// generated name. A damaged file of another program, with another name, does not.
 fn may_be_ours(file: &RefusedFile) -> bool {
     !file.by_content
         || file
@@ -328,7 +329,7 @@ fn may_be_ours(file: &RefusedFile) -> bool {
             .is_some_and(KeyFolder::is_generated_name)
 }
 
-/// What was found; nothing, where it cannot be read and a reset takes it away.
+/// The result; empty if it cannot be read and a reset will remove it.
 fn unless<T: Default>(reset: bool, found: Result<T, IdentityError>) -> Result<T, IdentityError> {
     match found {
         Err(fault) if reset => {
@@ -339,7 +340,7 @@ fn unless<T: Default>(reset: bool, found: Result<T, IdentityError>) -> Result<T,
     }
 }
 
-/// The file that asks for a factory reset at the next provisioning.
+/// The file that requests a factory reset at the next provisioning.
 pub(super) fn reset_request(state: &Path) -> PathBuf {
     state.join("factory-reset")
 }

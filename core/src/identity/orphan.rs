@@ -6,12 +6,12 @@ use crate::key::{Curve, PublicKey};
 use crate::store::devid::KeyInHandle;
 use crate::tpm::{PublicArea, is_device_key};
 
-/// A key of ours in a persistent handle that no file of any token is for.
+/// A key of ours in a persistent handle, without a file in any token.
 #[derive(Debug)]
 pub(super) struct Orphan(pub(super) KeyInHandle);
 
 impl Orphan {
-    /// Whether it is of the kind that the device's own identity has: only its file could tell.
+    /// True if it has the kind of the device's own key; only its file could confirm this.
     pub(super) fn could_be_identity(&self) -> bool {
         let is_p256 = |key: &PublicKey| {
             let PublicKey::Ec { curve, .. } = key else {
@@ -26,7 +26,7 @@ impl Orphan {
 }
 
 impl Device {
-    /// All of them, from the files of all tokens.
+    /// All orphans, considering the files of all tokens.
     pub(super) fn orphans(&self) -> Result<Vec<Orphan>, IdentityError> {
         let mut filed = Vec::new();
         for store in self.stores() {

@@ -1,5 +1,5 @@
-//! Files that a user names for the tool's output. What is there already is not lost: a private key, or a
-//! file of another kind, is replaced only if the user says so.
+//! Output files that a user names. An existing file is not lost by mistake: a private key, or a
+//! file of another kind, is replaced only at explicit request.
 
 use super::{IdentityError, IdentityErrorKind};
 use crate::file::{self, read};
@@ -15,20 +15,20 @@ const LARGEST: u64 = 1 << 20;
 /// More symbolic links than Linux follows.
 const MOST_LINKS: usize = 40;
 
-/// A file for output, as a user named it.
+/// An output file that the user named.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutputFile {
     path: PathBuf,
-    /// Whether it may replace whatever is there (`--force`).
+    /// True if it may replace any file (`--force`).
     force: bool,
 }
 
-/// What a file holds.
+/// The kind of a file's content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FileKind<'a> {
-    /// PEM blocks with this label, and nothing beside them.
+    /// Only PEM blocks with this label.
     Pem(&'a str),
-    /// A request for a certificate (PKCS#10) in DER.
+    /// A certificate request (PKCS#10) in DER.
     DerRequest,
     /// A page of the manual in roff.
     ManualPage,
@@ -37,30 +37,30 @@ pub enum FileKind<'a> {
     /// A TCG-CSR, or a TPMT_SIGNATURE.
     #[cfg(feature = "manufacture")]
     TcgCsr,
-    /// Bytes of no form, which are written once.
+    /// Bytes of no known form, which never replace a file.
     Bytes,
-    /// A signed message. No file that is there is taken for one.
+    /// A signed message. No existing file counts as one.
     SignedMessage,
-    /// Hexadecimal digits alone.
+    /// Only hexadecimal digits.
     Hex,
     /// Metrics of ours in the text format of Prometheus.
     Metrics,
 }
 
-/// What is in the place of an output file.
+/// The existing object at an output path.
 #[derive(Debug, PartialEq, Eq)]
 enum Occupant {
     Nothing,
-    /// A regular file, at its place behind all symbolic links.
+    /// A regular file, with its path after all symbolic links.
     Regular(PathBuf),
-    /// An open file of this process (`/dev/stdout`, `/dev/fd/3`): it is written to, never replaced.
+    /// An open file of this process (`/dev/stdout`, `/dev/fd/3`): written to, never replaced.
     OpenFile,
     /// A device, a pipe or a socket.
     Special,
 }
 
 impl OutputFile {
-    /// Nothing is opened yet.
+    /// Creates the value. Opens nothing yet.
     pub fn new(path: impl Into<PathBuf>, force: bool) -> Self {
         let path = path.into();
         Self { path, force }
@@ -71,16 +71,16 @@ impl OutputFile {
         &self.path
     }
 
-    /// Whether it may replace whatever is there.
+    /// True if it may replace any file.
     pub fn is_forced(&self) -> bool {
         self.force
     }
 
-    /// Whether output of this kind may go there. To be asked before work that would be for nothing.
+    /// Checks that output of this kind may be written. Called before long work.
     ///
     /// # Errors
     ///
-    /// What is there would be lost, or the path names a folder or a symbolic link that leads nowhere.
+    /// An existing file would be lost, or the path is a folder or a dangling symbolic link.
     pub fn check(&self, kind: FileKind) -> Result<(), IdentityError> {
         match self.occupant()? {
             Occupant::Regular(there) => self.check_file(&there, |old| is_of_kind(old, kind)),
@@ -88,12 +88,12 @@ impl OutputFile {
         }
     }
 
-    /// Writes a file with this content and mode as a whole or not at all, also through a symbolic link;
-    /// or writes into the device or pipe that is there.
+    /// Atomically writes a file with this content and mode, also through a symbolic link. An
+    /// existing device or pipe is written to.
     ///
     /// # Errors
     ///
-    /// Those of [`OutputFile::check`], and those of the file system.
+    /// Those of [`OutputFile::check`] and of the file system.
     pub fn write(&self, content: &[u8], kind: FileKind, mode: u32) -> Result<(), IdentityError> {
         let written = match self.occupant()? {
             Occupant::Nothing => file::write_new(&self.path, content, mode),
@@ -129,7 +129,7 @@ impl OutputFile {
         }
     }
 
-    /// Whether the file that is there may be replaced.
+    /// Checks that the existing file may be replaced.
     fn check_file(
         &self,
         there: &Path,
@@ -154,7 +154,7 @@ impl OutputFile {
     }
 }
 
-/// Whether a path leads to an open file of a process, in /proc, through whatever symbolic links.
+/// True if a path leads to an open file of a process in /proc, possibly through symbolic links.
 fn is_open_file(path: &Path) -> bool {
     let mut path = path.to_owned();
     for _ in 0..MOST_LINKS {
@@ -176,7 +176,7 @@ fn is_open_file(path: &Path) -> bool {
     false
 }
 
-/// Behind all that the file holds: `>> file` is an open file, too.
+/// Appends to an open file, since `>> file` is one, too.
 fn appended(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut file = File::options().append(true).open(path)?;
     file.write_all(content)
@@ -187,7 +187,7 @@ fn private_key(content: &[u8]) -> Option<String> {
     let blocks = PemReader::of(content).blocks;
     let mut labels = blocks.iter().flatten().map(|block| block.label);
     let label = labels.find(|label| is_private(label));
-    // A block that is damaged is still somebody's key.
+    // A damaged block may still hold a key of the user.
     let text = String::from_utf8_lossy(content);
     let damaged = || {
         text.contains("PRIVATE KEY-----")
@@ -200,7 +200,7 @@ fn is_private(label: &str) -> bool {
     label.ends_with("PRIVATE KEY")
 }
 
-/// Whether a file holds what is written again, and nothing else. A private key is no other's.
+/// True if the content is of this kind only. A private key of any other kind never is.
 fn is_of_kind(content: &[u8], kind: FileKind) -> bool {
     match kind {
         FileKind::Pem(label) => {
@@ -251,7 +251,7 @@ fn without_new(label: &str) -> &str {
     label.strip_prefix("NEW ").unwrap_or(label)
 }
 
-/// Whether all text stands in PEM blocks.
+/// True if all text is inside PEM blocks.
 fn has_blocks_only(content: &[u8]) -> bool {
     let mut is_inside = false;
     content.split(|byte| *byte == b'\n').all(|line| {
@@ -286,7 +286,7 @@ mod tests {
         written
     }
 
-    /// What is there is replaced where it is a request or nothing; else it stays, byte by byte.
+    /// A file of the requested kind is replaced; any other file stays unchanged.
     #[test]
     fn documents_and_digits_are_kinds_of_their_own() {
         let challenge = FileKind::Document("devid-challenge/1");
@@ -339,7 +339,7 @@ mod tests {
         }
     }
 
-    /// The same key again loses nothing; another is lost.
+    /// Writing the same key again loses nothing; another key would be lost.
     #[test]
     fn a_key_is_replaced_by_itself_only() {
         let folder = tempfile::tempdir().unwrap();
@@ -383,7 +383,7 @@ mod tests {
         );
     }
 
-    /// A file that somebody opened for us is written on, and not exchanged.
+    /// An open file is appended to, and not replaced.
     #[test]
     fn an_open_file_is_written_on() {
         let folder = tempfile::tempdir().unwrap();

@@ -1,5 +1,5 @@
-//! Certificates of the device's owner for the factory's keys (OpenConfig's oIDevID and oIAK). They
-//! are in one file that root writes, so a rotation takes effect as a whole or not at all.
+//! The owner's certificates for the factory's keys (OpenConfig's oIDevID and oIAK). They are in one
+//! file that root writes, so that a rotation is atomic.
 
 use super::IdentityError;
 use super::ca_certificates::above;
@@ -17,31 +17,31 @@ use crate::x509::{Certificate, certificates_of_answer};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
-/// Certificates in the form in which an owner sent them: PEM, DER or PKCS#7.
+/// Certificates as an owner sent them: PEM, DER or PKCS#7.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OwnerFile {
-    /// How messages call it.
+    /// Its name in messages.
     pub source: String,
-    /// What it holds.
+    /// Its content.
     pub bytes: Vec<u8>,
 }
 
-/// What was made of an owner's certificates.
+/// The result of an import of the owner's certificates.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct OwnerImported {
-    /// The certificates that were taken.
+    /// The imported certificates.
     pub certificates: Vec<OwnerCertificate>,
-    /// Subjects of the certificates that they took the place of.
+    /// Subjects of the replaced certificates.
     pub replaced: Vec<String>,
-    /// Subjects of CA certificates that came with them and are none of those above them: not kept.
+    /// Subjects of CA certificates that are not above them; these are not stored.
     pub unrelated: Vec<String>,
-    /// The file that holds them.
+    /// Their file.
     pub file: PathBuf,
-    /// Where programs find them: `nowhere`, `instead`, `token`.
+    /// Where programs see them: `nowhere`, `instead`, `token`.
     pub show: &'static str,
 }
 
-/// A certificate of the owner's, and the factory's key that it is for.
+/// A certificate of the owner, and its factory key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct OwnerCertificate {
     /// The label of the key on the factory's token.
@@ -51,14 +51,14 @@ pub struct OwnerCertificate {
 }
 
 impl Device {
-    /// Takes certificates of the device's owner for the factory's keys: of one key or of several, with
-    /// those of the CAs above them. Each must be for a factory key of this device, be valid now, and be
-    /// signed by its issuer, whose certificate is among these, in `chain/` or in `trust/`. Certificates
-    /// for other keys stay as they are.
+    /// Imports the owner's certificates for one or several factory keys, with the CA certificates
+    /// above them. Each must be for a factory key of this device, be valid now, and be signed by
+    /// its issuer. The issuer's certificate must be among these, in `chain/` or in `trust/`.
+    /// Certificates for other keys stay.
     ///
     /// # Errors
     ///
-    /// One of the certificates is not as it must be. Then nothing was changed.
+    /// One of the certificates fails a check. Nothing was changed.
     pub fn import_owner_certificates(
         &self,
         files: &[OwnerFile],
@@ -151,7 +151,7 @@ impl Device {
     ///
     /// # Errors
     ///
-    /// The file cannot be read, or others may write it.
+    /// The file cannot be read, or other users may write to it.
     pub fn owner_certificates(&self) -> Result<Vec<Certificate>, IdentityError> {
         let file = &self.config.owner.certificates;
         match is_there(file).map_err(IdentityError::file(file))? {
@@ -204,7 +204,7 @@ impl Device {
         }
     }
 
-    /// That the signature of an issuer whose certificate is at hand is right, and so on upwards.
+    /// Verifies the signatures of all issuers whose certificates are available.
     fn check_issuer(
         &self,
         leaf: &Certificate,
@@ -246,7 +246,7 @@ impl Device {
     }
 }
 
-/// All certificates of a file; what cannot be read is not passed over.
+/// All certificates of a file; an unreadable part is an error.
 fn whole(bytes: &[u8]) -> Result<Vec<Certificate>, String> {
     let read = Certificate::read_all(bytes);
     match (read.certificates.is_empty(), read.unread.first()) {

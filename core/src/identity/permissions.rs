@@ -1,5 +1,5 @@
-//! Access rights that this user lacks, and remedies: who can give the right, or which mode is wrong.
-//! A file that is closed to this user may be as its administrator wants it.
+//! Missing permissions of this user, and remedies: who can grant them, or which mode is wrong. The
+//! administrator may have closed a file to this user on purpose.
 
 use super::remedy::Remedy;
 use crate::accounts::{group_name, user_name};
@@ -11,10 +11,10 @@ use rustix::io::Errno;
 use rustix::process::{getegid, geteuid, getgroups};
 use std::path::Path;
 
-/// The groups that exist so that users are put into them: what else they give, if anything, is known.
+/// Groups that users may be added to, since the rights of these groups are known.
 const GROUPS: [&str; 2] = ["devid", "tss"];
 
-/// The remedy that gives this user an access to a path; `None` if nothing denies the access.
+/// The remedy that gives this user access to a path; `None` if the access is not denied.
 pub(super) fn missing_permission(path: &Path, needed: Access) -> Option<Remedy> {
     let mut way: Vec<&Path> = path.ancestors().skip(1).collect();
     way.retain(|folder| !folder.as_os_str().is_empty());
@@ -28,13 +28,13 @@ pub(super) fn missing_permission(path: &Path, needed: Access) -> Option<Remedy> 
     }
 }
 
-/// Whether this user is in a group.
+/// True if this user is in a group.
 pub(super) fn is_member(group: u32) -> bool {
     let groups = getgroups().unwrap_or_default();
     getegid().as_raw() == group || groups.iter().any(|one| one.as_raw() == group)
 }
 
-/// The remedy that puts this user into a group.
+/// The remedy that adds this user to a group.
 pub(super) fn membership(group: &str) -> Remedy {
     let user = geteuid().as_raw();
     let name = user_name(user);
@@ -86,7 +86,7 @@ fn opening(closed: &Path, needed: Access) -> Remedy {
 }
 
 /// The remedy for a file of a key folder that gives no object. The file may hold an identity, so
-/// nobody is told to move it away only to end the finding.
+/// the remedy never is to move it away.
 pub(super) fn for_unread_file(folder: &Path, file: &Path, by_content: bool) -> Remedy {
     if by_content {
         return Remedy::by_hand(
@@ -107,7 +107,7 @@ pub(super) fn for_unread_file(folder: &Path, file: &Path, by_content: bool) -> R
 /// The mode of a file with a private key in clear.
 pub(super) const ONLY_ITS_OWNER: &str = "u=rw,go=";
 
-/// The remedy for a distrusted file: give it to the owner of its folder, with this mode.
+/// The remedy for an untrusted file: its folder's owner becomes its owner, with this mode.
 pub(super) fn for_distrusted_file(folder: &Path, file: &Path, mode: &str) -> Remedy {
     Remedy::on_paths(
         "If its mode or owner is at fault, and nobody else wrote or copied it meanwhile",
@@ -120,16 +120,15 @@ pub(super) fn for_distrusted_file(folder: &Path, file: &Path, mode: &str) -> Rem
     )
 }
 
-/// The remedy for a folder into which everybody may write.
+/// The remedy for a world-writable folder.
 pub(super) fn for_open_folder(folder: &Path) -> Remedy {
     let command = format!("chmod o-w {}", word(folder));
     Remedy::on_paths("See that all in it is yours, then", &[folder], command)
 }
 
-/// Whether a file holds a private key that is neither encrypted nor a TPM's; one that cannot be read
-/// may.
+/// True if a file holds a private key in clear. True also for a file that cannot be read.
 fn holds_clear_key(file: &Path) -> bool {
-    /// More bytes than a file of a key folder has.
+    /// A limit above the size of a file in a key folder.
     const LARGEST: u64 = 1 << 20;
     let Ok(content) = file::read(file, LARGEST) else {
         return true;

@@ -1,5 +1,5 @@
-//! Proof of possession: whether a private key belongs to a public key, by a signature over fresh
-//! random bytes.
+//! Proof of possession: a signature over fresh random bytes shows that a private key belongs to a
+//! public key.
 
 use crate::key::PublicKey;
 use crate::signature::{SignRequest, verify};
@@ -7,15 +7,15 @@ use crate::store::{Key, SignError};
 use crate::system::random;
 use crate::tpm::{Hash, SignatureScheme, Tpm};
 
-/// What a signature proved.
+/// The result of such a signature.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum PossessionProof {
     /// The key belongs to the public key.
     Proven,
-    /// The TPM signed by another key.
+    /// Another key signed.
     OtherKey,
-    /// The key was not used: the try might count as a wrong authorisation value, and failed tries
-    /// count already.
+    /// The key was not used: the try might count as a wrong authorisation value, and earlier failed
+    /// tries still count.
     NotTried,
     /// The key gave no signature.
     NoSignature(SignError),
@@ -26,8 +26,8 @@ pub(super) const NOT_TRIED: &str = "it was not asked to sign: if it has an autho
      count as a wrong one, and the TPM counts failed tries already. Ask again when the TPM has forgotten \
      them (devid status says when), or name the value by auth under [[identity]] in config.toml";
 
-/// Signs random bytes by the key and verifies the signature by `public`. The signature is of no use
-/// to anybody, because nobody chose the bytes.
+/// Signs random bytes with the key and verifies the signature with `public`. Nobody can misuse the
+/// signature, since the bytes are random.
 pub(crate) fn prove(tpm: &Tpm, key: &Key, public: &PublicKey) -> PossessionProof {
     let mut fresh = [0; 32];
     if let Err(error) = random(&mut fresh) {
@@ -37,7 +37,7 @@ pub(crate) fn prove(tpm: &Tpm, key: &Key, public: &PublicKey) -> PossessionProof
     if let Err(error) = key.prepare(tpm) {
         return PossessionProof::NoSignature(error);
     }
-    // Once may be tried: then a failed try counts, and no further one is made while it does.
+    // One try is allowed. A failed try counts, and no further try follows while it counts.
     if key.supposes_empty_value()
         && let Ok(lockout) = tpm.lockout()
         && (lockout.counter > 0 || lockout.tries_left() == 1)

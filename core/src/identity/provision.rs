@@ -1,5 +1,5 @@
-//! Provisioning: one step of the table after the other, each from what is there at that moment. So
-//! whoever is killed and runs again goes on where it was.
+//! Provisioning: repeats observation and the next step of the table. So a run after an interruption
+//! continues where the earlier run stopped.
 
 use super::IdentityError;
 use super::device::Device;
@@ -28,40 +28,40 @@ use serde::Serialize;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// The setting that says that the factory's identity is all that is wanted.
+/// The setting for devices that use only the factory identity.
 pub(super) const UNWANTED: &str = "[provision] own = false";
-/// More steps than any device needs: a reset, a key, a certificate, and rest.
+/// A limit above the number of steps of any device.
 const MOST_STEPS: usize = 8;
 const PAUSE: Duration = Duration::from_millis(200);
 const REQUEST: FileKind = FileKind::Pem("CERTIFICATE REQUEST");
-/// How long another provisioning is waited for.
+/// The time limit for another provisioning run.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How provisioning is to be done.
+/// Options of provisioning.
 #[derive(Debug, Clone, Default)]
 pub struct Provisioning {
-    /// How long a TPM that does not answer is waited for, if it matters.
+    /// The time limit for a TPM that does not answer, if its answer matters.
     pub wait: Duration,
-    /// Where a request for a certificate goes; then none is made.
+    /// The target of a certificate request; with a request, no certificate is made.
     pub request: Option<RequestTarget>,
-    /// Whom the certificate or the request is to name; by default whom the factory named.
+    /// The subject of the certificate or request; by default the factory's.
     pub subject: Option<SubjectTemplate>,
-    /// Whether the certificate is to be made anew. A device with a software identity then moves to its TPM, if
-    /// it may.
+    /// True if a new certificate is wanted. A device with a software identity then moves to its
+    /// TPM, if permitted.
     pub new_certificate: bool,
 }
 
-/// The same, with what this device makes of it.
+/// The options, with values from this device.
 pub(super) struct Work<'a> {
     pub(super) request: Option<&'a RequestTarget>,
-    /// As RFC 4514 writes it, and as a name.
+    /// In the format of RFC 4514, and as a name.
     pub(super) subject: Option<(String, Subject)>,
     pub(super) new_certificate: bool,
-    /// Whether the identity in software is to be left.
+    /// True if the software identity will be left.
     pub(super) moves: bool,
 }
 
-/// Where the request for a certificate goes.
+/// The target of the certificate request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RequestTarget {
     /// Into [`Provisioned::request`].
@@ -70,19 +70,19 @@ pub enum RequestTarget {
     File(OutputFile),
 }
 
-/// What was done, and how it ended.
+/// The result of provisioning.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Provisioned {
     /// `tpm` or `software`.
     pub mode: &'static str,
-    /// Each step in words; empty if nothing was to be done.
+    /// Each step in words; empty if no step was needed.
     pub steps: Vec<String>,
-    /// What was left undone, and why; it does not keep the identity from being used.
+    /// Omitted steps with the reasons; the identity can be used without them.
     pub notes: Vec<String>,
-    /// The request (PKCS#10, PEM), if it was to be answered.
+    /// The request (PKCS#10, PEM), if the target is the answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request: Option<String>,
-    /// Whether the key waits for the certificate of a CA.
+    /// True if the key waits for the certificate of a CA.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub waits: bool,
 }
@@ -96,7 +96,8 @@ impl Policy {
         }
     }
 
-    /// The same for who runs `devid provision`: that asks for an identity, unless none is wanted.
+    /// The policy of `devid provision`: the call itself requests an identity, unless the
+    /// configuration forbids it.
     fn asked(self) -> Self {
         let own = match self.own {
             OwnIdentity::Unset | OwnIdentity::Wanted => OwnIdentity::Wanted,
@@ -106,11 +107,11 @@ impl Policy {
     }
 }
 
-/// Gives the device its identity, if it has none; at every start.
+/// Gives the device its identity, if it has none; runs at every start.
 ///
 /// # Errors
 ///
-/// The reasons of the table, and whatever fails on the way; all that is there then stays.
+/// The refusals of the table, and faults of the steps; nothing existing is lost.
 pub fn provision(config: &Config, how: &Provisioning) -> Result<Provisioned, IdentityError> {
     if let Some(RequestTarget::File(file)) = &how.request {
         file.check(REQUEST)?;
@@ -147,9 +148,9 @@ pub fn provision(config: &Config, how: &Provisioning) -> Result<Provisioned, Ide
         if let Some(mode) = quiet? {
             return Ok(Provisioned { mode, ..done });
         }
-        // Anew each time: a key knows what was found when it was first used.
+        // Reopened each time, since a key caches its first observation.
         device = device.reopened();
-        // One that answered in this run and then fell silent is there.
+        // A TPM that answered earlier in this run exists.
         let was_there = seen.facts.tpm_is_there;
         seen = device.observe()?;
         seen.facts.tpm_is_there |= was_there;
@@ -160,8 +161,8 @@ pub fn provision(config: &Config, how: &Provisioning) -> Result<Provisioned, Ide
     )))
 }
 
-/// Waits as long as the TPM's answer would change what is to be done. One that does not answer is
-/// asked anew until then, and no more by the device that this gives, with what it saw last.
+/// Waits while the TPM's answer could change the next step, and asks again meanwhile. The returned
+/// device does not ask a silent TPM again. Also returns the last observation.
 fn wait_for_tpm(
     config: &Config,
     policy: Policy,
@@ -191,7 +192,7 @@ fn wait_for_tpm(
 }
 
 impl Device {
-    /// One step; gives the mode when there is none left.
+    /// Takes one step; returns the mode if no step is left.
     fn step(
         &self,
         plan: Plan,
@@ -284,8 +285,8 @@ impl Device {
         Ok(None)
     }
 
-    /// The key that the identity has, or is to have: the TPM's if there is one and the plan does not
-    /// stay with the software's.
+    /// The current or future key of the identity: the TPM key if it exists, unless the plan keeps
+    /// the software key.
     pub(super) fn signer<'a>(&'a self, seen: &'a Observed) -> Result<Signer<'a>, IdentityError> {
         let in_software = matches!(
             seen.facts.plan(Policy::from_config(&self.config)),
@@ -298,7 +299,7 @@ impl Device {
         Ok(Signer(&self.tpm, key.ok_or_else(gone)?))
     }
 
-    /// Makes a request, if one is wanted.
+    /// Makes a certificate request, if the options ask for it.
     fn is_requested(
         &self,
         seen: &Observed,
@@ -322,8 +323,8 @@ impl Device {
         Ok(true)
     }
 
-    /// A new key in the folder and in a persistent handle; the master key before it, if there is
-    /// none.
+    /// Makes a new key in the folder and in a persistent handle; makes the master key first if it
+    /// is missing.
     fn make_key(&self) -> Result<String, IdentityError> {
         let usage = KeyPurpose {
             signs: true,
@@ -335,7 +336,7 @@ impl Device {
             Protection::Tpm,
             OpenedBy::User,
         )?;
-        // Applications must not change what the device is known by.
+        // Applications must not change the attributes of the identity.
         let described = |uses: Use| ObjectAttributes {
             modifiable: false,
             destroyable: false,
@@ -361,7 +362,7 @@ impl Device {
         Ok(format!("certificate made: {subject}"))
     }
 
-    /// Puts a certificate into a key folder; gives its file's name.
+    /// Stores a certificate in a key folder; returns the file name.
     pub(super) fn keep_certificate(
         &self,
         store: &DevidStore,
@@ -380,8 +381,7 @@ impl Device {
         }
     }
 
-    /// The certificate in the folder and in NV, where it is missing: the first of each is enough to
-    /// bring back the other.
+    /// Copies the certificate to the folder or to NV, if one of the two is missing.
     fn copy_certificate(
         &self,
         seen: &Observed,
@@ -406,7 +406,7 @@ impl Device {
         self.mark_key(&own.key)
     }
 
-    /// Has the marker name this key.
+    /// Writes a marker for this key.
     pub(super) fn mark_key(&self, key: &Key) -> Result<(), IdentityError> {
         let path = &self.config.provision.marker;
         if let Some(folder) = path.parent() {
@@ -419,7 +419,7 @@ impl Device {
         mark.write(path)
     }
 
-    /// Lets running processes see at their next search that something changed.
+    /// Tells running processes to scan again at their next search.
     pub(super) fn tell_others(&self) {
         let path = &self.config.generation;
         let told = path
@@ -448,7 +448,7 @@ fn gone() -> IdentityError {
     IdentityError::failed("the device's key is gone")
 }
 
-/// Somebody else's identity is used as it is; gives its mode.
+/// Uses an existing identity unchanged; returns its mode.
 fn used(existing: &ExistingIdentity, how: &Work) -> Result<&'static str, IdentityError> {
     if how.request.is_some() {
         return Err(IdentityError::refused(format!(
@@ -472,15 +472,15 @@ fn no_own_key() -> IdentityError {
     ))
 }
 
-/// The lock of those who provision, in the state folder.
+/// The lock of provisioning, in the state folder.
 pub(super) const LOCK: &str = ".provision.lock";
 
-/// What is in the place of that lock, if it is none.
+/// The kind of a foreign object in place of the lock.
 pub(super) fn provision_lock(state: &Path) -> Option<&'static str> {
     no_lock(&lstat(state.join(LOCK)).ok()?)
 }
 
-/// Keeps a second provisioning away: it would make a second key.
+/// Locks out a second provisioning, which would make a second key.
 pub(super) fn only_one(state: &Path) -> Result<Lock, IdentityError> {
     let path = state.join(LOCK);
     let fault = |error: Errno| IdentityError::file(&path)(error.into());
@@ -503,7 +503,7 @@ pub(super) fn only_one(state: &Path) -> Result<Lock, IdentityError> {
     })
 }
 
-/// Takes away what killed runs left beside the files that they were writing.
+/// Removes the temporary files of killed runs.
 pub(super) fn tidy(device: &Device) {
     let config = &device.config;
     let software = Software::in_state(&config.state);

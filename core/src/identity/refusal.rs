@@ -1,4 +1,4 @@
-//! Why nothing is done, and what helps.
+//! Refusals and their remedies.
 
 use super::device::Device;
 use super::existing::ExistingIdentity;
@@ -20,25 +20,26 @@ use std::path::PathBuf;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct RefusalDetails {
     kind: IdentityErrorKind,
-    /// What it is called wherever programs read it.
+    /// The identifier for programs.
     pub(super) id: &'static str,
     pub(super) text: String,
     pub(super) remedy: Remedy,
 }
 
-/// A certificate of the device's own identity whose key is not here.
+/// A certificate of the device's own identity without its key.
 struct UnmatchedCertificate {
     place: String,
     file: Option<PathBuf>,
-    /// Whether it is the software identity's.
+    /// True if it belongs to the software identity.
     software: bool,
 }
 
-/// Whether the TPM is the one that the key folder is from.
+/// The relation of the TPM to the key folder.
 enum TpmOrigin {
-    /// It holds keys as ours that no file names: it is from another device, or the folder is.
+    /// The TPM holds keys with our template that no file names. Either the TPM or the folder is
+    /// from another device.
     OtherDevice,
-    /// It holds none: it was cleared, or is new.
+    /// The TPM holds no such keys: it was cleared, or is new.
     Unused,
 }
 
@@ -63,12 +64,12 @@ impl From<RefusalDetails> for IdentityError {
 }
 
 impl Device {
-    /// Why nothing is done, and what to do.
+    /// The refusal as an error, with its remedy.
     pub(super) fn refusal(&self, why: Refusal, seen: &Observed) -> IdentityError {
         self.refusal_details(why, seen).into()
     }
 
-    /// The same in its parts.
+    /// The parts of the refusal.
     pub(super) fn refusal_details(&self, why: Refusal, seen: &Observed) -> RefusalDetails {
         let tpm = self.silence(seen);
         let of_tpm = |id, text, remedy| RefusalDetails {
@@ -91,7 +92,7 @@ impl Device {
                 "identity.tpm-silent",
                 format!("{tpm}; there is a TPM, so no software identity is made in its place"),
                 Remedy::by_hand(match self.config.provision.own {
-                    // The factory's identity may be all that is missed.
+                    // The user may only miss the factory's identity.
                     OwnIdentity::Unset | OwnIdentity::Unwanted => {
                         "devid doctor says why it does not answer"
                     }
@@ -118,7 +119,7 @@ impl Device {
                 ),
                 self.no_reset(),
             ),
-            // What seems to be lost may be in a file that cannot be read now.
+            // The object may be in a file that cannot be read now.
             Refusal::KeyLost | Refusal::FileLost | Refusal::Mismatch
                 if seen.unread_now.is_some() =>
             {
@@ -133,14 +134,14 @@ impl Device {
         }
     }
 
-    /// What takes back that a reset was asked for.
+    /// The remedy that cancels a requested reset.
     pub(super) fn no_reset(&self) -> Remedy {
         let request = self.reset_request();
         let command = format!("rm {}", word(&request));
         Remedy::on_paths("To have no reset", &[&request], command)
     }
 
-    /// Where the TPM is, and why it does not answer.
+    /// The address of the TPM, and the reason why it does not answer.
     fn silence(&self, seen: &Observed) -> String {
         match &seen.tpm_fault {
             Some(fault) => format!("{}: {fault}", self.config.tcti),
@@ -180,12 +181,12 @@ impl Device {
         }
     }
 
-    /// What helps where this TPM has not got the keys of the folder.
+    /// The remedy if this TPM lacks the keys of the folder.
     pub(super) fn other_tpm(&self) -> Remedy {
         let folder = self.folder();
         let folder = folder.display();
         match self.whose() {
-            // A reset would take those from whoever they belong to.
+            // A reset would delete the keys of another device.
             TpmOrigin::OtherDevice => Remedy::by_hand(format!(
                 "This TPM holds keys of another key folder: bring together again what belongs \
                  together, the TPM of {folder} or the folder of this TPM"
@@ -213,12 +214,12 @@ impl Device {
 
     fn whose(&self) -> TpmOrigin {
         let handle = self.config.master.handle;
-        // What cannot be asked may be there.
+        // If the question fails, such keys may exist.
         let orphans = self.orphans();
         let orphans = orphans.map_or(true, |orphans| !orphans.is_empty());
         let held = self.own.master_is_held().ok().flatten() == Some(true);
         let wraps = self.tpm.handles(handle).map_or(true, |all| {
-            // The first from there on.
+            // The first handle from there on.
             all.first() == Some(&handle)
         });
         match orphans || (wraps && !held) {
@@ -227,7 +228,7 @@ impl Device {
         }
     }
 
-    /// What is missing is not gone as long as it may be in a file.
+    /// The refusal while the missing object may be in an unreadable file.
     fn unreadable(&self, seen: &Observed) -> RefusalDetails {
         let folder = self.folder();
         let first = seen.unread.first().cloned().unwrap_or_default();
@@ -270,7 +271,7 @@ impl Device {
         ))
     }
 
-    /// What goes on with the table; without waiting where there is nothing to wait for.
+    /// The command that continues with the table; without waiting if there is no TPM to wait for.
     pub(super) fn going_on(seen: &Observed) -> &'static str {
         match seen.facts.tpm_is_there {
             true => "devid provision",
@@ -297,7 +298,7 @@ impl Device {
                 "Its key is whole in handle 0x{handle:08X}. {}",
                 self.bring_back_file()
             )),
-            // What stays is a key without certificate, and gets one.
+            // The remaining key has no certificate, and gets one.
             (None, Some(file)) if has_key => {
                 let name = file.file_name().unwrap_or_default();
                 let aside = self.config.state.join(name);
@@ -356,7 +357,7 @@ impl Device {
         }
     }
 
-    /// The handle that holds the certificate's key, though no file names it.
+    /// The handle that holds the certificate's key although no file names it.
     fn orphan_of(&self, certificate: &Certificate) -> Option<u32> {
         let public = certificate.public_key()?;
         let orphans = self.orphans().unwrap_or_default().into_iter();
@@ -367,7 +368,7 @@ impl Device {
     }
 
     fn existing_unusable(&self, seen: &Observed) -> RefusalDetails {
-        // A file that is missing is missing, whether the TPM answers or not.
+        // A missing file is missing, whether the TPM answers or not.
         let by_uri = matches!(
             self.config.provision.existing,
             Some(config::ExistingSource::Uri(_))

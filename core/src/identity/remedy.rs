@@ -1,5 +1,5 @@
-//! Remedies: words, and a command where there is one. No remedy ends an identity, or destroys a key
-//! that may still be of use.
+//! Remedies: words, and optionally a command. A remedy never ends an identity, and never destroys a
+//! key that may still be useful.
 
 use super::error::IdentityError;
 use crate::trouble::found;
@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 pub(super) struct Remedy {
     /// For a person.
     pub(super) words: String,
-    /// A command for sh(1), to be run after the words were followed.
+    /// A command for sh(1), to run after following the words.
     pub(super) command: Option<String>,
 }
 
@@ -27,8 +27,9 @@ impl Remedy {
         }
     }
 
-    /// A command, and words that say when it is right. The command must not name variable paths:
-    /// [`Remedy::on_paths`] is for those. Users other than root read that the command is for root.
+    /// A command, and words that tell when to use it. The command must not name variable paths;
+    /// [`Remedy::on_paths`] is for those. Users other than root also read that the command is for
+    /// root.
     pub(super) fn by_command(words: impl Into<String>, command: impl Into<String>) -> Self {
         let words = words.into();
         let is_said = geteuid().is_root() || words.contains("s root");
@@ -41,7 +42,8 @@ impl Remedy {
         }
     }
 
-    /// As [`Remedy::on_paths`], with a command that gives something the name `free`, if nothing has it yet.
+    /// [`Remedy::on_paths`] with a command that gives a file the name `free`, if that name is
+    /// unused.
     pub(super) fn to_free_name(
         words: impl fmt::Display,
         paths: &[&Path],
@@ -56,8 +58,8 @@ impl Remedy {
         }
     }
 
-    /// A command that names these paths. Root will copy it. So there is no command if a path may lead
-    /// to another file, now or later; then the words say why.
+    /// A command that names these paths. Root will copy it. So there is no command if a path may
+    /// lead to another file, now or later. The words then give the reason.
     pub(super) fn on_paths(words: impl fmt::Display, paths: &[&Path], command: String) -> Self {
         match paths.iter().find_map(|path| hazard(path)) {
             None if paths.iter().all(|path| is_this_users(path)) => Self {
@@ -81,8 +83,8 @@ impl fmt::Display for Remedy {
     }
 }
 
-/// Why a path is not for a command that root copies, if so: others can put something else there, or
-/// it is a link already, or its name is not what is shown of it.
+/// The reason why a command for root must not contain this path, if any. Other users can replace
+/// the file, it is a symbolic link, or its name has invisible characters.
 fn hazard(path: &Path) -> Option<String> {
     let shown = path.display();
     let is_text = path
@@ -108,7 +110,7 @@ fn hazard(path: &Path) -> Option<String> {
     }
 }
 
-/// Whether this user may change the mode of a file without being root.
+/// True if this user may change the mode of a file without being root.
 fn is_this_users(path: &Path) -> bool {
     lstat(path).is_ok_and(|about| about.st_uid == geteuid().as_raw())
 }
@@ -146,7 +148,7 @@ mod tests {
         };
         mode(home.path(), 0o777);
         assert!(!has(&file));
-        // A folder that is not there yet is made by whoever may.
+        // A missing folder is made by any user who may.
         assert!(!has(&home.path().join("none/below/file")));
         mode(home.path(), 0o1777);
         assert!(!has(&home.path().join("none/below/file")));
@@ -157,13 +159,13 @@ mod tests {
         mode(&open, 0o777);
         symlink(open.join("none"), home.path().join("away")).unwrap();
         assert!(!has(&home.path().join("away/file")), "a link to nothing");
-        // In a folder for a group each member may exchange what is his, and add names.
+        // In a folder for a group each member may replace his own files and add names.
         mode(&open, 0o1770);
         if std::os::unix::fs::chown(&open, None, Some(12345)).is_ok() {
             mode(&open, 0o1770);
             assert!(!has(&open.join("file")));
         }
-        // What the system cannot say now.
+        // Paths that the system cannot resolve now.
         let around = home.path().join("loop");
         symlink(&around, &around).unwrap();
         assert!(!has(&around.join("file")));

@@ -1,4 +1,4 @@
-//! Requests for certificates, signed by keys of the device.
+//! Certificate requests, signed by keys of the device.
 
 use super::device::Device;
 use super::entry::{FACTORY, TokenEntry};
@@ -14,13 +14,13 @@ use crate::x509::{RequestContent, Subject};
 use std::sync::Arc;
 
 impl Device {
-    /// A request for a certificate (PKCS#10, DER). Where the content names nobody, the device's own
-    /// identity names the device as the factory did; a service's key names itself and nothing else.
-    /// The PIN is tried only where the configuration has none, and a wrong one counts in the TPM.
+    /// A request for a certificate (PKCS#10, DER). If the content has no subject, the device's own
+    /// identity gets the factory's subject, and the key of a service gets its label. The PIN is
+    /// tried only if the configuration has none; the TPM counts a wrong PIN.
     ///
     /// # Errors
     ///
-    /// There is no private key, it does not sign, or a name cannot be encoded.
+    /// The entry has no private key, the key does not sign, or a name cannot be encoded.
     pub fn request(
         &self,
         entry: &TokenEntry,
@@ -33,11 +33,11 @@ impl Device {
         Signer(&self.tpm, &key).request(&subject, content)
     }
 
-    /// The private key of an entry, after a login if it needs one; a software identity's, too.
+    /// The private key of an entry, after a login if needed; also of a software identity.
     ///
     /// # Errors
     ///
-    /// It has no private key, or its file cannot be read.
+    /// The entry has no private key, or its file cannot be read.
     pub(super) fn signing_key(
         &self,
         entry: &TokenEntry,
@@ -62,7 +62,7 @@ impl Device {
         }
     }
 
-    /// Whom a request names.
+    /// The subject of a request.
     fn subject_of(
         &self,
         entry: &TokenEntry,

@@ -1,5 +1,5 @@
-//! A factory reset: all that is ours goes, from the TPM and from the disk. The factory's own
-//! identity is never touched, and nothing of somebody else's.
+//! Factory reset: removes all objects of ours from the TPM and from the disk. A reset never touches
+//! the factory identity or objects of other programs.
 
 use super::device::Device;
 use super::free_name::free_name;
@@ -18,11 +18,11 @@ use rustix::fs::{Access, access};
 use rustix::io::Errno;
 use std::path::PathBuf;
 
-/// Erases the device's own identity and all its keys, and gives it a new one.
+/// Erases the device's own identity with all its keys, and makes a new one.
 ///
 /// # Errors
 ///
-/// As of [`provision()`]. What was begun is gone on with at the next provisioning.
+/// Those of [`provision()`]. The next provisioning continues an interrupted reset.
 pub fn reset(config: &Config, how: &Provisioning) -> Result<Provisioned, IdentityError> {
     make_folder(&config.state)?;
     let path = reset_request(&config.state);
@@ -30,8 +30,8 @@ pub fn reset(config: &Config, how: &Provisioning) -> Result<Provisioned, Identit
     provision(config, how)
 }
 
-/// Deletes what was put aside when the device moved to its TPM, and with a master key that is gone;
-/// gives the names.
+/// Deletes the files that were set aside when the device moved to its TPM, or with a lost master
+/// key. Returns the names.
 pub fn prune(config: &Config) -> Result<Vec<PathBuf>, IdentityError> {
     if !is_there(&config.state).map_err(IdentityError::file(&config.state))? {
         return Ok(Vec::new());
@@ -48,15 +48,15 @@ pub fn prune(config: &Config) -> Result<Vec<PathBuf>, IdentityError> {
 }
 
 impl Device {
-    /// Takes everything of ours away. Whoever is killed in between begins again; the request goes
+    /// Removes all objects of ours. An interrupted run starts again; the request file is removed
     /// last.
     ///
-    /// Of the token `devid` that is all; of further ones what was made through them or is wrapped by
-    /// the master key, since a folder of theirs may be somebody else's as well.
+    /// The token `devid` is erased completely. In other tokens only objects made through them or
+    /// wrapped by the master key are erased. Another program may use their folder as well.
     pub(super) fn erase(&self, seen: &Observed) -> Result<(), IdentityError> {
         let _turn = self.enrolment_turn()?;
         let tpm = seen.facts.tpm;
-        // What can be known to fail does so before anything is gone.
+        // All foreseeable failures are checked before anything is deleted.
         let master = match tpm {
             true => self.master_to_erase()?,
             false => None,
@@ -84,7 +84,8 @@ impl Device {
         for (number, store) in self.stores().enumerate() {
             store.erase(number == 0, tpm)?;
         }
-        // What gives no object may be the old identity all the same; then it does not count again.
+        // A file without object may still be the old identity. Such a file is renamed, so that it
+        // does not count again.
         for refused in self.own.damaged_files().map_err(unread)? {
             let path = self.folder().join(refused.file);
             file::rename(&path, &free_name(&path, "refused")?)
@@ -100,9 +101,11 @@ impl Device {
             self.forget_copy()?;
             if let Some(master) = master {
                 self.own.destroy_master(master.name())?;
-                // The owner's value could be shown to the master key, whatever the storage root key is.
+                // The owner's value may be used with the master key, independent of the storage
+                // root key.
                 self.forget_root()?;
-                // What lay below it by a rule that needs no master key would stop the provisioning.
+                // Keys below the master key, found by a rule that needs no master key, would stop
+                // the provisioning.
                 self.evict_orphans()?;
             }
             for store in self.stores() {
@@ -120,8 +123,8 @@ impl Device {
         Ok(())
     }
 
-    /// That the owner's value can be shown to the TPM. Whoever resets a device whose TPM was cleared or
-    /// exchanged begins with the storage root key that there is.
+    /// Checks that the owner's value can be used. After a TPM was cleared or exchanged, a reset
+    /// trusts its current storage root key.
     fn check_owner(&self) -> Result<(), IdentityError> {
         let owner = self.own.owner_auth().map_err(kept_all)?;
         let shown = match self.tpm.check_shows(&owner) {
@@ -135,7 +138,7 @@ impl Device {
         shown.map_err(|error| kept_all(error.into()))
     }
 
-    /// Whether another storage root key is remembered than the TPM has, or what is remembered is
+    /// True if the TPM has another storage root key than the remembered one, or if the record is
     /// damaged.
     fn has_other_root(&self) -> Result<bool, IdentityError> {
         match self.tpm.has_other_root() {
@@ -151,12 +154,12 @@ impl Device {
         Ok(())
     }
 
-    /// The key at the master key's handle, without which no copy of a wrapped key loads: the one
-    /// that a folder remembers, or that we must have made for a folder that is lost.
+    /// The key in the master key's handle, without which no copy of a wrapped key loads. This key
+    /// is the remembered one of a folder, or one that we must have made for a lost folder.
     fn master_to_erase(&self) -> Result<Option<StorageKey>, IdentityError> {
         let handle = self.config.master.handle;
         let key = match self.tpm.storage_key(handle) {
-            // What wraps no keys wraps none of ours.
+            // An object that is no storage key wraps none of our keys.
             Ok(None) | Err(TpmError::Unsupported(_)) => return Ok(None),
             Ok(Some(key)) => key,
             Err(error) => return Err(error.into()),
@@ -180,7 +183,7 @@ impl Device {
     }
 }
 
-/// What the reset needs, and does not have.
+/// The error for a missing precondition of the reset.
 fn kept_all(error: StoreError) -> IdentityError {
     let fault = IdentityError::from(error);
     IdentityError::failed(format!(
@@ -188,7 +191,7 @@ fn kept_all(error: StoreError) -> IdentityError {
     ))
 }
 
-/// A file that cannot be read may be a key that the reset would leave behind.
+/// The error for an unreadable file, which may hold a key that the reset would leave behind.
 fn unread(error: StoreError) -> IdentityError {
     let fault = IdentityError::from(error);
     IdentityError::failed(format!(

@@ -1,4 +1,5 @@
-//! A token for one service: a key folder that its user alone owns, and a drop-in of root's that names it.
+//! A token for one service: a key folder that only its user owns, and a drop-in of root that names
+//! it.
 
 use super::device::Device;
 use super::public_folder::make_public_folder;
@@ -14,11 +15,11 @@ use rustix::process::geteuid;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
-/// Read and enter for the group, which new files inherit.
+/// The group may read and enter; new files inherit the group.
 const FOLDER_MODE: u32 = 0o2750;
 const LONGEST: usize = 32;
 
-/// A token for a service, made or taken away.
+/// A service token that was made or removed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ServiceToken {
     /// Its name.
@@ -27,19 +28,19 @@ pub struct ServiceToken {
     pub folder: PathBuf,
     /// The file in `config.d/` that names it.
     pub drop_in: PathBuf,
-    /// Whether anything was changed.
+    /// True if anything was changed.
     pub changed: bool,
-    /// Whether the folder is there, with its keys.
+    /// True if the folder is there, with its keys.
     pub kept: bool,
 }
 
-/// Makes a token for a service, or what a killed run left out of it. Its folder belongs to `user`, by
-/// default the user who is called as the group is.
+/// Makes a token for a service, or completes an interrupted run. Its folder belongs to `user`, by
+/// default the user with the name of the group.
 ///
 /// # Errors
 ///
-/// A name that is no plain name, an unknown group or user, a token of that name that stands elsewhere, a
-/// folder of somebody else's. Nothing of another's was changed.
+/// The name is not plain, or the group or user is unknown. Or a token of that name is elsewhere, or
+/// the folder belongs to another user. Objects of others stay unchanged.
 pub fn add_service_token(
     config: &Config,
     name: &str,
@@ -98,11 +99,11 @@ pub fn add_service_token(
     })
 }
 
-/// Takes away what names the token. Its keys stay in the folder; an empty folder goes.
+/// Removes the configuration of the token. Its keys stay in the folder; an empty folder is removed.
 ///
 /// # Errors
 ///
-/// There is no such drop-in, or it cannot be removed.
+/// The drop-in does not exist, or cannot be removed.
 pub fn remove_service_token(config: &Config, name: &str) -> Result<ServiceToken, IdentityError> {
     let token = place(config, name)?;
     if !token.drop_in.exists() {
@@ -123,7 +124,7 @@ pub fn remove_service_token(config: &Config, name: &str) -> Result<ServiceToken,
     })
 }
 
-/// Where a token of this name is.
+/// The location of a token with this name.
 fn place(config: &Config, name: &str) -> Result<ServiceToken, IdentityError> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     let reserved = [OWN, FACTORY, SESSIONS, SOFTWARE].contains(&name);
@@ -157,7 +158,7 @@ fn refused(why: String) -> IdentityError {
     IdentityError::refused(format!("{why}; nothing was changed"))
 }
 
-/// Makes a folder of root's alone, if there is nothing; tells whether it did.
+/// Makes a folder for root only, if it is missing. Returns true if it did.
 fn made_folder(path: &Path) -> Result<bool, IdentityError> {
     match mkdir(path, Mode::from_raw_mode(0o700)) {
         Ok(()) => Ok(true),
@@ -166,7 +167,8 @@ fn made_folder(path: &Path) -> Result<bool, IdentityError> {
     }
 }
 
-/// Gives the folder to the user and the group, unless somebody else has it; tells whether that changed it.
+/// Gives the folder to the user and the group, unless another user owns it. Returns true if this
+/// changed it.
 fn give(path: &Path, user: (u32, &str), group: (u32, &str)) -> Result<bool, IdentityError> {
     let fault = |error: Errno| IdentityError::file(path)(error.into());
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -196,8 +198,8 @@ fn give(path: &Path, user: (u32, &str), group: (u32, &str)) -> Result<bool, Iden
 }
 
 impl Device {
-    /// The token of the service whose user runs this process: the only key folder that it may write, where it
-    /// may not write the state folder.
+    /// The token of the service whose user runs this process. Its key folder is the only one that
+    /// this user may write, and the state folder is not writable.
     pub fn service_token(&self) -> Option<&str> {
         self.service_store().map(DevidStore::name)
     }
@@ -239,8 +241,9 @@ impl Device {
         its.next().is_none().then_some(found)
     }
 
-    /// Whether this process renews the certificate with this label of the configuration, unasked: a service's
-    /// user those of its token alone, and root none in a folder of such a user.
+    /// True if this process automatically renews the certificate with this label of the
+    /// configuration. A service's user renews only those of its own token; root renews none in the
+    /// folder of a service's user.
     pub fn looks_after(&self, label: &str) -> bool {
         let in_token = |store: &DevidStore| {
             let rest = label.strip_prefix(store.name());

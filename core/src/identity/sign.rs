@@ -1,4 +1,4 @@
-//! Messages that the keys of a device sign for others.
+//! Signed messages for other parties.
 
 use super::IdentityError;
 use super::device::Device;
@@ -12,12 +12,12 @@ use crate::tpm::Hash;
 use crate::tpm::{Secret, SignatureScheme};
 use base64ct::{Base64, Encoding};
 
-/// A message, and by which algorithm it is signed.
+/// A signed message, with its algorithm.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SignedMessage {
-    /// The message of its form.
+    /// The message in its format.
     pub bytes: Vec<u8>,
-    /// How it is signed.
+    /// The signature scheme.
     pub scheme: SignatureScheme,
 }
 
@@ -29,14 +29,14 @@ impl SignedMessage {
 }
 
 impl Device {
-    /// Signs a content by a key, in a form that other programs verify. The certificates of the key
-    /// and of its issuers go with it where the form has a place for them. The PIN is tried only
-    /// where the configuration has none, and a wrong one counts in the TPM.
+    /// Signs a content in a format that other programs verify. The certificates of the key and of
+    /// its issuers are included if the format permits. The PIN is tried only if the configuration
+    /// has none; the TPM counts a wrong PIN.
     ///
     /// # Errors
     ///
-    /// There is no such private key, it does not sign, there is no certificate for it, or the form
-    /// has no name for its algorithm.
+    /// The private key is missing or does not sign, its certificate is missing, or the format has
+    /// no name for its algorithm.
     pub fn sign_message(
         &self,
         entry: &TokenEntry,
@@ -66,12 +66,12 @@ impl Device {
         Ok(SignedMessage { bytes, scheme })
     }
 
-    /// The signature of a key over bytes: r ‖ s, or as wide as the modulus; and how it is made. By the
-    /// hash of the key's own strength, unless another is said.
+    /// Signs bytes; returns the scheme and the signature: r ‖ s, or a number as wide as the
+    /// modulus. The default hash matches the strength of the key.
     ///
     /// # Errors
     ///
-    /// As of [`Self::sign_message`].
+    /// Those of [`Self::sign_message`].
     #[cfg(feature = "evidence")]
     pub(crate) fn plain_signature(
         &self,

@@ -17,12 +17,12 @@ impl Signer<'_> {
         self.1.public()
     }
 
-    /// A certificate that the key itself signs, without end.
+    /// A certificate signed by its own key, without end.
     pub(super) fn self_signed(&self, subject: Subject) -> Result<Certificate, IdentityError> {
         self.with(|signer| issue::self_signed(subject, signer))
     }
 
-    /// A PKCS#10 request, DER. `subject` is whom it names where the content says nobody.
+    /// A PKCS#10 request, DER. `subject` is used if the content has none.
     pub(crate) fn request(
         &self,
         subject: &Subject,
@@ -57,8 +57,8 @@ impl Signer<'_> {
         })
     }
 
-    /// The scheme in which the key signs digests of its own strength; or those that it names, if they are
-    /// shorter.
+    /// The scheme for digests that match the strength of the key; for a key with a fixed scheme,
+    /// that scheme.
     pub(crate) fn scheme(&self) -> Result<SignatureScheme, IdentityError> {
         match self.public() {
             PublicKey::Ec { curve, .. } => {
@@ -90,7 +90,7 @@ mod tests {
     use crate::x509::Profile;
     use crate::x509::path::is_signed_by;
 
-    /// A key in memory asks none.
+    /// A key in memory uses no TPM.
     fn no_tpm() -> Tpm {
         config::defaults(&|_| None).tpm(Refusals::default())
     }

@@ -1,6 +1,6 @@
-//! The software identity: a key in a file, for a device without TPM, where the configuration allows
-//! it. Two files in `<state>/software`, which a `[[token]]` with `allow_file_keys` shows; when the
-//! device moved to its TPM they stay as `*.pre-tpm` until somebody prunes them.
+//! The software identity: a key in a file, for a device without TPM, if the configuration allows
+//! it. Its two files are in `<state>/software`, which a `[[token]]` with `allow_file_keys` shows.
+//! When the device moves to its TPM, they stay as `*.pre-tpm` until a user prunes them.
 
 use super::IdentityError;
 use super::entry::{
@@ -24,9 +24,9 @@ use zeroize::Zeroizing;
 
 const KEY: &str = "devid.key.pem";
 const CERTIFICATE: &str = "devid.cert.pem";
-/// How the name of a file of a certificate ends.
+/// The suffix of a certificate file.
 const OF_CERTIFICATE: &str = ".cert.pem";
-/// As in a key folder, so that a token of the configuration can show both under one label.
+/// The text line of a key folder, so that a configured token can show both under one label.
 const LABEL: &[u8] = b"Label: devid\n";
 const RETIRED: &str = "pre-tpm";
 
@@ -57,18 +57,18 @@ impl Software {
         self.folder.join(CERTIFICATE)
     }
 
-    /// Whether a file belongs to the software identity.
+    /// True if a file belongs to the software identity.
     pub(super) fn has(&self, file: &Path) -> bool {
         file.parent() == Some(&self.folder)
             && (file == self.key_path() || file == self.certificate_path() || is_ca_file(file))
     }
 
-    /// The key and its public half; of a key that this user may not read that as the certificate
-    /// beside it has it. Nothing if there is none.
+    /// The key and its public half; both `None` if there is no key. If this user may not read the
+    /// key, the public half comes from the certificate.
     ///
     /// # Errors
     ///
-    /// There is a file that holds no key of a kind that is known here.
+    /// The file holds no key of a known kind.
     pub(super) fn halves(&self) -> Result<(Option<Key>, Option<PublicKey>), IdentityError> {
         let path = self.key_path();
         if !there(&path)? {
@@ -96,7 +96,7 @@ impl Software {
         }
     }
 
-    /// `None` if there is none.
+    /// The certificate; `None` if there is none.
     pub(super) fn certificate(&self) -> Result<Option<Certificate>, IdentityError> {
         let path = self.certificate_path();
         if !there(&path)? {
@@ -105,7 +105,7 @@ impl Software {
         Ok(read_certificates(&path)?.into_iter().next())
     }
 
-    /// Makes a key, and keeps it.
+    /// Makes a key and stores it.
     pub(super) fn make_key(&self) -> Result<Key, IdentityError> {
         let failed = |why: &str| IdentityError::failed(format!("software key: {why}"));
         let private = PrivateKeyInfo::from_scalar(Curve::P256, &random_scalar(Curve::P256)?);
@@ -119,7 +119,7 @@ impl Software {
         Key::in_clear(private).map_err(failed)
     }
 
-    /// Keeps the certificate with those of the CAs above it, in the place of what was there.
+    /// Replaces the certificate and the CA certificates above it.
     pub(super) fn keep(
         &self,
         certificate: &Certificate,
@@ -145,19 +145,19 @@ impl Software {
         Ok(())
     }
 
-    /// The files of the CAs' certificates.
+    /// The files of the CA certificates.
     fn ca_paths(&self) -> Result<Vec<PathBuf>, IdentityError> {
         let mut paths = self.all_paths()?;
         paths.retain(|path| is_ca_file(path));
         Ok(paths)
     }
 
-    /// All that is in the folder.
+    /// All paths in the folder.
     fn all_paths(&self) -> Result<Vec<PathBuf>, IdentityError> {
         paths_in(&self.folder).map_err(IdentityError::file(&self.folder))
     }
 
-    /// The CAs' certificates, and where they are.
+    /// The CA certificates with their paths.
     pub(super) fn ca_certificates(&self) -> Result<Vec<(PathBuf, Certificate)>, IdentityError> {
         let mut found = Vec::new();
         for path in self.ca_paths()? {
@@ -170,14 +170,13 @@ impl Software {
         Ok(found)
     }
 
-    /// All its files, the key last: without it a certificate would be one for a key that is not
-    /// here.
+    /// All its files, the key last, so that no certificate is left without key.
     fn paths(&self) -> Result<impl Iterator<Item = PathBuf>, IdentityError> {
         let first = [self.certificate_path()].into_iter();
         Ok(first.chain(self.ca_paths()?).chain([self.key_path()]))
     }
 
-    /// Puts all files aside. Nothing that was put aside before is lost.
+    /// Sets all files aside. Files that were set aside before are not overwritten.
     pub(super) fn retire(&self) -> Result<(), IdentityError> {
         for path in self.paths()? {
             if there(&path)? {
@@ -188,7 +187,7 @@ impl Software {
         Ok(())
     }
 
-    /// Deletes all files, and those that were put aside.
+    /// Deletes all files, including those that were set aside.
     pub(super) fn delete(&self) -> Result<(), IdentityError> {
         for path in self.paths()? {
             file::remove(&path).map_err(IdentityError::file(&path))?;
@@ -196,7 +195,7 @@ impl Software {
         self.prune().map(drop)
     }
 
-    /// Deletes what was put aside; gives the names.
+    /// Deletes files that were set aside; returns the names.
     pub(super) fn prune(&self) -> Result<Vec<PathBuf>, IdentityError> {
         let retired = self.retired()?;
         for path in &retired {
@@ -205,7 +204,7 @@ impl Software {
         Ok(retired)
     }
 
-    /// What was put aside.
+    /// Files that were set aside.
     pub(super) fn retired(&self) -> Result<Vec<PathBuf>, IdentityError> {
         let mut retired = Vec::new();
         for path in self.all_paths()? {
@@ -221,7 +220,7 @@ impl Software {
 }
 
 impl Software {
-    /// Whether a file has the name that one of its own gets when it is put aside.
+    /// True if a file name is one of a file that was set aside.
     fn was_ours(&self, path: &Path) -> bool {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let Some((name, number)) = name.rsplit_once(&format!(".{RETIRED}")) else {
@@ -236,7 +235,7 @@ impl Software {
 }
 
 impl Software {
-    /// The software identity, if there is one, and the certificates of the CAs above it.
+    /// The software identity, if there is one, and the CA certificates above it.
     pub(super) fn entries(&self) -> Result<Vec<TokenEntry>, IdentityError> {
         let (_, Some(public)) = self.halves()? else {
             return Ok(Vec::new());

@@ -1,158 +1,159 @@
-//! What is to be done for a device to have an identity of its own: a table, and nothing else. It
-//! reads nothing and writes nothing.
+//! The table that decides the next step towards an own identity. Pure: it reads nothing and writes
+//! nothing.
 //!
-//! An identity is never made in the place of another one: not because a certificate is missing, not
-//! because a TPM is late, and not because something does not fit together. Only a reset, asked for
-//! in so many words, ends one.
+//! An identity is never replaced by another one. A missing certificate, a late TPM and
+//! contradictory facts are no reasons for that. Only an explicit reset ends an identity.
 
 use crate::config::{Fallback, LeaveSoftware, OwnIdentity};
 
-/// What was found.
+/// The observed facts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Facts {
-    /// Somebody asked for a factory reset.
+    /// A factory reset was requested.
     pub reset: bool,
     /// The TPM answers.
     pub tpm: bool,
-    /// There is a TPM, whether it answers or not: then nothing is put into software in its place.
+    /// A TPM exists, even if it does not answer. Then no software identity is made instead.
     pub tpm_is_there: bool,
-    /// An identity that the configuration names as existing without us.
+    /// The state of the configured existing identity.
     pub existing: ExistingState,
-    /// What the certificate of the device's own identity is for.
+    /// The key that the certificate of the own identity certifies.
     pub certificate: Certified,
-    /// The TPM key of the device's own identity.
+    /// The state of the TPM key of the own identity.
     pub key: TpmKey,
-    /// Whether there is a software key.
+    /// True if there is a software key.
     pub software: bool,
-    /// Which key the marker names.
+    /// The key that the marker names.
     pub marker: Marker,
-    /// The key folder has files that give no object; any of them may be the identity's.
+    /// The key folder has files that give no object. Any of them may belong to the identity.
     pub unread: bool,
-    /// Somebody else may have put there what is in the state folder, or asked for the reset.
+    /// Another user may have written the contents of the state folder, or requested the reset.
     pub untrusted: bool,
 }
 
-/// An identity that somebody else made.
+/// The state of an identity that another party made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ExistingState {
-    /// None is named, or neither its key nor its certificate is there.
+    /// None is configured, or its key and certificate are both missing.
     None,
     /// Its key signs, and its certificate leads to a trusted one.
     Usable,
-    /// It is there and not that.
+    /// It exists, but is not usable.
     Unusable,
 }
 
-/// What a certificate is for.
+/// The key that a certificate certifies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Certified {
-    /// There is none.
+    /// There is no certificate.
     None,
     /// The key in the TPM.
     TpmKey,
     /// The software key.
     SoftwareKey,
-    /// A key that is not here.
+    /// A key that is missing.
     Neither,
 }
 
-/// The TPM key and its file.
+/// The state of the TPM key and its file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum TpmKey {
-    /// There is no file of one.
+    /// There is no file.
     None,
-    /// There is no file of one, but a key that could be it in a persistent handle of ours.
+    /// There is no file, but a persistent handle of ours holds a key that may be it.
     Orphaned,
-    /// There is a file, and the TPM is not asked: there is none, or a reset takes the key away.
+    /// There is a file, but the TPM was not asked: it does not answer, or a reset will remove the
+    /// key.
     Filed,
-    /// In its persistent handle.
+    /// The key is in its persistent handle.
     Held,
-    /// The TPM loads it from its file; in its handle it is not.
+    /// The TPM loads the key from its file; its handle does not hold it.
     Displaced,
-    /// The TPM does not load it: it was cleared, or is another one.
+    /// The TPM does not load the key: it was cleared, or is another one.
     Lost,
 }
 
-/// Which key the marker names.
+/// The key that the marker names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Marker {
     /// There is no marker.
     None,
-    /// No key: it says only that some identity is in the TPM. Other programs write such ones.
+    /// No key: the marker only says that some identity is in the TPM. Other programs write such
+    /// markers.
     Nameless,
     /// The key of the file.
     ThisKey,
-    /// Another one, which is not where the marker says, or cannot be looked for.
+    /// Another key, which is not in the named handle or cannot be checked.
     OtherKey,
-    /// Another one, and the TPM holds it where the marker says.
+    /// Another key, which the TPM holds in the named handle.
     OtherKeyHeld,
 }
 
-/// What the administrator allows.
+/// The settings of the administrator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Policy {
-    /// Whether the device is to have an identity of its own, beside the factory's.
+    /// The setting for an own identity beside the factory's.
     pub own: OwnIdentity,
-    /// What is done without TPM.
+    /// The setting for a device without TPM.
     pub fallback: Fallback,
-    /// Whether a software identity moves to a TPM.
+    /// The setting for leaving a software identity.
     pub leave_software: LeaveSoftware,
 }
 
-/// What is to be done.
+/// The next step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Plan {
-    /// Nothing but to write the marker again.
+    /// No change, except that the marker is rewritten.
     Keep,
-    /// Put the key back into a persistent handle.
+    /// Make the key persistent again.
     Persist,
-    /// Make a certificate for the TPM key that is there.
+    /// Make a certificate for the existing TPM key.
     Certify,
     /// Make a TPM key and its certificate.
     Generate,
-    /// Nothing: the software identity stays.
+    /// No change: the software identity stays.
     KeepSoftware,
-    /// Make a certificate for the software key that is there.
+    /// Make a certificate for the existing software key.
     CertifySoftware,
     /// Make a software key and its certificate.
     MakeSoftware,
-    /// Nothing: somebody else's identity is used.
+    /// No change: an existing identity of another party is used.
     UseExisting,
-    /// Nothing: the factory's identity is all that is wanted, or nobody asked for another.
+    /// No change: the factory identity suffices, or no other identity was requested.
     UseFactory,
-    /// Take away all that is ours, and look again.
+    /// Remove all objects of ours, and observe again.
     Reset,
     /// Change nothing.
     Refuse(Refusal),
 }
 
-/// Why nothing may be changed.
+/// The reason against any change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Refusal {
-    /// No TPM, and no leave to do without.
+    /// There is no TPM, and no permission to do without.
     NoTpm,
-    /// A TPM that does not answer, or not to this user.
+    /// The TPM does not answer, or not to this user.
     TpmSilent,
-    /// The identity is in a TPM that does not answer; perhaps it is only late.
+    /// The identity is in a TPM that does not answer. The TPM may only be late.
     TpmGone,
-    /// The TPM does not hold the key any more.
+    /// The TPM no longer holds the key.
     KeyLost,
-    /// The TPM holds the key, or one that could be it, but its file is gone.
+    /// The TPM holds the key, or a candidate, but its file is missing.
     FileLost,
-    /// The certificate is for a key that is not here.
+    /// The key of the certificate is missing.
     Mismatch,
-    /// The identity that the configuration names does not do.
+    /// The configured existing identity is not usable.
     ExistingUnusable,
-    /// A reset without the TPM would leave keys behind, or no identity at all.
+    /// A reset without TPM would leave keys behind, or no identity.
     ResetNeedsTpm,
-    /// What is missing may be in a file that gives no object.
+    /// The missing object may be in a file that gives no object.
     Unreadable,
-    /// Somebody else may have put it there.
+    /// Another user may have written it.
     Untrusted,
 }
 
 impl Facts {
-    /// What is to be done.
+    /// The next step.
     pub fn plan(&self, policy: Policy) -> Plan {
         if self.reset {
             return self.reset_plan(policy);
@@ -166,7 +167,7 @@ impl Facts {
         }
         match self.own_plan(policy) {
             plan if self.unread && self.would_replace(plan) => Plan::Refuse(Refusal::Unreadable),
-            // A software identity was asked for, and a marker says that there was another.
+            // A software identity was requested, or a marker says that there was an identity.
             Plan::Generate
                 if policy.own == OwnIdentity::Unset && !self.software && !self.is_marked() =>
             {
@@ -176,7 +177,7 @@ impl Facts {
         }
     }
 
-    /// Whether the plan takes for gone what may be in a file that was not read.
+    /// True if the plan treats an object as missing that may be in an unread file.
     fn would_replace(&self, plan: Plan) -> bool {
         let no_key = matches!(self.key, TpmKey::None | TpmKey::Orphaned);
         match plan {
@@ -186,7 +187,7 @@ impl Facts {
         }
     }
 
-    /// As if all that is there were known.
+    /// The plan under the assumption that all files were read.
     fn own_plan(&self, policy: Policy) -> Plan {
         match self.certificate {
             Certified::Neither if self.key == TpmKey::Orphaned => Plan::Refuse(Refusal::FileLost),
@@ -202,11 +203,11 @@ impl Facts {
         }
     }
 
-    /// A certificate is to be made, and with that it is decided where the key is.
+    /// The plan without a certificate; it also decides which key is used.
     fn without_certificate(&self, policy: Policy) -> Plan {
         let may_leave = policy.leave_software == LeaveSoftware::OnNewCertificate;
         match self.key {
-            // Moving had begun, and what it would leave is still whole.
+            // The move had begun, and the software identity is still complete.
             TpmKey::Held | TpmKey::Displaced
                 if self.software && !may_leave && self.marker == Marker::None =>
             {
@@ -239,7 +240,7 @@ impl Facts {
         }
     }
 
-    /// Whether a marker says that an identity is in a TPM, ours or not.
+    /// True if a marker says that an identity is in a TPM, ours or not.
     fn is_marked(&self) -> bool {
         self.marker != Marker::None
     }
@@ -249,7 +250,7 @@ impl Facts {
         match (self.tpm, policy.fallback) {
             _ if self.untrusted => Plan::Refuse(Refusal::Untrusted),
             (true, _) => Plan::Reset,
-            // Its key may be in a TPM that was here once.
+            // Its key may be in a TPM that is missing now.
             (false, Fallback::Software) if nothing_in_tpm && !self.tpm_is_there && self.unread => {
                 Plan::Refuse(Refusal::Unreadable)
             }
@@ -258,7 +259,7 @@ impl Facts {
         }
     }
 
-    /// The same if the TPM did not answer, or did.
+    /// These facts with an answering or silent TPM.
     #[must_use]
     pub fn with_tpm(self, tpm: bool) -> Self {
         let key = match (tpm, self.key) {

@@ -1,9 +1,9 @@
-//! What must hold in all rows of the table.
+//! Properties of all rows of the table.
 
 use super::tests::{ALLOWED, NEW, refused};
 use super::*;
 
-/// Every combination that can be.
+/// Every possible combination.
 fn all() -> Vec<(Facts, Policy)> {
     let mut all = Vec::new();
     let truths = [false, true];
@@ -94,7 +94,7 @@ fn can_be(facts: Facts) -> bool {
         && (facts.marker != Marker::OtherKeyHeld || facts.tpm)
 }
 
-/// What a plan does, step by step: the facts after each.
+/// The facts after each step of a plan.
 fn steps(facts: Facts, plan: Plan) -> Vec<Facts> {
     let mut now = facts;
     let mut steps = Vec::new();
@@ -123,7 +123,8 @@ fn steps(facts: Facts, plan: Plan) -> Vec<Facts> {
             step(&|facts| facts.certificate = Certified::SoftwareKey);
         }
         Plan::Reset => {
-            // The certificate before the key, so that none is left without; the request last.
+            // The certificate goes before the key, so that no certificate is left alone; the
+            // request goes last.
             step(&|facts| facts.certificate = Certified::None);
             step(&|facts| facts.key = TpmKey::None);
             step(&|facts| facts.unread = false);
@@ -255,7 +256,7 @@ fn who_wants_no_identity_of_its_own_gets_none_and_loses_none() {
     assert_eq!(asked.plan(without), Plan::Reset);
 }
 
-/// Whether somebody asked for an identity decides about devices only that never had one.
+/// An explicit request for an identity matters only for devices that never had one.
 #[test]
 fn who_was_not_asked_differs_only_where_nothing_ever_was() {
     let mut differ = 0;
@@ -280,7 +281,7 @@ fn who_was_not_asked_differs_only_where_nothing_ever_was() {
         assert!(facts.tpm && !facts.reset && !facts.unread && !facts.untrusted);
         assert_eq!(facts.existing, ExistingState::None);
     }
-    // The same facts under each setting of what is done without TPM and about software.
+    // The facts are equal under each setting for software identities.
     assert_eq!(differ, 4);
 }
 

@@ -1,4 +1,4 @@
-//! A test for each row of the table.
+//! One test for each row of the table.
 
 use super::*;
 
@@ -12,7 +12,7 @@ const STRICT: Policy = Policy {
     fallback: Fallback::None,
     leave_software: LeaveSoftware::Never,
 };
-/// A device as it comes, with a TPM.
+/// A new device with a TPM.
 pub(super) const NEW: Facts = Facts {
     reset: false,
     tpm: true,
@@ -46,7 +46,7 @@ pub(super) fn refused(why: Refusal) -> Plan {
 #[test]
 fn row_1_all_is_there() {
     assert_eq!(IN_TPM.plan(STRICT), Plan::Keep);
-    // The marker may be lost, or lie: the key is what counts.
+    // The marker may be missing or wrong: only the key matters.
     for marker in [Marker::None, Marker::OtherKey] {
         assert_eq!(Facts { marker, ..IN_TPM }.plan(STRICT), Plan::Keep);
     }
@@ -75,7 +75,7 @@ fn row_3_only_the_keys_file_is_lost() {
         marker: Marker::OtherKeyHeld,
         ..NEW
     };
-    // The marker is lost too; and whatever else is left over.
+    // Also without a marker, and with any other leftovers.
     let orphaned = Facts {
         key: TpmKey::Orphaned,
         ..NEW
@@ -96,7 +96,7 @@ fn row_3_the_marker_names_a_key_that_is_nowhere() {
         ..NEW
     };
     assert_eq!(named.plan(ALLOWED), refused(Refusal::KeyLost));
-    // One that names none may be anybody's.
+    // A marker without name may belong to any program.
     let nameless = Facts {
         marker: Marker::Nameless,
         ..NEW
@@ -164,7 +164,7 @@ fn row_8_there_is_no_tpm() {
     };
     assert_eq!(facts.plan(ALLOWED), Plan::MakeSoftware);
     assert_eq!(facts.plan(STRICT), refused(Refusal::NoTpm));
-    // Somebody remembers that there was one.
+    // A marker remembers an identity.
     for marker in [Marker::ThisKey, Marker::OtherKey, Marker::Nameless] {
         let facts = Facts { marker, ..facts };
         assert_eq!(facts.plan(ALLOWED), refused(Refusal::TpmGone));
@@ -232,7 +232,7 @@ fn row_12_a_file_is_there_and_gives_no_object() {
         };
         assert_eq!(facts.plan(ALLOWED), refused(Refusal::Unreadable));
     }
-    // The certificate may be in it.
+    // The unread file may hold the certificate.
     let held = Facts {
         key: TpmKey::Held,
         ..unread
@@ -245,7 +245,7 @@ fn row_12_a_file_is_there_and_gives_no_object() {
     };
     assert_eq!(late.plan(ALLOWED), refused(Refusal::TpmSilent));
     assert_eq!(absent.plan(ALLOWED), refused(Refusal::Unreadable));
-    // Beside an identity that is whole it is no matter.
+    // A complete identity is not affected.
     for whole in [IN_TPM, IN_SOFTWARE] {
         let beside = Facts {
             unread: true,
@@ -265,7 +265,7 @@ fn nobody_asked_for_an_identity_of_its_own() {
         assert_eq!(NEW.plan(unset), Plan::UseFactory);
         let silent = NEW.with_tpm(false).plan(unset);
         assert_eq!(silent, refused(Refusal::TpmSilent));
-        // What was there once is not forgotten.
+        // Traces of an earlier identity still count.
         let marked = Facts {
             marker: Marker::Nameless,
             ..NEW
@@ -281,7 +281,7 @@ fn nobody_asked_for_an_identity_of_its_own() {
         let asked = Facts { reset: true, ..NEW };
         assert_eq!(asked.plan(unset), Plan::Reset);
     }
-    // Where the kernel has no TPM, `fallback` asks for one in files.
+    // If the kernel has no TPM, `fallback` requests a software identity.
     let bare = Facts {
         tpm: false,
         tpm_is_there: false,

@@ -1,4 +1,4 @@
-//! How the device is: where its identity lives, and how its TPM does.
+//! The status of the device: the location of its identity, and the state of its TPM.
 
 use super::awaited::waiting;
 use super::device::{Device, Inventory};
@@ -19,60 +19,60 @@ use crate::x509::{Certificate, Time};
 use serde::Serialize;
 use std::cmp::Ordering;
 
-/// What is said of a device that has no identity of its own.
+/// The message for a device without own identity.
 pub(super) const NONE_YET: &str = "the device has no identity of its own yet";
-/// The same where there is no identity of the factory's either.
+/// The message for a device without own and factory identity.
 pub(super) const NONE_AT_ALL: &str =
     "the device has no identity of its own yet, and the TPM has none of the factory's";
 
-/// How the device is.
+/// The status of the device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Status {
-    /// Where the identity lives that the device uses.
+    /// The location of the identity in use.
     pub mode: Mode,
-    /// Whose identity that is; `None` in mode `error`.
+    /// The source of the identity in use; `None` in mode `error`.
     pub identity: Option<IdentitySource>,
-    /// Why there is none, or what is to be done.
+    /// The reason why there is none, or the next step.
     pub reason: Option<String>,
-    /// Whether that is because the TPM cannot be reached.
+    /// True if the reason is a TPM that cannot be reached.
     #[serde(skip)]
     pub tpm_is_out_of_reach: bool,
-    /// What the marker says that is not so.
+    /// The wrong statement of the marker.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub marker: Option<String>,
-    /// Its keys and certificates, and what they are for: its own identity first, then the factory's,
-    /// attestation keys and services, each by label.
+    /// Its keys and certificates with their roles: the own identity, the factory's, attestation
+    /// keys and services, each sorted by label.
     pub roles: Vec<RoleStatus>,
-    /// Labels of `[[certificate]]` whose key has no certificate of a CA yet.
+    /// Labels of `[[certificate]]` sections whose key has no CA certificate yet.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<String>,
-    /// Tokens that cannot be read, or not whole, and why. A missing TPM and an absent factory identity are
-    /// not among them.
+    /// Tokens that are unreadable or incomplete, with the reasons. A missing TPM and a missing
+    /// factory identity are reported elsewhere.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unread: Vec<String>,
-    /// Enrolments that are under way, or failed.
+    /// Enrolments that are pending or failed.
     pub enrolments: Vec<EnrolmentStatus>,
-    /// The key that wraps the device's own.
+    /// The master key, which wraps the device's own keys.
     pub master: MasterKey,
     /// The TPM, if it answers.
     pub tpm: Option<TpmStatus>,
-    /// Where the TPM is looked for.
+    /// The configured TCTI.
     pub tcti: String,
 }
 
-/// An enrolment that is under way, or failed.
+/// An enrolment that is pending or failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct EnrolmentStatus {
     /// The label of its key.
     pub label: String,
     /// The server.
     pub server: String,
-    /// Why the last try failed.
+    /// The reason why the last try failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fault: Option<String>,
-    /// How many tries failed, one after the other.
+    /// The number of consecutive failures.
     pub failures: u32,
-    /// After how many seconds the server is asked again.
+    /// Seconds until the next request to the server.
     pub next_try: u64,
 }
 
@@ -88,7 +88,7 @@ impl EnrolmentStatus {
     }
 }
 
-/// Where the identity lives that the device uses.
+/// The location of the identity in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
@@ -96,11 +96,11 @@ pub enum Mode {
     Tpm,
     /// In files.
     Software,
-    /// Nowhere, or it cannot be used.
+    /// The identity is missing or cannot be used.
     Error,
 }
 
-/// Who made the identity that the device uses.
+/// The maker of the identity in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum IdentitySource {
@@ -108,34 +108,34 @@ pub enum IdentitySource {
     Own,
     /// The factory; the device has no identity of its own.
     Factory,
-    /// Somebody else: the one that `[provision] existing` names.
+    /// Another party: the identity in `[provision] existing`.
     Existing,
 }
 
-/// A key and its certificate, in one line.
+/// One line about a key and its certificate.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RoleStatus {
-    /// The token that has it; `software` for a key in a file.
+    /// Its token; `software` for a key in a file.
     pub token: String,
-    /// `factory`; `own`, or `existing` where somebody else made that; `attestation`; `service`.
+    /// `factory`, `own`, `existing` for an identity of another party, `attestation`, or `service`.
     pub role: &'static str,
     /// The label.
     pub label: String,
-    /// Algorithm and place; `None` without private key.
+    /// Algorithm and location; `None` without private key.
     pub key: Option<String>,
     /// Kind of its public key, as in `p256`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub algorithm: Option<String>,
-    /// Whether nobody can use the key any more: the master key that wrapped it is gone.
+    /// True if the key is lost together with the master key that wrapped it.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub lost: bool,
     /// CKA_ID in hexadecimal digits.
     pub id: String,
     /// Its subject.
     pub certificate: Option<String>,
-    /// When it ends; `None` without certificate.
+    /// The end of its validity; `None` without certificate.
     pub expiry: Option<Expiry>,
-    /// When its certificate begins and ends, in seconds from 1970; `None` where a time cannot be read.
+    /// First and last second of validity since 1970; `None` if unreadable.
     #[serde(skip)]
     pub validity: Option<(i64, i64)>,
 }
@@ -145,19 +145,19 @@ pub struct RoleStatus {
 pub struct MasterKey {
     /// Its handle.
     pub handle: String,
-    /// Whether it is there; `None` if nobody can tell.
+    /// True if the TPM holds it; `None` if unknown.
     pub held: Option<bool>,
-    /// Whether keys of the folder are wrapped by it.
+    /// True if it wraps keys of the folder.
     pub needed: bool,
-    /// What helps where it is gone, for a person; as the doctor says it.
+    /// The remedy if it is lost, for a person, equal to the doctor's.
     #[serde(rename = "mend", skip_serializing_if = "Option::is_none")]
     pub remedy: Option<String>,
-    /// The command for that, for sh(1), as root, where there is one.
+    /// The command of the remedy, for sh(1), as root, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub command: Option<String>,
 }
 
-/// What the TPM says of itself.
+/// Properties that the TPM reports.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct TpmStatus {
     /// TPM_PT_MANUFACTURER as text.
@@ -166,26 +166,26 @@ pub struct TpmStatus {
     pub model: String,
     /// TPM_PT_FIRMWARE_VERSION_1 and 2, in hexadecimal digits.
     pub firmware: String,
-    /// Failed authorisations that count now.
+    /// Failed tries that count now.
     pub lockout_counter: u32,
-    /// So many are lockout.
+    /// The number of failed tries that causes lockout.
     pub lockout_at: u32,
-    /// Seconds until one is forgotten.
+    /// Seconds until one failed try is forgotten.
     pub lockout_interval: u32,
-    /// Seconds until the lockout authorisation may be tried again after a failure.
+    /// Seconds until the lockout authorisation may be used again after a failure.
     pub lockout_recovery: u32,
-    /// Whether it is in lockout, so that no key signs that counts wrong authorisation values.
+    /// True if the TPM is in lockout, so that keys which count wrong values cannot sign.
     pub locked: bool,
-    /// What ends that, for a person; as the doctor says it.
+    /// The remedy, for a person, equal to the doctor's.
     #[serde(rename = "mend", skip_serializing_if = "Option::is_none")]
     pub remedy: Option<&'static str>,
-    /// The command for that, for sh(1), as root.
+    /// The command of the remedy, for sh(1), as root.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub command: Option<String>,
 }
 
 impl Device {
-    /// Looks at everything, and changes nothing.
+    /// Collects the status, and changes nothing.
     pub fn status(&self) -> Status {
         let inventory = self.inventory();
         let seen = self.observe();
@@ -233,7 +233,7 @@ impl Device {
             || inventory.entries.iter().any(is_key)
     }
 
-    /// Where the identity lives that is used, and whose it is; or why there is none.
+    /// The location and source of the identity in use; or the reason why there is none.
     fn in_use(&self, seen: &Observed) -> Result<(Mode, IdentitySource), IdentityError> {
         let open = |what: &str| {
             let text = format!("{what}: devid provision goes on");
@@ -307,7 +307,7 @@ impl Device {
         labels.filter(is_missing).map(str::to_owned).collect()
     }
 
-    /// Whether a key went with a master key that is gone.
+    /// True if a key is lost together with its master key.
     pub(super) fn is_wrapped_away(&self, entry: &TokenEntry) -> bool {
         let is_wrapped = entry
             .key
@@ -338,7 +338,7 @@ impl Device {
     }
 }
 
-/// What cannot be read, though it is there.
+/// Tokens that exist but cannot be read.
 fn unread(inventory: &Inventory) -> Vec<String> {
     let is_said_elsewhere =
         |kind| matches!(kind, IdentityErrorKind::Tpm | IdentityErrorKind::NotFound);
@@ -348,7 +348,7 @@ fn unread(inventory: &Inventory) -> Vec<String> {
         .collect()
 }
 
-/// The order of labels for a person: numbers in them count as numbers.
+/// Compares labels for display; numbers in them count as numbers.
 pub fn by_label(one: &str, other: &str) -> Ordering {
     let (mut left, mut right) = (one, other);
     loop {
@@ -364,7 +364,7 @@ pub fn by_label(one: &str, other: &str) -> Ordering {
     }
 }
 
-/// The digits at the beginning, or else what stands before the next digit.
+/// The digits at the beginning, or else the text before the next digit.
 fn part(text: &str) -> &str {
     let is_digit = |c: char| c.is_ascii_digit();
     let end = match text.starts_with(is_digit) {
@@ -381,7 +381,7 @@ fn number(part: &str) -> Option<&str> {
 }
 
 impl RoleStatus {
-    /// The device's own identity first.
+    /// The rank of the role; the own identity comes first.
     fn rank(&self) -> u8 {
         match self.role {
             "own" | "existing" => 0,
@@ -451,7 +451,7 @@ impl TpmStatus {
         ];
         let mut model = String::new();
         for part in vendor {
-            // Not every TPM has all four.
+            // Some TPMs lack some of the four.
             model += &text(tpm.property(part)?.unwrap_or_default());
         }
         let (maker, firmware) = maker_and_firmware(tpm)?;
@@ -472,7 +472,7 @@ impl TpmStatus {
     }
 }
 
-/// Who made the TPM, and the version of its firmware: three commands.
+/// The maker of the TPM, and the version of its firmware: three commands.
 pub(crate) fn maker_and_firmware(tpm: &Tpm) -> Result<(String, String), TpmError> {
     let number = |property| Ok::<_, TpmError>(tpm.property(property)?.unwrap_or_default());
     let maker = text(number(Property::Manufacturer)?);
@@ -480,7 +480,7 @@ pub(crate) fn maker_and_firmware(tpm: &Tpm) -> Result<(String, String), TpmError
     Ok((maker, format!("{:08x}.{:08x}", upper?, lower?)))
 }
 
-/// Four characters in a number.
+/// The four characters in a number.
 fn text(number: u32) -> String {
     let printable = |byte: &u8| byte.is_ascii_graphic() || *byte == b' ';
     let bytes = number.to_be_bytes();

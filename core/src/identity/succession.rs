@@ -1,5 +1,5 @@
-//! A key of the device that takes the place of another under its label, with its certificate; and the
-//! way back to what was before.
+//! Succession: a key takes the place of another under its label, with its certificate. The exchange
+//! can be reversed.
 
 use super::ca_certificates::above;
 use super::device::Device;
@@ -16,12 +16,12 @@ use crate::x509::Certificate;
 use std::sync::Arc;
 
 impl Device {
-    /// The key that will take the place of an entry's as soon as it has a certificate: the one that waits
-    /// already, or a new one of the same kind, or of this one. Gives whether it is new.
+    /// The key that replaces an entry's key as soon as it has a certificate. This is the waiting
+    /// successor, or a new key of the same or the given kind. Also returns true if it is new.
     ///
     /// # Errors
     ///
-    /// The entry's key is not ours to replace; or those of the store.
+    /// The key must not be replaced by this tool; or the store fails.
     pub fn rekey(
         &self,
         entry: &TokenEntry,
@@ -54,7 +54,7 @@ impl Device {
         waits.map(|waits| (waits, true)).ok_or_else(gone)
     }
 
-    /// Does what a killed exchange left to be done.
+    /// Completes an exchange that a killed run left.
     pub(super) fn settle(
         &self,
         store: &DevidStore,
@@ -64,7 +64,7 @@ impl Device {
         self.drop_former_ca_certificates(store, entry)
     }
 
-    /// Takes away certificates of CAs that only what an entry was before needs.
+    /// Removes CA certificates that only the earlier state of an entry needs.
     pub(super) fn drop_former_ca_certificates(
         &self,
         store: &DevidStore,
@@ -82,11 +82,11 @@ impl Device {
         Ok(())
     }
 
-    /// The key that waits to take the place of an entry's, as an entry without certificates.
+    /// The successor of an entry's key, as an entry without certificates.
     ///
     /// # Errors
     ///
-    /// It cannot be read.
+    /// The file cannot be read.
     pub fn successor(&self, entry: &TokenEntry) -> Result<Option<TokenEntry>, IdentityError> {
         let Some(store) = self.store_of(entry).filter(|_| !entry.file.is_empty()) else {
             return Ok(None);
@@ -101,11 +101,11 @@ impl Device {
         }))
     }
 
-    /// Gives up the key that waits.
+    /// Discards the successor.
     ///
     /// # Errors
     ///
-    /// There is none, or it cannot be taken away.
+    /// There is none, or it cannot be removed.
     pub fn discard_successor(&self, entry: &TokenEntry) -> Result<(), IdentityError> {
         let store = self.store_to_rekey(entry)?;
         self.settle(store, entry)?;
@@ -118,7 +118,7 @@ impl Device {
         }
     }
 
-    /// The entry for whose successor a certificate is, and that successor.
+    /// The entry whose successor the certificate is for, and that successor.
     pub(super) fn awaiting(
         &self,
         certificate: &Certificate,
@@ -143,7 +143,7 @@ impl Device {
         Ok(None)
     }
 
-    /// Has the successor take the place of an entry, with this certificate.
+    /// Replaces an entry by its successor, with this certificate.
     pub(super) fn succeed(
         &self,
         owner: &TokenEntry,
@@ -186,12 +186,12 @@ impl Device {
         })
     }
 
-    /// Brings back what an entry was before: its certificate, and its key if that was another one. What
-    /// it is now is kept in its place, so that the same call goes forth again.
+    /// Restores the earlier certificate of an entry, and its earlier key if that was another one.
+    /// The current state is kept instead, so that a second call reverses the first.
     ///
     /// # Errors
     ///
-    /// Nothing is kept, or the way back is barred.
+    /// No earlier state is kept, or it cannot be restored.
     pub fn roll_back(&self, entry: &TokenEntry) -> Result<Imported, IdentityError> {
         let store = self.store_to_rekey(entry)?;
         self.settle(store, entry)?;
@@ -216,8 +216,8 @@ impl Device {
         taken
     }
 
-    /// That a key which was in use before signs still: the master key that wraps it may be gone. A key
-    /// behind a PIN is not tried.
+    /// Checks that an earlier key still signs, since its master key may be lost. A key behind a PIN
+    /// is not tried.
     fn check_former(&self, entry: &TokenEntry, key: &Key) -> Result<(), IdentityError> {
         if key.auth_salt().is_some() {
             return Ok(());
@@ -231,7 +231,7 @@ impl Device {
         }
     }
 
-    /// Certificates of the CAs above an entry's, as far as its token has them.
+    /// The CA certificates above an entry's certificate, as far as its token has them.
     pub(super) fn above_of(&self, entry: &TokenEntry) -> Vec<Certificate> {
         let Some(leaf) = entry.certificate() else {
             return Vec::new();
@@ -240,7 +240,7 @@ impl Device {
         above(&[leaf], &known).into_iter().cloned().collect()
     }
 
-    /// What others remember of the device's own identity: the marker, and the copy in NV.
+    /// Updates the marker and the copy in NV of the device's own identity.
     fn note_exchange(
         &self,
         store: &DevidStore,

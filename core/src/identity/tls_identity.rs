@@ -1,4 +1,4 @@
-//! An identity of the device as a TLS client shows it: its chain, and a key that signs handshakes.
+//! A device identity for TLS clients: its chain, and a key that signs handshakes.
 
 use super::IdentityError;
 use super::device::Device;
@@ -13,7 +13,7 @@ use crate::x509::Certificate;
 use crate::x509::algorithms::ecdsa_to_der;
 use std::sync::Arc;
 
-/// An identity that proves itself in a TLS handshake.
+/// An identity for TLS handshakes.
 #[derive(Debug)]
 pub struct TlsIdentity {
     tpm: Arc<Tpm>,
@@ -23,12 +23,12 @@ pub struct TlsIdentity {
 }
 
 impl Device {
-    /// The identity of an entry, its key at hand. An RSA key signs once, so that it is known whether
-    /// its PSS signatures have the salt that TLS demands.
+    /// The identity of an entry, with its key loaded. An RSA key signs once, to learn if its PSS
+    /// signatures have the salt length that TLS requires.
     ///
     /// # Errors
     ///
-    /// It has no certificate or no key, or the key signs nothing but what the TPM made.
+    /// The certificate or the key is missing, or the key is an attestation key.
     pub fn tls_identity(
         &self,
         entry: &TokenEntry,
@@ -37,7 +37,7 @@ impl Device {
         self.identity_with(entry, &self.chain(entry)?, pin)
     }
 
-    /// The same with certificates that the entry does not have yet.
+    /// The identity with certificates that the entry does not have yet.
     pub(super) fn new_identity(
         &self,
         entry: &TokenEntry,
@@ -63,7 +63,7 @@ impl Device {
                 entry.label
             )));
         }
-        // The last one, signed by itself, is the server's to know.
+        // The root is omitted, since the server must know it.
         let is_root = |one: &Certificate| one.subject_der() == one.issuer_der();
         let (leaf, above) = chain.split_at(1);
         let shown = leaf.iter().chain(above.iter().filter(|one| !is_root(one)));
@@ -77,7 +77,7 @@ impl Device {
         if matches!(identity.public(), PublicKey::Rsa { .. }) && identity.signs(pss) {
             let mut fresh = [0; 32];
             random(&mut fresh).map_err(|error| IdentityError::failed(error.to_string()))?;
-            // What it does from then on, the key remembers.
+            // The key remembers the result for later signatures.
             let _ = identity.sign(pss, &fresh);
         }
         Ok(identity)
@@ -90,7 +90,7 @@ impl TlsIdentity {
         &self.label
     }
 
-    /// Its certificate, then those of the CAs above it but for the root's.
+    /// Its certificate, then the CA certificates above it without the root.
     pub fn chain(&self) -> &[Certificate] {
         &self.chain
     }
@@ -100,16 +100,16 @@ impl TlsIdentity {
         self.key.public()
     }
 
-    /// Whether the key signs by this scheme, over digests of its hash.
+    /// True if the key signs by this scheme, over digests of its hash.
     pub fn signs(&self, scheme: SignatureScheme) -> bool {
         self.key.signs(scheme)
     }
 
-    /// The signature over a message, as TLS has it: ECDSA in DER.
+    /// Signs a message in the format of TLS: ECDSA in DER.
     ///
     /// # Errors
     ///
-    /// The TPM gives none.
+    /// The TPM gives no signature.
     pub fn sign(&self, scheme: SignatureScheme, message: &[u8]) -> Result<Vec<u8>, IdentityError> {
         let digest = scheme.hash().digest(&[message]);
         let signature = self.key.sign(&self.tpm, SignRequest::of(scheme, &digest))?;

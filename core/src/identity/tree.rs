@@ -1,4 +1,4 @@
-//! The device as a tree: its TPM, tokens, keys, certificates, and the CAs above these.
+//! The device as a tree: its TPM, tokens, keys, certificates, and the CAs above them.
 
 use super::ca_certificates::above;
 use super::description::KeyDescription;
@@ -15,29 +15,29 @@ use serde::Serialize;
 use std::path::PathBuf;
 use x509_cert::der::DateTime;
 
-/// All that a device has, from the whole to the parts.
+/// The whole device as a tree.
 #[derive(Debug, Clone, Serialize)]
 pub struct DeviceTree {
-    /// The serial number of the device, as its first certificate names it.
+    /// The serial number of the device in its first certificate.
     pub serial: Option<String>,
-    /// Its model, from the same certificate.
+    /// Its model in this certificate.
     pub model: Option<String>,
     /// Its TPM.
     pub tpm: TpmBranch,
-    /// The key that wraps the device's own keys.
+    /// The master key, which wraps the device's own keys.
     pub master: MasterKey,
-    /// Its tokens, `idev-id` first; `software` is what lies beside them.
+    /// Its tokens, `idev-id` first; `software` stands for files beside the tokens.
     pub tokens: Vec<TokenBranch>,
 }
 
 /// The TPM.
 #[derive(Debug, Clone, Serialize)]
 pub struct TpmBranch {
-    /// Where it is looked for.
+    /// The configured TCTI.
     pub tcti: String,
-    /// What it says of itself.
+    /// The properties that it reports.
     pub status: Option<TpmStatus>,
-    /// Why it says nothing.
+    /// The reason why it does not answer.
     pub problem: Option<String>,
 }
 
@@ -48,15 +48,15 @@ pub struct TokenBranch {
     pub token: String,
     /// Its serial number, if it can be read.
     pub serial: Option<String>,
-    /// What cannot be read, and why.
+    /// Parts that cannot be read, with the reasons.
     pub problems: Vec<String>,
-    /// Keys that were lost with a former master key; `devid prune` deletes these files.
+    /// Files of keys that were lost with a former master key; `devid prune` deletes them.
     pub lost: Vec<PathBuf>,
-    /// What it holds. The certificate of a CA stands here only if it is above no other.
+    /// Its objects. A CA certificate appears here only if it is above no other certificate.
     pub objects: Vec<ObjectBranch>,
 }
 
-/// A key with its certificates, or a certificate alone.
+/// A key with its certificates, or a certificate without key.
 #[derive(Debug, Clone, Serialize)]
 pub struct ObjectBranch {
     /// Its label.
@@ -65,38 +65,38 @@ pub struct ObjectBranch {
     pub id: String,
     /// The key.
     pub key: Option<KeyDescription>,
-    /// Whether its key signs only what the TPM itself made.
+    /// True for an attestation key, which signs only data that the TPM itself made.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub attests: bool,
-    /// Whether the key is of no use, since the master key that wrapped it is gone.
+    /// True if the key is lost together with the master key that wrapped it.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub lost: bool,
     /// Its certificates.
     pub certificates: Vec<CertificateBranch>,
 }
 
-/// A certificate, with those of the CAs above it.
+/// A certificate, with the CA certificates above it.
 #[derive(Debug, Clone, Serialize)]
 pub struct CertificateBranch {
-    /// As RFC 4514 writes it.
+    /// In the format of RFC 4514.
     pub subject: String,
-    /// NV index or file; `None` of a CA.
+    /// NV index or file; `None` for a CA certificate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub place: Option<String>,
-    /// When it ends.
+    /// The end of its validity.
     pub expiry: Expiry,
-    /// Whether it names its own subject as its issuer.
+    /// True if subject and issuer are equal.
     pub self_issued: bool,
-    /// Whether it is in the folder `trust`.
+    /// True if the folder `trust` holds it.
     pub trusted: bool,
-    /// The certificate of its issuer, if the device has it.
+    /// The certificate of its issuer, if available.
     pub issuer: Option<Box<CertificateBranch>>,
-    /// The name of an issuer whose certificate the device has not.
+    /// The name of its issuer, if that certificate is missing.
     pub missing_issuer: Option<String>,
 }
 
 impl Device {
-    /// Looks at everything, and changes nothing. What cannot be read stands in the tree.
+    /// Collects the tree, and changes nothing. Unreadable parts appear in the tree.
     pub fn tree(&self) -> DeviceTree {
         let inventory = self.inventory();
         let master = self.master_key(&inventory, None);
@@ -145,8 +145,8 @@ impl Device {
 }
 
 impl TokenEntry {
-    /// The certificates below which those of CAs are shown: all that are no CA's, and all of a key that
-    /// the device has.
+    /// The certificates that are shown with their CAs: all that are no CA certificates, and all of
+    /// available keys.
     fn shown_leaves(&self) -> impl Iterator<Item = &Certificate> {
         let is_ours = self.has_key() || self.software.is_some();
         let certificates = self.certificates.iter().map(|placed| &placed.certificate);
@@ -154,13 +154,13 @@ impl TokenEntry {
     }
 }
 
-/// What is needed to draw each branch.
+/// The data to draw each branch.
 struct Forest<'a> {
     device: &'a Device,
     authorities: &'a [Certificate],
     /// Those of the folder `trust`.
     trusted: &'a [Certificate],
-    /// Those of the authorities that are above a certificate that is shown.
+    /// The CA certificates that are above a shown certificate.
     shown_above: Vec<&'a Certificate>,
     master_is_gone: bool,
     now: Result<DateTime, DateTime>,
@@ -175,7 +175,7 @@ impl Forest<'_> {
         });
         let failed = inventory.faults.iter().map(|(token, fault)| {
             let problem = match fault.kind {
-                // That it is empty is said by what it holds.
+                // Its contents show that it is empty.
                 IdentityErrorKind::NotFound => Vec::new(),
                 _ => vec![fault.text.clone()],
             };
@@ -209,7 +209,7 @@ impl Forest<'_> {
         }
     }
 
-    /// `None` for the certificate of a CA that is shown above another.
+    /// `None` for a CA certificate that is shown above another one.
     fn object(&self, entry: &TokenEntry) -> Option<ObjectBranch> {
         let has_key = entry.has_key() || entry.software.is_some();
         let certificates = entry.certificates.iter().map(|placed| &placed.certificate);
@@ -232,7 +232,7 @@ impl Forest<'_> {
         })
     }
 
-    /// `below` are the certificates that lead here: CAs may certify each other.
+    /// `below` holds the certificates that lead here, since CAs may certify each other.
     fn certificate<'b>(
         &'b self,
         certificate: &'b Certificate,

@@ -1,4 +1,4 @@
-//! Files that the administrator gives: whether they can be trusted, and the certificates in them.
+//! Files from the administrator: checks of their permissions, and the certificates in them.
 
 use super::{Device, IdentityError};
 use crate::file;
@@ -11,7 +11,8 @@ use std::path::Path;
 ///
 /// # Errors
 ///
-/// Others could have written it ([`IdentityErrorKind::Refused`](super::IdentityErrorKind::Refused)), or the system cannot say now.
+/// Other users could have written it
+/// ([`IdentityErrorKind::Refused`](super::IdentityErrorKind::Refused)), or the check fails now.
 pub(super) fn check_trusted(path: &Path) -> Result<(), IdentityError> {
     match distrusted(path) {
         None => Ok(()),
@@ -38,11 +39,11 @@ impl Device {
         Ok(trusted.certificates)
     }
 
-    /// The certificates in a file that somebody named as trusted.
+    /// The certificates in a file that a user named as trusted.
     ///
     /// # Errors
     ///
-    /// There are none, or others could have written them.
+    /// There are none, or other users could have written them.
     pub fn certificates_in(&self, path: &Path) -> Result<Vec<Certificate>, IdentityError> {
         let found = read_certificates(path)?;
         check_trusted(path)?;
@@ -50,7 +51,7 @@ impl Device {
     }
 }
 
-/// The certificates in a file; why there are none.
+/// The certificates in a file, or the reason why there are none.
 pub(super) fn read_certificates(path: &Path) -> Result<Vec<Certificate>, IdentityError> {
     let bytes = file::read(path, LARGEST).map_err(IdentityError::file(path))?;
     let found = Certificate::parse_all(&bytes);

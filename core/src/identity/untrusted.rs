@@ -1,4 +1,4 @@
-//! Who may have put there what is in the state folder: an identity, or what asks for a reset.
+//! Checks who may have written the identity or the reset request in the state folder.
 
 use super::IdentityError;
 use super::device::Device;
@@ -10,7 +10,7 @@ use crate::shell::word;
 use crate::trust::{distrusted_file, distrusted_folder};
 use std::path::Path;
 
-/// Why the state folder is not believed, and what to do.
+/// The reason why the state folder is not trusted, and the remedy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct UntrustedState {
     pub(super) text: String,
@@ -18,12 +18,12 @@ pub(super) struct UntrustedState {
 }
 
 impl Device {
-    /// `None` if nobody but whom the administrator trusts can have written there. `reset`: a file
-    /// asks for a reset.
+    /// `None` if only users whom the administrator trusts could have written there. `reset`: a file
+    /// requests a reset.
     ///
     /// # Errors
     ///
-    /// The system cannot say now who can have written there.
+    /// The check fails now.
     pub(super) fn untrusted(
         &self,
         software: &Software,
@@ -49,7 +49,8 @@ impl Device {
         Ok(None)
     }
 
-    /// A reset that somebody else may have asked for. What mends that must not bring it about.
+    /// Checks a reset request that another user may have written. The remedy must not cause the
+    /// reset.
     fn request_of_others(&self, request: &Path) -> Result<Option<UntrustedState>, IdentityError> {
         let state = self.config.state.as_path();
         let about = request
@@ -58,7 +59,7 @@ impl Device {
         if !about.is_file() {
             let words = "A reset is asked for by a plain file. To have none";
             let aside = free_name(request, "old");
-            // Whatever it is, it is moved and not followed.
+            // The command moves the object and does not follow it.
             let command = |aside: &Path| format!("mv -nT {} {}", word(request), word(aside));
             let remedy = Remedy::to_free_name(words, &[], aside, command);
             return Ok(Some(said(request, "not a plain file", remedy)));
@@ -73,7 +74,7 @@ impl Device {
         };
         let words = "Nobody knows who asked for the reset. To have none";
         let command = format!("chmod go-w {} && rm {}", word(state), word(request));
-        // Once nobody else may write there; and what has the name is not followed.
+        // Only after other users lost their write permission; the command does not follow links.
         let remedy = Remedy::on_paths(words, &[state], command);
         Ok(Some(said(path, &why, remedy)))
     }

@@ -1,5 +1,5 @@
-//! Whether an identity can be believed: its key is there, its certificate is one of a device
-//! (IEEE 802.1AR, section 8), and somebody trusted issued it.
+//! Verification of an identity. Its key must be available, its certificate must be one of a device
+//! (IEEE 802.1AR, section 8), and a trusted CA must have issued the certificate.
 
 use super::device::Device;
 use super::entry::TokenEntry;
@@ -26,55 +26,55 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use x509_cert::der::DateTime;
 
-/// More bytes than the lists of a CA of devices have.
+/// A limit above the size of CRLs from device CAs.
 const LARGEST_LIST: u64 = 16 << 20;
 const KEY: &str = "key";
 const REVOCATION: &str = "revocation";
 
-/// What is known to whoever verifies, beside what the device knows.
+/// Additional inputs of a verification.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Verification<'a> {
-    /// A file with certificates that are trusted beside those of the configuration.
+    /// A file with further trusted certificates.
     pub ca_file: Option<&'a Path>,
-    /// Files with CRLs, DER or PEM; without any, nobody looks whether a certificate is revoked.
+    /// Files with CRLs, DER or PEM; without any, revocation is not checked.
     pub revoked: &'a [PathBuf],
-    /// The PIN that the key asks for. It is tried only where the configuration has none, and a
-    /// wrong one counts in the TPM.
+    /// The PIN of the key. It is tried only if the configuration has none; the TPM counts a wrong
+    /// PIN.
     pub pin: Option<&'a Secret>,
 }
 
-/// What the verification of an identity gave.
+/// The result of a verification.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Report {
-    /// What was verified.
+    /// The label of the identity.
     pub label: String,
-    /// Of all points together.
+    /// The overall verdict.
     pub verdict: Verdict,
-    /// One line that says the same.
+    /// The verdict as one line of text.
     pub summary: String,
-    /// Whether the clock could be believed, so that the validity was looked at.
+    /// True if the clock was plausible and the validity was checked.
     pub validity_checked: bool,
-    /// Whether a CRL said of each certificate below the trusted one that it is not revoked.
+    /// True if CRLs cover each certificate below the trusted one, and revoke none.
     pub revocation_checked: bool,
-    /// Point by point.
+    /// The single checks.
     pub points: Vec<Check>,
 }
 
-/// What all points together say. The first of these that is true counts.
+/// The overall result; the first that applies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
-    /// Something is wrong.
+    /// A check failed.
     Failed,
-    /// Nothing is wrong, but the key signed nothing: that it is there is not known.
+    /// No check failed, but the key made no signature, so its presence is not proven.
     NotProven,
-    /// The key signed, but the certificate of the CA is not here.
+    /// The key signed, but the certificate of the CA is missing.
     CannotBeVerified,
-    /// The key signed, and its certificate leads to one that is trusted.
+    /// The key signed, and its certificate leads to a trusted one.
     Verified,
 }
 
-/// Certificates that are trusted.
+/// Trusted certificates.
 #[derive(Debug)]
 pub(super) struct Trusted {
     pub(super) certificates: Vec<Certificate>,
@@ -83,18 +83,18 @@ pub(super) struct Trusted {
 }
 
 impl Trusted {
-    /// The same, and these.
+    /// With these additional certificates.
     #[must_use]
     pub(super) fn and(mut self, more: &[Certificate]) -> Self {
         self.certificates.extend_from_slice(more);
         self
     }
 
-    /// The way from a certificate to one of these, over `others`.
+    /// The certification path from a certificate to a trusted one, over `others`.
     ///
     /// # Errors
     ///
-    /// There is none, and a file could not be read in which the last step may be.
+    /// There is no path, and an unreadable file may contain the missing certificate.
     pub(super) fn build_path(
         self,
         leaf: &Certificate,
@@ -116,8 +116,8 @@ impl Device {
     ///
     /// # Errors
     ///
-    /// There is nothing to verify, or a file cannot be read, or the TPM cannot be asked, or the PIN
-    /// is wrong.
+    /// There is no certificate, a file cannot be read, the TPM cannot be asked, or the PIN is
+    /// wrong.
     pub fn verify(&self, entry: &TokenEntry, how: Verification) -> Result<Report, IdentityError> {
         let Some(certificate) = entry.certificate() else {
             return Err(IdentityError::new(
@@ -147,7 +147,7 @@ impl Device {
         Ok(Report::of(entry, key, &way, points, &self.config.trust))
     }
 
-    /// What is trusted: a file given with the call, and the folder `trust`.
+    /// The trusted certificates: those of a file in the call, and of the folder `trust`.
     ///
     /// # Errors
     ///
@@ -182,7 +182,7 @@ impl Device {
         Ok(trusted)
     }
 
-    /// Certificates of CAs that are not trusted for being known.
+    /// Known certificates of CAs. They are not trusted for that.
     pub(super) fn known_ca_certificates(&self) -> Vec<Certificate> {
         self.inventory().ca_certificates()
     }
@@ -224,7 +224,7 @@ impl Device {
         proof_check(proof, None)
     }
 
-    /// By a key in a file; where that cannot be used, the point that says so.
+    /// The proof by a key in a file; `Err` holds the check that reports an unusable file.
     fn prove_file(&self, path: &Path, public: &PublicKey) -> Result<PossessionProof, Check> {
         let key = read_key(path).map_err(|unread| match unread.is_hidden() {
             true => Check::skipped(KEY, unread.at(path)),
@@ -233,7 +233,7 @@ impl Device {
         Ok(prove(&self.tpm, &key, public))
     }
 
-    /// The key of an entry whose token asks for a PIN, after a login with this one.
+    /// The key of an entry whose token needs a PIN, after a login with this PIN.
     pub(super) fn logged_in(
         &self,
         entry: &TokenEntry,
@@ -249,7 +249,7 @@ impl Device {
             return Ok(Arc::clone(key));
         }
         for store in &self.factory_with_pin {
-            // Another's slot, and what is wrong with that does not matter here.
+            // The slot of another identity; its faults do not matter here.
             let Ok(listing) = store.scan() else { continue };
             let opened = listing.objects.iter().find_map(|shown| match &shown.kind {
                 ObjectKind::Pair { key: shown, .. } if shown.public() == key.public() => {
@@ -266,12 +266,12 @@ impl Device {
     }
 }
 
-/// `file`: where a software key is.
+/// `file`: the path of a software key.
 fn proof_check(proof: PossessionProof, file: Option<&Path>) -> Result<Check, IdentityError> {
     let signed = "it signed fresh random bytes, and the certificate verifies that";
     Ok(match (proof, file) {
         (PossessionProof::Proven, None) => Check::passed(KEY, signed.into()),
-        // Not as 802.1AR has it: a device's key cannot be copied out of it.
+        // IEEE 802.1AR requires that the key of a device cannot be copied.
         (PossessionProof::Proven, Some(path)) => Check::noted(
             KEY,
             format!("{signed}; but it is a file: {}", path.display()),
@@ -282,7 +282,7 @@ fn proof_check(proof: PossessionProof, file: Option<&Path>) -> Result<Check, Ide
                 .into(),
         ),
         (PossessionProof::NotTried, _) => Check::skipped(KEY, NOT_TRIED.into()),
-        // It could not be asked: nothing says that anything is wrong with it.
+        // The key could not be asked, so no fault is known.
         (PossessionProof::NoSignature(SignError::Tpm(error @ TpmError::Lockout(_))), _) => {
             Check::skipped(KEY, IdentityError::from(error).text)
         }
@@ -320,7 +320,7 @@ fn chain_check(way: &PathResult) -> Check {
     }
 }
 
-/// Whether a CRL says that a certificate of the chain is revoked.
+/// The check for revoked certificates in the path.
 fn revocation_check(way: &PathResult, lists: &[Crl], now: Result<DateTime, DateTime>) -> Check {
     let PathResult::Trusted(path) = way else {
         let why = "not checked: the chain does not lead to a trusted certificate";
@@ -353,7 +353,7 @@ fn revocation_check(way: &PathResult, lists: &[Crl], now: Result<DateTime, DateT
     }
 }
 
-/// The CRLs in a file; why there are none.
+/// The CRLs in a file, or the reason why there are none.
 fn lists_of(path: &Path) -> Result<Vec<Crl>, IdentityError> {
     let bytes = file::read(path, LARGEST_LIST).map_err(IdentityError::file(path))?;
     let fault = |why: String| IdentityError::failed(format!("{}: {why}", path.display()));

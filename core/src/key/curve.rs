@@ -1,9 +1,9 @@
-//! Curves (NIST SP 800-186, section 3.2.1), and the crates that compute on them.
+//! Curves (NIST SP 800-186, section 3.2.1), and the crates that implement them.
 
 use super::PublicKey;
 use p256::elliptic_curve::sec1::ToSec1Point;
 
-/// Runs `$body`, in which `$c` is the crate of this curve: `p256`, `p384` or `p521`.
+/// Runs `$body` with `$c` as the crate of this curve: `p256`, `p384` or `p521`.
 macro_rules! by_curve {
     ($curve:expr, $c:ident => $body:expr) => {
         match $curve {
@@ -25,7 +25,7 @@ macro_rules! by_curve {
 
 pub(crate) use by_curve;
 
-/// An elliptic curve that this project signs on.
+/// An elliptic curve that this project supports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Curve {
     /// NIST P-256, also prime256v1 and secp256r1.
@@ -37,10 +37,10 @@ pub enum Curve {
 }
 
 impl Curve {
-    /// All of them.
+    /// All curves.
     pub const ALL: [Self; 3] = [Self::P256, Self::P384, Self::P521];
 
-    /// Bytes of one coordinate, and of the curve's order.
+    /// The size of a coordinate, and of the order, in bytes.
     pub const fn width(self) -> usize {
         match self {
             Self::P256 => 32,
@@ -61,7 +61,7 @@ impl Curve {
         }
     }
 
-    /// The field's size in bits, as PKCS#11 counts key sizes.
+    /// The size of the field in bits, as in PKCS#11 key sizes.
     pub const fn bits(self) -> u32 {
         match self {
             Self::P256 => 256,
@@ -70,7 +70,7 @@ impl Curve {
         }
     }
 
-    /// The public key of a scalar as wide as the order; `None` if it is none.
+    /// The public key of a scalar as wide as the order; `None` if the scalar is invalid.
     pub(crate) fn public_of(self, scalar: &[u8]) -> Option<PublicKey> {
         by_curve!(self, c => {
                         let secret = c::SecretKey::from_slice(scalar).ok()?;
@@ -79,7 +79,7 @@ impl Curve {
         })
     }
 
-    /// A SEC 1 point in its uncompressed form; `None` if it is no point of the curve.
+    /// A SEC 1 point in uncompressed form; `None` if the point is not on the curve.
     pub(super) fn uncompressed(self, point: &[u8]) -> Option<Vec<u8>> {
         by_curve!(self, c => {
                         c::PublicKey::from_sec1_bytes(point)

@@ -1,5 +1,4 @@
-//! SubjectPublicKeyInfo (RFC 5280, section 4.1.2.7) in the notations that certificates have for the
-//! same key.
+//! SubjectPublicKeyInfo (RFC 5280, section 4.1.2.7) in the various encodings of certificates.
 
 use super::{Curve, PublicKey, from_hex};
 use crate::ber::{BIT_STRING, Element, INTEGER, OBJECT_IDENTIFIER, OCTET_STRING, SEQUENCE};
@@ -22,8 +21,8 @@ mod oid {
     pub(super) const RSA: &[u8] = &[0x55, 8, 1, 1];
 }
 
-/// A curve's numbers in hexadecimal digits (NIST SP 800-186, section 3.2.1): prime, b, order, and
-/// the base point's x and y. Their a is the prime less 3.
+/// The parameters of a curve in hexadecimal digits (NIST SP 800-186, section 3.2.1): prime, b,
+/// order, and the base point's x and y. The coefficient a is always the prime minus 3.
 struct CurveParameters {
     prime: &'static str,
     b: &'static str,
@@ -31,7 +30,7 @@ struct CurveParameters {
     base: [&'static str; 2],
 }
 
-/// Algorithm, parameters if there are any, and bits of a key.
+/// Algorithm, optional parameters, and bits of a key.
 struct KeyInfo<'a> {
     algorithm: &'a [u8],
     parameters: Option<Element<'a>>,
@@ -39,11 +38,11 @@ struct KeyInfo<'a> {
 }
 
 impl PublicKey {
-    /// From a SubjectPublicKeyInfo (RFC 5280, section 4.1.2.7), in whatever notation: a curve may
-    /// be named or described by its numbers, a point be compressed, and the algorithm be one that
-    /// restricts what an RSA key or a point is for.
+    /// Parses a SubjectPublicKeyInfo (RFC 5280, section 4.1.2.7) in any encoding. A curve may be
+    /// named or have explicit parameters. A point may be compressed. The algorithm may restrict the
+    /// use of the key.
     ///
-    /// `None` for an algorithm that this project does not sign with, and for what is no key of it.
+    /// `None` if the algorithm is not supported, or the key is invalid.
     pub fn from_info_der(der: &[u8]) -> Option<Self> {
         let info = KeyInfo::read(der)?;
         match info.algorithm {
@@ -55,14 +54,14 @@ impl PublicKey {
         }
     }
 
-    /// The same, if [`Self::is_plain_info`].
+    /// Parses a SubjectPublicKeyInfo if [`Self::is_plain_info`].
     pub(crate) fn from_plain_info(der: &[u8]) -> Option<Self> {
         Self::from_info_der(der).filter(|_| Self::is_plain_info(der))
     }
 
-    /// Whether a SubjectPublicKeyInfo names its key as RFC 3279, section 2.3.1, and RFC 5480,
-    /// section 2.1.1, have it: by rsaEncryption, or by id-ecPublicKey with a named curve. Others
-    /// restrict the key, or many verifiers do not read them.
+    /// True if a SubjectPublicKeyInfo has the usual encoding of RFC 3279, section 2.3.1, and RFC
+    /// 5480, section 2.1.1: rsaEncryption, or id-ecPublicKey with a named curve. Other encodings
+    /// restrict the key, or many verifiers cannot read them.
     pub fn is_plain_info(der: &[u8]) -> bool {
         KeyInfo::read(der).is_some_and(|info| match info.algorithm {
             oid::RSA_ENCRYPTION => true,
@@ -107,7 +106,7 @@ fn rsa(der: &[u8]) -> Option<PublicKey> {
     }
 }
 
-/// ECParameters (RFC 3279, section 2.3.5): a curve's name, or its numbers.
+/// ECParameters (RFC 3279, section 2.3.5): the name of a curve, or its parameters.
 fn curve(parameters: &Element) -> Option<Curve> {
     let mut all = Curve::ALL.into_iter();
     match parameters.tag {
@@ -117,8 +116,8 @@ fn curve(parameters: &Element) -> Option<Curve> {
     }
 }
 
-/// `None` unless these are the numbers of that curve. A seed and a cofactor may be there or not:
-/// they change nothing.
+/// `None` unless these are the parameters of that curve. Seed and cofactor are optional and
+/// ignored.
 fn described(parameters: &Element, curve: Curve) -> Option<()> {
     let numbers = curve.numbers();
     let parts = parameters.children()?;
@@ -145,7 +144,7 @@ fn described(parameters: &Element, curve: Curve) -> Option<()> {
         wanted.is_some_and(|wanted| number_of(number) == number_of(&wanted))
     };
     let mut less_three = from_hex(numbers.prime)?;
-    // All these primes end in 255.
+    // All these primes end in 255, so no borrow occurs.
     *less_three.last_mut()? -= 3;
     let point = PublicKey::from_point(curve, &usual_point(base.content)?)?;
     let [x, y] = numbers.base.map(from_hex);
@@ -159,7 +158,7 @@ fn described(parameters: &Element, curve: Curve) -> Option<()> {
     same.then_some(())
 }
 
-/// A point without its hybrid form (ITU-T X9.62, section 4.3.6), which repeats of y what is there.
+/// Converts the hybrid form of a point (ITU-T X9.62, section 4.3.6), which repeats a bit of y.
 fn usual_point(point: &[u8]) -> Option<Vec<u8>> {
     match point {
         [form @ (6 | 7), both @ ..] => {

@@ -1,5 +1,5 @@
-//! Public keys in plain types, shared by certificates, TPM public areas and stores; and private keys
-//! that are not the TPM's.
+//! Public keys in plain types, shared by certificates, TPM public areas and stores; and private
+//! keys outside of the TPM.
 
 mod curve;
 mod info;
@@ -24,10 +24,10 @@ use std::fmt;
 use x509_cert::der::asn1::{Any, BitString};
 use x509_cert::spki::{AlgorithmIdentifier, SubjectPublicKeyInfoOwned};
 
-/// The public exponent of RSA keys that are made: 65537.
+/// The public exponent of new RSA keys: 65537.
 pub const F4: [u8; 3] = [1, 0, 1];
 
-/// A public key that a private key of ours may belong to.
+/// A public key of a supported kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PublicKey {
     /// A point on an elliptic curve.
@@ -47,7 +47,8 @@ pub enum PublicKey {
 }
 
 impl PublicKey {
-    /// From big-endian coordinates that may lack leading zeros, as a TPM gives them.
+    /// Creates the key from big-endian coordinates, which may lack leading zeros as in answers of a
+    /// TPM.
     ///
     /// `None` if they are longer than the field or the point is not on the curve.
     pub fn from_coordinates(curve: Curve, x: &[u8], y: &[u8]) -> Option<Self> {
@@ -57,7 +58,7 @@ impl PublicKey {
         Self::from_point(curve, &point)
     }
 
-    /// Whether a big-endian number is below the modulus of this RSA key.
+    /// True if a big-endian number is below the modulus of this RSA key.
     pub fn has_below_modulus(&self, number: &[u8]) -> bool {
         match self {
             Self::Rsa { modulus, .. } => {
@@ -67,18 +68,18 @@ impl PublicKey {
         }
     }
 
-    /// From a SEC 1 point, compressed or not.
+    /// Creates the key from a SEC 1 point, compressed or not.
     ///
-    /// `None` if it is no point of that curve.
+    /// `None` if the point is not on the curve.
     pub fn from_point(curve: Curve, point: &[u8]) -> Option<Self> {
         let point = curve.uncompressed(point)?;
         Some(Self::Ec { curve, point })
     }
 
-    /// From an RSA modulus and exponent, big-endian.
+    /// Creates the key from an RSA modulus and exponent, big-endian.
     ///
-    /// `None` for a modulus that does not fill whole bytes (so has no leading bit set) or lies
-    /// outside of 1024 to 4096 bits, and for an even or empty exponent.
+    /// `None` unless the modulus fills whole bytes (its leading bit is set) and has 1024 to 4096
+    /// bits, and the exponent is odd.
     pub fn from_rsa(modulus: &[u8], exponent: &[u8]) -> Option<Self> {
         let (modulus, exponent) = (without_zeros(modulus), without_zeros(exponent));
         let sound = (128..=512).contains(&modulus.len())
@@ -90,7 +91,7 @@ impl PublicKey {
         })
     }
 
-    /// What a certificate holds in its subjectPublicKey, without the BIT STRING's header.
+    /// The content of subjectPublicKey in a certificate, without the header of the BIT STRING.
     pub fn subject_public_key(&self) -> Vec<u8> {
         match self {
             Self::Ec { point, .. } => point.clone(),
@@ -103,7 +104,7 @@ impl PublicKey {
                     }
                     .to_der()
                 });
-                // Numbers of such lengths can always be encoded.
+                // Encoding cannot fail for these lengths.
                 key.unwrap_or_default()
             }
         }
@@ -124,7 +125,7 @@ impl PublicKey {
             }
             .to_der()
         });
-        // Bits of such a length can always be encoded.
+        // Encoding cannot fail for this length.
         info.unwrap_or_default()
     }
 
@@ -133,7 +134,8 @@ impl PublicKey {
         KeyId::of(&self.subject_public_key())
     }
 
-    /// As the `rsa` crate has it; `None` for another kind of key, or one that it does not take.
+    /// The key in the type of the `rsa` crate; `None` for another kind of key, or one that the
+    /// crate rejects.
     pub(crate) fn to_rsa(&self) -> Option<RsaPublicKey> {
         let number = BoxedUint::from_be_slice_vartime;
         match self {
@@ -144,7 +146,7 @@ impl PublicKey {
         }
     }
 
-    /// Bits of the field or of the modulus.
+    /// The size of the field or of the modulus in bits.
     pub fn bits(&self) -> u32 {
         match self {
             Self::Ec { curve, .. } => curve.bits(),
@@ -152,7 +154,7 @@ impl PublicKey {
         }
     }
 
-    /// Bytes of a signature: r and s, or as many as the modulus has.
+    /// The size of a signature in bytes: r and s, or the size of the modulus.
     pub fn signature_width(&self) -> usize {
         match self {
             Self::Ec { curve, .. } => 2 * curve.width(),
@@ -187,7 +189,7 @@ impl KeyId {
     }
 }
 
-/// A big-endian number with zeros in front, `width` bytes in all.
+/// A big-endian number with leading zeros, `width` bytes in total.
 ///
 /// `None` if the number needs more than `width` bytes.
 pub fn pad_left(number: &[u8], width: usize) -> Option<Vec<u8>> {
@@ -206,7 +208,7 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The bytes that an even number of hexadecimal digits stands for, of either case.
+/// Decodes an even number of hexadecimal digits of either case.
 pub fn from_hex(digits: &str) -> Option<Vec<u8>> {
     let pairs = (0..digits.len()).step_by(2);
     let digit = |at| digits.get(at..at + 1)?.chars().next()?.to_digit(16);

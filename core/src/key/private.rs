@@ -12,8 +12,8 @@ use rsa::BoxedUint;
 use std::fmt;
 use zeroize::Zeroizing;
 
-/// A private key that is not the TPM's, with its public half; wiped when it goes. That an RSA key's
-/// numbers belong together shows when it is used only.
+/// A private key outside of the TPM, with its public half; wiped on drop. Inconsistent numbers of
+/// an RSA key are detected only at its use.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PrivateKeyInfo {
     pub(super) der: Zeroizing<Vec<u8>>,
@@ -21,7 +21,7 @@ pub struct PrivateKeyInfo {
 }
 
 impl PrivateKeyInfo {
-    /// A scalar as wide as the curve's order; `None` if it is none of the curve.
+    /// The key of a scalar as wide as the order of the curve; `None` if the scalar is invalid.
     pub fn from_scalar(curve: Curve, scalar: &[u8]) -> Option<Self> {
         use p256::elliptic_curve::pkcs8::EncodePrivateKey;
         let der = Zeroizing::new(by_curve!(curve, c => {
@@ -32,11 +32,11 @@ impl PrivateKeyInfo {
         Some(Self { der, public })
     }
 
-    /// The RSA key with this modulus, of which this is one prime, and the exponent 65537.
+    /// The RSA key with this modulus and this prime factor, and the exponent 65537.
     ///
     /// # Errors
     ///
-    /// The numbers do not belong together, or the key is none for memory.
+    /// The numbers are inconsistent, or the key cannot be used in memory.
     pub fn from_prime(modulus: &[u8], prime: &[u8]) -> Result<Self, String> {
         let numbers = RsaNumbers::of(modulus, prime);
         let numbers = numbers.ok_or("the prime is none of two of the modulus")?;
@@ -72,15 +72,15 @@ impl fmt::Debug for PrivateKeyInfo {
 struct RsaNumbers {
     modulus: Vec<u8>,
     exponent: Zeroizing<Vec<u8>>,
-    /// The larger first.
+    /// The larger prime first.
     primes: [Zeroizing<Vec<u8>>; 2],
-    /// The private exponent modulo each prime less one.
+    /// The private exponent modulo each prime minus one.
     exponents: [Zeroizing<Vec<u8>>; 2],
     coefficient: Zeroizing<Vec<u8>>,
 }
 
 impl RsaNumbers {
-    /// By constant-time operations; `None` if the prime is none of two of half the modulus' width.
+    /// Computed in constant time; `None` unless the prime is one of two factors of half the width.
     fn of(modulus: &[u8], prime: &[u8]) -> Option<Self> {
         let half = modulus.len().div_ceil(2);
         let bits = half as u32 * 8;

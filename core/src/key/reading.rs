@@ -1,4 +1,4 @@
-//! The forms in which files hold private keys, and what a file holds that is none of them.
+//! Parses the file formats of private keys, and explains other contents.
 
 use super::{Curve, PrivateKeyInfo, PublicKey, pad_left};
 use crate::oid::{EC_PUBLIC_KEY, RSA_ENCRYPTION};
@@ -10,7 +10,7 @@ use pkcs8::PrivateKeyInfoRef;
 use sec1::EcPrivateKey;
 use zeroize::Zeroizing;
 
-/// What a file with an encrypted key is told.
+/// The message about a file with an encrypted key.
 const ENCRYPTED: &str = "its private key is encrypted, and no passphrase is asked for here; a copy \
      in clear is written by openssl pkey -in … -out …, mode 0600";
 const EXPLICIT: &str = "an EC key that describes its curve instead of naming it";
@@ -22,7 +22,7 @@ const EC_PARAMETERS: &str = "EC PARAMETERS";
 const EC_KEY: &str = "EC PRIVATE KEY";
 const KEY: &str = "PRIVATE KEY";
 
-/// The names of algorithms of keys that are not used here.
+/// Names of unsupported key algorithms.
 const ALGORITHMS: [(&str, &str); 13] = [
     ("1.2.840.113549.1.1.7", "RSAES-OAEP only"),
     ("1.2.840.113549.1.1.10", "RSASSA-PSS only"),
@@ -39,7 +39,7 @@ const ALGORITHMS: [(&str, &str); 13] = [
     ("1.3.132.1.12", "ECDH only"),
 ];
 
-/// The names of curves that are not used here.
+/// Names of unsupported curves.
 const CURVES: [(&str, &str); 8] = [
     ("1.3.132.0.10", "secp256k1"),
     ("1.3.132.0.33", "P-224"),
@@ -52,12 +52,12 @@ const CURVES: [(&str, &str); 8] = [
 ];
 
 impl PrivateKeyInfo {
-    /// From a PrivateKeyInfo, DER, which is kept as it is; only an RSA key without the NULL that
-    /// belongs beside its algorithm (RFC 8017, appendix A.1) gets it.
+    /// Parses a PrivateKeyInfo, DER, and keeps its encoding. Only a missing NULL beside
+    /// rsaEncryption is added (RFC 8017, appendix A.1).
     ///
     /// # Errors
     ///
-    /// What it is instead.
+    /// The description of the actual content.
     pub fn from_der(der: &[u8]) -> Result<Self, String> {
         let info = PrivateKeyInfoRef::try_from(der);
         let info = info.map_err(|why| format!("no private key: {why}"))?;
@@ -80,12 +80,12 @@ impl PrivateKeyInfo {
         Ok(Self { der, public })
     }
 
-    /// From what `openssl` and others write into files: the first private key of a PEM file, in one
-    /// of the forms of `from_blocks`.
+    /// Parses the first private key of a PEM file by `openssl` or another program, in one of the
+    /// formats of `from_blocks`.
     ///
     /// # Errors
     ///
-    /// What it is instead.
+    /// The description of the actual content.
     pub fn from_pem(file: &[u8]) -> Result<Self, String> {
         refuse_encrypted(file)?;
         let blocks = pem::parse(file)?.blocks;
@@ -102,14 +102,14 @@ impl PrivateKeyInfo {
         Self::from_blocks(&blocks[from..=first]).unwrap_or_else(|| Err("no private key".into()))
     }
 
-    /// From the PEM blocks of one private key: PrivateKeyInfo, ECPrivateKey with the parameters that
-    /// some programs put in front of it (RFC 5915, section 4), or RSAPrivateKey.
+    /// Parses the PEM blocks of one private key: PrivateKeyInfo, RSAPrivateKey, or ECPrivateKey.
+    /// Some programs put EC parameters before the latter (RFC 5915, section 4).
     ///
-    /// `None` if the blocks are not those of a private key.
+    /// `None` if the blocks are no private key.
     ///
     /// # Errors
     ///
-    /// Which kind of private key it is instead.
+    /// The description of another kind of private key.
     pub(crate) fn from_blocks(blocks: &[Block<'_>]) -> Option<Result<Self, String>> {
         let (parameters, key) = match blocks {
             [key] => (None, key),
@@ -138,7 +138,7 @@ impl PrivateKeyInfo {
         })
     }
 
-    /// `beside`: the curve that stands in front of the key, for one that does not name its own.
+    /// `beside`: the curve from the parameters before the key, if the key does not name its curve.
     fn from_sec1(der: &[u8], beside: Option<ObjectIdentifier>) -> Result<Self, String> {
         let key = EcPrivateKey::from_der(der).ok();
         let names_its_own = key.is_some_and(|key| key.parameters.is_some());
@@ -146,7 +146,7 @@ impl PrivateKeyInfo {
         Self::from_scalar(curve, &scalar).ok_or_else(|| NO_NUMBER.into())
     }
 
-    /// The scalar of a key on a curve, as wide as the curve's order.
+    /// The scalar of a key on a curve, as wide as the order of the curve.
     pub(crate) fn scalar(&self) -> Option<Zeroizing<Vec<u8>>> {
         let info = PrivateKeyInfoRef::try_from(&self.der[..]).ok()?;
         let read = ec_scalar(info.private_key.as_bytes(), outer_curve(&info).ok()?);
@@ -154,8 +154,8 @@ impl PrivateKeyInfo {
     }
 }
 
-/// Refuses a key that is encrypted in the form of before PKCS#8 (RFC 1421, section 4.6.1.1), whose
-/// header lines stand inside its PEM block.
+/// Refuses a key in the old encrypted format (RFC 1421, section 4.6.1.1), which has header lines
+/// inside its PEM block.
 pub(crate) fn refuse_encrypted(file: &[u8]) -> Result<(), String> {
     let is_header = |line: &[u8]| line.starts_with(b"Proc-Type:") && line.ends_with(b"ENCRYPTED");
     let mut lines = file.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii);
@@ -165,15 +165,15 @@ pub(crate) fn refuse_encrypted(file: &[u8]) -> Result<(), String> {
     }
 }
 
-/// The curve that a PrivateKeyInfo names around the key.
+/// The curve in the PrivateKeyInfo.
 fn outer_curve(info: &PrivateKeyInfoRef<'_>) -> Result<Option<ObjectIdentifier>, String> {
     let parameters = info.algorithm.parameters;
     let named = parameters.map(|named| named.decode_as::<ObjectIdentifier>());
     named.transpose().map_err(|_| EXPLICIT.into())
 }
 
-/// The curve and the scalar in an ECPrivateKey, the scalar as wide as the curve's order: some
-/// programs put a zero in front of it, or leave zeros out. `curve` is what stands around it.
+/// The curve and the scalar in an ECPrivateKey, the scalar as wide as the order. Some programs add
+/// or omit leading zeros. `curve` is the curve that the enclosing structure names.
 fn ec_scalar(
     der: &[u8],
     curve: Option<ObjectIdentifier>,
@@ -221,7 +221,7 @@ fn named(oid: ObjectIdentifier) -> String {
     }
 }
 
-/// What an algorithm of keys that are not used here is called.
+/// The name of an unsupported key algorithm.
 pub(crate) fn algorithm_name(oid: ObjectIdentifier) -> Option<&'static str> {
     let text = oid.to_string();
     let found = ALGORITHMS.iter().find(|(known, _)| *known == text);

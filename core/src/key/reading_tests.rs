@@ -1,4 +1,5 @@
-//! Private keys as other programs leave them: made with OpenSSL 3.0 and its `asn1parse -genconf`.
+//! Private keys in the formats of other programs: made with OpenSSL 3.0 and its `asn1parse
+//! -genconf`.
 
 use super::{Curve, PrivateKeyInfo, PublicKey};
 
@@ -52,7 +53,7 @@ fn an_encrypted_key_is_called_so() {
     }
 }
 
-/// ECPrivateKey with this number, and with the curve around or inside it.
+/// An ECPrivateKey with this number, and with the curve outside or inside.
 fn sec1(number: &[u8], curve: Option<Curve>, public: Option<&[u8]>) -> Vec<u8> {
     let of = |tag: u8, content: &[u8]| {
         let mut der = vec![tag];
@@ -99,7 +100,7 @@ fn a_scalar_has_the_width_that_its_program_gave_it() {
                 assert_eq!(key, known, "{} bytes", number.len());
             }
         }
-        // The width tells the curve where nothing names it.
+        // Without a name, the width identifies the curve.
         assert_eq!(from_sec1(&sec1(&scalar, None, None)), Ok(known.clone()));
         let mut other = point.clone();
         other[width] ^= 1;

@@ -15,7 +15,7 @@ pub enum SecretKeyType {
 impl SecretKeyType {
     const ALL: [Self; 2] = [Self::Aes, Self::GenericSecret];
 
-    /// As files and `devid` write it.
+    /// The word in files and in `devid`.
     pub fn word(self) -> &'static str {
         match self {
             Self::Aes => "aes",
@@ -28,7 +28,7 @@ impl SecretKeyType {
         Self::ALL.into_iter().find(|one| one.word() == word)
     }
 
-    /// Whether a key of this type can have so many bytes.
+    /// True if a key of this type can have this length in bytes.
     pub fn takes(self, length: usize) -> bool {
         match self {
             Self::Aes => matches!(length, 16 | 24 | 32),

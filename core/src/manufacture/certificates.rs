@@ -1,4 +1,5 @@
-//! Certificates that a maker is about to burn in: for this key, this device, and as IEEE 802.1AR wants them.
+//! Checks of certificates that a maker will write to NV: they must match key and device, and
+//! satisfy IEEE 802.1AR.
 
 use super::{KeyPlace, Product};
 use crate::file;
@@ -17,7 +18,7 @@ use std::path::{Path, PathBuf};
 const IDEVID_POLICY: &str = "2.23.133.11.1.2";
 const IAK_POLICY: &str = "2.23.133.11.1.3";
 
-/// A certificate from a file, and the file.
+/// A certificate with its file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GivenCertificate {
     path: PathBuf,
@@ -29,7 +30,7 @@ impl GivenCertificate {
     ///
     /// # Errors
     ///
-    /// The file cannot be read, or holds none.
+    /// The file cannot be read, or holds no certificate.
     pub fn read(path: &Path) -> Result<Self, IdentityError> {
         let bytes = file::read(path, LARGEST).map_err(IdentityError::file(path))?;
         let found = Certificate::parse_all(&bytes);
@@ -50,7 +51,7 @@ impl GivenCertificate {
         &self.certificate
     }
 
-    /// What stands against burning it in beside this key; what is only noted is answered.
+    /// Checks the certificate for this key. Returns the checks that were only noted.
     pub(super) fn check(
         &self,
         place: &KeyPlace,
@@ -121,7 +122,7 @@ impl GivenCertificate {
         Ok(checks)
     }
 
-    /// What stands against keeping it as the certificate of the issuing CA.
+    /// Checks that this can be the certificate of the issuing CA.
     pub(super) fn check_ca(&self) -> Result<(), IdentityError> {
         match self.certificate.is_ca() {
             true => Ok(()),

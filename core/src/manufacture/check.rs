@@ -1,4 +1,4 @@
-//! What is burned in, looked at again: handles, certificates, signatures.
+//! Inspection of a finished device: handles, certificates, signatures.
 
 use super::certificates::GivenCertificate;
 use super::{KeyPlace, Maker, Product};
@@ -13,19 +13,19 @@ use crate::x509::{Certificate, Outcome};
 use serde::Serialize;
 use std::fmt;
 
-/// A point that was looked at.
+/// One result of the inspection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// Whether it is right.
+    /// True if the result is right.
     pub right: bool,
-    /// What was looked at, and what is seen.
+    /// The subject of the check and its result.
     pub text: String,
 }
 
-/// All that was looked at.
+/// All results of the inspection.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct Inspection {
-    /// The points.
+    /// The results.
     pub findings: Vec<Finding>,
 }
 
@@ -36,7 +36,7 @@ pub(super) struct BurnedIn {
 }
 
 impl Inspection {
-    /// Whether nothing is wrong.
+    /// True if all results are right.
     pub fn is_right(&self) -> bool {
         self.findings.iter().all(|finding| finding.right)
     }
@@ -55,12 +55,12 @@ impl fmt::Display for Finding {
 }
 
 impl Maker {
-    /// Looks at the keys in their handles and at their certificates in NV, and has the keys sign. Writes
-    /// nothing.
+    /// Inspects the keys in their handles and their certificates in NV, and has the keys sign.
+    /// Writes nothing.
     ///
     /// # Errors
     ///
-    /// The TPM's own. What is missing or wrong is a finding.
+    /// Those of the TPM. A missing or wrong object is a finding.
     pub fn inspect(
         &self,
         places: &[KeyPlace],
@@ -163,7 +163,7 @@ impl Maker {
         Ok(seen)
     }
 
-    /// Has the IAK certify the IDevID key, or itself where there is none.
+    /// Has the IAK certify the IDevID key, or itself if there is none.
     fn inspect_iak(
         &self,
         iak: &KeyPlace,
@@ -189,7 +189,7 @@ impl Maker {
         Ok(())
     }
 
-    /// The first certificate of an NV index that everybody may read; `None` if there is none.
+    /// The first certificate of an NV index that every user may read; `None` if there is none.
     pub(super) fn burned_in(&self, index: u32) -> Result<Option<BurnedIn>, IdentityError> {
         let Some(content) = self.tpm.open_nv(index)? else {
             return Ok(None);

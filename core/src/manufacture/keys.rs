@@ -1,4 +1,4 @@
-//! The factory keys: derived from templates, put at persistent handles, found there again.
+//! The factory keys: derived from templates, and made persistent.
 
 use super::steps::{Step, StepState};
 use super::{KeyPlace, KeyTemplate, Maker};
@@ -18,12 +18,13 @@ pub(super) struct ResidentKey {
 }
 
 impl Maker {
-    /// Puts the keys of these templates at their handles; with `dry_run` only says what would be done. One key
-    /// generation for each key, and four commands for each that is put at its handle.
+    /// Makes the keys of these templates persistent in their handles; with `dry_run` only returns
+    /// the steps. One key generation for each key, and four commands for each that is made
+    /// persistent.
     ///
     /// # Errors
     ///
-    /// Refused where the TPM holds another identity, or something else at a handle.
+    /// Refused if the TPM holds another identity, or a handle is in use.
     pub fn keys(
         &self,
         wanted: &[(KeyPlace, KeyTemplate)],
@@ -83,7 +84,7 @@ impl Maker {
     fn persist(&self, place: &KeyPlace, key: &PrimaryKey) -> Result<(), IdentityError> {
         match self.tpm.persist_primary(key, place.handle, &self.owner) {
             Err(TpmError::KeyReplaced(_)) => Err(self.occupied(place)),
-            // The connection was lost behind the command.
+            // The connection broke after the command.
             Err(error)
                 if error.is_transport_fault() && self.tpm.holds(place.handle, key.name())? =>
             {
@@ -146,7 +147,7 @@ impl Maker {
         Ok(())
     }
 
-    /// The key at its handle.
+    /// The key in its handle.
     pub(super) fn resident(&self, place: &KeyPlace) -> Result<ResidentKey, IdentityError> {
         let missing = |what: &str| {
             IdentityError::new(
@@ -174,7 +175,7 @@ impl Maker {
         })
     }
 
-    /// The attestation key at its handle, as the one that certifies others.
+    /// The attestation key in its handle, for certifying other keys.
     pub(super) fn attestation_key(&self, iak: &KeyPlace) -> Result<AttestationKey, IdentityError> {
         let area = self.resident(iak)?.area;
         let (_, resident) = self.tpm.persistent_key(iak.handle)?;

@@ -1,9 +1,9 @@
-//! What a device maker does in a TPM: the factory keys IDevID and IAK from the TCG's templates, requests for
-//! their certificates, and the certificates in NV (TCG, TPM 2.0 Keys for Device Identity and Attestation;
-//! IEEE 802.1AR).
+//! Manufacturing: a device maker puts factory keys and certificates into a TPM. The factory keys
+//! IDevID and IAK come from the TCG's templates. The maker requests their certificates, and writes
+//! them to NV (TCG, TPM 2.0 Keys for Device Identity and Attestation; IEEE 802.1AR).
 //!
-//! Each step is looked for before it is done, so a run goes on where a killed one stopped. Nothing is undefined,
-//! overwritten or evicted.
+//! Each step is skipped if it was done already, so a new run continues an interrupted one. No step
+//! undefines, overwrites or evicts an object.
 
 mod certificates;
 mod check;
@@ -27,7 +27,7 @@ use crate::tpm::{
     AuthValue, DevIdKind, KeyAlgorithm, NvHierarchy, Refusals, Tpm, TpmError, UniqueLabel, handle,
 };
 
-/// A TPM that a maker works at, and what authorises that.
+/// A TPM during manufacturing, with its authorisation values.
 #[derive(Debug)]
 pub struct Maker {
     tpm: Tpm,
@@ -35,7 +35,7 @@ pub struct Maker {
     platform: AuthValue,
 }
 
-/// A factory key, and where it and its certificate go.
+/// A factory key, with the handle and NV index for it and its certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeyPlace {
     /// IDevID or IAK.
@@ -46,16 +46,16 @@ pub struct KeyPlace {
     pub index: u32,
 }
 
-/// Which template a key is derived from.
+/// The template of a factory key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeyTemplate {
     /// Algorithm and size.
     pub algorithm: KeyAlgorithm,
-    /// Where an ECC template has the label.
+    /// The position of the label in an ECC template.
     pub label: UniqueLabel,
 }
 
-/// The words for templates, and what they stand for.
+/// The names of templates.
 pub const TEMPLATES: [(&str, KeyAlgorithm); 6] = [
     ("h1", KeyAlgorithm::Rsa(2048)),
     ("h2", KeyAlgorithm::Ec(Curve::P256)),
@@ -66,7 +66,8 @@ pub const TEMPLATES: [(&str, KeyAlgorithm); 6] = [
 ];
 
 impl Maker {
-    /// Nothing is sent yet. The owner's authorisation value is the one that the configuration names.
+    /// Creates the value; sends nothing yet. The owner's authorisation value comes from the
+    /// configuration.
     ///
     /// # Errors
     ///
@@ -95,24 +96,25 @@ impl Maker {
 }
 
 impl KeyPlace {
-    /// The IDevID's usual places.
+    /// The usual handle and NV index of the IDevID.
     pub const IDEVID: Self = Self {
         kind: DevIdKind::Identity,
         handle: 0x8102_0000,
         index: 0x01C9_0200,
     };
-    /// The IAK's usual places.
+    /// The usual handle and NV index of the IAK.
     pub const IAK: Self = Self {
         kind: DevIdKind::Attestation,
         handle: 0x8102_0001,
         index: 0x01C9_0100,
     };
 
-    /// Whether the places are such as factory keys and their certificates have.
+    /// Checks that the handle and the NV index are in the ranges for factory keys.
     ///
     /// # Errors
     ///
-    /// A handle outside 0x8102xxxx, an NV index outside 0x01C9xxxx: nobody would look there.
+    /// The handle is outside 0x8102xxxx, or the NV index is outside 0x01C9xxxx. No program searches
+    /// there.
     pub fn check(&self) -> Result<(), IdentityError> {
         let (handle, index) = (self.handle, self.index);
         if handle::DEVID_KEYS.contains(&handle) && handle::DEVID_CERTIFICATES.contains(&index) {
@@ -128,7 +130,7 @@ impl KeyPlace {
         ))
     }
 
-    /// What the key is called.
+    /// The name of the key.
     pub fn called(&self) -> &'static str {
         match self.kind {
             DevIdKind::Identity => "IDevID",
@@ -137,7 +139,7 @@ impl KeyPlace {
     }
 }
 
-/// A refusal of the platform hierarchy, in words that say what helps.
+/// Explains a refusal of the platform hierarchy, with the remedy.
 fn by_platform(error: TpmError) -> IdentityError {
     const CLOSED: &str = "the platform hierarchy is closed to us: firmware gives it a random value, or switches it \
          off, before an operating system starts. Install from the firmware's own environment, say where the value \

@@ -1,4 +1,4 @@
-//! Certificates in NV: checked first, then defined, written, read back and locked.
+//! Certificates in NV: check, define, write, read back, lock.
 
 use super::certificates::GivenCertificate;
 use super::steps::{Action, Step, StepState};
@@ -6,14 +6,14 @@ use super::{KeyPlace, Maker, Product, by_platform};
 use crate::identity::IdentityError;
 use crate::tpm::{NvHierarchy, NvProgress, NvPublic, TpmError};
 
-/// What is to be burned in.
+/// The certificates to write.
 #[derive(Debug, Clone)]
 pub struct Contents {
-    /// Certificates of keys, each with the places of its key.
+    /// Certificates of keys, each with the handle and NV index of its key.
     pub keys: Vec<(KeyPlace, GivenCertificate)>,
     /// The certificate of the CA that issued them, and its NV index.
     pub ca: Option<(u32, GivenCertificate)>,
-    /// The hierarchy that the indices belong to.
+    /// The hierarchy that owns the indices.
     pub by: NvHierarchy,
 }
 
@@ -25,13 +25,15 @@ struct Filling {
 }
 
 impl Maker {
-    /// Burns certificates in, that of the IDevID last: the identity is shown once all is there. With `dry_run`
-    /// only says what would be done. The answer has also what IEEE 802.1AR would have otherwise.
+    /// Writes certificates to NV, that of the IDevID last, so that the identity appears only when
+    /// complete. With `dry_run` only returns the steps. The notes tell deviations from IEEE
+    /// 802.1AR.
     ///
     /// # Errors
     ///
-    /// Refused, before anything is written: a certificate for another key or device, one that IEEE 802.1AR
-    /// does not allow, an index that holds something else, a TPM with another identity.
+    /// All checks come before the first write. Refused are a certificate for another key or device,
+    /// and a certificate that IEEE 802.1AR forbids. An index with other contents and a TPM with
+    /// another identity are refused too.
     pub fn install(
         &self,
         contents: &Contents,
@@ -50,7 +52,7 @@ impl Maker {
                 bytes: given.certificate().der().to_vec(),
             });
         }
-        // The IDevID's comes last.
+        // The certificate of the IDevID comes last.
         for (place, given) in contents.keys.iter().rev() {
             let key = self.resident(place)?.area.key;
             let noted = given.check(place, &key, product, ca)?;
@@ -83,7 +85,7 @@ impl Maker {
         Ok((steps, notes))
     }
 
-    /// How far an index is filled; refused if it holds something else.
+    /// The progress of filling an index; refused if it holds other bytes.
     fn progress(&self, filling: &Filling, by: NvHierarchy) -> Result<NvProgress, IdentityError> {
         let index = filling.index;
         let refused = |why: String| {
@@ -127,7 +129,7 @@ impl Maker {
         match progress {
             NvProgress::Absent => (defined, written, locked) = (false, false, false),
             NvProgress::Begun(_) => (written, locked) = (false, false),
-            // Another tool's index may know no lock.
+            // An index of another tool may not support locking.
             NvProgress::Filled(about) => locked = about.is_locked() || !is_made(about),
             NvProgress::Other(_) => {}
         }
@@ -153,7 +155,7 @@ impl Maker {
                 }
             };
             steps.push(Step::nv(what, action, index, by, state));
-            // Read back before the lock makes it final.
+            // Read back before the lock makes the content final.
             if action == Action::Write && !dry_run {
                 match self.tpm.nv_progress(index, bytes, by)? {
                     NvProgress::Filled(_) => {}

@@ -1,4 +1,4 @@
-//! What a maker keeps of a device: one JSON object, which fits on one line.
+//! The maker's record of a device: one JSON object that fits on one line.
 
 use super::{KeyPlace, Maker};
 use crate::evidence::Endorsement;
@@ -17,11 +17,11 @@ const FORMAT: &str = "devid-manufacture/1";
 pub struct DeviceRecord {
     /// `devid-manufacture/1`.
     pub format: &'static str,
-    /// RFC 3339, UTC; `None` where the clock is wrong.
+    /// RFC 3339, UTC; `None` if the clock is wrong.
     pub time: Option<String>,
-    /// As the IDevID certificate names it.
+    /// The serial number in the IDevID certificate.
     pub serial: Option<String>,
-    /// As the IDevID certificate names it.
+    /// The model in the IDevID certificate.
     pub model: Option<String>,
     /// The TPM.
     pub tpm: TpmRecord,
@@ -64,26 +64,26 @@ pub struct KeyRecord {
 pub struct CertificateRecord {
     /// The NV index.
     pub nv: String,
-    /// Of the whole certificate.
+    /// The hash of the whole certificate.
     pub sha256: String,
     /// Its own serial number, hexadecimal digits.
     pub serial: String,
-    /// As RFC 4514 writes it.
+    /// In the format of RFC 4514.
     pub issuer: String,
-    /// Whose authorisation made the index: `owner` or `platform`.
+    /// The hierarchy that defined the index: `owner` or `platform`.
     pub authorisation: &'static str,
-    /// Whether TPM2_Clear leaves it.
+    /// True if TPM2_Clear keeps it.
     pub survives_clear: bool,
-    /// Whether nothing writes to the index any more.
+    /// True if the index is locked against writing.
     pub locked: bool,
 }
 
 impl Maker {
-    /// The record of a device that is finished. Writes nothing.
+    /// The record of a finished device. Writes nothing.
     ///
     /// # Errors
     ///
-    /// A key or a certificate is missing, or they do not belong together.
+    /// A key or a certificate is missing, or they do not match.
     pub fn record(&self, places: &[KeyPlace]) -> Result<DeviceRecord, IdentityError> {
         let mut named = NamedDevice::default();
         let mut keys = Vec::new();

@@ -10,17 +10,17 @@ use crate::tpm::SignatureScheme;
 use crate::x509::{RequestContent, Subject, request_pem};
 use std::path::{Path, PathBuf};
 
-/// No name in a certificate is longer (RFC 5280, appendix A: ub-common-name, ub-serial-number).
+/// The longest name in a certificate (RFC 5280, appendix A: ub-common-name, ub-serial-number).
 const LONGEST_NAME: usize = 64;
 
-/// The device as its maker names it.
+/// The maker's names for the device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Product {
     pub(super) serial: String,
     pub(super) model: Option<String>,
 }
 
-/// What goes to the CA.
+/// The files for the CA.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Requests {
     /// PKCS#10 of the IDevID key, PEM.
@@ -31,19 +31,19 @@ pub struct Requests {
     pub evidence: Option<Evidence>,
 }
 
-/// What the IAK says of the IDevID key.
+/// The statement of the IAK about the IDevID key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Evidence {
     /// `devid-evidence/1`.
     pub bundle: String,
-    /// TCG-CSR-IDEVID as OpenConfig's attestz reads it, and TPMT_SIGNATURE over it.
+    /// TCG-CSR-IDEVID in the format of OpenConfig's attestz, and the TPMT_SIGNATURE over it.
     pub detached: (Vec<u8>, Vec<u8>),
-    /// TCG-CSR-IDEVID in its envelope, as Flight Control reads it.
+    /// TCG-CSR-IDEVID in its envelope, in the format of Flight Control.
     pub enveloped: Vec<u8>,
 }
 
 impl Product {
-    /// A device without model has certificates that name none.
+    /// Creates the names. Without a model, the certificates must have none.
     ///
     /// # Errors
     ///
@@ -84,13 +84,13 @@ impl Product {
     }
 }
 
-/// A value of RFC 4514, section 2.4, in which nothing has a meaning.
+/// A value with all special characters escaped by RFC 4514, section 2.4.
 fn escaped(text: &str) -> String {
     let mut value = String::new();
     for c in text.chars() {
         match c {
             c if c.is_ascii_alphanumeric() || !c.is_ascii() => value.push(c),
-            // All else as a pair of digits: a blank or a number sign counts in front only.
+            // Other characters become hexadecimal pairs, also those that are special only in front.
             c => value.push_str(&format!("\\{}", hex(c.to_string().as_bytes()))),
         }
     }
@@ -102,12 +102,12 @@ fn public_pem(key: &PublicKey) -> Result<String, IdentityError> {
 }
 
 impl Maker {
-    /// Requests for the certificates of the keys in their handles. Without an IAK there is no TCG-CSR: nothing
-    /// certifies the IDevID key.
+    /// Certificate requests for the keys in their handles. Without an IAK there is no TCG-CSR,
+    /// since no key can certify the IDevID key.
     ///
     /// # Errors
     ///
-    /// A key is not in its handle, or the TPM's own.
+    /// A key is missing in its handle; or those of the TPM.
     pub fn requests(
         &self,
         idevid: &KeyPlace,
@@ -158,12 +158,12 @@ impl Maker {
 }
 
 impl Requests {
-    /// Writes the files into a folder, which is made if it is missing; their paths. Each file is whole or as
-    /// before. Of an earlier run the same names are taken.
+    /// Writes the files into a folder, which is made if it is missing. Returns their paths. Each
+    /// file is written atomically; files of an earlier run are replaced.
     ///
     /// # Errors
     ///
-    /// A file of another kind is in the place of one, or cannot be written.
+    /// An existing file is of another kind, or a file cannot be written.
     pub fn write(&self, folder: &Path, force: bool) -> Result<Vec<PathBuf>, IdentityError> {
         std::fs::create_dir_all(folder).map_err(IdentityError::file(folder))?;
         let mut files: Vec<(&str, &[u8], FileKind)> = vec![(

@@ -1,15 +1,15 @@
-//! Steps that write to the TPM, as they are told to whoever runs the line.
+//! Steps that write to the TPM, in a form for the operator.
 
 use super::KeyPlace;
 use crate::tpm::NvHierarchy;
 use serde::Serialize;
 use std::fmt;
 
-/// What a step does.
+/// The action of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Action {
-    /// TPM2_EvictControl: a key goes to a persistent handle.
+    /// TPM2_EvictControl: makes a key persistent.
     Persist,
     /// TPM2_NV_DefineSpace.
     Define,
@@ -19,32 +19,32 @@ pub enum Action {
     Lock,
 }
 
-/// How a step stands.
+/// The state of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum StepState {
-    /// It was done now.
+    /// Done in this run.
     Done,
-    /// An earlier run did it.
+    /// Done by an earlier run.
     Already,
-    /// It would be done.
+    /// Not done, because of `dry_run`.
     Planned,
 }
 
 /// A step that writes to the TPM.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Step {
-    /// What it is about, such as `IDevID key`.
+    /// Its object, such as `IDevID key`.
     pub what: String,
-    /// What it does.
+    /// Its action.
     pub action: Action,
     /// The handle or the NV index.
     pub place: String,
-    /// Whose authorisation it needs: `owner` or `platform`.
+    /// The hierarchy whose authorisation it needs: `owner` or `platform`.
     pub authorisation: &'static str,
-    /// What TPM2_Clear does to the result.
+    /// The effect of TPM2_Clear on the result.
     pub tpm2_clear: &'static str,
-    /// How it stands.
+    /// Its state.
     pub state: StepState,
 }
 
@@ -57,7 +57,7 @@ impl NvHierarchy {
         }
     }
 
-    /// Whether an index survives TPM2_Clear.
+    /// True if an index survives TPM2_Clear.
     pub fn survives_clear(self) -> bool {
         self == Self::Platform
     }

@@ -1,4 +1,4 @@
-//! CMS SignedData (RFC 5652, section 5) by one signer.
+//! CMS SignedData (RFC 5652, section 5) with one signer.
 
 use super::MessageSigner;
 use crate::ber::{INTEGER, OBJECT_IDENTIFIER, OCTET_STRING, SEQUENCE, SET, encoded};
@@ -10,11 +10,11 @@ use x509_cert::der::oid::db::rfc5911::{
     ID_CONTENT_TYPE, ID_DATA, ID_MESSAGE_DIGEST, ID_SIGNED_DATA,
 };
 
-/// `[0]` and its followers, constructed.
+/// The tags from `[0]` on, constructed.
 const CONTEXT: u8 = 0xA0;
 
-/// ContentInfo with SignedData, DER. The signed attributes are the two that must be there: content
-/// type and message digest. There is no signing time, because a device may not know the time.
+/// ContentInfo with SignedData, DER. The signed attributes are the two mandatory ones: content type
+/// and message digest. There is no signing time, since a device may not know the time.
 pub(super) fn signed_data<E: From<IssueError>>(
     signer: &MessageSigner<'_, E>,
     content: &[u8],
@@ -29,7 +29,7 @@ pub(super) fn signed_data<E: From<IssueError>>(
             &encoded(OCTET_STRING, &hash.digest(&[content])),
         ),
     ]);
-    // The signature is over the SET, whose place in the message has another tag (section 5.4).
+    // The signature covers the SET, which has another tag inside the message (section 5.4).
     let signature = signer.signature_der(&encoded(SET, &attributes))?;
     let certificate = signer.certificate()?;
     let signer_info = sequence(&[
@@ -63,7 +63,7 @@ pub(super) fn signed_data<E: From<IssueError>>(
     Ok(sequence(&[oid(ID_SIGNED_DATA), encoded(CONTEXT, &signed)]))
 }
 
-/// The content of a SET OF, in the order of DER (X.690, section 11.6).
+/// The content of a SET OF, in DER order (X.690, section 11.6).
 fn set(elements: &[Vec<u8>]) -> Vec<u8> {
     let mut sorted = elements.to_vec();
     sorted.sort();

@@ -7,7 +7,7 @@ use crate::x509::IssueError;
 use base64ct::{Base64, Base64UrlUnpadded, Encoding};
 use serde_json::{Map, Value, json};
 
-/// One document with one signature; the certificates stand in `x5c` of its protected header.
+/// One document with one signature; `x5c` in its protected header holds the certificates.
 pub(super) fn general_json<E: From<IssueError>>(
     signer: &MessageSigner<'_, E>,
     content: &[u8],
@@ -37,7 +37,7 @@ pub(super) fn general_json<E: From<IssueError>>(
     Ok(format!("{}\n", Value::Object(document)).into_bytes())
 }
 
-/// `alg` (RFC 7518, section 3.1): it ties each curve to a hash.
+/// `alg` (RFC 7518, section 3.1), which fixes the hash of each curve.
 fn algorithm<E>(signer: &MessageSigner<'_, E>) -> Result<&'static str, IssueError> {
     let curve = match signer.public {
         PublicKey::Ec { curve, .. } => Some(*curve),

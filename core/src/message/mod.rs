@@ -10,30 +10,30 @@ use crate::x509::{Certificate, IssueError};
 use x509_cert::der::asn1::ObjectIdentifier;
 use x509_cert::der::oid::db::rfc5911::ID_DATA;
 
-/// What becomes of a content and the signature over it.
+/// The format of a signed message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MessageForm {
     /// CMS SignedData, DER (RFC 5652, section 5), with the certificates of the signer.
     Cms {
         /// The type of the content, such as id-ct-animaJSONVoucher (RFC 8995, section 3).
         content_type: ObjectIdentifier,
-        /// The content is not in the message.
+        /// True if the message omits the content.
         detached: bool,
     },
     /// JWS in the general JSON serialisation (RFC 7515, section 7.2.1), with `x5c`.
     Jws {
         /// The header parameter `typ` (RFC 7515, section 4.1.9).
         typ: Option<String>,
-        /// The content is not in the message (RFC 7515, appendix F).
+        /// True if the message omits the content (RFC 7515, appendix F).
         detached: bool,
     },
-    /// The signature alone: ECDSA-Sig-Value (RFC 3279, section 2.2.3), or a number as wide as the
+    /// Only the signature: ECDSA-Sig-Value (RFC 3279, section 2.2.3), or a number as wide as the
     /// modulus.
     Raw,
 }
 
 impl MessageForm {
-    /// CMS with a content of this type, as numbers with dots; id-data by default.
+    /// CMS with this content type in dotted notation; id-data by default.
     ///
     /// # Errors
     ///
@@ -51,17 +51,17 @@ impl MessageForm {
         })
     }
 
-    /// Whether its readers take the certificates of the signer from it.
+    /// True if the message contains the certificates of the signer.
     pub fn has_certificates(&self) -> bool {
         !matches!(self, Self::Raw)
     }
 }
 
-/// Signs a whole message: r ‖ s, each as wide as the curve's order, or a number as wide as the
-/// modulus.
+/// Signs a whole message. Returns r ‖ s, each as wide as the order of the curve, or a number as
+/// wide as the modulus.
 type SignMessage<'a, E> = dyn Fn(&[u8]) -> Result<Vec<u8>, E> + 'a;
 
-/// A key as messages are signed by it.
+/// A key that signs messages.
 pub(crate) struct MessageSigner<'a, E> {
     pub(crate) public: &'a PublicKey,
     pub(crate) scheme: SignatureScheme,
@@ -71,11 +71,11 @@ pub(crate) struct MessageSigner<'a, E> {
 }
 
 impl<E: From<IssueError>> MessageSigner<'_, E> {
-    /// The message of this form.
+    /// Makes the message in this format.
     ///
     /// # Errors
     ///
-    /// The signer's own, or [`IssueError`] where the form has no name for the key's algorithm.
+    /// Those of the signer, or [`IssueError`] if the format does not support the key's algorithm.
     pub(crate) fn message(&self, content: &[u8], form: &MessageForm) -> Result<Vec<u8>, E> {
         match form {
             MessageForm::Cms {
@@ -89,7 +89,7 @@ impl<E: From<IssueError>> MessageSigner<'_, E> {
         }
     }
 
-    /// A signature as X.509 and CMS hold it.
+    /// A signature in the encoding of X.509 and CMS.
     fn signature_der(&self, message: &[u8]) -> Result<Vec<u8>, E> {
         let signature = (self.sign)(message)?;
         match self.public {

@@ -1,13 +1,13 @@
-//! Faults of the TPM as a person reads them: with the setting that they are of, and what helps.
+//! Messages about faults of the TPM, with the setting concerned and the remedy.
 
 use crate::tpm::{CommandClass, Limit, Obstacle, TpmError, Unloadable};
 use std::fmt;
 
-/// What a person does besides the command that ends a lockout.
+/// The alternative to the command that ends a lockout.
 pub(crate) const WAIT: &str = "Wait until the TPM forgets a failed try (devid status says how long that \
                                takes); or, with the lockout authorisation if it has one (--auth)";
 
-/// A fault of the TPM's with what helps.
+/// A TPM error that is displayed with its remedy.
 #[derive(Debug, Clone, Copy)]
 pub struct Advised<'a>(pub &'a TpmError);
 
@@ -28,7 +28,7 @@ impl fmt::Display for Advised<'_> {
     }
 }
 
-/// The setting of `config.toml` that a time limit comes from.
+/// The setting of `config.toml` for a time limit.
 fn setting(limit: Limit) -> &'static str {
     match limit.class {
         CommandClass::Ordinary => "timeout_ms",
@@ -36,7 +36,7 @@ fn setting(limit: Limit) -> &'static str {
     }
 }
 
-/// Why the TPM does not load a key, with what helps.
+/// The reason why the TPM does not load a key, with the remedy.
 pub(crate) fn unloadable(why: &Unloadable) -> String {
     match why.why {
         Obstacle::ParentCounts => format!(

@@ -1,5 +1,4 @@
-//! Encryption with public keys, in software: it needs no secret. What is hidden is wiped by whoever
-//! brings it.
+//! Encryption with public keys, in software. The caller wipes the message.
 
 use super::DecryptRequest;
 use crate::key::PublicKey;
@@ -8,8 +7,8 @@ use getrandom::SysRng;
 use rsa::Pkcs1v15Encrypt;
 use rsa::traits::PaddingScheme;
 
-/// The most bytes that fit into one ciphertext by this key (RFC 8017, sections 7.1.1 and 7.2.1);
-/// `None` if not even none fit, or the key does not encrypt at all.
+/// The longest message for one ciphertext of this key (RFC 8017, sections 7.1.1 and 7.2.1). `None`
+/// if the key is too small or does not encrypt.
 pub fn longest_message(key: &PublicKey, request: DecryptRequest) -> Option<usize> {
     let PublicKey::Rsa { modulus, .. } = key else {
         return None;
@@ -20,9 +19,9 @@ pub fn longest_message(key: &PublicKey, request: DecryptRequest) -> Option<usize
     })
 }
 
-/// Encrypts a message: a ciphertext as wide as the modulus, another one each time.
+/// Encrypts a message. The ciphertext is as wide as the modulus, and differs each time.
 ///
-/// `None` for a message longer than [`longest_message`], and for a key that does not encrypt.
+/// `None` if the message exceeds [`longest_message`] or the key does not encrypt.
 pub fn encrypt(key: &PublicKey, request: DecryptRequest, message: &[u8]) -> Option<Vec<u8>> {
     if message.len() > longest_message(key, request)? {
         return None;

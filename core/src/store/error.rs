@@ -1,72 +1,72 @@
-//! Why a store did not do what was asked.
+//! Errors of a store.
 
 use super::advice::{Advised, WAIT};
 use super::devid::StoreError;
 use crate::tpm::{Tcti, TpmError};
 use std::fmt;
 
-/// Why there is nothing to show.
+/// The reason why a scan shows nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ScanError {
-    /// The TPM, or the way to it: nothing is known that was not known before.
+    /// The TPM or the connection failed; earlier knowledge remains valid.
     Tpm(TpmError),
-    /// The TPM answered all that was asked, and holds no identity's certificate; the text says
-    /// what was looked at.
+    /// The TPM answered all questions and holds no certificate of an identity. The text names the
+    /// places that were searched.
     NoIdentity(String),
-    /// The key folder as a whole is damaged, or not to be trusted.
+    /// The key folder as a whole is damaged or not trustworthy.
     Folder(String),
-    /// A file without which nothing can be shown could not be read now. It is logged already.
+    /// A necessary file could not be read now. The fault is logged already.
     Unread(String),
 }
 
-/// Why a login failed.
+/// The reason why a login failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LoginError {
     /// The PIN is wrong, and the TPM has counted it.
     Wrong,
-    /// The token holds objects and never had an officer, so there is no PIN that could be right;
-    /// none was tried.
+    /// The token holds objects and never had an officer, so no PIN can be right. None was tried.
     NotEmpty,
-    /// No PIN can be so short or so long.
+    /// The length of the PIN is not permitted.
     Length,
-    /// The PIN was not tried: if it were wrong, the whole TPM would be locked, or is so already. The
-    /// TPM behind this.
+    /// The PIN was not tried. A wrong PIN would put this TPM into lockout, or the TPM is in lockout
+    /// already.
     Locked(Tcti),
-    /// The PIN of that name was never set.
+    /// This PIN was never set.
     NotInitialized,
-    /// Somebody else must log in first.
+    /// Another user must log in first.
     NotLoggedIn,
-    /// Not now; the text says why, and what to do first.
+    /// Refused for now; the text names the cause and the remedy.
     Refused(String),
-    /// The key folder or the master key.
+    /// The key folder or the master key failed.
     Store(StoreError),
-    /// The TPM, or the way to it.
+    /// The TPM or the connection failed.
     Tpm(TpmError),
 }
 
-/// Why a store gave no signature.
+/// The reason why a store gave no signature.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SignError {
-    /// The digest has a length that this key cannot sign rightly.
+    /// The key cannot sign a digest of this length.
     DigestLength(usize),
-    /// The key does not sign by such a scheme.
+    /// The key does not sign by this scheme.
     Scheme,
-    /// The ciphertext, or what came out of it, is not as it must be; or the other side's point.
+    /// The ciphertext, its plaintext, or the point of the peer is invalid.
     Ciphertext,
-    /// The key asks for a login.
+    /// The key needs a login.
     NotLoggedIn,
-    /// The key cannot be used here, whoever asks; the text says why.
+    /// No user can use the key here; the text names the cause.
     Refused(String),
-    /// The TPM does not load the key from its file; the text says why.
+    /// The TPM does not load the key from its file; the text names the cause.
     Unloadable(String),
     /// The TPM does not derive the certified key.
     NotInThisTpm,
-    /// The TPM, or the way to it.
+    /// The TPM or the connection failed.
     Tpm(TpmError),
 }
 
 impl SignError {
-    /// A signature does not verify: another key made it, or the TPM computed it wrongly.
+    /// The error for a signature that does not verify: another key made it, or the TPM computed it
+    /// wrongly.
     pub(super) fn unverified(scheme: &str) -> Self {
         let why = format!(
             "its signature ({scheme}) does not verify with the key, and is not given out: another key \

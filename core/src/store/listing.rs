@@ -1,4 +1,4 @@
-//! What a store shows, in plain types.
+//! The result of a scan, in plain types.
 
 use super::folder::{Data, KeyOrigin, ObjectAttributes, RefusedFile};
 use super::{Key, SecretKey, StoreStamp};
@@ -7,36 +7,35 @@ use crate::tpm::Capabilities;
 use crate::x509::Certificate;
 use std::sync::Arc;
 
-/// All objects of a store as one look found them.
+/// All objects of a store from one scan.
 #[derive(Debug, Clone)]
 pub struct ScanResult {
     /// The token's label.
     pub label: String,
     /// 16 hexadecimal digits that name the token.
     pub serial: String,
-    /// In the order in which they are to be shown. One that did not change since the last look is
-    /// the same `Arc` again, as long as nothing else is known of what the TPM can do.
+    /// The objects in display order. An object that did not change since the last scan is the same
+    /// `Arc`, unless the known abilities of the TPM changed.
     pub objects: Vec<Arc<StoredObject>>,
     /// Files of a key folder that give no object, by name.
     pub refused: Vec<RefusedFile>,
-    /// The first file that could not be read now and may hold an object, and why.
+    /// The error of the first file that could not be read now and may hold an object.
     pub unread: Option<String>,
-    /// What was looked at; see [`Store::stamp`](super::Store::stamp).
+    /// The state on which the scan depended; see [`Store::stamp`](super::Store::stamp).
     pub stamp: StoreStamp,
 }
 
 /// An object, or a key pair.
 #[derive(Debug)]
 pub struct StoredObject {
-    /// Unique in its store, and the same whenever the object is found.
+    /// Unique in its store, and constant.
     pub name: String,
-    /// What it is.
+    /// The object itself.
     pub kind: ObjectKind,
 }
 
 impl StoredObject {
-    /// The same object, to be shown anew if what it says depends on what its TPM can do: that is known
-    /// to be this now.
+    /// The same object for these abilities of the TPM. A new value if the object depends on them.
     pub(super) fn anew(self: &Arc<Self>, can: Capabilities) -> Arc<Self> {
         let ObjectKind::Pair {
             key,
@@ -71,18 +70,18 @@ impl StoredObject {
 pub enum ObjectKind {
     /// A private key, and the public key beside it if that is shown.
     Pair {
-        /// What signs.
+        /// The private key.
         key: Arc<Key>,
-        /// Where it comes from.
+        /// The origin.
         origin: KeyOrigin,
         /// The attributes of the private half.
         private: ObjectAttributes,
-        /// The attributes of the public half; `None` if it was destroyed on its own.
+        /// The attributes of the public half; `None` if it was destroyed separately.
         public: Option<ObjectAttributes>,
     },
-    /// A secret key, where it comes from, and its attributes.
+    /// A secret key, its origin, and its attributes.
     SecretKey(Arc<SecretKey>, KeyOrigin, ObjectAttributes),
-    /// A public key alone.
+    /// A public key without a pair.
     Public(PublicKey, ObjectAttributes),
     /// A certificate.
     Certificate(Certificate, ObjectAttributes),
@@ -91,19 +90,19 @@ pub enum ObjectKind {
 }
 
 impl ObjectKind {
-    /// Whether it is a certificate.
+    /// True if it is a certificate.
     pub fn is_certificate(&self) -> bool {
         matches!(self, Self::Certificate(..))
     }
 }
 
-/// Which of the objects in a [`StoredObject`] is meant.
+/// A part of a [`StoredObject`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ObjectPart {
     /// The private key of a pair.
     Private,
     /// The public key of a pair.
     Public,
-    /// What is no pair.
+    /// An object that is not a pair.
     Whole,
 }

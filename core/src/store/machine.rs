@@ -1,4 +1,4 @@
-//! Serial numbers of tokens that have none of their own.
+//! Serial numbers for tokens without one of their own.
 
 use crate::file;
 use crate::key::hex;
@@ -10,12 +10,12 @@ use std::path::Path;
 /// machine-id(5).
 pub(super) const MACHINE: &str = "/etc/machine-id";
 
-/// Of this installation and of `what`: machine-id(5) must not be shown as it is, only hashed with
-/// something that is ours. A machine without one has the serial number of none.
+/// The serial number of a token named `what`. machine-id(5) must not be shown itself, only hashed
+/// together with other data. A machine without machine-id uses an empty one.
 ///
 /// # Errors
 ///
-/// It could not be read now: the serial number would change when it can.
+/// machine-id(5) could not be read now. Otherwise the serial number would change later.
 pub(super) fn serial(what: &str) -> Result<String, Errno> {
     let machine = match file::read(Path::new(MACHINE), 64) {
         Ok(machine) => machine,

@@ -1,4 +1,4 @@
-//! Stores: where keys and certificates come from.
+//! Stores: the sources of keys and certificates.
 
 mod advice;
 pub mod devid;
@@ -30,36 +30,36 @@ use crate::tpm::{KnownAlgorithms, Lockout, Tpm};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-/// Where a token's objects come from.
+/// The source of a token's objects.
 #[derive(Debug)]
 pub enum Store {
-    /// The factory identity: nothing is written there.
+    /// The factory identity, which is read-only.
     Factory(IdevidStore),
     /// A key folder.
     Folder(DevidStore),
-    /// Nothing but the objects of sessions.
+    /// A store that holds only session objects.
     Sessions(SessionStore),
 }
 
-/// What a token is, whatever is on it (PKCS#11 3.0, section 2.4).
+/// The properties of a token, independent of its objects (PKCS#11 3.0, section 2.4).
 #[derive(Debug, Clone)]
 pub struct TokenTraits {
-    /// Its private keys are for users who have logged in.
+    /// True if its private keys need a login.
     pub asks_login: bool,
-    /// Objects can be made on it.
+    /// True if objects can be made on it.
     pub writable: bool,
-    /// The keys that are made on it are the TPM's, unless somebody asks for something else.
+    /// True if new keys are TPM keys by default.
     pub makes_keys_in_tpm: bool,
-    /// It holds nothing, and its sessions verify with public keys of their own.
+    /// True if it holds no objects, and serves sessions that verify with public keys.
     pub for_sessions: bool,
-    /// What the TPM can do in which objects can be made, as far as it was asked.
+    /// The known abilities of the TPM for new objects.
     pub algorithms: KnownAlgorithms,
-    /// Whether its PSS signatures are of use, as far as is known.
+    /// False once a PSS signature had an unusable salt length.
     pub pss: bool,
 }
 
 impl Store {
-    /// What the token is. Costs no TPM command.
+    /// The properties of the token. Costs no TPM command.
     pub fn traits(&self) -> TokenTraits {
         let tpm = self.folder().map(DevidStore::tpm);
         TokenTraits {
@@ -76,8 +76,8 @@ impl Store {
         }
     }
 
-    /// The state of what a scan depends on. A scan finds something else only after it changed. Costs no
-    /// TPM command.
+    /// The state on which a scan depends. A new scan gives another result only if the state
+    /// changed. Costs no TPM command.
     pub fn stamp(&self) -> StoreStamp {
         match self {
             Self::Factory(store) => store.stamp(),
@@ -99,7 +99,8 @@ impl Store {
         }
     }
 
-    /// The store in a forked child, sharing nothing that a thread of the parent may hold locked.
+    /// The store in a forked child. The copy shares nothing that a thread of the parent may hold
+    /// locked.
     #[must_use]
     pub fn for_child(&self, tpm: &Arc<Tpm>) -> Self {
         match self {
@@ -109,7 +110,7 @@ impl Store {
         }
     }
 
-    /// The key folder, where objects are made, changed and destroyed; `None` for other stores.
+    /// The key folder, in which objects can be changed; `None` for other stores.
     pub fn folder(&self) -> Option<&DevidStore> {
         match self {
             Self::Folder(store) => Some(store),
@@ -117,12 +118,12 @@ impl Store {
         }
     }
 
-    /// Whether the token is for objects of sessions alone.
+    /// True if the token holds only session objects.
     pub fn is_for_sessions(&self) -> bool {
         matches!(self, Self::Sessions(_))
     }
 
-    /// Which PINs there are. Costs no TPM command.
+    /// The PINs that are set. Costs no TPM command.
     pub fn pins(&self) -> Pins {
         match self {
             Self::Factory(store) => store.pins(),
@@ -131,7 +132,7 @@ impl Store {
         }
     }
 
-    /// Bytes of a PIN; from 0 where there is none.
+    /// Permitted lengths of a PIN in bytes; from 0 if there is no PIN.
     pub fn pin_lengths(&self) -> RangeInclusive<usize> {
         match (self, self.pins()) {
             (Self::Folder(_), _) => devid::PIN_LENGTHS,
@@ -140,11 +141,11 @@ impl Store {
         }
     }
 
-    /// Logs in with this PIN; not to be called where there is none.
+    /// Logs in with this PIN. Must not be called if there is no PIN.
     ///
     /// # Errors
     ///
-    /// [`LoginError`]: nobody is logged in then.
+    /// [`LoginError`]: no user is logged in then.
     pub fn login(&self, who: UserType, pin: &[u8]) -> Result<(), LoginError> {
         match self {
             Self::Factory(store) => store.login(who, pin),
@@ -153,7 +154,7 @@ impl Store {
         }
     }
 
-    /// Forgets what the login brought.
+    /// Logs out.
     pub fn logout(&self) {
         match self {
             Self::Factory(store) => store.logout(),
@@ -162,8 +163,8 @@ impl Store {
         }
     }
 
-    /// How many wrong PINs the TPM has counted, and how many it still takes before it locks: one
-    /// command. `None` where that plays no part, or cannot be asked now.
+    /// The number of wrong PINs that the TPM has counted, and the number that remains before
+    /// lockout: one command. `None` if this does not apply, or if the TPM cannot be asked now.
     pub fn lockout(&self) -> Option<Lockout> {
         match self {
             Self::Factory(store) => store.lockout(),
@@ -173,29 +174,29 @@ impl Store {
     }
 }
 
-/// What a look depended on; see [`Store::stamp`].
+/// The state on which a scan depended; see [`Store::stamp`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoreStamp {
-    /// Of the factory identity.
+    /// The state of the factory identity.
     Factory(idevid::FactoryStamp),
-    /// Of a key folder.
+    /// The state of a key folder.
     Folder(devid::DevidStamp),
-    /// Of a token for objects of sessions alone.
+    /// A token that holds only session objects.
     Sessions,
 }
 
-/// Which PINs a token has.
+/// The PINs of a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pins {
-    /// None: whoever reaches the token may use it.
+    /// No PIN: every process that reaches the token may use it.
     None,
-    /// The security officer's, who has yet to set the user's.
+    /// The PIN of the security officer, who has not set the user's PIN yet.
     SecurityOfficer,
-    /// The user's, without which no private key can be used.
+    /// The PIN of the user, which every use of a private key needs.
     User,
 }
 
-/// Who logs in.
+/// The kind of user who logs in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UserType {
     /// The user, who uses the keys.

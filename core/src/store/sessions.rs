@@ -1,7 +1,7 @@
-//! A token that holds nothing: a place where sessions keep public keys of their peers.
+//! A token without objects, for sessions that hold public keys of their peers.
 //!
-//! pkcs11-provider keeps such keys at the first token that says that a login is required. Where no
-//! token has a PIN, this one says so and takes any.
+//! pkcs11-provider uses the first token that requires a login for such keys. If no token has a PIN,
+//! this one claims to require a login, and accepts any PIN.
 
 use super::{ScanError, ScanResult, StoreStamp, machine};
 use crate::config::SESSIONS;

@@ -1,5 +1,6 @@
-//! What was learnt of the templates of keys without handle: a hint for other processes under
-//! /run/devid-pkcs11, always checked against the certificate, and what this process gave up.
+//! Knowledge about the templates of primary keys. A file under /run/devid-pkcs11 is a hint for
+//! other processes, always checked against the certificate. The keys that this process could not
+//! derive are remembered too.
 
 use crate::file;
 use crate::key::{KeyId, PublicKey, from_hex, hex};
@@ -10,19 +11,19 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// More bytes than any template has, twice.
+/// At least twice the size of any template.
 const LARGEST: u64 = 4096;
 
 /// The memory of templates; clones share it.
 #[derive(Debug, Clone)]
 pub(super) struct Templates {
     folder: PathBuf,
-    /// Held for moments only; whoever finds it held does without.
+    /// Locked only briefly; a thread that finds it locked continues without it.
     given_up: Arc<Mutex<HashSet<KeyId>>>,
 }
 
 impl Templates {
-    /// `folder` may be missing, and need not be writable.
+    /// `folder` may be missing or read-only.
     pub(super) fn new(folder: PathBuf) -> Self {
         Self {
             folder,
@@ -30,7 +31,7 @@ impl Templates {
         }
     }
 
-    /// A memory of its own for a forked child.
+    /// A separate memory for a forked child.
     pub(super) fn for_child(&self) -> Self {
         let known = self.given_up.try_lock().map(|known| known.clone());
         Self {
@@ -39,7 +40,7 @@ impl Templates {
         }
     }
 
-    /// The template that gave this key before, to another process perhaps.
+    /// The template that gave this key before, possibly to another process.
     pub(super) fn remembered(&self, public: &PublicKey) -> Option<Vec<u8>> {
         let path = self.path(public);
         let read = file::read(&path, LARGEST).inspect_err(|error| {
@@ -52,7 +53,7 @@ impl Templates {
         from_hex(digits)
     }
 
-    /// Best effort: without the hint the search is only longer.
+    /// Best effort: without the hint the search only takes longer.
     pub(super) fn remember(&self, public: &PublicKey, template: &[u8]) {
         let path = self.path(public);
         if self.remembered(public).as_deref() == Some(template) {
@@ -65,7 +66,7 @@ impl Templates {
         }
     }
 
-    /// No template gives this key on this TPM.
+    /// Records that no template gives this key on this TPM.
     pub(super) fn give_up(&self, public: &PublicKey) {
         warn!("no template of a factory gives the certified key on this TPM, nor does a handle");
         if let Some(mut given_up) = self.given_up.try_lock() {
@@ -73,14 +74,14 @@ impl Templates {
         }
     }
 
-    /// Whether it was tried in vain.
+    /// True if no template gave this key.
     pub(super) fn is_given_up(&self, public: &PublicKey) -> bool {
         self.given_up
             .try_lock()
             .is_some_and(|given_up| given_up.contains(&public.id()))
     }
 
-    /// How many keys were tried in vain: a look after it changed differs.
+    /// The number of keys that could not be derived; a change requires a new scan.
     pub(super) fn given_up(&self) -> usize {
         self.given_up
             .try_lock()

@@ -1,4 +1,4 @@
-//! Which algorithms a TPM says that it implements (TPM_CAP_ALGS), as far as that matters to keys and
+//! The algorithms that a TPM reports (TPM_CAP_ALGS), limited to those that matter to keys and
 //! signatures.
 
 use super::algorithm::{ECC, ECDH, ECDSA, RSA, RSAPSS, RSASSA};
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Algorithms(u32);
 
-/// What is asked for; the place in this list is the bit.
+/// The algorithms of interest. The position in this list is the number of the bit.
 const ASKED: [u16; 10] = [
     RSA,
     ECC,
@@ -28,23 +28,23 @@ const ASKED: [u16; 10] = [
     Hash::Sha384.algorithm(),
     Hash::Sha512.algorithm(),
 ];
-/// What the log calls the question for algorithms.
+/// Name of this exchange in the log.
 const ALGORITHMS: &str = "GetCapability(algorithms)";
-/// Set in the number of every [`Algorithms`].
+/// Set in every [`Algorithms`], so that an empty set differs from "not known".
 const TOLD: u32 = 1 << 31;
 
-/// The bit of an algorithm; none of what is not asked for.
+/// The bit of an algorithm; 0 for an algorithm that is not in [`ASKED`].
 fn bit(identifier: u16) -> u32 {
     let place = ASKED.iter().position(|asked| *asked == identifier);
     place.map_or(0, |place| 1 << place)
 }
 
 impl Algorithms {
-    /// All that any TPM may implement: what is supposed of one that does not tell.
+    /// All algorithms in the list. Assumed of a TPM that does not report its algorithms.
     pub const ANY: Self = Self(TOLD | ((1 << ASKED.len()) - 1));
 
-    /// Those with these identifiers. An identifier that is not known here adds nothing. A TPM whose
-    /// list is empty does not tell.
+    /// The algorithms with these identifiers. Unknown identifiers are ignored. An empty list means
+    /// that the TPM does not report its algorithms, and gives [`Algorithms::ANY`].
     pub fn from_ids(identifiers: &[u16]) -> Self {
         if identifiers.is_empty() {
             return Self::ANY;
@@ -56,17 +56,17 @@ impl Algorithms {
         self.0 & bit(identifier) != 0
     }
 
-    /// Whether there can be RSA keys.
+    /// True if the TPM supports RSA keys.
     pub fn has_rsa(self) -> bool {
         self.has(RSA)
     }
 
-    /// Whether there can be keys on curves.
+    /// True if the TPM supports elliptic-curve keys.
     pub fn has_ecc(self) -> bool {
         self.has(ECC)
     }
 
-    /// Whether keys on curves agree on secrets.
+    /// True if elliptic-curve keys can do ECDH.
     pub fn agrees(self) -> bool {
         self.has_ecc() && self.has(ECDH)
     }
@@ -77,14 +77,14 @@ impl Algorithms {
         Hash::ALL.into_iter().filter(known).collect()
     }
 
-    /// The same with these hashes and no others.
+    /// This set, limited to these hashes.
     #[must_use]
     pub fn only(self, hashes: &[Hash]) -> Self {
         let unwanted = Hash::ALL.into_iter().filter(|hash| !hashes.contains(hash));
         Self(unwanted.fold(self.0, |all, hash| all & !bit(hash.algorithm())))
     }
 
-    /// Whether a key that takes any scheme signs by this one.
+    /// True if a key without a fixed scheme can sign by this scheme.
     pub fn sign(self, scheme: SignatureScheme) -> bool {
         let has_key = match scheme {
             SignatureScheme::Ecdsa(_) => self.has_ecc(),
@@ -101,28 +101,28 @@ impl fmt::Debug for Algorithms {
     }
 }
 
-/// What a TPM told of its algorithms, shared by all who want to know: until somebody asked, nothing.
-/// No lock: a forked child may go on with it.
+/// The reported algorithms of a TPM, shared by all its users. Empty until the TPM was asked. Atomic
+/// values instead of a lock: a forked child can continue to use them.
 #[derive(Debug, Clone, Default)]
 pub struct KnownAlgorithms(Arc<Known>);
 
 #[derive(Debug, Default)]
 struct Known {
     algorithms: AtomicU32,
-    /// Bits of the largest RSA key that the TPM makes for us; 0: it was not asked.
+    /// Bits of the largest RSA key that the TPM makes for us; 0 if not asked yet.
     largest_rsa: AtomicU32,
-    /// Bits of the largest curve that the TPM makes keys on for us; 0: it was not asked.
+    /// Bits of the largest curve that the TPM makes for us; 0 if not asked yet.
     largest_curve: AtomicU32,
 }
 
 impl KnownAlgorithms {
-    /// What is known already.
+    /// The algorithms, if they are known already.
     pub fn known(&self) -> Option<Algorithms> {
         let told = self.0.algorithms.load(Ordering::Acquire);
         (told & TOLD != 0).then_some(Algorithms(told))
     }
 
-    /// What is known already, or else all that any TPM may implement.
+    /// The algorithms if they are known, else [`Algorithms::ANY`].
     pub fn or_any(&self) -> Algorithms {
         self.known().unwrap_or(Algorithms::ANY)
     }
@@ -131,8 +131,7 @@ impl KnownAlgorithms {
         self.0.algorithms.store(algorithms.0, Ordering::Release);
     }
 
-    /// Bits of the largest key on a curve or of the largest RSA key that the TPM makes for us, if it was
-    /// asked.
+    /// Bits of the largest key of this kind that the TPM makes for us; `None` if not asked yet.
     pub fn largest(&self, kind: KeyKind) -> Option<u32> {
         let bits = self.largest_of(kind).load(Ordering::Acquire);
         (bits != 0).then_some(bits)
@@ -146,7 +145,7 @@ impl KnownAlgorithms {
     }
 }
 
-/// A kind of keys, whatever their size.
+/// RSA or elliptic curve, of any size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum KeyKind {
@@ -155,8 +154,8 @@ pub enum KeyKind {
 }
 
 impl KeyKind {
-    /// The keys of the kind that a TPM may lack, the largest first; and the bits of the smallest, which
-    /// every TPM has.
+    /// The optional sizes of this kind, largest first, and the bits of the smallest size. Every TPM
+    /// has the smallest size.
     const fn optional(self) -> ([(KeyAlgorithm, u32); 2], u32) {
         match self {
             Self::Ec => (
@@ -177,27 +176,27 @@ impl KeyKind {
     }
 }
 
-/// What is known of what a TPM can do; attributes of keys depend on it.
+/// The known abilities of a TPM. Attributes of keys depend on them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Capabilities {
-    /// What it told, if it was asked.
+    /// The reported algorithms; `None` if the TPM was not asked.
     pub algorithms: Option<Algorithms>,
-    /// Whether its PSS signatures are of use, as far as is known.
+    /// False once a PSS signature had an unusable salt length.
     pub pss: bool,
 }
 
-/// How long a TPM that did not tell its algorithms is not asked again.
+/// Pause before a TPM that did not report its algorithms is asked again.
 #[derive(Debug, Default)]
 pub(super) struct RetryPause(Option<Instant>);
 
 impl RetryPause {
-    /// Whether it may be asked.
+    /// True if the pause is over.
     pub(super) fn is_over(&self) -> bool {
         self.0.is_none_or(|end| Instant::now() >= end)
     }
 
-    /// Begins after a question that began then: as long as that took, and not less than a second. Behind
-    /// a key of another process no longer.
+    /// Starts the pause after a failed question that began at `asked`. The pause is as long as the
+    /// question took, at least one second. After [`TpmError::Busy`] it is one second.
     pub(super) fn begin(&mut self, asked: Instant, error: &TpmError) {
         const LEAST: Duration = Duration::from_secs(1);
         let rest = match error {
@@ -223,8 +222,8 @@ impl From<Algorithms> for KnownAlgorithms {
 }
 
 impl Tpm {
-    /// The algorithms that the TPM implements; asked once. A TPM that does not tell may implement
-    /// all.
+    /// The algorithms that the TPM implements; the TPM is asked once. A TPM that does not report
+    /// them may implement all.
     pub fn algorithms(&self) -> Result<Algorithms, TpmError> {
         if let Some(known) = self.known_algorithms().known() {
             return Ok(known);
@@ -249,8 +248,9 @@ impl Tpm {
         Ok(algorithms)
     }
 
-    /// The same, or all that any TPM may implement while this one does not answer, or another thread
-    /// asks. After a fault it is not asked again for a while: each time would wait as long.
+    /// The algorithms, or [`Algorithms::ANY`] if the TPM does not answer or another thread is
+    /// asking. After a fault there is a pause before the next question, since each question would
+    /// wait as long.
     pub fn algorithms_or_any(&self) -> Algorithms {
         if self.known_algorithms().known().is_none()
             && let Some(mut rest) = self.asking.try_lock()
@@ -261,8 +261,9 @@ impl Tpm {
         self.known_algorithms().or_any()
     }
 
-    /// Asks for the algorithms, if they are not known and that waits for nobody: no thread uses the TPM,
-    /// and no process has it make a key. Whether they are known then.
+    /// Asks for the algorithms if they are unknown and the question need not wait. The question is
+    /// skipped if a thread uses the TPM, or if a process has the TPM make a key. Returns true if
+    /// the algorithms are known afterwards.
     pub fn learn_algorithms(&self) -> bool {
         if self.known_algorithms().known().is_none()
             && let Some(mut rest) = self.asking.try_lock()
@@ -279,7 +280,7 @@ impl Tpm {
         self.known_algorithms().known().is_some()
     }
 
-    /// Whether [`Tpm::learn_algorithms`] would ask now.
+    /// True if [`Tpm::learn_algorithms`] would send a command now.
     pub fn can_ask_algorithms(&self) -> bool {
         self.known_algorithms().known().is_none()
             && self.asking.try_lock().is_some_and(|rest| rest.is_over())
@@ -295,8 +296,8 @@ impl Tpm {
         }
     }
 
-    /// Asks for the largest key of this kind: two commands at most, once. Nothing is asked of a TPM that
-    /// did not tell its algorithms.
+    /// Asks once for the largest key of this kind: two commands at most. A TPM that did not report
+    /// its algorithms is not asked.
     pub fn learn_largest(&self, kind: KeyKind) {
         let known = self.known_algorithms();
         if known.known().is_none() || known.largest(kind).is_some() {
@@ -320,7 +321,7 @@ impl Tpm {
         known.largest_of(kind).store(smallest, Ordering::Release);
     }
 
-    /// Whether the TPM can hold keys of this kind, as we make them.
+    /// True if the TPM can hold keys of this kind with the attributes that we use.
     pub fn implements(&self, algorithm: KeyAlgorithm) -> Result<bool, TpmError> {
         let usage = KeyPurpose {
             signs: true,

@@ -1,7 +1,7 @@
-//! What a key was made below: told by its qualified name (Part 1, section 16: "Names").
+//! The parent under which a key was made, told by its qualified name (Part 1, section 16: "Names").
 //!
-//! Some TPMs give the name in the place of the qualified name. They do not tell; then template and
-//! handle decide, here and in those who ask.
+//! Some TPMs return the name in place of the qualified name. In that case templates and handles
+//! decide, here and in the callers.
 
 use super::exchange::Exchange;
 use super::flush;
@@ -9,22 +9,22 @@ use super::{
     Auth, AuthHandle, SRK, StorageKey, Tpm, TpmError, handle, qualified_name_below, template,
 };
 
-/// Where the key in a persistent handle was made.
+/// The parent of the key in a persistent handle.
 enum Ancestry {
-    /// Nothing is in the handle.
+    /// The handle is empty.
     Empty,
-    /// The key's qualified name, which tells what it lies below.
+    /// The qualified name of the key. The value depends on all ancestors.
     Below(Vec<u8>),
-    /// The TPM does not tell.
+    /// The TPM does not return a qualified name.
     Untold,
 }
 
 impl Tpm {
-    /// Whether the key at its handle is a primary key, which comes back from its template however
-    /// often it is evicted.
+    /// True if the key at its handle is a primary key, which can be derived again from its template
+    /// after any eviction.
     ///
-    /// A TPM that does not tell what a key lies below is asked for the primary key of the same template
-    /// instead: two commands more.
+    /// If the TPM returns no qualified name, the primary key of the same template is compared
+    /// instead: two more commands.
     pub fn is_primary(&self, key: &StorageKey) -> Result<bool, TpmError> {
         const HIERARCHIES: [u32; 3] = [handle::OWNER, handle::ENDORSEMENT, handle::PLATFORM];
         let below = |one: u32| qualified_name_below(&one.to_be_bytes(), key.name());
@@ -37,8 +37,8 @@ impl Tpm {
         }
     }
 
-    /// Whether the owner hierarchy derives this key from the template of storage keys, or it is in the
-    /// handle of one that is derived.
+    /// True if the owner hierarchy derives this key from the storage key template. True also if the
+    /// key is in a handle reserved for primary keys.
     fn comes_back(&self, key: &StorageKey) -> Result<bool, TpmError> {
         if key.handle() == SRK || handle::ENDORSEMENT_KEYS.contains(&key.handle()) {
             return Ok(true);
@@ -57,7 +57,7 @@ impl Tpm {
             });
         match derived {
             Ok(name) => Ok(name == key.name()),
-            // Whoever may not ask the owner hierarchy has the storage root key to compare with.
+            // Without owner authorisation only the comparison with the storage root key remains.
             Err(TpmError::Response(code)) if code.is_definite() => {
                 Ok(self.name_at(SRK)?.is_some_and(|root| root == key.name()))
             }
@@ -65,8 +65,8 @@ impl Tpm {
         }
     }
 
-    /// Whether the key of this name in a persistent handle was made below the one in another; `None` if
-    /// the TPM does not tell.
+    /// True if the key of this name, in a persistent handle, was made below the key in the other
+    /// handle. `None` if the TPM returns no qualified name.
     pub fn lies_below(
         &self,
         parent: u32,
@@ -81,9 +81,9 @@ impl Tpm {
         self.is_at(qualified_name_below(&parent, name), handle)
     }
 
-    /// Whether the key of this name in a persistent handle was made below a storage key of this name
-    /// that itself lay below the storage root key, wherever that one is now; `None` if the TPM does not
-    /// tell.
+    /// True if the key with this name, in a persistent handle, is a child of the storage key named
+    /// `parent`. The parent must have been a child of the storage root key. The parent need not be
+    /// in the TPM now. `None` if the TPM returns no qualified name.
     pub fn lay_below(
         &self,
         parent: &[u8],
@@ -100,7 +100,7 @@ impl Tpm {
         self.is_at(below, handle)
     }
 
-    /// Whether this is the qualified name of what is in a handle.
+    /// True if the object in a handle has this qualified name.
     fn is_at(&self, qualified: Option<Vec<u8>>, handle: u32) -> Result<Option<bool>, TpmError> {
         Ok(match self.place(handle)? {
             Ancestry::Empty => Some(false),
@@ -109,7 +109,7 @@ impl Tpm {
         })
     }
 
-    /// Where what is in a persistent handle was made.
+    /// The ancestry of the object in a persistent handle.
     fn place(&self, handle: u32) -> Result<Ancestry, TpmError> {
         Exchange::new("ReadPublic").run(self, |link| match link.qualified_name(handle) {
             Err(TpmError::Response(code)) if code.is_missing_handle() => Ok(Ancestry::Empty),

@@ -1,5 +1,5 @@
-//! What becomes of answers about keys, of signatures and of codes that hold more, less or other things
-//! than today's TPMs give.
+//! Answers about keys, signatures and codes that hold more, less or other data than today's TPMs
+//! return.
 
 use super::fake::{
     self, CONTEXT_SAVE, CREATE_PRIMARY, FIXED, FLUSH_CONTEXT, FakeTpm, IDENTITY, READ_PUBLIC,
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(20);
 const PERSISTENT: u32 = 0x8100_0000;
-/// ML-KEM (level 1.85), which nothing here knows.
+/// ML-KEM (level 1.85), which the library does not know.
 const MLKEM: u16 = 0x00A0;
 
 fn told(replies: impl IntoIterator<Item = Reply>) -> (FakeTpm, Tpm) {
@@ -20,8 +20,8 @@ fn told(replies: impl IntoIterator<Item = Reply>) -> (FakeTpm, Tpm) {
     (fake, tpm)
 }
 
-/// A key of level 1.85 (TPMT_PUBLIC): its type, SHA-256, attributes, no policy, then what only a TPM of
-/// that level knows.
+/// A key of level 1.85 (TPMT_PUBLIC): its type, SHA-256, attributes, no policy, then fields that
+/// only a TPM of that level knows.
 fn stranger(kind: u16) -> Vec<u8> {
     let attributes = 0x0003_0072_u32.to_be_bytes();
     [
@@ -77,7 +77,7 @@ fn a_key_of_any_kind_is_read_as_it_is() {
     assert!(PublicArea::parse(&later).unwrap().is_identity());
 }
 
-/// The key is derived again for each session then.
+/// The key is then derived again for each session.
 #[test]
 fn a_tpm_that_saves_no_context_has_a_key_for_salts() {
     let area = storage_key();
@@ -122,7 +122,7 @@ fn a_salt_key_is_looked_for_in_the_next_place() {
         assert_eq!(tpm.salt_key(), Ok(found), "and it is remembered");
         assert_eq!(fake.seen(), vec![READ_PUBLIC; asked]);
     }
-    // Where no place has one, a primary key of the NULL hierarchy is made.
+    // No handle holds a key for salts, so a primary key of the NULL hierarchy is made.
     let nowhere = [strange(), Reply::Code(0x18B), Reply::Code(0x084)];
     let (fake, tpm) = told(
         nowhere
@@ -244,7 +244,7 @@ fn codes_that_nothing_knows_are_told_and_the_command_is_not_sent_again() {
     }
 }
 
-/// Twice the same key is in two handles; what it lies below nobody tells.
+/// Two handles hold the same key, and the TPM returns no qualified name.
 #[test]
 fn a_qualified_name_that_is_the_name_tells_nothing() {
     let area = storage_key();
@@ -263,7 +263,7 @@ fn a_qualified_name_that_is_the_name_tells_nothing() {
         Ok(Some(false))
     );
 
-    // The template gives the same key: it is primary.
+    // The template gives the same key, so the key is primary.
     let mut other = area.clone();
     *other.last_mut().unwrap() ^= 1;
     for (made, is_primary) in [(&area, true), (&other, false)] {
@@ -276,7 +276,7 @@ fn a_qualified_name_that_is_the_name_tells_nothing() {
             [fake::CREATE_PRIMARY, fake::FLUSH_CONTEXT]
         );
     }
-    // Nobody may ask the hierarchy: the storage root key is compared.
+    // Owner authorisation is missing, so the storage root key is compared.
     let (_fake, tpm) = told([there(), Reply::Code(0x9A2), there()]);
     assert_eq!(tpm.is_primary(&key), Ok(true));
     for place in [SRK, 0x8101_0001] {

@@ -1,5 +1,5 @@
-//! What a TPM says of its own keys: TPM2_Certify by an attestation key, and TPM2_ActivateCredential, by
-//! which a CA learns that an attestation key and an endorsement key are in one TPM (Part 1, sections 24
+//! Attestation: TPM2_Certify by an attestation key, and TPM2_ActivateCredential. The latter proves
+//! to a CA that an attestation key and an endorsement key are in the same TPM (Part 1, sections 24
 //! and 31).
 
 use super::command::policy::{Certification, by_endorsement};
@@ -16,7 +16,7 @@ use crate::file::Lock;
 use crate::key::Curve;
 use log::debug;
 
-/// A restricted key, which signs what the TPM itself made.
+/// A restricted signing key. It signs only data that the TPM itself made.
 #[derive(Debug)]
 pub struct AttestationKey {
     source: AttestationKeySource,
@@ -32,26 +32,28 @@ enum AttestationKeySource {
     OfOwner(OwnerPrimary),
 }
 
-/// What was in the TPM before commands, so that what they left after a transport fault can be told.
+/// The state of the TPM before some commands. [`Tpm::sweep`] uses it to find objects that these
+/// commands left behind after a transport fault.
 pub(crate) struct TpmTrace {
     faults: u64,
-    /// Loaded sessions; `None` where a resource manager keeps order.
+    /// Loaded sessions; `None` behind a resource manager, which cleans up itself.
     sessions: Option<Vec<u32>>,
 }
 
 impl AttestationKey {
-    /// A key in a persistent handle; `None` if it is none, or can only be used by a value or a policy
-    /// that is not known. `is_open`: somebody said that its authorisation value is empty.
+    /// A key in a persistent handle. `None` if it is not an attestation key, or if its
+    /// authorisation value or policy is unknown. `is_open`: the configuration says that its
+    /// authorisation value is empty.
     pub(crate) fn resident(key: &PersistentKey, area: &[u8], is_open: bool) -> Option<Self> {
         Self::of(AttestationKeySource::Handle(key.handle()), area, is_open)
     }
 
-    /// A key that a template gives.
+    /// A primary key, derived from a template.
     pub(crate) fn derived(key: PrimaryKey, area: &PublicArea) -> Option<Self> {
         Self::of(AttestationKeySource::Derived(key), area.as_bytes(), false)
     }
 
-    /// A key of a file, whose authorisation value is empty.
+    /// A wrapped key from a file; its authorisation value is empty.
     pub(crate) fn wrapped(key: WrappedKey) -> Option<Self> {
         let area = key.area().to_vec();
         Self::of(AttestationKeySource::Wrapped(key), &area, false)
@@ -67,7 +69,7 @@ impl AttestationKey {
         let attests = PublicArea::parse(area).is_some_and(|area| area.attests());
         let is_usable = match auth_way(area, AuthRole::User) {
             AuthWay::Policy(_) => true,
-            // The empty value may be wrong, and is tried only where that is never counted.
+            // The empty value may be wrong, so it is tried only if wrong values are not counted.
             AuthWay::Value => is_open || !counts_wrong_auth(area),
             AuthWay::UnknownPolicy => false,
         };
@@ -79,7 +81,7 @@ impl AttestationKey {
         })
     }
 
-    /// Its TPMT_PUBLIC, as the TPM gave it.
+    /// Its TPMT_PUBLIC, as returned by the TPM.
     pub fn area(&self) -> &[u8] {
         &self.area
     }
@@ -89,11 +91,8 @@ impl AttestationKey {
         &self.name
     }
 
-    /// The lock for a try of its authorisation value, where a wrong value would count towards lockout.
-    ///
-    /// # Errors
-    ///
-    /// A wrong value would put the TPM into lockout, or there is no lock.
+    /// The lock for one try of its authorisation value, if a wrong value would count towards
+    /// lockout.
     pub(crate) fn lock_try(&self, tpm: &Tpm) -> Result<Option<Lock>, TpmError> {
         let roles = [
             AuthRole::User,
@@ -106,7 +105,7 @@ impl AttestationKey {
         }
     }
 
-    /// A handle of it, and whether that is to be flushed.
+    /// Loads the key if needed. Returns its handle, and true if the caller must flush the handle.
     fn load(&self, link: &mut Link) -> Result<(u32, bool), TpmError> {
         match &self.source {
             AttestationKeySource::Handle(handle) => {
@@ -137,14 +136,14 @@ pub(crate) fn no_certification(area: &PublicArea) -> Option<&'static str> {
     }
 }
 
-/// Whether certifying a key with this TPMT_PUBLIC shows the key's authorisation value.
+/// True if certifying a key with this TPMT_PUBLIC shows the key's authorisation value.
 pub(crate) fn is_certified_by_value(area: &PublicArea) -> bool {
     auth_way(area.as_bytes(), AuthRole::Admin(command_code::CERTIFY)) == AuthWay::Value
 }
 
 impl Link {
-    /// TPM2_Certify of a key that is at hand, with this TPMT_PUBLIC, by an attestation key. Up to eleven
-    /// commands: the attestation key's load and its flush, and for each policy session three or four.
+    /// TPM2_Certify of a loaded key with this TPMT_PUBLIC, by an attestation key. Up to eleven
+    /// commands: load and flush of the attestation key, and three or four for each policy session.
     pub(crate) fn certify_by(
         &mut self,
         key: AuthHandle,
@@ -204,7 +203,7 @@ impl Link {
         let (salt_key, ek, ek_is_passing) = loaded.map_err(by_endorsement)?;
         let here = SaltKey::in_handle(ek, &salt_key.public, salt_key.hash, &salt_key.name);
         let activated = key.load(self).and_then(|(ak, ak_is_passing)| {
-            // In a session, so that the secret is hidden on its way.
+            // In a salted session, so that the secret is encrypted on the bus.
             let used = AuthHandle::new(ak, &key.name, Auth::Value(&[], Some(&here)));
             let role = AuthRole::Admin(command_code::ACTIVATE_CREDENTIAL);
             let way = auth_way(&key.area, role);
@@ -255,7 +254,7 @@ pub(super) fn first_kind<R>(
     Err(refused)
 }
 
-/// A wrong authorisation of the second handle is the attestation key's.
+/// Reports a wrong authorisation of the second handle as one of the attestation key.
 fn of_second(error: TpmError) -> TpmError {
     const SECOND_SESSION: u32 = 0xA00;
     match error {
@@ -270,8 +269,9 @@ fn of_second(error: TpmError) -> TpmError {
 }
 
 impl Tpm {
-    /// A new attestation key below the storage root key, and that if there is none: on P-256, or
-    /// RSA-2048 where the TPM has no P-256. Two commands, and more where the storage root key is made.
+    /// Makes a new attestation key below the storage root key, and the storage root key if it is
+    /// missing. The key is on P-256, or RSA-2048 if the TPM lacks P-256. Two commands, more if the
+    /// storage root key is made.
     pub(crate) fn create_attestation_key(&self, owner: &AuthValue) -> Result<WrappedKey, TpmError> {
         let root = self.believed_root(owner)?;
         first_kind(|algorithm, scheme| {
@@ -280,9 +280,9 @@ impl Tpm {
         })
     }
 
-    /// The secret that a CA made for an endorsement key and an attestation key: the TPM that has both
-    /// opens it. `blob` and `secret` are the contents of TPM2B_ID_OBJECT and TPM2B_ENCRYPTED_SECRET. Up
-    /// to fourteen commands.
+    /// Opens the secret that a CA encrypted for this endorsement key and attestation key. Only the
+    /// TPM that has both keys can open it. `blob` and `secret` are the contents of TPM2B_ID_OBJECT
+    /// and TPM2B_ENCRYPTED_SECRET. Up to fourteen commands.
     pub(crate) fn activate_credential(
         &self,
         key: &AttestationKey,
@@ -294,7 +294,7 @@ impl Tpm {
         activating.run(self, |link| link.activate(key, endorsement, blob, secret))
     }
 
-    /// What is loaded now.
+    /// Records the current state.
     pub(crate) fn trace(&self) -> Result<TpmTrace, TpmError> {
         let sessions = match self.tcti().is_managed() {
             true => None,
@@ -308,8 +308,8 @@ impl Tpm {
         })
     }
 
-    /// Takes out of the TPM what commands left since, if a transport fault kept them from doing so: keys of ours,
-    /// and sessions. An answer that was lost named a handle that nobody knows.
+    /// After a transport fault, flushes keys of ours and sessions that were left behind since
+    /// `trace`. A lost answer named a handle that the module never learned.
     pub(crate) fn sweep(&self, trace: &TpmTrace) {
         let Some(before) = &trace.sessions else {
             return;

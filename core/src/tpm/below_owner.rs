@@ -1,5 +1,6 @@
-//! Keys below the storage root key that everybody derives in the owner hierarchy (TCG, TPM 2.0
-//! Provisioning Guidance, section 7.5.1), for programs that have no handle of it.
+//! Keys below the storage root key that every program can derive in the owner hierarchy (TCG, TPM
+//! 2.0 Provisioning Guidance, section 7.5.1). Programs that know no handle of that key can use
+//! them.
 
 use super::exchange::Exchange;
 use super::storage::by_owner;
@@ -9,9 +10,9 @@ use super::{
 };
 
 impl Tpm {
-    /// A new key that signs by this scheme alone, below the storage root key of its own kind: RSA-2048 for an
-    /// RSA key, P-256 for others. Five commands: the HMACs of the responses prove that the TPM which
-    /// has the storage root key made both.
+    /// Makes a new key that signs by this scheme only. Its parent is the storage root key of its
+    /// own kind: RSA-2048 for an RSA key, P-256 for others. Five commands. The HMACs of the
+    /// responses prove that the TPM with the storage root key made both.
     pub fn create_below_owner(
         &self,
         algorithm: KeyAlgorithm,

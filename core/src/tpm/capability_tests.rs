@@ -1,5 +1,5 @@
-//! What becomes of answers about the TPM and its NV indices that hold more, less or other things than
-//! today's TPMs give.
+//! Answers about the TPM and its NV indices that hold more, less or other data than today's TPMs
+//! return.
 
 use super::fake::{FakeTpm, GET_CAPABILITY, NV_READ, Reply, capability, longer};
 use super::*;
@@ -10,7 +10,7 @@ const ALGORITHMS: u32 = 0;
 const HANDLES: u32 = 1;
 const PROPERTIES: u32 = 6;
 const PERSISTENT: u32 = 0x8100_0000;
-/// ML-KEM (level 1.85), which nothing here knows.
+/// ML-KEM (level 1.85), which the library does not know.
 const MLKEM: u16 = 0x00A0;
 const INDEX: u32 = 0x01C9_0000;
 
@@ -40,7 +40,7 @@ fn properties(pairs: &[(u32, u32)]) -> Reply {
     capability(false, PROPERTIES, &items)
 }
 
-/// A body that ends before its end.
+/// A truncated body.
 fn cut(reply: Reply) -> Reply {
     match reply {
         Reply::Body(mut body) => {
@@ -101,7 +101,7 @@ fn a_forked_child_asks_for_itself() {
     );
 }
 
-/// Who only looks waits behind no key generation, of another thread or of another process.
+/// A scan does not wait behind a key generation of another thread or process.
 #[test]
 fn whoever_looks_waits_for_no_link() {
     let (fake, tpm) = told([algorithms(false, &[0x0001])]);
@@ -142,7 +142,7 @@ fn a_tpm_that_does_not_tell_its_algorithms_may_have_all() {
         let (_fake, tpm) = told([untold]);
         assert_eq!(tpm.algorithms(), Ok(Algorithms::ANY));
     }
-    // What may be otherwise at the next time is not noted.
+    // A temporary failure is not remembered.
     let (_fake, tpm) = told([Reply::Code(0x101), algorithms(false, &[0x000B])]);
     assert_eq!(
         tpm.algorithms(),
@@ -211,7 +211,7 @@ fn a_property_is_found_among_others_or_not_told() {
             Some(1024),
         ),
         (longer(properties(&[(0x12C, 768)])), Some(768)),
-        // The one behind it, as a TPM answers that has it not.
+        // A TPM that lacks a property answers with the next one.
         (properties(&[(0x12D, 4)]), None),
         (properties(&[]), None),
         (Reply::Code(0x084), None),
@@ -284,7 +284,7 @@ fn an_index_is_read_whatever_the_tpm_tells_of_its_pieces() {
         (Reply::Code(0x1C4), 512),
         (properties(&[(0x12C, 256)]), 256),
     ] {
-        // The TPM gives less than is asked for, too.
+        // The TPM may return fewer properties than were asked for.
         let (fake, tpm) = told([
             untold,
             data(&content[..first]),

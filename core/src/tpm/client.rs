@@ -24,31 +24,31 @@ use std::time::Duration;
 
 /// A TPM and the links to it that this process holds.
 ///
-/// The lock of a link is held for one exchange with the TPM: the few commands that belong together,
-/// and their repetitions. Whoever waits for it waits as long as one command may take, and behind a
-/// key generation as long as that may.
+/// The lock of a link is held for one exchange: the few commands that belong together, and their
+/// repetitions. A thread waits for the lock at most as long as one command may take. Behind a key
+/// generation it waits until the generation ends.
 pub struct Tpm {
     tcti: Tcti,
     timing: Arc<Timing>,
-    /// Held by one exchange.
+    /// Locked during an exchange.
     pub(super) link: Mutex<Option<Link>>,
-    /// Links of their own for keys that stay loaded.
+    /// Separate links, for keys that stay loaded.
     pub(super) connections: Mutex<Vec<Connection>>,
-    /// For slots of transient objects that all processes share.
+    /// Guards slots of transient objects that all processes share.
     slots_lock: ProcessLock,
-    /// For one try of a PIN.
+    /// Guards one try of a PIN.
     pin_lock: ProcessLock,
-    /// For making a key of which there is to be one only.
+    /// Guards the creation of a key that must exist only once.
     new_key_lock: ProcessLock,
     timeout_memory: TimeoutMemory,
-    /// Whether it has ever answered.
+    /// True if the TPM has ever answered.
     answered: AtomicBool,
-    /// Counts transport faults. What was known of handles before a fault is in doubt after it.
+    /// Counts transport faults. After a fault, earlier knowledge about handles is uncertain.
     faults: AtomicU64,
     refusals: Refusals,
-    /// Names of keys that this process loads: what bears one in a shared slot may be flushed.
+    /// Names of keys that this process loads. A transient object with such a name may be flushed.
     flushable_names: Mutex<HashSet<Vec<u8>>>,
-    /// The handle of the master key: what lies below it is ours too, whoever made it.
+    /// The handle of the master key. All objects below this key may be flushed.
     pub(super) master: Option<u32>,
     /// The key for salts, and the count of faults when it was found.
     pub(super) salt_key: Mutex<Option<(u64, SaltKey)>>,
@@ -57,14 +57,14 @@ pub struct Tpm {
     pss_given_up: AtomicBool,
     pub(super) nv_chunk: OnceCell<u16>,
     known_algorithms: KnownAlgorithms,
-    /// Held while it is asked what [`Tpm::known_algorithms`] is to hold.
+    /// Held while a thread asks for [`Tpm::known_algorithms`].
     pub(super) asking: Mutex<RetryPause>,
-    /// Schemes by which a signature of this TPM was verified; see [`Tpm::has_proven`].
+    /// The schemes by which a signature of this TPM was verified; see [`Tpm::has_proven`].
     proven: AtomicU32,
 }
 
 impl Tpm {
-    /// No command is sent and nothing is opened yet.
+    /// Creates the client. The client opens the TPM at its first command.
     ///
     /// `limits` bound each command, and each wait for a lock.
     /// `locks` is the folder of the locks between processes.
@@ -94,7 +94,7 @@ impl Tpm {
         }
     }
 
-    /// The same TPM, whose locks between processes are noted there for forked children.
+    /// This TPM; its process locks are recorded in `held`, so that forked children can close them.
     pub fn noting_locks(self, held: &'static Held) -> Self {
         Self {
             slots_lock: self.slots_lock.noting(held),
@@ -105,11 +105,10 @@ impl Tpm {
         }
     }
 
-    /// The same TPM for a forked child, with connections of its own to come.
+    /// This TPM for a forked child, which will open its own connections.
     ///
-    /// The parent's connections are closed in the child without a byte to the TPM; if another
-    /// thread of the parent was in an exchange when it forked, its connection is left open and
-    /// unused.
+    /// The child closes the parent's connections without sending a byte. If another thread of the
+    /// parent was in an exchange at the fork, its connection is left open and unused.
     pub fn for_child(&self, refusals: Refusals) -> Self {
         if let Some(link) = self.link.try_lock().and_then(|mut link| link.take()) {
             link.abandon();
@@ -124,7 +123,7 @@ impl Tpm {
             new_key_lock: self.new_key_lock.clone(),
             timeout_memory: self.timeout_memory.clone(),
             answered: AtomicBool::new(self.has_answered()),
-            // What was in doubt for the parent stays so, and what was not is so now.
+            // The fault count grows by one, so that the child checks all handles again.
             faults: AtomicU64::new(self.faults() + 1),
             pss_given_up: AtomicBool::new(!self.signs_pss()),
             flushable_names: Mutex::new(flushable_names.unwrap_or_default()),
@@ -144,18 +143,18 @@ impl Tpm {
         }
     }
 
-    /// The same TPM, of whose storage root key this is known.
+    /// This TPM, with this knowledge of its storage root key.
     #[must_use]
     pub fn with_root(self, root: StorageRoot) -> Self {
         Self { root, ..self }
     }
 
-    /// What is known of the storage root key.
+    /// The knowledge of the storage root key.
     pub(crate) fn root(&self) -> &StorageRoot {
         &self.root
     }
 
-    /// The same TPM; each signature is verified before it is given out, or not.
+    /// This TPM; with `true` each signature is verified before the caller receives it.
     #[must_use]
     pub fn verifying_signatures(self, verifies_signatures: bool) -> Self {
         Self {
@@ -164,47 +163,48 @@ impl Tpm {
         }
     }
 
-    /// Whether each signature is to be verified before it is given out.
+    /// True if each signature must be verified before the caller receives it.
     pub(crate) fn verifies_signatures(&self) -> bool {
         self.verifies_signatures
     }
 
-    /// Where the TPM is.
+    /// The TCTI: the address of the TPM.
     pub fn tcti(&self) -> &Tcti {
         &self.tcti
     }
 
-    /// How long commands may take. A wait for a lock has the limit of ordinary commands.
+    /// The time limits of commands. A wait for a lock has the limit of ordinary commands.
     pub(super) fn limits(&self) -> Limits {
         self.timing().limits()
     }
 
-    /// Transport faults so far: while it stands still, what was read is still so.
+    /// The number of transport faults so far. While it does not change, earlier answers remain
+    /// valid.
     pub fn faults(&self) -> u64 {
         self.faults.load(Ordering::Acquire)
     }
 
-    /// Whether it has ever answered to this process or to one that it was forked from.
+    /// True if the TPM has ever answered to this process or to its parent before a fork.
     pub fn has_answered(&self) -> bool {
         self.answered.load(Ordering::Relaxed)
     }
 
-    /// Whether PSS signatures of this TPM are of use, as far as is known.
+    /// True unless a PSS signature of this TPM had an unusable salt length.
     pub fn signs_pss(&self) -> bool {
         !self.pss_given_up.load(Ordering::Acquire)
     }
 
-    /// Notes that they are not.
+    /// Records that PSS signatures of this TPM are unusable.
     pub fn give_up_pss(&self) {
         self.pss_given_up.store(true, Ordering::Release);
     }
 
-    /// What the TPM told of its algorithms; see [`Tpm::algorithms`].
+    /// The algorithms that the TPM reported; see [`Tpm::algorithms`].
     pub fn known_algorithms(&self) -> &KnownAlgorithms {
         &self.known_algorithms
     }
 
-    /// What is known now of what it can do. Costs no TPM command.
+    /// The abilities that are known now. Costs no TPM command.
     pub fn capabilities(&self) -> Capabilities {
         Capabilities {
             algorithms: self.known_algorithms.known(),
@@ -212,13 +212,13 @@ impl Tpm {
         }
     }
 
-    /// Whether a signature by this scheme, or by the private RSA operation alone, and by a key of this
-    /// kind was verified in this process, or in one that it was forked from.
+    /// True if a signature by this scheme and kind of key was verified in this process, or in its
+    /// parent before a fork. `None` as scheme means the raw RSA operation.
     pub fn has_proven(&self, scheme: Option<SignatureScheme>, key: &PublicKey) -> bool {
         self.proven.load(Ordering::Acquire) & proof(scheme, key) != 0
     }
 
-    /// Notes that one was.
+    /// Records such a verified signature.
     pub fn note_proven(&self, scheme: Option<SignatureScheme>, key: &PublicKey) {
         self.proven.fetch_or(proof(scheme, key), Ordering::AcqRel);
     }
@@ -232,7 +232,8 @@ impl Tpm {
         }
     }
 
-    /// What other threads hold while the TPM works for them; waited for as long as a command may take.
+    /// Locks a mutex that another thread may hold during a TPM command. Waits at most as long as a
+    /// command may take.
     pub(crate) fn wait_for<'a, T>(
         &self,
         held: &'a Mutex<T>,
@@ -248,7 +249,7 @@ impl Tpm {
         }
     }
 
-    /// A link of its own, opened at its first command.
+    /// A new link; it opens its connection at its first command.
     pub(super) fn new_link(&self) -> Result<Link, TpmError> {
         Link::new(&self.tcti, Arc::clone(&self.timing))
     }
@@ -262,7 +263,7 @@ impl Tpm {
         &self.timing
     }
 
-    /// How long other processes are waited for.
+    /// The time limit of a wait for other processes.
     fn patience(&self) -> Duration {
         self.limits().for_class(CommandClass::Ordinary).time
     }
@@ -284,23 +285,22 @@ impl Tpm {
         self.flushable_names.lock().contains(name)
     }
 
-    /// How near the TPM is to lockout: one command.
+    /// The state of the dictionary-attack counter: one command.
     pub fn lockout(&self) -> Result<Lockout, TpmError> {
         Exchange::new("GetCapability(lockout)").run(self, |link| link.lockout())
     }
 
-    /// Locks tries of values that may be wrong, among all threads and processes: while the lock is
-    /// held, nobody else tries one. `last`: also where a wrong value would put the TPM into
-    /// lockout.
+    /// Locks tries of values that may be wrong, among all threads and processes. `last`: lock also
+    /// if a wrong value would put the TPM into lockout.
     ///
     /// # Errors
     ///
-    /// [`TpmError::NoPinLock`] without a lock that others could not take away, and
-    /// [`TpmError::NoTryLeft`]: then nothing is to be shown.
+    /// [`TpmError::NoPinLock`] if no trustworthy lock is available, [`TpmError::NoTryLeft`] before
+    /// lockout. The caller must then send no value.
     pub(crate) fn lock_pin_try(&self, last: bool) -> Result<Option<Lock>, TpmError> {
         let patience = self.timing().wait(CommandClass::Ordinary);
         let mut lock = self.pin_lock.take(self.patience());
-        // Whoever holds it in this process may wait behind a key generation.
+        // Another thread of this process may hold the lock and wait behind a key generation.
         while let Err(NotLocked::Held(_)) = &lock
             && patience.is_behind_generation()
             && let Ok(left) = patience.left()
@@ -315,23 +315,24 @@ impl Tpm {
         }
     }
 
-    /// Why no PIN can be tried, if that is for want of a lock. Nothing is made, no command is sent.
+    /// The reason why no PIN can be tried, if the reason is a missing lock. Creates no file and
+    /// sends no command.
     pub(crate) fn pin_lock_fault(&self) -> Option<Distrust> {
         self.pin_lock.fault()
     }
 
-    /// The node or the file that is locked for a try of a PIN.
+    /// The node or file that is locked for a try of a PIN.
     pub(crate) fn pin_lock_path(&self) -> Option<PathBuf> {
         self.pin_lock.path()
     }
 
-    /// Locks the making of a key of which there is to be one only, among all processes that take this
-    /// lock. `None` if the lock cannot be had.
+    /// Locks the creation of a key that must exist only once, among all processes that use this
+    /// lock. `None` if the lock is not available.
     pub(crate) fn lock_new_key(&self) -> Option<Lock> {
         self.new_key_lock.take_if_free(self.patience())
     }
 
-    /// The same TPM; what lies below the key in this handle, the master key, is ours to flush.
+    /// This TPM, with its master key in this handle. Objects below the master key may be flushed.
     #[must_use]
     pub fn with_master(self, handle: u32) -> Self {
         Self {
@@ -340,7 +341,8 @@ impl Tpm {
         }
     }
 
-    /// The same TPM, asked no more once it let a command wait in vain, here or at a copy of this.
+    /// This TPM with a memory of timeouts. After one timeout, here or at a copy, no further command
+    /// is sent.
     pub fn with_timeout_memory(self, timeout_memory: TimeoutMemory) -> Self {
         Self {
             timeout_memory,
@@ -352,15 +354,15 @@ impl Tpm {
         &self.timeout_memory
     }
 
-    /// A number that the TPM tells of itself.
+    /// A property of the TPM (TPM_CAP_TPM_PROPERTIES).
     ///
-    /// `None` if it does not tell it.
+    /// `None` if the TPM does not report it.
     pub fn property(&self, property: Property) -> Result<Option<u32>, TpmError> {
         let what = "GetCapability(properties)";
         Exchange::new(what).run(self, |link| link.property(property))
     }
 
-    /// Fills `bytes` from the TPM's random number generator, in as many commands as it takes.
+    /// Fills `bytes` from the TPM's random number generator, in as many commands as needed.
     pub fn random(&self, bytes: &mut [u8]) -> Result<(), TpmError> {
         let mut filled = 0;
         while filled < bytes.len() {
@@ -379,7 +381,7 @@ impl Tpm {
     }
 }
 
-/// The bit of a way to sign: one of each scheme, hash and curve. Each signature asks for it.
+/// The bit for a combination of scheme, hash and curve. Each signature reads it.
 #[inline(always)]
 fn proof(scheme: Option<SignatureScheme>, key: &PublicKey) -> u32 {
     let Some(scheme) = scheme else {
@@ -393,7 +395,7 @@ fn proof(scheme: Option<SignatureScheme>, key: &PublicKey) -> u32 {
             Curve::P384 => (3, hash),
             Curve::P521 => (4, hash),
         },
-        // No such key signs so.
+        // RSA keys never sign by ECDSA.
         (SignatureScheme::Ecdsa(hash), PublicKey::Rsa { .. }) => (5, hash),
     };
     let hash = match hash {

@@ -1,11 +1,12 @@
-//! Connections to a resource manager, each with keys that stay loaded in its space.
+//! Connections to a resource manager. Each connection keeps keys loaded in its own space.
 
 use super::Link;
 
-/// So many keys stay loaded behind a resource manager; the one not used for longest goes.
+/// The number of keys that stay loaded behind a resource manager. The least recently used key makes
+/// room.
 const LOADED: usize = 8;
 
-/// A link of its own, and the keys that are loaded in its space.
+/// A link, and the keys that are loaded in its space.
 pub(super) struct Connection {
     pub(super) link: Option<Link>,
     /// The least recently used first.
@@ -15,12 +16,12 @@ pub(super) struct Connection {
 pub(super) struct LoadedKey {
     pub(super) name: Vec<u8>,
     pub(super) handle: u32,
-    /// The count of faults when it was loaded: a new connection has an empty space.
+    /// The fault count at loading. After a fault the new connection has an empty space.
     pub(super) faults: u64,
 }
 
 impl Connection {
-    /// In a forked child: lets go of the parent's connection.
+    /// In a forked child: closes the parent's connection.
     pub(super) fn abandon(self) {
         if let Some(link) = self.link {
             link.abandon();
@@ -28,8 +29,8 @@ impl Connection {
     }
 }
 
-/// The connection where the key of this name is loaded or is to be, put at the end: the least recently
-/// used comes first.
+/// The connection that has, or will load, the key of this name. The connection moves to the end of
+/// the list, since the least recently used comes first.
 pub(super) fn connection_for<'a>(
     connections: &'a mut Vec<Connection>,
     name: &[u8],

@@ -1,11 +1,11 @@
-//! A secret that only one TPM can read, and only if it has a certain key: TPM2_MakeCredential in
-//! software (Part 1, section 24; Part 3, section 12.6).
+//! TPM2_MakeCredential in software: encrypts a secret for a TPM that has a certain key (Part 1,
+//! section 24; Part 3, section 12.6).
 
 use super::protected::{Recipient, protect};
 use super::{Hash, PublicArea, TpmError};
 use crate::key::{Curve, PublicKey};
 
-/// What TPM2_ActivateCredential takes, both without the size of their TPM2B.
+/// The inputs of TPM2_ActivateCredential, both without the size field of their TPM2B.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Credential {
     /// TPMS_ID_OBJECT.
@@ -14,14 +14,14 @@ pub(crate) struct Credential {
     pub(crate) encrypted_secret: Vec<u8>,
 }
 
-/// A credential for the object of this name in the TPM of this endorsement key. `area` is that key's
-/// TPMT_PUBLIC; without it, what TCG's templates have for such a key (EK Credential Profile, annex
-/// B) is supposed. `secret`: at most as long as a digest of the key's nameAlg.
+/// A credential for the object of this name in the TPM of this endorsement key. `area` is the
+/// TPMT_PUBLIC of that key. Without it the TCG template for such a key is assumed (EK Credential
+/// Profile, annex B). `secret` may be as long as a digest of the nameAlg.
 ///
 /// # Errors
 ///
-/// [`TpmError::Unsupported`]: the key is none that reads credentials, or its template must be
-/// known; or there are no random bytes.
+/// [`TpmError::Unsupported`] if the key cannot decrypt credentials, if its template is unknown, or
+/// if random bytes are missing.
 pub(crate) fn make_credential(
     key: &PublicKey,
     area: Option<&PublicArea>,

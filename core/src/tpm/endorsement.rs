@@ -18,12 +18,12 @@ pub struct EndorsementKey {
 }
 
 impl EndorsementKey {
-    /// Itself as the key that reads salts.
+    /// The endorsement key as a key for salts.
     pub(super) fn salt_key(&self) -> &SaltKey {
         &self.salt_key
     }
 
-    /// Its TPMT_PUBLIC, as the TPM gave it.
+    /// Its TPMT_PUBLIC, as returned by the TPM.
     pub fn area(&self) -> &[u8] {
         &self.area
     }
@@ -40,12 +40,13 @@ impl EndorsementKey {
 }
 
 impl Tpm {
-    /// The TPM's endorsement key with this public key, in a handle or derived; `None` if it has none.
-    /// `index`: the NV index of its certificate. Each template that is tried is a key generation.
+    /// The TPM's endorsement key with this public key, in a handle or derived. `None` if the TPM
+    /// has no such key. `index`: the NV index of its certificate. Each template that is tried costs
+    /// a key generation.
     ///
     /// # Errors
     ///
-    /// [`TpmError::EndorsementAuth`] where keys are derived only by an authorisation value.
+    /// [`TpmError::EndorsementAuth`] if deriving keys needs an authorisation value.
     pub(crate) fn endorsement_key_of(
         &self,
         public: &PublicKey,
@@ -101,7 +102,7 @@ impl Tpm {
         Ok(found)
     }
 
-    /// The endorsement key of a TPM that has neither a certificate nor a handle for one: on P-256, else
+    /// The endorsement key of a TPM without certificate and handle for one: on P-256, else
     /// RSA-2048.
     #[cfg(feature = "evidence")]
     pub(crate) fn usual_endorsement_key(&self) -> Result<Option<EndorsementKey>, TpmError> {
@@ -116,7 +117,7 @@ impl Tpm {
         Ok(None)
     }
 
-    /// `None` from a TPM that makes no such key.
+    /// `None` if the TPM makes no such key.
     fn derived_endorsement_key(&self, area: Vec<u8>) -> Result<Option<EndorsementKey>, TpmError> {
         match self.saved_primary(Hierarchy::Endorsement, area) {
             Ok((salt_key, area)) => Ok(Some(EndorsementKey { salt_key, area })),
@@ -129,8 +130,8 @@ impl Tpm {
         }
     }
 
-    /// The templates that the TPM itself keeps for the key of the certificate at this index; `usual`
-    /// is the profile's.
+    /// The templates that the TPM stores for the certificate at this index. `usual` is the template
+    /// of the profile.
     fn stored_templates(&self, certificate: u32, usual: &[u8]) -> Result<Vec<Vec<u8>>, TpmError> {
         let mut templates = vec![usual.to_vec()];
         let mut nonces = Vec::new();
@@ -153,8 +154,8 @@ impl Tpm {
         Ok(templates)
     }
 
-    /// What an NV index holds that everybody may read, or the owner by the empty value; `None` for any
-    /// other.
+    /// The content of an NV index that every user may read, or the owner with the empty value.
+    /// `None` for any other index.
     pub(crate) fn open_nv(&self, index: u32) -> Result<Option<Vec<u8>>, TpmError> {
         let about = match self.nv_public(index) {
             Err(error) if is_answer(&error) => return Ok(None),

@@ -1,71 +1,72 @@
-//! How TPM commands fail.
+//! Errors of TPM commands.
 
 use super::transport::{BUSY, Limit, Timing};
 use super::{ResponseCode, Tcti, Unloadable};
 use std::fmt;
 
-/// What happened to a TPM that has not the keys which it had before. Each message begins with what is
-/// seen and ends with a remedy of its own.
+/// Part of messages about a TPM that lost its keys. The message begins with the symptom and ends
+/// with the remedy.
 pub(crate) const CLEARED_OR_EXCHANGED: &str = "was cleared or exchanged";
 
-/// Why a TPM command gave no answer of use.
+/// The reason why a TPM command gave no usable answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TpmError {
-    /// There is no way to the TPM: no device, no permission, nobody listens. Nothing was sent.
+    /// The TPM cannot be reached: no device, no permission, or no listener. Nothing was sent.
     Unreachable(String),
-    /// The connection failed once the command was on its way; it may have run.
+    /// The connection failed after the command was sent; the command may have run.
     Broken(String),
-    /// The TPM answered, and the answer cannot be right: it is for another command, or of another
-    /// key. The command may have run.
+    /// The answer cannot be right: it belongs to another command or another key. The command may
+    /// have run.
     WrongAnswer(String),
     /// No answer within the limit; the command may still run.
     Timeout(Limit),
-    /// No answer within the limit, since the TPM makes a key for another process. It works, and
-    /// answers again when that is done.
+    /// No answer within the limit, because the TPM makes a key for another process. The TPM works
+    /// and will answer afterwards.
     Busy(Limit),
     /// The TPM answered with a response code.
     Response(ResponseCode),
-    /// The TPM behind this is in dictionary-attack lockout: nothing that counts wrong authorisation
-    /// values can be used.
+    /// The TPM is in dictionary-attack lockout. Keys that count wrong authorisation values cannot
+    /// be used.
     Lockout(Tcti),
-    /// A persistent handle now holds another key than the one that was found there.
+    /// A persistent handle now holds another key than before.
     KeyReplaced(u32),
-    /// The TPM derives another key than before from the same template: its seed was changed.
+    /// The TPM derives another key than before from the same template. Its seed was changed.
     SeedChanged,
-    /// The key or NV index wants an authorisation value that we do not have; not asked again, as
-    /// each try may count towards the lockout of the whole TPM.
+    /// The key or NV index needs an authorisation value that we do not have. It is not asked again,
+    /// since each try may count towards the lockout of the whole TPM.
     NeedsAuth(String),
-    /// The authorisation value that was given for the key is wrong; not shown to the TPM again, for
-    /// the same reason.
+    /// The authorisation value given for the key is wrong. It is not sent again, since each try may
+    /// count towards the lockout of the whole TPM.
     WrongAuth(String),
-    /// The owner hierarchy has another authorisation value than the one that was given.
+    /// The authorisation value given for the owner hierarchy is wrong.
     OwnerAuth,
-    /// The endorsement hierarchy has an authorisation value, and none was given.
+    /// The endorsement hierarchy has an authorisation value, but none was given.
     EndorsementAuth,
-    /// No value was shown that may be wrong: there is no lock that keeps others from the last try.
+    /// No value was sent: without a lock, other processes could use up the remaining tries.
     NoPinLock(String),
-    /// No value was shown that may be wrong: if it were, the whole TPM would be locked, or is so
-    /// already. The TPM behind this.
+    /// No value was sent: a wrong value would put this TPM into lockout, or the TPM is in lockout
+    /// already.
     NoTryLeft(Tcti),
-    /// The TPM does not load a wrapped key; it may be the one that the key was made in all the same.
+    /// The TPM does not load a wrapped key. The key may still belong to this TPM.
     Unloadable(Unloadable),
-    /// The handle does not hold the master key that wraps a key. The text says what is seen, and what
-    /// helps.
+    /// The handle does not hold the master key that wraps a key. The text names the symptom and the
+    /// remedy.
     ForeignKey(String),
-    /// What answers is not believed to be the TPM that it should be: no value was shown to it, and no
-    /// key was made. The text says what is seen, and what helps.
+    /// The answering TPM is not believed to be the expected one. No value was sent to it, and no
+    /// key was made. The text names the symptom and the remedy.
     Distrusted(String),
-    /// What is known of the TPM could not be read now. The text says which file, and why.
+    /// A file with knowledge about the TPM could not be read. The text names the file and the
+    /// cause.
     Unread(String),
-    /// What the TPM answered is not what the key would have answered; the text says what.
+    /// The answer of the TPM does not prove the key; the text says why.
     Unproven(String),
-    /// The link has no such ability.
+    /// The link does not support the operation.
     Unsupported(String),
 }
 
 impl TpmError {
-    /// Why a wait was in vain: a key generation of another process, or a TPM without answer. Asked when
-    /// a generation of this process is over.
+    /// The error for a timeout: Busy during a key generation of another process, else Timeout.
+    /// Called when no generation of this process is under way.
     pub(super) fn timed_out(limit: Limit, timing: &Timing) -> Self {
         match timing.is_busy() {
             true => Self::Busy(limit),
@@ -73,13 +74,13 @@ impl TpmError {
         }
     }
 
-    /// Whether a new connection may help: the connection failed, or brought what is no answer to the
+    /// True if a new connection may help: the connection failed, or the answer was not for the
     /// command.
     pub fn is_transport_fault(&self) -> bool {
         matches!(self, Self::Broken(_) | Self::WrongAnswer(_))
     }
 
-    /// Whether the TPM did not answer, so that the next command would only wait as long again.
+    /// True if the TPM did not answer. The next command would only wait as long again.
     pub(super) fn is_silence(&self) -> bool {
         matches!(
             self,

@@ -1,7 +1,7 @@
 //! An exchange: the few commands that belong together, and their repetitions.
 //!
-//! The one place that repeats commands. A transport fault brings a new connection, and over that
-//! only what is harmless twice.
+//! Only this module repeats commands. After a transport fault it opens a new connection, and
+//! repeats only exchanges that may run twice.
 
 use super::transport::TimeoutCause;
 use super::{AuthValue, CommandClass, Hash, Link, Lockout, SaltKey, Tpm, TpmError};
@@ -15,41 +15,41 @@ use std::time::{Duration, Instant};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(200);
-/// How long others are given to free a slot for objects.
+/// The time that other processes have to free a slot for objects.
 const OBJECT_PATIENCE: Duration = Duration::from_secs(2);
-/// How often they are asked to at least, however long the commands themselves take.
+/// The minimum number of tries, however long the commands take.
 const OBJECT_TRIES: u32 = 2;
 
-/// What answered "wrong authorisation" to a value: keys by name, NV indices by number, each with the
-/// TPM's place. To be kept for as long as the process lives, since each further try may count
-/// towards the lockout of the whole TPM.
+/// Values that were answered with "wrong authorisation": keys by name, NV indices by number, each
+/// with the TCTI. Kept for the life of the process, since each further try may count towards the
+/// lockout of the whole TPM.
 #[derive(Debug, Default, Clone)]
 pub struct Refusals(Arc<Mutex<HashSet<RefusedValue>>>);
 
-/// The TPM's place, the name or number, and a mark of the value; none of the empty one.
+/// The TCTI, the name or number, and a hash of the value; no hash for the empty value.
 type RefusedValue = (String, Vec<u8>, Vec<u8>);
 
 impl Refusals {
-    /// A copy for a forked child; empty if another thread of the parent held it.
+    /// A copy for a forked child; empty if another thread of the parent held the lock.
     pub fn for_child(&self) -> Self {
         let known = self.0.try_lock().map(|known| known.clone());
         Self(Arc::new(Mutex::new(known.unwrap_or_default())))
     }
 }
 
-/// What is used, and the authorisation value that the commands show for it.
+/// The subject of an exchange, and the authorisation value that its commands prove.
 #[derive(Clone, Copy)]
 pub(super) struct AuthSubject<'a> {
-    /// A key's name, or an index's number.
+    /// The name of a key, or the number of an index.
     pub(super) id: &'a [u8],
-    /// What it is called in an error: `key`, and its handle if it has one.
+    /// Its description in errors: `key`, and its handle if it has one.
     pub(super) called: &'a str,
     pub(super) handle: Option<u32>,
     pub(super) value: &'a [u8],
 }
 
 impl<'a> AuthSubject<'a> {
-    /// What is used by this value, without a handle of its own.
+    /// A subject without handle that is authorised by this value.
     pub(super) fn new(id: &'a [u8], called: &'a str, value: &'a AuthValue) -> Self {
         Self {
             id,
@@ -59,7 +59,7 @@ impl<'a> AuthSubject<'a> {
         }
     }
 
-    /// What is used by the empty value.
+    /// A subject that is authorised by the empty value.
     pub(super) fn open(id: &'a [u8], called: &'a str) -> Self {
         Self {
             id,
@@ -69,9 +69,9 @@ impl<'a> AuthSubject<'a> {
         }
     }
 
-    /// The TPM's place, the subject, and a mark of the value.
+    /// The TCTI, the subject, and a hash of the value.
     fn refusal(&self, tpm: &Tpm) -> RefusedValue {
-        // Not the value: it is to be found nowhere in memory when it has gone.
+        // A hash instead of the value, so that the value leaves no copy in memory.
         let mark = match self.value {
             [] => Vec::new(),
             value => Hash::Sha256.hmac(self.id, &[value])[..4].to_vec(),
@@ -91,20 +91,21 @@ impl<'a> AuthSubject<'a> {
     }
 }
 
-/// How commands that belong together are conducted.
+/// The conduct of commands that belong together.
 #[derive(Clone, Copy)]
 pub(super) struct Exchange<'a> {
-    /// What the log calls it.
+    /// Name of the exchange in the log.
     what: &'a str,
-    /// Whether all of it may run twice: reads, and signatures by an empty authorisation. Nothing
-    /// that counts towards lockout and nothing that writes.
+    /// True if the whole exchange may run twice: reads, and signatures by the empty value. False if
+    /// a try may count towards lockout or if a command writes.
     retryable: bool,
-    /// Whether it needs a slot that all processes share, where the TPM has no manager.
+    /// True if the exchange needs a transient slot, which all processes share without a resource
+    /// manager.
     needs_object_slot: bool,
     subject: Option<AuthSubject<'a>>,
 }
 
-/// A TPM without a free slot for objects, since the first answer that said so.
+/// A TPM without a free slot for objects, since the first such answer.
 #[derive(Default)]
 struct Crowded {
     since: Option<Instant>,
@@ -112,14 +113,14 @@ struct Crowded {
 }
 
 impl Crowded {
-    /// Whether another try is worth it, after one more answer that there is no room.
+    /// True if another try is worthwhile after one more "no room" answer.
     fn goes_on(&mut self) -> bool {
         let since = *self.since.get_or_insert_with(Instant::now);
         self.tries += 1;
         self.tries <= OBJECT_TRIES || since.elapsed() < OBJECT_PATIENCE
     }
 
-    /// Whether those who use a slot now have had the time to give it back.
+    /// True if other processes have had time to free their slots.
     fn is_long(&self) -> bool {
         let long = |since: Instant| since.elapsed() > OBJECT_PATIENCE / 2;
         self.since.is_some_and(long)
@@ -127,7 +128,7 @@ impl Crowded {
 }
 
 impl<'a> Exchange<'a> {
-    /// Commands about what lies in the TPM: they may run twice.
+    /// Commands that only read from the TPM; the exchange may run twice.
     pub(super) fn new(what: &'a str) -> Self {
         Self {
             what,
@@ -137,7 +138,7 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// Commands about a key that is loaded for them and flushed after them.
+    /// Commands about a key that is loaded before and flushed afterwards.
     pub(super) fn needing_object_slot(self) -> Self {
         Self {
             needs_object_slot: true,
@@ -145,7 +146,7 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// Commands whose auth session is salted to this key, which may have to be loaded for that.
+    /// Commands in an auth session salted to this key. The key may have to be loaded first.
     pub(super) fn salted(self, key: Option<&SaltKey>) -> Self {
         let is_loaded = key.is_some_and(|key| key.handle().is_none());
         Self {
@@ -162,7 +163,7 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// Commands that show the owner's authorisation value, of which no refusal is remembered.
+    /// Commands that prove the owner's authorisation value. Refusals of it are not remembered.
     pub(super) fn showing_owner(self, value: &AuthValue) -> Self {
         Self {
             retryable: self.retryable && value.is_empty(),
@@ -170,9 +171,9 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// Commands that show a subject's authorisation value: a wrong one counts towards lockout each
-    /// time it arrives. Nothing is sent if the subject refused that value before. `salt_key` is what
-    /// their auth session is salted to.
+    /// Commands that prove the authorisation value of a subject. A wrong value counts towards
+    /// lockout each time. Nothing is sent if the subject refused this value before. `salt_key` is
+    /// the key for the salt of the session.
     pub(super) fn authorised(
         what: &'a str,
         subject: AuthSubject<'a>,
@@ -186,10 +187,10 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// Runs the commands over the link that all exchanges share.
+    /// Runs the commands over the shared link.
     ///
-    /// Repeats while the TPM asks for it, and once over a new connection after a transport fault if
-    /// all of it may run twice.
+    /// Repeats while the TPM asks for it. After a transport fault it repeats once over a new
+    /// connection, if the exchange may run twice.
     pub(super) fn run<R>(
         self,
         tpm: &Tpm,
@@ -211,7 +212,7 @@ impl<'a> Exchange<'a> {
         result
     }
 
-    /// Warns of lockout, once the link is free to ask how long it lasts.
+    /// Warns of lockout. Called when the link is free again, to ask how long the lockout lasts.
     pub(super) fn tell_lockout(self, tpm: &Tpm) {
         if self.subject.is_none() {
             return;
@@ -227,7 +228,7 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// Runs the commands over a link that is held already.
+    /// Runs the commands over a link that the caller has locked.
     pub(super) fn run_over<R>(
         self,
         place: &mut Option<Link>,
@@ -248,7 +249,8 @@ impl<'a> Exchange<'a> {
             }
             Some(TimeoutCause::Busy) | None => {}
         }
-        // Asked and noted while the link is held, so that threads do not try side by side.
+        // Checked and recorded while the link is locked, so that two threads never try the same
+        // value.
         if let Some(subject) = &subject {
             let refused = tpm.refusals().0.lock();
             if !refused.is_empty() && refused.contains(&subject.refusal(tpm)) {
@@ -314,7 +316,8 @@ impl<'a> Exchange<'a> {
                             subject.error()
                         }
                         (error @ TpmError::Unreachable(_), _) => {
-                            // Whoever answers next may be another TPM, or this one after a reset.
+                            // The next answer may come from another TPM, or from this one after a
+                            // reset.
                             tpm.note_fault();
                             error
                         }
@@ -325,7 +328,7 @@ impl<'a> Exchange<'a> {
                             return Err(error);
                         }
                         (error @ TpmError::Timeout(_), _) => {
-                            // The connection may be opened anew before the answer comes.
+                            // The connection may be reopened before the answer arrives.
                             tpm.note_fault();
                             tpm.timeout_memory().note(TimeoutCause::Silent);
                             error
@@ -344,7 +347,7 @@ impl<'a> Exchange<'a> {
 mod tests {
     use super::*;
 
-    /// One try of an exchange that makes a key may take longer than all of the patience.
+    /// One try of an exchange with a key generation may exceed the whole time limit.
     #[test]
     fn a_crowded_tpm_is_asked_again_however_slow_it_is() {
         let mut crowded = Crowded::default();

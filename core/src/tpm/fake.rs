@@ -19,15 +19,15 @@ pub(crate) const CONTEXT_SAVE: u32 = 0x162;
 pub(crate) const FLUSH_CONTEXT: u32 = 0x165;
 pub(crate) const NV_READ: u32 = 0x14E;
 
-/// What happens to one command.
+/// The answer to one command.
 pub(crate) enum Reply {
-    /// A response code alone.
+    /// Only a response code.
     Code(u32),
     /// Success, with these parameters after the header.
     Body(Vec<u8>),
     /// Success of a command with one authorisation.
     AuthorisedBody(Vec<u8>),
-    /// The same of a command that gives a handle.
+    /// Success of a command that returns a handle.
     Made(u32, Vec<u8>),
     /// The connection ends without an answer.
     Hangup,
@@ -35,14 +35,14 @@ pub(crate) enum Reply {
     Silence,
 }
 
-/// Serves until the test's process ends.
+/// A server that runs until the process of the test ends.
 pub(crate) struct FakeTpm {
     folder: tempfile::TempDir,
     seen: Arc<Mutex<Vec<u32>>>,
 }
 
 impl FakeTpm {
-    /// Answers with `replies`, in order.
+    /// A server that answers with `replies`, in order.
     pub(crate) fn new(replies: impl IntoIterator<Item = Reply>) -> Self {
         let mut replies: VecDeque<Reply> = replies.into_iter().collect();
         let folder = tempfile::tempdir().unwrap();
@@ -76,7 +76,7 @@ impl FakeTpm {
                     ),
                     Reply::Hangup => continue,
                     Reply::Silence => {
-                        // Ends when the client gives up and closes.
+                        // Returns when the client gives up and closes.
                         let _ = stream.read(&mut [0]);
                         continue;
                     }
@@ -87,35 +87,35 @@ impl FakeTpm {
         Self { folder, seen }
     }
 
-    /// A TPM object over this one.
+    /// A client of this TPM.
     pub(crate) fn tpm(&self, limit: Duration) -> Tpm {
         self.tpm_with(Limits::new(limit, limit))
     }
 
-    /// The same with these limits.
+    /// A client with these limits.
     pub(crate) fn tpm_with(&self, limits: Limits) -> Tpm {
         let path = self.folder.path().join("tpm");
         let tcti: Tcti = format!("swtpm:path={}", path.display()).parse().unwrap();
         Tpm::new(tcti, limits, self.folder.path(), Refusals::default())
     }
 
-    /// The folder for locks of its clients.
+    /// The folder for process locks of its clients.
     pub(crate) fn locks(&self) -> PathBuf {
         self.folder.path().to_owned()
     }
 
-    /// The codes of the commands so far.
+    /// The codes of all commands so far.
     pub(crate) fn seen(&self) -> Vec<u32> {
         self.seen.lock().clone()
     }
 }
 
-/// Keeps the link, as a thread does whose command is under way.
+/// Holds the link, like a thread with a command under way.
 pub(crate) fn keep_link(tpm: &Tpm) -> MutexGuard<'_, Option<Link>> {
     tpm.link.lock()
 }
 
-/// A body that goes on behind what is known today.
+/// A body with additional bytes at its end.
 pub(crate) fn longer(reply: Reply) -> Reply {
     match reply {
         Reply::Body(body) => Reply::Body([&body[..], &[0xEE; 9]].concat()),
@@ -124,7 +124,7 @@ pub(crate) fn longer(reply: Reply) -> Reply {
     }
 }
 
-/// Parameters with the authorisation behind them: an empty nonce, attributes, no HMAC.
+/// Parameters followed by an authorisation: an empty nonce, attributes, no HMAC.
 fn authorised(body: &[u8]) -> Vec<u8> {
     [
         &(body.len() as u32).to_be_bytes()[..],
@@ -155,7 +155,7 @@ pub(crate) fn primary(handle: u32, area: &[u8], name: &[u8]) -> Reply {
     Reply::Made(handle, body)
 }
 
-/// The body of a TPM2_ReadPublic response: this area, this name, and no other qualified name.
+/// The body of a TPM2_ReadPublic response: this area, and this name also as the qualified name.
 pub(crate) fn public(area: &[u8], name: &[u8]) -> Reply {
     let mut body = Vec::new();
     for part in [area, name, name] {
@@ -196,7 +196,8 @@ pub(crate) fn p256_area(attributes: u32, scheme: &[u8]) -> Vec<u8> {
     area
 }
 
-/// A key that leaves the scheme open, its modulus so many bytes of the one in `testdata/`.
+/// An RSA key without a fixed scheme. Its modulus is the first `width` bytes of the one in
+/// `testdata/`.
 pub(crate) fn rsa_area(width: u16) -> Vec<u8> {
     let mut area = vec![0x00, 0x01, 0x00, 0x0B];
     area.extend(IDENTITY.to_be_bytes());
@@ -209,7 +210,7 @@ pub(crate) fn rsa_area(width: u16) -> Vec<u8> {
     area
 }
 
-/// ECDSA with SHA-256 and nothing else.
+/// The fixed scheme ECDSA with SHA-256.
 pub(crate) const FIXED: &[u8] = &[0x00, 0x18, 0x00, 0x0B];
 /// Attributes of an identity's key.
 pub(crate) const IDENTITY: u32 = 0x0004_00F2;

@@ -1,19 +1,19 @@
-//! A private key on its way into the TPM, readable for the key that will wrap it and for nobody
-//! else (Part 1, section 23.3: duplication with an outer wrapper and no inner one).
+//! Import of a private key, encrypted for its future parent (Part 1, section 23.3: duplication with
+//! an outer wrapper and no inner wrapper).
 
 use super::algorithm::{ECC, RSA};
 use super::protected::{Recipient, protect};
 use super::{Hash, Secret, TpmError, name_of};
 use crate::key::PublicKey;
 
-/// Storage keys of ours, and every SRK of the TCG's templates, encrypt with AES-128-CFB.
+/// Our storage keys, and every SRK of the TCG templates, encrypt with AES-128-CFB.
 const KEY_BITS: u32 = 128;
 
-/// The content of the TPM2B_PRIVATE that TPM2_Import takes, and that of the
-/// TPM2B_ENCRYPTED_SECRET beside it.
+/// The content of the TPM2B_PRIVATE for TPM2_Import, and of its TPM2B_ENCRYPTED_SECRET.
 ///
-/// `area` is the key's TPMT_PUBLIC, `value` its authorisation value to be, `secret` the scalar or a
-/// prime. `parent` wraps it; `hash` is that key's nameAlg.
+/// `area` is the TPMT_PUBLIC of the key, `value` its future authorisation value, `secret` the
+/// scalar or a prime. `parent` is the public key of the parent; `hash` is the nameAlg of the
+/// parent.
 pub(super) fn duplicate(
     parent: &PublicKey,
     hash: Hash,

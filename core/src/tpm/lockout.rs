@@ -1,34 +1,35 @@
-//! Dictionary-attack lockout (Part 1, section 19.8): how near it is, and what ends it.
+//! Dictionary-attack lockout (Part 1, section 19.8): the counter, and the command that resets it.
 
 use super::Tcti;
 use crate::shell::quoted;
 
-/// How near the TPM is to dictionary-attack lockout.
+/// The dictionary-attack state of the TPM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lockout {
-    /// Failed tries of authorisation that count now.
+    /// Failed tries that count now.
     pub counter: u32,
-    /// So many are lockout.
+    /// The number of failed tries that causes lockout.
     pub most: u32,
-    /// Seconds until one failed try is forgotten; 0: none is forgotten, or the TPM does not tell.
+    /// Seconds until one failed try is forgotten; 0 if none is forgotten or the TPM does not report
+    /// it.
     pub interval: u32,
 }
 
 impl Lockout {
-    /// How many failed tries there may still be before lockout.
+    /// The number of failed tries that remain before lockout.
     pub fn tries_left(&self) -> u32 {
         self.most.saturating_sub(self.counter)
     }
 }
 
 impl Tcti {
-    /// The command that ends lockout before its time.
+    /// The command that ends lockout early.
     pub(crate) fn clearing_lockout(&self) -> String {
         self.tool("tpm2_dictionarylockout --clear-lockout")
     }
 
-    /// A command of tpm2-tools for the TPM behind this; without a name for it if they look there
-    /// anyway.
+    /// A command of tpm2-tools for this TPM. The TCTI is omitted if it is the default of
+    /// tpm2-tools.
     pub(crate) fn tool(&self, command: &str) -> String {
         let (name, words) = command.split_once(' ').unwrap_or((command, ""));
         match *self == Self::default() {

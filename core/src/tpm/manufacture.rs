@@ -1,5 +1,6 @@
-//! What a device maker writes to a TPM: factory keys at persistent handles, and NV indices that are filled once
-//! and then locked. Nothing here undefines an index, writes over bytes or empties a handle.
+//! The writes of a device maker to a TPM: factory keys in persistent handles, and NV indices that
+//! are filled once and then locked. No function here undefines an index, overwrites bytes or
+//! empties a handle.
 
 use super::exchange::Exchange;
 use super::nv::{PIECE, WRITTEN};
@@ -12,7 +13,7 @@ use super::{
 
 /// WRITELOCKED.
 const LOCKED: u32 = 1 << 11;
-/// What libtpms and other TPMs read from bytes that nobody wrote.
+/// Bytes that TPMs return for unwritten parts of an index.
 const UNWRITTEN: [u8; 2] = [0xFF, 0x00];
 
 /// The hierarchy whose authorisation defines, writes and locks an NV index.
@@ -24,22 +25,22 @@ pub enum NvHierarchy {
     Platform,
 }
 
-/// How far an NV index is filled with certain bytes.
+/// How much of an NV index already holds the wanted bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NvProgress {
-    /// There is no such index.
+    /// The index does not exist.
     Absent,
-    /// It is defined, and some of the bytes are missing.
+    /// The index exists, but some bytes are missing.
     Begun(NvPublic),
-    /// It holds the bytes. Whether a lock keeps them is in the attributes.
+    /// The index holds the bytes. The attributes tell if it is locked.
     Filled(NvPublic),
-    /// It holds other bytes, or was defined otherwise; the text says what is seen.
+    /// The index holds other bytes or has other attributes; the text describes them.
     Other(String),
 }
 
 impl NvHierarchy {
-    /// TPMA_NV of an index that was not written yet: WRITEDEFINE, PPREAD, OWNERREAD, AUTHREAD, NO_DA, and
-    /// who writes.
+    /// TPMA_NV of an unwritten index: WRITEDEFINE, PPREAD, OWNERREAD, AUTHREAD, NO_DA, and the
+    /// write attribute of the hierarchy.
     pub fn attributes(self) -> u32 {
         const COMMON: u32 = 0x0207_2000;
         const OWNERWRITE: u32 = 1 << 1;
@@ -51,7 +52,7 @@ impl NvHierarchy {
         }
     }
 
-    /// The hierarchy that made an index with these attributes.
+    /// The hierarchy that defined an index with these attributes.
     pub fn of(about: NvPublic) -> Self {
         match about.attributes & (1 << 30) {
             0 => Self::Owner,
@@ -68,26 +69,27 @@ impl NvHierarchy {
 }
 
 impl PublicArea {
-    /// Whether the key has the attributes and the policy of the TCG's templates for this kind.
+    /// True if the key has the attributes and policy of the TCG template for this kind.
     pub fn is_factory_key(&self, kind: DevIdKind) -> bool {
         is_template_of(kind, self.as_bytes())
     }
 }
 
 impl NvPublic {
-    /// Whether nothing writes to the index any more.
+    /// True if the index is locked against writing.
     pub fn is_locked(self) -> bool {
         self.attributes & LOCKED != 0
     }
 }
 
 impl Tpm {
-    /// The factory key that a template of the TCG gives on this TPM. Nothing stays in the TPM; three
-    /// commands, one of them a key generation.
+    /// The factory key that a TCG template gives on this TPM. Nothing stays in the TPM. Three
+    /// commands, including a key generation.
     ///
     /// # Errors
     ///
-    /// [`TpmError::Unsupported`] for a size without template; the TPM's own for one that it lacks.
+    /// [`TpmError::Unsupported`] for a size without template; the TPM's response code for a size
+    /// that it lacks.
     pub fn factory_key(
         &self,
         kind: DevIdKind,
@@ -100,8 +102,8 @@ impl Tpm {
         self.derived(template, None)?.ok_or_else(odd)
     }
 
-    /// How far `index` is filled with `bytes`. `by` is the hierarchy that is to fill it. Two commands, and
-    /// those of a read.
+    /// How much of `index` holds `bytes`. `by` is the hierarchy that will fill the index. Two
+    /// commands, and those of a read.
     pub fn nv_progress(
         &self,
         index: u32,
@@ -140,11 +142,11 @@ impl Tpm {
         })
     }
 
-    /// Defines an index for so many bytes. Writes to the TPM.
+    /// Defines an index of this size. Writes to the TPM.
     ///
     /// # Errors
     ///
-    /// The TPM's own where there is an index of this number.
+    /// The response code of the TPM if the index exists.
     pub fn nv_define_once(
         &self,
         index: u32,
@@ -158,8 +160,8 @@ impl Tpm {
         })
     }
 
-    /// Writes the bytes that an index lacks, its beginning last: whoever reads a half-written index takes it
-    /// for nothing. Writes to the TPM: one command for each 512 bytes.
+    /// Writes the missing bytes of an index. The beginning is written last, so that readers ignore
+    /// a half-written index. Writes to the TPM: one command for each 512 bytes.
     ///
     /// # Errors
     ///
@@ -191,7 +193,7 @@ impl Tpm {
         Ok(())
     }
 
-    /// Locks an index against writing for ever. Writes to the TPM.
+    /// Locks an index against writing permanently. Writes to the TPM.
     pub fn nv_lock(&self, index: u32, by: NvHierarchy, value: &AuthValue) -> Result<(), TpmError> {
         let name = self.nv_public(index)?.name(index);
         self.nv_writing("NV_WriteLock", by, value, |link, used| {
@@ -217,7 +219,7 @@ impl Tpm {
     }
 }
 
-/// Numbers of the pieces of `bytes` that `there` lacks; `None` if something else is in their place.
+/// The numbers of the pieces of `bytes` that `there` lacks; `None` if `there` holds other bytes.
 fn missing_pieces(there: &[u8], bytes: &[u8]) -> Option<Vec<usize>> {
     let mut missing = Vec::new();
     for (number, (there, wanted)) in there.chunks(PIECE).zip(bytes.chunks(PIECE)).enumerate() {

@@ -1,9 +1,9 @@
-//! TPM 2.0: the commands that are used here, in plain types, and how they fail.
+//! TPM 2.0: the commands that this project uses, in plain types, and their errors.
 //!
-//! A `Link` sends commands over one transport. The rest of the crate uses [`Tpm`], which opens a link
-//! when it is first needed, retries and reconnects. Rooms, from the ground up: `transport`, `structures`,
-//! `command`, then [`Tpm`] and the kinds of keys.
-//! Section numbers are those of the TPM 2.0 Library Specification, level 1.59.
+//! A `Link` sends commands over one transport. The rest of the crate uses [`Tpm`], which opens a
+//! link at its first command, retries and reconnects. Rooms, from the ground up: `transport`,
+//! `structures`, `command`, then [`Tpm`] and the kinds of keys. Section numbers are those of the
+//! TPM 2.0 Library Specification, level 1.59.
 
 mod algorithms;
 mod ancestry;
@@ -40,6 +40,7 @@ mod process_lock;
 mod protected;
 mod root;
 mod salt;
+mod speed;
 mod storage;
 mod structures;
 mod transport;
@@ -78,6 +79,7 @@ pub use nv::NvContent;
 pub use persistent::PersistentKey;
 pub use primary::PrimaryKey;
 pub use root::{EndorsementVerifier, RecordError, StorageRoot, StorageRootRecord};
+pub use speed::{Operation, OperationTiming, Speed};
 pub use storage::{KeyAlgorithm, KeyPurpose, StorageKey};
 #[cfg(feature = "evidence")]
 pub(crate) use structures::attest::{ATTEST_CERTIFY, Attest, TPM_GENERATED};

@@ -1,4 +1,4 @@
-//! Numbers of the TPM that several rooms use: handles, NV indices, algorithms and command codes.
+//! Numbers of the TPM that several modules use: handles, NV indices, algorithms and command codes.
 
 /// Handles (Part 2, section 7; TCG, Registry of Reserved TPM 2.0 Handles).
 pub(crate) mod handle {
@@ -36,11 +36,11 @@ pub(crate) mod handle {
     pub(crate) const SRK: u32 = 0x8100_0001;
     /// The second storage root key, where a TPM has two.
     pub(crate) const SECOND_SRK: u32 = 0x8100_0002;
-    /// Where the master key goes.
+    /// The usual handle of the master key.
     pub(crate) const MASTER_KEY: u32 = 0x8100_0080;
-    /// Where the master key goes if another program took its handle.
+    /// Handles for the master key if another program uses the usual one.
     pub(crate) const MASTER_KEYS: RangeInclusive<u32> = MASTER_KEY..=0x8100_00FF;
-    /// Where the device's own keys go.
+    /// Handles for the device's own keys.
     pub(crate) const DEVICE_KEYS: RangeInclusive<u32> = 0x8100_0100..=0x8100_01FF;
     /// The endorsement keys of RSA-2048 and P-256.
     pub(crate) const ENDORSEMENT_KEY_RSA: u32 = 0x8101_0001;

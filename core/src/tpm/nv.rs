@@ -1,52 +1,52 @@
-//! NV indices of ours: a copy of something that must outlive the disk.
+//! Our own NV indices. They hold copies that must survive the loss of the disk.
 
 use super::exchange::{AuthSubject, Exchange};
 use super::storage::by_owner;
 use super::{Auth, AuthHandle, AuthValue, NvPublic, Property, Tpm, TpmError};
 
-/// The most that TPM2_NV_Read may be asked for before the TPM was asked for its own limit, and where it
-/// does not tell it.
+/// The largest TPM2_NV_Read before the TPM reported its limit, or if it reports none.
 const NV_CHUNK_UNASKED: u16 = 512;
 const NV_CHUNK_MOST: u32 = 2048;
 
-/// OWNERWRITE, PPREAD, OWNERREAD, AUTHREAD, NO_DA: whoever reaches the TPM reads it, only the owner
-/// writes it.
+/// OWNERWRITE, PPREAD, OWNERREAD, AUTHREAD, NO_DA: every user of the TPM can read the index; only
+/// the owner can write it.
 const ATTRIBUTES: u32 = 0x0207_0002;
 pub(super) const WRITTEN: u32 = 1 << 29;
-/// The most that is written at once; no TPM takes less.
+/// The largest write in one command; every TPM accepts this size.
 pub(super) const PIECE: usize = 512;
 
-/// What an NV index holds that is to be ours.
+/// The content of an NV index that we want to use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NvContent {
-    /// Nothing yet, or what a writer left that was killed.
+    /// The index is free, or a killed writer left it incomplete.
     Free,
-    /// These bytes, in an index that is defined as ours are.
+    /// These bytes, in an index with our attributes.
     Ours(Vec<u8>),
-    /// The index is defined otherwise, so it is somebody else's; what it holds, if it can be read.
+    /// The index has other attributes, so it belongs to another program. Holds its content if that
+    /// is readable.
     Foreign(Option<Vec<u8>>),
 }
 
 impl Tpm {
-    /// What an NV index is.
+    /// The public area of an NV index.
     pub fn nv_public(&self, index: u32) -> Result<NvPublic, TpmError> {
         Exchange::new("NV_ReadPublic").run(self, |link| link.nv_read_public(index))
     }
 
-    /// `size` bytes of an NV index that its own empty authorisation value opens, read in as many
-    /// pieces as the TPM demands.
+    /// `size` bytes of an NV index, read with its own empty authorisation value in as many commands
+    /// as the TPM needs.
     pub fn nv_read(&self, index: u32, size: u16) -> Result<Vec<u8>, TpmError> {
         let (id, name) = (index.to_be_bytes(), format!("NV index 0x{index:08X}"));
         self.in_pieces(size, |offset, size| {
             let exchange = Exchange::authorised("NV_Read", AuthSubject::open(&id, &name), None);
             exchange.run(self, |link| {
-                // The empty value needs no name.
+                // The empty value needs no session, so the name is not needed.
                 link.nv_read(AuthHandle::open(index, &[]), (index, &[]), offset, size)
             })
         })
     }
 
-    /// The same by the owner's authorisation value.
+    /// Reads the index with the owner's authorisation value.
     pub(super) fn nv_read_by_owner(
         &self,
         index: u32,
@@ -93,7 +93,7 @@ impl Tpm {
     fn nv_chunk(&self) -> Result<u16, TpmError> {
         self.nv_chunk
             .get_or_try_init(|| {
-                // A command's own limit lies far below 64 KiB.
+                // The limit of one command is far below 64 KiB.
                 let most = self.property(Property::NvBufferMax)?;
                 let most = most.filter(|most| *most > 0);
                 Ok(most.map_or(NV_CHUNK_UNASKED, |most| most.min(NV_CHUNK_MOST) as u16))
@@ -101,13 +101,13 @@ impl Tpm {
             .copied()
     }
 
-    /// Keeps these bytes at an NV index, in the place of what was kept there before. Writes to the
-    /// TPM, but not what is there already.
+    /// Stores these bytes at an NV index, and replaces its earlier content. Writes to the TPM only
+    /// if the bytes differ.
     ///
     /// # Errors
     ///
-    /// [`TpmError::Unsupported`] if the index is not one of ours, or holds no so many bytes. What was
-    /// kept stays, if the TPM refuses the new.
+    /// [`TpmError::Unsupported`] if the index belongs to another program, or is too small for the
+    /// bytes. If the TPM refuses the new bytes, the earlier content is kept.
     pub fn nv_store(&self, index: u32, bytes: &[u8], owner: &AuthValue) -> Result<(), TpmError> {
         let most = self.nv_index_max()?;
         if bytes.len() > most {
@@ -135,8 +135,8 @@ impl Tpm {
         put
     }
 
-    /// The most bytes that an index holds. Where the TPM does not tell it, or tells 0, as many as can be
-    /// asked for: the TPM refuses what is too much, and nothing is lost by that.
+    /// The largest size of an NV index. If the TPM reports none or 0, the largest number of the
+    /// field is used. The TPM refuses a size that is too large, and nothing is lost.
     pub fn nv_index_max(&self) -> Result<usize, TpmError> {
         let most = self.property(Property::NvIndexMax)?;
         let most = most.filter(|most| *most > 0);
@@ -144,7 +144,7 @@ impl Tpm {
         Ok(most.unwrap_or(u16::MAX).into())
     }
 
-    /// Defines the index, which is free, and fills it.
+    /// Defines a free index and fills it.
     fn nv_define_and_write(
         &self,
         index: u32,
@@ -162,7 +162,7 @@ impl Tpm {
             .salted(salt_key.as_ref())
             .writing();
         by_owner(defining.run(self, |link| link.nv_define(used, index, public)))?;
-        // The beginning last: without it nobody takes the rest for something.
+        // The beginning is written last, so that readers ignore an incomplete index.
         for (number, piece) in bytes.chunks(PIECE).enumerate().rev() {
             let name = public.name(index);
             let offset = (number * PIECE) as u16;
@@ -178,7 +178,7 @@ impl Tpm {
         Ok(())
     }
 
-    /// What is kept there.
+    /// The content of our index.
     pub fn nv_content(&self, index: u32, owner: &AuthValue) -> Result<NvContent, TpmError> {
         let about = match self.nv_public(index) {
             Err(TpmError::Response(code)) if code.is_missing_handle() => {
@@ -190,7 +190,7 @@ impl Tpm {
             ATTRIBUTES => Ok(NvContent::Free),
             attributes if attributes == ATTRIBUTES | WRITTEN => {
                 let bytes = self.nv_read(index, about.size)?;
-                // What was not written yet is all alike, and the beginning is written last.
+                // Unwritten bytes are all equal, and the beginning is written last.
                 let first = &bytes[..bytes.len().min(PIECE)];
                 let begun = first.iter().any(|byte| *byte != first[0]);
                 Ok(match begun || bytes.len() <= PIECE {
@@ -202,8 +202,8 @@ impl Tpm {
         }
     }
 
-    /// What somebody else keeps there; `None` if we may not know. No wrong value is tried that would
-    /// count towards lockout.
+    /// The content of another program's index; `None` if we may not read it. Never sends a wrong
+    /// value that would count towards lockout.
     pub(super) fn nv_of_others(
         &self,
         index: u32,
@@ -229,7 +229,7 @@ impl Tpm {
         }
     }
 
-    /// Takes the index away, if there is one of ours; somebody else's stays. Writes to the TPM.
+    /// Removes our index if it exists; keeps an index of another program. Writes to the TPM.
     pub fn nv_remove(&self, index: u32, owner: &AuthValue) -> Result<(), TpmError> {
         let about = match self.nv_public(index) {
             Err(TpmError::Response(code)) if code.is_missing_handle() => return Ok(()),

@@ -4,22 +4,22 @@ use super::exchange::{AuthSubject, Exchange};
 use super::{Auth, AuthHandle, AuthValue, Link, Tpm, TpmError};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A key in a persistent handle, with the name by which it was found.
+/// A key in a persistent handle, with the name that it had at the scan.
 #[derive(Debug)]
 pub struct PersistentKey {
     handle: u32,
     name: Vec<u8>,
-    /// The count of faults at which the name was last seen behind the handle.
+    /// The fault count when this name was last seen behind the handle.
     seen_at: AtomicU64,
 }
 
 impl Tpm {
-    /// All handles of `first`'s kind from `first` on, ascending.
+    /// All handles of the same range as `first`, from `first` on, ascending.
     pub fn handles(&self, first: u32) -> Result<Vec<u32>, TpmError> {
         Exchange::new("GetCapability(handles)").run(self, |link| link.handles(first))
     }
 
-    /// The public area (TPMT_PUBLIC) behind a persistent handle, and the key as found there.
+    /// The public area (TPMT_PUBLIC) behind a persistent handle, and the key.
     pub fn persistent_key(&self, handle: u32) -> Result<(Vec<u8>, PersistentKey), TpmError> {
         let seen_at = self.faults();
         let (area, name) =
@@ -32,10 +32,10 @@ impl Tpm {
         Ok((area, key))
     }
 
-    /// Runs commands with a resident key; `value` is its authorisation value, which may be empty.
+    /// Runs commands with a persistent key; `value` is its authorisation value, which may be empty.
     ///
-    /// One command more before them where a transport fault put the handle in doubt, and one for
-    /// each that shows a value. They may run twice if it is empty.
+    /// After a transport fault one more command checks the handle first. Each command that proves a
+    /// value costs one more. With the empty value the commands may run twice.
     pub(crate) fn with_persistent<R>(
         &self,
         what: &str,

@@ -1,8 +1,8 @@
-//! Keys without a handle: derived from a template whenever they are needed, and gone again.
+//! Primary keys without a handle: derived from a template when needed, and flushed afterwards.
 //!
-//! A TPM gives the same primary key for the same template. Deriving is slow, so its context is
-//! saved: a signature then costs TPM2_ContextLoad, Sign and FlushContext, and nothing of ours stays
-//! in the few slots that a TPM has for objects.
+//! A TPM derives the same primary key from the same template. Deriving is slow, so the context is
+//! saved. A signature then costs TPM2_ContextLoad, Sign and FlushContext, and no object stays in
+//! the few slots of the TPM.
 
 use super::exchange::{AuthSubject, Exchange};
 use super::policy::DevIdKind;
@@ -20,27 +20,27 @@ use parking_lot::Mutex;
 pub struct PrimaryKey {
     template: Vec<u8>,
     name: Vec<u8>,
-    /// Held for moments only; whoever finds it held does without.
+    /// Locked only briefly; a thread that finds it locked derives the key instead.
     context: Mutex<SavedContext>,
 }
 
-/// What is kept of a key for its next use.
+/// The saved state of a key for its next use.
 #[derive(Debug, Clone, Default)]
 enum SavedContext {
-    /// Nothing yet, or no more.
+    /// No context is saved now.
     #[default]
     Nothing,
     Context(KeyContext),
-    /// Nothing for good: the TPM saves no contexts of it, or gave another key back.
+    /// No context will be saved: the TPM saves none for this key, or a context gave another key.
     Never,
 }
 
-/// A saved context, and what is known of it.
+/// A saved context, and whether it was proven.
 #[derive(Debug, Clone)]
 struct KeyContext {
     /// TPMS_CONTEXT.
     saved: Vec<u8>,
-    /// Whether TPM2_ContextLoad was seen to give the key back.
+    /// True if TPM2_ContextLoad returned the right key once.
     proven: bool,
 }
 
@@ -48,7 +48,7 @@ struct KeyContext {
 type Tried = (PublicArea, Vec<u8>, SavedContext);
 
 impl PrimaryKey {
-    /// The template that the TPM derives the key from.
+    /// The template from which the TPM derives the key.
     pub fn template(&self) -> &[u8] {
         &self.template
     }
@@ -60,10 +60,10 @@ impl PrimaryKey {
 }
 
 impl Tpm {
-    /// Tries the templates of factories, `likeliest` before all, until one gives this public key.
+    /// Tries the factory templates, `likeliest` first, until one gives this public key.
     ///
-    /// `None` if none does. Two commands for each candidate, three for the right one. Each candidate is
-    /// a key generation, and has the whole limit of one.
+    /// `None` if no template fits. Two commands for each candidate, three for the right one. Each
+    /// candidate costs a key generation, with the time limit of a generation.
     pub fn find_primary_key(
         &self,
         public: &PublicKey,
@@ -73,7 +73,7 @@ impl Tpm {
         self.derived_by(likeliest.into_iter().chain(candidates), public)
     }
 
-    /// The same with the templates of attestation keys.
+    /// Tries the templates of attestation keys in the same way.
     #[cfg(feature = "evidence")]
     pub(crate) fn find_attestation_primary(
         &self,
@@ -92,7 +92,7 @@ impl Tpm {
             match self.derived(template, Some(public)) {
                 Ok(None) => {}
                 Ok(found) => return Ok(found),
-                // This TPM lacks an algorithm; or a damaged hint, no structure at all.
+                // The TPM lacks an algorithm, or a damaged hint is not a valid structure.
                 Err(error) if is_refusal(&error) => info!("template refused: {error}"),
                 Err(error) => return Err(error),
             }
@@ -100,7 +100,8 @@ impl Tpm {
         Ok(None)
     }
 
-    /// The key that a template gives, if it is this one. Two commands, and three for the right one.
+    /// The key that a template gives, if its public key is this one. Two commands, three for the
+    /// right one.
     pub(super) fn derived(
         &self,
         template: Vec<u8>,
@@ -121,8 +122,8 @@ impl Tpm {
         }))
     }
 
-    /// Runs commands with a derived key: two commands more, and another two where its context was
-    /// lost. They may run twice.
+    /// Runs commands with a primary key: two more commands, and another two if its context was
+    /// lost. The commands may run twice.
     pub(crate) fn with_primary<R>(
         &self,
         what: &str,
@@ -134,7 +135,7 @@ impl Tpm {
         exchange.run(self, |link| {
             let mut handle = key.load(link)?;
             let mut answer = commands(link, AuthHandle::open(handle, &key.name));
-            // On a TPM that all share, somebody may flush what is not his.
+            // Without a resource manager another program may flush our object.
             if is_gone(&answer) {
                 handle = key.load(link)?;
                 answer = commands(link, AuthHandle::open(handle, &key.name));
@@ -144,16 +145,16 @@ impl Tpm {
         })
     }
 
-    /// Flushes the transient objects that are keys of ours, lie below the master key, or come from a
-    /// factory's templates: left by an exchange whose answer was lost, or by a process that was
-    /// killed. Somebody who is just using his own loads it again.
+    /// Flushes transient objects that are keys of ours, lie below the master key, or come from
+    /// factory templates. A lost answer or a killed process left them behind. A program that is
+    /// using such an object must load it again.
     ///
-    /// With `roots` also storage root keys, and storage keys as ours below one: what a provisioning
-    /// left that was killed before the master key had its handle. Others make such keys too and
-    /// load them again, so that is for when nobody else gave up a slot for long.
+    /// With `roots` it also flushes storage root keys, and storage keys like ours below one. A
+    /// killed provisioning may leave them. Other programs make such keys too, so this is for the
+    /// case that no slot became free for long.
     ///
-    /// Where `code` says that slots for sessions are lacking, those that others did not give up for
-    /// long are flushed too.
+    /// If `code` reports missing session slots, sessions that have existed for long are flushed
+    /// too.
     pub(super) fn reclaim(
         &self,
         link: &mut Link,
@@ -184,8 +185,8 @@ impl Tpm {
         }
     }
 
-    /// Whether a transient object is one of ours: a key that this process loads, a factory's key, or what lies
-    /// below the master key of this qualified name.
+    /// True if a transient object is ours. Our objects are keys that this process loads, factory
+    /// keys, and keys below the master key of this qualified name.
     pub(super) fn may_flush(
         &self,
         link: &mut Link,
@@ -196,8 +197,8 @@ impl Tpm {
         if self.is_flushable(&name) || template::is_devid_template(&area) {
             return Ok(true);
         }
-        // Session keys of a process that is gone are known to nobody, but by what wraps them; or, where
-        // the TPM does not tell that, by their template.
+        // Session keys of a dead process are recognised only by their parent, or by their template
+        // if the TPM returns no qualified name.
         let Some(there) = link.qualified_name(handle)? else {
             return Ok(template::is_device_key(&area));
         };
@@ -206,9 +207,9 @@ impl Tpm {
     }
 }
 
-/// Flushes loaded auth sessions. A session of ours lasts for one command, so one that has kept a slot
-/// for long was left by a process that was killed. Nothing tells it from another program's, which
-/// begins a new one.
+/// Flushes loaded auth sessions. Our sessions last for one command, so an old session was left by a
+/// killed process. A session of another program cannot be told from it; that program must then
+/// start a new one.
 fn reclaim_sessions(link: &mut Link) -> Result<(), TpmError> {
     for handle in link.sessions()? {
         warn!("session 0x{handle:08X} was left over, flushed");
@@ -217,15 +218,15 @@ fn reclaim_sessions(link: &mut Link) -> Result<(), TpmError> {
     Ok(())
 }
 
-/// Whether a transient object is a storage root key as ours, one as our salt keys, or a storage key as
-/// ours below a storage root key.
+/// True if a transient object has the template of our storage root key or salt key. True also for a
+/// storage key with our template below a storage root key.
 fn is_root_or_below(link: &mut Link, handle: u32) -> Result<bool, TpmError> {
     const HIERARCHIES: [u32; 2] = [handle::OWNER, handle::NULL];
     let (area, name) = link.read_public(handle)?;
     if !template::is_storage_root(&area) {
         return Ok(false);
     }
-    // Where the TPM does not tell what it lies below, the template decides.
+    // If the TPM returns no qualified name, the template decides.
     let Some(there) = link.qualified_name(handle)? else {
         return Ok(true);
     };
@@ -246,7 +247,8 @@ fn is_root_or_below(link: &mut Link, handle: u32) -> Result<bool, TpmError> {
     }
 }
 
-/// Whether the template is at fault, so that another one may do: not the hierarchy, nor the TPM.
+/// True if the template is at fault, so that another template may work. False if the hierarchy or
+/// the TPM is at fault.
 fn is_refusal(error: &TpmError) -> bool {
     match error {
         TpmError::Response(code) => code.is_definite() && !code.is_of_handle_or_session(),
@@ -254,8 +256,8 @@ fn is_refusal(error: &TpmError) -> bool {
     }
 }
 
-/// Whether a context is of no use, whatever the reason: the TPM was started anew, this is another link,
-/// or the TPM keeps no contexts of flushed objects.
+/// True if a context is unusable: the TPM was restarted, the link is another one, or the TPM keeps
+/// no contexts of flushed objects.
 fn is_useless(error: &TpmError) -> bool {
     match error {
         TpmError::Response(code) => !code.is_temporary(),
@@ -264,8 +266,8 @@ fn is_useless(error: &TpmError) -> bool {
 }
 
 impl PrimaryKey {
-    /// A transient handle; to be flushed. From the saved context, or derived anew: one command, and
-    /// one more where a context is loaded for the first time.
+    /// Loads the key from its saved context, or derives it again. Returns a transient handle, which
+    /// the caller flushes. One command, and one more at the first load of a context.
     pub(super) fn load(&self, link: &mut Link) -> Result<u32, TpmError> {
         let kept = self.context.try_lock().map(|kept| kept.clone());
         let mut saves = !matches!(kept, Some(SavedContext::Never));
@@ -290,8 +292,8 @@ impl PrimaryKey {
         Ok(handle)
     }
 
-    /// The key from its saved context. Else whether another context may be of use: not if the TPM gave
-    /// another key back.
+    /// Loads the key from its saved context. If this fails, tells if a new context may help; it
+    /// cannot if the TPM returned another key.
     fn load_context(
         &self,
         link: &mut Link,
@@ -329,8 +331,8 @@ impl PrimaryKey {
         }
     }
 
-    /// Forgets a context that gave the key back before: a signature was not the key's. `false` if there
-    /// is none.
+    /// Forgets a proven context, because a signature did not verify. Returns `false` if there is
+    /// none.
     pub(crate) fn forget_context(&self) -> bool {
         let Some(mut place) = self.context.try_lock() else {
             return false;
@@ -344,8 +346,8 @@ impl PrimaryKey {
     }
 }
 
-/// The context of what is in a handle, or that a TPM does not give it: the key is derived for this use
-/// then, and for each if the TPM never gives it.
+/// Saves the context of an object. If the TPM refuses, the key is derived for this use only, or
+/// always if the TPM never saves contexts.
 fn saved(link: &mut Link, handle: u32) -> Result<SavedContext, TpmError> {
     let kept = match link.context_save(handle) {
         Ok(saved) => {
@@ -367,7 +369,7 @@ fn saved(link: &mut Link, handle: u32) -> Result<SavedContext, TpmError> {
     Ok(kept)
 }
 
-/// TPMS_CONTEXT of what is in a handle; `None` from a TPM that does not give it.
+/// TPMS_CONTEXT of an object; `None` if the TPM refuses to save it.
 pub(super) fn saved_context(link: &mut Link, handle: u32) -> Result<Option<Vec<u8>>, TpmError> {
     Ok(match saved(link, handle)? {
         SavedContext::Context(context) => Some(context.saved),

@@ -3,16 +3,16 @@
 //! | lock | guards | without it |
 //! |---|---|---|
 //! | PIN | reading the TPM's counter of failed tries, and one try | no PIN is tried |
-//! | slots | loading and using keys in transient object slots that all processes share | the process goes on |
-//! | keeping | making a key of which there is to be one only | the process goes on |
-//! | generation | nothing: it tells others that the TPM makes a key; all who do so hold it together | a silent TPM is not told from a busy one |
+//! | slots | loading and using keys in transient object slots that all processes share | the process continues |
+//! | keeping | making a key that must exist only once | the process continues |
+//! | generation | nothing: it tells other processes that the TPM makes a key; several processes can hold it together | a silent TPM cannot be told from a busy one |
 //!
-//! The locks for slots, for keeping and of generations are advisory: checks of names and signatures tell one key from
-//! another in any case.
+//! The last three locks are advisory: checks of names and signatures detect a wrong key in any
+//! case.
 //!
-//! Only those who may use the TPM can hold a lock. The PIN lock is the TPM's device node, where the
-//! kernel has one. Otherwise a lock is a file in the lock folder, which nobody but root and this user
-//! can replace ([`crate::trust::alone`]).
+//! Only users of the TPM can hold a lock. The PIN lock is the device node of a kernel TPM.
+//! Otherwise a lock is a file in the lock folder, which only root and this user can replace
+//! ([`crate::trust::alone`]).
 
 use super::Tcti;
 use crate::accounts::group_number;
@@ -41,45 +41,45 @@ const PINS: &str = "pin";
 const SLOTS: &str = "slots";
 const KEEPING: &str = "keep";
 const GENERATION: &str = "busy";
-/// Who may use a TPM (tpm-udev, and the unit of tpm2-abrmd).
+/// The group of users who may use a TPM (tpm-udev, and the unit of tpm2-abrmd).
 const GROUP: &str = "tss";
-/// How long the PIN lock is waited for after a wait in vain.
+/// The time limit for the PIN lock after a wait in vain.
 const SHORT_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A lock between processes.
 #[derive(Debug, Clone)]
 pub(super) struct ProcessLock {
     target: LockTarget,
-    /// How long is waited for it after a wait in vain.
+    /// The time limit for the lock after a wait in vain.
     again: Duration,
-    /// Whether the last wait was in vain.
+    /// True if the last wait was in vain.
     in_vain: Arc<AtomicBool>,
-    /// Where held locks are noted for forked children, if this process may fork.
+    /// The record of held locks for forked children, if this process may fork.
     held: Option<&'static Held>,
-    /// Whether one process holds it at a time, or several.
+    /// Exclusive, or shared by several processes.
     sharing: FlockOperation,
 }
 
 #[derive(Debug, Clone)]
 enum LockTarget {
-    /// A resource manager keeps clients apart.
+    /// No lock: a resource manager separates the clients.
     None,
     File(PathBuf),
-    /// The node of a TPM of the kernel; the file where the node cannot be opened.
+    /// The device node of a kernel TPM, and the file to use if the node cannot be opened.
     Node(PathBuf, PathBuf),
 }
 
-/// Why the lock is not held.
+/// The reason why the lock is not held.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum NotLocked {
-    /// Another process keeps it.
+    /// Another process holds it.
     Held(PathBuf),
-    /// There is no lock that others could not take away.
+    /// No lock is available that is safe from other users.
     Unusable(Distrust),
 }
 
 impl ProcessLock {
-    /// The lock for slots of transient objects, where all processes share them.
+    /// The lock for slots of transient objects, if all processes share them.
     pub(super) fn for_object_slots(tcti: &Tcti, locks: &Path) -> Self {
         Self::at(match tcti.is_managed() {
             true => LockTarget::None,
@@ -99,12 +99,12 @@ impl ProcessLock {
         }
     }
 
-    /// The lock for making a key of which there is to be one only.
+    /// The lock for making a key that must exist only once.
     pub(super) fn for_new_keys(locks: &Path) -> Self {
         Self::at(LockTarget::File(locks.join(KEEPING)))
     }
 
-    /// The lock of processes for which the TPM makes a key. Several hold it at a time.
+    /// The lock of processes that have the TPM make a key. Several processes can hold it at a time.
     pub(super) fn for_generations(locks: &Path) -> Self {
         Self {
             sharing: FlockOperation::NonBlockingLockShared,
@@ -122,7 +122,7 @@ impl ProcessLock {
         }
     }
 
-    /// The same, whose locks are noted there.
+    /// This lock; its acquisitions are recorded in `held`.
     pub(super) fn noting(self, held: &'static Held) -> Self {
         Self {
             held: Some(held),
@@ -130,8 +130,8 @@ impl ProcessLock {
         }
     }
 
-    /// Takes the lock. It is held until it is dropped, or the process dies. After one wait in vain
-    /// further waits are short, until the lock can be had again.
+    /// Takes the lock. The lock is held until the value is dropped or the process dies. After one
+    /// wait in vain, further waits are short until the lock is free again.
     pub(super) fn take(&self, limit: Duration) -> Result<Option<Lock>, NotLocked> {
         let patience = match self.in_vain.load(Ordering::Relaxed) {
             true => limit.min(self.again),
@@ -155,7 +155,7 @@ impl ProcessLock {
         taken.map(Some)
     }
 
-    /// Takes the lock; `None` for a caller that goes on without it.
+    /// Takes the lock; `None` for a caller that continues without it.
     pub(super) fn take_if_free(&self, limit: Duration) -> Option<Lock> {
         let known = self.in_vain.load(Ordering::Relaxed);
         let taken = self.take(limit);
@@ -172,7 +172,7 @@ impl ProcessLock {
         })
     }
 
-    /// Whether any process holds the lock file now. No file is made.
+    /// True if any process holds the lock file now. Creates no file.
     pub(super) fn is_held(&self) -> bool {
         let LockTarget::File(file) = &self.target else {
             return false;
@@ -193,7 +193,7 @@ impl ProcessLock {
         Lock::take_noted(fd, patience, self.held, self.sharing)
     }
 
-    /// The lock of a file that is still the one of that name once it is locked.
+    /// Locks a file, and checks that its name still leads to it once it is locked.
     fn take_file(&self, file: &Path, patience: Duration) -> Result<Lock, NotLocked> {
         let end = Instant::now() + patience;
         loop {
@@ -217,7 +217,7 @@ impl ProcessLock {
         }
     }
 
-    /// Why the lock cannot be used, whoever may hold it now. No file is made.
+    /// The reason why the lock cannot be used, apart from a current holder. Creates no file.
     pub(super) fn fault(&self) -> Option<Distrust> {
         let file = match &self.target {
             LockTarget::None => return None,
@@ -227,7 +227,7 @@ impl ProcessLock {
         opened(file, false).err().filter(|_| !would_be_made(file))
     }
 
-    /// What is locked: the node, if it is there and can be opened, else the file.
+    /// The locked path: the node if it can be opened, else the file.
     pub(super) fn path(&self) -> Option<PathBuf> {
         match &self.target {
             LockTarget::None => None,
@@ -239,7 +239,7 @@ impl ProcessLock {
     }
 }
 
-/// Whether taking the lock makes what is missing of it.
+/// True if taking the lock would create missing parts of the path.
 fn would_be_made(file: &Path) -> bool {
     let is_there = |path: &Path| !matches!(found(|| lstat(path)), Ok(None));
     let may_add = |folder: &Path| access(folder, Access::WRITE_OK | Access::EXEC_OK).is_ok();
@@ -257,8 +257,8 @@ fn would_be_made(file: &Path) -> bool {
     }
 }
 
-/// A node that all who use this TPM can open beside others, and that none but they can: of a TPM
-/// without resource manager the manager's, since the other lets in one process at a time.
+/// A device node that all users of this TPM, and only they, can open at the same time. This is the
+/// node of the resource manager, since the other node admits one process at a time.
 fn shared_node(node: &Path) -> Option<(PathBuf, OwnedFd)> {
     let node = node.canonicalize().ok()?;
     let about = stat(&node).ok()?;
@@ -285,8 +285,7 @@ fn shared_node(node: &Path) -> Option<(PathBuf, OwnedFd)> {
         .then_some((node, fd))
 }
 
-/// A file of the folder for locks and the folder, if both are to be relied on; they are made if
-/// they are missing and `make` says so.
+/// Opens a lock file and its folder, if both are trustworthy. With `make`, creates what is missing.
 fn opened(file: &Path, make: bool) -> Result<(OwnedFd, OwnedFd), Distrust> {
     let at = |place: &Path| {
         let place = place.to_path_buf();
@@ -303,7 +302,7 @@ fn opened(file: &Path, make: bool) -> Result<(OwnedFd, OwnedFd), Distrust> {
     }
     let there = there.ok_or_else(|| at(path)(Errno::NOENT))?;
     let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    // Whoever may pass through it need not be able to list it.
+    // A user who may pass through the folder need not be able to list it.
     let folder = open(&there, flags | OFlags::PATH, Mode::empty()).map_err(at(path))?;
     let about = Owned::from(&fstat(&folder).map_err(at(path))?);
     let name = name_of(file).map_err(at(file))?;
@@ -333,7 +332,7 @@ fn said(errno: Errno) -> String {
     }
 }
 
-/// By root for all who may use the TPM, by others for themselves.
+/// Root makes the folder for all users of the TPM, other users make it for themselves.
 fn make_folder(path: &Path) -> Result<(), Errno> {
     let errno = |error: std::io::Error| Errno::from_io_error(&error).unwrap_or(Errno::IO);
     let made = |mode: u32, all: bool, path: &Path| {
@@ -357,7 +356,7 @@ fn make_folder(path: &Path) -> Result<(), Errno> {
     {
         fchmod(&folder, Mode::from_raw_mode(0o750))?;
     }
-    // Others could not make them.
+    // Other users could not create these files.
     let about = Owned::from(&fstat(&folder)?);
     for name in [PINS, SLOTS, KEEPING, GENERATION] {
         if let Err(NoLock::System(errno)) = made_lock(&folder, name, about, true) {
@@ -367,7 +366,8 @@ fn make_folder(path: &Path) -> Result<(), Errno> {
     Ok(())
 }
 
-/// A lock for all who may pass through its folder; made if it is missing, in a folder of our own.
+/// A lock file for all who may pass through its folder; created if it is missing and the folder is
+/// ours.
 fn made_lock(
     folder: &OwnedFd,
     name: impl rustix::path::Arg + Copy,
@@ -413,7 +413,7 @@ mod tests {
         ProcessLock::for_pins(&"swtpm".parse().unwrap(), locks)
     }
 
-    /// Whoever waited for a file that is no more there waits for the one that is.
+    /// A waiter whose file was replaced waits for the new file.
     #[test]
     fn a_file_that_was_exchanged_is_no_lock() {
         let (_home, locks) = home();
@@ -425,7 +425,7 @@ mod tests {
             tell.send(()).unwrap();
             taken.unwrap().unwrap()
         });
-        // Until the waiter has opened the file, too.
+        // Waits until the waiter has opened the file, too.
         let of_lock = |path: PathBuf| fs::read_link(path).is_ok_and(|to| to == locks.join(PINS));
         let descriptors = || fs::read_dir("/proc/self/fd").unwrap().flatten();
         while descriptors().filter(|fd| of_lock(fd.path())).count() < 2 {
@@ -454,7 +454,7 @@ mod tests {
         assert_eq!(fs::read_dir(home.path()).unwrap().count(), 0);
         drop(lock(&locks).take(Duration::ZERO).unwrap());
         assert_eq!(lock(&locks).fault(), None);
-        // A folder in which other turns were taken before.
+        // A folder in which locks were taken before.
         fs::remove_file(locks.join(PINS)).unwrap();
         fs::write(locks.join(SLOTS), "").unwrap();
         assert_eq!(lock(&locks).fault(), None);

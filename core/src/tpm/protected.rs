@@ -1,5 +1,5 @@
-//! Data that only one storage key of a TPM can read, bound to the name of an object (Part 1, section
-//! 22: protected storage; annexes B.10 and C.6).
+//! Data that only one storage key of a TPM can decrypt, bound to the name of an object (Part 1,
+//! section 22: protected storage; annexes B.10 and C.6).
 
 use super::command::kdf::{kdfa, share_secret};
 use super::{Hash, Secret, TpmError};
@@ -9,23 +9,24 @@ use aes::{Aes128, Aes192, Aes256};
 use cfb_mode::Encryptor;
 use cfb_mode::cipher::KeyIvInit;
 
-/// The storage key that can read it.
+/// The storage key that can decrypt the data.
 #[derive(Clone, Copy)]
 pub(super) struct Recipient<'a> {
     pub(super) public: &'a PublicKey,
     /// Its nameAlg.
     pub(super) hash: Hash,
-    /// Of its symmetric algorithm, AES in the mode CFB.
+    /// Key size of its symmetric algorithm, AES in CFB mode.
     pub(super) key_bits: u32,
 }
 
-/// Integrity HMAC, as a TPM2B, and the encrypted TPM2B of `content` behind it; and the content of the
-/// TPM2B_ENCRYPTED_SECRET beside it. `label` says what for.
+/// Returns two byte strings. The first is the integrity HMAC as a TPM2B, followed by the encrypted
+/// TPM2B of `content`. The second is the content of the TPM2B_ENCRYPTED_SECRET. `label` names the
+/// purpose.
 ///
 /// # Errors
 ///
-/// [`TpmError::Unsupported`]: the key does not encrypt, or not by such a cipher; or there are no
-/// random bytes.
+/// [`TpmError::Unsupported`] if the key does not encrypt, if it uses another cipher, or if random
+/// bytes are missing.
 pub(super) fn protect(
     to: Recipient,
     label: &str,
@@ -73,7 +74,7 @@ mod tests {
     use super::*;
     use crate::key::hex;
 
-    /// Seed 00 01 02 …, name 000B ‖ 40..5F, content 80..9F; made by an independent program, and
+    /// Seed 00 01 02 …, name 000B ‖ 40..5F, content 80..9F; computed by an independent program, and
     /// opened by swtpm 0.7.1.
     #[test]
     fn the_vectors_of_both_strengths() {

@@ -1,6 +1,6 @@
-//! Which storage root key is believed. Where endorsement keys' certificates are trusted, the TPM proves
-//! by such a key that it has this storage root key. Without, the first one that is used counts. Either
-//! way it is remembered, and another one later is an error.
+//! Trust in the storage root key. If certificates of endorsement keys are trusted, the TPM proves
+//! with such a key that it has this storage root key. Otherwise the first storage root key that is
+//! used is trusted. The key is remembered in both cases, and a different key later is an error.
 
 use super::endorsement::CERTIFICATES;
 use super::exchange::Exchange;
@@ -14,74 +14,74 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// How a storage root key came to be believed: the first byte of the record.
+/// The reason for the trust in a storage root key: the first byte of the record.
 const AT_FIRST_USE: u8 = 0;
 const BY_CERTIFICATE: u8 = 1;
 
-/// Says whether a certificate is that of a genuine TPM's endorsement key.
+/// Verifies that a certificate belongs to the endorsement key of a genuine TPM.
 pub trait EndorsementVerifier: fmt::Debug + Send + Sync {
     /// The key of the certificate in these bytes of an NV index.
     ///
     /// # Errors
     ///
-    /// Why it is not believed.
+    /// The reason why the certificate is not trusted.
     fn key_of(&self, certificate: &[u8]) -> Result<PublicKey, String>;
 
-    /// What a person does about a TPM without such a certificate, as a sentence.
+    /// The remedy for a TPM without such a certificate, as a sentence.
     fn instead(&self) -> String;
 }
 
-/// Why it is not known which storage root key was kept.
+/// The reason why the remembered storage root key is not known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RecordError {
-    /// What was kept is damaged.
+    /// The record is damaged.
     Damaged(String),
-    /// It cannot be read now, or others may write to it; nothing is known to be wrong with what was
-    /// kept.
+    /// The record cannot be read now, or other users may write to it. Its content may be right.
     Unread(String),
 }
 
-/// Remembers the storage root key from one process to the next.
+/// Remembers the storage root key between processes.
 pub trait StorageRootRecord: fmt::Debug + Send + Sync {
-    /// Its file.
+    /// The file of the record.
     fn path(&self) -> PathBuf;
 
-    /// How a person accepts another key, as a sentence.
+    /// The way to accept another key, as a sentence.
     fn accepting(&self) -> String;
 
-    /// What was kept; `None` if nothing was, or if this process has no right to know.
+    /// The remembered bytes; `None` if there are none, or if this process may not read them.
     ///
     /// # Errors
     ///
-    /// What was kept is damaged, or cannot be had.
+    /// The record is damaged or unreadable.
     fn recall(&self) -> Result<Option<Vec<u8>>, RecordError>;
 
-    /// TPMT_PUBLIC of the storage key that wraps the keys, the master key, if that is known.
+    /// TPMT_PUBLIC of the master key, which wraps the keys, if it is known.
     fn master(&self) -> Option<Vec<u8>>;
 
-    /// Keeps these bytes; `false` if this process has no right to, or there is no place for them yet.
+    /// Stores these bytes. `false` if this process may not write, or if the folder does not exist
+    /// yet.
     ///
     /// # Errors
     ///
-    /// They cannot be written.
+    /// The bytes cannot be written.
     fn keep(&self, content: &[u8]) -> Result<bool, String>;
 
-    /// Forgets what was kept.
+    /// Removes the record.
     ///
     /// # Errors
     ///
-    /// The file cannot be taken away.
+    /// The file cannot be removed.
     fn forget(&self) -> Result<(), String>;
 }
 
-/// What is known of a TPM's storage root key before the TPM is asked.
+/// The knowledge of a TPM's storage root key before the TPM is asked.
 #[derive(Debug, Clone, Default)]
 pub struct StorageRoot {
     record: Option<Arc<dyn StorageRootRecord>>,
     endorser: Option<Arc<dyn EndorsementVerifier>>,
 }
 
-/// What the record says.
+/// The content of the record.
 #[derive(Debug, PartialEq, Eq)]
 struct RootEntry {
     name: Vec<u8>,
@@ -89,7 +89,7 @@ struct RootEntry {
 }
 
 impl StorageRoot {
-    /// Remembered by this record.
+    /// With this record.
     pub fn remembered_by(record: Arc<dyn StorageRootRecord>) -> Self {
         Self {
             record: Some(record),
@@ -97,7 +97,7 @@ impl StorageRoot {
         }
     }
 
-    /// The same; the TPM must prove itself by a certificate that this one believes.
+    /// With this verifier: the TPM must prove itself by a certificate that the verifier accepts.
     #[must_use]
     pub fn endorsed_by(self, endorser: Option<Arc<dyn EndorsementVerifier>>) -> Self {
         Self { endorser, ..self }
@@ -108,7 +108,7 @@ impl StorageRoot {
         record.map(|record| record.accepting()).unwrap_or_default()
     }
 
-    /// The file that remembers it; empty if none does.
+    /// The file of the record; empty if there is no record.
     pub(crate) fn path(&self) -> PathBuf {
         let record = self.record.as_ref();
         record.map(|record| record.path()).unwrap_or_default()
@@ -141,11 +141,11 @@ impl StorageRoot {
             .transpose()
     }
 
-    /// That no storage root key is remembered, where none shows.
+    /// Checks that no storage root key is remembered. Called if the TPM shows none.
     ///
     /// # Errors
     ///
-    /// [`TpmError::Distrusted`] if one is.
+    /// [`TpmError::Distrusted`] if one is remembered.
     pub(super) fn check_none_remembered(&self) -> Result<(), TpmError> {
         match self.remembered()? {
             None => Ok(()),
@@ -161,18 +161,18 @@ impl StorageRoot {
         }
     }
 
-    /// Whether the TPM must prove itself by a certificate, and the remembered key is not known by one.
+    /// True if a certificate is required and the remembered key was not proven by a certificate.
     pub(super) fn lacks_certificate(&self) -> bool {
         let by_certificate = |known: Option<RootEntry>| known.is_some_and(|one| one.by_certificate);
         self.endorser.is_some() && !self.remembered().is_ok_and(by_certificate)
     }
 
-    /// TPMT_PUBLIC of the master key, if that is remembered beside it.
+    /// TPMT_PUBLIC of the master key, if it is remembered too.
     pub(super) fn master(&self) -> Option<Vec<u8>> {
         self.record.as_ref()?.master()
     }
 
-    /// Remembers it, where that can be written.
+    /// Writes the record, if possible.
     fn remember(&self, remembered: &RootEntry) {
         let Some(record) = &self.record else {
             return;
@@ -186,7 +186,7 @@ impl StorageRoot {
         }
     }
 
-    /// Forgets it: the next one counts.
+    /// Removes the record: the next storage root key is trusted.
     pub(crate) fn forget(&self) -> Result<(), String> {
         self.record
             .as_ref()
@@ -218,12 +218,12 @@ impl RootEntry {
 }
 
 impl Tpm {
-    /// That the storage root key of this name, which its handle shows, is the one to believe.
+    /// Checks that the storage root key of this name may be trusted. Its handle shows this key.
     ///
     /// # Errors
     ///
-    /// [`TpmError::Distrusted`] if another one is remembered, or no certificate vouches for the TPM
-    /// where one must.
+    /// [`TpmError::Distrusted`] if another key is remembered, or if a required certificate is
+    /// missing.
     pub(super) fn believe_root(&self, name: &[u8]) -> Result<(), TpmError> {
         let root = self.root();
         let remembered = root.remembered()?;
@@ -260,13 +260,13 @@ impl Tpm {
         Ok(())
     }
 
-    /// The TPM name of the storage root key that is remembered.
+    /// The TPM name of the remembered storage root key.
     pub(super) fn remembered_root(&self) -> Result<Option<Vec<u8>>, TpmError> {
         let remembered = self.root().remembered()?;
         Ok(remembered.map(|known| known.name))
     }
 
-    /// That the TPM derives another storage root key than the one that is remembered, as an error.
+    /// The error for a TPM that derives another storage root key than the remembered one.
     pub(super) fn other_root_derived(&self, name: &[u8], other: &[u8]) -> TpmError {
         let root = self.root();
         TpmError::Distrusted(format!(
@@ -280,14 +280,14 @@ impl Tpm {
         ))
     }
 
-    /// Whether another storage root key is remembered than the TPM has, or the TPM has none.
+    /// True if the TPM lacks the remembered storage root key, or has another one.
     pub(crate) fn has_other_root(&self) -> Result<bool, TpmError> {
         let remembered = self.root().remembered()?;
         let there = self.name_at(SRK)?;
         Ok(remembered.is_some_and(|known| there.as_ref() != Some(&known.name)))
     }
 
-    /// Has the TPM of a certified endorsement key say that it has this storage root key.
+    /// Proves by a certified endorsement key that its TPM has this storage root key.
     fn prove_root(&self, name: &[u8]) -> Result<(), TpmError> {
         let Some(endorsement) = self.endorsement_key()? else {
             return Ok(());
@@ -305,11 +305,11 @@ impl Tpm {
         }
     }
 
-    /// The endorsement key of a certificate that is believed; `None` where none is asked for.
+    /// The endorsement key of a trusted certificate; `None` if no certificate is required.
     ///
     /// # Errors
     ///
-    /// [`TpmError::Distrusted`] if the TPM has none.
+    /// [`TpmError::Distrusted`] if the TPM has no such certificate.
     pub(super) fn endorsement_key(&self) -> Result<Option<SaltKey>, TpmError> {
         let Some(endorser) = &self.root().endorser else {
             return Ok(None);
@@ -359,16 +359,16 @@ impl Tpm {
         )))
     }
 
-    /// Whether the handle holds a storage key of this name that this TPM made: the TPM that reads the
-    /// salts of `salt_key` seals a byte below it. Three commands.
+    /// True if the handle holds a storage key of this name that this TPM made. As proof, the TPM
+    /// that reads the salts of `salt_key` seals a byte below the key. Three commands.
     ///
-    /// To be told of the key proves nothing. TPM2_LoadExternal takes anybody's public area, and the
-    /// proof is over the name, not over the handle: so whoever stands between could have the TPM tell of
-    /// his own key. A key with fixedTPM is loaded with its private half by nobody but its TPM.
+    /// A public area alone proves nothing: TPM2_LoadExternal accepts any public area, and the HMAC
+    /// covers the name, not the handle. So an attacker on the bus could show his own key. But only
+    /// the TPM itself can load a key with fixedTPM including the private half.
     ///
     /// # Errors
     ///
-    /// [`TpmError::WrongAnswer`] if the answer is not that TPM's.
+    /// [`TpmError::WrongAnswer`] if another TPM answered.
     pub(super) fn wraps_proven(
         &self,
         handle: u32,
@@ -398,12 +398,13 @@ impl Tpm {
         }
     }
 
-    /// Whether the handle holds the object of this name, by the word of the TPM that reads the salts
-    /// of this key. That the TPM has its private half is known from elsewhere. Three commands.
+    /// True if the handle holds the object of this name. The HMAC of the TPM that reads the salts
+    /// of this key proves it. The caller knows already that the TPM has the private half. Three
+    /// commands.
     ///
     /// # Errors
     ///
-    /// [`TpmError::WrongAnswer`] if the answer is not that TPM's.
+    /// [`TpmError::WrongAnswer`] if another TPM answered.
     pub(super) fn holds_proven(
         &self,
         handle: u32,
@@ -417,7 +418,7 @@ impl Tpm {
         let reading = Exchange::new("ReadPublic").salted(Some(salt_key));
         match reading.run(self, |link| link.read_public_proven(used)) {
             Ok(area) => Ok(super::name_of(&area).is_some_and(|there| there == name)),
-            // Its HMAC is over the name: the handle holds something else, or nothing.
+            // The HMAC covers the name, so the handle is empty or holds another object.
             Err(TpmError::Response(code)) if code.is_missing_handle() || code.is_wrong_auth() => {
                 Ok(false)
             }
@@ -426,7 +427,8 @@ impl Tpm {
     }
 }
 
-/// Whether the TPM itself answered, and the answer is of this one thing: others may be asked for.
+/// True if the TPM itself answered, and the answer concerns only this object. Others may still be
+/// read.
 pub(super) fn is_answer(error: &TpmError) -> bool {
     matches!(
         error,

@@ -1,8 +1,8 @@
-//! Records of a storage root key.
+//! Tests of the record of a storage root key.
 
 use super::*;
 
-/// A record in which this is remembered.
+/// A record with this content.
 #[derive(Debug)]
 struct Record(Result<Option<Vec<u8>>, RecordError>);
 
@@ -32,7 +32,8 @@ impl StorageRootRecord for Record {
     }
 }
 
-/// Root copies what is printed: for a passing fault the memory is not to be thrown away.
+/// Root copies printed commands, so a temporary fault must not print a command that removes the
+/// record.
 #[test]
 fn the_memory_is_moved_away_only_where_it_is_damaged() {
     let of = |recalled| StorageRoot::remembered_by(Arc::new(Record(recalled)));

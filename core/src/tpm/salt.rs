@@ -1,4 +1,4 @@
-//! Which key of the TPM reads the salt of an auth session (Part 1, section 19.6.8).
+//! The choice of the TPM key that reads the salt of an auth session (Part 1, section 19.6.8).
 
 use super::command::Hierarchy;
 use super::exchange::Exchange;
@@ -6,7 +6,7 @@ use super::primary::saved_context;
 use super::{AuthValue, SRK, Salt, SaltKey, StorageKey, Tpm, TpmError, flush, handle, template};
 use log::warn;
 
-/// Where the TPM may have a key for salts: SRK, then the EKs of RSA-2048 and P-256 (TCG, TPM 2.0
+/// Handles of keys for salts: the SRK, then the EKs of RSA-2048 and P-256 (TCG, TPM 2.0
 /// Provisioning Guidance, section 7.8).
 const PLACES: [u32; 3] = [
     SRK,
@@ -14,27 +14,26 @@ const PLACES: [u32; 3] = [
     handle::ENDORSEMENT_KEY_P256,
 ];
 
-/// What an auth session is for.
+/// The purpose of an auth session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum SaltPurpose {
-    /// To show a value, or to learn what the TPM itself says.
+    /// To prove a value, or to authenticate answers of the TPM.
     Show,
-    /// To hide the answer of a key without authorisation value from who listens. Whoever stands
-    /// between can ask that key himself, so he gains nothing by a key for salts of his own.
+    /// To encrypt the answer of a key without authorisation value. An attacker in the middle could
+    /// use that key himself, so a false key for salts gives him nothing more.
     Hide,
 }
 
 impl Tpm {
-    /// The TPM's key that reads the salt of an auth session: the storage root key, else an endorsement
-    /// key, else one that is made for that. Found once, and again after a transport fault.
+    /// The key for salts: the storage root key, else an endorsement key, else a key that is made
+    /// for this purpose. Searched once, and again after a transport fault.
     ///
-    /// Where that key is doubtful, the master key takes its place if it is known and there: two
-    /// commands each time.
+    /// If that key is doubtful, the known master key is used instead: two commands each time.
     ///
     /// # Errors
     ///
-    /// [`TpmError::Distrusted`] where the storage root key is not to be believed, or does not show
-    /// though one is remembered; [`TpmError::Unread`] where that cannot be known now.
+    /// [`TpmError::Distrusted`] if the storage root key is not trusted, or is missing though one is
+    /// remembered. [`TpmError::Unread`] if the record cannot be read now.
     pub fn salt_key(&self) -> Result<SaltKey, TpmError> {
         self.salt_key_to(SaltPurpose::Show)
     }
@@ -100,8 +99,8 @@ impl Tpm {
         Ok(None)
     }
 
-    /// The master key, if its public area is remembered and the TPM shows it in its handle. Whoever
-    /// shows it falsely cannot read a salt for it.
+    /// The master key, if its public area is remembered and the TPM shows it in its handle. An
+    /// attacker who shows it falsely cannot decrypt a salt for it.
     fn known_master(&self) -> Result<Option<SaltKey>, TpmError> {
         let remembered = self.master.zip(self.root().master());
         let Some(master) =
@@ -116,22 +115,22 @@ impl Tpm {
         }
     }
 
-    /// Forgets which key that is, since there may be a better one now.
+    /// Forgets the chosen key, since a better key may exist now.
     pub(super) fn seek_salt_key(&self) {
         *self.salt_key.lock() = None;
     }
 
-    /// That the value can be shown to the TPM. The storage root key is believed for that, and
-    /// remembered, if there is need.
+    /// Checks that the value may be proven to the TPM. If needed, the storage root key is trusted
+    /// and remembered.
     ///
     /// # Errors
     ///
-    /// As of [`Tpm::salt_key`].
+    /// Those of [`Tpm::salt_key`].
     pub(crate) fn check_shows(&self, value: &AuthValue) -> Result<(), TpmError> {
         self.salt_key_for(value).map(drop)
     }
 
-    /// The salt key for commands that show this authorisation value, or hide their response.
+    /// The key for salts for commands that prove this value or encrypt their response.
     pub(super) fn salt_key_for(&self, value: &AuthValue) -> Result<Option<SaltKey>, TpmError> {
         match &value.salt {
             _ if value.is_empty() && !value.encrypts_response => Ok(None),
@@ -141,8 +140,8 @@ impl Tpm {
         }
     }
 
-    /// The salt key for a command in an auth session, also if the value is empty: so that the HMAC of
-    /// the response proves where it comes from.
+    /// The key for salts for a command in an auth session, even if the value is empty. The HMAC of
+    /// the response then proves its origin.
     pub(super) fn session_key(&self, value: &AuthValue) -> Result<SaltKey, TpmError> {
         match &value.salt {
             Salt::For(key) => Ok(key.clone()),
@@ -150,14 +149,14 @@ impl Tpm {
         }
     }
 
-    /// A P-256 storage key in the NULL hierarchy: for a TPM that has no key for salts in a handle. It
-    /// lives as long as this process, and is in the TPM only while a session begins.
+    /// A P-256 storage key in the NULL hierarchy, for a TPM without a key for salts in a handle.
+    /// Kept as long as this process; loaded only while a session starts.
     pub(super) fn null_key(&self) -> Result<SaltKey, TpmError> {
         let (key, _) = self.saved_primary(Hierarchy::Null, template::storage_root(false))?;
         Ok(key)
     }
 
-    /// A primary key as a salt key, and its TPMT_PUBLIC. Three commands.
+    /// A primary key as a key for salts, and its TPMT_PUBLIC. Three commands.
     pub(super) fn saved_primary(
         &self,
         hierarchy: Hierarchy,

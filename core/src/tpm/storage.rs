@@ -1,5 +1,4 @@
-//! Keys that the device makes: a storage key of its own that wraps them, and their way into a
-//! persistent handle and out of it.
+//! Keys that the device makes: the storage key that wraps them, and persistent handles for them.
 
 use super::exchange::Exchange;
 use super::flush;
@@ -10,20 +9,20 @@ use super::{
 };
 use crate::key::{Curve, PublicKey};
 
-/// A TPMT_PUBLIC, and the name of the object that has it.
+/// A TPMT_PUBLIC, and the name of its object.
 type AreaAndName = (Vec<u8>, Vec<u8>);
 
-/// What is to be put at a persistent handle.
+/// A loaded object that is to become persistent.
 struct TransientObject {
     /// Its transient handle.
     handle: u32,
     /// Its TPM name.
     name: Vec<u8>,
-    /// Its TPMT_PUBLIC, if it is to read the salt of the command that puts it there.
+    /// Its TPMT_PUBLIC, if it reads the salt of the TPM2_EvictControl session.
     area: Option<Vec<u8>>,
 }
 
-/// A key at a persistent handle that wraps others; its authorisation value is empty.
+/// A storage key in a persistent handle; its authorisation value is empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StorageKey {
     handle: u32,
@@ -33,7 +32,7 @@ pub struct StorageKey {
     area: Vec<u8>,
 }
 
-/// What kind of key is to be made.
+/// The algorithm and size of a new key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyAlgorithm {
     /// On this curve.
@@ -42,10 +41,10 @@ pub enum KeyAlgorithm {
     Rsa(u32),
 }
 
-/// What the TPM is to let a key do.
+/// The permitted uses of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeyPurpose {
-    /// It signs.
+    /// The key signs.
     pub signs: bool,
     /// RSA: it decrypts. EC: it agrees on secrets.
     pub decrypts: bool,
@@ -62,9 +61,9 @@ impl StorageKey {
         &self.name
     }
 
-    /// The key as found at a handle, or as it was remembered.
+    /// The key found in a handle, or remembered.
     ///
-    /// `None` if it wraps no keys.
+    /// `None` if it is not a storage key.
     pub fn from_area(handle: u32, area: &[u8]) -> Option<Self> {
         let parsed = PublicArea::parse(area).filter(PublicArea::is_storage_key)?;
         Some(Self {
@@ -76,7 +75,7 @@ impl StorageKey {
         })
     }
 
-    /// Whether it looks as those that [`Tpm::make_storage_key`] makes.
+    /// True if the key has the template of [`Tpm::make_storage_key`].
     pub fn has_our_template(&self) -> bool {
         template::is_storage_root(&self.area)
     }
@@ -86,24 +85,24 @@ impl StorageKey {
         &self.area
     }
 
-    /// Itself as the key that reads salts.
+    /// This key as a key for salts.
     pub fn salt_key(&self) -> SaltKey {
         SaltKey::in_handle(self.handle, &self.public, self.hash, &self.name)
     }
 
-    /// Used in an auth session that is salted to itself, so that the response proves where it comes
-    /// from.
+    /// Its use in an auth session that is salted to the key itself. The HMAC then proves the origin
+    /// of the response.
     pub(super) fn used<'a>(&'a self, salt_key: &'a SaltKey) -> AuthHandle<'a> {
         AuthHandle::new(self.handle, &self.name, Auth::Value(&[], Some(salt_key)))
     }
 }
 
 impl Tpm {
-    /// The storage key at a persistent handle; `None` if nothing is there.
+    /// The storage key in a persistent handle; `None` if the handle is empty.
     ///
     /// # Errors
     ///
-    /// [`TpmError::Unsupported`] if what is there wraps no keys.
+    /// [`TpmError::Unsupported`] if the handle holds another kind of object.
     pub fn storage_key(&self, handle: u32) -> Result<Option<StorageKey>, TpmError> {
         let Some((area, _)) = self.public_at(handle)? else {
             return Ok(None);
@@ -114,11 +113,11 @@ impl Tpm {
             .ok_or_else(none)
     }
 
-    /// Makes a storage key of random below the storage root key, and that if there is none; at this
-    /// handle. Its wrapped form is stored nowhere: once evicted it is gone, and with it all that it
-    /// wraps. Writes to the TPM.
+    /// Makes a random storage key below the storage root key, in this handle. Makes the storage
+    /// root key if it is missing. The wrapped form is stored nowhere: if the key is evicted, it is
+    /// lost together with all keys below it. Writes to the TPM.
     ///
-    /// If another process makes one there at the same time, that is the one.
+    /// If another process makes a key in this handle at the same time, that key is returned.
     pub fn make_storage_key(&self, handle: u32, owner: &AuthValue) -> Result<StorageKey, TpmError> {
         let root = self.believed_root(owner)?;
         let template = template::storage_root(false);
@@ -138,8 +137,8 @@ impl Tpm {
         }
     }
 
-    /// The first half of [`Tpm::make_storage_key`]: a storage key that is in no handle yet, for
-    /// whoever notes which one it is before [`Tpm::persist`]. Its wrapped form is for nothing else.
+    /// The first half of [`Tpm::make_storage_key`]: a storage key without a handle. The caller
+    /// records its name before [`Tpm::persist`]. The wrapped form must not be stored.
     pub fn create_storage_key(&self, owner: &AuthValue) -> Result<WrappedKey, TpmError> {
         let root = self.believed_root(owner)?;
         self.create_below(
@@ -149,12 +148,12 @@ impl Tpm {
         )
     }
 
-    /// That the TPM itself has this key at its handle now, and no older answer says so: the TPM whose
-    /// storage root key is believed, if it has one.
+    /// Proves that the TPM itself has this key in its handle now, and that no recorded answer was
+    /// replayed. The TPM is the one with the trusted storage root key, if it has one.
     ///
     /// # Errors
     ///
-    /// [`TpmError::Unproven`] if it does not.
+    /// [`TpmError::Unproven`] if the proof fails.
     pub fn prove(&self, key: &StorageKey) -> Result<(), TpmError> {
         match self.wraps_proven(key.handle, &key.name, &self.salt_key()?) {
             Ok(true) => Ok(()),
@@ -168,7 +167,7 @@ impl Tpm {
         }
     }
 
-    /// The storage root key, if it is to be believed; made if there is none.
+    /// The trusted storage root key; made if it is missing.
     pub(super) fn believed_root(&self, owner: &AuthValue) -> Result<StorageKey, TpmError> {
         let root = match self.storage_key(SRK)? {
             Some(root) => root,
@@ -199,22 +198,23 @@ impl Tpm {
                 area: Some(area),
             })
         });
-        // Salts are for this key from now on.
+        // From now on the new key reads the salts.
         self.seek_salt_key();
         match kept {
             Ok(()) => StorageKey::from_area(SRK, &made).ok_or_else(|| missing(SRK)),
-            // Another process put its own there first, which is the same.
+            // Another process was first. Both derived the same key.
             Err(TpmError::KeyReplaced(_)) => self.storage_key(SRK)?.ok_or_else(|| missing(SRK)),
             Err(error) => Err(error),
         }
     }
 
-    /// Puts what `load` gives at a persistent handle, and flushes it. The HMAC of the response proves
-    /// that the TPM which has the salt key did so; without one the salt is for the loaded key itself.
+    /// Makes the object from `load` persistent in a handle, and flushes it. The HMAC of the
+    /// response proves that the TPM with the salt key did so. Without `salt_key` the loaded key
+    /// itself reads the salt.
     ///
     /// # Errors
     ///
-    /// [`TpmError::KeyReplaced`] if something is there already.
+    /// [`TpmError::KeyReplaced`] if the handle is in use.
     fn put_at(
         &self,
         what: &str,
@@ -244,7 +244,7 @@ impl Tpm {
             (Err(TpmError::Response(code)), _) if code.is_taken() => {
                 Err(TpmError::KeyReplaced(handle))
             }
-            // It may have run, whatever the answer says: what is there now decides.
+            // The command may have run despite the error; the content of the handle decides.
             (Err(error), Some(loaded)) if !error.is_silence() => {
                 let own = loaded.salt_key(handle);
                 let salt_key = salt_key.or(own.as_ref()).ok_or_else(unfit)?;
@@ -257,8 +257,8 @@ impl Tpm {
         }
     }
 
-    /// A new key below a storage key. Two commands: the HMAC of the response proves that the TPM which
-    /// has the storage key made it.
+    /// A new key below a storage key. Two commands. The HMAC of the response proves that the TPM
+    /// with the storage key made the new key.
     pub fn create_key(
         &self,
         parent: &StorageKey,
@@ -271,8 +271,8 @@ impl Tpm {
         self.create_below(parent, secrets, &template)
     }
 
-    /// Seals data so that only this authorisation value opens them. Two commands, in an auth session
-    /// that hides them. `counts`: a wrong value counts towards lockout.
+    /// Seals data under this authorisation value. Two commands, in an auth session that encrypts
+    /// the data. `counts`: a wrong value counts towards lockout.
     pub fn seal(
         &self,
         parent: &StorageKey,
@@ -287,12 +287,12 @@ impl Tpm {
         )
     }
 
-    /// Opens what [`Tpm::seal`] made, hidden from whoever listens on the bus. Four commands, or
-    /// three where it stays loaded.
+    /// Unseals a result of [`Tpm::seal`]; the data are encrypted on the bus. Four commands, or
+    /// three if the object stays loaded.
     ///
     /// # Errors
     ///
-    /// [`TpmError::WrongAuth`] for a wrong value, which was counted.
+    /// [`TpmError::WrongAuth`] for a wrong value; the TPM has counted it.
     pub fn unseal(&self, sealed: &WrappedKey, value: &AuthValue) -> Result<Secret, TpmError> {
         let value = value.clone().encrypting_response();
         self.with_wrapped("Unseal", sealed, &value, |link, used| link.unseal(used))
@@ -306,15 +306,15 @@ impl Tpm {
     ) -> Result<WrappedKey, TpmError> {
         let salt_key = parent.salt_key();
         let used = parent.used(&salt_key);
-        // Twice is harmless: what a lost answer held is held nowhere else.
+        // A repetition is harmless: the TPM keeps nothing of a lost answer.
         let (area, private) =
             Exchange::new("Create").run(self, |link| link.create(used, secrets, template))?;
         Ok(WrappedKey::below(parent, area, private))
     }
 
-    /// A key from outside, encrypted for the storage key all the way. Two commands.
+    /// Imports a key from outside, encrypted for the storage key. Two commands.
     ///
-    /// `secret` is the scalar of an EC key, or one prime of an RSA key's modulus.
+    /// `secret` is the scalar of an EC key, or one prime of an RSA modulus.
     pub fn import_key(
         &self,
         parent: &StorageKey,
@@ -333,11 +333,11 @@ impl Tpm {
         Ok(WrappedKey::below(parent, area, private))
     }
 
-    /// Puts a wrapped key at a persistent handle too. Writes to the TPM; four commands.
+    /// Also makes a wrapped key persistent in a handle. Writes to the TPM; four commands.
     ///
     /// # Errors
     ///
-    /// [`TpmError::KeyReplaced`] if something is there already.
+    /// [`TpmError::KeyReplaced`] if the handle is in use.
     pub fn persist(
         &self,
         key: &WrappedKey,
@@ -349,7 +349,7 @@ impl Tpm {
         })
     }
 
-    /// As [`Tpm::persist`], of a primary key.
+    /// [`Tpm::persist`] for a primary key.
     pub fn persist_primary(
         &self,
         key: &PrimaryKey,
@@ -371,17 +371,17 @@ impl Tpm {
         self.put_at("EvictControl", handle, owner, Some(&salt_key), load)
     }
 
-    /// The name of what is at a persistent handle; `None` if nothing is.
+    /// The name of the object in a persistent handle; `None` if the handle is empty.
     pub(crate) fn name_at(&self, handle: u32) -> Result<Option<Vec<u8>>, TpmError> {
         Ok(self.public_at(handle)?.map(|(_, name)| name))
     }
 
-    /// Whether the persistent handle holds the key of this name.
+    /// True if the persistent handle holds the key of this name.
     pub fn holds(&self, handle: u32, name: &[u8]) -> Result<bool, TpmError> {
         Ok(self.name_at(handle)?.is_some_and(|there| there == name))
     }
 
-    /// The TPMT_PUBLIC and the name of what is at a persistent handle; `None` if nothing is.
+    /// TPMT_PUBLIC and name of the object in a persistent handle; `None` if the handle is empty.
     pub(super) fn public_at(&self, handle: u32) -> Result<Option<AreaAndName>, TpmError> {
         Exchange::new("ReadPublic").run(self, |link| match link.read_public(handle) {
             Err(TpmError::Response(code)) if code.is_missing_handle() => Ok(None),
@@ -389,7 +389,7 @@ impl Tpm {
         })
     }
 
-    /// Takes the key of this name away from a persistent handle, if it is there. Writes to the TPM.
+    /// Removes the key of this name from a persistent handle, if it is there. Writes to the TPM.
     pub fn evict(&self, handle: u32, name: &[u8], owner: &AuthValue) -> Result<(), TpmError> {
         if !self.holds(handle, name)? {
             return Ok(());
@@ -416,7 +416,7 @@ impl TransientObject {
         })
     }
 
-    /// Itself as the key that reads salts, in this handle.
+    /// The object as a key for salts, in this handle.
     fn salt_key(&self, handle: u32) -> Option<SaltKey> {
         SaltKey::from_area(handle, self.area.as_deref()?)
     }
@@ -428,7 +428,8 @@ fn missing(handle: u32) -> TpmError {
     ))
 }
 
-/// Nobody but the owner of the TPM may fill or empty a persistent handle.
+/// Turns a wrong authorisation into [`TpmError::OwnerAuth`], since only the owner may change
+/// persistent handles.
 pub(super) fn by_owner<R>(result: Result<R, TpmError>) -> Result<R, TpmError> {
     result.map_err(|error| match error {
         TpmError::Response(code) if code.is_wrong_auth() => TpmError::OwnerAuth,

@@ -1,50 +1,50 @@
-//! Why the TPM does not load a wrapped key, told from what it answers to TPM2_Load.
+//! The reason why the TPM does not load a wrapped key, derived from its answer to TPM2_Load.
 
 use super::ResponseCode;
 use std::fmt;
 
-/// Why the TPM does not load a wrapped key. None of it says that the TPM is another than before.
+/// The reason why the TPM does not load a wrapped key. No reason proves that the TPM was exchanged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unloadable {
-    /// What wraps the key, as its file has it.
+    /// The parent of the key, according to its file.
     pub parent: Parent,
-    /// What is wrong.
+    /// The obstacle.
     pub why: Obstacle,
 }
 
-/// What keeps a wrapped key from being loaded.
+/// An obstacle to loading a wrapped key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Obstacle {
     /// The parent's handle is empty.
     NoParent,
-    /// What is in the parent's handle wraps no keys.
+    /// The object in the parent's handle is not a storage key.
     NoStorageKey,
     /// The parent, or the hierarchy that derives it, has an authorisation value.
     ParentHasPassword,
-    /// Whether the parent has one is not tried: a wrong value would count towards lockout.
+    /// Wrong values for the parent count towards lockout, so the empty value was not tried.
     ParentCounts,
-    /// The parent is used by a policy only.
+    /// The parent needs a policy.
     ParentHasPolicy,
-    /// The parent did not wrap the key, or one of its halves was changed since.
+    /// The parent did not wrap the key, or one of its halves was changed.
     NotWrapped(ResponseCode),
 }
 
-/// The key that wraps another.
+/// The parent of a wrapped key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Parent {
-    /// A storage key at a persistent handle, its authorisation value empty.
+    /// A storage key in a persistent handle; its authorisation value is empty.
     Persistent(u32),
-    /// The storage root key that the owner hierarchy derives, RSA-2048 or P-256, as the format
-    /// "TSS2 PRIVATE KEY" has it for keys whose parent is the hierarchy.
+    /// The storage root key that the owner hierarchy derives, RSA-2048 or P-256. The format "TSS2
+    /// PRIVATE KEY" uses it for keys whose parent is the hierarchy.
     Owner {
-        /// RSA-2048 rather than P-256.
+        /// True for RSA-2048, false for P-256.
         rsa: bool,
     },
 }
 
 impl Obstacle {
-    /// What an answer to TPM2_Load, or to the making of the parent, says; `None` for one that says
-    /// nothing of the key.
+    /// The obstacle behind an answer to TPM2_Load or to making the parent; `None` if the answer
+    /// does not concern the key.
     pub(super) fn from_code(code: ResponseCode) -> Option<Self> {
         match code {
             code if code.is_wrong_auth() => Some(Self::ParentHasPassword),
@@ -109,7 +109,7 @@ mod tests {
             (0x1DF, Some(Obstacle::NotWrapped(ResponseCode(0x1DF)))),
             (0x2C4, Some(Obstacle::NotWrapped(ResponseCode(0x2C4)))),
             (0x155, Some(Obstacle::NotWrapped(ResponseCode(0x155)))),
-            // Without what they are about.
+            // Codes without a subject.
             (0x09F, Some(Obstacle::NotWrapped(ResponseCode(0x09F)))),
             (0x084, Some(Obstacle::NotWrapped(ResponseCode(0x084)))),
             (0x08B, Some(Obstacle::NoParent)),

@@ -1,30 +1,29 @@
-//! Keys on disk, wrapped by a key of the TPM: loaded whenever they are needed.
+//! Keys in files, wrapped by a key of the TPM; loaded when needed.
 //!
-//! Where a resource manager gives each connection a space of its own, a key stays loaded in one:
-//! a signature is one command. Where all share the TPM's few slots it is loaded, used and flushed,
-//! three commands, and nothing of ours stays.
+//! Behind a resource manager a key stays loaded in the space of its connection, so a signature is
+//! one command. Without a resource manager the key is loaded, used and flushed: three commands, and
+//! no object stays in the TPM.
 
 use super::connections::{Connection, LoadedKey, connection_for};
 use super::exchange::{AuthSubject, Exchange};
 use super::public::{counts_wrong_auth, is_storage_key};
 use super::{
-    Auth, AuthHandle, AuthValue, Link, Obstacle, Parent, StorageKey, Tpm, TpmError, Unloadable,
-    flush, is_gone, name_of, template,
+    Auth, AuthHandle, AuthValue, Link, Obstacle, Parent, Secret, StorageKey, Tpm, TpmError,
+    Unloadable, flush, is_gone, name_of, template,
 };
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// A key as it lies on the disk.
+/// A wrapped key from a file.
 #[derive(Debug)]
 pub struct WrappedKey {
     parent: Parent,
     area: Vec<u8>,
     private: Vec<u8>,
     name: Vec<u8>,
-    /// Whether the empty value may be shown to the parent.
+    /// True if the empty value may be used for the parent.
     parent_is_open: AtomicBool,
-    /// Of a key that was made just now: its parent as it is known, for as long as that has not proven
-    /// that it loads the key.
+    /// For a new key: its parent, until the parent has proven that it loads the key.
     unproven_below: Mutex<Option<StorageKey>>,
 }
 
@@ -32,7 +31,7 @@ impl WrappedKey {
     /// `area` is a TPMT_PUBLIC, `private` the content of a TPM2B_PRIVATE.
     pub fn new(parent: Parent, area: Vec<u8>, private: Vec<u8>) -> Self {
         Self {
-            // An area without name is one that no TPM takes.
+            // An area without a valid name is refused by every TPM.
             name: name_of(&area).unwrap_or_default(),
             parent,
             area,
@@ -42,7 +41,7 @@ impl WrappedKey {
         }
     }
 
-    /// A key that was made below this storage key just now: its first load is in an auth session.
+    /// A key just made below this storage key. Its first load uses an auth session.
     pub(super) fn below(parent: &StorageKey, area: Vec<u8>, private: Vec<u8>) -> Self {
         Self {
             unproven_below: Mutex::new(Some(parent.clone())),
@@ -50,8 +49,8 @@ impl WrappedKey {
         }
     }
 
-    /// The same below a parent of which nothing is known: before the empty value is shown to it, it
-    /// is asked whether a wrong one would count towards lockout.
+    /// The key below an unknown parent. Before the empty value is used, the parent is checked: a
+    /// wrong value must not count towards lockout.
     #[must_use]
     pub fn below_stranger(self) -> Self {
         Self {
@@ -65,7 +64,7 @@ impl WrappedKey {
         &self.area
     }
 
-    /// The private half, wrapped: the content of a TPM2B_PRIVATE.
+    /// The wrapped private half: the content of a TPM2B_PRIVATE.
     pub fn private(&self) -> &[u8] {
         &self.private
     }
@@ -75,16 +74,16 @@ impl WrappedKey {
         &self.name
     }
 
-    /// What wraps it.
+    /// Its parent.
     pub fn parent(&self) -> &Parent {
         &self.parent
     }
 
-    /// A transient handle; to be flushed.
+    /// Loads the key. Returns a transient handle, which the caller flushes.
     ///
     /// # Errors
     ///
-    /// [`TpmError::Unloadable`] for all that the TPM says of the key or its parent.
+    /// [`TpmError::Unloadable`] for all answers that concern the key or its parent.
     pub(super) fn load(&self, link: &mut Link) -> Result<u32, TpmError> {
         if !self.parent_is_open.load(Ordering::Acquire) {
             self.parent.check(link)?;
@@ -120,7 +119,7 @@ impl WrappedKey {
 }
 
 impl Parent {
-    /// An error of TPM2_Load below this parent in its own words.
+    /// Translates an error of TPM2_Load below this parent.
     fn explained(&self, error: TpmError) -> TpmError {
         let TpmError::Response(code) = error else {
             return error;
@@ -138,8 +137,32 @@ impl Parent {
         })
     }
 
-    /// That the empty value can be shown to this parent without harm, by what its public area says:
-    /// one command.
+    /// Runs commands with the handle and the name of the parent, which is in the TPM meanwhile.
+    fn run<R>(
+        &self,
+        link: &mut Link,
+        commands: impl FnOnce(&mut Link, (u32, &[u8])) -> Result<R, TpmError>,
+    ) -> Result<R, TpmError> {
+        match self {
+            Self::Persistent(handle) => {
+                let (_, name) = link
+                    .read_public(*handle)
+                    .map_err(|error| self.explained(error))?;
+                commands(link, (*handle, &name))
+            }
+            Self::Owner { rsa } => {
+                let root = template::storage_root(*rsa);
+                let made = link.create_primary(AuthHandle::owner(Auth::Empty), &root);
+                let (parent, _, name) = made.map_err(|error| self.explained(error))?;
+                let answer = commands(link, (parent, &name));
+                flush(link, parent, &answer);
+                answer
+            }
+        }
+    }
+
+    /// Checks by the public area that the empty value can be used for this parent without harm: one
+    /// command.
     fn check(&self, link: &mut Link) -> Result<(), TpmError> {
         let Self::Persistent(handle) = self else {
             return Ok(());
@@ -156,12 +179,39 @@ impl Parent {
 }
 
 impl Tpm {
-    /// That the TPM loads the key. Its own authorisation value plays no part.
+    /// Checks that the TPM loads the key. The authorisation value of the key is not used.
     pub(crate) fn check_loads(&self, key: &WrappedKey) -> Result<(), TpmError> {
         self.with_wrapped("Load", key, &AuthValue::default(), |_, _| Ok(()))
     }
 
-    /// Runs commands with a wrapped key loaded; `value` is its authorisation value.
+    /// The key under a new authorisation value, which only the parent of the key and this process ever see.
+    /// `key` itself, and every copy of it, keeps the old value. Six commands below a persistent parent.
+    ///
+    /// # Errors
+    ///
+    /// [`TpmError::WrongAuth`] for a wrong old value: the TPM counts it, unless the key is noDA.
+    pub(crate) fn with_new_value(
+        &self,
+        key: &WrappedKey,
+        old: &AuthValue,
+        new: &Secret,
+    ) -> Result<WrappedKey, TpmError> {
+        // The session hides the new value, also where the old one is empty.
+        let old = old.clone().encrypting_response();
+        self.register_flushable(&key.name);
+        // Not where keys stay loaded: the key would be found there by its name, with the old value.
+        let private = self.with_transient("ObjectChangeAuth", key, &old, |link, used| {
+            key.parent.run(link, |link, parent| {
+                link.object_change_auth(used, parent, new)
+            })
+        })?;
+        let changed = WrappedKey::new(key.parent.clone(), key.area.clone(), private);
+        let is_open = key.parent_is_open.load(Ordering::Acquire);
+        changed.parent_is_open.store(is_open, Ordering::Release);
+        Ok(changed)
+    }
+
+    /// Runs commands with a loaded wrapped key; `value` is its authorisation value.
     ///
     /// The commands may run twice if the value is empty.
     pub(crate) fn with_wrapped<R>(
@@ -190,7 +240,7 @@ impl Tpm {
         key.exchange(what, value).run(self, |link| {
             let mut handle = key.load(link)?;
             let mut answer = commands(link, AuthHandle::new(handle, &key.name, auth));
-            // On a TPM that all share, somebody may flush what is not his.
+            // Without a resource manager another program may flush our object.
             if is_gone(&answer) {
                 handle = key.load(link)?;
                 answer = commands(link, AuthHandle::new(handle, &key.name, auth));
@@ -244,7 +294,7 @@ impl Tpm {
 }
 
 impl WrappedKey {
-    /// An exchange in which the key is loaded and this value is shown.
+    /// An exchange that loads the key and proves this value.
     fn exchange<'a>(&'a self, what: &'a str, value: &'a AuthValue) -> Exchange<'a> {
         let subject = AuthSubject::new(&self.name, "a wrapped key", value);
         Exchange::authorised(what, subject, None).needing_object_slot()

@@ -1,20 +1,22 @@
-//! Whose files are believed.
+//! Rules for trusting files.
 //!
-//! Whoever can write a file of a key folder decides which key a program signs with, and whoever can
-//! write the folder can exchange its files. The same holds for configuration and secrets. So:
+//! A user who can write a file of a key folder decides which key a program signs with. A user who
+//! can write to the folder can replace its files. The same holds for configuration and secrets. So
+//! these rules apply:
 //!
-//! - the folder's own owner is trusted, and its group if the folder's mode lets the group write:
-//!   an administrator gave the folder to them;
-//! - root and the effective user of this process are;
-//! - nobody else may be able to write. The world never; a file's group only if it is the folder's;
-//!   a file's owner (who can always make the file writable) must be one of these, or, in a folder
-//!   that its group may write, the file must be of that group, since none but a member of the
-//!   group can have made it so.
+//! - The owner of the folder is trusted, since an administrator gave the folder to this owner. The
+//!   group is trusted if the mode lets the group write.
+//! - Root and the effective user of this process are trusted.
+//! - No other user may be able to write. A world-writable file is always refused. A group-writable
+//!   file must have the group of the folder.
+//! - The owner of a file can always make it writable, so the owner must be trusted. Alternatively,
+//!   in a group-writable folder, the file must have the group of the folder. Only a member of the
+//!   group can have set it.
 //!
-//! A file or folder for which that does not hold is refused. Access control lists count as far as
-//! the group's bits show them. What the system cannot say now is believed by nobody either; only what
-//! is missing (`ENOENT`, `ENOTDIR`) can do no harm. For configuration, and for what it names, the folders on the way are
-//! looked at as well ([`distrusted`]); for a key folder they are not.
+//! A file or folder that breaks a rule is refused. Access control lists count as far as the group
+//! bits of the mode show them. If the check fails, the file is not trusted either; only a missing
+//! file (`ENOENT`, `ENOTDIR`) is harmless. For configuration and the files that it names, the
+//! folders of the path are checked as well ([`distrusted`]). For a key folder they are not.
 
 mod path;
 
@@ -28,13 +30,13 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 
-/// Why nobody can rely on what is in a folder, if so; a folder that is missing holds nothing.
+/// The reason why a folder is not trusted, if any; a missing folder is empty.
 ///
-/// With `alone` also one that its group may write.
+/// With `alone`, a group-writable folder is not trusted either.
 ///
 /// # Errors
 ///
-/// The system cannot say now who may write there.
+/// The check fails now.
 pub(crate) fn distrusted_folder(path: &Path, alone: bool) -> io::Result<Option<String>> {
     let Some(about) = found(|| stat(path))? else {
         return Ok(None);
@@ -49,12 +51,12 @@ pub(crate) fn distrusted_folder(path: &Path, alone: bool) -> io::Result<Option<S
     })
 }
 
-/// Why nobody can rely on a file, if so; also one with a private key that others can read. A file
-/// that is missing holds nothing.
+/// The reason why a file is not trusted, if any. With `secret`, also for a private key that others
+/// can read. A missing file is empty.
 ///
 /// # Errors
 ///
-/// As of [`distrusted_folder`].
+/// Those of [`distrusted_folder`].
 pub(crate) fn distrusted_file(path: &Path, secret: bool) -> io::Result<Option<String>> {
     let folder = path.parent().unwrap_or(Path::new("/"));
     let (Some(file), Some(folder)) = (found(|| lstat(path))?, found(|| stat(folder))?) else {
@@ -71,11 +73,11 @@ pub(crate) fn distrusted_file(path: &Path, secret: bool) -> io::Result<Option<St
     }
 }
 
-/// Why a file is refused.
+/// The reason why a file is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct UntrustedFile {
     why: String,
-    /// What the system said, if it cannot say now whose the file is.
+    /// The error of the system, if the check fails now.
     pub(crate) unread: Option<Errno>,
 }
 
@@ -100,7 +102,7 @@ const WORLD_WRITES: u32 = 0o002;
 const OTHERS: u32 = 0o077;
 const STICKY: u32 = 0o1000;
 
-/// What the rule asks about a file or a folder.
+/// Owner, group and mode of a file or folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Owned {
     owner: u32,
@@ -109,7 +111,7 @@ pub(crate) struct Owned {
 }
 
 impl Owned {
-    /// Why a folder is refused, if it is.
+    /// Checks a folder; `Err` holds the reason of a refusal.
     pub(crate) fn as_folder(self) -> Result<(), String> {
         match self.lets(WORLD_WRITES) {
             true => Err("everybody may write into this folder".into()),
@@ -117,7 +119,8 @@ impl Owned {
         }
     }
 
-    /// Why a file in this folder is refused by a process of this user, if it is.
+    /// Checks a file in this folder for a process of this user; `Err` holds the reason of a
+    /// refusal.
     pub(crate) fn as_file_in(self, folder: Self, user: Uid) -> Result<(), UntrustedFile> {
         let of_folders_group = self.group == folder.group;
         if self.lets(WORLD_WRITES) {
@@ -150,7 +153,7 @@ impl Owned {
         }
     }
 
-    /// Why a file with a private key in clear is refused, if it is.
+    /// Checks a file with a private key in clear; `Err` holds the reason of a refusal.
     pub(crate) fn as_secret(self) -> Result<(), String> {
         match self.lets(OTHERS) {
             true => Err("others than its owner may read this private key: chmod 600".into()),
@@ -166,22 +169,22 @@ impl Owned {
         self.owner
     }
 
-    /// The same owner and group with another mode.
+    /// This owner and group with another mode.
     pub(crate) fn with_mode(self, mode: u32) -> Self {
         Self { mode, ..self }
     }
 
-    /// Whether it belongs to this process's user.
+    /// True if the user of this process owns it.
     pub(crate) fn is_mine(self) -> bool {
         self.owner == geteuid().as_raw()
     }
 
-    /// Whether the folder's group may use what is in it.
+    /// True if the group of the folder may use its files.
     pub(crate) fn lets_group_in(self) -> bool {
         self.lets(GROUP_PASSES)
     }
 
-    /// Whether the folder's group may write into it.
+    /// True if the group of the folder may write to it.
     pub(crate) fn is_shared(self) -> bool {
         self.lets(GROUP_WRITES)
     }
@@ -214,7 +217,7 @@ mod tests {
         Owned { owner, group, mode }
     }
 
-    /// What the system does not say is no leave to believe.
+    /// A failed check does not make a file trusted.
     #[test]
     fn what_cannot_be_judged_is_not_trusted() {
         let home = tempfile::tempdir().unwrap();

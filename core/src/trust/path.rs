@@ -1,4 +1,4 @@
-//! The way to a file: who could put another file there.
+//! Checks all folders of a path: users who could replace the file.
 
 use super::{GROUP_WRITES, Owned, STICKY, WORLD_WRITES};
 use crate::trouble::{found, trouble};
@@ -13,32 +13,33 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 const ROOT: u32 = 0;
-/// As the kernel has it (path_resolution(7)).
+/// The limit of the kernel (path_resolution(7)).
 const MOST_LINKS: usize = 40;
 
-/// Why nobody can rely on a file or folder.
+/// The reason why a file or folder is not trusted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Distrust {
-    /// What is at fault: the file itself, or something on the way to it.
+    /// The path at fault: the file itself, or a folder of its path.
     pub(crate) place: PathBuf,
-    /// Who could change what is there.
+    /// The users who could change it.
     pub(crate) why: String,
-    /// What the system said, if it cannot say now who could: another look may be told.
+    /// The error of the system, if the check fails now; a later check may succeed.
     pub(crate) unread: Option<Errno>,
 }
 
-/// Why nobody can rely on the file or folder that a path leads to, if so. Links are followed, and
-/// each folder on the way is judged. What is missing or out of reach is nothing to rely on.
+/// The reason why the file or folder at a path is not trusted, if any. Links are followed, and each
+/// folder of the path is checked. A missing or unreachable file is not trusted.
 pub(crate) fn distrusted(path: &Path) -> Option<Distrust> {
     walk(path, TrustRule::Folders).err()
 }
 
-/// That only root and this user can make, exchange or take away a name in a folder, also in one that
-/// is not there yet: whoever may write where the way to it ends could make it.
+/// Checks that only root and this user can make, replace or remove a name in a folder. The folder
+/// may be missing; then the last existing folder of its path counts, since its writers could make
+/// it.
 ///
 /// # Errors
 ///
-/// Others can, or the system cannot say whether they can.
+/// Other users can, or the check fails.
 pub(crate) fn names_only_ours(folder: &Path) -> Result<(), Distrust> {
     let (End::There(last) | End::Missing(last)) = walk(folder, TrustRule::Alone)?;
     let about = lstat(&last).map_err(|errno| Distrust::unread(&last, &errno.into()))?;
@@ -53,20 +54,20 @@ fn may_write(who: &str) -> String {
     format!("{who} may write into this folder")
 }
 
-/// Where a way ends.
+/// The end of a path.
 enum End {
-    /// At what the path leads to, which has this path without links.
+    /// The path exists; this is its form without links.
     There(PathBuf),
-    /// In this folder: the next name on the way is missing.
+    /// The next name in this folder is missing.
     Missing(PathBuf),
 }
 
-/// The folder that a path leads to, without links, if nobody but root and this user can exchange
-/// anything on the way, or any file in it that is not his own. `None` if it is not there.
+/// The resolved path of a folder, if only root and this user can replace anything on its path, or
+/// foreign files in it. `None` if it does not exist.
 ///
 /// # Errors
 ///
-/// Others can, or the system cannot say whether they can.
+/// Other users can, or the check fails.
 pub(crate) fn alone(folder: &Path) -> Result<Option<PathBuf>, Distrust> {
     Ok(match walk(folder, TrustRule::Alone)? {
         End::There(folder) => Some(folder),
@@ -74,12 +75,12 @@ pub(crate) fn alone(folder: &Path) -> Result<Option<PathBuf>, Distrust> {
     })
 }
 
-/// Whom to trust with a folder.
+/// The users who are trusted with a folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum TrustRule {
-    /// Its owner and, if they may write there, its group.
+    /// Its owner, and its group if the group may write.
     Folders,
-    /// Root and this user.
+    /// Only root and this user.
     Alone,
 }
 
@@ -149,7 +150,7 @@ fn parts(path: &Path) -> Vec<OsString> {
 }
 
 impl TrustRule {
-    /// Whether others could have put an entry into a folder, or could exchange it.
+    /// Checks if other users could have made or can replace an entry of a folder.
     fn judge_entry(
         self,
         (here, folder): (&Path, &Stat),
@@ -196,7 +197,7 @@ impl TrustRule {
         }
     }
 
-    /// Who may write into a folder and is not trusted with it.
+    /// Untrusted users who may write to a folder.
     fn writers(self, folder: Owned) -> Option<String> {
         if folder.lets(WORLD_WRITES) {
             return Some("everybody".into());
@@ -206,18 +207,18 @@ impl TrustRule {
     }
 }
 
-/// Whether this user is root's or this process's.
+/// True for root and the user of this process.
 pub(super) fn is_ours(user: u32) -> bool {
     user == ROOT || user == geteuid().as_raw()
 }
 
-/// Whether the number stands for users from outside this user namespace (user_namespaces(7)). What
-/// belongs to them was put there by whoever made the container, and nobody inside can write it
-/// unless its mode lets everybody.
+/// True if the number stands for users outside of this user namespace (user_namespaces(7)). Their
+/// files come from the maker of the container. No user inside can write them, unless the mode lets
+/// everybody write.
 ///
 /// # Errors
 ///
-/// The system cannot say now. Without /proc the answer is no.
+/// The check fails now. Without /proc the answer is false.
 pub(super) fn is_unmapped(user: u32) -> io::Result<bool> {
     let read = |file: &str| match read_to_string(file) {
         Err(error) if trouble(&error).is_none() => Ok(String::new()),
@@ -284,7 +285,7 @@ mod tests {
         fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
     }
 
-    /// Gives a file or link away; `false` where the tests do not run as root.
+    /// Gives a file or link to another user; `false` if the tests do not run as root.
     fn give(path: &Path) -> bool {
         std::os::unix::fs::lchown(path, Some(OTHER), None).is_ok()
     }
@@ -304,7 +305,7 @@ mod tests {
             ("a/b", 0o777, false),
             ("a/b", 0o755, true),
             ("a", 0o777, false),
-            // Nobody can take a folder of ours away from there.
+            // The sticky bit protects our folder there.
             ("a", 0o1777, true),
             ("a/b", 0o1777, true),
         ] {
@@ -313,7 +314,7 @@ mod tests {
         }
         assert!(distrusted(&at("a/b")).is_some(), "everybody adds files");
         assert_eq!(distrusted(&at("none/at/all")), None);
-        // What others made in a folder for all.
+        // A file of another user in a world-writable folder.
         symlink(&file, at("a/link")).unwrap();
         assert_eq!(distrusted(&at("a/link")), None);
         if give(&at("a/link")) {

@@ -1,4 +1,4 @@
-//! Algorithms of keys and signatures as certificates name them, and the form of ECDSA signatures.
+//! Algorithms of keys and signatures in certificates, and the encoding of ECDSA signatures.
 
 use crate::ber::{Element, INTEGER, NULL, OBJECT_IDENTIFIER, SEQUENCE, encoded};
 use crate::key::{Curve, PublicKey, algorithm_name, by_curve};
@@ -14,8 +14,8 @@ use x509_cert::der::oid::db::DB;
 use x509_cert::der::{self, Decode};
 use x509_cert::spki::AlgorithmIdentifierOwned;
 
-/// What the certified key is: `P-256`, `RSA-2048`, `ML-DSA-65`; for a kind without a name here its
-/// object identifiers.
+/// The kind of the certified key: `P-256`, `RSA-2048`, `ML-DSA-65`; for an unknown kind its object
+/// identifiers.
 pub(crate) fn certified_key(certificate: &Certificate) -> String {
     match certificate.public_key() {
         Some(PublicKey::Ec { curve, .. }) => match curve {
@@ -36,8 +36,8 @@ pub(crate) fn certified_key(certificate: &Certificate) -> String {
     }
 }
 
-/// By which algorithm the certificate is signed: `ecdsa-with-SHA256`, `ML-DSA-65`, or the object
-/// identifier; `None` if that cannot be read.
+/// The signature algorithm of the certificate: `ecdsa-with-SHA256`, `ML-DSA-65`, or the object
+/// identifier; `None` if unreadable.
 pub(crate) fn signed_by(certificate: &Certificate) -> Option<String> {
     let oid = certificate.signature_algorithm().ok()?.oid;
     let short = || DB.by_oid(&oid).map(str::to_owned);
@@ -45,7 +45,7 @@ pub(crate) fn signed_by(certificate: &Certificate) -> Option<String> {
     Some(named.unwrap_or_else(|| oid.to_string()))
 }
 
-/// The kind of a key that is not known here: what its algorithm, its curve or its size is called.
+/// A description of an unsupported key: its algorithm, curve or size.
 pub(crate) fn kind_of_key(info: &[u8]) -> String {
     let names: Vec<String> = algorithm_of_key(info).into_iter().map(name).collect();
     match (&names[..], modulus_bits(info)) {
@@ -55,7 +55,7 @@ pub(crate) fn kind_of_key(info: &[u8]) -> String {
     }
 }
 
-/// The identifiers of a SubjectPublicKeyInfo: of the algorithm, and of a named curve.
+/// The identifiers in a SubjectPublicKeyInfo: the algorithm, and a named curve.
 pub(crate) fn algorithm_of_key(info: &[u8]) -> Vec<ObjectIdentifier> {
     let parts = Element::only(info).and_then(|info| info.children_of(SEQUENCE));
     let algorithm = parts.and_then(|parts| parts.first()?.children());
@@ -70,7 +70,7 @@ pub(crate) fn algorithm_of_key(info: &[u8]) -> Vec<ObjectIdentifier> {
         .collect()
 }
 
-/// Bits of the modulus of an RSA key in a SubjectPublicKeyInfo.
+/// The modulus size in bits of an RSA key in a SubjectPublicKeyInfo.
 fn modulus_bits(info: &[u8]) -> Option<usize> {
     let parts = Element::only(info)?.children_of(SEQUENCE)?;
     let bits = parts.get(1)?;
@@ -87,8 +87,8 @@ pub(crate) fn name(oid: ObjectIdentifier) -> String {
     name.map_or_else(|| oid.to_string(), |name| format!("{name}, {oid}"))
 }
 
-/// An ECDSA-Sig-Value (RFC 3279, section 2.2.3) of r ‖ s, each as wide as the curve's order; `None`
-/// for what is no signature of this curve.
+/// The ECDSA-Sig-Value (RFC 3279, section 2.2.3) of r ‖ s, each as wide as the order of the curve.
+/// `None` if this is no signature of the curve.
 pub(crate) fn ecdsa_to_der(curve: Curve, fixed: &[u8]) -> Option<Vec<u8>> {
     by_curve!(curve, c => {
         let signature = c::ecdsa::Signature::from_slice(fixed).ok()?;
@@ -114,8 +114,8 @@ pub(crate) fn digest_algorithm(hash: Hash) -> ObjectIdentifier {
     }
 }
 
-/// How a signature by this scheme is named (RFC 5754, section 3; RFC 4055, section 3.1). The salt of
-/// RSASSA-PSS is as long as the digest.
+/// The AlgorithmIdentifier of a signature by this scheme (RFC 5754, section 3; RFC 4055, section
+/// 3.1). The salt of RSASSA-PSS is as long as the digest.
 pub(crate) fn signature_algorithm(
     scheme: SignatureScheme,
 ) -> der::Result<AlgorithmIdentifierOwned> {

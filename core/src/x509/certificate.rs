@@ -1,7 +1,7 @@
 //! X.509 certificates as factories leave them (RFC 5280; IEEE 802.1AR, section 8).
 //!
-//! What identifies a certificate and its key is taken as it stands: slices of the certificate. The
-//! rest is read when it is asked for, and may then turn out to be unreadable.
+//! The fields that identify a certificate and its key are unchanged slices of the certificate. The
+//! other fields are parsed on request, and may be unreadable.
 
 use super::decode::{NoCertificate, Unreadable, decoded};
 use super::extension::Extension;
@@ -25,7 +25,7 @@ use x509_cert::spki::AlgorithmIdentifierOwned;
 
 const EXTENSIONS: u8 = 0xA3;
 
-/// A certificate: its bytes, and where its parts are.
+/// A certificate: its bytes, and the ranges of its parts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Certificate {
     der: Vec<u8>,
@@ -33,11 +33,12 @@ pub struct Certificate {
 }
 
 impl Certificate {
-    /// One certificate and nothing behind it. Only what identifies it must be readable.
+    /// Parses a certificate without trailing bytes. Only the fields that identify it must be
+    /// readable.
     ///
     /// # Errors
     ///
-    /// It is none.
+    /// The bytes are no certificate.
     pub fn from_der(der: &[u8]) -> Result<Self, NoCertificate> {
         match CertificateParts::of(der) {
             Some(parts) => Ok(Self {
@@ -56,7 +57,7 @@ impl Certificate {
     /// The whole certificate as PEM.
     pub fn pem(&self) -> String {
         use x509_cert::der::pem::{LineEnding, encode_string};
-        // Bytes of such a length can always be encoded.
+        // Encoding cannot fail for this length.
         encode_string("CERTIFICATE", LineEnding::LF, &self.der).unwrap_or_default()
     }
 
@@ -70,37 +71,37 @@ impl Certificate {
         Sha1::digest(&self.der).into()
     }
 
-    /// The subject's Name, as it stands in the certificate.
+    /// The subject, a Name, as encoded in the certificate.
     pub fn subject_der(&self) -> &[u8] {
         self.part(&self.parts.subject)
     }
 
-    /// The subject as RFC 4514 writes it.
+    /// The subject in the format of RFC 4514.
     pub fn subject(&self) -> String {
         name_text(self.subject_name())
     }
 
-    /// The subject taken apart.
+    /// The parsed subject.
     pub(crate) fn subject_name(&self) -> Result<Name<'_>, Unreadable> {
         Name::read(self.subject_der()).ok_or_else(Unreadable::nothing)
     }
 
-    /// The issuer's Name, as it stands in the certificate.
+    /// The issuer, a Name, as encoded in the certificate.
     pub fn issuer_der(&self) -> &[u8] {
         self.part(&self.parts.issuer)
     }
 
-    /// The issuer as RFC 4514 writes it.
+    /// The issuer in the format of RFC 4514.
     pub fn issuer(&self) -> String {
         name_text(self.issuer_name())
     }
 
-    /// The issuer taken apart.
+    /// The parsed issuer.
     pub(crate) fn issuer_name(&self) -> Result<Name<'_>, Unreadable> {
         Name::read(self.issuer_der()).ok_or_else(Unreadable::nothing)
     }
 
-    /// The serial number: a whole INTEGER, as it stands in the certificate.
+    /// The serial number: a whole INTEGER, as encoded in the certificate.
     pub fn serial_der(&self) -> &[u8] {
         self.part(&self.parts.serial)
     }
@@ -110,13 +111,12 @@ impl Certificate {
         Element::only(self.serial_der()).map_or(&[], |integer| integer.content)
     }
 
-    /// SubjectPublicKeyInfo, as it stands in the certificate.
+    /// SubjectPublicKeyInfo, as encoded in the certificate.
     pub fn public_key_info_der(&self) -> &[u8] {
         self.part(&self.parts.key_info)
     }
 
-    /// The identifier of the certified key: of its usual form, if the certificate writes it in
-    /// another.
+    /// The identifier of the certified key, always computed from the usual encoding of the key.
     pub fn key_id(&self) -> KeyId {
         match self.public_key() {
             Some(key) => key.id(),
@@ -129,23 +129,23 @@ impl Certificate {
         }
     }
 
-    /// The certified key in whatever notation, if it is of a kind that this project signs with: to
-    /// tell whose certificate it is.
+    /// The certified key in any encoding, if this project supports its kind. Used to find the owner
+    /// of a certificate.
     pub fn public_key(&self) -> Option<PublicKey> {
         PublicKey::from_info_der(self.public_key_info_der())
     }
 
-    /// The certified key, if the certificate names it as every verifier reads it.
+    /// The certified key, if it has the encoding that every verifier reads.
     pub(crate) fn plain_public_key(&self) -> Option<PublicKey> {
         PublicKey::from_plain_info(self.public_key_info_der())
     }
 
-    /// Whether it says CA:TRUE, or nobody can read whether it does.
+    /// True if it says CA:TRUE, or if this field is unreadable.
     pub fn is_ca(&self) -> bool {
         self.why_ca().is_some()
     }
 
-    /// What makes it a CA's, if it is or may be one.
+    /// The reason why it is or may be a CA certificate.
     pub(crate) fn why_ca(&self) -> Option<String> {
         match self.basic_constraints() {
             Ok(constraints) => constraints
@@ -155,8 +155,8 @@ impl Certificate {
         }
     }
 
-    /// Whether it says that its key is restricted: by TCG's policy for it, or as the purpose of an
-    /// attestation key (tcg-kp-AIKCertificate).
+    /// True if it says that its key is restricted: by the TCG policy for such keys, or by the
+    /// purpose of an attestation key (tcg-kp-AIKCertificate).
     pub fn is_of_attestation_key(&self) -> bool {
         let says = |extension: ObjectIdentifier, what: ObjectIdentifier| {
             let what = what.to_der().unwrap_or_default();
@@ -167,7 +167,8 @@ impl Certificate {
             || says(EXTENDED_KEY_USAGE, TCG_KP_AIK_CERTIFICATE)
     }
 
-    /// Whether a TLS client may show it: it names no purposes, or that one (RFC 5280, section 4.2.1.12).
+    /// True if a TLS client may use it: it names no purposes, or client authentication (RFC 5280,
+    /// section 4.2.1.12).
     pub fn is_for_clients(&self) -> bool {
         match self.purposes() {
             Ok(Some(purposes)) => {
@@ -178,13 +179,13 @@ impl Certificate {
         }
     }
 
-    /// Whether it says that an EST server has it: id-kp-cmcRA (RFC 7030, section 3.6.1).
+    /// True if it is for an EST server: id-kp-cmcRA (RFC 7030, section 3.6.1).
     pub fn is_of_registration_authority(&self) -> bool {
         let purposes = self.purposes().ok().flatten();
         purposes.is_some_and(|purposes| purposes.contains(&CMC_RA))
     }
 
-    /// What was signed: the TBSCertificate as it stands in the certificate.
+    /// The signed bytes: the TBSCertificate as encoded in the certificate.
     pub(crate) fn signed_part(&self) -> &[u8] {
         self.part(&self.parts.signed)
     }
@@ -207,17 +208,17 @@ impl Certificate {
         }
     }
 
-    /// The algorithm of the signature, as it is named beside that.
+    /// The signature algorithm beside the signature.
     pub(crate) fn signature_algorithm(&self) -> Result<AlgorithmIdentifierOwned, Unreadable> {
         decoded(self.part(&self.parts.algorithm))
     }
 
-    /// Whether what was signed names the same algorithm (RFC 5280, section 4.1.1.2).
+    /// True if the signed part names the same algorithm (RFC 5280, section 4.1.1.2).
     pub(crate) fn names_one_algorithm(&self) -> bool {
         self.part(&self.parts.algorithm) == self.part(&self.parts.signed_algorithm)
     }
 
-    /// The signature, whole bytes.
+    /// The signature, without unused bits.
     pub(crate) fn signature(&self) -> Result<&[u8], Unreadable> {
         let bits = Element::only(self.part(&self.parts.signature));
         match bits.map(|bits| bits.content) {
@@ -230,7 +231,7 @@ impl Certificate {
     ///
     /// # Errors
     ///
-    /// One of them, or what holds them, cannot be read.
+    /// An extension or their list cannot be read.
     pub(crate) fn extensions(&self) -> Result<Vec<Extension<'_>>, Unreadable> {
         let (found, whole) = self.extensions_there();
         whole.then_some(found).ok_or_else(Unreadable::nothing)
@@ -240,7 +241,7 @@ impl Certificate {
     ///
     /// # Errors
     ///
-    /// It is there twice; or it is not found, and there is something that cannot be read.
+    /// The extension occurs twice; or it was not found, and a part cannot be read.
     pub(crate) fn extension(
         &self,
         id: ObjectIdentifier,
@@ -254,7 +255,7 @@ impl Certificate {
         }
     }
 
-    /// The extensions that can be read, and whether those are all.
+    /// The readable extensions, and true if these are all.
     fn extensions_there(&self) -> (Vec<Extension<'_>>, bool) {
         let mut rest = self.part(&self.parts.rest);
         let (mut found, mut whole) = (Vec::new(), true);
@@ -284,13 +285,13 @@ impl Certificate {
         (found, whole)
     }
 
-    /// Whether x509-cert reads the certificate: strictly, but for BER where DER should be. Its times
-    /// and names are left out: [`Self::not_before`], [`Self::not_after`] and
-    /// [`ComparableName`](super::comparison::ComparableName) read what x509-cert does not.
+    /// Checks that x509-cert parses the certificate strictly, except that BER may replace DER.
+    /// Times and names are excluded: [`Self::not_before`], [`Self::not_after`] and
+    /// [`ComparableName`](super::comparison::ComparableName) read forms that x509-cert rejects.
     ///
     /// # Errors
     ///
-    /// It does not.
+    /// x509-cert does not parse it.
     pub(crate) fn is_well_formed(&self) -> Result<(), Unreadable> {
         const NO_NAME: &[u8] = &[SEQUENCE, 0];
         const ANY_TIMES: &[u8] = b"\x30\x1e\x17\x0d700101000000Z\x17\x0d700101000000Z";
@@ -308,7 +309,7 @@ impl Certificate {
     ///
     /// # Errors
     ///
-    /// It is not written as RFC 5280, section 4.1.2.5, has it.
+    /// The encoding differs from RFC 5280, section 4.1.2.5.
     pub fn not_before(&self) -> Result<Time, Unreadable> {
         self.times()
             .and_then(|[not_before, _]| Time::read(&not_before))
@@ -318,13 +319,13 @@ impl Certificate {
     ///
     /// # Errors
     ///
-    /// It is not written as RFC 5280, section 4.1.2.5, has it.
+    /// The encoding differs from RFC 5280, section 4.1.2.5.
     pub fn not_after(&self) -> Result<Time, Unreadable> {
         self.times()
             .and_then(|[_, not_after]| Time::read(&not_after))
     }
 
-    /// notBefore and notAfter as they stand in the certificate.
+    /// notBefore and notAfter as encoded in the certificate.
     pub(crate) fn times(&self) -> Result<[Element<'_>; 2], Unreadable> {
         let validity = Element::only(self.part(&self.parts.validity));
         let times = validity.and_then(|validity| validity.children());
@@ -333,8 +334,8 @@ impl Certificate {
             .ok_or_else(Unreadable::nothing)
     }
 
-    /// First and last day of validity, as far as they can be read; 9999-12-31 means "no end"
-    /// (RFC 5280, section 4.1.2.5).
+    /// First and last day of validity, if readable; 9999-12-31 means "no end" (RFC 5280, section
+    /// 4.1.2.5).
     pub fn validity(&self) -> (Option<Date>, Option<Date>) {
         let day = |time: Result<Time, Unreadable>| time.ok().map(|time| time.day);
         (day(self.not_before()), day(self.not_after()))

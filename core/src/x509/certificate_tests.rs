@@ -73,7 +73,7 @@ fn a_cut_or_damaged_certificate_is_none_and_never_a_panic() {
         let mut damaged = der.clone();
         damaged[at] ^= flip;
         for certificate in Certificate::parse_all(&damaged).unwrap_or_default() {
-            // Whatever still parses can be shown.
+            // A certificate that parses can be shown.
             certificate.public_key();
             certificate.validity();
             certificate.is_ca();
@@ -82,7 +82,7 @@ fn a_cut_or_damaged_certificate_is_none_and_never_a_panic() {
     }
 }
 
-/// Certificates of shapes that were once refused, all but the root for keys of software.
+/// Certificates of forms that were once refused. All but the root are for software keys.
 macro_rules! shape {
     ($name:literal) => {
         Certificate::from_der(include_bytes!(concat!(
@@ -149,7 +149,7 @@ fn times_are_read_or_said_to_be_unreadable() {
 
 #[test]
 fn names_are_the_certificates_own_bytes() {
-    // serialNumber and commonName in one relative name, in an order that DER does not have.
+    // serialNumber and commonName in one RDN, in an order that DER forbids.
     let leaf = shape!("rdn-multi-unsorted");
     let subject = leaf.subject_der();
     let position = |text: &[u8]| subject.windows(text.len()).position(|it| it == text);

@@ -23,9 +23,9 @@ use x509_cert::name::Name;
 use x509_cert::spki::{SubjectPublicKeyInfoOwned, SubjectPublicKeyInfoRef};
 use x509_cert::time::{Time, Validity};
 
-/// The serialized form of [`ObjectIdentifier`]s below is that of RFC 4043.
+/// id-on-permanentIdentifier (RFC 4043).
 const PERMANENT_IDENTIFIER: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.8.3");
-/// tcg-on-ekPermIdSha256: the assigner of identifiers that are the digest of an EK certificate.
+/// tcg-on-ekPermIdSha256: marks identifiers that are the digest of an EK certificate.
 const EK_PERM_ID_SHA256: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.23.133.12.1");
 
 /// The CA.
@@ -34,19 +34,19 @@ pub(crate) struct Authority<'a, E> {
     pub(crate) signer: CertificateSigner<'a, E>,
 }
 
-/// What is certified.
+/// The subject of a certificate.
 pub(crate) enum Certified {
-    /// A device's own key that signs whatever it is given (an LDevID).
+    /// A device's own key that signs any data (an LDevID).
     DeviceKey(Subject),
-    /// An attestation key, by the TPM that it is in.
+    /// An attestation key, with the names of its TPM.
     AttestationKey(AttestationNames),
     /// An attestation key of a service: nothing of the TPM.
     ServiceAttestationKey(Subject),
 }
 
-/// Whom the certificate of an attestation key names.
+/// The names in the certificate of an attestation key.
 pub(crate) struct AttestationNames {
-    /// TPMManufacturer, TPMModel and TPMVersion, as the endorsement key's certificate has them.
+    /// TPMManufacturer, TPMModel and TPMVersion from the endorsement key's certificate.
     pub(crate) tpm: [String; 3],
     pub(crate) identifier: PermanentIdentifier,
 }
@@ -55,15 +55,15 @@ pub(crate) struct AttestationNames {
 pub(crate) enum PermanentIdentifier {
     /// SHA-256 of the endorsement key's certificate, in hexadecimal digits.
     OfEkCertificate(String),
-    /// Some text.
+    /// Any text.
     Named(String),
 }
 
-/// A certificate for this key, from a day ago until `until`, but not longer than the CA's.
+/// A certificate for this key, from a day ago until `until`, but not beyond the CA's certificate.
 ///
 /// # Errors
 ///
-/// The signer's own, or [`IssueError`].
+/// Those of the signer, or [`IssueError`].
 pub(crate) fn certify<E: From<IssueError>>(
     key: &PublicKey,
     certified: Certified,
@@ -96,7 +96,7 @@ pub(crate) fn certify<E: From<IssueError>>(
     Ok(Certificate::from_der(&der).map_err(|error| IssueError::Failed(error.to_string()))?)
 }
 
-/// Within that of the CA, which would end the chain.
+/// Limited by the validity of the CA's certificate.
 fn validity(lifetime: Duration, ca: &Certificate) -> Result<Validity, IssueError> {
     let unread = |why| IssueError::Failed(format!("the validity of the CA's certificate {why}"));
     let (first, last) = (

@@ -1,4 +1,4 @@
-//! The points of a verification: what a device's certificate must be, and what it should be
+//! Single checks of a verification: requirements and recommendations for a device's certificate
 //! (IEEE 802.1AR, section 8; TCG, TPM 2.0 Keys for Device Identity and Attestation, section 8).
 
 use super::clock::valid_at;
@@ -10,33 +10,33 @@ use crate::x509::device::SUBJECT;
 use serde::Serialize;
 use x509_cert::der::DateTime;
 
-/// One point of the verification.
+/// A check of the verification.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Check {
-    /// What was looked at.
+    /// The subject of the check.
     pub name: &'static str,
-    /// How it is.
+    /// The result.
     pub outcome: Outcome,
-    /// In words.
+    /// The result in words.
     pub text: String,
 }
 
-/// How a point is.
+/// The result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
-    /// As it must be.
+    /// The requirement is met.
     Passed,
-    /// Not as the standard wants it, but so are many, and nothing follows from it.
+    /// The standard wants something else, but the deviation is common and harmless.
     Noted,
-    /// It could not be looked at.
+    /// The check was not possible.
     Skipped,
-    /// Wrong.
+    /// The requirement is not met.
     Failed,
 }
 
-/// What the certificate says that no device's may say, or what is missing; `None` if it may be a
-/// device's, and is valid. Without a time, validity is not looked at.
+/// The first violation of a requirement for device certificates; `None` if there is none. Without
+/// `now`, the validity is not checked.
 pub(crate) fn first_failure(certificate: &Certificate, now: Option<DateTime>) -> Option<String> {
     let mut points = profile_checks(certificate);
     points.extend(now.map(|now| validity_check(certificate, Ok(now))));
@@ -44,7 +44,7 @@ pub(crate) fn first_failure(certificate: &Certificate, now: Option<DateTime>) ->
     wrong.next().map(Check::to_string)
 }
 
-/// All points that the certificate alone decides, but for its validity.
+/// All checks that need only the certificate, except for its validity.
 pub(crate) fn profile_checks(certificate: &Certificate) -> Vec<Check> {
     let profile = Profile::of(certificate);
     vec![
@@ -62,7 +62,7 @@ pub(crate) fn profile_checks(certificate: &Certificate) -> Vec<Check> {
     ]
 }
 
-/// Now, or when the program was built if the clock stands before that.
+/// `now` is the current time; `Err` holds the build time, if the clock is before that.
 pub(crate) fn validity_check(certificate: &Certificate, now: Result<DateTime, DateTime>) -> Check {
     let name = "validity";
     match now.map(|now| valid_at(certificate, now)) {
@@ -190,7 +190,7 @@ fn hardware_module(certificate: &Certificate, profile: &Profile) -> Check {
     }
 }
 
-/// Extensions that have no point of their own.
+/// The check of extensions without a check of their own.
 fn other_extensions(profile: &Profile) -> Check {
     let name = "other extensions";
     let own = [
@@ -221,7 +221,7 @@ fn form_of_end(certificate: &Certificate) -> Check {
     }
 }
 
-/// Whatever else is critical is for the chain to judge.
+/// The check of critical extensions that path validation does not cover.
 fn critical_extensions(certificate: &Certificate) -> Check {
     let name = "critical extensions";
     let nameless = certificate.subject_name().is_ok_and(|name| name.is_empty());
@@ -268,7 +268,7 @@ impl Check {
         Self::new(name, Outcome::Failed, text)
     }
 
-    /// What it is, and where that is not good what the standard wants.
+    /// Passed if `good`; else noted, with the wish of the standard.
     fn noted_unless(good: bool, name: &'static str, is: String, wanted: &str) -> Self {
         match good {
             true => Self::passed(name, is),

@@ -1,15 +1,15 @@
-//! What time it is, if the clock can be believed: a device without a battery starts in 1970.
+//! The current time, if the clock is plausible: a device without a battery starts in 1970.
 
 use crate::x509::path::is_signed_by;
 use crate::x509::{Certificate, Time};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use x509_cert::der::DateTime;
 
-/// The time by the system's clock.
+/// The time of the system clock.
 ///
 /// # Errors
 ///
-/// The clock stands before the build of this program, so it is wrong; when the build was.
+/// The clock is wrong, since it is before the build time of this program. Holds the build time.
 pub(crate) fn now() -> Result<DateTime, DateTime> {
     judged(SystemTime::now(), built())
 }
@@ -30,29 +30,29 @@ fn judged(now: SystemTime, built: SystemTime) -> Result<DateTime, DateTime> {
     }
 }
 
-/// Whether the system's clock stands before the build of this program: then it says nothing about
-/// validity.
+/// True if the system clock is before the build time of this program, so that validity cannot be
+/// checked.
 pub fn clock_is_wrong() -> bool {
     now().is_err()
 }
 
 impl Certificate {
-    /// That it is valid now, if the clock can be believed.
+    /// Checks that the certificate is valid now. Passes if the clock is wrong.
     ///
     /// # Errors
     ///
-    /// Why it is not.
+    /// The reason why it is not valid.
     pub fn is_valid_now(&self) -> Result<(), String> {
         now().map_or(Ok(()), |now| valid_at(self, now))
     }
 
-    /// Whether its own key signed it.
+    /// True if it is signed by its own key.
     pub fn is_self_signed(&self) -> bool {
         self.subject_der() == self.issuer_der() && is_signed_by(self, self) == Ok(true)
     }
 }
 
-/// Whether a certificate is valid then, and if not, why.
+/// Checks that a certificate is valid at this time; `Err` holds the reason.
 pub(crate) fn valid_at(certificate: &Certificate, now: DateTime) -> Result<(), String> {
     let now = Time::from(now);
     let read = |time: Result<Time, _>| time.map_err(|why| format!("has a time that {why}"));
@@ -62,7 +62,7 @@ pub(crate) fn valid_at(certificate: &Certificate, now: DateTime) -> Result<(), S
     );
     match until {
         _ if now < from => Err(format!("is not valid before {from}; now it is {now}")),
-        // The last second does not count, as with OpenSSL.
+        // The last second does not count, as in OpenSSL.
         until if until <= now && !until.is_no_end() => {
             Err(format!("was valid until {until}; now it is {now}"))
         }

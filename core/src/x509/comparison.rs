@@ -1,5 +1,5 @@
-//! Whether two names are the same (RFC 5280, section 7.1): the type of a string does not count, nor
-//! do case and the number of blanks. Only ASCII has case here, as OpenSSL has it.
+//! Comparison of names (RFC 5280, section 7.1): ignores string types, case and repeated blanks.
+//! Only ASCII letters have case here, as in OpenSSL.
 
 use crate::ber::{BIT_STRING, Element, OBJECT_IDENTIFIER, SEQUENCE, SET};
 
@@ -11,16 +11,16 @@ const IA5: u8 = 0x16;
 const UNIVERSAL: u8 = 0x1C;
 const BMP: u8 = 0x1E;
 
-/// A Name in the form in which it is compared: attributes of each relative name, in order.
+/// A Name in a comparable form: the attributes of each RDN, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ComparableName(Vec<Vec<ComparableAttribute>>);
 
-/// Identifier, type of the string if that counts, and what is compared of it.
+/// Identifier, string type if it matters, and comparable value.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct ComparableAttribute(Vec<u8>, u8, Vec<u8>);
 
 impl ComparableName {
-    /// `None` for what is no Name, and for strings that are none of their type.
+    /// `None` if the bytes are no Name, or a string is invalid for its type.
     pub(crate) fn read(der: &[u8]) -> Option<Self> {
         let sets = Element::only(der)?.children_of(SEQUENCE)?;
         let relative = |set: Element| {
@@ -30,19 +30,19 @@ impl ComparableName {
             Some(all)
         };
         let all: Vec<_> = sets.into_iter().map(relative).collect::<Option<_>>()?;
-        // An empty relative name is none, as OpenSSL has it.
+        // An empty RDN is ignored, as in OpenSSL.
         Some(Self(
             all.into_iter().filter(|one| !one.is_empty()).collect(),
         ))
     }
 
-    /// Whether the name lies in the subtree of `base` (section 4.2.1.10).
+    /// True if the name is in the subtree of `base` (section 4.2.1.10).
     pub(crate) fn is_below(&self, base: &Self) -> bool {
         self.0.starts_with(&base.0)
     }
 }
 
-/// Whether both are the same name, DER. Names that cannot be read are compared byte for byte.
+/// True if both Names (DER) are equal. Unreadable names are compared byte for byte.
 pub(crate) fn is_same_name(one: &[u8], other: &[u8]) -> bool {
     if one == other {
         return true;
@@ -60,15 +60,15 @@ fn attribute(element: &Element) -> Option<ComparableAttribute> {
         return None;
     }
     let (tag, compared) = match value.tag {
-        // A SEQUENCE is no string: swtpm_cert has a hardwareModuleName in a directoryName.
+        // A SEQUENCE is no string: swtpm_cert puts a hardwareModuleName into a directoryName.
         NUMERIC | BIT_STRING | SEQUENCE => (value.tag, value.content.to_vec()),
         tag => (UTF8, folded(&text(tag, value.content)?)),
     };
     Some(ComparableAttribute(kind.content.to_vec(), tag, compared))
 }
 
-/// Whether these bytes are an OBJECT IDENTIFIER (X.690, section 8.19): each arc ends, and none begins
-/// with an empty digit.
+/// True if these bytes are a valid OBJECT IDENTIFIER (X.690, section 8.19): each arc is complete,
+/// and none has leading zero digits.
 fn is_identifier(content: &[u8]) -> bool {
     let goes_on = |byte: &u8| byte & 0x80 != 0;
     let begins = |at: usize| at == 0 || !goes_on(&content[at - 1]);
@@ -76,7 +76,7 @@ fn is_identifier(content: &[u8]) -> bool {
     content.last().is_some_and(|last| !goes_on(last)) && !padded
 }
 
-/// A string as it is; `None` for what is none of its type. A T61String is taken for Latin-1.
+/// The string without changes; `None` if it is invalid for its type. A T61String counts as Latin-1.
 pub(crate) fn text(tag: u8, bytes: &[u8]) -> Option<String> {
     match tag {
         UTF8 => str::from_utf8(bytes).ok().map(str::to_owned),
@@ -152,7 +152,7 @@ mod tests {
         assert!(is_same_name(&wanted, &one(SEQUENCE, &module)));
         let other = one(SEQUENCE, &encoded(SEQUENCE, &encoded(4, b"sn")));
         assert!(!is_same_name(&wanted, &other));
-        // A number is a value of no name, as OpenSSL has it.
+        // A number is no valid value in a name, as in OpenSSL.
         assert!(ComparableName::read(&one(2, &[7])).is_none());
     }
 

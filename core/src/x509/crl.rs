@@ -1,4 +1,5 @@
-//! Lists of revoked certificates (RFC 5280, section 5): whole ones, of the issuer's own certificates.
+//! Certificate revocation lists (RFC 5280, section 5): complete CRLs about the issuer's own
+//! certificates.
 
 use super::decode::{Unreadable, decoded};
 use super::extension::Extension;
@@ -19,9 +20,9 @@ const CRL_EXTENSIONS: u8 = 0xA0;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Crl {
     signed: Vec<u8>,
-    /// Beside the signature, and inside of what was signed.
+    /// The algorithms beside the signature, and in the signed part.
     algorithms: [Vec<u8>; 2],
-    /// The BIT STRING's content.
+    /// The content of the BIT STRING.
     signature: Vec<u8>,
     issuer: Vec<u8>,
     pub(crate) this_update: Time,
@@ -32,31 +33,31 @@ pub(crate) struct Crl {
     entries: Vec<RevokedCertificate>,
 }
 
-/// Which of the issuer's certificates a CRL is about.
+/// The scope of a CRL.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Scope {
     pub(crate) no_authorities: bool,
     pub(crate) only_authorities: bool,
-    /// Those whose distribution points have one of these names, DER; all if there is none.
+    /// The distribution points of the certificates in scope, names in DER; empty for all.
     pub(crate) names: Vec<Vec<u8>>,
 }
 
-/// A certificate that is revoked.
+/// A revoked certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RevokedCertificate {
     /// Content of the INTEGER.
     serial: Vec<u8>,
     pub(crate) date: Time,
-    /// In the words of section 5.3.1.
+    /// The reason in the words of section 5.3.1.
     pub(crate) reason: &'static str,
 }
 
 impl Crl {
-    /// A CRL, and nothing behind it.
+    /// Parses a CRL without trailing bytes.
     ///
     /// # Errors
     ///
-    /// It is none, or one of a kind that is not evaluated here.
+    /// The bytes are no CRL, or one of an unsupported kind.
     pub(crate) fn from_der(der: &[u8]) -> Result<Self, String> {
         let whole = Element::only(der).and_then(|whole| whole.children_of(SEQUENCE));
         let (signed, algorithm, signature) = match whole.as_deref() {
@@ -122,12 +123,12 @@ impl Crl {
         Ok(())
     }
 
-    /// The issuer as RFC 4514 writes it.
+    /// The issuer in the format of RFC 4514.
     pub(crate) fn issuer(&self) -> String {
         name_text(Name::read(&self.issuer).ok_or_else(Unreadable::nothing))
     }
 
-    /// The issuer's Name, as it stands there.
+    /// The issuer, a Name, as encoded.
     pub(crate) fn issuer_der(&self) -> &[u8] {
         &self.issuer
     }
@@ -140,12 +141,12 @@ impl Crl {
         decoded(&self.algorithms[0])
     }
 
-    /// Whether what was signed names the algorithm that stands beside the signature.
+    /// True if the signed part names the algorithm beside the signature.
     pub(crate) fn names_one_algorithm(&self) -> bool {
         self.algorithms[0] == self.algorithms[1]
     }
 
-    /// The signature, whole bytes.
+    /// The signature, without unused bits.
     pub(crate) fn signature(&self) -> Result<&[u8], Unreadable> {
         self.signature
             .strip_prefix(&[0])
@@ -158,7 +159,7 @@ impl Crl {
     }
 }
 
-/// A TBSCertList, taken apart.
+/// A parsed TBSCertList.
 struct CrlParts<'a> {
     algorithm: Element<'a>,
     issuer: Element<'a>,
@@ -188,11 +189,11 @@ impl<'a> CrlParts<'a> {
 }
 
 impl Scope {
-    /// IssuingDistributionPoint (section 5.2.5); `None` if it cannot be read.
+    /// IssuingDistributionPoint (section 5.2.5); `None` if unreadable.
     ///
     /// # Errors
     ///
-    /// It is of a kind that is not evaluated here.
+    /// The kind of CRL is not supported.
     fn read(value: &Element) -> Result<Option<Self>, String> {
         let mut scope = Self::default();
         let Some(parts) = value.children_of(SEQUENCE) else {
@@ -293,7 +294,7 @@ fn reason(code: usize) -> Option<&'static str> {
     })
 }
 
-/// The extensions of the whole list, inside of their tag.
+/// The extensions of the whole list, without their outer tag.
 fn extensions(tagged: Option<Element<'_>>) -> Result<Vec<Extension<'_>>, String> {
     let Some(tagged) = tagged else {
         return Ok(Vec::new());

@@ -1,4 +1,4 @@
-//! What a server wants to see in a request: CsrAttrs (RFC 7030, section 4.5.2; RFC 8951, section 4;
+//! The wishes of a server for a request: CsrAttrs (RFC 7030, section 4.5.2; RFC 8951, section 4;
 //! RFC 9908).
 
 use super::extension::Extension;
@@ -16,7 +16,7 @@ use crate::tpm::{Hash, KeyAlgorithm};
 use x509_cert::der::asn1::ObjectIdentifier;
 
 const SET: u8 = 0x31;
-/// The SubjectPublicKeyInfo and the attributes of a template.
+/// The tags of SubjectPublicKeyInfo and attributes in a template.
 const TEMPLATE_KEY: u8 = 0xA0;
 const TEMPLATE_ATTRIBUTES: u8 = 0xA1;
 
@@ -26,30 +26,31 @@ const EXTENSION_REQUEST: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.84
 const TEMPLATE: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.16.2.61");
 const EXTENSION_TEMPLATE: ObjectIdentifier =
     ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.16.2.62");
-/// A placeholder may show the size of an RSA key by a modulus; its size in bytes counts.
+/// A placeholder may show the size of an RSA key by a modulus; its length in bytes is used.
 const RSA_SIZES: [u32; 3] = [2048, 3072, 4096];
 
-/// What a server wants to see in a request. What is not known here is ignored.
+/// The wishes of a server for a request. Unknown wishes are ignored.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct CsrAttributes {
-    /// Whether the request is to hold tls-unique as its challengePassword (RFC 7030, section 3.5).
+    /// True if the request must contain tls-unique as challengePassword (RFC 7030, section 3.5).
     pub wants_channel_binding: bool,
-    /// The kind of key, or what it is called where no device of ours has such keys.
+    /// The kind of key, or the name of an unsupported kind.
     pub key: Option<Result<KeyAlgorithm, String>>,
-    /// The hash of the request's signature.
+    /// The hash for the request's signature.
     pub(super) hash: Option<Hash>,
-    /// Extensions: kind, whether critical, value.
+    /// Extensions: identifier, criticality, value.
     pub(super) extensions: Vec<(ObjectIdentifier, bool, Vec<u8>)>,
     /// The subject, a Name in DER.
     pub(super) subject: Option<Vec<u8>>,
 }
 
 impl CsrAttributes {
-    /// As a server sends it: base64 with blanks anywhere, or DER. Nothing at all means no wishes.
+    /// Parses the answer of a server: base64 with optional blanks, or DER. An empty answer means no
+    /// wishes.
     ///
     /// # Errors
     ///
-    /// What is wrong with it.
+    /// The fault of the answer.
     pub fn parse(body: &[u8]) -> Result<Self, String> {
         let der = match body.trim_ascii() {
             [] => return Ok(Self::default()),
@@ -66,7 +67,7 @@ impl CsrAttributes {
                     let (kind, values) = attribute(one).ok_or_else(damaged)?;
                     if kind == TEMPLATE {
                         let template = values.first().ok_or_else(damaged)?;
-                        // Nothing else counts beside it (RFC 9908, section 4).
+                        // The template is exclusive (RFC 9908, section 4).
                         return Self::of_template(template).ok_or_else(damaged);
                     }
                     found.note_attribute(kind, &values).ok_or_else(damaged)?;
@@ -100,7 +101,7 @@ impl CsrAttributes {
                 }
             }
             EXTENSION_REQUEST | EXTENSION_TEMPLATE => {
-                // Older servers name extensions by their identifiers alone: there is no value.
+                // Older servers name extensions by their identifiers only, without values.
                 let lists = values.iter().filter(|value| value.tag == SEQUENCE);
                 for one in lists
                     .map(Element::children)
@@ -115,7 +116,7 @@ impl CsrAttributes {
         Some(())
     }
 
-    /// One without a value is the client's to fill in, and left to what somebody said.
+    /// Ignores an extension without a value; the client's own setting applies.
     fn note_extension(&mut self, element: &Element) -> Option<()> {
         let parts = element.children_of(SEQUENCE)?;
         if parts.last()?.tag != OCTET_STRING {
@@ -150,7 +151,7 @@ impl CsrAttributes {
         Some(found)
     }
 
-    /// SubjectPublicKeyInfo of which the key may be missing, and stand for its size if it is there.
+    /// Reads a SubjectPublicKeyInfo whose key may be missing, or be a placeholder for its size.
     fn note_key(&mut self, part: &Element) -> Option<()> {
         let parts = part.children()?;
         let algorithm = parts.first()?.children_of(SEQUENCE)?;
@@ -173,7 +174,7 @@ impl CsrAttributes {
     }
 }
 
-/// A Name of which no value is left to the client.
+/// A Name in which all values are given.
 fn whole_name(element: &Element) -> Option<Vec<u8>> {
     let der = as_der(element.whole)?;
     let name = Name::read(&der)?;
@@ -181,7 +182,8 @@ fn whole_name(element: &Element) -> Option<Vec<u8>> {
     has_all.then_some(der)
 }
 
-/// An empty subjectAltName, or one with an empty directoryName or address (RFC 9908, section 3.4).
+/// True for an empty subjectAltName, or one with an empty directoryName or address (RFC 9908,
+/// section 3.4).
 fn asks_to_fill_in(value: &[u8]) -> bool {
     let Some(names) = Element::only(value).and_then(|names| names.children_of(SEQUENCE)) else {
         return false;

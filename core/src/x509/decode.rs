@@ -1,17 +1,17 @@
-//! Reading values that may be BER, and what to say of those that cannot be read.
+//! Decoding of values that may be BER, and the error for unreadable ones.
 
 use crate::ber;
 use x509_cert::der::Decode;
 
-/// Something is there, and cannot be read; what stands there, if that helps.
+/// The error for an unreadable value, with a description if useful.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unreadable(pub(super) String);
 
-/// Why bytes are no certificate.
+/// The reason why bytes are no certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NoCertificate(pub(super) String);
 
-/// Reads DER, or BER that means the same.
+/// Decodes DER, or BER with the same meaning.
 pub(super) fn decoded<T: for<'b> Decode<'b>>(bytes: &[u8]) -> Result<T, Unreadable> {
     let strict = T::from_der(bytes).ok();
     strict

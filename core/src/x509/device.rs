@@ -1,4 +1,4 @@
-//! Which device a certificate names, and where it does (IEEE 802.1AR, section 8.6).
+//! The device that a certificate names, and the field that does (IEEE 802.1AR, section 8.6).
 
 use super::certificate::Certificate;
 use super::names::Name;
@@ -13,7 +13,7 @@ const DIRECTORY_NAME: u8 = 0xA4;
 /// The value of an otherName.
 const EXPLICIT: u8 = 0xA0;
 
-/// The usual place: the subject itself.
+/// The usual field: the subject itself.
 pub(crate) const SUBJECT: &str = "subject";
 
 /// The device that a certificate names.
@@ -21,7 +21,7 @@ pub(crate) const SUBJECT: &str = "subject";
 pub(crate) struct NamedDevice {
     pub(crate) serial: Option<String>,
     pub(crate) model: Option<String>,
-    /// Where both stand; `None` without a serial number.
+    /// The field of serial number and model; `None` without a serial number.
     pub(crate) source: Option<&'static str>,
 }
 
@@ -29,15 +29,16 @@ pub(crate) struct NamedDevice {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct HardwareModuleName {
     pub(crate) kind: ObjectIdentifier,
-    /// Text if it is printable, else hexadecimal digits.
+    /// Text if printable, else hexadecimal digits.
     pub(crate) serial: String,
     /// The kind of GeneralName.
     pub(crate) place: &'static str,
 }
 
 impl NamedDevice {
-    /// By the subject's serialNumber; else by that of a directoryName in the subjectAltName; else by
-    /// a hardwareModuleName there. A common name alone names no device: it may be a service's.
+    /// Reads the serialNumber of the subject; else that of a directoryName in the subjectAltName;
+    /// else a hardwareModuleName there. A common name alone may name a service, so it does not
+    /// count.
     pub(crate) fn of(certificate: &Certificate) -> Self {
         let subject = certificate.subject_name().ok();
         if let Some(found) = subject.and_then(|name| Self::in_name(&name, SUBJECT)) {
@@ -70,7 +71,7 @@ impl NamedDevice {
     }
 }
 
-/// What some makers pack into a serialNumber: `PID:model SN:serial`.
+/// The combined format of some makers in a serialNumber: `PID:model SN:serial`.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Packed {
     serial: Option<String>,
@@ -78,8 +79,8 @@ struct Packed {
 }
 
 impl Packed {
-    /// A mark is capital letters before a colon, at the beginning or behind a blank or another
-    /// separator. Its value goes up to the next mark.
+    /// Parses marks: capital letters before a colon, at the beginning or after a separator. The
+    /// value extends to the next mark.
     fn read(text: &str) -> Self {
         let separates = |c: char| c.is_whitespace() || matches!(c, ',' | ';' | '/' | '|');
         let mut marks = Vec::new();
@@ -107,8 +108,8 @@ impl Packed {
     }
 }
 
-/// The first HardwareModuleName in the subjectAltName, where it should be; else where swtpm_cert
-/// writes it: as an attribute of a directoryName.
+/// The first HardwareModuleName in the subjectAltName. swtpm_cert writes it as an attribute of a
+/// directoryName instead.
 pub(crate) fn hardware_module(certificate: &Certificate) -> Option<HardwareModuleName> {
     let names = alternative_names(certificate);
     let other = |name: &Element| {
@@ -153,7 +154,7 @@ impl HardwareModuleName {
     }
 }
 
-/// The GeneralNames of the subjectAltName; each may be odd for itself.
+/// The GeneralNames of the subjectAltName; a faulty one does not affect the others.
 fn alternative_names(certificate: &Certificate) -> Vec<Element<'_>> {
     let extension = certificate.extension(SUBJECT_ALT_NAME).ok().flatten();
     let names = extension.and_then(|it| Element::only(it.value)?.children_of(SEQUENCE));

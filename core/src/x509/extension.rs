@@ -1,4 +1,4 @@
-//! An extension as it stands in a certificate or a CRL (RFC 5280, section 4.2).
+//! An extension of a certificate or CRL (RFC 5280, section 4.2).
 
 use crate::ber::{BOOLEAN, Element, OBJECT_IDENTIFIER, OCTET_STRING, SEQUENCE};
 use x509_cert::der::asn1::ObjectIdentifier;
@@ -8,12 +8,12 @@ use x509_cert::der::asn1::ObjectIdentifier;
 pub(crate) struct Extension<'a> {
     pub(crate) id: ObjectIdentifier,
     pub(crate) critical: bool,
-    /// What the OCTET STRING holds.
+    /// The content of the OCTET STRING.
     pub(crate) value: &'a [u8],
 }
 
 impl<'a> Extension<'a> {
-    /// `None` for what is no extension.
+    /// `None` if the element is no extension.
     pub(super) fn read(element: &Element<'a>) -> Option<Self> {
         let parts = element.children_of(SEQUENCE)?;
         let (id, critical, value) = match parts[..] {

@@ -1,5 +1,5 @@
-//! Values of extensions (RFC 5280, section 4.2.1). That an extension is absent, that it was read
-//! and that it cannot be read are three different answers.
+//! Values of extensions (RFC 5280, section 4.2.1). An extension can be absent, readable or
+//! unreadable: three different results.
 
 use super::certificate::Certificate;
 use super::decode::Unreadable;
@@ -18,12 +18,12 @@ pub(crate) type ExtensionResult<T> = Result<Option<T>, Unreadable>;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct BasicConstraints {
     pub(crate) ca: bool,
-    /// How many CAs may stand between this CA and a leaf; a number that is too large is the
-    /// largest.
+    /// The number of CAs that may stand between this CA and a leaf. A number out of range counts as
+    /// the maximum.
     pub(crate) path_len: Option<usize>,
 }
 
-/// KeyUsage (section 4.2.1.3): the first named bit is the highest.
+/// KeyUsage (section 4.2.1.3); bit 0 of the standard is the highest bit here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct KeyUsage(u16);
 
@@ -32,7 +32,7 @@ pub(crate) struct KeyUsage(u16);
 pub(crate) struct AuthorityKeyId<'a> {
     pub(crate) key: Option<&'a [u8]>,
     pub(crate) issuer: Vec<GeneralName<'a>>,
-    /// Content of the INTEGER.
+    /// The content of the INTEGER.
     pub(crate) serial: Option<&'a [u8]>,
 }
 
@@ -45,8 +45,8 @@ pub(crate) struct PolicyConstraints {
 
 type IsUnread = fn(&Certificate) -> bool;
 
-/// The extensions that a chain is judged by, or that OpenSSL reads of each certificate; what each is
-/// called, and whether it is there unread.
+/// The extensions that decide about a path, or that OpenSSL parses in each certificate: identifier,
+/// name, and a test for unreadable values.
 const READ: &[(ObjectIdentifier, &str, IsUnread)] = &[
     (BASIC_CONSTRAINTS, "basicConstraints", |it| {
         it.basic_constraints().is_err()
@@ -147,7 +147,7 @@ impl Certificate {
         self.value_of(POLICY_CONSTRAINTS, PolicyConstraints::read)
     }
 
-    /// How many more certificates may name anyPolicy.
+    /// The number of further certificates that may name anyPolicy.
     pub(crate) fn inhibit_any_policy(&self) -> ExtensionResult<usize> {
         self.value_of(INHIBIT_ANY_POLICY, |value| {
             (value.tag == INTEGER).then(|| count(value))?
@@ -158,7 +158,7 @@ impl Certificate {
         self.value_of(NAME_CONSTRAINTS, NameConstraints::read)
     }
 
-    /// All full names of all distribution points, as they stand there.
+    /// All full names of all distribution points, as encoded.
     pub(crate) fn distribution_points(&self) -> ExtensionResult<Vec<&[u8]>> {
         self.value_of(CRL_DISTRIBUTION_POINTS, |value| {
             let points = some(value.children_of(SEQUENCE)?, |one| full_names(&one))?;
@@ -166,8 +166,7 @@ impl Certificate {
         })
     }
 
-    /// Names of the extensions that cannot be read, or that are there twice: nobody can tell which
-    /// counts.
+    /// Names of extensions that are unreadable, or occur twice and so are ambiguous.
     pub(crate) fn unreadable(&self) -> Vec<String> {
         let Ok(all) = self.extensions() else {
             return vec!["one of its extensions".into()];
@@ -232,7 +231,7 @@ impl KeyUsage {
         "decipherOnly",
     ];
 
-    /// At least one bit is set, and no more bytes are there than the named bits need.
+    /// At least one bit must be set, and no surplus bytes may follow the named bits.
     fn read(value: &Element) -> Option<Self> {
         let bits = match bits(value)?[..] {
             [first] => u16::from_be_bytes([first, 0]),
@@ -258,7 +257,7 @@ impl KeyUsage {
         self.has(6)
     }
 
-    /// In the words of section 4.2.1.3.
+    /// The bit names of section 4.2.1.3.
     pub(crate) fn names(self) -> Vec<&'static str> {
         let set = |(number, name): (usize, &'static str)| self.has(number).then_some(name);
         Self::NAMES
@@ -294,7 +293,7 @@ impl<'a> AuthorityKeyId<'a> {
 }
 
 impl PolicyConstraints {
-    /// At least one of both is there.
+    /// At least one of the two fields must be present.
     fn read(value: &Element) -> Option<Self> {
         let [mut require_explicit_policy, mut inhibit_policy_mapping] = [None; 2];
         for part in value.children_of(SEQUENCE)? {

@@ -1,4 +1,4 @@
-//! Files with certificates, and the folders of such files (`chain/`, `trust/`).
+//! Certificate files, and folders of such files (`chain/`, `trust/`).
 
 use super::certificate::Certificate;
 use super::reading::ParsedCertificates;
@@ -9,42 +9,42 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// More bytes than any sane file of certificates has.
+/// A limit above the size of any reasonable certificate file.
 pub(crate) const LARGEST: u64 = 1 << 20;
 
-/// How the name of a file ends that is read in a folder, in upper or lower case. A file of another
-/// name was perhaps put out of use by it (`ca.pem.disabled`).
+/// The file name extensions that are read in a folder, in any case. A file may have another name to
+/// disable it (`ca.pem.disabled`).
 const ENDINGS: [&str; 4] = ["pem", "crt", "cer", "der"];
 
-/// A file, and what it gave.
+/// A file and its contents.
 #[derive(Debug)]
 pub(crate) struct CertificateFile {
     pub(crate) path: PathBuf,
-    /// Of before the content was read, if it was.
+    /// The stamp before the content was read, if it was read.
     pub(crate) stamp: Option<FileStamp>,
     pub(crate) certificates: Result<Vec<Certificate>, CertificateFileError>,
-    /// What the file holds beside its certificates, each in words that name it.
+    /// Other contents of the file, each described.
     pub(crate) beside: Vec<String>,
 }
 
-/// Why a file gives no certificate.
+/// The reason why a file gives no certificate.
 #[derive(Debug)]
 pub(crate) enum CertificateFileError {
-    /// Others may write it.
+    /// Other users may write to it.
     Distrusted(Distrust),
-    /// Its name does not end as that of a certificate's file.
+    /// Its name has another extension.
     OtherName,
-    /// It is a folder, and its name is not that of a certificate's file either.
+    /// The path is a folder without such an extension.
     Folder,
-    /// A symbolic link that leads to nothing.
+    /// The path is a dangling symbolic link.
     Dangling,
-    /// What the system said.
+    /// The error of the system.
     Failed(io::Error),
-    /// What it holds instead.
+    /// The content that it holds instead.
     Nothing(String),
 }
 
-/// The paths in a folder, without what editors leave there; none if the folder is missing.
+/// The paths in a folder, without leftovers of editors; none if the folder is missing.
 ///
 /// # Errors
 ///
@@ -55,8 +55,7 @@ pub(crate) fn candidates(folder: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// The certificate files of a folder, and what else is there, each with the reason why it gives
-/// no certificate.
+/// The certificate files of a folder, and other files with the reason why they give no certificate.
 ///
 /// # Errors
 ///
@@ -67,7 +66,7 @@ pub(crate) fn in_folder(folder: &Path) -> io::Result<Vec<CertificateFile>> {
 }
 
 impl CertificateFile {
-    /// A file that was found in a folder: its name says whether it is read.
+    /// Reads a file of a folder, if its name has a known extension.
     pub(crate) fn listed(path: PathBuf) -> Self {
         let end = path.extension().unwrap_or_default();
         match ENDINGS.iter().any(|one| end.eq_ignore_ascii_case(one)) {
@@ -77,7 +76,7 @@ impl CertificateFile {
         }
     }
 
-    /// A file that the administrator named, whatever its name.
+    /// Reads a file that the administrator named, with any name.
     pub(crate) fn read(path: PathBuf) -> Self {
         let (bytes, stamp) = match file::read_stamped(&path, LARGEST) {
             Ok(read) => read,
@@ -89,7 +88,8 @@ impl CertificateFile {
                 };
             }
         };
-        // After the reading, which tells what is no file: others may write /dev/null, too.
+        // Checked after the reading, which rejects special files: /dev/null, for example, is
+        // writable by all.
         if let Some(why) = distrusted(&path) {
             let unread = why
                 .unread
@@ -128,7 +128,7 @@ impl CertificateFile {
         }
     }
 
-    /// What of this file is left out, each as a sentence that names it.
+    /// A sentence for each ignored content of this file.
     pub(crate) fn left_out(&self) -> Vec<String> {
         let path = self.path.display();
         match &self.certificates {

@@ -1,4 +1,4 @@
-//! What bytes are that are no certificate, in the words of whoever has them.
+//! Descriptions of bytes that are no certificate.
 
 use super::parts::CertificateParts;
 use crate::ber::{
@@ -67,7 +67,7 @@ const MAGIC: [(&[u8], &str); 19] = [
     ),
 ];
 
-/// Whether a certificate, or what is left of one that is cut, stands at the head of `bytes`.
+/// True if `bytes` begin with a certificate or a truncated one.
 pub(super) fn is_certificate(bytes: &[u8]) -> bool {
     match Element::first(bytes) {
         Ok((element, _)) => CertificateParts::of(element.whole).is_some(),
@@ -76,7 +76,7 @@ pub(super) fn is_certificate(bytes: &[u8]) -> bool {
     }
 }
 
-/// A SEQUENCE, and in it one with a version or a serial number.
+/// True for a SEQUENCE that contains a SEQUENCE with a version or a serial number.
 fn begins_a_certificate(bytes: &[u8]) -> bool {
     fn inside(bytes: &[u8]) -> Option<&[u8]> {
         let [SEQUENCE, length, rest @ ..] = bytes else {
@@ -88,7 +88,7 @@ fn begins_a_certificate(bytes: &[u8]) -> bool {
     signed.is_some_and(|it| matches!(it, [0xA0, 3, 2, 1, ..] | [INTEGER, 1..=21, ..]))
 }
 
-/// Names what is no certificate.
+/// Describes bytes that are no certificate.
 pub(super) fn name(bytes: &[u8]) -> String {
     let text = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
     let text = text.trim_ascii();
@@ -120,7 +120,7 @@ pub(super) fn name(bytes: &[u8]) -> String {
     )
 }
 
-/// Names the content of a PEM block with this label.
+/// Describes the content of a PEM block with this label.
 pub(super) fn in_block(label: &str, der: &[u8]) -> String {
     let what = match label {
         "OPENSSH PRIVATE KEY" => "an OpenSSH private key, not a certificate".into(),
@@ -140,7 +140,7 @@ pub(super) fn in_block(label: &str, der: &[u8]) -> String {
     format!("the PEM block {label} holds {what}")
 }
 
-/// An erased or empty place.
+/// Describes erased or empty storage.
 fn padding(bytes: &[u8]) -> Option<String> {
     let first = *bytes.first()?;
     let same = matches!(first, 0 | 0xFF) && bytes.iter().all(|byte| *byte == first);
@@ -152,7 +152,7 @@ fn padding(bytes: &[u8]) -> Option<String> {
     })
 }
 
-/// Text of two or four bytes for each character.
+/// Describes text with two or four bytes per character.
 fn wide_text(bytes: &[u8]) -> Option<String> {
     let ascii = |byte: &u8| byte.is_ascii_graphic() || byte.is_ascii_whitespace();
     let width = match bytes {
@@ -207,11 +207,11 @@ fn is_base64(text: &str) -> bool {
     text.len() >= 64 && text.trim_end_matches('=').chars().all(digit)
 }
 
-/// Names a structure of ASN.1.
+/// Describes an ASN.1 structure.
 fn structure(bytes: &[u8]) -> Option<&'static str> {
     let whole = match Element::first(bytes) {
         Ok((whole, _)) => whole,
-        // Whatever it was to be.
+        // A truncated structure of unknown kind.
         Err(NoElement::Cut(_)) if bytes.first() == Some(&SEQUENCE) => {
             return Some("the beginning of something whose end is not there");
         }
@@ -252,7 +252,7 @@ fn structure(bytes: &[u8]) -> Option<&'static str> {
     })
 }
 
-/// Names what has an algorithm and a signature behind it, by the tags of what was signed.
+/// Describes a signed structure, by the tags of its signed part.
 fn signed(inside: &[u8]) -> &'static str {
     match inside {
         [INTEGER, SEQUENCE, SEQUENCE, CONTEXT] | [INTEGER, SEQUENCE, SEQUENCE] => REQUEST_IS,

@@ -12,7 +12,7 @@ pub(crate) struct NameConstraints<'a> {
     pub(crate) excluded: Vec<GeneralName<'a>>,
 }
 
-/// GeneralName (section 4.2.1.6); what is not compared here is kept by its tag alone.
+/// GeneralName (section 4.2.1.6); for kinds that are not compared, only the tag is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum GeneralName<'a> {
     /// An otherName of this kind.
@@ -28,7 +28,7 @@ pub(crate) enum GeneralName<'a> {
 }
 
 impl<'a> NameConstraints<'a> {
-    /// At least one of both is there, and neither is empty.
+    /// At least one of the two fields must be present, and neither may be empty.
     pub(super) fn read(value: &Element<'a>) -> Option<Self> {
         let parts = value.children_of(SEQUENCE)?;
         let subtrees = |part: &Element<'a>| some(part.children()?, |one| subtree(&one));
@@ -88,7 +88,7 @@ impl<'a> GeneralName<'a> {
     }
 }
 
-/// The base of a GeneralSubtree; one with a distance is not read (section 4.2.1.10 forbids it).
+/// The base of a GeneralSubtree; rejects one with a distance, which section 4.2.1.10 forbids.
 fn subtree<'a>(element: &Element<'a>) -> Option<GeneralName<'a>> {
     let parts = element.children_of(SEQUENCE)?;
     let [base, rest @ ..] = &parts[..] else {
@@ -102,7 +102,7 @@ fn subtree<'a>(element: &Element<'a>) -> Option<GeneralName<'a>> {
     from_zero.then(|| GeneralName::read(base))?
 }
 
-/// The full names of a DistributionPoint (section 4.2.1.13), as they stand there.
+/// The full names of a DistributionPoint (section 4.2.1.13), as encoded.
 pub(super) fn full_names<'a>(element: &Element<'a>) -> Option<Vec<&'a [u8]>> {
     let parts = element.children_of(SEQUENCE)?;
     let mut rest = &parts[..];
@@ -131,7 +131,7 @@ pub(super) fn full_names<'a>(element: &Element<'a>) -> Option<Vec<&'a [u8]>> {
         Some(Some(names)) if names.tag == 0xA0 => some(names.children()?, |one| {
             GeneralName::read(&one).map(|_| one.whole)
         }),
-        // nameRelativeToCRLIssuer: no CRL is compared with it.
+        // nameRelativeToCRLIssuer is never compared with a CRL.
         Some(Some(relative)) if relative.tag == 0xA1 => {
             let set = encoded(SET, relative.content);
             ComparableName::read(&encoded(SEQUENCE, &set))?;

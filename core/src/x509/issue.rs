@@ -1,4 +1,4 @@
-//! Certificates and requests of the device's own (RFC 5280; RFC 2986), signed by its keys.
+//! The device's own certificates and requests (RFC 5280; RFC 2986), signed by its keys.
 
 use super::algorithms::{ecdsa_to_der, signature_algorithm};
 use super::clock::now;
@@ -26,10 +26,11 @@ use x509_cert::spki::{
 };
 use x509_cert::time::{Time, Validity};
 
-/// EVE's habit: a clock that is a little late elsewhere must not refuse a new certificate.
+/// A verifier whose clock is slightly late must still accept a new certificate. EVE uses the same
+/// value.
 const BACKDATED: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Whom a certificate is to name.
+/// The subject of a certificate.
 #[derive(Debug, Clone)]
 pub struct Subject {
     name: Name,
@@ -41,28 +42,28 @@ pub struct Subject {
 /// Signs a digest.
 type SignDigest<'a, E> = dyn Fn(&[u8]) -> Result<Vec<u8>, E> + 'a;
 
-/// What a certificate or a request needs of the private key that signs it.
+/// The view of a private key that signs a certificate or request.
 pub(crate) struct CertificateSigner<'a, E> {
     pub(crate) public: &'a PublicKey,
     /// ECDSA or RSASSA-PKCS1-v1_5.
     pub(crate) scheme: SignatureScheme,
-    /// Signs a digest of the scheme's hash: r ‖ s, each as wide as the curve's order, or a number
-    /// as wide as the modulus.
+    /// Signs a digest of the scheme's hash. Returns r ‖ s, each as wide as the order of the curve,
+    /// or a number as wide as the modulus.
     pub(crate) sign: &'a SignDigest<'a, E>,
 }
 
-/// Why no certificate or request was made.
+/// The reason why no certificate or request was made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum IssueError {
-    /// The text is no name for a subject.
+    /// The text is not valid as a subject.
     Subject(String),
-    /// It cannot be encoded, or no random bytes were to be had.
+    /// The encoding failed, or random bytes are missing.
     Failed(String),
 }
 
 impl Subject {
-    /// The subject and the subjectAltName of another certificate: an LDevID names the same device
-    /// as its IDevID (IEEE 802.1AR, section 8.6).
+    /// Subject and subjectAltName of another certificate: an LDevID names the same device as its
+    /// IDevID (IEEE 802.1AR, section 8.6).
     pub(crate) fn copied(certificate: &Certificate) -> Result<Self, IssueError> {
         let whose = || certificate.subject();
         let name = certificate.subject_name().ok();
@@ -85,7 +86,7 @@ impl Subject {
         let alternative = match there {
             Some(there) => Some(Extension {
                 extn_id: SUBJECT_ALT_NAME,
-                // With an empty subject nothing else names the device (RFC 5280, 4.2.1.6).
+                // With an empty subject, only this extension names the device (RFC 5280, 4.2.1.6).
                 critical: name.is_empty(),
                 extn_value: OctetString::new(there.value).map_err(unencodable)?,
             }),
@@ -94,12 +95,12 @@ impl Subject {
         Self::of(name, alternative)
     }
 
-    /// The subject and the subjectAltName of another certificate, byte for byte as far as they are
-    /// DER: some servers compare them so when a certificate is renewed (RFC 7030, section 4.2.2).
+    /// Subject and subjectAltName of another certificate, byte for byte if they are DER. Some
+    /// servers compare the bytes at a renewal (RFC 7030, section 4.2.2).
     ///
     /// # Errors
     ///
-    /// As of [`Self::copied`].
+    /// Those of [`Self::copied`].
     pub(crate) fn verbatim(certificate: &Certificate) -> Result<Self, IssueError> {
         let mut subject = Self::copied(certificate)?;
         subject.der = as_der(certificate.subject_der()).unwrap_or(subject.der);
@@ -112,7 +113,7 @@ impl Subject {
         Ok(subject)
     }
 
-    /// The subject that a request asks for, and nothing beside.
+    /// The subject of a request, without other names.
     #[cfg(feature = "evidence")]
     pub(crate) fn asked_for(
         request: &super::received_request::Request,
@@ -127,7 +128,7 @@ impl Subject {
         }
     }
 
-    /// As RFC 4514 writes it, and nothing beside.
+    /// Parses a subject in the format of RFC 4514.
     pub fn parse(text: &str) -> Result<Self, IssueError> {
         let name = text.parse().map_err(|error| {
             IssueError::Subject(format!(
@@ -146,16 +147,16 @@ impl Subject {
         })
     }
 
-    /// Whether it says nothing.
+    /// True if the subject is empty.
     pub(super) fn is_empty(&self) -> bool {
         self.name.is_empty()
     }
 
-    /// A Name in DER, as it stands there.
+    /// Parses a Name in DER and keeps its encoding.
     ///
     /// # Errors
     ///
-    /// It is none.
+    /// The bytes are no Name.
     pub(super) fn from_der(der: &[u8]) -> Result<Self, IssueError> {
         Ok(Self {
             der: der.to_vec(),
@@ -163,7 +164,7 @@ impl Subject {
         })
     }
 
-    /// Of a service's key: its label, and nothing that tells of the device.
+    /// The subject for a service's key: its label, without information about the device.
     pub(crate) fn named(label: &str) -> Result<Self, IssueError> {
         let special = |one: char| ",+\"\\<>;=#".contains(one);
         match label.chars().any(special) {
@@ -184,8 +185,8 @@ impl Subject {
         self.alternative.as_ref()
     }
 
-    /// Of a device that nobody named: after its own key. No serialNumber, which would be a
-    /// device's (IEEE 802.1AR, section 8.6).
+    /// The subject for a device without a name, derived from its key. The subject has no
+    /// serialNumber, since that would name a device (IEEE 802.1AR, section 8.6).
     pub(crate) fn of_key(public: &PublicKey) -> Result<Self, IssueError> {
         let digest = Hash::Sha256.digest(&[&public.info_der()]);
         let digits = crate::key::hex(&digest[..8]);
@@ -193,17 +194,17 @@ impl Subject {
     }
 }
 
-/// A certificate that the key itself signs, without end.
+/// A certificate signed by its own key, without end.
 ///
 /// # Errors
 ///
-/// The signer's own, or [`IssueError`].
+/// Those of the signer, or [`IssueError`].
 pub(crate) fn self_signed<E: From<IssueError>>(
     subject: Subject,
     signer: &CertificateSigner<'_, E>,
 ) -> Result<Certificate, E> {
     let (_, from) = usable_from()?;
-    // The builder writes it as UTCTime as long as that can be.
+    // The builder writes UTCTime where the standard requires it.
     let from = Time::GeneralTime(GeneralizedTime::from_date_time(from));
     let validity = Validity::new(from, Time::INFINITY);
     let info = SubjectPublicKeyInfoOwned::from_der(&signer.public.info_der());
@@ -218,7 +219,7 @@ pub(crate) fn self_signed<E: From<IssueError>>(
     Ok(Certificate::from_der(&der).map_err(|error| IssueError::Failed(error.to_string()))?)
 }
 
-/// 126 random bits, and positive (RFC 5280, section 4.1.2.2).
+/// A positive number with 126 random bits (RFC 5280, section 4.1.2.2).
 pub(super) fn serial_number() -> Result<SerialNumber, IssueError> {
     let mut serial = [0; 16];
     random(&mut serial).map_err(|error| IssueError::Failed(format!("no random bytes: {error}")))?;
@@ -226,16 +227,16 @@ pub(super) fn serial_number() -> Result<SerialNumber, IssueError> {
     SerialNumber::new(&serial).map_err(unencodable)
 }
 
-/// Now, and the first second of a certificate that is made now.
+/// The current time, and the first second of validity of a new certificate.
 pub(super) fn usable_from() -> Result<(DateTime, DateTime), IssueError> {
-    // A clock that stands before the build is wrong; the build was before now in any case.
+    // If the clock is before the build time, it is wrong. The build time is a lower limit.
     let now = now().unwrap_or_else(|built| built);
     let from = now.unix_duration().saturating_sub(BACKDATED);
     let from = DateTime::from_unix_duration(from).map_err(unencodable)?;
     Ok((now, from))
 }
 
-/// Not by `Builder::build`: that would take the TPM's own words out of an error.
+/// Replaces `Builder::build`, which would drop the TPM's error message.
 pub(super) fn signed<B: Builder, E: From<IssueError>>(
     mut builder: B,
     signer: &CertificateSigner<'_, E>,
@@ -250,7 +251,7 @@ pub(super) fn signed<B: Builder, E: From<IssueError>>(
 }
 
 impl<E: From<IssueError>> CertificateSigner<'_, E> {
-    /// The signature over a message, as certificates and requests hold it.
+    /// The signature over a message, encoded for certificates and requests.
     pub(super) fn signature(&self, message: &[u8]) -> Result<Vec<u8>, E> {
         let signature = (self.sign)(&self.scheme.hash().digest(&[message]))?;
         Ok(match self.public {
@@ -260,7 +261,7 @@ impl<E: From<IssueError>> CertificateSigner<'_, E> {
         })
     }
 
-    /// The AlgorithmIdentifier of that, DER.
+    /// The AlgorithmIdentifier of the signature, DER.
     pub(super) fn algorithm(&self) -> Result<Vec<u8>, IssueError> {
         signature_algorithm(self.scheme)
             .and_then(|algorithm| algorithm.to_der())
@@ -268,7 +269,7 @@ impl<E: From<IssueError>> CertificateSigner<'_, E> {
     }
 }
 
-/// The profile of IEEE 802.1AR, section 8, for what a device says of itself.
+/// The profile of IEEE 802.1AR, section 8, for self-signed certificates.
 struct SelfIssued(Subject);
 
 impl BuilderProfile for SelfIssued {
@@ -296,7 +297,7 @@ impl BuilderProfile for SelfIssued {
     }
 }
 
-/// What x509-cert wants to know of a signer; it does not sign.
+/// The description of a signer that x509-cert needs; it cannot sign.
 struct Described {
     public: PublicKey,
     scheme: SignatureScheme,

@@ -1,4 +1,4 @@
-//! X.509: certificates, their paths, profiles and lists of revoked ones (RFC 5280; IEEE 802.1AR).
+//! X.509: certificates, certification paths, profiles and CRLs (RFC 5280; IEEE 802.1AR).
 
 pub(crate) mod algorithms;
 mod certificate;

@@ -1,4 +1,5 @@
-//! Names of certificates as text (RFC 5280, section 4.1.2.4), of any string type that makers use.
+//! Names of certificates as text (RFC 5280, section 4.1.2.4), with all string types that makers
+//! use.
 
 use super::decode::Unreadable;
 use crate::ber::{Element, SEQUENCE, SET, as_der, encoded};
@@ -11,20 +12,20 @@ const OBJECT_IDENTIFIER: u8 = 0x06;
 const UTF8_STRING: u8 = 0x0C;
 const UNIVERSAL_STRING: u8 = 0x1C;
 
-/// A Name: its relative names in the order of the certificate.
+/// A Name: its RDNs in the order of the certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Name<'a>(Vec<Vec<NameAttribute<'a>>>);
 
-/// One attribute of a relative name.
+/// One attribute of an RDN.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct NameAttribute<'a> {
-    /// `None` for an identifier with numbers that are too large to be kept.
+    /// `None` for an identifier with numbers that are too large.
     pub(crate) kind: Option<ObjectIdentifier>,
     pub(crate) value: Element<'a>,
 }
 
 impl<'a> Name<'a> {
-    /// `None` for what is no Name.
+    /// `None` if the bytes are no Name.
     pub(crate) fn read(der: &'a [u8]) -> Option<Self> {
         let sets = Element::only(der)?.children_of(SEQUENCE)?;
         let relative = |set: Element<'a>| -> Option<Vec<NameAttribute<'a>>> {
@@ -41,14 +42,14 @@ impl<'a> Name<'a> {
         self.0.iter().flatten()
     }
 
-    /// The first value of this kind that is a string, whatever characters it has.
+    /// The first string value of this kind, with any characters.
     pub(crate) fn text(&self, kind: ObjectIdentifier) -> Option<String> {
         let mut values = self.attributes().filter(|one| one.kind == Some(kind));
         values.find_map(|one| string(&one.value))
     }
 
-    /// The same in DER and in string types that every reader knows. `None` for an attribute that
-    /// cannot be written.
+    /// The name re-encoded in DER, with string types that every reader supports. `None` if an
+    /// attribute cannot be encoded.
     pub(crate) fn rewritten(&self) -> Option<Vec<u8>> {
         let relative = |attributes: &Vec<NameAttribute>| -> Option<Vec<u8>> {
             let pairs = attributes.iter().map(NameAttribute::rewritten);
@@ -89,7 +90,7 @@ impl NameAttribute<'_> {
 }
 
 impl fmt::Display for Name<'_> {
-    /// As RFC 4514 writes it: the last relative name first.
+    /// The format of RFC 4514: the last RDN first.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (at, relative) in self.0.iter().rev().enumerate() {
             for (beside, attribute) in relative.iter().enumerate() {
@@ -125,7 +126,7 @@ impl fmt::Display for NameAttribute<'_> {
     }
 }
 
-/// RFC 4514, section 2.4; control characters as hexadecimal pairs.
+/// Escapes by RFC 4514, section 2.4; control characters become hexadecimal pairs.
 pub(super) fn escaped(f: &mut impl Write, text: &str) -> fmt::Result {
     let last = text.chars().count().saturating_sub(1);
     for (at, c) in text.chars().enumerate() {
@@ -140,7 +141,8 @@ pub(super) fn escaped(f: &mut impl Write, text: &str) -> fmt::Result {
     Ok(())
 }
 
-/// What a terminal obeys, or does not show: control characters and marks of direction.
+/// True for characters that a terminal interprets or does not show: control characters and
+/// direction marks.
 fn is_hidden(c: char) -> bool {
     let marks = ['\u{061C}', '\u{FEFF}'];
     c.is_control()
@@ -156,7 +158,7 @@ fn pairs(c: char) -> String {
     bytes.map(|byte| format!("\\{byte:02x}")).collect()
 }
 
-/// A string of X.520, without NULs behind it; `None` for what is no string.
+/// A string of X.520, without trailing NULs; `None` if the value is no string.
 pub(crate) fn string(value: &Element) -> Option<String> {
     const BMP: u8 = 0x1E;
     let bytes = value.content;
@@ -183,7 +185,7 @@ pub(crate) fn string(value: &Element) -> Option<String> {
     Some(text.trim_end_matches('\0').to_owned())
 }
 
-/// UTF-8, whatever the type says; what is none is Latin-1, as OpenSSL takes a T61String.
+/// Decodes UTF-8, whatever the type says; otherwise Latin-1, as OpenSSL does for a T61String.
 fn eight_bit(bytes: &[u8]) -> String {
     match str::from_utf8(bytes) {
         Ok(text) => text.to_owned(),
@@ -191,7 +193,7 @@ fn eight_bit(bytes: &[u8]) -> String {
     }
 }
 
-/// The name as RFC 4514 writes it, or that it cannot be read.
+/// The name in the format of RFC 4514, or a note that it is unreadable.
 pub(crate) fn name_text(name: Result<Name, Unreadable>) -> String {
     name.map_or_else(
         |_| "a name that cannot be read".into(),

@@ -1,15 +1,15 @@
-//! Where the parts of a certificate are (RFC 5280, section 4.1).
+//! Ranges of the parts of a certificate (RFC 5280, section 4.1).
 
 use crate::ber::{BIT_STRING, Element, INTEGER, SEQUENCE};
 use std::ops::Range;
 
 const VERSION: u8 = 0xA0;
 
-/// Where the parts of a certificate are in its bytes, each with its header.
+/// Ranges of the parts in the bytes of a certificate, each with its header.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct CertificateParts {
     pub(super) signed: Range<usize>,
-    /// Empty for the first version, which is not named.
+    /// Empty for version 1, which is not encoded.
     pub(super) version: Range<usize>,
     pub(super) serial: Range<usize>,
     pub(super) signed_algorithm: Range<usize>,
@@ -17,14 +17,14 @@ pub(super) struct CertificateParts {
     pub(super) validity: Range<usize>,
     pub(super) subject: Range<usize>,
     pub(super) key_info: Range<usize>,
-    /// What follows: unique identifiers and extensions.
+    /// The remaining fields: unique identifiers and extensions.
     pub(super) rest: Range<usize>,
     pub(super) algorithm: Range<usize>,
     pub(super) signature: Range<usize>,
 }
 
 impl CertificateParts {
-    /// `None` for what is no certificate.
+    /// `None` if the bytes are no certificate.
     pub(super) fn of(der: &[u8]) -> Option<Self> {
         let [signed, algorithm, signature] = Element::only(der)?.children_of(SEQUENCE)?[..] else {
             return None;

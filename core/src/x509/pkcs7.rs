@@ -1,5 +1,5 @@
-//! Certificates in PKCS#7 (RFC 5652, section 5; RFC 5272 calls the form without signers certs-only),
-//! and all else that a CA may answer with.
+//! Parses PKCS#7 certificates (RFC 5652, section 5; RFC 5272 calls the form without signers
+//! certs-only) and other answers of a CA.
 
 use super::certificate::Certificate;
 use super::decode::NoCertificate;
@@ -12,12 +12,12 @@ use x509_cert::der::pem::Base64Decoder;
 
 /// `[0]`, constructed: the content of ContentInfo, and the certificates of SignedData.
 const CONTEXT_0: u8 = 0xA0;
-/// The certificates in what a CA answered: PEM, DER or PKCS#7, the last also as PEM or as base64
-/// without any lines around; lines of any length.
+/// The certificates in the answer of a CA: PEM, DER or PKCS#7. PKCS#7 may also be PEM, or base64
+/// without boundary lines; lines may have any length.
 ///
 /// # Errors
 ///
-/// There is none, and what there is instead.
+/// There is no certificate; the error describes the answer.
 pub fn certificates_of_answer(bytes: &[u8]) -> Result<Vec<Certificate>, NoCertificate> {
     let text = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
     match bare_base64(text) {
@@ -34,7 +34,7 @@ fn of_der(bytes: &[u8]) -> Result<Vec<Certificate>, NoCertificate> {
     }
 }
 
-/// A text with PEM blocks, in which PKCS#7 also stands under the label of a certificate.
+/// Parses PEM blocks; PKCS#7 may also have the label of a certificate.
 fn of_pem(bytes: &[u8]) -> Result<Vec<Certificate>, NoCertificate> {
     let mut found = Vec::new();
     for block in PemReader::of(bytes).blocks.into_iter().flatten() {
@@ -46,14 +46,14 @@ fn of_pem(bytes: &[u8]) -> Result<Vec<Certificate>, NoCertificate> {
             None => {}
         }
     }
-    // In other words what is there, and what is left out.
+    // The general parser describes the contents and the ignored parts.
     match found.is_empty() {
         true => Certificate::parse_all(bytes),
         false => Ok(found),
     }
 }
 
-/// The bytes of a text that is nothing but base64, with blanks anywhere.
+/// The decoded bytes of a text that is only base64, with optional blanks.
 pub(super) fn bare_base64(text: &[u8]) -> Option<Vec<u8>> {
     let digits: Vec<u8> = text
         .iter()
@@ -78,12 +78,12 @@ pub(super) fn bare_base64(text: &[u8]) -> Option<Vec<u8>> {
     (decoded.first() == Some(&SEQUENCE)).then_some(decoded)
 }
 
-/// The SignedData in a ContentInfo; `None` for what is none.
+/// The SignedData in a ContentInfo; `None` if there is none.
 fn signed_data(bytes: &[u8]) -> Option<Result<Element<'_>, NoCertificate>> {
     let fault = |what: &str| Some(Err(NoCertificate(format!("PKCS#7 {what}"))));
     let info = match Element::first(bytes) {
         Ok((info, _)) => info,
-        // A SEQUENCE whose length is not reached, or is left open, and then the identifier.
+        // A SEQUENCE with an indefinite or too long length, followed by the identifier.
         Err(why) => {
             let named = bytes.windows(ID_SIGNED_DATA.as_bytes().len()).take(16);
             let is_one = named
@@ -116,7 +116,7 @@ fn signed_data(bytes: &[u8]) -> Option<Result<Element<'_>, NoCertificate>> {
     }
 }
 
-/// The certificates in SignedData, in whatever order they stand there.
+/// The certificates in SignedData, in their order.
 fn in_signed_data(content: Element<'_>) -> Result<Vec<Certificate>, NoCertificate> {
     let fault = |what: &str| NoCertificate(format!("PKCS#7 {what}"));
     let parts = content.children().unwrap_or_default();
@@ -136,7 +136,7 @@ fn in_signed_data(content: Element<'_>) -> Result<Vec<Certificate>, NoCertificat
     {
         match Certificate::from_der(one.whole) {
             Ok(certificate) => found.push(certificate),
-            // A form that no key of a device is certified in (RFC 5652, section 10.2.2).
+            // A certificate format that is not used for devices (RFC 5652, section 10.2.2).
             Err(_) if one.tag != SEQUENCE => {
                 warn!("PKCS#7: a certificate of another form is left out")
             }
@@ -233,7 +233,7 @@ mod tests {
         );
     }
 
-    /// Lengths that are left open, as BER has them.
+    /// Indefinite lengths, as in BER.
     #[test]
     fn an_open_length_is_read() {
         let leaf = leaf();

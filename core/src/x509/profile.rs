@@ -1,5 +1,5 @@
-//! What the certificate of a device says about it (IEEE 802.1AR, section 8; TCG, TPM 2.0 Keys for
-//! Device Identity and Attestation, section 8).
+//! The profile of a device's certificate (IEEE 802.1AR, section 8; TCG, TPM 2.0 Keys for Device
+//! Identity and Attestation, section 8).
 
 use crate::key::hex;
 use crate::x509::algorithms::{certified_key, signed_by};
@@ -9,7 +9,7 @@ use crate::x509::{Certificate, Unreadable};
 use serde::Serialize;
 use x509_cert::der::asn1::ObjectIdentifier;
 
-/// Identifiers that device certificates carry, and what they mean.
+/// Identifiers in device certificates, and their meanings.
 const MEANINGS: [(&str, &str); 13] = [
     ("2.23.133.11.1.1", "verified TPM residency"),
     ("2.23.133.11.1.2", "verified fixedTPM: an IDevID"),
@@ -26,51 +26,51 @@ const MEANINGS: [(&str, &str); 13] = [
     ("2.5.29.32.0", "any policy"),
 ];
 
-/// What a certificate says.
+/// The contents of a certificate.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Profile {
-    /// As RFC 4514 writes it.
+    /// In the format of RFC 4514.
     pub subject: String,
-    /// As RFC 4514 writes it.
+    /// In the format of RFC 4514.
     pub issuer: String,
     /// Hexadecimal digits of the certificate's own serial number.
     pub certificate_serial: String,
-    /// What the certified key is: `P-256`, `RSA-2048`, `ML-DSA-65`, or object identifiers.
+    /// The certified key: `P-256`, `RSA-2048`, `ML-DSA-65`, or object identifiers.
     pub public_key: String,
-    /// By which algorithm the certificate is signed; `None` if that cannot be read.
+    /// The signature algorithm; `None` if unreadable.
     pub signature_algorithm: Option<String>,
     /// The device's serial number.
     pub device_serial: Option<String>,
-    /// Where the certificate names it: `subject`, or a kind of name in the subjectAltName.
+    /// The field that contains it: `subject`, or a kind of name in the subjectAltName.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub device_serial_from: Option<&'static str>,
     /// The device's model.
     pub model: Option<String>,
-    /// RFC 3339, UTC; or that it cannot be read, and what stands there.
+    /// RFC 3339, UTC; or a note that it is unreadable, with its content.
     pub not_before: String,
-    /// Likewise; `None` for 99991231235959Z, which means "no end" (RFC 5280, 4.1.2.5).
+    /// In the same format; `None` for 99991231235959Z, which means "no end" (RFC 5280, 4.1.2.5).
     pub not_after: Option<String>,
-    /// The device as the maker of its hardware module names it (RFC 4108, section 5).
+    /// The device in the words of its hardware module's maker (RFC 4108, section 5).
     pub hardware_module: Option<HardwareModule>,
     /// Certificate policies.
     pub policies: Vec<Meaning>,
     /// Purposes of the key.
     pub extended_key_usage: Vec<Meaning>,
-    /// Uses of the key, in the words of RFC 5280, section 4.2.1.3; `None` without the extension, or
-    /// if it cannot be read.
+    /// Uses of the key, with the names of RFC 5280, section 4.2.1.3; `None` if the extension is
+    /// missing or unreadable.
     pub key_usage: Option<Vec<&'static str>>,
-    /// Names of the extensions that are there and cannot be read, or are there twice.
+    /// Names of extensions that are unreadable or occur twice.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unreadable: Vec<String>,
-    /// Whether it is a CA's.
+    /// True for a CA certificate.
     pub authority: bool,
     /// Hexadecimal digits.
     pub authority_key_id: Option<String>,
     /// Hexadecimal digits.
     pub subject_key_id: Option<String>,
-    /// Of the whole certificate, hexadecimal digits.
+    /// The hash of the whole certificate, hexadecimal digits.
     pub sha256: String,
-    /// Of the whole certificate, hexadecimal digits.
+    /// The hash of the whole certificate, hexadecimal digits.
     pub sha1: String,
 }
 
@@ -80,16 +80,16 @@ pub struct HardwareModule {
     /// hwType.
     #[serde(rename = "type")]
     pub kind: Meaning,
-    /// hwSerialNum: text if it is printable, else hexadecimal digits.
+    /// hwSerialNum: text if printable, else hexadecimal digits.
     pub serial: String,
-    /// Where the subjectAltName has it: `otherName`, as RFC 4108 wants it, or `directoryName`.
+    /// The field of the subjectAltName: `otherName`, as RFC 4108 requires, or `directoryName`.
     pub place: &'static str,
 }
 
-/// An object identifier and what it means, if that is known here.
+/// An object identifier, with its meaning if known.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Meaning {
-    /// Dotted.
+    /// In dotted notation.
     pub oid: String,
     /// In a few words.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -97,7 +97,7 @@ pub struct Meaning {
 }
 
 impl Profile {
-    /// Reads a certificate. Extensions that cannot be read are named in `unreadable`.
+    /// Reads a certificate. `unreadable` names the extensions that cannot be read.
     pub fn of(certificate: &Certificate) -> Self {
         let device = NamedDevice::of(certificate);
         let not_before = certificate.not_before();
@@ -173,7 +173,7 @@ pub(crate) fn critical(certificate: &Certificate) -> Result<Vec<ObjectIdentifier
     Ok(all.filter(|one| one.critical).map(|one| one.id).collect())
 }
 
-/// Whether the notAfter stands in the form that RFC 5280, section 4.1.2.5, wants for its year.
+/// True if notAfter has the encoding that RFC 5280, section 4.1.2.5, requires for its year.
 pub(crate) fn ends_in_right_form(certificate: &Certificate) -> bool {
     const GENERALIZED_TIME: u8 = 0x18;
     let (Ok([_, written]), Ok(end)) = (certificate.times(), certificate.not_after()) else {

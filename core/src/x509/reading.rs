@@ -1,4 +1,4 @@
-//! Certificates in bytes from outside: files, NV indices, what a caller gives.
+//! Parses certificates from outside: files, NV indices, bytes from a caller.
 
 use super::certificate::Certificate;
 use super::decode::NoCertificate;
@@ -13,23 +13,24 @@ const STORED: [u8; 2] = [0x10, 0x01];
 const FULL: [u8; 2] = [0x10, 0x02];
 const PARTIAL: [u8; 2] = [0x10, 0x03];
 
-/// What bytes from outside held.
+/// The contents of such bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ParsedCertificates {
     /// The certificates, in their order.
     pub certificates: Vec<Certificate>,
-    /// What was there and is none, each in words that name it.
+    /// Descriptions of contents that are no certificates.
     pub unread: Vec<String>,
-    /// Whether the last one goes on beyond the bytes.
+    /// True if the last certificate is truncated.
     pub is_cut: bool,
 }
 
 impl Certificate {
-    /// All certificates in `bytes`, and what is no certificate: PEM with any text around, or DER,
-    /// one after the other; with a TCG header or its size before it, and padding behind it.
+    /// All certificates in `bytes`, and descriptions of other contents. Accepts PEM with text
+    /// around it, or a sequence of DER certificates. A TCG header or size may precede, and padding
+    /// may follow.
     pub fn read_all(bytes: &[u8]) -> ParsedCertificates {
         let scan = match forms::is_certificate(without_header(bytes)) {
-            // Text inside it is no PEM.
+            // Text inside a DER certificate is no PEM.
             true => PemReader::default(),
             false => PemReader::of(without_header(bytes)),
         };
@@ -39,17 +40,17 @@ impl Certificate {
         }
     }
 
-    /// The certificate at the head of a PEM block. What `openssl x509 -trustout` writes behind it
-    /// says what it is trusted for, and is left out.
+    /// The certificate at the head of a PEM block. The trust settings that `openssl x509 -trustout`
+    /// appends are ignored.
     pub(crate) fn in_block(der: &[u8]) -> Result<Self, NoCertificate> {
         Self::from_der(Element::first(der).map_or(der, |(first, _)| first.whole))
     }
 
-    /// The same, where at least one certificate must be. The log names what is none.
+    /// [`Self::read_all`] with at least one certificate. Other contents are logged.
     ///
     /// # Errors
     ///
-    /// There is no certificate, and what there is.
+    /// There is no certificate; the error describes the contents.
     pub fn parse_all(bytes: &[u8]) -> Result<Vec<Self>, NoCertificate> {
         let ParsedCertificates {
             certificates,
@@ -125,7 +126,7 @@ impl ParsedCertificates {
     }
 }
 
-/// Labels under which OpenSSL, too, reads a certificate.
+/// PEM labels under which OpenSSL also reads a certificate.
 pub(crate) fn is_certificate_label(label: &str) -> bool {
     matches!(
         label,
@@ -133,8 +134,8 @@ pub(crate) fn is_certificate_label(label: &str) -> bool {
     )
 }
 
-/// Without what TCG puts before a certificate in NV: a header, or its size as a TPM2B has it, in
-/// either order of bytes.
+/// Removes the TCG prefix of a certificate in NV: a header, or its size as in a TPM2B, in either
+/// byte order.
 fn without_header(bytes: &[u8]) -> &[u8] {
     match bytes {
         [0x10, 0x01, _, _, _, rest @ ..] => return rest.strip_prefix(&FULL).unwrap_or(rest),

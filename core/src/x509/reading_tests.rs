@@ -117,7 +117,7 @@ fn a_cut_certificate_goes_on_elsewhere() {
     assert!(reading.unread[0].contains("cut: 100 of"), "{reading:?}");
 }
 
-/// What has the shape of something else: tags are what tells it.
+/// Other structures of similar shape; tags distinguish them.
 #[test]
 fn neighbours_of_certificates_are_named() {
     let sequence = |parts: &[&[u8]]| encoded(SEQUENCE, &parts.concat());

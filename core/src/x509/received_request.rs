@@ -1,4 +1,4 @@
-//! Requests for certificates (PKCS#10; RFC 2986), as a CA reads them: DER, nothing odd.
+//! Parses certificate requests (PKCS#10; RFC 2986) for a CA: strict DER.
 
 use super::decode::Unreadable;
 use super::names::Name;
@@ -20,14 +20,14 @@ pub(crate) struct Request {
 }
 
 impl Request {
-    /// One request in DER and nothing behind it.
+    /// Parses a request in DER without trailing bytes.
     ///
     /// # Errors
     ///
-    /// Why it is none.
+    /// The reason why the bytes are no request.
     pub(crate) fn from_der(der: &[u8]) -> Result<Self, String> {
         let parsed = CertReq::from_der(der).map_err(|why| format!("no PKCS#10 request: {why}"))?;
-        // An attribute that the library reads otherwise than it stands there must not count.
+        // An attribute that the library interprets differently must not count.
         if parsed.to_der().ok().as_deref() != Some(der) {
             return Err("no PKCS#10 request: not in DER".into());
         }
@@ -47,22 +47,22 @@ impl Request {
         &self.info
     }
 
-    /// The key for which it asks, if it is named as every verifier reads it.
+    /// The key of the request, if it has the encoding that every verifier reads.
     pub(crate) fn public_key(&self) -> Option<PublicKey> {
         PublicKey::from_plain_info(&self.info)
     }
 
-    /// The Name that it wants in the subject, DER.
+    /// The requested subject, a Name in DER.
     pub(crate) fn subject_der(&self) -> &[u8] {
         &self.subject
     }
 
-    /// The same taken apart.
+    /// The parsed subject.
     pub(crate) fn subject(&self) -> Option<Name<'_>> {
         Name::read(&self.subject)
     }
 
-    /// The value of the subjectAltName that it asks for; what cannot be read is empty.
+    /// The value of the requested subjectAltName; empty if unreadable.
     pub(crate) fn alternative_names(&self) -> Option<Vec<u8>> {
         let attributes = self.parsed.info.attributes.iter();
         let requests = attributes.filter(|one| one.oid == EXTENSION_REQUEST);
@@ -84,7 +84,7 @@ impl Request {
         }
     }
 
-    /// CertificationRequestInfo, as it stands in the request.
+    /// CertificationRequestInfo, as encoded in the request.
     pub(crate) fn signed_part(&self) -> &[u8] {
         let parts = Element::only(&self.der).and_then(|whole| whole.children());
         let first = parts.and_then(|parts| parts.first().map(|info| info.whole));
@@ -95,7 +95,7 @@ impl Request {
         &self.parsed.algorithm
     }
 
-    /// The signature, whole bytes.
+    /// The signature, without unused bits.
     pub(crate) fn signature(&self) -> Result<&[u8], Unreadable> {
         let bits = self.parsed.signature.as_bytes();
         bits.ok_or_else(Unreadable::nothing)

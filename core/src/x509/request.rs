@@ -1,4 +1,4 @@
-//! Requests for certificates (PKCS#10, RFC 2986), and what they ask for.
+//! Certificate requests (PKCS#10, RFC 2986) and their contents.
 
 use super::certificate::Certificate;
 use super::csr_attributes::CsrAttributes;
@@ -14,10 +14,10 @@ use x509_cert::ext::Extension;
 
 /// `[0]`, constructed: the attributes of CertificationRequestInfo.
 const ATTRIBUTES: u8 = 0xA0;
-/// digitalSignature alone, as RFC 5280, section 4.2.1.3, numbers the bits.
+/// digitalSignature alone, in the bit order of RFC 5280, section 4.2.1.3.
 const DIGITAL_SIGNATURE: u16 = 1 << 15;
 
-/// What a request asks for. What is not said is left to the key's defaults.
+/// The content of a request. Missing parts are filled with defaults of the key.
 #[derive(Debug, Clone, Default)]
 pub struct RequestContent {
     subject: Option<Subject>,
@@ -25,25 +25,25 @@ pub struct RequestContent {
     alternative_names: Vec<Vec<u8>>,
     /// Purposes of the extended key usage.
     purposes: Vec<ObjectIdentifier>,
-    /// Bits of the key usage; the highest is digitalSignature. 0: not said.
+    /// Bits of the key usage; the highest is digitalSignature. 0 if not given.
     usage: u16,
-    /// Extensions that are asked for as they stand here.
+    /// Extensions that are requested unchanged.
     extensions: Vec<Extension>,
-    /// The hash by which it is to be signed, where the key can.
+    /// The wanted hash of its signature, if the key supports it.
     hash: Option<Hash>,
     /// Further attributes of the request (Attribute), each in DER.
     attributes: Vec<Vec<u8>>,
 }
 
 impl RequestContent {
-    /// As somebody writes it: a subject (RFC 4514), names for the subjectAltName (`dns:`, `ip:`,
-    /// `email:`, `uri:`, `rid:`, `dirname:`, `upn:`, or without a word in front where that is clear),
-    /// purposes (`serverAuth`, or an OID) and key usages (`digitalSignature`). A text may hold several,
-    /// with commas between them.
+    /// Parses the words of a command line: a subject (RFC 4514), names for the subjectAltName,
+    /// purposes, and key usages. Names have a prefix (`dns:`, `ip:`, `email:`, `uri:`, `rid:`,
+    /// `dirname:`, `upn:`), unless their kind is clear. Purposes are words (`serverAuth`) or OIDs,
+    /// key usages are words (`digitalSignature`). Commas separate several values in a text.
     ///
     /// # Errors
     ///
-    /// [`IssueError::Subject`]: one of them cannot be understood.
+    /// [`IssueError::Subject`] for a value that cannot be parsed.
     pub fn parse(
         subject: Option<&str>,
         names: &[String],
@@ -54,7 +54,7 @@ impl RequestContent {
             let parts = texts.iter().flat_map(|text| text.split(','));
             parts.map(|part| part.trim().to_owned()).collect()
         };
-        // A directory name has commas of its own.
+        // A directory name contains commas itself.
         let names = names.iter().flat_map(|text| {
             match text.trim().to_ascii_lowercase().starts_with("dirname:") {
                 true => vec![text.trim().to_owned()],
@@ -78,12 +78,12 @@ impl RequestContent {
         })
     }
 
-    /// For a new certificate in the place of this one: subject and subjectAltName byte for byte
-    /// (RFC 7030, section 4.2.2), and its usages.
+    /// The content for renewing this certificate: subject and subjectAltName byte for byte (RFC
+    /// 7030, section 4.2.2), and its usages.
     ///
     /// # Errors
     ///
-    /// Its names cannot be written again.
+    /// Its names cannot be encoded again.
     pub fn renewing(certificate: &Certificate) -> Result<Self, IssueError> {
         let mut content = Self {
             subject: Some(Subject::verbatim(certificate)?),
@@ -101,7 +101,7 @@ impl RequestContent {
         Ok(content)
     }
 
-    /// The same with other names, purposes and usages, where these say any.
+    /// This content, with the names, purposes and usages of `other` where given.
     #[must_use]
     pub fn overridden_by(self, other: Self) -> Self {
         let mut extensions = self.extensions;
@@ -117,7 +117,7 @@ impl RequestContent {
         }
     }
 
-    /// The same with an attribute of this one value, DER.
+    /// This content with one more attribute of this value, DER.
     #[cfg(feature = "evidence")]
     #[must_use]
     pub(crate) fn with_attribute(mut self, kind: ObjectIdentifier, value: Vec<u8>) -> Self {
@@ -125,16 +125,16 @@ impl RequestContent {
         self
     }
 
-    /// Whether it says whom the certificate is to name.
+    /// True if the content has a subject or other names.
     pub fn names_somebody(&self) -> bool {
         self.subject.is_some() || !self.alternative_names.is_empty()
     }
 
-    /// Asks for what a server wishes, too, as far as nothing else was said.
+    /// Adds the wishes of a server, where the content does not contradict.
     ///
     /// # Errors
     ///
-    /// [`IssueError::Failed`]: it wishes what cannot be done.
+    /// [`IssueError::Failed`] for a wish that cannot be met.
     pub fn with_wishes(&mut self, wishes: &CsrAttributes) -> Result<(), IssueError> {
         for (id, critical, value) in &wishes.extensions {
             let is_said = match *id {
@@ -164,17 +164,17 @@ impl RequestContent {
         Ok(())
     }
 
-    /// The hash by which it is to be signed, where the key can.
+    /// The wanted hash of its signature, if the key supports it.
     pub(crate) fn hash(&self) -> Option<Hash> {
         self.hash
     }
 
-    /// The subject, if one was said.
+    /// The subject, if given.
     pub(crate) fn subject(&self) -> Option<&Subject> {
         self.subject.as_ref()
     }
 
-    /// All extensions of the request, for a key that this subject names.
+    /// All extensions of the request, for a key with this subject.
     fn all_extensions(&self, subject: &Subject) -> Result<Vec<Extension>, IssueError> {
         let extension = |extn_id, critical, value: Vec<u8>| {
             let extn_value = OctetString::new(value).map_err(unencodable)?;
@@ -227,7 +227,7 @@ impl RequestContent {
     }
 }
 
-/// KeyUsage in DER: no zero bits at the end.
+/// KeyUsage in DER: without trailing zero bits.
 fn usage_bits(bits: u16) -> Vec<u8> {
     let unused = bits.trailing_zeros();
     let [high, low] = bits.to_be_bytes();
@@ -237,11 +237,11 @@ fn usage_bits(bits: u16) -> Vec<u8> {
     }
 }
 
-/// A PKCS#10 request, DER. `subject` is whom it names where the content says nobody.
+/// A PKCS#10 request, DER. `subject` is used if the content has none.
 ///
 /// # Errors
 ///
-/// The signer's own, or [`IssueError`].
+/// Those of the signer, or [`IssueError`].
 pub(crate) fn request<E: From<IssueError>>(
     subject: &Subject,
     content: &RequestContent,
@@ -252,7 +252,7 @@ pub(crate) fn request<E: From<IssueError>>(
     let extensions = extensions.to_der().map_err(unencodable)?;
     let mut attributes = content.attributes.clone();
     attributes.push(attribute(EXTENSION_REQUEST, &extensions));
-    // DER orders the members of a SET OF by their bytes.
+    // DER sorts the members of a SET OF by their bytes.
     attributes.sort();
     let info = [
         encoded(INTEGER, &[0]),
@@ -275,7 +275,7 @@ fn attribute(kind: ObjectIdentifier, value: &[u8]) -> Vec<u8> {
 /// A request as PEM.
 pub fn request_pem(der: &[u8]) -> String {
     use x509_cert::der::pem::{LineEnding, encode_string};
-    // Bytes of such a length can always be encoded.
+    // Encoding cannot fail for this length.
     encode_string("CERTIFICATE REQUEST", LineEnding::LF, der).unwrap_or_default()
 }
 

@@ -1,4 +1,4 @@
-//! Names, purposes and usages as somebody writes them on a command line.
+//! Names, purposes and usages from a command line.
 
 use super::issue::{IssueError, Subject};
 use crate::ber::{OBJECT_IDENTIFIER, encoded};
@@ -20,7 +20,7 @@ const PURPOSES: [(&str, &str); 8] = [
     ("smartcardLogon", "1.3.6.1.4.1.311.20.2.2"),
 ];
 
-/// KeyUsage (RFC 5280, section 4.2.1.3), the first bit first; nonRepudiation has two names.
+/// KeyUsage (RFC 5280, section 4.2.1.3), bit 0 first; nonRepudiation has two names.
 const USAGES: [(&str, u32); 10] = [
     ("digitalSignature", 0),
     ("nonRepudiation", 1),

@@ -1,4 +1,4 @@
-//! Certificates for unit tests: whatever a test says, whether a sane CA would issue it or not.
+//! Certificates for unit tests, with any content, even if no reasonable CA would issue them.
 
 use crate::key::{Curve, PublicKey, from_hex};
 use crate::oid::{
@@ -18,19 +18,19 @@ pub(crate) const ECDSA_SHA256: &str = "300a06082a8648ce3d040302";
 const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
 
-/// A key and what it is called.
+/// A key and its name.
 #[derive(Clone)]
 pub(crate) struct Party {
     pub(crate) name: &'static str,
     key: SigningKey,
 }
 
-/// What a certificate is to say; of a good device's by [`Sample::of_device`].
+/// The content of a certificate; [`Sample::of_device`] gives that of a correct device certificate.
 #[derive(Clone)]
 pub(crate) struct Sample {
-    /// `None` for the first.
+    /// `None` for version 1.
     pub(crate) version: Option<u8>,
-    /// Content of the INTEGER.
+    /// The content of the INTEGER.
     pub(crate) serial: Vec<u8>,
     pub(crate) subject: &'static str,
     pub(crate) from: (u8, &'static str),
@@ -38,7 +38,7 @@ pub(crate) struct Sample {
     pub(crate) extensions: Vec<Extension>,
 }
 
-/// Identifier, whether it is critical, and the value in hexadecimal digits.
+/// Identifier, criticality, and the value in hexadecimal digits.
 pub(crate) type Extension = (ObjectIdentifier, bool, &'static str);
 
 pub(crate) const IS_CA: Extension = (BASIC_CONSTRAINTS, true, "30030101ff");
@@ -47,7 +47,7 @@ pub(crate) const NO_CA_BELOW: Extension = (BASIC_CONSTRAINTS, true, "30060101ff0
 pub(crate) const SIGNS: Extension = (KEY_USAGE, true, "03020780");
 pub(crate) const AGREES: Extension = (KEY_USAGE, true, "03020308");
 pub(crate) const SIGNS_CERTIFICATES: Extension = (KEY_USAGE, true, "03020204");
-/// Whom [`BY_SOMEBODY`] names.
+/// The key identifier that [`BY_SOMEBODY`] names.
 pub(crate) const IS_SOMEBODY: Extension = (SUBJECT_KEY_ID, false, "0403010203");
 pub(crate) const IS_ANOTHER: Extension = (SUBJECT_KEY_ID, false, "0403040506");
 pub(crate) const BY_SOMEBODY: Extension = (AUTHORITY_KEY_ID, false, "30058003010203");
@@ -55,8 +55,7 @@ pub(crate) const BY_SOMEBODY: Extension = (AUTHORITY_KEY_ID, false, "30058003010
 pub(crate) const POLICY: Extension = (CERTIFICATE_POLICIES, false, "300a300806066781050b0102");
 /// serverAuth
 pub(crate) const PURPOSE: Extension = (EXTENDED_KEY_USAGE, true, "300a06082b06010505070301");
-/// Nothing below example.
-/// 1.2.3, 1.2.4, and any
+/// Policies 1.2.3, 1.2.4, and any; names outside example.
 pub(crate) const POLICY_3: Extension = (CERTIFICATE_POLICIES, false, "3006300406022a03");
 pub(crate) const POLICY_4: Extension = (CERTIFICATE_POLICIES, false, "3006300406022a04");
 pub(crate) const ANY_POLICY: Extension = (CERTIFICATE_POLICIES, true, "300830060604551d2000");
@@ -79,7 +78,7 @@ impl Party {
         PublicKey::from_point(Curve::P256, point.as_bytes()).unwrap()
     }
 
-    /// What is signed, with the algorithm and the signature by this party.
+    /// The signed part, followed by algorithm and signature of this party.
     pub(crate) fn sealed(&self, signed: &[u8]) -> Vec<u8> {
         let digest = Hash::Sha256.digest(&[signed]);
         let signature: Signature = self.key.sign_prehash(&digest).unwrap();
@@ -88,7 +87,7 @@ impl Party {
         element(SEQUENCE, &whole)
     }
 
-    /// A CA's certificate for this party, by another.
+    /// A CA certificate for this party, issued by another.
     pub(crate) fn certified_by(&self, issuer: &Self, extensions: &[Extension]) -> Certificate {
         let sample = Sample {
             subject: self.name,
@@ -100,7 +99,7 @@ impl Party {
 }
 
 impl Sample {
-    /// Good from 2024 on, without end.
+    /// Valid from 2024 on, without end.
     pub(crate) fn of_device() -> Self {
         Self {
             version: Some(2),
@@ -112,7 +111,7 @@ impl Sample {
         }
     }
 
-    /// With another extension in the place of the one with its identifier, or beside the others.
+    /// Replaces or adds an extension.
     pub(crate) fn with(mut self, extension: Extension) -> Self {
         self.extensions.retain(|one| one.0 != extension.0);
         self.extensions.push(extension);
@@ -124,7 +123,7 @@ impl Sample {
         self
     }
 
-    /// Until the end of a year before 2050.
+    /// Limits the validity to a time before 2050.
     pub(crate) fn until(self, end: &'static str) -> Self {
         Self {
             until: (UTC_TIME, end),
@@ -132,12 +131,12 @@ impl Sample {
         }
     }
 
-    /// For this key, signed by that.
+    /// A certificate for the key of `holder`, signed by `issuer`.
     pub(crate) fn issued(&self, issuer: &Party, holder: &Party) -> Certificate {
         self.issued_for(issuer, &holder.public())
     }
 
-    /// The same for a key of any kind.
+    /// A certificate for a key of any kind.
     pub(crate) fn issued_for(&self, issuer: &Party, key: &PublicKey) -> Certificate {
         let mut parts = Vec::new();
         parts.extend(self.version.map(|number| element(0xA0, &[2, 1, number])));

@@ -4,22 +4,22 @@ use super::issue::{IssueError, Subject};
 use super::names::{Name, escaped, string};
 use std::fmt;
 
-/// More characters than X.520 gives a common name or a serial number (RFC 5280, appendix A.1:
+/// The largest length of a common name or serial number in X.520 (RFC 5280, appendix A.1:
 /// ub-common-name, ub-serial-number).
 const LONGEST: usize = 64;
 
-/// What a variable stands for.
+/// A variable of a subject template.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SubjectVariable {
     /// `${machine-id}`: machine-id(5).
     MachineId,
-    /// `${dmi.serial}`: the serial number that the firmware tells (SMBIOS, System Information).
+    /// `${dmi.serial}`: the serial number from the firmware (SMBIOS, System Information).
     DmiSerial,
-    /// `${idev-id.serial}`: the serial number that the factory's certificate names.
+    /// `${idev-id.serial}`: the serial number in the factory's certificate.
     IdevIdSerial,
 }
 
-/// A subject as RFC 4514 writes it, in whose values variables may stand.
+/// A subject in the format of RFC 4514, whose values may contain variables.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SubjectTemplate {
     text: String,
@@ -33,7 +33,7 @@ enum Part {
 }
 
 impl SubjectVariable {
-    /// All of them.
+    /// All variables.
     pub const ALL: [Self; 3] = [Self::MachineId, Self::DmiSerial, Self::IdevIdSerial];
 
     /// The name between the braces.
@@ -53,11 +53,11 @@ impl fmt::Display for SubjectVariable {
 }
 
 impl SubjectTemplate {
-    /// Reads a template.
+    /// Parses a template.
     ///
     /// # Errors
     ///
-    /// A variable is not known or not closed, or the rest is no name.
+    /// A variable is unknown or not closed, or the rest is no valid name.
     pub fn parse(text: &str) -> Result<Self, IssueError> {
         let wrong = |why: String| IssueError::Subject(format!("{text:?}: {why}"));
         let (mut parts, mut rest) = (Vec::new(), text);
@@ -91,17 +91,17 @@ impl SubjectTemplate {
         Ok(template)
     }
 
-    /// The text that was read.
+    /// The template text.
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// The subject as RFC 4514 writes it, with these values, and the same as a name. A value stands there as
-    /// it is, whatever characters it has.
+    /// Replaces the variables by these values. Returns the subject in the format of RFC 4514 and as
+    /// a name. A value is inserted literally, with any characters.
     ///
     /// # Errors
     ///
-    /// Those of `value`; or a value is empty, too long, or holds what cannot stand in a name.
+    /// Those of `value`; or a value is empty, too long, or not permitted in a name.
     pub fn with<E: From<IssueError>>(
         &self,
         value: impl Fn(SubjectVariable) -> Result<String, E>,
@@ -138,7 +138,7 @@ impl SubjectTemplate {
     }
 }
 
-/// Why a value is none for a name, if so.
+/// The reason why a value is not permitted in a name, if any.
 fn unfit(value: &str) -> Option<&'static str> {
     if value.is_empty() {
         Some("is empty")

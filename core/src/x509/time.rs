@@ -1,4 +1,4 @@
-//! Times of a certificate (RFC 5280, section 4.1.2.5), of any year that can be written.
+//! Times of a certificate (RFC 5280, section 4.1.2.5), in any year that can be encoded.
 
 use super::decode::Unreadable;
 use crate::ber::Element;
@@ -19,7 +19,7 @@ pub struct Date {
 }
 
 impl Date {
-    /// By the system's clock; the first day of 1970 if that is out of all range.
+    /// The day of the system clock; the first day of 1970 if it is out of range.
     pub fn today() -> Self {
         DateTime::from_system_time(SystemTime::now())
             .or(DateTime::new(1970, 1, 1, 0, 0, 0))
@@ -48,7 +48,7 @@ impl Date {
 
     /// Days since 1970-01-01.
     fn number(self) -> i64 {
-        // Years that begin with March have their odd day at the end.
+        // If years begin with March, the leap day is the last day.
         let early = i64::from(self.month < 3);
         let year = i64::from(self.year) - early;
         let month = i64::from(self.month) + 12 * early - 3;
@@ -68,11 +68,11 @@ pub struct Time {
 }
 
 impl Time {
-    /// A time of a certificate: with seconds and with Z, as RFC 5280 has it.
+    /// Parses a time of a certificate: with seconds and Z, by RFC 5280.
     ///
     /// # Errors
     ///
-    /// It is of another form, or there is no such second.
+    /// The format differs, or the second does not exist.
     pub(super) fn read(element: &Element) -> Result<Self, Unreadable> {
         let unreadable = || {
             let text = String::from_utf8_lossy(element.content);
@@ -102,7 +102,7 @@ impl Time {
         is_one.then_some(Self { day, clock }).ok_or_else(unreadable)
     }
 
-    /// Whether it means "no end" (RFC 5280, section 4.1.2.5), as a time in that year does.
+    /// True for "no end" (RFC 5280, section 4.1.2.5): any time in the year 9999.
     pub fn is_no_end(self) -> bool {
         self.day.year == 9999
     }

@@ -1,4 +1,4 @@
-//! ECB and CBC (NIST SP 800-38A), CBC also with the padding of PKCS#7 (RFC 5652, section 6.3).
+//! ECB and CBC (NIST SP 800-38A). CBC also with the padding of PKCS#7 (RFC 5652, section 6.3).
 
 use super::{BLOCK, Direction, LONGEST_MESSAGE};
 use crate::error::Error;
@@ -12,15 +12,14 @@ use aes_kw::cipher::{
 };
 use subtle::{Choice, ConstantTimeEq, ConstantTimeLess};
 
-/// Blocks under way.
+/// A current message.
 #[derive(Clone)]
 pub(crate) struct Blocks {
     direction: Direction,
     padded: bool,
-    /// Of CBC, what the next block is combined with.
+    /// For CBC: the previous ciphertext block or the initialisation vector.
     chain: Option<[u8; BLOCK]>,
-    /// What was given and did not come out yet: less than a block, or the last block where that has the
-    /// padding.
+    /// Input without output so far: an incomplete block, or a last block that may hold the padding.
     pending: Secret,
 }
 
@@ -46,7 +45,7 @@ impl Blocks {
         Ok(total - self.kept_of(total))
     }
 
-    /// So many of these bytes wait for what follows.
+    /// The number of bytes that wait for more input, out of `total`.
     fn kept_of(&self, total: usize) -> usize {
         match (self.padded, self.direction) {
             (true, Direction::Decrypt) if total > 0 => (total - 1) % BLOCK + 1,
@@ -76,7 +75,7 @@ impl Blocks {
             self.pending.extend_from_slice(part);
             return Ok(());
         }
-        // What waited is less than a block, or one block; `ready` has all of it.
+        // The waiting bytes are at most one block, and `ready` includes them.
         let (now, later) = part.split_at(ready - self.pending.len());
         let from = out.len();
         out.extend_from_slice(&self.pending);
@@ -109,7 +108,7 @@ impl Blocks {
         Ok(())
     }
 
-    /// Whole blocks, in place.
+    /// Processes whole blocks in place.
     fn process(&mut self, key: &[u8], blocks: &mut [u8]) -> Result<(), Error> {
         let processed = match key.len() {
             16 => self.through::<Aes128>(key, blocks),
@@ -144,8 +143,8 @@ impl Blocks {
     }
 }
 
-/// Bytes of the last block without its padding; `None` for a wrong one. Looks at every byte, whatever it
-/// holds: who could tell one fault from another could decrypt without the key (Vaudenay 2002).
+/// The length of the last block without its padding. `None` for a wrong padding. Runs in constant
+/// time: an attacker who could tell two faults apart could decrypt without the key (Vaudenay 2002).
 fn unpadded(last: &[u8]) -> Option<usize> {
     let fill = *last.last()?;
     let mut sound = !fill.ct_eq(&0) & !(BLOCK as u8).ct_lt(&fill);

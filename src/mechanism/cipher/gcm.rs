@@ -1,5 +1,5 @@
-//! GCM (NIST SP 800-38D), from GHASH and a counter mode: the crate `aes-gcm` takes a message as a whole,
-//! and a length of the initialisation vector and of the tag that are known when it is compiled.
+//! GCM (NIST SP 800-38D) by GHASH and counter mode. The crate `aes-gcm` is not used: it takes whole
+//! messages only, and needs the lengths of vector and tag at compile time.
 
 use super::{BLOCK, Direction, LONGEST_MESSAGE};
 use crate::error::Error;
@@ -21,8 +21,8 @@ const LONGEST: u64 = (1 << 36) - 32;
 /// The length of an initialisation vector that needs no GHASH.
 const USUAL_IV: usize = 12;
 
-/// Bytes of a tag of so many bits. Shorter tags than 96 bits are for special uses only (appendix C): whoever
-/// may ask for many decryptions forges a message.
+/// The bytes of a tag of this many bits. `None` for tags below 96 bits: they are for special uses
+/// (appendix C), since many decryptions would let an attacker forge a message.
 pub(crate) fn tag_length(bits: CK_ULONG) -> Option<usize> {
     match bits {
         96 | 104 | 112 | 120 | 128 => usize::try_from(bits / 8).ok(),
@@ -30,20 +30,21 @@ pub(crate) fn tag_length(bits: CK_ULONG) -> Option<usize> {
     }
 }
 
-/// A message under way.
+/// A current message.
 #[derive(Clone)]
 pub(crate) struct Gcm {
     direction: Direction,
     /// The first counter block.
     first: [u8; BLOCK],
     hash: GHash,
-    /// Bytes of the tag.
+    /// The length of the tag in bytes.
     tag: usize,
-    /// Bits of the additional data.
+    /// The length of the additional data in bits.
     aad_bits: u64,
-    /// Bytes that were encrypted.
+    /// The number of encrypted bytes.
     done: u64,
-    /// Encrypting: ciphertext that does not fill a block yet. Decrypting: all of it, and the tag.
+    /// Encryption: ciphertext that does not fill a block yet. Decryption: the whole ciphertext and
+    /// the tag.
     held: Vec<u8>,
 }
 
@@ -150,7 +151,7 @@ impl Gcm {
         self.apply(key, 0, &mut out[from..])
     }
 
-    /// The tag of a message of this length, of whose ciphertext this is still to be hashed.
+    /// The tag of a message of this length. `rest` is ciphertext that was not hashed yet.
     fn tag_of(&self, key: &[u8], rest: &[u8], length: u64) -> Result<[u8; BLOCK], Error> {
         let mut hash = self.hash.clone();
         hash.update_padded(rest);
@@ -164,7 +165,7 @@ impl Gcm {
         Ok(tag.0)
     }
 
-    /// Hashes ciphertext, but for what does not fill a block.
+    /// Hashes ciphertext. Keeps bytes that do not fill a block.
     fn absorb(&mut self, ciphertext: &[u8]) {
         let missing = match self.held.len() {
             0 => 0,
@@ -181,7 +182,7 @@ impl Gcm {
         self.held.extend_from_slice(&rest[whole..]);
     }
 
-    /// The key stream from this place of the message on.
+    /// Applies the key stream from this position of the message.
     fn apply(&self, key: &[u8], place: u64, data: &mut [u8]) -> Result<(), Error> {
         let applied = match key.len() {
             16 => self.apply_by::<Aes128>(key, place, data),
@@ -200,7 +201,7 @@ impl Gcm {
         let cipher = C::new_from_slice(key).ok()?;
         let stream = CtrCore::<C, flavors::Ctr32BE>::inner_iv_init(cipher, &Array(self.first));
         let mut stream = StreamCipherCoreWrapper::from_core(stream);
-        // The first block hides the tag.
+        // The first block of the key stream encrypts the tag.
         stream.try_seek(place + BLOCK as u64).ok()?;
         stream.try_apply_keystream(data).ok()
     }
@@ -210,7 +211,7 @@ fn bits(bytes: &[u8]) -> u64 {
     8 * bytes.len() as u64
 }
 
-/// The block in which GHASH ends.
+/// The last block of GHASH, which holds the lengths.
 fn lengths(aad_bits: u64, bits: u64) -> ghash::Block {
     let mut block = Array([0; BLOCK]);
     block[..8].copy_from_slice(&aad_bits.to_be_bytes());

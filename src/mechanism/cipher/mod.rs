@@ -1,8 +1,8 @@
-//! Ciphers of secret keys (PKCS#11 3.0, sections 6.10.4 to 6.10.7 and 6.10.11): mechanisms with their
-//! parameters, and an encryption or decryption under way.
+//! Ciphers of secret keys (PKCS#11 3.0, sections 6.10.4 to 6.10.7 and 6.10.11): mechanisms with
+//! their parameters, and current encryptions and decryptions.
 //!
-//! What is under way holds no key: each call is given it, so that a key that is closed meanwhile is
-//! closed.
+//! A current operation does not hold the key, because another thread may close the key. Each call
+//! passes the key again.
 
 mod blocks;
 mod gcm;
@@ -16,9 +16,9 @@ use devid_core::overwrite_stack;
 use gcm::Gcm;
 pub(crate) use gcm::tag_length;
 
-/// Bytes of an AES block, and of an initialisation vector of CBC.
+/// Bytes of an AES block, and of the initialisation vector of CBC.
 pub(crate) const BLOCK: usize = 16;
-/// The longest message or part of one, and the longest ciphertext that is held until its tag was checked.
+/// The longest message or part. Also the longest ciphertext that is held until its tag was checked.
 pub(crate) const LONGEST_MESSAGE: usize = 64 << 20;
 
 /// A cipher with its parameter.
@@ -43,7 +43,7 @@ enum CipherMode {
     },
 }
 
-/// Which way a cipher works.
+/// The direction of a cipher.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Direction {
     Encrypt,
@@ -51,7 +51,7 @@ pub(crate) enum Direction {
 }
 
 impl Direction {
-    /// The error of input that has a length which cannot be.
+    /// The error for input of an impossible length.
     fn length_error(self, length: usize) -> Error {
         match self {
             Self::Encrypt => Error::DataLenRange(length),
@@ -63,8 +63,8 @@ impl Direction {
 impl CipherMechanism {
     /// # Errors
     ///
-    /// [`Error::MechanismInvalid`] for a mechanism that is no cipher, [`Error::MechanismParamInvalid`] for
-    /// a parameter that is missing or not supported.
+    /// [`Error::MechanismInvalid`] if the mechanism is not a cipher.
+    /// [`Error::MechanismParamInvalid`] if the parameter is missing or not supported.
     pub(crate) fn new(row: &'static Mechanism, parameter: Parameter) -> Result<Self, Error> {
         let Algorithm::Cipher(algorithm) = row.algorithm else {
             return Err(Error::MechanismInvalid);
@@ -85,7 +85,7 @@ impl CipherMechanism {
         Ok(Self { row, mode })
     }
 
-    /// An operation by this AES key.
+    /// Starts an operation with this AES key.
     pub(crate) fn begin(&self, key: &[u8], direction: Direction) -> Result<CipherState, Error> {
         let state = match &self.mode {
             CipherMode::Ecb => CipherState::Blocks(Blocks::new(None, false, direction)),
@@ -102,7 +102,7 @@ impl CipherMechanism {
     }
 }
 
-/// An encryption or decryption under way.
+/// A current encryption or decryption.
 #[derive(Clone)]
 pub(crate) enum CipherState {
     Blocks(Blocks),
@@ -110,7 +110,8 @@ pub(crate) enum CipherState {
 }
 
 impl CipherState {
-    /// Bytes that come out of a part of this length; of the last part with [`Self::finish_length`].
+    /// The number of output bytes for a part of this length. For the last part, add
+    /// [`Self::finish_length`].
     ///
     /// # Errors
     ///
@@ -122,12 +123,12 @@ impl CipherState {
         }
     }
 
-    /// The most that comes out at the end, after one part more of this length. How much it is after a
-    /// padding was taken off shows only then.
+    /// The most output bytes at the end, after one more part of this length. If a padding is
+    /// removed, only the decryption shows the true number.
     ///
     /// # Errors
     ///
-    /// The message has a length that cannot be.
+    /// The message has an impossible length.
     pub(crate) fn finish_length(&self, part: usize) -> Result<usize, Error> {
         match self {
             Self::Blocks(blocks) => blocks.finish_length(part),
@@ -135,7 +136,7 @@ impl CipherState {
         }
     }
 
-    /// Whether what comes out at the end may be less than [`Self::finish_length`] says.
+    /// True if the last output may be shorter than [`Self::finish_length`].
     pub(crate) fn takes_padding_off(&self) -> bool {
         match self {
             Self::Blocks(blocks) => blocks.takes_padding_off(),
@@ -143,7 +144,7 @@ impl CipherState {
         }
     }
 
-    /// Takes a part, and appends what comes out of it.
+    /// Processes a part, and appends its output.
     pub(crate) fn update(
         &mut self,
         key: &[u8],
@@ -159,12 +160,12 @@ impl CipherState {
         updated
     }
 
-    /// Ends the operation, and appends what comes out at its end.
+    /// Ends the operation, and appends the last output.
     ///
     /// # Errors
     ///
-    /// [`Error::EncryptedDataInvalid`] for a wrong padding or tag. Then nothing of the message was given
-    /// out by GCM.
+    /// [`Error::EncryptedDataInvalid`] for a wrong padding or tag. GCM has then returned no byte of
+    /// the message.
     pub(crate) fn finish(self, key: &[u8], out: &mut Secret) -> Result<(), Error> {
         reserve(out, self.finish_length(0)?)?;
         let finished = match self {
@@ -176,8 +177,8 @@ impl CipherState {
     }
 }
 
-/// Makes room for what will be appended: a vector that grows leaves a copy behind, and one that cannot
-/// grow would end the process.
+/// Reserves memory before data is appended. A vector that grows would leave a copy in memory, and a
+/// failed growth would end the process.
 fn reserve(out: &mut Secret, more: usize) -> Result<(), Error> {
     if out.capacity() - out.len() >= more {
         return Ok(());

@@ -26,6 +26,7 @@ mod identity {
     mod root_replaced;
     mod router;
     mod ssr;
+    mod taken_over;
 }
 
 /// Requests, chains, revocation, verification.
@@ -78,6 +79,7 @@ mod master {
 /// The command line: input, output, settings, packages.
 mod command {
     mod audit;
+    mod bench;
     mod common;
     mod files;
     mod input;

@@ -1,11 +1,11 @@
-//! Lines that are no TOML.
+//! Lines with syntax errors.
 
 use super::is_told;
 
 #[test]
 fn lines_that_are_no_settings() {
     for (text, line, words) in [
-        // Secrets where a value, a name or a whole line should be.
+        // Secrets in place of a value, a name or a whole line.
         (
             "[[token]]\nname = \"devid\"\npin =\n  \"not-a-real-pin\"\n",
             3,
@@ -114,7 +114,7 @@ fn lines_that_are_no_settings() {
         ("- pin: not-a-real-pin\n", 1, &["YAML"]),
         ("{\n  \"pin\": \"not-a-real-pin\"\n}\n", 1, &["JSON"]),
         ("<pin>not-a-real-pin</pin>\n", 1, &["no equals sign"]),
-        // Habits of other formats.
+        // Syntax of other formats.
         ("timeout_ms: 5\n", 1, &["timeout_ms: ", "colon"]),
         ("timeout_ms 5\n", 1, &["timeout_ms: ", "no equals sign"]),
         ("timeout_ms =\n", 1, &["timeout_ms: ", "no value"]),
@@ -164,7 +164,7 @@ fn lines_that_are_no_settings() {
         ),
     ] {
         is_told(text, line, words);
-        // Windows' ends of lines, its byte order mark, and blanks in front change nothing.
+        // Windows line ends, a byte order mark, and leading blanks make no difference.
         is_told(
             &format!("\u{FEFF}{}", text.replace('\n', "\r\n")),
             line,

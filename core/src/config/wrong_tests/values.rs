@@ -1,4 +1,4 @@
-//! Values of another kind, and settings in another place.
+//! Values of a wrong type, and settings in a wrong section.
 
 use super::is_told;
 
@@ -314,7 +314,7 @@ fn settings_that_are_not_known_there() {
             3,
             &["pin: ", "in [[token]]"],
         ),
-        // A value that stands where a name belongs is shown nowhere.
+        // A value in place of a name is never shown.
         ("\"hunter\" = \"pin\"\n", 1, &["no such setting"]),
         ("\"trustno1\" = \"pin\"\n", 1, &["no such setting"]),
         (
@@ -322,7 +322,7 @@ fn settings_that_are_not_known_there() {
             3,
             &["[[token]]: ", "no such setting"],
         ),
-        // The first of several.
+        // The first of several errors.
         ("[log]\nlevel = 5\n[[token]]\nname = 5\n", 2, &["level: "]),
         ("[[token]]\nname = 5\n[log]\nlevel = 5\n", 2, &["name: "]),
     ] {

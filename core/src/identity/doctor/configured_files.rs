@@ -1,5 +1,5 @@
-//! Files that the configuration names, or that lie beside it: whether others may write them, and
-//! whether they can be read.
+//! Checks of configured files and the folders beside them: write permissions of others, and
+//! readability.
 
 use super::Finding;
 use crate::config::{Config, ExistingSource, IdentityAuth, SecretSource, not_read};
@@ -33,7 +33,7 @@ pub(super) fn check(config: &Config, findings: &mut Vec<Finding>) {
     findings.extend(unread);
 }
 
-/// What of the folders `trust/` and `chain/`, and of that of TPM makers, is not read.
+/// Ignored contents of the folders `trust/`, `chain/`, and of the folder for TPM makers.
 fn beside_the_configuration(config: &Config, findings: &mut Vec<Finding>) {
     let roots = config.master.ek_roots.iter();
     for folder in [&config.trust, &config.chain].into_iter().chain(roots) {
@@ -66,7 +66,7 @@ fn written_by_others(config: &Config, findings: &mut Vec<Finding>) {
     findings.extend(secrets.map(|(file, why)| finding(&file, &why)));
 }
 
-/// All that the configuration names, each with its setting.
+/// All configured secrets, with their settings.
 fn secrets(config: &Config) -> impl Iterator<Item = (&'static str, &SecretSource)> {
     let hints = config.identities.iter();
     let auths = hints.filter_map(|hint| match &hint.auth {
@@ -90,7 +90,7 @@ fn finding(path: &Path, why: &Distrust) -> Finding {
     Finding::problem("distrusted", "trust", text, remedy).about_object(path.display().to_string())
 }
 
-/// What of a file in `chain/` or `trust/` is left out.
+/// The ignored contents of a file in `chain/` or `trust/`.
 fn left_out(file: &CertificateFile) -> Option<Finding> {
     let text = file.left_out().join("; ");
     let note = |id, remedy| {
@@ -134,7 +134,7 @@ fn left_out(file: &CertificateFile) -> Option<Finding> {
     Some(named.about_object(file.path.display().to_string()))
 }
 
-/// What helps where the system could not read a file; `None` if the file is missing or wrong.
+/// The remedy if the system could not read a file; `None` if the file is missing or wrong.
 fn unread(path: &Path, error: &std::io::Error) -> Option<Remedy> {
     trouble(error)?;
     Some(missing_permission(path, Access::READ_OK).unwrap_or_else(|| {
@@ -181,7 +181,8 @@ fn certificate(path: &Path) -> Option<Finding> {
     Some(Finding::problem("configuration.certificate", ABOUT, text, remedy).about_object(shown))
 }
 
-/// A secret that cannot be had. What systemd hands to a service is not there for the doctor.
+/// Checks that a secret can be read. Skips credentials of systemd services, since the doctor does
+/// not receive them.
 fn secret(setting: &str, source: &SecretSource) -> Option<Finding> {
     if matches!(source, SecretSource::Credential { .. }) || source.distrusted().is_some() {
         return None;
@@ -193,7 +194,7 @@ fn secret(setting: &str, source: &SecretSource) -> Option<Finding> {
         (ErrorKind::PermissionDenied, remedy) => {
             let note = Finding::note("configuration.secret-closed", ABOUT, text);
             return Some(match remedy {
-                // To read a secret is not for everybody of whom it would be possible.
+                // Not every user who could read a secret should do so.
                 Some(remedy) => note.with_remedy(Remedy::by_hand(remedy.words)),
                 None => note,
             });

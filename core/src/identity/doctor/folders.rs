@@ -1,5 +1,5 @@
-//! The state folder and the key folder: who may write and read there, files that are no objects,
-//! what was put aside.
+//! Checks of the state folder and the key folder: write permissions, files that are no objects, and
+//! files that were set aside.
 
 use super::Finding;
 use crate::accounts::{group_name, group_number, user_name};
@@ -43,7 +43,7 @@ pub(super) fn check(device: &Device, findings: &mut Vec<Finding>) {
             let text = format!("{}: {what}", path.display());
             findings.push(in_the_way("keys.in-the-way", KEYS, text, &path));
         }
-        // What lies elsewhere may be for others.
+        // A folder elsewhere may be meant for other readers.
         if store.name() == OWN || store.path().starts_with(state) {
             findings.extend(readers(state, store.path()));
         }
@@ -77,8 +77,7 @@ pub(super) fn check(device: &Device, findings: &mut Vec<Finding>) {
     }
 }
 
-/// Something under a name that is for files of ours. What it is to whoever put it there, nobody
-/// knows.
+/// A foreign file with a name that our files use. Its purpose is unknown.
 fn in_the_way(id: &'static str, about: &'static str, text: String, path: &Path) -> Finding {
     let remedy = Remedy::by_hand(
         "Look at it by hand: see who put it there and why, then take it out of the folder, without \
@@ -87,7 +86,7 @@ fn in_the_way(id: &'static str, about: &'static str, text: String, path: &Path) 
     Finding::problem(id, about, text, remedy).about_object(path.display().to_string())
 }
 
-/// The files of a token that are no objects, or why nobody can tell.
+/// The files of a token that are no objects, or the reason why they are unknown.
 fn files(store: &DevidStore, findings: &mut Vec<Finding>) {
     let path = store.path();
     match store.refused_files() {
@@ -115,7 +114,7 @@ fn files(store: &DevidStore, findings: &mut Vec<Finding>) {
     }
 }
 
-/// What was set aside with a master key that is gone.
+/// Files that were set aside with a lost master key.
 fn lost(store: &DevidStore) -> Option<Finding> {
     let lost = store.lost_files().unwrap_or_default();
     let first = lost.first()?.display().to_string();
@@ -131,7 +130,7 @@ fn lost(store: &DevidStore) -> Option<Finding> {
     )
 }
 
-/// What helps where a key folder gives no list.
+/// The remedy for a key folder that cannot be listed.
 fn unlisted(folder: &Path, error: &StoreError) -> Remedy {
     if let StoreError::Folder(FolderError::Unsafe { path, .. }) = error {
         return for_open_folder(path);
@@ -145,7 +144,7 @@ fn unlisted(folder: &Path, error: &StoreError) -> Remedy {
     })
 }
 
-/// Keys whose files can be read, and that nobody can use.
+/// Keys whose files are readable but which cannot be used.
 fn unusable(store: &DevidStore, findings: &mut Vec<Finding>) {
     let all = store.unusable_keys().unwrap_or_default();
     findings.extend(all.into_iter().map(|one| {
@@ -161,7 +160,7 @@ fn unusable(store: &DevidStore, findings: &mut Vec<Finding>) {
     }));
 }
 
-/// The files of a token that are not read for their names; none if nobody can tell.
+/// Files of a token that are ignored because of their names; none if unknown.
 fn left_out(store: &DevidStore) -> impl Iterator<Item = Finding> {
     let names = store.left_out_files().unwrap_or_default().into_iter();
     names.map(|name| {
@@ -203,7 +202,7 @@ fn state_folder(state: &Path) -> Finding {
     Finding::ok("state", STATE, format!("{shown} can be written"))
 }
 
-/// The group that key folders are given to.
+/// Checks the group of key folders.
 fn group() -> Option<Finding> {
     let Some(devid) = group_number(GROUP) else {
         let text = format!("there is no group {GROUP} that key folders could be given to");
@@ -221,7 +220,7 @@ fn group() -> Option<Finding> {
     })
 }
 
-/// Whether those whom the state folder is given to can read the keys in it.
+/// Checks that the readers of the state folder cannot read the keys in it.
 fn readers(state: &Path, keys: &Path) -> Option<Finding> {
     let (above, below) = (stat(state).ok()?, stat(keys).ok()?);
     let root = 0;
@@ -240,7 +239,7 @@ fn readers(state: &Path, keys: &Path) -> Option<Finding> {
             ),
             Remedy::on_paths(
                 "Give it to the group, and all that will be made there",
-                // In it, too, nobody is to exchange anything.
+                // Other users must not exchange files in it either.
                 &[state, keys, &keys.join("file")],
                 format!(
                     "chgrp -RhP --reference={0} {1} && chmod g+s {0} {1}",

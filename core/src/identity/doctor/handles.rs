@@ -1,5 +1,5 @@
-//! What each persistent handle and NV index was taken for, by those who look into them: the factory's
-//! store, the key folder, the provisioning. What nobody looks into is named by its number or kind.
+//! The meaning of each persistent handle and NV index, according to its users: the factory store,
+//! the key folder, the provisioning. Others are named by number or kind.
 
 use super::Finding;
 use crate::identity::Inventory;
@@ -15,7 +15,7 @@ use std::collections::HashMap;
 const HANDLE: &str = "handle";
 const INDEX: &str = "NV index";
 
-/// NV indices that are left to others (TCG, Registry of Reserved TPM 2.0 Handles; makers of clouds).
+/// NV indices of other users (TCG, Registry of Reserved TPM 2.0 Handles; cloud providers).
 const RESERVED: [(u32, u32, &str); 7] = [
     (
         0x01C0_0002,
@@ -80,7 +80,7 @@ pub(super) fn check(device: &Device, findings: &mut Vec<Finding>) {
 }
 
 impl Device {
-    /// What a persistent handle is taken for.
+    /// The meaning of a persistent handle.
     pub(in crate::identity) fn describe_handle(&self, handle: u32) -> String {
         let look = Handles {
             device: self,
@@ -155,7 +155,7 @@ impl Handles<'_> {
         }
     }
 
-    /// What nobody has taken for theirs.
+    /// The finding for a handle without a known user.
     fn by_kind(&self, handle: u32, area: &[u8], parsed: &PublicArea) -> Finding {
         let ok = |id, text| Finding::ok(id, HANDLE, text);
         let key = &parsed.key;
@@ -221,12 +221,12 @@ impl Handles<'_> {
     }
 }
 
-/// Whether it is a certificate for nobody knows which key.
+/// True for a certificate whose key is of an unknown kind.
 fn is_not_understood(entry: &TokenEntry) -> bool {
     entry.public.is_none() && entry.key.is_none() && !entry.certificates.is_empty()
 }
 
-/// What the factory's store took an index for.
+/// The finding for an index that the factory store has read.
 fn taken_as(taken: &NvFinding, inventory: &Inventory, index: u32) -> Finding {
     match taken {
         NvFinding::TooSmall => Finding::ok(
@@ -267,7 +267,7 @@ fn label_of(certificate: &Certificate, inventory: &Inventory) -> String {
     )
 }
 
-/// The copy of the own certificate, if it is that.
+/// The finding for the copy of the own certificate.
 fn the_copy(device: &Device, inventory: &Inventory) -> Finding {
     let elsewhere =
         || Remedy::by_hand("Name another index by nv_index under [provision] in config.toml");

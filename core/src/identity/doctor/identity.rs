@@ -1,5 +1,5 @@
-//! The identities: the device's own as the table sees it, the factory's, how long their certificates
-//! are valid, and who is trusted.
+//! Checks of the identities: the device's own according to the table, the factory's, the validity
+//! of certificates, and the trusted CAs.
 
 use super::{Finding, Health};
 use crate::config::OwnIdentity;
@@ -24,7 +24,7 @@ use rustix::fs::Access;
 use std::path::Path;
 
 const ABOUT: &str = "identity";
-/// How long before its end a certificate should be renewed.
+/// The time before its end at which a certificate should be renewed.
 const SOON: i64 = 30 * 24 * 60 * 60;
 
 pub(super) fn check(device: &Device, findings: &mut Vec<Finding>) {
@@ -44,7 +44,7 @@ pub(super) fn check(device: &Device, findings: &mut Vec<Finding>) {
                 IdentityErrorKind::Tpm => {
                     problem(Remedy::by_hand("What mends the TPM, above, mends this too"))
                 }
-                // It may be as it should be, and not for this user.
+                // The state may be right but invisible for this user.
                 IdentityErrorKind::Denied => Finding {
                     state: Health::Note,
                     ..problem(to_see(device))
@@ -61,7 +61,7 @@ pub(super) fn check(device: &Device, findings: &mut Vec<Finding>) {
     trust(device, findings);
 }
 
-/// What lets this user see the device's own identity.
+/// The remedy that lets this user see the device's own identity.
 fn to_see(device: &Device) -> Remedy {
     let (state, marker) = (&device.config.state, &device.config.provision.marker);
     let software = Software::in_state(state);
@@ -74,7 +74,7 @@ fn to_see(device: &Device) -> Remedy {
     })
 }
 
-/// The device's own identity, as the table sees it.
+/// The finding for the device's own identity, according to the table.
 fn own(device: &Device, seen: &Observed, findings: &mut Vec<Finding>) {
     let provision = || Remedy::by_command("At the next start, or now", Device::going_on(seen));
     let open = |id, text: &str| Finding::problem(id, ABOUT, text.into(), provision());
@@ -137,7 +137,7 @@ fn own(device: &Device, seen: &Observed, findings: &mut Vec<Finding>) {
 }
 
 impl Device {
-    /// Where the marker says something else than there is: what it is, and what mends it.
+    /// The finding and the remedy if the marker is wrong.
     pub(in crate::identity) fn marker_lie(&self, seen: &Observed) -> Option<(String, Remedy)> {
         let rewritten = Remedy::by_command(
             "It is written anew at every start, or now",
@@ -188,7 +188,7 @@ fn factory(device: &Device, findings: &mut Vec<Finding>) {
         return;
     };
     findings.push(match fault.kind {
-        // Said already.
+        // Reported already.
         IdentityErrorKind::Tpm => return,
         IdentityErrorKind::NotFound => {
             let note = Finding::note("factory.none", about, fault.text);
@@ -202,7 +202,7 @@ fn factory(device: &Device, findings: &mut Vec<Finding>) {
     });
 }
 
-/// Certificates of keys that are over, or soon will be.
+/// Certificates of keys that have expired or will expire soon.
 fn ends(device: &Device, inventory: &Inventory, findings: &mut Vec<Finding>) {
     let master_is_gone = matches!(
         device.master_state(),
@@ -225,7 +225,7 @@ fn ends(device: &Device, inventory: &Inventory, findings: &mut Vec<Finding>) {
         let Some(certificate) = one.certificate().filter(|_| has_key) else {
             continue;
         };
-        // No renewal helps where the key is lost. What is said of the master key says that.
+        // A renewal does not help a lost key; the finding about the master key covers it.
         if master_is_gone && device.is_wrapped_away(one) {
             continue;
         }

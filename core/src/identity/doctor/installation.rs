@@ -1,29 +1,29 @@
-//! Where a system keeps what other programs find the module by.
+//! The system paths by which other programs find the module.
 
 use crate::config::{Config, environment, is_privileged};
 use crate::file;
 use std::path::{Path, PathBuf};
 
 pub(super) const LIBRARY: &str = "libdevid_pkcs11.so";
-/// What every build of the module holds, whatever its file is called.
+/// A byte string in every build of the module, independent of the file name.
 pub(super) const MARK: &[u8] = b"DEVID_PKCS11_CONFIG";
-/// More bytes than a module has.
+/// A limit above the size of the module.
 const LARGEST: u64 = 256 << 20;
 const LARGEST_TEXT: u64 = 1 << 20;
 
-/// Where things are looked for.
+/// The paths to search.
 pub(super) struct InstallPaths {
     /// Folders of PKCS#11 modules.
     pub(super) modules: Vec<PathBuf>,
     /// p11-kit's own configuration.
     pub(super) p11_kit_conf: PathBuf,
-    /// Folders of p11-kit's `.module` files; the settings of the first go before the others'.
+    /// Folders of p11-kit's `.module` files. The settings of the first folder take precedence.
     pub(super) p11_kit: Vec<PathBuf>,
     /// Folders of OpenSSL's providers.
     pub(super) providers: Vec<PathBuf>,
-    /// OpenSSL's configuration, as every program reads it.
+    /// The system-wide configuration of OpenSSL.
     pub(super) openssl: PathBuf,
-    /// One that programs can be pointed at.
+    /// A configuration of ours that programs can select.
     pub(super) openssl_of_ours: Option<PathBuf>,
 }
 
@@ -51,7 +51,7 @@ impl InstallPaths {
     }
 }
 
-/// Whether a file is this module, in whatever version.
+/// True if a file is this module, in any version.
 pub(super) fn is_this_module(path: &Path) -> bool {
     let bytes = file::read(path, LARGEST).unwrap_or_default();
     bytes.windows(MARK.len()).any(|window| window == MARK)

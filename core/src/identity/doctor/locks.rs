@@ -1,4 +1,4 @@
-//! The lock without which no PIN is tried.
+//! Checks of the lock that each try of a PIN needs.
 
 use super::{Finding, Health};
 use crate::config::Config;
@@ -15,8 +15,8 @@ use std::path::Path;
 
 const ABOUT: &str = "lock for PINs";
 
-/// Nothing is said of a lock that can be had, nor of a folder that is made when it is needed; but of
-/// who shares the lock, if those are others than the users of the TPM.
+/// Reports a lock that is not available, and users who can hold the lock though they may not use
+/// the TPM. A missing folder that will be created is no finding.
 pub(super) fn check(device: &Device, findings: &mut Vec<Finding>) {
     let has_pins = has_pins(device);
     if let Some(fault) = device.tpm.pin_lock_fault() {
@@ -43,7 +43,7 @@ pub(super) fn check(device: &Device, findings: &mut Vec<Finding>) {
     }
 }
 
-/// What helps where no lock can be had.
+/// The remedy for a lock that is not available.
 fn to_have_it(config: &Config, fault: &Distrust) -> Remedy {
     let folder = config.locks.as_path();
     let denied = || missing_permission(&fault.place, Access::READ_OK);
@@ -59,7 +59,7 @@ fn to_have_it(config: &Config, fault: &Distrust) -> Remedy {
             folder.display()
         )),
         Some(Errno::ACCESS | Errno::PERM) if let Some(remedy) = denied() => remedy,
-        // Whoever made it may be watching: nothing is said for sh(1) about a path of theirs.
+        // The maker of this path may be hostile, so no shell command contains the path.
         _ => Remedy::by_hand(format!(
             "Look at {} by hand: see who made it and why. It is to be a folder of root's (0750, \
              with the group of those who use the TPM) or of this user's alone, on the way to it too, \
@@ -70,7 +70,7 @@ fn to_have_it(config: &Config, fault: &Distrust) -> Remedy {
     }
 }
 
-/// Who can hold the lock though the TPM is not theirs to use.
+/// Users who can hold the lock although they may not use the TPM.
 fn outsiders(node: &Path) -> Option<Finding> {
     const READS: u32 = 0o4;
     const WRITES: u32 = 0o2;
@@ -96,8 +96,8 @@ fn outsiders(node: &Path) -> Option<Finding> {
     Some(Finding::note("lock.outsiders", ABOUT, text).with_remedy(remedy))
 }
 
-/// Whether users of the TPM may have another lock. Two that try PINs at the same time under two locks
-/// can bring the TPM into lockout.
+/// Reports that other users of the TPM may use another lock. Two processes that try PINs under
+/// different locks can put the TPM into lockout.
 fn insiders(config: &Config) -> Option<Finding> {
     let folder = config.locks.as_path();
     let owner = stat(folder).map_or(geteuid().as_raw(), |about| about.st_uid);

@@ -1,5 +1,5 @@
-//! Findings about the device's identity and its surroundings, each with a remedy. Works without a
-//! TPM, and with a configuration that cannot be read.
+//! Findings about the device's identity and its environment, each with a remedy. Works without a
+//! TPM, and with an unreadable configuration.
 
 mod configured_files;
 mod folders;
@@ -21,18 +21,19 @@ use serde::Serialize;
 /// The result of one check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// The kind of finding. Programs read it, so it stays.
+    /// The kind of finding. Programs read it, so it never changes.
     pub id: &'static str,
-    /// Whether something is wrong.
+    /// The severity.
     pub state: Health,
-    /// What was checked, for a person.
+    /// The subject of the check, for a person.
     pub about: &'static str,
-    /// The checked object, where there are several: a handle, an NV index, a file, a label.
+    /// The checked object, if there are several: a handle, an NV index, a file, a label.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub object: Option<String>,
-    /// What was found, for a person.
+    /// The result, for a person.
     pub text: String,
-    /// The remedy, for a person. No remedy ends an identity, or destroys a key that may be of use.
+    /// The remedy, for a person. A remedy never ends an identity, and never destroys a key that may
+    /// still be useful.
     #[serde(rename = "mend", skip_serializing_if = "Option::is_none")]
     pub remedy: Option<String>,
     /// The command of the remedy, for sh(1), as root.
@@ -40,7 +41,7 @@ pub struct Finding {
     pub command: Option<String>,
 }
 
-/// How serious a finding is.
+/// The severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Health {
@@ -48,7 +49,7 @@ pub enum Health {
     Ok,
     /// Worth knowing.
     Note,
-    /// Something does not work because of it.
+    /// A function fails because of it.
     Problem,
 }
 
@@ -90,7 +91,7 @@ pub fn doctor(config: Result<Config, ConfigError>, instead: impl Fn() -> Config)
     locks::check(&device, &mut findings);
     identity::check(&device, &mut findings);
     if !understood {
-        // The identity may be elsewhere, and devid would do nothing.
+        // The identity may be elsewhere, and devid would not act.
         let own = ["identity", "marker", "master key"];
         let findings = findings[from..].iter_mut();
         for finding in findings.filter(|one| own.contains(&one.about)) {
@@ -105,7 +106,7 @@ pub fn doctor(config: Result<Config, ConfigError>, instead: impl Fn() -> Config)
 }
 
 impl Health {
-    /// At most a note.
+    /// The severity, limited to a note.
     fn min_with_note(self) -> Self {
         match self {
             Self::Ok => Self::Ok,

@@ -1,33 +1,33 @@
-//! OpenSSL's configuration (config(5), in its own words), as far as providers go.
+//! Reads OpenSSL's configuration (config(5)) as far as it concerns providers.
 
 use super::installation::{InstallPaths, LIBRARY, is_this_module, read_text};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 const MODULE_PATH: &str = "pkcs11-module-path";
-/// So deep may files include others.
+/// The deepest level of included files.
 const DEPTH: usize = 4;
 
-/// What is missing for the provider to find the module.
+/// The reason why the provider does not find the module.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum ConfigGap {
-    /// No such provider is named, or there is no such file.
+    /// The configuration names no such provider, or the file is missing.
     Unmentioned,
-    /// Such providers are named, each for a module that is there and is called otherwise.
+    /// The named providers use existing modules with other names.
     Others,
-    /// This module is not there, or is another one.
+    /// The named module is missing, or is another module.
     Module(ConfigLine),
-    /// This provider is not there.
+    /// The named provider is missing.
     Provider(PathBuf),
-    /// This section, last begun in this file, says nothing of its activation.
+    /// This section, last begun in this file, does not activate the provider.
     Activation(PathBuf, String),
-    /// This is said instead of an activation.
+    /// This setting prevents the activation.
     Inactive(ConfigLine),
-    /// OpenSSL's own algorithms are not.
+    /// The default provider of OpenSSL is not activated.
     Default,
 }
 
-/// A setting: in which file and section, and what it says.
+/// A setting with its file and section.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ConfigLine {
     pub(super) file: PathBuf,
@@ -35,19 +35,19 @@ pub(super) struct ConfigLine {
     pub(super) value: String,
 }
 
-/// Sections by name; what stands before the first is in the section without name.
+/// Sections by name. Settings before the first section have the empty name.
 type Sections = BTreeMap<String, ConfigSection>;
 
-/// A section, in however many places it is begun.
+/// A section, which may begin in several places.
 #[derive(Debug, Default)]
 struct ConfigSection {
     /// The last file that begins it.
     file: PathBuf,
-    /// Each with the file that says it last.
+    /// Each setting with the last file that sets it.
     settings: BTreeMap<String, (String, PathBuf)>,
 }
 
-/// The provider's path, if the file has it find our module.
+/// The path of the provider, if the file configures it for our module.
 pub(super) fn find_provider(file: &Path, paths: &InstallPaths) -> Result<PathBuf, ConfigGap> {
     let mut all = Sections::new();
     let mut section = String::new();
@@ -71,7 +71,7 @@ pub(super) fn find_provider(file: &Path, paths: &InstallPaths) -> Result<PathBuf
     let mut all_of = with_module.iter();
     let right = all_of.find(|(_, _, module)| is_this_module(Path::new(&module.value)));
     let Some((name, section, _)) = right else {
-        // What is there under another name is for others.
+        // An existing module with another name belongs to another program.
         let meant = |module: &ConfigLine| {
             let path = Path::new(&module.value);
             path.file_name() == Some(LIBRARY.as_ref()) || !path.exists()
@@ -144,7 +144,7 @@ fn read(file: &Path, section: &mut String, all: &mut Sections, depth: usize) -> 
     Some(())
 }
 
-/// A file, or the `.cnf` and `.conf` files of a folder.
+/// Includes a file, or the `.cnf` and `.conf` files of a folder.
 fn include(path: &Path, section: &mut String, all: &mut Sections, depth: usize) {
     if !path.is_dir() {
         read(path, section, all, depth);

@@ -1,6 +1,6 @@
-//! p11-kit's files (pkcs11.conf(5)), as p11-kit reads them: every file of a folder counts, whatever its
-//! name; those of one name are one module, the administrator's settings over the others; and a line
-//! that cannot be read keeps p11-kit from starting, for every program.
+//! Reads p11-kit's files (pkcs11.conf(5)) as p11-kit does. Every file of a folder counts, whatever
+//! its name. Files of one name form one module, and the administrator's settings take precedence. A
+//! line that cannot be parsed stops p11-kit for every program.
 
 use super::installation::read_text;
 use std::collections::BTreeMap;
@@ -8,15 +8,15 @@ use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-/// What p11-kit knows of a module.
+/// The configuration of a module in p11-kit.
 #[derive(Debug, Default)]
 pub(super) struct ModuleConfig {
-    /// The file that says where the module is, of those that do the one that counts.
+    /// The effective file that names the module's path.
     pub(super) file: PathBuf,
     settings: BTreeMap<String, String>,
 }
 
-/// A file that keeps p11-kit from starting.
+/// A file that stops p11-kit.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct UnreadableFile {
     pub(super) file: PathBuf,
@@ -27,16 +27,16 @@ pub(super) struct UnreadableFile {
 pub(super) enum FormatError {
     /// This line (from 1) has no colon.
     NoColon(usize),
-    /// This line (from 1) has an equals sign in the place of the colon.
+    /// This line (from 1) has an equals sign instead of the colon.
     Equals(usize),
-    /// This line (from 1) begins a section, and there are none in these files.
+    /// This line (from 1) begins a section, which these files do not support.
     Section(usize),
-    /// It cannot be opened.
+    /// The file cannot be opened.
     Unreadable(ErrorKind),
 }
 
-/// All module configurations of these folders, the first folder's settings over the others'; and the files,
-/// `main` among them, that cannot be read.
+/// All module configurations of these folders; the settings of the first folder take precedence.
+/// Also the files that cannot be read, possibly including `main`.
 pub(super) fn read(main: &Path, folders: &[PathBuf]) -> (Vec<ModuleConfig>, Vec<UnreadableFile>) {
     let mut broken = Vec::new();
     let mut all: BTreeMap<OsString, ModuleConfig> = BTreeMap::new();
@@ -71,12 +71,12 @@ pub(super) fn read(main: &Path, folders: &[PathBuf]) -> (Vec<ModuleConfig>, Vec<
 const MODULE: &str = "module";
 
 impl ModuleConfig {
-    /// What it calls the module.
+    /// The path or name of the module.
     pub(super) fn module(&self) -> Option<&str> {
         self.settings.get(MODULE).map(String::as_str)
     }
 
-    /// In which programs it holds, in words; `None`: in all.
+    /// The programs to which it is limited, in words; `None` for all.
     pub(super) fn limits(&self) -> Option<String> {
         let listed = |name: &str| {
             let text = self.settings.get(name)?;
@@ -96,7 +96,7 @@ impl ModuleConfig {
     }
 }
 
-/// What stands in a folder, but for folders.
+/// The files in a folder, without subfolders.
 fn files_of(folder: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let mut files: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();

@@ -1,4 +1,4 @@
-//! Whether other programs find the module: p11-kit by its `.module` files, OpenSSL by its
+//! Checks that other programs find the module: p11-kit by its `.module` files, OpenSSL by its
 //! configuration.
 
 use super::installation::{InstallPaths, LIBRARY, is_this_module, read_text};
@@ -30,7 +30,7 @@ impl InstallPaths {
             ))),
         });
         let (module_configs, broken) = p11_kit::read(&self.p11_kit_conf, &self.p11_kit);
-        // Who starts for nobody knows no module.
+        // If p11-kit does not start, it knows no module.
         match broken.is_empty() {
             true => findings.push(self.p11_kit(library.as_deref(), &module_configs)),
             false => findings.extend(broken.iter().map(stops_p11_kit)),
@@ -49,13 +49,13 @@ impl InstallPaths {
         let Some((module_config, module)) = self.module_config(module_configs) else {
             let note = Finding::note("p11-kit.none", about, "it does not know the module".into());
             let folder = self.p11_kit.first().cloned().unwrap_or_default();
-            // p11-kit would complain to every program of a module that is not there.
+            // p11-kit would report the missing module to every program.
             let Some(module) = library else {
                 return note.with_remedy(Remedy::by_hand(format!(
                     "Install {LIBRARY}, then run devid doctor again"
                 )));
             };
-            // What has the name may be for another module.
+            // An existing file of this name may be for another module.
             let free = free_numbered(&folder, "devid-pkcs11", "module");
             return note.with_remedy(Remedy::to_free_name(
                 "Tell it",
@@ -101,7 +101,7 @@ impl InstallPaths {
         .about_object(shown.to_string())
     }
 
-    /// The module configuration for our module, and the path in it.
+    /// The configuration of our module, and its path.
     fn module_config<'a>(&self, all: &'a [ModuleConfig]) -> Option<(&'a ModuleConfig, &'a str)> {
         let named = |one: &'a ModuleConfig| Some((one, one.module()?));
         let called = |module: &str| Path::new(module).file_name() == Some(LIBRARY.as_ref());
@@ -113,7 +113,7 @@ impl InstallPaths {
         right.or_else(|| all.iter().filter_map(named).find(|one| called(one.1)))
     }
 
-    /// A bare name is in p11-kit's own folder.
+    /// Resolves a bare name in p11-kit's own folder.
     fn resolved(&self, module: &str) -> Option<PathBuf> {
         let folders = self.modules.iter();
         let mut paths = folders.map(|folder| folder.join(module));
@@ -141,7 +141,7 @@ impl InstallPaths {
                             provider.display()
                         ),
                     ),
-                    // A file for those who want it; what it lacks, nobody else does.
+                    // This file is optional, so a gap in it affects only its users.
                     Some((file, Err(lack)))
                         if lack != ConfigGap::Unmentioned && lack != ConfigGap::Others =>
                     {
@@ -232,7 +232,7 @@ impl InstallPaths {
     }
 }
 
-/// The line of a file that names the module, with this one in it.
+/// The remedy that replaces the module's path in a file.
 fn named_anew(file: &Path, setting: &str, library: &Path) -> Remedy {
     let words = "Name the module that is there";
     let pattern = setting.replace(' ', " *");
@@ -240,7 +240,7 @@ fn named_anew(file: &Path, setting: &str, library: &Path) -> Remedy {
     in_place(words, file, expression, library.to_str().unwrap_or(","))
 }
 
-/// A setting of one section of OpenSSL's configuration with another value, in the file where it is.
+/// The remedy that sets a value in a section of OpenSSL's configuration, in its file.
 fn set_in(words: &str, place: &openssl::ConfigLine, setting: &str, value: &str) -> Remedy {
     let section = &place.section;
     let expression = format!(
@@ -255,11 +255,11 @@ fn activated(file: &Path, section: &str) -> Remedy {
     in_place("Say so", file, expression, section)
 }
 
-/// An expression of sed(1) that holds this text of others': only where no character of it means
-/// something there.
+/// The remedy with an expression of sed(1) that contains foreign text. Only for text without
+/// special characters.
 fn in_place(words: &str, file: &Path, expression: String, text: &str) -> Remedy {
     let plain = |one: char| one.is_ascii_alphanumeric() || "/._-+".contains(one);
-    // A line that goes on in the next is more than sed sees of it.
+    // sed(1) cannot see that a line continues.
     let goes_on = read_text(file).is_ok_and(|text| text.contains("\\\n"));
     match text.chars().all(plain) && !goes_on {
         true => Remedy::on_paths(
@@ -271,7 +271,7 @@ fn in_place(words: &str, file: &Path, expression: String, text: &str) -> Remedy 
     }
 }
 
-/// p11-kit gives up at the first file that it cannot read.
+/// p11-kit stops at the first unreadable file.
 fn stops_p11_kit(broken: &UnreadableFile) -> Finding {
     let shown = broken.file.display();
     let numbered = |number: &usize, what: &str| format!("{shown}:{number}: {what}");

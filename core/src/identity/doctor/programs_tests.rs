@@ -5,7 +5,7 @@ use std::fs;
 use std::process::Command;
 use tempfile::TempDir;
 
-/// A system with the module and the provider installed, and nobody told.
+/// A system with module and provider installed, but not configured.
 struct System {
     folder: TempDir,
     paths: InstallPaths,
@@ -40,7 +40,7 @@ impl System {
         self.folder.path().join(name)
     }
 
-    /// What this project ships, with the paths of this system.
+    /// A file that this project ships, with the paths of this system.
     fn shipped(&self, name: &str) -> String {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../pkcs11-conf");
         let text = fs::read_to_string(root.join(name)).unwrap();
@@ -56,7 +56,7 @@ impl System {
         all.find(|one| one.about == about).unwrap()
     }
 
-    /// Does what the finding says, and sees it gone.
+    /// Runs the remedy, and checks that the finding is gone.
     #[track_caller]
     fn remedy(&self, about: &str) {
         let command = self.finding(about).command.expect("a command");
@@ -75,7 +75,7 @@ fn run(command: &str) {
 fn p11_kit_is_told_of_the_module_that_is_there() {
     let system = System::new();
     assert_eq!(system.finding("p11-kit").id, "p11-kit.none");
-    // What somebody has under that name stays.
+    // An existing file of that name stays.
     fs::create_dir(system.at("etc/modules")).unwrap();
     let taken = system.at("etc/modules/devid-pkcs11.module");
     let others = format!("module: {}\n", system.at("lib/pkcs11/other.so").display());
@@ -90,7 +90,8 @@ fn p11_kit_is_told_of_the_module_that_is_there() {
     fs::write(&file, system.shipped("devid-pkcs11.module")).unwrap();
     assert_eq!(system.finding("p11-kit").state, Health::Ok, "a bare name");
     for wrong in ["/nonexistent/libdevid_pkcs11.so", "other.so"] {
-        // What is called as ours is, and is not; only then it is known whom the file is for.
+        // A file with the name of our module that is another module. The name tells for which
+        // module the file is meant.
         let wrong = match wrong {
             "other.so" => {
                 let path = system.at("libdevid_pkcs11.so");
@@ -105,14 +106,14 @@ fn p11_kit_is_told_of_the_module_that_is_there() {
         assert!(found.text.contains(&wrong), "{found:?}");
         system.remedy("p11-kit");
     }
-    // The administrator's file of the same name holds.
+    // The administrator's file of the same name takes precedence.
     fs::create_dir(system.at("etc/modules")).unwrap();
     let above = system.at("etc/modules/devid-pkcs11.module");
     fs::write(&above, "module: /nonexistent/libdevid_pkcs11.so\n").unwrap();
     assert_eq!(system.finding("p11-kit").id, "p11-kit.wrong");
 }
 
-/// As p11-kit 0.24 does with the same files: none of them is left out, and one bad line is enough.
+/// p11-kit 0.24 treats these files in the same way: it skips none, and one bad line is enough.
 #[test]
 fn a_line_that_stops_p11_kit_is_named() {
     let system = System::new();
@@ -131,13 +132,13 @@ fn a_line_that_stops_p11_kit_is_named() {
         assert!(found.text.contains(word), "{found:?}");
         assert!(found.text.contains("no program"), "{found:?}");
     };
-    // The sent one, with the module where it is on this system.
+    // The shipped file, with the module's path on this system.
     let installed = format!("/usr/lib/x86_64-linux-gnu/pkcs11/{LIBRARY}");
     let module = system.at("lib/pkcs11").join(LIBRARY);
     let broken = broken.replace(&installed, module.to_str().unwrap());
     fs::write(&file, broken).unwrap();
     stops("modules/devid-pkcs11.module", ":1", "equals sign");
-    // A name that others can give to something else is in no command.
+    // A name that other users can redirect appears in no command.
     let modules = system.at("modules");
     let mode = |bits| {
         let mode = std::os::unix::fs::PermissionsExt::from_mode(bits);
@@ -161,7 +162,7 @@ fn a_line_that_stops_p11_kit_is_named() {
         ("-----BEGIN CERTIFICATE-----\n", ":1", "no colon"),
         ("module: x\n-----BEGIN A: B-----\n", ":2", "no colon"),
     ] {
-        // Of any module, whatever its file is called; and in p11-kit's own configuration.
+        // A bad line in the file of any module, and in p11-kit's own configuration.
         for name in [
             "modules/other.module",
             "modules/.old.module",
@@ -175,7 +176,7 @@ fn a_line_that_stops_p11_kit_is_named() {
             assert_eq!(system.finding("p11-kit").state, Health::Ok);
         }
     }
-    // Also one that the administrator's covers; and a link to nothing.
+    // Also a file that the administrator's file overrides, and a dangling link.
     fs::create_dir(system.at("etc/modules")).unwrap();
     fs::write(&file, "module = x\n").unwrap();
     fs::write(system.at("etc/modules/devid-pkcs11.module"), &good).unwrap();
@@ -184,7 +185,7 @@ fn a_line_that_stops_p11_kit_is_named() {
     std::os::unix::fs::symlink("/nonexistent", &file).unwrap();
     stops("modules/devid-pkcs11.module", "", "not found");
     fs::remove_file(&file).unwrap();
-    // What p11-kit reads too.
+    // Files that p11-kit accepts, too.
     fs::create_dir(&file).unwrap();
     for text in [
         "\u{FEFF}x: y\r\n",
@@ -247,7 +248,7 @@ fn openssl_is_judged_by_what_its_file_says() {
     .unwrap();
     assert_eq!(system.finding("OpenSSL").id, "openssl.none");
 
-    // The remedy: what is shipped, for those who start with it; or in the file of all.
+    // The remedies: the shipped file for programs that select it, or the system-wide file.
     let shipped = system.shipped("openssl.cnf");
     fs::write(system.at("etc/openssl.cnf"), &shipped).unwrap();
     let found = system.finding("OpenSSL");
@@ -273,7 +274,7 @@ fn each_fault_of_openssls_file_is_found_and_mended() {
         assert_eq!(system.finding("OpenSSL").id, "openssl.wrong");
         system.remedy("OpenSSL");
     }
-    // Another program's module stays, and so does its section beside ours.
+    // The module of another program stays, and its section too.
     write(&shipped.replace(module.to_str().unwrap(), other.to_str().unwrap()));
     let found = system.finding("OpenSSL");
     assert_eq!((found.id, &found.command), ("openssl.none", &None));
@@ -305,7 +306,7 @@ fn each_fault_of_openssls_file_is_found_and_mended() {
     assert!(system.finding("OpenSSL").text.contains("activate"));
     system.remedy("OpenSSL");
 
-    // What says no is made to say yes, where it stands; nothing is added each time.
+    // A negative value is replaced in place; nothing is appended.
     let lines = shipped.lines().count();
     let file = system.at("etc/more.cnf");
     for said in [
@@ -340,7 +341,7 @@ fn each_fault_of_openssls_file_is_found_and_mended() {
     let command = system.finding("OpenSSL").command.expect("a command");
     assert!(command.contains("more.cnf"), "{command}");
     system.remedy("OpenSSL");
-    // A line that goes on in the next, of which sed sees the first only.
+    // A line that continues; sed(1) sees only its first part.
     write(&shipped.replace("true\nactivate = 1", "true\nactivate = \\\n0"));
     assert_eq!(system.finding("OpenSSL").command, None);
 

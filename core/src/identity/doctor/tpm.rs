@@ -1,4 +1,4 @@
-//! What the TPM says of itself: maker, lockout, what it can do, how much room there is.
+//! Checks of the TPM: maker, lockout, abilities, and free space.
 
 use super::{Finding, handles};
 use crate::identity::device::Device;
@@ -10,7 +10,7 @@ use crate::shell::word;
 use crate::store::{Advised, WAIT};
 use crate::tpm::{CLEARED_OR_EXCHANGED, Hash, KeyAlgorithm, Property, SRK, Tcti, TpmError, handle};
 
-/// A TPM of which this is less can keep no key of ours.
+/// With fewer free handles the TPM can keep no key of ours.
 const FEWEST_FREE: u32 = 2;
 
 pub(super) fn check(device: &Device, findings: &mut Vec<Finding>) {
@@ -90,7 +90,7 @@ fn lockout(device: &Device, status: &TpmStatus) -> Finding {
     }
 }
 
-/// Whether the owner hierarchy asks for a password that nobody told us.
+/// Reports that the owner hierarchy needs a password that is not configured.
 fn owner(device: &Device) -> Option<Finding> {
     const OWNER_AUTH_SET: u32 = 1;
     let permanent = device.tpm.property(Property::Permanent).ok()??;
@@ -117,7 +117,7 @@ fn owner(device: &Device) -> Option<Finding> {
     }
 }
 
-/// Hashes, curves and sizes of RSA keys, as far as they are of use here.
+/// Hashes, curves and RSA sizes that matter here.
 fn abilities(device: &Device) -> Result<Finding, TpmError> {
     let tpm = &device.tpm;
     let hashes = tpm.algorithms()?.hashes();
@@ -148,12 +148,12 @@ fn abilities(device: &Device) -> Result<Finding, TpmError> {
     })
 }
 
-/// How many persistent handles are taken and free. How much NV memory is, no TPM tells.
+/// The numbers of used and free persistent handles. No TPM reports its free NV memory.
 fn room(device: &Device) -> Result<Finding, TpmError> {
     let tpm = &device.tpm;
     let taken = tpm.handles(handle::PERSISTENT)?.len();
     let counted = tpm.property(Property::Persistent)?;
-    // A TPM that does not count what is taken does not count what is free either.
+    // If the TPM miscounts used handles, its count of free ones is wrong, too.
     let counts = counted.is_some_and(|counted| usize::try_from(counted) == Ok(taken));
     let free = tpm.property(Property::PersistentRoom)?.filter(|_| counts);
     let of_index = match tpm.property(Property::NvIndexMax)? {
@@ -174,9 +174,9 @@ fn room(device: &Device) -> Result<Finding, TpmError> {
     })
 }
 
-/// Whether the slots for objects are full that all programs share, where nothing manages them.
+/// Reports that all object slots are in use, if programs share them without a resource manager.
 fn slots(device: &Device) -> Option<Finding> {
-    /// The least that a TPM has (PC Client Platform TPM Profile).
+    /// The smallest number of slots (PC Client Platform TPM Profile).
     const FEWEST: usize = 3;
     if device.config.tcti.is_managed() {
         return None;
@@ -200,7 +200,8 @@ fn slots(device: &Device) -> Option<Finding> {
     (loaded >= FEWEST).then_some(finding)
 }
 
-/// Whether the storage root key is the one that is remembered. Keys below the master key do not need it.
+/// Checks that the storage root key is the remembered one. Keys below the master key do not need
+/// it.
 fn root(device: &Device) -> Option<Finding> {
     let about = "storage root key";
     match device.tpm.has_other_root() {
@@ -229,7 +230,7 @@ fn root(device: &Device) -> Option<Finding> {
     }
 }
 
-/// The key that wraps those of the folders.
+/// Checks the master key.
 fn master(device: &Device) -> Option<Finding> {
     let about = "master key";
     match device.master_fault(device.observe().ok().as_ref()) {

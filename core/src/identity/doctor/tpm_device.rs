@@ -1,4 +1,4 @@
-//! The way to the TPM: the device node and who may use it.
+//! Checks of the device node of the TPM and its permissions.
 
 use super::Finding;
 use crate::accounts::{group_name, user_name};
@@ -30,7 +30,7 @@ pub(super) fn check(config: &Config, findings: &mut Vec<Finding>) {
     }
 }
 
-/// A device node: is it there, and may this user use it?
+/// Checks that the device node exists and that this user may use it.
 fn node(path: &Path, findings: &mut Vec<Finding>) {
     let shown = path.display();
     let Ok(found) = stat(path) else {
@@ -43,7 +43,7 @@ fn node(path: &Path, findings: &mut Vec<Finding>) {
     let text = format!("{shown}: mode {mode:04o}, user {owner}, group {group}");
     findings.push(match access(path, Access::READ_OK | Access::WRITE_OK) {
         Ok(()) => Finding::ok("tpm.node", ABOUT, text),
-        // No mode says so, but the kernel's list of allowed devices (cgroups(7)).
+        // EPERM comes from the kernel's list of allowed devices (cgroups(7)), not from the mode.
         Err(Errno::PERM) => Finding::problem(
             "tpm.node-forbidden",
             ABOUT,
@@ -56,7 +56,7 @@ fn node(path: &Path, findings: &mut Vec<Finding>) {
         Err(_) => {
             let user = user_name(geteuid().as_raw());
             let needed = Access::READ_OK | Access::WRITE_OK;
-            // A group that may not use it is of no help.
+            // A group without access would not help.
             let remedy = match mode & 0o060 == 0o060 && group != "root" {
                 true => missing_permission(path, needed).unwrap_or_else(|| {
                     Remedy::by_hand("See what the system says of it (strace); the mode is right")
@@ -88,7 +88,7 @@ fn node(path: &Path, findings: &mut Vec<Finding>) {
     }
 }
 
-/// The rest of a command line that puts this user into the group tss.
+/// The rest of a command line that adds this user to the group tss.
 fn added_to_tss() -> String {
     let command = membership("tss").command;
     command.map_or(String::new(), |command| format!(" && {command}"))

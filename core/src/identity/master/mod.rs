@@ -1,4 +1,4 @@
-//! The master key as the device sees it: whether the TPM has it, and what it means that it has not.
+//! The state of the master key, and the consequences if it is missing.
 
 mod renewal;
 
@@ -16,37 +16,38 @@ use crate::tpm::{CLEARED_OR_EXCHANGED, SRK, handle, name_of};
 use std::io::ErrorKind;
 use std::path::PathBuf;
 
-/// The TPMT_PUBLIC of the master key that a renewal is about to put into the TPM, in hexadecimal
-/// digits: so that the next run knows it again.
+/// The TPMT_PUBLIC of the master key that a renewal is about to make persistent, in hexadecimal
+/// digits. The next run recognises the key by it.
 const BEGUN: &str = ".master-renewal";
-/// More bytes than that file has, and a drop-in of ours.
+/// A limit above the size of that file and of our drop-in.
 const LARGEST: u64 = 4096;
 const RENEW: &str = "devid master renew --yes";
 
-/// Whether the TPM has the master key of all key folders.
+/// The state of the master key of all key folders.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum MasterState {
-    /// No folder has ever had one.
+    /// No folder ever had one.
     None,
-    /// It has.
+    /// The TPM holds it.
     Held,
-    /// It has, in another handle than the configuration names.
+    /// The TPM holds it in another handle than the configured one.
     Elsewhere(u32),
-    /// It has not; what is in its handle, unless a renewal put that there.
+    /// The TPM does not hold it. Contains the object in its handle, unless a renewal made that
+    /// object.
     Gone(Option<Occupant>),
 }
 
-/// What another program put into the handle.
+/// An object of another program in the handle.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Occupant {
-    /// What it is, and its TPM name.
+    /// Its description and its TPM name.
     text: String,
 }
 
-/// What is said of the master key, in its parts.
+/// A message about the master key, in parts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct MasterKeyProblem {
-    /// What it is called wherever programs read it.
+    /// The identifier for programs.
     pub(super) id: &'static str,
     pub(super) text: String,
     pub(super) remedy: Remedy,
@@ -59,8 +60,8 @@ impl MasterKeyProblem {
 }
 
 impl Device {
-    /// Why no new master key is made, if so: the identity is not whole, and a new master key would
-    /// only hide that.
+    /// The reason against a new master key, if any: an incomplete identity, since a new master key
+    /// would only hide the fault.
     fn kept_from_renewal(&self, seen: &Observed) -> Option<IdentityError> {
         match seen.facts.plan(Policy::from_config(&self.config)) {
             Plan::Refuse(Refusal::ExistingUnusable) => None,
@@ -73,8 +74,8 @@ impl Device {
         }
     }
 
-    /// Whether a key of ours is in its handle, and its file cannot bring it back there: it was made
-    /// below a master key that is gone.
+    /// True if only the handle still holds a key of ours. Its file cannot restore it, since a lost
+    /// master key wrapped it.
     pub(super) fn lives_in_handle_alone(&self, entry: &TokenEntry) -> bool {
         let store = self.store_of(entry);
         let key = entry.key.as_ref();
@@ -83,7 +84,7 @@ impl Device {
             .is_some_and(|(store, key)| store.lives_in_handle_alone(key))
     }
 
-    /// How the master key is. One command; more where it is gone.
+    /// The state of the master key. One command; more if it is missing.
     pub(super) fn master_state(&self) -> Result<MasterState, IdentityError> {
         let handle = self.config.master.handle;
         let (mut is_needed, mut former) = (false, Vec::new());
@@ -130,7 +131,7 @@ impl Device {
         Occupant { text }
     }
 
-    /// What is said of the master key where something is wrong with it.
+    /// The message about the master key, if its state is wrong.
     pub(super) fn master_fault(
         &self,
         seen: Option<&Observed>,
@@ -204,7 +205,7 @@ impl Device {
         }
     }
 
-    /// Forgets which storage root key is believed: the next one that is used counts.
+    /// Removes the record of the storage root key: the next one is trusted.
     pub(super) fn forget_root(&self) -> Result<(), IdentityError> {
         self.tpm.root().forget().map_err(IdentityError::failed)
     }
@@ -213,13 +214,13 @@ impl Device {
         self.config.state.join(BEGUN)
     }
 
-    /// The TPMT_PUBLIC of the master key that a renewal began with, if one did not end.
+    /// The TPMT_PUBLIC of the new master key of an unfinished renewal, if any.
     fn begun(&self) -> Result<Option<Vec<u8>>, IdentityError> {
         let path = self.begun_path();
         match file::read(&path, LARGEST) {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(IdentityError::file(&path)(error)),
-            // One that cannot be understood tells of no key, and is written anew.
+            // An unreadable record names no key, and is rewritten.
             Ok(digits) => Ok(Some(
                 String::from_utf8(digits)
                     .ok()

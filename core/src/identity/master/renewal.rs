@@ -1,5 +1,5 @@
-//! A new master key in the place of one that is gone. The identity stays; what the old one wrapped is
-//! moved aside.
+//! Renewal: a new master key in place of a lost one. The identity stays; files wrapped by the old
+//! key are set aside.
 
 use super::{LARGEST, MasterState, Occupant, RENEW};
 use crate::config::{Config, ConfigError};
@@ -20,58 +20,58 @@ const DROP_IN: &str = "devid-master.toml";
 const DROP_IN_HEAD: &str = "# Where the master key is. Written by devid master renew, because another program took the \
                             handle before.\n[master]\nhandle = ";
 
-/// What a renewal of the master key did, or would do.
+/// The result or preview of a renewal of the master key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Renewal {
-    /// Whether it was done.
+    /// True if it was done.
     pub done: bool,
-    /// Where the new master key is, or will be.
+    /// The handle of the new master key.
     pub handle: String,
-    /// What another program has in the handle of before.
+    /// The object of another program in the old handle.
     pub occupant: Option<String>,
-    /// The file that names the new handle, if that is another.
+    /// The drop-in that configures a new handle, if it changes.
     pub drop_in: Option<PathBuf>,
-    /// What is lost with the old master key.
+    /// The objects that are lost with the old master key.
     pub lost: Vec<LostObject>,
-    /// Keys of the old master key that live on in their persistent handles, and there alone.
+    /// Keys of the old master key that survive only in their persistent handles.
     pub kept: Vec<KeptObject>,
 }
 
-/// Something that is lost with a master key.
+/// An object that is lost with a master key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct LostObject {
     /// The token.
     pub token: String,
     /// Its label.
     pub label: String,
-    /// `wrapped`, `sealed` or `behind-pin`, a key; `pin`; `certificate`, of such a key.
+    /// `wrapped`, `sealed` or `behind-pin` for a key; `pin`; `certificate` for one of such a key.
     pub kind: &'static str,
     /// Its file.
     pub file: PathBuf,
-    /// Where that was moved.
+    /// Its new path.
     pub moved_to: Option<PathBuf>,
 }
 
-/// A key that a renewal leaves as it is.
+/// A key that a renewal leaves unchanged.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct KeptObject {
     /// The token.
     pub token: String,
     /// Its label.
     pub label: String,
-    /// The handle that has it.
+    /// Its handle.
     pub handle: String,
 }
 
-/// Begins a new master key where the old one is gone, and keeps the device's identity. `yes`: it is
-/// done; else only told. `again` reads the configuration anew, once a drop-in was written.
+/// Makes a new master key if the old one is lost, and keeps the device's identity. Without `yes` it
+/// only reports. `again` rereads the configuration after a drop-in was written.
 ///
-/// Whoever is killed in between runs it again.
+/// An interrupted renewal is completed by running it again.
 ///
 /// # Errors
 ///
-/// [`IdentityErrorKind::Refused`](crate::identity::IdentityErrorKind::Refused) while the old master key is in the TPM, or where the identity is lost too.
-/// Then nothing was changed.
+/// [`IdentityErrorKind::Refused`](crate::identity::IdentityErrorKind::Refused) while the old master
+/// key is in the TPM, or if the identity is lost too. Nothing was changed.
 pub fn renew_master(
     config: &Config,
     yes: bool,
@@ -138,7 +138,7 @@ impl Device {
         ))
     }
 
-    /// What would be done.
+    /// The preview.
     fn renewal(&self, occupant: Option<&Occupant>) -> Result<Renewal, IdentityError> {
         let handle = match occupant {
             Some(_) => self.free_handle()?,
@@ -198,7 +198,7 @@ impl Device {
         })
     }
 
-    /// Folders whose master key is not the one in the handle.
+    /// Folders whose master key differs from the one in the handle.
     fn broken_stores(&self) -> Result<Vec<&DevidStore>, IdentityError> {
         let there = self.tpm.name_at(self.config.master.handle)?;
         let mut broken = Vec::new();
@@ -212,7 +212,7 @@ impl Device {
         Ok(broken)
     }
 
-    /// The same device with the master key's handle in the configuration.
+    /// This device after the master key's handle was configured.
     fn moved(
         &self,
         renewal: &Renewal,
@@ -256,12 +256,11 @@ impl Device {
         }
     }
 
-    /// Makes the new master key, takes out of use what the old one wrapped, and remembers the new
-    /// one, which is the end.
+    /// Makes the new master key, sets the lost files aside, and records the new key at the end.
     fn renew(&self, renewal: &mut Renewal) -> Result<(), IdentityError> {
         let handle = self.config.master.handle;
         let broken = self.broken_stores()?;
-        // Whoever says yes knows that the TPM was cleared or exchanged.
+        // With `yes` the user confirms that the TPM was cleared or exchanged.
         if self.tpm.has_other_root()? {
             warn!("the TPM has another storage root key than before, which counts from now on");
             self.forget_root()?;
@@ -282,7 +281,7 @@ impl Device {
         file::remove(&begun).map_err(IdentityError::file(&begun))
     }
 
-    /// The key in the handle: one that a renewal put there, or a folder knows; else a new one.
+    /// The key in the handle, if a renewal made it or a folder knows it; else a new key.
     fn new_master(&self) -> Result<StorageKey, IdentityError> {
         let handle = self.config.master.handle;
         let missing = || {
@@ -292,7 +291,7 @@ impl Device {
             ))
         };
         if let Some(there) = self.tpm.name_at(handle)? {
-            // Looked at before: nobody else's is there, or it came only now.
+            // The handle was checked before. So a foreign key there is new.
             let begun = self.begun()?.and_then(|area| name_of(&area));
             let mut is_ours = begun.as_ref() == Some(&there);
             for store in self.stores() {

@@ -16,7 +16,7 @@ impl DevidStore {
     ///
     /// # Errors
     ///
-    /// The TPM does not load the one that is kept.
+    /// The TPM does not load the stored key.
     pub(crate) fn attestation_key(&self) -> Result<(AttestationKey, Vec<Certificate>), StoreError> {
         let kept = match self.folder.attestation_key()? {
             Some(kept) => kept,
@@ -25,11 +25,11 @@ impl DevidStore {
         self.usable_attestation_key(kept)
     }
 
-    /// The same; `None` if none was made.
+    /// The stored attestation key with its certificates; `None` if there is none.
     ///
     /// # Errors
     ///
-    /// As of [`attestation_key`](Self::attestation_key).
+    /// Those of [`attestation_key`](Self::attestation_key).
     pub(crate) fn kept_attestation_key(
         &self,
     ) -> Result<Option<(AttestationKey, Vec<Certificate>)>, StoreError> {
@@ -78,11 +78,12 @@ impl DevidStore {
     }
 
     fn made_attestation_key(&self) -> Result<AttestationKeyFile, StoreError> {
-        // What is remembered of the storage root key lies there, and the key itself has to.
+        // The folder must exist first: it holds the record of the storage root key and the key
+        // itself.
         self.folder.begin(&self.first_serial()?)?;
         self.folder.check_room()?;
         let _turn = self.tpm.lock_new_key();
-        // Another process may have been faster.
+        // Another process may have stored one meanwhile.
         if let Some(kept) = self.folder.attestation_key()? {
             return Ok(kept);
         }
@@ -114,7 +115,7 @@ impl DevidStore {
         Ok(kept)
     }
 
-    /// Whether a certificate is for the attestation key of this folder.
+    /// True if a certificate is for the attestation key of this folder.
     pub(crate) fn has_attestation_key_of(
         &self,
         certificate: &Certificate,
@@ -124,7 +125,7 @@ impl DevidStore {
         Ok(area.is_some_and(|area| Some(area.key) == certificate.public_key()))
     }
 
-    /// Keeps the certificates that a CA gave the attestation key.
+    /// Stores the certificates that a CA issued for the attestation key.
     pub(crate) fn certify_attestation_key(
         &self,
         certificates: Vec<Certificate>,

@@ -1,4 +1,4 @@
-//! The login by the PIN of the configuration.
+//! Login with the PIN from the configuration.
 
 use super::DevidStore;
 use crate::file;
@@ -11,13 +11,14 @@ use log::warn;
 use std::fs::create_dir_all;
 use std::path::Path;
 
-/// Hexadecimal digits of a mark. So few that nobody who reads them has the PIN.
+/// Length of a PIN's mark in hexadecimal digits. Too short to find the PIN from it.
 const DIGITS: usize = 8;
 
 impl DevidStore {
-    /// Logs the user in by the PIN that the configuration names, if it names one. One that was wrong
-    /// is not shown to the TPM again, by other processes either, before it or the seal is another:
-    /// whoever starts at each boot would spend all tries. A mark of it lies in the folder `run`.
+    /// Logs the user in with the PIN from the configuration, if there is one. A wrong PIN is not
+    /// tried again, also by other processes, until the PIN or the seal changes. Otherwise a service
+    /// that starts at each boot would use up all tries. A mark of the wrong PIN is stored in the
+    /// folder `run`.
     ///
     /// # Errors
     ///
@@ -30,7 +31,7 @@ impl DevidStore {
         let path = run.join(format!("wrong-pin-{}", self.name()));
         match file::read(&path, DIGITS as u64) {
             Ok(known) if known == mark.as_bytes() => return Err(LoginError::Wrong),
-            // It may say that the PIN was wrong.
+            // The file may say that the PIN was wrong.
             Err(error) if trouble(&error).is_some() => {
                 return Err(LoginError::Refused(format!(
                     "{}: {error}: the file says whether the PIN was wrong before, so the PIN is not \
@@ -57,7 +58,7 @@ impl DevidStore {
         outcome
     }
 
-    /// Tells a PIN and the seal that it was shown to from others.
+    /// A hash that identifies a PIN together with the seal it was tried on.
     fn mark(&self, pin: &Secret) -> Result<String, LoginError> {
         let seal = self
             .folder

@@ -1,38 +1,39 @@
-//! Why the token did not do what was asked.
+//! Errors of the device's own keys.
 
 use crate::key::{Curve, PublicKey};
 use crate::store::folder::FolderError;
 use crate::tpm::{KeyAlgorithm, ResponseCode, TpmError};
 use std::fmt;
 
-/// Why the store did not do what was asked.
+/// The reason why an operation of the store failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoreError {
-    /// The TPM, or the way to it.
+    /// The TPM or the connection to it failed.
     Tpm(TpmError),
-    /// The folder, or one of its files.
+    /// The folder or one of its files failed.
     Folder(FolderError),
-    /// The TPM does not hold the master key that wraps this folder's keys: it was cleared, or is
-    /// another one. The text says what to do.
+    /// The TPM lacks the master key that wraps this folder's keys: it was cleared or exchanged. The
+    /// text names the remedy.
     OtherTpm(String),
-    /// The TPM or this store cannot make or take such a key.
+    /// The TPM or this store does not support such a key.
     Unsupported(String),
-    /// The TPM has no keys on this curve.
+    /// The TPM does not support this curve.
     NoCurve(String),
-    /// This token does not keep such a key in the way that is asked for.
+    /// This token does not offer the requested protection for this key.
     Protection(String),
-    /// The numbers of a private key do not belong together.
+    /// The numbers of a private key are inconsistent.
     BadKey(String),
     /// The TPM has no room for another persistent key.
     NoRoom(String),
-    /// The token asks for a login first.
+    /// The token needs a login first.
     NotLoggedIn,
-    /// The object was destroyed meanwhile, or never was what is asked for.
+    /// The object was destroyed meanwhile, or is of another kind.
     Gone,
 }
 
 impl StoreError {
-    /// Of a command that makes a key: a parameter that the TPM refuses is a key that it cannot make.
+    /// Translates an error of making a key: a refused parameter means that the TPM cannot make such
+    /// a key.
     pub(super) fn of_making(error: TpmError) -> Self {
         match error {
             TpmError::Response(code) if code.is_no_room() => Self::NoRoom(code.to_string()),
@@ -43,7 +44,7 @@ impl StoreError {
         }
     }
 
-    /// The same of a key of this kind: on a curve that the TPM does not implement.
+    /// [`of_making`](Self::of_making) with the algorithm, to report an unsupported curve.
     pub(super) fn of_making_a(algorithm: KeyAlgorithm, error: TpmError) -> Self {
         match (algorithm, error) {
             (KeyAlgorithm::Ec(curve), TpmError::Response(code)) if code.is_unsupported_value() => {
@@ -60,7 +61,7 @@ impl StoreError {
         ))
     }
 
-    /// Of TPM2_Import: whatever is wrong with the key shows there.
+    /// Translates an error of TPM2_Import, which refuses every bad key.
     pub(super) fn of_import(key: &PublicKey, error: TpmError) -> Self {
         match error {
             TpmError::Response(code) if code.is_unsupported_curve() => match key {

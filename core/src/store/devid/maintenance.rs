@@ -1,4 +1,4 @@
-//! What happens to a kept key later: it goes back into a persistent handle, or away as a whole.
+//! Maintenance of stored keys: persistent handles and removal.
 
 use super::{DevidStore, StoreError};
 use crate::store::folder::{self, EntryContent, FolderError, KeyFolder, PinSeal, RefusedFile};
@@ -18,9 +18,9 @@ pub struct KeyInHandle {
 }
 
 impl DevidStore {
-    /// Puts a key of the folder into a persistent handle again: into the one that its file names,
-    /// unless another key is there by now. Where another handle of ours holds the key already, only
-    /// the file is mended. Gives the handle. Writes to the TPM.
+    /// Makes a key of the folder persistent again. Uses the handle that its file names, or a free
+    /// handle if another key is there. If the key is already in another handle of ours, only the
+    /// file is corrected. Returns the handle. Writes to the TPM.
     pub fn persist_again(&self, name: &str) -> Result<u32, StoreError> {
         let listing = self.folder.list()?;
         let EntryContent::Pair(pair) = &listing.entry(name)?.content else {
@@ -43,7 +43,7 @@ impl DevidStore {
             Some(handle) if handle::DEVICE_KEYS.contains(&handle) => handle,
             _ => self.name_handle(name, None)?,
         };
-        // Whatever the file names, the search for another begins at the first.
+        // The search for another handle begins at the first, independent of the file.
         let mut last = None;
         loop {
             if self.tpm.holds(handle, wrapped.name())? {
@@ -61,8 +61,8 @@ impl DevidStore {
         }
     }
 
-    /// A fault of a key's way into a handle: that it does not load is its file's fault, or says that
-    /// the TPM is another.
+    /// Translates an error of making a key persistent. A key that does not load has a damaged file,
+    /// or the TPM is another one.
     fn not_loaded(&self, name: &str, error: TpmError) -> StoreError {
         match self.master_record().judged(&self.tpm, error) {
             TpmError::Unloadable(why) => StoreError::Folder(FolderError::Damaged {
@@ -73,7 +73,7 @@ impl DevidStore {
         }
     }
 
-    /// The handle of ours that holds the key of this TPM name.
+    /// The handle of ours that holds the key with this TPM name.
     pub(super) fn handle_with(&self, name: &[u8]) -> Result<Option<u32>, TpmError> {
         for handle in self.tpm.handles(*handle::DEVICE_KEYS.start())? {
             if handle::DEVICE_KEYS.contains(&handle) && self.tpm.holds(handle, name)? {
@@ -83,16 +83,16 @@ impl DevidStore {
         Ok(None)
     }
 
-    /// Writes a free handle into the key's file before the key is there.
+    /// Writes a free handle into the file of the key, before the key is made persistent.
     fn name_handle(&self, name: &str, last: Option<u32>) -> Result<u32, StoreError> {
         let handle = self.free_handle(last)?;
         self.rewrite(name, |pair| pair.handle = Some(handle))?;
         Ok(handle)
     }
 
-    /// Before the folder is locked for the destruction of an object: has the key believed to which the
-    /// owner's value will be shown, since what is remembered of that is kept in the same folder. What
-    /// fails here fails again where the value is shown, if it is at all.
+    /// Settles the trust in the key that will read the salt for the owner's value. Called before
+    /// the folder is locked for a destruction, since the record of that trust is in the same
+    /// folder. An error here is ignored: it occurs again when the value is used.
     pub(super) fn settle_eviction_of(&self, name: &str) {
         if self.master.owner_auth.is_some()
             && let Ok(listing) = self.folder.list()
@@ -105,8 +105,8 @@ impl DevidStore {
         }
     }
 
-    /// That the owner's value can be shown, if one of these keys is in its handle: before anything is
-    /// gone.
+    /// Checks that the owner's value can be used, if one of these keys is in its handle. Called
+    /// before anything is destroyed.
     fn check_evictable<'a>(
         &self,
         contents: impl Iterator<Item = &'a EntryContent>,
@@ -122,7 +122,7 @@ impl DevidStore {
         Ok(())
     }
 
-    /// Takes a key out of its persistent handle.
+    /// Removes a key from its persistent handle.
     pub(super) fn evict(&self, content: &EntryContent) -> Result<(), StoreError> {
         match evictable(content) {
             Some((handle, name)) => Ok(self.tpm.evict(handle, &name, &self.owner_auth()?)?),
@@ -130,7 +130,7 @@ impl DevidStore {
         }
     }
 
-    /// Destroys all that the file holds, and evicts the key from its persistent handle.
+    /// Destroys all objects of the file, and evicts the key from its persistent handle.
     pub fn destroy_whole(&self, name: &str) -> Result<(), StoreError> {
         self.settle_eviction_of(name);
         self.destroy_settled(name)
@@ -138,7 +138,7 @@ impl DevidStore {
 
     fn destroy_settled(&self, name: &str) -> Result<(), StoreError> {
         let evicted = self.folder.change(name, |entry| {
-            // First the handle, so that no key is in one that nobody lists.
+            // The handle is emptied first, so that no key stays in an unlisted handle.
             self.evict(&entry.content)?;
             Ok::<_, StoreError>(None)
         });
@@ -148,14 +148,14 @@ impl DevidStore {
         }
     }
 
-    /// That nothing keeps files from being taken away, before anything else is done for good.
+    /// Checks that files can be removed, before any irreversible step.
     pub fn check_writable(&self) -> Result<(), StoreError> {
         Ok(self.folder.check_writable()?)
     }
 
-    /// Destroys objects, certificates first: one whose key is gone would be for no key of the
-    /// device. `all` of them, or those that were made through the token or that the master key
-    /// wraps; without `tpm` no key that is the TPM's, since it would stay in its handle.
+    /// Destroys objects, certificates first, so that no certificate outlives its key. With `all`,
+    /// destroys all objects; else those made through the token or wrapped by the master key.
+    /// Without `tpm`, spares TPM keys, since they would stay in their handles.
     pub fn erase(&self, all: bool, tpm: bool) -> Result<(), StoreError> {
         let listing = self.whole_listing()?;
         let goes = listing.entries.iter().filter(|entry| {
@@ -182,16 +182,16 @@ impl DevidStore {
         Ok(())
     }
 
-    /// Evicts the key at the master key's handle if it is the one of this name: every key that it
-    /// wraps is erased by that. Writes to the TPM.
+    /// Evicts the key in the master key's handle if it has this name. All keys that it wraps are
+    /// lost by this. Writes to the TPM.
     pub fn destroy_master(&self, name: &[u8]) -> Result<(), StoreError> {
         Ok(self
             .tpm
             .evict(self.master.handle, name, &self.owner_auth()?)?)
     }
 
-    /// Forgets which key was the master key, and the PINs that it sealed: the next key of the folder
-    /// gets a new one. Only for a folder without keys of it, after
+    /// Removes the record of the master key and the PINs that it sealed. The next key of the folder
+    /// gets a new master key. Only for a folder without keys below the master key, after
     /// [`destroy_master`](Self::destroy_master).
     pub fn forget_master(&self) -> Result<(), StoreError> {
         for seal in [PinSeal::User, PinSeal::SecurityOfficer] {
@@ -203,8 +203,7 @@ impl DevidStore {
         Ok(self.folder.forget_master()?)
     }
 
-    /// Takes a key away from a persistent handle of ours, if it is the one of this name. Writes to
-    /// the TPM.
+    /// Removes the key of this name from a persistent handle of ours. Writes to the TPM.
     pub fn evict_key(&self, handle: u32, name: &[u8]) -> Result<(), StoreError> {
         match handle::DEVICE_KEYS.contains(&handle) {
             true => Ok(self.tpm.evict(handle, name, &self.owner_auth()?)?),
@@ -212,10 +211,10 @@ impl DevidStore {
         }
     }
 
-    /// Keys in persistent handles of ours that lie below the master key, or below one that the folder
-    /// remembers; where there is none, those that are as ours and do not lie below the storage root
-    /// key, as other programs' do. Where the TPM does not tell what a key lies below, those that are as
-    /// ours.
+    /// Keys in persistent handles of ours that lie below the master key or below a former one. If
+    /// the TPM holds no master key: keys with our template that do not lie below the storage root
+    /// key. Keys of other programs do. If the TPM returns no qualified name: all keys with our
+    /// template.
     pub fn keys_in_handles(&self) -> Result<Vec<KeyInHandle>, StoreError> {
         let mut keys = Vec::new();
         let master = self.master.handle;
@@ -223,7 +222,7 @@ impl DevidStore {
             Err(TpmError::Unsupported(_)) => false,
             other => other?.is_some(),
         };
-        // A damaged record says nothing of any.
+        // A damaged record names no master key.
         let known = self.master_names().unwrap_or_default();
         for handle in self.tpm.handles(*handle::DEVICE_KEYS.start())? {
             if handle::DEVICE_KEYS.contains(&handle) {
@@ -250,7 +249,7 @@ impl DevidStore {
         Ok(keys)
     }
 
-    /// The TPM names of the keys that the folder has a wrapped form of.
+    /// The TPM names of all keys that the folder holds in wrapped form.
     pub fn wrapped_names(&self) -> Result<Vec<Vec<u8>>, StoreError> {
         let name = |content: &EntryContent| match content {
             EntryContent::Pair(pair) => name_of(&pair.material.wrapped()?.public),
@@ -264,55 +263,55 @@ impl DevidStore {
             .collect())
     }
 
-    /// All objects of the folder, for whoever writes because of what is not there.
+    /// All objects of the folder, for a caller that acts because an object is missing.
     ///
     /// # Errors
     ///
-    /// Also if one of them could not be read now.
+    /// Also if a file could not be read now.
     pub(super) fn whole_listing(&self) -> Result<folder::FolderListing, StoreError> {
         Ok(self.folder.list()?.whole()?)
     }
 
-    /// That no object can seem to be missing, before something is done because it does.
+    /// Checks that all objects could be read, before an action that depends on missing objects.
     ///
     /// # Errors
     ///
-    /// One could not be read now.
+    /// An object could not be read now.
     pub fn check_readable(&self) -> Result<(), StoreError> {
         self.whole_listing().map(drop)
     }
 
-    /// Files of the folder that give no object because of what is in them, by name.
+    /// The names of files whose content gives no object.
     ///
     /// # Errors
     ///
-    /// Also if a file could not be read now: it may be an object.
+    /// Also if a file could not be read now, since it may be an object.
     pub fn damaged_files(&self) -> Result<Vec<RefusedFile>, StoreError> {
         Ok(self.whole_listing()?.refused)
     }
 
-    /// As [`KeyFolder::tidy`](crate::store::folder::KeyFolder::tidy).
+    /// See [`KeyFolder::tidy`](crate::store::folder::KeyFolder::tidy).
     pub fn tidy(&self) {
         self.folder.tidy();
     }
 
-    /// As [`KeyFolder::in_the_way`](crate::store::folder::KeyFolder::in_the_way).
+    /// See [`KeyFolder::in_the_way`](crate::store::folder::KeyFolder::in_the_way).
     pub fn in_the_way(&self) -> Vec<(String, &'static str)> {
         self.folder.in_the_way()
     }
 
-    /// Files of the folder that give no object, by name.
+    /// The names of files that give no object.
     pub fn refused_files(&self) -> Result<Vec<RefusedFile>, StoreError> {
         Ok(self.folder.list()?.refused)
     }
 
-    /// Files of the folder that are not read for their names.
+    /// The names of files that are ignored because of their names.
     pub fn left_out_files(&self) -> Result<Vec<String>, StoreError> {
         Ok(self.folder.list()?.left_out)
     }
 }
 
-/// The handle and the TPM name of a key that its file says to be in a persistent handle.
+/// Handle and TPM name of a key whose file names a persistent handle.
 fn evictable(content: &EntryContent) -> Option<(u32, Vec<u8>)> {
     let EntryContent::Pair(pair) = content else {
         return None;

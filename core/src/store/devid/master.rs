@@ -1,10 +1,10 @@
-//! The master key: a storage key of random at a persistent handle, whose wrapped form is stored
-//! nowhere. Whoever evicts it erases every key that it wraps.
+//! The master key: a random storage key in a persistent handle. Its wrapped form is stored nowhere,
+//! so evicting it destroys all keys that it wraps.
 //!
-//! Its public area is remembered in the folder, so that a TPM that was cleared or exchanged is told from
-//! one that never had a master key, and nothing is made anew that would only hide the loss. Whether
-//! the TPM has it is judged here alone, by its name: a key that does not load proves nothing, since
-//! its own file may be damaged.
+//! The folder remembers its public area. With this record a cleared or exchanged TPM can be told
+//! from one that never had a master key. So no new master key hides the loss. Only this module
+//! decides if the TPM has the master key, by its name. A key that does not load proves nothing,
+//! since its own file may be damaged.
 
 use super::{DevidStore, StoreError};
 use crate::store::folder::{FolderError, KeyFolder};
@@ -15,33 +15,33 @@ use crate::tpm::{
 use log::{info, warn};
 use std::path::PathBuf;
 
-/// Whether the TPM holds the master key of a folder.
+/// The presence of a folder's master key in the TPM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::store) enum MasterPresence {
-    /// It does.
+    /// The TPM holds it.
     Held,
     /// Its handle is empty.
     Missing,
-    /// Another key is at its handle, or something that is no storage key.
+    /// Its handle holds another key, or an object that is not a storage key.
     Other,
-    /// The folder does not say which key it is, and something is at its handle.
+    /// The folder has no record of the master key, and its handle is in use.
     Unknown,
 }
 
-/// What a TPM without the master key shows of where that was.
+/// Traces of a missing master key in the TPM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::store) enum MasterTraces {
-    /// The master key itself, in this handle.
+    /// The master key itself, in this other handle.
     Elsewhere(u32),
-    /// Keys that were made below it: it is the TPM, and was not cleared since.
+    /// Keys that were made below it. So the TPM is the right one, and was not cleared.
     Children,
-    /// A storage root key: it may be the TPM.
+    /// Only a storage root key: the TPM may be the right one.
     Root,
-    /// Not even that, as of a TPM that was cleared.
+    /// No trace, as in a TPM that was cleared.
     None,
 }
 
-/// The master key of one folder, as the folder remembers it.
+/// The record of one folder's master key.
 #[derive(Debug, Clone)]
 pub(in crate::store) struct MasterRecord {
     folder: PathBuf,
@@ -53,12 +53,12 @@ impl MasterRecord {
         Self { folder, handle }
     }
 
-    /// Its TPMT_PUBLIC; `None` if none was remembered.
+    /// Its TPMT_PUBLIC; `None` if there is no record.
     ///
     /// # Errors
     ///
-    /// [`FolderError::Damaged`] also for what can be no master key's: each has the attributes of our
-    /// template, and a point on its curve.
+    /// [`FolderError::Damaged`] also if the area differs from our template, or its point is not on
+    /// the curve.
     pub(super) fn area(&self) -> Result<Option<Vec<u8>>, FolderError> {
         let folder = KeyFolder::new(self.folder.clone());
         let Some(area) = folder.master()? else {
@@ -70,11 +70,11 @@ impl MasterRecord {
         }
     }
 
-    /// Whether the TPM holds it: one command.
+    /// The presence of the master key in the TPM: one command.
     ///
     /// # Errors
     ///
-    /// The TPM, or the folder cannot be read.
+    /// The TPM or the folder cannot be read.
     pub(in crate::store) fn standing(&self, tpm: &Tpm) -> Result<MasterPresence, StoreError> {
         let remembered = match self.area() {
             Err(FolderError::Damaged { .. }) => None,
@@ -89,8 +89,8 @@ impl MasterRecord {
         })
     }
 
-    /// What it means that the TPM does not load a key of the folder. [`TpmError::ForeignKey`] only
-    /// where the master key should wrap it and is missing, or is another.
+    /// Explains why the TPM does not load a key of the folder. The error is
+    /// [`TpmError::ForeignKey`] only if the master key should wrap it and is missing or different.
     pub(in crate::store) fn judged(&self, tpm: &Tpm, error: TpmError) -> TpmError {
         let of_master = matches!(&error, TpmError::Unloadable(Unloadable { parent, .. })
             if *parent == Parent::Persistent(self.handle));
@@ -110,7 +110,7 @@ impl MasterRecord {
         TpmError::ForeignKey(loss)
     }
 
-    /// What is to be said where the TPM does not have it.
+    /// The message for a TPM without the master key.
     fn loss(&self, tpm: &Tpm, finding: &str) -> String {
         let seen = match self.traces(tpm).unwrap_or(MasterTraces::Root) {
             MasterTraces::Elsewhere(handle) => {
@@ -144,7 +144,7 @@ impl MasterRecord {
         )
     }
 
-    /// What is left in the TPM of the one that had the master key.
+    /// The traces of the missing master key in the TPM.
     pub(in crate::store) fn traces(&self, tpm: &Tpm) -> Result<MasterTraces, StoreError> {
         if let Some(name) = self.area()?.and_then(|area| name_of(&area)) {
             let mut has_children = false;
@@ -173,12 +173,12 @@ impl MasterRecord {
 }
 
 impl DevidStore {
-    /// The master key as the folder remembers it.
+    /// The record of the master key in this folder.
     pub(super) fn master_record(&self) -> MasterRecord {
         MasterRecord::new(self.folder.path().to_owned(), self.master.handle)
     }
 
-    /// The key that wraps new keys; made if there is none and the folder has no keys of one.
+    /// The parent for new keys. Made if it is missing and the folder has no keys below one.
     pub(super) fn master_for_new_keys(&self) -> Result<StorageKey, StoreError> {
         let handle = self.master.handle;
         let remembered = self.master_record().area()?;
@@ -193,7 +193,7 @@ impl DevidStore {
             (Some(_), Some(_)) => Err(self.other_tpm("holds another key")),
             (Some(_), None) => Err(self.other_tpm("is empty")),
             (None, None) if self.has_wrapped_keys()? => Err(self.other_tpm("is empty")),
-            // Another token's, or of a folder that was lost.
+            // The key of another token, or of a lost folder.
             (None, Some(key)) => {
                 if !key.has_our_template() || self.tpm.is_primary(&key)? {
                     let whose = format!(
@@ -202,7 +202,7 @@ impl DevidStore {
                     );
                     return Err(TpmError::Unsupported(whose).into());
                 }
-                // What is remembered of the storage root key lies there.
+                // The folder must exist first: it holds the record of the storage root key.
                 self.folder.begin(&self.first_serial()?)?;
                 self.tpm.prove(&key)?;
                 info!("handle 0x{handle:08X} holds a storage key of ours: it is the master key");
@@ -210,7 +210,7 @@ impl DevidStore {
                 Ok(key)
             }
             (None, None) => {
-                // Where nothing can be written no key could be kept, and none is made.
+                // The folder is checked first: without room for a key file, no master key is made.
                 self.folder.begin(&self.first_serial()?)?;
                 self.folder.check_room()?;
                 let key = self.tpm.make_storage_key(handle, &self.owner_auth()?)?;
@@ -221,14 +221,14 @@ impl DevidStore {
         }
     }
 
-    /// The master key as it was remembered: what a PIN is salted to.
+    /// The remembered master key, to which PIN sessions are salted.
     pub(super) fn remembered_master(&self) -> Result<StorageKey, StoreError> {
         let area = self.master_record().area()?;
         let master = area.and_then(|area| StorageKey::from_area(self.master.handle, &area));
         master.ok_or_else(|| self.folder.missing_master().into())
     }
 
-    /// What is to be said where the TPM does not have the master key.
+    /// The error for a TPM without the master key.
     fn other_tpm(&self, finding: &str) -> StoreError {
         StoreError::OtherTpm(self.master_record().loss(&self.tpm, finding))
     }
@@ -240,7 +240,7 @@ impl DevidStore {
         Ok(entries.any(|entry| entry.content.parent() == master))
     }
 
-    /// Whether the TPM holds the master key of this folder; `None` if the folder remembers none.
+    /// True if the TPM holds the master key of this folder; `None` if the folder has no record.
     pub fn master_is_held(&self) -> Result<Option<bool>, StoreError> {
         let record = self.master_record();
         if record.area()?.is_none() {
@@ -249,7 +249,7 @@ impl DevidStore {
         Ok(Some(record.standing(&self.tpm)? == MasterPresence::Held))
     }
 
-    /// The TPM name of the master key, as the folder remembers it.
+    /// The TPM name of the remembered master key.
     pub fn master_name(&self) -> Result<Option<Vec<u8>>, StoreError> {
         Ok(self.master_record().area()?.and_then(|area| name_of(&area)))
     }

@@ -1,8 +1,8 @@
-//! The keys of the device's own: files in a folder, wrapped by a master key of the TPM, some in
-//! persistent handles as well; and the certificates and data beside them.
+//! The device's own keys: files in a folder, wrapped by a master key of the TPM. Some keys are in
+//! persistent handles as well. The folder also holds certificates and data.
 //!
-//! Nothing is registered: what lies in the folder is there, and what another program puts into it
-//! appears at the next look.
+//! There is no index: each file in the folder is an object. A file that another program adds
+//! appears at the next scan.
 
 #[cfg(feature = "evidence")]
 mod attestation;
@@ -18,6 +18,7 @@ mod scan;
 mod scan_tests;
 mod secret_keys;
 mod succession;
+mod take_over;
 mod unusable;
 
 pub use crate::tpm::{KeyAlgorithm, KeyPurpose};
@@ -29,6 +30,7 @@ pub use private::PrivateKey;
 pub use renewal::{Loss, LossKind, Losses, SurvivingKey};
 pub use scan::DevidStamp;
 pub use succession::Predecessor;
+pub use take_over::TakenOver;
 pub use unusable::UnusableKey;
 
 use super::folder::{
@@ -53,12 +55,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-/// Who can use a new key.
+/// The users who can use a new key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OpenedBy {
-    /// Whoever knows the user's PIN, if the token has one.
+    /// A user who knows the PIN, if the token has one.
     User,
-    /// Everybody, without a login.
+    /// Every user, without a login.
     Anybody,
 }
 
@@ -72,24 +74,24 @@ pub struct DevidStore {
     allow_last_try: bool,
     allows_file_keys: bool,
     pin: Option<SecretSource>,
-    /// Parents of keys that have no authorisation value, though a wrong one would count.
+    /// Parents without an authorisation value, although a wrong value would count towards lockout.
     parents: Vec<u32>,
     allows_raw_rsa: bool,
     is_service: bool,
-    /// The token's secret, as long as the user is logged in.
+    /// The secret of the token, while the user is logged in.
     login: Arc<Login>,
-    /// The same for the security officer, who uses no keys.
+    /// The login of the security officer, who uses no keys.
     officer: Arc<Login>,
-    /// What the last look showed, by name; held for moments.
+    /// The objects of the last scan, by name; locked only briefly.
     shown: Mutex<HashMap<String, CachedObject>>,
-    /// When the certificates that it showed begin and cease to be valid, the earliest first.
+    /// The times at which certificates of the last scan become valid or expire, the earliest first.
     turns: Mutex<Vec<i64>>,
-    /// Whether the last look would have asked the TPM for its algorithms, and did not, to wait for nobody.
+    /// True if the last scan skipped the question for the TPM's algorithms, to avoid waiting.
     puts_off: AtomicBool,
 }
 
 impl DevidStore {
-    /// All tokens with a key folder, `devid` first. Nothing is read and nothing is sent yet.
+    /// All tokens with a key folder, `devid` first. Reads no file and sends no command.
     pub fn all(config: &Config, tpm: &Arc<Tpm>) -> Vec<Self> {
         let tokens = config.tokens.iter();
         tokens
@@ -97,12 +99,12 @@ impl DevidStore {
             .collect()
     }
 
-    /// The TPM that its keys are for.
+    /// The TPM of its keys.
     pub(super) fn tpm(&self) -> &Tpm {
         &self.tpm
     }
 
-    /// What the configuration calls the token.
+    /// The name of the token in the configuration.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -131,7 +133,7 @@ impl DevidStore {
         self.path().join(format!("{name}.pem"))
     }
 
-    /// What keeps a new key of which this is said, or nothing.
+    /// The protection of a new key; `said` is the caller's request, if any.
     pub fn protection(&self, said: Option<Protection>) -> Protection {
         said.unwrap_or(match self.allows_file_keys {
             true => Protection::File,
@@ -159,11 +161,12 @@ impl DevidStore {
         }
     }
 
-    /// A new key, not kept yet: nothing of it stays when it is dropped. Unless it is to be
-    /// protected otherwise, the TPM makes it and alone uses it.
+    /// A new key that is not stored yet; dropping it leaves no trace. With the default protection
+    /// the TPM makes it, and only the TPM uses it.
     ///
-    /// Six commands, seven with a PIN: an auth session and TPM2_Create; another and TPM2_Load, and the
-    /// use that proves the key. More the very first time, when it makes the master key.
+    /// Six commands, seven with a PIN: an auth session and TPM2_Create; another session and
+    /// TPM2_Load; and the use that proves the key. The first key of a folder needs more commands,
+    /// to make the master key.
     pub fn generate(
         &self,
         algorithm: KeyAlgorithm,
@@ -181,12 +184,13 @@ impl DevidStore {
         self.usable(made?, access)
     }
 
-    /// A new key as [`DevidStore::generate`] makes it, below the storage root key that every program derives,
-    /// and not below the master key. It signs by this scheme alone, and has no authorisation value.
+    /// A new key as from [`DevidStore::generate`], but below the storage root key that every
+    /// program can derive. The key has a fixed scheme and no authorisation value.
     ///
     /// # Errors
     ///
-    /// The owner hierarchy has an authorisation value: without it nobody derives the storage root key.
+    /// The owner hierarchy has an authorisation value; without it no program can derive the storage
+    /// root key.
     pub fn generate_below_root(
         &self,
         algorithm: KeyAlgorithm,
@@ -200,7 +204,7 @@ impl DevidStore {
                     .into(),
             ));
         }
-        // What is remembered of the storage root key lies there.
+        // The folder must exist first: it holds the record of the storage root key.
         self.folder.begin(&self.first_serial()?)?;
         let value = Secret::default();
         let made = self
@@ -210,12 +214,12 @@ impl DevidStore {
         self.usable(made?, Access::Open)
     }
 
-    /// A key from outside, not kept yet; one for the TPM is encrypted for the master key before it
-    /// reaches the bus. As many commands as [`DevidStore::generate`].
+    /// An imported key that is not stored yet. A key for the TPM is encrypted for the master key
+    /// before it reaches the bus. As many commands as [`DevidStore::generate`].
     ///
     /// # Errors
     ///
-    /// [`StoreError::BadKey`] if its numbers do not belong together.
+    /// [`StoreError::BadKey`] if its numbers are inconsistent.
     pub fn import(
         &self,
         private: &PrivateKey,
@@ -236,11 +240,11 @@ impl DevidStore {
         self.usable(taken?, access)
     }
 
-    /// Whether a key that is so protected is used in memory.
+    /// True if a key with this protection is used in memory.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Protection`] if this token, or this build, has no such key.
+    /// [`StoreError::Protection`] if this token or build supports no such key.
     fn is_for_memory(&self, protection: Protection, is_rsa: bool) -> Result<bool, StoreError> {
         let refused = |why: &str| Err(StoreError::Protection(why.into()));
         match protection {
@@ -279,11 +283,11 @@ impl DevidStore {
         Ok(Arc::new(key.opened_by(access)))
     }
 
-    /// Keeps a key that [`DevidStore::generate`] or [`DevidStore::import`] gave; in a persistent
-    /// handle too, if that is asked for. Gives the name of the new object.
+    /// Stores a key from [`DevidStore::generate`] or [`DevidStore::import`]; with `persistent` also
+    /// in a persistent handle. Returns the name of the new object.
     ///
-    /// The file names the handle before the key is there, so that nothing can be in a handle that
-    /// nobody lists.
+    /// The file names the handle before the key is there, so that no unlisted handle can hold a
+    /// key.
     pub fn keep(
         &self,
         key: &Key,
@@ -300,7 +304,7 @@ impl DevidStore {
                 "only a key that the TPM itself uses can be in a handle".into(),
             ));
         }
-        // All that can fail before the file is there does so.
+        // All checks that can fail come before the file is written.
         let owner = persistent
             .then(|| self.owner_auth_by_master())
             .transpose()?;
@@ -335,8 +339,8 @@ impl DevidStore {
         Ok(name)
     }
 
-    /// Puts a key into the handle that its file names, or into the next if another process was
-    /// faster there.
+    /// Puts a key into the handle that its file names, or into the next one if another process took
+    /// that handle.
     fn fill(
         &self,
         name: &str,
@@ -357,11 +361,11 @@ impl DevidStore {
         }
     }
 
-    /// Removes the file of a key that did not get into its handle. If nobody can say now whether it
-    /// did, the file stays: it is what names the handle.
+    /// Removes the file of a key that did not get into its handle. If this is unknown, the file
+    /// stays, since it names the handle.
     fn take_back(&self, name: &str, wrapped: &WrappedKey, handle: u32) {
         match self.tpm.holds(handle, wrapped.name()) {
-            // Gone already only if somebody else destroyed it: then all is well.
+            // An error here means that another process removed the file already.
             Ok(false) => drop(self.folder.remove(name)),
             Ok(true) | Err(_) => warn!(
                 "{}: {name:?} was made, and may be in handle 0x{handle:08X}",
@@ -370,7 +374,7 @@ impl DevidStore {
         }
     }
 
-    /// Adds an object that is no pair. Gives its name.
+    /// Adds an object that is not a pair. Returns its name.
     pub fn add(&self, content: EntryContent) -> Result<String, StoreError> {
         match content {
             EntryContent::Pair(_) | EntryContent::SecretKey(_) => {
@@ -383,8 +387,8 @@ impl DevidStore {
         }
     }
 
-    /// Changes the attributes of an object, as they are on the disk at that moment: all of what
-    /// `change` does, or nothing if it fails.
+    /// Changes the attributes of an object, based on the current file. If `change` fails, nothing
+    /// is changed.
     pub fn edit<E>(
         &self,
         name: &str,
@@ -408,8 +412,8 @@ impl DevidStore {
         Ok(outcome)
     }
 
-    /// Destroys an object; a private key in its persistent handle too. Of a pair the other half
-    /// stays; but where there is no room to write a private key's public half anew, that goes too.
+    /// Destroys an object, and the private key in its persistent handle. The other half of a pair
+    /// stays. If there is no room to rewrite the public half, it is destroyed too.
     pub fn destroy(&self, name: &str, half: ObjectPart) -> Result<(), StoreError> {
         if half == ObjectPart::Whole {
             return Ok(self.folder.remove(name)?);
@@ -433,8 +437,7 @@ impl DevidStore {
         self.settle_eviction_of(name);
         self.folder.reduce(name, |entry| {
             let pair = pair_of(entry)?;
-            // First the handle: should the file go first, the key would be in a handle that nobody
-            // lists.
+            // The handle is emptied first; otherwise the key could stay in an unlisted handle.
             self.evict(&entry.content)?;
             let shown = pair.shown_public.clone();
             let public = |shown| EntryContent::Public(pair.public.clone(), shown);
@@ -443,8 +446,8 @@ impl DevidStore {
         Ok(())
     }
 
-    /// A key of what the TPM gave, once it has proven that it is the TPM's. As many commands as a use
-    /// of the key takes, and one for the auth session in which it is loaded.
+    /// A usable key from the TPM's output, after proof that it belongs to the TPM. One use of the
+    /// key, and one more command for the auth session of its load.
     fn usable(&self, wrapped: WrappedKey, access: Access) -> Result<Arc<Key>, StoreError> {
         let unknown = || TpmError::Unsupported("the TPM made a key of another kind".into());
         let area = PublicArea::parse(wrapped.area()).ok_or_else(unknown)?;
@@ -457,7 +460,7 @@ impl DevidStore {
         }
     }
 
-    /// What the TPM can do; without asking it, all that any can.
+    /// The known abilities of the TPM; if it was not asked, all abilities.
     fn abilities(&self) -> Abilities {
         Abilities {
             algorithms: self.tpm.known_algorithms().clone(),
@@ -465,7 +468,7 @@ impl DevidStore {
         }
     }
 
-    /// The first free handle of ours, after `last` if that turned out to be taken.
+    /// The first free handle of ours, after `last` if that one was in use.
     fn free_handle(&self, last: Option<u32>) -> Result<u32, StoreError> {
         let taken = self.tpm.handles(handle::PERSISTENT)?;
         let free = |handle: &u32| Some(*handle) > last && !taken.contains(handle);
@@ -485,7 +488,7 @@ impl DevidStore {
         Ok(())
     }
 
-    /// The user's PIN, if the configuration says where it is.
+    /// The user's PIN, if the configuration names its source.
     pub fn configured_pin(&self) -> Option<Secret> {
         let source = self.pin.as_ref()?;
         let pin = source.read();
@@ -493,7 +496,7 @@ impl DevidStore {
             .ok()
     }
 
-    /// The owner's authorisation value, proven to the master key as it was remembered, if one was.
+    /// The owner's authorisation value, salted to the remembered master key if there is one.
     fn owner_auth_by_master(&self) -> Result<AuthValue, StoreError> {
         let owner = self.owner_auth()?;
         Ok(match self.remembered_master() {
@@ -515,7 +518,7 @@ impl DevidStore {
     }
 }
 
-/// The part of an object that can change; `None` if the file has no such object.
+/// The changeable part of an object; `None` if the file has no such object.
 fn editable(content: &mut EntryContent, half: ObjectPart) -> Option<Editable<'_>> {
     let description = match (content, half) {
         (EntryContent::Pair(pair), ObjectPart::Private) => &mut pair.private,

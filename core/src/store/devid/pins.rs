@@ -1,9 +1,10 @@
-//! PINs: each opens a seal of the TPM that holds the token's secret, and from that secret derives
-//! what opens each key. So a PIN is changed by one new seal, and the PIN itself is never a key's.
+//! PINs. Each PIN opens a seal of the TPM that holds the secret of the token. The authorisation
+//! value of each key is derived from that secret. So a change of the PIN needs only a new seal, and
+//! no key depends on the PIN itself.
 //!
-//! The seals are all of ours that counts wrong values; so many of them lock the whole TPM, and a
-//! factory identity cannot sign then. Therefore the TPM is asked first how many tries are left, and
-//! the last one is not made.
+//! The seals are our only objects that count wrong values. Too many wrong values put the whole TPM
+//! into lockout, and then a factory identity cannot sign. So the TPM is first asked for the
+//! remaining tries, and the last try is never made.
 
 use super::{DevidStore, OpenedBy, StoreError};
 use crate::store::folder::{EntryContent, KeyAuth, PinSeal, PinSealText, Tss2Key, Tss2Kind};
@@ -14,12 +15,12 @@ use log::{info, warn};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-/// Bytes that tell the keys of one token apart.
+/// Length of the salt that separates the keys of a token.
 const SALT: usize = 16;
-/// Bytes of a PIN.
+/// Permitted lengths of a PIN in bytes.
 pub(in crate::store) const PIN_LENGTHS: RangeInclusive<usize> = 4..=64;
 
-/// A seal that is to take its place in the folder.
+/// A new seal that is not stored yet.
 struct NewSeal {
     seal: PinSeal,
     sealed: Tss2Key,
@@ -27,15 +28,15 @@ struct NewSeal {
 }
 
 impl DevidStore {
-    /// Makes the token ask for PINs from now on: of the security officer first, who then lets users
-    /// in. All objects of a token that had an officer's PIN before are destroyed.
+    /// Initialises the token with the PIN of the security officer, who then sets the user's PIN. If
+    /// the token had an officer's PIN before, all its objects are destroyed.
     ///
     /// # Errors
     ///
-    /// [`LoginError::Wrong`] for another PIN than the officer's; [`LoginError::NotEmpty`] for a token
-    /// that holds objects but never had an officer: these are not destroyed by whoever comes first.
-    /// [`LoginError::Refused`] where a key cannot be destroyed. [`LoginError::Tpm`] where the TPM does
-    /// not open the new seal: the token is as it was.
+    /// [`LoginError::Wrong`] if the PIN is not the officer's. The error is [`LoginError::NotEmpty`]
+    /// if the token holds objects but never had an officer, since a stranger must not destroy them.
+    /// The error is [`LoginError::Refused`] if a key cannot be destroyed, and [`LoginError::Tpm`]
+    /// if the TPM does not open the new seal. The token is then unchanged.
     pub fn initialize(&self, pin: &[u8], label: &str) -> Result<(), LoginError> {
         let value = value_of(pin)?;
         let has_officer = self.folder.has_seal(PinSeal::SecurityOfficer);
@@ -48,7 +49,7 @@ impl DevidStore {
             return Err(LoginError::NotEmpty);
         }
         let secret = random_secret(SECRET)?;
-        // Before anything is gone.
+        // Before anything is destroyed.
         let sealed = self.proven_seal(PinSeal::SecurityOfficer, &value, &secret, label)?;
         if has_officer {
             self.erase(true, true)?;
@@ -64,12 +65,12 @@ impl DevidStore {
         Ok(())
     }
 
-    /// Sets the user's PIN, by the officer who is logged in.
+    /// Sets the user's PIN; the officer must be logged in.
     ///
     /// # Errors
     ///
-    /// [`LoginError::Refused`] while the token holds keys that need no PIN, though nobody wanted that: they
-    /// would still need none.
+    /// [`LoginError::Refused`] while the token holds keys whose files do not mention authorisation.
+    /// These keys would still need no PIN.
     pub fn set_user_pin(&self, pin: &[u8]) -> Result<(), LoginError> {
         let value = value_of(pin)?;
         let secret = self.officer.secret().map_err(|_| LoginError::NotLoggedIn)?;
@@ -94,8 +95,8 @@ impl DevidStore {
         self.put(&self.proven_seal(PinSeal::User, &value, &secret, "")?)
     }
 
-    /// Changes a PIN for one who knows the old one: one new seal. A copy of the old file still opens
-    /// with the old PIN.
+    /// Changes a PIN; the caller must know the old one. Only the seal is replaced. A copy of the
+    /// old file still opens with the old PIN.
     pub fn change_pin(&self, seal: PinSeal, old: &[u8], new: &[u8]) -> Result<(), LoginError> {
         let value = value_of(new)?;
         let secret = self.open(seal, old)?;
@@ -108,7 +109,7 @@ impl DevidStore {
 
     /// Opens a seal with a PIN.
     pub(super) fn open(&self, seal: PinSeal, pin: &[u8]) -> Result<Secret, LoginError> {
-        // No PIN that was ever set is so short or so long: nothing that the TPM need count.
+        // Such a PIN was never set, so no try is counted.
         let value = value_of(pin).map_err(|_| LoginError::Wrong)?;
         let sealed = self.folder.seal(seal).map_err(StoreError::from)?;
         let (sealed, _) = sealed.ok_or(LoginError::NotInitialized)?;
@@ -126,7 +127,7 @@ impl DevidStore {
             })
     }
 
-    /// What it means that the TPM does not open a seal.
+    /// Explains why the TPM does not open a seal.
     fn of_seal(&self, seal: PinSeal, error: TpmError) -> LoginError {
         match self.master_record().judged(&self.tpm, error) {
             TpmError::Unloadable(why) => {
@@ -136,7 +137,7 @@ impl DevidStore {
         }
     }
 
-    /// The token's label, which its officer gave it.
+    /// The label of the token, set at its initialisation.
     pub fn label(&self) -> Result<String, StoreError> {
         let officer = self.folder.seal(PinSeal::SecurityOfficer)?;
         let given = officer
@@ -145,11 +146,11 @@ impl DevidStore {
         Ok(given.unwrap_or_else(|| self.name.clone()))
     }
 
-    /// What is to open a new key, and the value that the TPM is to give it.
+    /// The access of a new key, and the authorisation value for the TPM.
     ///
     /// # Errors
     ///
-    /// The token asks for a login that was not made.
+    /// The token needs a login.
     pub(super) fn access_for_new_key(
         &self,
         opened_by: OpenedBy,
@@ -169,9 +170,8 @@ impl DevidStore {
         Ok((access, Secret::new(value.as_bytes().to_vec())))
     }
 
-    /// That who is logged in, if anybody must be, has the token's secret as it is now: another
-    /// process may have initialised the token anew, and nobody could ever open what is made with
-    /// the old one.
+    /// Checks that the logged-in user has the current secret of the token. Another process may have
+    /// initialised the token meanwhile, and keys made with the old secret could never be opened.
     pub(super) fn check_login(&self) -> Result<(), StoreError> {
         if !self.folder.has_seal(PinSeal::SecurityOfficer)? {
             return Ok(());
@@ -186,7 +186,7 @@ impl DevidStore {
     fn is_current(&self, secret: &Secret) -> Result<bool, StoreError> {
         let officer = self.folder.seal(PinSeal::SecurityOfficer)?;
         let mark = officer.and_then(|(_, beside)| beside.mark);
-        // A seal of before has none.
+        // An old seal has no mark.
         let is_current = mark.is_none_or(|mark| mark == secret_mark(secret));
         if !is_current {
             warn!(
@@ -198,7 +198,7 @@ impl DevidStore {
         Ok(is_current)
     }
 
-    /// What opens the key of a file that says this.
+    /// The access that the file of a key states.
     pub(super) fn access_of(&self, auth: &KeyAuth) -> Access {
         match auth {
             KeyAuth::Unsaid => Access::Open,
@@ -207,7 +207,7 @@ impl DevidStore {
         }
     }
 
-    /// What opens a key with this salt.
+    /// The access to a key with this salt.
     pub(super) fn access(&self, salt: &[u8]) -> Access {
         Access::Derived {
             login: Arc::clone(&self.login),
@@ -215,8 +215,8 @@ impl DevidStore {
         }
     }
 
-    /// A new seal, not kept yet, which the TPM has opened once with its PIN: the PIN that somebody is
-    /// asked for from now on must be one that opens something.
+    /// A new seal that is not stored yet. The TPM has opened it once with its PIN, so the PIN is
+    /// known to work.
     ///
     /// # Errors
     ///
@@ -230,7 +230,7 @@ impl DevidStore {
     ) -> Result<NewSeal, LoginError> {
         let master = self.master_for_new_keys()?;
         let sealed = match self.tpm.seal(&master, value, secret, true) {
-            // Storage keys of ours have the empty value: it is the auth session that is not right.
+            // Our storage keys have the empty value, so the auth session is at fault.
             Err(TpmError::Response(code)) if code.is_wrong_auth() => {
                 return Err(unopened("it took the parent's right value for a wrong one"));
             }
@@ -270,7 +270,7 @@ impl DevidStore {
         Ok(listing.entries.is_empty() && listing.refused.is_empty())
     }
 
-    /// The device's own identity is not for an officer to destroy, though its key lies here.
+    /// Refuses if the device's own identity is in this folder; an officer must not destroy it.
     fn refuse_identity(&self) -> Result<(), LoginError> {
         let listing = self.whole_listing()?;
         let stays = |content: &EntryContent| matches!(content, EntryContent::Pair(pair) if !pair.private.destroyable);
@@ -286,7 +286,7 @@ impl DevidStore {
     }
 }
 
-/// Why a PIN is not set.
+/// The error for a PIN that is not set.
 fn unopened(what: &str) -> LoginError {
     let why = format!(
         "the TPM does not seal and open again what a new PIN is for: {what}. No PIN was set, and the \
@@ -296,8 +296,8 @@ fn unopened(what: &str) -> LoginError {
     TpmError::WrongAnswer(why).into()
 }
 
-/// The authorisation value of a PIN: a TPM cuts zeros at the end of a value, and takes none that is
-/// wider than its hash.
+/// The authorisation value for a PIN. The value has no trailing zeros, which a TPM would strip, and
+/// is no wider than the hash.
 fn value_of(pin: &[u8]) -> Result<Secret, LoginError> {
     match PIN_LENGTHS.contains(&pin.len()) {
         true => Ok(Secret::new(Hash::Sha256.digest(&[pin]))),

@@ -1,4 +1,4 @@
-//! Private keys on their way into the token.
+//! Private keys for import into the token.
 
 use super::StoreError;
 use crate::key::{Curve, F4, PrivateKeyInfo, PublicKey};
@@ -9,7 +9,7 @@ use pkcs8::PrivateKeyInfoRef;
 use rsa::BoxedUint;
 use std::fmt;
 
-/// A private key that comes from outside; wiped when it goes.
+/// A private key from outside; wiped on drop.
 pub enum PrivateKey {
     /// The scalar, big-endian, at most as wide as the curve's order.
     Ec(Curve, Secret),
@@ -23,12 +23,12 @@ pub enum PrivateKey {
 }
 
 impl PrivateKey {
-    /// From a PrivateKeyInfo, DER (RFC 5958, section 2), and nothing behind it. Whether its numbers
-    /// belong together shows in [`PrivateKey::halves`].
+    /// Parses a PrivateKeyInfo, DER (RFC 5958, section 2), without trailing bytes.
+    /// [`PrivateKey::halves`] checks that its numbers are consistent.
     ///
     /// # Errors
     ///
-    /// [`StoreError::BadKey`] for what is none, or holds a key of another kind.
+    /// [`StoreError::BadKey`] if the bytes are no PrivateKeyInfo, or hold an unsupported key.
     pub fn from_info(der: &[u8]) -> Result<Self, StoreError> {
         let bad = |why: &str| StoreError::BadKey(why.into());
         let info = PrivateKeyInfoRef::try_from(der).map_err(|_| bad("no PrivateKeyInfo"))?;
@@ -50,11 +50,11 @@ impl PrivateKey {
         })
     }
 
-    /// The public key, and the number that the TPM takes for the private one.
+    /// The public key, and the private number that TPM2_Import takes.
     ///
     /// # Errors
     ///
-    /// The numbers do not belong together.
+    /// The numbers are inconsistent.
     pub fn halves(&self) -> Result<(PublicKey, Secret), StoreError> {
         let bad = |why: &str| StoreError::BadKey(why.into());
         match self {
@@ -79,11 +79,11 @@ impl PrivateKey {
 }
 
 impl PrivateKey {
-    /// As a key that is used in memory.
+    /// The key for use in memory.
     ///
     /// # Errors
     ///
-    /// The numbers do not belong together, or this build uses no such key in memory.
+    /// The numbers are inconsistent, or this build supports no such key in memory.
     pub(super) fn info(&self) -> Result<PrivateKeyInfo, StoreError> {
         let (_, secret) = self.halves()?;
         match self {
@@ -111,6 +111,6 @@ fn divides(prime: &Secret, modulus: &[u8]) -> bool {
     let modulus = BoxedUint::from_be_slice_vartime(modulus);
     let prime = BoxedUint::from_be_slice(prime, modulus.bits_precision());
     let prime = prime.ok().and_then(|prime| prime.into_nz().into_option());
-    // One itself is no factor to speak of.
+    // A factor of 1 is not acceptable.
     prime.is_some_and(|prime| prime.bits() > 1 && (modulus % prime).is_zero().into())
 }

@@ -1,4 +1,4 @@
-//! What goes with a master key that is gone, what stays, and how the folder begins with another.
+//! Loss of the master key: the losses, the surviving keys, and the start with another master key.
 
 use super::{DevidStore, StoreError};
 use crate::key::PublicKey;
@@ -6,42 +6,42 @@ use crate::store::folder::{Entry, EntryContent, KeyOrigin, KeyPair, PinSeal, Sec
 use crate::tpm::{SRK, StorageKey, TpmError, WrappedKey, handle, name_of};
 use std::path::PathBuf;
 
-/// What a folder loses with its master key, and what it keeps.
+/// The losses of a folder together with its master key, and the surviving keys.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Losses {
-    /// In the order in which files are set aside: whoever is cut off finds the rest.
+    /// In the order in which files are set aside, so that an interrupted run can continue.
     pub lost: Vec<Loss>,
-    /// Keys that the master key wrapped and that are in their persistent handles.
+    /// Keys that the master key wrapped and that are in persistent handles.
     pub kept: Vec<SurvivingKey>,
 }
 
-/// Something that nobody can use any more.
+/// An object that can no longer be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Loss {
-    /// Its label; of a PIN whose it is.
+    /// Its label; for a PIN, its owner.
     pub label: String,
-    /// What it is.
+    /// Its kind.
     pub what: LossKind,
     /// Its file.
     pub file: PathBuf,
 }
 
-/// Kinds of what is lost.
+/// Kinds of lost objects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LossKind {
     /// The certificate of a key that is lost.
     Certificate,
-    /// A key that only the TPM used.
+    /// A key that was used by the TPM only.
     Wrapped,
     /// A key that was used in memory.
     Sealed,
-    /// A key that a lost PIN opened.
+    /// A key that needs a lost PIN.
     BehindPin,
     /// A PIN.
     Pin(PinSeal),
 }
 
-/// A key that lives on in its persistent handle, and there alone.
+/// A key that survives only in its persistent handle.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SurvivingKey {
     /// Its label.
@@ -51,7 +51,7 @@ pub struct SurvivingKey {
 }
 
 impl DevidStore {
-    /// What is lost while the master key is gone. One command for each key with a handle.
+    /// The objects that are lost without the master key. One command for each key with a handle.
     ///
     /// # Errors
     ///
@@ -90,7 +90,8 @@ impl DevidStore {
             let public = certificate.public_key()?;
             goes(&public).then(|| self.lost(entry, LossKind::Certificate))
         });
-        // A certificate is known by its key: it goes first. What stands beside a pair is known by its name.
+        // Certificates go first, since their keys identify them. Those beside a pair are identified
+        // by their names.
         let mut lost: Vec<Loss> = certificates.collect();
         let gone: Vec<&PathBuf> = keys.iter().map(|(_, key)| &key.file).collect();
         lost.extend(self.lost_successions(&gone)?);
@@ -112,7 +113,8 @@ impl DevidStore {
         Ok(Losses { lost, kept })
     }
 
-    /// What is lost of successors and predecessors. Those of a pair go with it, whose file is `gone`.
+    /// The lost successors and predecessors. Those of a pair whose file is in `gone` are lost with
+    /// it.
     fn lost_successions(&self, gone: &[&PathBuf]) -> Result<Vec<Loss>, StoreError> {
         let mut lost = Vec::new();
         for folder in [self.next(), self.previous()] {
@@ -156,7 +158,7 @@ impl DevidStore {
         }
     }
 
-    /// How a secret key is lost without the master key; `None` if another key seals it.
+    /// The loss of a secret key without the master key; `None` if another key seals it.
     fn loss_of(&self, key: &SecretKeyFile) -> Option<LossKind> {
         if key.auth.salt().is_some() {
             return Some(LossKind::BehindPin);
@@ -187,8 +189,8 @@ impl DevidStore {
         })
     }
 
-    /// Whether the master key wraps the key, or one did that was in another handle: of the keys that
-    /// were made through the token, none has another parent.
+    /// True if the master key, or a former one in another handle, wraps the key. Keys that were
+    /// made through the token have no other parent.
     pub(super) fn was_wrapped_here(&self, pair: &KeyPair) -> bool {
         self.was_wrapped_by_master(pair.material.parent(), pair.origin)
     }
@@ -205,7 +207,7 @@ impl DevidStore {
         parent == self.master.handle || ours
     }
 
-    /// Whether keys or PINs of the folder need a master key.
+    /// True if keys or PINs of the folder need a master key.
     pub fn needs_master(&self) -> Result<bool, StoreError> {
         if self.folder.has_seal(PinSeal::SecurityOfficer)? || self.folder.has_seal(PinSeal::User)? {
             return Ok(true);
@@ -220,7 +222,7 @@ impl DevidStore {
         }))
     }
 
-    /// Takes what is lost out of use, and gives its new place. Nothing of it is deleted.
+    /// Sets a lost file aside, and returns its new path. Deletes nothing.
     pub fn set_aside(&self, lost: &Loss) -> Result<Option<PathBuf>, StoreError> {
         let moved = match lost.what {
             LossKind::Pin(seal) => self.folder.set_seal_aside(seal)?,
@@ -238,21 +240,21 @@ impl DevidStore {
         Ok(moved.map(|name| self.path().join(name)))
     }
 
-    /// Remembers another master key; the one before as a former one.
+    /// Records another master key, and the earlier one as a former one.
     pub fn begin_with(&self, master: &StorageKey) -> Result<(), StoreError> {
         Ok(self.folder.exchange_master(master.area())?)
     }
 
-    /// A new master key that is in no handle yet.
+    /// A new master key without a handle.
     pub fn make_master(&self) -> Result<WrappedKey, StoreError> {
         Ok(self.tpm.create_storage_key(&self.owner_auth()?)?)
     }
 
-    /// Puts it there. Writes to the TPM.
+    /// Makes it persistent in the master key's handle. Writes to the TPM.
     ///
     /// # Errors
     ///
-    /// [`TpmError::KeyReplaced`] if something is there already.
+    /// [`TpmError::KeyReplaced`] if the handle is in use.
     pub fn put_master(&self, key: &WrappedKey) -> Result<(), StoreError> {
         let kept = self
             .tpm
@@ -263,7 +265,7 @@ impl DevidStore {
         })
     }
 
-    /// The TPM names of the master key that is remembered, and of those before.
+    /// The TPM names of the remembered master key and of former ones.
     pub(super) fn master_names(&self) -> Result<Vec<Vec<u8>>, StoreError> {
         let former = self.folder.former_masters()?;
         let mut names: Vec<_> = former.iter().filter_map(|area| name_of(area)).collect();
@@ -271,14 +273,14 @@ impl DevidStore {
         Ok(names)
     }
 
-    /// Whether the folder had another master key before.
+    /// True if the folder had another master key before.
     pub fn had_other_master(&self) -> bool {
         self.folder
             .former_masters()
             .is_ok_and(|former| !former.is_empty())
     }
 
-    /// Files that were set aside with a master key that is gone.
+    /// Files that were set aside with a lost master key.
     pub fn lost_files(&self) -> Result<Vec<PathBuf>, StoreError> {
         let mut files = self.folder.lost_files()?;
         for folder in [self.next(), self.previous()] {
@@ -288,10 +290,10 @@ impl DevidStore {
     }
 }
 
-/// What becomes of a key without the master key.
+/// The fate of a key without the master key.
 enum Fate {
     Lost(LossKind),
     InHandle(u32),
-    /// Another key wraps it, or none.
+    /// Another key wraps it, or no key does.
     Untouched,
 }

@@ -1,4 +1,4 @@
-//! What the folder holds, as a store shows it.
+//! The objects of the folder, as a store lists them.
 
 use super::{DevidStore, StoreError};
 use crate::key::PublicKey;
@@ -20,16 +20,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// What [`Store`](crate::store::Store) asks of a key folder.
+/// The operations that [`Store`](crate::store::Store) needs.
 impl DevidStore {
     pub(in crate::store) fn stamp(&self) -> store::StoreStamp {
         let stamp = self.stamped(self.folder.stamp(), now());
         store::StoreStamp::Folder(stamp)
     }
 
-    /// No TPM command, but for a folder without objects if the TPM has not answered yet: such a
-    /// token is there for the TPM's sake. And once for its algorithms, if it has answered and there are
-    /// RSA keys in it: what they do is said of each. While that would wait for others, it is put off.
+    /// Lists the objects. Normally sends no TPM command, with two exceptions. A folder without
+    /// objects asks the TPM for a sign of life, if the TPM has not answered yet. An empty token
+    /// exists only together with its TPM. And a folder with RSA keys asks once for the TPM's
+    /// algorithms, as they limit the mechanisms of each key. That question is put off while it
+    /// would have to wait.
     ///
     /// # Errors
     ///
@@ -82,9 +84,9 @@ impl DevidStore {
         }
     }
 
-    /// Which PINs there are. Costs no TPM command.
+    /// The PINs that are set. Costs no TPM command.
     pub fn pins(&self) -> Pins {
-        // What nobody can say now may be there: no key is given to whoever shows no PIN.
+        // If this is unknown, a PIN is assumed: no key is given out without a PIN by mistake.
         let has = |seal| self.folder.has_seal(seal).unwrap_or(true);
         match (has(PinSeal::SecurityOfficer), has(PinSeal::User)) {
             (false, _) => Pins::None,
@@ -93,11 +95,11 @@ impl DevidStore {
         }
     }
 
-    /// Logs in with this PIN, which the TPM tries.
+    /// Logs in with this PIN, which the TPM checks.
     ///
     /// # Errors
     ///
-    /// [`LoginError`]: nobody is logged in then.
+    /// [`LoginError`]: no user is logged in then.
     pub fn login(&self, who: UserType, pin: &[u8]) -> Result<(), LoginError> {
         match who {
             UserType::User => self.login.begin(self.open(PinSeal::User, pin)?),
@@ -121,17 +123,17 @@ impl DevidStore {
     }
 }
 
-/// An object as the last look showed it, and what it was made of.
+/// An object of the last scan, with its source.
 #[derive(Debug, Clone)]
 pub(super) struct CachedObject {
     source: Arc<Entry>,
     shown: Arc<StoredObject>,
-    /// What was known of the TPM then.
+    /// The abilities of the TPM at that time.
     can: Capabilities,
 }
 
 impl CachedObject {
-    /// The same, where this is known of the TPM now.
+    /// This object, updated if the known abilities changed.
     fn anew(&self, can: Capabilities) -> Self {
         let shown = match self.can == can {
             true => Arc::clone(&self.shown),
@@ -172,8 +174,8 @@ impl CachedObject {
 }
 
 impl DevidStore {
-    /// What the folder holds, without asking the TPM. Certificates that are valid now come before
-    /// those that are not, and the newest first.
+    /// The objects of the folder, without asking the TPM. Currently valid certificates come first,
+    /// and among them the newest.
     ///
     /// # Errors
     ///
@@ -230,7 +232,7 @@ impl DevidStore {
         }
     }
 
-    /// The folder's own; before the first write what it will be then.
+    /// The serial number of the folder; before the first write, the one that it will have.
     fn serial(&self) -> Result<String, FolderError> {
         match self.folder.serial()? {
             Some(serial) => Ok(serial),
@@ -238,11 +240,11 @@ impl DevidStore {
         }
     }
 
-    /// Of this installation and folder.
+    /// The serial number for this installation and folder.
     ///
     /// # Errors
     ///
-    /// machine-id(5) could not be read now: the serial number would change when it can.
+    /// machine-id(5) could not be read now. Otherwise the serial number would change later.
     pub(super) fn first_serial(&self) -> Result<String, FolderError> {
         let serial = machine::serial(&self.folder.path().display().to_string());
         serial.or_else(|errno| self.folder.unread(Path::new(machine::MACHINE), errno))
@@ -281,9 +283,9 @@ impl DevidStore {
         key.opened_by(self.access_of(&file.auth))
     }
 
-    /// Whether the empty value may be shown to a parent, though a wrong one may count: to those that
-    /// have none by convention, or by what the configuration says.
-    fn is_open(&self, parent: &Parent) -> bool {
+    /// True if the empty value may be used for a parent, although a wrong value may count. This
+    /// holds for parents that have no value by convention or by configuration.
+    pub(super) fn is_open(&self, parent: &Parent) -> bool {
         match *parent {
             Parent::Owner { .. } => true,
             Parent::Persistent(handle) => {
@@ -292,7 +294,11 @@ impl DevidStore {
         }
     }
 
-    fn wrapped_key(&self, key: &Tss2Key, handle: Option<u32>) -> Result<Key, &'static str> {
+    pub(super) fn wrapped_key(
+        &self,
+        key: &Tss2Key,
+        handle: Option<u32>,
+    ) -> Result<Key, &'static str> {
         let area = PublicArea::parse(&key.public).ok_or("its public area is not understood")?;
         if key.has_policy() {
             return Err("it needs a policy, by what its file says");
@@ -320,32 +326,32 @@ fn unreadable(error: FolderError) -> ScanError {
     }
 }
 
-/// What a look at a key folder depended on.
+/// The state on which a scan of a key folder depends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DevidStamp {
     folder: folder::FolderStamp,
     /// Transport faults so far.
     faults: u64,
-    /// What is known of what the TPM can do.
+    /// The known abilities of the TPM.
     can: Capabilities,
-    /// Whether a question to the TPM was put off, and need not be any more.
+    /// True if a question to the TPM was put off, and can be asked now.
     asks: bool,
-    /// How many of the certificates' validities have begun or ended.
+    /// The number of validity times that have passed.
     passed: usize,
 }
 
-/// Seconds from 1970, by the system's clock.
+/// Seconds since 1970 by the system clock.
 fn now() -> i64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     now.unwrap_or_default().as_secs() as i64
 }
 
-/// How many of these moments, the earliest first, lie in the past.
+/// The number of these sorted times that have passed.
 fn passed(turns: &[i64], now: i64) -> usize {
     turns.partition_point(|turn| *turn <= now)
 }
 
-/// The seconds at which an object begins and ceases to be valid.
+/// The seconds at which an object becomes valid and expires.
 fn turns_of(kind: &ObjectKind) -> Vec<i64> {
     match kind {
         ObjectKind::Certificate(certificate, _) => {
@@ -357,7 +363,7 @@ fn turns_of(kind: &ObjectKind) -> Vec<i64> {
     }
 }
 
-/// The first and the last second of validity, counted from 1970; `None` for what cannot be read.
+/// The first and the last second of validity since 1970; `None` if unreadable.
 type Validity = (Option<i64>, Option<i64>);
 
 fn validity(certificate: &Certificate) -> Validity {
@@ -368,9 +374,9 @@ fn validity(certificate: &Certificate) -> Validity {
     )
 }
 
-/// Pairs, public keys, certificates that are valid now and then the others, the newest first; data.
-/// Of two that began together the one that lasts longer comes first. What cannot be read is not known
-/// to be valid.
+/// Sort key: pairs, public keys, currently valid certificates, other certificates, data. Newer
+/// certificates come first; with equal start, the longer validity comes first. An unreadable
+/// validity counts as not valid.
 fn rank(kind: &ObjectKind, now: i64) -> (u8, bool, Reverse<Validity>) {
     let (class, validity) = match kind {
         ObjectKind::Pair { .. } => (0, None),

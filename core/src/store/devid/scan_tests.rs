@@ -1,4 +1,4 @@
-//! What a look at a key folder asks the TPM, over canned answers.
+//! Commands of a scan of a key folder, over canned answers.
 
 use super::DevidStore;
 use crate::config::{Config, defaults};
@@ -16,7 +16,7 @@ use tempfile::TempDir;
 const PSS: SignatureScheme = SignatureScheme::Rsapss(Hash::Sha256);
 const GET_RANDOM: u32 = 0x17B;
 
-/// A key folder with one RSA key below the storage root key, and the TPM behind it, which has answered.
+/// A key folder with one RSA key below the storage root key, and a TPM that has answered before.
 struct Bench {
     fake: FakeTpm,
     tpm: Arc<Tpm>,
@@ -52,7 +52,7 @@ impl Bench {
         let tpm = Arc::new(fake.tpm(Duration::from_secs(20)));
         tpm.random(&mut [0]).unwrap();
         let store = DevidStore::all(&config, &tpm).remove(0);
-        // Of files that were just written each stamp is another.
+        // The stamps of freshly written files differ for a moment.
         let is_settled = || {
             let before = store.stamp();
             pause(Duration::from_millis(10));

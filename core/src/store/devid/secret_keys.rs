@@ -1,4 +1,4 @@
-//! Secret keys on their way into the folder.
+//! Creation and import of secret keys.
 
 use super::{DevidStore, OpenedBy, StoreError};
 use crate::key::SecretKeyType;
@@ -7,15 +7,14 @@ use crate::store::folder::{EntryContent, KeyOrigin, ObjectAttributes, SecretKeyF
 use crate::tpm::{Secret, random_secret};
 
 impl DevidStore {
-    /// A new secret key of random bytes, kept in the folder. Gives the name of the object. The key asks for a
-    /// login if its attributes say that it is private, and the token has a PIN.
+    /// Makes a random secret key and stores it in the folder. Returns the name of the object. A
+    /// private key needs a login if the token has a PIN.
     ///
-    /// Two commands, an auth session and TPM2_Create; more the very first time, when the token makes its
-    /// master key.
+    /// Two commands: an auth session and TPM2_Create. More if the token has no master key yet.
     ///
     /// # Errors
     ///
-    /// Nothing is kept then.
+    /// Nothing is stored then.
     pub fn generate_secret_key(
         &self,
         key_type: SecretKeyType,
@@ -28,11 +27,11 @@ impl DevidStore {
         self.keep_secret_key(key_type, &value, origin, sensitive, description)
     }
 
-    /// Keeps a secret key that comes from outside, as [`Self::generate_secret_key`] does.
+    /// Stores a secret key from outside, as [`Self::generate_secret_key`] does.
     ///
     /// # Errors
     ///
-    /// Nothing is kept then.
+    /// Nothing is stored then.
     pub fn import_secret_key(
         &self,
         key_type: SecretKeyType,
@@ -57,7 +56,7 @@ impl DevidStore {
                 "no key of its type has this length".into(),
             ));
         }
-        // A key that everybody sees opens to everybody, also where there is a PIN.
+        // A public object opens without login, even if there is a PIN.
         let opened_by = match description.private {
             true => OpenedBy::User,
             false => OpenedBy::Anybody,

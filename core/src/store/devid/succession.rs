@@ -1,5 +1,6 @@
-//! A key that takes the place of another, with its certificate: the successor waits in a folder that no
-//! token shows, then one rename exchanges the pair, and the predecessor is kept for one generation.
+//! Succession: a key takes the place of another, with its certificate. The successor waits in a
+//! hidden folder. One rename then exchanges the pair, and the predecessor is kept for one
+//! generation.
 
 use super::{DevidStore, OpenedBy, StoreError};
 use crate::store::Key;
@@ -13,14 +14,14 @@ use std::sync::Arc;
 const NEXT: &str = ".next";
 const PREVIOUS: &str = ".previous";
 
-/// What a pair was before.
+/// The earlier state of a pair.
 #[derive(Debug, Default)]
 pub struct Predecessor {
-    /// The key, if it was another one.
+    /// The earlier key, if it was another one.
     pub key: Option<Arc<Key>>,
-    /// Its certificate.
+    /// The earlier certificate.
     pub certificate: Option<Certificate>,
-    /// Certificates of the CAs above it.
+    /// The CA certificates above it.
     pub ca_certificates: Vec<Certificate>,
 }
 
@@ -33,7 +34,7 @@ impl DevidStore {
         self.folder.inside(PREVIOUS)
     }
 
-    /// Those of the entries that a token shows.
+    /// The entries that a token shows.
     pub(super) fn shown_entries(entries: &[Arc<Entry>]) -> Vec<Arc<Entry>> {
         let pair = |name: &str| {
             let at = entries
@@ -51,18 +52,18 @@ impl DevidStore {
             .collect()
     }
 
-    /// Keeps a key, that [`generate`](Self::generate) gave, as the one that will take the place of the
-    /// pair of this name, with its attributes.
+    /// Stores a key from [`generate`](Self::generate) as the successor of the pair with this name,
+    /// with the attributes of that pair.
     ///
     /// # Errors
     ///
-    /// There is no such pair, or the key cannot be kept.
+    /// The pair does not exist, or the key cannot be stored.
     pub fn keep_successor(&self, name: &str, key: &Key) -> Result<(), StoreError> {
         let old = self.pair(name)?;
         let material = key.material();
         let material = material
             .ok_or_else(|| StoreError::Unsupported("the key has no form for a file".into()))?;
-        // URIs may name the pair by its identifier, so that stays, whatever key it came from.
+        // URIs may name the pair by its identifier, so the identifier stays.
         let id = Some(effective_id(&old));
         let named = |about: ObjectAttributes| ObjectAttributes {
             id: id.clone(),
@@ -83,11 +84,11 @@ impl DevidStore {
         Ok(self.next().place(name, &EntryContent::Pair(pair))?)
     }
 
-    /// The key that will take the place of a pair, if there is one.
+    /// The successor of a pair, if there is one.
     ///
     /// # Errors
     ///
-    /// It cannot be read.
+    /// The file cannot be read.
     pub fn successor(&self, name: &str) -> Result<Option<Arc<Key>>, StoreError> {
         Ok(match self.content_in(&self.next(), name)? {
             Some(EntryContent::Pair(pair)) => Some(Arc::new(self.key_of(name, &pair))),
@@ -95,7 +96,7 @@ impl DevidStore {
         })
     }
 
-    /// The names of pairs for which a successor waits.
+    /// The names of pairs that have a successor.
     ///
     /// # Errors
     ///
@@ -105,20 +106,20 @@ impl DevidStore {
         Ok(entries.iter().map(|entry| entry.name.clone()).collect())
     }
 
-    /// Gives a successor up.
+    /// Discards a successor.
     ///
     /// # Errors
     ///
-    /// It cannot be taken away.
+    /// The file cannot be removed.
     pub fn drop_successor(&self, name: &str) -> Result<(), StoreError> {
         gone_is_well(self.next().remove(name))
     }
 
-    /// What a pair was before.
+    /// The earlier state of a pair.
     ///
     /// # Errors
     ///
-    /// It cannot be read.
+    /// The file cannot be read.
     pub fn predecessor(&self, name: &str) -> Result<Option<Predecessor>, StoreError> {
         let mut found = Predecessor::default();
         for entry in self.generation(name)? {
@@ -136,8 +137,8 @@ impl DevidStore {
         Ok(Some(found).filter(|found| found.certificate.is_some() || found.key.is_some()))
     }
 
-    /// Keeps what a pair is, for one generation: its certificate, those above it, and the key if that is
-    /// to be another one.
+    /// Keeps the current state of a pair for one generation: its certificate, the CA certificates,
+    /// and the key if it will change.
     fn keep_generation(
         &self,
         name: &str,
@@ -169,12 +170,12 @@ impl DevidStore {
         Ok(())
     }
 
-    /// Takes a new certificate for the key that a pair has, at once in the place of the one in the file
-    /// `old`; what was there is kept for one generation.
+    /// Stores a new certificate for the current key of a pair. The new certificate atomically
+    /// replaces the one in the file `old`, which is kept for one generation.
     ///
     /// # Errors
     ///
-    /// Then the old one is there.
+    /// The old certificate is still in place.
     pub fn renew_certificate(
         &self,
         name: &str,
@@ -192,12 +193,12 @@ impl DevidStore {
         Ok(())
     }
 
-    /// Has the successor take the place of a pair, with its certificate. `olds` are the files of the
+    /// Replaces a pair by its successor, together with the certificate. `olds` are the files of the
     /// pair's certificates.
     ///
     /// # Errors
     ///
-    /// Then the old pair is there, or the new one, whole. [`settle`](Self::settle) goes on.
+    /// Either the old or the new pair is complete. [`settle`](Self::settle) continues.
     pub fn succeed(
         &self,
         name: &str,
@@ -210,7 +211,7 @@ impl DevidStore {
         let Some(EntryContent::Pair(next)) = self.content_in(&self.next(), name)? else {
             return Err(StoreError::Gone);
         };
-        // From now on the certificates come and go with their keys.
+        // From here on, certificates are shown or hidden with their keys.
         let bound = certificate_name(name, &pair.public);
         for (number, old) in olds.iter().enumerate() {
             let to = match number {
@@ -229,12 +230,12 @@ impl DevidStore {
         self.settle(name)
     }
 
-    /// Does what a killed writer left to be done of an exchange: if the successor's certificate is there,
-    /// the successor takes its place; what the old key left goes.
+    /// Completes an exchange that a killed writer left. If the certificate of the successor is
+    /// stored, the successor replaces the pair, and the remains of the old key are removed.
     ///
     /// # Errors
     ///
-    /// It cannot be done now.
+    /// The exchange cannot be completed now.
     pub fn settle(&self, name: &str) -> Result<(), StoreError> {
         if let Some(EntryContent::Pair(next)) = self.content_in(&self.next(), name)? {
             let waits = certificate_name(name, &next.public);
@@ -278,11 +279,11 @@ impl DevidStore {
         Ok(())
     }
 
-    /// Has what a pair was before wait as its successor, and gives its certificates.
+    /// Makes the earlier state of a pair its successor, and returns its certificates.
     ///
     /// # Errors
     ///
-    /// Another successor waits already.
+    /// Another successor exists already.
     pub fn recall(&self, name: &str) -> Result<(), StoreError> {
         if self.successor(name)?.is_some() {
             return Err(StoreError::Unsupported(
@@ -295,11 +296,11 @@ impl DevidStore {
         }
     }
 
-    /// Forgets what a pair was before; a key in a handle leaves it.
+    /// Removes the earlier state of a pair, and evicts its key from a handle.
     ///
     /// # Errors
     ///
-    /// It cannot be taken away.
+    /// The files cannot be removed.
     pub fn forget_predecessor(&self, name: &str) -> Result<(), StoreError> {
         let current = self.pair(name).ok();
         for entry in self.generation(name)? {
@@ -326,7 +327,7 @@ impl DevidStore {
         Ok(())
     }
 
-    /// All that is kept of what a pair was before.
+    /// All files of the earlier state of a pair.
     fn generation(&self, name: &str) -> Result<Vec<Arc<Entry>>, StoreError> {
         let mut entries = self.previous().list()?.whole()?.entries;
         let of_pair = format!("{name}.");
@@ -353,11 +354,11 @@ impl DevidStore {
         }
     }
 
-    /// The uses that a pair's file names, `None` if it names none; and who can use the pair.
+    /// The uses in the file of a pair, `None` if the file names none, and the users of the pair.
     ///
     /// # Errors
     ///
-    /// There is no such pair.
+    /// The pair does not exist.
     pub fn uses(&self, name: &str) -> Result<(Option<Usage>, OpenedBy), StoreError> {
         let pair = self.pair(name)?;
         let opened_by = match pair.auth {

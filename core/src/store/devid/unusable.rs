@@ -1,4 +1,4 @@
-//! Which files of a folder hold keys that nobody can use: what is shown of them looks sound.
+//! Finds files whose keys cannot be used although they look valid.
 
 use super::{DevidStore, StoreError};
 use crate::store::listing::ObjectKind;
@@ -11,15 +11,15 @@ use std::fmt;
 pub struct UnusableKey {
     /// The name of its file, without `.pem`.
     pub name: String,
-    /// Why, with its file's path.
+    /// The reason, with the path of the file.
     pub why: String,
-    /// Whether the TPM itself does not take what the file holds.
+    /// True if the TPM rejects the content of the file.
     pub is_damaged: bool,
 }
 
 impl DevidStore {
-    /// The keys that nobody can use, by name. Has the TPM load each from its file, if it answers:
-    /// two commands for each key, and none that counts towards lockout.
+    /// The unusable keys, by name. The TPM loads each key from its file, if it answers: two
+    /// commands for each key. None of them counts towards lockout.
     ///
     /// # Errors
     ///
@@ -37,7 +37,8 @@ impl DevidStore {
             let file = self.file(&shown.name);
             let of_file = |why: &dyn fmt::Display| format!("{}: {why}", file.display());
             let (obstacle, checked) = match &shown.kind {
-                // Made below a master key that is gone: the handle has it, and its file cannot.
+                // Made below a lost master key: only the handle still has the key, so its file
+                // cannot load.
                 ObjectKind::Pair { key, .. } if self.lives_in_handle_alone(key) => continue,
                 ObjectKind::Pair { key, .. } => (key.obstacle(), key.check_file(&self.tpm)),
                 ObjectKind::SecretKey(key, ..) => (None, key.check_file(&self.tpm)),
@@ -63,7 +64,7 @@ impl DevidStore {
         Ok(found)
     }
 
-    /// Whether the TPM holds a key in its handle that was made below a master key of before.
+    /// True if the TPM holds a key in its handle that was made below a former master key.
     pub fn lives_in_handle_alone(&self, key: &Key) -> bool {
         let (Some(handle), Some(name)) = (key.handle(), key.name()) else {
             return false;
@@ -76,7 +77,7 @@ impl DevidStore {
         let mut gone = names.iter().filter(|one| there.as_ref() != Some(*one));
         gone.any(|parent| match self.tpm.lay_below(parent, handle, name) {
             Ok(Some(lay_below)) => lay_below,
-            // The TPM does not tell: then the file is of no use, or it is.
+            // The TPM returns no qualified name; then the file decides.
             Ok(None) => matches!(
                 key.check_file(&self.tpm),
                 Err(SignError::Tpm(TpmError::Unloadable(_)))

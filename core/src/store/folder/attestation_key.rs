@@ -14,7 +14,7 @@ const KEY: &str = "TSS2 PRIVATE KEY";
 const TEMPLATE: &str = "TPM PRIMARY KEY TEMPLATE";
 const CERTIFICATE: &str = "CERTIFICATE";
 
-/// An attestation key as its file has it.
+/// The content of an attestation key's file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AttestationKeyFile {
     /// The key.
@@ -53,11 +53,11 @@ impl KeyFolder {
         self.path.join(FILE)
     }
 
-    /// The attestation key that was kept; `None` if none was.
+    /// The stored attestation key; `None` if there is none.
     ///
     /// # Errors
     ///
-    /// It cannot be read, or is none.
+    /// The file cannot be read or parsed.
     pub fn attestation_key(&self) -> Result<Option<AttestationKeyFile>, FolderError> {
         let Some(folder) = self.noted(OpenFolder::at(&self.path))? else {
             return Ok(None);
@@ -69,23 +69,23 @@ impl KeyFolder {
         read.map(Some).map_err(|why| self.because_file(FILE, why))
     }
 
-    /// Keeps an attestation key, where none is kept. Its certificates may be changed
+    /// Stores an attestation key, if none exists. Its certificates can be changed later
     /// ([`certify_attestation_key`](Self::certify_attestation_key)).
     ///
     /// # Errors
     ///
-    /// As of [`add`](Self::add).
+    /// Those of [`add`](Self::add).
     pub fn keep_attestation_key(&self, kept: &AttestationKeyFile) -> Result<(), FolderError> {
         let text = rendered(kept).map_err(FolderError::Unfit)?;
         let writer = Writer::make_folder(&self.path, self.patience, None)?;
         writer.put_new(FILE, text.as_bytes(), Readers::Group)
     }
 
-    /// Gives the attestation key these certificates, in the place of others.
+    /// Replaces the certificates of the attestation key.
     ///
     /// # Errors
     ///
-    /// There is no attestation key; or as of [`add`](Self::add).
+    /// There is no attestation key; or those of [`add`](Self::add).
     pub fn certify_attestation_key(
         &self,
         certificates: Vec<Certificate>,
@@ -100,11 +100,11 @@ impl KeyFolder {
         writer.replace(FILE, text.map_err(FolderError::Unfit)?.as_bytes())
     }
 
-    /// Forgets it: the next evidence has another one.
+    /// Removes the attestation key; the next evidence uses a new one.
     ///
     /// # Errors
     ///
-    /// The file cannot be taken away.
+    /// The file cannot be removed.
     pub fn forget_attestation_key(&self) -> Result<(), FolderError> {
         self.delete_own(FILE)
     }

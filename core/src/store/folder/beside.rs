@@ -1,4 +1,5 @@
-//! Objects of a folder beside others of the same names: what will take their place, and what had it.
+//! Hidden folders for successors and predecessors, which have the names of the objects that they
+//! replace.
 
 use super::names::file_name;
 use super::write::Writer;
@@ -8,20 +9,20 @@ use crate::key::PublicKey;
 use rustix::fs::renameat;
 use std::path::PathBuf;
 
-/// Digits of a key's identifier.
+/// Length of a key's identifier in hexadecimal digits.
 const ID_DIGITS: usize = 40;
 
 impl KeyFolder {
-    /// A folder inside of this one, which no token shows: its name begins with a dot.
+    /// A subfolder that no token shows, since its name begins with a dot.
     pub(in crate::store) fn inside(&self, name: &str) -> Self {
         Self::new(self.path.join(PathBuf::from(name)))
     }
 
-    /// Puts an object into the folder under this name, in the place of what has it.
+    /// Stores an object under this name, and replaces an existing one.
     ///
     /// # Errors
     ///
-    /// As of [`add`](Self::add).
+    /// Those of [`add`](Self::add).
     pub(in crate::store) fn place(
         &self,
         name: &str,
@@ -32,11 +33,11 @@ impl KeyFolder {
         writer.replace(&file_name(name), &file.map_err(FolderError::Unfit)?)
     }
 
-    /// Gives an object another name, in the place of what has that.
+    /// Renames an object, and replaces an existing one of the new name.
     ///
     /// # Errors
     ///
-    /// Also if it is gone.
+    /// Also if the object is gone.
     pub(in crate::store) fn rename(&self, name: &str, to: &str) -> Result<(), FolderError> {
         let writer = self.writer_for(name)?;
         let fd = &writer.folder().fd;
@@ -45,12 +46,11 @@ impl KeyFolder {
         sync_folder(fd).map_err(FolderError::at(&path))
     }
 
-    /// Moves an object into this folder, in the place of what has its name, at once: whoever looks finds
-    /// the one or the other.
+    /// Moves an object into this folder, and atomically replaces an object of the same name.
     ///
     /// # Errors
     ///
-    /// Then nothing was moved, unless the disk failed afterwards.
+    /// Nothing was moved, unless the disk failed afterwards.
     pub(in crate::store) fn take_from(&self, other: &Self, name: &str) -> Result<(), FolderError> {
         let (here, there) = (self.writer_for(name)?, other.writer_for(name)?);
         let (here, there) = (&here.folder().fd, &there.folder().fd);
@@ -61,13 +61,14 @@ impl KeyFolder {
     }
 }
 
-/// The name of the certificate of a pair in this file while it has this key.
+/// The file name of a certificate for this key of a pair.
 pub(in crate::store) fn certificate_name(pair: &str, key: &PublicKey) -> String {
     format!("{pair}.{}", crate::key::hex(key.id().as_bytes()))
 }
 
-/// Whether an object is shown: a certificate that is named after a pair and its key only as long as the
-/// pair has that key. So one change of a key's file exchanges key and certificate together.
+/// True if the token shows an object. A certificate that is named after a pair and its key is shown
+/// only while the pair has that key. So one change of the key file exchanges key and certificate
+/// together.
 pub(in crate::store) fn is_shown(
     entry: &Entry,
     mut pair: impl FnMut(&str) -> Option<PublicKey>,

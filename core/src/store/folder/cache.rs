@@ -1,4 +1,4 @@
-//! What the last listing of the folder found.
+//! The results of the last listing of the folder.
 
 use super::Entry;
 use crate::file::FileStamp;
@@ -12,35 +12,35 @@ use std::sync::Arc;
 pub struct RefusedFile {
     /// Its name.
     pub file: String,
-    /// Why it gives none.
+    /// The reason.
     pub why: String,
-    /// Whether its content is at fault, not who may read or change it.
+    /// True if the content is at fault, false if ownership or permissions are.
     pub by_content: bool,
 }
 
 /// The files of the last listing.
 #[derive(Debug, Default)]
 pub(super) struct FolderCache {
-    /// The folder as it was when its files were judged.
+    /// The owner and mode of the folder when its files were judged.
     pub(super) folder: Option<Owned>,
     pub(super) files: HashMap<String, CachedFile>,
     pub(super) left_out: Vec<String>,
 }
 
-/// What a file was at the last listing.
+/// The state of a file at the last listing.
 #[derive(Debug, Clone)]
 pub(super) struct CachedFile {
-    /// `None` if it could not be had.
+    /// `None` if stat failed.
     pub(super) stamp: Option<FileStamp>,
-    /// Whether it must have another stamp if it is now another.
+    /// True if every later change would give another stamp.
     pub(super) settled: bool,
     pub(super) found: Result<Arc<Entry>, RefusedFile>,
-    /// Why it could not be read now, if so; then what is found is of before.
+    /// The reason if the file could not be read now; `found` is then the earlier result.
     pub(super) trouble: Option<Errno>,
 }
 
 impl CachedFile {
-    /// A file that cannot be read now: as it was earlier, if it was read then.
+    /// The entry for a file that cannot be read now: the earlier result if there is one.
     pub(super) fn hidden(
         file: &str,
         earlier: Option<&Self>,

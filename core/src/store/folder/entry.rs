@@ -1,4 +1,4 @@
-//! What a file of the key folder holds, in plain types.
+//! The content of a file in the key folder, in plain types.
 
 use super::Tss2Key;
 use crate::key::{PrivateKeyInfo, PublicKey, SecretKeyType};
@@ -7,65 +7,65 @@ use crate::x509::{Certificate, Date};
 /// An object of the folder, or a pair of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// The file's name without `.pem`: unique in the folder, and it stays the same.
+    /// The file name without `.pem`: unique in the folder and constant.
     pub name: String,
-    /// What the file holds.
+    /// The content of the file.
     pub content: EntryContent,
 }
 
-/// What a file holds.
+/// The content of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(
     clippy::large_enum_variant,
     reason = "each entry lies behind an Arc of its own"
 )]
 pub enum EntryContent {
-    /// A key pair in one file, so that both halves appear or neither.
+    /// A key pair in one file, so that both halves appear together.
     Pair(KeyPair),
     /// A secret key.
     SecretKey(SecretKeyFile),
-    /// A public key without private one.
+    /// A public key without a private key.
     Public(PublicKey, ObjectAttributes),
     /// One certificate.
     Certificate(Certificate, ObjectAttributes),
-    /// Bytes of an application.
+    /// Data of an application.
     Data(Data),
 }
 
-/// A private key wrapped by the TPM, and the public key that belongs to it.
+/// A private key wrapped by the TPM, and its public key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyPair {
-    /// The key as the file holds it.
+    /// The private key in the form of the file.
     pub material: KeyMaterial,
-    /// The public key that belongs to it.
+    /// Its public key.
     pub public: PublicKey,
-    /// Where the TPM holds the key as well, if it was made persistent.
+    /// The persistent handle, if the key is in one.
     pub handle: Option<u32>,
-    /// What opens the key on a token with a PIN.
+    /// The authorisation of the key on a token with a PIN.
     pub auth: KeyAuth,
-    /// Where the key comes from.
+    /// The origin of the key.
     pub origin: KeyOrigin,
     /// The attributes of the private half.
     pub private: ObjectAttributes,
-    /// The attributes of the public half; `None` if it was destroyed on its own.
+    /// The attributes of the public half; `None` if it was destroyed separately.
     pub shown_public: Option<ObjectAttributes>,
 }
 
-/// What opens a key on a token with a PIN.
+/// The authorisation of a key on a token with a PIN.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum KeyAuth {
-    /// The file does not say: the authorisation value is empty, and the key is shown to users only who have
-    /// logged in. So it is with a file of another program.
+    /// The file does not say. The authorisation value is empty, and only logged-in users see the
+    /// key. This is the case for files of other programs.
     #[default]
     Unsaid,
-    /// Nothing, as whoever made the key wanted it.
+    /// None, as the maker of the key requested.
     Open,
-    /// An authorisation value that derives from this, and from the token's secret.
+    /// A value derived from this salt and the secret of the token.
     Salt(Vec<u8>),
 }
 
 impl KeyAuth {
-    /// What the authorisation value derives from, beside the token's secret.
+    /// The salt from which the authorisation value is derived.
     pub fn salt(&self) -> Option<&[u8]> {
         match self {
             Self::Salt(salt) => Some(salt),
@@ -74,24 +74,24 @@ impl KeyAuth {
     }
 }
 
-/// A private key, in one of the forms in which a file may hold it.
+/// A private key in one of the forms of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeyMaterial {
-    /// Wrapped by a key of the TPM: only the TPM ever uses it.
+    /// Wrapped by a key of the TPM: only the TPM uses it.
     Wrapped(Tss2Key),
-    /// Encrypted under a random key, which the TPM has sealed: used in memory.
+    /// Encrypted under a random key that the TPM has sealed; used in memory.
     Sealed {
         /// The sealed key.
         seal: Tss2Key,
         /// EncryptedPrivateKeyInfo, DER (RFC 5958, section 3).
         encrypted: Vec<u8>,
     },
-    /// In clear: whoever reads the file has the key.
+    /// In clear: every reader of the file has the key.
     Clear(PrivateKeyInfo),
 }
 
 impl KeyMaterial {
-    /// The handle of the TPM's key without which it cannot be used.
+    /// The handle of the TPM key that is needed to use it.
     pub fn parent(&self) -> Option<u32> {
         match self {
             Self::Wrapped(key) | Self::Sealed { seal: key, .. } => Some(key.parent),
@@ -99,7 +99,7 @@ impl KeyMaterial {
         }
     }
 
-    /// What the TPM itself uses.
+    /// The wrapped key, if the TPM itself uses it.
     pub fn wrapped(&self) -> Option<&Tss2Key> {
         match self {
             Self::Wrapped(key) => Some(key),
@@ -108,27 +108,27 @@ impl KeyMaterial {
     }
 }
 
-/// A secret key, encrypted under a random key that the TPM has sealed: used in memory.
+/// A secret key, encrypted under a random key that the TPM has sealed; used in memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SecretKeyFile {
     /// Its type.
     pub key_type: SecretKeyType,
     /// The sealed key.
     pub seal: Tss2Key,
-    /// What is encrypted under the sealed key: nonce, ciphertext and tag of AES-256-GCM.
+    /// Encrypted under the sealed key: nonce, ciphertext and tag of AES-256-GCM.
     pub encrypted: Vec<u8>,
-    /// As [`KeyPair::auth`].
+    /// See [`KeyPair::auth`].
     pub auth: KeyAuth,
-    /// Where the key comes from.
+    /// The origin of the key.
     pub origin: KeyOrigin,
-    /// Whether it says that it is sensitive. Nobody reads it in any case.
+    /// The value of CKA_SENSITIVE. The key cannot be read in any case.
     pub sensitive: bool,
     /// Its attributes.
     pub description: ObjectAttributes,
 }
 
 impl EntryContent {
-    /// The handle of the TPM's key without which a private or secret key cannot be used.
+    /// The handle of the TPM key that is needed to use a private or secret key.
     pub fn parent(&self) -> Option<u32> {
         match self {
             Self::Pair(pair) => pair.material.parent(),
@@ -137,7 +137,7 @@ impl EntryContent {
         }
     }
 
-    /// Its attributes; of a pair those of the private half.
+    /// Its attributes; for a pair those of the private half.
     pub fn description(&self) -> &ObjectAttributes {
         match self {
             Self::Pair(pair) => &pair.private,
@@ -148,14 +148,14 @@ impl EntryContent {
     }
 }
 
-/// Where a key comes from.
+/// The origin of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum KeyOrigin {
-    /// The TPM made it, at our request.
+    /// The TPM made it at our request.
     Generated,
-    /// It was outside of the TPM, and given to us.
+    /// The key was imported.
     Imported,
-    /// The file does not say; an administrator put it there.
+    /// The file does not say; an administrator stored it.
     #[default]
     Unknown,
 }
@@ -163,39 +163,41 @@ pub enum KeyOrigin {
 /// Attributes of one object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObjectAttributes {
-    /// The label; of a file that names none, the file's name without `.pem`.
+    /// The label; by default the file name without `.pem`.
     pub label: String,
-    /// The identifier; `None` for the default, which is [`PublicKey::id`] of the key.
+    /// The identifier; `None` for the default, [`PublicKey::id`] of the key.
     pub id: Option<Vec<u8>>,
     /// A Name, DER; may be empty.
     pub subject: Vec<u8>,
-    /// The first day on which the object is to be used.
+    /// The first day of use.
     pub start: Option<Date>,
-    /// The last one.
+    /// The last day of use.
     pub end: Option<Date>,
-    /// Whether it is shown to users only who have logged in.
+    /// True if only logged-in users see the object.
     pub private: bool,
-    /// Whether the user proves to be there before each use of the key.
+    /// True if the user must authenticate before each use of the key.
     pub always_authenticate: bool,
-    /// Whether its attributes can be changed.
+    /// True if its attributes can be changed.
     pub modifiable: bool,
-    /// Whether it can be copied.
+    /// True if it can be copied.
     pub copyable: bool,
-    /// Whether it can be destroyed.
+    /// True if it can be destroyed.
     pub destroyable: bool,
-    /// What the key may be used for; `None` for all that its kind can do.
+    /// The permitted uses of the key; `None` for all uses of its kind.
     pub usage: Option<Usage>,
-    /// The mechanisms that the key may be used with, as numbers that mean nothing here; empty for
-    /// all that its kind can do.
+    /// The permitted mechanisms of the key, as opaque numbers; empty for all mechanisms of its
+    /// kind.
     pub mechanisms: Vec<u64>,
-    /// Of a certificate: the hash of the subject's public key, as whoever wrote it says; may be empty.
+    /// For a certificate: the hash of the subject's public key as its writer stated it; may be
+    /// empty.
     pub subject_key_hash: Vec<u8>,
-    /// Of a certificate: the hash of the issuer's public key, likewise.
+    /// For a certificate: the hash of the issuer's public key as its writer stated it; may be
+    /// empty.
     pub issuer_key_hash: Vec<u8>,
 }
 
 impl ObjectAttributes {
-    /// The defaults under this label.
+    /// Default attributes with this label.
     pub fn labelled(label: impl Into<String>) -> Self {
         Self {
             label: label.into(),
@@ -216,7 +218,7 @@ impl ObjectAttributes {
     }
 }
 
-/// One use that a key can have.
+/// A use of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[allow(missing_docs)]
 pub enum Use {
@@ -232,7 +234,7 @@ pub enum Use {
 }
 
 impl Use {
-    /// All of them, in the order in which a file names them.
+    /// All uses, in the order of a file.
     pub const ALL: [Self; 9] = [
         Self::Sign,
         Self::SignRecover,
@@ -254,18 +256,18 @@ impl Usage {
     /// No use at all.
     pub const NONE: Self = Self(0);
 
-    /// Whether this use is among them.
+    /// True if the set contains this use.
     pub fn has(self, one: Use) -> bool {
         self.0 & Self::bit(one) != 0
     }
 
-    /// With this use, too.
+    /// The set with this use added.
     #[must_use]
     pub fn with(self, one: Use) -> Self {
         Self(self.0 | Self::bit(one))
     }
 
-    /// Without this use.
+    /// The set without this use.
     #[must_use]
     pub fn without(self, one: Use) -> Self {
         Self(self.0 & !Self::bit(one))
@@ -292,25 +294,25 @@ impl FromIterator<Use> for Usage {
 pub struct Data {
     /// Its attributes.
     pub description: ObjectAttributes,
-    /// The application that it belongs to.
+    /// The application that owns the data.
     pub application: String,
-    /// What kind of data it is: an OBJECT IDENTIFIER, DER; may be empty.
+    /// The type of the data: an OBJECT IDENTIFIER, DER; may be empty.
     pub object_id: Vec<u8>,
     /// The data.
     pub value: Vec<u8>,
 }
 
-/// What can change of an object.
+/// The changeable part of an object.
 #[derive(Debug)]
 pub enum Editable<'a> {
     /// All of a data object.
     Data(&'a mut Data),
-    /// The attributes of any other.
+    /// The attributes of any other object.
     Attributes(&'a mut ObjectAttributes),
 }
 
 impl Editable<'_> {
-    /// The attributes of either.
+    /// The attributes in both cases.
     pub fn description(&mut self) -> &mut ObjectAttributes {
         match self {
             Self::Data(data) => &mut data.description,

@@ -1,44 +1,45 @@
-//! Why the key folder did not do what was asked.
+//! Errors of the key folder.
 
 use crate::system::Failed;
 use rustix::io::Errno;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// Why the key folder could not be read or was not changed.
+/// The reason why the key folder could not be read or changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FolderError {
     /// The file system is read-only.
     ReadOnly(PathBuf),
-    /// This process has no right to.
+    /// This process lacks the permission.
     Permission(PathBuf),
-    /// There is no room, no more for this user, or files of this process may not be so large.
+    /// The disk is full, the quota of this user is used up, or files of this process may not be so
+    /// large.
     NoSpace(PathBuf),
-    /// There is no such object, or no more.
+    /// The object does not exist, or no longer.
     Gone(String),
-    /// The file holds no object that can be understood; it stays as it is.
+    /// The file holds no valid object; it is left unchanged.
     Damaged {
         /// The file's name.
         file: String,
-        /// What is wrong with it.
+        /// The fault.
         reason: String,
     },
-    /// Somebody may write there who must not (`trust`).
+    /// A user who must not write there may do so (`trust`).
     Unsafe {
         /// The folder or file.
         path: PathBuf,
-        /// Who.
+        /// The user and the permission.
         reason: String,
     },
-    /// Something else is in the place of a file of ours.
+    /// A foreign file has the name of one of our files.
     InTheWay(PathBuf, &'static str),
-    /// Somebody else kept the folder locked for too long.
+    /// Another process kept the folder locked for too long.
     Locked(String),
-    /// The content cannot be kept in a file.
+    /// The content cannot be stored in a file.
     Unfit(String),
-    /// This process may not make the system call of this name, whatever the file.
+    /// This process may not make the system call of this name, for any file.
     Denied(PathBuf, &'static str, Errno),
-    /// Anything else that the system said.
+    /// Any other error of the system.
     System(PathBuf, Errno),
 }
 
@@ -61,8 +62,8 @@ impl FolderError {
 }
 
 impl FolderError {
-    /// The file that could not be read now, and what the system said. Of what could not be written
-    /// it tells nothing.
+    /// The file that could not be read now, and the error of the system. `None` for errors of
+    /// writing.
     pub(crate) fn trouble(&self) -> Option<(&Path, Errno)> {
         match self {
             Self::Permission(path) => Some((path, Errno::ACCESS)),

@@ -1,4 +1,4 @@
-//! The bytes of a file of the folder, and what they mean.
+//! The file format of the folder.
 
 use super::text::{
     Lines, NO_AUTH, NO_PUBLIC_HALF, PUBLIC_HALF, escaped, handle, origin, public_half,
@@ -13,30 +13,31 @@ use crate::pem;
 use crate::tpm::{PublicArea, other_kind};
 use crate::x509::{Certificate, is_certificate_label};
 
-/// More bytes than a file of the folder may have.
+/// A limit above the size of every file in the folder.
 pub(super) const LARGEST: u64 = 64 << 10;
 
 const PAIR: &str = "TSS2 PRIVATE KEY";
 const ENCRYPTED: &str = "ENCRYPTED PRIVATE KEY";
 const CLEAR: &str = "PRIVATE KEY";
-/// Not a standard's label. Versions that do not know it refuse the file, and leave it as it is.
+/// A label of this project, not of a standard. Older versions refuse the file and leave it
+/// unchanged.
 const SECRET: &str = "DEVID SECRET KEY";
 const PUBLIC: &str = "PUBLIC KEY";
 const CERTIFICATE: &str = "CERTIFICATE";
 const DATA: &str = "DATA";
 
-/// What a file holds beside the object: it stays when the file is written again.
+/// Other content of a file; it is kept when the file is rewritten.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Remarks {
     above: Vec<Vec<u8>>,
     below: Vec<u8>,
 }
 
-/// Understands the file that is called `name` (without `.pem`).
+/// Parses the file called `name` (without `.pem`).
 ///
 /// # Errors
 ///
-/// What is wrong with it.
+/// The fault of the file.
 pub(super) fn parse(name: &str, file: &[u8]) -> Result<(EntryContent, Remarks), String> {
     refuse_encrypted(file)?;
     let parts = pem::parse(file)?;
@@ -112,11 +113,44 @@ pub(super) fn parse(name: &str, file: &[u8]) -> Result<(EntryContent, Remarks), 
     Ok((content, remarks))
 }
 
-/// The bytes that [`parse`] understands as this content and these remarks.
+impl EntryContent {
+    /// What a file with these bytes holds that somebody put into a key folder as `name.pem`.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it.
+    pub fn of_file(name: &str, file: &[u8]) -> Result<Self, String> {
+        if file.len() as u64 > LARGEST {
+            return Err(format!(
+                "larger than the {LARGEST} bytes that a file may have"
+            ));
+        }
+        parse(name, file).map(|(content, _)| content)
+    }
+}
+
+impl Tss2Key {
+    /// The one TSS2 object of a PEM file.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the file.
+    pub fn of_file(file: &[u8]) -> Result<Self, String> {
+        let parts = pem::parse(file)?;
+        match &parts.blocks[..] {
+            [block] if block.label == PAIR => {
+                Self::from_der(&block.der).map_err(|why| why.to_string())
+            }
+            _ => Err(format!("not one block {PAIR}")),
+        }
+    }
+}
+
+/// The bytes that [`parse`] turns into this content and these remarks.
 ///
 /// # Errors
 ///
-/// There are none, and why: it was read back and compared.
+/// The reason why no such bytes exist. The result is parsed again and compared.
 pub(super) fn render(
     name: &str,
     content: &EntryContent,
@@ -317,7 +351,7 @@ mod tests {
         pair.private.label = "new".into();
         let again = render("stem", &EntryContent::Pair(pair), &remarks).unwrap();
         let again = String::from_utf8(again).unwrap();
-        // The public half keeps the label that it had.
+        // The public half keeps its label.
         let above = "# of the web server\n\nColour: red\nLabel: new\nPublic-Label: old\n-----BEGIN";
         assert!(again.starts_with(above), "{again}");
         assert!(again.ends_with("-----\nand below\n"));

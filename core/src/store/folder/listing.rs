@@ -1,4 +1,4 @@
-//! What is in the folder, and what must change before that is something else.
+//! Listing of the folder, and the stamp that tells when a listing can differ.
 
 use super::cache::{CachedFile, FolderCache, RefusedFile};
 use super::names::{SUFFIX, is_lost, is_object};
@@ -12,37 +12,35 @@ use rustix::io::Errno;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// What is in the folder.
+/// The contents of the folder.
 #[derive(Debug)]
 pub struct FolderListing {
     /// By name. A file that did not change since the last listing gives the same `Arc`.
     pub entries: Vec<Arc<Entry>>,
     /// Files that give no object, by name.
     pub refused: Vec<RefusedFile>,
-    /// Files that are not read for their names, by name.
+    /// The names of files that are ignored because of their names.
     pub left_out: Vec<String>,
-    /// The first of the files that could not be read now, and may hold an object.
+    /// The first file that could not be read now and may hold an object.
     pub unread: Option<FolderError>,
-    /// As [`KeyFolder::stamp`] of the moment before the files were read.
+    /// See [`KeyFolder::stamp`]; taken before the files were read.
     pub stamp: FolderStamp,
 }
 
-/// What must change before a listing can differ.
+/// The state on which a listing depends.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct FolderStamp {
     folder: Option<FileStamp>,
     files: Vec<FileStamp>,
     /// Objects that could not be read.
     unread: Vec<(String, Errno)>,
-    /// When it was taken, if something had been changed so shortly before that the next change
-    /// could give it the same stamp, or something of the folder could not be read: then no later
-    /// one is equal to this.
+    /// The time of the stamp, if the stamp is unreliable. A change shortly before might repeat the
+    /// stamp, or a part of the folder could not be read. Such a stamp is equal to no later one.
     pub(super) unsettled: Option<Moment>,
 }
 
 impl FolderListing {
-    /// This, if no object may be missing from it: for whoever makes, changes or destroys something
-    /// because of what is not there.
+    /// This listing, if it is complete. For a caller that acts because an object is missing.
     ///
     /// # Errors
     ///
@@ -58,7 +56,7 @@ impl FolderListing {
     ///
     /// # Errors
     ///
-    /// There is none, or its file could not be read now.
+    /// The object does not exist, or its file could not be read now.
     pub fn entry(&self, name: &str) -> Result<&Arc<Entry>, FolderError> {
         let found = self.entries.iter().find(|entry| entry.name == name);
         let missing = || match &self.unread {
@@ -70,12 +68,12 @@ impl FolderListing {
 }
 
 impl KeyFolder {
-    /// All objects. Only files that changed are read; a folder that is missing is empty. An object
-    /// whose file cannot be read now is as it was, if it was read before.
+    /// All objects. Only changed files are read; a missing folder is empty. If a file cannot be
+    /// read now, its earlier object is listed, if there is one.
     ///
     /// # Errors
     ///
-    /// The folder as a whole cannot be read or is not to be trusted.
+    /// The folder as a whole cannot be read or is not trustworthy.
     pub fn list(&self) -> Result<FolderListing, FolderError> {
         self.noted(self.listed())
     }
@@ -146,8 +144,9 @@ impl KeyFolder {
         })
     }
 
-    /// Of names that are no object's, those that somebody may take for read: neither hidden, as the
-    /// module's own files are, nor left by an editor, nor put aside. The log names each once.
+    /// Among ignored names, those that an administrator may have meant as objects. Excludes hidden
+    /// files (like the module's own), backups of editors, and files that were set aside. Each is
+    /// logged once.
     fn left_out(&self, others: Vec<String>, before: &FolderCache) -> Vec<String> {
         let is_own = |name: &str| name.contains(".pem.pre-tpm") || is_lost(name);
         let mut left: Vec<String> = others;
@@ -159,7 +158,7 @@ impl KeyFolder {
         left
     }
 
-    /// Which objects could not be read; the folder itself was.
+    /// Records which objects could not be read; the folder itself was readable.
     fn note_objects(&self, unread: &[(String, Errno)]) {
         let paths: Vec<_> = unread
             .iter()
@@ -174,13 +173,13 @@ impl KeyFolder {
         }
     }
 
-    /// The name of the file that is an object, if the path leads to one of this folder.
+    /// The file name, if the path leads to an object of this folder.
     fn object_in<'p>(&self, path: &'p Path) -> Option<&'p str> {
         let name = path.strip_prefix(&self.path).ok()?.to_str()?;
         (is_object(name.as_bytes()) && !name.contains('/')).then_some(name)
     }
 
-    /// Notes which file could not be read, if that is why.
+    /// Records the file that could not be read, if this caused the error.
     pub(super) fn noted<T>(&self, outcome: Result<T, FolderError>) -> Result<T, FolderError> {
         if let Some((path, errno)) = outcome.as_ref().err().and_then(FolderError::trouble) {
             self.troubles.note(path, errno);
@@ -188,13 +187,13 @@ impl KeyFolder {
         outcome
     }
 
-    /// The error of a file elsewhere that could not be read now, and that the folder depends on.
+    /// The error for a file elsewhere that the folder depends on and that could not be read now.
     pub(crate) fn unread<T>(&self, path: &Path, errno: Errno) -> Result<T, FolderError> {
         self.noted(Err(FolderError::at(path)(errno)))
     }
 
-    /// The state of what a listing depends on; only one after it changed can differ. Reads no file
-    /// but those that could not be read before.
+    /// The state on which a listing depends. Listings differ only if the stamp differs. Reads only
+    /// files that could not be read before.
     pub fn stamp(&self) -> FolderStamp {
         let now = Moment::now();
         let mut stamp = FolderStamp::default();
@@ -208,7 +207,7 @@ impl KeyFolder {
         for path in others.iter().filter(|path| **path != self.path) {
             self.troubles.recheck(path, format::LARGEST);
         }
-        // Such trouble may have kept the last look from its end, and of an object may be over.
+        // The fault may have interrupted the last scan, and the fault of an object may be over.
         let is_over = objects.iter().any(|path| {
             let is = |(name, _): &(String, Errno)| path.ends_with(name);
             !stamp.unread.iter().any(is)
@@ -221,7 +220,7 @@ impl KeyFolder {
 
     fn look_over(&self, unread: &[PathBuf], stamp: &mut FolderStamp) -> Result<(), FolderError> {
         let Some(folder) = OpenFolder::at(&self.path).inspect_err(|_| {
-            // Not to be trusted, until it is another.
+            // Not trustworthy until its stamp changes.
             stamp.folder = match Sight::of(&self.path) {
                 Sight::There(about) => Some(about),
                 Sight::Missing | Sight::Unread(_) => None,

@@ -1,8 +1,8 @@
 //! The key folder of a token: one PEM file for each object, which other programs can read too.
 //!
 //! A file is an object if its name ends in `.pem` and does not begin with a dot, whoever made it.
-//! Reading takes no lock and works where nothing can be written: a file is replaced as a whole or
-//! not at all (`write`). What is damaged costs one object, is said once, and is never deleted.
+//! Readers take no lock and need no write access: a file is replaced as a whole or not at all
+//! (`write`). A damaged file costs one object, is logged once, and is never deleted.
 
 #[cfg(feature = "evidence")]
 mod attestation_key;
@@ -61,26 +61,26 @@ use write::{LOCK, Readers, Writer};
 
 /// 16 random hexadecimal digits, made at the first write.
 const SERIAL: &str = ".serial";
-/// The TPMT_PUBLIC of the key that wraps the folder's keys, in hexadecimal digits.
+/// The TPMT_PUBLIC of the master key, in hexadecimal digits.
 const MASTER: &str = ".master";
-/// More bytes than [`MASTER`] has, and a seal.
+/// More room than [`MASTER`] and a seal need.
 const ROOM: usize = 8 << 10;
-/// How long a writer waits for another.
+/// The time limit for the lock of another writer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// One key folder. It need not exist; it is made at the first write.
+/// A key folder. If it does not exist, the first write makes it.
 #[derive(Debug)]
 pub struct KeyFolder {
     path: PathBuf,
     patience: Duration,
-    /// What the last listing found. Held for moments only, never while files are read.
+    /// The last listing. Locked only briefly, never while files are read.
     known: Mutex<Arc<FolderCache>>,
-    /// Files that could not be read, the folder among them.
+    /// Files that could not be read, including the folder itself.
     troubles: Troubles,
 }
 
 impl KeyFolder {
-    /// Nothing is read yet.
+    /// Creates the object. Reads nothing yet.
     pub fn new(path: PathBuf) -> Self {
         Self {
             path,
@@ -90,8 +90,8 @@ impl KeyFolder {
         }
     }
 
-    /// The folder in a forked child, where a lock may stay held for ever: knows what is known
-    /// unless a thread of the parent was just exchanging it.
+    /// The folder in a forked child, where a lock may stay held for ever. Takes over the last
+    /// listing unless a thread of the parent was replacing it.
     pub fn for_child(&self) -> Self {
         let known = self.known.try_lock().map(|known| Arc::clone(&known));
         Self {
@@ -102,16 +102,16 @@ impl KeyFolder {
         }
     }
 
-    /// Where it is.
+    /// Its path.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Puts a new object into the folder, under a name that it makes.
+    /// Adds a new object under a generated name.
     ///
     /// # Errors
     ///
-    /// Then there is no new object, unless the disk failed when all was written.
+    /// No object was added, unless the disk failed after writing.
     pub fn add(&self, content: EntryContent) -> Result<Entry, FolderError> {
         let writer = Writer::make_folder(&self.path, self.patience, None)?;
         let kind = match content {
@@ -137,32 +137,31 @@ impl KeyFolder {
         Ok(Entry { name, content })
     }
 
-    /// Whether an object's name is one that [`add`](Self::add) makes, and not one that somebody gave
-    /// a file.
+    /// True if [`add`](Self::add) generates such names; false for names that a person gave.
     pub fn is_generated_name(name: &str) -> bool {
         let kinds = ["key", "secret", "public", "certificate", "data"];
-        // A certificate may be named after its pair.
+        // A certificate may have the name of its pair.
         let name = name.split_once('.').map_or(name, |(pair, _)| pair);
         let parts = name.split_once('-');
         parts.is_some_and(|(kind, rest)| kinds.contains(&kind) && is_random(rest))
     }
 
-    /// That the folder has room for what is remembered of the master key, before that is made.
+    /// Checks that the folder has room for the record of the master key, before the key is made.
     ///
     /// # Errors
     ///
-    /// It has none, or nothing can be written there.
+    /// There is no room, or the folder is not writable.
     pub fn check_room(&self) -> Result<(), FolderError> {
         let writer = Writer::make_folder(&self.path, self.patience, None)?;
         writer.check_room(ROOM)
     }
 
-    /// Exchanges what the object is, as it is now, for what `edit` makes of it; for nothing, if it
-    /// makes `None`. No other writer comes between, so nothing that others wrote is lost.
+    /// Replaces an object by the result of `edit`, or removes it if the result is `None`. The lock
+    /// keeps other writers out, so no change of theirs is lost.
     ///
     /// # Errors
     ///
-    /// Those of `edit`, and of the folder; then nothing was changed.
+    /// Those of `edit` and of the folder; nothing was changed then.
     pub fn change<E: From<FolderError>>(
         &self,
         name: &str,
@@ -171,12 +170,12 @@ impl KeyFolder {
         self.exchange(name, edit, |_, failed| Err(failed))
     }
 
-    /// The same for what must not stay as it is: if what `edit` makes of the object cannot be
-    /// written, the whole object is taken out of the folder. That needs no room.
+    /// [`change`](Self::change) for an object that must not stay unchanged. If the result of `edit`
+    /// cannot be written, the whole object is removed, which needs no room.
     ///
     /// # Errors
     ///
-    /// Those of `edit`, and of the folder if the object cannot be taken out of it either.
+    /// Those of `edit`, and of the folder if the object cannot be removed either.
     pub fn reduce<E: From<FolderError>>(
         &self,
         name: &str,
@@ -220,21 +219,20 @@ impl KeyFolder {
         }
     }
 
-    /// Takes the object out of the folder, whatever its file holds by now.
+    /// Removes an object, whatever its file holds now.
     ///
     /// # Errors
     ///
-    /// Also if it is gone already.
+    /// Also if the object is gone already.
     pub fn remove(&self, name: &str) -> Result<(), FolderError> {
         self.writer_for(name)?.delete(&file_name(name))
     }
 
-    /// That files can be changed and taken away here, as far as that can be asked; a folder that is
-    /// missing holds none.
+    /// Checks as far as possible that files can be changed and removed. A missing folder passes.
     ///
     /// # Errors
     ///
-    /// They cannot.
+    /// The folder is not writable.
     pub fn check_writable(&self) -> Result<(), FolderError> {
         match Writer::open(&self.path, self.patience)? {
             Some(writer) => writer.check(""),
@@ -242,7 +240,7 @@ impl KeyFolder {
         }
     }
 
-    /// Takes away what killed writers left, if it can be written now.
+    /// Removes leftovers of killed writers, if the folder is writable now.
     pub fn tidy(&self) {
         let names = std::fs::read_dir(&self.path)
             .into_iter()
@@ -250,13 +248,13 @@ impl KeyFolder {
             .flatten();
         let mut names = names.map(|entry| entry.file_name());
         if names.any(|name| writer_of(name.as_encoded_bytes()).is_some()) {
-            // The writer does it before it writes.
+            // The writer removes them before it writes.
             let _ = Writer::open(&self.path, Duration::ZERO);
         }
     }
 
-    /// Files in the place of ours, and what they are: a lock that is none, and what no writer takes
-    /// away though it has the name of something that is being written.
+    /// Foreign files with names of ours, and their kinds. Examples are a lock that is not a regular
+    /// file, and a temporary name that no writer removes.
     pub fn in_the_way(&self) -> Vec<(String, &'static str)> {
         let mut found = Vec::new();
         if let Ok(there) = lstat(self.path.join(LOCK))
@@ -284,54 +282,54 @@ impl KeyFolder {
         found
     }
 
-    /// Makes the folder if there is none, and gives it this serial number if it has none.
+    /// Makes the folder if it is missing, and gives it this serial number if it has none.
     ///
     /// # Errors
     ///
-    /// Nothing can be written there.
+    /// The folder cannot be written.
     pub fn begin(&self, serial: &str) -> Result<(), FolderError> {
         Writer::make_folder(&self.path, self.patience, Some(serial)).map(drop)
     }
 
-    /// 16 hexadecimal digits that stay the same; `None` before the first write.
+    /// 16 constant hexadecimal digits; `None` before the first write.
     ///
     /// # Errors
     ///
-    /// They cannot be read, or are none.
+    /// The file cannot be read or parsed.
     pub fn serial(&self) -> Result<Option<String>, FolderError> {
         let sound = |digits: &str| digits.len() == 16;
         Ok(self.own_file(SERIAL, sound)?.map(|bytes| hex(&bytes)))
     }
 
-    /// The TPMT_PUBLIC of the key that wraps the folder's keys, as it was remembered.
+    /// The remembered TPMT_PUBLIC of the master key.
     ///
     /// # Errors
     ///
-    /// It cannot be read, or is none.
+    /// The file cannot be read or parsed.
     pub fn master(&self) -> Result<Option<Vec<u8>>, FolderError> {
         self.own_file(MASTER, |digits| !digits.is_empty())
     }
 
-    /// Remembers it.
+    /// Records the master key.
     ///
     /// # Errors
     ///
-    /// As of [`add`](Self::add).
+    /// Those of [`add`](Self::add).
     pub fn remember_master(&self, area: &[u8]) -> Result<(), FolderError> {
         let writer = Writer::make_folder(&self.path, self.patience, None)?;
         writer.replace(MASTER, format!("{}\n", hex(area)).as_bytes())
     }
 
-    /// Forgets it.
+    /// Removes the record of the master key.
     ///
     /// # Errors
     ///
-    /// As of [`remove`](Self::remove), but for a name that was not remembered.
+    /// Those of [`remove`](Self::remove); a missing record is no error.
     pub fn forget_master(&self) -> Result<(), FolderError> {
         self.delete_own(MASTER)
     }
 
-    /// Takes a file away that is no object, if it is there.
+    /// Removes a file that is no object, if it exists.
     fn delete_own(&self, file: &str) -> Result<(), FolderError> {
         let Some(writer) = Writer::open(&self.path, self.patience)? else {
             return Ok(());
@@ -363,12 +361,12 @@ impl KeyFolder {
             .ok_or_else(|| self.damaged_own(file, wrong))
     }
 
-    /// [`master`](Self::master) gave what can be no master key's.
+    /// The error for a record that cannot belong to a master key.
     pub(in crate::store) fn damaged_master(&self) -> FolderError {
         self.damaged_own(MASTER, "not the public area of a master key")
     }
 
-    /// [`master`](Self::master) gave nothing, where keys or seals of one are.
+    /// The error for a missing record, if keys or seals below a master key exist.
     pub(in crate::store) fn missing_master(&self) -> FolderError {
         self.damaged_own(MASTER, "it is missing")
     }
@@ -380,7 +378,7 @@ impl KeyFolder {
         }
     }
 
-    /// What a file that is no object holds; `None` if there is none.
+    /// The content of a file that is no object; `None` if the file is missing.
     fn content_of(
         &self,
         folder: &OpenFolder<'_>,

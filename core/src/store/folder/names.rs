@@ -1,8 +1,8 @@
-//! Names of files in the folder.
+//! File names in the folder.
 
 /// The suffix of an object's file.
 pub(super) const SUFFIX: &str = ".pem";
-/// The suffix of a file that was set aside; a number follows where that name is taken.
+/// The suffix of a file that was set aside; a number follows if that name is in use.
 pub(super) const LOST: &str = ".pem.lost";
 
 /// The file of the object with this name.
@@ -15,18 +15,18 @@ pub(super) fn object_name(file: &str) -> &str {
     file.strip_suffix(SUFFIX).unwrap_or(file)
 }
 
-/// Whether the file holds an object.
+/// True if the file holds an object.
 pub(super) fn is_object(file: &[u8]) -> bool {
     file.ends_with(SUFFIX.as_bytes()) && !file.starts_with(b".")
 }
 
-/// Whether these are random digits as a store puts them into a name: 16, hexadecimal, lower case.
+/// True if these are random digits of a generated name: 16, hexadecimal, lower case.
 pub fn is_random(digits: &str) -> bool {
     let lower = |byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
     digits.len() == 16 && digits.bytes().all(lower)
 }
 
-/// Whether [`KeyFolder::set_aside`](super::KeyFolder::set_aside) gave the file this name.
+/// True if [`KeyFolder::set_aside`](super::KeyFolder::set_aside) gave the file this name.
 pub(super) fn is_lost(name: &str) -> bool {
     let Some((_, number)) = name.rsplit_once(LOST) else {
         return false;

@@ -1,5 +1,5 @@
-//! The seals of a token's PINs: data that the TPM opens for whoever knows the PIN. They lie beside
-//! the objects under names that are none of an object.
+//! The seals of a token's PINs: data that the TPM unseals for a user who knows the PIN. Their files
+//! lie beside the objects under hidden names.
 
 use super::text::{Lines, escaped, unescaped, write_line};
 use super::write::Writer;
@@ -11,25 +11,24 @@ use rustix::io::Errno;
 
 const LABEL: &str = "TSS2 PRIVATE KEY";
 
-/// The line that tells one secret of the token from another.
+/// The line with the mark of the secret.
 const MARK: &str = "Secret";
 
-/// What stands beside a seal.
+/// The text lines of a seal's file.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PinSealText {
-    /// The token's label; with the officer's seal only.
+    /// The label of the token; only with the officer's seal.
     pub label: String,
-    /// Tells the secret that is sealed from any other, and nothing else of it. Files of before have
-    /// none.
+    /// Identifies the sealed secret without revealing it. Old files have none.
     pub mark: Option<Vec<u8>>,
 }
 
-/// Whose PIN a seal is for.
+/// The owner of the PIN of a seal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PinSeal {
-    /// The security officer's; it also holds the token's label.
+    /// The security officer; this seal also holds the label of the token.
     SecurityOfficer,
-    /// The user's.
+    /// The user.
     User,
 }
 
@@ -43,11 +42,11 @@ impl PinSeal {
 }
 
 impl KeyFolder {
-    /// Whether there is such a seal, be it one that cannot be read. Reads no file.
+    /// True if the seal exists, even if it is unreadable. Reads no file.
     ///
     /// # Errors
     ///
-    /// Nobody can say now. Its token must not be taken for one without PIN.
+    /// The existence is unknown. The token must not be treated as one without PIN.
     pub fn has_seal(&self, seal: PinSeal) -> Result<bool, FolderError> {
         let path = self.path.join(seal.file());
         let there = is_there(&path);
@@ -57,11 +56,11 @@ impl KeyFolder {
         }))
     }
 
-    /// The seal, and what stands beside it; `None` if there is none.
+    /// The seal and its text lines; `None` if there is none.
     ///
     /// # Errors
     ///
-    /// It cannot be read, or is none.
+    /// The file cannot be read or parsed.
     pub fn seal(&self, seal: PinSeal) -> Result<Option<(Tss2Key, PinSealText)>, FolderError> {
         let file = seal.file();
         let Some(folder) = self.noted(OpenFolder::at(&self.path))? else {
@@ -74,7 +73,7 @@ impl KeyFolder {
         sealed.map(Some).map_err(|why| self.because_file(file, why))
     }
 
-    /// The same fault where what was read is none of the TPM's.
+    /// The error for a seal that the TPM rejects.
     pub(in crate::store) fn damaged_seal(&self, seal: PinSeal, why: &str) -> FolderError {
         FolderError::Damaged {
             file: self.path.join(seal.file()).display().to_string(),
@@ -82,11 +81,11 @@ impl KeyFolder {
         }
     }
 
-    /// Puts a seal in the place of the one that is there, if there is one.
+    /// Stores a seal, and replaces an existing one.
     ///
     /// # Errors
     ///
-    /// As of [`add`](Self::add).
+    /// Those of [`add`](Self::add).
     pub fn put_seal(
         &self,
         seal: PinSeal,
@@ -107,11 +106,11 @@ impl KeyFolder {
         writer.replace(seal.file(), text.as_bytes())
     }
 
-    /// Takes a seal away, if there is one.
+    /// Removes a seal, if it exists.
     ///
     /// # Errors
     ///
-    /// As of [`remove`](Self::remove).
+    /// Those of [`remove`](Self::remove).
     pub fn remove_seal(&self, seal: PinSeal) -> Result<(), FolderError> {
         self.delete_own(seal.file())
     }

@@ -1,4 +1,4 @@
-//! Reading the folder: what is in it, and what a file gives.
+//! Reading of the folder and its files.
 
 use super::cache::{CachedFile, RefusedFile};
 use super::format::{self, Remarks};
@@ -17,7 +17,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-/// The folder, open.
+/// The folder, opened.
 pub(super) struct OpenFolder<'a> {
     pub(super) path: &'a Path,
     pub(super) fd: OwnedFd,
@@ -25,28 +25,28 @@ pub(super) struct OpenFolder<'a> {
     pub(super) stamp: FileStamp,
 }
 
-/// What is in the folder.
+/// The file names of the folder.
 #[derive(Default)]
 pub(super) struct Names {
-    /// Of all that should be an object.
+    /// The names of objects.
     pub(super) objects: Vec<CString>,
-    /// Of all else, also of files that the module itself keeps there.
+    /// All other names, including those of the module's own files.
     pub(super) others: Vec<String>,
 }
 
-/// Why a file gives no object.
+/// The reason why a file gives no object.
 pub(super) enum ReadError {
-    /// It is no more there.
+    /// The file is gone.
     Gone,
-    /// Its content, which stays the same until its stamp changes.
+    /// The content is invalid; it stays so until the stamp changes.
     Damaged(String),
     Untrusted(String),
-    /// What the system said; another time it may say something else.
+    /// An error of the system, which may be temporary.
     Failed(io::Error),
 }
 
 impl<'a> OpenFolder<'a> {
-    /// `None` if there is none.
+    /// `None` if the folder does not exist.
     pub(super) fn at(path: &'a Path) -> Result<Option<Self>, FolderError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = match retry_on_intr(|| open(path, flags, Mode::empty())) {
@@ -67,7 +67,7 @@ impl<'a> OpenFolder<'a> {
         }))
     }
 
-    /// The names of all that is in the folder.
+    /// The names of all files in the folder.
     pub(super) fn names(&self) -> rustix::io::Result<Names> {
         let mut names = Names::default();
         for name in file::names(&self.fd)? {
@@ -79,7 +79,7 @@ impl<'a> OpenFolder<'a> {
         Ok(names)
     }
 
-    /// `None` if it is no more there.
+    /// `None` if the file is gone.
     pub(super) fn file_stamp(&self, name: &CString) -> rustix::io::Result<Option<FileStamp>> {
         match retry_on_intr(|| statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW)) {
             Ok(about) => Ok(Some(FileStamp::from(&about))),
@@ -88,12 +88,12 @@ impl<'a> OpenFolder<'a> {
         }
     }
 
-    /// Reads a file; `earlier` is what it was before. `None` if it is no more there.
+    /// Reads a file; `earlier` is its earlier state. `None` if the file is gone.
     ///
     /// # Errors
     ///
-    /// It cannot be read for want of something that this whole process lacks: no object may seem
-    /// to be gone because of that.
+    /// The process lacks a resource (descriptors, memory). An object must not seem to be missing
+    /// for that reason.
     pub(super) fn look_at(
         &self,
         file: &str,
@@ -121,7 +121,7 @@ impl<'a> OpenFolder<'a> {
             Err(ReadError::Untrusted(why)) => (refused(why, false), false),
             Err(ReadError::Failed(error)) => match trouble(&error) {
                 Some(errno) => {
-                    // Who changed a file may have taken the right to read it away.
+                    // A change of the file may have removed the read permission.
                     let taken_away = errno == Errno::ACCESS;
                     let same = |seen: &&CachedFile| seen.stamp == Some(stamp) || !taken_away;
                     let same = earlier.filter(same);
@@ -151,13 +151,13 @@ impl<'a> OpenFolder<'a> {
         Ok(Some(seen))
     }
 
-    /// Why a file cannot be read now, if so.
+    /// The reason why a file cannot be read now, if any.
     pub(super) fn trouble_with(&self, file: &str) -> Option<Errno> {
         let read = file::read_in(&self.fd, file, format::LARGEST);
         read.err().as_ref().and_then(trouble)
     }
 
-    /// An object and what else its file holds.
+    /// An object, and the other content of its file.
     pub(super) fn read(&self, name: &str) -> Result<(Entry, Remarks), ReadError> {
         let (content, owned) = self.judged(&file_name(name))?;
         let (content, remarks) = format::parse(name, &content).map_err(ReadError::Damaged)?;

@@ -1,4 +1,4 @@
-//! What the tests of this folder put into one.
+//! Sample contents for tests of the folder.
 
 use super::{
     Data, EntryContent, KeyAuth, KeyMaterial, KeyOrigin, KeyPair, ObjectAttributes, SecretKeyFile,
@@ -7,7 +7,7 @@ use super::{
 use crate::key::{Curve, PrivateKeyInfo, PublicKey, SecretKeyType};
 use crate::x509::{Certificate, Date};
 
-/// Of tpm2_encodeobject, see `tss2`.
+/// Made by tpm2_encodeobject, see `tss2`.
 pub(super) const KEY: &[u8] = include_bytes!("../../../testdata/tss2-encodeobject.pem");
 pub(super) const LEAF: &[u8] = include_bytes!("../../../testdata/leaf.pem");
 
@@ -25,7 +25,7 @@ pub(super) fn key() -> Tss2Key {
     }
 }
 
-/// A key in clear, and one as it is when it is sealed.
+/// A key in clear and a sealed key.
 fn in_memory() -> [KeyPair; 2] {
     let curve = Curve::P384;
     let key = PrivateKeyInfo::from_scalar(curve, &[7; 48]).unwrap();
@@ -78,7 +78,7 @@ pub(super) fn data() -> Data {
     }
 }
 
-/// A data object that only differs by its value.
+/// A data object that differs only by its value.
 pub(super) fn numbered(number: usize) -> EntryContent {
     EntryContent::Data(Data {
         value: number.to_string().into_bytes(),

@@ -1,5 +1,5 @@
-//! What is taken out of use with a master key that is gone: files keep their content under names
-//! that are none of an object's, and the public areas of former master keys are remembered.
+//! Files that are set aside with a lost master key. They keep their content under names that are
+//! not objects' names. The public areas of former master keys are remembered.
 
 use super::names::{file_name, is_lost};
 use super::read::OpenFolder;
@@ -9,24 +9,24 @@ use crate::key::{from_hex, hex};
 use rustix::io::Errno;
 use std::path::PathBuf;
 
-/// The TPMT_PUBLICs of former master keys, in hexadecimal digits, one in a line.
+/// The TPMT_PUBLICs of former master keys, in hexadecimal digits, one per line.
 const FORMER: &str = ".master.former";
 
 impl KeyFolder {
-    /// Takes an object's file out of use, as it is. Gives the new name.
+    /// Sets an object's file aside unchanged. Returns the new name.
     ///
     /// # Errors
     ///
-    /// As of [`remove`](Self::remove); then it is where it was.
+    /// Those of [`remove`](Self::remove); the file then keeps its name.
     pub fn set_aside(&self, name: &str) -> Result<String, FolderError> {
         self.writer_for(name)?.set_aside(&file_name(name))
     }
 
-    /// The same of a seal, if there is one.
+    /// Sets a seal aside, if it exists.
     ///
     /// # Errors
     ///
-    /// As of [`set_aside`](Self::set_aside).
+    /// Those of [`set_aside`](Self::set_aside).
     pub fn set_seal_aside(&self, seal: PinSeal) -> Result<Option<String>, FolderError> {
         let Some(writer) = Writer::open(&self.path, self.patience)? else {
             return Ok(None);
@@ -37,7 +37,7 @@ impl KeyFolder {
         }
     }
 
-    /// All that was set aside.
+    /// All files that were set aside.
     ///
     /// # Errors
     ///
@@ -63,11 +63,11 @@ impl KeyFolder {
         Ok(lost)
     }
 
-    /// The TPMT_PUBLICs of the master keys before the one that is remembered.
+    /// The TPMT_PUBLICs of former master keys.
     ///
     /// # Errors
     ///
-    /// They cannot be read, or are none.
+    /// The file cannot be read or parsed.
     pub fn former_masters(&self) -> Result<Vec<Vec<u8>>, FolderError> {
         let Some(folder) = self.noted(OpenFolder::at(&self.path))? else {
             return Ok(Vec::new());
@@ -82,11 +82,11 @@ impl KeyFolder {
         areas.ok_or_else(|| self.damaged_own(FORMER, wrong))
     }
 
-    /// Remembers this one as the master key, and the one that was remembered as a former one.
+    /// Records this master key, and the earlier one as a former one.
     ///
     /// # Errors
     ///
-    /// As of [`add`](Self::add).
+    /// Those of [`add`](Self::add).
     pub fn exchange_master(&self, area: &[u8]) -> Result<(), FolderError> {
         let mut former = self.former_masters()?;
         let known = self.master()?;
@@ -99,11 +99,11 @@ impl KeyFolder {
         self.remember_master(area)
     }
 
-    /// Forgets the former ones.
+    /// Removes the record of former master keys.
     ///
     /// # Errors
     ///
-    /// As of [`forget_master`](Self::forget_master).
+    /// Those of [`forget_master`](Self::forget_master).
     pub fn forget_former_masters(&self) -> Result<(), FolderError> {
         self.delete_own(FORMER)
     }

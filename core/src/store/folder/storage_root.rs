@@ -1,4 +1,4 @@
-//! What the folder remembers of the TPM's storage root key, beside the master key.
+//! The folder's record of the TPM's storage root key.
 
 use super::write::Writer;
 use super::{FolderError, KeyFolder};
@@ -29,7 +29,7 @@ impl StorageRootRecord for KeyFolder {
 
     fn recall(&self) -> Result<Option<Vec<u8>>, RecordError> {
         match self.own_file(ROOT, |digits| !digits.is_empty()) {
-            // Whoever may not read the folder uses none of its keys either.
+            // A user who may not read the folder uses none of its keys either.
             Err(FolderError::Permission(_)) => Ok(None),
             Err(error @ FolderError::Damaged { .. }) => {
                 Err(RecordError::Damaged(error.to_string()))
@@ -51,7 +51,7 @@ impl StorageRootRecord for KeyFolder {
         };
         match kept {
             Ok(()) => Ok(true),
-            // Who may only use keys need not be able to write.
+            // A user who only uses keys need not be able to write.
             Err(FolderError::Permission(_) | FolderError::ReadOnly(_)) => Ok(false),
             Err(error) => Err(error.to_string()),
         }
@@ -68,7 +68,7 @@ mod tests {
     use std::fs::{Permissions, set_permissions, write};
     use std::os::unix::fs::PermissionsExt;
 
-    /// A file that is damaged is told from one that cannot be had.
+    /// A damaged file differs from a file that cannot be read.
     #[test]
     fn what_cannot_be_read_is_not_damaged() {
         let home = tempfile::tempdir().unwrap();

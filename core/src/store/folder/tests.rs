@@ -1,5 +1,5 @@
-//! The folder as its readers and writers see it; `crash` has other processes in it,
-//! `refused` what gives no object.
+//! Tests of the folder for readers and writers. `crash` has other processes, `refused` has files
+//! that give no object.
 
 mod crash;
 mod refused;
@@ -12,14 +12,14 @@ use tempfile::TempDir;
 
 const LOCK_FILE: &str = ".lock";
 
-/// A folder that is not there yet, in one that goes with the test.
+/// A missing folder inside a temporary one.
 fn empty() -> (TempDir, KeyFolder) {
     let around = tempfile::tempdir().unwrap();
     let folder = KeyFolder::new(around.path().join("state/devid"));
     (around, folder)
 }
 
-/// A folder with `count` data objects, as an administrator would put them there.
+/// A folder with `count` data objects, as an administrator would store them.
 fn filled(count: usize) -> (TempDir, KeyFolder) {
     let (around, folder) = empty();
     fs::create_dir_all(folder.path()).unwrap();
@@ -53,7 +53,7 @@ fn all_files(folder: &KeyFolder) -> Vec<String> {
     names
 }
 
-/// Until the clock has left the last change behind.
+/// Waits until the stamp of the last change is reliable.
 fn settled(folder: &KeyFolder) -> FolderStamp {
     loop {
         let stamp = folder.stamp();
@@ -300,7 +300,7 @@ fn what_changes_twice_within_a_tick_is_not_missed() {
     assert_eq!(folder.list().unwrap().entries, listed.entries);
 }
 
-/// As if each file had had another content when it was read, with the stamp that it has now.
+/// Replaces the remembered contents, but keeps the current stamps.
 fn misremember(folder: &KeyFolder) {
     let mut known = folder.known.lock();
     let mut files = known.files.clone();
@@ -340,7 +340,7 @@ fn a_child_is_not_blocked_by_its_parents_threads() {
     assert_eq!(folder.for_child().list().unwrap().entries, entries);
 }
 
-/// The processor time of this thread: other programs add nothing to it.
+/// The processor time of this thread; other programs do not add to it.
 fn thread_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
@@ -366,7 +366,7 @@ fn ten_thousand_files_are_listed_fast() {
     });
     let stamp = best(&|| drop(folder.stamp()));
     let list = best(&|| drop(folder.list().unwrap()));
-    // No file is read again, so each costs a small multiple of asking for each file's state.
+    // No file is read again. So each call costs a small multiple of a stat of each file.
     assert!(stamp < 20 * walk, "{stamp:?} {walk:?}");
     assert!(list < 40 * walk, "{list:?} {walk:?}");
 }

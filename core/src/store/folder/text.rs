@@ -1,7 +1,7 @@
 //! Attributes as lines of text above a PEM block: `Name: value`, in UTF-8.
 //!
-//! A default is not written, so that a file without any line is an ordinary object. What a line of
-//! a known name says wrongly is damage: an attribute is never guessed.
+//! Defaults are not written, so a file without any line is a normal object. A wrong value in a
+//! known line makes the file damaged: an attribute is never guessed.
 
 use super::{KeyOrigin, ObjectAttributes, Usage, Use};
 use crate::key::{from_hex, hex};
@@ -9,10 +9,10 @@ use crate::x509::Date;
 use std::fmt::Write;
 use std::str::FromStr;
 
-/// What the name of a line begins with that is about the public half of a pair.
+/// The name prefix of lines about the public half of a pair.
 pub(super) const PUBLIC_HALF: &str = "Public-";
 
-/// The lines that nobody has asked for yet.
+/// The lines that were not taken yet.
 pub(super) struct Lines<'a>(Vec<&'a [u8]>);
 
 impl<'a> Lines<'a> {
@@ -20,7 +20,7 @@ impl<'a> Lines<'a> {
         Self(lines)
     }
 
-    /// The value of the line with this name, as `read` understands it; the line is then gone.
+    /// Takes the line with this name and parses its value with `read`.
     pub(super) fn take<T>(
         &mut self,
         name: &str,
@@ -44,14 +44,13 @@ impl<'a> Lines<'a> {
         }
     }
 
-    /// The lines that were not asked for: remarks, or of a newer version.
+    /// The remaining lines: remarks, or lines of a newer version.
     pub(super) fn rest(self) -> Vec<Vec<u8>> {
         self.0.into_iter().map(<[u8]>::to_vec).collect()
     }
 }
 
-/// The attributes in the lines whose name begins with `prefix`; `absent` are those of a file
-/// without lines.
+/// The attributes in lines whose names begin with `prefix`; `absent` holds the defaults.
 pub(super) fn read_description(
     lines: &mut Lines<'_>,
     prefix: &str,
@@ -96,7 +95,7 @@ pub(super) fn read_description(
     })
 }
 
-/// The lines from which [`read_description`] makes the same again.
+/// Writes lines that [`read_description`] parses into these attributes.
 pub(super) fn write_description(
     out: &mut String,
     prefix: &str,
@@ -172,8 +171,8 @@ pub(super) fn write_description(
     }
 }
 
-/// The attributes of a pair's public half where the file does not say otherwise: what
-/// administrators expect to hold for both halves is the private half's.
+/// The default attributes of a pair's public half. Administrators expect label, identifier and
+/// subject of the private half to apply to both.
 pub(super) fn public_half(private: &ObjectAttributes) -> ObjectAttributes {
     ObjectAttributes {
         id: private.id.clone(),
@@ -190,8 +189,8 @@ pub(super) fn write_line(out: &mut String, name: &str, value: &str) {
     };
 }
 
-/// In one line, with nothing at its ends that a reader may take off, and nothing that looks like
-/// the boundary of a PEM block to a careless one.
+/// Escapes text to one line. Nothing at its ends can be trimmed, and a simple parser cannot mistake
+/// it for a PEM boundary.
 pub(super) fn escaped(text: &str) -> String {
     let mut out = String::new();
     for (at, char) in text.char_indices() {
@@ -211,7 +210,7 @@ pub(super) fn escaped(text: &str) -> String {
     out
 }
 
-/// `None` for a backslash that [`escaped`] does not write.
+/// `None` for an escape that [`escaped`] does not write.
 pub(super) fn unescaped(text: &str) -> Option<String> {
     let mut out = String::new();
     let mut rest = text;
@@ -248,12 +247,12 @@ pub(super) fn origin(text: &str) -> Option<KeyOrigin> {
     }
 }
 
-/// How a pair says that its public half was destroyed.
+/// The value that says that the public half was destroyed.
 pub(super) const NO_PUBLIC_HALF: &str = "none";
-/// How a key says that no PIN opens it, since none is to.
+/// The value that says that the key needs no PIN by intention.
 pub(super) const NO_AUTH: &str = "none";
 const NO_USE: &str = "none";
-/// Where the public half has the default and the private half has not.
+/// Used if the public half has the default identifier and the private half has not.
 const DEFAULT_ID: &str = "default";
 
 fn id(text: &str) -> Option<Option<Vec<u8>>> {

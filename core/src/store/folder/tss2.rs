@@ -1,7 +1,7 @@
 //! The DER inside "TSS2 PRIVATE KEY" (draft-bottomley-tpm2-keys, section 3.1: TPMKey).
 //!
-//! What is read is more than what is written: programs differ in how they encode the BOOLEAN and
-//! the parent's INTEGER.
+//! The reader accepts more than the writer produces, since programs encode the BOOLEAN and the
+//! parent's INTEGER differently.
 
 use crate::tpm::handle;
 use std::fmt;
@@ -11,7 +11,7 @@ use x509_cert::der::{self, Decode, Encode, Reader, SliceReader, Tag, TagNumber, 
 const LOADABLE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.23.133.10.1.3");
 const IMPORTABLE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.23.133.10.1.4");
 const SEALED: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.23.133.10.1.5");
-/// What tpm2-tss-engine wrote before the draft had the three above.
+/// Written by tpm2-tss-engine before the draft defined the three above.
 const LOADABLE_OF_OLD: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.23.133.10.2");
 
 const EMPTY_AUTH: u32 = 0;
@@ -24,31 +24,31 @@ const RSA_PARENT: u32 = 5;
 /// An object wrapped by a TPM key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tss2Key {
-    /// What the TPM does with it.
+    /// Its kind, which decides how the TPM uses it.
     pub kind: Tss2Kind,
-    /// The handle of the key that wraps it: persistent, or a hierarchy whose standard storage key
-    /// is meant.
+    /// The handle of the parent: persistent, or a hierarchy that stands for its standard storage
+    /// key.
     pub parent: u32,
-    /// TPMT_PUBLIC, without a size in front.
+    /// TPMT_PUBLIC, without size field.
     pub public: Vec<u8>,
-    /// The content of the TPM2B_PRIVATE, without the size in front.
+    /// The content of the TPM2B_PRIVATE, without size field.
     pub private: Vec<u8>,
-    /// Whether the authorisation value is empty. `Some(false)` is no proof that it is not:
-    /// tpm2_encodeobject writes that for every key.
+    /// True if the authorisation value is empty. `Some(false)` does not prove the opposite, since
+    /// tpm2_encodeobject writes it for every key.
     pub empty_auth: Option<bool>,
-    /// The SEQUENCE of policy commands that must go before a use, DER as it was found.
+    /// The SEQUENCE of policy commands for a use, DER as found.
     pub policy: Option<Vec<u8>>,
-    /// The SEQUENCE of named policies to choose from, DER as it was found.
+    /// The SEQUENCE of alternative named policies, DER as found.
     pub auth_policy: Option<Vec<u8>>,
     /// The encrypted seed of an importable object.
     pub secret: Option<Vec<u8>>,
-    /// Whether a hierarchy's RSA storage key is meant, not the one on P-256.
+    /// True for the RSA storage key of a hierarchy, false for the one on P-256.
     pub rsa_parent: bool,
-    /// A text for people.
+    /// A description for readers of the file.
     pub description: Option<String>,
 }
 
-/// What the TPM does with a wrapped object.
+/// The use of a wrapped object by the TPM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tss2Kind {
     /// TPM2_Load.
@@ -59,7 +59,7 @@ pub enum Tss2Kind {
     Sealed,
 }
 
-/// Why bytes are no such key.
+/// The reason why bytes are no such key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NoTss2Key(String);
 
@@ -80,19 +80,19 @@ impl Tss2Key {
         }
     }
 
-    /// Whether a policy must be satisfied before the key can be used.
+    /// True if a policy must be satisfied before the key can be used.
     pub fn has_policy(&self) -> bool {
-        // A SEQUENCE without elements is two bytes.
+        // An empty SEQUENCE has two bytes.
         let filled = |der: &Option<Vec<u8>>| der.as_ref().is_some_and(|der| der.len() > 2);
         filled(&self.policy) || filled(&self.auth_policy)
     }
 
-    /// From what any known program writes.
+    /// Parses the output of any known program.
     ///
     /// # Errors
     ///
-    /// It is no such key, or has a member that is not known: that could say how the key must be
-    /// used.
+    /// The bytes are no such key, or have an unknown member. Such a member could restrict the use
+    /// of the key.
     pub fn from_der(der: &[u8]) -> Result<Self, NoTss2Key> {
         let outer = AnyRef::from_der(der)
             .ok()
@@ -130,11 +130,11 @@ impl Tss2Key {
         }
     }
 
-    /// As DER. Not more than the draft says, so that every reader takes it.
+    /// Encodes to DER with the members of the draft only, so that every reader accepts it.
     ///
     /// # Errors
     ///
-    /// A part is too long for the size in front of it.
+    /// A part is too long for its size field.
     pub fn to_der(&self) -> Result<Vec<u8>, NoTss2Key> {
         let kind = match self.kind {
             Tss2Kind::Loadable => LOADABLE,
@@ -173,10 +173,10 @@ impl Tss2Key {
     }
 }
 
-/// The members of the SEQUENCE, one after the other.
+/// The members of the SEQUENCE in order.
 struct Members<'a> {
     reader: SliceReader<'a>,
-    /// Read, and not yet asked for.
+    /// The next member, if it was read already.
     here: Option<AnyRef<'a>>,
 }
 
@@ -194,7 +194,7 @@ impl<'a> Members<'a> {
         }
     }
 
-    /// The member under this tag, if it stands here.
+    /// The member with this tag, if it is next.
     fn optional<T>(
         &mut self,
         number: u32,
@@ -242,7 +242,7 @@ impl NoTss2Key {
     }
 }
 
-/// BER's TRUE is any byte but 0; tpm2-openssl 1.1 writes 0x01, which DER forbids.
+/// BER encodes TRUE as any byte but 0; tpm2-openssl 1.1 writes 0x01, which DER forbids.
 fn boolean(member: AnyRef<'_>) -> Option<bool> {
     match (member.tag(), member.value()) {
         (Tag::Boolean, &[byte]) => Some(byte != 0),
@@ -266,7 +266,7 @@ fn raw_sequence(member: AnyRef<'_>) -> Option<Vec<u8>> {
         .filter(|_| member.tag() == Tag::Sequence)
 }
 
-/// A handle is unsigned; some programs write it in four bytes, as if it were negative.
+/// A handle is unsigned. Some programs write it in four bytes, as if it were negative.
 fn handle(integer: &[u8]) -> Option<u32> {
     let bytes = match integer {
         [] => return None,
@@ -319,7 +319,7 @@ mod tests {
     /// Made with tpm2-tools 5.4 and tpm2-openssl 1.1.1 on an swtpm: tpm2_create and
     /// tpm2_encodeobject -C 0x81000001.
     const ENCODEOBJECT: &[u8] = include_bytes!("../../../testdata/tss2-encodeobject.pem");
-    /// openssl genpkey -algorithm EC: under the owner's storage key.
+    /// openssl genpkey -algorithm EC: below the owner's storage key.
     const OPENSSL_OWNER: &[u8] = include_bytes!("../../../testdata/tss2-openssl-owner.pem");
     /// openssl genpkey -algorithm RSA -pkeyopt parent:0x81000001 -pkeyopt user-auth:…
     const OPENSSL_PASSWORD: &[u8] = include_bytes!("../../../testdata/tss2-openssl-password.pem");
@@ -332,8 +332,8 @@ mod tests {
         Tss2Key::loadable(0x8100_0080, vec![1, 2, 3], vec![4, 5])
     }
 
-    /// The only place of these bytes in the key's DER, exchanged, with all lengths around adjusted
-    /// by the caller's choice of equally long bytes.
+    /// Replaces the only occurrence of these bytes in the key's DER. Both byte strings are equally
+    /// long, so no length changes.
     fn exchanged(der: &[u8], old: &[u8], new: &[u8]) -> Vec<u8> {
         let at: Vec<_> = (0..der.len())
             .filter(|&at| der[at..].starts_with(old))
@@ -435,7 +435,7 @@ mod tests {
     fn the_type_of_old_files() {
         let der = key().to_der().unwrap();
         let old = LOADABLE_OF_OLD.to_der().unwrap();
-        // One arc, so one byte, is missing; the SEQUENCE gets shorter by as much.
+        // One arc, so one byte, is missing, and the SEQUENCE is shorter by one byte.
         let mut der = exchanged(&der, &LOADABLE.to_der().unwrap(), &old);
         der[1] -= 1;
         assert_eq!(Tss2Key::from_der(&der), Ok(key()));

@@ -1,10 +1,10 @@
-//! What files hold of the TPM's, as the TPM loads it and gives it.
+//! Conversion between wrapped objects in files and those of the TPM.
 
 use super::tss2::{Tss2Key, Tss2Kind};
 use crate::tpm::{Parent, WrappedKey, handle};
 
 impl Tss2Key {
-    /// What the TPM wrapped; `has_value`: it has an authorisation value.
+    /// The file form of a wrapped object. `has_value`: its authorisation value is not empty.
     pub fn of(kind: Tss2Kind, wrapped: &WrappedKey, has_value: bool) -> Self {
         let (parent, rsa_parent) = match wrapped.parent() {
             Parent::Persistent(handle) => (*handle, false),
@@ -18,11 +18,11 @@ impl Tss2Key {
         }
     }
 
-    /// The same for the TPM.
+    /// The object in the form of the TPM.
     ///
     /// # Errors
     ///
-    /// What wraps it, if that is neither a persistent key nor the owner hierarchy's.
+    /// The parent, if it is neither persistent nor in the owner hierarchy.
     pub fn wrapped(&self) -> Result<WrappedKey, &'static str> {
         let parent = match self.parent {
             handle if handle >> 24 == 0x81 => Parent::Persistent(handle),

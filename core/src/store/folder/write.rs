@@ -1,7 +1,7 @@
 //! Changing the folder: one writer at a time, and each file as a whole or not at all.
 //!
-//! Whoever reads meanwhile finds the old or the new. A writer that was killed leaves its temporary
-//! file at most, which the next one removes.
+//! A reader finds the old or the new file. A killed writer leaves at most its temporary file, which
+//! the next writer removes.
 
 use super::names::{LOST, SUFFIX, object_name};
 use super::read::OpenFolder;
@@ -28,23 +28,23 @@ pub(super) const LOCK: &str = ".lock";
 const FOLDER_MODE: u32 = 0o750;
 const FILE_MODE: u32 = 0o640;
 
-/// Who may read a new file.
+/// The permitted readers of a new file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Readers {
-    /// Its owner and the folder's group.
+    /// Its owner and the group of the folder.
     Group,
-    /// Its owner.
+    /// Its owner only.
     Owner,
 }
 
-/// The only writer of the folder, as long as it lives.
+/// The only writer of the folder; holds the lock.
 pub(super) struct Writer<'a> {
     folder: OpenFolder<'a>,
     _lock: Lock,
 }
 
 impl<'a> Writer<'a> {
-    /// `None` if there is no folder.
+    /// `None` if the folder does not exist.
     pub(super) fn open(path: &'a Path, patience: Duration) -> Result<Option<Self>, FolderError> {
         let Some(folder) = OpenFolder::at(path)? else {
             return Ok(None);
@@ -54,12 +54,12 @@ impl<'a> Writer<'a> {
             folder,
             _lock: lock,
         };
-        // Whoever writes has the lock.
+        // The lock is held, so no other writer owns a temporary file.
         remove_leftovers(&writer.folder.fd, |_| false).map_err(FolderError::at(path))?;
         Ok(Some(writer))
     }
 
-    /// Makes the folder if there is none, and its serial number: this one, or a random one.
+    /// Makes the folder if it is missing, with this serial number or a random one.
     pub(super) fn make_folder(
         path: &'a Path,
         patience: Duration,
@@ -84,19 +84,19 @@ impl<'a> Writer<'a> {
         Ok(writer)
     }
 
-    /// The folder, for reading what no other writer can change now.
+    /// The folder, for reads that no other writer can disturb.
     pub(super) fn folder(&self) -> &OpenFolder<'a> {
         &self.folder
     }
 
-    /// Whether a file can be changed and taken away, as far as that can be asked: before something
-    /// that is not in the folder is done for good.
+    /// Checks as far as possible that a file can be changed and removed, before an irreversible
+    /// step outside the folder.
     pub(super) fn check(&self, file: &str) -> Result<(), FolderError> {
         let both = Access::WRITE_OK | Access::EXEC_OK;
         let asked = match accessat(&self.folder.fd, ".", both, AtFlags::EACCESS) {
-            // An old kernel; or a container whose filter does not know faccessat2(2), which answers
-            // as an immutable folder does. access(2) asks for whom the process was started by, and
-            // is no other call under another name, as the C library's faccessat is.
+            // The kernel is old, or a container filter does not know faccessat2(2). The filter's
+            // error equals that of an immutable folder. The system call access(2) checks the real
+            // user and group, and is not emulated, unlike faccessat of the C library.
             Err(Errno::NOSYS | Errno::INVAL | Errno::PERM) if is_as_started() => {
                 match access(self.folder.path, both) {
                     Err(Errno::NOSYS | Errno::PERM) => self.not_immutable(),
@@ -109,8 +109,7 @@ impl<'a> Writer<'a> {
         asked.map_err(FolderError::at(&self.folder.path.join(file)))
     }
 
-    /// That the folder is not one in which nothing can be changed (chattr(1)), as far as that can be
-    /// asked.
+    /// Checks, as far as possible, that the folder is not immutable (chattr(1)).
     fn not_immutable(&self) -> rustix::io::Result<()> {
         let about = statx(&self.folder.fd, ".", AtFlags::empty(), StatxFlags::MODE);
         match about {
@@ -121,7 +120,7 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// A file under a name that is not yet taken.
+    /// Writes a file under an unused name.
     pub(super) fn put_new(
         &self,
         file: &str,
@@ -131,7 +130,7 @@ impl<'a> Writer<'a> {
         self.put(file, content, Err(readers))
     }
 
-    /// A file in the place of another, whose owner, group and mode it takes over, if there is one.
+    /// Replaces a file and keeps its owner, group and mode.
     pub(super) fn replace(&self, file: &str, content: &[u8]) -> Result<(), FolderError> {
         match self.about(file)? {
             Some(old) => self.put(file, content, Ok(&old)),
@@ -139,12 +138,12 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// That there is room for a file of so many bytes.
+    /// Checks that there is room for a file of this size.
     pub(super) fn check_room(&self, bytes: usize) -> Result<(), FolderError> {
         file::try_room(&self.folder.fd, bytes).map_err(FolderError::at(self.folder.path))
     }
 
-    /// Gives a file a name that says that it is lost, and gives that.
+    /// Renames a file to a name with the suffix for lost files, and returns that name.
     pub(super) fn set_aside(&self, file: &str) -> Result<String, FolderError> {
         let stem = file.strip_suffix(SUFFIX).unwrap_or(file);
         for number in 1.. {
@@ -167,7 +166,7 @@ impl<'a> Writer<'a> {
         Err(FolderError::Gone(object_name(file).into()))
     }
 
-    /// Takes a file away.
+    /// Removes a file.
     pub(super) fn delete(&self, file: &str) -> Result<(), FolderError> {
         match file::take_away(&self.folder.fd, file) {
             Err(Undone::Unchanged(failed)) if failed.errno == Errno::NOENT => {
@@ -177,7 +176,7 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// `old` is the file whose place it takes, or else says who may read it.
+    /// `old` describes the file to replace, or names the readers of a new file.
     fn put(
         &self,
         file: &str,
@@ -193,8 +192,8 @@ impl<'a> Writer<'a> {
         self.settled(file, put)
     }
 
-    /// A change that is made is made, also where the disk did not confirm it: who is told that it
-    /// failed would take the folder for as it was.
+    /// Reports success for a completed change, even if the disk did not confirm it. After an error
+    /// the caller would assume that nothing changed.
     fn settled(&self, file: &str, changed: Result<(), Undone>) -> Result<(), FolderError> {
         let path = self.folder.path.join(file);
         match changed {
@@ -211,8 +210,8 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Gives a file the owner, group and mode of the old one, or those of a new file: then the
-    /// folder's group may read it. A mode whose group cannot be given is for the owner only.
+    /// Sets owner, group and mode: those of the old file, or those of a new file, which the
+    /// folder's group may read. If the group cannot be set, the file is for its owner only.
     fn dress(&self, fd: &OwnedFd, old: Result<&Stat, Readers>) -> Result<(), Failed> {
         let made = fstat(fd)?;
         let (owner, group, mode) = match old {
@@ -220,7 +219,7 @@ impl<'a> Writer<'a> {
             Err(Readers::Group) => (made.st_uid, self.folder.owned.group(), FILE_MODE),
             Err(Readers::Owner) => (made.st_uid, made.st_gid, FILE_MODE & 0o600),
         };
-        // Only root can give a file away; another writer then owns what it wrote.
+        // Only root can change the owner; otherwise the writer owns the file.
         if owner != made.st_uid {
             let _ = fchown(fd, Some(Uid::from_raw(owner)), None);
         }
@@ -229,7 +228,7 @@ impl<'a> Writer<'a> {
         fchmod(fd, Mode::from_raw_mode(mode)).map_err(Failed::at("fchmod"))
     }
 
-    /// What describes the file, if there is one.
+    /// The stat of the file, if it exists.
     fn about(&self, file: &str) -> Result<Option<Stat>, FolderError> {
         match statat(&self.folder.fd, file, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(about) => Ok(Some(about)),
@@ -239,7 +238,7 @@ impl<'a> Writer<'a> {
     }
 }
 
-/// Whether the process has the rights of whom it was started by.
+/// True if the process has the rights of the user and group that started it.
 fn is_as_started() -> bool {
     getuid() == geteuid() && getgid() == getegid()
 }
@@ -247,7 +246,7 @@ fn is_as_started() -> bool {
 fn locked(folder: &OpenFolder<'_>, patience: Duration) -> Result<Lock, FolderError> {
     let path = folder.path.join(LOCK);
     let lock = match open_lock(&folder.fd, LOCK, true) {
-        // Who makes room needs none: the folder itself is locked instead.
+        // A writer that frees space needs none: it locks the folder itself instead.
         Err(NoLock::System(Errno::NOSPC | Errno::DQUOT)) => {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
             openat(&folder.fd, ".", flags, Mode::empty()).map_err(FolderError::at(&path))?
@@ -264,8 +263,8 @@ fn locked(folder: &OpenFolder<'_>, patience: Duration) -> Result<Lock, FolderErr
     taken.ok_or_else(|| FolderError::Locked(holder(inode)))
 }
 
-/// Whoever can open the lock can hold it, and keep all writers away: those who may write into the
-/// folder can, and no mere reader.
+/// Sets who can open the lock. Every process that can open it can keep writers away, so only users
+/// who may write to the folder get access.
 fn keep_for_writers(lock: &OwnedFd, folder: Owned) -> rustix::io::Result<()> {
     let about = fstat(lock)?;
     let mode = if folder.is_shared() { 0o640 } else { 0o600 };
@@ -274,18 +273,19 @@ fn keep_for_writers(lock: &OwnedFd, folder: Owned) -> rustix::io::Result<()> {
     if is_so || !(me.is_root() || me.as_raw() == about.st_uid) {
         return Ok(());
     }
-    // The folder's owner and group, as far as they can be given.
+    // The owner and group of the folder, as far as possible.
     let _ = fchown(lock, Some(Uid::from_raw(folder.owner())), None);
     let of_group = fchown(lock, None, Some(Gid::from_raw(folder.group()))).is_ok();
     let mode = if of_group { mode } else { 0o600 };
     match fchmod(lock, Mode::from_raw_mode(mode)) {
-        // Given away; or nobody may: then it is for its owner only.
+        // The file belongs to another user now, or the system forbids chmod. Then it is for its
+        // owner only.
         Err(Errno::PERM | Errno::NOSYS) => Ok(()),
         other => other,
     }
 }
 
-/// Who holds the lock, as far as the kernel tells (proc_locks(5)).
+/// The process that holds the lock, according to the kernel (proc_locks(5)).
 fn holder(inode: u64) -> String {
     let inode = format!(":{inode}");
     let locks = std::fs::read_to_string("/proc/locks").unwrap_or_default();
@@ -306,7 +306,7 @@ fn holder(inode: u64) -> String {
     }
 }
 
-/// The folder and all that leads to it, each on the disk before what is in it.
+/// Makes the folder and its parents. Each folder is synced before its contents.
 fn make_folder(path: &Path) -> Result<(), FolderError> {
     let fault =
         |error: io::Error| FolderError::at(path)(Errno::from_io_error(&error).unwrap_or(Errno::IO));

@@ -1,5 +1,5 @@
-//! Files that the factory identity is found by, beside the TPM: certificates that `[[identity]]` names,
-//! those of the `chain/` folder, the secrets of keys, and what tells that something changed.
+//! Files of the factory identity outside the TPM: certificates that `[[identity]]` names, those of
+//! the `chain/` folder, and the secrets of keys. Their stamps tell if something changed.
 
 use crate::config::{IdentityAuth, IdentityHint, SecretSource};
 use crate::trouble::{Sight, Troubles, trouble};
@@ -12,29 +12,29 @@ use rustix::io::Errno;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-/// The files, and what they held when they were last read.
+/// The files, with their contents at the last read.
 #[derive(Debug)]
 pub(super) struct Files {
     chain: PathBuf,
     hinted: Vec<PathBuf>,
-    /// The owner's certificates, which may be missing; `None` if they are shown nowhere.
+    /// The owner's certificates; the file may be missing. `None` if they are not shown.
     owner: Option<Box<Path>>,
-    /// Files of which only the stamps count.
+    /// Files of which only the stamps matter.
     others: Vec<PathBuf>,
-    /// Held for moments.
+    /// Locked only briefly.
     known: Mutex<HashMap<PathBuf, Vec<Certificate>>>,
     troubles: Troubles,
 }
 
-/// What must change before the files can say something else.
+/// The state on which the result of a read depends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct FilesStamp {
     files: Vec<(PathBuf, Sight)>,
-    /// Why the `chain/` folder could not be listed, if so.
+    /// The reason if the `chain/` folder could not be listed.
     unlisted: Option<Errno>,
 }
 
-/// What the files hold, each with its certificates.
+/// The files with their certificates.
 #[derive(Debug)]
 pub(super) struct FilesRead {
     pub(super) hinted: Vec<(PathBuf, Vec<Certificate>)>,
@@ -42,7 +42,8 @@ pub(super) struct FilesRead {
     /// The owner's certificates.
     pub(super) owner: Vec<Certificate>,
     pub(super) stamp: FilesStamp,
-    /// A file that `[[identity]]` names, or the owner's, that could not be read now and was not read before.
+    /// The error of a file from `[[identity]]`, or of the owner's file, that could not be read now
+    /// and was not read before.
     pub(super) unread: Option<String>,
 }
 
@@ -74,7 +75,7 @@ impl Files {
         }
     }
 
-    /// For a forked child, where a lock may stay held for ever.
+    /// The files in a forked child, where a lock may stay held for ever.
     pub(super) fn for_child(&self) -> Self {
         let known = self.known.try_lock().map(|known| known.clone());
         Self {
@@ -92,7 +93,7 @@ impl Files {
         self.owner.as_deref()
     }
 
-    /// Reads only what could not be read before.
+    /// The current stamps. Reads only files that could not be read before.
     pub(super) fn stamp(&self) -> FilesStamp {
         let (chain, unlisted) = self.chain_paths();
         let all = self.others.iter().map(PathBuf::as_path).chain(self.owner());
@@ -104,7 +105,7 @@ impl Files {
         }
     }
 
-    /// Reads all certificates. What cannot be read now is as it was, if it was read before.
+    /// Reads all certificates. If a file cannot be read now, its earlier content is used.
     pub(super) fn read(&self) -> FilesRead {
         let (chain_paths, unlisted) = self.chain_paths();
         let before = std::mem::take(&mut *self.known.lock());
@@ -178,7 +179,8 @@ impl Files {
         }
     }
 
-    /// A secret could not be had: a look follows when its file can be read, or is another.
+    /// Records that a secret could not be read. A scan follows when its file is readable or has
+    /// changed.
     pub(super) fn note_secret(&self, source: &SecretSource, error: &std::io::Error) {
         let path = source.path().ok().flatten();
         match path.zip(trouble(error)) {
@@ -187,7 +189,7 @@ impl Files {
         }
     }
 
-    /// Has the stamp say of which secrets the look had none.
+    /// Marks in the stamp the secrets that the scan could not read.
     pub(super) fn amend(&self, stamp: &mut FilesStamp) {
         for (path, sight) in &mut stamp.files {
             if let Some(errno) = self.troubles.with(path) {
@@ -196,7 +198,7 @@ impl Files {
         }
     }
 
-    /// The certificates of a file; `None` if it could not be read now. The log names what is left out.
+    /// The certificates of a file; `None` if it could not be read now. Ignored contents are logged.
     fn certificates_of(&self, file: CertificateFile) -> (Sight, Option<Vec<Certificate>>) {
         let path = &file.path;
         if let Err(CertificateFileError::Failed(error)) = &file.certificates
@@ -212,8 +214,8 @@ impl Files {
         (sight, Some(file.certificates.unwrap_or_default()))
     }
 
-    /// The files of the `chain/` folder, which may be missing; those that are known, with the
-    /// reason, if it cannot be listed now.
+    /// The files of the `chain/` folder, which may be missing. If the folder cannot be listed now,
+    /// the known files and the reason.
     fn chain_paths(&self) -> (Vec<PathBuf>, Option<Errno>) {
         match candidates(&self.chain) {
             Ok(paths) => (paths, None),
@@ -230,7 +232,7 @@ impl Files {
     }
 }
 
-/// The certificates in a file, or why there are none.
+/// The certificates in a file, or the reason why there are none.
 pub(crate) fn certificates_in(path: &Path) -> Result<Vec<Certificate>, String> {
     let read = CertificateFile::read(path.to_owned());
     read.certificates.map_err(|why| why.to_string())

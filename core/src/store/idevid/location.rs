@@ -1,22 +1,22 @@
-//! Where certificates of the factory are.
+//! Locations of certificates of the factory identity.
 
 use crate::config::IdentityHint;
 use crate::x509::Certificate;
 use std::fmt;
 use std::path::PathBuf;
 
-/// Where a certificate is.
+/// The location of a certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum CertificateLocation {
     Nv(u32),
     File(PathBuf),
 }
 
-/// A certificate, and where it is.
+/// A certificate with its location.
 pub(super) type LocatedCertificate = (CertificateLocation, Certificate);
 
 impl CertificateLocation {
-    /// Whether this hint names it.
+    /// True if this hint names the location.
     pub(super) fn is_named_by(&self, hint: &IdentityHint) -> bool {
         match self {
             Self::Nv(index) => hint.nv == Some(*index),

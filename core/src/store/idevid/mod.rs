@@ -1,8 +1,9 @@
-//! The factory identity: found in the TPM, never registered, never written to
-//! (IEEE 802.1AR; TCG, TPM 2.0 Keys for Device Identity and Attestation, sections 7.3 and 7.8).
+//! The factory identity. The TPM is searched for it, so it needs no registration; it is never
+//! changed (IEEE 802.1AR; TCG, TPM 2.0 Keys for Device Identity and Attestation, sections 7.3 and
+//! 7.8).
 //!
-//! Makers disagree on where they put key and certificate, so both ranges are searched (`nv`)
-//! and paired by public key (`pairing`).
+//! Makers use different handles and NV indices. So both ranges are searched (`nv`), and keys and
+//! certificates are paired by public key (`pairing`).
 
 mod files;
 mod location;
@@ -28,7 +29,7 @@ use sha2::{Digest, Sha256};
 use std::path::Path;
 use std::sync::Arc;
 
-/// Looks for the factory identity of one TPM, or for one whose key asks for a PIN.
+/// The factory identities of a TPM that need no PIN, or a single one that needs a PIN.
 #[derive(Debug)]
 pub struct IdevidStore {
     tpm: Arc<Tpm>,
@@ -37,35 +38,35 @@ pub struct IdevidStore {
     origin: CertificateOrigin,
     files: Files,
     templates: Templates,
-    /// What the last look showed, if it gave an answer; held for moments.
+    /// The result of the last scan, if it gave one; locked only briefly.
     last: Mutex<Option<ScanResult>>,
 }
 
-/// What must change before a new look can find something else. Costs no TPM command.
+/// The state on which a scan depends. Costs no TPM command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FactoryStamp {
     files: files::FilesStamp,
     faults: u64,
     given_up: usize,
-    /// What is known of what the TPM can do.
+    /// The known abilities of the TPM.
     can: Capabilities,
 }
 
-/// Which of the identities a store shows.
+/// The identities that a store shows.
 #[derive(Debug, Clone)]
 enum IdentityScope {
-    /// Those that need no PIN.
+    /// All that need no PIN.
     Open,
-    /// The one of this hint, whose key asks for a PIN.
+    /// The identity of this hint, whose key needs a PIN.
     Pin(Arc<Guarded>),
 }
 
-/// An identity whose key asks for a PIN.
+/// An identity whose key needs a PIN.
 #[derive(Debug)]
 struct Guarded {
     hint: usize,
     login: Arc<Login>,
-    /// The key as last found.
+    /// The key from the last scan.
     key: Mutex<Option<Arc<Key>>>,
 }
 
@@ -77,7 +78,8 @@ impl IdentityScope {
         }
     }
 
-    /// Nobody is logged in in the child if another thread of the parent held the login.
+    /// The scope in a forked child. The user is logged out if another thread of the parent held the
+    /// login.
     fn for_child(&self) -> Self {
         match self {
             Self::Open => Self::Open,
@@ -90,56 +92,55 @@ impl IdentityScope {
     }
 }
 
-/// All that was found.
+/// The results of a search.
 #[derive(Debug)]
 pub struct FactoryIdentities {
-    /// At least one; the first is `idev-id`, unless that has a slot of its own, or there are
-    /// attestation keys alone.
+    /// At least one identity. The first is `idev-id`, unless that one has a slot of its own, or all
+    /// keys are attestation keys.
     pub identities: Vec<Identity>,
-    /// CA certificates, from the identity's issuer upwards, then others; `idev-id-ca-<n>`.
+    /// CA certificates: the issuers of the identity in order, then others; `idev-id-ca-<n>`.
     pub authorities: Vec<CaCertificate>,
-    /// 16 hexadecimal digits that name the device's identity: of SHA-256 of the TPM
-    /// name of its key, or of the certificate where the key has no handle.
+    /// The serial number of the token: 16 hexadecimal digits. They come from the SHA-256 of the
+    /// key's TPM name, or of the certificate if the key has no handle.
     pub serial: String,
-    /// A file that `[[identity]]` names and that could not be read now, and why.
+    /// The error of a file from `[[identity]]` that could not be read now.
     pub unread: Option<String>,
-    /// What the search depended on.
+    /// The state on which the search depended.
     pub stamp: FactoryStamp,
-    /// The owner's certificates for these keys, and those of their CAs, where the store was asked
-    /// for both.
+    /// The owner's certificates for these keys and those of their CAs, if the store shows both.
     pub owner: Option<(Vec<Identity>, Vec<CaCertificate>)>,
     /// The label of the token if no identity gives one.
     base_label: &'static str,
 }
 
 impl FactoryIdentities {
-    /// The token's label: that of its first identity. An attestation key names no token.
+    /// The label of the token: that of its first identity that is no attestation key.
     pub fn label(&self) -> &str {
         let mut labels = self.identities.iter().filter(|one| !one.attests);
         labels.next().map_or(self.base_label, |one| &one.label)
     }
 }
 
-/// A certificate and the key that it is for.
+/// A certificate with its key.
 #[derive(Debug, Clone)]
 pub struct Identity {
-    /// `idev-id`, `idev-id-rsa2048`, …; `iak` for an attestation key; of the owner's certificates
-    /// `oidevid`, `oiak`.
+    /// `idev-id`, `idev-id-rsa2048`, …; `iak` for an attestation key; `oidevid` or `oiak` for a
+    /// certificate of the owner.
     pub label: String,
-    /// The identifier, if it is not that of the key.
+    /// The identifier, if it differs from that of the key.
     pub id: Option<Vec<u8>>,
     /// The end-entity certificate.
     pub certificate: Certificate,
-    /// Where the certificate is: an NV index or a file.
+    /// The location of the certificate: an NV index or a file.
     pub place: String,
     /// The certified key; `None` for an algorithm that is not supported.
     pub public: Option<PublicKey>,
-    /// The private key behind it; `None` if the TPM holds none for this certificate, or one that
-    /// only attests.
+    /// The private key. `None` if the TPM has none for this certificate, or only an attestation
+    /// key.
     pub key: Option<Arc<Key>>,
-    /// Whether it is an attestation key.
+    /// True if it is an attestation key.
     pub attests: bool,
-    /// Which `[[identity]]` says that its key asks for a PIN.
+    /// The number of the `[[identity]]` that says that its key needs a PIN.
     pub pin: Option<usize>,
 }
 
@@ -150,35 +151,35 @@ pub struct CaCertificate {
     pub label: String,
     /// The certificate.
     pub certificate: Certificate,
-    /// Where the certificate is: an NV index or a file.
+    /// The location of the certificate: an NV index or a file.
     pub place: String,
 }
 
 impl IdevidStore {
-    /// The identities that need no PIN, with the factory's certificates, and the owner's beside these.
-    /// Nothing is read yet.
+    /// The identities that need no PIN, with the factory's and the owner's certificates. Reads
+    /// nothing yet.
     pub fn new(config: &Config, tpm: Arc<Tpm>) -> Self {
         Self::of(config, tpm, IdentityScope::Open, CertificateOrigin::Both)
     }
 
-    /// The identities that need no PIN, with the certificates that programs are to see: the owner's
-    /// in the place of the factory's if `[owner] show` says so.
+    /// The identities that need no PIN, with the certificates for programs. With `[owner] show`
+    /// these are the owner's in place of the factory's.
     pub fn shown(config: &Config, tpm: Arc<Tpm>) -> Self {
         Self::of(config, tpm, IdentityScope::Open, shown(config))
     }
 
-    /// The identities that need no PIN, with the owner's certificates alone.
+    /// The identities that need no PIN, with the owner's certificates only.
     pub fn of_owner(config: &Config, tpm: Arc<Tpm>) -> Self {
         Self::of(config, tpm, IdentityScope::Open, CertificateOrigin::Owner)
     }
 
-    /// A store for each identity whose key asks for a PIN (`[[identity]] auth = "pin"`), with the
-    /// factory's certificate, and the owner's beside.
+    /// One store for each identity whose key needs a PIN (`[[identity]] auth = "pin"`), with the
+    /// factory's and the owner's certificates.
     pub fn with_pin(config: &Config, tpm: &Arc<Tpm>) -> Vec<Self> {
         Self::behind_pins(config, tpm, CertificateOrigin::Both)
     }
 
-    /// The same with the certificates that programs are to see.
+    /// The same stores with the certificates for programs.
     pub fn shown_with_pin(config: &Config, tpm: &Arc<Tpm>) -> Vec<Self> {
         Self::behind_pins(config, tpm, shown(config))
     }
@@ -238,8 +239,9 @@ impl IdevidStore {
         }
     }
 
-    /// Searches the TPM. One command for each list of handles, two for a certificate (one more for
-    /// each further piece of a large one), one for each key until all certificates have theirs.
+    /// Searches the TPM. One command for each list of handles. Two for a certificate, and one more
+    /// for each further piece of a large one. One for each key, until all certificates have their
+    /// keys.
     pub fn find(&self) -> Result<FactoryIdentities, ScanError> {
         let tpm = &*self.tpm;
         let read = self.files.read();
@@ -252,7 +254,7 @@ impl IdevidStore {
         let (mut identities, mut authorities) = self.paired(tpm, certificates, chain.collect())?;
         let origin = self.origin;
         self.files.amend(&mut stamp.files);
-        // The TPM may have been asked meanwhile.
+        // The search may have asked the TPM for its algorithms.
         stamp.can.algorithms = tpm.known_algorithms().known();
         if identities.is_empty() {
             return Err(match read.unread {
@@ -300,7 +302,7 @@ impl IdevidStore {
     }
 }
 
-/// From the leaf's issuer upwards, then what belongs to none of that; each certificate once.
+/// The issuers of the leaf in order, then other certificates; each certificate once.
 fn chain_order(
     base: &str,
     leaf: &Certificate,
@@ -333,7 +335,7 @@ fn chain_order(
     numbered.collect()
 }
 
-/// Which certificates programs are to see on the factory's tokens.
+/// The certificates that programs see on the factory's tokens.
 fn shown(config: &Config) -> CertificateOrigin {
     match config.owner.show {
         ShowOwner::Instead => CertificateOrigin::OwnerFirst,
@@ -362,7 +364,7 @@ mod tests {
         let one = |pem: &[u8]| Certificate::parse_all(pem).unwrap().remove(0);
         let leaf = one(include_bytes!("../../../testdata/leaf.pem"));
         let issuer = one(include_bytes!("../../../testdata/ca.pem"));
-        // Stands for a self-signed root: its own issuer, so that a copy could follow itself.
+        // Stands for a self-signed root, which is its own issuer.
         let other = one(include_bytes!("../../../testdata/root.pem"));
         let all = [&other, &issuer, &other, &issuer].into_iter().zip(1..);
         let placed = all.map(|(one, index)| (CertificateLocation::Nv(index), one.clone()));

@@ -1,4 +1,5 @@
-//! Where certificates are: the TPM's NV memory, the configuration's files, the `chain/` folder.
+//! The search for certificates: NV memory of the TPM, files of the configuration, the `chain/`
+//! folder.
 
 use super::location::{CertificateLocation, LocatedCertificate};
 use super::{IdevidStore, ScanError, certificates_in};
@@ -9,32 +10,32 @@ use log::{debug, warn};
 use std::ops::Range;
 use std::path::PathBuf;
 
-/// No certificate is smaller: the policies that TCG puts into the same range (Keys for Device
-/// Identity, section 7.3.2) are not read.
+/// No certificate is smaller. So the TCG policies in this range are not read (Keys for Device
+/// Identity, section 7.3.2).
 const SMALLEST_CERTIFICATE: u16 = 128;
-/// More bytes than any certificate has that goes on in further NV indices.
+/// Upper limit for a certificate that continues in further NV indices.
 const MOST_JOINED: usize = 1 << 16;
 
-/// What an NV index was taken for.
+/// The meaning of an NV index.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NvFinding {
-    /// It holds these.
+    /// The index holds these certificates.
     Certificates(Vec<Certificate>),
-    /// It holds what belongs to a certificate that begins in this index.
+    /// The index continues a certificate that begins in the other index.
     ContinuationOf(u32),
-    /// It was not read: no certificate is so small.
+    /// The index was not read: it is too small for a certificate.
     TooSmall,
-    /// Why there is nothing to be had from it.
+    /// The reason why the index gives nothing.
     Nothing(String),
 }
 
 enum NvError {
-    /// Nothing to be had from this index; the search goes on.
+    /// This index gives nothing; the search continues.
     Skipped(String),
     Tpm(TpmError),
 }
 
-/// What a search looks at, for the log; what was there instead, and what could not be read.
+/// The places of a search for the log, their other contents, and the files that could not be read.
 pub(super) fn searched(
     authorities: &[LocatedCertificate],
     unread: Vec<String>,
@@ -70,7 +71,7 @@ pub(super) fn searched(
 }
 
 impl IdevidStore {
-    /// All certificates of the files that the configuration names and of the TPM, each once; and what
+    /// All certificates of configured files and of the TPM, without duplicates; and the files that
     /// could not be read.
     pub(super) fn certificates(
         &self,
@@ -105,8 +106,8 @@ impl IdevidStore {
         Ok((found, unread))
     }
 
-    /// The NV indices that are looked into, and what each was taken for: those that `[[identity]]`
-    /// names, then the TCG's range.
+    /// The NV indices of a search with their meanings: those from `[[identity]]`, then the TCG
+    /// range.
     pub fn indices(&self, tpm: &Tpm) -> Result<Vec<(u32, NvFinding)>, TpmError> {
         let mut taken: Vec<(u32, NvFinding)> = Vec::new();
         let hinted: Vec<u32> = self.hints.iter().filter_map(|hint| hint.nv).collect();
@@ -130,8 +131,8 @@ impl IdevidStore {
     }
 }
 
-/// The certificates in an NV index; and the indices behind it into which the last one goes on, since
-/// an index holds no more than the TPM lets it (TPM2_PT_NV_INDEX_MAX).
+/// The certificates in an NV index, and the following indices that continue the last one. The TPM
+/// limits the size of an index (TPM2_PT_NV_INDEX_MAX).
 fn read_certificates(
     tpm: &Tpm,
     index: u32,
@@ -147,7 +148,7 @@ fn read_certificates(
     let alone = Certificate::read_all(&content);
     let (mut reading, mut further) = (alone.clone(), none.clone());
     while reading.is_cut && content.len() < MOST_JOINED {
-        // What begins for itself continues nothing.
+        // An index that begins with a certificate continues nothing.
         match read_nv(tpm, further.end, named, 0) {
             Ok(Some(more)) if Certificate::read_all(&more).certificates.is_empty() => {
                 content.extend(more);
@@ -178,8 +179,8 @@ fn read_certificates(
     Ok((taken, further))
 }
 
-/// What an NV index holds; `None` if that is less than `least`. One that the administrator `named`
-/// is tried even where a wrong authorisation value counts towards the TPM's lockout; others are not.
+/// The content of an NV index; `None` if it is smaller than `least`. With `named`, an index from
+/// the configuration, the read is tried even if a wrong value counts towards lockout.
 fn read_nv(tpm: &Tpm, index: u32, named: bool, least: u16) -> Result<Option<Vec<u8>>, NvError> {
     let skip = |error| match error {
         TpmError::Response(code) if !code.is_definite() => NvError::Tpm(error),

@@ -1,6 +1,6 @@
-//! Certificates of the device's owner over the factory's keys (OpenConfig's oIDevID and oIAK): the
-//! same key, certified by another CA. A token shows one end-entity certificate for a key, and two
-//! tokens show no two with one identifier.
+//! The owner's certificates for the factory's keys (OpenConfig's oIDevID and oIAK): the same key,
+//! certified by another CA. A token shows one end-entity certificate for each key. Certificates on
+//! two tokens have different identifiers.
 
 use super::location::{CertificateLocation, LocatedCertificate};
 use super::{FACTORY, Identity};
@@ -9,30 +9,30 @@ use crate::x509::Certificate;
 use sha1::{Digest, Sha1};
 use std::path::Path;
 
-/// The label of the owner's certificate for the attestation key.
+/// The label of the owner's certificate for an attestation key.
 const OWNER_ATTESTATION: &str = "oiak";
 
-/// Which certificates a store shows for the factory's keys.
+/// The certificates that a store shows for the factory's keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum CertificateOrigin {
-    /// The factory's.
+    /// The factory's certificates.
     Factory,
-    /// The factory's; the owner's are found beside them.
+    /// The factory's certificates; the owner's are listed separately.
     Both,
-    /// The owner's where there is one, under the labels of the factory's.
+    /// The owner's certificates if they exist, with the labels of the factory's.
     OwnerFirst,
-    /// The owner's, and no identity without one, under labels of their own.
+    /// Only the owner's certificates, with their own labels.
     Owner,
 }
 
 impl CertificateOrigin {
-    /// Whether the owner's certificates are read at all.
+    /// True if the owner's certificates are read.
     pub(super) fn reads_owner(self) -> bool {
         self != Self::Factory
     }
 
-    /// The label of a token on which there is no identity but attestation keys, and the beginning of
-    /// the labels of CA certificates.
+    /// The token label if all keys are attestation keys, and the prefix of the labels of CA
+    /// certificates.
     pub(super) fn base_label(self) -> &'static str {
         match self {
             Self::Factory | Self::Both | Self::OwnerFirst => FACTORY,
@@ -40,7 +40,7 @@ impl CertificateOrigin {
         }
     }
 
-    /// Puts the owner's certificates in their places.
+    /// Adds or substitutes the owner's certificates.
     pub(super) fn apply(
         self,
         owner: Vec<Certificate>,
@@ -86,8 +86,8 @@ fn owner_label(label: &str) -> String {
     }
 }
 
-/// Another CKA_ID than the factory's certificate for this key has: Java's KeyStore fails where two
-/// certificates of one key have one identifier.
+/// A CKA_ID that differs from the one of the factory's certificate. Java's KeyStore fails if two
+/// certificates of a key share an identifier.
 fn owner_id(certificate: &Certificate) -> Vec<u8> {
     let digest = Sha1::new().chain_update(OWNER);
     digest

@@ -1,4 +1,4 @@
-//! Which key each certificate is for, and what the pairs are called.
+//! Pairing of certificates with keys, and the labels of the pairs.
 
 use super::location::{CertificateLocation, LocatedCertificate};
 use super::{Identity, IdentityScope, IdevidStore, ScanError};
@@ -12,10 +12,11 @@ use crate::x509::device::NamedDevice;
 use log::{debug, info, warn};
 use std::sync::Arc;
 
-/// The label of an attestation key: it signs only what the TPM made, so nothing for PKCS#11.
+/// The label of an attestation key, which signs only data that the TPM made and so is no PKCS#11
+/// key.
 const ATTESTATION: &str = "iak";
 
-/// A certificate on its way to its key.
+/// A certificate during the search for its key.
 struct Leaf {
     origin: CertificateLocation,
     certificate: Certificate,
@@ -24,28 +25,29 @@ struct Leaf {
     says: StatedRole,
 }
 
-/// What a certificate says of its holder; makers are wrong in that, and its key tells.
+/// The role that a certificate states. Makers state it wrongly, so the key decides.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum StatedRole {
     EndEntity,
-    /// That it is a CA's, and so it seems: no handle is read for its sake.
+    /// The certificate states a CA plausibly, so no handle is read for it.
     Ca,
-    /// That it is a CA's; but it issued nothing here, and names a device or is alone.
+    /// The certificate states a CA, but issued no certificate here. It names a device or is the
+    /// only certificate.
     Doubtful,
 }
 
-/// What holds the private key of a certificate.
+/// The holder of a certificate's private key.
 enum Holder {
     Nobody,
     /// A key that is an identity.
     Identity(Arc<Key>, Option<usize>),
-    /// A key that only attests, or does something else that an identity must not.
+    /// A key that cannot be an identity, such as an attestation key.
     Other(Option<u32>),
 }
 
 impl IdevidStore {
-    /// Each certificate with the key behind it, if the TPM has that, identities first; and the CAs'
-    /// certificates, whose keys it does not have. `chain` are others of CAs.
+    /// Each certificate with its key, if the TPM has it, identities first. Then the CA
+    /// certificates, whose keys are not in the TPM. `chain` holds further CA certificates.
     pub(super) fn paired(
         &self,
         tpm: &Tpm,
@@ -89,8 +91,8 @@ impl IdevidStore {
         Ok((named(leaves), authorities.chain(chain).collect()))
     }
 
-    /// Certificates whose keys have no handle: the TPM may derive them. That is tried when the key
-    /// is first needed; at once where it is not clear which of several certificates is the one.
+    /// Handles certificates whose keys have no handle but may be derived. The derivation waits
+    /// until the key is first needed. If several certificates compete, it happens at once.
     fn derivable(&self, tpm: &Tpm, leaves: &mut [Leaf]) -> Result<(), ScanError> {
         let rivals: Vec<String> = leaves
             .iter()
@@ -100,7 +102,7 @@ impl IdevidStore {
             .collect();
         let alone = leaves.iter().all(|leaf| leaf.says != StatedRole::EndEntity);
         for leaf in leaves.iter_mut().filter(|leaf| leaf.is_looked_for()) {
-            // Deriving a key takes long: not for what hardly is a device's.
+            // Deriving a key takes long, so an unlikely certificate is skipped.
             if leaf.says == StatedRole::Doubtful && !(alone && names_a_device(&leaf.certificate)) {
                 continue;
             }
@@ -147,7 +149,7 @@ impl IdevidStore {
         Ok(handles)
     }
 
-    /// Gives the key at `handle` to every certificate that it belongs to.
+    /// Gives the key at `handle` to all its certificates.
     fn pair(&self, tpm: &Tpm, handle: u32, leaves: &mut [Leaf]) -> Result<(), ScanError> {
         let (area, resident) = match tpm.persistent_key(handle) {
             Ok(found) => found,
@@ -190,7 +192,7 @@ impl IdevidStore {
         Ok(())
     }
 
-    /// What opens a key of this hint, and the hint again if that is a PIN.
+    /// The access to a key of this hint; with a PIN also the hint.
     fn access(&self, hint: Option<usize>) -> (Access, Option<usize>) {
         match hint.and_then(|hint| self.hints[hint].auth.as_ref()) {
             None => (Access::Open, None),
@@ -198,7 +200,7 @@ impl IdevidStore {
                 IdentityScope::Pin(guarded) if Some(guarded.hint) == hint => {
                     (Access::Login(Arc::clone(&guarded.login)), hint)
                 }
-                // Shown elsewhere.
+                // Another store shows it.
                 _ => (Access::Open, hint),
             },
             Some(IdentityAuth::Secret(source)) => match source.read() {
@@ -216,8 +218,8 @@ impl IdevidStore {
     }
 }
 
-/// Whether the TPM's answer is for good and of one key alone, so that other identities are there all
-/// the same.
+/// True if the answer of the TPM is final and concerns only this key, so that other identities
+/// remain usable.
 fn is_of_this_key(error: &TpmError) -> bool {
     match error {
         TpmError::Response(code) => code.is_definite(),
@@ -228,7 +230,7 @@ fn is_of_this_key(error: &TpmError) -> bool {
     }
 }
 
-/// What the TPM can do for a key; of one on a curve nothing needs to be asked.
+/// The abilities of the TPM for a key; an elliptic-curve key needs no question.
 fn abilities(tpm: &Tpm, public: &PublicKey) -> Result<Abilities, TpmError> {
     if let PublicKey::Rsa { .. } = public {
         tpm.algorithms()?;
@@ -244,12 +246,12 @@ impl Leaf {
         self.public.is_some() && matches!(self.holder, Holder::Nobody)
     }
 
-    /// Whether handles are read until its key is found.
+    /// True if handles are read until its key is found.
     fn is_looked_for(&self) -> bool {
         self.wants_key() && self.says != StatedRole::Ca
     }
 
-    /// Whether it is for a key of the device, or says so.
+    /// True if it belongs to a key of the device, or states so.
     fn is_identity(&self) -> bool {
         self.says == StatedRole::EndEntity || !matches!(self.holder, Holder::Nobody)
     }
@@ -285,8 +287,8 @@ impl Leaf {
         }
     }
 
-    /// The key at 0x81020000, other identities by where their certificates are, certificates
-    /// without key, attestation keys.
+    /// The order: the key at 0x81020000, other identities by location, certificates without key,
+    /// attestation keys.
     fn rank(&self) -> (u8, u32) {
         let index = match self.origin {
             CertificateLocation::File(_) => 0,

@@ -1,4 +1,4 @@
-//! What was found, as a store shows it; and the login of an identity whose key asks for a PIN.
+//! The results as a store lists them, and the login of an identity whose key needs a PIN.
 
 use super::{CaCertificate, FactoryIdentities, Identity, IdentityScope, IdevidStore};
 use crate::key::hex;
@@ -13,17 +13,18 @@ use std::collections::HashSet;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-/// Bytes of a PIN: no authorisation value is longer than the widest digest of a TPM.
+/// Permitted lengths of a PIN in bytes: no authorisation value is longer than the widest digest of
+/// a TPM.
 pub(in crate::store) const PIN_LENGTHS: RangeInclusive<usize> = 1..=64;
 
-/// What [`Store`](crate::store::Store) asks of a factory identity.
+/// The operations that [`Store`](crate::store::Store) needs.
 impl IdevidStore {
     pub(in crate::store) fn stamp(&self) -> StoreStamp {
         StoreStamp::Factory(self.stamped(self.files.stamp()))
     }
 
-    /// Searches for all objects. Where nothing changed but what is known of the TPM, those of the last
-    /// look are shown anew, without a TPM command.
+    /// Searches for all objects. If only the known abilities of the TPM changed, the last objects
+    /// are updated without a TPM command.
     pub(crate) fn scan(&self) -> Result<ScanResult, ScanError> {
         let last = self.last.lock().take();
         if let Some(listing) = last.and_then(|last| self.anew(last)) {
@@ -40,7 +41,7 @@ impl IdevidStore {
         Ok(listing)
     }
 
-    /// What was found, as it is to be shown now; `None` if that must be searched for again.
+    /// The last result, updated; `None` if a new search is needed.
     fn anew(&self, found: ScanResult) -> Option<ScanResult> {
         let now = self.stamped(self.files.stamp());
         let StoreStamp::Factory(then) = &found.stamp else {
@@ -79,7 +80,8 @@ impl IdevidStore {
         }
     }
 
-    /// The PIN is the key's authorisation value; it is tried by a signature over random bytes.
+    /// Logs in: the PIN is the authorisation value of the key. A signature over random bytes tries
+    /// it.
     pub(crate) fn login(&self, who: UserType, pin: &[u8]) -> Result<(), LoginError> {
         let (IdentityScope::Pin(guarded), UserType::User) = (&self.part, who) else {
             return Err(LoginError::NotInitialized);
@@ -120,7 +122,7 @@ impl IdevidStore {
     }
 }
 
-/// Of each identity key pair and certificate, then the certificates of its issuers.
+/// For each identity its key pair and certificate, then the certificates of its issuers.
 fn listing(found: FactoryIdentities) -> ScanResult {
     let label = found.label().to_owned();
     let mut objects = Vec::new();
@@ -137,7 +139,7 @@ fn listing(found: FactoryIdentities) -> ScanResult {
             kind: ObjectKind::Certificate(certificate, fixed(label, &[])),
         }
     }));
-    // Two certificates for one key share it.
+    // Two certificates for one key share the pair.
     let mut seen = HashSet::new();
     objects.retain(|one| seen.insert((one.name.clone(), one.kind.is_certificate())));
     ScanResult {
@@ -169,7 +171,7 @@ fn shown(identity: Identity) -> Vec<StoredObject> {
         let kind = match key {
             Some(key) => ObjectKind::Pair {
                 key,
-                // An identity's key has sensitiveDataOrigin: the TPM made it.
+                // The key of an identity has sensitiveDataOrigin, so the TPM made it.
                 origin: KeyOrigin::Generated,
                 private: described(&[Use::Sign]),
                 public: Some(described(&[Use::Verify])),
@@ -192,7 +194,7 @@ fn shown(identity: Identity) -> Vec<StoredObject> {
     shown
 }
 
-/// The attributes of something that nobody changes.
+/// The attributes of an object that cannot be changed.
 fn fixed(label: String, uses: &[Use]) -> ObjectAttributes {
     ObjectAttributes {
         modifiable: false,

@@ -1,4 +1,4 @@
-//! What opens a key to its users.
+//! Access of users to a key.
 
 use super::login::{Login, Visit, derived_auth};
 use crate::store::SignError;
@@ -7,41 +7,42 @@ use crate::tpm::{AuthValue, Tpm, TpmError};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// What opens a key to its users.
+/// The access of users to a key.
 #[derive(Debug, Clone, Default)]
 pub enum Access {
-    /// Nothing is asked: its authorisation value is empty.
+    /// No login; the authorisation value is empty.
     #[default]
     Open,
-    /// Nothing is asked, also on a token with a PIN: whoever made the key wanted that.
+    /// No login even on a token with a PIN, as the maker of the key requested.
     Everybody,
-    /// The configuration has its authorisation value.
+    /// The configuration gives its authorisation value.
     Given(Arc<Given>),
-    /// The configuration says where its authorisation value is, and it could not be had. None is
-    /// tried: a wrong one may count towards the TPM's lockout.
+    /// The configuration names a source of the authorisation value that could not be read. No value
+    /// is tried, since a wrong one may count towards lockout.
     Hidden,
-    /// Whoever logs in brings it.
+    /// The login gives the authorisation value.
     Login(Arc<Login>),
-    /// Whoever logs in brings the secret that it derives from.
+    /// The authorisation value derives from the secret of the login.
     Derived {
-        /// The token's secret.
+        /// The login with the secret of the token.
         login: Arc<Login>,
-        /// What tells the token's keys apart.
+        /// The salt that separates the keys of the token.
         salt: Vec<u8>,
     },
 }
 
-/// An authorisation value of the configuration: as doubtful as a PIN until the TPM has taken it.
+/// An authorisation value from the configuration. The value may be wrong until the TPM has accepted
+/// it.
 #[derive(Debug)]
 pub struct Given {
     value: AuthValue,
-    /// Whether it may be tried where a wrong one would put the TPM into lockout.
+    /// True if it may be tried even if a wrong value would put the TPM into lockout.
     last: bool,
     taken: AtomicBool,
 }
 
 impl Access {
-    /// The value that proves to the TPM that the key may be used.
+    /// The authorisation value of the key.
     pub(in crate::store) fn value(&self) -> Result<AuthValue, SignError> {
         match self {
             Self::Open | Self::Everybody => Ok(AuthValue::default()),
@@ -55,7 +56,7 @@ impl Access {
         }
     }
 
-    /// What the authorisation value derives from, beside a secret.
+    /// The salt from which the authorisation value derives.
     pub(in crate::store) fn salt(&self) -> Option<&[u8]> {
         match self {
             Self::Derived { salt, .. } => Some(salt),
@@ -63,7 +64,7 @@ impl Access {
         }
     }
 
-    /// As a file says it.
+    /// The access in the form of a file.
     pub(in crate::store) fn kept(&self) -> KeyAuth {
         match self {
             Self::Derived { salt, .. } => KeyAuth::Salt(salt.clone()),
@@ -72,8 +73,8 @@ impl Access {
         }
     }
 
-    /// The value of the configuration while no key has taken it: a wrong one may count towards the
-    /// lockout of the TPM.
+    /// The value from the configuration, until the key has accepted it. A wrong value may count
+    /// towards the lockout of the TPM.
     pub(super) fn untried(&self) -> Option<&Given> {
         match self {
             Self::Given(given) if !given.taken.load(Ordering::Acquire) => Some(given),
@@ -81,7 +82,7 @@ impl Access {
         }
     }
 
-    /// What [`Access::value`] is, to use a key in memory.
+    /// [`Access::value`] for a key in memory.
     pub(super) fn visit(&self) -> Result<Visit<'_>, SignError> {
         let Self::Derived { login, salt } = self else {
             return Ok(Visit::without_login(self.value()?));
@@ -93,7 +94,7 @@ impl Access {
 }
 
 impl Given {
-    /// Runs the first commands that show the value, in turn with other processes.
+    /// Runs the first commands that use the value, under the lock for tries.
     pub(super) fn tried<R>(
         &self,
         tpm: &Tpm,

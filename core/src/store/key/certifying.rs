@@ -1,4 +1,4 @@
-//! What a TPM says of a key: TPM2_Certify.
+//! Certification of a key: TPM2_Certify.
 
 use super::{Key, Protection};
 use crate::store::SignError;
@@ -8,7 +8,7 @@ use crate::tpm::{
 };
 
 impl Key {
-    /// Why no TPM certifies it; `None` if one may. Costs no TPM command.
+    /// The reason why no TPM can certify the key; `None` if one may. Costs no TPM command.
     pub fn no_certification(&self) -> Option<String> {
         let why = match (self.protection(), self.area()) {
             (Protection::Sealed, _) => {
@@ -26,8 +26,8 @@ impl Key {
         Some(why.into())
     }
 
-    /// Has the TPM certify the key: TPMS_ATTEST with `qualifying` as extraData, and the attestation key's
-    /// signature. The key's authorisation value is shown only where its policy does not serve.
+    /// Has the TPM certify the key: TPMS_ATTEST with `qualifying` as extraData, and the attestation
+    /// key's signature. The key's authorisation value is used only if its policy does not suffice.
     ///
     /// # Errors
     ///

@@ -1,8 +1,8 @@
 //! Decryption and key agreement.
 //!
-//! RSA padding is taken off here, so that every hash and label can be used, and in constant time:
-//! whoever can tell one fault of a padding from another can decrypt without the key (Bleichenbacher
-//! 1998, Manger 2001).
+//! RSA padding is removed in software, so that every hash and label can be used. The removal takes
+//! constant time, since an attacker who can distinguish padding faults can decrypt without the key
+//! (Bleichenbacher 1998, Manger 2001).
 
 use super::{Key, KeyLocation};
 use crate::key::{Curve, PublicKey, pad_left};
@@ -10,7 +10,7 @@ use crate::store::SignError;
 use crate::tpm::{Hash, Secret, Tpm, TpmError};
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq, ConstantTimeLess};
 
-/// How a ciphertext is padded.
+/// The padding of a ciphertext.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DecryptRequest<'a> {
     /// RSAES-PKCS1-v1_5 (RFC 8017, section 7.2).
@@ -27,16 +27,16 @@ pub enum DecryptRequest<'a> {
 }
 
 impl Key {
-    /// Whether it decrypts or, on a curve, agrees on secrets. A scheme of its own would have the TPM
-    /// take the padding off. Of a key that is to be derived nothing is known, and none such does.
+    /// True if the key decrypts or, on a curve, agrees on secrets. False for keys with a fixed
+    /// scheme, since the TPM would remove the padding, and for primary keys not yet derived.
     pub fn decrypts(&self) -> bool {
         let area = self.area();
         matches!(self.place, KeyLocation::Memory(_))
             || area.is_some_and(|area| area.decrypts() && area.takes_any_scheme())
     }
 
-    /// Whether it takes such a padding off: the TPM's keys every one, those in memory all but OAEP
-    /// with two hashes.
+    /// True if the key can decrypt this padding. TPM keys can do all, keys in memory all but OAEP
+    /// with two different hashes.
     pub fn opens(&self, request: DecryptRequest) -> bool {
         match &self.place {
             KeyLocation::Memory(soft) => soft.opens(request),
@@ -44,13 +44,13 @@ impl Key {
         }
     }
 
-    /// Decrypts: as many commands as a signature takes, and one for the auth session that hides
+    /// Decrypts: as many commands as a signature, and one more for the auth session that encrypts
     /// the answer.
     ///
     /// # Errors
     ///
-    /// [`SignError::Ciphertext`] for every fault of the ciphertext alike, [`SignError::Scheme`] for
-    /// what it does not [open](Self::opens).
+    /// [`SignError::Ciphertext`] for every fault of the ciphertext, without distinction.
+    /// [`SignError::Scheme`] for a padding that it does not [open](Self::opens).
     pub fn decrypt(
         &self,
         tpm: &Tpm,
@@ -63,7 +63,7 @@ impl Key {
         if !self.decrypts() {
             return Err(SignError::Scheme);
         }
-        // A TPM takes a number that is not below the modulus for a failure of its own.
+        // For a number that is not below the modulus, a TPM reports a failure of its own.
         if ciphertext.len() != modulus.len() || ciphertext >= &modulus[..] {
             return Err(SignError::Ciphertext);
         }
@@ -85,12 +85,12 @@ impl Key {
         plain.ok_or(SignError::Ciphertext)
     }
 
-    /// Agrees on a secret with the other side's point, `04 ‖ x ‖ y`: the x coordinate, as wide as
+    /// Agrees on a secret with the peer's point, `04 ‖ x ‖ y`. Returns the x coordinate, as wide as
     /// the field (SEC 1, section 3.3.1).
     ///
     /// # Errors
     ///
-    /// [`SignError::Ciphertext`] for what is no point of the key's curve.
+    /// [`SignError::Ciphertext`] if the point is not on the curve of the key.
     pub fn agree(&self, tpm: &Tpm, point: &[u8]) -> Result<Secret, SignError> {
         let PublicKey::Ec { curve, .. } = self.public() else {
             return Err(SignError::Scheme);
@@ -121,7 +121,8 @@ fn padded(z: &Secret, curve: Curve) -> Result<Secret, SignError> {
 
 /// The message in `00 02 ‖ at least eight other than 00 ‖ 00 ‖ message`.
 ///
-/// Looks at every byte whatever it holds; only where the message begins, and so its length, shows.
+/// Processes every byte in constant time. Only the start of the message, and so its length, can be
+/// observed.
 fn pkcs1(block: &[u8]) -> Option<Secret> {
     const SHORTEST_PADDING: u32 = 8;
     let mut sound = block.first()?.ct_eq(&0) & block.get(1)?.ct_eq(&2);
@@ -155,7 +156,7 @@ fn oaep(block: &[u8], hash: Hash, mgf: Hash, label: &[u8]) -> Option<Secret> {
         let is_one = byte.ct_eq(&1);
         let is_zero = byte.ct_eq(&0);
         start = u32::conditional_select(&start, &(at + 1), is_one & !begun);
-        // Before the one there is nothing but zeros.
+        // Only zeros may precede the 01.
         sound &= begun | is_one | is_zero;
         begun |= is_one;
     }
@@ -163,7 +164,7 @@ fn oaep(block: &[u8], hash: Hash, mgf: Hash, label: &[u8]) -> Option<Secret> {
     bool::from(sound).then(|| Secret::new(rest[start as usize..].to_vec()))
 }
 
-/// `data` under the mask MGF1 of `seed` (RFC 8017, appendix B.2.1); without it, if it was there.
+/// `data` XOR the mask MGF1 of `seed` (RFC 8017, appendix B.2.1); adds and removes the mask.
 pub(super) fn masked(data: &[u8], seed: &[u8], mgf: Hash) -> Secret {
     let mut plain = Secret::new(data.to_vec());
     for (counter, chunk) in (0_u32..).zip(plain.chunks_mut(mgf.width())) {

@@ -1,13 +1,13 @@
-//! Memory for what an opened key holds.
+//! Memory for opened keys.
 
 use log::warn;
 use region::LockGuard;
 use zeroize::Zeroize;
 
-/// Bytes that are not swapped out, and wiped when they go. Pages of their own: pages are locked and
-/// unlocked as a whole.
+/// Bytes that are not swapped, and wiped on drop. They have their own pages, since locking works on
+/// whole pages.
 pub(super) struct Locked {
-    /// First, so that it unlocks before others may have the memory.
+    /// The first field, so that the lock ends before the memory is freed.
     guard: Option<LockGuard>,
     pages: Vec<u8>,
     start: usize,

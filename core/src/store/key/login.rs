@@ -1,4 +1,4 @@
-//! Logins: the secret that a login brings, what derives from it, and the keys that it opened.
+//! Logins: the secret of a login, the values derived from it, and the keys that it opened.
 
 use super::locked_memory::Locked;
 use crate::key::PublicKey;
@@ -9,18 +9,18 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Longer than a lock is held that no TPM is waited under.
+/// Longer than any lock is held without waiting for a TPM.
 const A_MOMENT: Duration = Duration::from_secs(1);
-/// Bytes of a token's secret, and of each value that derives from it.
+/// Length of a token's secret, and of each derived value, in bytes.
 pub(in crate::store) const SECRET: usize = 32;
 
-/// What a login brought, and what was opened by it: for as long as somebody is logged in.
+/// The secret of a login and the keys that it opened. Kept until logout.
 #[derive(Default)]
 pub struct Login(Mutex<Logins>);
 
 #[derive(Default)]
 struct Logins {
-    /// So many there were.
+    /// The number of logins so far.
     count: u64,
     current: Option<CurrentLogin>,
 }
@@ -36,7 +36,7 @@ struct OpenedKey {
     key: Arc<Locked>,
 }
 
-/// What tells opened keys apart.
+/// The identity of an opened key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum OpenedKeyId<'a> {
     /// A private key by its public half.
@@ -66,11 +66,11 @@ impl OwnedKeyId {
     }
 }
 
-/// The use of a key by somebody who may.
+/// One permitted use of a key.
 pub(super) struct Visit<'a> {
-    /// By which login, if it takes one.
+    /// The login and its number, if one is needed.
     login: Option<(&'a Login, u64)>,
-    /// What proves to the TPM that the key may be used.
+    /// The authorisation value for the TPM.
     pub(super) value: AuthValue,
 }
 
@@ -79,7 +79,7 @@ impl<'a> Visit<'a> {
         Self { login: None, value }
     }
 
-    /// By the login of this number.
+    /// A use by the login of this number.
     pub(super) fn by(login: &'a Login, count: u64, value: AuthValue) -> Self {
         Self {
             login: Some((login, count)),
@@ -87,7 +87,7 @@ impl<'a> Visit<'a> {
         }
     }
 
-    /// The opened key, if it was used before; in `place` if that takes no login.
+    /// The opened key, if it was used before. A key without login is kept in `place`.
     pub(super) fn opened(&self, id: OpenedKeyId<'_>, place: &UnlockedKey) -> Option<Arc<Locked>> {
         let Some((login, count)) = self.login else {
             return place.try_lock()?.clone();
@@ -98,7 +98,7 @@ impl<'a> Visit<'a> {
         known.map(|known| Arc::clone(&known.key))
     }
 
-    /// Keeps an opened key until the login ends; not if it has ended meanwhile.
+    /// Keeps an opened key until logout, unless the login has ended meanwhile.
     pub(super) fn keep(&self, id: OpenedKeyId<'_>, place: &UnlockedKey, opened: &Arc<Locked>) {
         let Some((login, count)) = self.login else {
             if let Some(mut place) = place.try_lock() {
@@ -122,7 +122,7 @@ impl<'a> Visit<'a> {
 pub(super) type UnlockedKey = Mutex<Option<Arc<Locked>>>;
 
 impl Login {
-    /// From now on the keys can be used.
+    /// Logs in with this secret; the keys can now be used.
     pub fn begin(&self, secret: Secret) {
         let mut logins = self.0.lock();
         logins.count += 1;
@@ -138,7 +138,8 @@ impl Login {
 
     /// The number of the login, and its secret.
     pub(super) fn now(&self) -> Result<(u64, Secret), SignError> {
-        // Held for moments; in a child for ever, if a thread of the parent held it.
+        // The lock is held only briefly. In a child it stays held for ever if a thread of the
+        // parent held it.
         let logins = self.0.try_lock_for(A_MOMENT);
         let logins = logins.ok_or(SignError::NotLoggedIn)?;
         match &logins.current {
@@ -147,7 +148,7 @@ impl Login {
         }
     }
 
-    /// It is wiped, and so is what was opened by it once nobody uses it.
+    /// Logs out. Wipes the secret, and opened keys once they are no longer in use.
     pub fn end(&self) {
         if let Some(mut logins) = self.0.try_lock_for(A_MOMENT) {
             logins.current = None;
@@ -156,7 +157,7 @@ impl Login {
 }
 
 impl Logins {
-    /// That login, if it has not ended.
+    /// The login of this number, if it has not ended.
     fn of(&mut self, count: u64) -> Option<&mut CurrentLogin> {
         self.current.as_mut().filter(|_| self.count == count)
     }
@@ -173,7 +174,7 @@ pub(in crate::store) fn derived_auth(secret: &Secret, salt: &[u8]) -> Secret {
     hkdf(secret, &[b"devid-pkcs11 key ", salt])
 }
 
-/// Tells a token's secret from any other, and nothing else of it.
+/// A mark that identifies a token's secret without revealing it.
 pub(in crate::store) fn secret_mark(secret: &Secret) -> Vec<u8> {
     const MARK: usize = 16;
     hkdf(secret, &[b"devid-pkcs11 token"])[..MARK].to_vec()

@@ -1,4 +1,4 @@
-//! A private key in the TPM: where it is, what opens it, and how it is used.
+//! A private key: its location, its access and its use.
 
 mod access;
 #[cfg(feature = "evidence")]
@@ -39,69 +39,70 @@ pub(crate) use soft::sign_in_clear;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
-/// A private key in the TPM.
+/// A private key, usually in the TPM.
 #[derive(Debug)]
 pub struct Key {
     place: KeyLocation,
     access: Access,
-    /// What the TPM, or the RSA in memory, implements; asked only for keys to which it matters.
+    /// The algorithms of the TPM, or of RSA in memory. Asked only for keys to which they matter.
     algorithms: KnownAlgorithms,
     pss_salt: AtomicU8,
     source: Option<KeyFile>,
-    /// Whether its bare private operation may be asked for.
+    /// True if the raw RSA operation is allowed.
     allows_unpadded: bool,
-    /// Whether [`Key::prepare`] found it there.
+    /// True if [`Key::prepare`] has found the key.
     is_ready: AtomicBool,
 }
 
-/// What keeps a private key.
+/// The protection of a private key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Protection {
-    /// The TPM, which alone uses it.
+    /// Only the TPM uses the key.
     #[default]
     Tpm,
-    /// On the disk it is encrypted under what the TPM has sealed; it is used in memory.
+    /// The file is encrypted under a key that the TPM has sealed. The private key is used in
+    /// memory.
     Sealed,
-    /// The file system's permissions.
+    /// Only file permissions protect the key.
     File,
 }
 
-/// What the TPM can do, as far as it matters to a key.
+/// The abilities of the TPM that matter to a key.
 #[derive(Debug, Default)]
 pub(super) struct Abilities {
-    /// What it implements, as far as it was asked.
+    /// The implemented algorithms, if the TPM was asked.
     pub(super) algorithms: KnownAlgorithms,
-    /// Whether its PSS signatures are of use, as far as is known.
+    /// False once a PSS signature had an unusable salt length.
     pub(super) pss: bool,
 }
 
-/// Where the TPM has the key.
+/// The location of a key.
 #[derive(Debug)]
 enum KeyLocation {
     /// In a persistent handle.
     Handle(PersistentKey, PublicArea),
-    /// Nowhere: it is derived from one of the factories' templates, which one is to be found out.
+    /// No location: the key is derived from a factory template that is not known yet.
     Template(
         PublicKey,
         Templates,
         OnceLock<(PublicArea, PrimaryKey)>,
         Mutex<()>,
     ),
-    /// On the disk, wrapped; in a persistent handle as well if it says so and that is true.
+    /// Wrapped in a file; also in a persistent handle if the file says so and this is true.
     Disk(WrappedKey, PublicArea, Option<Persisted>),
     /// Used in memory.
     Memory(SoftKey),
-    /// On the disk, in a form that is not supported; the text says why.
+    /// In a file, in an unsupported form; the text names the cause.
     Refused(PublicKey, &'static str),
 }
 
-/// A persistent handle that is said to hold a key, and the key as found there when it was first
-/// needed: `None` if something else is there.
+/// The persistent handle from a key's file, and the key found there at its first use. `None` if the
+/// handle holds another object.
 #[derive(Debug)]
 struct Persisted {
     handle: u32,
     found: OnceLock<Option<PersistentKey>>,
-    /// It was there, and is no more.
+    /// True if the key was there and is gone.
     lost: AtomicBool,
 }
 
@@ -115,7 +116,7 @@ impl Key {
         Self::new(KeyLocation::Handle(resident, area), abilities)
     }
 
-    /// A key in a persistent handle, whose authorisation value is empty.
+    /// A key in a persistent handle with an empty authorisation value.
     #[cfg(feature = "manufacture")]
     pub(crate) fn in_handle(resident: PersistentKey, area: PublicArea) -> Self {
         let abilities = Abilities {
@@ -125,7 +126,7 @@ impl Key {
         Self::resident(resident, area, abilities)
     }
 
-    /// A key that the TPM may derive; that is tried when it is first needed.
+    /// A key that the TPM may derive; the derivation is tried at the first use.
     pub(super) fn derivable(public: PublicKey, templates: Templates, abilities: Abilities) -> Self {
         Self::new(
             KeyLocation::Template(public, templates, OnceLock::new(), Mutex::new(())),
@@ -133,7 +134,7 @@ impl Key {
         )
     }
 
-    /// A key on the disk, which the TPM is said to hold at `handle` as well.
+    /// A key in a file. According to the file the TPM also holds it at `handle`.
     pub(super) fn wrapped(
         wrapped: WrappedKey,
         area: PublicArea,
@@ -148,31 +149,31 @@ impl Key {
         Self::new(KeyLocation::Disk(wrapped, area, persisted), abilities)
     }
 
-    /// A key on the disk that cannot be used.
+    /// A key in a file that cannot be used.
     pub(super) fn refused(public: PublicKey, why: &'static str) -> Self {
         Self::new(KeyLocation::Refused(public, why), Abilities::default())
     }
 
-    /// What its authorisation value derives from, beside a secret.
+    /// The salt from which its authorisation value derives.
     pub(crate) fn auth_salt(&self) -> Option<&[u8]> {
         self.access.salt()
     }
 
-    /// What opens it, as a file says it.
+    /// The access in the form of a file.
     pub(super) fn auth(&self) -> KeyAuth {
         self.access.kept()
     }
 
-    /// Whether it needs no login, also on a token with a PIN, as whoever made it wanted.
+    /// True if it needs no login even on a token with a PIN, as its maker requested.
     pub fn is_for_everybody(&self) -> bool {
         matches!(self.access, Access::Everybody)
     }
 
-    /// A key of a file that is used in memory.
+    /// A key from a file that is used in memory.
     ///
     /// # Errors
     ///
-    /// Why it is none.
+    /// The reason why the file holds no such key.
     pub(super) fn in_memory(
         public: &PublicKey,
         material: &KeyMaterial,
@@ -189,19 +190,19 @@ impl Key {
     ///
     /// # Errors
     ///
-    /// Why it is none.
+    /// The reason why it cannot be used.
     pub(crate) fn in_clear(key: PrivateKeyInfo) -> Result<Self, &'static str> {
         let public = key.public().clone();
         Self::in_memory(&public, &KeyMaterial::Clear(key))
     }
 
-    /// What a file of it is to hold; `None` for a key that has none.
+    /// The content of its file; `None` for a key without file.
     pub(super) fn material(&self) -> Option<KeyMaterial> {
         let has_value = self.auth_salt().is_some();
         match &self.place {
             KeyLocation::Memory(soft) => Some(soft.material(has_value)),
             KeyLocation::Disk(wrapped, ..) => match wrapped.parent() {
-                // Of another program's file it is not known whether it has a value.
+                // For the file of another program it is unknown if the key has a value.
                 Parent::Owner { .. } if self.source.is_some() => None,
                 Parent::Persistent(_) | Parent::Owner { .. } => {
                     let key = Tss2Key::of(Tss2Kind::Loadable, wrapped, has_value);
@@ -223,7 +224,7 @@ impl Key {
         }
     }
 
-    /// The key as the TPM derives it, if it was derived.
+    /// The primary key, if it was derived already.
     pub(crate) fn derived(&self) -> Option<&PrimaryKey> {
         match &self.place {
             KeyLocation::Template(_, _, derived, _) => derived.get().map(|(_, key)| key),
@@ -234,7 +235,7 @@ impl Key {
         }
     }
 
-    /// The key, opened by this.
+    /// This key with this access.
     #[must_use]
     pub(super) fn opened_by(self, access: Access) -> Self {
         Self { access, ..self }
@@ -267,7 +268,7 @@ impl Key {
         }
     }
 
-    /// The TPM's persistent handle of it, if it has one.
+    /// The persistent handle, if the key has one.
     pub fn handle(&self) -> Option<u32> {
         match &self.place {
             KeyLocation::Handle(resident, _) => Some(resident.handle()),
@@ -278,7 +279,7 @@ impl Key {
         }
     }
 
-    /// The TPM's name of it; of a key without handle unknown until it is derived.
+    /// The TPM name; unknown for a primary key that is not derived yet.
     pub fn name(&self) -> Option<&[u8]> {
         match &self.place {
             KeyLocation::Handle(resident, _) => Some(resident.name()),
@@ -288,17 +289,17 @@ impl Key {
         }
     }
 
-    /// Its public area: TPMT_PUBLIC as bytes; unknown as the name is.
+    /// The public area (TPMT_PUBLIC); unknown for a primary key that is not derived yet.
     pub fn public_area(&self) -> Option<&[u8]> {
         self.area().map(PublicArea::as_bytes)
     }
 
-    /// Whether this TPM made it; so it is with a key that is derived.
+    /// True if this TPM made the key; always true for a primary key.
     pub fn is_of_this_tpm(&self) -> bool {
         self.protection() == Protection::Tpm && self.area().is_none_or(PublicArea::is_of_this_tpm)
     }
 
-    /// What keeps the private key.
+    /// The protection of the private key.
     pub fn protection(&self) -> Protection {
         match &self.place {
             KeyLocation::Memory(soft) if soft.is_sealed() => Protection::Sealed,
@@ -310,7 +311,7 @@ impl Key {
         }
     }
 
-    /// Whether it signs anything at all; so it is with a key that is derived.
+    /// True if the key signs at all; always true for a primary key.
     pub fn is_signing(&self) -> bool {
         match &self.place {
             _ if self.idle().is_some() => false,
@@ -318,7 +319,8 @@ impl Key {
         }
     }
 
-    /// Whether the empty authorisation value is only supposed, and a wrong one counts towards lockout.
+    /// True if the empty authorisation value is only an assumption, and a wrong one counts towards
+    /// lockout.
     pub(crate) fn supposes_empty_value(&self) -> bool {
         matches!(self.access, Access::Open | Access::Everybody)
             && self.area().is_some_and(PublicArea::counts_wrong_auth)
@@ -332,7 +334,7 @@ impl Key {
         }
     }
 
-    /// How it signs; anything goes for a key that is not derived yet.
+    /// The permitted schemes; any scheme for a primary key that is not derived yet.
     fn own_scheme(&self) -> KeyScheme {
         match self.area() {
             Some(area) => area.scheme,
@@ -340,8 +342,8 @@ impl Key {
         }
     }
 
-    /// Makes sure that the key is there: derives one without handle, and loads one that another
-    /// program wrapped, if that was not done before.
+    /// Makes sure that the key is available: derives a primary key, and tries to load a key that
+    /// another program wrapped. Does so only once.
     ///
     /// # Errors
     ///
@@ -365,8 +367,8 @@ impl Key {
         Ok(())
     }
 
-    /// Asks the TPM once which schemes and hashes it has, before the first use of a key that leaves the
-    /// choice to the caller. Every TPM has SHA-256, which is all that P-256 takes.
+    /// Asks the TPM once for its schemes and hashes, before the first use of a key without a fixed
+    /// scheme. Not needed for P-256: every TPM has SHA-256, and P-256 uses only this hash.
     fn learn_algorithms(&self, tpm: &Tpm) -> Result<(), TpmError> {
         let asks = match &self.place {
             KeyLocation::Handle(_, area) | KeyLocation::Disk(_, area, _) => {
@@ -394,8 +396,8 @@ impl Key {
         derived: &OnceLock<(PublicArea, PrimaryKey)>,
         turn: &Mutex<()>,
     ) -> Result<(), SignError> {
-        // One thread derives. The wait has a limit, for a child of a parent that was at it when it
-        // forked.
+        // Only one thread derives. The wait has a limit, since in a forked child the lock may stay
+        // held.
         let _turn = tpm.wait_for(turn)?;
         if derived.get().is_some() {
             return Ok(());
@@ -416,7 +418,7 @@ impl Key {
         }
     }
 
-    /// The persistent key that a key on the disk is said to be; one command when first asked.
+    /// The persistent key according to the file; one command at the first call.
     fn persisted<'a>(
         tpm: &Tpm,
         wrapped: &WrappedKey,
@@ -441,7 +443,7 @@ impl Key {
         Ok(found.get_or_init(|| there).as_ref())
     }
 
-    /// From now on the key is loaded from its file; `false` if there is none, or it was so already.
+    /// From now on loads the key from its file. `false` if there is no file, or it did so already.
     fn leave_handle(&self) -> bool {
         let KeyLocation::Disk(_, _, Some(persisted)) = &self.place else {
             return false;
@@ -457,7 +459,7 @@ impl Key {
         first
     }
 
-    /// From now on the key is derived anew; `false` if it was not taken from a saved context.
+    /// From now on derives the key again. `false` if it did not come from a saved context.
     fn leave_context(&self) -> bool {
         match &self.place {
             KeyLocation::Template(_, _, derived, _) => {
@@ -470,10 +472,10 @@ impl Key {
         }
     }
 
-    /// Runs commands with the key: as it is, or loaded for them. Whether another's key may have
-    /// answered: one that got the same transient handle on a TPM that all share, or the persistent
-    /// handle after ours was destroyed. Not where an authorisation value was proven: the proof is
-    /// over the key's name, and the TPM's answer over the same.
+    /// Loads the key if needed and runs `commands`. Returns their result, and true if it must be
+    /// verified. A check is needed if another process may have reused the transient handle, or the
+    /// persistent handle after our key was destroyed. No check is needed if an authorisation value
+    /// was proven, since the HMACs cover the name of the key.
     ///
     /// The commands may run twice if the authorisation value is empty.
     fn with<R>(
@@ -503,14 +505,14 @@ impl Key {
                 }
                 None => return Err(SignError::NotInThisTpm),
             },
-            // It is not the TPM that uses it.
+            // The TPM does not use such a key.
             KeyLocation::Memory(_) => return Err(SignError::Scheme),
             KeyLocation::Refused(_, why) => return Err(SignError::Refused(self.of_file(why))),
         };
         used.map_err(|error| self.judged(tpm, error.into()))
     }
 
-    /// Runs commands with a key on the disk: in its handle if it is there, else loaded.
+    /// Runs commands with a key from a file: in its persistent handle if it is there, else loaded.
     fn with_file<R>(
         &self,
         tpm: &Tpm,
@@ -533,13 +535,13 @@ impl Key {
         tpm.with_wrapped(what, wrapped, value, commands)
     }
 
-    /// Whether a wrong authorisation value counts towards the lockout of the whole TPM.
+    /// True if a wrong authorisation value counts towards the lockout of the whole TPM.
     pub(super) fn counts_wrong_auth(&self) -> bool {
         self.area().is_none_or(PublicArea::counts_wrong_auth)
     }
 }
 
-/// Whether the key is not, or no longer, where it was found.
+/// True if the key is not, or no longer, in the expected location.
 fn is_elsewhere(error: &TpmError) -> bool {
     match error {
         TpmError::Response(code) => code.is_missing_handle(),

@@ -1,4 +1,4 @@
-//! What keeps a key of a file from being used, in words that name the file.
+//! Reasons why a key from a file cannot be used, with the name of the file.
 
 use super::{Access, Key, KeyLocation};
 use crate::store::devid::MasterRecord;
@@ -6,16 +6,16 @@ use crate::store::{SignError, unloadable};
 use crate::tpm::{PublicArea, Tpm, TpmError, WrappedKey};
 use std::path::PathBuf;
 
-/// The file that a key comes from, and the master key of its folder.
+/// The file of a key, and the master key of its folder.
 #[derive(Debug, Clone)]
 pub(in crate::store) struct KeyFile {
     pub(in crate::store) file: PathBuf,
     pub(in crate::store) master: MasterRecord,
-    /// Whether the key was made through us, and not by a program of which nothing is known.
+    /// True if the key was made through this module, false if another program made it.
     pub(in crate::store) is_ours: bool,
 }
 
-/// The reason, with the file that it is about.
+/// The reason, preceded by the file.
 pub(super) fn of_file(source: Option<&KeyFile>, why: &str) -> String {
     match source {
         Some(source) => format!("{}: {why}", source.file.display()),
@@ -23,7 +23,7 @@ pub(super) fn of_file(source: Option<&KeyFile>, why: &str) -> String {
     }
 }
 
-/// A fault of the TPM's with what it means.
+/// Explains a fault of the TPM.
 pub(super) fn explained(source: Option<&KeyFile>, tpm: &Tpm, error: SignError) -> SignError {
     match (error, source) {
         (SignError::Tpm(error), Some(source)) => SignError::Tpm(source.master.judged(tpm, error)),
@@ -31,7 +31,7 @@ pub(super) fn explained(source: Option<&KeyFile>, tpm: &Tpm, error: SignError) -
     }
 }
 
-/// A fault of the TPM's with what it means, and of which file.
+/// Explains a fault of the TPM, and names the file.
 pub(super) fn judged(source: Option<&KeyFile>, tpm: &Tpm, error: SignError) -> SignError {
     match explained(source, tpm, error) {
         SignError::Tpm(TpmError::Unloadable(why)) => {
@@ -49,7 +49,7 @@ pub(super) fn judged(source: Option<&KeyFile>, tpm: &Tpm, error: SignError) -> S
 }
 
 impl Key {
-    /// The key, of this file.
+    /// This key, from this file.
     #[must_use]
     pub(in crate::store) fn kept_in(self, source: KeyFile) -> Self {
         Self {
@@ -58,7 +58,7 @@ impl Key {
         }
     }
 
-    /// Why it neither signs nor decrypts, whoever asks; `None` for a key that does, or that may.
+    /// The reason why the key neither signs nor decrypts for any user; `None` if it does or may.
     pub fn obstacle(&self) -> Option<String> {
         self.idle().map(|why| self.of_file(why))
     }
@@ -74,13 +74,13 @@ impl Key {
         of_file(self.source.as_ref(), why)
     }
 
-    /// A fault of the TPM's with what it means, and of which file.
+    /// Explains a fault of the TPM, and names the file.
     pub(super) fn judged(&self, tpm: &Tpm, error: SignError) -> SignError {
         judged(self.source.as_ref(), tpm, error)
     }
 
-    /// That the TPM loads a key that another program wrapped: its user is told at the beginning, not
-    /// at the end.
+    /// Checks that the TPM loads a key that another program wrapped, so that the user learns a
+    /// failure at the beginning.
     pub(super) fn check_loads(&self, tpm: &Tpm) -> Result<(), SignError> {
         let KeyLocation::Disk(wrapped, _, None) = &self.place else {
             return Ok(());
@@ -96,9 +96,9 @@ impl Key {
             })
     }
 
-    /// That the key can be had from its file, also where a handle holds it as well: the TPM loads it,
-    /// or what seals it, and what was sealed without a value opens it. Nothing that a wrong value
-    /// could be counted for.
+    /// Checks that the key can be loaded from its file, even if a handle holds it too. The TPM
+    /// loads the key or its seal, and a seal without a value is opened. No command can count a
+    /// wrong value.
     pub(in crate::store) fn check_file(&self, tpm: &Tpm) -> Result<(), SignError> {
         match &self.place {
             KeyLocation::Disk(wrapped, ..) => self.check_loads_of(tpm, wrapped),
@@ -126,7 +126,7 @@ impl Key {
     }
 }
 
-/// Why the TPM lets nobody use a key with such a public area for what keys are used for here.
+/// The reason why the TPM permits no supported use of a key with this public area.
 fn idle(area: &PublicArea) -> Option<&'static str> {
     match () {
         () if area.asks_for_policy() => Some("it needs a policy"),

@@ -1,5 +1,5 @@
-//! RSA signatures by the private operation alone, the padding made here: for keys that the TPM lets
-//! decrypt, and for what it pads for no key.
+//! RSA signatures with padding in software and the raw private operation. For keys that may
+//! decrypt, and for paddings that the TPM does not offer.
 
 use super::{Key, KeyLocation};
 use crate::key::{PublicKey, pad_left};
@@ -9,9 +9,9 @@ use crate::store::key::decrypting::masked;
 use crate::tpm::{Hash, SignatureScheme, Tpm, TpmError, random_secret};
 
 impl Key {
-    /// Whether the TPM gives the bare private operation of this RSA key to whoever uses it
-    /// (TPM2_RSA_Decrypt without a scheme), so that padding is ours to make. Only for keys in files:
-    /// no factory key is used for what its maker did not ask.
+    /// True if the TPM gives the raw private operation of this RSA key (TPM2_RSA_Decrypt without
+    /// scheme). The padding is then made in software. Only for keys in files: a factory key is used
+    /// only as its maker intended.
     pub fn pads(&self) -> bool {
         let KeyLocation::Disk(_, area, _) = &self.place else {
             return false;
@@ -19,13 +19,13 @@ impl Key {
         matches!(area.key, PublicKey::Rsa { .. }) && area.decrypts() && area.takes_any_scheme()
     }
 
-    /// Whether it signs numbers without padding. That decrypts, too: whoever may ask for it needs
-    /// the right to do both.
+    /// True if the key signs without padding. The same operation decrypts, so the caller needs the
+    /// right to do both.
     pub fn signs_unpadded(&self) -> bool {
         self.allows_unpadded && self.pads()
     }
 
-    /// The same key, with that allowed or not.
+    /// This key, with signing without padding allowed or not.
     #[must_use]
     pub(in crate::store) fn allowing_unpadded(self, allows_unpadded: bool) -> Self {
         Self {
@@ -34,14 +34,14 @@ impl Key {
         }
     }
 
-    /// Whether a padding by this scheme has room in the modulus.
+    /// True if a padding by this scheme fits into the modulus.
     pub(super) fn pads_by(&self, scheme: SignatureScheme) -> bool {
         self.pads() && has_room(self.public(), scheme)
     }
 
-    /// Signs by the private operation alone: as many commands as a signature takes. What is padded
-    /// is for everybody to see; of a number that somebody else chose the answer may be a decrypted
-    /// message, and crosses the bus encrypted, at one command more.
+    /// Signs by the raw private operation: as many commands as a signature. A padded block is not
+    /// secret. But for a number that the caller chose, the result may be a decrypted message. That
+    /// result crosses the bus encrypted, which costs one more command.
     pub(super) fn sign_padded(
         &self,
         tpm: &Tpm,
@@ -59,7 +59,7 @@ impl Key {
             SignRequest::Unpadded(number) => pad_left(number, width),
             SignRequest::Ecdsa(_) => None,
         };
-        // A TPM takes a number that is not below the modulus for a failure of its own.
+        // For a number that is not below the modulus, a TPM reports a failure of its own.
         let block = block.filter(|block| self.public().has_below_modulus(block));
         let block = block.ok_or(SignError::Scheme)?;
         let value = match request {
@@ -85,10 +85,10 @@ impl Key {
     }
 }
 
-/// Bytes that EMSA-PKCS1-v1_5 needs beside what it holds.
+/// The overhead of EMSA-PKCS1-v1_5 in bytes.
 const PKCS1_BESIDE: usize = 11;
 
-/// Whether a padding by this scheme, with a salt as long as the digest, has room in the modulus of an
+/// True if a padding by this scheme, with a salt as long as the digest, fits into the modulus of an
 /// RSA key (RFC 8017, sections 9.1.1 and 9.2).
 pub(super) fn has_room(key: &PublicKey, scheme: SignatureScheme) -> bool {
     let needed = match scheme {
@@ -105,13 +105,13 @@ fn pkcs1(data: &[u8], width: usize) -> Option<Vec<u8>> {
     Some([&[0, 1][..], &vec![0xFF; padding], &[0], data].concat())
 }
 
-/// EMSA-PSS (RFC 8017, section 9.1.1) for a modulus that fills its bytes, MGF1 by the same hash.
+/// EMSA-PSS (RFC 8017, section 9.1.1) for a modulus of whole bytes, MGF1 with the same hash.
 fn pss(hash: Hash, digest: &[u8], salt: &[u8], width: usize) -> Option<Vec<u8>> {
     let sealed = hash.digest(&[&[0; 8], digest, salt]);
     let zeros = width.checked_sub(sealed.len() + salt.len() + 2)?;
     let data = [&vec![0; zeros][..], &[1], salt].concat();
     let mut block = masked(&data, &sealed, hash).to_vec();
-    // Below the modulus, whatever that is.
+    // Clears the top bit, so that the number is below the modulus.
     *block.first_mut()? &= 0x7F;
     block.extend(sealed);
     block.push(0xBC);

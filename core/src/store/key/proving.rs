@@ -1,5 +1,5 @@
-//! A new key proves that the TPM has its private half: by a signature over fresh bytes, or where it
-//! signs nothing, by a decryption or an agreement.
+//! Proof that the TPM has the private half of a new key. The proof is a signature over fresh bytes,
+//! or a decryption or agreement if the key does not sign.
 
 use super::{DecryptRequest, Key};
 use crate::key::{Curve, PrivateKeyInfo, PublicKey};
@@ -7,12 +7,12 @@ use crate::signature::{SignRequest, verify};
 use crate::store::{SignError, encrypt};
 use crate::tpm::{Hash, SignatureScheme, Tpm, TpmError, random_scalar, random_secret};
 
-/// Bytes that nobody chose.
+/// Number of random bytes for a proof.
 const FRESH: usize = 32;
 
 impl Key {
-    /// Has the TPM use the key, and compares with what its public half says. As many commands as one
-    /// use of the key takes.
+    /// Has the TPM use the key, and checks the result with the public half. As many commands as one
+    /// use of the key.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! How a request to sign becomes a scheme that the key takes, and its answer a signature.
+//! Signing: the choice of a scheme for a request, and the check of the signature.
 
 use super::padding::has_room;
 use super::{Key, KeyLocation};
@@ -9,15 +9,15 @@ use crate::tpm::{AuthValue, Hash, KeyScheme, KnownAlgorithms, PublicArea, Signat
 use log::warn;
 use std::sync::atomic::Ordering;
 
-/// What is known of the salt that the TPM gives its PSS signatures: the specification lets it be as
-/// long as the digest (FIPS 186-5), which TLS demands, or as long as there is room.
+/// The known salt length of the TPM's PSS signatures. The specification allows the length of the
+/// digest (FIPS 186-5), which TLS requires, or the longest that fits.
 pub(super) const SALT_UNKNOWN: u8 = 0;
 pub(super) const SALT_AS_LONG_AS_DIGEST: u8 = 1;
 pub(super) const SALT_OF_OTHER_LENGTH: u8 = 2;
 
 impl Key {
-    /// Whether it signs, and nothing but its TPM limits by which scheme: it names none, and each has
-    /// room in it.
+    /// True if the key signs by any scheme that its TPM has. Such a key has no fixed scheme, and
+    /// every scheme fits into the modulus.
     pub fn signs_by_any_scheme(&self) -> bool {
         let has_room_for_all = match self.public() {
             PublicKey::Ec { .. } => true,
@@ -29,13 +29,13 @@ impl Key {
         self.is_signing() && self.own_scheme() == KeyScheme::Any && has_room_for_all
     }
 
-    /// Whether it signs digests of the scheme's hash by this scheme. ECDSA takes those of other
-    /// hashes than its own too, as far as `fit` makes them fit.
+    /// True if the key signs digests of the scheme's hash by this scheme. ECDSA also accepts
+    /// digests of other hashes if `fit` succeeds.
     pub fn signs(&self, scheme: SignatureScheme) -> bool {
         self.is_signing() && (self.signs_by_itself(scheme) || self.pads_by(scheme))
     }
 
-    /// Whether the padding is whoever's who has the key: the TPM's, or aws-lc's.
+    /// True if the TPM, or aws-lc, makes the padding.
     fn signs_by_itself(&self, scheme: SignatureScheme) -> bool {
         if self.area().is_some_and(|area| !area.signs()) {
             return false;
@@ -52,7 +52,7 @@ impl Key {
             {
                 false
             }
-            // A TPM would take a shorter salt.
+            // A TPM would use a shorter salt.
             (public @ PublicKey::Rsa { .. }, ..) if !has_room(public, scheme) => false,
             (PublicKey::Rsa { .. }, KeyScheme::Fixed(fixed), scheme) => fixed == scheme,
             (PublicKey::Rsa { .. }, KeyScheme::Any, scheme) => {
@@ -61,13 +61,13 @@ impl Key {
         }
     }
 
-    /// Signs: one command, or three for a key that must be loaded; one more if it has an
-    /// authorisation value.
+    /// Signs: one command, three for a key that must be loaded, one more if it has an authorisation
+    /// value.
     ///
     /// # Errors
     ///
-    /// [`SignError::DigestLength`] for a digest that the key cannot sign rightly, and
-    /// [`SignError::Scheme`] for a scheme that it does not have: nothing is sent then.
+    /// [`SignError::DigestLength`] for a digest that the key cannot sign, [`SignError::Scheme`] for
+    /// an unsupported scheme. No command is sent in these cases.
     pub fn sign(&self, tpm: &Tpm, request: SignRequest) -> Result<Vec<u8>, SignError> {
         self.prepare(tpm)?;
         let Some((scheme, digest)) = self.scheme_and_digest(request)? else {
@@ -95,7 +95,8 @@ impl Key {
             self.pss_salt_is(salted, SALT_AS_LONG_AS_DIGEST);
             return Ok(whole);
         }
-        // Gone from there before the signature; the file has it still, or the TPM derives it.
+        // The key left its handle or context before the signature. The file still has it, or the
+        // TPM derives it.
         if self.leave_handle() || self.leave_context() {
             return self.sign(tpm, request);
         }
@@ -109,7 +110,8 @@ impl Key {
         }
     }
 
-    /// What the key's holder signs, and by which scheme; `None` where the padding is made here.
+    /// The scheme and the digest for the TPM or for the key in memory; `None` if the padding is
+    /// made in this module.
     fn scheme_and_digest(
         &self,
         request: SignRequest,
@@ -147,8 +149,7 @@ impl Key {
         }
     }
 
-    /// Whether this is the key's authorisation value: a signature over random bytes, which is of no
-    /// use to anybody.
+    /// Tries an authorisation value by a signature over random bytes, which nobody can misuse.
     pub(in crate::store) fn prove(&self, tpm: &Tpm, value: &AuthValue) -> Result<(), SignError> {
         let scheme = match (self.own_scheme(), self.public()) {
             (KeyScheme::Fixed(scheme), _) => scheme,
@@ -165,8 +166,9 @@ impl Key {
         Ok(())
     }
 
-    /// Why a signature is none. The first by PSS tells of the salt: if it is not as long as the
-    /// digest, nobody who asked for one accepts it, and no key of this TPM signs by PSS from then on.
+    /// Explains a signature that does not verify. The first PSS signature tells the length of the
+    /// salt. If it differs from the digest's length, verifiers reject the signature, and PSS is
+    /// disabled for all keys of this TPM.
     fn not_verified(
         &self,
         tpm: &Tpm,
@@ -188,7 +190,7 @@ impl Key {
         SignError::unverified(&scheme.to_string())
     }
 
-    /// Notes that PSS signatures of the TPM are of no use.
+    /// Records that PSS signatures of the TPM are unusable.
     pub(in crate::store) fn give_up_pss(&self) {
         if !matches!(self.place, KeyLocation::Memory(_)) {
             self.pss_salt.store(SALT_OF_OTHER_LENGTH, Ordering::Relaxed);
@@ -206,12 +208,12 @@ impl Key {
     }
 }
 
-/// The hash whose width the TPM demands of a digest. Where the key leaves it open, or is not known
-/// yet, one that takes all bits that the curve's order has, if the TPM has such a one; else the widest.
+/// The hash whose width the TPM expects for a digest. A key without a fixed scheme uses a hash at
+/// least as wide as the order of the curve, if the TPM has one, else the widest hash.
 pub(super) fn ecdsa_hash(area: Option<&PublicArea>, curve: Curve, told: &KnownAlgorithms) -> Hash {
     match (area.map(|area| area.scheme), curve) {
         (Some(KeyScheme::Fixed(fixed)), _) => fixed.hash(),
-        // Every TPM has it.
+        // Every TPM has SHA-256.
         (_, Curve::P256) => Hash::Sha256,
         (_, Curve::P384 | Curve::P521) => {
             let hashes = told.or_any().hashes();
@@ -231,11 +233,11 @@ fn of_width(digest: &[u8], hash: Hash) -> Result<Vec<u8>, SignError> {
     }
 }
 
-/// A digest as `hash` bytes that ECDSA reads as the same number: it takes the left `order` bytes of
-/// what it is given, and all of something shorter (FIPS 186-5, section 6.4.1).
+/// Converts a digest to `hash` bytes that ECDSA reads as the same number. ECDSA uses the left
+/// `order` bytes of a longer digest, and all bytes of a shorter one (FIPS 186-5, section 6.4.1).
 ///
-/// Where the hash is at least as wide as the order, the number goes to the left, with zeros after
-/// it; else to the right, with zeros before it, and a digest that has no room is refused.
+/// If the hash is at least as wide as the order, the number stands left, followed by zeros.
+/// Otherwise it stands right, after zeros, and a digest that is too long is refused.
 pub(super) fn fit(digest: &[u8], hash: usize, order: usize) -> Option<Vec<u8>> {
     if digest.is_empty() {
         return None;

@@ -1,20 +1,20 @@
-//! What authorises a command (Part 1, section 19).
+//! The authorisation of a command (Part 1, section 19).
 
 use super::policy::PolicySession;
 use crate::tpm::{SaltKey, handle};
 
-/// What a command uses, and what proves that it may: a key, or a hierarchy.
+/// A key or hierarchy that a command uses, with its authorisation.
 #[derive(Clone, Copy)]
 pub struct AuthHandle<'a> {
     /// Its handle.
     pub handle: u32,
-    /// Its name; of a hierarchy the handle's bytes (Part 1, section 16).
+    /// Its name; for a hierarchy the bytes of the handle (Part 1, section 16).
     pub name: &'a [u8],
-    /// The proof.
+    /// Its authorisation.
     pub auth: Auth<'a>,
 }
 
-/// What TPM2_Create is told that nobody else is to know.
+/// The confidential inputs of TPM2_Create.
 #[derive(Clone, Copy, Default)]
 pub struct SensitiveCreate<'a> {
     /// The authorisation value of the new object.
@@ -23,20 +23,20 @@ pub struct SensitiveCreate<'a> {
     pub data: &'a [u8],
 }
 
-/// How the use of something is authorised.
+/// A way to authorise the use of an entity.
 #[derive(Clone, Copy)]
 pub enum Auth<'a> {
-    /// By the empty value, as a password: nothing secret crosses the bus.
+    /// The empty value as a password. No secret crosses the bus.
     Empty,
-    /// By a value that is proven in an HMAC auth session, made for the command and gone with it:
-    /// one command more. Secrets among the command's parameters are encrypted.
+    /// A value, proven in an HMAC auth session. The session serves one command, and costs one
+    /// command more. Secret parameters of the command are encrypted.
     Value(&'a [u8], Option<&'a SaltKey>),
-    /// By a policy session whose policy the TPM has been told, and that the command ends.
+    /// A policy session with a satisfied policy. The command ends the session.
     Policy(&'a PolicySession),
 }
 
 impl<'a> Auth<'a> {
-    /// By this value; by the empty one without auth session, unless there is a salt for one.
+    /// Authorisation by this value. The empty value without a salt key needs no auth session.
     pub fn by(value: &'a [u8], salt_key: Option<&'a SaltKey>) -> Self {
         match (value, salt_key) {
             ([], None) => Self::Empty,
@@ -46,7 +46,7 @@ impl<'a> Auth<'a> {
 }
 
 impl<'a> AuthHandle<'a> {
-    /// Something by handle and name.
+    /// An entity by handle and name.
     pub fn new(handle: u32, name: &'a [u8], auth: Auth<'a>) -> Self {
         Self { handle, name, auth }
     }
@@ -91,7 +91,7 @@ impl<'a> AuthHandle<'a> {
         }
     }
 
-    /// TPM_RH_ENDORSEMENT, its authorisation value empty.
+    /// TPM_RH_ENDORSEMENT with the empty authorisation value.
     pub fn endorsement() -> Self {
         const NAME: [u8; 4] = handle::ENDORSEMENT.to_be_bytes();
         Self {

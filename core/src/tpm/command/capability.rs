@@ -1,4 +1,4 @@
-//! TPM2_GetCapability (Part 3, section 30.2): what a TPM holds and is able to do.
+//! TPM2_GetCapability (Part 3, section 30.2): the contents and abilities of a TPM.
 
 use super::Link;
 use super::response_reader::ResponseReader;
@@ -8,15 +8,15 @@ use tpm2_protocol::basic::TpmUint32;
 use tpm2_protocol::data::TpmCap;
 use tpm2_protocol::frame::TpmGetCapabilityCommand;
 
-/// How many items are asked for at once; a TPM answers with as many as fit.
+/// The number of items in one request; a TPM answers with as many as fit.
 const AT_ONCE: u32 = 254;
-/// No TPM has so many; one that goes on telling of more is not believed.
+/// Upper limit for the length of a list. A TPM that reports more items is not believed.
 const MOST: usize = 10_000;
 
-/// A list as the TPM tells it.
+/// One answer with a part of a list.
 struct Page<T> {
     items: Vec<T>,
-    /// Whether the TPM has more of them.
+    /// True if the TPM has more items.
     more: bool,
 }
 
@@ -52,8 +52,8 @@ impl Link {
         Ok(Page { items, more })
     }
 
-    /// Numbers from `first` on, each once, ascending. One command for each full answer. `key` reads
-    /// an item's number.
+    /// All numbers from `first` on, without duplicates, ascending. One command for each full
+    /// answer. `key` reads the number of an item.
     fn numbers(
         &mut self,
         capability: TpmCap,
@@ -66,7 +66,7 @@ impl Link {
             let Page { items, more } = self.page(capability, next, AT_ONCE, &key)?;
             let known = found.len();
             found.extend(items.into_iter().filter(|number| *number >= first));
-            // A TPM that says "more" and tells nothing new would say so for ever.
+            // A TPM that says "more" but returns nothing new would cause an endless loop.
             let has_grown = found.len() > known && found.len() < MOST;
             match found.last().and_then(|last| last.checked_add(1)) {
                 Some(behind) if more && has_grown => next = behind,
@@ -105,8 +105,8 @@ impl Link {
         Ok(found.into_iter().map(|one| one as u16).collect())
     }
 
-    /// TPM_CAP_TPM_PROPERTIES: all about lockout. One command; one for each property that the answer
-    /// does not name.
+    /// TPM_CAP_TPM_PROPERTIES: all properties about lockout. One command, and one more for each
+    /// property that is missing in the answer.
     pub(crate) fn lockout(&mut self) -> Result<Lockout, TpmError> {
         let (first, count) = (Property::LOCKOUT[0].tag(), Property::LOCKOUT.len() as u32);
         let told = self.page(TpmCap::TpmProperties, first, count, pair)?.items;
@@ -131,9 +131,9 @@ impl Link {
         })
     }
 
-    /// TPM_CAP_TPM_PROPERTIES: one of them; `None` if the TPM does not tell it.
+    /// TPM_CAP_TPM_PROPERTIES: one property; `None` if the TPM does not report it.
     pub(crate) fn property(&mut self, property: Property) -> Result<Option<u32>, TpmError> {
-        // Where it has none with this tag, a TPM answers with the one behind it.
+        // A TPM without this property answers with the next one.
         match self.page(TpmCap::TpmProperties, property.tag(), 1, pair) {
             Ok(page) => Ok(page
                 .items

@@ -1,4 +1,4 @@
-//! The commands that are used here, one method each (Part 3).
+//! The TPM commands of this project, one method each (Part 3).
 
 use super::created::check_created;
 use super::execute::{CommandAuth, written};
@@ -19,7 +19,7 @@ fn handle(value: u32) -> TpmHandle {
     TpmHandle::new(value)
 }
 
-/// TPM_ALG_ID of a hash, as the library has it.
+/// The TPM_ALG_ID of a hash, in the type of the library.
 pub(super) fn algorithm(hash: Hash) -> TpmAlgId {
     match hash {
         Hash::Sha1 => TpmAlgId::Sha1,
@@ -29,7 +29,7 @@ pub(super) fn algorithm(hash: Hash) -> TpmAlgId {
     }
 }
 
-/// A public area, or a template of one.
+/// A public area or a template.
 fn public(area: &[u8]) -> Result<Tpm2bPublic, TpmError> {
     let unfit = |error| TpmError::Unsupported(format!("public area: {error}"));
     let (inner, _) = TpmtPublic::unmarshal(area).map_err(unfit)?;
@@ -40,8 +40,9 @@ fn unfit(error: tpm2_protocol::TpmError) -> TpmError {
     TpmError::Unsupported(format!("parameter: {error}"))
 }
 
-/// The parameters of TPM2_Create with these in the place of the empty TPM2B_SENSITIVE_CREATE that
-/// they begin with: written by hand, since the library's structures would leave copies.
+/// The parameters of TPM2_Create with these secrets in place of the empty TPM2B_SENSITIVE_CREATE.
+/// Marshalled by hand, since the structures of the library would leave copies of the secrets in
+/// memory.
 fn with_secrets(parameters: &[u8], secrets: SensitiveCreate) -> Result<Secret, TpmError> {
     let mut reading = ResponseReader::new(parameters);
     reading.tpm2b()?;
@@ -60,7 +61,7 @@ fn with_secrets(parameters: &[u8], secrets: SensitiveCreate) -> Result<Secret, T
     Ok(bytes)
 }
 
-/// A command of two handles; the second one's entity has this name.
+/// A command of two handles; `others` holds the name of the second entity.
 fn naming<'a>(used: AuthHandle<'a>, others: &'a [&'a [u8]]) -> CommandAuth<'a> {
     CommandAuth {
         others,
@@ -69,8 +70,11 @@ fn naming<'a>(used: AuthHandle<'a>, others: &'a [&'a [u8]]) -> CommandAuth<'a> {
 }
 
 impl Link {
-    /// TPM2_TestParms: whether the TPM implements the parameters of this TPMT_PUBLIC; it fails as
-    /// the TPM does if not.
+    /// TPM2_TestParms: succeeds if the TPM implements the parameters of this TPMT_PUBLIC.
+    ///
+    /// # Errors
+    ///
+    /// The response code of the TPM if it does not implement them.
     pub(crate) fn test_parameters(&mut self, area: &[u8]) -> Result<(), TpmError> {
         let public = public(area)?.inner;
         let command = TpmTestParmsCommand {
@@ -83,15 +87,15 @@ impl Link {
         self.call::<_, TpmTestParmsResponse>(&command).map(drop)
     }
 
-    /// TPM2_ReadPublic: the TPMT_PUBLIC as the TPM gives it, and the object's name. The object may be
-    /// of a kind that nothing here knows.
+    /// TPM2_ReadPublic: the TPMT_PUBLIC as returned by the TPM, and the name of the object. The
+    /// object may be of an unknown kind.
     pub(crate) fn read_public(&mut self, key: u32) -> Result<(Vec<u8>, Vec<u8>), TpmError> {
         let [area, name, _] = self.public(key)?;
         Ok((area, name))
     }
 
-    /// The same in an auth session that is there for its HMAC alone: the response comes from the TPM
-    /// that reads the session's salt, and its object has this name. Two commands.
+    /// TPM2_ReadPublic in an audit session. The HMAC proves that the response comes from the TPM
+    /// that has the salt key, and that the object has this name. Two commands.
     pub(crate) fn read_public_proven(&mut self, key: AuthHandle) -> Result<Vec<u8>, TpmError> {
         let command = TpmReadPublicCommand {
             handles: [handle(key.handle)],
@@ -104,8 +108,8 @@ impl Link {
         marshalled(&answer.out_public.inner)
     }
 
-    /// TPM2_ReadPublic: the object's qualified name, which tells what it lies below. `None` from a TPM
-    /// that gives the name in its place, or nothing: such a TPM does not tell.
+    /// TPM2_ReadPublic: the qualified name of the object, which depends on its ancestors. `None` if
+    /// the TPM returns the name in its place, or nothing.
     pub(crate) fn qualified_name(&mut self, key: u32) -> Result<Option<Vec<u8>>, TpmError> {
         let [_, name, qualified] = self.public(key)?;
         Ok(Some(qualified).filter(|qualified| !qualified.is_empty() && *qualified != name))
@@ -122,8 +126,8 @@ impl Link {
         Ok([next()?, next()?, next()?])
     }
 
-    /// TPM2_CreatePrimary, a key without authorisation value: a transient handle, the TPMT_PUBLIC
-    /// and the name. To be flushed.
+    /// TPM2_CreatePrimary of a key without authorisation value: a transient handle, the TPMT_PUBLIC
+    /// and the name. The caller flushes the handle.
     pub(crate) fn create_primary(
         &mut self,
         hierarchy: AuthHandle,
@@ -152,9 +156,8 @@ impl Link {
         made
     }
 
-    /// TPM2_Create below `parent`, with this authorisation value, of data that are to be sealed if
-    /// the template is for that: the TPMT_PUBLIC, and the private half as the parent wraps it (the
-    /// content of a TPM2B_PRIVATE).
+    /// TPM2_Create below `parent`, with the secrets given. Returns the TPMT_PUBLIC and the wrapped
+    /// private half (the content of a TPM2B_PRIVATE).
     pub(crate) fn create(
         &mut self,
         parent: AuthHandle,
@@ -183,7 +186,7 @@ impl Link {
         Ok((area, answer.out_private.to_vec()))
     }
 
-    /// TPM2_Unseal: the data. By an auth session they are encrypted on their way.
+    /// TPM2_Unseal: the sealed data. In an auth session the TPM encrypts the data on the bus.
     pub(crate) fn unseal(&mut self, sealed: AuthHandle) -> Result<Secret, TpmError> {
         let command = TpmUnsealCommand {
             handles: [handle(sealed.handle)],
@@ -191,8 +194,8 @@ impl Link {
         self.secret(&command, sealed)
     }
 
-    /// TPM2_Load of what [`Link::create`] or [`Link::import`] gave: a transient handle and the
-    /// name. To be flushed.
+    /// TPM2_Load of a result of [`Link::create`] or [`Link::import`]: a transient handle and the
+    /// name. The caller flushes the handle.
     pub(crate) fn load(
         &mut self,
         parent: AuthHandle,
@@ -208,7 +211,8 @@ impl Link {
         Ok((answer.handles[0].value(), answer.name.to_vec()))
     }
 
-    /// TPM2_Import of a duplicate without inner wrapper: the private half as `parent` wraps it.
+    /// TPM2_Import of a duplicate without inner wrapper. Returns the private half, wrapped by
+    /// `parent`.
     pub(crate) fn import(
         &mut self,
         parent: AuthHandle,
@@ -228,8 +232,37 @@ impl Link {
         Ok(answer.out_private.to_vec())
     }
 
-    /// TPM2_EvictControl: puts the object with this handle and name at `persistent`, or takes it
-    /// away from there if it is what is there. Writes to the TPM.
+    /// TPM2_ObjectChangeAuth of the key with this handle, whose parent has the handle and name `parent`: the
+    /// private half under the new authorisation value, as the parent wraps it. The key in the TPM, and the
+    /// private half that it was loaded from, keep the old value. The new value is encrypted on its way.
+    pub(crate) fn object_change_auth(
+        &mut self,
+        key: AuthHandle,
+        (parent, name): (u32, &[u8]),
+        value: &[u8],
+    ) -> Result<Vec<u8>, TpmError> {
+        let command = TpmObjectChangeAuthCommand {
+            handles: [handle(key.handle), handle(parent)],
+            new_auth: Tpm2bAuth::default(),
+        };
+        let too_long = |_| TpmError::Unsupported("command: a value that is too long".into());
+        let size = u16::try_from(value.len()).map_err(too_long)?;
+        let mut parameters = Secret::new(Vec::with_capacity(2 + value.len()));
+        parameters.extend(size.to_be_bytes());
+        parameters.extend(value);
+        let others = [name];
+        let by = CommandAuth {
+            attributes: DECRYPT,
+            ..naming(key, &others)
+        };
+        let answer: TpmObjectChangeAuthResponse = self
+            .execute(&command, Some(parameters), Some(by), 0)?
+            .read()?;
+        Ok(answer.out_private.to_vec())
+    }
+
+    /// TPM2_EvictControl: makes the object with this handle and name persistent at `persistent`, or
+    /// removes the persistent object there. Writes to the TPM.
     pub(crate) fn evict(
         &mut self,
         owner: AuthHandle,
@@ -244,7 +277,7 @@ impl Link {
         Ok(())
     }
 
-    /// TPM2_ContextSave: what [`Link::context_load`] of this link takes.
+    /// TPM2_ContextSave: a context for [`Link::context_load`] of this link.
     pub(crate) fn context_save(&mut self, key: u32) -> Result<Vec<u8>, TpmError> {
         let command = TpmContextSaveCommand {
             handles: [handle(key)],
@@ -253,7 +286,7 @@ impl Link {
         marshalled(&answer.context)
     }
 
-    /// TPM2_ContextLoad: a transient handle. To be flushed.
+    /// TPM2_ContextLoad: a transient handle. The caller flushes it.
     pub(crate) fn context_load(&mut self, context: &[u8]) -> Result<u32, TpmError> {
         let unfit = |error| TpmError::Unsupported(format!("context: {error}"));
         let (context, _) = TpmsContext::unmarshal(context).map_err(unfit)?;
@@ -296,7 +329,8 @@ impl Link {
         })
     }
 
-    /// TPM2_NV_Read of the index with this handle and name, authorised by itself or by the owner.
+    /// TPM2_NV_Read of the index with this handle and name, authorised by the index itself or by
+    /// the owner.
     pub(crate) fn nv_read(
         &mut self,
         by: AuthHandle,
@@ -315,8 +349,8 @@ impl Link {
         Ok(ResponseReader::new(&answer.parameters).tpm2b()?.to_vec())
     }
 
-    /// TPM2_NV_DefineSpace, the name by SHA-256, no policy, the authorisation value empty. Writes to
-    /// the TPM.
+    /// TPM2_NV_DefineSpace: name by SHA-256, no policy, empty authorisation value. Writes to the
+    /// TPM.
     pub(crate) fn nv_define(
         &mut self,
         owner: AuthHandle,
@@ -351,8 +385,8 @@ impl Link {
         Ok(())
     }
 
-    /// TPM2_NV_WriteLock of an index with the attribute WRITEDEFINE: nothing writes to it any more. Writes to
-    /// the TPM.
+    /// TPM2_NV_WriteLock of an index with the attribute WRITEDEFINE. No program can write to the
+    /// index afterwards. Writes to the TPM.
     #[cfg(feature = "manufacture")]
     pub(crate) fn nv_write_lock(
         &mut self,
@@ -411,7 +445,8 @@ impl Link {
                     hash_alg: algorithm(scheme.hash()),
                 }),
             },
-            // The NULL ticket: the digest was made outside, as an unrestricted key allows.
+            // The NULL ticket: the digest was computed outside the TPM, as an unrestricted key
+            // allows.
             validation: TpmtTkHashcheck {
                 tag: TpmSt::HashCheck,
                 hierarchy: TpmRh::Null,
@@ -437,8 +472,8 @@ impl Link {
         })
     }
 
-    /// TPM2_RSA_Decrypt without padding: the whole block, as wide as the modulus but for leading
-    /// zeros. By an auth session it is encrypted on its way.
+    /// TPM2_RSA_Decrypt without padding: the whole block, as wide as the modulus but without
+    /// leading zeros. In an auth session the block is encrypted on the bus.
     pub(crate) fn rsa_decrypt(
         &mut self,
         key: AuthHandle,
@@ -453,8 +488,8 @@ impl Link {
         self.secret(&command, key)
     }
 
-    /// TPM2_ECDH_ZGen with the other side's point: the x coordinate, but for leading zeros; encrypted
-    /// likewise.
+    /// TPM2_ECDH_ZGen with the point of the peer: the x coordinate without leading zeros. In an
+    /// auth session the coordinate is encrypted on the bus.
     pub(crate) fn ecdh_z(
         &mut self,
         key: AuthHandle,
@@ -472,8 +507,8 @@ impl Link {
         Ok(Secret::new(ResponseReader::new(&point).tpm2b()?.to_vec()))
     }
 
-    /// A command whose response begins with a secret: the content of the TPM2B. The library's
-    /// structures would leave copies of it.
+    /// A command whose response begins with a secret; returns the content of the TPM2B. The
+    /// structures of the library would leave copies of it in memory.
     fn secret<C: TpmFrame>(&mut self, command: &C, used: AuthHandle) -> Result<Secret, TpmError> {
         let by = CommandAuth {
             attributes: ENCRYPT,

@@ -1,11 +1,11 @@
-//! Whether what a TPM made is what it was asked for.
+//! Checks that a created object has the requested properties.
 
 use super::marshalled;
 use crate::tpm::TpmError;
 use tpm2_protocol::data::{TpmtPublic, TpmuPublicParms};
 
-/// The TPMT_PUBLIC that a TPM made from this template. All of it but the unique field is as it was
-/// asked for; the exponent 0 stands for 65537.
+/// Checks a TPMT_PUBLIC against its template, and returns it marshalled. All fields but the unique
+/// field must be equal; the exponent 0 stands for 65537.
 pub(super) fn check_created(template: &TpmtPublic, made: &TpmtPublic) -> Result<Vec<u8>, TpmError> {
     const F4: u32 = 65537;
     let mut expected = TpmtPublic {

@@ -1,7 +1,7 @@
 //! Executes a command: authorisation, frame, response (Part 1, section 18; HMAC auth sessions:
 //! sections 17 to 19 and 21).
 //!
-//! Each handle that a command uses with authorisation has its own: a password or an auth session.
+//! Each authorised handle has its own authorisation: a password or an auth session.
 
 use super::Link;
 use super::commands::algorithm;
@@ -28,26 +28,26 @@ const EMPTY_PASSWORD: [u8; 9] = [0x40, 0, 0, 9, 0, 0, 0, 0, 0];
 /// TPM_ST_NO_SESSIONS and TPM_ST_SESSIONS.
 const NO_SESSIONS: u16 = 0x8001;
 const SESSIONS: u16 = 0x8002;
-/// TPM_ST_RSP_COMMAND, of TPM 1.2: how a TPM of either kind says "bad tag".
+/// TPM_ST_RSP_COMMAND, of TPM 1.2: the answer of any TPM to a bad tag.
 const BAD_TAG: u16 = 0x00C4;
 
-/// What authorises a command, and what of it is nobody else's business.
+/// The authorisation of a command, and the parameters that are encrypted.
 #[derive(Clone, Copy)]
 pub(super) struct CommandAuth<'a> {
-    /// What the command's first handle names.
+    /// The entity of the first handle.
     pub(super) used: AuthHandle<'a>,
-    /// What its further handles name that want an authorisation, too.
+    /// The entities of further handles that need authorisation.
     pub(super) also: &'a [AuthHandle<'a>],
-    /// The names of its other handles.
+    /// The names of the other entities.
     pub(super) others: &'a [&'a [u8]],
-    /// TPMA_SESSION: [`DECRYPT`] encrypts the command's first parameter, [`ENCRYPT`] the response's,
-    /// [`AUDIT`](super::session::AUDIT) is for a command that takes no authorisation; 0 none of
-    /// them. Counts in an auth session alone, and in that of `used`.
+    /// TPMA_SESSION of the session of `used`. [`DECRYPT`] encrypts the first parameter of the
+    /// command, [`ENCRYPT`] that of the response. [`AUDIT`](super::session::AUDIT) is for a command
+    /// without authorisation. 0 means none.
     pub(super) attributes: u8,
 }
 
 impl<'a> CommandAuth<'a> {
-    /// Nothing of the command is secret, and it has one handle.
+    /// A command with one handle and no secret parameters.
     pub(super) fn new(used: AuthHandle<'a>) -> Self {
         Self {
             used,
@@ -57,30 +57,32 @@ impl<'a> CommandAuth<'a> {
         }
     }
 
-    /// What wants an authorisation, in the order of the handles.
+    /// The authorised entities, in the order of their handles.
     fn authorised(&self) -> impl Iterator<Item = AuthHandle<'a>> + use<'a> {
         std::iter::once(self.used).chain(self.also.iter().copied())
     }
 }
 
-/// How one handle of a command is authorised: by an auth session, or by the empty password.
+/// The authorisation of one handle: an auth session, or the empty password.
 struct Authorisation {
     session: Option<AuthSession>,
-    /// The session was begun for this command alone.
+    /// True if the session was started for this command only.
     is_own: bool,
 }
 
-/// What a response says beside its header and its authorisation.
+/// The handles and parameters of a response.
 pub(super) struct Response {
     handles: Vec<u8>,
     pub(super) parameters: Secret,
 }
 
 impl Response {
-    /// As the structure of the response.
+    /// Reads the response as a structure of the library.
     ///
-    /// A sound frame with a structure that the library does not know (a vendor's algorithm, say) is
-    /// no fault of the connection: asking again would bring the same.
+    /// # Errors
+    ///
+    /// [`TpmError::Unsupported`] if the library does not know the structure, such as a vendor's
+    /// algorithm. The connection is not at fault; a repetition would give the same answer.
     pub(super) fn read<R: TpmUnmarshalBody>(&self) -> Result<R, TpmError> {
         R::unmarshal_body(&self.handles, &self.parameters)
             .map_err(|error| TpmError::Unsupported(format!("response: {error}")))
@@ -105,10 +107,10 @@ impl Link {
         self.execute(command, None, Some(by), R::HANDLES)?.read()
     }
 
-    /// Executes one command. `parameters` are in the place of the command's own;
-    /// `handles` is the number of the response's handles.
+    /// Executes one command. `parameters`, if given, replace the parameters of `command`; `handles`
+    /// is the number of handles in the response.
     ///
-    /// A value is proven in an auth session of this command alone: one command more.
+    /// An authorisation value is proven in an auth session for this command: one command more.
     pub(super) fn execute<C: TpmFrame>(
         &mut self,
         command: &C,
@@ -134,9 +136,9 @@ impl Link {
             .and_then(|auth| frame(code, &named, auth.as_deref(), &parameters))
             .and_then(|frame| self.transact(&frame, class))
             .and_then(|response| answer(code, &response, handles, by, &mut authorisations));
-        // A command that succeeded took its session with it; one that failed left it. Where the
-        // answer was lost it may be either, and nobody can have been given the number since. Where
-        // the TPM is silent, a further command would only wait as long again.
+        // After success the TPM has ended the session; after a failure the session remains. If the
+        // answer was lost, either is possible, and no other program can have received this handle
+        // since. If the TPM is silent, a further command would only time out again.
         if let Err(error) = &answered
             && !error.is_silence()
         {
@@ -145,7 +147,7 @@ impl Link {
         answered
     }
 
-    /// Begins the auth sessions that a command needs.
+    /// Starts the auth sessions that a command needs.
     fn authorisations(&mut self, by: CommandAuth) -> Result<Vec<Authorisation>, TpmError> {
         let mut all = Vec::new();
         for used in by.authorised() {
@@ -169,7 +171,7 @@ impl Link {
         Ok(all)
     }
 
-    /// Flushes the sessions that were begun for a command which failed.
+    /// Flushes the sessions that were started for a failed command.
     fn end(&mut self, authorisations: Vec<Authorisation>) {
         let own = authorisations.into_iter().filter(|one| one.is_own);
         for session in own.filter_map(|one| one.session) {
@@ -227,8 +229,7 @@ impl Link {
     }
 }
 
-/// The authorisation area of a command. The first of its parameters may be encrypted for the first
-/// session.
+/// The authorisation area of a command. The first session may encrypt the first parameter.
 fn authorisation(
     code: u32,
     by: CommandAuth,
@@ -266,7 +267,7 @@ fn authorisation(
     Ok(area)
 }
 
-/// TPMA_SESSION of a command's session with this number.
+/// TPMA_SESSION of the session with this position in the command.
 fn asked_of(by: CommandAuth, number: usize) -> u8 {
     match number {
         0 => by.attributes,
@@ -302,7 +303,7 @@ fn frame(
     Ok(frame)
 }
 
-/// A response code without the layer of a resource manager, in libtss2's words (TSS 2.0 Overview, section
+/// A response code without the layer bits that a resource manager sets (TSS 2.0 Overview, section
 /// 3.3).
 fn of_any_layer(code: u32) -> u32 {
     const LAYER: u32 = 0xFFFF_0000;
@@ -312,8 +313,8 @@ fn of_any_layer(code: u32) -> u32 {
     }
 }
 
-/// What a successful response says. In an auth session its HMAC is verified, and what was encrypted
-/// is decrypted.
+/// Parses a successful response. With an auth session its HMAC is verified, and an encrypted
+/// parameter is decrypted.
 fn answer(
     code: u32,
     response: &[u8],
@@ -339,7 +340,7 @@ fn answer(
                 "a response that does not answer this command".into(),
             ));
         }
-        // A code is an answer also if no table knows it.
+        // An unknown response code is still an answer.
         (SESSIONS | NO_SESSIONS | BAD_TAG, failure) if failure != 0 => {
             return Err(ResponseCode(of_any_layer(failure)).into());
         }
@@ -397,7 +398,7 @@ fn without_authorisation() -> TpmError {
     TpmError::WrongAnswer("a response without its authorisation".into())
 }
 
-/// What is marshalled, as bytes.
+/// Marshals into bytes that are wiped on drop.
 pub(super) fn written(
     write: impl FnOnce(&mut TpmWriter) -> tpm2_protocol::TpmResult<()>,
 ) -> Result<Secret, TpmError> {

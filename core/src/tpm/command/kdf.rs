@@ -1,5 +1,5 @@
-//! Secrets that are derived from secrets (Part 1, section 11.4.10), and secrets that only a key of
-//! the TPM can read (Part 1, annex B.10 and C.6).
+//! Key derivation (Part 1, section 11.4.10), and secrets encrypted for a key of the TPM (Part 1,
+//! annex B.10 and C.6).
 
 use crate::key::by_curve;
 use crate::key::{Curve, PublicKey};
@@ -13,7 +13,7 @@ use sha1::Sha1;
 use sha2::{Digest as _, Sha256, Sha384, Sha512};
 use zeroize::Zeroizing;
 
-/// A secret, wiped when it goes.
+/// Secret bytes, wiped on drop.
 pub type Secret = Zeroizing<Vec<u8>>;
 
 /// KDFa: counter mode with HMAC (SP 800-108). `label` without its final zero.
@@ -39,7 +39,7 @@ pub(in crate::tpm) fn kdfa(
     })
 }
 
-/// So many bits of one block after the other, each made with its number.
+/// `bits` bits from a sequence of blocks; `block` computes a block from its number.
 fn counted(hash: Hash, bits: u32, block: impl Fn(&[u8]) -> Secret) -> Secret {
     let bytes = bits.div_ceil(8) as usize;
     let mut derived = room(bytes + hash.width());
@@ -53,7 +53,8 @@ fn counted(hash: Hash, bits: u32, block: impl Fn(&[u8]) -> Secret) -> Secret {
     derived
 }
 
-/// Room for a secret: one that grows leaves itself behind wherever it was.
+/// An empty secret with reserved capacity. A secret that outgrew its capacity would leave a copy in
+/// memory.
 pub(in crate::tpm) fn room(bytes: usize) -> Secret {
     Zeroizing::new(Vec::with_capacity(bytes))
 }
@@ -66,8 +67,9 @@ fn kdfe(hash: Hash, z: &[u8], label: &str, party_u: &[u8], party_v: &[u8], bits:
     })
 }
 
-/// A fresh secret as wide as a digest of `hash`, and the content of the TPM2B_ENCRYPTED_SECRET that
-/// lets the TPM's key `to` know it. `hash` is that key's nameAlg; `label` says what for.
+/// Makes a random secret as wide as a digest of `hash`, and encrypts it for the TPM's key `to`.
+/// Returns the secret and the content of the TPM2B_ENCRYPTED_SECRET. `hash` is the nameAlg of that
+/// key; `label` names the purpose.
 pub(in crate::tpm) fn share_secret(
     to: &PublicKey,
     hash: Hash,
@@ -77,7 +79,7 @@ pub(in crate::tpm) fn share_secret(
         PublicKey::Ec { curve, point } => share_by_agreement(*curve, point, hash, label),
         PublicKey::Rsa { .. } => {
             let secret = random_secret(hash.width())?;
-            // The label counts with its final zero (Part 1, section B.4).
+            // The label includes its final zero (Part 1, section B.4).
             let label = [label.as_bytes(), &[0]].concat();
             let unfit = || TpmError::Unsupported("the TPM's RSA key does not encrypt".into());
             let encrypted = encrypt_oaep(to, hash, hash, &label, &secret).ok_or_else(unfit)?;
@@ -86,11 +88,11 @@ pub(in crate::tpm) fn share_secret(
     }
 }
 
-/// So many bytes of the kernel's random number generator.
+/// `count` bytes of the kernel's random number generator.
 ///
 /// # Errors
 ///
-/// There are none.
+/// [`TpmError::Unsupported`] if the kernel gives no random bytes.
 pub fn random_secret(count: usize) -> Result<Secret, TpmError> {
     let mut secret = Zeroizing::new(vec![0; count]);
     let failed = |error| TpmError::Unsupported(format!("no random bytes: {error}"));
@@ -101,7 +103,7 @@ pub fn random_secret(count: usize) -> Result<Secret, TpmError> {
 /// A random scalar, as wide as the order.
 pub(crate) fn random_scalar(curve: Curve) -> Result<Secret, TpmError> {
     loop {
-        // All but one in 2^32 numbers of that width are scalars of the curve.
+        // Nearly all numbers of this width are valid scalars: all but one in 2^32.
         let mut scalar = random_secret(curve.width())?;
         if curve == Curve::P521 {
             scalar[0] &= 1;
@@ -140,8 +142,8 @@ fn share_by_agreement(
     Ok((secret, encrypted))
 }
 
-/// RSAES-OAEP (RFC 8017, section 7.1.1), its label and its mask each by a hash of their own; `None`
-/// for a message that is too long, and for a key that is not RSA.
+/// RSAES-OAEP (RFC 8017, section 7.1.1), with separate hashes for label and mask. `None` if the
+/// message is too long or the key is not RSA.
 pub(crate) fn encrypt_oaep(
     key: &PublicKey,
     hash: Hash,
@@ -164,7 +166,7 @@ pub(crate) fn encrypt_oaep(
 mod tests {
     use super::*;
 
-    /// Made by an independent program: Z 00..1F, U 20..3F, V 40..5F.
+    /// Computed by an independent program: Z 00..1F, U 20..3F, V 40..5F.
     #[test]
     fn a_secret_from_a_key_agreement() {
         let bytes = |from: u8| (from..from + 0x20).collect::<Vec<u8>>();

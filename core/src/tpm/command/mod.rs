@@ -1,5 +1,5 @@
-//! The link to a TPM: builds the bytes of a command, carries them over a transport, and reads those
-//! of its response (TPM 2.0 Library, Part 1, section 18; Part 3).
+//! The link to a TPM: builds commands, sends them over a transport, and parses responses (TPM 2.0
+//! Library, Part 1, section 18; Part 3).
 
 mod authorization;
 mod capability;
@@ -7,7 +7,7 @@ mod commands;
 mod created;
 mod execute;
 pub(super) mod kdf;
-// Only evidence uses keys by policies.
+// Only the feature `evidence` uses keys by policies.
 #[cfg_attr(not(feature = "evidence"), allow(dead_code, unreachable_pub))]
 pub(super) mod policy;
 mod response_reader;
@@ -25,24 +25,23 @@ pub use salt_key::SaltKey;
 use std::sync::Arc;
 use tpm2_protocol::{TpmMarshal, TpmWriter};
 
-/// One way to a TPM. Each method is one TPM command unless its text says otherwise.
+/// A connection to a TPM. Each method sends one TPM command unless its text says otherwise.
 ///
-/// Not promised: retries, reconnection, and that a handle still means what it did (see
-/// [`super::Tpm`]). A method that fails with a transport error leaves the link fit for the next
-/// call, which connects anew.
+/// The link does not retry, and does not guarantee that a handle still names the same object (see
+/// [`super::Tpm`]). After a transport error the next call opens a new connection.
 pub(crate) struct Link {
     transport: Box<dyn Transport>,
     timing: Arc<Timing>,
-    /// The slowest class of the commands since this was last set.
+    /// The slowest class of the commands since the last reset of this field.
     pub(super) slowest: CommandClass,
 }
 
 impl Link {
-    /// The link for a TCTI string; nothing is opened before the first command.
+    /// The link for a TCTI. The link opens its connection at the first command.
     ///
     /// # Errors
     ///
-    /// [`TpmError::Unsupported`] for a transport that this build does not have.
+    /// [`TpmError::Unsupported`] for a transport that this build does not include.
     pub(super) fn new(tcti: &Tcti, timing: Arc<Timing>) -> Result<Self, TpmError> {
         Ok(Self {
             transport: transport::new(tcti).map_err(TpmError::Unsupported)?,
@@ -62,20 +61,20 @@ impl Link {
         })
     }
 
-    /// In a forked child: lets go of the parent's connection without a byte to the TPM.
+    /// In a forked child: closes the parent's connection without sending a byte.
     pub(super) fn abandon(mut self) {
         self.transport.abandon();
     }
 }
 
-/// Whether the handle no longer names what was loaded.
+/// True if the handle no longer names the loaded object.
 pub(super) fn is_gone<R>(answer: &Result<R, TpmError>) -> bool {
     matches!(answer, Err(TpmError::Response(code))
         if code.is_missing_handle() || code.is_unknown_handle())
 }
 
-/// Flushes after commands: their answer counts, whatever becomes of the handle. Not where the connection
-/// went or the TPM is silent; an answer that cannot be right came over a whole connection.
+/// Flushes a handle after commands; a failure is only logged. Skipped if the connection is broken
+/// or the TPM is silent. A wrong answer came over a working connection, so the flush is sent.
 pub(super) fn flush<R>(link: &mut Link, handle: u32, after: &Result<R, TpmError>) {
     let cannot_be = |error: &TpmError| matches!(error, TpmError::Broken(_)) || error.is_silence();
     if !after.as_ref().is_err_and(cannot_be)
@@ -85,7 +84,7 @@ pub(super) fn flush<R>(link: &mut Link, handle: u32, after: &Result<R, TpmError>
     }
 }
 
-/// A structure as bytes.
+/// Marshals a structure.
 fn marshalled(structure: &impl TpmMarshal) -> Result<Vec<u8>, TpmError> {
     let mut bytes = [0; FRAME_MAX];
     let mut writer = TpmWriter::new(&mut bytes);
@@ -112,7 +111,7 @@ mod tests {
     use std::time::Duration;
 
     impl Link {
-        /// Over a transport that waits for nothing.
+        /// A link over a transport that never waits.
         pub(super) fn over(transport: impl Transport + 'static) -> Self {
             let second = Duration::from_secs(1);
             Self::within(Limits::new(second, second), transport)
@@ -127,7 +126,7 @@ mod tests {
         }
     }
 
-    /// Remembers the command and answers what the test wants.
+    /// Remembers the command, and returns the answer that the test set.
     struct Canned {
         sent: Arc<parking_lot::Mutex<Vec<u8>>>,
         answer: Vec<u8>,
@@ -176,7 +175,7 @@ mod tests {
         assert_eq!(*sent.lock(), expected);
     }
 
-    /// Takes each command, and never answers.
+    /// Accepts each command and never answers.
     struct Mute;
 
     impl Endpoint for Mute {
@@ -220,7 +219,7 @@ mod tests {
         made.map(drop).unwrap_err()
     }
 
-    /// What is not sent yet keeps nobody waiting, least of all itself.
+    /// The generation limit does not apply while an earlier answer is still owed.
     #[test]
     fn a_generation_waits_for_an_answer_that_is_owed_as_any_command_does() {
         let mut link = Link::within(slow(), Silent(KeptOpen::new()));
@@ -236,7 +235,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("tpm");
         let listener = UnixListener::bind(&path).unwrap();
-        // Room for one who waits.
+        // Fills the backlog with one waiting connection.
         rustix::net::listen(&listener, 0).unwrap();
         let _waiting = std::os::unix::net::UnixStream::connect(&path).unwrap();
         let channel = Channel::new(Socket::Unix(path), Framing::Raw);

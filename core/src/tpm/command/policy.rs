@@ -1,5 +1,5 @@
-//! Policy sessions (Part 1, section 19.7; Part 3, section 23): a key is authorised by what the TPM was
-//! told in a session, and not by a value.
+//! Policy sessions (Part 1, section 19.7; Part 3, section 23): assertions in a session authorise
+//! the use of a key, instead of a value.
 
 use super::Link;
 use super::execute::CommandAuth;
@@ -15,13 +15,13 @@ use tpm2_protocol::data::{
 };
 use tpm2_protocol::frame::*;
 
-/// A policy session that authorises one command, and ends with it.
+/// A policy session for one command, which also ends the session.
 pub struct PolicySession(pub(super) AuthSession);
 
-/// What TPM2_Certify says of a key.
+/// The result of TPM2_Certify.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Certification {
-    /// TPMS_ATTEST, as the TPM gave it.
+    /// TPMS_ATTEST, as returned by the TPM.
     pub attest: Vec<u8>,
     /// TPMT_SIGNATURE over it.
     pub signature: Vec<u8>,
@@ -32,15 +32,15 @@ fn unfit(error: tpm2_protocol::TpmError) -> TpmError {
 }
 
 impl Link {
-    /// Runs a command in a policy session that took these steps. Two commands before it, and one for
-    /// each further step. The session is gone after it, whatever became of the command.
+    /// Runs a command in a policy session with these assertions. Two commands precede it, and one
+    /// for each further assertion. The session ends in any case.
     ///
-    /// `salt`: the key that reads the session's salt, and its handle. With a salt the command is proven
-    /// to come from here and its answer to come from the TPM; an answer can be hidden.
+    /// `salt`: the key that reads the salt of the session, and its handle. With a salt, HMACs
+    /// protect command and response, and parameters can be encrypted.
     ///
     /// # Errors
     ///
-    /// [`TpmError::EndorsementAuth`] where the endorsement hierarchy has an authorisation value.
+    /// [`TpmError::EndorsementAuth`] if the endorsement hierarchy has an authorisation value.
     pub(in crate::tpm) fn with_policy<R>(
         &mut self,
         steps: &PolicySteps,
@@ -56,7 +56,7 @@ impl Link {
         let answer = self
             .take(steps, session.0.handle)
             .and_then(|()| command(self, &session));
-        // Nobody was given the number since, also where the answer was lost.
+        // No other program can have received this handle since, even if the answer was lost.
         if let Err(error) = &answer
             && !error.is_silence()
             && let Err(error) = self.flush(session.0.handle)
@@ -104,8 +104,8 @@ impl Link {
         told.map(drop).map_err(by_endorsement)
     }
 
-    /// TPM2_Certify of `key` by `signer`, with this in the TPMS_ATTEST's extraData. The signer's own
-    /// scheme signs.
+    /// TPM2_Certify of `key` by `signer`, with `qualifying` in the extraData of the TPMS_ATTEST.
+    /// The signature has the scheme of the signer.
     pub(in crate::tpm) fn certify(
         &mut self,
         key: AuthHandle,
@@ -132,9 +132,9 @@ impl Link {
         })
     }
 
-    /// TPM2_ActivateCredential: the secret that was made for `key` (the name of it) and the endorsement
-    /// key. `blob` and `secret` are the contents of TPM2B_ID_OBJECT and TPM2B_ENCRYPTED_SECRET. In a
-    /// salted session the answer is encrypted on its way.
+    /// TPM2_ActivateCredential: the secret that was encrypted for the name of `key` and for the
+    /// endorsement key. `blob` and `secret` are the contents of TPM2B_ID_OBJECT and
+    /// TPM2B_ENCRYPTED_SECRET. In a salted session the response is encrypted.
     pub(in crate::tpm) fn activate_credential(
         &mut self,
         key: AuthHandle,
@@ -161,8 +161,8 @@ impl Link {
     }
 }
 
-/// Where the endorsement hierarchy refused the empty value, in words that say so: the key that is to be
-/// used has nothing to do with it. Such a try is never counted (Part 1, section 19.8).
+/// Turns a wrong authorisation into [`TpmError::EndorsementAuth`], since the endorsement hierarchy
+/// refused the value, not the key. The TPM never counts such a try (Part 1, section 19.8).
 pub(in crate::tpm) fn by_endorsement(error: TpmError) -> TpmError {
     match error {
         TpmError::Response(code) if code.is_wrong_auth() => TpmError::EndorsementAuth,

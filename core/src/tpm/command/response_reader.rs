@@ -1,11 +1,11 @@
-//! Reads what a response holds, piece by piece.
+//! Reads the pieces of a response.
 //!
-//! The library's structures refuse a whole answer for one number that they do not know. Here an
-//! unknown number is a number, and what follows the pieces that are asked for is left alone.
+//! The structures of the library refuse a whole answer because of one unknown number. This reader
+//! accepts unknown numbers, and ignores the bytes that follow the requested pieces.
 
 use crate::tpm::TpmError;
 
-/// The part of a response that was not read yet.
+/// The unread part of a response.
 pub(super) struct ResponseReader<'a>(&'a [u8]);
 
 impl<'a> ResponseReader<'a> {
@@ -36,12 +36,12 @@ impl<'a> ResponseReader<'a> {
         Ok(content)
     }
 
-    /// What was not read yet.
+    /// The unread bytes.
     pub(super) fn rest(&self) -> &'a [u8] {
         self.0
     }
 
-    /// Whether all was read.
+    /// True if no byte is left.
     pub(super) fn is_at_end(&self) -> bool {
         self.0.is_empty()
     }

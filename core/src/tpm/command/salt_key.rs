@@ -1,11 +1,11 @@
-//! The key of the TPM that reads the salt of an auth session (Part 1, section 19.6.8), as commands use it.
+//! The TPM key that reads the salt of an auth session (Part 1, section 19.6.8).
 
 use super::{AuthHandle, Link, flush};
 use crate::key::PublicKey;
 use crate::tpm::{Hash, PublicArea, TpmError, name_of};
 use std::sync::Arc;
 
-/// The key of the TPM that reads the salt.
+/// A TPM key that reads salts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SaltKey {
     place: KeySource,
@@ -17,28 +17,28 @@ pub struct SaltKey {
     pub name: Vec<u8>,
 }
 
-/// Where the TPM has the key.
+/// The location of the key in the TPM.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum KeySource {
     /// In this handle.
     Handle(u32),
-    /// In no handle: it is loaded for each session, and flushed after that.
+    /// In no handle: the key is loaded for each session and flushed afterwards.
     Saved(Arc<SavedPrimary>),
 }
 
-/// A primary key whose context was saved.
+/// A primary key with a saved context.
 #[derive(Debug, PartialEq, Eq)]
 struct SavedPrimary {
     hierarchy: Hierarchy,
     template: Vec<u8>,
-    /// `None` from a TPM that saves none: the key is derived for each session.
+    /// `None` if the TPM saves no context: the key is derived for each session.
     context: Option<Vec<u8>>,
 }
 
-/// A hierarchy whose primary keys can be had with the empty authorisation value.
+/// A hierarchy that derives primary keys with the empty authorisation value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::tpm) enum Hierarchy {
-    /// TPM_RH_NULL, which always has the empty value. Its keys are others after each TPM reset.
+    /// TPM_RH_NULL, whose value is always empty. Its keys change with each TPM reset.
     Null,
     /// TPM_RH_ENDORSEMENT.
     Endorsement,
@@ -54,8 +54,8 @@ impl Hierarchy {
 }
 
 impl SaltKey {
-    /// The key with this TPMT_PUBLIC; `None` if its kind cannot be one: it must be a storage key, since
-    /// a TPM takes no other for a salt.
+    /// The key with this TPMT_PUBLIC. `None` unless it is a storage key: a TPM accepts no other
+    /// kind for a salt.
     pub(in crate::tpm) fn from_area(handle: u32, area: &[u8]) -> Option<Self> {
         Self::at(KeySource::Handle(handle), area)
     }
@@ -75,7 +75,8 @@ impl SaltKey {
         }
     }
 
-    /// A primary key that is in no handle; `context` as TPM2_ContextSave gave it, if it gave one.
+    /// A primary key without a handle. `context` is the result of TPM2_ContextSave, if the TPM gave
+    /// one.
     pub(in crate::tpm) fn saved(
         hierarchy: Hierarchy,
         template: Vec<u8>,
@@ -111,7 +112,8 @@ impl SaltKey {
 }
 
 impl Link {
-    /// The key as the TPM has it now, its handle, and whether that is to be flushed.
+    /// Loads the key if needed. Returns the key as the TPM has it now, its handle, and true if the
+    /// caller must flush the handle.
     pub(in crate::tpm) fn with_salt_key(
         &mut self,
         key: &SaltKey,
@@ -123,9 +125,9 @@ impl Link {
         let loaded = saved.context.as_ref().map(|one| self.context_load(one));
         match loaded {
             Some(Ok(handle)) => return Ok((key.clone(), handle, true)),
-            // No slot, or not now: the exchange repeats it.
+            // A temporary refusal: the exchange repeats the command.
             Some(Err(TpmError::Response(code))) if code.is_temporary() => return Err(code.into()),
-            // The TPM was started anew, or the context is of another connection.
+            // The TPM was restarted, or the context belongs to another connection.
             None | Some(Err(TpmError::Response(_) | TpmError::Unsupported(_))) => {}
             Some(Err(error)) => return Err(error),
         }

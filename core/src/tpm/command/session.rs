@@ -1,8 +1,8 @@
-//! HMAC auth sessions (Part 1, sections 17 to 19): how a value is proven to the TPM without being
-//! shown to whoever listens on the bus. A policy session has the same proofs.
+//! HMAC auth sessions (Part 1, sections 17 to 19). They prove an authorisation value to the TPM
+//! without showing it on the bus. Policy sessions use the same HMACs.
 //!
-//! A session is made for one command and gone with it. It is salted with a secret that only a key
-//! of the TPM can read, so that a recording tells nothing against which values could be guessed.
+//! A session serves one command. Its salt is encrypted for a key of the TPM. So a recording of the
+//! bus gives an attacker nothing to test guessed values against.
 
 use super::kdf::{Secret, kdfa, room, share_secret};
 use crate::stack::leaving_nothing;
@@ -13,7 +13,7 @@ use cfb_mode::{Decryptor, Encryptor};
 use std::fmt;
 use zeroize::Zeroizing;
 
-/// The hash of our HMAC sessions; nonces and HMACs are as wide.
+/// The hash of our HMAC sessions. Nonces and HMACs have its width.
 pub(in crate::tpm) const HASH: Hash = Hash::Sha256;
 const KEY_BITS: u32 = 128;
 const BLOCK_BITS: u32 = 128;
@@ -21,34 +21,34 @@ const BLOCK_BITS: u32 = 128;
 /// Attributes of a session (TPMA_SESSION; Part 2, section 8.4).
 pub(in crate::tpm) const DECRYPT: u8 = 1 << 5;
 pub(in crate::tpm) const ENCRYPT: u8 = 1 << 6;
-/// The session authorises nothing; its HMAC proves the response.
+/// The session authorises nothing; its HMAC protects the response.
 pub(in crate::tpm) const AUDIT: u8 = 1 << 7;
-/// What the TPM says of an audit session by itself: no other one was used meanwhile.
+/// Set by the TPM: no other audit session was used meanwhile.
 const AUDIT_EXCLUSIVE: u8 = 1 << 1;
 
-/// An authorisation value, and how a proof of it is salted.
+/// An authorisation value, and the salt of the session that proves it.
 #[derive(Clone, Default)]
 pub struct AuthValue {
     value: Secret,
     pub(in crate::tpm) salt: Salt,
-    /// The response is a secret.
+    /// True if the response is a secret.
     pub(in crate::tpm) encrypts_response: bool,
 }
 
-/// What keeps a recorded proof from being of use.
+/// The salt of a session. The salt protects a recorded proof against guessing.
 #[derive(Clone, Default)]
 pub(in crate::tpm) enum Salt {
-    /// A salt for whichever key the TPM has for that.
+    /// Salted to any key that the TPM has for salts.
     #[default]
     ForAny,
-    /// A salt for this one.
+    /// Salted to this key.
     For(SaltKey),
-    /// None is needed: so many random bits cannot be guessed.
+    /// No salt: the value has too many random bits to be guessed.
     Needless,
 }
 
 impl AuthValue {
-    /// Salted to whichever key the TPM has for that.
+    /// A value that is proven in a session salted to any suitable key.
     pub fn new(value: Secret) -> Self {
         Self {
             value,
@@ -57,8 +57,8 @@ impl AuthValue {
         }
     }
 
-    /// Of 256 random bits, which nobody guesses: its proof needs no salt, which would cost more than
-    /// the signature itself.
+    /// A value of 256 random bits, which cannot be guessed. Its proof needs no salt; a salt would
+    /// cost more than the signature itself.
     pub fn random(value: Secret) -> Self {
         Self {
             value,
@@ -67,8 +67,8 @@ impl AuthValue {
         }
     }
 
-    /// Salted to a key whose public half was remembered: another TPM, or whoever sits on the bus
-    /// with a key of his own, learns nothing to guess values against.
+    /// A value that is proven in a session salted to a remembered key. Another TPM, or an attacker
+    /// on the bus with his own key, cannot test guesses.
     pub fn salted(value: Secret, to: SaltKey) -> Self {
         Self {
             value,
@@ -77,8 +77,8 @@ impl AuthValue {
         }
     }
 
-    /// For a command whose response is a secret: it is encrypted on the bus, also where the value
-    /// is empty. Costs one command more then.
+    /// For a command with a secret response: the response is encrypted on the bus, even if the
+    /// value is empty. The empty value then costs one command more.
     pub(crate) fn encrypting_response(self) -> Self {
         Self {
             encrypts_response: true,
@@ -99,7 +99,7 @@ impl AuthValue {
         }
     }
 
-    /// Whether it is the empty one.
+    /// True if the value is empty.
     pub fn is_empty(&self) -> bool {
         self.value.is_empty()
     }
@@ -111,8 +111,8 @@ impl fmt::Debug for AuthValue {
     }
 }
 
-/// Whether a response's session has the attributes that the command asked for. Of `decrypt` a response has
-/// no use: some TPMs repeat the attribute, and some do not.
+/// True if the response has the session attributes that the command requested. `decrypt` is
+/// ignored: some TPMs repeat this attribute in the response, others do not.
 pub(in crate::tpm) fn answers_attributes(asked: u8, given: u8) -> bool {
     let own = match asked & AUDIT {
         0 => 0,
@@ -121,17 +121,17 @@ pub(in crate::tpm) fn answers_attributes(asked: u8, given: u8) -> bool {
     (asked ^ (given | asked & DECRYPT)) & !own == 0
 }
 
-/// What TPM2_StartAuthSession is asked with.
+/// The inputs of TPM2_StartAuthSession.
 pub(in crate::tpm) struct StartAuthSession {
     pub(in crate::tpm) nonce: Secret,
     salt: Secret,
-    /// The salt for the TPM's eyes; empty without a salt key.
+    /// The salt, encrypted for the TPM; empty without a salt key.
     pub(in crate::tpm) encrypted_salt: Vec<u8>,
     pub(in crate::tpm) hash: Hash,
 }
 
 impl StartAuthSession {
-    /// `hash` is the session's.
+    /// `hash` is the hash of the session.
     pub(in crate::tpm) fn new(salted_to: Option<&SaltKey>, hash: Hash) -> Result<Self, TpmError> {
         let (salt, encrypted_salt) = match salted_to {
             Some(key) => share_secret(&key.public, key.hash, "SECRET")?,
@@ -145,7 +145,7 @@ impl StartAuthSession {
         })
     }
 
-    /// The session that the TPM began, for an entity with this authorisation value.
+    /// The session that the TPM started, for an entity with this authorisation value.
     pub(in crate::tpm) fn session(
         self,
         handle: u32,
@@ -159,7 +159,7 @@ impl StartAuthSession {
             let salted = kdfa(hash, &self.salt, "ATH", &nonce_tpm, &self.nonce, bits);
             key.extend_from_slice(&salted);
         }
-        // The TPM knows values without the zeros at their end (Part 1, section 19.6.4.3).
+        // The TPM strips trailing zeros from values (Part 1, section 19.6.4.3).
         let zeros = value.iter().rev().take_while(|&&byte| byte == 0).count();
         key.extend_from_slice(&value[..value.len() - zeros]);
         AuthSession {
@@ -177,18 +177,18 @@ impl StartAuthSession {
 #[derive(Clone)]
 pub(in crate::tpm) struct AuthSession {
     pub(in crate::tpm) handle: u32,
-    /// The hash of its proofs and keys.
+    /// The hash of its HMACs and keys.
     pub(in crate::tpm) hash: Hash,
-    /// A policy authorises. Without a salt nothing is proven then: the HMACs are empty.
+    /// True for a policy session. Without a salt its HMACs are empty.
     pub(in crate::tpm) is_policy: bool,
-    /// The session's key and the entity's authorisation value.
+    /// The session key and the authorisation value of the entity.
     key: Secret,
     nonce_caller: Secret,
     nonce_tpm: Vec<u8>,
 }
 
 impl AuthSession {
-    /// The next command's nonce.
+    /// A fresh nonce for the next command.
     pub(in crate::tpm) fn next_nonce(&mut self) -> Result<&[u8], TpmError> {
         self.nonce_caller = super::kdf::random_secret(self.hash.width())?;
         Ok(&self.nonce_caller)
@@ -198,7 +198,7 @@ impl AuthSession {
         self.is_policy && self.key.is_empty()
     }
 
-    /// The HMAC over a command: its code, the names of its handles' entities, its parameters.
+    /// The HMAC over a command: its code, the names of its entities, its parameters.
     pub(in crate::tpm) fn command_hmac(
         &self,
         code: u32,
@@ -223,7 +223,7 @@ impl AuthSession {
         self.hash.hmac(&self.key, &parts)
     }
 
-    /// Whether a successful response comes from the TPM that knows key and value.
+    /// True if the HMAC of a successful response is right.
     pub(in crate::tpm) fn verifies_response(
         &mut self,
         code: u32,
@@ -257,7 +257,7 @@ impl AuthSession {
             .map_err(|_| TpmError::Unsupported("AES-128-CFB".into()))
     }
 
-    /// Decrypts that of a response, after [`AuthSession::verifies_response`].
+    /// Decrypts the first parameter of a response, after [`AuthSession::verifies_response`].
     pub(in crate::tpm) fn decrypt(&self, parameters: &mut [u8]) -> Result<(), TpmError> {
         let (key, iv) = self.mask(&self.nonce_tpm, &self.nonce_caller);
         let content = first_content(parameters)?;
@@ -274,7 +274,7 @@ impl AuthSession {
     }
 }
 
-/// The bytes of the TPM2B that parameters begin with.
+/// The content of the TPM2B at the beginning of the parameters.
 fn first_content(parameters: &mut [u8]) -> Result<&mut [u8], TpmError> {
     let short = || TpmError::WrongAnswer("a parameter shorter than it says".into());
     let (size, rest) = parameters.split_first_chunk_mut().ok_or_else(short)?;
@@ -299,13 +299,13 @@ mod tests {
         u32::from_be_bytes(bytes[..4].try_into().unwrap())
     }
 
-    /// The content of a TPM2B, and what follows.
+    /// The content of a TPM2B, and the bytes that follow.
     fn content(bytes: &[u8]) -> (&[u8], &[u8]) {
         let size = u16::from_be_bytes(bytes[..2].try_into().unwrap());
         bytes[2..].split_at(size.into())
     }
 
-    /// Nonce, attributes and HMAC of an authorisation, and what follows.
+    /// Nonce, attributes and HMAC of an authorisation, and the bytes that follow.
     fn authorisation(bytes: &[u8]) -> (&[u8], u8, &[u8], &[u8]) {
         let (nonce, rest) = content(bytes);
         let (hmac, after) = content(&rest[1..]);
@@ -324,8 +324,8 @@ mod tests {
         }
     }
 
-    /// Plays what ESAPI said in unsalted auth sessions: our HMACs and ciphers agree with its own and
-    /// with the TPM's.
+    /// Replays unsalted auth sessions of ESAPI: our HMACs and ciphers agree with those of ESAPI and
+    /// of the TPM.
     #[test]
     fn proofs_and_ciphers_are_those_of_esapi() {
         let mut lines = include_str!("vectors/esapi-sessions.txt").lines();

@@ -1,8 +1,8 @@
-//! Our vocabulary over recordings: the commands that each link sent to a swtpm 0.7.1 on 2026-11-28,
-//! and the answers. `wire.txt` was recorded over this link, `esapi.txt` over the ESAPI of libtss2
-//! 3.2.1. The latter sends TPM2_ReadPublic and TPM2_NV_ReadPublic besides.
+//! Our commands compared with recordings of a swtpm 0.7.1 from 2026-11-28. `wire.txt` was recorded
+//! over this link, `esapi.txt` over the ESAPI of libtss2 3.2.1. ESAPI sends additional
+//! TPM2_ReadPublic and TPM2_NV_ReadPublic commands.
 //!
-//! Lines: `>` a command, `<` its answer, `=` what a step gave, `+` inputs that were random.
+//! Lines: `>` a command, `<` its answer, `=` the result of a step, `+` inputs that were random.
 
 use super::{CommandClass, Link, Timing, Transport, TransportError};
 use crate::key::{Curve, PublicKey};
@@ -24,7 +24,7 @@ const BOTH: KeyPurpose = KeyPurpose {
     decrypts: true,
 };
 
-/// A recording, and how far it was played.
+/// A recording that is being replayed.
 #[derive(Clone)]
 struct Recording(Arc<Mutex<VecDeque<(char, String)>>>);
 
@@ -43,7 +43,7 @@ impl Recording {
         rest
     }
 
-    /// Passes over commands that only ESAPI sends, up to `wanted` or to what is no command.
+    /// Skips commands that only ESAPI sends, up to `wanted` or to a line that is no command.
     fn pass_over(&self, wanted: Option<&str>) {
         const ONLY_ESAPI: [&str; 2] = ["00000173", "00000169"];
         loop {
@@ -57,13 +57,13 @@ impl Recording {
         }
     }
 
-    /// What a step gave now and then.
+    /// Compares the result of a step with the recorded result.
     fn tell(&self, step: &str, gave: String) {
         self.pass_over(None);
         assert_eq!(format!("{step}: {gave}"), self.next('='));
     }
 
-    /// The duplicate and its seed that were made then.
+    /// The recorded duplicate and its seed.
     fn input(&self) -> (Vec<u8>, Vec<u8>) {
         self.pass_over(None);
         let both = self.next('+');
@@ -133,7 +133,7 @@ fn signature(signature: &Signature) -> String {
     }
 }
 
-/// All commands without auth session, one after the other.
+/// Runs all commands that need no auth session.
 fn story(link: &mut Link, recording: &Recording) {
     about_the_tpm(link, recording);
     let root = template::storage_root(false);
@@ -212,7 +212,7 @@ fn ec_keys(link: &mut Link, recording: &Recording) {
         let signed = link.sign(key, SignatureScheme::Ecdsa(hash), &vec![7; hash.width()]);
         recording.tell("sign by ECDSA", said(&signed, signature));
     }
-    // The other side's point: the generator of the curve.
+    // The point of the peer: the generator of the curve.
     let PublicKey::Ec { point, .. } = PublicArea::parse(&p256_area(0, &[0, 0x10])).unwrap().key
     else {
         panic!("an EC key");
@@ -292,7 +292,7 @@ fn sealed_data(link: &mut Link, recording: &Recording) {
 }
 
 fn imported(link: &mut Link, recording: &Recording) {
-    // The scalar 1: its point is the generator.
+    // The scalar 1, so the point is the generator.
     let public = PublicArea::parse(&p256_area(0, &[0, 0x10])).unwrap().key;
     let area = template::imported_key(&public, BOTH);
     let (twin, seed) = recording.input();

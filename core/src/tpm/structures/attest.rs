@@ -1,29 +1,29 @@
-//! What a TPM says of a key, to be signed by an attestation key (Part 2, section 10.12.12,
+//! The statement of a TPM about a key, signed by an attestation key (Part 2, section 10.12.12,
 //! TPMS_ATTEST).
 
-/// TPM_GENERATED_VALUE: nothing that an attestation key signs for others begins so.
+/// TPM_GENERATED_VALUE. An attestation key never signs outside data that begin with it.
 pub(crate) const TPM_GENERATED: u32 = 0xFF54_4347;
 /// TPM_ST_ATTEST_CERTIFY
 pub(crate) const ATTEST_CERTIFY: u16 = 0x8017;
 /// TPMS_CLOCK_INFO and the firmware version.
 const CLOCK_AND_FIRMWARE: usize = 17 + 8;
 
-/// A TPMS_ATTEST whose attested part is two TPM2Bs, as that of TPM2_Certify. Nothing is judged:
-/// magic and type are what stands there.
+/// A TPMS_ATTEST whose attested part is two TPM2Bs, as for TPM2_Certify. Magic and type are read
+/// but not checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Attest<'a> {
     pub(crate) magic: u32,
     pub(crate) kind: u16,
-    /// Of the attestation key: its name below those of its parents.
+    /// The qualified name of the attestation key.
     pub(crate) qualified_signer: &'a [u8],
-    /// What the caller of the command gave: a nonce.
+    /// The nonce that the caller of the command gave.
     pub(crate) extra_data: &'a [u8],
     /// The name of the certified object.
     pub(crate) name: &'a [u8],
 }
 
 impl<'a> Attest<'a> {
-    /// `None` for bytes of another structure, or with something behind it.
+    /// `None` for another structure, or if bytes follow.
     pub(crate) fn read(bytes: &'a [u8]) -> Option<Self> {
         let (magic, rest) = bytes.split_first_chunk()?;
         let (kind, rest) = rest.split_first_chunk()?;
@@ -42,7 +42,7 @@ impl<'a> Attest<'a> {
     }
 }
 
-/// The content of the TPM2B at the head of `bytes`, and what follows.
+/// The content of the TPM2B at the head of `bytes`, and the bytes that follow.
 pub(crate) fn split_sized(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (size, rest) = bytes.split_first_chunk()?;
     rest.split_at_checked(u16::from_be_bytes(*size).into())

@@ -1,4 +1,4 @@
-//! Templates of endorsement keys, and where a TPM keeps their certificates (TCG, EK Credential
+//! Templates of endorsement keys, and the NV indices of their certificates (TCG, EK Credential
 //! Profile for TPM 2.0, sections 2.2.1.4, 2.2.1.5 and B.3 to B.5).
 
 use super::policy;
@@ -12,8 +12,8 @@ use tpm2_protocol::data::{
 };
 use tpm2_protocol::{TpmMarshal, TpmUnmarshal, TpmWriter};
 
-/// The NV indices for certificates of endorsement keys, each with the templates of such keys. The
-/// template of P-256 stands before that of RSA-2048, which is slow to derive.
+/// The NV indices for certificates of endorsement keys, each with the template of the key. P-256
+/// stands before RSA-2048, which is slow to derive.
 pub(in crate::tpm) const CERTIFICATES: [(u32, EndorsementTemplate); 8] = [
     (
         0x01C0_000A,
@@ -49,17 +49,17 @@ pub(in crate::tpm) const CERTIFICATES: [(u32, EndorsementTemplate); 8] = [
     ),
 ];
 
-/// What an endorsement key is derived from.
+/// The template of an endorsement key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::tpm) struct EndorsementTemplate {
     algorithm: KeyAlgorithm,
     hash: Hash,
-    /// Of the high range: its policy is PolicyB, and its unique field is empty.
+    /// True in the high range: the policy is PolicyB, and the unique field is empty.
     is_high: bool,
 }
 
 impl EndorsementTemplate {
-    /// Of the low range: L-1 (RSA-2048) and L-2 (P-256).
+    /// Low range: L-1 (RSA-2048) and L-2 (P-256).
     pub(in crate::tpm) const fn low(algorithm: KeyAlgorithm) -> Self {
         Self {
             algorithm,
@@ -68,7 +68,7 @@ impl EndorsementTemplate {
         }
     }
 
-    /// Of the high range: H-1 to H-7, but for SM2.
+    /// High range: H-1 to H-7, without SM2.
     const fn high(algorithm: KeyAlgorithm, hash: Hash) -> Self {
         Self {
             algorithm,
@@ -77,8 +77,8 @@ impl EndorsementTemplate {
         }
     }
 
-    /// The templates that may give this public key, the likeliest first. `index` is where its
-    /// certificate was found.
+    /// The templates that may give this public key, the likeliest first. `index` is the NV index of
+    /// its certificate.
     pub(in crate::tpm) fn candidates(public: &PublicKey, index: Option<u32>) -> Vec<Self> {
         let of_kind = |template: &Self| match (template.algorithm, public) {
             (KeyAlgorithm::Ec(curve), PublicKey::Ec { curve: asked, .. }) => curve == *asked,
@@ -86,7 +86,7 @@ impl EndorsementTemplate {
             _ => false,
         };
         let mut all: Vec<_> = CERTIFICATES.to_vec();
-        // Of RSA-4096 makers disagree on the hash.
+        // Makers use different hashes with RSA-4096.
         let other = Self::high(KeyAlgorithm::Rsa(4096), Hash::Sha512);
         all.push((0x01C0_001E, other));
         all.sort_by_key(|(there, _)| Some(*there) != index);
@@ -100,7 +100,7 @@ impl EndorsementTemplate {
     pub(in crate::tpm) fn area(self) -> Vec<u8> {
         /// fixedTPM, fixedParent, sensitiveDataOrigin, adminWithPolicy, restricted, decrypt.
         const LOW: u32 = 0x0003_00B2;
-        /// The same, and userWithAuth.
+        /// The attributes of [`LOW`] and userWithAuth.
         const HIGH: u32 = 0x0003_00F2;
         let (attributes, policy) = match self.is_high {
             true => (HIGH, policy::endorsement(self.hash)),
@@ -138,8 +138,8 @@ impl EndorsementTemplate {
     }
 }
 
-/// Where a TPM may keep the template of the key whose certificate is at this index, and the nonce that
-/// goes into it. Makers disagree on which of the two is which for P-256.
+/// NV indices for the template of the key whose certificate is at this index, and for the nonce of
+/// the template. For P-256, makers disagree which of the two holds the template.
 pub(in crate::tpm) fn template_indices(certificate: u32) -> Vec<u32> {
     match certificate {
         0x01C0_0002 => vec![0x01C0_0003, 0x01C0_0004],
@@ -148,7 +148,7 @@ pub(in crate::tpm) fn template_indices(certificate: u32) -> Vec<u32> {
     }
 }
 
-/// A template that an NV index holds; `None` for other content.
+/// The template in an NV index; `None` for other content.
 pub(in crate::tpm) fn stored_template(content: &[u8]) -> Option<Vec<u8>> {
     let (area, _) = TpmtPublic::unmarshal(content).ok()?;
     let area = marshalled(&area)?;
@@ -187,7 +187,7 @@ fn marshalled(area: &TpmtPublic) -> Option<Vec<u8>> {
 mod tests {
     use super::*;
 
-    /// The lengths that swtpm's and tpm2-tools' templates have.
+    /// The template lengths of swtpm and tpm2-tools.
     #[test]
     fn templates_have_the_lengths_of_the_profile() {
         let length = |index: u32| {

@@ -1,4 +1,4 @@
-//! Hash algorithms of a TPM (Part 2, section 6.3), and what is computed with them here.
+//! Hash algorithms of a TPM (Part 2, section 6.3), and computations with them in software.
 
 use crate::stack::leaving_nothing;
 use crate::tpm::algorithm;
@@ -19,7 +19,7 @@ pub enum Hash {
     Sha512,
 }
 
-/// `$body` with `$hash` standing for the algorithm's type.
+/// Evaluates `$body`, with `$hash` as the type of the algorithm.
 macro_rules! by_algorithm {
     ($which:expr, $hash:ident => $body:expr) => {
         match $which {
@@ -46,7 +46,7 @@ macro_rules! by_algorithm {
 pub(in crate::tpm) use by_algorithm;
 
 impl fmt::Display for Hash {
-    /// As FIPS 180-4 calls it.
+    /// The name in FIPS 180-4.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Sha1 => "SHA-1",
@@ -58,7 +58,7 @@ impl fmt::Display for Hash {
 }
 
 impl Hash {
-    /// All that a signature may be over.
+    /// All hashes for signatures.
     pub const ALL: [Self; 4] = [Self::Sha1, Self::Sha256, Self::Sha384, Self::Sha512];
 
     /// TPM_ALG_ID.
@@ -78,7 +78,7 @@ impl Hash {
             .find(|hash| hash.algorithm() == algorithm)
     }
 
-    /// Bytes of a digest.
+    /// The digest size in bytes.
     pub const fn width(self) -> usize {
         match self {
             Self::Sha1 => 20,
@@ -88,7 +88,7 @@ impl Hash {
         }
     }
 
-    /// What stands in front of a digest in a DigestInfo (RFC 8017, section 9.2, note 1).
+    /// The prefix of a digest in a DigestInfo (RFC 8017, section 9.2, note 1).
     pub const fn digest_info(self) -> &'static [u8] {
         match self {
             Self::Sha1 => b"\x30\x21\x30\x09\x06\x05\x2b\x0e\x03\x02\x1a\x05\x00\x04\x14",
@@ -104,13 +104,14 @@ impl Hash {
         }
     }
 
-    /// The digest of these parts, one after the other.
+    /// The digest of the concatenated parts.
     pub fn digest(self, parts: &[&[u8]]) -> Vec<u8> {
         leaving_nothing(|| {
             by_algorithm!(self, H => {
                 let mut hash = H::new();
                 parts.iter().for_each(|part| hash.update(part));
-                // Into its place: what is digested may be a PIN, and no copy is to stay on the stack.
+                // Written directly to its destination: the input may be a PIN, and no copy may stay
+                // on the stack.
                 let mut digest = vec![0; self.width()];
                 if let Ok(place) = digest.as_mut_slice().try_into() {
                     Digest::finalize_into(hash, place);
@@ -120,7 +121,7 @@ impl Hash {
         })
     }
 
-    /// HMAC (RFC 2104) of these parts, one after the other.
+    /// HMAC (RFC 2104) of the concatenated parts.
     pub(crate) fn hmac(self, key: &[u8], parts: &[&[u8]]) -> Zeroizing<Vec<u8>> {
         leaving_nothing(|| {
             by_algorithm!(self, H => match Hmac::<H>::new_from_slice(key) {
@@ -132,13 +133,13 @@ impl Hash {
                     }
                     code
                 }
-                // HMAC takes keys of every length.
+                // HMAC accepts keys of any length.
                 Err(_) => Zeroizing::default(),
             })
         })
     }
 
-    /// Whether `expected` is that HMAC; takes as long whatever differs.
+    /// True if `expected` is the HMAC; compares in constant time.
     pub(crate) fn hmac_is(self, key: &[u8], parts: &[&[u8]], expected: &[u8]) -> bool {
         leaving_nothing(|| {
             by_algorithm!(self, H => Hmac::<H>::new_from_slice(key).is_ok_and(|mut mac| {

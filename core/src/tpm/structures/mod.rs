@@ -1,11 +1,11 @@
-//! Structures of the TPM (Part 2) in plain types, and as bytes.
+//! Structures of the TPM (Part 2), as plain types and as bytes.
 
 #[cfg(feature = "evidence")]
 pub(crate) mod attest;
 pub(super) mod endorsement;
 pub(super) mod hash;
 mod nv;
-// Only evidence uses keys by policies.
+// Only the feature `evidence` uses keys by policies.
 #[cfg_attr(not(feature = "evidence"), allow(dead_code, unreachable_pub))]
 pub(super) mod policy;
 mod property;

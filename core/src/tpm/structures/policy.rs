@@ -1,63 +1,63 @@
-//! Policies of the TCG's templates: which digest they have, and how a policy session comes to it
-//! (Part 1, section 19.7; TCG, TPM 2.0 Keys for Device Identity and Attestation, section 7.3.6; EK
-//! Credential Profile for TPM 2.0, section B.6).
+//! Policies of the TCG templates: their digests, and the assertions of a policy session that
+//! satisfies them (Part 1, section 19.7). The templates are in TCG, TPM 2.0 Keys for Device
+//! Identity and Attestation, section 7.3.6, and EK Credential Profile for TPM 2.0, section B.6.
 
 use super::public::{attributes_of, auth_policy_of, name_hash_of};
 use crate::tpm::{Hash, command_code, handle, sized};
 use tpm2_protocol::data::TpmaObject;
 
-/// POLICYWRITE, WRITEALL, PPREAD, OWNERREAD, AUTHREAD, POLICYREAD, NO_DA, WRITTEN: the attributes of
-/// an index whose policy may be authorised.
+/// POLICYWRITE, WRITEALL, PPREAD, OWNERREAD, AUTHREAD, POLICYREAD, NO_DA, WRITTEN: the attributes
+/// of an index that may authorise a policy.
 const INDEX_ATTRIBUTES: u32 = 0x220F_1008;
 
-/// Which of the TCG's keys a policy is for.
+/// The kind of TCG key that a policy is for.
 #[cfg_attr(
     not(feature = "manufacture"),
     allow(unreachable_pub, reason = "that feature alone shows it outside")
 )]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DevIdKind {
-    /// An IDevID key: it signs anything.
+    /// An IDevID key, which signs any data.
     Identity,
-    /// An IAK: it signs only what the TPM made.
+    /// An IAK, which signs only data that the TPM made.
     Attestation,
 }
 
-/// What a handle of a command asks for (Part 1, section 19.2).
+/// The authorisation role of a handle in a command (Part 1, section 19.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::tpm) enum AuthRole {
-    /// The key is used.
+    /// USER: the command uses the key.
     User,
-    /// The key is what this command (TPM_CC) is about. A key with adminWithPolicy takes a policy
-    /// session for that, and no authorisation value.
+    /// ADMIN: the command with this TPM_CC administers the key. A key with adminWithPolicy then
+    /// needs a policy session, and no authorisation value.
     Admin(u32),
 }
 
-/// How a handle has to be authorised.
+/// The authorisation that a handle needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::tpm) enum AuthWay {
     /// By the authorisation value.
     Value,
-    /// By a policy session that takes these steps.
+    /// By a policy session with these assertions.
     Policy(PolicySteps),
-    /// By a policy that is none of the TCG's.
+    /// By a policy that the TCG does not define.
     UnknownPolicy,
 }
 
-/// What a policy session is told, in this order: TPM2_PolicySecret of the endorsement hierarchy,
-/// TPM2_PolicyCommandCode, TPM2_PolicyOR.
+/// The assertions of a policy session, in this order: TPM2_PolicySecret of the endorsement
+/// hierarchy, TPM2_PolicyCommandCode, TPM2_PolicyOR.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::tpm) struct PolicySteps {
-    /// The session's hash: the key's nameAlg.
+    /// The hash of the session: the nameAlg of the key.
     pub(in crate::tpm) hash: Hash,
-    /// TPM_CC of the one command that the session is for.
+    /// TPM_CC of the command that the session is limited to.
     pub(in crate::tpm) command: Option<u32>,
-    /// The branches, one of which the session has; empty where the policy has no branches.
+    /// The branches of TPM2_PolicyOR; empty for a policy without branches.
     pub(in crate::tpm) branches: Vec<Vec<u8>>,
 }
 
-/// How a key with this TPMT_PUBLIC is authorised in a role. Where the TCG's policy serves as well as the
-/// authorisation value, it is the policy: no wrong value can be counted then.
+/// The authorisation of a key with this TPMT_PUBLIC in a role. If both the TCG policy and the
+/// authorisation value would serve, the policy is chosen, since it cannot count a wrong value.
 pub(in crate::tpm) fn auth_way(area: &[u8], role: AuthRole) -> AuthWay {
     let attributes = attributes_of(area);
     let takes_value = match role {
@@ -127,8 +127,9 @@ pub(in crate::tpm) fn devid(kind: DevIdKind, hash: Hash) -> Vec<u8> {
     one_of(hash, &devid_branches(kind, hash))
 }
 
-/// The endorsement hierarchy's secret, that with certifying, that with activating a credential, and
-/// whatever an NV index authorises (section 7.3.6).
+/// Four branches (section 7.3.6). Three use the secret of the endorsement hierarchy: alone, with
+/// TPM2_Certify, and with TPM2_ActivateCredential. The fourth is the policy that an NV index
+/// authorises.
 fn devid_branches(kind: DevIdKind, hash: Hash) -> Vec<Vec<u8>> {
     let secret = secret(hash);
     let for_command = |command: u32| {
@@ -184,7 +185,7 @@ mod tests {
     use super::*;
     use crate::key::hex;
 
-    /// The values that three independent implementations have.
+    /// The digests that three independent implementations compute.
     #[test]
     fn policies_are_those_of_the_standard() {
         use DevIdKind::{Attestation, Identity};

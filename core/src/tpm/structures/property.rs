@@ -5,9 +5,9 @@
 pub enum Property {
     /// The most bytes that one TPM2_NV_Read returns.
     NvBufferMax,
-    /// Failed tries of authorisation that count now.
+    /// Failed tries that count now.
     LockoutCounter,
-    /// So many are lockout.
+    /// The number of failed tries that causes lockout.
     MaxAuthFail,
     /// Seconds until one failed try is forgotten.
     LockoutInterval,
@@ -15,30 +15,30 @@ pub enum Property {
     LockoutRecovery,
     /// The maker, four characters.
     Manufacturer,
-    /// The maker's name for the model, four characters.
+    /// The maker's name for the model, first four characters.
     Vendor1,
-    /// Four more.
+    /// The next four characters.
     Vendor2,
-    /// Four more.
+    /// The next four characters.
     Vendor3,
-    /// Four more.
+    /// The last four characters.
     Vendor4,
     /// The upper half of the firmware's version.
     Firmware1,
-    /// The lower half.
+    /// The lower half of the firmware's version.
     Firmware2,
-    /// TPMA_PERMANENT: which authorisation values are set, and whether the TPM is locked.
+    /// TPMA_PERMANENT: which authorisation values are set, and whether the TPM is in lockout.
     Permanent,
-    /// How many persistent handles are taken.
+    /// The number of persistent objects.
     Persistent,
-    /// How many more there is room for, at least.
+    /// The least number of further persistent objects that the TPM can hold.
     PersistentRoom,
-    /// The most bytes that one NV index holds.
+    /// The largest size of an NV index in bytes.
     NvIndexMax,
 }
 
 impl Property {
-    /// What tells of lockout, in the order of the tags, which follow each other.
+    /// The properties about lockout, in the order of their consecutive tags.
     pub(crate) const LOCKOUT: [Self; 3] = [
         Self::LockoutCounter,
         Self::MaxAuthFail,

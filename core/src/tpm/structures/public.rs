@@ -1,4 +1,4 @@
-//! Public areas: what kind of key a handle holds (Part 2, section 12.2.4, TPMT_PUBLIC).
+//! Public areas of objects (Part 2, section 12.2.4, TPMT_PUBLIC).
 
 use crate::key::{Curve, PublicKey};
 #[cfg(feature = "evidence")]
@@ -9,24 +9,24 @@ use tpm2_protocol::data::{
     TpmAlgId, TpmEccCurve, TpmaObject, TpmtPublic, TpmuAsymScheme, TpmuPublicId, TpmuPublicParms,
 };
 
-/// The exponent that a public area means by 0.
+/// The exponent for the value 0 in a public area.
 const DEFAULT_EXPONENT: u32 = 65537;
 
-/// How a key may sign.
+/// The permitted signature schemes of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyScheme {
-    /// The scheme is named with each signature.
+    /// Any scheme; each signature names one.
     Any,
-    /// This one and no other.
+    /// Only this scheme.
     Fixed(SignatureScheme),
 }
 
-/// The public area of a key that can be used here.
+/// The public area of a usable key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PublicArea {
     /// The public key itself.
     pub key: PublicKey,
-    /// How it signs.
+    /// The permitted schemes.
     pub scheme: KeyScheme,
     /// The hash of its name.
     pub name_hash: Hash,
@@ -37,8 +37,8 @@ pub struct PublicArea {
 impl PublicArea {
     /// From the bytes of a TPMT_PUBLIC.
     ///
-    /// `None` if it is neither an RSA key nor one on a curve of ours, or its scheme is for neither
-    /// ECDSA nor RSA signatures.
+    /// `None` unless it is an RSA key or a key on a supported curve, with no scheme or a supported
+    /// signature scheme.
     pub fn parse(area: &[u8]) -> Option<Self> {
         let (public, []) = TpmtPublic::unmarshal(area).ok()? else {
             return None;
@@ -90,18 +90,19 @@ impl PublicArea {
         })
     }
 
-    /// The TPMT_PUBLIC as the TPM gave it; its digest by the area's nameAlg is in the key's name.
+    /// The TPMT_PUBLIC as returned by the TPM. The name of the key contains its digest by the
+    /// nameAlg.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// Whether the key wraps others: restricted, decrypts, does not sign.
+    /// True for a storage key: restricted, decrypts, does not sign.
     pub fn is_storage_key(&self) -> bool {
         is_storage_key(&self.bytes)
     }
 
-    /// Of a storage key: the size of its AES keys (TPMT_SYM_DEF_OBJECT), if it encrypts by AES in
-    /// the mode CFB.
+    /// The AES key size of a storage key (TPMT_SYM_DEF_OBJECT); `None` unless it encrypts by AES in
+    /// CFB mode.
     #[cfg(feature = "evidence")]
     pub(crate) fn aes_key_bits(&self) -> Option<u32> {
         let (_policy, rest) = super::attest::split_sized(self.bytes.get(8..)?)?;
@@ -116,47 +117,47 @@ impl PublicArea {
         self.attributes
     }
 
-    /// Whether wrong authorisation values for the key count towards the lockout of the whole TPM.
+    /// True if wrong authorisation values for the key count towards the lockout of the whole TPM.
     pub fn counts_wrong_auth(&self) -> bool {
         self.attributes & TpmaObject::NO_DA.bits() == 0
     }
 
-    /// Whether the key signs whatever it is given.
+    /// True if the key signs any data.
     pub fn signs(&self) -> bool {
         let all = TpmaObject::RESTRICTED.bits() | TpmaObject::SIGN_ENCRYPT.bits();
         self.attributes & all == TpmaObject::SIGN_ENCRYPT.bits()
     }
 
-    /// Whether the key signs only what the TPM itself made: an attestation key.
+    /// True for an attestation key: it signs only data that the TPM itself made.
     pub fn attests(&self) -> bool {
         let all = TpmaObject::RESTRICTED.bits() | TpmaObject::SIGN_ENCRYPT.bits();
         self.attributes & all == all
     }
 
-    /// Whether the key decrypts, or agrees on secrets, whatever it is given.
+    /// True if the key decrypts, or agrees on secrets, with any data.
     pub fn decrypts(&self) -> bool {
         let all = TpmaObject::RESTRICTED.bits() | TpmaObject::DECRYPT.bits();
         self.attributes & all == TpmaObject::DECRYPT.bits()
     }
 
-    /// Whether the scheme is named with each use.
+    /// True if each use names the scheme.
     pub fn takes_any_scheme(&self) -> bool {
         self.scheme == KeyScheme::Any
     }
 
-    /// Whether no authorisation value but only a policy lets it be used.
+    /// True if the use of the key needs a policy, not an authorisation value.
     pub fn asks_for_policy(&self) -> bool {
         self.attributes & TpmaObject::USER_WITH_AUTH.bits() == 0
     }
 
-    /// Whether this TPM made the private half, and it never was anywhere else.
+    /// True if this TPM made the private half, which never existed elsewhere.
     pub fn is_of_this_tpm(&self) -> bool {
         let set = TpmaObject::FIXED_TPM.bits() | TpmaObject::SENSITIVE_DATA_ORIGIN.bits();
         self.attributes & set == set
     }
 
-    /// Whether the key can be an identity: it signs anything, does nothing else, and never left
-    /// this TPM nor its parent (TCG, TPM 2.0 Keys for Device Identity, section 7.3.4).
+    /// True if the key can be an identity (TCG, TPM 2.0 Keys for Device Identity, section 7.3.4).
+    /// Such a key signs any data, has no other use, and never left this TPM or its parent.
     pub fn is_identity(&self) -> bool {
         let set = TpmaObject::SIGN_ENCRYPT.bits()
             | TpmaObject::FIXED_TPM.bits()
@@ -167,24 +168,24 @@ impl PublicArea {
     }
 }
 
-/// TPMA_OBJECT of a TPMT_PUBLIC of any kind; none set where it is cut.
+/// TPMA_OBJECT of a TPMT_PUBLIC of any kind; 0 if it is truncated.
 pub(super) fn attributes_of(area: &[u8]) -> u32 {
     let bytes = area.get(4..8).and_then(|bytes| bytes.try_into().ok());
     bytes.map_or(0, u32::from_be_bytes)
 }
 
-/// As [`PublicArea::is_storage_key`] of an object of any kind.
+/// [`PublicArea::is_storage_key`] for an object of any kind.
 pub(in crate::tpm) fn is_storage_key(area: &[u8]) -> bool {
     let set = TpmaObject::RESTRICTED.bits() | TpmaObject::DECRYPT.bits();
     attributes_of(area) & (set | TpmaObject::SIGN_ENCRYPT.bits()) == set
 }
 
-/// Whether wrong authorisation values for an object of any kind count towards lockout.
+/// True if wrong authorisation values for an object of any kind count towards lockout.
 pub(in crate::tpm) fn counts_wrong_auth(area: &[u8]) -> bool {
     attributes_of(area) & TpmaObject::NO_DA.bits() == 0
 }
 
-/// What kind of object a TPMT_PUBLIC is of that [`PublicArea::parse`] does not take.
+/// Describes the kind of an object whose TPMT_PUBLIC [`PublicArea::parse`] rejects.
 pub fn other_kind(area: &[u8]) -> &'static str {
     let Ok((public, [])) = TpmtPublic::unmarshal(area) else {
         return "its public area is damaged, or of an algorithm that is not known here";
@@ -225,13 +226,13 @@ pub(super) fn name_hash_of(area: &[u8]) -> Option<Hash> {
 
 /// The name of an object with this TPMT_PUBLIC: its nameAlg and the digest (Part 1, section 16).
 ///
-/// `None` if that names no hash of ours.
+/// `None` if the nameAlg is not supported.
 pub(crate) fn name_of(area: &[u8]) -> Option<Vec<u8>> {
     let hash = name_hash_of(area)?;
     Some([&hash.algorithm().to_be_bytes()[..], &hash.digest(&[area])].concat())
 }
 
-/// The qualified name of an object of this name below a parent of this qualified name (Part 1,
+/// The qualified name of an object with this name, below a parent with this qualified name (Part 1,
 /// section 16: "Names").
 pub(crate) fn qualified_name_below(parent: &[u8], name: &[u8]) -> Option<Vec<u8>> {
     let algorithm = name.first_chunk()?;

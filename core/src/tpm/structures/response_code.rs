@@ -6,7 +6,7 @@ use std::fmt;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ResponseCode(pub u32);
 
-/// What a format-one code is about.
+/// The subject of a format-one code.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum About {
     Parameter,
@@ -36,8 +36,8 @@ impl ResponseCode {
     const CURVE: u32 = 0x0A6;
     const INITIALIZE: u32 = 0x100;
     const FAILURE: u32 = 0x101;
-    /// Errors of a TPM's state, whatever it is asked: besides the two above EXCLUSIVE, UPGRADE,
-    /// TOO_MANY_CONTEXTS, REBOOT, NEEDS_TEST.
+    /// Errors of a TPM's state, independent of the command. Besides the two above: EXCLUSIVE,
+    /// UPGRADE, TOO_MANY_CONTEXTS, REBOOT, NEEDS_TEST.
     const OF_STATE: [u32; 7] = [
         Self::INITIALIZE,
         Self::FAILURE,
@@ -48,7 +48,7 @@ impl ResponseCode {
         0x153,
     ];
 
-    /// The TPM did nothing and asks for the same command again.
+    /// True if the TPM did nothing and asks for the same command again.
     pub fn asks_for_resend(self) -> bool {
         matches!(
             self.0,
@@ -56,36 +56,36 @@ impl ResponseCode {
         )
     }
 
-    /// The same command may succeed later: the TPM asks for it again, or others hold its slots.
+    /// True if the command may succeed later: the TPM asks for it again, or its slots are in use.
     pub fn is_temporary(self) -> bool {
         self.asks_for_resend() || self.is_out_of_objects()
     }
 
-    /// The TPM is in dictionary-attack lockout.
+    /// True if the TPM is in dictionary-attack lockout.
     pub fn is_lockout(self) -> bool {
         self.0 == Self::LOCKOUT
     }
 
-    /// The TPM does nothing before it is reset, or was started.
+    /// True if the TPM must be reset or started first.
     pub fn is_out_of_order(self) -> bool {
         matches!(self.0, Self::INITIALIZE | Self::FAILURE)
     }
 
-    /// The authorisation value was wrong.
+    /// True if the authorisation value was wrong.
     pub fn is_wrong_auth(self) -> bool {
         matches!(self.base(), Self::AUTH_FAIL | Self::BAD_AUTH)
     }
 
-    /// The hierarchy is switched off.
+    /// True if the hierarchy is disabled.
     #[cfg(feature = "manufacture")]
     pub fn is_disabled_hierarchy(self) -> bool {
         self.base() == Self::HIERARCHY
     }
 
-    /// A parameter of the command is at fault: the same command will fail again.
+    /// True if a parameter of the command is at fault, so that the same command will fail again.
     ///
-    /// Some TPMs leave out what the fault is about. Such a bare code is taken for a parameter's, unless
-    /// only a handle, a hierarchy or an authorisation can have it.
+    /// Some TPMs leave out the subject. Such a bare code counts as one of a parameter, unless only
+    /// a handle, a hierarchy or an authorisation can have it.
     pub fn is_parameter(self) -> bool {
         match self.about() {
             Some(About::Parameter) => true,
@@ -96,8 +96,8 @@ impl ResponseCode {
         }
     }
 
-    /// A handle or an auth session of the command is at fault, whatever its parameters are; or the
-    /// hierarchy, which such a handle names.
+    /// True if a handle, an auth session or the hierarchy of the command is at fault, independent
+    /// of its parameters.
     pub fn is_of_handle_or_session(self) -> bool {
         match self.about() {
             Some(About::Other) => true,
@@ -106,67 +106,67 @@ impl ResponseCode {
         }
     }
 
-    /// A handle of the command names nothing: format-one HANDLE, or "reference not loaded".
+    /// True if a handle of the command is empty: format-one HANDLE, or "reference not loaded".
     pub fn is_missing_handle(self) -> bool {
         self.base() == Self::HANDLE || (0x910..=0x916).contains(&self.0)
     }
 
-    /// The value of the command's first handle is none: what the TPM answers where a resource manager
-    /// passes on a handle that it does not know.
+    /// True if the value of the first handle is invalid. The TPM returns this code if a resource
+    /// manager passes on an unknown handle.
     pub fn is_unknown_handle(self) -> bool {
         self.0 == 0x184
     }
 
-    /// The persistent handle holds something already.
+    /// True if the persistent handle is in use.
     pub fn is_taken(self) -> bool {
         self.0 == Self::NV_DEFINED
     }
 
-    /// There is no room for another persistent key.
+    /// True if the TPM has no room for another persistent key.
     pub fn is_no_room(self) -> bool {
         matches!(self.0, Self::NV_SPACE | Self::OBJECT_MEMORY)
     }
 
-    /// A value that this TPM does not implement: a curve, a size, an algorithm.
+    /// True if the TPM does not implement a value: a curve, a size, an algorithm.
     pub fn is_unsupported_value(self) -> bool {
         // ASYMMETRIC, HASH, VALUE, KEY_SIZE, SCHEME, SYMMETRIC
         matches!(self.base(), 0x081 | 0x083 | 0x084 | 0x087 | 0x092 | 0x096)
             || self.is_unsupported_curve()
     }
 
-    /// A curve that this TPM does not implement.
+    /// True if the TPM does not implement the curve.
     pub fn is_unsupported_curve(self) -> bool {
         self.base() == Self::CURVE
     }
 
-    /// Of TPM2_Load: what is to be loaded is not as its parent wrapped it.
+    /// For TPM2_Load: true if the object is not as its parent wrapped it.
     pub fn is_unsound_object(self) -> bool {
         self.is_parameter() || self.0 == Self::SENSITIVE
     }
 
-    /// The entity in a handle of the command is of another kind than the command takes.
+    /// True if the command does not accept the kind of entity in a handle.
     pub fn is_other_kind(self) -> bool {
         let about = self.about();
         matches!(about, Some(About::Other | About::Untold)) && self.base() == Self::TYPE
     }
 
-    /// The use of an entity takes a policy, not an authorisation value.
+    /// True if the entity needs a policy, not an authorisation value.
     pub fn asks_for_policy(self) -> bool {
         matches!(self.base(), 0x124 | 0x12F)
     }
 
-    /// All slots for objects, or for sessions, are taken, by others as well.
+    /// True if all slots for objects or sessions are in use.
     pub fn is_out_of_objects(self) -> bool {
         self.0 == Self::OBJECT_MEMORY || self.is_out_of_sessions()
     }
 
-    /// All slots for sessions are taken, by others as well.
+    /// True if all slots for sessions are in use.
     pub fn is_out_of_sessions(self) -> bool {
         matches!(self.0, Self::SESSION_MEMORY | Self::SESSION_HANDLES)
     }
 
-    /// Says for good that what was asked for is not to be had, rather than that the TPM cannot answer
-    /// now: each error but those of its state, a vendor's errors too. Warnings are none.
+    /// True if the answer is final: the request cannot be met. Includes all errors except those of
+    /// the TPM's state, and a vendor's errors. False for warnings.
     pub fn is_definite(self) -> bool {
         match self.0 {
             0x100..=0x17F => !Self::OF_STATE.contains(&self.0),
@@ -175,7 +175,7 @@ impl ResponseCode {
         }
     }
 
-    /// What a format-one code is about; `None` for other codes.
+    /// The subject of a format-one code; `None` for other codes.
     fn about(self) -> Option<About> {
         const FORMAT_ONE: u32 = 1 << 7;
         const PARAMETER: u32 = 1 << 6;
@@ -189,8 +189,8 @@ impl ResponseCode {
         }
     }
 
-    /// A format-one code without the number of the handle, session or parameter it is about;
-    /// other codes unchanged.
+    /// A format-one code without the number of its handle, session or parameter; other codes
+    /// unchanged.
     fn base(self) -> u32 {
         match self.about() {
             None => self.0,
@@ -284,7 +284,7 @@ mod tests {
         ] {
             assert!(ResponseCode(code).is_definite(), "{code:x}");
         }
-        // States, warnings, a vendor's warnings, TPM 1.2, other layers.
+        // States, warnings, vendor warnings, TPM 1.2, other layers.
         for code in [
             0x101,
             0x100,

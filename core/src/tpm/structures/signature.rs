@@ -9,14 +9,14 @@ use crate::key::pad_left;
 use crate::tpm::{TpmError, algorithm};
 use std::fmt;
 
-/// How a digest is signed (TPMT_SIG_SCHEME; Part 2, section 11.2.1.5).
+/// A signature scheme with its hash (TPMT_SIG_SCHEME; Part 2, section 11.2.1.5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SignatureScheme {
     /// ECDSA (FIPS 186-5, section 6).
     Ecdsa(Hash),
     /// RSASSA-PKCS1-v1_5 (RFC 8017, section 8.2).
     Rsassa(Hash),
-    /// RSASSA-PSS (RFC 8017, section 8.1); how long the salt is, the TPM alone decides.
+    /// RSASSA-PSS (RFC 8017, section 8.1). The TPM alone decides the length of the salt.
     Rsapss(Hash),
 }
 
@@ -49,22 +49,22 @@ impl fmt::Display for SignatureScheme {
     }
 }
 
-/// A signature as the TPM gives it, big-endian; leading zeros may be left out.
+/// A signature as returned by the TPM, big-endian; leading zeros may be missing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Signature {
-    /// The halves of an ECDSA signature.
+    /// The two numbers of an ECDSA signature.
     Ecc {
         /// r
         r: Vec<u8>,
         /// s
         s: Vec<u8>,
     },
-    /// An RSA signature of either scheme.
+    /// An RSA signature of either RSA scheme.
     Rsa(Vec<u8>),
 }
 
 impl Signature {
-    /// A TPMT_SIGNATURE of a signature as [`Self::fixed`] gives it.
+    /// The TPMT_SIGNATURE for a signature in the format of [`Self::fixed`].
     #[cfg(feature = "evidence")]
     pub(crate) fn marshalled(scheme: SignatureScheme, fixed: &[u8]) -> Vec<u8> {
         let words = [scheme.algorithm(), scheme.hash().algorithm()];
@@ -79,9 +79,9 @@ impl Signature {
         bytes
     }
 
-    /// From the bytes of a TPMT_SIGNATURE, and how it was made.
+    /// Parses a TPMT_SIGNATURE into scheme and signature.
     ///
-    /// `None` for another scheme than those of [`SignatureScheme`], and for more or fewer bytes.
+    /// `None` for a scheme not in [`SignatureScheme`], and for a wrong length.
     #[cfg(feature = "evidence")]
     pub(crate) fn read(bytes: &[u8]) -> Option<(SignatureScheme, Self)> {
         let (scheme, rest) = bytes.split_first_chunk()?;
@@ -109,8 +109,8 @@ impl Signature {
         rest.is_empty().then_some((scheme, signature))
     }
 
-    /// `width` bytes as PKCS#11 has them (3.0, sections 6.1 and 6.3): r ‖ s, each as wide as the
-    /// curve's order; or as wide as the modulus.
+    /// `width` bytes in the format of PKCS#11 (3.0, sections 6.1 and 6.3). An ECDSA signature is r
+    /// ‖ s, each as wide as the order of the curve. An RSA signature is as wide as the modulus.
     ///
     /// # Errors
     ///

@@ -1,8 +1,8 @@
-//! Templates of keys. From those of factories a TPM derives an IDevID key or an IAK again that has no
-//! handle (TCG, TPM 2.0 Keys for Device Identity and Attestation, section 7.3.4).
+//! Templates of keys. From a factory template a TPM derives an IDevID key or IAK that has no handle
+//! (TCG, TPM 2.0 Keys for Device Identity and Attestation, section 7.3.4).
 //!
-//! Makers filled the templates differently, and each difference gives another key; so there are
-//! candidates, and a certificate tells the right one.
+//! Makers filled the templates differently, and each difference gives another key. So there are
+//! several candidates, and the certificate identifies the right one.
 
 use super::policy::{DevIdKind, devid};
 use crate::key::{Curve, PublicKey};
@@ -13,10 +13,10 @@ const SIGN: u32 = 1 << 18;
 const RESTRICTED: u32 = 1 << 16;
 /// fixedTPM, fixedParent, sensitiveDataOrigin.
 const BOUND: u32 = 0x0000_0032;
-/// The hashes of templates: of their names and of their policies.
+/// The hashes of templates, for names and policies.
 const HASHES: [Hash; 3] = [Hash::Sha256, Hash::Sha384, Hash::Sha512];
 
-/// The TPMT_PUBLICs from which a factory may have derived this key, the likeliest first.
+/// The TPMT_PUBLICs that a factory may have used for this key, the likeliest first.
 pub(in crate::tpm) fn devid_candidates(kind: DevIdKind, public: &PublicKey) -> Vec<Vec<u8>> {
     match public {
         PublicKey::Ec { curve, .. } => ecc(kind, *curve),
@@ -24,21 +24,21 @@ pub(in crate::tpm) fn devid_candidates(kind: DevIdKind, public: &PublicKey) -> V
     }
 }
 
-/// Where an ECC template has its label: makers filled the two coordinates differently, and each way gives
-/// another key. An RSA template has one place.
+/// The position of the label in an ECC template. Makers filled the two coordinates differently, and
+/// each variant gives another key. An RSA template has only one position.
 #[cfg(feature = "manufacture")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum UniqueLabel {
-    /// In both.
+    /// In both coordinates.
     #[default]
     Both,
     /// In x; y is empty.
     X,
-    /// Its first half in x, the rest in y.
+    /// The first half in x, the rest in y.
     Split,
 }
 
-/// The TPMT_PUBLIC that a maker derives a new key from; `None` for a size without template.
+/// The TPMT_PUBLIC from which a maker derives a new key; `None` for a size without template.
 #[cfg(feature = "manufacture")]
 pub(in crate::tpm) fn devid_template(
     kind: DevIdKind,
@@ -52,9 +52,9 @@ pub(in crate::tpm) fn devid_template(
     candidates.into_iter().nth(at)
 }
 
-/// The storage root key that everybody derives: for `TSS2 PRIVATE KEY` files whose parent is the
-/// owner hierarchy, and for the SRK (TCG, TPM 2.0 Provisioning Guidance, section 7.5.1). Its unique
-/// field is empty: zeros would give another key.
+/// The storage root key that every program can derive (TCG, TPM 2.0 Provisioning Guidance, section
+/// 7.5.1). Used as the SRK, and for `TSS2 PRIVATE KEY` files whose parent is the owner hierarchy.
+/// Its unique field is empty, since zeros would give another key.
 pub(in crate::tpm) fn storage_root(rsa: bool) -> Vec<u8> {
     /// fixedTPM, fixedParent, sensitiveDataOrigin, userWithAuth, noDA, restricted, decrypt.
     const STORAGE: u32 = 0x0003_0472;
@@ -77,15 +77,16 @@ pub(in crate::tpm) fn storage_root(rsa: bool) -> Vec<u8> {
     area
 }
 
-/// Whether a public area is as [`storage_root`] makes those on P-256.
+/// True if a public area has the P-256 template of [`storage_root`].
 pub(in crate::tpm) fn is_storage_root(area: &[u8]) -> bool {
     let template = storage_root(false);
-    // But for the two empty coordinates at its end.
+    // Without the two empty coordinates at the end.
     area.starts_with(&template[..template.len() - 4])
 }
 
-/// A key that the TPM is to make for the device, and keep to itself: noDA, so that no wrong value
-/// for it can lock the whole TPM. Any scheme, so that it signs with every hash.
+/// The template of a key that the TPM makes for the device and keeps to itself. The attribute noDA
+/// prevents that a wrong value locks the whole TPM. No fixed scheme, so that it signs with every
+/// hash.
 pub(in crate::tpm) fn device_key(algorithm: KeyAlgorithm, usage: KeyPurpose) -> Vec<u8> {
     let attributes = BOUND | used(usage);
     match algorithm {
@@ -94,7 +95,7 @@ pub(in crate::tpm) fn device_key(algorithm: KeyAlgorithm, usage: KeyPurpose) -> 
     }
 }
 
-/// A key as [`device_key`] that signs by this scheme alone; `None` for a scheme of another algorithm.
+/// [`device_key`] with a fixed scheme; `None` if the scheme belongs to another algorithm.
 pub(in crate::tpm) fn signing_key(
     algorithm: KeyAlgorithm,
     scheme: SignatureScheme,
@@ -102,7 +103,7 @@ pub(in crate::tpm) fn signing_key(
     by_scheme(BOUND | SIGN, algorithm, scheme, &[])
 }
 
-/// A key that signs what the TPM itself made, and nothing else.
+/// The template of a key that signs only data that the TPM itself made.
 #[cfg(feature = "evidence")]
 pub(in crate::tpm) fn attestation_key(
     algorithm: KeyAlgorithm,
@@ -139,8 +140,8 @@ fn by_scheme(
     }
 }
 
-/// The public area of a key that comes from outside: as [`device_key`], but neither made in this TPM
-/// nor bound to it by its history.
+/// The public area of an imported key: [`device_key`] without fixedTPM, fixedParent and
+/// sensitiveDataOrigin.
 pub(in crate::tpm) fn imported_key(public: &PublicKey, usage: KeyPurpose) -> Vec<u8> {
     match public {
         PublicKey::Ec { curve, point } => {
@@ -151,7 +152,7 @@ pub(in crate::tpm) fn imported_key(public: &PublicKey, usage: KeyPurpose) -> Vec
     }
 }
 
-/// Sealed data; noDA unless wrong values are to count.
+/// The template of sealed data; noDA unless wrong values must count.
 pub(in crate::tpm) fn sealed(counts: bool) -> Vec<u8> {
     const NO_DA: u32 = 1 << 10;
     /// fixedTPM, fixedParent, userWithAuth.
@@ -187,13 +188,13 @@ fn rsa_key(attributes: u32, scheme: Option<SignatureScheme>, bits: u16, modulus:
     area
 }
 
-/// TPMA_OBJECT: what the key is used for.
+/// TPMA_OBJECT bits for the uses of a key.
 fn used(usage: KeyPurpose) -> u32 {
     const DECRYPT: u32 = 1 << 17;
     (u32::from(usage.signs) * SIGN) | (u32::from(usage.decrypts) * DECRYPT)
 }
 
-/// A public area up to its signature scheme.
+/// A public area up to and including its signature scheme.
 fn key_head(kind: u16, attributes: u32, scheme: Option<SignatureScheme>) -> Vec<u8> {
     const USER_WITH_AUTH: u32 = 1 << 6;
     const NO_DA: u32 = 1 << 10;
@@ -216,14 +217,14 @@ pub(super) fn curve_id(curve: Curve) -> u16 {
     }
 }
 
-/// Whether a public area has the attributes and the policy of an IDevID key or an IAK, and so may come
-/// from one of these templates.
+/// True if a public area has the attributes and policy of an IDevID key or an IAK, so that it may
+/// come from these templates.
 pub(in crate::tpm) fn is_devid_template(area: &[u8]) -> bool {
     let kinds = [DevIdKind::Identity, DevIdKind::Attestation];
     kinds.into_iter().any(|kind| is_template_of(kind, area))
 }
 
-/// The same of this kind.
+/// True if a public area may come from a template of this kind.
 pub(in crate::tpm) fn is_template_of(kind: DevIdKind, area: &[u8]) -> bool {
     HASHES.into_iter().any(|hash| {
         [RSA, ECC]
@@ -232,7 +233,7 @@ pub(in crate::tpm) fn is_template_of(kind: DevIdKind, area: &[u8]) -> bool {
     })
 }
 
-/// Whether a public area is as those that [`device_key`] makes.
+/// True if a public area has the template of [`device_key`].
 pub(crate) fn is_device_key(area: &[u8]) -> bool {
     /// fixedTPM, fixedParent, sensitiveDataOrigin, userWithAuth, noDA; it signs or decrypts.
     const OWN: u32 = 0x0000_0472;
@@ -243,7 +244,7 @@ pub(crate) fn is_device_key(area: &[u8]) -> bool {
         && area.get(8..10) == Some(&[0, 0])
 }
 
-/// Which of the TCG's templates a public area was made from; `None` for a key of another kind.
+/// The TCG template of a public area; `None` for a key of another kind.
 pub fn template_name(area: &[u8]) -> Option<String> {
     is_template_of(DevIdKind::Identity, area).then_some(())?;
     let key = PublicArea::parse(area)?.key;
@@ -271,7 +272,7 @@ fn ecc(kind: DevIdKind, curve: Curve) -> Vec<Vec<u8>> {
     let named = vec![ECDSA, hash.algorithm()];
     let schemes = match kind {
         DevIdKind::Identity => vec![named, vec![NULL]],
-        // A restricted key names its scheme.
+        // A restricted key has a fixed scheme.
         DevIdKind::Attestation => vec![named],
     };
     let mut all = Vec::new();
@@ -316,7 +317,7 @@ fn rsa(kind: DevIdKind, bits: u32) -> Vec<Vec<u8>> {
     all
 }
 
-/// What stands in the unique field.
+/// The label in the unique field.
 fn label(kind: DevIdKind) -> &'static [u8] {
     match kind {
         DevIdKind::Identity => b"IDEVID",

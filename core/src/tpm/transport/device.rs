@@ -1,8 +1,8 @@
-//! The kernel's character devices `/dev/tpmrm0` and `/dev/tpm0`
-//! (Linux, `Documentation/security/tpm/tpm_tis.rst` and `tpm-dev-common.c`).
+//! The kernel's character devices `/dev/tpmrm0` and `/dev/tpm0` (Linux,
+//! `Documentation/security/tpm/tpm_tis.rst` and `tpm-dev-common.c`).
 //!
-//! One write is one command, one read its response. The device is opened once and kept: with the
-//! resource manager each opening is a space of its own, which costs commands to make.
+//! One write sends a command, and one read returns its response. The device stays open: with the
+//! resource manager each opening creates a space of its own, which costs commands.
 
 use super::kept_open::{Endpoint, KeptOpen};
 use super::socket::{above_standard_streams, poll_fd};
@@ -22,13 +22,13 @@ pub(super) struct CharDevice {
 
 /// An open device.
 struct OpenFile {
-    /// `None` only once dropped.
+    /// `None` only during drop.
     fd: Option<OwnedFd>,
     file: FileId,
 }
 
-/// What a descriptor was opened on. A host may close descriptors that are not its own
-/// (`closefrom`), and the number then names another file.
+/// The identity of an opened file. A host may close descriptors that are not its own (`closefrom`),
+/// and the number then names another file.
 #[derive(PartialEq, Eq)]
 struct FileId {
     file_system: u64,
@@ -55,7 +55,7 @@ impl OpenFile {
         })
     }
 
-    /// The descriptor, as long as its number still names what was opened.
+    /// The descriptor, if its number still names the opened file.
     fn fd(&self) -> Option<&OwnedFd> {
         let own = |fd: &&OwnedFd| FileId::of(fd).is_ok_and(|file| file == self.file);
         self.fd.as_ref().filter(own)
@@ -63,7 +63,7 @@ impl OpenFile {
 }
 
 impl Drop for OpenFile {
-    /// Closing a number that is not ours any more would close somebody's file.
+    /// Leaves a number alone that now names a file of the host.
     fn drop(&mut self) {
         if self.fd().is_none() {
             mem::forget(self.fd.take());
@@ -89,7 +89,7 @@ fn opened(path: &Path) -> Result<OpenFile, TransportError> {
             Errno::ACCESS => format!(
                 "{path}: permission denied; the user must be in the device's group (usually tss)"
             ),
-            // As the kernel's list of allowed devices does (cgroups(7)).
+            // EPERM comes from the kernel's list of allowed devices (cgroups(7)).
             Errno::PERM => format!(
                 "{path}: not permitted to this process, whatever its user and group: a service \
                  needs DeviceAllow={path} rw in its unit, a container the device itself (--device \
@@ -173,7 +173,7 @@ impl Transport for CharDevice {
     }
 
     fn abandon(&mut self) {
-        // The parent holds the same open file: this only closes the child's number for it.
+        // The parent has the same open file; this closes only the child's descriptor.
         *self.open.open() = None;
     }
 }

@@ -1,17 +1,17 @@
-//! A connection that is kept, and the answer that a command of before may still owe.
+//! A connection that stays open, and an answer that an earlier command may still owe.
 
 use super::{CommandClass, Timing, TransportError, Wait};
 
-/// A kept connection.
+/// An open connection.
 pub(in crate::tpm) trait Endpoint {
     /// Sends a command.
     fn send(&mut self, command: &[u8], wait: &Wait<'_>) -> Result<(), TransportError>;
-    /// The next answer.
+    /// Receives the next answer.
     fn receive(&mut self, wait: &Wait<'_>) -> Result<Vec<u8>, TransportError>;
 }
 
-/// A kept connection, opened at the first command, and whether an answer is owed there: that of a
-/// command that timed out. It is awaited before the next command is sent.
+/// A connection that is opened at the first command and kept. `owed` is true if the answer of a
+/// timed-out command is still to come. That answer is awaited before the next command is sent.
 pub(in crate::tpm) struct KeptOpen<K> {
     open: Option<K>,
     owed: bool,
@@ -25,12 +25,12 @@ impl<K: Endpoint> KeptOpen<K> {
         }
     }
 
-    /// The connection, if there is one; `None` in its place ends it.
+    /// The connection, if open; the caller may set it to `None` to close it.
     pub(in crate::tpm) fn open(&mut self) -> &mut Option<K> {
         &mut self.open
     }
 
-    /// One command, one answer, over the connection, which `open` opens if there is none.
+    /// Sends a command and returns its answer. `open` opens the connection if needed.
     pub(in crate::tpm) fn transact(
         &mut self,
         open: impl FnOnce() -> Result<K, TransportError>,
@@ -49,7 +49,7 @@ impl<K: Endpoint> KeptOpen<K> {
         let answer = exchange(kept, &mut self.owed, command, class, timing);
         let is_lost = match answer {
             Err(TransportError::Broken(_)) => true,
-            // The owed answer may have been thrown away: it does not come a second time.
+            // The owed answer may have been discarded, and would not come a second time.
             Err(TransportError::Timeout(_)) => owed_before,
             _ => false,
         };
@@ -72,7 +72,7 @@ fn exchange<K: Endpoint>(
         kept.receive(&before)?;
         *owed = false;
     }
-    // Some drivers do the whole command while it is written.
+    // Some drivers execute the whole command during the write.
     let _generation = timing.note_start(class);
     kept.send(command, &before)?;
     *owed = true;

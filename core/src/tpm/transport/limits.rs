@@ -1,11 +1,11 @@
-//! How long a TPM command may take, by its class, and how long others wait for it.
+//! Time limits of TPM commands by class, and of waiting threads.
 //!
-//! Most commands are done within a second. A TPM that makes an RSA key looks for primes, and its
-//! tail is long: some chips take minutes. The kernel gives such commands 300 s, too (Linux,
-//! `drivers/char/tpm/tpm2-cmd.c`).
+//! Most commands take less than a second. A TPM that makes an RSA key searches primes, which can
+//! take minutes on some chips. The Linux kernel allows 300 s for such commands
+//! (`drivers/char/tpm/tpm2-cmd.c`).
 //!
-//! Whoever waits behind a key generation of this process waits on while it is under way. Other
-//! processes see it by a lock ([`ProcessLock::for_generations`]).
+//! A thread behind a key generation of this process waits until it ends. Other processes recognise
+//! the generation by a lock ([`ProcessLock::for_generations`]).
 
 use crate::system::Held;
 use crate::tpm::algorithm;
@@ -18,15 +18,15 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// What keeps a TPM from answering although it works.
+/// Message about a TPM that works but does not answer.
 pub(in crate::tpm) const BUSY: &str = "the TPM is busy: it is making a key for another process";
-/// How long a process that looks at the lock of key generations may keep it from being taken.
+/// The time for which a check of the generation lock may delay its acquisition.
 const A_LOOK: Duration = Duration::from_millis(100);
 
 /// The class of a command.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum CommandClass {
-    /// Every command but those of the other class.
+    /// All other commands.
     #[default]
     Ordinary,
     /// TPM2_Create, TPM2_CreatePrimary, TPM2_CreateLoaded, and TPM2_Import of an RSA key.
@@ -44,8 +44,8 @@ impl CommandClass {
     }
 }
 
-/// Whether the second parameter of a TPM2_Import, a TPM2B_PUBLIC, is of an RSA key (Part 3,
-/// section 13.3).
+/// True if the second parameter of a TPM2_Import, a TPM2B_PUBLIC, is an RSA key (Part 3, section
+/// 13.3).
 fn is_of_rsa(parameters: &[u8]) -> bool {
     const RSA: [u8; 2] = algorithm::RSA.to_be_bytes();
     let encryption_key = parameters.split_first_chunk();
@@ -62,7 +62,7 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// A key generation has never less time than another command.
+    /// The limit of a generation is at least the ordinary limit.
     pub fn new(ordinary: Duration, generation: Duration) -> Self {
         Self {
             ordinary,
@@ -80,12 +80,12 @@ impl Limits {
     }
 }
 
-/// A time limit, and the class of commands that it is for.
+/// A time limit, and its class of commands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limit {
     /// The class.
     pub class: CommandClass,
-    /// The time from the moment when a command was sent.
+    /// The time from the sending of a command.
     pub time: Duration,
 }
 
@@ -95,25 +95,25 @@ impl fmt::Display for Limit {
     }
 }
 
-/// The limits of one TPM's commands, and the key generations that are under way there.
+/// The time limits of one TPM, and the key generations that are under way there.
 #[derive(Debug)]
 pub(in crate::tpm) struct Timing {
     limits: Limits,
-    /// Key generations of this process that are under way.
+    /// The number of key generations of this process under way.
     under_way: AtomicU32,
-    /// Counts the beginning and the end of each.
+    /// Counts starts and ends of generations.
     changes: AtomicU64,
-    /// Taken by each process that has a key generation under way.
+    /// Held by each process with a key generation under way.
     busy: ProcessLock,
 }
 
-/// A key generation of this process, under way until this is dropped.
+/// A key generation of this process; ends when it is dropped.
 pub(in crate::tpm) struct Generation<'a> {
     timing: &'a Timing,
     _told_to_others: Option<crate::file::Lock>,
 }
 
-/// One wait: for an answer, for a connection, or for other threads.
+/// One wait for an answer, a connection or other threads.
 pub(in crate::tpm) struct Wait<'a> {
     timing: &'a Timing,
     limit: Cell<Limit>,
@@ -138,12 +138,12 @@ impl Timing {
         }
     }
 
-    /// The same, whose lock is noted there.
+    /// This timing; acquisitions of its lock are recorded in `held`.
     pub(in crate::tpm) fn noting(&self, held: &'static Held) -> Self {
         Self::with(self.limits, self.busy.clone().noting(held))
     }
 
-    /// The same in a forked child, which has no key generation under way.
+    /// This timing for a forked child, which has no key generation under way.
     pub(in crate::tpm) fn for_child(&self) -> Self {
         Self::with(self.limits, self.busy.clone())
     }
@@ -152,12 +152,12 @@ impl Timing {
         self.limits
     }
 
-    /// Notes that a command of this class begins, if that is a key generation.
+    /// Records the start of a command, if it is a key generation.
     pub(in crate::tpm) fn note_start(&self, class: CommandClass) -> Option<Generation<'_>> {
         (class == CommandClass::Generation).then(|| self.generation())
     }
 
-    /// Notes that a key generation begins.
+    /// Records the start of a key generation.
     fn generation(&self) -> Generation<'_> {
         self.under_way.fetch_add(1, Ordering::AcqRel);
         self.changes.fetch_add(1, Ordering::AcqRel);
@@ -167,7 +167,7 @@ impl Timing {
         }
     }
 
-    /// Whether another process has a key generation under way, and this process has none.
+    /// True if another process has a key generation under way, and this process has none.
     pub(in crate::tpm) fn is_busy(&self) -> bool {
         !self.is_generating() && self.busy.is_held()
     }
@@ -176,7 +176,7 @@ impl Timing {
         self.under_way.load(Ordering::Acquire) > 0
     }
 
-    /// A wait that begins now, for what has a limit of this class.
+    /// Starts a wait with the limit of this class.
     pub(in crate::tpm) fn wait(&self, class: CommandClass) -> Wait<'_> {
         let (began, limit) = (Instant::now(), self.limits.for_class(class));
         Wait {
@@ -189,7 +189,7 @@ impl Timing {
         }
     }
 
-    /// Why a lock could not be had, with what keeps its holder.
+    /// The reason why a lock is not available, and why its holder is delayed.
     pub(in crate::tpm) fn explained(&self, why: &NotLocked) -> String {
         match why {
             NotLocked::Held(_) if self.is_busy() => format!("{why}, and {BUSY}"),
@@ -206,11 +206,11 @@ impl Drop for Generation<'_> {
 }
 
 impl Wait<'_> {
-    /// How long to wait before this is asked again.
+    /// The time to wait before the next call.
     ///
     /// # Errors
     ///
-    /// The limit that has passed. Behind a key generation of this process that is the limit of key
+    /// The limit that has passed; behind a key generation of this process, the limit of
     /// generations.
     pub(in crate::tpm) fn left(&self) -> Result<Duration, Limit> {
         let now = Instant::now();
@@ -226,13 +226,13 @@ impl Wait<'_> {
         }
     }
 
-    /// Whether a key generation of this process is under way, or was since the end was set.
+    /// True if a key generation of this process is under way, or was since the end was set.
     pub(in crate::tpm) fn is_behind_generation(&self) -> bool {
         let changes = self.timing.changes.load(Ordering::Acquire);
         self.timing.is_generating() || changes != self.changes.get()
     }
 
-    /// Goes on if a key generation of this process was under way meanwhile.
+    /// Extends the wait if a key generation of this process was under way meanwhile.
     fn prolong(&self, now: Instant) -> Result<(), Limit> {
         let longest = self.timing.limits.for_class(CommandClass::Generation);
         let last = self.began + longest.time;
@@ -246,7 +246,7 @@ impl Wait<'_> {
         Ok(())
     }
 
-    /// What is waited for.
+    /// The reason for the wait.
     fn reason(&self, waited: Duration) -> &'static str {
         match self.limit.get().class {
             CommandClass::Generation => "the TPM is making a key",
@@ -323,10 +323,10 @@ mod tests {
         }
     }
 
-    /// A TPM may suspend a key generation, and be asked to go on with it (TPM_RC_YIELDED).
+    /// A TPM may suspend a key generation, and ask for the command again (TPM_RC_YIELDED).
     #[test]
     fn a_generation_is_repeated_for_as_long_as_it_may_take() {
-        // Pauses of 1, 2, 4 … ms: more than 20 ms in all.
+        // Pauses of 1, 2, 4 … ms: more than 20 ms together.
         let retries = || (0..8).map(|_| RETRY);
         let fake = FakeTpm::new(retries().chain([Reply::Code(0x101)]));
         let tpm = fake.tpm_with(limits(20));
@@ -367,7 +367,7 @@ mod tests {
         let behind = timing.wait(CommandClass::Ordinary);
         assert!(behind.left().is_ok());
         drop(generation);
-        // It ended meanwhile: whoever waited has one limit more, and no other.
+        // The generation ended meanwhile, so the waiter has one more limit.
         assert!(behind.left().is_ok());
         let passed = behind.left();
         assert_eq!(
@@ -386,7 +386,7 @@ mod tests {
         assert_eq!(passed, Err(limits.for_class(CommandClass::Ordinary)));
     }
 
-    /// Several processes may have keys made; a TPM is busy until the last is done.
+    /// Several processes may have keys made; the TPM is busy until the last generation ends.
     #[test]
     fn what_other_processes_do_is_seen() {
         let (folder, mine) = timing(0);
@@ -414,7 +414,7 @@ mod tests {
         );
     }
 
-    /// The TPM was still at the other's key when the limit of ours had passed.
+    /// The TPM still made a key for another process when our limit passed.
     #[test]
     fn a_generation_behind_one_of_another_process_is_told_so() {
         let fake = FakeTpm::new([Reply::Silence]);
@@ -427,7 +427,7 @@ mod tests {
         drop(generation);
     }
 
-    /// Whoever keeps the lock to himself hides a generation, and keeps nobody from it.
+    /// A process that keeps the lock exclusively hides a generation, but does not prevent it.
     #[test]
     fn a_lock_that_is_kept_stops_no_generation() {
         let (folder, timing) = timing(0);
@@ -460,7 +460,7 @@ mod tests {
         });
     }
 
-    /// The turn to try a PIN is held by a thread that waits for the TPM.
+    /// Another thread holds the lock for PIN tries and waits for the TPM.
     #[test]
     fn threads_wait_for_the_turn_to_try_a_pin_while_a_generation_goes_on() {
         let fake = FakeTpm::new([]);

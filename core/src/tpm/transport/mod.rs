@@ -1,5 +1,5 @@
-//! Transports: how the bytes of a command come to the TPM and those of its response back, and how long
-//! that may take. A transport knows no commands.
+//! Transports: carry the bytes of a command to the TPM and those of its response back, within a
+//! time limit. A transport does not interpret commands.
 
 mod device;
 pub(super) mod kept_open;
@@ -20,27 +20,28 @@ pub use tcti::{Tcti, TctiError};
 pub(super) use timeout_memory::TimeoutCause;
 pub use timeout_memory::TimeoutMemory;
 
-/// The most bytes of a command or a response (Part 2, section 4: implementations use 4096).
+/// The largest command or response (Part 2, section 4: implementations use 4096).
 pub(super) const FRAME_MAX: usize = 4096;
-/// Bytes before a command's handles or a response's: tag, size, code.
+/// Size of the header of a command or response: tag, size, code.
 pub(super) const HEADER: usize = 10;
 
-/// Takes a command to the TPM and brings its response.
+/// Sends a command to the TPM and returns its response.
 pub(super) trait Transport: Send {
-    /// One command of this class, one response. What stands before the sending (a connection, an
-    /// answer that is still owed) has the limit of ordinary commands. A key generation is under way
-    /// ([`Timing::note_start`]) from the sending until this returns. After an error the next call starts afresh.
+    /// Sends one command of this class. The steps before the sending (a connection, an owed answer)
+    /// have the limit of ordinary commands. A key generation is under way ([`Timing::note_start`])
+    /// from the sending until this method returns. After an error the next call opens a new
+    /// connection.
     fn transact(
         &mut self,
         command: &[u8],
         class: CommandClass,
         timing: &Timing,
     ) -> Result<Vec<u8>, TransportError>;
-    /// In a forked child: lets go of the parent's connection without a byte to the TPM.
+    /// In a forked child: closes the parent's connection without sending a byte.
     fn abandon(&mut self);
 }
 
-/// How a transport fails.
+/// Errors of a transport.
 pub(super) enum TransportError {
     Unreachable(String),
     Broken(String),
@@ -54,17 +55,17 @@ impl From<Limit> for TransportError {
 }
 
 impl TransportError {
-    /// A fault met while a command was under way.
+    /// A fault while a command was under way.
     pub(super) fn broken(doing: &str, error: impl std::fmt::Display) -> Self {
         Self::Broken(format!("{doing}: {error}"))
     }
 }
 
-/// The transport for a TCTI string; nothing is opened before the first command.
+/// The transport for a TCTI. The transport opens nothing before the first command.
 ///
 /// # Errors
 ///
-/// Why this build does not have the transport.
+/// The reason why this build lacks the transport.
 pub(super) fn new(tcti: &Tcti) -> Result<Box<dyn Transport>, String> {
     Ok(match tcti {
         Tcti::Device(path) => Box::new(CharDevice::new(path.clone())),
@@ -82,7 +83,7 @@ pub(super) fn new(tcti: &Tcti) -> Result<Box<dyn Transport>, String> {
     })
 }
 
-/// The size that a frame's header announces.
+/// The size in the header of a frame.
 fn frame_size(header: &[u8]) -> Result<usize, TransportError> {
     let size = header.get(2..6).and_then(|size| size.try_into().ok());
     match size.map(|size| u32::from_be_bytes(size) as usize) {

@@ -1,7 +1,7 @@
 //! Sockets of software TPMs: swtpm (raw frames) and the reference simulator (mssim framing).
 //!
-//! Both serve one client at a time, so each command has a connection of its own: a socket that is
-//! kept would lock every other process out. A connection per command is also the reconnect.
+//! A software TPM serves one client at a time, and a permanent connection would exclude all other
+//! processes. So each command has its own connection, and a reconnect needs no extra code.
 
 use super::Socket;
 use super::{CommandClass, FRAME_MAX, HEADER, Timing, Transport, TransportError, Wait, frame_size};
@@ -20,12 +20,12 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
-/// What surrounds a command on the socket.
+/// The framing of a command on the socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::tpm) enum Framing {
-    /// Nothing: the header's size says where a frame ends.
+    /// No framing: the size in the header ends a frame.
     Raw,
-    /// MS_SIM's TPM_SEND_COMMAND with locality and size; size and a zero word around the response.
+    /// MS_SIM: TPM_SEND_COMMAND with locality and size; size and a zero word around the response.
     Mssim,
 }
 
@@ -59,7 +59,8 @@ impl Channel {
                 {
                     match connect_tcp(&address, wait)? {
                         Ok(stream) => {
-                            // Best effort: without it a command may wait for an acknowledgement.
+                            // Best effort: without TCP_NODELAY a command may wait for an
+                            // acknowledgement.
                             let _ = stream.set_nodelay(true);
                             return above_standard_streams(stream.into());
                         }
@@ -77,9 +78,9 @@ impl Channel {
     }
 }
 
-/// Connects to a TCP address. A software TPM has room for one client that waits; the kernel drops
-/// what others send, and would try again after one second, then two, four and so on. So many
-/// processes at once are better served by short tries.
+/// Connects to a TCP address. A software TPM has room for one waiting client. The kernel drops
+/// further requests and retries after 1 s, 2 s, 4 s and so on. Short tries are faster with many
+/// processes.
 fn connect_tcp(
     address: &SocketAddr,
     wait: &Wait<'_>,
@@ -93,7 +94,7 @@ fn connect_tcp(
     }
 }
 
-/// Connects to a Unix socket; a listener with a full backlog is waited for.
+/// Connects to a Unix socket; waits for a listener with a full backlog.
 fn connect_unix(path: &Path, wait: &Wait<'_>) -> Result<Result<OwnedFd, Errno>, TransportError> {
     const PAUSE: Duration = Duration::from_millis(2);
     let address = match SocketAddrUnix::new(path) {
@@ -114,8 +115,8 @@ fn connect_unix(path: &Path, wait: &Wait<'_>) -> Result<Result<OwnedFd, Errno>, 
     }
 }
 
-/// The same descriptor with a number above 2. A host that closed its standard streams would else
-/// read from and write to the TPM when it means them.
+/// The same descriptor with a number above 2. Otherwise a host that closed its standard streams
+/// would read from or write to the TPM by mistake.
 pub(super) fn above_standard_streams(fd: OwnedFd) -> Result<OwnedFd, TransportError> {
     match fd.as_raw_fd() {
         0..=2 => {
@@ -159,7 +160,8 @@ impl Transport for Channel {
                 }
                 let response = stream.receive(size, &wait)?;
                 stream.receive(4, &wait)?; // the simulator's own status, always 0
-                // Best effort: the answer is here; the simulator also notices a closed socket.
+                // Best effort: the answer has arrived, and the simulator also notices a closed
+                // socket.
                 let _ = stream.send(&MSSIM_SESSION_END.to_be_bytes(), &wait);
                 Ok(response)
             }
@@ -173,8 +175,8 @@ impl Transport for Channel {
 struct Stream(OwnedFd);
 
 impl Drop for Stream {
-    /// A process that another thread forked meanwhile holds the connection too: closing alone would
-    /// leave it open, and the TPM waiting on it.
+    /// Shuts the connection down. A process that another thread forked meanwhile holds the
+    /// connection too, so close(2) alone would leave it open and the TPM waiting.
     fn drop(&mut self) {
         let _ = shutdown(&self.0, Shutdown::Both);
     }
@@ -213,7 +215,7 @@ impl Stream {
     }
 }
 
-/// Waits until `fd` is ready, or has an error or end that the next call will report.
+/// Waits until `fd` is ready, or has an error or end that the next call reports.
 pub(super) fn poll_fd(
     fd: BorrowedFd<'_>,
     flags: PollFlags,

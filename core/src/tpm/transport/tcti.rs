@@ -1,4 +1,4 @@
-//! TCTI strings: where the TPM is, in the words that tpm2-tools and libtss2 use.
+//! TCTI strings: the address of the TPM, in the format of tpm2-tools and libtss2.
 
 use crate::trouble::paths_in;
 use std::fmt;
@@ -8,17 +8,17 @@ use std::str::FromStr;
 /// A parsed TCTI string.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Tcti {
-    /// `device:/dev/tpmrm0`: a character device that takes a command and gives a response.
+    /// `device:/dev/tpmrm0`: a character device.
     Device(PathBuf),
     /// `swtpm:host=…,port=…` (default 127.0.0.1:2321), or `swtpm:path=…` for a Unix socket.
     Swtpm(Socket),
     /// `mssim:host=…,port=…`: the reference simulator's framing.
     Mssim(String, u16),
-    /// `tabrmd:…` and other transports that only libtss2 knows, in its words.
+    /// `tabrmd:…` and other transports of libtss2, in its format.
     Loaded(String),
 }
 
-/// Where a TPM's socket is.
+/// The address of a TPM's socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Socket {
     /// A TCP address: host and port.
@@ -27,15 +27,15 @@ pub enum Socket {
     Unix(PathBuf),
 }
 
-/// A TCTI string that cannot be understood; its text says why.
+/// A TCTI string that cannot be parsed; the text names the cause.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TctiError(String);
 
 impl Tcti {
     const PORT: u16 = 2321;
 
-    /// Whether a resource manager gives each connection a space of its own: the kernel's
-    /// (/dev/tpmrm0) or tpm2-abrmd. All others are shared by whoever uses them.
+    /// True if a resource manager gives each connection a space of its own: the kernel's
+    /// (/dev/tpmrm0) or tpm2-abrmd. In all other cases the clients share the TPM's slots.
     pub fn is_managed(&self) -> bool {
         let is_kernels = |path: &Path| {
             let name = path.file_name().and_then(|name| name.to_str());
@@ -52,7 +52,7 @@ impl Tcti {
         }
     }
 
-    /// The node of the kernel that this leads to, if it leads to one.
+    /// The kernel device node behind this TCTI, if there is one.
     pub(in crate::tpm) fn node(&self) -> Option<PathBuf> {
         let conf = match self {
             Self::Device(path) => return Some(path.clone()),
@@ -66,9 +66,9 @@ impl Tcti {
         }
     }
 
-    /// Whether the kernel has a TPM behind this, though it may not answer, or not to this user. Of
-    /// what is no device of the kernel only an answer tells. Where nobody can say now, it is there:
-    /// no identity is to be made beside the TPM's.
+    /// True if the kernel has a TPM for this TCTI, even if it does not answer or not to this user.
+    /// For other transports only an answer tells. If the check fails, the TPM is assumed to exist,
+    /// so that no second identity is made.
     pub fn is_there(&self) -> bool {
         let there = |path: &Path| path.try_exists().unwrap_or(true);
         if let Some(node) = self.node() {
@@ -89,9 +89,9 @@ impl Tcti {
         }
     }
 
-    /// How many keys a managed space may hold. The kernel's has room for three, and saves and loads
-    /// all of them around each command, so there it is one; tpm2-abrmd's only those that a command
-    /// names, but it lets few connections in.
+    /// The number of keys that a managed space may hold. The kernel saves and loads all keys of a
+    /// space around each command and has room for three, so the number is one. For tpm2-abrmd the
+    /// number is eight: it loads only the keys that a command names, but allows few connections.
     pub(in crate::tpm) fn keys_in_a_space(&self) -> usize {
         match self {
             Self::Loaded(conf) if tcti_of_libtss2(conf).0 == "tabrmd" => 8,
@@ -100,26 +100,26 @@ impl Tcti {
     }
 }
 
-/// What a string of libtss2 names, and the rest: it takes the names of its libraries too.
+/// The name and the rest of a libtss2 string. libtss2 also accepts file names of its libraries.
 fn tcti_of_libtss2(conf: &str) -> (&str, &str) {
     let (name, rest) = conf.split_once(':').unwrap_or((conf, ""));
     let name = name.strip_prefix("libtss2-tcti-").unwrap_or(name);
     (name.split('.').next().unwrap_or(name), rest)
 }
 
-/// Whether a string begins with the alias `esapi:`, which an older release wanted before strings of
+/// True if a string begins with the alias `esapi:`. An older release required it before strings of
 /// libtss2.
 pub(crate) fn is_alias(text: &str) -> bool {
     text.starts_with("esapi:")
 }
 
-/// Whether libtss2 has a transport of this name, beside those of our own.
+/// True if libtss2 has a transport of this name in addition to ours.
 fn is_of_libtss2(name: &str) -> bool {
     let Some(library) = name.strip_prefix("libtss2-tcti-") else {
         return name == "tabrmd";
     };
-    // Not a path: the loader would run whatever is there. And not `cmd`, which ends the host by
-    // SIGPIPE when its program ends, and writes more than there is room for.
+    // No path, since the loader would run any library there. Not `cmd`: it ends the host by SIGPIPE
+    // when its program ends, and writes past its buffer.
     library.contains(".so") && !name.contains('/') && !library.starts_with("cmd.")
 }
 

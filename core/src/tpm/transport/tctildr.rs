@@ -1,11 +1,12 @@
-//! Transports that only libtss2 knows (tpm2-abrmd and others): libtss2-tctildr is opened at the first
-//! command, and its context carries our bytes (TCG, TSS 2.0 TPM Command Transmission Interface API).
+//! Transports that only libtss2 provides (tpm2-abrmd and others). The library libtss2-tctildr is
+//! opened at the first command, and its context carries our bytes (TCG, TSS 2.0 TPM Command
+//! Transmission Interface API).
 //!
-//! Not promised here, since libtss2 has none of it: close-on-exec, and silence on the host's stderr
-//! (it obeys the environment variable `TSS2_LOG=all+none`). A time limit holds where the transport
-//! takes a timeout or has a handle to poll, as those for tpm2-abrmd, devices and the simulator;
-//! that for swtpm waits for ever. Opening has the transport's own limit: 25 s for tpm2-abrmd, whose
-//! thread (GLib's) a forked child does not have.
+//! libtss2 sets no close-on-exec, and may write to the host's stderr (the environment variable
+//! `TSS2_LOG=all+none` prevents it). A time limit works if the transport takes a timeout or has a
+//! handle to poll. The transports for tpm2-abrmd, devices and the simulator do; the transport for
+//! swtpm waits for ever. Opening has the limit of the transport: 25 s for tpm2-abrmd, whose GLib
+//! thread a forked child lacks.
 
 use super::kept_open::{Endpoint, KeptOpen};
 use super::socket::poll_fd;
@@ -21,16 +22,16 @@ use tss_esapi::tss2_esys::{
 };
 
 const LOADER: &str = "libtss2-tctildr.so.0";
-/// From <dlfcn.h>: what was loaded stays, since it may have threads and handlers of its own.
+/// From <dlfcn.h>: the library stays loaded, since it may have threads and handlers.
 const RTLD_NODELETE: i32 = 0x1000;
-/// The part of a response code that says what is wrong; the rest names the layer.
+/// The part of a response code with the error; the rest names the layer.
 const CODE: TSS2_RC = 0xFFFF;
 /// TSS2_BASE_RC_TRY_AGAIN, TSS2_BASE_RC_BAD_VALUE.
 const TRY_AGAIN: TSS2_RC = 9;
 const BAD_VALUE: TSS2_RC = 11;
 /// TSS2_TCTI_TIMEOUT_BLOCK.
 const FOREVER: i32 = -1;
-/// No transport has more.
+/// An upper limit: no transport has more handles.
 const MOST_HANDLES: usize = 8;
 
 type Initialize = unsafe extern "C" fn(*const c_char, *mut *mut TSS2_TCTI_CONTEXT) -> TSS2_RC;
@@ -48,14 +49,14 @@ struct TctiContext {
     finalize: Finalize,
 }
 
-// SAFETY: A context belongs to no thread; the TCTI specification only asks that its functions are
-// not called at the same time, and they are called through `&mut` alone.
+// SAFETY: A context belongs to no thread. The TCTI specification only forbids concurrent calls of
+// its functions, and all calls need `&mut`.
 unsafe impl Send for TctiContext {}
 
 impl Tctildr {
     /// # Errors
     ///
-    /// The string names tpm2-abrmd with a configuration that it does not know.
+    /// The string names a configuration that tpm2-abrmd does not know.
     pub(super) fn new(conf: &str) -> Result<Self, String> {
         if conf.starts_with("tabrmd") {
             conf.parse::<TctiNameConf>()
@@ -107,7 +108,7 @@ impl TctiContext {
         unsafe { raw.read() }
     }
 
-    /// Waits for an answer, as far as the transport has a handle for that.
+    /// Waits for an answer, if the transport has a handle to poll.
     fn await_answer(&mut self, wait: &Wait<'_>) -> Result<(), TransportError> {
         let Some(poll_handles) = self.functions().getPollHandles else {
             return Ok(());
@@ -128,7 +129,7 @@ impl TctiContext {
                 let fd = unsafe { BorrowedFd::borrow_raw(handle.fd) };
                 poll_fd(fd, PollFlags::IN, wait)
             }
-            // Not implemented, or more than one of which nobody says which to wait for.
+            // Not implemented, or several handles without a documented meaning.
             _ => Ok(()),
         }
     }
@@ -159,9 +160,9 @@ impl Endpoint for TctiContext {
             let code =
                 unsafe { receive(self.raw.as_ptr(), &raw mut size, frame.as_mut_ptr(), limit) };
             match code & CODE {
-                // Such a transport has no time limit.
+                // This transport supports no timeout.
                 BAD_VALUE if !forever => forever = true,
-                // A part of the answer came, or the time has passed.
+                // A part of the answer arrived, or the time has passed.
                 TRY_AGAIN => {}
                 _ => {
                     succeeded("receiving", code)?;
@@ -208,7 +209,7 @@ impl Transport for Tctildr {
     }
 
     fn abandon(&mut self) {
-        // Finalising would end the parent's connection: the context is leaked.
+        // Finalising would end the parent's connection, so the context is leaked.
         std::mem::forget(self.open.open().take());
     }
 }

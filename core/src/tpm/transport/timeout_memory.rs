@@ -1,29 +1,29 @@
-//! Whether a TPM that let a command wait in vain is asked again.
+//! Remembers that a TPM let a command time out, so that it is not asked again.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-/// A host process asks again and again. A tool that ran into the limit once has its answer: it would
-/// wait that long for each of the many things it looks at.
+/// Shared by all copies. A host process asks again after a timeout. A tool remembers the timeout,
+/// since it would otherwise wait as long for each of many items.
 #[derive(Debug, Clone, Default)]
 pub struct TimeoutMemory(Option<Arc<AtomicU8>>);
 
-/// How a command waited in vain.
+/// The cause of a timeout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::tpm) enum TimeoutCause {
-    /// Because of another process, which may be done by now.
+    /// Another process used the TPM, and may be done by now.
     Busy = 1,
-    /// Nobody knows why.
+    /// The cause is unknown.
     Silent = 2,
 }
 
 impl TimeoutMemory {
-    /// Remembered from the first time on, by all copies of this.
+    /// A memory that all copies of this value share.
     pub fn shared() -> Self {
         Self(Some(Arc::default()))
     }
 
-    /// How a command has waited in vain, if it is remembered.
+    /// The cause of the remembered timeout, if any.
     pub(in crate::tpm) fn cause(&self) -> Option<TimeoutCause> {
         match self.0.as_ref()?.load(Ordering::Relaxed) {
             0 => None,
@@ -32,7 +32,7 @@ impl TimeoutMemory {
         }
     }
 
-    /// Remembers it, if that is wanted. Silence is remembered before all.
+    /// Records a timeout, if this memory is in use. `Silent` takes precedence.
     pub(in crate::tpm) fn note(&self, met: TimeoutCause) {
         if let Some(known) = &self.0 {
             known.fetch_max(met as u8, Ordering::Relaxed);

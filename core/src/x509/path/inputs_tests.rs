@@ -1,4 +1,4 @@
-//! Chains that other people's CAs made, and OpenSSL's answer to each.
+//! Chains of foreign CAs, with OpenSSL's verdict on each.
 
 use super::*;
 use crate::x509::checks::{Outcome, profile_checks};
@@ -67,7 +67,7 @@ fn what_is_not_verified_says_why() {
     }
 }
 
-/// Three bytes, of which the first says digitalSignature.
+/// Three bytes; the first contains digitalSignature.
 #[test]
 fn a_key_usage_that_cannot_be_read_is_not_absent() {
     let leaf = include_bytes!("../../../testdata/shapes/ku-3bytes.der");
@@ -101,7 +101,7 @@ fn extensions_that_are_there_twice_or_broken_fail_at_their_point() {
     }
 }
 
-/// Odd certificates of one CA, which OpenSSL 3.0 verifies, or does not.
+/// Unusual certificates of one CA, some of which OpenSSL 3.0 verifies.
 #[test]
 fn odd_leaves_are_verified_as_openssl_verifies_them() {
     macro_rules! shape {
@@ -146,7 +146,7 @@ fn odd_leaves_are_verified_as_openssl_verifies_them() {
     }
 }
 
-/// ML-DSA is verified in a host's thread, too, whose stack may be small.
+/// ML-DSA is also verified in a thread of the host, whose stack may be small.
 #[test]
 fn ml_dsa_takes_a_small_stack_and_refuses_what_was_altered() {
     let (_, leaf, ca) = chain!("ml-dsa-87");
@@ -166,7 +166,7 @@ fn ml_dsa_takes_a_small_stack_and_refuses_what_was_altered() {
     small.spawn(run).unwrap().join().unwrap();
 }
 
-/// A device whose own key is of ML-DSA: its certificate is verified, and its key is named.
+/// A device with an ML-DSA key: its certificate is verified, and its key is named.
 #[test]
 fn a_device_with_an_ml_dsa_key() {
     let leaf = include_bytes!("../../../testdata/chains/ml-dsa-device.leaf.pem");

@@ -32,13 +32,13 @@ impl ParameterSet {
         Self::ALL.into_iter().find(|set| set.oid() == oid)
     }
 
-    /// That of a signature algorithm, which has no parameters (RFC 9881, section 3).
+    /// The set of a signature algorithm, which has no parameters (RFC 9881, section 3).
     pub(super) fn of(algorithm: &AlgorithmIdentifierOwned) -> Option<Self> {
         Self::by_oid(algorithm.oid).filter(|_| algorithm.parameters.is_none())
     }
 
-    /// Whether the key in a SubjectPublicKeyInfo made this signature over `data`, with an empty
-    /// context. A key of another algorithm did not.
+    /// True if the key in a SubjectPublicKeyInfo made this signature over `data`, with an empty
+    /// context. False for keys of other algorithms.
     pub(super) fn verifies(self, info: &[u8], data: &[u8], signature: &[u8]) -> bool {
         match self {
             Self::MlDsa44 => verifies::<MlDsa44>(info, data, signature),

@@ -1,6 +1,5 @@
-//! From a certificate up to one that is trusted (RFC 5280, section 6): names, signatures, validity,
-//! what each CA may do, names and policies that it allows. Revocation is looked at afterwards, in
-//! [`revocation`].
+//! Certification path validation (RFC 5280, section 6): names, signatures, validity, CA rights,
+//! name constraints and policies. Revocation is checked afterwards, in [`revocation`].
 
 mod ml_dsa;
 mod policies;
@@ -25,7 +24,7 @@ use std::cell::Cell;
 use x509_cert::der::DateTime;
 use x509_cert::der::asn1::ObjectIdentifier;
 
-/// Extensions that are evaluated, or that restrict nothing that is asked here.
+/// Extensions that are evaluated, or that do not restrict this use.
 const UNDERSTOOD: &[ObjectIdentifier] = &[
     BASIC_CONSTRAINTS,
     KEY_USAGE,
@@ -36,9 +35,9 @@ const UNDERSTOOD: &[ObjectIdentifier] = &[
     POLICY_CONSTRAINTS,
     INHIBIT_ANY_POLICY,
 ];
-/// Of a CA, beside those.
+/// Additional extensions for a CA.
 const UNDERSTOOD_OF_CA: &[ObjectIdentifier] = &[NAME_CONSTRAINTS];
-/// Extensions that change whom a certificate stands for, critical or not, and are not evaluated.
+/// Extensions that change the subject of a certificate and are not supported, critical or not.
 const REFUSED: &[(ObjectIdentifier, &str)] = &[
     (PROXY_CERT_INFO, "it is a proxy's (RFC 3820)"),
     (
@@ -50,26 +49,26 @@ const REFUSED: &[(ObjectIdentifier, &str)] = &[
         "it holds AS numbers (RFC 3779), which are not evaluated here",
     ),
 ];
-/// Longer than any chain of a factory.
+/// More certificates than any factory's chain.
 const LONGEST: usize = 8;
-/// More signatures than any search needs that is not led astray.
+/// More signature checks than any normal search needs.
 const MOST_CHECKS: u32 = 100;
 
-/// Where the way up ended.
+/// The result of a path search.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum PathResult {
-    /// At a trusted certificate: the certificates on the way, the trusted one last.
+    /// A trusted certificate was reached: the certificates of the path, the trusted one last.
     Trusted(Vec<Certificate>),
-    /// Nobody has the certificate of this issuer.
+    /// The certificate of this issuer is missing.
     NoIssuer(String),
-    /// At the leaf, which its own key signed: nobody else stands behind it.
+    /// The leaf is signed by its own key; no CA confirms it.
     SelfSigned,
-    /// At something that is wrong.
+    /// A certificate is invalid.
     Invalid(String),
 }
 
-/// Looks for a way from `leaf` to one of `trusted`, over `others`. Without a time, nobody's
-/// validity is looked at.
+/// Searches a path from `leaf` to one of `trusted`, over `others`. Without `now`, validity is not
+/// checked.
 pub(crate) fn build_path(
     leaf: &Certificate,
     trusted: &[Certificate],
@@ -97,13 +96,13 @@ struct Search<'a> {
     trusted: &'a [Certificate],
     others: &'a [Certificate],
     now: Option<DateTime>,
-    /// So many signatures may still be looked at.
+    /// The remaining number of signature checks.
     left: Cell<u32>,
 }
 
 impl Search<'_> {
-    /// `way` leads from the leaf to where the search is; `between` counts the CAs below the next
-    /// issuer that a path length counts.
+    /// Extends `way`, which leads from the leaf to the current certificate. `between` counts the
+    /// CAs below the next issuer for its path length.
     fn up(&self, way: &[&Certificate], between: usize) -> PathResult {
         let Some(&child) = way.last() else {
             return PathResult::Invalid("no certificate".into());
@@ -119,7 +118,7 @@ impl Search<'_> {
             return end;
         }
         for issuer in self.trusted.iter().chain(self.others) {
-            // CAs that certify each other lead round and round.
+            // CAs that certify each other would cause a loop.
             if !names(child, issuer) || way.iter().any(|below| is_same_entity(below, issuer)) {
                 continue;
             }
@@ -139,7 +138,7 @@ impl Search<'_> {
             };
             match found {
                 PathResult::Trusted(_) => return found,
-                // What is wrong says more than what is missing further up.
+                // An invalid certificate is a better explanation than a missing issuer.
                 PathResult::Invalid(why) => end = PathResult::Invalid(why),
                 PathResult::NoIssuer(whose) if matches!(end, PathResult::NoIssuer(_)) => {
                     end = PathResult::NoIssuer(whose)
@@ -150,7 +149,7 @@ impl Search<'_> {
         end
     }
 
-    /// Whether `issuer` may have issued `child`, and did.
+    /// Checks that `issuer` may have issued `child`, and did.
     fn step(
         &self,
         child: &Certificate,
@@ -188,8 +187,8 @@ impl Search<'_> {
         }
     }
 
-    /// A root of the first version, which has no basicConstraints: whoever trusts it trusts it as
-    /// it is (RFC 5280, section 6.1.1, d).
+    /// True for a trusted root of version 1, which has no basicConstraints. Such a root is trusted
+    /// as it is (RFC 5280, section 6.1.1, d).
     fn is_old_root(&self, issuer: &Certificate) -> bool {
         issuer.version() == Ok(1)
             && self.trusted.contains(issuer)
@@ -198,12 +197,13 @@ impl Search<'_> {
     }
 }
 
-/// Whether `child` says that `issuer` issued it. A CA of the same name with another key did not.
+/// True if `child` names `issuer` as its issuer. A CA of the same name with another key identifier
+/// does not match.
 pub(crate) fn names(child: &Certificate, issuer: &Certificate) -> bool {
     if !is_same_name(child.issuer_der(), issuer.subject_der()) {
         return false;
     }
-    // What cannot be read rules nobody out here; it ends the way where it counts.
+    // An unreadable extension excludes no issuer here; the later checks reject it.
     let Ok(Some(wanted)) = child.authority_key_id() else {
         return true;
     };
@@ -229,13 +229,13 @@ fn is_self_issued(certificate: &Certificate) -> bool {
     is_same_name(certificate.issuer_der(), certificate.subject_der())
 }
 
-/// Whether both are certificates of one name and key.
+/// True if both are certificates of one name and key.
 fn is_same_entity(one: &Certificate, other: &Certificate) -> bool {
     is_same_name(one.subject_der(), other.subject_der())
         && one.public_key_info_der() == other.public_key_info_der()
 }
 
-/// Whether all of a certificate that counts can be read, and is understood.
+/// Checks that all relevant parts of a certificate are readable and supported.
 fn is_sound(certificate: &Certificate, also: &[ObjectIdentifier]) -> Result<(), String> {
     let whose = certificate.subject();
     certificate
@@ -278,8 +278,8 @@ fn is_sound(certificate: &Certificate, also: &[ObjectIdentifier]) -> Result<(), 
     Ok(())
 }
 
-/// Whether others can read the key of a leaf that is read here: a curve by its numbers, or an
-/// algorithm for another use of the key, is refused by most.
+/// Checks that other verifiers can read the leaf's key. Most reject explicit curve parameters, and
+/// algorithm identifiers for another use.
 fn has_plain_key(leaf: &Certificate) -> Result<(), String> {
     match leaf.public_key().is_none() || signature::is_usual_key(leaf) {
         true => Ok(()),

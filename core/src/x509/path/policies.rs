@@ -1,5 +1,5 @@
-//! Policies along a path (RFC 5280, section 6.1): any policy will do, and none is required unless a
-//! CA requires one. What the trusted certificate says of policies counts as well (RFC 5937).
+//! Policies along a path (RFC 5280, section 6.1): any policy is acceptable, and none is required
+//! unless a CA requires one. Policies of the trusted certificate count as well (RFC 5937).
 
 use super::is_self_issued;
 use crate::oid::ANY_POLICY;
@@ -8,7 +8,7 @@ use crate::x509::{Certificate, Unreadable};
 use std::collections::BTreeSet;
 use x509_cert::der::asn1::ObjectIdentifier;
 
-/// What a certificate says of policies.
+/// The statements of a certificate about policies.
 struct PolicyStatement {
     whose: String,
     self_issued: bool,
@@ -18,26 +18,27 @@ struct PolicyStatement {
     inhibit_any: Option<usize>,
 }
 
-/// Where the walk down is. The policies are the leaves of section 6.1's valid_policy_tree: as any
-/// policy will do in the end, only which of them are left matters, not how they were come by.
+/// The state of the walk from the trusted certificate to the leaf. The sets are the leaves of the
+/// valid_policy_tree of section 6.1. Since any policy is acceptable, only the remaining policies
+/// matter, not their history.
 struct Walk {
     explicit_policy: usize,
     policy_mapping: usize,
     inhibit_any: usize,
     /// The policies that are valid at the last certificate, without anyPolicy.
     valid: BTreeSet<ObjectIdentifier>,
-    /// The policies that these are called by the next certificate.
+    /// The names of these policies in the next certificate.
     expected: BTreeSet<ObjectIdentifier>,
-    /// Whether anyPolicy is valid, so that the next certificate may name every policy.
+    /// True if anyPolicy is valid, so that the next certificate may name any policy.
     any: bool,
 }
 
-/// Whether policies let the path be: the leaf first, the trusted certificate last.
+/// Checks the policies of a path: the leaf first, the trusted certificate last.
 ///
 /// # Errors
 ///
-/// A certificate requires a policy that is valid for the whole path, and there is none; or it maps
-/// anyPolicy; or what it says cannot be read.
+/// A certificate requires a valid policy and there is none; or it maps anyPolicy; or an extension
+/// is unreadable.
 pub(super) fn check(path: &[&Certificate]) -> Result<(), String> {
     let mut said = Vec::new();
     for certificate in path.iter().rev() {

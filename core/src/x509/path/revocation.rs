@@ -1,4 +1,4 @@
-//! Revocation, by CRLs in files (RFC 5280, section 6.3): nothing is fetched from anywhere.
+//! Revocation by CRLs in files (RFC 5280, section 6.3). No CRL is downloaded.
 
 use super::is_signed_by;
 use crate::x509::comparison::is_same_name;
@@ -6,21 +6,21 @@ use crate::x509::crl::Crl;
 use crate::x509::{Certificate, Time};
 use x509_cert::der::DateTime;
 
-/// What the CRLs say of a path on which nothing is revoked.
+/// The coverage of a path by CRLs, if nothing is revoked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RevocationStatus {
-    /// Subjects and the CRL that knows them not.
+    /// Subjects, each with the CRL that does not list it.
     pub(crate) by: Vec<String>,
-    /// CAs of which no CRL says anything.
+    /// CAs without a CRL.
     pub(crate) unknown: Vec<String>,
 }
 
-/// Looks for each certificate of the path, from the leaf to the one below the trusted one, in the
-/// newest CRL of its issuer. Without a time, nobody looks whether that is out of date.
+/// Checks each certificate below the trusted one against the newest CRL of its issuer. Without
+/// `now`, the age of CRLs is not checked.
 ///
 /// # Errors
 ///
-/// One is revoked; or a CRL for one cannot be believed; or there is none for the leaf.
+/// A certificate is revoked; a CRL is invalid; or the leaf has no CRL.
 pub(crate) fn check(
     path: &[Certificate],
     lists: &[Crl],
@@ -57,8 +57,8 @@ pub(crate) fn check(
     Ok(said)
 }
 
-/// The newest CRL that is by the issuer's key and about the certificate; why there is none, where
-/// one bears the issuer's name.
+/// The newest valid CRL of the issuer that covers the certificate. If a CRL has the issuer's name
+/// but none is valid, the reason.
 fn newest<'a>(
     certificate: &Certificate,
     issuer: &Certificate,

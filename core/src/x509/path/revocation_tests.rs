@@ -10,7 +10,7 @@ const POINTS: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.31");
 /// cA, keyCertSign and cRLSign.
 const SIGNS_BOTH: crate::x509::samples::Extension = (KEY_USAGE, true, "03020106");
 
-/// What a CRL is to say.
+/// The content of a test CRL.
 #[derive(Clone)]
 struct List {
     issuer: &'static str,
@@ -22,7 +22,7 @@ struct List {
 }
 
 impl List {
-    /// For all of 2026.
+    /// Valid for all of 2026.
     fn of(issuer: &'static str) -> Self {
         Self {
             issuer,
@@ -120,7 +120,7 @@ fn a_path_is_unrevoked_if_the_newest_crl_of_each_issuer_says_nothing_of_it() {
         said.by[0].ends_with("by the CRL of CN=CA of 2026-01-01T00:00:00Z"),
         "{said:?}"
     );
-    // A CA of which nothing is known is named.
+    // A CA without a CRL is named.
     let said = bench.check(&[&ca]).unwrap();
     assert_eq!(said.unknown, ["CN=ca"]);
     let why = bench.check(&[&root]).unwrap_err();
@@ -156,7 +156,7 @@ fn what_is_revoked_is_said_with_date_and_reason() {
         why.contains("the certificate of CN=ca was revoked"),
         "{why}"
     );
-    // Another certificate of the CA's.
+    // Another certificate of the CA.
     let other = List::of("CN=ca")
         .revoking(&bench.path[1], "")
         .by(&bench.ca)
@@ -201,7 +201,7 @@ fn a_crl_out_of_date_or_by_another_says_nothing() {
             "is not valid before 2026-12-01T00:00:00Z",
         ),
         (List { next: None, ..of() }, "does not say until when"),
-        // By somebody else, of whom the identifier of the key speaks.
+        // Signed by another party, with the key identifier of that party.
         (
             List {
                 extensions: "300e0603551d23040730058003040506",
@@ -219,11 +219,11 @@ fn a_crl_out_of_date_or_by_another_says_nothing() {
         said.contains("the signature under the CRL of CN=ca is wrong"),
         "{said}"
     );
-    // A forged one beside the right one takes nothing away.
+    // A forged CRL does not affect a valid one.
     let right = of().revoking(bench.leaf(), "").by(&bench.ca).unwrap();
     let said = bench.check(&[&forged, &right]).unwrap_err();
     assert!(said.contains("was revoked"), "{said}");
-    // No clock, no dates.
+    // Without a clock, dates are not checked.
     let old = List {
         next: Some("260501000000Z"),
         ..of()
@@ -309,7 +309,7 @@ fn crls_of_other_kinds_are_refused_with_the_reason() {
         .unwrap_err();
         assert!(said.contains(why), "{said}, not {why}");
     }
-    // Of another issuer's certificate; with a reason that is none.
+    // An entry for another issuer's certificate, and an invalid reason.
     for (entry, why) in [
         (
             "300f0603551d1d0101ff04053003a40130",

@@ -1,4 +1,4 @@
-//! Whether a key signed a certificate or a list of revoked ones.
+//! Verification of the signatures of certificates and CRLs.
 
 use super::ml_dsa::ParameterSet;
 use crate::key::PublicKey;
@@ -20,17 +20,17 @@ use x509_cert::der::asn1::{Any, ObjectIdentifier};
 use x509_cert::der::{Decode, Encode};
 use x509_cert::spki::AlgorithmIdentifierOwned;
 
-/// Algorithms with RSA keys, and with keys on curves, begin so.
+/// The prefixes of algorithm identifiers for RSA and for curves.
 const OF_RSA: &str = "1.2.840.113549.1.1.";
 const OF_CURVES: &str = "1.2.840.10045.4.";
 
-/// What was signed, and how.
+/// A signed structure.
 pub(crate) struct Signed<'a> {
-    /// In words, for a message.
+    /// Its description for messages.
     what: String,
     part: &'a [u8],
     algorithm: Result<AlgorithmIdentifierOwned, Unreadable>,
-    /// Whether the signed part names the algorithm that stands beside the signature.
+    /// True if the signed part names the algorithm beside the signature.
     names_one_algorithm: bool,
     signature: Result<&'a [u8], Unreadable>,
 }
@@ -72,21 +72,21 @@ impl<'a> From<&'a Request> for Signed<'a> {
     }
 }
 
-/// Whether a request is signed by the key for which it asks.
+/// True if a request is signed by its own key.
 ///
 /// # Errors
 ///
-/// As of [`is_signed_by`].
+/// Those of [`is_signed_by`].
 #[cfg(feature = "evidence")]
 pub(crate) fn is_signed_by_its_key(request: &Request) -> Result<bool, String> {
     is_signed_by_key(request.into(), request.public_key_info_der(), "the request")
 }
 
-/// Whether the signature under `child` is by the key of `issuer`.
+/// True if the key of `issuer` made the signature of `child`.
 ///
 /// # Errors
 ///
-/// The algorithm, or the key, is not known here; or the signature cannot be read.
+/// The algorithm or the key is not supported, or the signature is unreadable.
 pub(crate) fn is_signed_by<'a>(
     child: impl Into<Signed<'a>>,
     issuer: &Certificate,
@@ -98,7 +98,7 @@ pub(crate) fn is_signed_by<'a>(
     )
 }
 
-/// The same with the key of this SubjectPublicKeyInfo, and whose it is.
+/// [`is_signed_by`] with the key of this SubjectPublicKeyInfo and the name of its owner.
 fn is_signed_by_key(child: Signed, info: &[u8], whose: &str) -> Result<bool, String> {
     let what = &child.what;
     let unreadable = |why: Unreadable| format!("the signature under {what} {why}");
@@ -144,8 +144,8 @@ fn is_signed_by_key(child: Signed, info: &[u8], whose: &str) -> Result<bool, Str
     })
 }
 
-/// Whether a certificate of its own name is, as far as can be told, signed by its own key: an
-/// algorithm that is not known here must at least be one for that key.
+/// True if a self-issued certificate is signed by its own key. If the algorithm is not supported,
+/// it must at least fit the kind of key.
 pub(super) fn is_self_signed(certificate: &Certificate) -> bool {
     match is_signed_by(certificate, certificate) {
         Ok(signed) => signed,
@@ -161,8 +161,7 @@ pub(super) fn is_self_signed(certificate: &Certificate) -> bool {
     }
 }
 
-/// Whether a key is written in a way that other verifiers read: plainly, as an RSA key that is for
-/// PSS alone, or as an ML-DSA key.
+/// True if other verifiers can read the encoding of the key: plain, RSA for PSS only, or ML-DSA.
 pub(super) fn is_usual_key(certificate: &Certificate) -> bool {
     let info = certificate.public_key_info_der();
     PublicKey::is_plain_info(info)
@@ -176,7 +175,7 @@ fn is_ml_dsa(info: &[u8]) -> bool {
     first.is_some_and(|oid| ParameterSet::by_oid(*oid).is_some())
 }
 
-/// sha1WithRSAEncryption, ecdsa-with-SHA1 and their elder names.
+/// True for sha1WithRSAEncryption, ecdsa-with-SHA1 and their older names.
 fn is_sha1(oid: ObjectIdentifier) -> bool {
     let known = ["1.2.840.113549.1.1.5", "1.2.840.10045.4.1", "1.3.14.3.2.29"];
     known.contains(&oid.to_string().as_str())
@@ -186,7 +185,7 @@ fn is_sha1(oid: ObjectIdentifier) -> bool {
 enum SignatureAlgorithm {
     Ecdsa(Hash),
     Pkcs1(Hash),
-    /// With a salt of so many bytes.
+    /// With this salt length in bytes.
     Pss {
         hash: Hash,
         salt: usize,
@@ -206,7 +205,7 @@ impl SignatureAlgorithm {
             RSASSA_PSS => return Self::pss(&parameters?.to_der().ok()?),
             _ => return None,
         };
-        // Absent or NULL (RFC 5758, section 3.2; RFC 4055, section 5).
+        // The parameters must be absent or NULL (RFC 5758, section 3.2; RFC 4055, section 5).
         let none = parameters.is_none_or(|parameters| *parameters == Any::null());
         none.then_some(scheme)
     }
@@ -217,7 +216,7 @@ impl SignatureAlgorithm {
         }
     }
 
-    /// What RSASSA-PSS-params say (RFC 8017, appendix A.2.3), if MGF1 has the same hash.
+    /// The scheme in RSASSA-PSS-params (RFC 8017, appendix A.2.3), if MGF1 has the same hash.
     fn pss(parameters: &[u8]) -> Option<Self> {
         let parameters = RsaPssParams::<Any>::from_der(parameters).ok()?;
         let hash = match parameters.hash.oid {

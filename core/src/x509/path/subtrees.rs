@@ -1,6 +1,6 @@
 //! Name constraints along a path (RFC 5280, sections 4.2.1.10 and 6.1.3). Distinguished names, DNS
-//! names and addresses are compared. A constraint on names of another kind ends the path where a
-//! name of that kind occurs.
+//! names and addresses are compared. A constraint on another kind makes the path invalid if a name
+//! of that kind occurs.
 
 use super::is_self_issued;
 use crate::oid::{COMMON_NAME, EMAIL_ADDRESS, SMTP_UTF8_MAILBOX};
@@ -10,15 +10,15 @@ use crate::x509::general_names::{GeneralName, NameConstraints};
 use std::borrow::Cow;
 
 const IA5: u8 = 0x16;
-/// More comparisons than any sane certificates need.
+/// More comparisons than normal certificates need.
 const MOST_COMPARISONS: usize = 1 << 20;
 
-/// Whether all names of the path, from the leaf to the trusted certificate, keep to the constraints
-/// above them.
+/// Checks that all names of the path, from the leaf to the trusted certificate, satisfy the
+/// constraints above them.
 ///
 /// # Errors
 ///
-/// A name does not, or cannot be compared.
+/// A name violates a constraint or cannot be compared.
 pub(super) fn check(path: &[&Certificate]) -> Result<(), String> {
     for (at, issuer) in path.iter().enumerate().skip(1) {
         let whose = issuer.subject();
@@ -45,8 +45,8 @@ pub(super) fn check(path: &[&Certificate]) -> Result<(), String> {
     Ok(())
 }
 
-/// All names of a certificate. The common name of a leaf counts as a DNS name if it looks like that
-/// and no other DNS name is there.
+/// All names of a certificate. The common name of a leaf counts as a DNS name, if it looks like one
+/// and there is no other DNS name.
 fn names(certificate: &Certificate, is_leaf: bool) -> Result<Vec<GeneralName<'_>>, String> {
     let unread = |what: &str| format!("the {what} of {} cannot be read", certificate.subject());
     let alternative = certificate.alternative_names();
@@ -80,7 +80,7 @@ fn names(certificate: &Certificate, is_leaf: bool) -> Result<Vec<GeneralName<'_>
     Ok(names)
 }
 
-/// Why the constraints do not allow one of the names.
+/// The reason why the constraints forbid one of the names, if any.
 fn breach(names: &[GeneralName], constraints: &NameConstraints) -> Option<String> {
     let NameConstraints {
         permitted,
@@ -132,7 +132,7 @@ fn is_same_kind(name: &GeneralName, base: &GeneralName) -> bool {
     }
 }
 
-/// Whether the name lies in the subtree; `None` if that cannot be told.
+/// True if the name is in the subtree; `None` if they cannot be compared.
 fn is_below(name: &GeneralName, base: &GeneralName) -> Option<bool> {
     use GeneralName::*;
     match (name, base) {
@@ -145,7 +145,7 @@ fn is_below(name: &GeneralName, base: &GeneralName) -> Option<bool> {
     }
 }
 
-/// Labels may be added on the left. An empty base is everything.
+/// The name may have further labels on the left. An empty base matches all names.
 fn is_dns_below(name: &[u8], base: &[u8]) -> bool {
     let Some(start) = name.len().checked_sub(base.len()) else {
         return false;
@@ -158,7 +158,7 @@ fn is_dns_below(name: &[u8], base: &[u8]) -> bool {
     whole_labels && end.eq_ignore_ascii_case(base)
 }
 
-/// `base`: address and mask. Addresses of the other version lie outside.
+/// `base` is an address with its mask. Addresses of the other IP version do not match.
 fn is_in_network(address: &[u8], base: &[u8]) -> Option<bool> {
     if !matches!(address.len(), 4 | 16) || !matches!(base.len(), 8 | 32) {
         return None;

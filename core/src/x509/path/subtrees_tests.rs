@@ -3,7 +3,7 @@ use crate::oid::{NAME_CONSTRAINTS, SUBJECT_ALT_NAME};
 use crate::x509::path::{PathResult, build_path};
 use crate::x509::samples::{Extension, IS_CA, Party, Sample};
 
-/// Of a leaf with this subject and subjectAltName, below a CA with these constraints.
+/// Verifies a leaf with this subject and subjectAltName, below a CA with these constraints.
 fn ends(
     constraints: &'static str,
     subject: &'static str,
@@ -30,7 +30,7 @@ fn ends(
 
 /// Permitted: O=ex as a PrintableString.
 const ONLY_EX: &str = "3016a0143012a410300e310c300a060355040a1303657820";
-/// Excluded: the same.
+/// Excluded: O=ex as a PrintableString.
 const NOT_EX: &str = "3016a1143012a410300e310c300a060355040a1303657820";
 /// Permitted: 10.0.0.0/8
 const ONLY_TEN: &str = "300ea00c300a87080a000000ff000000";
@@ -46,7 +46,7 @@ fn names_keep_to_the_constraints_above_them() {
             "is not among the permitted names",
         ),
         (ONLY_EX, "", "3004820261 62", ""),
-        // A directoryName O=ex beside a subject O=ex; O=other beside it.
+        // The subject O=ex with a directoryName O=ex; then with O=other.
         (
             ONLY_EX,
             "CN=x,O=ex",
@@ -76,7 +76,7 @@ fn names_keep_to_the_constraints_above_them() {
             "not among the permitted",
         ),
         (ONLY_TEN, "CN=x,O=Ex", "300587030a0102", "not understood"),
-        // A kind that nobody constrains.
+        // A kind of name without constraints.
         (ONLY_TEN, "CN=x,O=Ex", "3004820261 62", ""),
     ] {
         let found = ends(constraints, subject, names);
@@ -110,7 +110,7 @@ fn dns_names_are_below_a_domain_by_whole_labels() {
     }
 }
 
-/// As OpenSSL has it: a host may be named by the common name alone.
+/// As in OpenSSL, the common name alone may name a host.
 #[test]
 fn a_common_name_that_looks_like_a_host_is_one() {
     let excluded = "300fa10d300b82096576696c2e74657374";

@@ -5,10 +5,8 @@ use std::process::Command;
 
 /// The line that is suggested, as the shell takes it.
 fn suggested(said: &str) -> Option<&str> {
-    let line = said
-        .lines()
-        .find(|line| line.contains("perhaps this is meant: "))?;
-    line.split("perhaps this is meant: devid ").nth(1)
+    let line = said.lines().find(|line| line.contains("did you mean: "))?;
+    line.split("did you mean: devid ").nth(1)
 }
 
 #[test]

@@ -106,14 +106,14 @@ fn what_belongs_to_what() {
         "{tree:#}"
     );
     // Its root is not in the device, unless somebody trusts it.
-    assert!(text.contains("whose certificate is not here"), "{text}");
+    assert!(text.contains("whose certificate is missing"), "{text}");
     device.trust(&identity.ca().with_file_name("root.pem"));
     let trusting = in_locale(&device, &["tree"], "C.UTF-8").text();
     assert!(
         trusting.contains("root CA,O=Example Devices, without end, trusted"),
         "{trusting}"
     );
-    assert!(!trusting.contains("is not here"), "{trusting}");
+    assert!(!trusting.contains("is missing"), "{trusting}");
     let labels = |token: &str| -> Vec<String> {
         let tokens = tree["tokens"].as_array().unwrap();
         let token = tokens.iter().find(|one| one["token"] == token).unwrap();
@@ -206,14 +206,14 @@ fn what_is_lost_or_over_is_marked() {
     }
     evict(&mut device, "0x81000080");
     let text = device.ends(0, &["tree"]).text();
-    assert!(text.contains("master key: gone from handle"), "{text}");
+    assert!(text.contains("master key: missing in handle"), "{text}");
     assert!(text.contains("web: p256, lost: "), "{text}");
     let tree = device.json(&["tree"]);
     assert_eq!(branch(&tree, "devid", "web")["lost"], true, "{tree:#}");
     assert_eq!(tree["master"]["held"], false);
     device.ends(0, &["master", "renew", "--yes"]);
     let text = device.ends(0, &["tree"]).text();
-    assert!(text.contains("lost with a former master key: "), "{text}");
+    assert!(text.contains("lost with an earlier master key: "), "{text}");
 }
 
 /// Any file with certificates, and no TPM.

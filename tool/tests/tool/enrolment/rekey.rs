@@ -74,7 +74,7 @@ fn key_and_certificate_are_exchanged_together_and_back() {
     // The same key again, as long as it waits.
     let again = answer(&device, &folder, &["key", "rekey", "web"]);
     let said = device.ends(0, &["import-cert", text(&again)]);
-    assert!(said.text().contains("a new one is in use"), "{said}");
+    assert!(said.text().contains("the new key is in use"), "{said}");
     drop(request);
     let second = public(&device);
     assert_ne!(second, first);
@@ -89,7 +89,7 @@ fn key_and_certificate_are_exchanged_together_and_back() {
     assert_eq!(now.replace("0x81000101", "0x81000100"), healthy);
 
     let said = device.ends(0, &["renew", "web", "--rollback"]);
-    assert!(said.text().contains("a new one is in use"), "{said}");
+    assert!(said.text().contains("the new key is in use"), "{said}");
     assert_eq!(public(&device), first);
     assert_eq!(device.ends(0, &["export", "web", "--cert"]).out, leaf);
     verifies(&device);

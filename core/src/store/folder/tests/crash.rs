@@ -1,18 +1,18 @@
-//! Writers that are killed, that meet each other, or that may not write.
+//! Tests with writers that are killed, that meet each other, or that may not write.
 //!
-//! Other processes are this test binary again, told by an environment variable to be a writer.
+//! The other processes are this test binary, started as a writer by an environment variable.
 
 use super::*;
 use rustix::fs::{FlockOperation, flock};
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
 
-/// Where the other process works.
+/// The folder of the other process.
 const PLACE: &str = "DEVID_TEST_FOLDER";
 const READY: &str = "ready";
 const VALUE: usize = 6_000;
 
-/// So large that it is not written at once; whole if all bytes are the same.
+/// Too large for one write; complete if all bytes are equal.
 fn large(byte: u8) -> EntryContent {
     EntryContent::Data(Data {
         value: vec![byte; VALUE],
@@ -37,7 +37,7 @@ fn leftovers(folder: &KeyFolder) -> usize {
         .count()
 }
 
-/// This binary, running one of the tests below that are ignored otherwise.
+/// This binary, running one of the tests below that are otherwise ignored.
 fn other_process(test: &str, folder: &KeyFolder) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "--ignored", "--nocapture", "--quiet"]);
@@ -78,7 +78,7 @@ fn writes_until_it_is_killed() {
     say_ready();
     for round in 0_u64.. {
         let listed = names(&folder);
-        // The first one is changed only, the others come and go.
+        // The first object is changed, the others are added and removed.
         let result = match (round % 3, &listed[..]) {
             (1, [name, ..]) => folder
                 .change::<FolderError>(name, |_| Ok(Some(large(round as u8))))
@@ -98,7 +98,7 @@ fn a_killed_writer_leaves_whole_objects() {
         .unwrap();
     let (mut rounds, mut left, mut changed) = (0, 0, 0);
     let mut before = folder.list().unwrap();
-    // On a busy machine many are killed before they began.
+    // On a busy machine many writers are killed before they began.
     while rounds < 200 || left < 5 || changed < 50 {
         let mut child = started(other_process("writes_until_it_is_killed", &folder));
         std::thread::sleep(Duration::from_micros(random(30_000)));
@@ -133,7 +133,7 @@ fn counts_to_fifty() {
     }
 }
 
-/// Adds one to the only number in the folder, time and again.
+/// Increments the number in the folder `times` times.
 fn count(folder: &KeyFolder, times: usize) {
     for _ in 0..times {
         let counted = folder.change::<FolderError>("data-00000", |current| {
@@ -192,8 +192,8 @@ fn a_lock_that_is_never_given_up_is_not_waited_for_without_end() {
     folder.add(numbered(1)).unwrap();
 }
 
-/// Runs one of the tests below with a mount of its own on the folder; `false` if this system lets
-/// nobody mount.
+/// Runs one of the tests below with its own mount on the folder; `false` if this system permits no
+/// mount.
 fn on_a_mount(test: &str, folder: &KeyFolder, mount: &str) -> bool {
     let process = other_process(test, folder);
     let mut command = Command::new("unshare");

@@ -1,4 +1,4 @@
-//! Files and folders that give no object, and what is said of them.
+//! Tests of files and folders that give no object, and of the messages.
 
 use super::*;
 use rustix::fs::Mode;
@@ -120,7 +120,7 @@ fn what_is_no_file_is_no_object_and_nobody_waits_for_it() {
             ("link.pem", link),
         ]
     );
-    // Neither is a lock waited for that is none.
+    // A writer does not wait for a file that is no lock.
     fs::remove_file(folder.path().join(LOCK_FILE)).ok();
     symlink(&target, folder.path().join(LOCK_FILE)).unwrap();
     assert!(folder.add(numbered(1)).is_err());
@@ -141,7 +141,7 @@ fn what_others_may_write_is_refused() {
         assert_eq!(names(&folder), ["data-00002"], "a file of somebody else");
         set_mode(&path(2), 0o660);
         assert_eq!(names(&folder), [""; 0], "a group of others");
-        // The same files, judged anew, since the folder is another.
+        // The same files are judged again, since the folder has changed.
         settled(&folder);
         chown(folder.path(), Some(12345), Some(12345)).unwrap();
         assert_eq!(names(&folder), ["data-00001", "data-00002"]);

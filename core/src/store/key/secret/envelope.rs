@@ -1,5 +1,5 @@
-//! The encryption of a secret key on the disk: AES-256-GCM (NIST SP 800-38D) under a random key that
-//! encrypts nothing else. Nonce ‖ ciphertext ‖ tag.
+//! The encryption of a secret key in its file: AES-256-GCM (NIST SP 800-38D) under a random key
+//! that encrypts nothing else. Nonce ‖ ciphertext ‖ tag.
 
 use crate::key::SecretKeyType;
 use crate::stack::leaving_nothing;
@@ -7,9 +7,9 @@ use crate::tpm::Secret;
 use aes_gcm::aead::{Aead, KeyInit, Payload};
 use aes_gcm::{Aes256Gcm, Nonce};
 
-/// Bytes of the key that encrypts.
+/// Length of the encrypting key in bytes.
 pub(super) const KEY: usize = 32;
-/// Bytes of the nonce.
+/// Length of the nonce in bytes.
 pub(super) const NONCE: usize = 12;
 const TAG: usize = 16;
 
@@ -33,7 +33,7 @@ pub(super) fn encrypted(
     Some([nonce, &encrypted].concat())
 }
 
-/// `None` for what [`encrypted`] did not make of a key of this type under this key.
+/// `None` unless [`encrypted`] made the data from a key of this type with this key.
 pub(super) fn decrypted(key_type: SecretKeyType, encrypted: &[u8], key: &[u8]) -> Option<Secret> {
     let (nonce, encrypted) = encrypted.split_at_checked(NONCE)?;
     let number = Nonce::try_from(nonce).ok()?;
@@ -48,12 +48,12 @@ pub(super) fn decrypted(key_type: SecretKeyType, encrypted: &[u8], key: &[u8]) -
     })
 }
 
-/// Bytes of the key in it; `None` for what is too short.
+/// Length of the enclosed key in bytes; `None` if the data are too short.
 pub(super) fn length(encrypted: &[u8]) -> Option<usize> {
     encrypted.len().checked_sub(NONCE + TAG)
 }
 
-/// What the tag protects beside the key.
+/// The additional data that the tag authenticates.
 fn about(key_type: SecretKeyType) -> Vec<u8> {
     [b"devid-pkcs11 secret key ", key_type.word().as_bytes()].concat()
 }

@@ -1,7 +1,7 @@
-//! Secret keys, used in memory. On the disk they are encrypted under what the TPM has sealed.
+//! Secret keys, used in memory. Their files are encrypted under keys that the TPM has sealed.
 //!
-//! The TPM keeps such a key from being used on another device. It does not protect the key from whoever
-//! takes over this one while the key is open.
+//! So the key cannot be used on another device. The TPM does not protect it from an attacker who
+//! controls this device while the key is open.
 
 mod envelope;
 
@@ -26,32 +26,32 @@ pub struct SecretKey {
     access: Access,
     sensitive: bool,
     source: Option<KeyFile>,
-    /// The key, opened at its first use if that takes no login.
+    /// The opened key after its first use, if no login is needed.
     opened: UnlockedKey,
 }
 
-/// Where the bytes of a secret key are.
+/// The location of a secret key's bytes.
 enum SecretKeyLocation {
-    /// In memory alone.
+    /// Only in memory.
     Memory(SecretBytes),
-    /// In a file, encrypted under what the TPM has sealed.
+    /// In a file, encrypted under a key that the TPM has sealed.
     Sealed {
         seal: Box<WrappedKey>,
         encrypted: Vec<u8>,
     },
-    /// In a file that cannot be used; the text says why.
+    /// In an unusable file; the text names the cause.
     Refused(&'static str),
 }
 
-/// The bytes of an opened secret key. They are wiped once nobody holds them.
+/// The bytes of an opened secret key, wiped when the last copy is dropped.
 #[derive(Clone)]
 pub struct SecretBytes(Bytes);
 
 #[derive(Clone)]
 enum Bytes {
-    /// Not swapped out.
+    /// In locked memory, which is not swapped.
     Locked(Arc<Locked>),
-    /// Of a key that its owner may read: no better kept than what he reads.
+    /// In ordinary memory, since the user may read this key anyway.
     Readable(Arc<Secret>),
 }
 
@@ -77,7 +77,7 @@ impl Deref for SecretBytes {
 }
 
 impl SecretKey {
-    /// A key that lives in memory until it is dropped. `readable`: its owner may read it.
+    /// A key that exists in memory until it is dropped. `readable`: the user may read it.
     pub fn in_memory(key_type: SecretKeyType, value: Secret, readable: bool) -> Self {
         let length = value.len();
         let bytes = match readable {
@@ -88,7 +88,7 @@ impl SecretKey {
         Self::new(key_type, length, place, Access::Open)
     }
 
-    /// The key of a file.
+    /// The key from a file.
     pub(in crate::store) fn of_file(file: &folder::SecretKeyFile) -> Self {
         let length =
             envelope::length(&file.encrypted).filter(|length| file.key_type.takes(*length));
@@ -107,7 +107,7 @@ impl SecretKey {
         }
     }
 
-    /// The key, of this file.
+    /// This key, from this file.
     #[must_use]
     pub(in crate::store) fn kept_in(self, source: KeyFile) -> Self {
         Self {
@@ -116,7 +116,7 @@ impl SecretKey {
         }
     }
 
-    /// The key, opened by this.
+    /// This key with this access.
     #[must_use]
     pub(in crate::store) fn opened_by(self, access: Access) -> Self {
         Self { access, ..self }
@@ -144,22 +144,22 @@ impl SecretKey {
         self.key_type
     }
 
-    /// Its bytes, in number. Costs no TPM command.
+    /// Its length in bytes. Costs no TPM command.
     pub fn length(&self) -> usize {
         self.length
     }
 
-    /// Whether the key of a file says that it is sensitive.
+    /// True if the key of a file says that it is sensitive.
     pub fn is_sensitive(&self) -> bool {
         self.sensitive
     }
 
-    /// Whether it needs no login, also on a token with a PIN, as whoever made it wanted.
+    /// True if it needs no login even on a token with a PIN, as its maker requested.
     pub fn is_for_everybody(&self) -> bool {
         matches!(self.access, Access::Everybody)
     }
 
-    /// Why nobody can use the key, if so.
+    /// The reason why the key cannot be used, if any.
     pub fn obstacle(&self) -> Option<&'static str> {
         match self.place {
             SecretKeyLocation::Refused(why) => Some(why),
@@ -167,7 +167,7 @@ impl SecretKey {
         }
     }
 
-    /// Whether it is the same key, as far as that can be told without opening either.
+    /// True if both are the same key, as far as known without opening them.
     pub fn is_same(&self, other: &Self) -> bool {
         match (&self.place, &other.place) {
             (SecretKeyLocation::Memory(one), SecretKeyLocation::Memory(other)) => {
@@ -185,7 +185,7 @@ impl SecretKey {
         }
     }
 
-    /// The bytes of a key that lives in memory alone.
+    /// The bytes of a key that exists only in memory.
     pub fn bytes_in_memory(&self) -> Option<&[u8]> {
         match &self.place {
             SecretKeyLocation::Memory(bytes) => Some(bytes),
@@ -193,12 +193,13 @@ impl SecretKey {
         }
     }
 
-    /// Opens the key. The TPM unseals what is in a file at the first use, or at the first after a login:
-    /// four commands.
+    /// Opens the key. For a key from a file the TPM unseals it at the first use after login: four
+    /// commands.
     ///
     /// # Errors
     ///
-    /// [`SignError::NotLoggedIn`], [`SignError::Refused`] for a file that was changed, and the TPM's.
+    /// [`SignError::NotLoggedIn`]; [`SignError::Refused`] for a file that was changed; errors of
+    /// the TPM.
     pub fn open(&self, tpm: &Tpm) -> Result<SecretBytes, SignError> {
         let opened = self.unsealed(tpm);
         opened.map_err(|error| judged(self.source.as_ref(), tpm, error))
@@ -225,12 +226,12 @@ impl SecretKey {
         Ok(SecretBytes(Bytes::Locked(opened)))
     }
 
-    /// Whether the key can be used, as far as that can be told without a login: the TPM loads its seal,
-    /// and the key opens if it asks for no login.
+    /// Checks that the key can be used, as far as possible without a login. The TPM loads its seal,
+    /// and a key without login is opened.
     ///
     /// # Errors
     ///
-    /// As of [`SecretKey::open`].
+    /// Those of [`SecretKey::open`].
     pub(in crate::store) fn check_file(&self, tpm: &Tpm) -> Result<(), SignError> {
         let checked = match (&self.place, &self.access) {
             (SecretKeyLocation::Sealed { .. }, Access::Open | Access::Everybody) => {
@@ -245,8 +246,8 @@ impl SecretKey {
         checked.map_err(|error| explained(self.source.as_ref(), tpm, error))
     }
 
-    /// Seals a secret key: `seal` has the TPM seal what encrypts it, and gives what it made of that.
-    /// Gives the seal and the encrypted key.
+    /// Seals a secret key. The callback `seal` has the TPM seal the encrypting key. Returns the
+    /// seal and the encrypted key.
     pub(in crate::store) fn sealed<E: From<TpmError>>(
         key_type: SecretKeyType,
         value: &Secret,

@@ -1,4 +1,4 @@
-//! Keys on a curve, used in memory: scalars as wide as the curve's order.
+//! Keys on a curve, used in memory. Scalars are as wide as the order of the curve.
 
 use crate::key::by_curve;
 use crate::key::{Curve, PrivateKeyInfo, pad_left};
@@ -18,7 +18,7 @@ pub(super) fn sign(curve: Curve, scalar: &[u8], digest: &[u8]) -> Result<Vec<u8>
     let unfit = || SignError::DigestLength(digest.len());
     let counted = &digest[..digest.len().min(curve.width())];
     let digest = pad_left(counted, curve.width()).ok_or_else(unfit)?;
-    // SigningKey would compute its public half each time.
+    // SigningKey would compute the public half each time.
     macro_rules! through {
         ($curve:ident, $point:ident, $hash:ident) => {{
             let key = $curve::SecretKey::from_slice(scalar).map_err(|_| SignError::Scheme)?;
@@ -35,7 +35,7 @@ pub(super) fn sign(curve: Curve, scalar: &[u8], digest: &[u8]) -> Result<Vec<u8>
     })
 }
 
-/// The x coordinate of the point that both sides have (SEC 1, section 3.3.1).
+/// The x coordinate of the shared point (SEC 1, section 3.3.1).
 pub(super) fn agree(curve: Curve, scalar: &[u8], point: &[u8]) -> Result<Secret, SignError> {
     Ok(by_curve!(curve, c => {
                 let own = c::SecretKey::from_slice(scalar).map_err(|_| SignError::Scheme)?;

@@ -1,4 +1,4 @@
-//! The encryption of a sealed key on the disk: PBES2 (RFC 8018, section 6.2) under a random key.
+//! The encryption of a sealed key in its file: PBES2 (RFC 8018, section 6.2) under a random key.
 
 use crate::key::PrivateKeyInfo;
 use crate::system::random;
@@ -6,9 +6,9 @@ use crate::tpm::Secret;
 use pkcs8::pkcs5::pbes2;
 use pkcs8::{EncryptedPrivateKeyInfoRef, PrivateKeyInfoRef};
 
-/// The key that encrypts is random, so that nothing is gained by making its use slow.
+/// The encrypting key is random, so a slow derivation would add no security.
 const ITERATIONS: u32 = 1000;
-/// Bytes of that key.
+/// Length of the encrypting key in bytes.
 pub(super) const KEY: usize = 32;
 
 /// EncryptedPrivateKeyInfo, DER (RFC 5958, section 3).
@@ -23,8 +23,8 @@ pub(super) fn encrypted(info: &PrivateKeyInfo, key: &Secret) -> Option<Vec<u8>> 
     Some(encrypted.as_bytes().to_vec())
 }
 
-/// `None` if the key is another, or what it would take is not what [`encrypted`] asks for: whoever
-/// changed the file could have it take for ever.
+/// `None` if the key is wrong, or if the parameters differ from those of [`encrypted`]. A changed
+/// file could otherwise request an endless derivation.
 pub(super) fn decrypted(encrypted: &[u8], key: &Secret) -> Option<Secret> {
     let encrypted = EncryptedPrivateKeyInfoRef::try_from(encrypted).ok()?;
     let parameters = encrypted.encryption_algorithm.pbes2()?;
@@ -36,7 +36,7 @@ pub(super) fn decrypted(encrypted: &[u8], key: &Secret) -> Option<Secret> {
     Some(Secret::new(info.as_bytes().to_vec()))
 }
 
-/// The key in hexadecimal digits: any program that reads PBES2 can be given it.
+/// The key in hexadecimal digits, so that any program with PBES2 can use it as a password.
 fn password(key: &Secret) -> Secret {
     let digits = key.iter().flat_map(|byte| {
         let digit = |nibble: u8| char::from_digit(nibble.into(), 16).unwrap_or('0') as u8;

@@ -1,7 +1,8 @@
-//! Keys that are used in memory: encrypted on the disk under what the TPM has sealed, or in clear.
+//! Keys that are used in memory. Their files are in clear, or encrypted under keys that the TPM has
+//! sealed.
 //!
-//! The TPM keeps such a key from being used on another device; it does not keep it from whoever
-//! takes over this one while the key is open.
+//! A sealed key cannot be used on another device. The TPM does not protect it from an attacker who
+//! controls this device while the key is open.
 
 mod ec;
 mod envelope;
@@ -29,12 +30,12 @@ use std::sync::Arc;
 pub(in crate::store) struct SoftKey {
     public: PublicKey,
     source: SoftKeyForm,
-    /// What is needed to use it, opened at its first use if that takes no login: of a key on a curve
-    /// the scalar, of an RSA key PrivateKeyInfo.
+    /// The opened key after its first use, if no login is needed. For a key on a curve it is the
+    /// scalar, for an RSA key the PrivateKeyInfo.
     opened: UnlockedKey,
 }
 
-/// Where the private key is.
+/// The form of the private key.
 enum SoftKeyForm {
     Sealed {
         seal: WrappedKey,
@@ -43,7 +44,7 @@ enum SoftKeyForm {
     Clear(PrivateKeyInfo),
 }
 
-/// A signature over a digest by a key in clear; of ECDSA r ‖ s.
+/// Signs a digest by a key in clear. An ECDSA signature is r ‖ s.
 #[cfg(feature = "evidence")]
 pub(crate) fn sign_in_clear(
     private: &PrivateKeyInfo,
@@ -62,11 +63,11 @@ pub(crate) fn sign_in_clear(
 }
 
 impl SoftKey {
-    /// From what a file holds.
+    /// Creates the key from the content of a file.
     ///
     /// # Errors
     ///
-    /// Why it is no key for memory.
+    /// The reason why it cannot be used in memory.
     pub(super) fn of(public: &PublicKey, material: &KeyMaterial) -> Result<Self, &'static str> {
         let is_rsa = matches!(public, PublicKey::Rsa { .. });
         if is_rsa && !cfg!(feature = "soft-rsa") {
@@ -90,11 +91,11 @@ impl SoftKey {
         })
     }
 
-    /// A new key.
+    /// Generates a key.
     ///
     /// # Errors
     ///
-    /// No random bytes, or no key of this algorithm in this build: [`TpmError::Unsupported`].
+    /// [`TpmError::Unsupported`] if random bytes are missing, or if this build lacks the algorithm.
     pub(in crate::store) fn generate(algorithm: KeyAlgorithm) -> Result<PrivateKeyInfo, TpmError> {
         match algorithm {
             KeyAlgorithm::Ec(curve) => ec::generate(curve),
@@ -102,7 +103,7 @@ impl SoftKey {
         }
     }
 
-    /// Seals a key: `seal` has the TPM seal what encrypts it, and gives what it made of that.
+    /// Seals a key. The callback `seal` has the TPM seal the encrypting key.
     pub(in crate::store) fn sealed<E: From<TpmError>>(
         private: &PrivateKeyInfo,
         seal: impl FnOnce(&Secret) -> Result<WrappedKey, E>,
@@ -120,12 +121,12 @@ impl SoftKey {
         &self.public
     }
 
-    /// Whether the TPM has sealed it.
+    /// True if the key is sealed by the TPM.
     pub(super) fn is_sealed(&self) -> bool {
         matches!(self.source, SoftKeyForm::Sealed { .. })
     }
 
-    /// What the TPM has sealed; `None` for a key in clear.
+    /// The seal; `None` for a key in clear.
     pub(super) fn seal(&self) -> Option<&WrappedKey> {
         match &self.source {
             SoftKeyForm::Sealed { seal, .. } => Some(seal),
@@ -133,7 +134,7 @@ impl SoftKey {
         }
     }
 
-    /// What a file is to hold; `has_value`: the seal has an authorisation value.
+    /// The content of its file. `has_value`: the seal has an authorisation value.
     pub(super) fn material(&self, has_value: bool) -> KeyMaterial {
         match &self.source {
             SoftKeyForm::Clear(private) => KeyMaterial::Clear(private.clone()),
@@ -144,7 +145,7 @@ impl SoftKey {
         }
     }
 
-    /// The hashes of which it signs digests.
+    /// The hashes whose digests it signs.
     pub(super) fn hashes(&self) -> &'static [Hash] {
         match self.public {
             PublicKey::Ec { .. } => &Hash::ALL,
@@ -152,12 +153,12 @@ impl SoftKey {
         }
     }
 
-    /// Whether it takes such a padding off.
+    /// True if it can decrypt this padding.
     pub(super) fn opens(&self, request: DecryptRequest) -> bool {
         matches!(self.public, PublicKey::Rsa { .. }) && rsa::opens(request)
     }
 
-    /// A signature over a digest; of ECDSA r ‖ s.
+    /// Signs a digest. An ECDSA signature is r ‖ s.
     pub(super) fn sign(
         &self,
         tpm: &Tpm,
@@ -172,7 +173,7 @@ impl SoftKey {
         }
     }
 
-    /// What is hidden in a ciphertext.
+    /// Decrypts a ciphertext.
     pub(super) fn decrypt(
         &self,
         tpm: &Tpm,
@@ -187,7 +188,7 @@ impl SoftKey {
         rsa::decrypt(opened.bytes(), request, ciphertext)
     }
 
-    /// The x coordinate of the point that both sides have (SEC 1, section 3.3.1).
+    /// The x coordinate of the shared point (SEC 1, section 3.3.1).
     pub(super) fn agree(
         &self,
         tpm: &Tpm,
@@ -201,7 +202,7 @@ impl SoftKey {
         ec::agree(*curve, opened.bytes(), point)
     }
 
-    /// That it can be opened.
+    /// Checks that the key can be opened.
     pub(super) fn check(&self, tpm: &Tpm, access: &Access) -> Result<(), SignError> {
         self.open(tpm, access).map(drop)
     }
@@ -219,7 +220,7 @@ impl SoftKey {
                 PrivateKeyInfo::from_der(&info).map_err(|_| self.damaged())?
             }
         };
-        // Whoever exchanged one part of the file for another's is not to have his key used.
+        // Guards against a file that combines parts of two keys.
         if *private.public() != self.public {
             return Err(self.damaged());
         }

@@ -1,4 +1,4 @@
-//! A build without RSA in memory: no such key is made or taken, and one in a file is refused.
+//! A build without RSA in memory: it makes and accepts no such key, and refuses one in a file.
 
 use crate::key::PrivateKeyInfo;
 use crate::store::{DecryptRequest, SignError};

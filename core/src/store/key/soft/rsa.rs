@@ -1,9 +1,9 @@
-//! RSA keys that are used in memory, by aws-lc: its RSA takes as long whatever the key.
+//! RSA keys that are used in memory, by aws-lc, whose RSA runs in constant time.
 //!
-//! A key is made of its PrivateKeyInfo for each operation. One that is kept signs 2.6 times as fast
-//! (RSA-2048: 0.27 instead of 0.70 ms), but would lie in memory that is not locked for as long as it
-//! is kept, and hold a lock in C that another thread of a parent may have at a fork. For the time of
-//! an operation its numbers are in memory that is not locked either; aws-lc wipes what it frees.
+//! Each operation parses the PrivateKeyInfo again. A kept key would sign 2.6 times as fast
+//! (RSA-2048: 0.27 instead of 0.70 ms). But it would stay in unlocked memory, and hold a lock in C
+//! that another thread may own at a fork. During an operation the numbers are in unlocked memory,
+//! too; aws-lc wipes memory that it frees.
 
 use crate::key::PrivateKeyInfo;
 use crate::store::{DecryptRequest, SignError};
@@ -21,7 +21,7 @@ use aws_lc_rs::signature::{
     RSA_PSS_SHA512, RsaSignatureEncoding,
 };
 
-/// Of SHA-1 the crate verifies signatures, but makes none.
+/// The crate verifies signatures with SHA-1, but makes none.
 pub(super) const HASHES: &[Hash] = &[Hash::Sha256, Hash::Sha384, Hash::Sha512];
 
 /// A new key with the exponent 65537.
@@ -39,7 +39,7 @@ pub(super) fn generate(bits: u32) -> Result<PrivateKeyInfo, TpmError> {
     PrivateKeyInfo::from_der(info.as_ref()).map_err(|_| failed())
 }
 
-/// What the operations below take; `None` if the key's numbers do not belong together.
+/// The input for the operations below; `None` if the numbers of the key are inconsistent.
 pub(super) fn usable(private: &PrivateKeyInfo) -> Option<Secret> {
     KeyPair::from_pkcs8(private.der()).ok()?;
     Some(Secret::new(private.der().to_vec()))
@@ -79,7 +79,7 @@ pub(super) fn sign(
     Ok(signature)
 }
 
-/// Whether [`decrypt`] takes such a padding off: of OAEP with one hash for the label and the mask.
+/// True if [`decrypt`] supports this padding; for OAEP, label and mask need the same hash.
 pub(super) fn opens(request: DecryptRequest) -> bool {
     match request {
         DecryptRequest::Pkcs1 => true,
@@ -87,8 +87,8 @@ pub(super) fn opens(request: DecryptRequest) -> bool {
     }
 }
 
-/// The message (RFC 8017, section 7); aws-lc takes the padding off in constant time, and says of no
-/// fault which it is.
+/// Decrypts a message (RFC 8017, section 7). aws-lc removes the padding in constant time, and does
+/// not distinguish faults.
 pub(super) fn decrypt(
     info: &[u8],
     request: DecryptRequest,
@@ -111,7 +111,7 @@ pub(super) fn decrypt(
     Ok(room)
 }
 
-/// Each use of a private key takes random bytes.
+/// Checks the random number generator, since each use of a private key needs random bytes.
 fn ready() -> Result<(), TpmError> {
     check_getrandom().map_err(|failed| TpmError::Unsupported(format!("RSA in memory: {failed}")))
 }

@@ -1,4 +1,4 @@
-//! Certificates in pieces, so that each piece can be wrong, and the signature right all the same.
+//! Certificates in parts, so that each part can be wrong while the signature is right.
 
 use crate::ber::{Element, encoded};
 use aws_lc_rs::rand::SystemRandom;
@@ -18,7 +18,7 @@ pub(super) const RSA_SHA256: &str = "300d06092a864886f70d01010b0500";
 pub(super) const RSA_PSS: &str = "304106092a864886f70d01010a3034a00f300d06096086480165030402010500\
                                   a11c301a06092a864886f70d010108300d06096086480165030402010500a203020120";
 
-/// A key that signs.
+/// A signing key.
 pub(super) enum Key {
     P256(p256::ecdsa::SigningKey),
     P384(p384::ecdsa::SigningKey),
@@ -28,7 +28,7 @@ pub(super) enum Key {
 /// The keys of all parties; [`Draft::signer`] and [`Draft::holder`] are their numbers.
 pub(super) struct Keys {
     all: Vec<Key>,
-    /// Signatures that were made, by signer, algorithm and message.
+    /// Cached signatures, by signer, algorithm and message.
     made: Mutex<HashMap<Vec<u8>, Vec<u8>>>,
 }
 
@@ -81,7 +81,7 @@ impl Keys {
         signature
     }
 
-    /// The signature of a key, by this algorithm if it is one of the key's.
+    /// The signature of a key, by this algorithm if it fits the key.
     fn sign(&self, number: usize, algorithm: &[u8], message: &[u8]) -> Vec<u8> {
         use crate::tpm::Hash;
         let hash = match algorithm {
@@ -113,7 +113,7 @@ impl Keys {
     }
 }
 
-/// A certificate before it is signed: whole elements.
+/// An unsigned certificate: whole elements.
 #[derive(Clone)]
 pub(super) struct Draft {
     pub(super) version: Vec<u8>,
@@ -126,11 +126,11 @@ pub(super) struct Draft {
     pub(super) extensions: Option<Vec<Vec<u8>>>,
     pub(super) algorithm: Vec<u8>,
     pub(super) signer: usize,
-    /// Bytes of what is signed, by place, that are changed before it is signed.
+    /// Bytes of the signed part, by position, that are changed before signing.
     pub(super) before: Vec<(usize, u8)>,
-    /// Bytes of the whole that are changed afterwards.
+    /// Bytes of the whole that are changed after signing.
     pub(super) after: Vec<(usize, u8)>,
-    /// In the place of the signature.
+    /// Replaces the signature.
     pub(super) bits: Option<Vec<u8>>,
 }
 
@@ -173,7 +173,7 @@ impl Draft {
         self
     }
 
-    /// In the place of the extension with this identifier, or behind all.
+    /// Replaces the extension with this identifier, or appends it.
     pub(super) fn set(&mut self, oid: &str, critical: bool, value: &[u8]) {
         let new = extension(oid, critical, value);
         let all = self.extensions.get_or_insert_default();
@@ -227,7 +227,7 @@ fn change(bytes: &mut [u8], by: &[(usize, u8)]) {
     }
 }
 
-/// `critical`: no BOOLEAN is written for false.
+/// `critical`: false is encoded by absence.
 pub(super) fn extension(oid: &str, critical: bool, value: &[u8]) -> Vec<u8> {
     let flag = if critical { &[1, 1, 0xFF][..] } else { &[] };
     encoded(
@@ -249,7 +249,7 @@ pub(super) fn name(text: &str) -> Vec<u8> {
     }
 }
 
-/// Digits with blanks between.
+/// Hexadecimal digits, possibly with blanks.
 pub(super) fn unhex(digits: &str) -> Vec<u8> {
     let digits: String = digits.split_whitespace().collect();
     crate::key::from_hex(&digits).unwrap()

@@ -1,8 +1,8 @@
-//! Mutated chains, of which OpenSSL is asked, too: what it refuses is never verified here, and
-//! where it verifies and we do not, the reason is a row of a list.
+//! Mutated chains, compared with OpenSSL. A chain that OpenSSL refuses must never be verified here.
+//! If only OpenSSL verifies a chain, the reason must be in a list.
 //!
-//! `DEVID_CHAIN_CASES=N` asks for so many cases, `DEVID_CHAIN_SEED=N` for others. Each case has a
-//! number of its own: with that as the seed and one case, `DEVID_CHAIN_KEEP=DIR` keeps its
+//! `DEVID_CHAIN_CASES=N` sets the number of cases, `DEVID_CHAIN_SEED=N` the seed. Each case has its
+//! own number. With this number as the seed and one case, `DEVID_CHAIN_KEEP=DIR` keeps its
 //! certificates.
 
 mod draft;
@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 const CASES: usize = 3000;
 const SEED: usize = 20_261_128;
 
-/// Where OpenSSL verifies and we do not: words of our reason, and why it stands.
+/// Reasons for being stricter than OpenSSL: words of our message, and the justification.
 const STRICTER: &[(&str, &str)] = &[
     (
         "basic constraints: CA:TRUE",
@@ -72,10 +72,10 @@ const STRICTER: &[(&str, &str)] = &[
     ),
 ];
 
-/// OpenSSL looks at policies only when asked, and takes any only if that is said.
+/// OpenSSL checks policies only on request, and accepts any policy only with this option.
 const POLICIES: &[&str] = &["-policy_check", "-policy", "2.5.29.32.0"];
 
-/// Numbers that are the same each time (xorshift64*).
+/// Reproducible random numbers (xorshift64*).
 struct Random(u64);
 
 impl Random {
@@ -107,7 +107,7 @@ impl Random {
     }
 }
 
-/// One question to both.
+/// One case for both verifiers.
 struct Case {
     done: Vec<&'static str>,
     /// The leaf first.
@@ -148,7 +148,7 @@ impl Case {
         rest.get(1..).unwrap_or_default()
     }
 
-    /// As `devid verify` has it of a key that signed; gives the way.
+    /// The verdict of `devid verify` for a key that signed; returns the path.
     fn ours(&self) -> Result<Vec<Certificate>, String> {
         let now = in_year(2026);
         let read = |all: &[Vec<u8>]| -> Vec<Certificate> {
@@ -175,8 +175,8 @@ impl Case {
         }
     }
 
-    /// What OpenSSL says against a way if it is given nothing else. Of two CAs of one name it takes
-    /// the trusted one: then it is asked of each step for itself.
+    /// OpenSSL's verdict on a path if it has only these certificates. Of two CAs with one name it
+    /// takes the trusted one; then each step is checked separately.
     fn step_by_step(&self, way: &[Certificate], folder: &Path) -> Result<(), String> {
         let der =
             |all: &[Certificate]| -> Vec<_> { all.iter().map(|one| one.der().to_vec()).collect() };
@@ -198,7 +198,7 @@ impl Case {
         Ok(())
     }
 
-    /// What OpenSSL says against it.
+    /// OpenSSL's verdict.
     fn openssl(
         &self,
         trusted: &[Vec<u8>],
@@ -247,9 +247,9 @@ impl Case {
 struct Answers {
     ours: Result<Vec<Certificate>, String>,
     plain: Result<(), String>,
-    /// Asked where OpenSSL verifies, and policies may be why we do not, or why it should not.
+    /// Set if OpenSSL verifies, and policies may explain a difference.
     of_policies: Result<(), String>,
-    /// Where only we verify: what OpenSSL says if it is given our way and nothing else.
+    /// Set if only we verify: OpenSSL's verdict on our path.
     of_our_way: Result<(), String>,
 }
 
@@ -285,13 +285,13 @@ struct Counts {
     cases: usize,
     both_verify: usize,
     both_refuse: usize,
-    /// OpenSSL verifies the way that was found here, but looked for another: it goes on from a
-    /// trusted certificate to one above it, and of two issuers it tries only one.
+    /// OpenSSL verifies our path, but searched another one: it continues above a trusted
+    /// certificate, and tries only one of two issuers.
     other_way: usize,
     stricter: BTreeMap<&'static str, usize>,
-    /// Refused by OpenSSL, verified here; or refused here for a reason that is no row.
+    /// Refused by OpenSSL but verified here; or refused here for an unlisted reason.
     wrong: Vec<String>,
-    /// By what was done: cases, and how many of them OpenSSL verifies.
+    /// By mutation: cases, and the number that OpenSSL verifies.
     done: BTreeMap<&'static str, [usize; 2]>,
 }
 
@@ -387,13 +387,13 @@ fn what_openssl_refuses_is_never_verified() {
         }
     });
     let counts = counts.into_inner().unwrap();
-    // Whoever runs the test sees the counts, whether it fails or not.
+    // Printed even if the test passes.
     std::io::Write::write_all(&mut std::io::stdout(), counts.table().as_bytes()).unwrap();
     assert_eq!(counts.cases, cases);
     assert!(counts.wrong.is_empty(), "{:#?}", counts.wrong);
     if cases < CASES {
         return;
     }
-    // It is not for want of anything to verify.
+    // Enough cases are verified and refused by both.
     assert!(counts.both_verify * 10 > cases && counts.both_refuse * 10 > cases);
 }

@@ -1,4 +1,4 @@
-//! Ways in which a certificate may be wrong, or odd.
+//! Mutations that make a certificate wrong or unusual.
 
 use super::Random;
 use super::draft::{
@@ -11,7 +11,7 @@ use crate::ber::{Element, encoded};
 const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
 
-/// What is done to one certificate of a chain; what it is called.
+/// Mutates one certificate of a chain; returns the name of the mutation.
 pub(super) fn mutate(draft: &mut Draft, random: &mut Random) -> &'static str {
     match random.below(20) {
         0..=5 => {
@@ -101,7 +101,7 @@ fn rearrange(draft: &mut Draft, random: &mut Random) {
         2 => all.push(all[at].clone()),
         3 => all.reverse(),
         4 => {
-            // Another value beside the first.
+            // A second value beside the first.
             let id = super::draft::identifier_of(&all[at]).unwrap();
             let value = encoded(
                 4,
@@ -225,7 +225,7 @@ fn rename(draft: &mut Draft, random: &mut Random) {
         1 => all.push(encoded(0x31, &[])),
         2 => all.clear(),
         3 => {
-            // One relative name with all attributes.
+            // One RDN with all attributes.
             let pairs = all
                 .iter()
                 .map(|set| Element::only(set).unwrap().content.to_vec());
@@ -292,7 +292,7 @@ fn rekey(draft: &mut Draft, random: &mut Random) {
     draft.key_info = unhex(&random.of(&infos));
 }
 
-/// A chain with its leaf first, and how many at its end are trusted.
+/// A chain with its leaf first, and the number of trusted certificates at its end.
 pub(super) fn base(keys: &Keys, random: &mut Random) -> (Vec<Draft>, usize) {
     let key_id = |holder: usize| (format!("0404{holder:08x}"), format!("30068004{holder:08x}"));
     let length = 1 + random.below(3);
@@ -332,7 +332,7 @@ pub(super) fn base(keys: &Keys, random: &mut Random) -> (Vec<Draft>, usize) {
     (chain, 1 + random.below(length.min(2)))
 }
 
-/// Of a whole chain: a CA of the first version, one that certifies itself anew, a stranger.
+/// Mutates a whole chain: a CA of version 1, a CA that certifies itself again, a stranger.
 pub(super) fn restructure(chain: &mut [Draft], random: &mut Random) -> &'static str {
     let last = chain.len() - 1;
     match random.below(4) {

@@ -1,4 +1,4 @@
-//! Values of extensions, right, odd and wrong.
+//! Values of extensions: right, unusual and wrong.
 
 use super::Random;
 use super::draft::{Draft, SEQUENCE, name, unhex};
@@ -248,7 +248,7 @@ const FIXED: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// Puts some extension into it, or another value of one that is there.
+/// Adds an extension, or changes the value of an existing one.
 pub(super) fn put(draft: &mut Draft, random: &mut Random) {
     match random.below(5) {
         0 => put_policies(draft, 1 + random.below(2), random),
@@ -271,7 +271,7 @@ fn policy(random: &mut Random) -> Vec<u8> {
     ]))
 }
 
-/// Policies, and for a CA what it says about them.
+/// Adds policies; for a CA also its statements about policies.
 pub(super) fn put_policies(draft: &mut Draft, at: usize, random: &mut Random) {
     if random.below(6) > 0 {
         let mut all: Vec<_> = (0..=random.below(3)).map(|_| policy(random)).collect();
@@ -347,7 +347,7 @@ fn general_name(random: &mut Random) -> Vec<u8> {
     }
 }
 
-/// Names, or for a CA constraints on names.
+/// Adds names; for a CA name constraints.
 pub(super) fn put_names(draft: &mut Draft, at: usize, random: &mut Random) {
     let names: Vec<_> = (0..=random.below(2))
         .map(|_| general_name(random))

@@ -1,0 +1,273 @@
+//! How fast the device's TPM is, and which kind of key fits it.
+
+use super::{Device, IdentityError, maker_and_firmware};
+use crate::key::Curve;
+use crate::tpm::{KeyAlgorithm, Operation, OperationTiming};
+use serde::Serialize;
+use std::time::Duration;
+
+/// From this factor on one kind of key counts as faster than the other.
+const CLEARLY: f64 = 1.25;
+/// A signature that takes longer than this limits services, so that sealed keys are named.
+const SLOW: Duration = Duration::from_millis(10);
+
+/// What was measured of the device's TPM. Times are milliseconds.
+#[derive(Debug, Clone, Serialize)]
+pub struct SpeedReport {
+    /// The TCTI of the TPM.
+    pub tcti: String,
+    /// TPM_PT_MANUFACTURER as text.
+    pub maker: String,
+    /// TPM_PT_FIRMWARE_VERSION_1 and 2, in hexadecimal digits.
+    pub firmware: String,
+    /// Whether a resource manager is between, so that a key of a file stays loaded.
+    pub managed: bool,
+    /// What was done and how long it took.
+    pub operations: Vec<MeasuredOperation>,
+    /// Kinds of keys that the TPM does not make.
+    pub lacks: Vec<&'static str>,
+    /// Which kind of key fits: a sentence.
+    pub advice: String,
+}
+
+/// An operation and how long it took.
+#[derive(Debug, Clone, Serialize)]
+pub struct MeasuredOperation {
+    /// `generate`, `sign`, `load-and-sign`, `unseal` or `login`.
+    pub name: &'static str,
+    /// The kind of key, where there is one.
+    pub key: Option<&'static str>,
+    /// How many TPM commands the operation is.
+    pub commands: u32,
+    /// How often it was done.
+    pub rounds: usize,
+    /// Half of the rounds took at most as long.
+    pub median_ms: f64,
+    /// The fastest round.
+    pub min_ms: f64,
+    /// The slowest round.
+    pub max_ms: f64,
+}
+
+impl Device {
+    /// Measures the TPM. Nothing is written to the TPM, no PIN is needed, and all that is loaded for it is
+    /// flushed. `None` if `is_ended`, which is asked between two commands, said that it is to end.
+    ///
+    /// # Errors
+    ///
+    /// As the TPM answers.
+    pub fn speed(&self, is_ended: &dyn Fn() -> bool) -> Result<Option<SpeedReport>, IdentityError> {
+        let (maker, firmware) = maker_and_firmware(&self.tpm)?;
+        let speed = self.tpm.speed(is_ended)?;
+        if speed.is_cut {
+            return Ok(None);
+        }
+        let managed = self.tpm.tcti().is_managed();
+        Ok(Some(SpeedReport {
+            tcti: self.tpm.tcti().to_string(),
+            maker,
+            firmware,
+            managed,
+            advice: advice(&speed.timings, managed),
+            operations: speed.timings.iter().map(MeasuredOperation::of).collect(),
+            lacks: speed.lacks.iter().copied().map(name).collect(),
+        }))
+    }
+}
+
+impl MeasuredOperation {
+    fn of(timing: &OperationTiming) -> Self {
+        let (name, key, commands) = match timing.operation {
+            Operation::Generate(key) => ("generate", Some(key), 1),
+            Operation::Sign(key) => ("sign", Some(key), 1),
+            Operation::LoadAndSign(key) => ("load-and-sign", Some(key), 3),
+            Operation::Unseal => ("unseal", None, 4),
+            Operation::Login => ("login", None, 5),
+        };
+        let in_ms = |time: Option<&Duration>| {
+            let ms = time.copied().unwrap_or_default().as_secs_f64() * 1000.0;
+            (ms * 1000.0).round() / 1000.0
+        };
+        Self {
+            name,
+            key: key.map(self::name),
+            commands,
+            rounds: timing.times.len(),
+            median_ms: in_ms(Some(&median(&timing.times))),
+            min_ms: in_ms(timing.times.first()),
+            max_ms: in_ms(timing.times.last()),
+        }
+    }
+}
+
+/// The kind of a key, as `devid key generate --algorithm` has it but for its notation.
+fn name(algorithm: KeyAlgorithm) -> &'static str {
+    match algorithm {
+        KeyAlgorithm::Ec(Curve::P256) => "P-256",
+        KeyAlgorithm::Ec(Curve::P384) => "P-384",
+        KeyAlgorithm::Ec(Curve::P521) => "P-521",
+        KeyAlgorithm::Rsa(2048) => "RSA-2048",
+        KeyAlgorithm::Rsa(_) => "RSA",
+    }
+}
+
+fn median(times: &[Duration]) -> Duration {
+    times.get(times.len() / 2).copied().unwrap_or_default()
+}
+
+/// A kind of key, how long its signature takes, and how long its generation.
+struct Candidate {
+    name: &'static str,
+    sign: Duration,
+    generate: Duration,
+}
+
+/// Which kind of key fits, in a sentence.
+fn advice(timings: &[OperationTiming], managed: bool) -> String {
+    let took = |operation| {
+        let found = timings.iter().find(|one| one.operation == operation);
+        found.map(|one| median(&one.times))
+    };
+    let candidate = |algorithm| {
+        let sign = match managed {
+            true => Operation::Sign(algorithm),
+            false => Operation::LoadAndSign(algorithm),
+        };
+        Some(Candidate {
+            name: name(algorithm),
+            sign: took(sign)?,
+            generate: took(Operation::Generate(algorithm))?,
+        })
+    };
+    let ec = candidate(KeyAlgorithm::Ec(Curve::P256));
+    let rsa = candidate(KeyAlgorithm::Rsa(2048));
+    let (fits, why) = match (ec, rsa) {
+        (None, None) => {
+            return "This TPM makes neither P-256 nor RSA-2048 keys, so the device's own keys cannot be in it."
+                .into();
+        }
+        (Some(only), None) | (None, Some(only)) => {
+            let why = "this TPM makes no other of the two common kinds".into();
+            (only, why)
+        }
+        (Some(ec), Some(rsa)) => {
+            let factor = ratio(rsa.sign, ec.sign);
+            if factor * CLEARLY < 1.0 {
+                let why = format!(
+                    "they sign {:.1} times as fast as {} keys, though a new key takes {}",
+                    1.0 / factor,
+                    ec.name,
+                    shown(rsa.generate)
+                );
+                (rsa, why)
+            } else if factor < CLEARLY {
+                let why = format!(
+                    "they sign about as fast as {} keys, and a new key takes {} instead of {}",
+                    rsa.name,
+                    shown(ec.generate),
+                    shown(rsa.generate)
+                );
+                (ec, why)
+            } else {
+                let why = format!("they sign {factor:.1} times as fast as {} keys", rsa.name);
+                (ec, why)
+            }
+        }
+    };
+    let sealed = match took(Operation::Unseal) {
+        Some(open) if fits.sign > SLOW => format!(
+            "; a service that signs more than {} times a second needs a sealed key (devid key generate LABEL \
+             --sealed), which is opened once in {} and then signs in memory",
+            (1.0 / fits.sign.as_secs_f64()).floor(),
+            shown(open)
+        ),
+        _ => String::new(),
+    };
+    format!("{} keys fit this TPM: {why}{sealed}.", fits.name)
+}
+
+fn ratio(one: Duration, other: Duration) -> f64 {
+    one.as_secs_f64() / other.as_secs_f64().max(f64::EPSILON)
+}
+
+fn shown(time: Duration) -> String {
+    match time.as_secs_f64() {
+        long if long >= 1.0 => format!("{long:.1} s"),
+        short if short >= 0.01 => format!("{:.0} ms", short * 1000.0),
+        short => format!("{:.1} ms", short * 1000.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EC: KeyAlgorithm = KeyAlgorithm::Ec(Curve::P256);
+    const RSA: KeyAlgorithm = KeyAlgorithm::Rsa(2048);
+
+    /// Milliseconds of signature and generation, of P-256 and RSA-2048.
+    fn advised(ec: Option<(u64, u64)>, rsa: Option<(u64, u64)>) -> String {
+        let mut timings = Vec::new();
+        let mut note = |operation, ms| {
+            let times = vec![Duration::from_millis(ms)];
+            timings.push(OperationTiming { operation, times });
+        };
+        for (key, took) in [(EC, ec), (RSA, rsa)] {
+            if let Some((sign, generate)) = took {
+                note(Operation::Sign(key), sign);
+                note(Operation::LoadAndSign(key), 9 * sign);
+                note(Operation::Generate(key), generate);
+            }
+        }
+        note(Operation::Unseal, 90);
+        advice(&timings, true)
+    }
+
+    #[test]
+    fn the_kind_that_signs_faster_fits() {
+        // A discrete chip, a firmware TPM, and one that does both alike.
+        let chip = advised(Some((36, 60)), Some((77, 1568)));
+        assert!(
+            chip.starts_with("P-256 keys fit this TPM: they sign 2.1 times as fast"),
+            "{chip}"
+        );
+        assert!(
+            chip.contains("more than 27 times a second") && chip.contains("in 90 ms"),
+            "{chip}"
+        );
+        let firmware = advised(Some((45, 60)), Some((12, 736)));
+        assert!(
+            firmware.starts_with("RSA-2048 keys fit this TPM: they sign 3.8 times"),
+            "{firmware}"
+        );
+        assert!(firmware.contains("a new key takes 736 ms"), "{firmware}");
+        let alike = advised(Some((2, 4)), Some((2, 2300)));
+        assert_eq!(
+            alike,
+            "P-256 keys fit this TPM: they sign about as fast as RSA-2048 keys, and a new key takes 4.0 ms \
+             instead of 2.3 s."
+        );
+    }
+
+    #[test]
+    fn a_kind_that_is_not_there_is_not_advised() {
+        assert!(
+            advised(None, Some((3, 5)))
+                .starts_with("RSA-2048 keys fit this TPM: this TPM makes no other")
+        );
+        assert!(advised(Some((3, 5)), None).starts_with("P-256 keys fit"));
+        assert!(advised(None, None).contains("neither"));
+    }
+
+    #[test]
+    fn each_advice_is_a_sentence() {
+        for (ec, rsa) in [
+            (Some((36, 60)), Some((77, 1568))),
+            (None, None),
+            (None, Some((3, 5))),
+        ] {
+            let text = advised(ec, rsa);
+            assert!(text.ends_with('.') && !text.contains(". "), "{text}");
+        }
+    }
+}

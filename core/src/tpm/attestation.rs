@@ -8,9 +8,9 @@ use super::owner_primary::OwnerPrimary;
 use super::policy::{AuthRole, AuthWay, auth_way};
 use super::public::counts_wrong_auth;
 use super::{
-    Auth, AuthHandle, AuthValue, EndorsementKey, Hash, KeyAlgorithm, Link, PersistentKey,
-    PrimaryKey, PublicArea, SaltKey, Secret, SensitiveCreate, SignatureScheme, Tpm, TpmError,
-    WrappedKey, command_code, flush, handle, name_of, template,
+    Auth, AuthHandle, AuthValue, EndorsementKey, Hash, KeyAlgorithm, KeyScheme, Link,
+    PersistentKey, PrimaryKey, PublicArea, SaltKey, Secret, SensitiveCreate, Signature,
+    SignatureScheme, Tpm, TpmError, WrappedKey, command_code, flush, handle, name_of, template,
 };
 use crate::file::Lock;
 use crate::key::Curve;

@@ -256,8 +256,8 @@ fn is_refusal(error: &TpmError) -> bool {
     }
 }
 
-/// True if a context is unusable: the TPM was restarted, the link is another one, or the TPM keeps
-/// no contexts of flushed objects.
+/// True if a context is unusable: the TPM restarted, the link changed, or the TPM keeps no contexts
+/// of flushed objects.
 fn is_useless(error: &TpmError) -> bool {
     match error {
         TpmError::Response(code) => !code.is_temporary(),

@@ -70,7 +70,7 @@ pub(crate) fn is_leftover(path: &Path) -> bool {
         || (name.starts_with(b"#") && name.ends_with(b"#"))
         || name.starts_with(b"README");
     if is {
-        trace!("{}: passed over by its name", path.display());
+        trace!("{}: ignored because of its name", path.display());
     }
     is
 }
@@ -120,7 +120,7 @@ impl Troubles {
     pub(crate) fn note(&self, path: &Path, errno: Errno) {
         if self.0.lock().insert(path.to_owned(), errno) != Some(errno) {
             warn!(
-                "{}: it could not be read: {errno}; it is read again at the next look",
+                "{}: it could not be read: {errno}; it is read again at the next scan",
                 path.display()
             );
         }

@@ -47,6 +47,7 @@ pub mod ports;
 pub mod programs;
 pub mod proxy;
 pub mod seccomp;
+mod signature_answers;
 pub mod signing;
 pub mod softhsm;
 pub mod ssh;

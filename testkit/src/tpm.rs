@@ -129,7 +129,7 @@ impl Swtpm {
             if tpm.start() {
                 return tpm;
             }
-            tpm.place = Place::Tcp(Arc::new(Pair::claim())); // a stranger was faster
+            tpm.place = Place::Tcp(Arc::new(Pair::claim())); // another program was faster
         }
         panic!("swtpm did not start:\n{}", tpm.log());
     }

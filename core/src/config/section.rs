@@ -268,7 +268,7 @@ impl<'t> TomlTable<'t> {
         match value.into_inner() {
             DeValue::Table(left) => Some(self.below(name, at, left)),
             DeValue::Array(_) => {
-                let what = format!("[[{key}]] must be {name}: it stands once");
+                let what = format!("[[{key}]] must be {name}: this section occurs only once");
                 self.first_error.note(at, what);
                 None
             }

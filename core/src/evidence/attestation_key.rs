@@ -1,10 +1,9 @@
 //! Which key attests: of a service its own; else the factory's IAK, else one of the device's own.
 
-use crate::identity::{Device, FACTORY, IdentityError, Inventory, TokenEntry};
+use crate::identity::{Device, IdentityError, Inventory, TokenEntry};
 use crate::shell::argument;
-use crate::tpm::{AttestationKey, PublicArea, TpmError};
+use crate::tpm::AttestationKey;
 use crate::x509::Certificate;
-use log::{info, warn};
 
 /// Whom evidence is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -53,7 +52,7 @@ impl AttestationKey {
         device: &Device,
         inventory: &Inventory,
     ) -> Result<(Self, Vec<Certificate>), IdentityError> {
-        match Self::of_factory(device, inventory)? {
+        match Self::of_factory(device, inventory, None)? {
             Some(found) => Ok(found),
             None => Ok(device.own.attestation_key()?),
         }
@@ -65,7 +64,7 @@ impl AttestationKey {
         inventory: &Inventory,
         name: &[u8],
     ) -> Result<Self, IdentityError> {
-        let factory = Self::of_factory(device, inventory)?;
+        let factory = Self::of_factory(device, inventory, None)?;
         if let Some((key, _)) = factory.filter(|(key, _)| key.name() == name) {
             return Ok(key);
         }
@@ -81,58 +80,5 @@ impl AttestationKey {
                  new evidence with devid attest, and have the CA challenge that",
             crate::key::hex(name)
         )))
-    }
-
-    fn of_factory(
-        device: &Device,
-        inventory: &Inventory,
-    ) -> Result<Option<(Self, Vec<Certificate>)>, IdentityError> {
-        let tpm = &device.tpm;
-        let factory = inventory.entries.iter().filter(|one| one.token == FACTORY);
-        let certified: Vec<_> = factory.filter(|one| one.attests).collect();
-        for handle in device.factory_handles()? {
-            let hint = device.config().identities.iter();
-            let hint = hint.clone().find(|hint| hint.handle == Some(handle));
-            let (area, resident) = match tpm.persistent_key(handle) {
-                Err(TpmError::Response(_) | TpmError::Unsupported(_)) => continue,
-                other => other?,
-            };
-            let Some(public) = PublicArea::parse(&area) else {
-                continue;
-            };
-            if !public.attests() || !public.is_of_this_tpm() {
-                continue;
-            }
-            // The configuration says that the value is empty where it names the handle and no value.
-            let is_open = hint.is_some_and(|hint| hint.auth.is_none());
-            let Some(key) = Self::resident(&resident, &area, is_open) else {
-                warn!(
-                    "handle 0x{handle:08X} holds an attestation key that is used only by an authorisation \
-                     value, or by a policy that is none of the TCG's: it is not tried"
-                );
-                continue;
-            };
-            info!("the attestation key is in handle 0x{handle:08X}");
-            let mut own = certified.iter();
-            let own = own.find(|one| one.public.as_ref() == Some(&public.key));
-            let chain = own.map(|one| inventory.chain(one)).transpose()?;
-            return Ok(Some((key, chain.unwrap_or_default())));
-        }
-        for one in certified {
-            let Some(public) = &one.public else {
-                continue;
-            };
-            if let Some((area, derived)) = tpm.find_attestation_primary(public)?
-                && let Some(key) = Self::derived(derived, &area)
-            {
-                info!("the attestation key is derived from a template of the TCG's");
-                return Ok(Some((key, inventory.chain(one)?)));
-            }
-            warn!(
-                "{}: the TPM does not have the attestation key of this certificate",
-                one.label
-            );
-        }
-        Ok(None)
     }
 }

@@ -59,8 +59,8 @@ pub(super) fn waiting(subject: &str) -> String {
         false => format!(" --subject {}", quoted(subject)),
     };
     format!(
-        "the device's key waits for the certificate that a CA was asked for{named}: devid import-cert \
-         takes it, devid provision --csr FILE{again} writes the request again, and devid provision \
-         --new-certificate gives it up and signs one by itself"
+        "the device's key waits for the certificate of a CA{named}: devid import-cert FILE \
+         imports it, devid provision --csr FILE{again} writes the request again, and devid \
+         provision --new-certificate makes a self-signed certificate instead"
     )
 }

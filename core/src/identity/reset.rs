@@ -129,7 +129,7 @@ impl Device {
         let owner = self.own.owner_auth().map_err(kept_all)?;
         let shown = match self.tpm.check_shows(&owner) {
             Err(TpmError::Distrusted(why)) if self.has_other_root()? => {
-                warn!("{why}. For the reset the key counts that the TPM has now");
+                warn!("{why}. For the reset, the current storage root key of the TPM is trusted");
                 self.forget_root()?;
                 self.tpm.check_shows(&owner)
             }
@@ -169,15 +169,15 @@ impl Device {
             name.is_ok_and(|name| name.as_deref() == Some(key.name()))
         });
         let why = match self.tpm.is_primary(&key)? {
-            true => "holds a primary key, which comes back from its template",
+            true => "holds a primary key, which can be derived again from its template",
             false if remembered || key.has_our_template() => return Ok(Some(key)),
             false => "holds a storage key that is none of ours",
         };
         Err(IdentityError::refused(format!(
-            "handle 0x{handle:08X} {why}: as long as it is there, copies of wrapped keys can be used \
-             again. Take it away if nobody else needs it (tpm2_evictcontrol -C o -c \
-             0x{handle:08X}), or name another handle in [master]. Nothing was deleted; the reset \
-             is done at the next start, unless you take it back. {}",
+            "handle 0x{handle:08X} {why}: while it is there, copies of wrapped keys can be used \
+             again. Evict it if no other program needs it (tpm2_evictcontrol -C o -c \
+             0x{handle:08X}), or name another handle in [master]. Nothing was deleted; the next \
+             start does the reset, unless you cancel it. {}",
             self.no_reset()
         )))
     }
@@ -195,7 +195,7 @@ fn kept_all(error: StoreError) -> IdentityError {
 fn unread(error: StoreError) -> IdentityError {
     let fault = IdentityError::from(error);
     IdentityError::failed(format!(
-        "{fault}. Nothing was deleted; the reset goes on at the next start, or by devid provision, \
-         when the file can be read. If it never can, move it out of the folder"
+        "{fault}. Nothing was deleted; when the file can be read, the next start or devid \
+         provision continues the reset. If the file stays unreadable, move it out of the folder"
     ))
 }

@@ -80,7 +80,7 @@ pub fn add_service_token(
         Ok(there) if there == text.as_bytes() => false,
         Ok(_) => {
             return Err(refused(format!(
-                "{} holds something else than this command writes; look at it by hand",
+                "{} holds other content than this command writes; check it by hand",
                 token.drop_in.display()
             )));
         }
@@ -110,7 +110,7 @@ pub fn remove_service_token(config: &Config, name: &str) -> Result<ServiceToken,
         return Err(IdentityError::new(
             super::IdentityErrorKind::NotFound,
             format!(
-                "{}: not there; no token {name} was made by devid token add",
+                "{}: not there; devid token add made no token {name}",
                 token.drop_in.display()
             ),
         ));

@@ -188,8 +188,8 @@ impl Maker {
             error if error.is_transport_fault() => IdentityError::new(
                 crate::identity::IdentityErrorKind::Tpm,
                 format!(
-                    "{what}, {action:?} of NV index 0x{index:08X}: {error}. The command may have run: run again, \
-                     which goes on from what is there"
+                    "{what}, {action:?} of NV index 0x{index:08X}: {error}. The command may have \
+                     run: run again to continue"
                 ),
             ),
             _ if by == NvHierarchy::Platform => by_platform(error),

@@ -153,7 +153,7 @@ impl fmt::Display for CertificateFileError {
             Self::OtherName => {
                 f.write_str("not read, since its name does not end in .pem, .crt, .cer or .der")
             }
-            Self::Folder => f.write_str("a folder, in which nothing is read"),
+            Self::Folder => f.write_str("a folder, whose files are not read"),
             Self::Dangling => f.write_str("a symbolic link that leads nowhere"),
             Self::Failed(error) => error.fmt(f),
             Self::Nothing(what) => f.write_str(what),

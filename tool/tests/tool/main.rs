@@ -53,6 +53,7 @@ mod enrolment {
     mod rekey;
     mod renewal;
     mod services;
+    mod tpm_faults;
     mod turns;
     mod unlinkable;
 }

@@ -47,8 +47,8 @@ impl DevidStore {
         let lost = |why: &str| {
             StoreError::Unsupported(format!(
                 "{}: the TPM does not load the attestation key: {why}. If the TPM was cleared or \
-                 exchanged, the key is lost, and with it what CAs know of it: {} puts the file aside, \
-                 and the next evidence has a new key",
+                 exchanged, the key and its certificates are lost: {} sets the file aside, and the \
+                 next evidence uses a new key",
                 path.display(),
                 aside(&path),
             ))
@@ -73,7 +73,7 @@ impl DevidStore {
                 AttestationKey::of_owner(key)
             }
         };
-        let none = || unfit("its key is no attestation key that everybody may use");
+        let none = || unfit("its key is not an attestation key with an empty authorisation value");
         Ok((key.ok_or_else(none)?, kept.certificates))
     }
 

@@ -123,17 +123,18 @@ impl MasterRecord {
                 );
             }
             MasterTraces::Children => {
-                "it was evicted, since keys that were made below it are still in the TPM. What it \
-                 wrapped is lost; devid master renew lists that, and begins a new master key"
+                "it was evicted, since keys that were made below it are still in the TPM. The \
+                 keys that it wrapped are lost; devid master renew lists them, and makes a new \
+                 master key"
                     .to_owned()
             }
             MasterTraces::Root => format!(
-                "it was evicted, or the TPM {CLEARED_OR_EXCHANGED}. devid doctor says what helps, and \
-                 devid master renew lists what is lost"
+                "it was evicted, or the TPM {CLEARED_OR_EXCHANGED}. devid doctor names the \
+                 remedy, and devid master renew lists the lost keys"
             ),
             MasterTraces::None => format!(
-                "the TPM {CLEARED_OR_EXCHANGED}, and they are lost with it. Bring back the TPM \
-                 that the folder belongs to, or begin anew with devid reset --factory --yes"
+                "the TPM {CLEARED_OR_EXCHANGED}, and they are lost with it. Bring back the TPM of \
+                 the folder, or start again with devid reset --factory --yes"
             ),
         };
         format!(

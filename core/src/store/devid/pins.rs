@@ -88,7 +88,7 @@ impl DevidStore {
         if let Some(key) = listing.entries.iter().find(|one| open(&one.content)) {
             return Err(LoginError::Refused(format!(
                 "the key {:?} needs no PIN and would still need none: destroy such keys first, \
-                 then set the PIN, then make them anew",
+                 then set the PIN, then make them again",
                 key.name
             )));
         }
@@ -190,8 +190,8 @@ impl DevidStore {
         let is_current = mark.is_none_or(|mark| mark == secret_mark(secret));
         if !is_current {
             warn!(
-                "{}: the token was initialised anew since the login: log out, and in with the new \
-                 PIN",
+                "{}: the token was initialised anew since the login: log out, then log in with \
+                 the new PIN",
                 self.folder.path().display()
             );
         }
@@ -240,7 +240,7 @@ impl DevidStore {
         let _lock = self.tpm.lock_pin_try(self.allow_last_try)?;
         match self.tpm.unseal(&sealed, &by) {
             Ok(opened) if opened == *secret => {}
-            Ok(_) => return Err(unopened("it gave something else")),
+            Ok(_) => return Err(unopened("it returned other data")),
             Err(TpmError::WrongAuth(_)) => {
                 return Err(unopened(
                     "it took the right PIN for a wrong one, and counted a failed try",
@@ -289,9 +289,9 @@ impl DevidStore {
 /// The error for a PIN that is not set.
 fn unopened(what: &str) -> LoginError {
     let why = format!(
-        "the TPM does not seal and open again what a new PIN is for: {what}. No PIN was set, and the \
-         token is as it was. Its auth sessions are not as the standard has them, so no PIN works on \
-         this TPM"
+        "the TPM cannot seal and unseal data for a new PIN: {what}. No PIN was set, and the token \
+         is as it was. The auth sessions of this TPM differ from the standard, so no PIN works on \
+         it"
     );
     TpmError::WrongAnswer(why).into()
 }

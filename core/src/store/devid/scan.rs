@@ -299,9 +299,9 @@ impl DevidStore {
         key: &Tss2Key,
         handle: Option<u32>,
     ) -> Result<Key, &'static str> {
-        let area = PublicArea::parse(&key.public).ok_or("its public area is not understood")?;
+        let area = PublicArea::parse(&key.public).ok_or("its public area is not supported")?;
         if key.has_policy() {
-            return Err("it needs a policy, by what its file says");
+            return Err("it needs a policy, according to its file");
         }
         if key.kind != Tss2Kind::Loadable {
             return Err(

@@ -217,7 +217,7 @@ pub(super) fn render(
     }
     match parse(name, &file)? {
         (again, remarks) if again == *content && remarks == *beside => Ok(file),
-        _ => Err("it would not read as what it is".into()),
+        _ => Err("it would not be read back as the same object".into()),
     }
 }
 
@@ -235,7 +235,7 @@ fn seal(der: &[u8]) -> Result<Tss2Key, String> {
     let seal = Tss2Key::from_der(der).map_err(|why| why.to_string())?;
     match seal.kind {
         ObjectKind::Sealed => Ok(seal),
-        _ => Err("a key encrypted under what is no sealed data".into()),
+        _ => Err("a key whose encrypting key is not sealed data".into()),
     }
 }
 

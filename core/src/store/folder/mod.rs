@@ -355,7 +355,7 @@ impl KeyFolder {
         let digits = Some(digits.trim())
             .filter(|digits| sound(digits))
             .and_then(from_hex);
-        let wrong = "not the hexadecimal digits that belong here";
+        let wrong = "not valid hexadecimal digits";
         digits
             .map(Some)
             .ok_or_else(|| self.damaged_own(file, wrong))

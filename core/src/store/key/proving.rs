@@ -26,8 +26,8 @@ impl Key {
         match is_proven {
             true => Ok(()),
             false => Err(TpmError::Unproven(
-                "another key than the new one answered: somebody between this program and the TPM \
-                 shows a key of his own, or the TPM is out of order"
+                "another key than the new one answered: an attacker between this program and the \
+                 TPM shows his own key, or the TPM is defective"
                     .into(),
             )
             .into()),

@@ -181,7 +181,8 @@ impl Key {
             && has_longest_salt(self.public(), hash, digest, signature)
         {
             warn!(
-                "the TPM's PSS signatures have the longest salt: nobody takes them, none is made"
+                "the TPM's PSS signatures have the longest salt: verifiers reject them, so PSS is \
+                 disabled"
             );
             self.pss_salt_is(salted, SALT_OF_OTHER_LENGTH);
             tpm.give_up_pss();
@@ -208,8 +209,9 @@ impl Key {
     }
 }
 
-/// The hash whose width the TPM expects for a digest. A key without a fixed scheme uses a hash at
-/// least as wide as the order of the curve, if the TPM has one, else the widest hash.
+/// The hash whose width the TPM expects for a digest. A key without a fixed scheme uses a hash that
+/// is at least as wide as the order of the curve. If the TPM has no such hash, the key uses the
+/// widest hash.
 pub(super) fn ecdsa_hash(area: Option<&PublicArea>, curve: Curve, told: &KnownAlgorithms) -> Hash {
     match (area.map(|area| area.scheme), curve) {
         (Some(KeyScheme::Fixed(fixed)), _) => fixed.hash(),

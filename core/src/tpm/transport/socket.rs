@@ -176,7 +176,7 @@ struct Stream(OwnedFd);
 
 impl Drop for Stream {
     /// Shuts the connection down. A process that another thread forked meanwhile holds the
-    /// connection too, so close(2) alone would leave it open and the TPM waiting.
+    /// connection too. So close(2) alone would leave it open, and the TPM would wait.
     fn drop(&mut self) {
         let _ = shutdown(&self.0, Shutdown::Both);
     }

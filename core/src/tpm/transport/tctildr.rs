@@ -124,8 +124,8 @@ impl TctiContext {
         match &handles[..] {
             [handle, ..] if code == 0 && count == 1 && handle.fd >= 0 => {
                 // SAFETY: The transport holds the descriptor open until it is finalised, which
-                // `&mut self` keeps off. A host that closed it gets an error of poll(2), or waits
-                // for whatever has the number now; nothing is read through it here.
+                // `&mut self` keeps off. If the host closed it, poll(2) fails, or waits for the new
+                // owner of the number. Nothing is read through it here.
                 let fd = unsafe { BorrowedFd::borrow_raw(handle.fd) };
                 poll_fd(fd, PollFlags::IN, wait)
             }

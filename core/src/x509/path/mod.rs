@@ -124,7 +124,7 @@ impl Search<'_> {
             }
             let Some(left) = self.left.get().checked_sub(1) else {
                 return PathResult::Invalid(format!(
-                    "more than {MOST_CHECKS} signatures would have to be looked at: too many CAs \
+                    "more than {MOST_CHECKS} signatures would have to be checked: too many CAs \
                      certify each other"
                 ));
             };

@@ -47,8 +47,8 @@ impl DevidStore {
         let lost = |why: &str| {
             StoreError::Unsupported(format!(
                 "{}: the TPM does not load the attestation key: {why}. If the TPM was cleared or \
-                 exchanged, the key and its certificates are lost: {} sets the file aside, and the next \
-                 evidence uses a new key",
+                 exchanged, the key and its certificates are lost: {} sets the file aside, and the \
+                 next evidence uses a new key",
                 path.display(),
                 aside(&path),
             ))

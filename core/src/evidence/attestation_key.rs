@@ -80,8 +80,8 @@ impl AttestationKey {
         }
         Err(IdentityError::refused(format!(
             "the challenge is for an attestation key with the TPM name {}, and this device has no such \
-                 key: it was made for another device, or for a key that went with a factory reset. Make \
-                 new evidence with devid attest, and have the CA challenge that",
+             key: it was made for another device, or for a key that a factory reset removed. Make \
+             new evidence with devid attest, and have the CA make a challenge for that evidence",
             crate::key::hex(name)
         )))
     }

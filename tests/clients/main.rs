@@ -27,5 +27,6 @@ mod owner;
 mod pages;
 mod pins;
 mod ssh;
+mod sztp;
 mod tls;
 mod tools;

@@ -49,6 +49,7 @@ impl Audited {
             Verb::Attest(args) => changes("attest", &args.label),
             Verb::Ca(CaVerb::Issue { .. }) => change("ca issue"),
             Verb::Activate { .. } => Some(("activate", None, false)),
+            Verb::Challenge(_) => Some(("challenge", None, false)),
             Verb::Sign { label, .. } => uses("sign", label),
             Verb::Verify { label, .. } => uses("verify", label),
             Verb::Status(_)

@@ -2,7 +2,8 @@
 
 mod certificates;
 
-use crate::evidence_cli::{AttestArgs, CaVerb};
+use crate::evidence_cli::{AttestArgs, CaVerb, ChallengeArgs};
+use crate::sign::HashArg;
 #[cfg(feature = "est")]
 pub(crate) use certificates::EnrollArgs;
 pub(crate) use certificates::{CsrArgs, OutformArg, RekeyArgs, RenewArgs, RequestArgs};
@@ -177,6 +178,9 @@ pub(crate) enum Verb {
         #[command(flatten)]
         out: OutArgs,
     },
+    /// Answers an owner's HMAC challenge (OpenConfig, enrollz and bootz): proves that IAK and endorsement
+    /// key are in one TPM.
+    Challenge(ChallengeArgs),
     /// Imports a certificate for a key. It replaces the key's previous certificate.
     ImportCert {
         /// The certificate, alone or with the certificates of its issuers: PEM, DER, or PKCS#7
@@ -239,9 +243,13 @@ pub(crate) enum Verb {
         /// JWS in the general JSON serialisation (RFC 7515).
         #[arg(long, group = "message")]
         jws: bool,
-        /// The bare signature over the key's own hash of the file, for openssl dgst -verify.
+        /// The bare signature, for openssl dgst -verify and bootz servers.
         #[arg(long, group = "message")]
         raw: bool,
+        /// The hash of the file for --raw. By default the key's own hash. A bootz server expects the
+        /// hash of the signature on the key's certificate.
+        #[arg(long, value_enum, value_name = "HASH", conflicts_with_all = ["cms", "jws"])]
+        hash: Option<HashArg>,
         /// The type of the content in CMS, an OID in dotted form. By default id-data. For a BRSKI
         /// voucher request: 1.2.840.113549.1.9.16.1.40 (id-ct-animaJSONVoucher).
         #[arg(long, value_name = "OID", conflicts_with_all = ["jws", "raw"])]

@@ -172,6 +172,7 @@ fn run(
         Verb::Activate { challenge, out } => {
             evidence::activate(&device()?, &challenge, &out.into(), form)
         }
+        Verb::Challenge(args) => evidence::challenge(&device()?, args, form),
         Verb::ImportCert { file, owner: true } => {
             certificates::import_owner(&device()?, &file, form)
         }
@@ -219,6 +220,7 @@ fn run(
             file,
             jws,
             raw,
+            hash,
             content_type,
             typ,
             detached,
@@ -228,7 +230,9 @@ fn run(
         } => {
             let message = match (jws, raw) {
                 (true, _) => MessageForm::Jws { typ, detached },
-                (_, true) => MessageForm::Raw,
+                (_, true) => MessageForm::Raw {
+                    hash: hash.map(Into::into),
+                },
                 (false, false) => sign::cms(content_type.as_deref(), detached)?,
             };
             let out = out.into();

@@ -255,6 +255,16 @@ fn examples(page: &str) -> &'static Meanings {
             "devid activate web.challenge --out web.response",
             "Answers the challenge of the CA. Send the response to the CA.",
         )],
+        "devid-challenge" => &[
+            (
+                "devid challenge request.json --out response.json",
+                "What an enrollz service asked, and what it is answered.",
+            ),
+            (
+                "devid challenge request.json --transport-key transport.key",
+                "The same for a bootz server.",
+            ),
+        ],
         "devid-import-cert" => &[(
             "devid import-cert web.pem",
             "Stores the CA's certificate, and replaces the previous certificate.",

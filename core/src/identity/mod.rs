@@ -1,6 +1,8 @@
 //! The life of a device: its identities, their verification, and the provisioning of its own
 //! identity (IEEE 802.1AR).
 
+#[cfg(feature = "evidence")]
+mod attesting;
 mod awaited;
 mod ca_certificates;
 mod certify;

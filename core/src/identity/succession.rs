@@ -7,7 +7,6 @@ use super::entry::{FACTORY, TokenEntry};
 use super::prove::{PossessionProof, prove};
 use super::provision::certificate_attributes;
 use super::{IdentityError, IdentityErrorKind, Imported};
-use crate::key::PublicKey;
 use crate::shell::argument;
 use crate::store::Key;
 use crate::store::devid::{DevidStore, KeyAlgorithm, KeyPurpose};
@@ -36,10 +35,7 @@ impl Device {
             return Err(no_key(entry));
         };
         self.unlock_for(entry)?;
-        let same = match key.public() {
-            PublicKey::Ec { curve, .. } => KeyAlgorithm::Ec(*curve),
-            public @ PublicKey::Rsa { .. } => KeyAlgorithm::Rsa(public.bits()),
-        };
+        let same = KeyAlgorithm::of(key.public());
         let (uses, opened_by) = store.uses(&entry.file)?;
         let has = |one| uses.is_none_or(|uses| uses.has(one));
         let usage = KeyPurpose {

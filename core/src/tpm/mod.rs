@@ -24,6 +24,8 @@ mod error;
 mod exchange;
 #[cfg(test)]
 pub(crate) mod fake;
+#[cfg(feature = "evidence")]
+mod hmac_challenge;
 mod import;
 mod lockout;
 #[cfg(feature = "manufacture")]
@@ -67,6 +69,8 @@ pub use endorsement::EndorsementKey;
 pub(crate) use error::CLEARED_OR_EXCHANGED;
 pub use error::TpmError;
 pub use exchange::Refusals;
+#[cfg(feature = "evidence")]
+pub(crate) use hmac_challenge::{HmacKey, HmacOutcome};
 pub use lockout::Lockout;
 #[cfg(feature = "manufacture")]
 pub use manufacture::{NvHierarchy, NvProgress};

@@ -41,6 +41,16 @@ pub enum KeyAlgorithm {
     Rsa(u32),
 }
 
+impl KeyAlgorithm {
+    /// That of a public key.
+    pub fn of(public: &PublicKey) -> Self {
+        match public {
+            PublicKey::Ec { curve, .. } => Self::Ec(*curve),
+            PublicKey::Rsa { .. } => Self::Rsa(public.bits()),
+        }
+    }
+}
+
 /// The permitted uses of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeyPurpose {

@@ -5,6 +5,7 @@ use super::execute::{CommandAuth, written};
 use super::flush;
 use super::response_reader::ResponseReader;
 use super::session::{AUDIT, DECRYPT, ENCRYPT};
+use super::ticket::HashTicket;
 use super::{Link, marshalled};
 use crate::tpm::{
     AuthHandle, Hash, NvPublic, Secret, SensitiveCreate, Signature, SignatureScheme, TpmError,
@@ -430,6 +431,17 @@ impl Link {
         scheme: SignatureScheme,
         digest: &[u8],
     ) -> Result<Signature, TpmError> {
+        self.sign_by_ticket(key, scheme, digest, &HashTicket::none())
+    }
+
+    /// The same of a digest that the TPM made: a restricted key signs no other.
+    pub(in crate::tpm) fn sign_by_ticket(
+        &mut self,
+        key: AuthHandle,
+        scheme: SignatureScheme,
+        digest: &[u8],
+        ticket: &HashTicket,
+    ) -> Result<Signature, TpmError> {
         let digest = Tpm2bDigest::try_from(digest)
             .map_err(|error| TpmError::Unsupported(format!("digest: {error}")))?;
         let command = TpmSignCommand {
@@ -445,13 +457,7 @@ impl Link {
                     hash_alg: algorithm(scheme.hash()),
                 }),
             },
-            // The NULL ticket: the digest was computed outside the TPM, as an unrestricted key
-            // allows.
-            validation: TpmtTkHashcheck {
-                tag: TpmSt::HashCheck,
-                hierarchy: TpmRh::Null,
-                digest: Tpm2bDigest::default(),
-            },
+            validation: ticket.0.clone(),
         };
         let answer = self.execute(&command, None, Some(CommandAuth::new(key)), 0)?;
         let mut reading = ResponseReader::new(&answer.parameters);

@@ -13,6 +13,8 @@ pub(super) mod policy;
 mod response_reader;
 mod salt_key;
 pub(super) mod session;
+#[cfg_attr(not(feature = "evidence"), allow(dead_code, unreachable_pub))]
+pub(super) mod ticket;
 #[cfg(test)]
 mod vectors;
 

@@ -4,7 +4,7 @@
 use super::policy;
 use super::public::is_storage_key;
 use super::template::{curve_id, words};
-use crate::key::{Curve, PublicKey};
+use crate::key::Curve;
 use crate::tpm::algorithm::{AES, CFB, ECC, NULL, RSA};
 use crate::tpm::{Hash, KeyAlgorithm, sized};
 use tpm2_protocol::data::{
@@ -77,14 +77,9 @@ impl EndorsementTemplate {
         }
     }
 
-    /// The templates that may give this public key, the likeliest first. `index` is the NV index of
-    /// its certificate.
-    pub(in crate::tpm) fn candidates(public: &PublicKey, index: Option<u32>) -> Vec<Self> {
-        let of_kind = |template: &Self| match (template.algorithm, public) {
-            (KeyAlgorithm::Ec(curve), PublicKey::Ec { curve: asked, .. }) => curve == *asked,
-            (KeyAlgorithm::Rsa(bits), PublicKey::Rsa { .. }) => bits == public.bits(),
-            _ => false,
-        };
+    /// The templates that may give a key of this algorithm, the likeliest first. `index` is the NV
+    /// index of its certificate.
+    pub(in crate::tpm) fn candidates(algorithm: KeyAlgorithm, index: Option<u32>) -> Vec<Self> {
         let mut all: Vec<_> = CERTIFICATES.to_vec();
         // Makers use different hashes with RSA-4096.
         let other = Self::high(KeyAlgorithm::Rsa(4096), Hash::Sha512);
@@ -92,7 +87,7 @@ impl EndorsementTemplate {
         all.sort_by_key(|(there, _)| Some(*there) != index);
         all.into_iter()
             .map(|(_, template)| template)
-            .filter(of_kind)
+            .filter(|template| template.algorithm == algorithm)
             .collect()
     }
 

@@ -169,7 +169,7 @@ impl PublicArea {
 }
 
 /// TPMA_OBJECT of a TPMT_PUBLIC of any kind; 0 if it is truncated.
-pub(super) fn attributes_of(area: &[u8]) -> u32 {
+pub(in crate::tpm) fn attributes_of(area: &[u8]) -> u32 {
     let bytes = area.get(4..8).and_then(|bytes| bytes.try_into().ok());
     bytes.map_or(0, u32::from_be_bytes)
 }
@@ -219,7 +219,7 @@ pub(super) fn auth_policy_of(area: &[u8]) -> Option<&[u8]> {
     rest.get(..usize::from(u16::from_be_bytes(*size)))
 }
 
-pub(super) fn name_hash_of(area: &[u8]) -> Option<Hash> {
+pub(in crate::tpm) fn name_hash_of(area: &[u8]) -> Option<Hash> {
     let algorithm = area.get(2..4)?.try_into().ok()?;
     Hash::of_algorithm(u16::from_be_bytes(algorithm))
 }

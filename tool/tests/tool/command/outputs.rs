@@ -64,6 +64,7 @@ const LINES: &[(i32, &str)] = &[
     (1, "sign idev-id /nonexistent --raw"),
     (5, "attest nosuch"),
     (1, "activate /nonexistent"),
+    (1, "challenge /nonexistent"),
     (1, "ca nonce --state /nonexistent/x"),
     (1, "ca challenge /nonexistent"),
     (1, "ca verify /nonexistent --roots /nonexistent"),

@@ -96,6 +96,7 @@ struct State {
     /// The number of commands taken before.
     taken: usize,
     rules: Vec<Rule>,
+    delay: Option<Duration>,
     stalled: u32,
     releases: u32,
     /// Commands and answers as bytes, if requested.
@@ -196,6 +197,11 @@ impl Book {
     /// From now on this callback alters each answer of the TPM; `None` removes it.
     pub fn mutate(&self, mutate: Option<Mutate>) {
         *self.mutate.lock().unwrap() = mutate;
+    }
+
+    /// From now on each command takes longer by this time.
+    pub fn delay_each(&self, delay: Option<Duration>) {
+        self.state.lock().unwrap().delay = delay;
     }
 
     /// Breaks the next command with this code.
@@ -327,15 +333,16 @@ impl Book {
         let mut state = self.state.lock().unwrap();
         state.seen.push((code, None));
         let at = state.taken + state.seen.len() - 1;
+        let slow = state.delay.map(Fault::Delay);
         let rule = state
             .rules
             .iter_mut()
             .find(|rule| rule.code == code && rule.left > 0);
         (
             at,
-            rule.map(|rule| {
+            rule.map_or(slow, |rule| {
                 rule.left -= 1;
-                rule.fault
+                Some(rule.fault)
             }),
         )
     }

@@ -165,11 +165,12 @@ def many_keys(ground, results):
     results.table("Many keys", "pkcs11-tool -O and --sign with the last of so many P-256 pairs, whole processes.",
                   ["pairs", "module", "list: instructions", "list: kB", "sign: instructions", "sign: kB",
                    "sign: wall ms"], rows)
-    per_key = [(figures[1000][0] - figures[1][0]) / 999 for figures in (ours, theirs)]
-    results.bar("1000 pairs listed: instructions beside tpm2-pkcs11", 0.1, ours[1000][0] / theirs[1000][0],
-                f"{ours[1000][0] / theirs[1000][0]:.3f}", note=f"{number(per_key[0])} and {number(per_key[1])} a pair")
-    growth = (ours[MOST_KEYS][0] - ours[1000][0]) / 9000 / per_key[0]
-    results.bar("growth from 1000 to 10 000 pairs beside that from 1 to 1000, a pair", 1.1, growth, f"{growth:.2f}",
+    many = KEYS[-1]
+    per_key = [(figures[many][0] - figures[1][0]) / (many - 1) for figures in (ours, theirs)]
+    factor = ours[many][0] / theirs[many][0]
+    results.bar(f"{many} pairs listed: instructions beside tpm2-pkcs11", 0.1, factor, f"{factor:.3f}", note=f"{number(per_key[0])} and {number(per_key[1])} a pair")
+    growth = (ours[MOST_KEYS][0] - ours[many][0]) / (MOST_KEYS - many) / per_key[0]
+    results.bar(f"growth from {many} to {MOST_KEYS} pairs beside that from 1 to {many}, a pair", 1.1, growth, f"{growth:.2f}",
                 note="1 is linear")
     first_signatures(ground, results)
 
@@ -180,7 +181,7 @@ def first_signatures(ground, results):
     many = os.path.join(ground.folder, "many", "state", "devid")
     shutil.copytree(many, os.path.join(alone, "state", "devid"),
                     ignore=lambda _, names: [name for name in names if name.startswith("copy-")])
-    for number_ in range(1000, MOST_KEYS):
+    for number_ in range(KEYS[-1], MOST_KEYS):
         os.remove(os.path.join(many, f"copy-{number_}.pem"))
 
     def one(home, key):
@@ -189,9 +190,9 @@ def first_signatures(ground, results):
         took = host.numbers("sign 1")[0]
         host.end()
         return took
-    lone, crowd = in_turn(9, lambda: one("alone", "key-0"), lambda: one("many", "key-999"))
+    lone, crowd = in_turn(9, lambda: one("alone", "key-0"), lambda: one("many", f"key-{KEYS[-1] - 1}"))
     factor = ratio(crowd, lone)
-    results.bar("first C_SignInit and C_Sign of a process with 1000 pairs beside one with 1: time", 1.2, factor,
+    results.bar(f"first C_SignInit and C_Sign of a process with {KEYS[-1]} pairs beside one with 1: time", 1.2, factor,
                 f"{factor:.2f}")
 
 

@@ -1,8 +1,8 @@
 //! Audit lines: who used a private key, and what `devid` changed.
 //!
 //! A line goes to the journal (systemd's native protocol), or else to syslog (RFC 3164). A line
-//! never contains data, a digest or a PIN. Audit lines are no proof: the program that uses a key
-//! writes them itself, and a program that may open the TPM can sign without this library.
+//! never contains data, a digest or a PIN. Audit lines are no proof. The program that uses a key
+//! writes them itself. A program that may open the TPM can sign without this library.
 //!
 //! The module keeps no connection open and does not wait. A line that cannot be written is lost,
 //! and the next line tells the number of lost lines.

@@ -97,12 +97,12 @@ fn put_at(path: &Path, content: &[u8], mode: u32, place: WriteMode) -> io::Resul
     Ok(put(&folder, name, content, place, dress)?)
 }
 
-/// Whether a file may replace another one.
+/// The permission to replace another file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum WriteMode {
-    /// It may replace an existing file.
+    /// The new file may replace an existing one.
     Replace,
-    /// It fails with [`Errno::EXIST`] if the file exists.
+    /// The write fails with [`Errno::EXIST`] if the file exists.
     CreateNew,
 }
 

@@ -2,8 +2,8 @@
 
 use std::fmt::{Display, Write};
 
-/// A text in one line. Escapes characters that control a terminal or end a line: control
-/// characters, line ends, and direction marks (Unicode Standard Annex 9, section 2).
+/// A text in one line. Escapes control characters, line ends, and direction marks (Unicode Standard
+/// Annex 9, section 2), since they control a terminal or end a line.
 pub fn printable(said: impl Display) -> String {
     let mut printable = String::new();
     for one in said.to_string().chars() {

@@ -70,7 +70,7 @@ pub(crate) fn is_leftover(path: &Path) -> bool {
         || (name.starts_with(b"#") && name.ends_with(b"#"))
         || name.starts_with(b"README");
     if is {
-        trace!("{}: passed over by its name", path.display());
+        trace!("{}: ignored because of its name", path.display());
     }
     is
 }
@@ -78,9 +78,9 @@ pub(crate) fn is_leftover(path: &Path) -> bool {
 /// The state of a file, without its content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sight {
-    /// It is missing.
+    /// The file is missing.
     Missing,
-    /// It exists, with this stamp.
+    /// The file exists, with this stamp.
     There(FileStamp),
     /// The state is unknown now.
     Unread(Errno),
@@ -120,7 +120,7 @@ impl Troubles {
     pub(crate) fn note(&self, path: &Path, errno: Errno) {
         if self.0.lock().insert(path.to_owned(), errno) != Some(errno) {
             warn!(
-                "{}: it could not be read: {errno}; it is read again at the next look",
+                "{}: it could not be read: {errno}; it is read again at the next scan",
                 path.display()
             );
         }

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 /// The target of lines for a log, at level `info`.
 pub const WAITING: &str = "devid_core::waiting";
-/// The target of lines for a display, at level `trace`. It is no module path, so that a log filter
-/// for this crate excludes these lines.
+/// The target of lines for a display, at level `trace`. The target is no module path, so that a log
+/// filter for this crate excludes these lines.
 pub const TICKS: &str = "waiting";
 /// The age of a wait at its first log line.
 const FIRST_LINE: Duration = Duration::from_secs(2);

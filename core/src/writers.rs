@@ -81,8 +81,8 @@ pub(crate) fn writer_of(name: &[u8]) -> Option<u32> {
     sound.then_some(process)
 }
 
-/// Removes the leftovers of killed writers from a folder: only regular files with temporary names
-/// of ours, and none for which `is_writing` is true. A file that cannot be removed stays.
+/// Removes the leftovers of killed writers from a folder. These are regular files with temporary
+/// names of ours, except those for which `is_writing` is true. A file that cannot be removed stays.
 pub(crate) fn remove_leftovers(
     folder: &OwnedFd,
     is_writing: impl Fn(u32) -> bool,

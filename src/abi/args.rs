@@ -474,3 +474,7 @@ pub(super) fn padded<const N: usize>(text: &str) -> [CK_UTF8CHAR; N] {
     field[..length].copy_from_slice(&text[..length]);
     field
 }
+
+#[cfg(test)]
+#[path = "args_tests.rs"]
+mod tests;

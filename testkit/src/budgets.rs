@@ -5,8 +5,8 @@
 pub mod commands {
     use crate::proxy::command::*;
 
-    /// All slots, mechanisms, objects and attributes of a factory identity: the list of NV handles,
-    /// two commands for each certificate, the list of persistent handles, one command for each key.
+    /// All slots, mechanisms, objects and attributes of a factory identity. Commands: the list of
+    /// NV handles, two for each certificate, the list of persistent handles, one for each key.
     pub const LISTING: usize = 8;
     /// The second time: the `Token` is known, and nothing changed.
     pub const LISTING_AGAIN: usize = 0;
@@ -37,8 +37,8 @@ pub mod commands {
         SIGN,
         FLUSH_CONTEXT,
     ];
-    /// The additional cost of a persistent handle: the search for a free handle, and the auth
-    /// session in which the master key proves the new object.
+    /// The additional cost of a persistent handle. The handle is searched, and the master key
+    /// proves the new object in an auth session.
     pub const PERSISTENCE: &[u32] = &[
         GET_CAPABILITY,
         LOAD,
@@ -81,10 +81,10 @@ pub mod instructions {
     /// C_SignInit and C_Sign with CKM_ECDSA by a factory key in a persistent handle, in a process
     /// that signed before: measured 896_890.
     pub const SIGNATURE: u64 = 942_000;
-    /// A process from its start to C_Finalize. It loads the library, reads all objects of the
-    /// factory identity, and signs once: measured 35_963_742. Two thirds verify the first signature
-    /// (2.4 million in a release build), which detects a TPM that signs wrongly. A P-256 signature
-    /// of a chip takes at least 36 ms.
+    /// A process from its start to C_Finalize. The process loads the library, reads all objects of
+    /// the factory identity, and signs once: measured 35_963_742. Two thirds verify the first
+    /// signature (2.4 million in a release build), which detects a TPM that signs wrongly. A P-256
+    /// signature of a chip takes at least 36 ms.
     pub const COLD_START: u64 = 37_760_000;
 }
 

@@ -1,5 +1,5 @@
-//! The token `devid` for a C caller: key pairs and other objects, with signatures verified by
-//! OpenSSL, and the files of the key folder.
+//! The token `devid` for a C caller: key pairs, other objects, and the files of the key folder.
+//! OpenSSL verifies the signatures.
 
 use super::home::Home;
 use super::link::Link;

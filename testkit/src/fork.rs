@@ -13,9 +13,8 @@ pub struct Forked {
 impl Forked {
     /// Runs `body` in a child. A panic there makes [`Forked::succeeds`] fail.
     pub fn new(body: impl FnOnce()) -> Forked {
-        // SAFETY: the story is about what may be done after fork in a process with threads: the
-        // allocator is ready for it, and the child leaves by _exit, so that nothing that belongs
-        // to the parent is ended twice.
+        // SAFETY: the test needs a fork of a process with threads. The allocator supports this. The
+        // child leaves by _exit, so that no destructor of the parent runs twice.
         let id = unsafe { libc::fork() };
         assert!(id >= 0, "fork");
         if id == 0 {

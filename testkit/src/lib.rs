@@ -1,5 +1,5 @@
-//! Helpers of the tests: a TPM for each test, a factory, a proxy that counts and injects faults,
-//! the module under test, and real programs.
+//! Helpers of the tests: a TPM for each test, a factory, the module under test, and real programs.
+//! A proxy counts commands and injects faults.
 //!
 //! The module's state and environment belong to a whole process. So each test of the module runs in
 //! its own process: see [`story`].
@@ -47,6 +47,7 @@ pub mod ports;
 pub mod programs;
 pub mod proxy;
 pub mod seccomp;
+mod signature_answers;
 pub mod signing;
 pub mod softhsm;
 pub mod ssh;

@@ -56,6 +56,10 @@ pub enum Kind {
     Silent,
     /// Another response code.
     Code,
+    /// Nothing: the TPM never saw the command. No interposer does that.
+    Unsent,
+    /// The same, and what a handle of it names is gone, says the answer.
+    Gone,
 }
 
 const KINDS: [Kind; 11] = [
@@ -72,8 +76,8 @@ const KINDS: [Kind; 11] = [
     Kind::Code,
 ];
 
-/// TPM_RC (Part 2, section 6.6) of each form: bare, of a parameter, a handle and a session,
-/// warnings, vendor codes, those of resource managers, and undefined codes.
+/// TPM_RC (Part 2, section 6.6) of each form. The list has bare codes, codes of a parameter, a
+/// handle and a session, warnings, vendor codes, codes of resource managers, and undefined codes.
 const CODES: [u32; 40] = [
     0x000,
     0x030,
@@ -241,6 +245,7 @@ impl Interposer {
                 Reply::Whole(self.recording[at].1.clone())
             }
             Kind::Dripped => Reply::Dripped(answer.to_vec()),
+            Kind::Unsent | Kind::Gone => Reply::Cut(Vec::new()),
             Kind::Closed => Reply::Cut(answer[..self.dice.below(answer.len())].to_vec()),
             Kind::Silent => Reply::Whole(answer[..self.dice.below(answer.len())].to_vec()),
             Kind::Code => {

@@ -1,7 +1,8 @@
-//! A proxy in front of a swtpm, for the module and for libtss2. It counts TPM commands and can
-//! inject faults.
+//! A proxy in front of a swtpm, for the module and for libtss2. The proxy counts TPM commands and
+//! can inject faults.
 
 use super::ports::{Pair, listen};
+use super::signature_answers::{flipped, shortened};
 use super::tpm::Swtpm;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -86,8 +87,22 @@ pub type Mutate = Box<dyn FnMut(u32, Vec<u8>) -> Reply + Send>;
 
 struct Rule {
     code: u32,
+    /// How many commands with this code go by before.
+    spared: u32,
     left: u32,
     fault: Fault,
+}
+
+impl Rule {
+    /// What happens to a command of its code.
+    fn met(&mut self) -> Option<Fault> {
+        if self.spared > 0 {
+            self.spared -= 1;
+            return None;
+        }
+        self.left -= 1;
+        Some(self.fault)
+    }
 }
 
 #[derive(Default)]
@@ -99,6 +114,8 @@ struct State {
     delay: Option<Duration>,
     stalled: u32,
     releases: u32,
+    /// Commands that are not answered yet.
+    under_way: u32,
     /// Commands and answers as bytes, if requested.
     kept: Option<Vec<Vec<u8>>>,
     /// Alterations of answers, by command code.
@@ -199,7 +216,6 @@ impl Book {
         *self.mutate.lock().unwrap() = mutate;
     }
 
-    /// From now on each command takes longer by this time.
     pub fn delay_each(&self, delay: Option<Duration>) {
         self.state.lock().unwrap().delay = delay;
     }
@@ -211,9 +227,19 @@ impl Book {
 
     /// Breaks the next `times` commands with this code.
     pub fn break_times(&self, code: u32, fault: Fault, times: u32) {
+        self.rule(code, 0, times, fault);
+    }
+
+    /// Breaks one command with this code, behind so many others with it.
+    pub fn break_after(&self, code: u32, spared: u32, fault: Fault) {
+        self.rule(code, spared, 1, fault);
+    }
+
+    fn rule(&self, code: u32, spared: u32, left: u32, fault: Fault) {
         self.state.lock().unwrap().rules.push(Rule {
             code,
-            left: times,
+            spared,
+            left,
             fault,
         });
     }
@@ -268,8 +294,23 @@ impl Book {
         self.changed.notify_all();
     }
 
+    /// Waits until no command is under way, even one whose client is gone.
+    pub fn await_quiet(&self) {
+        let state = self.state.lock().unwrap();
+        let busy = |state: &mut State| state.under_way > 0;
+        drop(self.changed.wait_while(state, busy).unwrap());
+    }
+
     /// Processes one command of the client.
     pub fn exchange(&self, command: &[u8]) -> Reply {
+        self.state.lock().unwrap().under_way += 1;
+        let reply = self.exchanged(command);
+        self.state.lock().unwrap().under_way -= 1;
+        self.changed.notify_all();
+        reply
+    }
+
+    fn exchanged(&self, command: &[u8]) -> Reply {
         let code = number_at(command, 6);
         let (at, fault) = self.note(code);
         let reply = self.altered(command, code, self.reply(command, fault));
@@ -333,17 +374,13 @@ impl Book {
         let mut state = self.state.lock().unwrap();
         state.seen.push((code, None));
         let at = state.taken + state.seen.len() - 1;
-        let slow = state.delay.map(Fault::Delay);
         let rule = state
             .rules
             .iter_mut()
             .find(|rule| rule.code == code && rule.left > 0);
         (
             at,
-            rule.map_or(slow, |rule| {
-                rule.left -= 1;
-                Some(rule.fault)
-            }),
+            rule.and_then(Rule::met).or(state.delay.map(Fault::Delay)),
         )
     }
 
@@ -513,37 +550,4 @@ fn pass_on(client: TcpStream, port: u16) -> io::Result<()> {
 
 pub fn number_at(packet: &[u8], at: usize) -> u32 {
     u32::from_be_bytes(packet[at..at + 4].try_into().expect("four bytes"))
-}
-
-/// An answer to TPM2_Sign (ECDSA, one authorisation) with shortened r and s, as hardware may give.
-fn shortened(answer: &[u8]) -> Vec<u8> {
-    if number_at(answer, 6) != 0 {
-        return answer.to_vec();
-    }
-    let mut parameters = answer[14..18].to_vec(); // scheme and hash
-    let mut at = 18;
-    for _ in 0..2 {
-        let size = usize::from(u16::from_be_bytes([answer[at], answer[at + 1]]));
-        let number = &answer[at + 2..at + 2 + size];
-        let zeros = number.iter().take_while(|byte| **byte == 0).count();
-        parameters.extend(u16::try_from(size - zeros).expect("fits").to_be_bytes());
-        parameters.extend(&number[zeros..]);
-        at += 2 + size;
-    }
-    let size = 14 + parameters.len() + answer.len() - at;
-    let mut short = answer[..2].to_vec();
-    short.extend(u32::try_from(size).expect("fits").to_be_bytes());
-    short.extend(&answer[6..10]);
-    short.extend(u32::try_from(parameters.len()).expect("fits").to_be_bytes());
-    short.extend(parameters);
-    short.extend(&answer[at..]);
-    short
-}
-
-/// An answer to TPM2_Sign (RSA) with one bit of the signature flipped.
-fn flipped(mut answer: Vec<u8>) -> Vec<u8> {
-    if number_at(&answer, 6) == 0 {
-        answer[100] ^= 1;
-    }
-    answer
 }

@@ -12,8 +12,8 @@ use std::ptr;
 macro_rules! call {
     ($table:expr, $name:ident ( $($argument:expr),* $(,)? )) => {{
         let function = $table.$name.expect(concat!(stringify!($name), " is in the table"));
-        // SAFETY: the library is never unloaded; pointers among the arguments come from live
-        // values of the caller, or are wrong on purpose where the standard has an answer to it.
+        // SAFETY: the library is never unloaded. Pointer arguments come from live values of the
+        // caller. Some are wrong on purpose, if the standard defines the answer.
         $crate::raw::Code(unsafe { function($($argument),*) })
     }};
 }
@@ -69,7 +69,7 @@ names! {
 /// An attribute of a template: its type and its value.
 pub type Item = (CK_ATTRIBUTE_TYPE, Vec<u8>);
 
-/// A loaded module. It is never unloaded.
+/// A loaded module. The module is never unloaded.
 #[derive(Clone)]
 pub struct Raw {
     library: &'static Library,

@@ -1,4 +1,4 @@
-//! A story is a test with its own process: the module reads its environment, forks and ends there,
+//! A story is a test with its own process. The module reads its environment, forks and ends there,
 //! and its output to stderr is captured.
 //!
 //! `cargo test` runs tests as threads of one process. So the test starts its own binary again for
@@ -16,12 +16,19 @@ use std::time::Duration;
 const LIMIT: Duration = Duration::from_secs(170);
 const TELLING: &str = "DEVID_TEST_STORY";
 
-/// A story with more altered answers than usual (`DEVID_MUTATIONS`) gets more time.
+/// A story with more altered answers (`DEVID_MUTATIONS`) or more faults (`DEVID_FAULTS`) than usual gets more time.
 fn limit() -> Duration {
-    const USUAL: u32 = 180;
-    let wanted = env::var("DEVID_MUTATIONS").ok();
-    let wanted = wanted.and_then(|wanted| wanted.parse::<u32>().ok());
-    LIMIT * wanted.map_or(1, |wanted| wanted.div_ceil(USUAL).max(1))
+    let more = |variable: &str, usual: u32| match env::var(variable).as_deref() {
+        Ok("all") => 1000,
+        Ok(wanted) => wanted
+            .parse()
+            .map_or(1, |wanted: u32| wanted.div_ceil(usual)),
+        Err(_) => 1,
+    };
+    LIMIT
+        * more("DEVID_MUTATIONS", 180)
+            .max(more("DEVID_FAULTS", 8))
+            .max(1)
 }
 
 /// The test harness's name of the test with this path, which begins with its crate.
@@ -53,7 +60,7 @@ pub fn tell_with(name: &str, variables: &[(&str, &OsStr)], story: impl FnOnce())
             "--test-threads=1",
         ])
         .env(TELLING, name);
-    again.env("TSS2_LOG", "all+none"); // libtss2 speaks on stderr and hears nothing else
+    again.env("TSS2_LOG", "all+none"); // libtss2 logs to stderr unless this variable is set
     for (key, _) in env::vars_os() {
         if key.to_string_lossy().starts_with("DEVID_PKCS11_") {
             again.env_remove(key);

@@ -52,8 +52,8 @@ impl Place {
 
 /// A connection of either kind.
 pub trait Stream: Read + Write + Send {
-    /// Ends the connection even if a forked child has a copy of its descriptor. swtpm serves one
-    /// connection at a time, so an open copy would block all others.
+    /// Ends the connection even if a forked child has a copy of its descriptor. An open copy would
+    /// block all others, since swtpm serves one connection at a time.
     fn end(&self);
 }
 
@@ -129,12 +129,12 @@ impl Swtpm {
             if tpm.start() {
                 return tpm;
             }
-            tpm.place = Place::Tcp(Arc::new(Pair::claim())); // a stranger was faster
+            tpm.place = Place::Tcp(Arc::new(Pair::claim())); // another program was faster
         }
         panic!("swtpm did not start:\n{}", tpm.log());
     }
 
-    /// Starts swtpm; false if it ended at once. It starts the TPM itself, so TPM2_Startup is not
+    /// Starts swtpm; false if it ended at once. swtpm starts the TPM itself, so TPM2_Startup is not
     /// needed.
     fn start(&mut self) -> bool {
         let log = File::create(self.folder.path().join("log")).expect("a log file");

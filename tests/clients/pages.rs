@@ -50,6 +50,9 @@ const RUN_BY: &[(&str, &str)] = &[
     ("clone", "tool/tests/tool/identity/images.rs"),
     ("backup", "tool/tests/tool/identity/images.rs"),
     ("manufacture", "tests/factory/manufacture/page.rs"),
+    ("openconfig", "tests/evidence/openconfig.rs"),
+    ("sztp-request", "tests/clients/sztp.rs"),
+    ("sztp-answer", "tests/clients/sztp.rs"),
 ];
 
 fn reads(file: &Path, words: &str) -> bool {

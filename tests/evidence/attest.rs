@@ -79,7 +79,11 @@ fn evidence_goes_to_a_file() {
         assert_eq!(certified(&bundle, "key").nonce.len(), 1);
     }
     fs::write(device.path("web.evidence"), "a letter").unwrap();
-    device.refuses(6, &["attest", "web", "--out", &out], &["something else"]);
+    device.refuses(
+        6,
+        &["attest", "web", "--out", &out],
+        &["another kind of content"],
+    );
     assert_eq!(fs::read(device.path("web.evidence")).unwrap(), b"a letter");
 }
 

@@ -89,6 +89,25 @@ fn an_activation_leaves_nothing_after_a_lost_connection() {
     Proxied::new(device).leaves_nothing(&["activate", &file]);
 }
 
+#[test]
+fn an_hmac_challenge_leaves_nothing_after_a_lost_connection() {
+    let device = Device::with_factory(&[], &["--no-persist"]);
+    let message = crate::enrollz::challenge(&device, "0x81010016", &[]);
+    device.home.write("request", message.to_string());
+    device.tpm.without_endorsement_handles();
+    let file = device.word("request");
+    Proxied::new(device).leaves_nothing(&["challenge", &file]);
+}
+
+/// By pieces, so that a hash sequence is loaded.
+#[test]
+fn a_signature_by_a_ticket_leaves_nothing_after_a_lost_connection() {
+    let device = Device::with_factory(&[], &["--no-persist"]);
+    device.home.write("data", [7; 3000]);
+    let file = device.word("data");
+    Proxied::new(device).leaves_nothing(&["sign", "iak", &file, "--raw"]);
+}
+
 /// The first use of a key that counts wrong values after the TPM's start is answered RETRY once.
 #[test]
 fn a_tpm_that_asks_for_the_command_again_gets_it() {

@@ -15,6 +15,7 @@ mod faults;
 mod interposed;
 mod mutations;
 mod other_tpms;
+mod simulators;
 mod slow;
 mod unknown_answers;
 mod unproven;

@@ -1,16 +1,14 @@
-//! TPMs that are not libtpms as Debian 12 ships it: wolfTPM's fwTPM (`scripts/test-fwtpm`), and a newer
-//! libtpms with a profile that lacks algorithms (`scripts/test-profile`). What the TPM has works and is
-//! judged by OpenSSL; what it has not is not listed, and is refused.
+//! TPMs that are not libtpms as Debian 12 ships it: wolfTPM's fwTPM (`scripts/test-fwtpm`), Microsoft's
+//! reference implementation (`scripts/test-simulator`), and a newer libtpms with a profile that lacks
+//! algorithms (`scripts/test-profile`). OpenSSL judges the signatures of each algorithm that the TPM has.
+//! An algorithm that the TPM has not is not listed, and is refused.
 //!
-//! `DEVID_FWTPM_SERVER` names the one server, `DEVID_SWTPM` the other's swtpm.
+//! `DEVID_SWTPM` names the swtpm with profiles.
 
+use crate::simulators::Simulator;
 use cryptoki_sys::*;
-use std::fs::{self, File};
-use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::fs;
 use std::process::Command;
-use std::time::Duration;
-use tempfile::TempDir;
 use testkit::ciphers::{mechanism, oaep};
 use testkit::devid::{Inspection, Kind, Own, folder, label, yes};
 use testkit::factory::{self, Identity};
@@ -19,8 +17,7 @@ use testkit::module::{Opened, tool, ulong};
 use testkit::openssl::Verifier;
 use testkit::own::YES;
 use testkit::pins::{OFFICER, Token, USER};
-use testkit::ports::Pair;
-use testkit::programs::{Running, Said, poll, run};
+use testkit::programs::{Said, run};
 use testkit::raw::Code;
 use testkit::signing::{HASHES, Hash, Message, Signer, Tried};
 use testkit::tpm::{self, Swtpm};
@@ -41,6 +38,16 @@ once!(
     fwtpm_an_identity_of_its_own,
     #[ignore = "the server is no package: scripts/test-fwtpm builds it and runs this"]
     fwtpm_ml_dsa_keys_are_in_nobodys_way,
+    #[ignore = "the simulator is a Go module: scripts/test-simulator builds it and runs this"]
+    simulator_factory_identities,
+    #[ignore = "the simulator is a Go module: scripts/test-simulator builds it and runs this"]
+    simulator_keys_of_the_device,
+    #[ignore = "the simulator is a Go module: scripts/test-simulator builds it and runs this"]
+    simulator_pins,
+    #[ignore = "the simulator is a Go module: scripts/test-simulator builds it and runs this"]
+    simulator_keys_that_come_in,
+    #[ignore = "the simulator is a Go module: scripts/test-simulator builds it and runs this"]
+    simulator_an_identity_of_its_own,
     #[ignore = "Debian's releases have no swtpm with profiles: scripts/test-profile fetches it and runs this"]
     profile_factory_identities,
     #[ignore = "Debian's releases have no swtpm with profiles: scripts/test-profile fetches it and runs this"]
@@ -68,94 +75,27 @@ fn few() -> Swtpm {
     Swtpm::with_algorithms(swtpm.into(), FEW)
 }
 
-/// A running fwTPM that was started up; it ends with this value.
-struct Fwtpm {
-    ports: Pair,
-    _folder: TempDir,
-    _running: Running,
-}
-
-impl Fwtpm {
-    fn new() -> Fwtpm {
-        let server = std::env::var_os("DEVID_FWTPM_SERVER");
-        let server = server.expect("DEVID_FWTPM_SERVER names wolfTPM's fwtpm_server");
-        for _ in 0..5 {
-            let (ports, folder) = (Pair::claim(), TempDir::new().expect("a temporary folder"));
-            let log = File::create(folder.path().join("log")).expect("a log file");
-            let mut command = Command::new(&server);
-            command.args(["--port", &ports.first.to_string()]);
-            command.args(["--platform-port", &(ports.first + 1).to_string()]);
-            command.current_dir(folder.path());
-            command.stdout(log.try_clone().expect("dup")).stderr(log);
-            let mut running = Running::start("fwtpm_server", &mut command);
-            let answered = poll(Duration::from_secs(60), || {
-                match TcpStream::connect(("127.0.0.1", ports.first)) {
-                    _ if !running.is_running() => Some(false),
-                    answer => answer.is_ok().then_some(true),
-                }
-            });
-            if answered == Some(true) {
-                let fwtpm = Fwtpm {
-                    ports,
-                    _folder: folder,
-                    _running: running,
-                };
-                run(tpm::tool("tpm2_startup", &fwtpm.tcti()).arg("-c")).ok();
-                return fwtpm;
-            } // else a stranger was faster
-        }
-        panic!("fwtpm_server did not start");
-    }
-
-    /// Makes a primary key of this ML-DSA parameter set (1: ML-DSA-44) and keeps it at `handle`.
-    fn keep_ml_dsa(&self, set: u16, handle: u32) {
-        const OWNER: u32 = 0x4000_0001;
-        const PASSWORD: [u8; 13] = [0, 0, 0, 9, 0x40, 0, 0, 9, 0, 0, 0, 0, 0];
-        // TPMT_PUBLIC of TPM_ALG_MLDSA (level 1.85): SHA-256; fixedTPM, fixedParent,
-        // sensitiveDataOrigin, userWithAuth, sign; no policy; the set, no external µ; no unique.
-        let [high, low] = set.to_be_bytes();
-        let area = [0, 0xA1, 0, 0x0B, 0, 4, 0, 0x72, 0, 0, high, low, 0, 0, 0];
-        let area = [&[0, 15][..], &area].concat();
-        let tail = [&[0, 4, 0, 0, 0, 0][..], &area, &[0; 6]].concat();
-        let made = self.sends(0x131, &[&OWNER.to_be_bytes()[..], &PASSWORD, &tail]);
-        let transient = &made[10..14];
-        let evict = [
-            &OWNER.to_be_bytes()[..],
-            transient,
-            &PASSWORD,
-            &handle.to_be_bytes(),
-        ];
-        self.sends(0x120, &evict);
-        let flush = [&[0x80, 1, 0, 0, 0, 14, 0, 0, 1, 0x65][..], transient].concat();
-        self.sends_bytes(&flush);
-    }
-
-    /// Sends a command with sessions, and gives the answer to it.
-    fn sends(&self, code: u32, parts: &[&[u8]]) -> Vec<u8> {
-        let body = parts.concat();
-        let size = u32::try_from(10 + body.len()).unwrap().to_be_bytes();
-        let command = [&[0x80, 2][..], &size, &code.to_be_bytes(), &body].concat();
-        self.sends_bytes(&command)
-    }
-
-    /// As the simulator's protocol has it: TPM_SEND_COMMAND, locality, size, command.
-    fn sends_bytes(&self, command: &[u8]) -> Vec<u8> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.ports.first)).expect("a connection");
-        let size = u32::try_from(command.len()).unwrap().to_be_bytes();
-        stream
-            .write_all(&[&[0, 0, 0, 8, 0][..], &size, command].concat())
-            .expect("sent");
-        let mut size = [0; 4];
-        stream.read_exact(&mut size).expect("a size");
-        let mut answer = vec![0; u32::from_be_bytes(size) as usize];
-        stream.read_exact(&mut answer).expect("an answer");
-        assert_eq!(answer[6..10], [0; 4], "{command:02x?}");
-        answer
-    }
-
-    fn tcti(&self) -> String {
-        format!("mssim:host=127.0.0.1,port={}", self.ports.first)
-    }
+/// Makes a primary key of this ML-DSA parameter set (1: ML-DSA-44) and keeps it at `handle`.
+fn keep_ml_dsa(tpm: &Simulator, set: u16, handle: u32) {
+    const OWNER: u32 = 0x4000_0001;
+    const PASSWORD: [u8; 13] = [0, 0, 0, 9, 0x40, 0, 0, 9, 0, 0, 0, 0, 0];
+    // TPMT_PUBLIC of TPM_ALG_MLDSA (level 1.85): SHA-256; fixedTPM, fixedParent,
+    // sensitiveDataOrigin, userWithAuth, sign; no policy; the set, no external µ; no unique.
+    let [high, low] = set.to_be_bytes();
+    let area = [0, 0xA1, 0, 0x0B, 0, 4, 0, 0x72, 0, 0, high, low, 0, 0, 0];
+    let area = [&[0, 15][..], &area].concat();
+    let tail = [&[0, 4, 0, 0, 0, 0][..], &area, &[0; 6]].concat();
+    let made = tpm.sends(0x131, &[&OWNER.to_be_bytes()[..], &PASSWORD, &tail]);
+    let transient = &made[10..14];
+    let evict = [
+        &OWNER.to_be_bytes()[..],
+        transient,
+        &PASSWORD,
+        &handle.to_be_bytes(),
+    ];
+    tpm.sends(0x120, &evict);
+    let flush = [&[0x80, 1, 0, 0, 0, 14, 0, 0, 1, 0x65][..], transient].concat();
+    tpm.sends_bytes(&flush);
 }
 
 /// The factory's P-256 key and its RSA key, each with a certificate.
@@ -207,7 +147,11 @@ fn signs_by_what_is_listed(module: &Opened, key: CK_ULONG, judge: Verifier) -> T
             CKM_ECDSA_SHA512,
         ]
         .contains(kind);
-        info.flags & CKF_SIGN != 0 && ec == is_ec
+        let rsa = [CKM_RSA_PKCS, CKM_RSA_PKCS_PSS].contains(kind)
+            || HASHES
+                .iter()
+                .any(|hash| hash.pkcs1 == *kind || hash.pss == Some(*kind));
+        info.flags & CKF_SIGN != 0 && if is_ec { ec } else { rsa }
     };
     let wanted: Vec<_> = listed.into_iter().filter(signs).collect();
     let message = Message::new();
@@ -307,6 +251,25 @@ fn keys_of_the_device(tcti: &str, absent: &[CK_MECHANISM_TYPE]) {
     nothing_is_loaded(tcti);
 }
 
+fn keys_that_come_in(tcti: &str) {
+    let home = Home::new(tcti);
+    let own = Own::new(&home);
+    keys(&home);
+    let (public, key) = own.unwrapping(&[]);
+    for (name, _, key_type) in KEYS {
+        let info = private_key_info(&home, name);
+        let wrapped = openssl_wraps(&home, &own.pem(&home, public), (256, "sha256"), &info);
+        let inner = oaep(CKM_SHA256, CKG_MGF1_SHA256, b"");
+        let parameter = rsa_aes(256, &inner);
+        let by = mechanism(CKM_RSA_AES_KEY_WRAP, Some(&parameter));
+        let more = [(CKA_TOKEN, YES.to_vec()), (CKA_LABEL, name.into())];
+        let made = own.unwrap(by, key, &wrapped, &wanted(key_type, &more));
+        let made = made.unwrap_or_else(|code| panic!("{name}: {code:?}"));
+        signs_as(&own, &home, made, name);
+    }
+    nothing_is_loaded(tcti);
+}
+
 fn an_identity_of_its_own(tcti: &str) {
     let home = Home::new(tcti);
     manufacture(&home, tcti);
@@ -337,11 +300,11 @@ fn fwtpm_factory_identities() {
         CKM_SHA512_RSA_PKCS,
         CKM_SHA512_RSA_PKCS_PSS,
     ];
-    factory_identities(&Fwtpm::new().tcti(), &absent);
+    factory_identities(&Simulator::fwtpm().tcti(), &absent);
 }
 
 fn fwtpm_keys_of_the_device() {
-    let tpm = Fwtpm::new();
+    let tpm = Simulator::fwtpm();
     let absent = [
         CKM_SHA1_RSA_PKCS,
         CKM_SHA512_RSA_PKCS,
@@ -351,7 +314,7 @@ fn fwtpm_keys_of_the_device() {
 }
 
 fn fwtpm_no_curve_of_521_bits() {
-    let tpm = Fwtpm::new();
+    let tpm = Simulator::fwtpm();
     let home = Home::new(&tpm.tcti());
     let own = Own::new(&home);
     let refused = own.make(Kind::P521, "absent");
@@ -362,7 +325,7 @@ fn fwtpm_no_curve_of_521_bits() {
 /// Its key for parameter encryption leaves out the value that the session proves, so that nobody could
 /// log in: the token stays as it was.
 fn fwtpm_pins() {
-    let tpm = Fwtpm::new();
+    let tpm = Simulator::fwtpm();
     let home = Home::new(&tpm.tcti());
     let Own(Opened { raw, slot, session }) = Own::new(&home);
     raw.close(session).expect("C_CloseSession");
@@ -380,32 +343,36 @@ fn fwtpm_pins() {
 }
 
 fn fwtpm_keys_that_come_in() {
-    let tpm = Fwtpm::new();
-    let home = Home::new(&tpm.tcti());
-    let own = Own::new(&home);
-    keys(&home);
-    let (public, key) = own.unwrapping(&[]);
-    for (name, _, key_type) in KEYS {
-        let info = private_key_info(&home, name);
-        let wrapped = openssl_wraps(&home, &own.pem(&home, public), (256, "sha256"), &info);
-        let inner = oaep(CKM_SHA256, CKG_MGF1_SHA256, b"");
-        let parameter = rsa_aes(256, &inner);
-        let by = mechanism(CKM_RSA_AES_KEY_WRAP, Some(&parameter));
-        let more = [(CKA_TOKEN, YES.to_vec()), (CKA_LABEL, name.into())];
-        let made = own.unwrap(by, key, &wrapped, &wanted(key_type, &more));
-        let made = made.unwrap_or_else(|code| panic!("{name}: {code:?}"));
-        signs_as(&own, &home, made, name);
-    }
-    nothing_is_loaded(&tpm.tcti());
+    keys_that_come_in(&Simulator::fwtpm().tcti());
 }
 
 fn fwtpm_an_identity_of_its_own() {
-    an_identity_of_its_own(&Fwtpm::new().tcti());
+    an_identity_of_its_own(&Simulator::fwtpm().tcti());
+}
+
+fn simulator_factory_identities() {
+    factory_identities(&Simulator::reference().tcti(), &[]);
+}
+
+fn simulator_keys_of_the_device() {
+    keys_of_the_device(&Simulator::reference().tcti(), &[]);
+}
+
+fn simulator_pins() {
+    pins(&Simulator::reference().tcti(), &[]);
+}
+
+fn simulator_keys_that_come_in() {
+    keys_that_come_in(&Simulator::reference().tcti());
+}
+
+fn simulator_an_identity_of_its_own() {
+    an_identity_of_its_own(&Simulator::reference().tcti());
 }
 
 /// Keys of an algorithm that is not used here, in handles among the factory's and the device's own.
 fn fwtpm_ml_dsa_keys_are_in_nobodys_way() {
-    let tpm = Fwtpm::new();
+    let tpm = Simulator::fwtpm();
     let home = Home::new(&tpm.tcti());
     let identities = manufacture(&home, &tpm.tcti());
     let listed = || devid(&home, &["list"]).ok().text();
@@ -414,7 +381,7 @@ fn fwtpm_ml_dsa_keys_are_in_nobodys_way() {
         .into_iter()
         .enumerate()
     {
-        tpm.keep_ml_dsa(u16::try_from(n).unwrap() + 1, handle);
+        keep_ml_dsa(&tpm, u16::try_from(n).unwrap() + 1, handle);
     }
     assert_eq!(listed(), before);
     let doctor = devid(&home, &["doctor"]).text();
@@ -447,7 +414,13 @@ fn profile_an_identity_of_its_own() {
 
 fn profile_pins() {
     let tpm = few();
-    let home = Home::new(&tpm.tcti());
+    pins(&tpm.tcti(), &NOT_THERE);
+    assert_eq!(tpm.lockout_counter(), 1);
+}
+
+/// A wrong PIN is refused, the right one lets keys be made and used, and another takes its place.
+fn pins(tcti: &str, absent: &[CK_MECHANISM_TYPE]) {
+    let home = Home::new(tcti);
     let Own(Opened { raw, slot, session }) = Own::new(&home);
     raw.close(session).expect("C_CloseSession");
     let token = Token { raw, slot };
@@ -468,7 +441,7 @@ fn profile_pins() {
         let judge = own.verifier(&home, made.public);
         assert!(signs_by_what_is_listed(&own, made.private, judge).verified > 0);
         if let Kind::Rsa(_) = kind {
-            refuses(&own, made.private, &NOT_THERE);
+            refuses(&own, made.private, absent);
         }
     }
     let Own(Opened { raw, .. }) = own;
@@ -479,6 +452,5 @@ fn profile_pins() {
     token.raw.logout(session).unwrap();
     token.login(session, "another PIN").expect("C_Login");
     assert_eq!(token.private_keys(session).len(), 2);
-    nothing_is_loaded(&tpm.tcti());
-    assert_eq!(tpm.lockout_counter(), 1);
+    nothing_is_loaded(tcti);
 }

@@ -29,6 +29,8 @@ impl Audited {
             Verb::Reset { .. } => change("reset"),
             Verb::Prune => change("prune"),
             Verb::Key(KeyVerb::Generate { label, .. }) => changes("key generate", label),
+            Verb::Key(KeyVerb::Import { .. }) => change("key import"),
+            Verb::Key(KeyVerb::Unseal { .. }) => Some(("key unseal", None, false)),
             Verb::Key(KeyVerb::Delete { label, .. }) => changes("key delete", label),
             Verb::Master(MasterVerb::Renew { .. }) => change("master renew"),
             Verb::Token(TokenVerb::Add { .. }) => change("token add"),
@@ -47,6 +49,7 @@ impl Audited {
             Verb::Attest(args) => changes("attest", &args.label),
             Verb::Ca(CaVerb::Issue { .. }) => change("ca issue"),
             Verb::Activate { .. } => Some(("activate", None, false)),
+            Verb::Challenge(_) => Some(("challenge", None, false)),
             Verb::Sign { label, .. } => uses("sign", label),
             Verb::Verify { label, .. } => uses("verify", label),
             Verb::Status(_)

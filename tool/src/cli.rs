@@ -2,7 +2,8 @@
 
 mod certificates;
 
-use crate::evidence_cli::{AttestArgs, CaVerb};
+use crate::evidence_cli::{AttestArgs, CaVerb, ChallengeArgs};
+use crate::sign::HashArg;
 #[cfg(feature = "est")]
 pub(crate) use certificates::EnrollArgs;
 pub(crate) use certificates::{CsrArgs, OutformArg, RekeyArgs, RenewArgs, RequestArgs};
@@ -177,6 +178,9 @@ pub(crate) enum Verb {
         #[command(flatten)]
         out: OutArgs,
     },
+    /// Answers an owner's HMAC challenge (OpenConfig, enrollz and bootz): proves that IAK and endorsement
+    /// key are in one TPM.
+    Challenge(ChallengeArgs),
     /// Imports a certificate for a key. It replaces the key's previous certificate.
     ImportCert {
         /// The certificate, alone or with the certificates of its issuers: PEM, DER, or PKCS#7
@@ -239,9 +243,13 @@ pub(crate) enum Verb {
         /// JWS in the general JSON serialisation (RFC 7515).
         #[arg(long, group = "message")]
         jws: bool,
-        /// The bare signature over the key's own hash of the file, for openssl dgst -verify.
+        /// The bare signature, for openssl dgst -verify and bootz servers.
         #[arg(long, group = "message")]
         raw: bool,
+        /// The hash of the file for --raw. By default the key's own hash. A bootz server expects the
+        /// hash of the signature on the key's certificate.
+        #[arg(long, value_enum, value_name = "HASH", conflicts_with_all = ["cms", "jws"])]
+        hash: Option<HashArg>,
         /// The type of the content in CMS, an OID in dotted form. By default id-data. For a BRSKI
         /// voucher request: 1.2.840.113549.1.9.16.1.40 (id-ct-animaJSONVoucher).
         #[arg(long, value_name = "OID", conflicts_with_all = ["jws", "raw"])]
@@ -354,6 +362,35 @@ pub(crate) enum KeyVerb {
     /// new key waits, the command writes its request again. devid renew LABEL --rollback restores
     /// the old pair.
     Rekey(Box<RekeyArgs>),
+    /// Takes over a key that another program made in this TPM, or a certificate of its store.
+    ///
+    /// The key keeps its parent in the TPM. In the token it has a new authorisation value, which the token's PIN
+    /// opens; the token must have a PIN. The file is not changed, and the key in it keeps its old value. Lines
+    /// above the PEM block (Label:, ID:) say what the object is called.
+    Import {
+        /// The object: TSS2 PRIVATE KEY or CERTIFICATE, PEM.
+        file: PathBuf,
+        /// The token that takes it.
+        #[arg(long, value_name = "TOKEN", default_value = "devid")]
+        token: String,
+        /// A file with the authorisation value that the key has so far; - is standard input. Without it the
+        /// value is empty. A wrong one counts in the TPM.
+        #[arg(long, value_name = "FILE")]
+        auth_file: Option<PathBuf>,
+        /// A file with the user's PIN of the token, if the configuration has none. A wrong one counts in the
+        /// TPM.
+        #[arg(long, value_name = "FILE")]
+        pin_file: Option<PathBuf>,
+    },
+    /// Opens data that another program sealed in this TPM, and writes them to standard output.
+    Unseal {
+        /// The sealed data: TSS2, PEM.
+        file: PathBuf,
+        /// A file with their authorisation value; - is standard input. Without it the value is empty. A wrong
+        /// one counts in the TPM.
+        #[arg(long, value_name = "FILE")]
+        auth_file: Option<PathBuf>,
+    },
     /// Lists the keys of all tokens with a key folder.
     List,
     /// Deletes a key and its certificates permanently.

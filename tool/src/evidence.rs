@@ -2,14 +2,16 @@
 
 use crate::cli::OutputFormat;
 use crate::destination::Destination;
-use crate::evidence_cli::AttestArgs;
+use crate::evidence_cli::{AttestArgs, ChallengeArgs};
+use crate::input;
 use crate::output::{CommandError, Output};
 use crate::verify::read_pin;
 use devid_core::evidence::bundle::BUNDLE_FORMAT;
 use devid_core::evidence::challenge::RESPONSE_FORMAT;
 use devid_core::evidence::tcg_csr::TcgCsrForm;
 use devid_core::evidence::{
-    self, Bytes, Challenge, Collection, DocumentError, EvidenceForm, acme_nonce, nonce_of,
+    self, Bytes, Challenge, Collection, DocumentError, EvidenceForm, HmacAnswer, HmacChallenge,
+    acme_nonce, nonce_of,
 };
 use devid_core::identity::{Device, FileKind};
 use devid_core::key::hex;
@@ -134,6 +136,36 @@ pub(crate) fn activate(
     document(response.to_json(), RESPONSE_FORMAT, out, form)
 }
 
+/// The answer to an owner's HMAC challenge.
+pub(crate) fn challenge(
+    device: &Device,
+    args: ChallengeArgs,
+    form: OutputFormat,
+) -> Result<Output, CommandError> {
+    let out = Destination::from(args.out);
+    out.check(FileKind::Bytes)?;
+    let message = input::file(&args.challenge, LARGEST)?;
+    let challenge = HmacChallenge::from_json(&message)
+        .map_err(|why| CommandError::new(2, format!("{}: {why}", args.challenge.display())))?;
+    let transport_key = args.transport_key.map(|path| input::file(&path, LARGEST));
+    let transport_key = transport_key.transpose()?;
+    let unfit = match transport_key {
+        None if challenge.wants_transport_key() => Some(
+            "the message is one of bootz, whose answer is bound to a transport key: say with \
+             --transport-key FILE which",
+        ),
+        Some(_) if !challenge.takes_transport_key() => Some(
+            "--transport-key: the message is one of enrollz, whose answer has no place for a transport key",
+        ),
+        _ => None,
+    };
+    if let Some(why) = unfit {
+        return Err(CommandError::new(2, why));
+    }
+    let answer = HmacAnswer::to(device, &challenge, transport_key.as_deref())?.to_json()?;
+    written(answer, FileKind::Bytes, &out, form)
+}
+
 fn read(path: &Path) -> Result<Vec<u8>, CommandError> {
     devid_core::read_file(path, LARGEST)
         .map_err(|error| CommandError::new(1, format!("{}: {error}", path.display())))
@@ -147,7 +179,17 @@ fn document(
     form: OutputFormat,
 ) -> Result<Output, CommandError> {
     let text = text.map_err(|why| CommandError::new(1, why.to_string()))?;
-    out.write(text.as_bytes(), FileKind::Document(format), 0o644)?;
+    written(text, FileKind::Document(format), out, form)
+}
+
+/// A document in JSON, unless it goes to a file.
+fn written(
+    text: String,
+    kind: FileKind<'_>,
+    out: &Destination,
+    form: OutputFormat,
+) -> Result<Output, CommandError> {
+    out.write(text.as_bytes(), kind, 0o644)?;
     if let Some(path) = out.path() {
         return Output::new(form, &json!({ "file": path }), String::new);
     }

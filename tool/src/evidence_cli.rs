@@ -66,6 +66,19 @@ impl FormArg {
     }
 }
 
+/// What is answered.
+#[derive(Args)]
+pub(crate) struct ChallengeArgs {
+    /// The owner's message as JSON: HMACChallenge or ChallengeRequest of enrollz, or
+    /// ChallengeRequestTPM20HMAC of bootz; - is standard input.
+    pub(crate) challenge: PathBuf,
+    /// A serialised TransportKey of bootz, which the answer is bound to.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) transport_key: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) out: OutArgs,
+}
+
 #[derive(Subcommand)]
 pub(crate) enum CaVerb {
     /// Makes a nonce for devid attest, which proves that the evidence is fresh. A nonce works once.

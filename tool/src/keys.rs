@@ -2,14 +2,17 @@
 
 use crate::cli::{AlgorithmArg, OutputFormat, ParentArg, SchemeArg};
 use crate::destination::Destination;
+use crate::input;
 use crate::output::{CommandError, Output};
 use crate::text::{line, row};
+use crate::verify::read_pin;
 use devid_core::identity::{Device, FACTORY, FileKind, KeyStorage, OWN, TokenEntry};
-use devid_core::key::Curve;
+use devid_core::key::{Curve, hex};
 use devid_core::shell::argument;
 use devid_core::store::devid::{KeyAlgorithm, KeyPurpose};
-use devid_core::tpm::{Hash, SignatureScheme};
+use devid_core::tpm::{Hash, Secret, SignatureScheme};
 use serde_json::json;
+use std::path::{Path, PathBuf};
 
 /// The storage of a key that is neither persistent nor sealed.
 pub(crate) fn storage(
@@ -70,6 +73,72 @@ pub(crate) fn generate(
     let made = device.generate_key(label, algorithm(kind), usage, storage)?;
     let output = Output::new(form, &device.describe(&made), || paragraph(device, &made))?;
     Ok(output.about(made.audit_subject()))
+}
+
+/// The longest file of a key folder, in bytes, and more than that.
+const LARGEST: u64 = 128 << 10;
+/// The longest authorisation value, in bytes.
+const LONGEST_VALUE: u64 = 64;
+
+/// Has a token take over a key or a certificate of another program's store.
+pub(crate) fn take_over(
+    device: &Device,
+    file: &Path,
+    token: &str,
+    auth_file: Option<PathBuf>,
+    pin_file: Option<PathBuf>,
+    form: OutputFormat,
+) -> Result<Output, CommandError> {
+    let content = input::file(file, LARGEST)?;
+    let value = read_value(auth_file)?;
+    let pin = read_pin(pin_file)?;
+    let source = file.display().to_string();
+    let taken = device.take_over(token, (&source, &content), value, pin.as_ref())?;
+    let output = Output::new(form, &taken, || {
+        let mut text = String::new();
+        let what = match taken.known {
+            true => "is there already",
+            false => "was taken over",
+        };
+        let said = format_args!("{}: the {} {what}: {}", taken.label, taken.kind, taken.file);
+        row(&mut text, said);
+        text
+    })?;
+    let output = output.about(taken.audit_subject());
+    Ok(Output {
+        is_unchanged: taken.known,
+        ..output
+    })
+}
+
+/// Opens data that another program sealed in this TPM.
+pub(crate) fn unseal(
+    device: &Device,
+    file: &Path,
+    auth_file: Option<PathBuf>,
+    form: OutputFormat,
+) -> Result<Output, CommandError> {
+    let content = input::file(file, LARGEST)?;
+    let value = read_value(auth_file)?;
+    let source = file.display().to_string();
+    let data = device.unseal((&source, &content), value)?;
+    let output = Output::new(form, &json!({ "data": hex(&data) }), String::new)?;
+    Ok(Output {
+        bytes: (form == OutputFormat::Text).then(|| data.to_vec()),
+        ..output
+    })
+}
+
+/// The authorisation value of `--auth-file`; the empty one without it.
+fn read_value(file: Option<PathBuf>) -> Result<Secret, CommandError> {
+    if !file.as_deref().is_some_and(input::is_standard_input) {
+        return Ok(read_pin(file)?.unwrap_or_default());
+    }
+    let mut value = Secret::new(input::standard_input(LONGEST_VALUE + 1)?);
+    if value.last() == Some(&b'\n') {
+        value.pop();
+    }
+    Ok(value)
 }
 
 /// Lists the keys of all tokens with a key folder.

@@ -153,6 +153,15 @@ fn run(
             keys::generate(&device()?, &label, algorithm, decrypts, storage, form)
         }
         Verb::Key(KeyVerb::Rekey(args)) => succession::rekey(&device()?, *args, form),
+        Verb::Key(KeyVerb::Import {
+            file,
+            token,
+            auth_file,
+            pin_file,
+        }) => keys::take_over(&device()?, &file, &token, auth_file, pin_file, form),
+        Verb::Key(KeyVerb::Unseal { file, auth_file }) => {
+            keys::unseal(&device()?, &file, auth_file, form)
+        }
         Verb::Key(KeyVerb::List) => keys::list(&device()?, form),
         Verb::Key(KeyVerb::Delete { label, yes }) => keys::delete(&device()?, &label, yes, form),
         Verb::Ca(verb) => ca::run(verb, form),
@@ -163,6 +172,7 @@ fn run(
         Verb::Activate { challenge, out } => {
             evidence::activate(&device()?, &challenge, &out.into(), form)
         }
+        Verb::Challenge(args) => evidence::challenge(&device()?, args, form),
         Verb::ImportCert { file, owner: true } => {
             certificates::import_owner(&device()?, &file, form)
         }
@@ -210,6 +220,7 @@ fn run(
             file,
             jws,
             raw,
+            hash,
             content_type,
             typ,
             detached,
@@ -219,7 +230,9 @@ fn run(
         } => {
             let message = match (jws, raw) {
                 (true, _) => MessageForm::Jws { typ, detached },
-                (_, true) => MessageForm::Raw,
+                (_, true) => MessageForm::Raw {
+                    hash: hash.map(Into::into),
+                },
                 (false, false) => sign::cms(content_type.as_deref(), detached)?,
             };
             let out = out.into();
@@ -274,7 +287,7 @@ fn only_reports(verb: &Verb) -> bool {
         Verb::Provision { csr, .. } => csr.as_deref().is_none_or(|path| !is_standard_output(path)),
         Verb::Reset { .. }
         | Verb::Prune
-        | Verb::Key(KeyVerb::Generate { .. } | KeyVerb::Delete { .. })
+        | Verb::Key(KeyVerb::Generate { .. } | KeyVerb::Import { .. } | KeyVerb::Delete { .. })
         | Verb::Master(MasterVerb::Renew { .. })
         | Verb::ImportCert { .. }
         | Verb::Persist { .. } => true,

@@ -204,6 +204,14 @@ fn examples(page: &str) -> &'static Meanings {
                 "Makes a key for SPIRE's tpm_devid plugin.",
             ),
         ],
+        "devid-key-import" => &[(
+            "devid key import web.pem --auth-file auth",
+            "A key that tpm2-openssl made with a password; from now on the token's PIN opens it.",
+        )],
+        "devid-key-unseal" => &[(
+            "devid key unseal secret.pem --auth-file auth > secret",
+            "Data that another program sealed, and wrote to a TSS2 file.",
+        )],
         "devid-key-list" => &[("devid key list", "The keys of the token devid.")],
         "devid-key-delete" => &[(
             "devid key delete web --yes",
@@ -247,6 +255,16 @@ fn examples(page: &str) -> &'static Meanings {
             "devid activate web.challenge --out web.response",
             "Answers the challenge of the CA. Send the response to the CA.",
         )],
+        "devid-challenge" => &[
+            (
+                "devid challenge request.json --out response.json",
+                "What an enrollz service asked, and what it is answered.",
+            ),
+            (
+                "devid challenge request.json --transport-key transport.key",
+                "The same for a bootz server.",
+            ),
+        ],
         "devid-import-cert" => &[(
             "devid import-cert web.pem",
             "Stores the CA's certificate, and replaces the previous certificate.",

@@ -3,7 +3,7 @@
 use clap::Command;
 
 /// Verbs of other tools, and the verb of this tool for each.
-const WORDS: [(&str, &str); 21] = [
+const WORDS: [(&str, &str); 22] = [
     (
         "key generate",
         "generate gen create new make add keygen genkey gen-key generate-key key-generate create-key new-key",
@@ -13,6 +13,7 @@ const WORDS: [(&str, &str); 21] = [
         "delete del remove rm erase destroy unlink delete-key key-delete remove-key",
     ),
     ("key list", "keys list-keys key-list listkeys"),
+    ("key import", "import-key key-import take-over"),
     (
         "list",
         "ls dir objects tokens slots identities certs certificates list-all list-objects list-tokens",
@@ -61,7 +62,7 @@ const NOUNS: [(&str, &str); 4] = [
     ),
 ];
 /// A verb and a noun, and the command of this tool for both.
-const PAIRS: [(&str, &str, &str); 12] = [
+const PAIRS: [(&str, &str, &str); 13] = [
     ("list", "key", "key list"),
     ("list", "cert", "list"),
     ("list", "all", "list"),
@@ -71,6 +72,7 @@ const PAIRS: [(&str, &str, &str); 12] = [
     ("show", "master", "status"),
     ("key generate", "key", "key generate"),
     ("key delete", "key", "key delete"),
+    ("import-cert", "key", "key import"),
     ("import-cert", "cert", "import-cert"),
     ("master renew", "master", "master renew"),
     ("reset", "all", "reset --factory"),
@@ -193,9 +195,12 @@ fn verb_called(command: &Command, word: &str) -> Option<String> {
         let words = words.split(' ');
         words.map(|word| (word, (*verb).to_owned()))
     });
-    // The verbs of the tool come first; of these, the verbs of the higher level.
+    // Verbs of the higher level come first, also under another name; then the verbs of the tool.
     let all: Vec<(&str, String)> = verbs.chain(others).collect();
-    let exact = all.iter().find(|(name, _)| *name == lower);
+    let is_exact = |one: &&(&str, String)| one.0 == lower;
+    let is_higher = |one: &&(&str, String)| !one.1.contains(' ');
+    let higher = all.iter().filter(is_higher).find(is_exact);
+    let exact = higher.or_else(|| all.iter().find(is_exact));
     let nearest = || {
         let near = all
             .iter()

@@ -5,10 +5,31 @@ use crate::destination::Destination;
 use crate::input;
 use crate::output::{CommandError, Output};
 use crate::verify::read_pin;
+use clap::ValueEnum;
 use devid_core::identity::{Device, FileKind};
 use devid_core::message::MessageForm;
+use devid_core::tpm::Hash;
 use serde_json::json;
 use std::path::{Path, PathBuf};
+
+/// A hash of SHA-2.
+#[derive(Clone, Copy, ValueEnum)]
+#[allow(missing_docs)]
+pub(crate) enum HashArg {
+    Sha256,
+    Sha384,
+    Sha512,
+}
+
+impl From<HashArg> for Hash {
+    fn from(hash: HashArg) -> Self {
+        match hash {
+            HashArg::Sha256 => Self::Sha256,
+            HashArg::Sha384 => Self::Sha384,
+            HashArg::Sha512 => Self::Sha512,
+        }
+    }
+}
 
 /// The longest file to be signed, in bytes. Message and content are held in memory.
 const LARGEST: u64 = 64 << 20;

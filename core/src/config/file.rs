@@ -218,7 +218,7 @@ fn believed(path: &Path) -> Result<(), ConfigError> {
         None => Ok(()),
         Some(fault) => Err(ConfigError {
             place: fault.place.display().to_string(),
-            what: format!("{}, so {} is not obeyed", fault.why, path.display()),
+            what: format!("{}, so {} is not used", fault.why, path.display()),
             unread: fault.unread.is_some(),
             distrusted: fault.unread.is_none(),
         }),
@@ -382,7 +382,7 @@ impl MasterTable {
                     let is_in = |range: &RangeInclusive<u32>| wide(range.clone()).contains(&handle);
                     let taken = NOT_FREE.iter().any(is_in);
                     taken.then(|| {
-                        let whose = "is the storage root key's, or one for the device's own keys";
+                        let whose = "is reserved for the storage root key or the device's own keys";
                         format!("0x{handle:08X} {whose}")
                     })
                 })

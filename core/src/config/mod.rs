@@ -1,6 +1,6 @@
 //! Configuration: `config.toml`, its drop-ins `config.d/*.toml`, and the environment.
 //!
-//! An unknown or wrong setting is an error that names file, line and key: a device must not run
+//! An unknown or wrong setting is an error that names file, line and key. A device must not run
 //! with a partly valid configuration.
 
 mod certificate;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// The settings for the device's own identity (`[provision]`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Provision {
-    /// Whether the device gets an own identity beside the factory's.
+    /// The wish for an own identity beside the factory's.
     pub own: OwnIdentity,
     /// The marker: a file that says that the identity is in the TPM, and names its key.
     pub marker: PathBuf,
@@ -15,7 +15,7 @@ pub struct Provision {
     pub fallback: Fallback,
     /// An identity of another party, to be used instead of our own.
     pub existing: Option<ExistingSource>,
-    /// Whether a device with a software key moves to its TPM.
+    /// The wish to leave a software key when the device has a TPM.
     pub leave_software: LeaveSoftware,
     /// The NV index for a copy of the certificate; without it no copy is written.
     pub nv_index: Option<u32>,
@@ -23,7 +23,7 @@ pub struct Provision {
     pub subject: Option<SubjectTemplate>,
 }
 
-/// Whether the device gets an own identity (`own`).
+/// The wish for an own identity (`own`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum OwnIdentity {
     /// Not configured: a device with a factory identity is complete, until `devid provision` makes
@@ -46,7 +46,7 @@ pub enum Fallback {
     Software,
 }
 
-/// Whether a device with a software key moves to a TPM that appears.
+/// The time at which a device with a software key moves to a TPM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum LeaveSoftware {
     /// Never.

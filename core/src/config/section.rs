@@ -1,7 +1,7 @@
 //! A section of a configuration file (a table of TOML), whose settings are taken out one by one.
 //!
-//! An error message uses the words of the administrator. It names the expected value, and shows the
-//! written value only for settings that are no secrets.
+//! An error message uses the words of the administrator. The message names the expected value, and
+//! shows the written value only for settings that are no secrets.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -267,7 +267,7 @@ impl<'t> TomlTable<'t> {
         match value.into_inner() {
             DeValue::Table(left) => Some(self.below(name, at, left)),
             DeValue::Array(_) => {
-                let what = format!("[[{key}]] must be {name}: it stands once");
+                let what = format!("[[{key}]] must be {name}: this section occurs only once");
                 self.first_error.note(at, what);
                 None
             }

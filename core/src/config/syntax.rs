@@ -27,7 +27,7 @@ pub(super) fn explain(text: &str, at: usize) -> (usize, String) {
     {
         return (
             before,
-            with_name(line(before), "the value stands on another line"),
+            with_name(line(before), "the value is on another line"),
         );
     }
     let here = line(number);
@@ -48,9 +48,9 @@ fn twice(line: &str) -> String {
     let name = name.unwrap_or_default().trim();
     match section_called(name) {
         Some(section) if line.starts_with('[') => {
-            format!("{section} stands here twice, or in two forms")
+            format!("{section} occurs twice, or in two forms")
         }
-        _ => with_name(line, "it stands here twice"),
+        _ => with_name(line, "the setting occurs twice"),
     }
 }
 
@@ -67,7 +67,7 @@ fn with_name(line: &str, what: &str) -> String {
 fn fault(line: &str) -> String {
     if let Some(odd) = line.chars().find(|c| is_invisible(*c)) {
         return format!(
-            "there is a character that cannot be seen (U+{:04X})",
+            "the line has a character that cannot be seen (U+{:04X})",
             odd as u32
         );
     }
@@ -119,10 +119,10 @@ fn header(line: &str) -> String {
     let closed = line.find(']').map(|at| line[at..].trim_start_matches(']'));
     match (section_called(name), closed) {
         (_, Some(rest)) if !rest.trim().is_empty() && !rest.trim().starts_with('#') => {
-            "a section's name stands on a line of its own".into()
+            "the name of a section must be on a line of its own".into()
         }
         (Some(section), _) => format!("a bracket is missing: expected {section}"),
-        (None, _) => "this is no section's name: expected [NAME] or [[NAME]]".into(),
+        (None, _) => "invalid section name: expected [NAME] or [[NAME]]".into(),
     }
 }
 
@@ -132,7 +132,7 @@ fn wrong_value(name: &str, value: &str) -> String {
     ];
     let word = value.split('#').next().unwrap_or_default().trim();
     if name.ends_with([':', '+', '?', '!']) || value.starts_with(['=', '>', ':']) {
-        return "expected one equals sign, alone".into();
+        return "expected one equals sign only".into();
     }
     if name.is_empty() {
         return format!("there is no name: {SHAPE}");
@@ -169,10 +169,10 @@ fn wrong_text(value: &str, quote: char) -> String {
     match end.map(|end| inner[end + 1..].trim()) {
         None => "the quotes are not closed".into(),
         Some(rest) if !rest.is_empty() && !rest.starts_with('#') => {
-            "something follows the value; a comment begins with #".into()
+            "unexpected text follows the value; a comment begins with #".into()
         }
         Some(_) if inner.contains('\\') => {
-            "a backslash in \" quotes must stand twice; in ' quotes it stands once".into()
+            "write a backslash twice in \" quotes, and once in ' quotes".into()
         }
         Some(_) => format!("the value cannot be read: {VALUE}"),
     }

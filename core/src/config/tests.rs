@@ -202,7 +202,7 @@ fn a_fault_names_file_line_and_key() {
         (
             "[master]\nhandle = 0x81000001\n",
             2,
-            "handle: 0x81000001 is the storage root key's",
+            "handle: 0x81000001 is reserved for the storage root key",
         ),
         (
             "[master]\nhandle = 0x81020000\n",
@@ -212,7 +212,7 @@ fn a_fault_names_file_line_and_key() {
         (
             "tcti = \"device\"\ntcti = \"device\"\n",
             2,
-            "tcti: it stands here twice",
+            "tcti: the setting occurs twice",
         ),
     ] {
         let folder = Folder::new(&[("config.toml", text)]);

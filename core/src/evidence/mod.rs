@@ -9,6 +9,7 @@ mod collect;
 mod csr_attestation;
 mod endorsement;
 mod forms;
+mod hmac_challenge;
 mod issue;
 pub mod json;
 mod state;
@@ -28,6 +29,7 @@ pub(crate) use endorsement::Endorsement;
 #[cfg(feature = "manufacture")]
 pub(crate) use forms::in_form_signed;
 pub use forms::{EvidenceForm, ForeignEvidence, acme_nonce, in_form};
+pub use hmac_challenge::{HmacAnswer, HmacChallenge, InvalidChallenge};
 pub use issue::{Issuance, Issued, WhatToCertify};
 pub use json::{Bytes, DocumentError};
 pub use verify::{AttestedKey, EvidenceCheck, EvidenceReport, ProvenDevice, TpmNames};

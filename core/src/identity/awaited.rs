@@ -7,7 +7,7 @@ use crate::shell::quoted;
 use std::io::ErrorKind;
 use std::path::PathBuf;
 
-/// A file in the state folder. It holds the requested subject in the format of RFC 4514.
+/// A file in the state folder. The file holds the requested subject in the format of RFC 4514.
 const NAME: &str = "awaited-certificate";
 const LARGEST: u64 = 64 << 10;
 
@@ -59,8 +59,8 @@ pub(super) fn waiting(subject: &str) -> String {
         false => format!(" --subject {}", quoted(subject)),
     };
     format!(
-        "the device's key waits for the certificate that a CA was asked for{named}: devid import-cert \
-         takes it, devid provision --csr FILE{again} writes the request again, and devid provision \
-         --new-certificate gives it up and signs one by itself"
+        "the device's key waits for the certificate of a CA{named}: devid import-cert FILE \
+         imports it, devid provision --csr FILE{again} writes the request again, and devid \
+         provision --new-certificate makes a self-signed certificate instead"
     )
 }

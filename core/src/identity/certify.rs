@@ -82,7 +82,8 @@ impl Device {
             (seen.facts.tpm, seen.facts.tpm_is_there, &seen.tpm_fault)
         {
             return Err(fault.clone().while_doing(
-                "the device is to move to its TPM with a new certificate, and the TPM does not answer",
+                "the device must move to its TPM with a new certificate, but the TPM does not \
+                 answer",
             ));
         }
         Ok(seen.facts.tpm)
@@ -126,12 +127,13 @@ impl Device {
         match plan {
             Plan::UseExisting => {
                 return refused(
-                    "the identity that [provision] existing names is not ours to certify",
+                    "another party made the identity of [provision] existing, so devid does not \
+                     certify it",
                 );
             }
             Plan::UseFactory => {
                 return refused(
-                    "the device has the factory's identity alone, which its maker certifies",
+                    "the device has only the factory's identity, which its maker certifies",
                 );
             }
             Plan::Keep | Plan::KeepSoftware => {}
@@ -176,10 +178,10 @@ impl Device {
         match certificate.filter(|one| !one.is_self_signed()) {
             None => Ok(()),
             Some(issued) => Err(IdentityError::refused(format!(
-                "{} certified the device's key, and the device would replace that by a certificate of its \
-                 own making; nothing was changed. devid csr devid asks for another one, and devid \
-                 import-cert takes it. devid provision --new-certificate --csr FILE keeps the old one until \
-                 the new one is there",
+                "{} certified the device's key, and devid would replace this certificate by a \
+                 self-signed one; nothing was changed. Make a request with devid csr devid, and \
+                 import the answer with devid import-cert. devid provision --new-certificate \
+                 --csr FILE keeps the old certificate until the new one is imported",
                 issued.issuer()
             ))),
         }

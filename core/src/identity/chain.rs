@@ -29,8 +29,8 @@ impl Inventory {
             return Err(IdentityError::new(
                 IdentityErrorKind::NotFound,
                 format!(
-                    "{}: there is no certificate for this key; devid csr {} makes a request for one, \
-                     devid import-cert takes what the CA answers",
+                    "{}: there is no certificate for this key; devid csr {} makes a request, \
+                     devid import-cert imports the CA's answer",
                     entry.label,
                     argument(&entry.label)
                 ),

@@ -142,12 +142,12 @@ impl Status {
             find(Attention::Now, text.clone());
         }
         if self.tpm.as_ref().is_some_and(|tpm| tpm.locked) {
-            let text = "the TPM is in lockout, and no key of the factory's can sign";
+            let text = "the TPM is in lockout, so factory keys cannot sign";
             find(Attention::Now, text.into());
         }
         if self.master.held == Some(false) && self.master.needed {
             let handle = &self.master.handle;
-            let text = format!("the master key is not in {handle}; devid doctor says what helps");
+            let text = format!("the master key is not in {handle}; devid doctor names the remedy");
             find(Attention::Now, text);
         }
         let certificates: Vec<_> = self
@@ -171,7 +171,10 @@ impl Status {
         }
         for one in &self.enrolments {
             if let Some(fault) = &one.fault {
-                let text = format!("{}: renewal failed, {} in a row", one.label, one.failures);
+                let text = format!(
+                    "{}: renewal failed {} times in succession",
+                    one.label, one.failures
+                );
                 find(Attention::Soon, format!("{text}: {fault}"));
             }
         }

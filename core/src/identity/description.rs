@@ -135,10 +135,10 @@ impl Device {
                 format!("persistent handle 0x{handle:08X}")
             }
             (None, _) if entry.file.is_empty() => {
-                "no handle: the TPM derives it whenever it is needed".into()
+                "no handle: the TPM derives it when needed".into()
             }
             (Some(handle), _) if self.lives_in_handle_alone(entry) => format!(
-                "persistent handle 0x{handle:08X} alone: the master key that wrapped {file} is gone"
+                "only persistent handle 0x{handle:08X}: the master key that wrapped {file} is lost"
             ),
             (Some(handle), _) => format!("persistent handle 0x{handle:08X}, and wrapped in {file}"),
             (None, _) => format!("wrapped in {file}"),

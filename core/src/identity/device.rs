@@ -123,8 +123,8 @@ impl Device {
             .find(|store| is_there && store.name() == entry.token)
     }
 
-    /// The persistent handles that may hold factory keys: those of `[[identity]] handle`, in the
-    /// order of the configuration, then those that the TCG registry reserves.
+    /// The persistent handles that may hold factory keys. First come those of `[[identity]]
+    /// handle`, in the order of the configuration, then those that the TCG registry reserves.
     pub(crate) fn factory_handles(&self) -> Result<Vec<u32>, IdentityError> {
         let mut there = self.tpm.handles(handle::PERSISTENT)?;
         let named: Vec<u32> = self

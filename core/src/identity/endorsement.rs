@@ -70,13 +70,13 @@ impl EndorsementVerifier for EkRoots {
             PathResult::Invalid(why) => return Err(why),
         }
         let public = leaf.public_key();
-        public.ok_or_else(|| "its key is of no kind that is known here".into())
+        public.ok_or_else(|| "its key is of an unsupported kind".into())
     }
 
     fn instead(&self) -> String {
         format!(
-            "Put the root certificate of the TPM's maker into {}; or take the setting ek_roots under \
-             [master] away, then the storage root key is believed at its first use",
+            "Put the root certificate of the TPM's maker into {}; or remove the setting ek_roots \
+             under [master], so that the storage root key is trusted at its first use",
             self.folder.display()
         )
     }

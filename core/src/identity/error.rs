@@ -70,10 +70,10 @@ impl IdentityError {
 
     fn asks_for_pin() -> Self {
         Self::failed(
-            "the key asks for a PIN: say where it is, by pin = \"file:/PATH\" or \
-             \"credential:NAME\" under the [[token]] of the key in config.toml (name = \"devid\" \
-             for the device's own; a factory key's by auth under [[identity]]), or give it to devid \
-             csr and devid verify with --pin-file FILE",
+            "the key needs a PIN: configure it with pin = \"file:/PATH\" or \"credential:NAME\" \
+             under the [[token]] of the key in config.toml (name = \"devid\" for the device's own \
+             key; for a factory key use auth under [[identity]]), or give it to devid csr and \
+             devid verify with --pin-file FILE",
         )
     }
 
@@ -98,11 +98,11 @@ impl From<TpmError> for IdentityError {
         };
         let next = match &error {
             TpmError::OwnerAuth => {
-                "; say where it is, by \
-                 owner_auth = \"file:/PATH\" or \"credential:NAME\" under [master] in config.toml"
+                "; configure it with owner_auth = \"file:/PATH\" or \"credential:NAME\" under \
+                 [master] in config.toml"
             }
             TpmError::Busy(_) => "; try again when that key is made",
-            TpmError::Response(_) => "; devid doctor says what it finds in the TPM, and what helps",
+            TpmError::Response(_) => "; devid doctor shows the state of the TPM and the remedy",
             _ => "",
         };
         Self::new(kind, format!("{}{next}", Advised(&error)))
@@ -127,7 +127,7 @@ impl From<LoginError> for IdentityError {
             LoginError::Tpm(error) => error.into(),
             LoginError::Store(error) => error.into(),
             LoginError::Wrong => Self::failed(
-                "[[token]] pin: wrong PIN; it is not tried again before it is changed, since each \
+                "[[token]] pin: wrong PIN; it is not tried again until it changes, since each \
                  wrong try counts towards the TPM's lockout",
             ),
             other => Self::failed(format!("[[token]] pin: {other}")),
@@ -147,7 +147,7 @@ impl From<SignError> for IdentityError {
             SignError::Tpm(error) => error.into(),
             SignError::NotLoggedIn => Self::asks_for_pin(),
             SignError::Refused(_) | SignError::Unloadable(_) => Self::failed(format!(
-                "{error}. No other key suffers from it; devid doctor says more"
+                "{error}. Other keys are not affected; devid doctor says more"
             )),
             other => Self::failed(other.to_string()),
         }

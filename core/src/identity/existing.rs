@@ -1,5 +1,5 @@
-//! An existing identity that another party made, such as a cloud provider on its virtual TPM. It is
-//! used if its key signs and its certificate leads to a trusted one.
+//! An existing identity that another party made, such as a cloud provider on its virtual TPM. Such
+//! an identity is used if its key signs and its certificate leads to a trusted one.
 //!
 //! The factory identity is not meant here; it always stays beside the device's own.
 
@@ -72,7 +72,7 @@ impl Device {
         }
         if tokens.is_empty() {
             return Err(format!(
-                "{uri}: no token of ours is called so; those of the configuration are {}",
+                "{uri}: no token has this name; the configured tokens are {}",
                 self.tokens().join(", ")
             ));
         }
@@ -124,7 +124,7 @@ impl Device {
                     false => (key, certificate),
                 };
                 return Err(format!(
-                    "{} is there, but {} is not",
+                    "{} exists, but {} does not",
                     one.display(),
                     other.display()
                 ));
@@ -162,7 +162,7 @@ impl Device {
         match error {
             KeyFileError::File(_) => why,
             KeyFileError::NoKey(_) => format!(
-                "{why}; a key that the TPM wrapped belongs into {}, and is named by a URI",
+                "{why}; put a key that the TPM wrapped into {}, and name it with a URI",
                 self.folder().display()
             ),
         }
@@ -228,7 +228,7 @@ impl Device {
         place: &str,
     ) -> Result<(), String> {
         if let Some(why) = first_failure(leaf, now().ok()) {
-            return Err(format!("{place}: no device's certificate: {why}"));
+            return Err(format!("{place}: not a certificate of a device: {why}"));
         }
         let trusted = self.trusted(None).map_err(|fault| fault.text)?;
         let trust = self.config.trust.display();
@@ -236,12 +236,12 @@ impl Device {
         match way.map_err(|fault| fault.text)? {
             PathResult::Trusted(_) => Ok(()),
             PathResult::NoIssuer(issuer) => Err(format!(
-                "{place}: not trusted: put the certificate of {issuer} into {trust}, or take \
-                 [provision] existing out of the configuration"
+                "{place}: not trusted: put the certificate of {issuer} into {trust}, or remove \
+                 [provision] existing from the configuration"
             )),
             PathResult::SelfSigned => Err(format!(
-                "{place}: not trusted: it is self-signed. Put it into {trust} itself, or take \
-                 [provision] existing out of the configuration"
+                "{place}: not trusted: it is self-signed. Put it into {trust} itself, or remove \
+                 [provision] existing from the configuration"
             )),
             PathResult::Invalid(why) => Err(format!("{place}: {why}")),
         }
@@ -263,8 +263,8 @@ fn parsed(text: &str) -> Result<Uri, String> {
     let uri = Uri::parse(text)?;
     if uri.names_token(FACTORY) {
         return Err(format!(
-            "{text}: an existing identity is in a token with a key folder or in files; the \
-             factory's is none of its kind"
+            "{text}: an existing identity must be in a token with a key folder or in files; the \
+             factory identity is neither"
         ));
     }
     match uri.names_object() {

@@ -42,7 +42,8 @@ impl Device {
     pub fn wrapped_key(&self, entry: &TokenEntry) -> Result<String, IdentityError> {
         if entry.file.is_empty() {
             return Err(IdentityError::refused(format!(
-                "{}: there is no wrapped form of this key; devid uri {} names it to programs",
+                "{}: there is no wrapped form of this key; devid uri {} prints its URI for \
+                 programs",
                 entry.label,
                 argument(&entry.label)
             )));
@@ -54,16 +55,17 @@ impl Device {
             || matches!(protection, Some(Protection::Sealed | Protection::File));
         if is_in_memory {
             return Err(IdentityError::refused(format!(
-                "{}: there is no wrapped form of this key: it is used in memory, and the TPM seals \
-                 at most what opens {}",
+                "{}: there is no wrapped form of this key: it is used in memory, and the TPM \
+                 seals only the key that encrypts {}",
                 entry.label,
                 path.display()
             )));
         }
         if self.lives_in_handle_alone(entry) {
             return Err(IdentityError::refused(format!(
-                "{}: the master key that wrapped this key is gone, so its wrapped form is of no use: \
-                 it lives in its handle alone; devid uri {0} names it to programs",
+                "{}: the master key that wrapped this key is lost, so its wrapped form is \
+                 unusable: the key is in its handle alone; devid uri {0} prints its URI for \
+                 programs",
                 entry.label
             )));
         }
@@ -121,8 +123,8 @@ impl Device {
             files,
             usage,
             note: has_value.then(|| {
-                "the key's authorisation value derives from the token's PIN: tpm2_load takes the key, and \
-                 no tool of tpm2-tools can use it"
+                "the key's authorisation value derives from the token's PIN: tpm2_load can load \
+                 the key, but tpm2-tools cannot use it"
                     .into()
             }),
         })
@@ -134,8 +136,8 @@ impl Device {
     ///
     /// # Errors
     ///
-    /// SPIRE cannot use the key. The key must lie below the storage root key that every program
-    /// derives, have a fixed scheme with SHA-256, and need its authorisation value.
+    /// SPIRE cannot use the key. The parent must be the storage root key that every program
+    /// derives. The key must have a fixed scheme with SHA-256, and use its authorisation value.
     pub fn export_to_spire(
         &self,
         entry: &TokenEntry,
@@ -151,7 +153,8 @@ impl Device {
         };
         if entry.token == FACTORY {
             return refused(
-                "it certifies a key only by its authorisation value, and a factory key has a policy for that",
+                "SPIRE certifies a key only by its authorisation value, but a factory key needs a \
+                 policy for that",
             );
         }
         let key = self.tss2_key(entry)?;
@@ -160,9 +163,7 @@ impl Device {
             IdentityError::refused(format!("{}: SPIRE cannot use this key: {why}", entry.label))
         })?;
         let Parent::Owner { rsa } = *wrapped.parent() else {
-            return refused(
-                "it looks for the parent where every program derives it, not in a handle",
-            );
+            return refused("SPIRE derives the parent, and does not use one in a handle");
         };
         let area = PublicArea::parse(wrapped.area());
         let scheme = area.as_ref().map(|area| area.scheme);
@@ -171,13 +172,13 @@ impl Device {
             Some(KeyScheme::Fixed(SignatureScheme::Rsassa(Hash::Sha256))) => true,
             _ => {
                 return refused(
-                    "its public area names neither ECDSA nor RSASSA-PKCS1-v1_5 with SHA-256",
+                    "its fixed scheme is neither ECDSA nor RSASSA-PKCS1-v1_5 with SHA-256",
                 );
             }
         };
         if rsa != is_rsa {
             return refused(
-                "it looks for an RSA parent of an RSA key, and for one on P-256 of others",
+                "SPIRE expects an RSA parent for an RSA key, and a P-256 parent for other keys",
             );
         }
         self.tpm
@@ -214,8 +215,9 @@ impl Device {
             ],
             note: chain.is_empty().then(|| {
                 format!(
-                    "there is no certificate for the key yet, so devid.crt.pem is missing: devid csr {label} \
-                     makes the request, devid import-cert takes the certificate, and then this once more"
+                    "there is no certificate for the key yet, so devid.crt.pem is missing: make \
+                     the request with devid csr {label}, import the certificate with devid \
+                     import-cert, then run this command again"
                 )
             }),
         })
@@ -235,7 +237,7 @@ impl Device {
         let refused = |why: &str| Err(IdentityError::refused(format!("{}: {why}", entry.label)));
         if entry.token != FACTORY {
             return refused(
-                "Keylime's agent takes an IDevID and an IAK of the factory, and this key is neither",
+                "Keylime's agent uses an IDevID and an IAK of the factory, but this key is neither",
             );
         }
         let inventory = self.inventory();

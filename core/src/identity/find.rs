@@ -95,13 +95,22 @@ impl Device {
                 _ => (OWN.into(), name.to_owned()),
             },
         };
+        Ok((self.taking_new(&token)?, label))
+    }
+
+    /// The token of this name, which takes new keys.
+    ///
+    /// # Errors
+    ///
+    /// There is none, or it takes no keys.
+    pub(super) fn taking_new(&self, token: &str) -> Result<&DevidStore, IdentityError> {
         if let Some(store) = self.stores().find(|store| store.name() == token) {
-            return Ok((store, label));
+            return Ok(store);
         }
-        let why = match token.as_str() {
+        let why = match token {
             FACTORY => "the factory's token cannot be written",
-            SESSIONS => "this token holds what programs make while they run, and nothing else",
-            SOFTWARE => "this is no token: an identity in files is made by devid provision",
+            SESSIONS => "this token holds only session objects of running programs",
+            SOFTWARE => "this is no token: devid provision makes an identity in files",
             _ => "there is no such token",
         };
         let tokens = self.tokens().join(", ");
@@ -235,7 +244,7 @@ impl Inventory {
         let (count, told) = (found.len(), listed(names.collect(), " or "));
         IdentityError::new(
             IdentityErrorKind::Usage,
-            format!("{name}: {count} {what} are called so; say which: {told}"),
+            format!("{name}: {count} {what} have this name; use one of these: {told}"),
         )
     }
 

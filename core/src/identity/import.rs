@@ -108,7 +108,7 @@ impl Device {
                 Some((other, first)) if first.public != owner.public => {
                     return Err(IdentityError::refused(format!(
                         "{source}: certificates for two keys of this device, {} (for {}) and {} \
-                         (for {}); one is taken at a time",
+                         (for {}); import one at a time",
                         other.subject(),
                         first.label,
                         leaf.subject(),

@@ -50,12 +50,12 @@ impl Device {
         }
         if label == OWN && store.name() == OWN {
             return Err(IdentityError::refused(format!(
-                "{OWN} is what the device's own identity is called: devid provision makes that"
+                "{OWN} is the label of the device's own identity, which devid provision makes"
             )));
         }
         if label == FACTORY {
             return Err(IdentityError::refused(format!(
-                "{FACTORY} is what the factory's identity is called; take another label"
+                "{FACTORY} is the label of the factory's identity; choose another label"
             )));
         }
         self.refuse_second(store, label)?;
@@ -105,8 +105,8 @@ impl Device {
         match entries.iter().any(|one| one.label == label) {
             false => Ok(()),
             true => Err(IdentityError::refused(format!(
-                "{label}: there is such an object already in the token {0}; take another label, or \
-                 devid key delete {1}",
+                "{label}: the token {0} already has an object with this label; choose another \
+                 label, or run devid key delete {1}",
                 store.name(),
                 argument(&format!("{}/{label}", store.name()))
             ))),
@@ -122,19 +122,19 @@ impl Device {
     pub fn delete_key(&self, entry: &TokenEntry) -> Result<Vec<String>, IdentityError> {
         if entry.token == FACTORY {
             return Err(IdentityError::refused(format!(
-                "{}: the factory's identity is not ours to delete",
+                "{}: devid cannot delete the factory's identity",
                 entry.label
             )));
         }
         if entry.protected {
             return Err(IdentityError::refused(format!(
-                "{}: this is the device's own identity; only devid reset --factory gives it up",
+                "{}: this is the device's own identity; only devid reset --factory removes it",
                 entry.label
             )));
         }
         let store = self.store_of(entry).ok_or_else(|| {
             IdentityError::refused(format!(
-                "{}: only devid reset --factory gives it up",
+                "{}: only devid reset --factory removes it",
                 entry.label
             ))
         })?;
@@ -177,14 +177,13 @@ impl Device {
         let store = self.store_of(entry);
         match (store, key.handle(), wish) {
             (Some(_), _, Some(_)) => Err(IdentityError::refused(format!(
-                "{}: keys of a token go into a handle that their file names; nothing was done. \
-                 Leave --handle away",
+                "{}: the file of a token's key names its handle; nothing was done. Omit --handle",
                 entry.label
             ))),
             (Some(store), _, None) => Ok(store.persist_again(&entry.file)?),
             (None, Some(there), Some(wish)) if there != wish => {
                 Err(IdentityError::refused(format!(
-                    "{}: it is in handle 0x{there:08X} already, and not put into another one",
+                    "{}: it is in handle 0x{there:08X} already, so it was not put into another one",
                     entry.label
                 )))
             }
@@ -201,7 +200,7 @@ impl Device {
         let owner = self.own.owner_auth()?;
         match self.tpm.persist_primary(derived, handle, &owner) {
             Err(TpmError::KeyReplaced(_)) => Err(IdentityError::refused(format!(
-                "handle 0x{handle:08X} is taken; give another with --handle"
+                "handle 0x{handle:08X} is in use; choose another one with --handle"
             ))),
             other => {
                 other?;

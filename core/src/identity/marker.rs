@@ -1,6 +1,6 @@
-//! The marker: a file that says that the device's identity is in the TPM, and which key it is, so
-//! that a wrong marker is noticed. It informs other programs. devid itself only uses it to know
-//! that an identity was in the TPM once.
+//! The marker: a file that says that the device's identity is in the TPM. The marker also names the
+//! key, so that a wrong marker is noticed. Other programs read the marker. devid itself only uses
+//! it to know that an identity was in the TPM once.
 
 use super::IdentityError;
 use crate::file;

@@ -1,6 +1,8 @@
 //! The life of a device: its identities, their verification, and the provisioning of its own
 //! identity (IEEE 802.1AR).
 
+#[cfg(feature = "evidence")]
+mod attesting;
 mod awaited;
 mod ca_certificates;
 mod certify;
@@ -47,6 +49,7 @@ mod speed;
 mod state;
 mod status;
 mod succession;
+mod take_over;
 mod tls_identity;
 mod tree;
 mod trusted_files;
@@ -85,6 +88,7 @@ pub(crate) use status::maker_and_firmware;
 pub use status::{
     EnrolmentStatus, IdentitySource, MasterKey, Mode, RoleStatus, Status, TpmStatus, by_label,
 };
+pub use take_over::TakenObject;
 pub use tls_identity::TlsIdentity;
 pub use tree::{CertificateBranch, DeviceTree, ObjectBranch, TokenBranch, TpmBranch};
 pub use verify::{Report, Verdict, Verification};

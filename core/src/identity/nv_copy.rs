@@ -51,8 +51,9 @@ impl Device {
         Some(former.public().clone())
     }
 
-    /// Writes the copy. It may only replace a certificate for the same key or for the previous key.
-    /// Otherwise returns the reason, since the index may hold the last trace of an identity.
+    /// Writes the copy. The copy may only replace a certificate for the same key or for the
+    /// previous key. Otherwise returns the reason, since the index may hold the last trace of an
+    /// identity.
     pub(super) fn keep_copy(
         &self,
         certificate: &Certificate,
@@ -83,12 +84,12 @@ impl Device {
                 let why = match (there.is_ours, &there.certificate) {
                     (true, Some(_)) => format!("{place} {whose}, which is for another key"),
                     (true, None) => format!("{place} {whose}"),
-                    (false, _) => format!("{place} is somebody else's and {whose}"),
+                    (false, _) => format!("{place} belongs to another program and {whose}"),
                 };
                 return Ok(Some(format!(
-                    "{why}: no copy of the certificate is kept there. If nobody needs it: \
-                     tpm2_nvundefine -C o 0x{index:08X}; else name another index in [provision] \
-                     nv_index"
+                    "{why}: no copy of the certificate is kept there. If no program needs it: \
+                     tpm2_nvundefine -C o 0x{index:08X}; otherwise set another index with \
+                     [provision] nv_index"
                 )));
             }
         }
@@ -102,7 +103,7 @@ impl Device {
             ))),
             Err(error @ (TpmError::Response(_) | TpmError::Unsupported(_))) => Ok(Some(format!(
                 "NV index 0x{index:08X}: no copy of the certificate is kept there: {error}. Make \
-                 room in the TPM (devid doctor lists what is in it), or take nv_index out of \
+                 room in the TPM (devid doctor lists what is in it), or remove nv_index from \
                  [provision] in config.toml"
             ))),
             Err(error) => Err(error.into()),
@@ -118,7 +119,7 @@ impl Device {
         Ok((size > most).then(|| {
             format!(
                 "no copy of the certificate is kept in NV: it has {size} bytes, and an index of \
-                 this TPM holds {most}. Have the CA issue a smaller one, or take nv_index out of \
+                 this TPM holds {most}. Have the CA issue a smaller one, or remove nv_index from \
                  [provision] in config.toml"
             )
         }))

@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 const NOT_WRAPPED: &str = "the TPM does not hold the key that wraps it";
 const PIN_LOST: &str =
-    "it asks for a PIN, and the TPM does not hold the master key that sealed that";
+    "it needs a PIN, but the TPM does not hold the master key that sealed the PIN";
 
 /// The observations, and the facts that follow.
 pub(super) struct Observed {
@@ -200,8 +200,8 @@ impl Device {
             PossessionProof::NoSignature(SignError::Unloadable(why) | SignError::Refused(why)) => {
                 let alone = match self.own.had_other_master() {
                     true => {
-                        ". If devid master renew was run since it was made, its handle alone had it, \
-                         and only devid reset begins another identity"
+                        ". If devid master renew was run after the key was made, its handle alone \
+                         held the key, and only devid reset makes a new identity"
                     }
                     false => "",
                 };
@@ -333,7 +333,7 @@ fn may_be_ours(file: &RefusedFile) -> bool {
 fn unless<T: Default>(reset: bool, found: Result<T, IdentityError>) -> Result<T, IdentityError> {
     match found {
         Err(fault) if reset => {
-            warn!("{fault}; a reset is to take it away");
+            warn!("{fault}; the reset will remove it");
             Ok(T::default())
         }
         other => other,

@@ -142,14 +142,14 @@ impl OutputFile {
             Ok(old) if old.trim_ascii().is_empty() || is_same(&old) => return Ok(()),
             Ok(old) => match private_key(&old) {
                 Some(label) => format!("it holds a private key ({label})"),
-                None => "it holds something else than what would be written".into(),
+                None => "it holds another kind of content".into(),
             },
             Err(error) => format!("it cannot be read ({error}), so it may hold a private key"),
         };
         let shown = self.path.display();
         Err(IdentityError::refused(format!(
-            "{shown}: {what}; nothing was written. Name another file; only if this file may be lost, \
-             give --force"
+            "{shown}: {what}; nothing was written. Choose another file, or use --force if this \
+             file may be overwritten"
         )))
     }
 }

@@ -54,8 +54,7 @@ fn opening(closed: &Path, needed: Access) -> Remedy {
     let (user, shown) = (geteuid(), closed.display());
     if user.is_root() {
         return Remedy::by_hand(format!(
-            "See what file system {shown} is on, and in what container this runs: root itself has \
-             no right there"
+            "Check the file system of {shown} and the container: even root has no permission there"
         ));
     }
     let Ok(about) = stat(closed) else {
@@ -68,7 +67,7 @@ fn opening(closed: &Path, needed: Access) -> Remedy {
             false => "u+rX",
         };
         let command = format!("chmod {more} {}", word(closed));
-        return Remedy::on_paths("It is this user's own", &[closed], command);
+        return Remedy::on_paths("This user owns it, so", &[closed], command);
     }
     let bits = needed.bits().cast_unsigned() << 3;
     let group = group_name(about.st_gid).unwrap_or_else(|| about.st_gid.to_string());
@@ -76,8 +75,8 @@ fn opening(closed: &Path, needed: Access) -> Remedy {
     match is_for_group && !is_member(about.st_gid) {
         true if GROUPS.contains(&group.as_str()) => membership(&group),
         true => Remedy::by_hand(format!(
-            "{shown} is for the group {group}: whoever administers this device says whether this \
-             user is to be in it, with all else that the group may; or run it as root"
+            "{shown} is for the group {group}: the administrator decides if this user may join \
+             it, with all rights of the group; or run it as root"
         )),
         false => Remedy::by_hand(format!(
             "{shown} is for user {owner} (mode {mode:04o}): run it as that user, or as root"
@@ -90,8 +89,8 @@ fn opening(closed: &Path, needed: Access) -> Remedy {
 pub(super) fn for_unread_file(folder: &Path, file: &Path, by_content: bool) -> Remedy {
     if by_content {
         return Remedy::by_hand(
-            "If it is one of the device's, bring it back from a copy. If it is none, take it to a \
-             place outside of the folder",
+            "If it is a file of the device, bring it back from a copy. Otherwise move it out of \
+             the folder",
         );
     }
     if let Some(remedy) = missing_permission(file, Access::READ_OK) {
@@ -110,7 +109,7 @@ pub(super) const ONLY_ITS_OWNER: &str = "u=rw,go=";
 /// The remedy for an untrusted file: its folder's owner becomes its owner, with this mode.
 pub(super) fn for_distrusted_file(folder: &Path, file: &Path, mode: &str) -> Remedy {
     Remedy::on_paths(
-        "If its mode or owner is at fault, and nobody else wrote or copied it meanwhile",
+        "If only its mode or owner is wrong, and no other user wrote or copied it",
         &[folder, file],
         format!(
             "chown --no-dereference --reference={} {1} && chmod {mode} {1}",
@@ -123,7 +122,11 @@ pub(super) fn for_distrusted_file(folder: &Path, file: &Path, mode: &str) -> Rem
 /// The remedy for a world-writable folder.
 pub(super) fn for_open_folder(folder: &Path) -> Remedy {
     let command = format!("chmod o-w {}", word(folder));
-    Remedy::on_paths("See that all in it is yours, then", &[folder], command)
+    Remedy::on_paths(
+        "Check that all files in it are yours, then",
+        &[folder],
+        command,
+    )
 }
 
 /// True if a file holds a private key in clear. True also for a file that cannot be read.

@@ -22,9 +22,11 @@ pub(crate) enum PossessionProof {
 }
 
 /// The text for [`PossessionProof::NotTried`].
-pub(super) const NOT_TRIED: &str = "it was not asked to sign: if it has an authorisation value, that would \
-     count as a wrong one, and the TPM counts failed tries already. Ask again when the TPM has forgotten \
-     them (devid status says when), or name the value by auth under [[identity]] in config.toml";
+pub(super) const NOT_TRIED: &str = "it was not asked to sign: if it has an authorisation value, \
+                                    the try would count as a failed one, and failed tries count \
+                                    already. Try again when the TPM has forgotten them (devid \
+                                    status says when), or set the value with auth under \
+                                    [[identity]] in config.toml";
 
 /// Signs random bytes with the key and verifies the signature with `public`. Nobody can misuse the
 /// signature, since the bytes are random.

@@ -135,8 +135,8 @@ pub fn provision(config: &Config, how: &Provisioning) -> Result<Provisioned, Ide
         }
         if let Some(fault) = seen.unread_now.take_if(|_| !seen.facts.reset) {
             return Err(IdentityError::failed(format!(
-                "{fault}. Nothing was changed: what cannot be read now may be the device's identity. \
-                 Run devid provision again when it can be read"
+                "{fault}. Nothing was changed: the unreadable file may hold the device's \
+                 identity. Run devid provision again when the file can be read"
             )));
         }
         let plan = seen.facts.plan(policy);
@@ -156,7 +156,7 @@ pub fn provision(config: &Config, how: &Provisioning) -> Result<Provisioned, Ide
         seen.facts.tpm_is_there |= was_there;
     }
     Err(IdentityError::failed(format!(
-        "the device does not come to rest after {}",
+        "provisioning did not reach its end after these steps: {}",
         done.steps.join("; ")
     )))
 }
@@ -425,7 +425,7 @@ impl Device {
             .and_then(|()| file::write(path, random_digits()?.as_bytes(), 0o644));
         if told.is_err() {
             warn!(
-                "{}: cannot be written; others see the change late",
+                "{}: cannot be written, so other programs see the change late",
                 path.display()
             );
         }
@@ -449,8 +449,8 @@ fn gone() -> IdentityError {
 fn used(existing: &ExistingIdentity, how: &Work) -> Result<&'static str, IdentityError> {
     if how.request.is_some() {
         return Err(IdentityError::refused(format!(
-            "[provision] existing is used, and no request is made for it: {}. devid csr writes one \
-             for a key of a token of ours",
+            "[provision] existing is used, so no request was made: {}. devid csr makes a request \
+             for a key of a token",
             existing.text
         )));
     }
@@ -477,7 +477,7 @@ pub(super) fn only_one(state: &Path) -> Result<Lock, IdentityError> {
     let fd = open_lock(&folder, LOCK, true).map_err(|why| match why {
         NoLock::System(error) => fault(error),
         NoLock::InTheWay(what) => IdentityError::failed(format!(
-            "{}: {what}; nothing was done. Look at it by hand, and take it away",
+            "{}: {what}; nothing was done. Check it by hand, and remove it",
             path.display()
         )),
     })?;
@@ -485,7 +485,7 @@ pub(super) fn only_one(state: &Path) -> Result<Lock, IdentityError> {
         Lock::take(fd, PATIENCE).map_err(|failed| IdentityError::file(&path)(failed.into()))?;
     lock.ok_or_else(|| {
         IdentityError::failed(format!(
-            "{}: another devid is at it; try again when it has ended",
+            "{}: another devid is provisioning; try again when it has ended",
             path.display()
         ))
     })

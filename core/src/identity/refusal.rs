@@ -36,10 +36,10 @@ struct UnmatchedCertificate {
 
 /// The relation of the TPM to the key folder.
 enum TpmOrigin {
-    /// It holds keys with our template that no file names. Either the TPM or the folder is from
-    /// another device.
+    /// The TPM holds keys with our template that no file names. Either the TPM or the folder is
+    /// from another device.
     OtherDevice,
-    /// It holds no such keys: it was cleared, or is new.
+    /// The TPM holds no such keys: it was cleared, or is new.
     Unused,
 }
 
@@ -49,9 +49,9 @@ fn untrusted(seen: &Observed) -> RefusalDetails {
         kind: IdentityErrorKind::Refused,
         id: "identity.untrusted",
         text: why.map_or("the state folder".into(), |why| {
-            format!("{}, so it is not believed; nothing was changed", why.text)
+            format!("{}, so it is not trusted; nothing was changed", why.text)
         }),
-        remedy: why.map_or(Remedy::by_hand("See who may write there"), |why| {
+        remedy: why.map_or(Remedy::by_hand("Check who may write there"), |why| {
             why.remedy.clone()
         }),
     }
@@ -83,9 +83,9 @@ impl Device {
                 "identity.no-tpm",
                 format!("{tpm}, and the device has no identity of its own"),
                 Remedy::by_hand(
-                    "Bring the TPM to answer (devid doctor says how); or allow an identity in \
-                     files, by fallback = \"software\" under [provision] in config.toml, and run \
-                     devid provision",
+                    "Make the TPM answer (devid doctor says how); or allow a software identity, \
+                     with fallback = \"software\" under [provision] in config.toml, and run devid \
+                     provision",
                 ),
             ),
             Refusal::TpmSilent => of_tpm(
@@ -107,7 +107,7 @@ impl Device {
                     "{tpm}; the device's identity is in its TPM, and nothing is put in its place"
                 ),
                 Remedy::by_hand(
-                    "Once the TPM answers, nothing is to be done (devid doctor says more)",
+                    "When the TPM answers, nothing need be done (devid doctor says more)",
                 ),
             ),
             Refusal::ResetNeedsTpm => of_tpm(
@@ -138,7 +138,7 @@ impl Device {
     pub(super) fn no_reset(&self) -> Remedy {
         let request = self.reset_request();
         let command = format!("rm {}", word(&request));
-        Remedy::on_paths("To have no reset", &[&request], command)
+        Remedy::on_paths("To cancel the reset", &[&request], command)
     }
 
     /// The address of the TPM, and the reason why it does not answer.
@@ -156,8 +156,8 @@ impl Device {
         let (text, remedy) = match held {
             Ok(Some(true)) => (
                 format!(
-                    "the device's key is not here ({lost}), though the TPM holds the master key as \
-                     before: the file of the key was lost, or changed"
+                    "the device's key is not here ({lost}), although the TPM holds the master key \
+                     as before: the file of the key was lost, or changed"
                 ),
                 self.bring_back_file(),
             ),
@@ -188,15 +188,15 @@ impl Device {
         match self.whose() {
             // A reset would delete the keys of another device.
             TpmOrigin::OtherDevice => Remedy::by_hand(format!(
-                "This TPM holds keys of another key folder: bring together again what belongs \
-                 together, the TPM of {folder} or the folder of this TPM"
+                "This TPM holds keys of another key folder: use {folder} with its own TPM again, \
+                 or use this TPM with its own folder"
             )),
             TpmOrigin::Unused => {
                 let state = &self.config.state;
                 Remedy::to_free_name(
                     format!(
-                        "Bring back the TPM that {folder} belongs to. Only if it was cleared, its \
-                         keys are lost for good, and a new identity begins with"
+                        "Bring back the TPM of {folder}. Only if the TPM was cleared are the keys \
+                         lost permanently. Then make a new identity with"
                     ),
                     &[state],
                     free_name(state, "kept"),
@@ -265,8 +265,8 @@ impl Device {
 
     fn bring_back_file(&self) -> Remedy {
         Remedy::by_hand(format!(
-            "Put its file back into {} from a copy, and leave the handle as it is: nothing else \
-             has the key. Without a copy the identity can only be given up (devid reset --help)",
+            "Restore its file in {} from a backup, and leave the handle as it is: only the handle \
+             holds the key. Without a backup the identity is lost (devid reset --help)",
             self.folder().display()
         ))
     }
@@ -295,7 +295,7 @@ impl Device {
         let held = unmatched.and_then(|unmatched| self.orphan_of(unmatched));
         let remedy = match (held, about.and_then(|about| about.file)) {
             (Some(handle), _) => Remedy::by_hand(format!(
-                "Its key is whole in handle 0x{handle:08X}. {}",
+                "Its key is still in handle 0x{handle:08X}. {}",
                 self.bring_back_file()
             )),
             // The remaining key has no certificate, and gets one.
@@ -307,7 +307,7 @@ impl Device {
                     _ => free_name(&aside, "aside"),
                 };
                 Remedy::to_free_name(
-                    "Bring back its key; or, if the key that is here is the right one",
+                    "Restore its key; or, if the key that is here is the right one",
                     &[&file],
                     aside,
                     |aside| {
@@ -317,11 +317,11 @@ impl Device {
                 )
             }
             (None, Some(_)) => Remedy::by_hand(
-                "Bring back its key's file from a copy. Without one the identity is lost, and only \
-                 devid reset begins another",
+                "Restore its key's file from a backup. Without a backup the identity is lost, and \
+                 only devid reset makes a new one",
             ),
             (None, None) => Remedy::by_hand(
-                "Bring back its key's file from a copy; or name another index by nv_index under \
+                "Restore its key's file from a backup; or set another index with nv_index under \
                  [provision] in config.toml",
             ),
         };
@@ -385,8 +385,8 @@ impl Device {
                 "[provision] existing: {text}{silence}; nothing is made beside what is there"
             ),
             remedy: Remedy::by_hand(
-                "Make it whole; or take existing out of [provision] in config.toml, and devid \
-                 provision makes an identity of our own",
+                "Repair it; or remove existing from [provision] in config.toml, so that devid \
+                 provision makes an own identity",
             ),
         }
     }

@@ -53,7 +53,7 @@ impl Remedy {
         match free {
             Ok(free) => Self::on_paths(words, &[paths, &[free.as_path()]].concat(), command(&free)),
             Err(fault) => Self::by_hand(format!(
-                "{words}: look at this by hand; no command is given, because of this: {fault}"
+                "{words}: check this by hand; no command is given, because of this: {fault}"
             )),
         }
     }
@@ -68,7 +68,7 @@ impl Remedy {
             },
             None => Self::by_command(words.to_string(), command),
             Some(why) => Self::by_hand(format!(
-                "{words}: look at this by hand; no command is given, because {why}"
+                "{words}: check this by hand; no command is given, because {why}"
             )),
         }
     }
@@ -91,7 +91,7 @@ fn hazard(path: &Path) -> Option<String> {
         .to_str()
         .is_some_and(|text| !text.chars().any(char::is_control));
     if !is_text {
-        return Some("its name holds what no command line shows".into());
+        return Some("its name has invisible characters".into());
     }
     if let Err(why) = names_only_ours(path.parent().unwrap_or(Path::new("/"))) {
         return Some(why.to_string());

@@ -1,5 +1,5 @@
-//! Factory reset: removes all objects of ours from the TPM and from the disk. It never touches the
-//! factory identity or objects of other programs.
+//! Factory reset: removes all objects of ours from the TPM and from the disk. A reset never touches
+//! the factory identity or objects of other programs.
 
 use super::device::Device;
 use super::free_name::free_name;
@@ -52,7 +52,7 @@ impl Device {
     /// last.
     ///
     /// The token `devid` is erased completely. In other tokens only objects made through them or
-    /// wrapped by the master key are erased, since another program may use their folder as well.
+    /// wrapped by the master key are erased. Another program may use their folder as well.
     pub(super) fn erase(&self, seen: &Observed) -> Result<(), IdentityError> {
         let _turn = self.enrolment_turn()?;
         let tpm = seen.facts.tpm;
@@ -83,8 +83,8 @@ impl Device {
         for (number, store) in self.stores().enumerate() {
             store.erase(number == 0, tpm)?;
         }
-        // A file without object may still be the old identity. It is renamed, so that it does not
-        // count again.
+        // A file without object may still be the old identity. Such a file is renamed, so that it
+        // does not count again.
         for refused in self.own.damaged_files().map_err(unread)? {
             let path = self.folder().join(refused.file);
             file::rename(&path, &free_name(&path, "refused")?)
@@ -128,7 +128,7 @@ impl Device {
         let owner = self.own.owner_auth().map_err(kept_all)?;
         let shown = match self.tpm.check_shows(&owner) {
             Err(TpmError::Distrusted(why)) if self.has_other_root()? => {
-                warn!("{why}. For the reset the key counts that the TPM has now");
+                warn!("{why}. For the reset, the current storage root key of the TPM is trusted");
                 self.forget_root()?;
                 self.tpm.check_shows(&owner)
             }
@@ -153,8 +153,8 @@ impl Device {
         Ok(())
     }
 
-    /// The key in the master key's handle, without which no copy of a wrapped key loads. It is the
-    /// remembered key of a folder, or one that we must have made for a lost folder.
+    /// The key in the master key's handle, without which no copy of a wrapped key loads. This key
+    /// is the remembered one of a folder, or one that we must have made for a lost folder.
     fn master_to_erase(&self) -> Result<Option<StorageKey>, IdentityError> {
         let handle = self.config.master.handle;
         let key = match self.tpm.storage_key(handle) {
@@ -168,15 +168,15 @@ impl Device {
             name.is_ok_and(|name| name.as_deref() == Some(key.name()))
         });
         let why = match self.tpm.is_primary(&key)? {
-            true => "holds a primary key, which comes back from its template",
+            true => "holds a primary key, which can be derived again from its template",
             false if remembered || key.has_our_template() => return Ok(Some(key)),
             false => "holds a storage key that is none of ours",
         };
         Err(IdentityError::refused(format!(
-            "handle 0x{handle:08X} {why}: as long as it is there, copies of wrapped keys can be used \
-             again. Take it away if nobody else needs it (tpm2_evictcontrol -C o -c \
-             0x{handle:08X}), or name another handle in [master]. Nothing was deleted; the reset \
-             is done at the next start, unless you take it back. {}",
+            "handle 0x{handle:08X} {why}: while it is there, copies of wrapped keys can be used \
+             again. Evict it if no other program needs it (tpm2_evictcontrol -C o -c \
+             0x{handle:08X}), or name another handle in [master]. Nothing was deleted; the next \
+             start does the reset, unless you cancel it. {}",
             self.no_reset()
         )))
     }
@@ -194,7 +194,7 @@ fn kept_all(error: StoreError) -> IdentityError {
 fn unread(error: StoreError) -> IdentityError {
     let fault = IdentityError::from(error);
     IdentityError::failed(format!(
-        "{fault}. Nothing was deleted; the reset goes on at the next start, or by devid provision, \
-         when the file can be read. If it never can, move it out of the folder"
+        "{fault}. Nothing was deleted; when the file can be read, the next start or devid \
+         provision continues the reset. If the file stays unreadable, move it out of the folder"
     ))
 }

@@ -39,8 +39,8 @@ pub struct ServiceToken {
 ///
 /// # Errors
 ///
-/// The name is not plain, the group or user is unknown, a token of that name is elsewhere, or the
-/// folder belongs to another user. Objects of others stay unchanged.
+/// The name is not plain, or the group or user is unknown. Or a token of that name is elsewhere, or
+/// the folder belongs to another user. Objects of others stay unchanged.
 pub fn add_service_token(
     config: &Config,
     name: &str,
@@ -80,7 +80,7 @@ pub fn add_service_token(
         Ok(there) if there == text.as_bytes() => false,
         Ok(_) => {
             return Err(refused(format!(
-                "{} holds something else than this command writes; look at it by hand",
+                "{} holds other content than this command writes; check it by hand",
                 token.drop_in.display()
             )));
         }
@@ -110,7 +110,7 @@ pub fn remove_service_token(config: &Config, name: &str) -> Result<ServiceToken,
         return Err(IdentityError::new(
             super::IdentityErrorKind::NotFound,
             format!(
-                "{}: not there; no token {name} was made by devid token add",
+                "{}: not there; devid token add made no token {name}",
                 token.drop_in.display()
             ),
         ));
@@ -198,8 +198,8 @@ fn give(path: &Path, user: (u32, &str), group: (u32, &str)) -> Result<bool, Iden
 }
 
 impl Device {
-    /// The token of the service whose user runs this process: the only key folder that this user
-    /// may write, if not the state folder too.
+    /// The token of the service whose user runs this process. Its key folder is the only one that
+    /// this user may write, and the state folder is not writable.
     pub fn service_token(&self) -> Option<&str> {
         self.service_store().map(DevidStore::name)
     }

@@ -1,6 +1,6 @@
 //! The software identity: a key in a file, for a device without TPM, if the configuration allows
-//! it. It consists of two files in `<state>/software`, which a `[[token]]` with `allow_file_keys`
-//! shows. When the device moves to its TPM, they stay as `*.pre-tpm` until a user prunes them.
+//! it. Its two files are in `<state>/software`, which a `[[token]]` with `allow_file_keys` shows.
+//! When the device moves to its TPM, they stay as `*.pre-tpm` until a user prunes them.
 
 use super::IdentityError;
 use super::entry::{

@@ -1,4 +1,4 @@
-//! How fast the device's TPM is, and which kind of key fits it.
+//! Measures the speed of the device's TPM, and advises a kind of key.
 
 use super::{Device, IdentityError, maker_and_firmware};
 use crate::key::Curve;
@@ -6,12 +6,12 @@ use crate::tpm::{KeyAlgorithm, Operation, OperationTiming};
 use serde::Serialize;
 use std::time::Duration;
 
-/// From this factor on one kind of key counts as faster than the other.
+/// A kind of key counts as faster than another from this factor on.
 const CLEARLY: f64 = 1.25;
-/// A signature that takes longer than this limits services, so that sealed keys are named.
+/// A slower signature limits services, so the advice mentions sealed keys.
 const SLOW: Duration = Duration::from_millis(10);
 
-/// What was measured of the device's TPM. Times are milliseconds.
+/// The measured speed of the device's TPM, in milliseconds.
 #[derive(Debug, Clone, Serialize)]
 pub struct SpeedReport {
     /// The TCTI of the TPM.
@@ -20,28 +20,29 @@ pub struct SpeedReport {
     pub maker: String,
     /// TPM_PT_FIRMWARE_VERSION_1 and 2, in hexadecimal digits.
     pub firmware: String,
-    /// Whether a resource manager is between, so that a key of a file stays loaded.
+    /// True if the TPM is reached through a resource manager, so that a key from a file stays
+    /// loaded.
     pub managed: bool,
-    /// What was done and how long it took.
+    /// The operations and their times.
     pub operations: Vec<MeasuredOperation>,
     /// Kinds of keys that the TPM does not make.
     pub lacks: Vec<&'static str>,
-    /// Which kind of key fits: a sentence.
+    /// The advice: a sentence that names the best kind of key.
     pub advice: String,
 }
 
-/// An operation and how long it took.
+/// An operation and its times.
 #[derive(Debug, Clone, Serialize)]
 pub struct MeasuredOperation {
     /// `generate`, `sign`, `load-and-sign`, `unseal` or `login`.
     pub name: &'static str,
-    /// The kind of key, where there is one.
+    /// The kind of key, if the operation uses a key pair.
     pub key: Option<&'static str>,
-    /// How many TPM commands the operation is.
+    /// The number of TPM commands in the operation.
     pub commands: u32,
-    /// How often it was done.
+    /// The number of rounds.
     pub rounds: usize,
-    /// Half of the rounds took at most as long.
+    /// The median time of the rounds.
     pub median_ms: f64,
     /// The fastest round.
     pub min_ms: f64,
@@ -50,12 +51,13 @@ pub struct MeasuredOperation {
 }
 
 impl Device {
-    /// Measures the TPM. Nothing is written to the TPM, no PIN is needed, and all that is loaded for it is
-    /// flushed. `None` if `is_ended`, which is asked between two commands, said that it is to end.
+    /// Measures the TPM. The measurement writes nothing to the TPM, needs no PIN, and flushes each
+    /// object that it loads. `is_ended` is called between two commands; if it returns true, the
+    /// measurement ends, and the result is `None`.
     ///
     /// # Errors
     ///
-    /// As the TPM answers.
+    /// Those of the TPM.
     pub fn speed(&self, is_ended: &dyn Fn() -> bool) -> Result<Option<SpeedReport>, IdentityError> {
         let (maker, firmware) = maker_and_firmware(&self.tpm)?;
         let speed = self.tpm.speed(is_ended)?;
@@ -100,7 +102,7 @@ impl MeasuredOperation {
     }
 }
 
-/// The kind of a key, as `devid key generate --algorithm` has it but for its notation.
+/// The name of a kind of key; `devid key generate --algorithm` writes it differently.
 fn name(algorithm: KeyAlgorithm) -> &'static str {
     match algorithm {
         KeyAlgorithm::Ec(Curve::P256) => "P-256",
@@ -115,14 +117,14 @@ fn median(times: &[Duration]) -> Duration {
     times.get(times.len() / 2).copied().unwrap_or_default()
 }
 
-/// A kind of key, how long its signature takes, and how long its generation.
+/// A kind of key, with the time of a signature and of a generation.
 struct Candidate {
     name: &'static str,
     sign: Duration,
     generate: Duration,
 }
 
-/// Which kind of key fits, in a sentence.
+/// A sentence that names the best kind of key.
 fn advice(timings: &[OperationTiming], managed: bool) -> String {
     let took = |operation| {
         let found = timings.iter().find(|one| one.operation == operation);
@@ -205,7 +207,8 @@ mod tests {
     const EC: KeyAlgorithm = KeyAlgorithm::Ec(Curve::P256);
     const RSA: KeyAlgorithm = KeyAlgorithm::Rsa(2048);
 
-    /// Milliseconds of signature and generation, of P-256 and RSA-2048.
+    /// The arguments are the milliseconds of a signature and of a generation, for P-256 and for
+    /// RSA-2048.
     fn advised(ec: Option<(u64, u64)>, rsa: Option<(u64, u64)>) -> String {
         let mut timings = Vec::new();
         let mut note = |operation, ms| {
@@ -225,7 +228,7 @@ mod tests {
 
     #[test]
     fn the_kind_that_signs_faster_fits() {
-        // A discrete chip, a firmware TPM, and one that does both alike.
+        // A discrete chip, a firmware TPM, and a TPM that is equally fast with both kinds.
         let chip = advised(Some((36, 60)), Some((77, 1568)));
         assert!(
             chip.starts_with("P-256 keys fit this TPM: they sign 2.1 times as fast"),

@@ -1,8 +1,8 @@
 //! The table that decides the next step towards an own identity. Pure: it reads nothing and writes
 //! nothing.
 //!
-//! An identity is never replaced by another one: not if a certificate is missing, not if a TPM is
-//! late, and not if facts contradict each other. Only an explicit reset ends an identity.
+//! An identity is never replaced by another one. A missing certificate, a late TPM and
+//! contradictory facts are no reasons for that. Only an explicit reset ends an identity.
 
 use crate::config::{Fallback, LeaveSoftware, OwnIdentity};
 

@@ -218,7 +218,7 @@ impl Device {
     /// The location and source of the identity in use; or the reason why there is none.
     fn in_use(&self, seen: &Observed) -> Result<(Mode, IdentitySource), IdentityError> {
         let open = |what: &str| {
-            let text = format!("{what}: devid provision goes on");
+            let text = format!("{what}: devid provision continues");
             Err(IdentityError::failed(text))
         };
         let policy = Policy::from_config(&self.config);
@@ -251,7 +251,7 @@ impl Device {
                  gets a new identity in it, and the software key is put aside",
             ),
             Plan::Generate | Plan::MakeSoftware => open(NONE_YET),
-            Plan::Reset => open("a factory reset was asked for"),
+            Plan::Reset => open("a factory reset was requested"),
         }
     }
 

@@ -7,7 +7,6 @@ use super::entry::{FACTORY, TokenEntry};
 use super::prove::{PossessionProof, prove};
 use super::provision::certificate_attributes;
 use super::{IdentityError, IdentityErrorKind, Imported};
-use crate::key::PublicKey;
 use crate::shell::argument;
 use crate::store::Key;
 use crate::store::devid::{DevidStore, KeyAlgorithm, KeyPurpose};
@@ -36,10 +35,7 @@ impl Device {
             return Err(no_key(entry));
         };
         self.unlock_for(entry)?;
-        let same = match key.public() {
-            PublicKey::Ec { curve, .. } => KeyAlgorithm::Ec(*curve),
-            public @ PublicKey::Rsa { .. } => KeyAlgorithm::Rsa(public.bits()),
-        };
+        let same = KeyAlgorithm::of(key.public());
         let (uses, opened_by) = store.uses(&entry.file)?;
         let has = |one| uses.is_none_or(|uses| uses.has(one));
         let usage = KeyPurpose {
@@ -198,7 +194,7 @@ impl Device {
         let nothing = || {
             IdentityError::new(
                 IdentityErrorKind::NotFound,
-                format!("{}: nothing is kept of what it was before", entry.label),
+                format!("{}: nothing is kept of its earlier state", entry.label),
             )
         };
         let before = store.predecessor(&entry.file)?.ok_or_else(nothing)?;
@@ -224,7 +220,8 @@ impl Device {
         }
         match prove(&self.tpm, key, key.public()) {
             PossessionProof::NoSignature(error) => Err(IdentityError::refused(format!(
-                "{}: the key before does not sign any more ({error}); the one in use stays",
+                "{}: the earlier key does not sign any more ({error}); the current key stays in \
+                 use",
                 entry.label
             ))),
             _ => Ok(()),
@@ -261,7 +258,7 @@ impl Device {
     fn store_to_rekey(&self, entry: &TokenEntry) -> Result<&DevidStore, IdentityError> {
         let refused = |why: &str| IdentityError::refused(format!("{}: {why}", entry.label));
         if entry.token == FACTORY {
-            return Err(refused("the factory's key is for good"));
+            return Err(refused("the factory's key cannot be replaced"));
         }
         if entry.software.is_some() {
             return Err(refused(

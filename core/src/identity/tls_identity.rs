@@ -59,7 +59,7 @@ impl Device {
         key.prepare(&self.tpm)?;
         if !key.is_signing() {
             return Err(IdentityError::refused(format!(
-                "{}: its key signs only what the TPM itself made, so it opens no TLS session",
+                "{}: its key signs only what the TPM itself made, so it cannot open a TLS session",
                 entry.label
             )));
         }

@@ -57,7 +57,7 @@ impl Device {
             .symlink_metadata()
             .map_err(IdentityError::file(request))?;
         if !about.is_file() {
-            let words = "A reset is asked for by a plain file. To have none";
+            let words = "A reset request must be a regular file. To cancel it";
             let aside = free_name(request, "old");
             // The command moves the object and does not follow it.
             let command = |aside: &Path| format!("mv -nT {} {}", word(request), word(aside));
@@ -72,7 +72,7 @@ impl Device {
                 None => return Ok(None),
             },
         };
-        let words = "Nobody knows who asked for the reset. To have none";
+        let words = "It is unknown who requested the reset. To cancel it";
         let command = format!("chmod go-w {} && rm {}", word(state), word(request));
         // Only after other users lost their write permission; the command does not follow links.
         let remedy = Remedy::on_paths(words, &[state], command);

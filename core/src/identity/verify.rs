@@ -1,5 +1,5 @@
-//! Verification of an identity: its key is available, its certificate is one of a device (IEEE
-//! 802.1AR, section 8), and a trusted CA issued it.
+//! Verification of an identity. Its key must be available, and a trusted CA must have issued its
+//! certificate. The certificate must be one of a device (IEEE 802.1AR, section 8).
 
 use super::device::Device;
 use super::entry::TokenEntry;
@@ -123,8 +123,8 @@ impl Device {
             return Err(IdentityError::new(
                 IdentityErrorKind::NotFound,
                 format!(
-                    "{}: there is no certificate for this key; devid csr {} makes a request for \
-                     one, devid import-cert takes what the CA answers",
+                    "{}: there is no certificate for this key; devid csr {} makes a request, \
+                     devid import-cert imports the CA's answer",
                     entry.label,
                     argument(&entry.label)
                 ),
@@ -295,7 +295,7 @@ fn proof_check(proof: PossessionProof, file: Option<&Path>) -> Result<Check, Ide
         }
         (PossessionProof::NoSignature(SignError::NotLoggedIn), _) => Check::skipped(
             KEY,
-            "it asks for a PIN: give it with --pin-file FILE, or say in config.toml where it is \
+            "it needs a PIN: give it with --pin-file FILE, or configure its source in config.toml \
              (auth under [[identity]], pin under [[token]])"
                 .into(),
         ),
@@ -311,11 +311,9 @@ fn chain_check(way: &PathResult) -> Check {
             Check::passed(name, subjects.join(" <- "))
         }
         PathResult::NoIssuer(issuer) => {
-            Check::skipped(name, format!("the certificate of {issuer} is not here"))
+            Check::skipped(name, format!("the certificate of {issuer} is missing"))
         }
-        PathResult::SelfSigned => {
-            Check::skipped(name, "self-signed: no CA stands behind it".into())
-        }
+        PathResult::SelfSigned => Check::skipped(name, "self-signed: no CA issued it".into()),
         PathResult::Invalid(why) => Check::failed(name, why.clone()),
     }
 }
@@ -339,7 +337,7 @@ fn revocation_check(way: &PathResult, lists: &[Crl], now: Result<DateTime, DateT
         Ok(said) => {
             let dates = match now {
                 Ok(_) => "",
-                Err(_) => "; the dates of the CRLs were not looked at",
+                Err(_) => "; the dates of the CRLs were not checked",
             };
             let by = format!("not revoked: {}{dates}", said.by.join(", "));
             match said.unknown.is_empty() {

@@ -21,8 +21,8 @@ mod oid {
     pub(super) const RSA: &[u8] = &[0x55, 8, 1, 1];
 }
 
-/// The parameters of a curve in hexadecimal digits (NIST SP 800-186, section 3.2.1): prime, b,
-/// order, and the base point's x and y. The coefficient a is always the prime minus 3.
+/// The parameters of a curve in hexadecimal digits: prime, b, order, and the base point's x and y
+/// (NIST SP 800-186, section 3.2.1). The coefficient a is always the prime minus 3.
 struct CurveParameters {
     prime: &'static str,
     b: &'static str,
@@ -59,8 +59,8 @@ impl PublicKey {
         Self::from_info_der(der).filter(|_| Self::is_plain_info(der))
     }
 
-    /// True if a SubjectPublicKeyInfo has the usual encoding of RFC 3279, section 2.3.1, and RFC
-    /// 5480, section 2.1.1: rsaEncryption, or id-ecPublicKey with a named curve. Other encodings
+    /// True if a SubjectPublicKeyInfo has the usual encoding: rsaEncryption (RFC 3279, section
+    /// 2.3.1), or id-ecPublicKey with a named curve (RFC 5480, section 2.1.1). Other encodings
     /// restrict the key, or many verifiers cannot read them.
     pub fn is_plain_info(der: &[u8]) -> bool {
         KeyInfo::read(der).is_some_and(|info| match info.algorithm {

@@ -39,8 +39,8 @@ impl PrivateKeyInfo {
     /// The numbers are inconsistent, or the key cannot be used in memory.
     pub fn from_prime(modulus: &[u8], prime: &[u8]) -> Result<Self, String> {
         let numbers = RsaNumbers::of(modulus, prime);
-        let numbers = numbers.ok_or("the prime is none of two of the modulus")?;
-        Self::from_pkcs1(&numbers.to_der().ok_or("numbers that no key has")?)
+        let numbers = numbers.ok_or("the prime is not one of two factors of the modulus")?;
+        Self::from_pkcs1(&numbers.to_der().ok_or("invalid numbers of a key")?)
     }
 
     pub(super) fn from_pkcs1(der: &[u8]) -> Result<Self, String> {

@@ -11,8 +11,8 @@ use sec1::EcPrivateKey;
 use zeroize::Zeroizing;
 
 /// The message about a file with an encrypted key.
-const ENCRYPTED: &str = "its private key is encrypted, and no passphrase is asked for here; a copy \
-     in clear is written by openssl pkey -in … -out …, mode 0600";
+const ENCRYPTED: &str = "its private key is encrypted, and devid asks for no passphrase; make a \
+                         copy in clear with openssl pkey -in … -out …, mode 0600";
 const EXPLICIT: &str = "an EC key that describes its curve instead of naming it";
 const NO_NUMBER: &str = "its number is no private key of its curve";
 /// The smallest RSA key that is used in memory, in bits.
@@ -130,11 +130,13 @@ impl PrivateKeyInfo {
             ("RSA", None) => Self::from_pkcs1(&key.der),
             ("ENCRYPTED", None) => Err(ENCRYPTED.into()),
             ("OPENSSH", None) => Err(
-                "a private key in OpenSSH's own form; of a copy of the file ssh-keygen -p -m PKCS8 \
-                 -N '' -f COPY makes one that is read here"
+                "a private key in OpenSSH's own format; convert a copy of the file with \
+                 ssh-keygen -p -m PKCS8 -N '' -f COPY"
                     .into(),
             ),
-            (kind, None) => Err(format!("a private key for {kind}; EC and RSA keys are known")),
+            (kind, None) => Err(format!(
+                "a private key for {kind}; EC and RSA keys are known"
+            )),
         })
     }
 
@@ -210,7 +212,7 @@ fn curve_of(oid: ObjectIdentifier) -> Result<Curve, String> {
         let text = oid.to_string();
         let known = CURVES.iter().find(|(known, _)| *known == text);
         let name = known.map_or(text.as_str(), |(_, name)| name);
-        format!("a private key on the curve {name}; P-256, P-384 and P-521 are known")
+        format!("a private key on the curve {name}; P-256, P-384 and P-521 are supported")
     })
 }
 

@@ -153,7 +153,7 @@ impl Maker {
             IdentityError::new(
                 IdentityErrorKind::NotFound,
                 format!(
-                    "handle 0x{:08X} holds {what}, and no {} key: devid-manufacture keys puts it there",
+                    "handle 0x{:08X} holds {what}, but no {} key: run devid-manufacture keys",
                     place.handle,
                     place.called()
                 ),
@@ -181,7 +181,7 @@ impl Maker {
         let (_, resident) = self.tpm.persistent_key(iak.handle)?;
         AttestationKey::resident(&resident, area.as_bytes(), false).ok_or_else(|| {
             IdentityError::failed(format!(
-                "handle 0x{:08X}: this IAK certifies nothing",
+                "handle 0x{:08X}: this IAK cannot certify keys",
                 iak.handle
             ))
         })

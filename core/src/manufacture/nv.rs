@@ -31,8 +31,9 @@ impl Maker {
     ///
     /// # Errors
     ///
-    /// Refused before anything is written: a certificate for another key or device, one that IEEE
-    /// 802.1AR forbids, an index with other contents, or a TPM with another identity.
+    /// All checks come before the first write. Refused are a certificate for another key or device,
+    /// and a certificate that IEEE 802.1AR forbids. An index with other contents and a TPM with
+    /// another identity are refused too.
     pub fn install(
         &self,
         contents: &Contents,
@@ -187,8 +188,8 @@ impl Maker {
             error if error.is_transport_fault() => IdentityError::new(
                 crate::identity::IdentityErrorKind::Tpm,
                 format!(
-                    "{what}, {action:?} of NV index 0x{index:08X}: {error}. The command may have run: run again, \
-                     which goes on from what is there"
+                    "{what}, {action:?} of NV index 0x{index:08X}: {error}. The command may have \
+                     run: run again to continue"
                 ),
             ),
             _ if by == NvHierarchy::Platform => by_platform(error),

@@ -4,7 +4,7 @@ mod cms;
 mod jws;
 
 use crate::key::PublicKey;
-use crate::tpm::SignatureScheme;
+use crate::tpm::{Hash, SignatureScheme};
 use crate::x509::algorithms::ecdsa_to_der;
 use crate::x509::{Certificate, IssueError};
 use x509_cert::der::asn1::ObjectIdentifier;
@@ -29,7 +29,10 @@ pub enum MessageForm {
     },
     /// Only the signature: ECDSA-Sig-Value (RFC 3279, section 2.2.3), or a number as wide as the
     /// modulus.
-    Raw,
+    Raw {
+        /// The hash of the content; by default that of the key's own strength.
+        hash: Option<Hash>,
+    },
 }
 
 impl MessageForm {
@@ -53,7 +56,7 @@ impl MessageForm {
 
     /// True if the message contains the certificates of the signer.
     pub fn has_certificates(&self) -> bool {
-        !matches!(self, Self::Raw)
+        !matches!(self, Self::Raw { .. })
     }
 }
 
@@ -85,7 +88,7 @@ impl<E: From<IssueError>> MessageSigner<'_, E> {
             MessageForm::Jws { typ, detached } => {
                 jws::general_json(self, content, typ.as_deref(), *detached)
             }
-            MessageForm::Raw => self.signature_der(content),
+            MessageForm::Raw { .. } => self.signature_der(content),
         }
     }
 

@@ -40,7 +40,7 @@ fn setting(limit: Limit) -> &'static str {
 pub(crate) fn unloadable(why: &Unloadable) -> String {
     match why.why {
         Obstacle::ParentCounts => format!(
-            "{why}; if it asks for none, parents under [[token]] in config.toml may name it"
+            "{why}; if it has no password, list it in parents under [[token]] in config.toml"
         ),
         _ => why.to_string(),
     }

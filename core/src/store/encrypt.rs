@@ -7,7 +7,7 @@ use getrandom::SysRng;
 use rsa::Pkcs1v15Encrypt;
 use rsa::traits::PaddingScheme;
 
-/// The longest message for one ciphertext of this key (RFC 8017, sections 7.1.1 and 7.2.1); `None`
+/// The longest message for one ciphertext of this key (RFC 8017, sections 7.1.1 and 7.2.1). `None`
 /// if the key is too small or does not encrypt.
 pub fn longest_message(key: &PublicKey, request: DecryptRequest) -> Option<usize> {
     let PublicKey::Rsa { modulus, .. } = key else {

@@ -69,9 +69,9 @@ impl SignError {
     /// wrongly.
     pub(super) fn unverified(scheme: &str) -> Self {
         let why = format!(
-            "its signature ({scheme}) does not verify with the key, and is not given out: another key \
-             signed, or the TPM does not sign rightly in that way. Sign again; if this comes each time, \
-             use another mechanism or hash, and report it to the maker of the TPM"
+            "its signature ({scheme}) does not verify with the key, and is not given out: another \
+             key signed, or the TPM computes such signatures wrongly. Sign again; if the error \
+             repeats, use another mechanism or hash, and report it to the maker of the TPM"
         );
         TpmError::WrongAnswer(why).into()
     }
@@ -87,14 +87,11 @@ impl fmt::Display for SignError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::DigestLength(bytes) => {
-                write!(
-                    f,
-                    "a digest of {bytes} bytes cannot be signed rightly by this key"
-                )
+                write!(f, "this key cannot sign a digest of {bytes} bytes")
             }
             Self::Scheme => f.write_str("the key does not sign by this scheme"),
-            Self::NotLoggedIn => f.write_str("the key asks for a login first"),
-            Self::Ciphertext => f.write_str("not to be decrypted with this key"),
+            Self::NotLoggedIn => f.write_str("the key needs a login first"),
+            Self::Ciphertext => f.write_str("the ciphertext cannot be decrypted with this key"),
             Self::Refused(why) | Self::Unloadable(why) => {
                 write!(f, "the key cannot be used: {why}")
             }
@@ -150,14 +147,14 @@ impl fmt::Display for LoginError {
                  destroy its objects first (devid list, devid key delete)",
             ),
             Self::NotInitialized => f.write_str("this PIN was never set"),
-            Self::NotLoggedIn => f.write_str("somebody else must log in first"),
+            Self::NotLoggedIn => f.write_str("another user must log in first"),
             Self::Refused(why) => f.write_str(why),
             Self::Store(error) => error.fmt(f),
-            Self::Length => f.write_str("no PIN has so many bytes"),
+            Self::Length => f.write_str("the length of the PIN is not permitted"),
             Self::Locked(tcti) => write!(
                 f,
-                "not tried: a wrong PIN would lock the whole TPM now, or it is locked already. \
-                 {WAIT}: {}",
+                "the PIN was not tried: a wrong PIN would lock the whole TPM now, or the TPM is \
+                 in lockout already. {WAIT}: {}",
                 tcti.clearing_lockout()
             ),
             Self::Tpm(error) => Advised(error).fmt(f),

@@ -99,7 +99,8 @@ impl Store {
         }
     }
 
-    /// The store in a forked child. It shares nothing that a thread of the parent may hold locked.
+    /// The store in a forked child. The copy shares nothing that a thread of the parent may hold
+    /// locked.
     #[must_use]
     pub fn for_child(&self, tpm: &Arc<Tpm>) -> Self {
         match self {

@@ -7,7 +7,7 @@ use super::{ScanError, ScanResult, StoreStamp, machine};
 use crate::config::SESSIONS;
 use std::path::Path;
 
-/// The store of this token. It sends no TPM command.
+/// The store of this token. The store sends no TPM command.
 #[derive(Debug, Clone, Copy)]
 pub struct SessionStore;
 

@@ -1,6 +1,6 @@
-//! Knowledge about the templates of primary keys: a hint for other processes under
-//! /run/devid-pkcs11, always checked against the certificate; and the keys that this process could
-//! not derive.
+//! Knowledge about the templates of primary keys. A file under /run/devid-pkcs11 is a hint for
+//! other processes, always checked against the certificate. The keys that this process could not
+//! derive are remembered too.
 
 use crate::file;
 use crate::key::{KeyId, PublicKey, from_hex, hex};

@@ -13,7 +13,7 @@ use super::{
 enum Ancestry {
     /// The handle is empty.
     Empty,
-    /// The qualified name of the key. It depends on all ancestors.
+    /// The qualified name of the key. The value depends on all ancestors.
     Below(Vec<u8>),
     /// The TPM does not return a qualified name.
     Untold,
@@ -37,8 +37,8 @@ impl Tpm {
         }
     }
 
-    /// True if the owner hierarchy derives this key from the storage key template, or if the key is
-    /// in a handle reserved for primary keys.
+    /// True if the owner hierarchy derives this key from the storage key template. True also if the
+    /// key is in a handle reserved for primary keys.
     fn comes_back(&self, key: &StorageKey) -> Result<bool, TpmError> {
         if key.handle() == SRK || handle::ENDORSEMENT_KEYS.contains(&key.handle()) {
             return Ok(true);
@@ -81,9 +81,9 @@ impl Tpm {
         self.is_at(qualified_name_below(&parent, name), handle)
     }
 
-    /// True if the key with this name, in a persistent handle, is a child of a storage key named
-    /// `parent`, which itself was a child of the storage root key. The parent need not be in the
-    /// TPM now. `None` if the TPM returns no qualified name.
+    /// True if the key with this name, in a persistent handle, is a child of the storage key named
+    /// `parent`. The parent must have been a child of the storage root key. The parent need not be
+    /// in the TPM now. `None` if the TPM returns no qualified name.
     pub fn lay_below(
         &self,
         parent: &[u8],

@@ -1,5 +1,5 @@
-//! Attestation: TPM2_Certify by an attestation key, and TPM2_ActivateCredential. By the latter a CA
-//! learns that an attestation key and an endorsement key are in the same TPM (Part 1, sections 24
+//! Attestation: TPM2_Certify by an attestation key, and TPM2_ActivateCredential. The latter proves
+//! to a CA that an attestation key and an endorsement key are in the same TPM (Part 1, sections 24
 //! and 31).
 
 use super::command::policy::{Certification, by_endorsement};
@@ -7,9 +7,9 @@ use super::exchange::Exchange;
 use super::policy::{AuthRole, AuthWay, auth_way};
 use super::public::counts_wrong_auth;
 use super::{
-    Auth, AuthHandle, AuthValue, EndorsementKey, KeyAlgorithm, Link, PersistentKey, PrimaryKey,
-    PublicArea, SaltKey, Secret, SensitiveCreate, SignatureScheme, Tpm, TpmError, WrappedKey,
-    command_code, flush, handle, name_of, template,
+    Auth, AuthHandle, AuthValue, EndorsementKey, KeyAlgorithm, KeyScheme, Link, PersistentKey,
+    PrimaryKey, PublicArea, SaltKey, Secret, SensitiveCreate, Signature, SignatureScheme, Tpm,
+    TpmError, WrappedKey, command_code, flush, handle, name_of, template,
 };
 use crate::file::Lock;
 use log::debug;
@@ -29,12 +29,14 @@ enum AttestationKeySource {
     Wrapped(WrappedKey),
 }
 
-/// The state of the TPM before some commands. [`Tpm::sweep`] uses it to find objects that these
-/// commands left behind after a transport fault.
+/// The state of the TPM before some commands. After a transport fault, [`Tpm::sweep`] uses it to
+/// find objects that these commands left behind.
 pub(crate) struct TpmTrace {
     faults: u64,
     /// Loaded sessions; `None` behind a resource manager, which cleans up itself.
     sessions: Option<Vec<u32>>,
+    /// Transient objects, where hash sequences are to be found again.
+    objects: Option<Vec<u32>>,
 }
 
 impl AttestationKey {
@@ -82,6 +84,14 @@ impl AttestationKey {
         &self.name
     }
 
+    /// How it signs.
+    pub(crate) fn scheme(&self) -> Option<SignatureScheme> {
+        match PublicArea::parse(&self.area)?.scheme {
+            KeyScheme::Fixed(scheme) => Some(scheme),
+            KeyScheme::Any => None,
+        }
+    }
+
     /// The lock for one try of its authorisation value, if a wrong value would count towards
     /// lockout.
     pub(crate) fn lock_try(&self, tpm: &Tpm) -> Result<Option<Lock>, TpmError> {
@@ -97,7 +107,7 @@ impl AttestationKey {
     }
 
     /// Loads the key if needed. Returns its handle, and true if the caller must flush the handle.
-    fn load(&self, link: &mut Link) -> Result<(u32, bool), TpmError> {
+    pub(super) fn load(&self, link: &mut Link) -> Result<(u32, bool), TpmError> {
         match &self.source {
             AttestationKeySource::Handle(handle) => {
                 let (_, name) = link.read_public(*handle)?;
@@ -161,7 +171,7 @@ impl Link {
     }
 
     /// Runs a command with a handle that is authorised in this way.
-    fn by_role<R>(
+    pub(super) fn by_role<R>(
         &mut self,
         used: AuthHandle,
         way: AuthWay,
@@ -218,11 +228,11 @@ impl Link {
 
 /// Reports a wrong authorisation of the second handle as one of the attestation key.
 fn of_second(error: TpmError) -> TpmError {
-    const SECOND_SESSION: u32 = 0xA00;
     match error {
-        TpmError::Response(code) if code.is_wrong_auth() && code.0 & 0xF00 == SECOND_SESSION => {
+        TpmError::Response(code) if code.is_wrong_auth() && code.is_of_second_session() => {
             TpmError::Unsupported(
-                "the attestation key has an authorisation value that is not empty, so it does not attest"
+                "the attestation key has an authorisation value that is not empty, so it cannot \
+                 attest"
                     .into(),
             )
         }
@@ -275,6 +285,36 @@ impl Tpm {
         activating.run(self, |link| link.activate(key, endorsement, blob, secret))
     }
 
+    /// The signature of an attestation key over data that the TPM hashes for it; `None` where the TPM gives
+    /// no ticket: of fewer than four bytes, and of data that begin as its own statements do
+    /// (TPM_GENERATED_VALUE). Up to ten commands, and more for data of more than 1024 bytes.
+    pub(crate) fn sign_hashed(
+        &self,
+        key: &AttestationKey,
+        scheme: SignatureScheme,
+        data: &[u8],
+    ) -> Result<Option<Signature>, TpmError> {
+        let signing = Exchange::new("Sign by a ticket").needing_object_slot();
+        signing.run(self, |link| {
+            let (digest, ticket) = link.hashed(scheme.hash(), data)?;
+            if !ticket.is_given() {
+                return Ok(None);
+            }
+            let (handle, is_passing) = key.load(link)?;
+            let used = AuthHandle::open(handle, &key.name);
+            let signed = link.by_role(
+                used,
+                auth_way(&key.area, AuthRole::User),
+                None,
+                |link, used| link.sign_by_ticket(used, scheme, &digest, &ticket),
+            );
+            if is_passing {
+                flush(link, handle, &signed);
+            }
+            signed.map(Some)
+        })
+    }
+
     /// Records the current state.
     pub(crate) fn trace(&self) -> Result<TpmTrace, TpmError> {
         let sessions = match self.tcti().is_managed() {
@@ -286,7 +326,19 @@ impl Tpm {
         Ok(TpmTrace {
             faults: self.faults(),
             sessions,
+            objects: None,
         })
+    }
+
+    /// What is loaded now, for commands that begin a hash sequence: such an object says of itself neither
+    /// whose it is nor what it is for.
+    pub(crate) fn trace_with_sequences(&self) -> Result<TpmTrace, TpmError> {
+        let trace = self.trace()?;
+        let objects = match trace.sessions {
+            None => None,
+            Some(_) => Some(self.handles(handle::TRANSIENT)?),
+        };
+        Ok(TpmTrace { objects, ..trace })
     }
 
     /// After a transport fault, flushes keys of ours and sessions that were left behind since
@@ -301,7 +353,16 @@ impl Tpm {
         let sweeping = Exchange::new("FlushContext").needing_object_slot();
         let swept = sweeping.run(self, |link| {
             for handle in link.handles(handle::TRANSIENT)? {
-                if matches!(self.may_flush(link, handle, None), Ok(true)) {
+                let is_new = || {
+                    let before = trace.objects.as_ref();
+                    before.is_some_and(|before| !before.contains(&handle))
+                };
+                let is_ours = match self.may_flush(link, handle, None) {
+                    Ok(is_ours) => is_ours,
+                    Err(TpmError::Response(code)) => code.is_of_sequence() && is_new(),
+                    Err(_) => false,
+                };
+                if is_ours {
                     link.flush(handle)?;
                 }
             }

@@ -25,8 +25,8 @@ use std::time::Duration;
 /// A TPM and the links to it that this process holds.
 ///
 /// The lock of a link is held for one exchange: the few commands that belong together, and their
-/// repetitions. A thread waits for the lock at most as long as one command may take, or as long as
-/// a key generation that is under way.
+/// repetitions. A thread waits for the lock at most as long as one command may take. Behind a key
+/// generation it waits until the generation ends.
 pub struct Tpm {
     tcti: Tcti,
     timing: Arc<Timing>,
@@ -64,7 +64,7 @@ pub struct Tpm {
 }
 
 impl Tpm {
-    /// Creates the client. It opens the TPM at its first command.
+    /// Creates the client. The client opens the TPM at its first command.
     ///
     /// `limits` bound each command, and each wait for a lock.
     /// `locks` is the folder of the locks between processes.

@@ -42,7 +42,7 @@ pub(super) fn connection_for<'a>(
         None if keys_in_one > 1 && !connections.is_empty() => 0,
         None => {
             if connections.len() * keys_in_one >= LOADED {
-                connections.remove(0); // its connection ends, and with it all that is loaded there
+                connections.remove(0); // the connection ends together with its loaded objects
             }
             connections.push(Connection {
                 link: None,

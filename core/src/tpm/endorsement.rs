@@ -6,9 +6,10 @@ pub(super) use super::structures::endorsement::CERTIFICATES;
 use super::structures::endorsement::{
     EndorsementTemplate, stored_template, template_indices, with_nonce,
 };
-use super::{AuthValue, SaltKey, Tpm, TpmError, handle};
+use super::{AuthValue, KeyAlgorithm, SaltKey, Tpm, TpmError, handle};
 use crate::key::PublicKey;
 use log::warn;
+use std::ops::RangeInclusive;
 
 /// An endorsement key that the TPM has, in a handle or from a template.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,17 +53,42 @@ impl Tpm {
         public: &PublicKey,
         index: Option<u32>,
     ) -> Result<Option<EndorsementKey>, TpmError> {
+        let is_it = |key: EndorsementKey| Ok(Some(key).filter(|key| key.public() == public));
+        self.first_endorsement_key(KeyAlgorithm::of(public), index, is_it)
+    }
+
+    /// What `look` makes of the first endorsement key of this algorithm of which it makes something: those
+    /// in handles come first, then those that templates give. `index`: as of [`Self::endorsement_key_of`].
+    ///
+    /// # Errors
+    ///
+    /// As of [`Self::endorsement_key_of`], and those of `look`.
+    pub(crate) fn first_endorsement_key<R, E: From<TpmError>>(
+        &self,
+        algorithm: KeyAlgorithm,
+        index: Option<u32>,
+        mut look: impl FnMut(EndorsementKey) -> Result<Option<R>, E>,
+    ) -> Result<Option<R>, E> {
+        let mut seen: Vec<Vec<u8>> = Vec::new();
+        let mut look = |key: EndorsementKey| {
+            let is_new = KeyAlgorithm::of(key.public()) == algorithm && !seen.contains(&key.area);
+            seen.push(key.area.clone());
+            match is_new {
+                true => look(key),
+                false => Ok(None),
+            }
+        };
         for key in self.endorsement_keys_in_handles()? {
-            if key.public() == public {
-                return Ok(Some(key));
+            if let Some(found) = look(key)? {
+                return Ok(Some(found));
             }
         }
-        let candidates = EndorsementTemplate::candidates(public, index);
+        let candidates = EndorsementTemplate::candidates(algorithm, index);
         let areas: Vec<_> = candidates.iter().map(|one| one.area()).collect();
         for area in areas.clone() {
             let derived = self.derived_endorsement_key(area)?;
-            if let Some(key) = derived.filter(|key| key.public() == public) {
-                return Ok(Some(key));
+            if let Some(found) = derived.map(&mut look).transpose()?.flatten() {
+                return Ok(Some(found));
             }
         }
         for (certificate, template) in CERTIFICATES {
@@ -74,8 +100,8 @@ impl Tpm {
                     continue;
                 }
                 let derived = self.derived_endorsement_key(area)?;
-                if let Some(key) = derived.filter(|key| key.public() == public) {
-                    return Ok(Some(key));
+                if let Some(found) = derived.map(&mut look).transpose()?.flatten() {
+                    return Ok(Some(found));
                 }
             }
         }
@@ -84,9 +110,20 @@ impl Tpm {
 
     /// The endorsement keys in persistent handles.
     pub(crate) fn endorsement_keys_in_handles(&self) -> Result<Vec<EndorsementKey>, TpmError> {
+        self.storage_keys_in(handle::ENDORSEMENT_KEYS)
+    }
+
+    /// The storage keys in the persistent handles of the platform hierarchy: platform primary keys, which
+    /// serve as endorsement keys where a maker certified none (OpenConfig, enrollz).
+    #[cfg(feature = "evidence")]
+    pub(crate) fn platform_keys_in_handles(&self) -> Result<Vec<EndorsementKey>, TpmError> {
+        self.storage_keys_in(handle::PLATFORM_OBJECTS)
+    }
+
+    fn storage_keys_in(&self, range: RangeInclusive<u32>) -> Result<Vec<EndorsementKey>, TpmError> {
         let mut found = Vec::new();
-        for handle in self.handles(*handle::ENDORSEMENT_KEYS.start())? {
-            if !handle::ENDORSEMENT_KEYS.contains(&handle) {
+        for handle in self.handles(*range.start())? {
+            if !range.contains(&handle) {
                 continue;
             }
             let there = match self.public_at(handle) {
@@ -106,7 +143,6 @@ impl Tpm {
     /// RSA-2048.
     #[cfg(feature = "evidence")]
     pub(crate) fn usual_endorsement_key(&self) -> Result<Option<EndorsementKey>, TpmError> {
-        use super::KeyAlgorithm;
         use crate::key::Curve;
         for algorithm in [KeyAlgorithm::Ec(Curve::P256), KeyAlgorithm::Rsa(2048)] {
             let area = EndorsementTemplate::low(algorithm).area();

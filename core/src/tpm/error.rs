@@ -25,7 +25,7 @@ pub enum TpmError {
     Busy(Limit),
     /// The TPM answered with a response code.
     Response(ResponseCode),
-    /// This TPM is in dictionary-attack lockout. Keys that count wrong authorisation values cannot
+    /// The TPM is in dictionary-attack lockout. Keys that count wrong authorisation values cannot
     /// be used.
     Lockout(Tcti),
     /// A persistent handle now holds another key than before.
@@ -112,7 +112,7 @@ impl fmt::Display for TpmError {
             Self::Response(code) => write!(f, "TPM answered {code}"),
             Self::Lockout(_) => f.write_str(
                 "the TPM is in lockout (TPM_RC_LOCKOUT): too many wrong authorisation values were \
-                 tried, and nothing that counts them can be used",
+                 tried, and keys that count them cannot be used",
             ),
             Self::KeyReplaced(handle) => {
                 write!(
@@ -135,17 +135,18 @@ impl fmt::Display for TpmError {
                 f.write_str("the TPM's owner hierarchy has another authorisation value")
             }
             Self::EndorsementAuth => f.write_str(
-                "the TPM's endorsement hierarchy has an authorisation value: without it no endorsement \
-                 key can be used, and no key whose policy asks for it. Whoever took ownership of the TPM \
-                 set it, and can take it away (tpm2_changeauth -c endorsement -p THE_VALUE)",
+                "the TPM's endorsement hierarchy has an authorisation value: without it no \
+                 endorsement key can be used, and no key whose policy asks for it. The owner of \
+                 the TPM set it, and can remove it (tpm2_changeauth -c endorsement -p THE_VALUE)",
             ),
             Self::NoPinLock(why) => write!(
                 f,
-                "no PIN is tried, because the lock that keeps others from the TPM's last try cannot \
-                 be had: {why}"
+                "no PIN is tried, because the lock that protects the TPM's last tries is not \
+                 available: {why}"
             ),
             Self::NoTryLeft(_) => f.write_str(
-                "not tried: a wrong value would lock the whole TPM, or it is locked already",
+                "not tried: a wrong value would lock the whole TPM, or the TPM is in lockout \
+                 already",
             ),
             Self::Unloadable(why) => why.fmt(f),
             Self::ForeignKey(what)

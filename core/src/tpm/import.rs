@@ -1,5 +1,5 @@
-//! A private key on its way into the TPM, encrypted for its future parent (Part 1, section 23.3:
-//! duplication with an outer wrapper and no inner wrapper).
+//! Import of a private key, encrypted for its future parent (Part 1, section 23.3: duplication with
+//! an outer wrapper and no inner wrapper).
 
 use super::algorithm::{ECC, RSA};
 use super::protected::{Recipient, protect};

@@ -24,6 +24,8 @@ mod error;
 mod exchange;
 #[cfg(test)]
 pub(crate) mod fake;
+#[cfg(feature = "evidence")]
+mod hmac_challenge;
 mod import;
 mod lockout;
 #[cfg(feature = "manufacture")]
@@ -67,6 +69,8 @@ pub use endorsement::EndorsementKey;
 pub(crate) use error::CLEARED_OR_EXCHANGED;
 pub use error::TpmError;
 pub use exchange::Refusals;
+#[cfg(feature = "evidence")]
+pub(crate) use hmac_challenge::{HmacKey, HmacOutcome};
 pub use lockout::Lockout;
 #[cfg(feature = "manufacture")]
 pub use manufacture::{NvHierarchy, NvProgress};
@@ -95,6 +99,8 @@ pub use structures::{
 pub(crate) use structures::{name_of, qualified_name_below};
 use structures::{policy, public, template};
 pub(crate) use transport::is_tcti_alias;
+#[cfg(fuzzing)]
+pub use transport::memory;
 pub use transport::{CommandClass, Limit, Limits, Tcti, TctiError, TimeoutMemory};
 pub use unloadable::{Obstacle, Parent, Unloadable};
 pub use wrapped::WrappedKey;

@@ -30,6 +30,9 @@ pub(crate) mod handle {
     pub(crate) const OWNER_NV_INDICES: RangeInclusive<u32> = NV_INDEX..=0x01BF_FFFF;
     /// All persistent objects.
     pub(crate) const PERSISTENT_OBJECTS: RangeInclusive<u32> = PERSISTENT..=0x81FF_FFFF;
+    /// The persistent objects of the platform hierarchy.
+    #[cfg_attr(not(feature = "evidence"), allow(dead_code))]
+    pub(crate) const PLATFORM_OBJECTS: RangeInclusive<u32> = 0x8180_0000..=0x81FF_FFFF;
     /// The persistent handles for storage keys.
     pub(crate) const STORAGE_KEYS: RangeInclusive<u32> = PERSISTENT..=0x8100_FFFF;
     /// The storage root key (TCG, TPM 2.0 Provisioning Guidance, section 7.8).

@@ -136,7 +136,7 @@ impl Tpm {
     }
 
     /// The largest size of an NV index. If the TPM reports none or 0, the largest number of the
-    /// field: the TPM refuses a size that is too large, and nothing is lost.
+    /// field is used. The TPM refuses a size that is too large, and nothing is lost.
     pub fn nv_index_max(&self) -> Result<usize, TpmError> {
         let most = self.property(Property::NvIndexMax)?;
         let most = most.filter(|most| *most > 0);

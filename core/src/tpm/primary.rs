@@ -6,6 +6,7 @@
 
 use super::exchange::{AuthSubject, Exchange};
 use super::policy::DevIdKind;
+use super::structures::endorsement::is_endorsement_key;
 use super::{
     AuthHandle, Link, PublicArea, ResponseCode, SRK, Tpm, TpmError, handle, qualified_name_below,
     template,
@@ -149,8 +150,8 @@ impl Tpm {
     /// factory templates. A lost answer or a killed process left them behind. A program that is
     /// using such an object must load it again.
     ///
-    /// With `roots` it also flushes storage root keys, and storage keys like ours below one. A
-    /// killed provisioning may leave them. Other programs make such keys too, so this is for the
+    /// With `roots` it also flushes storage root keys, storage keys like ours below one, and
+    /// endorsement keys. A killed provisioning or attestation may leave them. Other programs make such keys too, so this is for the
     /// case that no slot became free for long.
     ///
     /// If `code` reports missing session slots, sessions that have existed for long are flushed
@@ -185,8 +186,8 @@ impl Tpm {
         }
     }
 
-    /// True if a transient object is ours: a key that this process loads, a factory key, or a key
-    /// below the master key of this qualified name.
+    /// True if a transient object is ours. Our objects are keys that this process loads, factory
+    /// keys, and keys below the master key of this qualified name.
     pub(super) fn may_flush(
         &self,
         link: &mut Link,
@@ -208,8 +209,8 @@ impl Tpm {
 }
 
 /// Flushes loaded auth sessions. Our sessions last for one command, so an old session was left by a
-/// killed process. It cannot be told from a session of another program, which then must start a new
-/// one.
+/// killed process. A session of another program cannot be told from it; that program must then
+/// start a new one.
 fn reclaim_sessions(link: &mut Link) -> Result<(), TpmError> {
     for handle in link.sessions()? {
         warn!("session 0x{handle:08X} was left over, flushed");
@@ -218,12 +219,12 @@ fn reclaim_sessions(link: &mut Link) -> Result<(), TpmError> {
     Ok(())
 }
 
-/// True if a transient object is a storage root key like ours, a salt key like ours, or a storage
-/// key like ours below a storage root key.
+/// True if a transient object has the template of our storage root key or salt key. True also for a
+/// storage key with our template below a storage root key, and for an endorsement key.
 fn is_root_or_below(link: &mut Link, handle: u32) -> Result<bool, TpmError> {
-    const HIERARCHIES: [u32; 2] = [handle::OWNER, handle::NULL];
+    const HIERARCHIES: [u32; 3] = [handle::OWNER, handle::NULL, handle::ENDORSEMENT];
     let (area, name) = link.read_public(handle)?;
-    if !template::is_storage_root(&area) {
+    if !template::is_storage_root(&area) && !is_endorsement_key(&area) {
         return Ok(false);
     }
     // If the TPM returns no qualified name, the template decides.
@@ -256,8 +257,8 @@ fn is_refusal(error: &TpmError) -> bool {
     }
 }
 
-/// True if a context is unusable: the TPM was restarted, the link is another one, or the TPM keeps
-/// no contexts of flushed objects.
+/// True if a context is unusable: the TPM restarted, the link changed, or the TPM keeps no contexts
+/// of flushed objects.
 fn is_useless(error: &TpmError) -> bool {
     match error {
         TpmError::Response(code) => !code.is_temporary(),

@@ -162,11 +162,12 @@ impl ProcessLock {
         taken.unwrap_or_else(|why| {
             match &why {
                 NotLocked::Held(place) if !known => warn!(
-                    "{}: another process keeps its turn; going on without, and waiting no more",
+                    "{}: another process keeps the lock; continuing without it, and not waiting \
+                     again",
                     place.display()
                 ),
                 NotLocked::Held(_) => {}
-                NotLocked::Unusable(why) => debug!("{why}; going on without the lock"),
+                NotLocked::Unusable(why) => debug!("{why}; continuing without the lock"),
             }
             None
         })

@@ -121,7 +121,8 @@ impl StorageRoot {
         let unsure = |why: String| {
             let path = record.path();
             TpmError::Distrusted(format!(
-                "{}: {why}: the file says which storage root key is believed, so none is. {}",
+                "{}: {why}: the file says which storage root key is trusted, so no key is trusted \
+                 now. {}",
                 path.display(),
                 record.accepting()
             ))
@@ -129,9 +130,9 @@ impl StorageRoot {
         let content = record.recall().map_err(|why| match why {
             RecordError::Damaged(why) => unsure(why),
             RecordError::Unread(why) => TpmError::Unread(format!(
-                "{}: {why}: the file says which storage root key is believed, and it could not be read \
-                 now, so none is. Nothing is known to be wrong with the TPM: mend that if it is no \
-                 passing state, and try again",
+                "{}: {why}: the file says which storage root key is trusted, and could not be \
+                 read now, so no key is trusted now. The TPM may be right: if the fault is \
+                 permanent, repair the file, then try again",
                 record.path().display()
             )),
         })?;
@@ -150,10 +151,10 @@ impl StorageRoot {
         match self.remembered()? {
             None => Ok(()),
             Some(known) => Err(TpmError::Distrusted(format!(
-                "handle 0x{SRK:08X} is empty or holds no storage key, but {} remembers the storage root \
-                 key that was there ({}): the TPM {CLEARED_OR_EXCHANGED}, another program emptied the \
-                 handle, or somebody between this program and the TPM hides the key. No value was shown \
-                 to it, and no key was made. {}",
+                "handle 0x{SRK:08X} is empty or holds no storage key, but {} remembers the \
+                 storage root key that was there ({}): the TPM {CLEARED_OR_EXCHANGED}, another \
+                 program emptied the handle, or an attacker between this program and the TPM \
+                 hides the key. No authorisation value was sent, and no key was made. {}",
                 self.path().display(),
                 hex(&known.name),
                 self.accepting()
@@ -230,10 +231,10 @@ impl Tpm {
         if let Some(other) = remembered.as_ref().filter(|known| known.name != name) {
             let path = root.path();
             return Err(TpmError::Distrusted(format!(
-                "handle 0x{SRK:08X} holds another storage root key (TPM name {}) than the one that {} \
-                 remembers ({}): the TPM {CLEARED_OR_EXCHANGED}, another program put its key there, \
-                 or somebody between this program and the TPM shows a key of his own. No value was \
-                 shown to it, and no key was made. {}",
+                "handle 0x{SRK:08X} holds another storage root key (TPM name {}) than the one \
+                 that {} remembers ({}): the TPM {CLEARED_OR_EXCHANGED}, another program put its \
+                 key there, or an attacker between this program and the TPM shows his own key. No \
+                 authorisation value was sent, and no key was made. {}",
                 hex(name),
                 path.display(),
                 hex(&other.name),
@@ -270,9 +271,9 @@ impl Tpm {
     pub(super) fn other_root_derived(&self, name: &[u8], other: &[u8]) -> TpmError {
         let root = self.root();
         TpmError::Distrusted(format!(
-            "the storage root key that the TPM derives (TPM name {}) is not the one that {} remembers ({}): \
-             the TPM {CLEARED_OR_EXCHANGED}, or somebody between this program and the TPM shows a key \
-             of his own. Nothing was kept in the TPM. {}",
+            "the storage root key that the TPM derives (TPM name {}) is not the one that {} \
+             remembers ({}): the TPM {CLEARED_OR_EXCHANGED}, or an attacker between this program \
+             and the TPM shows his own key. Nothing was made persistent in the TPM. {}",
             hex(name),
             root.path().display(),
             hex(other),
@@ -295,10 +296,10 @@ impl Tpm {
         match self.wraps_proven(SRK, name, &endorsement) {
             Ok(true) => Ok(()),
             Ok(false) | Err(TpmError::WrongAnswer(_)) => Err(TpmError::Distrusted(format!(
-                "handle 0x{SRK:08X}: the TPM whose endorsement key is certified does not have this \
-                 storage root key (TPM name {}): somebody between this program and the TPM shows a key \
-                 of his own. No value was shown to it, and no key was made. Look for what stands \
-                 between",
+                "handle 0x{SRK:08X}: the TPM whose endorsement key is certified does not have \
+                 this storage root key (TPM name {}): an attacker between this program and the \
+                 TPM shows his own key. No authorisation value was sent, and no key was made. \
+                 Check the connection to the TPM",
                 hex(name)
             ))),
             Err(error) => Err(error),
@@ -326,7 +327,7 @@ impl Tpm {
                 other => other?,
             };
             if !about.readable_by_own_auth() || about.counts_wrong_auth() {
-                no("not everybody may read it");
+                no("not every user may read it");
                 continue;
             }
             let content = match self.nv_read(index, about.size) {
@@ -352,8 +353,8 @@ impl Tpm {
             reasons.push("no NV index holds the certificate of an endorsement key".into());
         }
         Err(TpmError::Distrusted(format!(
-            "a TPM is asked for whose endorsement key is certified, and this one is not: {}. No value was \
-             shown to it, and no key was made. {}",
+            "a TPM whose endorsement key is certified is required, and this TPM has none: {}. No \
+             authorisation value was sent, and no key was made. {}",
             reasons.join("; "),
             endorser.instead()
         )))

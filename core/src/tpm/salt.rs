@@ -90,8 +90,8 @@ impl Tpm {
                 return Ok(found);
             }
             warn!(
-                "handle 0x{handle:08X} holds no storage key of RSA, P-256, P-384 or P-521 (its type is \
-                 0x{:04X}), so no auth session is salted to it: the next place is asked",
+                "handle 0x{handle:08X} holds no storage key of RSA, P-256, P-384 or P-521 (its \
+                 type is 0x{:04X}), so no auth session is salted to it: the next handle is tried",
                 area.first_chunk()
                     .map_or(0, |kind| u16::from_be_bytes(*kind))
             );
@@ -169,7 +169,8 @@ impl Tpm {
             flush(link, handle, &context);
             Ok((area, context?))
         })?;
-        let unfit = || TpmError::Unsupported("the TPM made a key that reads no salt".into());
+        let unfit =
+            || TpmError::Unsupported("the TPM made a key that cannot decrypt a salt".into());
         let key = SaltKey::saved(hierarchy, template, context, &area).ok_or_else(unfit)?;
         self.register_flushable(&key.name);
         Ok((key, area))

@@ -1,8 +1,8 @@
-//! How fast the TPM is, by keys that are made for that, used and flushed: nothing is written to the TPM,
-//! and no value of anybody's is shown.
+//! Measures the speed of the TPM with keys that are made for the measurement, used and flushed. The
+//! measurement writes nothing to the TPM, and uses no authorisation value of the owner.
 //!
-//! The keys lie below a storage key of the NULL hierarchy, which every TPM lets everybody use. They are
-//! noDA, so nothing here counts towards lockout.
+//! The keys are below a storage key of the NULL hierarchy, which is open to every user of the TPM.
+//! They are noDA, so nothing here counts towards lockout.
 
 use super::command::Hierarchy;
 use super::exchange::Exchange;
@@ -13,69 +13,72 @@ use super::{
 use crate::key::Curve;
 use std::time::{Duration, Instant};
 
-/// What was measured. Counts of TPM commands are those between this program and the TPM.
+/// A measured operation. The TPM commands are those between this program and the TPM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
     /// TPM2_Create of a key pair: one command.
     Generate(KeyAlgorithm),
     /// TPM2_Sign by a loaded key: one command.
     Sign(KeyAlgorithm),
-    /// TPM2_Load, Sign, FlushContext: how a key signs that lies in a file, on a TPM without resource
+    /// TPM2_Load, Sign, FlushContext: a signature by a key from a file, on a TPM without resource
     /// manager.
     LoadAndSign(KeyAlgorithm),
-    /// TPM2_Load, StartAuthSession, Unseal, FlushContext: how a sealed key is opened.
+    /// TPM2_Load, StartAuthSession, Unseal, FlushContext: the opening of a sealed key.
     Unseal,
-    /// TPM2_GetCapability and the commands of [`Operation::Unseal`]: how a PIN is tried.
+    /// TPM2_GetCapability and the commands of [`Operation::Unseal`]: the check of a PIN.
     Login,
 }
 
-/// How long an operation took, each time.
+/// The times of an operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OperationTiming {
-    /// What was done.
+    /// The operation.
     pub operation: Operation,
-    /// The times in ascending order; at least one.
+    /// The times in ascending order; there is at least one.
     pub times: Vec<Duration>,
 }
 
-/// What was measured of a TPM.
+/// The measured speed of a TPM.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Speed {
-    /// In the order of the measurement.
+    /// The operations, in the order of the measurement.
     pub timings: Vec<OperationTiming>,
     /// Keys that the TPM does not make.
     pub lacks: Vec<KeyAlgorithm>,
-    /// Whether it ended before everything was measured, because the caller wanted so.
+    /// True if the caller ended the measurement early.
     pub is_cut: bool,
 }
 
-/// How often an operation is repeated: `least` times, then until `time` has passed, `most` times at most.
+/// The repetitions of an operation: `least` times, then until `time` has passed, but not more than
+/// `most` times.
 struct Rounds {
     least: usize,
     most: usize,
     time: Duration,
 }
 
-/// Operations of one key that is there.
+/// For operations with an existing key.
 const OFTEN: Rounds = Rounds {
     least: 5,
     most: 25,
     time: Duration::from_secs(2),
 };
-/// A key generation, which takes some chips a minute.
+/// For key generations, which take a minute on some chips.
 const SELDOM: Rounds = Rounds {
     least: 1,
     most: 5,
     time: Duration::from_secs(6),
 };
-/// P-256 and RSA-2048: what every TPM has, if it has the algorithm (TCG, PC Client Platform TPM Profile).
+/// P-256 and RSA-2048: every TPM supports these sizes, if it supports the algorithm (TCG, PC Client
+/// Platform TPM Profile).
 const ALGORITHMS: [KeyAlgorithm; 2] = [KeyAlgorithm::Ec(Curve::P256), KeyAlgorithm::Rsa(2048)];
 const SIGNS: KeyPurpose = KeyPurpose {
     signs: true,
     decrypts: false,
 };
 
-/// A storage key of the NULL hierarchy, which is loaded for each use, and whoever ends the measurement.
+/// A storage key of the NULL hierarchy, which is loaded for each use, and the function that ends
+/// the measurement.
 struct Bench<'a> {
     tpm: &'a Tpm,
     parent: SaltKey,
@@ -84,17 +87,17 @@ struct Bench<'a> {
 }
 
 impl Tpm {
-    /// Measures. Each object is flushed before this returns, also after an error. It ends early when
-    /// `is_ended` says so, which is asked between two commands.
+    /// Measures the TPM. Each object is flushed before the function returns, also after an error.
+    /// `is_ended` is called between two commands; if it returns true, the measurement ends.
     ///
     /// # Errors
     ///
-    /// As the TPM answers. A kind of key that the TPM lacks is no error.
+    /// Those of the TPM. A kind of key that the TPM lacks is no error.
     pub fn speed(&self, is_ended: &dyn Fn() -> bool) -> Result<Speed, TpmError> {
         let faults = self.faults();
         let measured = self.measured(is_ended);
         if self.faults() != faults {
-            // An answer that was lost may have named an object.
+            // A lost answer may have named an object.
             self.flush_registered()?;
         }
         measured
@@ -103,7 +106,7 @@ impl Tpm {
     fn measured(&self, is_ended: &dyn Fn() -> bool) -> Result<Speed, TpmError> {
         let mut speed = Speed::default();
         let algorithms = self.algorithms()?;
-        // A TPM without curves wraps by RSA.
+        // On a TPM without curves, the storage key is RSA.
         let root = template::storage_root(!algorithms.has_ecc());
         let (parent, area) = self.saved_primary(Hierarchy::Null, root)?;
         let bench = Bench {
@@ -213,7 +216,7 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// Lets the object be flushed wherever it is found; its name.
+    /// Registers the object, so that it is flushed in any handle. Returns its name.
     fn register(&self, (area, _): &(Vec<u8>, Vec<u8>)) -> Vec<u8> {
         let name = name_of(area).unwrap_or_default();
         self.tpm.register_flushable(&name);
@@ -238,7 +241,7 @@ impl Bench<'_> {
         })
     }
 
-    /// How long an operation takes, each time. Nothing if the measurement is ended before the first.
+    /// The times of an operation; empty if the measurement ends before the first round.
     fn repeated(
         &self,
         rounds: &Rounds,

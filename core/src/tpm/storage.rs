@@ -41,6 +41,16 @@ pub enum KeyAlgorithm {
     Rsa(u32),
 }
 
+impl KeyAlgorithm {
+    /// That of a public key.
+    pub fn of(public: &PublicKey) -> Self {
+        match public {
+            PublicKey::Ec { curve, .. } => Self::Ec(*curve),
+            PublicKey::Rsa { .. } => Self::Rsa(public.bits()),
+        }
+    }
+}
+
 /// The permitted uses of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeyPurpose {
@@ -158,9 +168,9 @@ impl Tpm {
         match self.wraps_proven(key.handle, &key.name, &self.salt_key()?) {
             Ok(true) => Ok(()),
             Ok(false) | Err(TpmError::WrongAnswer(_)) => Err(TpmError::Unproven(format!(
-                "handle 0x{:08X}: the TPM does not have the storage key there that an answer showed: \
-                 the answer was an old one, or somebody else's. Nothing was made; try again, and look \
-                 for what stands between this program and the TPM if it stays so",
+                "handle 0x{:08X}: the TPM does not have the storage key there that an answer \
+                 showed: the answer was replayed, or came from an attacker. Nothing was made; try \
+                 again, and check the connection to the TPM if the error repeats",
                 key.handle
             ))),
             Err(error) => Err(error),
@@ -202,7 +212,7 @@ impl Tpm {
         self.seek_salt_key();
         match kept {
             Ok(()) => StorageKey::from_area(SRK, &made).ok_or_else(|| missing(SRK)),
-            // Another process was first. It derived the same key.
+            // Another process was first. Both derived the same key.
             Err(TpmError::KeyReplaced(_)) => self.storage_key(SRK)?.ok_or_else(|| missing(SRK)),
             Err(error) => Err(error),
         }

@@ -65,7 +65,7 @@ impl fmt::Display for Unloadable {
             Obstacle::NoStorageKey => {
                 write!(
                     f,
-                    "its parent is none: {parent} holds no key that wraps others"
+                    "its parent is unusable: {parent} holds no key that wraps others"
                 )
             }
             Obstacle::ParentHasPassword => write!(f, "its parent asks for a password ({parent})"),

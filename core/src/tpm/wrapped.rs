@@ -8,8 +8,8 @@ use super::connections::{Connection, LoadedKey, connection_for};
 use super::exchange::{AuthSubject, Exchange};
 use super::public::{counts_wrong_auth, is_storage_key};
 use super::{
-    Auth, AuthHandle, AuthValue, Link, Obstacle, Parent, StorageKey, Tpm, TpmError, Unloadable,
-    flush, is_gone, name_of, template,
+    Auth, AuthHandle, AuthValue, Link, Obstacle, Parent, Secret, StorageKey, Tpm, TpmError,
+    Unloadable, flush, is_gone, name_of, template,
 };
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -137,6 +137,30 @@ impl Parent {
         })
     }
 
+    /// Runs commands with the handle and the name of the parent, which is in the TPM meanwhile.
+    fn run<R>(
+        &self,
+        link: &mut Link,
+        commands: impl FnOnce(&mut Link, (u32, &[u8])) -> Result<R, TpmError>,
+    ) -> Result<R, TpmError> {
+        match self {
+            Self::Persistent(handle) => {
+                let (_, name) = link
+                    .read_public(*handle)
+                    .map_err(|error| self.explained(error))?;
+                commands(link, (*handle, &name))
+            }
+            Self::Owner { rsa } => {
+                let root = template::storage_root(*rsa);
+                let made = link.create_primary(AuthHandle::owner(Auth::Empty), &root);
+                let (parent, _, name) = made.map_err(|error| self.explained(error))?;
+                let answer = commands(link, (parent, &name));
+                flush(link, parent, &answer);
+                answer
+            }
+        }
+    }
+
     /// Checks by the public area that the empty value can be used for this parent without harm: one
     /// command.
     fn check(&self, link: &mut Link) -> Result<(), TpmError> {
@@ -158,6 +182,33 @@ impl Tpm {
     /// Checks that the TPM loads the key. The authorisation value of the key is not used.
     pub(crate) fn check_loads(&self, key: &WrappedKey) -> Result<(), TpmError> {
         self.with_wrapped("Load", key, &AuthValue::default(), |_, _| Ok(()))
+    }
+
+    /// The key under a new authorisation value, which only the parent of the key and this process ever see.
+    /// `key` itself, and every copy of it, keeps the old value. Six commands below a persistent parent.
+    ///
+    /// # Errors
+    ///
+    /// [`TpmError::WrongAuth`] for a wrong old value: the TPM counts it, unless the key is noDA.
+    pub(crate) fn with_new_value(
+        &self,
+        key: &WrappedKey,
+        old: &AuthValue,
+        new: &Secret,
+    ) -> Result<WrappedKey, TpmError> {
+        // The session hides the new value, also where the old one is empty.
+        let old = old.clone().encrypting_response();
+        self.register_flushable(&key.name);
+        // Not where keys stay loaded: the key would be found there by its name, with the old value.
+        let private = self.with_transient("ObjectChangeAuth", key, &old, |link, used| {
+            key.parent.run(link, |link, parent| {
+                link.object_change_auth(used, parent, new)
+            })
+        })?;
+        let changed = WrappedKey::new(key.parent.clone(), key.area.clone(), private);
+        let is_open = key.parent_is_open.load(Ordering::Acquire);
+        changed.parent_is_open.store(is_open, Ordering::Release);
+        Ok(changed)
     }
 
     /// Runs commands with a loaded wrapped key; `value` is its authorisation value.

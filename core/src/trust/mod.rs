@@ -4,14 +4,14 @@
 //! can write to the folder can replace its files. The same holds for configuration and secrets. So
 //! these rules apply:
 //!
-//! - The owner of the folder is trusted, and its group if the mode lets the group write: an
-//!   administrator gave the folder to them.
+//! - The owner of the folder is trusted, since an administrator gave the folder to this owner. The
+//!   group is trusted if the mode lets the group write.
 //! - Root and the effective user of this process are trusted.
 //! - No other user may be able to write. A world-writable file is always refused. A group-writable
 //!   file must have the group of the folder.
 //! - The owner of a file can always make it writable, so the owner must be trusted. Alternatively,
-//!   in a group-writable folder, the file must have the group of the folder: only a member of the
-//!   group can have made it so.
+//!   in a group-writable folder, the file must have the group of the folder. Only a member of the
+//!   group can have set it.
 //!
 //! A file or folder that breaks a rule is refused. Access control lists count as far as the group
 //! bits of the mode show them. If the check fails, the file is not trusted either; only a missing

@@ -87,7 +87,7 @@ pub(crate) fn name(oid: ObjectIdentifier) -> String {
     name.map_or_else(|| oid.to_string(), |name| format!("{name}, {oid}"))
 }
 
-/// The ECDSA-Sig-Value (RFC 3279, section 2.2.3) of r ‖ s, each as wide as the order of the curve;
+/// The ECDSA-Sig-Value (RFC 3279, section 2.2.3) of r ‖ s, each as wide as the order of the curve.
 /// `None` if this is no signature of the curve.
 pub(crate) fn ecdsa_to_der(curve: Curve, fixed: &[u8]) -> Option<Vec<u8>> {
     by_curve!(curve, c => {

@@ -80,8 +80,8 @@ pub(crate) fn validity_check(certificate: &Certificate, now: Result<DateTime, Da
 
 fn clock_is_wrong(built: DateTime) -> String {
     format!(
-        "not looked at: the clock stands before {built}, when this program was built; set it and \
-         verify again"
+        "not checked: the clock stands before {built}, the build time of this program; set the \
+         clock and verify again"
     )
 }
 
@@ -202,7 +202,7 @@ fn other_extensions(profile: &Profile) -> Check {
     let mut unread = profile.unreadable.clone();
     unread.retain(|name| !own.contains(&name.as_str()));
     match unread.is_empty() {
-        true => Check::passed(name, "each is there once, and can be read".into()),
+        true => Check::passed(name, "each occurs once and can be read".into()),
         false => Check::failed(
             name,
             format!("cannot be read, or there twice: {}", unread.join(", ")),

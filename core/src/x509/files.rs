@@ -34,9 +34,9 @@ pub(crate) enum CertificateFileError {
     Distrusted(Distrust),
     /// Its name has another extension.
     OtherName,
-    /// It is a folder without such an extension.
+    /// The path is a folder without such an extension.
     Folder,
-    /// It is a dangling symbolic link.
+    /// The path is a dangling symbolic link.
     Dangling,
     /// The error of the system.
     Failed(io::Error),
@@ -153,7 +153,7 @@ impl fmt::Display for CertificateFileError {
             Self::OtherName => {
                 f.write_str("not read, since its name does not end in .pem, .crt, .cer or .der")
             }
-            Self::Folder => f.write_str("a folder, in which nothing is read"),
+            Self::Folder => f.write_str("a folder, whose files are not read"),
             Self::Dangling => f.write_str("a symbolic link that leads nowhere"),
             Self::Failed(error) => error.fmt(f),
             Self::Nothing(what) => f.write_str(what),

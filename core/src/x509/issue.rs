@@ -69,7 +69,7 @@ impl Subject {
         let name = certificate.subject_name().ok();
         let name = name.and_then(|name| Name::from_der(&name.rewritten()?).ok());
         let name = name.ok_or_else(|| {
-            IssueError::Failed(format!("the name {} cannot be written again", whose()))
+            IssueError::Failed(format!("the name {} cannot be encoded again", whose()))
         })?;
         let there = match certificate.extension(SUBJECT_ALT_NAME) {
             Ok(there) => there,
@@ -122,8 +122,7 @@ impl Subject {
         match Name::from_der(name) {
             Ok(name) if !name.is_empty() => Self::of(name, None),
             _ => Err(IssueError::Subject(
-                "the request names nobody: say with --subject whom the certificate is to name"
-                    .into(),
+                "the request has no subject: give one with --subject".into(),
             )),
         }
     }
@@ -169,7 +168,7 @@ impl Subject {
         let special = |one: char| ",+\"\\<>;=#".contains(one);
         match label.chars().any(special) {
             true => Err(IssueError::Subject(format!(
-                "{label}: no name for a subject; say it with --subject"
+                "{label}: not valid in a subject; give a subject with --subject"
             ))),
             false => Self::parse(&format!("CN={label}")),
         }
@@ -185,8 +184,8 @@ impl Subject {
         self.alternative.as_ref()
     }
 
-    /// The subject for a device without a name, derived from its key. It has no serialNumber, since
-    /// that would name a device (IEEE 802.1AR, section 8.6).
+    /// The subject for a device without a name, derived from its key. The subject has no
+    /// serialNumber, since that would name a device (IEEE 802.1AR, section 8.6).
     pub(crate) fn of_key(public: &PublicKey) -> Result<Self, IssueError> {
         let digest = Hash::Sha256.digest(&[&public.info_der()]);
         let digits = crate::key::hex(&digest[..8]);

@@ -42,8 +42,8 @@ fn wrong(what: String) -> IssueError {
 pub(super) fn alternative_name(text: &str) -> Result<Vec<u8>, IssueError> {
     let expected = || {
         wrong(format!(
-            "{text:?}: no name for the subjectAltName; expected dns:HOST, ip:ADDRESS, email:ADDRESS, \
-             uri:URI, rid:OID, dirname:NAME or upn:NAME"
+            "{text:?}: invalid name for the subjectAltName; expected dns:HOST, ip:ADDRESS, \
+             email:ADDRESS, uri:URI, rid:OID, dirname:NAME or upn:NAME"
         ))
     };
     let (word, value) = match text.split_once(':') {
@@ -54,7 +54,7 @@ pub(super) fn alternative_name(text: &str) -> Result<Vec<u8>, IssueError> {
         "dns" => dns(value),
         "ip" | "ip address" => ip(value).ok_or_else(|| {
             wrong(format!(
-                "{value:?}: no address, as 192.0.2.1 or 2001:db8::1"
+                "{value:?}: invalid address; expected for example 192.0.2.1 or 2001:db8::1"
             ))
         }),
         "email" => email(value),
@@ -107,7 +107,7 @@ fn dns(text: &str) -> Result<Vec<u8>, IssueError> {
     };
     match name.len() <= 253 && name.split('.').all(is_label) {
         true => Ok(encoded(0x82, text.as_bytes())),
-        false => Err(wrong(format!("{text:?}: no host name"))),
+        false => Err(wrong(format!("{text:?}: invalid host name"))),
     }
 }
 
@@ -116,7 +116,9 @@ fn email(text: &str) -> Result<Vec<u8>, IssueError> {
     let sound = parts.is_some_and(|(local, host)| !local.is_empty() && dns(host).is_ok());
     match sound && text.is_ascii() && !text.contains(char::is_whitespace) {
         true => Ok(encoded(0x81, text.as_bytes())),
-        false => Err(wrong(format!("{text:?}: no mail address in ASCII"))),
+        false => Err(wrong(format!(
+            "{text:?}: invalid mail address; expected ASCII"
+        ))),
     }
 }
 
@@ -128,12 +130,19 @@ fn uri(text: &str) -> Result<Vec<u8>, IssueError> {
         && scheme.len() + 1 < text.len();
     match sound && text.bytes().all(|byte| byte.is_ascii_graphic()) {
         true => Ok(encoded(0x86, text.as_bytes())),
-        false => Err(wrong(format!("{text:?}: no URI with a scheme, in ASCII"))),
+        false => Err(wrong(format!(
+            "{text:?}: invalid URI; expected a scheme, in ASCII"
+        ))),
     }
 }
 
 fn oid(text: &str) -> Result<ObjectIdentifier, IssueError> {
-    ObjectIdentifier::new(text).map_err(|_| wrong(format!("{text:?}: no OID, as 1.2.3.4")))
+    ObjectIdentifier::new(text).map_err(|_| {
+        wrong(format!(
+            "{text:?}: invalid OID; expected for \
+                                                           example 1.2.3.4"
+        ))
+    })
 }
 
 /// A purpose of the extended key usage.
@@ -145,7 +154,7 @@ pub(super) fn purpose(text: &str) -> Result<ObjectIdentifier, IssueError> {
     ObjectIdentifier::new(written).map_err(|_| {
         let words: Vec<_> = PURPOSES.iter().map(|(word, _)| *word).collect();
         wrong(format!(
-            "{text:?}: no purpose of a key; expected {} or an OID",
+            "{text:?}: invalid purpose of a key; expected {} or an OID",
             words.join(", ")
         ))
     })
@@ -159,7 +168,7 @@ pub(super) fn key_usage(text: &str) -> Result<u16, IssueError> {
     known.map(|(_, bit)| 1 << (15 - bit)).ok_or_else(|| {
         let words: Vec<_> = USAGES.iter().map(|(word, _)| *word).collect();
         wrong(format!(
-            "{text:?}: no key usage; expected {}",
+            "{text:?}: invalid key usage; expected {}",
             words.join(", ")
         ))
     })

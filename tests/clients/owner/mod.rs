@@ -18,6 +18,8 @@ use testkit::raw::text;
 use testkit::tls::with_provider;
 use testkit::tpm::Swtpm;
 
+mod attestz;
+mod nss;
 mod refused;
 
 over_our_transport!(
@@ -478,12 +480,28 @@ fn whoever_may_use_the_tpm_sees_them(link: Link) {
     .succeeds();
 }
 
-/// `devid` tells of no token that the module does not show.
+/// `devid` tells of no token that the module does not show. The attestation key, which needs no PIN, has
+/// its certificates: the factory's beside the identity with the PIN, the owner's where they are shown.
 fn a_key_with_a_pin_has_no_place_on_their_token(link: Link) {
     let bench = Bench::with(link, "--serial SN-7 --auth 1234");
-    let settings = "[owner]\nshow = \"token\"\n[[identity]]\nhandle = 0x81020000\nauth = \"pin\"\n";
-    bench.home.write("config.toml", settings);
-    let [oidevid, _] = bench.both();
+    let with_pin = |show: &str| {
+        let settings = format!(
+            "[owner]\nshow = \"{show}\"\n[[identity]]\nhandle = 0x81020000\nauth = \"pin\"\n"
+        );
+        bench.home.write("config.toml", settings);
+    };
+    with_pin("token");
+    assert_eq!(labels(&bench.shown("idev-id")), ["idev-id", "iak"]);
+    bench.ends(0, &["show", "iak"]);
+    let [oidevid, oiak] = bench.both();
+    bench.import(&[&oiak]);
+    assert_eq!(labels(&bench.shown("oidevid")), ["oiak"]);
+    with_pin("instead");
+    let shown = bench.shown("idev-id");
+    assert_eq!(labels(&shown), ["idev-id", "iak"]);
+    assert_eq!(shown[1].der, certificate_der(&oiak));
+    fs::remove_file(bench.path("state-owner/certificates.pem")).unwrap();
+    with_pin("token");
     bench.import(&[&oidevid]);
     assert!(!bench.tokens().contains(&"oidevid".to_owned()));
     let listed = bench.ends(0, &["list", "--json"]).text();

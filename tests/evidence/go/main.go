@@ -150,8 +150,13 @@ func main() {
 		challenge(arguments[1], arguments[2], arguments[3])
 	case len(arguments) == 3 && arguments[0] == "tcg-csr":
 		tcgcsr(arguments[1], arguments[2])
+	case len(arguments) >= 4 && arguments[0] == "enrollz":
+		enrollz(arguments[1], arguments[2], arguments[3:])
+	case len(arguments) == 4 && arguments[0] == "bootz":
+		bootz(arguments[1], arguments[2], arguments[3])
 	default:
-		fmt.Fprintln(os.Stderr, "judge certify BUNDLE | challenge BUNDLE OUT SECRET | tcg-csr CONTENTS SIGNATURE")
+		fmt.Fprintln(os.Stderr, "judge certify BUNDLE | challenge BUNDLE OUT SECRET | tcg-csr CONTENTS SIGNATURE | "+
+			"enrollz ek|ppk|certificates|rotation DEVID FOLDER... | bootz idevid|hmac DEVID FOLDER")
 		os.Exit(2)
 	}
 }

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::env;
 use testkit::devid::{Judge, MASTER, SRK};
 use testkit::memory::contains;
-use testkit::mutation::{Altered, Dice, Kind, makes_a_handle};
+use testkit::mutation::{Altered, Dice, Done, Kind, Recording, makes_a_handle};
 use testkit::pins::{OFFICER, USER, value_of};
 use testkit::proxy::command;
 
@@ -44,7 +44,7 @@ pub struct Case<'a> {
 }
 
 /// Keys by their names, with their public halves.
-struct Keys {
+pub struct Keys {
     named: Vec<(String, Vec<u8>)>,
     judges: BTreeMap<Vec<u8>, Judge>,
 }
@@ -132,7 +132,9 @@ impl Case<'_> {
     fn tries_no_more(&self, done: &Altered, wrong: usize) {
         let spoilt = done
             .iter()
-            .filter(|(code, _)| *code == command::START_AUTH_SESSION)
+            .filter(|(code, kind)| {
+                *code == command::START_AUTH_SESSION && !matches!(kind, Kind::Unsent | Kind::Gone)
+            })
             .count();
         if self.tries as usize > wrong + spoilt {
             self.fault(format!(
@@ -149,7 +151,12 @@ impl Case<'_> {
         // TPM holds, and to a silent one it sends nothing more. See [`Stage::fill`].
         let hidden = done
             .iter()
-            .filter(|(code, _)| makes_a_handle(*code))
+            .filter(|(code, kind)| match kind {
+                Kind::Unsent => *code == command::FLUSH_CONTEXT,
+                // What is gone is not flushed: in its place may be another's.
+                Kind::Gone => true,
+                _ => makes_a_handle(*code),
+            })
             .count();
         let is_lost = ["no answer from the TPM", "connection to the TPM failed"]
             .iter()
@@ -178,142 +185,199 @@ impl Case<'_> {
     }
 }
 
+/// Tells a story on the stage in the way of this variant.
+type Tell = Box<dyn Fn(&Stage, usize) -> Outcome>;
 /// How the stage looks at what is there.
-type Look<'a> = &'a dyn Fn(&Stage, usize, Option<&Told>) -> Outcome;
+type Look = Box<dyn Fn(&Stage, usize, Option<&Told>) -> Outcome>;
 
 /// A story: how it is told, and what must hold.
-pub struct Story<'a> {
+pub struct Story {
     pub name: &'static str,
     pub stage: Stage,
     /// Tells it in the way of this variant.
-    pub tell: &'a dyn Fn(&Stage, usize) -> Outcome,
+    pub tell: Tell,
     /// Looks at what is there, beside the proxy, after what the story reported.
     /// `None`: before any was told.
-    pub look: Look<'a>,
-    pub judge: &'a dyn Fn(&Case),
+    pub look: Look,
+    pub judge: Box<dyn Fn(&Case)>,
     /// Whether the keys from before are there and sign.
-    pub keeps_keys: &'a dyn Fn(&Case) -> bool,
+    pub keeps_keys: Box<dyn Fn(&Case) -> bool>,
     /// How many wrong values it shows.
     pub wrong: usize,
     /// What nobody may see on the wire, beside PINs.
     pub secrets: Vec<Vec<u8>>,
 }
 
-impl Story<'_> {
-    /// Tells it until so many answers were altered, and fails if something did not hold.
-    pub fn run(mut self) {
+impl Story {
+    /// The keys from before, and the answers of each variant when nobody alters any.
+    pub fn prepare(&mut self) -> (Keys, Vec<Recording>) {
         self.stage.reset();
         let (ended, known) = (self.look)(&self.stage, 0, None);
         ended.expect("a look before all");
-        let keys = Keys::of(&known);
-        let tell = self.tell;
+        let tell = &self.tell;
         let record = |variant| self.stage.record(|stage| tell(stage, variant).0);
         let recordings: Vec<_> = (0..VARIANTS).map(record).collect();
         let pins = [USER, OFFICER, ANOTHER, "a wrong one"];
         self.secrets.extend(pins.map(|pin| pin.as_bytes().to_vec()));
         self.secrets.extend(pins.map(value_of));
+        (Keys::of(&known), recordings)
+    }
 
+    /// Tells it once in the way of this variant, while somebody does what `spoil` arranges; what was
+    /// done, and what did not hold. `judge` judges beside what is judged of each case.
+    pub fn told_once(
+        &mut self,
+        keys: &Keys,
+        variant: usize,
+        spoil: impl FnOnce(&Stage) -> Done,
+        judge: impl FnOnce(&Case),
+    ) -> Judged {
+        self.stage.reset();
+        let before = self.stage.handles(PERSISTENT);
+        self.stage.proxy.book().keep();
+        let done = spoil(&self.stage);
+        let (ended, told) = (self.tell)(&self.stage, variant);
+        self.stage.proxy.book().mutate(None);
+        let met = self.stage.proxy.book().all_broken();
+        // What was stalled comes to the TPM now, behind the story.
+        self.stage.proxy.book().heal();
+        self.stage.proxy.book().await_quiet();
+        let done = std::mem::take(&mut *done.lock().unwrap());
+        let left = [TRANSIENT, SESSIONS].map(|first| self.stage.handles(first).len());
+        let log = self.stage.home.log();
+        let tries = self.stage.tries();
+        self.stage.forgets_tries();
+        // Nobody can tell whose a session is whose handle was never told.
+        if left[1] >= SESSION_SLOTS {
+            self.stage.tool("tpm2_flushcontext", &["--loaded-session"]);
+        }
+        if left[0] > 0 {
+            self.stage.fill();
+        }
+        let (looked, found) = (self.look)(&self.stage, variant, Some(&told));
+        let case = Case {
+            stage: &self.stage,
+            variant,
+            keys,
+            told,
+            found,
+            altered: done.len(),
+            was_silent: done.iter().any(|(_, kind)| *kind == Kind::Silent),
+            tries,
+            log,
+            faults: RefCell::default(),
+        };
+        for (what, ended) in [("while told", ended), ("at the look", looked)] {
+            if let Err(fault) = ended {
+                case.fault(format!("{what} {fault}"));
+            }
+        }
+        let wire = self.stage.proxy.book().wire();
+        for secret in &self.secrets {
+            if wire.iter().any(|packet| contains(packet, secret)) {
+                let text = String::from_utf8_lossy(secret).into_owned();
+                case.fault(format!("a secret is on the wire: {text:?}"));
+            }
+        }
+        case.leaves_nothing(before, left, &done);
+        case.tries_no_more(&done, self.wrong);
+        if (self.keeps_keys)(&case) {
+            for (name, info) in &keys.named {
+                case.holds(name, info);
+            }
+        }
+        (self.judge)(&case);
+        judge(&case);
+        let Case {
+            told,
+            found,
+            log,
+            faults,
+            ..
+        } = case;
+        Judged {
+            done,
+            met,
+            faults: faults.into_inner(),
+            evidence: format!("told {told:#?}\nfound {found:#?}\n--- log\n{log}"),
+        }
+    }
+
+    /// Tells it until so many answers were altered, and fails if something did not hold.
+    pub fn run(mut self) {
+        let (keys, recordings) = self.prepare();
         let wanted = number("DEVID_MUTATIONS").unwrap_or(180) as usize / STORIES;
         let first = number("DEVID_MUTATION_SEED").unwrap_or(1) << 32;
         let only = number("DEVID_MUTATION_ONLY");
-        let (mut altered, mut cases, mut faults) = (0, 0, Vec::new());
+        let (mut altered, mut cases, mut faults) = (0, 0, Faults::default());
         let mut counts = BTreeMap::new();
         while altered < wanted.max(1) && (only.is_none() || cases == 0) {
             let seed = only.unwrap_or(first + cases);
             cases += 1;
             let variant = Dice::new(seed).below(VARIANTS);
-            self.stage.reset();
-            let before = self.stage.handles(PERSISTENT);
-            let done = self.stage.alter(seed, &recordings[variant]);
-            let (ended, told) = tell(&self.stage, variant);
-            self.stage.proxy.book().mutate(None);
-            let done = std::mem::take(&mut *done.lock().unwrap());
-            altered += done.len();
-            for (_, kind) in &done {
+            let recording = &recordings[variant];
+            let spoil = |stage: &Stage| stage.alter(seed, recording);
+            let judged = self.told_once(&keys, variant, spoil, |_| {});
+            altered += judged.done.len();
+            for (_, kind) in &judged.done {
                 *counts.entry(*kind).or_insert(0) += 1;
             }
-            let left = [TRANSIENT, SESSIONS].map(|first| self.stage.handles(first).len());
-            let log = self.stage.home.log();
-            let tries = self.stage.tries();
-            self.stage.forgets_tries();
-            // Nobody can tell whose a session is whose handle was never told.
-            if left[1] >= SESSION_SLOTS {
-                self.stage.tool("tpm2_flushcontext", &["--loaded-session"]);
-            }
-            if left[0] > 0 {
-                self.stage.fill();
-            }
-            let (looked, found) = (self.look)(&self.stage, variant, Some(&told));
-            let case = Case {
-                stage: &self.stage,
-                variant,
-                keys: &keys,
-                told,
-                found,
-                altered: done.len(),
-                was_silent: done.iter().any(|(_, kind)| *kind == Kind::Silent),
-                tries,
-                log,
-                faults: RefCell::default(),
-            };
-            for (what, ended) in [("while told", ended), ("at the look", looked)] {
-                if let Err(fault) = ended {
-                    case.fault(format!("{what} {fault}"));
-                }
-            }
-            let wire = self.stage.proxy.book().wire();
-            for secret in &self.secrets {
-                if wire.iter().any(|packet| contains(packet, secret)) {
-                    let text = String::from_utf8_lossy(secret).into_owned();
-                    case.fault(format!("a secret is on the wire: {text:?}"));
-                }
-            }
-            case.leaves_nothing(before, left, &done);
-            case.tries_no_more(&done, self.wrong);
-            if (self.keeps_keys)(&case) {
-                for (name, info) in &keys.named {
-                    case.holds(name, info);
-                }
-            }
-            (self.judge)(&case);
-            let Case {
-                told,
-                found,
-                log,
-                faults: new,
-                ..
-            } = case;
-            let new = new.into_inner();
-            if !new.is_empty() {
-                let how = done
-                    .iter()
-                    .map(|(code, kind)| format!("{code:#x} {kind:?}"));
-                let how: Vec<_> = how.collect();
-                faults.push(format!(
-                    "seed {seed:#x} [{}]: {}",
-                    how.join(", "),
-                    new.join("; ")
-                ));
-                if faults.len() <= SHOWN {
-                    println!("told {told:#?}\nfound {found:#?}\n--- log\n{log}");
-                }
-            }
+            let how = judged
+                .done
+                .iter()
+                .map(|(code, kind)| format!("{code:#x} {kind:?}"));
+            let how: Vec<_> = how.collect();
+            faults.note(&format!("seed {seed:#x} [{}]", how.join(", ")), judged);
         }
         println!(
-            "{}: {altered} altered answers in {cases} cases: {counts:?}",
+            "\n{}: {altered} altered answers in {cases} cases: {counts:?}",
             self.name
         );
+        let way = "DEVID_MUTATION_ONLY=SEED tells one alone";
+        faults.end(self.name, way);
+    }
+}
+
+/// What came of one story.
+pub struct Judged {
+    pub done: Altered,
+    /// Whether what was to happen to a command did happen.
+    pub met: bool,
+    faults: Vec<String>,
+    /// What was told, found and logged.
+    evidence: String,
+}
+
+/// What did not hold in any case of a story.
+#[derive(Default)]
+pub struct Faults(Vec<String>);
+
+impl Faults {
+    /// Takes the faults of one case; the first ones are shown with all that is known of them.
+    pub fn note(&mut self, case: &str, judged: Judged) {
+        if judged.faults.is_empty() {
+            return;
+        }
+        self.0.push(format!("{case}: {}", judged.faults.join("; ")));
+        if self.0.len() <= SHOWN {
+            println!("{case}: {}", judged.evidence);
+        }
+    }
+
+    /// Fails if there is one. `way` says how a case is told alone.
+    #[track_caller]
+    pub fn end(self, story: &str, way: &str) {
         assert!(
-            faults.is_empty(),
-            "{}: {} of {cases} cases; DEVID_MUTATION_ONLY=SEED tells one alone:\n{}",
-            self.name,
-            faults.len(),
-            faults.join("\n")
+            self.0.is_empty(),
+            "{story}: {} cases; {way}:\n{}",
+            self.0.len(),
+            self.0.join("\n")
         );
     }
 }
 
-fn number(variable: &str) -> Option<u64> {
+/// A number that the environment says.
+pub fn number(variable: &str) -> Option<u64> {
     let text = env::var(variable).ok()?;
     let number = match text.strip_prefix("0x") {
         Some(digits) => u64::from_str_radix(digits, 16),

@@ -9,6 +9,7 @@
 //! of a story alone.
 
 mod case;
+mod grid;
 mod report;
 mod stage;
 mod stories;
@@ -25,17 +26,47 @@ use testkit::pins::{OFFICER, USER, hex};
 use testkit::programs::{output, program, run, run_with};
 use testkit::wrapping::{openssl_wraps, private_key_info};
 
-once!(
-    listing,
-    signing,
-    login,
-    first_key,
-    generation,
-    generation_with_pin,
-    import,
-    pin_change,
-    provisioning,
-);
+/// The same stories, told while somebody alters answers by chance.
+mod chance {
+    fn listing() {
+        super::listing().run();
+    }
+    fn signing() {
+        super::signing().run();
+    }
+    fn login() {
+        super::login().run();
+    }
+    fn first_key() {
+        super::first_key().run();
+    }
+    fn generation() {
+        super::generation().run();
+    }
+    fn generation_with_pin() {
+        super::generation_with_pin().run();
+    }
+    fn import() {
+        super::import().run();
+    }
+    fn pin_change() {
+        super::pin_change().run();
+    }
+    fn provisioning() {
+        super::provisioning().run();
+    }
+    once!(
+        listing,
+        signing,
+        login,
+        first_key,
+        generation,
+        generation_with_pin,
+        import,
+        pin_change,
+        provisioning,
+    );
+}
 
 const OWNER: &str = "the owner's secret";
 
@@ -62,18 +93,17 @@ fn look_with_pin(stage: &Stage, _: usize, _: Option<&Told>) -> Outcome {
     stage.plays(|scene, report| stories::look(scene, report, &[USER], &[]))
 }
 
-fn listing() {
+fn listing() -> Story {
     Story {
         name: "listing",
         stage: stage(stories::makes_keys),
-        tell: &|stage, _| stage.plays_through_proxy(stories::listing),
-        look: &look,
-        judge: &|_| {},
-        keeps_keys: &|_| true,
+        tell: Box::new(move |stage, _| stage.plays_through_proxy(stories::listing)),
+        look: Box::new(look),
+        judge: Box::new(move |_| {}),
+        keeps_keys: Box::new(move |_| true),
         wrong: 0,
         secrets: Vec::new(),
     }
-    .run();
 }
 
 /// Each signature that was given out is one by a key of this stage.
@@ -97,29 +127,28 @@ fn accepts_pss(stage: &Stage, info: &[u8], signature: &[u8]) -> bool {
     said.status.success()
 }
 
-fn signing() {
+fn signing() -> Story {
     Story {
         name: "signing",
         stage: stage(stories::makes_keys),
-        tell: &|stage, _| {
+        tell: Box::new(move |stage, _| {
             stage.plays_through_proxy(|scene, report| stories::signing(scene, report, None))
-        },
-        look: &look,
-        judge: &gives_out_signatures,
-        keeps_keys: &|_| true,
+        }),
+        look: Box::new(look),
+        judge: Box::new(gives_out_signatures),
+        keeps_keys: Box::new(move |_| true),
         wrong: 0,
         secrets: Vec::new(),
     }
-    .run();
 }
 
-fn login() {
+fn login() -> Story {
     Story {
         name: "login",
         stage: stage(stories::makes_keys_with_pins),
-        tell: &|stage, _| stage.plays_through_proxy(stories::login),
-        look: &look_with_pin,
-        judge: &|case| {
+        tell: Box::new(move |stage, _| stage.plays_through_proxy(stories::login)),
+        look: Box::new(look_with_pin),
+        judge: Box::new(move |case| {
             gives_out_signatures(case);
             if case.told.ok("a wrong PIN") {
                 case.fault("a wrong PIN was taken");
@@ -128,12 +157,11 @@ fn login() {
             if keys.iter().any(|(_, count)| *count != [0]) {
                 case.fault("private keys are seen after a wrong PIN");
             }
-        },
-        keeps_keys: &|_| true,
+        }),
+        keeps_keys: Box::new(move |_| true),
         wrong: 1,
         secrets: Vec::new(),
     }
-    .run();
 }
 
 /// What one of the variants makes: names, kinds, and whether in a handle.
@@ -186,55 +214,53 @@ fn look_and_make(stage: &Stage, told: Option<&Told>, pin: Option<&str>) -> Outco
     })
 }
 
-fn first_key() {
+fn first_key() -> Story {
     Story {
         name: "first_key",
         stage: new_device(),
-        tell: &|stage, variant| makes(stage, variant, None),
-        look: &|stage, _, told| look_and_make(stage, told, None),
-        judge: &made_or_not,
-        keeps_keys: &|_| false, // but for the factory's none is there before
+        tell: Box::new(move |stage, variant| makes(stage, variant, None)),
+        look: Box::new(move |stage, _, told| look_and_make(stage, told, None)),
+        judge: Box::new(made_or_not),
+        keeps_keys: Box::new(move |_| false), // but for the factory's none is there before
         wrong: 0,
         secrets: vec![OWNER.as_bytes().to_vec()],
     }
-    .run();
 }
 
-fn generation() {
+fn generation() -> Story {
     Story {
         name: "generation",
         stage: stage(stories::makes_keys),
-        tell: &|stage, variant| makes(stage, variant, None),
-        look: &|stage, _, told| look_and_make(stage, told, None),
-        judge: &made_or_not,
-        keeps_keys: &|_| true,
+        tell: Box::new(move |stage, variant| makes(stage, variant, None)),
+        look: Box::new(move |stage, _, told| look_and_make(stage, told, None)),
+        judge: Box::new(made_or_not),
+        keeps_keys: Box::new(move |_| true),
         wrong: 0,
         secrets: Vec::new(),
     }
-    .run();
 }
 
-fn generation_with_pin() {
+fn generation_with_pin() -> Story {
     Story {
         name: "generation_with_pin",
         stage: stage(stories::makes_keys_with_pins),
-        tell: &|stage, variant| makes(stage, variant, Some(USER)),
-        look: &|stage, _, told| look_and_make(stage, told, Some(USER)),
-        judge: &made_or_not,
-        keeps_keys: &|_| true,
+        tell: Box::new(move |stage, variant| makes(stage, variant, Some(USER))),
+        look: Box::new(move |stage, _, told| look_and_make(stage, told, Some(USER))),
+        judge: Box::new(made_or_not),
+        keeps_keys: Box::new(move |_| true),
         wrong: 0,
         secrets: Vec::new(),
     }
-    .run();
 }
 
-fn import() {
+fn import() -> Story {
     let stage = stage(stories::makes_keys);
     outside(&stage.home, "outside", &P256_KEY);
     let key = stage.path("outside.key");
     let der = output("openssl", ["ec", "-in", &key, "-outform", "DER"]);
     assert_eq!(der[5..7], [4, 32], "ECPrivateKey (RFC 5915)");
     let scalar = der[7..39].to_vec();
+    let secrets = vec![scalar.clone()];
     let public = output("openssl", ["ec", "-in", &key, "-pubout", "-outform", "DER"]);
     let (_, known) = look(&stage, 0, None);
     let rsa = known.seen("key devid/rsa").remove(0).1;
@@ -244,13 +270,13 @@ fn import() {
     Story {
         name: "import",
         stage,
-        tell: &|stage, _| {
+        tell: Box::new(move |stage, _| {
             stage.plays_through_proxy(|scene, report| {
                 stories::import(scene, report, &scalar, &wrapped);
             })
-        },
-        look: &look,
-        judge: &|case| {
+        }),
+        look: Box::new(look),
+        judge: Box::new(move |case| {
             for name in ["brought", "unwrapped"] {
                 let place = format!("devid/{name}");
                 match case.told.ok(&format!("import {name}")) {
@@ -263,12 +289,11 @@ fn import() {
                     false => {}
                 }
             }
-        },
-        keeps_keys: &|_| true,
+        }),
+        keeps_keys: Box::new(move |_| true),
         wrong: 0,
-        secrets: vec![scalar.clone()],
+        secrets,
     }
-    .run();
 }
 
 const CHANGES: [Change; VARIANTS] = [
@@ -291,23 +316,23 @@ fn begins_anew(case: &Case) -> bool {
     CHANGES[case.variant] == Change::Anew && case.told.ok("change")
 }
 
-fn pin_change() {
+fn pin_change() -> Story {
     Story {
         name: "pin_change",
         stage: stage(stories::makes_keys_with_pins),
-        tell: &|stage, variant| {
+        tell: Box::new(move |stage, variant| {
             let change = CHANGES[variant];
             stage.plays_through_proxy(|scene, report| stories::pin_change(scene, report, change))
-        },
+        }),
         // The right one first, since a wrong one counts.
-        look: &|stage, variant, told| {
+        look: Box::new(move |stage, variant, told| {
             let [user, officer] = pins_after(CHANGES[variant], told);
             let other = |pin, old| if pin == old { ANOTHER } else { old };
             let users = [user, other(user, USER)];
             let officers = [officer, other(officer, OFFICER)];
             stage.plays(|scene, report| stories::look(scene, report, &users, &officers))
-        },
-        judge: &|case| {
+        }),
+        judge: Box::new(move |case| {
             let change = CHANGES[case.variant];
             let [user, officer] = pins_after(change, Some(&case.told));
             let wanted = match begins_anew(case) {
@@ -325,33 +350,73 @@ fn pin_change() {
             if begins_anew(case) && case.is_shown("devid/ec") {
                 case.fault("a key outlived C_InitToken");
             }
-        },
-        keeps_keys: &|case| !begins_anew(case),
+        }),
+        keeps_keys: Box::new(move |case| !begins_anew(case)),
         wrong: 0,
         secrets: Vec::new(),
     }
-    .run();
+}
+
+/// A key of the disk and one in a handle are destroyed.
+fn destroy() -> Story {
+    Story {
+        name: "destroy",
+        stage: stage(stories::makes_keys),
+        tell: Box::new(|stage, _| stage.plays_through_proxy(stories::destroy)),
+        look: Box::new(look),
+        judge: Box::new(|case| {
+            for name in ["ec", "kept"] {
+                let place = format!("devid/{name}");
+                if case.told.ok(&format!("destroy {name}")) && case.is_shown(&place) {
+                    case.fault(format!("{name} is destroyed, said the call, and is there"));
+                }
+            }
+            if !case.is_shown("devid/rsa") {
+                case.fault("another key is gone");
+            }
+        }),
+        keeps_keys: Box::new(|_| false), // what is to be destroyed may be gone
+        wrong: 0,
+        secrets: Vec::new(),
+    }
+}
+
+/// `devid attest`: evidence of a key, with the TPM's endorsement key.
+fn attestation() -> Story {
+    Story {
+        name: "attestation",
+        stage: stage(stories::makes_keys),
+        tell: Box::new(|stage, _| {
+            let words = ["attest", "ec", "--nonce", "01"];
+            stage.runs_devid(&stage.proxy.tcti(), &words, &words)
+        }),
+        look: Box::new(look),
+        judge: Box::new(|_| {}),
+        keeps_keys: Box::new(|_| true),
+        wrong: 0,
+        secrets: Vec::new(),
+    }
 }
 
 /// `devid provision`, and the request that a CA would certify.
-fn provisioning() {
+fn provisioning() -> Story {
     Story {
         name: "provisioning",
         stage: new_device(),
-        tell: &|stage, _| {
+        tell: Box::new(move |stage, _| {
             stage.runs_devid(
                 &stage.proxy.tcti(),
                 &["provision", "--wait", "0"],
                 &["csr", "devid"],
             )
-        },
-        look: &|stage, _, _| {
+        }),
+        look: Box::new(move |stage, _, _| {
             let (ended, told) =
                 stage.runs_devid(&stage.tpm.tcti(), &["provision"], &["csr", "devid"]);
             let (looked, found) = look(stage, 0, None);
             (ended.and(looked), found.and(told))
-        },
-        judge: &|case| {
+        }),
+        judge: Box::new(move |case| {
             // A key is certified by its request: it is the device's, and signs there.
             let requests = [case.told.seen("saw csr"), case.found.seen("saw csr")].concat();
             for (_, request) in &requests {
@@ -369,12 +434,11 @@ fn provisioning() {
                     "then provision ends with {code:?}, and {keys} keys are there"
                 ));
             }
-        },
-        keeps_keys: &|_| false,
+        }),
+        keeps_keys: Box::new(move |_| false),
         wrong: 0,
         secrets: vec![OWNER.as_bytes().to_vec()],
     }
-    .run();
 }
 
 /// The public key of a request, if the request is signed by it.

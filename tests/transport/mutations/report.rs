@@ -67,6 +67,16 @@ impl Told {
         }
     }
 
+    /// The calls that failed.
+    pub fn failed(&self) -> Vec<&str> {
+        let is_value = |text: &str| text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let failed = self
+            .0
+            .iter()
+            .filter(|(_, value)| value != "ok" && !is_value(value));
+        failed.map(|(name, _)| name.as_str()).collect()
+    }
+
     /// Whether this call was made and succeeded.
     pub fn ok(&self, what: &str) -> bool {
         self.code(what) == Some("ok")

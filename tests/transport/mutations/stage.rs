@@ -12,9 +12,9 @@ use tempfile::TempDir;
 use testkit::fork::Forked;
 use testkit::home::Home;
 use testkit::module::{library, tool};
-use testkit::mutation::{Done, Interposer, Recording};
+use testkit::mutation::{Done, Interposer, Kind, Recording};
 use testkit::programs::{run, run_within};
-use testkit::proxy::{Proxy, read_packet};
+use testkit::proxy::{Fault, Proxy, read_packet};
 use testkit::raw::Raw;
 use testkit::tpm::{Swtpm, copy_state};
 
@@ -26,6 +26,10 @@ const LIMIT: &str = "timeout_ms = 1000\ngeneration_timeout_ms = 3000\n";
 pub const TRANSIENT: u32 = 0x8000_0000;
 pub const SESSIONS: u32 = 0x0200_0000;
 pub const PERSISTENT: u32 = 0x8100_0000;
+
+/// Codes by which a TPM says that what the first handle names is not there: TPM_RC_REFERENCE_H0, VALUE and
+/// HANDLE of that handle.
+const GONE: [u32; 3] = [0x910, 0x184, 0x18B];
 
 /// What a story is given in its process.
 pub struct Scene {
@@ -149,9 +153,20 @@ impl Stage {
     /// From now on answers are altered as this seed has it.
     pub fn alter(&self, seed: u64, recording: &Recording) -> Done {
         let (interposer, done) = Interposer::new(seed, recording);
-        self.proxy.book().keep();
         self.proxy.book().mutate(Some(interposer.boxed()));
         done
+    }
+
+    /// From now on one command with this code, behind so many others with it, meets this fault.
+    pub fn break_after(&self, code: u32, spared: u32, fault: Fault) -> Done {
+        let kind = match fault {
+            Fault::Code(code) if GONE.contains(&code) => Kind::Gone,
+            Fault::Code(_) | Fault::Drop => Kind::Unsent,
+            Fault::Stall => Kind::Silent,
+            _ => Kind::Closed,
+        };
+        self.proxy.book().break_after(code, spared, fault);
+        Arc::new(Mutex::new(vec![(code, kind)]))
     }
 
     /// The handles of a kind that the TPM holds, ascending.
@@ -159,6 +174,25 @@ impl Stage {
         let handles = self.capability([1, first, 254]);
         let of_kind = |handle: &u32| handle >> 24 == first >> 24;
         handles.into_iter().filter(of_kind).collect()
+    }
+
+    /// Files that a writer began and did not end.
+    pub fn half_written(&self) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        let mut folders = vec![self.home.path("state"), self.home.path("run")];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).expect("a folder") {
+                let path = entry.expect("an entry").path();
+                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                if name.starts_with(".new-") {
+                    found.push(path.clone());
+                }
+                if path.is_dir() && !path.is_symlink() {
+                    folders.push(path);
+                }
+            }
+        }
+        found
     }
 
     /// TPM_PT_LOCKOUT_COUNTER.

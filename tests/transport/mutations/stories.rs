@@ -222,6 +222,22 @@ pub fn import(scene: &Scene, report: &mut Report, scalar: &[u8], wrapped: &[u8])
     report.called("C_Finalize", scene.raw.finalize());
 }
 
+/// Two keys are destroyed: one of the disk, and one in a handle.
+pub fn destroy(scene: &Scene, report: &mut Report) {
+    report.called("C_Initialize", scene.raw.initialize());
+    if let Some(own) = logged_in(scene, report, None) {
+        for name in ["ec", "kept"] {
+            let wanted = [(CKA_CLASS, ulong(CKO_PRIVATE_KEY)), label(name)];
+            let found = own.raw.find(own.session, &wanted).unwrap_or_default();
+            if let Some(key) = found.first() {
+                let destroyed = own.destroy(*key);
+                report.called(&format!("destroy {name}"), destroyed);
+            }
+        }
+    }
+    report.called("C_Finalize", scene.raw.finalize());
+}
+
 /// What is done to a PIN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {

@@ -26,6 +26,7 @@ mod identity {
     mod root_replaced;
     mod router;
     mod ssr;
+    mod taken_over;
 }
 
 /// Requests, chains, revocation, verification.
@@ -49,6 +50,7 @@ mod enrolment {
     mod rekey;
     mod renewal;
     mod services;
+    mod tpm_faults;
     mod turns;
 }
 

@@ -134,7 +134,7 @@ fn lines_that_are_no_settings() {
         ("[[token]\nname = \"a\"\n", 1, &["expected [[token]]"]),
         ("[log\nlevel = \"info\"\n", 1, &["expected [log]"]),
         ("[log] level = \"info\"\n", 1, &["a line of its own"]),
-        ("[log]\n[log]\n", 2, &["[log] stands here twice"]),
+        ("[log]\n[log]\n", 2, &["[log] occurs twice"]),
         (
             "[token]\nname = \"a\"\n[[token]]\nname = \"b\"\n",
             3,

@@ -223,7 +223,7 @@ fn values_of_another_kind() {
         (
             "[master]\nhandle = 0x81000001\n",
             2,
-            &["handle: 0x81000001 is the storage root key's"],
+            &["handle: 0x81000001 is reserved for the storage root key"],
         ),
         (
             "[master]\nhandle = \"0x81000080\"\n",

@@ -23,11 +23,13 @@ pub(super) fn check(config: &Config, findings: &mut Vec<Finding>) {
     }
     findings.extend(config.left_out.iter().map(|path| {
         let remedy = Remedy::by_hand(
-            "If its settings are to hold, give it a name that ends in .toml; else take it out of the \
-             folder",
+            "To use its settings, rename it to a name that ends in .toml; otherwise remove it \
+             from the folder",
         );
         let finding = Finding::note("configuration.left-out", ABOUT, not_read(path, ".toml"));
-        finding.about_object(path.display().to_string()).with_remedy(remedy)
+        finding
+            .about_object(path.display().to_string())
+            .with_remedy(remedy)
     }));
     let unread = secrets(config).filter_map(|(setting, source)| secret(setting, source));
     findings.extend(unread);
@@ -83,8 +85,8 @@ fn secrets(config: &Config) -> impl Iterator<Item = (&'static str, &SecretSource
 
 fn finding(path: &Path, why: &Distrust) -> Finding {
     let remedy = Remedy::by_hand(
-        "Look at it by hand: see that all that stands there is yours, then take the right to write \
-         from all others (chown, chmod), in the folders on the way too",
+        "Check by hand that all its content is yours. Then remove the write permission of all \
+         other users (chown, chmod), also from the folders of its path",
     );
     let text = format!("{why}, so {} is not used", path.display());
     Finding::problem("distrusted", "trust", text, remedy).about_object(path.display().to_string())
@@ -101,12 +103,12 @@ fn left_out(file: &CertificateFile) -> Option<Finding> {
         Err(CertificateFileError::Distrusted(why)) => return Some(finding(&file.path, why)),
         Ok(_) => note(
             "certificates.beside",
-            "Only what was read counts: leave nothing but certificates in this file",
+            "Only the certificates of this file are used: remove all other content",
         ),
         Err(CertificateFileError::OtherName | CertificateFileError::Folder) => note(
             "certificates.left-out",
-            "If a certificate is to be read there, put its file into this folder itself, under a \
-             name that ends in .pem, .crt, .cer or .der; else take it out of the folder",
+            "To use a certificate, put its file directly into this folder, with a name that ends \
+             in .pem, .crt, .cer or .der; otherwise remove it from the folder",
         ),
         Err(CertificateFileError::Failed(error))
             if let Some(remedy) = unread(&file.path, error) =>
@@ -127,7 +129,7 @@ fn left_out(file: &CertificateFile) -> Option<Finding> {
             CERTIFICATES,
             text,
             Remedy::by_hand(
-                "Put a certificate there, in PEM or DER, or take the file out of the folder",
+                "Put a certificate there, in PEM or DER, or remove the file from the folder",
             ),
         ),
     };
@@ -139,8 +141,8 @@ fn unread(path: &Path, error: &std::io::Error) -> Option<Remedy> {
     trouble(error)?;
     Some(missing_permission(path, Access::READ_OK).unwrap_or_else(|| {
         Remedy::by_hand(
-            "Run devid doctor again: nothing is known to be wrong with the file. If it stays so, look \
-             at its file system",
+            "Run devid doctor again: the file may be valid. If the error remains, check the file \
+             system",
         )
     }))
 }
@@ -153,7 +155,8 @@ fn unlisted(folder: &Path, error: &std::io::Error) -> Finding {
             Finding::note("certificates.closed", CERTIFICATES, text).with_remedy(remedy)
         }
         (_, remedy) => {
-            let wrong = || Remedy::by_hand("Have a folder there that can be listed, or nothing");
+            let wrong =
+                || Remedy::by_hand("Make it a folder that this user can list, or remove it");
             let remedy = remedy.unwrap_or_else(wrong);
             Finding::problem("certificates.unread", CERTIFICATES, text, remedy)
         }
@@ -201,7 +204,7 @@ fn secret(setting: &str, source: &SecretSource) -> Option<Finding> {
         }
         (_, Some(remedy)) => remedy,
         (_, None) => Remedy::by_hand(
-            "Write the secret into that file anew, with at most one newline (LF) behind it",
+            "Write the secret to that file again, with at most one newline (LF) after it",
         ),
     };
     Some(Finding::problem(

@@ -53,10 +53,10 @@ pub(super) fn check(device: &Device, findings: &mut Vec<Finding>) {
     }
     let retired = Software::in_state(state).retired().unwrap_or_default();
     if !retired.is_empty() {
-        let text = format!("{} files from before the TPM", retired.len());
+        let text = format!("{} files from before the move to the TPM", retired.len());
         findings.push(
             Finding::note("keys.retired", KEYS, text).with_remedy(Remedy::by_hand(
-                "devid prune deletes them for good, once there is no way back to them",
+                "devid prune deletes them permanently, when they are no longer needed",
             )),
         );
     }
@@ -72,7 +72,7 @@ pub(super) fn check(device: &Device, findings: &mut Vec<Finding>) {
             OWN => one.label,
             token => format!("{token}/{}", one.label),
         };
-        let text = format!("{called}: a certificate whose key is not here");
+        let text = format!("{called}: a certificate without its key");
         findings.push(Finding::note("keys.lone-certificate", KEYS, text).about_object(called));
     }
 }
@@ -80,8 +80,8 @@ pub(super) fn check(device: &Device, findings: &mut Vec<Finding>) {
 /// A foreign file with a name that our files use. Its purpose is unknown.
 fn in_the_way(id: &'static str, about: &'static str, text: String, path: &Path) -> Finding {
     let remedy = Remedy::by_hand(
-        "Look at it by hand: see who put it there and why, then take it out of the folder, without \
-         following it",
+        "Check by hand who made it, and why. Then remove it from the folder, without following \
+         links",
     );
     Finding::problem(id, about, text, remedy).about_object(path.display().to_string())
 }
@@ -119,7 +119,7 @@ fn lost(store: &DevidStore) -> Option<Finding> {
     let lost = store.lost_files().unwrap_or_default();
     let first = lost.first()?.display().to_string();
     let text = format!(
-        "{} files of keys that went with a former master key, {first} the first",
+        "{} files of keys that were lost with a former master key; the first is {first}",
         lost.len()
     );
     let remedy = Remedy::by_hand("devid prune deletes them for good");
@@ -138,8 +138,8 @@ fn unlisted(folder: &Path, error: &StoreError) -> Remedy {
     let denied = missing_permission(folder, Access::READ_OK | Access::EXEC_OK);
     denied.unwrap_or_else(|| {
         Remedy::by_hand(
-            "Look at it by hand: there is to be a folder that can be listed. What the system says may \
-             pass: then nothing is to be done",
+            "Check the folder by hand: this user must be able to list it. If the error was \
+             temporary, nothing need be done",
         )
     })
 }
@@ -152,8 +152,7 @@ fn unusable(store: &DevidStore, findings: &mut Vec<Finding>) {
         let remedy = match one.is_damaged {
             true => for_unread_file(store.path(), &store.file(&one.name), true),
             false => Remedy::by_hand(
-                "No other key suffers from it. Take the file to a place outside of the folder, \
-                 unless what it lacks can be had",
+                "Other keys are not affected. Repair the cause, or move the file out of the folder",
             ),
         };
         Finding::problem("keys.unusable", KEYS, one.why, remedy).about_object(file)
@@ -166,8 +165,8 @@ fn left_out(store: &DevidStore) -> impl Iterator<Item = Finding> {
     names.map(|name| {
         let path = store.path().join(name);
         let remedy = Remedy::by_hand(
-            "If it is a key or certificate in PEM that is to be shown, give it a name that ends in \
-             .pem; else take it out of the folder",
+            "If it is a key or certificate in PEM, rename it to a name that ends in .pem; \
+             otherwise remove it from the folder",
         );
         let finding = Finding::note("keys.left-out", KEYS, not_read(&path, ".pem"));
         finding
@@ -181,7 +180,7 @@ fn state_folder(state: &Path) -> Finding {
     match is_there(state) {
         Ok(true) => {}
         Ok(false) => {
-            let text = format!("{shown} is not there yet: nothing was kept so far");
+            let text = format!("{shown} does not exist yet: no key was stored so far");
             return Finding::note("state.none", STATE, text);
         }
         Err(error) => {
@@ -195,8 +194,10 @@ fn state_folder(state: &Path) -> Finding {
     }
     if access(state, Access::WRITE_OK | Access::EXEC_OK).is_err() {
         let user = geteuid().as_raw();
-        let text =
-            format!("{shown}: user {user} may not write there, so it can use keys and make none");
+        let text = format!(
+            "{shown}: user {user} may not write there, so this user can use keys but not \
+                     make new ones"
+        );
         return Finding::note("state.read-only", STATE, text);
     }
     Finding::ok("state", STATE, format!("{shown} can be written"))
@@ -233,12 +234,13 @@ fn readers(state: &Path, keys: &Path) -> Option<Finding> {
             "keys.group",
             KEYS,
             format!(
-                "{} is not of the group {group}, as {} is: who is in it sees no keys",
+                "{} does not belong to the group {group}, unlike {}: members of the group see no \
+                 keys",
                 keys.display(),
                 state.display()
             ),
             Remedy::on_paths(
-                "Give it to the group, and all that will be made there",
+                "Give the folder and its future files to the group",
                 // Other users must not exchange files in it either.
                 &[state, keys, &keys.join("file")],
                 format!(

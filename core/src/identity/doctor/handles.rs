@@ -122,8 +122,8 @@ impl Handles<'_> {
                     "handle.alone",
                     HANDLE,
                     format!(
-                        "key of ours {}, which lives in this handle alone: the master key that \
-                         wrapped its file is gone",
+                        "our key {}, which is in this handle alone: the master key that wrapped \
+                         its file is gone",
                         known.label
                     ),
                 )
@@ -132,10 +132,10 @@ impl Handles<'_> {
             };
         }
         if self.orphans.iter().any(|orphan| orphan.0.handle == handle) {
-            let text = "a key of ours whose file is gone: it lives in this handle alone";
+            let text = "a key of ours whose file is gone: it is in this handle alone";
             return Finding::note("handle.orphan", HANDLE, text.into()).with_remedy(Remedy::by_hand(format!(
-                "Put its file back into {} from a copy. Leave the handle as it is: evicted, the \
-                 key would be gone for good",
+                "Restore its file in {} from a backup. Leave the handle as it is: an evicted key \
+                 would be lost permanently",
                 self.device.folder().display()
             )));
         }
@@ -146,10 +146,7 @@ impl Handles<'_> {
         match PublicArea::parse(&area) {
             None => {
                 let kind = other_kind(&area);
-                ok(
-                    "handle.foreign",
-                    format!("of a kind that is not used here: {kind}"),
-                )
+                ok("handle.foreign", format!("of an unsupported kind: {kind}"))
             }
             Some(parsed) => self.by_kind(handle, &area, &parsed),
         }
@@ -169,7 +166,8 @@ impl Handles<'_> {
                     "handle.master-unknown",
                     HANDLE,
                     format!(
-                        "a storage key, {key}, where the master key goes; {} does not know it",
+                        "a storage key, {key}, in the handle of the master key; {} has no record \
+                         of it",
                         self.device.folder().display()
                     ),
                 ),
@@ -187,8 +185,8 @@ impl Handles<'_> {
         let what = match certified {
             Some(one) => format!("the key of the certificate {}", one.label),
             None if self.inventory.entries.iter().any(is_not_understood) => {
-                "whether a certificate is for it is not known: the key in one is of a kind, or \
-                 written in a way, that is not understood"
+                "its certificate is not known: the key in a certificate is of a kind or encoding \
+                 that is not understood"
                     .into()
             }
             None => "no certificate is for it".into(),
@@ -197,8 +195,8 @@ impl Handles<'_> {
             return ok(
                 "handle.attestation",
                 format!(
-                    "an attestation key, {key}; {what}. It signs only what the TPM made, so it is of \
-                     no use to TLS and not used (clouds have such keys)"
+                    "an attestation key, {key}; {what}. It signs only what the TPM made, so TLS \
+                     cannot use it (cloud TPMs have such keys)"
                 ),
             );
         }
@@ -216,7 +214,10 @@ impl Handles<'_> {
                 HANDLE,
                 format!("could be an identity, {key}; {what}"),
             ),
-            None => ok("handle.foreign", format!("{key}, somebody else's; {what}")),
+            None => ok(
+                "handle.foreign",
+                format!("{key}, of another program; {what}"),
+            ),
         }
     }
 }
@@ -237,12 +238,12 @@ fn taken_as(taken: &NvFinding, inventory: &Inventory, index: u32) -> Finding {
         NvFinding::ContinuationOf(first) => Finding::ok(
             "nv.continuation",
             INDEX,
-            format!("the rest of what begins in 0x{first:08X}"),
+            format!("the continuation of index 0x{first:08X}"),
         ),
         NvFinding::Nothing(why) => Finding::note(
             "nv.nothing",
             INDEX,
-            format!("where identities' certificates go, but taken for nothing: {why}"),
+            format!("in the range for certificates of identities, but unusable: {why}"),
         ),
         NvFinding::Certificates(all) => {
             let labels: Vec<String> = all.iter().map(|one| label_of(one, inventory)).collect();
@@ -262,7 +263,7 @@ fn label_of(certificate: &Certificate, inventory: &Inventory) -> String {
     };
     let shown = inventory.entries.iter().find(has);
     shown.map_or_else(
-        || format!("of {}, which is shown nowhere", certificate.subject()),
+        || format!("of {}, which no token shows", certificate.subject()),
         |one| one.label.clone(),
     )
 }
@@ -270,7 +271,7 @@ fn label_of(certificate: &Certificate, inventory: &Inventory) -> String {
 /// The finding for the copy of the own certificate.
 fn the_copy(device: &Device, inventory: &Inventory) -> Finding {
     let elsewhere =
-        || Remedy::by_hand("Name another index by nv_index under [provision] in config.toml");
+        || Remedy::by_hand("Set another index with nv_index under [provision] in config.toml");
     let copy = match device.nv_copy() {
         Ok(copy) => copy,
         Err(error) => {
@@ -278,12 +279,13 @@ fn the_copy(device: &Device, inventory: &Inventory) -> Finding {
         }
     };
     if copy.as_ref().is_some_and(|copy| !copy.is_ours) {
-        let text = "somebody else's, so no copy of the device's own certificate is kept there";
+        let text = "used by another program, so no copy of the device's own certificate is kept \
+                    there";
         return Finding::note("nv.not-ours", INDEX, text.into()).with_remedy(elsewhere());
     }
     let write = || {
         Remedy::by_command(
-            "It is written anew at every start, or now",
+            "Every start writes it again; to do it now",
             "devid provision",
         )
     };
@@ -298,7 +300,7 @@ fn the_copy(device: &Device, inventory: &Inventory) -> Finding {
         return Finding::note("nv.too-large", INDEX, why);
     }
     let Some(certificate) = copy.and_then(|copy| copy.certificate) else {
-        let text = "to hold a copy of the device's own certificate, and does not";
+        let text = "configured for a copy of the device's own certificate, but without one";
         return Finding::note("nv.copy-bad", INDEX, text.into()).with_remedy(write());
     };
     let of_key = |one: &&TokenEntry| {
@@ -318,7 +320,7 @@ fn the_copy(device: &Device, inventory: &Inventory) -> Finding {
                 certificate.subject()
             ),
             Remedy::by_hand(format!(
-                "Bring back the key's file into {} from a copy; or name another index by nv_index \
+                "Restore the key's file in {} from a backup; or set another index with nv_index \
                  under [provision] in config.toml",
                 device.folder().display()
             )),
@@ -332,6 +334,6 @@ fn reserved(index: u32, how: &str) -> String {
         .find(|(first, last, _)| (*first..=*last).contains(&index));
     match known {
         Some((_, _, what)) => format!("{how}; the number is for {what}"),
-        None => format!("{how}; somebody else's"),
+        None => format!("{how}; of another program"),
     }
 }

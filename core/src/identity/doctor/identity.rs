@@ -41,16 +41,17 @@ pub(super) fn check(device: &Device, findings: &mut Vec<Finding>) {
             let problem =
                 |remedy| Finding::problem("identity.unknown", ABOUT, fault.text.clone(), remedy);
             findings.push(match fault.kind {
-                IdentityErrorKind::Tpm => {
-                    problem(Remedy::by_hand("What mends the TPM, above, mends this too"))
-                }
+                IdentityErrorKind::Tpm => problem(Remedy::by_hand(
+                    "The remedy for the TPM, above, also solves this \
+                                             problem",
+                )),
                 // The state may be right but invisible for this user.
                 IdentityErrorKind::Denied => Finding {
                     state: Health::Note,
                     ..problem(to_see(device))
                 },
                 _ => problem(Remedy::by_command(
-                    "Mend what is named there; then",
+                    "Correct the named problem; then",
                     "devid provision",
                 )),
             });
@@ -79,7 +80,7 @@ fn own(device: &Device, seen: &Observed, findings: &mut Vec<Finding>) {
     let provision = || Remedy::by_command("At the next start, or now", Device::going_on(seen));
     let open = |id, text: &str| Finding::problem(id, ABOUT, text.into(), provision());
     let unusable = |text| {
-        let below = "See what is said of the TPM above, and of the factory identity below";
+        let below = "See the findings about the TPM above and the factory identity below";
         Finding::problem("identity.factory", ABOUT, text, Remedy::by_hand(below))
     };
     let policy = Policy::from_config(&device.config);
@@ -93,12 +94,12 @@ fn own(device: &Device, seen: &Observed, findings: &mut Vec<Finding>) {
             (FactoryIdentity::Usable, OwnIdentity::Unwanted) => Finding::ok(
                 "identity",
                 ABOUT,
-                "the factory's, and no other is wanted".into(),
+                "the factory's, and the configuration wants no other".into(),
             ),
             (FactoryIdentity::Usable, OwnIdentity::Unset | OwnIdentity::Wanted) => Finding::ok(
                 "identity",
                 ABOUT,
-                "the factory's; the device has none of its own, and none was asked for".into(),
+                "the factory's; the device has no own identity, and none was asked for".into(),
             ),
             (FactoryIdentity::Absent(_), OwnIdentity::Unset | OwnIdentity::Wanted) => {
                 open("identity.none", NONE_AT_ALL)
@@ -109,7 +110,9 @@ fn own(device: &Device, seen: &Observed, findings: &mut Vec<Finding>) {
             (
                 FactoryIdentity::Absent(why) | FactoryIdentity::Unusable(why),
                 OwnIdentity::Unwanted,
-            ) => unusable(format!("only the factory's is wanted ({UNWANTED}): {why}")),
+            ) => unusable(format!(
+                "the configuration wants only the factory's ({UNWANTED}): {why}"
+            )),
         },
         Plan::Refuse(why) => {
             let why = device.refusal_details(why, seen);
@@ -130,7 +133,7 @@ fn own(device: &Device, seen: &Observed, findings: &mut Vec<Finding>) {
         Plan::Reset => Finding::problem(
             "identity.reset-asked",
             ABOUT,
-            "a factory reset was asked for, and is done at the next start".into(),
+            "a factory reset was requested; the next start does it".into(),
             device.no_reset(),
         ),
     });
@@ -140,7 +143,7 @@ impl Device {
     /// The finding and the remedy if the marker is wrong.
     pub(in crate::identity) fn marker_lie(&self, seen: &Observed) -> Option<(String, Remedy)> {
         let rewritten = Remedy::by_command(
-            "It is written anew at every start, or now",
+            "Every start writes it again; to do it now",
             "devid provision",
         );
         match (
@@ -148,8 +151,8 @@ impl Device {
             seen.facts.marker,
         ) {
             (Plan::Keep, Marker::None) => Some((
-                "there is no marker, though the identity is in the TPM: other programs take it for \
-                 a software identity"
+                "there is no marker, although the identity is in the TPM: other programs assume a \
+                 software identity"
                     .into(),
                 rewritten,
             )),
@@ -158,23 +161,22 @@ impl Device {
                 rewritten,
             )),
             (Plan::KeepSoftware | Plan::UseExisting, Marker::OtherKeyHeld) => Some((
-                "the marker names a key in the TPM, which is there, though another identity is \
-                 used"
-                .into(),
+                "the marker names an existing key in the TPM, but another identity is used".into(),
                 Remedy::by_hand(
-                    "Bring back the key's file if that identity is the right one, and take the \
-                     other one away",
+                    "If that identity is the right one, restore its key's file and remove the \
+                     other identity",
                 ),
             )),
-            (Plan::KeepSoftware | Plan::UseExisting, Marker::ThisKey | Marker::Nameless | Marker::OtherKey)
-                if seen.facts.tpm && !seen.existing.in_tpm =>
-            {
+            (
+                Plan::KeepSoftware | Plan::UseExisting,
+                Marker::ThisKey | Marker::Nameless | Marker::OtherKey,
+            ) if seen.facts.tpm && !seen.existing.in_tpm => {
                 let marker = &self.config.provision.marker;
                 let old = free_name(marker, "old");
                 let command = |old: &Path| format!("mv -nT {} {}", word(marker), word(old));
                 Some((
-                    "the marker says that the identity is in the TPM, and it is in files".into(),
-                    Remedy::to_free_name("If that is as it should be", &[marker], old, command),
+                    "the marker says that the identity is in the TPM, but it is in files".into(),
+                    Remedy::to_free_name("If this is intended", &[marker], old, command),
                 ))
             }
             _ => None,
@@ -193,8 +195,8 @@ fn factory(device: &Device, findings: &mut Vec<Finding>) {
         IdentityErrorKind::NotFound => {
             let note = Finding::note("factory.none", about, fault.text);
             note.with_remedy(Remedy::by_command(
-                "With the maker's copy of the certificate, and certificate = \"/PATH.pem\" under \
-                 [[identity]]",
+                "Get the maker's copy of the certificate, and set certificate = \"/PATH.pem\" \
+                 under [[identity]]",
                 "devid persist idev-id",
             ))
         }
@@ -212,8 +214,8 @@ fn ends(device: &Device, inventory: &Inventory, findings: &mut Vec<Finding>) {
         Ok(now) => now,
         Err(built) => {
             let text = format!(
-                "it stands before {built}, when this program was built: nobody knows whether \
-                 certificates are valid"
+                "it is before {built}, the build time of this program: the validity of \
+                 certificates cannot be checked"
             );
             let remedy = Remedy::by_command("Set it, for instance by", "timedatectl set-ntp true");
             findings.push(Finding::problem("clock", "clock", text, remedy));
@@ -288,8 +290,8 @@ fn renewal(device: &Device, entry: &TokenEntry) -> Remedy {
     }
     match entry.token.as_str() {
         FACTORY => Remedy::by_hand(
-            "Only its maker can renew it: put the new certificate, for the same key, on the disk, \
-             and certificate = \"/PATH.pem\" under [[identity]] in config.toml",
+            "Only its maker can renew it: store the new certificate for the same key in a file, \
+             and set certificate = \"/PATH.pem\" under [[identity]] in config.toml",
         ),
         token => {
             let name = match token {
@@ -298,7 +300,7 @@ fn renewal(device: &Device, entry: &TokenEntry) -> Remedy {
             };
             let file = format!("{}.csr", entry.label.replace('/', "-"));
             Remedy::by_command(
-                "Have a CA certify this request, and give devid import-cert what it answers",
+                "Have a CA certify this request, and import its answer with devid import-cert",
                 format!(
                     "devid csr --out {} -- {}",
                     word(file.as_ref()),
@@ -316,7 +318,7 @@ fn trust(device: &Device, findings: &mut Vec<Finding>) {
             "trust.none",
             about,
             format!(
-                "{} has no certificate: no identity can be verified (devid verify answers 3)",
+                "{} has no certificate: identities cannot be verified (devid verify exits with 3)",
                 trust.display()
             ),
         )

@@ -20,7 +20,10 @@ const ABOUT: &str = "lock for PINs";
 pub(super) fn check(device: &Device, findings: &mut Vec<Finding>) {
     let has_pins = has_pins(device);
     if let Some(fault) = device.tpm.pin_lock_fault() {
-        let text = format!("{fault}: no PIN is tried without a lock that others cannot take away");
+        let text = format!(
+            "{fault}: no PIN is tried without a lock that other users cannot \
+                            replace"
+        );
         let found = Finding::problem("lock.none", ABOUT, text, to_have_it(&device.config, &fault));
         findings.push(Finding {
             state: match has_pins {
@@ -54,17 +57,17 @@ fn to_have_it(config: &Config, fault: &Distrust) -> Remedy {
             "systemd-tmpfiles --create devid-pkcs11.conf",
         ),
         Some(Errno::NOENT | Errno::NOTDIR) => Remedy::by_hand(format!(
-            "This user can make no folder {}: have DEVID_PKCS11_RUN name one of this user's own \
-             (mode 0700), or unset it, so that the folder of all programs is used",
+            "This user cannot make the folder {}: set DEVID_PKCS11_RUN to a folder of this user \
+             (mode 0700), or unset it to use the common folder",
             folder.display()
         )),
         Some(Errno::ACCESS | Errno::PERM) if let Some(remedy) = denied() => remedy,
         // The maker of this path may be hostile, so no shell command contains the path.
         _ => Remedy::by_hand(format!(
-            "Look at {} by hand: see who made it and why. It is to be a folder of root's (0750, \
-             with the group of those who use the TPM) or of this user's alone, on the way to it too, \
-             with plain files that root or this user made. Once what is in the way is gone, \
-             systemd-tmpfiles or the next use by root makes it anew",
+            "Check {} by hand: who made it, and why. It must be a folder of root (0750, with the \
+             group of the TPM's users) or of this user only, with regular files of root or this \
+             user. The same holds for the folders of its path. When the obstacle is removed, \
+             systemd-tmpfiles or the next use by root makes the folder again",
             word(folder)
         )),
     }
@@ -77,19 +80,19 @@ fn outsiders(node: &Path) -> Option<Finding> {
     let mode = stat(node).ok()?.st_mode;
     let only_reads = |shift: u32| (mode >> shift) & (READS | WRITES) == READS;
     let (who, taken) = match (only_reads(0), only_reads(3)) {
-        (true, true) => ("everybody, its group included,", "go-r"),
+        (true, true) => ("every user, including its group,", "go-r"),
         (true, false) => ("everybody", "o-r"),
         (false, true) => ("its group", "g-r"),
         (false, false) => return None,
     };
     let shown = node.display();
     let text = format!(
-        "{shown}: {who} may read it (mode {:04o}) and not use the TPM, but can so hold the lock and \
+        "{shown}: {who} may read it (mode {:04o}) but not use the TPM, and can hold the lock and \
          delay logins",
         mode & 0o7777
     );
     let remedy = Remedy::on_paths(
-        "For good by a rule of udev with MODE=\"0660\"; until the next start by",
+        "Permanently with a udev rule with MODE=\"0660\"; until the next boot with",
         &[node],
         format!("chmod {taken} {}", word(node)),
     );
@@ -105,15 +108,14 @@ fn insiders(config: &Config) -> Option<Finding> {
         return None;
     }
     let text = format!(
-        "{} is not the lock of all programs: whoever uses this TPM with another run folder, as \
-         another user or in another container, tries PINs under another lock, and wrong ones of both \
-         can bring the TPM into lockout",
+        "{} is not the common lock: a program with another run folder, user or container tries \
+         PINs under another lock, and wrong PINs of both can put the TPM into lockout",
         folder.display()
     );
     let remedy = Remedy::by_hand(
-        "If nobody else uses this TPM, nothing is to be done. Else have all use one folder: unset \
-         DEVID_PKCS11_RUN, put their users into the group tss, and mount /run/devid-pkcs11 into \
-         containers",
+        "If no other program uses this TPM, nothing need be done. Otherwise use one folder for \
+         all: unset DEVID_PKCS11_RUN, put their users into the group tss, and mount \
+         /run/devid-pkcs11 into containers",
     );
     Some(Finding::note("lock.own", ABOUT, text).with_remedy(remedy))
 }

@@ -64,19 +64,20 @@ pub fn doctor(config: Result<Config, ConfigError>, instead: impl Fn() -> Config)
             (config, true)
         }
         Err(error) => {
-            let text = format!("{error}; what follows was looked at with the defaults");
+            let text = format!("{error}; the following checks used the defaults");
             let remedy = Remedy::by_hand(match (error.is_of_trust(), error.is_unread()) {
                 (true, _) => {
-                    "Look at it by hand: see that all that stands there is yours, then take the \
-                     right to write from all others (chown, chmod), in the folders on the way too"
+                    "Check by hand that all its content is yours. Then remove the write \
+                     permission of all other users (chown, chmod), also from the folders of its \
+                     path"
                 }
                 (false, true) => {
-                    "Nothing is known to be wrong with it: run devid doctor again, or as a user who \
-                     may read it. If it stays so, look at its file system"
+                    "The file may be valid: run devid doctor again, or as a user who may read it. \
+                     If the error remains, check the file system"
                 }
                 (false, false) => {
-                    "Correct that line: config.toml as it was installed lists all settings with \
-                     their defaults"
+                    "Correct that line: the installed config.toml lists all settings with their \
+                     defaults"
                 }
             });
             findings.push(Finding::problem("configuration", about, text, remedy));

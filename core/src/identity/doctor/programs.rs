@@ -47,7 +47,11 @@ impl InstallPaths {
     fn p11_kit(&self, library: Option<&Path>, module_configs: &[ModuleConfig]) -> Finding {
         let about = "p11-kit";
         let Some((module_config, module)) = self.module_config(module_configs) else {
-            let note = Finding::note("p11-kit.none", about, "it does not know the module".into());
+            let note = Finding::note(
+                "p11-kit.none",
+                about,
+                "p11-kit does not know the module".into(),
+            );
             let folder = self.p11_kit.first().cloned().unwrap_or_default();
             // p11-kit would report the missing module to every program.
             let Some(module) = library else {
@@ -85,7 +89,7 @@ impl InstallPaths {
                 };
             }
             Some(path) => format!("{shown} names {}, which is another module", path.display()),
-            None => format!("{shown} names {module}, which is not there"),
+            None => format!("{shown} names {module}, which does not exist"),
         };
         Finding::problem(
             "p11-kit.wrong",
@@ -185,7 +189,7 @@ impl InstallPaths {
             }
             ConfigGap::Module(module) => {
                 let text = format!(
-                    "pkcs11-module-path = {}, which is not there or another module",
+                    "pkcs11-module-path = {}, which does not exist or is another module",
                     module.value
                 );
                 problem(
@@ -204,7 +208,7 @@ impl InstallPaths {
                 )
             }
             ConfigGap::Provider(path) => problem(
-                format!("the provider {} is not there", path.display()),
+                format!("the provider {} does not exist", path.display()),
                 Remedy::by_hand(
                     "apt-get install pkcs11-provider (Debian 13); or put what scripts/pkcs11-provider \
                      prints into the section's module line",
@@ -216,7 +220,7 @@ impl InstallPaths {
             ),
             ConfigGap::Inactive(place) => problem(
                 format!(
-                    "[{}] has activate = {}, which newer releases of OpenSSL take for a no",
+                    "[{}] has activate = {}, which newer releases of OpenSSL treat as no",
                     place.section, place.value
                 ),
                 set_in("Say yes", place, "activate", "1"),
@@ -293,14 +297,14 @@ fn stops_p11_kit(broken: &UnreadableFile) -> Finding {
                 number,
                 "the line begins a section, and such files have none",
             ),
-            Remedy::by_hand("Take that line out"),
+            Remedy::by_hand("Remove that line"),
         ),
         FormatError::Unreadable(kind) => (
             format!("{shown}: {kind}"),
-            Remedy::by_hand("Make it a file that everybody may read, or take it out of the folder"),
+            Remedy::by_hand("Make it readable for all users, or remove it from the folder"),
         ),
     };
-    let text = format!("{what}: p11-kit starts for no program");
+    let text = format!("{what}: p11-kit starts in no program");
     Finding::problem("p11-kit.unreadable", "p11-kit", text, remedy).about_object(shown.to_string())
 }
 

@@ -61,10 +61,10 @@ pub(super) fn check(device: &Device, findings: &mut Vec<Finding>) {
 fn unanswered(tcti: &Tcti) -> Remedy {
     match tcti {
         Tcti::Device(_) => Remedy::by_command(
-            "What is said of the TPM device above; or look at what the kernel says of it",
+            "See the finding about the TPM device above, or the messages of the kernel",
             "dmesg | grep -i tpm",
         ),
-        _ => Remedy::by_hand("Start it; or mend tcti in config.toml"),
+        _ => Remedy::by_hand("Start the TPM, or correct tcti in config.toml"),
     }
 }
 
@@ -84,7 +84,7 @@ fn lockout(device: &Device, status: &TpmStatus) -> Finding {
         _ => Finding::problem(
             "tpm.lockout-locked",
             about,
-            format!("{text}: the TPM is locked, and no key of the factory's can sign"),
+            format!("{text}: the TPM is in lockout, so factory keys cannot sign"),
             clear(),
         ),
     }
@@ -99,11 +99,11 @@ fn owner(device: &Device) -> Option<Finding> {
         Ok(value) if asks && value.is_empty() => Some(Finding::problem(
             "tpm.owner-asks",
             "TPM",
-            "its owner hierarchy has a password, and nobody told it here: no key can be kept in the \
-             TPM"
+            "its owner hierarchy has a password that is not configured: no key can be made \
+             persistent in the TPM"
                 .into(),
             Remedy::by_hand(
-                "Put the password into a file that only root reads, and owner_auth = \
+                "Put the password into a file that only root can read, and set owner_auth = \
                  \"file:/PATH\" under [master] in config.toml",
             ),
         )),
@@ -112,7 +112,10 @@ fn owner(device: &Device) -> Option<Finding> {
             "tpm.owner-unreadable",
             "TPM",
             error.to_string(),
-            Remedy::by_hand("Mend owner_auth under [master] in config.toml, or what it names"),
+            Remedy::by_hand(
+                "Correct owner_auth under [master] in config.toml, or the secret that \
+                             it names",
+            ),
         )),
     }
 }
@@ -139,10 +142,10 @@ fn abilities(device: &Device) -> Result<Finding, TpmError> {
         false => Finding::problem(
             "tpm.unfit",
             "TPM",
-            format!("{text}: without SHA-256 and P-256 no key of ours can be made in it"),
+            format!("{text}: without SHA-256 and P-256 it cannot make our keys"),
             Remedy::by_hand(
-                "Use another TPM; or an identity in files, by fallback = \"software\" under \
-                 [provision] in config.toml and without tcti to this one",
+                "Use another TPM; or use a software identity, with fallback = \"software\" under \
+                 [provision] in config.toml and no tcti for this TPM",
             ),
         ),
     })
@@ -158,7 +161,7 @@ fn room(device: &Device) -> Result<Finding, TpmError> {
     let free = tpm.property(Property::PersistentRoom)?.filter(|_| counts);
     let of_index = match tpm.property(Property::NvIndexMax)? {
         Some(most) => format!("an NV index holds up to {most} bytes"),
-        None => "it does not tell how many bytes an NV index holds".into(),
+        None => "it does not report how many bytes an NV index holds".into(),
     };
     let room = match free {
         Some(free) => format!("there is room for {free} more"),
@@ -167,8 +170,8 @@ fn room(device: &Device) -> Result<Finding, TpmError> {
     let text = format!("{taken} persistent handles are taken, and {room}; {of_index}");
     Ok(match free {
         Some(..FEWEST_FREE) => Finding::note("tpm.room-short", "TPM", text).with_remedy(Remedy::by_hand(
-            "Handles that were taken for nothing below may be given up by whoever put keys there \
-             (tpm2_evictcontrol); those of ours are of use",
+            "The owners of unknown handles below may evict them (tpm2_evictcontrol); our handles \
+             are in use",
         )),
         _ => Finding::ok("tpm.room", "TPM", text),
     })
@@ -186,11 +189,11 @@ fn slots(device: &Device) -> Option<Finding> {
         "tpm.slots-full",
         "TPM",
         format!(
-            "{loaded} objects are loaded in its few slots, and nothing manages them: others have \
-             no room, if a killed program left them there"
+            "{loaded} objects are loaded in its few slots, without a resource manager: other \
+             programs have no room if a killed program left them there"
         ),
         Remedy::by_command(
-            "If no program uses the TPM now (whoever does must load its keys again)",
+            "If no program uses the TPM now (a running program must load its keys again)",
             device
                 .config
                 .tcti
@@ -209,15 +212,17 @@ fn root(device: &Device) -> Option<Finding> {
         Ok(true) => {
             let path = device.tpm.root().path();
             let remedy = Remedy::to_free_name(
-                "Find out why. Only if you know it, let the key count that the TPM has now, by",
+                "Find the cause. Only if you know it, trust the current storage root key of the \
+                 TPM with",
                 &[&path],
                 free_name(&path, "old"),
                 |aside| format!("mv -T {} {}", word(&path), word(aside)),
             );
             let text = format!(
-                "handle 0x{SRK:08X} holds another storage root key than {} remembers, or none: the TPM \
-                 {CLEARED_OR_EXCHANGED}, another program changed the handle, or somebody stands between. \
-                 As long as the master key is there, its keys can be used; no new master key is made",
+                "handle 0x{SRK:08X} holds another storage root key than {} remembers, or none: \
+                 the TPM {CLEARED_OR_EXCHANGED}, another program changed the handle, or an \
+                 attacker is between this program and the TPM. While the master key is there, its \
+                 keys can be used, but no new master key is made",
                 path.display()
             );
             Some(Finding::problem("tpm.root-other", about, text, remedy))

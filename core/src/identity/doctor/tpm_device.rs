@@ -59,11 +59,11 @@ fn node(path: &Path, findings: &mut Vec<Finding>) {
             // A group without access would not help.
             let remedy = match mode & 0o060 == 0o060 && group != "root" {
                 true => missing_permission(path, needed).unwrap_or_else(|| {
-                    Remedy::by_hand("See what the system says of it (strace); the mode is right")
+                    Remedy::by_hand("The mode is right: find the cause with strace")
                 }),
                 false => Remedy::on_paths(
-                    "Give it to the group tss, by the package tpm-udev, and have this user in that \
-                     group; until the next start by",
+                    "Install the package tpm-udev, which gives it to the group tss, and add this \
+                     user to that group; until the next boot with",
                     &[path],
                     format!(
                         "chgrp --no-dereference tss {0} && chmod 0660 {0}",
@@ -103,7 +103,7 @@ fn missing(path: &Path) -> Finding {
         (Some(other), _) => Finding::problem(
             "tpm.node-elsewhere",
             ABOUT,
-            format!("{shown} is not there, and {} is", other.display()),
+            format!("{shown} does not exist, but {} does", other.display()),
             Remedy::by_hand(format!(
                 "tcti = \"device:{}\" in config.toml",
                 other.display()
@@ -112,16 +112,16 @@ fn missing(path: &Path) -> Finding {
         (None, true) => Finding::problem(
             "tpm.node-unmade",
             ABOUT,
-            format!("{shown} is not there, although the kernel has a TPM"),
+            format!("{shown} does not exist, although the kernel has a TPM"),
             Remedy::by_command(
-                "Let udev make it; into a container it must be given (--device)",
+                "Let udev make it; a container needs the option --device",
                 "udevadm trigger --settle --subsystem-match=tpm --subsystem-match=tpmrm",
             ),
         ),
         (None, false) => Finding::problem(
             "tpm.none",
             ABOUT,
-            format!("{shown} is not there, and the kernel knows no TPM"),
+            format!("{shown} does not exist, and the kernel knows no TPM"),
             Remedy::by_command(
                 "Switch the TPM on in the firmware's settings, or give the virtual machine one; if \
                  only its driver is missing",

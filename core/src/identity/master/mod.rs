@@ -67,7 +67,7 @@ impl Device {
             Plan::Refuse(Refusal::ExistingUnusable) => None,
             Plan::Refuse(why) => Some(self.refusal(why, seen)),
             Plan::Reset => Some(IdentityError::refused(format!(
-                "a factory reset was asked for, which makes a new master key. {}",
+                "a factory reset was requested, which makes a new master key. {}",
                 self.no_reset()
             ))),
             _ => None,
@@ -169,16 +169,16 @@ impl Device {
                     }
                 },
                 Remedy::by_command(
-                    "What it wrapped is lost, and devid master renew lists that. A new master key, beside \
-                     the identity that stays, begins with",
+                    "The keys that it wrapped are lost (devid master renew lists them). To make a \
+                     new master key, and keep the identity",
                     RENEW,
                 ),
             ),
             (true, false) => (
                 other.as_str(),
                 Remedy::by_command(
-                    "Bring back the TPM that the folder belongs to. Only if it was cleared, its keys are \
-                     lost (devid master renew lists them), and a new master key begins with",
+                    "Bring back the TPM of the folder. Only if the TPM was cleared are the keys \
+                     lost (devid master renew lists them). Then make a new master key with",
                     RENEW,
                 ),
             ),
@@ -196,11 +196,11 @@ impl Device {
         MasterKeyProblem {
             id: "master-key.elsewhere",
             text: format!(
-                "the master key is in handle 0x{handle:08X}, and the configuration names 0x{named:08X}: \
-                 nothing is lost"
+                "the master key is in handle 0x{handle:08X}, but the configuration names \
+                 0x{named:08X}: nothing is lost"
             ),
             remedy: Remedy::by_hand(format!(
-                "Write handle = 0x{handle:08X} under [master] in config.toml"
+                "Set handle = 0x{handle:08X} under [master] in config.toml"
             )),
         }
     }

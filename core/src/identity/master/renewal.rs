@@ -125,15 +125,16 @@ pub fn renew_master(
 
 fn none_yet() -> IdentityError {
     IdentityError::refused(
-        "there is no master key yet, and none is missed: the first key of the token devid makes it",
+        "there is no master key yet, and none is missing: the first key of the token devid makes \
+         one",
     )
 }
 
 impl Device {
     fn still_there(&self) -> IdentityError {
         IdentityError::refused(format!(
-            "the master key is there, in handle 0x{:08X}, and nothing is lost: nothing was done. A \
-             new one in its place would end every key that it wraps",
+            "the master key is there, in handle 0x{:08X}, and nothing is lost, so nothing was \
+             done. A new master key would make all keys that it wraps unusable",
             self.config.master.handle
         ))
     }
@@ -190,8 +191,8 @@ impl Device {
             .find(|handle| !taken.contains(handle));
         free.ok_or_else(|| {
             IdentityError::refused(format!(
-                "the handles 0x{:08X} to 0x{:08X} are all taken; name another one by handle under \
-                 [master] in config.toml",
+                "the handles 0x{:08X} to 0x{:08X} are all in use; set another one with handle \
+                 under [master] in config.toml",
                 handle::MASTER_KEYS.start(),
                 handle::MASTER_KEYS.end()
             ))
@@ -231,7 +232,12 @@ impl Device {
             Err(error) if error.kind() == ErrorKind::NotFound => None,
             Err(error) => return Err(by_hand(&error)),
             Ok(content) if content.starts_with(DROP_IN_HEAD.as_bytes()) => Some(content),
-            Ok(_) => return Err(by_hand(&"it is not as devid wrote it, and is left alone")),
+            Ok(_) => {
+                return Err(by_hand(
+                    &"it has other content than devid wrote, so it stays \
+                                          unchanged",
+                ));
+            }
         };
         let text = format!("{DROP_IN_HEAD}{}\n", renewal.handle);
         std::fs::create_dir_all(&self.config.drop_ins).map_err(|error| by_hand(&error))?;
@@ -262,7 +268,7 @@ impl Device {
         let broken = self.broken_stores()?;
         // With `yes` the user confirms that the TPM was cleared or exchanged.
         if self.tpm.has_other_root()? {
-            warn!("the TPM has another storage root key than before, which counts from now on");
+            warn!("the TPM has another storage root key than before, which is trusted from now on");
             self.forget_root()?;
         }
         let master = self.new_master()?;
@@ -286,8 +292,8 @@ impl Device {
         let handle = self.config.master.handle;
         let missing = || {
             IdentityError::failed(format!(
-                "handle 0x{handle:08X} does not hold the new master key; look at it by devid doctor, \
-                 and run {RENEW} again"
+                "handle 0x{handle:08X} does not hold the new master key; check it with devid \
+                 doctor, and run {RENEW} again"
             ))
         };
         if let Some(there) = self.tpm.name_at(handle)? {

@@ -46,9 +46,9 @@ impl DevidStore {
         match self.tpm.check_loads(&wrapped) {
             Err(TpmError::Unloadable(why)) => {
                 return Err(StoreError::Unsupported(format!(
-                    "{}: the TPM does not load the attestation key: {why}. If the TPM was cleared or \
-                     exchanged, the key is lost, and with it what CAs know of it: {} puts the file aside, \
-                     and the next evidence has a new key",
+                    "{}: the TPM does not load the attestation key: {why}. If the TPM was cleared \
+                     or exchanged, the key and its certificates are lost: {} sets the file aside, \
+                     and the next evidence uses a new key",
                     path.display(),
                     aside(&path),
                 )));
@@ -56,7 +56,7 @@ impl DevidStore {
             other => other?,
         }
         let key = AttestationKey::wrapped(wrapped);
-        let none = || unfit("its key is no attestation key that everybody may use");
+        let none = || unfit("its key is not an attestation key with an empty authorisation value");
         Ok((key.ok_or_else(none)?, kept.certificates))
     }
 

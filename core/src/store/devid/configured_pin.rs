@@ -51,7 +51,7 @@ impl DevidStore {
         };
         if let Err(error) = noted {
             warn!(
-                "{}: whether the PIN was wrong is not kept: {error}",
+                "{}: the wrong PIN cannot be recorded: {error}",
                 path.display()
             );
         }

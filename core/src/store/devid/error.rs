@@ -56,8 +56,8 @@ impl StoreError {
 
     fn no_curve(curve: Curve, code: ResponseCode) -> Self {
         Self::NoCurve(format!(
-            "the TPM has no keys on the curve {curve:?}: it answered {code}. devid doctor lists the \
-             curves that it has"
+            "the TPM does not support the curve {curve:?}: it answered {code}. devid doctor lists \
+             its curves"
         ))
     }
 
@@ -69,10 +69,10 @@ impl StoreError {
                 PublicKey::Rsa { .. } => Self::Tpm(error),
             },
             TpmError::Response(code) if code.is_unsupported_value() => Self::Unsupported(format!(
-                "the TPM cannot take such a key: it answered {code}"
+                "the TPM cannot import such a key: it answered {code}"
             )),
             TpmError::Response(code) if code.is_parameter() => {
-                Self::BadKey(format!("the TPM does not take the key: {code}"))
+                Self::BadKey(format!("the TPM refuses the key: {code}"))
             }
             other => Self::Tpm(other),
         }
@@ -111,7 +111,7 @@ impl fmt::Display for StoreError {
             | Self::Protection(why)
             | Self::BadKey(why)
             | Self::NoRoom(why) => f.write_str(why),
-            Self::NotLoggedIn => f.write_str("the token asks for a login first"),
+            Self::NotLoggedIn => f.write_str("the token needs a login first"),
             Self::Gone => f.write_str("the object is gone"),
         }
     }

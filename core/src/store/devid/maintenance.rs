@@ -213,7 +213,7 @@ impl DevidStore {
 
     /// Keys in persistent handles of ours that lie below the master key or below a former one. If
     /// the TPM holds no master key: keys with our template that do not lie below the storage root
-    /// key, unlike those of other programs. If the TPM returns no qualified name: all keys with our
+    /// key. Keys of other programs do. If the TPM returns no qualified name: all keys with our
     /// template.
     pub fn keys_in_handles(&self) -> Result<Vec<KeyInHandle>, StoreError> {
         let mut keys = Vec::new();

@@ -1,10 +1,10 @@
 //! The master key: a random storage key in a persistent handle. Its wrapped form is stored nowhere,
 //! so evicting it destroys all keys that it wraps.
 //!
-//! The folder remembers its public area. So a TPM that was cleared or exchanged can be told from
-//! one that never had a master key, and no new master key hides the loss. Only this module decides
-//! if the TPM has the master key, by its name. A key that does not load proves nothing, since its
-//! own file may be damaged.
+//! The folder remembers its public area. With this record a cleared or exchanged TPM can be told
+//! from one that never had a master key. So no new master key hides the loss. Only this module
+//! decides if the TPM has the master key, by its name. A key that does not load proves nothing,
+//! since its own file may be damaged.
 
 use super::{DevidStore, StoreError};
 use crate::store::folder::{FolderError, KeyFolder};
@@ -89,8 +89,8 @@ impl MasterRecord {
         })
     }
 
-    /// Explains why the TPM does not load a key of the folder. [`TpmError::ForeignKey`] only if the
-    /// master key should wrap it and is missing or different.
+    /// Explains why the TPM does not load a key of the folder. The error is
+    /// [`TpmError::ForeignKey`] only if the master key should wrap it and is missing or different.
     pub(in crate::store) fn judged(&self, tpm: &Tpm, error: TpmError) -> TpmError {
         let of_master = matches!(&error, TpmError::Unloadable(Unloadable { parent, .. })
             if *parent == Parent::Persistent(self.handle));
@@ -123,17 +123,18 @@ impl MasterRecord {
                 );
             }
             MasterTraces::Children => {
-                "it was evicted, since keys that were made below it are still in the TPM. What it \
-                 wrapped is lost; devid master renew lists that, and begins a new master key"
+                "it was evicted, since keys that were made below it are still in the TPM. The \
+                 keys that it wrapped are lost; devid master renew lists them, and makes a new \
+                 master key"
                     .to_owned()
             }
             MasterTraces::Root => format!(
-                "it was evicted, or the TPM {CLEARED_OR_EXCHANGED}. devid doctor says what helps, and \
-                 devid master renew lists what is lost"
+                "it was evicted, or the TPM {CLEARED_OR_EXCHANGED}. devid doctor names the \
+                 remedy, and devid master renew lists the lost keys"
             ),
             MasterTraces::None => format!(
-                "the TPM {CLEARED_OR_EXCHANGED}, and they are lost with it. Bring back the TPM \
-                 that the folder belongs to, or begin anew with devid reset --factory --yes"
+                "the TPM {CLEARED_OR_EXCHANGED}, and they are lost with it. Bring back the TPM of \
+                 the folder, or start again with devid reset --factory --yes"
             ),
         };
         format!(

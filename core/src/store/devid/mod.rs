@@ -18,6 +18,7 @@ mod scan;
 mod scan_tests;
 mod secret_keys;
 mod succession;
+mod take_over;
 mod unusable;
 
 pub use crate::tpm::{KeyAlgorithm, KeyPurpose};
@@ -29,6 +30,7 @@ pub use private::PrivateKey;
 pub use renewal::{Loss, LossKind, Losses, SurvivingKey};
 pub use scan::DevidStamp;
 pub use succession::Predecessor;
+pub use take_over::TakenOver;
 pub use unusable::UnusableKey;
 
 use super::folder::{
@@ -144,9 +146,9 @@ impl DevidStore {
     /// A new key that is not stored yet; dropping it leaves no trace. With the default protection
     /// the TPM makes it, and only the TPM uses it.
     ///
-    /// Six commands, seven with a PIN: an auth session and TPM2_Create; another session and
-    /// TPM2_Load; and the use that proves the key. The first key of a folder needs more commands,
-    /// to make the master key.
+    /// The TPM runs six commands, seven with a PIN. They are an auth session and TPM2_Create,
+    /// another session and TPM2_Load, and the use that proves the key. The first key of a folder
+    /// needs more commands, to make the master key.
     pub fn generate(
         &self,
         algorithm: KeyAlgorithm,
@@ -165,7 +167,7 @@ impl DevidStore {
     }
 
     /// A new key as from [`DevidStore::generate`], but below the storage root key that every
-    /// program can derive. It has a fixed scheme and no authorisation value.
+    /// program can derive. The key has a fixed scheme and no authorisation value.
     ///
     /// # Errors
     ///
@@ -452,7 +454,7 @@ impl DevidStore {
     fn free_handle(&self, last: Option<u32>) -> Result<u32, StoreError> {
         let taken = self.tpm.handles(handle::PERSISTENT)?;
         let free = |handle: &u32| Some(*handle) > last && !taken.contains(handle);
-        let none = || StoreError::NoRoom("all persistent handles of ours are taken".into());
+        let none = || StoreError::NoRoom("all our persistent handles are in use".into());
         handle::DEVICE_KEYS.into_iter().find(free).ok_or_else(none)
     }
 

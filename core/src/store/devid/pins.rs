@@ -33,10 +33,10 @@ impl DevidStore {
     ///
     /// # Errors
     ///
-    /// [`LoginError::Wrong`] if the PIN is not the officer's. [`LoginError::NotEmpty`] if the token
-    /// holds objects but never had an officer, since a stranger must not destroy them.
-    /// [`LoginError::Refused`] if a key cannot be destroyed. [`LoginError::Tpm`] if the TPM does
-    /// not open the new seal; the token is then unchanged.
+    /// [`LoginError::Wrong`] if the PIN is not the officer's. The error is [`LoginError::NotEmpty`]
+    /// if the token holds objects but never had an officer, since a stranger must not destroy them.
+    /// The error is [`LoginError::Refused`] if a key cannot be destroyed, and [`LoginError::Tpm`]
+    /// if the TPM does not open the new seal. The token is then unchanged.
     pub fn initialize(&self, pin: &[u8], label: &str) -> Result<(), LoginError> {
         let value = value_of(pin)?;
         let has_officer = self.folder.has_seal(PinSeal::SecurityOfficer);
@@ -88,7 +88,7 @@ impl DevidStore {
         if let Some(key) = listing.entries.iter().find(|one| open(&one.content)) {
             return Err(LoginError::Refused(format!(
                 "the key {:?} needs no PIN and would still need none: destroy such keys first, \
-                 then set the PIN, then make them anew",
+                 then set the PIN, then make them again",
                 key.name
             )));
         }
@@ -190,8 +190,8 @@ impl DevidStore {
         let is_current = mark.is_none_or(|mark| mark == secret_mark(secret));
         if !is_current {
             warn!(
-                "{}: the token was initialised anew since the login: log out, and in with the new \
-                 PIN",
+                "{}: the token was initialised anew since the login: log out, then log in with \
+                 the new PIN",
                 self.folder.path().display()
             );
         }
@@ -240,7 +240,7 @@ impl DevidStore {
         let _lock = self.tpm.lock_pin_try(self.allow_last_try)?;
         match self.tpm.unseal(&sealed, &by) {
             Ok(opened) if opened == *secret => {}
-            Ok(_) => return Err(unopened("it gave something else")),
+            Ok(_) => return Err(unopened("it returned other data")),
             Err(TpmError::WrongAuth(_)) => {
                 return Err(unopened(
                     "it took the right PIN for a wrong one, and counted a failed try",
@@ -289,15 +289,15 @@ impl DevidStore {
 /// The error for a PIN that is not set.
 fn unopened(what: &str) -> LoginError {
     let why = format!(
-        "the TPM does not seal and open again what a new PIN is for: {what}. No PIN was set, and the \
-         token is as it was. Its auth sessions are not as the standard has them, so no PIN works on \
-         this TPM"
+        "the TPM cannot seal and unseal data for a new PIN: {what}. No PIN was set, and the token \
+         is as it was. The auth sessions of this TPM differ from the standard, so no PIN works on \
+         it"
     );
     TpmError::WrongAnswer(why).into()
 }
 
-/// The authorisation value for a PIN. It has no trailing zeros, which a TPM would strip, and is no
-/// wider than the hash.
+/// The authorisation value for a PIN. The value has no trailing zeros, which a TPM would strip, and
+/// is no wider than the hash.
 fn value_of(pin: &[u8]) -> Result<Secret, LoginError> {
     match PIN_LENGTHS.contains(&pin.len()) {
         true => Ok(Secret::new(Hash::Sha256.digest(&[pin]))),

@@ -28,9 +28,10 @@ impl DevidStore {
     }
 
     /// Lists the objects. Normally sends no TPM command, with two exceptions. A folder without
-    /// objects sends one if the TPM has not answered yet, since an empty token exists only together
-    /// with its TPM. And a folder with RSA keys asks once for the TPM's algorithms, as they limit
-    /// the mechanisms of each key. That question is put off while it would have to wait.
+    /// objects asks the TPM for a sign of life, if the TPM has not answered yet. An empty token
+    /// exists only together with its TPM. And a folder with RSA keys asks once for the TPM's
+    /// algorithms, as they limit the mechanisms of each key. That question is put off while it
+    /// would have to wait.
     ///
     /// # Errors
     ///
@@ -283,7 +284,7 @@ impl DevidStore {
 
     /// True if the empty value may be used for a parent, although a wrong value may count. This
     /// holds for parents that have no value by convention or by configuration.
-    fn is_open(&self, parent: &Parent) -> bool {
+    pub(super) fn is_open(&self, parent: &Parent) -> bool {
         match *parent {
             Parent::Owner { .. } => true,
             Parent::Persistent(handle) => {
@@ -292,10 +293,14 @@ impl DevidStore {
         }
     }
 
-    fn wrapped_key(&self, key: &Tss2Key, handle: Option<u32>) -> Result<Key, &'static str> {
-        let area = PublicArea::parse(&key.public).ok_or("its public area is not understood")?;
+    pub(super) fn wrapped_key(
+        &self,
+        key: &Tss2Key,
+        handle: Option<u32>,
+    ) -> Result<Key, &'static str> {
+        let area = PublicArea::parse(&key.public).ok_or("its public area is not supported")?;
         if key.has_policy() {
-            return Err("it needs a policy, by what its file says");
+            return Err("it needs a policy, according to its file");
         }
         if key.kind != Tss2Kind::Loadable {
             return Err(

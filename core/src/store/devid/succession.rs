@@ -170,8 +170,8 @@ impl DevidStore {
         Ok(())
     }
 
-    /// Stores a new certificate for the current key of a pair. It atomically replaces the
-    /// certificate in the file `old`, which is kept for one generation.
+    /// Stores a new certificate for the current key of a pair. The new certificate atomically
+    /// replaces the one in the file `old`, which is kept for one generation.
     ///
     /// # Errors
     ///

@@ -9,7 +9,7 @@ use crate::x509::{Certificate, Date};
 pub struct Entry {
     /// The file name without `.pem`: unique in the folder and constant.
     pub name: String,
-    /// What the file holds.
+    /// The content of the file.
     pub content: EntryContent,
 }
 
@@ -153,7 +153,7 @@ impl EntryContent {
 pub enum KeyOrigin {
     /// The TPM made it at our request.
     Generated,
-    /// It was imported.
+    /// The key was imported.
     Imported,
     /// The file does not say; an administrator stored it.
     #[default]

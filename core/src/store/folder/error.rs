@@ -90,7 +90,7 @@ impl fmt::Display for FolderError {
                 path.display()
             ),
             Self::Locked(who) => write!(f, "the key folder is locked by {who}"),
-            Self::Unfit(why) => write!(f, "it cannot be kept in a file: {why}"),
+            Self::Unfit(why) => write!(f, "it cannot be stored in a file: {why}"),
             Self::Denied(path, call, error) => write!(
                 f,
                 "{}: the system call {call} is denied to this process ({error})",

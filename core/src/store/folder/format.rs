@@ -113,6 +113,39 @@ pub(super) fn parse(name: &str, file: &[u8]) -> Result<(EntryContent, Remarks), 
     Ok((content, remarks))
 }
 
+impl EntryContent {
+    /// What a file with these bytes holds that somebody put into a key folder as `name.pem`.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it.
+    pub fn of_file(name: &str, file: &[u8]) -> Result<Self, String> {
+        if file.len() as u64 > LARGEST {
+            return Err(format!(
+                "larger than the {LARGEST} bytes that a file may have"
+            ));
+        }
+        parse(name, file).map(|(content, _)| content)
+    }
+}
+
+impl Tss2Key {
+    /// The one TSS2 object of a PEM file.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the file.
+    pub fn of_file(file: &[u8]) -> Result<Self, String> {
+        let parts = pem::parse(file)?;
+        match &parts.blocks[..] {
+            [block] if block.label == PAIR => {
+                Self::from_der(&block.der).map_err(|why| why.to_string())
+            }
+            _ => Err(format!("not one block {PAIR}")),
+        }
+    }
+}
+
 /// The bytes that [`parse`] turns into this content and these remarks.
 ///
 /// # Errors
@@ -184,7 +217,7 @@ pub(super) fn render(
     }
     match parse(name, &file)? {
         (again, remarks) if again == *content && remarks == *beside => Ok(file),
-        _ => Err("it would not read as what it is".into()),
+        _ => Err("it would not be read back as the same object".into()),
     }
 }
 
@@ -202,7 +235,7 @@ fn seal(der: &[u8]) -> Result<Tss2Key, String> {
     let seal = Tss2Key::from_der(der).map_err(|why| why.to_string())?;
     match seal.kind {
         ObjectKind::Sealed => Ok(seal),
-        _ => Err("a key encrypted under what is no sealed data".into()),
+        _ => Err("a key whose encrypting key is not sealed data".into()),
     }
 }
 

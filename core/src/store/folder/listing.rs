@@ -34,8 +34,8 @@ pub struct FolderStamp {
     files: Vec<FileStamp>,
     /// Objects that could not be read.
     unread: Vec<(String, Errno)>,
-    /// The time of the stamp, if it is unreliable: a change shortly before might repeat the stamp,
-    /// or a part of the folder could not be read. Such a stamp is equal to no later one.
+    /// The time of the stamp, if the stamp is unreliable. A change shortly before might repeat the
+    /// stamp, or a part of the folder could not be read. Such a stamp is equal to no later one.
     pub(super) unsettled: Option<Moment>,
 }
 

@@ -253,8 +253,8 @@ impl KeyFolder {
         }
     }
 
-    /// Foreign files with names of ours, and their kinds: a lock that is not a regular file, and
-    /// temporary names that no writer removes.
+    /// Foreign files with names of ours, and their kinds. Examples are a lock that is not a regular
+    /// file, and a temporary name that no writer removes.
     pub fn in_the_way(&self) -> Vec<(String, &'static str)> {
         let mut found = Vec::new();
         if let Ok(there) = lstat(self.path.join(LOCK))
@@ -355,7 +355,7 @@ impl KeyFolder {
         let digits = Some(digits.trim())
             .filter(|digits| sound(digits))
             .and_then(from_hex);
-        let wrong = "not the hexadecimal digits that belong here";
+        let wrong = "not valid hexadecimal digits";
         digits
             .map(Some)
             .ok_or_else(|| self.damaged_own(file, wrong))

@@ -77,7 +77,7 @@ impl KeyFolder {
         let areas = text
             .lines()
             .map(|line| from_hex(line).filter(|area| !area.is_empty()));
-        let wrong = "not the hexadecimal digits that belong here";
+        let wrong = "not valid hexadecimal digits";
         let areas: Option<Vec<_>> = areas.collect();
         areas.ok_or_else(|| self.damaged_own(FORMER, wrong))
     }

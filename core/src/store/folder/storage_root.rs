@@ -20,7 +20,7 @@ impl StorageRootRecord for KeyFolder {
         let mut aside = path.clone().into_os_string();
         aside.push(".old");
         format!(
-            "Only if you know why: mv -T {} {} (then the key that the TPM has now counts, and is \
+            "Only if you know why: mv -T {} {} (then the current storage root key is trusted and \
              remembered)",
             word(&path),
             word(Path::new(&aside))

@@ -39,7 +39,7 @@ impl Tss2Key {
                 return Err("its parent is of the null hierarchy, which ends with each restart");
             }
             handle if handle >> 24 == 0x80 => {
-                return Err("its parent was in a transient handle, which others have by now");
+                return Err("its parent was in a transient handle, which no longer exists");
             }
             _ => return Err("its parent is neither a persistent key nor the owner hierarchy"),
         };

@@ -95,8 +95,8 @@ impl<'a> Writer<'a> {
         let both = Access::WRITE_OK | Access::EXEC_OK;
         let asked = match accessat(&self.folder.fd, ".", both, AtFlags::EACCESS) {
             // The kernel is old, or a container filter does not know faccessat2(2). The filter's
-            // error equals that of an immutable folder. access(2) checks the real user and group,
-            // and is not emulated, unlike faccessat of the C library.
+            // error equals that of an immutable folder. The system call access(2) checks the real
+            // user and group, and is not emulated, unlike faccessat of the C library.
             Err(Errno::NOSYS | Errno::INVAL | Errno::PERM) if is_as_started() => {
                 match access(self.folder.path, both) {
                     Err(Errno::NOSYS | Errno::PERM) => self.not_immutable(),

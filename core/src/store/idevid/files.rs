@@ -155,7 +155,7 @@ impl Files {
             }
             Some(why) => {
                 warn!(
-                    "{why}, so no certificate of {} is shown",
+                    "{why}, so no certificate in {} is shown",
                     self.chain.display()
                 );
                 stamp.files.extend(chain_paths.iter().map(sight));

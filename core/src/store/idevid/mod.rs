@@ -1,5 +1,6 @@
-//! The factory identity: found in the TPM, needs no registration, is never changed (IEEE 802.1AR;
-//! TCG, TPM 2.0 Keys for Device Identity and Attestation, sections 7.3 and 7.8).
+//! The factory identity. The store searches the TPM for it, so it needs no registration. It is
+//! never changed. See IEEE 802.1AR, and TCG, TPM 2.0 Keys for Device Identity and Attestation,
+//! sections 7.3 and 7.8.
 //!
 //! Makers use different handles and NV indices. So both ranges are searched (`nv`), and keys and
 //! certificates are paired by public key (`pairing`).
@@ -70,10 +71,24 @@ struct Guarded {
 }
 
 impl IdentityScope {
-    fn shows(&self, identity: &Identity) -> bool {
-        match self {
-            Self::Open => identity.pin.is_none(),
-            Self::Pin(guarded) => identity.pin == Some(guarded.hint),
+    /// Keeps what is to be shown. Attestation keys stand beside the identities without PIN; where there is
+    /// none, beside the first of those with one.
+    fn retain(&self, identities: &mut Vec<Identity>) {
+        let is_open = |one: &Identity| one.pin.is_none() && !one.attests;
+        let host = match identities.iter().any(is_open) {
+            true => None,
+            false => identities.iter().find_map(|one| one.pin),
+        };
+        identities.retain(|one| match self {
+            Self::Open => one.pin.is_none(),
+            Self::Pin(guarded) => {
+                let shown = Some(guarded.hint);
+                one.pin == shown || one.attests && one.pin.is_none() && host == shown
+            }
+        });
+        // The first names the token.
+        if matches!(self, Self::Pin(_)) {
+            identities.sort_by_key(|one| one.attests);
         }
     }
 
@@ -264,7 +279,7 @@ impl IdevidStore {
         let all = identities.len();
         let only_attests =
             origin == CertificateOrigin::Owner || identities.iter().all(|one| one.attests);
-        identities.retain(|one| self.part.shows(one));
+        self.part.retain(&mut identities);
         let owner = (origin == CertificateOrigin::Both).then(|| {
             let (mut theirs, mut issuers) = (identities.clone(), Vec::new());
             let file = self.owner_file();

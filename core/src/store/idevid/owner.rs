@@ -86,7 +86,7 @@ fn owner_label(label: &str) -> String {
     }
 }
 
-/// A CKA_ID that differs from the one of the factory's certificate: Java's KeyStore fails if two
+/// A CKA_ID that differs from the one of the factory's certificate. Java's KeyStore fails if two
 /// certificates of a key share an identifier.
 fn owner_id(certificate: &Certificate) -> Vec<u8> {
     let digest = Sha1::new().chain_update(OWNER);

@@ -29,10 +29,10 @@ struct Leaf {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum StatedRole {
     EndEntity,
-    /// It states a CA plausibly, so no handle is read for it.
+    /// The certificate states a CA plausibly, so no handle is read for it.
     Ca,
-    /// It states a CA, but issued no certificate here, and names a device or is the only
-    /// certificate.
+    /// The certificate states a CA, but issued no certificate here. It names a device or is the
+    /// only certificate.
     Doubtful,
 }
 
@@ -260,8 +260,8 @@ impl Leaf {
         let origin = &self.origin;
         if self.says != StatedRole::EndEntity {
             warn!(
-                "{origin}: the certificate of {} says that it is a CA's, or nobody can read whether \
-                 it does; its key is in this TPM, so it is shown as an identity",
+                "{origin}: the certificate of {} says or may say that it is a CA's; its key is in \
+                 this TPM, so it is shown as an identity",
                 self.certificate.subject()
             );
         }
@@ -275,8 +275,8 @@ impl Leaf {
             }
             Holder::Other(None) => info!("{origin}: for a key that only attests"),
             Holder::Nobody if self.public.is_none() => warn!(
-                "{origin}: the key in the certificate of {} is of a kind, or written in a way, \
-                 that is not understood here; it is shown without a private key",
+                "{origin}: the key in the certificate of {} is of a kind or encoding that is not \
+                 understood here; it is shown without a private key",
                 self.certificate.subject()
             ),
             Holder::Nobody => warn!(

@@ -31,7 +31,8 @@ pub enum Access {
     },
 }
 
-/// An authorisation value from the configuration. It may be wrong until the TPM has accepted it.
+/// An authorisation value from the configuration. The value may be wrong until the TPM has accepted
+/// it.
 #[derive(Debug)]
 pub struct Given {
     value: AuthValue,

@@ -1,7 +1,7 @@
 //! Decryption and key agreement.
 //!
-//! RSA padding is removed in software, so that every hash and label can be used. It is removed in
-//! constant time: an attacker who can distinguish padding faults can decrypt without the key
+//! RSA padding is removed in software, so that every hash and label can be used. The removal takes
+//! constant time, since an attacker who can distinguish padding faults can decrypt without the key
 //! (Bleichenbacher 1998, Manger 2001).
 
 use super::{Key, KeyLocation};

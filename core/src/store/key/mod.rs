@@ -473,7 +473,7 @@ impl Key {
     }
 
     /// Loads the key if needed and runs `commands`. Returns their result, and true if it must be
-    /// verified. This is the case if another process may have reused the transient handle, or the
+    /// verified. A check is needed if another process may have reused the transient handle, or the
     /// persistent handle after our key was destroyed. No check is needed if an authorisation value
     /// was proven, since the HMACs cover the name of the key.
     ///

@@ -10,8 +10,8 @@ use crate::tpm::{Hash, SignatureScheme, Tpm, TpmError, random_secret};
 
 impl Key {
     /// True if the TPM gives the raw private operation of this RSA key (TPM2_RSA_Decrypt without
-    /// scheme), so that the padding is made in software. Only for keys in files: a factory key is
-    /// used only as its maker intended.
+    /// scheme). The padding is then made in software. Only for keys in files: a factory key is used
+    /// only as its maker intended.
     pub fn pads(&self) -> bool {
         let KeyLocation::Disk(_, area, _) = &self.place else {
             return false;

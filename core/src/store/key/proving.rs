@@ -1,5 +1,5 @@
-//! Proof that the TPM has the private half of a new key: a signature over fresh bytes, or a
-//! decryption or agreement if the key does not sign.
+//! Proof that the TPM has the private half of a new key. The proof is a signature over fresh bytes,
+//! or a decryption or agreement if the key does not sign.
 
 use super::{DecryptRequest, Key};
 use crate::key::{Curve, PrivateKeyInfo, PublicKey};
@@ -26,8 +26,8 @@ impl Key {
         match is_proven {
             true => Ok(()),
             false => Err(TpmError::Unproven(
-                "another key than the new one answered: somebody between this program and the TPM \
-                 shows a key of his own, or the TPM is out of order"
+                "another key than the new one answered: an attacker between this program and the \
+                 TPM shows his own key, or the TPM is defective"
                     .into(),
             )
             .into()),

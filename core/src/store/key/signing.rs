@@ -16,8 +16,8 @@ pub(super) const SALT_AS_LONG_AS_DIGEST: u8 = 1;
 pub(super) const SALT_OF_OTHER_LENGTH: u8 = 2;
 
 impl Key {
-    /// True if the key signs by any scheme that its TPM has: it has no fixed scheme, and every
-    /// scheme fits into the modulus.
+    /// True if the key signs by any scheme that its TPM has. Such a key has no fixed scheme, and
+    /// every scheme fits into the modulus.
     pub fn signs_by_any_scheme(&self) -> bool {
         let has_room_for_all = match self.public() {
             PublicKey::Ec { .. } => true,
@@ -181,7 +181,8 @@ impl Key {
             && has_longest_salt(self.public(), hash, digest, signature)
         {
             warn!(
-                "the TPM's PSS signatures have the longest salt: nobody takes them, none is made"
+                "the TPM's PSS signatures have the longest salt: verifiers reject them, so PSS is \
+                 disabled"
             );
             self.pss_salt_is(salted, SALT_OF_OTHER_LENGTH);
             tpm.give_up_pss();
@@ -208,8 +209,9 @@ impl Key {
     }
 }
 
-/// The hash whose width the TPM expects for a digest. For a key without a fixed scheme: a hash at
-/// least as wide as the order of the curve if the TPM has one, else the widest hash.
+/// The hash whose width the TPM expects for a digest. A key without a fixed scheme uses a hash that
+/// is at least as wide as the order of the curve. If the TPM has no such hash, the key uses the
+/// widest hash.
 pub(super) fn ecdsa_hash(area: Option<&PublicArea>, curve: Curve, told: &KnownAlgorithms) -> Hash {
     match (area.map(|area| area.scheme), curve) {
         (Some(KeyScheme::Fixed(fixed)), _) => fixed.hash(),

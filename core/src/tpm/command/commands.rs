@@ -5,6 +5,7 @@ use super::execute::{CommandAuth, written};
 use super::flush;
 use super::response_reader::ResponseReader;
 use super::session::{AUDIT, DECRYPT, ENCRYPT};
+use super::ticket::HashTicket;
 use super::{Link, marshalled};
 use crate::tpm::{
     AuthHandle, Hash, NvPublic, Secret, SensitiveCreate, Signature, SignatureScheme, TpmError,
@@ -232,6 +233,35 @@ impl Link {
         Ok(answer.out_private.to_vec())
     }
 
+    /// TPM2_ObjectChangeAuth of the key with this handle, whose parent has the handle and name `parent`: the
+    /// private half under the new authorisation value, as the parent wraps it. The key in the TPM, and the
+    /// private half that it was loaded from, keep the old value. The new value is encrypted on its way.
+    pub(crate) fn object_change_auth(
+        &mut self,
+        key: AuthHandle,
+        (parent, name): (u32, &[u8]),
+        value: &[u8],
+    ) -> Result<Vec<u8>, TpmError> {
+        let command = TpmObjectChangeAuthCommand {
+            handles: [handle(key.handle), handle(parent)],
+            new_auth: Tpm2bAuth::default(),
+        };
+        let too_long = |_| TpmError::Unsupported("command: a value that is too long".into());
+        let size = u16::try_from(value.len()).map_err(too_long)?;
+        let mut parameters = Secret::new(Vec::with_capacity(2 + value.len()));
+        parameters.extend(size.to_be_bytes());
+        parameters.extend(value);
+        let others = [name];
+        let by = CommandAuth {
+            attributes: DECRYPT,
+            ..naming(key, &others)
+        };
+        let answer: TpmObjectChangeAuthResponse = self
+            .execute(&command, Some(parameters), Some(by), 0)?
+            .read()?;
+        Ok(answer.out_private.to_vec())
+    }
+
     /// TPM2_EvictControl: makes the object with this handle and name persistent at `persistent`, or
     /// removes the persistent object there. Writes to the TPM.
     pub(crate) fn evict(
@@ -401,6 +431,17 @@ impl Link {
         scheme: SignatureScheme,
         digest: &[u8],
     ) -> Result<Signature, TpmError> {
+        self.sign_by_ticket(key, scheme, digest, &HashTicket::none())
+    }
+
+    /// The same of a digest that the TPM made: a restricted key signs no other.
+    pub(in crate::tpm) fn sign_by_ticket(
+        &mut self,
+        key: AuthHandle,
+        scheme: SignatureScheme,
+        digest: &[u8],
+        ticket: &HashTicket,
+    ) -> Result<Signature, TpmError> {
         let digest = Tpm2bDigest::try_from(digest)
             .map_err(|error| TpmError::Unsupported(format!("digest: {error}")))?;
         let command = TpmSignCommand {
@@ -416,13 +457,7 @@ impl Link {
                     hash_alg: algorithm(scheme.hash()),
                 }),
             },
-            // The NULL ticket: the digest was computed outside the TPM, as an unrestricted key
-            // allows.
-            validation: TpmtTkHashcheck {
-                tag: TpmSt::HashCheck,
-                hierarchy: TpmRh::Null,
-                digest: Tpm2bDigest::default(),
-            },
+            validation: ticket.0.clone(),
         };
         let answer = self.execute(&command, None, Some(CommandAuth::new(key)), 0)?;
         let mut reading = ResponseReader::new(&answer.parameters);

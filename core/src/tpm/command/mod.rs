@@ -13,6 +13,8 @@ pub(super) mod policy;
 mod response_reader;
 mod salt_key;
 pub(super) mod session;
+#[cfg_attr(not(feature = "evidence"), allow(dead_code, unreachable_pub))]
+pub(super) mod ticket;
 #[cfg(test)]
 mod vectors;
 
@@ -37,7 +39,7 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    /// The link for a TCTI. It opens its connection at the first command.
+    /// The link for a TCTI. The link opens its connection at the first command.
     ///
     /// # Errors
     ///

@@ -35,7 +35,7 @@ pub struct AuthValue {
     pub(in crate::tpm) encrypts_response: bool,
 }
 
-/// The salt of a session. It protects a recorded proof against guessing.
+/// The salt of a session. The salt protects a recorded proof against guessing.
 #[derive(Clone, Default)]
 pub(in crate::tpm) enum Salt {
     /// Salted to any key that the TPM has for salts.

@@ -4,7 +4,7 @@
 use super::policy;
 use super::public::is_storage_key;
 use super::template::{curve_id, words};
-use crate::key::{Curve, PublicKey};
+use crate::key::Curve;
 use crate::tpm::algorithm::{AES, CFB, ECC, NULL, RSA};
 use crate::tpm::{Hash, KeyAlgorithm, sized};
 use tpm2_protocol::data::{
@@ -77,14 +77,9 @@ impl EndorsementTemplate {
         }
     }
 
-    /// The templates that may give this public key, the likeliest first. `index` is the NV index of
-    /// its certificate.
-    pub(in crate::tpm) fn candidates(public: &PublicKey, index: Option<u32>) -> Vec<Self> {
-        let of_kind = |template: &Self| match (template.algorithm, public) {
-            (KeyAlgorithm::Ec(curve), PublicKey::Ec { curve: asked, .. }) => curve == *asked,
-            (KeyAlgorithm::Rsa(bits), PublicKey::Rsa { .. }) => bits == public.bits(),
-            _ => false,
-        };
+    /// The templates that may give a key of this algorithm, the likeliest first. `index` is the NV
+    /// index of its certificate.
+    pub(in crate::tpm) fn candidates(algorithm: KeyAlgorithm, index: Option<u32>) -> Vec<Self> {
         let mut all: Vec<_> = CERTIFICATES.to_vec();
         // Makers use different hashes with RSA-4096.
         let other = Self::high(KeyAlgorithm::Rsa(4096), Hash::Sha512);
@@ -92,7 +87,7 @@ impl EndorsementTemplate {
         all.sort_by_key(|(there, _)| Some(*there) != index);
         all.into_iter()
             .map(|(_, template)| template)
-            .filter(of_kind)
+            .filter(|template| template.algorithm == algorithm)
             .collect()
     }
 
@@ -136,6 +131,21 @@ impl EndorsementTemplate {
         }
         area
     }
+}
+
+/// True if a public area has the template of an endorsement key, whatever its unique field holds.
+pub(in crate::tpm) fn is_endorsement_key(area: &[u8]) -> bool {
+    let all = CERTIFICATES.iter().map(|(_, template)| template);
+    all.into_iter().any(|template| {
+        let whole = template.area();
+        let unique = match (template.is_high, template.algorithm) {
+            (true, KeyAlgorithm::Rsa(_)) => 2,
+            (true, KeyAlgorithm::Ec(_)) => 4,
+            (false, KeyAlgorithm::Rsa(bits)) => 2 + bits as usize / 8,
+            (false, KeyAlgorithm::Ec(curve)) => 2 * (2 + curve.width()),
+        };
+        area.starts_with(&whole[..whole.len() - unique])
+    })
 }
 
 /// NV indices for the template of the key whose certificate is at this index, and for the nonce of
@@ -202,6 +212,21 @@ mod tests {
         assert_eq!(without_unique(0x01C0_0016, 96), 170);
         assert_eq!(without_unique(0x01C0_0018, 132), 222);
         assert_eq!(without_unique(0x01C0_001C, 384), 458);
+    }
+
+    #[test]
+    fn an_endorsement_key_is_known_by_its_template() {
+        for (index, template) in CERTIFICATES {
+            let mut key = template.area();
+            assert!(is_endorsement_key(&key), "{index:x}");
+            let last = key.len() - 1;
+            key[last] ^= 1;
+            assert!(is_endorsement_key(&key), "{index:x}, as a key has it");
+            key[8] ^= 1;
+            assert!(!is_endorsement_key(&key), "{index:x}, another policy");
+        }
+        let root = crate::tpm::template::storage_root(false);
+        assert!(!is_endorsement_key(&root) && !is_endorsement_key(&[]));
     }
 
     #[test]

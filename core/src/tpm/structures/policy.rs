@@ -1,6 +1,6 @@
 //! Policies of the TCG templates: their digests, and the assertions of a policy session that
-//! satisfies them (Part 1, section 19.7; TCG, TPM 2.0 Keys for Device Identity and Attestation,
-//! section 7.3.6; EK Credential Profile for TPM 2.0, section B.6).
+//! satisfies them (Part 1, section 19.7). The templates are in TCG, TPM 2.0 Keys for Device
+//! Identity and Attestation, section 7.3.6, and EK Credential Profile for TPM 2.0, section B.6.
 
 use super::public::{attributes_of, auth_policy_of, name_hash_of};
 use crate::tpm::{Hash, command_code, handle, sized};
@@ -127,8 +127,8 @@ pub(in crate::tpm) fn devid(kind: DevIdKind, hash: Hash) -> Vec<u8> {
     one_of(hash, &devid_branches(kind, hash))
 }
 
-/// Four branches (section 7.3.6): the secret of the endorsement hierarchy; that secret with
-/// TPM2_Certify; that secret with TPM2_ActivateCredential; and the policy that an NV index
+/// Four branches (section 7.3.6). Three use the secret of the endorsement hierarchy: alone, with
+/// TPM2_Certify, and with TPM2_ActivateCredential. The fourth is the policy that an NV index
 /// authorises.
 fn devid_branches(kind: DevIdKind, hash: Hash) -> Vec<Vec<u8>> {
     let secret = secret(hash);

@@ -156,8 +156,8 @@ impl PublicArea {
         self.attributes & set == set
     }
 
-    /// True if the key can be an identity: it signs any data, has no other use, and never left this
-    /// TPM or its parent (TCG, TPM 2.0 Keys for Device Identity, section 7.3.4).
+    /// True if the key can be an identity (TCG, TPM 2.0 Keys for Device Identity, section 7.3.4).
+    /// Such a key signs any data, has no other use, and never left this TPM or its parent.
     pub fn is_identity(&self) -> bool {
         let set = TpmaObject::SIGN_ENCRYPT.bits()
             | TpmaObject::FIXED_TPM.bits()
@@ -169,7 +169,7 @@ impl PublicArea {
 }
 
 /// TPMA_OBJECT of a TPMT_PUBLIC of any kind; 0 if it is truncated.
-pub(super) fn attributes_of(area: &[u8]) -> u32 {
+pub(in crate::tpm) fn attributes_of(area: &[u8]) -> u32 {
     let bytes = area.get(4..8).and_then(|bytes| bytes.try_into().ok());
     bytes.map_or(0, u32::from_be_bytes)
 }
@@ -188,7 +188,7 @@ pub(in crate::tpm) fn counts_wrong_auth(area: &[u8]) -> bool {
 /// Describes the kind of an object whose TPMT_PUBLIC [`PublicArea::parse`] rejects.
 pub fn other_kind(area: &[u8]) -> &'static str {
     let Ok((public, [])) = TpmtPublic::unmarshal(area) else {
-        return "its public area is damaged, or of an algorithm that is not known here";
+        return "its public area is damaged, or of an unsupported algorithm";
     };
     let scheme = match &public.parameters {
         TpmuPublicParms::KeyedHash(_) => return "it is sealed data or an HMAC key, no key pair",
@@ -200,13 +200,13 @@ pub fn other_kind(area: &[u8]) -> &'static str {
             _ => return "its curve is none of P-256, P-384 and P-521",
         },
         TpmuPublicParms::Rsa(parameters) => parameters.scheme.scheme,
-        _ => return "its public area is of an algorithm that is not known here",
+        _ => return "its public area is of an unsupported algorithm",
     };
     match scheme {
         TpmAlgId::Oaep => "it decrypts by OAEP alone, and by one hash",
         TpmAlgId::Rsaes => "it decrypts by RSAES-PKCS1-v1_5 alone",
         TpmAlgId::Null | TpmAlgId::Ecdsa | TpmAlgId::Rsassa | TpmAlgId::Rsapss => {
-            "its public key or its hash is of no kind that is known here"
+            "its public key or its hash is of an unsupported kind"
         }
         _ => "it is for a scheme that is neither ECDSA nor one of RSA's",
     }
@@ -219,7 +219,7 @@ pub(super) fn auth_policy_of(area: &[u8]) -> Option<&[u8]> {
     rest.get(..usize::from(u16::from_be_bytes(*size)))
 }
 
-pub(super) fn name_hash_of(area: &[u8]) -> Option<Hash> {
+pub(in crate::tpm) fn name_hash_of(area: &[u8]) -> Option<Hash> {
     let algorithm = area.get(2..4)?.try_into().ok()?;
     Hash::of_algorithm(u16::from_be_bytes(algorithm))
 }

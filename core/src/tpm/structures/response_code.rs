@@ -96,6 +96,26 @@ impl ResponseCode {
         }
     }
 
+    /// The object is a hash sequence, which has no public area.
+    #[cfg(feature = "evidence")]
+    pub fn is_of_sequence(self) -> bool {
+        const SEQUENCE: u32 = 0x103;
+        self.0 == SEQUENCE
+    }
+
+    /// The public and the sensitive area of an object are of two objects.
+    #[cfg(feature = "evidence")]
+    pub fn is_of_unbound_halves(self) -> bool {
+        const BINDING: u32 = 0x0A5;
+        self.base() == BINDING
+    }
+
+    /// The number of the parameter that is at fault, from 1.
+    #[cfg(feature = "evidence")]
+    pub fn parameter(self) -> Option<u32> {
+        (self.about() == Some(About::Parameter)).then_some(self.0 >> 8 & 0xF)
+    }
+
     /// True if a handle, an auth session or the hierarchy of the command is at fault, independent
     /// of its parameters.
     pub fn is_of_handle_or_session(self) -> bool {
@@ -104,6 +124,13 @@ impl ResponseCode {
             Some(About::Untold) => self.base() == Self::HIERARCHY || self.is_wrong_auth(),
             Some(About::Parameter) | None => self.is_wrong_auth(),
         }
+    }
+
+    /// The command's second session is at fault: the authorisation of its second handle.
+    #[cfg(feature = "evidence")]
+    pub fn is_of_second_session(self) -> bool {
+        const SECOND_SESSION: u32 = 0xA00;
+        self.about() == Some(About::Other) && self.0 & 0xF00 == SECOND_SESSION
     }
 
     /// True if a handle of the command is empty: format-one HANDLE, or "reference not loaded".

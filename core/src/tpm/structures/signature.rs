@@ -109,8 +109,8 @@ impl Signature {
         rest.is_empty().then_some((scheme, signature))
     }
 
-    /// `width` bytes in the format of PKCS#11 (3.0, sections 6.1 and 6.3): for ECDSA r ‖ s, each as
-    /// wide as the order of the curve; for RSA as wide as the modulus.
+    /// `width` bytes in the format of PKCS#11 (3.0, sections 6.1 and 6.3). An ECDSA signature is r
+    /// ‖ s, each as wide as the order of the curve. An RSA signature is as wide as the modulus.
     ///
     /// # Errors
     ///

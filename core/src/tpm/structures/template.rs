@@ -52,9 +52,9 @@ pub(in crate::tpm) fn devid_template(
     candidates.into_iter().nth(at)
 }
 
-/// The storage root key that every program can derive: for `TSS2 PRIVATE KEY` files whose parent is
-/// the owner hierarchy, and for the SRK (TCG, TPM 2.0 Provisioning Guidance, section 7.5.1). Its
-/// unique field is empty, since zeros would give another key.
+/// The storage root key that every program can derive (TCG, TPM 2.0 Provisioning Guidance, section
+/// 7.5.1). Used as the SRK, and for `TSS2 PRIVATE KEY` files whose parent is the owner hierarchy.
+/// Its unique field is empty, since zeros would give another key.
 pub(in crate::tpm) fn storage_root(rsa: bool) -> Vec<u8> {
     /// fixedTPM, fixedParent, sensitiveDataOrigin, userWithAuth, noDA, restricted, decrypt.
     const STORAGE: u32 = 0x0003_0472;
@@ -84,8 +84,9 @@ pub(in crate::tpm) fn is_storage_root(area: &[u8]) -> bool {
     area.starts_with(&template[..template.len() - 4])
 }
 
-/// The template of a key that the TPM makes for the device and keeps to itself. noDA, so that no
-/// wrong value can lock the whole TPM. No fixed scheme, so that it signs with every hash.
+/// The template of a key that the TPM makes for the device and keeps to itself. The attribute noDA
+/// prevents that a wrong value locks the whole TPM. No fixed scheme, so that it signs with every
+/// hash.
 pub(in crate::tpm) fn device_key(algorithm: KeyAlgorithm, usage: KeyPurpose) -> Vec<u8> {
     let attributes = BOUND | used(usage);
     match algorithm {

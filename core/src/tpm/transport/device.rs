@@ -96,8 +96,8 @@ fn opened(path: &Path) -> Result<OpenFile, TransportError> {
                  {path})"
             ),
             Errno::BUSY => format!(
-                "the TPM is busy: another process has {path} open, which one at a time can use; \
-                 /dev/tpmrm0 can be shared"
+                "the TPM is busy: another process has {path} open, which only one process can use \
+                 at a time; /dev/tpmrm0 can be shared"
             ),
             other => format!("{path}: {other}"),
         })

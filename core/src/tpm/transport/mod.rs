@@ -4,6 +4,8 @@
 mod device;
 pub(super) mod kept_open;
 mod limits;
+#[cfg(fuzzing)]
+pub mod memory;
 pub(super) mod socket;
 pub(super) mod tcti;
 #[cfg(feature = "tss")]
@@ -61,7 +63,7 @@ impl TransportError {
     }
 }
 
-/// The transport for a TCTI. It opens nothing before the first command.
+/// The transport for a TCTI. The transport opens nothing before the first command.
 ///
 /// # Errors
 ///
@@ -69,6 +71,10 @@ impl TransportError {
 pub(super) fn new(tcti: &Tcti) -> Result<Box<dyn Transport>, String> {
     Ok(match tcti {
         Tcti::Device(path) => Box::new(CharDevice::new(path.clone())),
+        #[cfg(fuzzing)]
+        Tcti::Swtpm(Socket::Unix(path)) if path == std::path::Path::new(memory::PATH) => {
+            Box::new(memory::Memory)
+        }
         Tcti::Swtpm(socket) => Box::new(Channel::new(socket.clone(), Framing::Raw)),
         Tcti::Mssim(host, port) => {
             let socket = Socket::Tcp(host.clone(), *port);

@@ -1,7 +1,7 @@
 //! Sockets of software TPMs: swtpm (raw frames) and the reference simulator (mssim framing).
 //!
-//! Both serve one client at a time, so each command has its own connection: a permanent one would
-//! exclude all other processes. So a reconnect needs no extra code.
+//! A software TPM serves one client at a time, and a permanent connection would exclude all other
+//! processes. So each command has its own connection, and a reconnect needs no extra code.
 
 use super::Socket;
 use super::{CommandClass, FRAME_MAX, HEADER, Timing, Transport, TransportError, Wait, frame_size};
@@ -176,7 +176,7 @@ struct Stream(OwnedFd);
 
 impl Drop for Stream {
     /// Shuts the connection down. A process that another thread forked meanwhile holds the
-    /// connection too, so close(2) alone would leave it open and the TPM waiting.
+    /// connection too. So close(2) alone would leave it open, and the TPM would wait.
     fn drop(&mut self) {
         let _ = shutdown(&self.0, Shutdown::Both);
     }

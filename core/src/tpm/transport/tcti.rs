@@ -90,8 +90,8 @@ impl Tcti {
     }
 
     /// The number of keys that a managed space may hold. The kernel saves and loads all keys of a
-    /// space around each command and has room for three, so the number is one. tpm2-abrmd loads
-    /// only the keys that a command names, but allows few connections, so the number is eight.
+    /// space around each command and has room for three, so the number is one. For tpm2-abrmd the
+    /// number is eight: it loads only the keys that a command names, but allows few connections.
     pub(in crate::tpm) fn keys_in_a_space(&self) -> usize {
         match self {
             Self::Loaded(conf) if tcti_of_libtss2(conf).0 == "tabrmd" => 8,

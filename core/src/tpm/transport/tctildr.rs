@@ -1,6 +1,6 @@
-//! Transports that only libtss2 provides (tpm2-abrmd and others). libtss2-tctildr is opened at the
-//! first command, and its context carries our bytes (TCG, TSS 2.0 TPM Command Transmission
-//! Interface API).
+//! Transports that only libtss2 provides (tpm2-abrmd and others). The library libtss2-tctildr is
+//! opened at the first command, and its context carries our bytes (TCG, TSS 2.0 TPM Command
+//! Transmission Interface API).
 //!
 //! libtss2 sets no close-on-exec, and may write to the host's stderr (the environment variable
 //! `TSS2_LOG=all+none` prevents it). A time limit works if the transport takes a timeout or has a
@@ -49,8 +49,8 @@ struct TctiContext {
     finalize: Finalize,
 }
 
-// SAFETY: A context belongs to no thread; the TCTI specification only asks that its functions are
-// not called at the same time, and they are called through `&mut` alone.
+// SAFETY: A context belongs to no thread. The TCTI specification only forbids concurrent calls of
+// its functions, and all calls need `&mut`.
 unsafe impl Send for TctiContext {}
 
 impl Tctildr {
@@ -124,8 +124,8 @@ impl TctiContext {
         match &handles[..] {
             [handle, ..] if code == 0 && count == 1 && handle.fd >= 0 => {
                 // SAFETY: The transport holds the descriptor open until it is finalised, which
-                // `&mut self` keeps off. A host that closed it gets an error of poll(2), or waits
-                // for whatever has the number now; nothing is read through it here.
+                // `&mut self` keeps off. If the host closed it, poll(2) fails, or waits for the new
+                // owner of the number. Nothing is read through it here.
                 let fd = unsafe { BorrowedFd::borrow_raw(handle.fd) };
                 poll_fd(fd, PollFlags::IN, wait)
             }

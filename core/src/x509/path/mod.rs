@@ -124,7 +124,7 @@ impl Search<'_> {
             }
             let Some(left) = self.left.get().checked_sub(1) else {
                 return PathResult::Invalid(format!(
-                    "more than {MOST_CHECKS} signatures would have to be looked at: too many CAs \
+                    "more than {MOST_CHECKS} signatures would have to be checked: too many CAs \
                      certify each other"
                 ));
             };
@@ -187,8 +187,8 @@ impl Search<'_> {
         }
     }
 
-    /// True for a trusted root of version 1, which has no basicConstraints. It is trusted as it is
-    /// (RFC 5280, section 6.1.1, d).
+    /// True for a trusted root of version 1, which has no basicConstraints. Such a root is trusted
+    /// as it is (RFC 5280, section 6.1.1, d).
     fn is_old_root(&self, issuer: &Certificate) -> bool {
         issuer.version() == Ok(1)
             && self.trusted.contains(issuer)

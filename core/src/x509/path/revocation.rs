@@ -114,7 +114,9 @@ fn is_by(issuer: &Certificate, list: &Crl) -> Result<(), String> {
         .zip(key)
         .is_some_and(|(by, key)| by != key);
     if other_key {
-        return Err(format!("the CRL of {whose} is by another key of that name"));
+        return Err(format!(
+            "the CRL of {whose} is signed by another key of that name"
+        ));
     }
     let usage = issuer.key_usage().ok().flatten();
     if usage.is_some_and(|usage| !usage.crl_sign()) {

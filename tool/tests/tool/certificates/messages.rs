@@ -72,9 +72,12 @@ impl Bench {
 
 /// Each form that a factory key signs in, judged by others.
 fn all_forms(options: &[&str], algorithm: &str, digest: &[&str]) {
+    all_forms_of("idev-id/idev-id", options, algorithm, digest);
+}
+
+fn all_forms_of(key: &str, options: &[&str], algorithm: &str, digest: &[&str]) {
     let (tpm, identity) = Swtpm::manufactured_with(options);
     let bench = Bench::new(Device::with(Some(tpm)));
-    let key = "idev-id/idev-id";
     let (root, content) = (text(&identity.root()), text(&bench.device.path("content")));
 
     let cms = text(&bench.signed(key, &["--cms", "--content-type", VOUCHER]));
@@ -116,7 +119,8 @@ fn all_forms(options: &[&str], algorithm: &str, digest: &[&str]) {
     let public = text(&identity.public_key());
     let verify = ["dgst", "-verify", &public, "-signature", &signature];
     openssl(&[&verify[..], digest, &[&bench.request]].concat());
-    assert_eq!(bench.device.tpm.as_ref().unwrap().lockout_counter(), 0);
+    let tpm = bench.device.tpm.as_ref().unwrap();
+    assert_eq!((tpm.lockout_counter(), tpm.transients()), (0, 0));
 }
 
 #[test]
@@ -153,6 +157,120 @@ fn an_identity_fixed_to_pss_signs_messages() {
         "PS256",
         &digest,
     );
+}
+
+/// An attestation key signs what the TPM hashed for it, in a handle and derived; its authorisation value
+/// is not asked for.
+#[test]
+fn attestation_keys_sign_messages() {
+    let key = "idev-id/iak";
+    for kept in ["--persist", "--no-persist"] {
+        let with = |options: &[&'static str]| -> Vec<&'static str> {
+            let kept = (kept == "--no-persist").then_some(kept);
+            [&["--iak"], options]
+                .concat()
+                .into_iter()
+                .chain(kept)
+                .collect()
+        };
+        all_forms_of(key, &with(&["--auth", "secret"]), "ES256", &["-sha256"]);
+        all_forms_of(key, &with(&["--template", "h3"]), "ES384", &["-sha384"]);
+    }
+    all_forms_of(key, &["--iak", "--template", "h4"], "ES512", &["-sha512"]);
+    let rsassa = ["--iak", "--template", "h1", "--scheme", "rsassa"];
+    all_forms_of(key, &rsassa, "RS256", &["-sha256"]);
+    let pss = [
+        "-sha256",
+        "-sigopt",
+        "rsa_padding_mode:pss",
+        "-sigopt",
+        "rsa_pss_saltlen:digest",
+    ];
+    all_forms_of(key, &["--iak", "--template", "h1"], "PS256", &pss);
+}
+
+/// Whatever the TPM could have said itself is refused, before the TPM is asked.
+#[test]
+fn an_attestation_key_signs_no_statement_of_the_tpm() {
+    let (tpm, identity) = Swtpm::manufactured_with(&["--iak"]);
+    let bench = Bench::new(Device::with(Some(tpm)));
+    let device = &bench.device;
+    let sign = |content: &[u8], code: i32, words: &[&str]| {
+        let file = text(&device.home.write("content", content));
+        let _ = fs::remove_file(device.path("signature"));
+        let out = text(&device.path("signature"));
+        let line = [&["sign", "iak", &file, "--out", &out], words].concat();
+        (file.clone(), out.clone(), device.ends(code, &line))
+    };
+    let statement = [0xFF, 0x54, 0x43, 0x47, 0x80, 0x17];
+    let long = [&statement[..], &[0; 5000]].concat();
+    for content in [&statement[..4], &statement, &long] {
+        let (_, _, said) = sign(content, 6, &["--raw"]);
+        assert!(said.err.contains("TPM_GENERATED_VALUE"), "{said}");
+    }
+    for short in [&b""[..], b"a", b"abc"] {
+        let (_, _, said) = sign(short, 6, &["--raw"]);
+        assert!(said.err.contains("fewer than 4 bytes"), "{said}");
+    }
+    let (_, _, said) = sign(&[7; (1 << 20) + 1], 6, &["--raw"]);
+    assert!(said.err.contains("--cms"), "{said}");
+    let (_, _, said) = sign(b"data", 6, &["--raw", "--hash", "sha384"]);
+    assert!(said.err.contains("SHA-384"), "{said}");
+    // Around the bounds of a piece; the forms with a frame take everything.
+    let public = text(&identity.public_key());
+    for length in [4, 1023, 1024, 1025, 2048, 5000] {
+        let (file, signature, _) = sign(&vec![7; length], 0, &["--raw"]);
+        openssl(&[
+            "dgst",
+            "-verify",
+            &public,
+            "-signature",
+            &signature,
+            "-sha256",
+            &file,
+        ]);
+    }
+    for form in ["--cms", "--jws"] {
+        sign(&statement, 0, &[form]);
+    }
+    sign(&[7; (1 << 20) + 1], 0, &["--cms"]);
+    let tpm = device.tpm.as_ref().unwrap();
+    assert_eq!((tpm.lockout_counter(), tpm.transients()), (0, 0));
+}
+
+/// A bootz server hashes by the algorithm of the certificate's signature, and not by the key's own.
+#[test]
+fn a_raw_signature_has_the_hash_that_is_asked_for() {
+    for (template, hashes) in [
+        ("h1", &["sha256", "sha384", "sha512"][..]),
+        ("h2", &["sha256", "sha384", "sha512"]),
+        ("h3", &["sha256", "sha384", "sha512"]),
+    ] {
+        let (tpm, identity) = Swtpm::manufactured_with(&["--template", template]);
+        let bench = Bench::new(Device::with(Some(tpm)));
+        let public = text(&identity.public_key());
+        for hash in hashes {
+            let signature = text(&bench.signed("idev-id/idev-id", &["--raw", "--hash", hash]));
+            let digest = format!("-{hash}");
+            openssl(&[
+                "dgst",
+                &digest,
+                "-verify",
+                &public,
+                "-signature",
+                &signature,
+                &bench.request,
+            ]);
+        }
+    }
+    let (device, _) = Device::manufactured();
+    let bench = Bench::new(device);
+    for form in ["--cms", "--jws"] {
+        bench.device.ends(
+            2,
+            &["sign", "idev-id", &bench.request, form, "--hash", "sha256"],
+        );
+    }
 }
 
 #[test]

@@ -351,7 +351,7 @@ fn a_reset_is_taken_back_by_what_is_said() {
     assert_eq!(said.status.code(), Some(6), "{said}");
     let (_, command) = said
         .err
-        .rsplit_once("To have no reset: ")
+        .rsplit_once("To cancel the reset: ")
         .expect("a command");
     programs::run(Command::new("sh").args(["-ec", command])).ok();
     assert!(!state.join("factory-reset").exists());

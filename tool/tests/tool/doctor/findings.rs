@@ -65,7 +65,7 @@ fn a_healthy_device_has_no_problem_and_every_place_is_what_it_was_taken_for() {
         "0x01500000: the copy of the device's own certificate",
         "0x01C90010: too small for a certificate; the number is for the policy",
         "0x01C90200: certificate idev-id",
-        "note     NV index: 0x01C90300: where identities' certificates go, but taken for nothing",
+        "note     NV index: 0x01C90300: in the range for certificates of identities, but unusable",
         "0x01C00002: not looked at; the number is for an endorsement key's certificate",
         "lockout: 0 of",
         "it does Sha1, Sha256, Sha384, Sha512, P256, P384, P521, RSA-2048, RSA-3072",

@@ -163,7 +163,7 @@ fn a_clouds_identity_is_used_if_it_can_be_trusted() {
     );
     let refused = device.ends(6, PROVISION);
     assert!(
-        refused.err.contains("the factory's is none of its kind"),
+        refused.err.contains("the factory identity is neither"),
         "{refused}"
     );
     // Named and nowhere: then there is none, and the device makes its own.

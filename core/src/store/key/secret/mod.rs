@@ -226,7 +226,7 @@ impl SecretKey {
         Ok(SecretBytes(Bytes::Locked(opened)))
     }
 
-    /// Checks that the key can be used, as far as possible without a login: the TPM loads its seal,
+    /// Checks that the key can be used, as far as possible without a login. The TPM loads its seal,
     /// and a key without login is opened.
     ///
     /// # Errors

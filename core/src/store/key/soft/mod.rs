@@ -30,8 +30,8 @@ use std::sync::Arc;
 pub(in crate::store) struct SoftKey {
     public: PublicKey,
     source: SoftKeyForm,
-    /// The opened key after its first use, if no login is needed: the scalar of a key on a curve,
-    /// the PrivateKeyInfo of an RSA key.
+    /// The opened key after its first use, if no login is needed. For a key on a curve it is the
+    /// scalar, for an RSA key the PrivateKeyInfo.
     opened: UnlockedKey,
 }
 
@@ -51,7 +51,7 @@ pub(crate) fn sign_in_clear(
     scheme: SignatureScheme,
     digest: &[u8],
 ) -> Result<Vec<u8>, SignError> {
-    let damaged = || SignError::Refused("its numbers do not belong together".into());
+    let damaged = || SignError::Refused("its numbers are inconsistent".into());
     match private.public() {
         PublicKey::Ec { curve, .. } => {
             ec::sign(*curve, &private.scalar().ok_or_else(damaged)?, digest)
@@ -76,11 +76,13 @@ impl SoftKey {
         let source = match material {
             KeyMaterial::Wrapped(_) => return Err("the TPM alone uses it"),
             KeyMaterial::Sealed { seal, encrypted } => SoftKeyForm::Sealed {
-                seal: seal.wrapped().map_err(|_| "nothing of this TPM seals it")?,
+                seal: seal
+                    .wrapped()
+                    .map_err(|_| "its seal does not belong to this TPM")?,
                 encrypted: encrypted.clone(),
             },
             KeyMaterial::Clear(key) if is_rsa && rsa::usable(key).is_none() => {
-                return Err("the numbers of this RSA key do not belong together");
+                return Err("the numbers of this RSA key are inconsistent");
             }
             KeyMaterial::Clear(key) => SoftKeyForm::Clear(key.clone()),
         };

@@ -1,0 +1,136 @@
+//! Keys that another program made in this TPM, and that a token of ours takes over: each keeps its parent and
+//! its private half, under an authorisation value that only the PIN of the token gives.
+
+use super::{DevidStore, OpenedBy, StoreError};
+use crate::store::folder::{EntryContent, KeyAuth, KeyOrigin, KeyPair, Tss2Key, Tss2Kind};
+use crate::store::{LoginError, Pins};
+use crate::tpm::{AuthValue, PublicArea, Secret, TpmError};
+
+/// What became of an object that a token was to take over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TakenOver {
+    /// The name of its file, without `.pem`.
+    pub name: String,
+    /// Whether the token had the object before; then nothing was changed.
+    pub known: bool,
+}
+
+impl DevidStore {
+    /// Takes a key over, with its attributes; `value` is its authorisation value so far. What the key was
+    /// read from stays as it is, and opens with that value as before. The user is logged in.
+    ///
+    /// # Errors
+    ///
+    /// Nothing was kept. [`StoreError::Protection`] for a token without PIN, [`StoreError::Unsupported`] for a
+    /// key that needs a policy, or that this TPM cannot load. A wrong `value` is shown to the TPM once, and
+    /// never as the last try before lockout.
+    pub fn take_over_key(&self, pair: &KeyPair, value: Secret) -> Result<TakenOver, StoreError> {
+        if self.pins() != Pins::User {
+            return Err(StoreError::Protection(format!(
+                "the token {} has no user PIN, and the value that opens the key would lie in its file for \
+                 everybody. Set the PINs while the token holds no objects, as docs/PINS.md shows",
+                self.name
+            )));
+        }
+        if let Some(name) = self.known_key(pair)? {
+            return Ok(TakenOver { name, known: true });
+        }
+        let unfit = |why: &str| StoreError::Unsupported(why.to_owned());
+        let material = pair.material.wrapped();
+        let tss2 = material.ok_or_else(|| unfit("only a key that the TPM itself uses is taken"))?;
+        let key = self.wrapped_key(tss2, None).map_err(unfit)?;
+        if let Some(why) = key.obstacle() {
+            return Err(StoreError::Unsupported(why));
+        }
+        let counts = PublicArea::parse(&tss2.public).is_none_or(|area| area.counts_wrong_auth());
+        let (access, new) = self.access_for_new_key(OpenedBy::User)?;
+        let wrapped = key.on_disk().ok_or_else(|| unfit("it is not wrapped"))?;
+        let turn = match counts {
+            true => self.tpm.lock_pin_try(false)?,
+            false => None,
+        };
+        let changed = self
+            .tpm
+            .with_new_value(wrapped, &AuthValue::new(value), &new)?;
+        drop(turn);
+        let key = self.usable(changed, access)?;
+        let name = self.keep(
+            &key,
+            KeyOrigin::Unknown,
+            pair.private.clone(),
+            pair.shown_public.clone(),
+            false,
+        )?;
+        Ok(TakenOver { name, known: false })
+    }
+
+    /// Takes a certificate over, with its attributes.
+    ///
+    /// # Errors
+    ///
+    /// Nothing was kept.
+    pub fn take_over_certificate(&self, content: EntryContent) -> Result<TakenOver, StoreError> {
+        let listing = self.whole_listing()?;
+        let same = listing.entries.iter().find(|one| one.content == content);
+        match same {
+            Some(entry) => Ok(TakenOver {
+                name: entry.name.clone(),
+                known: true,
+            }),
+            None => self
+                .add(content)
+                .map(|name| TakenOver { name, known: false }),
+        }
+    }
+
+    /// Opens data that another program sealed in this TPM; nobody on the bus reads value or data.
+    ///
+    /// # Errors
+    ///
+    /// [`LoginError::Wrong`] for a wrong value, which the TPM counts. None is shown as the last try before
+    /// lockout, unless the token allows that (`allow_last_try`).
+    pub fn unseal(&self, seal: &Tss2Key, value: Secret) -> Result<Secret, LoginError> {
+        let unfit = |why: &str| LoginError::Store(StoreError::Unsupported(why.to_owned()));
+        if seal.kind != Tss2Kind::Sealed {
+            return Err(unfit("it holds a key, and no sealed data"));
+        }
+        if seal.has_policy() {
+            return Err(unfit("it needs a policy, by what its file says"));
+        }
+        let sealed = seal.wrapped().map_err(unfit)?;
+        let sealed = match self.is_open(sealed.parent()) {
+            true => sealed,
+            false => sealed.below_stranger(),
+        };
+        let _turn = self.tpm.lock_pin_try(self.allow_last_try)?;
+        let opened = self.tpm.unseal(&sealed, &AuthValue::new(value));
+        opened.map_err(|error| match error {
+            TpmError::WrongAuth(_) => LoginError::Wrong,
+            TpmError::Lockout(tcti) => LoginError::Locked(tcti),
+            error => error.into(),
+        })
+    }
+
+    /// The name of the key with the same public half, behind the PIN, if the token has one.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Protection`] if the token has the key without a PIN.
+    fn known_key(&self, pair: &KeyPair) -> Result<Option<String>, StoreError> {
+        let listing = self.whole_listing()?;
+        let same = listing.entries.iter().find_map(|one| match &one.content {
+            EntryContent::Pair(known) if known.public == pair.public => Some((one, known)),
+            _ => None,
+        });
+        match same {
+            None => Ok(None),
+            Some((entry, known)) => match known.auth {
+                KeyAuth::Salt(_) => Ok(Some(entry.name.clone())),
+                KeyAuth::Open | KeyAuth::Unsaid => Err(StoreError::Protection(format!(
+                    "the token has the key already, and no PIN opens it there: {}",
+                    self.file(&entry.name).display()
+                ))),
+            },
+        }
+    }
+}

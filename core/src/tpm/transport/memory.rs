@@ -1,0 +1,46 @@
+//! A TPM inside the process: how the fuzz targets answer commands. Only builds of `fuzz/` have it.
+
+use super::{CommandClass, Timing, Transport, TransportError, frame_size};
+use std::cell::RefCell;
+
+/// The setting `tcti` that leads here.
+pub const TCTI: &str = "swtpm:path=/in-memory";
+/// The path in it.
+pub(super) const PATH: &str = "/in-memory";
+
+/// Answers a command with the bytes of a response; `None` ends the connection without an answer.
+pub type Answerer = Box<dyn FnMut(&[u8]) -> Option<Vec<u8>>>;
+
+thread_local! {
+    static ANSWERER: RefCell<Option<Answerer>> = const { RefCell::new(None) };
+}
+
+/// From now on commands of this thread are answered so. `None`: there is no TPM.
+pub fn install(answerer: Option<Answerer>) {
+    ANSWERER.with(|place| *place.borrow_mut() = answerer);
+}
+
+/// The transport to what [`install`] put there.
+pub(super) struct Memory;
+
+impl Transport for Memory {
+    fn transact(
+        &mut self,
+        command: &[u8],
+        _: CommandClass,
+        _: &Timing,
+    ) -> Result<Vec<u8>, TransportError> {
+        let answered = ANSWERER.with(|place| match &mut *place.borrow_mut() {
+            Some(answerer) => Ok(answerer(command)),
+            None => Err(TransportError::Unreachable("no TPM is installed".into())),
+        })?;
+        let answer = answered.ok_or(TransportError::Broken("the connection ended".into()))?;
+        // As a socket has it: the header says where the answer ends.
+        match frame_size(&answer)? {
+            size if size <= answer.len() => Ok(answer[..size].to_vec()),
+            _ => Err(TransportError::Broken("the answer is cut".into())),
+        }
+    }
+
+    fn abandon(&mut self) {}
+}

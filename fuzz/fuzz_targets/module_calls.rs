@@ -1,0 +1,34 @@
+//! Any sequence of PKCS#11 calls over a TPM in memory that is sound. Behind it the TPM holds no object
+//! and no session of the module's, and what was kept before is still there to read.
+#![no_main]
+
+use devid_fuzz::bytes::Bytes;
+use devid_fuzz::calls::Caller;
+use devid_fuzz::device::{reset, table};
+use devid_fuzz::host::Files;
+use devid_fuzz::memory::Installed;
+use devid_fuzz::{call, folder, libtpms};
+use libfuzzer_sys::fuzz_target;
+use std::ptr;
+
+/// TPM_HT of transient objects, loaded HMAC sessions, loaded policy sessions.
+const LEFT: [u32; 3] = [0x8000_0000, 0x0200_0000, 0x0300_0000];
+
+fuzz_target!(|data: &[u8]| {
+    reset();
+    let _tpm = Installed::new(Box::new(|command| Some(libtpms::execute(command))));
+    let table = table();
+    assert_eq!(call!(table, C_Initialize, ptr::null_mut()), 0);
+    let mut caller = Caller::new(Bytes::new(data));
+    caller.run();
+    call!(table, C_Finalize, ptr::null_mut());
+    // Each wrong PIN counts once, and a right one never.
+    assert!(libtpms::lockout_counter() <= caller.wrong_pins);
+    assert!(
+        !Files::of(&folder()).has_unfinished(),
+        "a file is half-written"
+    );
+    for kind in LEFT {
+        assert_eq!(libtpms::handles(kind), 0, "{kind:#x} left in the TPM");
+    }
+});

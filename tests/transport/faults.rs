@@ -4,13 +4,14 @@
 use cryptoki_sys::*;
 use std::time::{Duration, Instant};
 use testkit::PROFILES;
-use testkit::devid::{Kind, Own};
+use testkit::devid::{self, Kind, Own};
 use testkit::factory::Identity;
 use testkit::home::Home;
 use testkit::link::Link;
 use testkit::managers::Broker;
 use testkit::module::{Opened, identity, loaded, ulong};
 use testkit::openssl::Verifier;
+use testkit::programs::run;
 use testkit::proxy::{Fault, Proxy, answer, command};
 use testkit::raw::Code;
 use testkit::story::await_some;
@@ -31,6 +32,7 @@ over_both_transports!(
 over_our_transport!(a_tpm_that_stalls, a_tpm_that_stalls_while_reading);
 once!(
     a_tpm_that_stalls_behind_tpm2_abrmd,
+    an_endorsement_key_that_was_left_over_keeps_no_slot,
     two_stalls_behind_tpm2_abrmd
 );
 
@@ -399,4 +401,19 @@ fn another_tpm_in_its_place(link: Link) {
             "signed with another key than the one that was asked for"
         );
     }
+}
+
+/// A killed `devid attest` leaves the endorsement key in the TPM. A key in a file needs two slots of three.
+fn an_endorsement_key_that_was_left_over_keeps_no_slot() {
+    let bench = devid::Bench::new(Link::Ours);
+    let own = Own::new(&bench.home);
+    let key = own.make(Kind::P256, "key").unwrap().private;
+    own.signs(key);
+    for name in ["one", "two"] {
+        let mut make = bench.tpm.tool("tpm2_createek");
+        make.args(["-G", "ecc", "-u", "/dev/null", "-c"]);
+        run(make.arg(bench.home.path(name))).ok();
+    }
+    assert_eq!(bench.tpm.transients(), 2);
+    own.signs(key);
 }

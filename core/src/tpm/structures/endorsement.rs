@@ -133,6 +133,21 @@ impl EndorsementTemplate {
     }
 }
 
+/// True if a public area has the template of an endorsement key, whatever its unique field holds.
+pub(in crate::tpm) fn is_endorsement_key(area: &[u8]) -> bool {
+    let all = CERTIFICATES.iter().map(|(_, template)| template);
+    all.into_iter().any(|template| {
+        let whole = template.area();
+        let unique = match (template.is_high, template.algorithm) {
+            (true, KeyAlgorithm::Rsa(_)) => 2,
+            (true, KeyAlgorithm::Ec(_)) => 4,
+            (false, KeyAlgorithm::Rsa(bits)) => 2 + bits as usize / 8,
+            (false, KeyAlgorithm::Ec(curve)) => 2 * (2 + curve.width()),
+        };
+        area.starts_with(&whole[..whole.len() - unique])
+    })
+}
+
 /// NV indices for the template of the key whose certificate is at this index, and for the nonce of
 /// the template. For P-256, makers disagree which of the two holds the template.
 pub(in crate::tpm) fn template_indices(certificate: u32) -> Vec<u32> {
@@ -197,6 +212,21 @@ mod tests {
         assert_eq!(without_unique(0x01C0_0016, 96), 170);
         assert_eq!(without_unique(0x01C0_0018, 132), 222);
         assert_eq!(without_unique(0x01C0_001C, 384), 458);
+    }
+
+    #[test]
+    fn an_endorsement_key_is_known_by_its_template() {
+        for (index, template) in CERTIFICATES {
+            let mut key = template.area();
+            assert!(is_endorsement_key(&key), "{index:x}");
+            let last = key.len() - 1;
+            key[last] ^= 1;
+            assert!(is_endorsement_key(&key), "{index:x}, as a key has it");
+            key[8] ^= 1;
+            assert!(!is_endorsement_key(&key), "{index:x}, another policy");
+        }
+        let root = crate::tpm::template::storage_root(false);
+        assert!(!is_endorsement_key(&root) && !is_endorsement_key(&[]));
     }
 
     #[test]

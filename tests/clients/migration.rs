@@ -8,14 +8,16 @@ use std::process::Command;
 use testkit::devid::folder;
 use testkit::home::Home;
 use testkit::managers::Broker;
-use testkit::module::{Opened, loaded, tool, ulong};
+use testkit::module::{Opened, library, loaded, tool, ulong};
 use testkit::own::{Own, slot_of};
-use testkit::pins::{Token, USER};
+use testkit::pages::block;
+use testkit::pins::{LABEL, OFFICER, Token, USER};
 use testkit::programs::{Said, find, program, run};
 use testkit::tpm::{Swtpm, tool as tpm2};
 
 once!(
     a_store_is_taken_over,
+    files_of_tpm2_openssl_by_the_page,
     a_wrong_pin_is_shown_once,
     a_token_without_pin_takes_no_key,
     a_parent_elsewhere_is_named
@@ -86,22 +88,24 @@ impl Bench {
         run(&mut self.program("pkcs11-tool", &[&login, words].concat())).ok();
     }
 
-    /// A store with keys of tpm2_ptool and of the module, and a certificate for one of them.
-    fn fill(&self) {
+    /// A store with one key of tpm2_ptool.
+    fn begin(&self) {
         let token = ["--label", "store", "--userpin", PIN];
         self.ptool("init", &[]);
         self.ptool(
             "addtoken",
             &[&token[..], &["--pid", "1", "--sopin", "officer"]].concat(),
         );
-        for (algorithm, label) in [
-            ("ecc256", "made by ptool"),
-            ("ecc384", "wide"),
-            ("rsa2048", "rsa"),
-        ] {
-            let words = ["--algorithm", algorithm, "--key-label", label];
-            self.ptool("addkey", &[&token[..], &words].concat());
-        }
+        let key = ["--algorithm", "ecc256", "--key-label", "made by ptool"];
+        self.ptool("addkey", &[&token[..], &key].concat());
+    }
+
+    /// A store with keys of tpm2_ptool and of the module, and a certificate for one of them.
+    fn fill(&self) {
+        self.begin();
+        let token = ["--label", "store", "--userpin", PIN];
+        let key = ["--algorithm", "rsa2048", "--key-label", "rsa"];
+        self.ptool("addkey", &[&token[..], &key].concat());
         let ec = [
             "--keypairgen",
             "--key-type",
@@ -160,6 +164,27 @@ impl Bench {
         run(self.home.settle(&mut import))
     }
 
+    /// A block of docs/MIGRATION.md, in the home.
+    #[track_caller]
+    fn page(&self, name: &str) -> Said {
+        let folder = folder(&self.home);
+        let text = block("docs/MIGRATION.md", name);
+        let text = text.replace("/var/lib/devid-pkcs11/devid", folder.to_str().unwrap());
+        let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts");
+        std::os::unix::fs::symlink(scripts, self.home.path("scripts")).ok();
+        let mut shell = self.program("bash", &["-euxc", &text]);
+        let path = std::env::var_os("PATH").unwrap();
+        let all = [tool().parent().unwrap().to_owned()].into_iter();
+        let all = all.chain(std::env::split_paths(&path));
+        shell.env("PATH", std::env::join_paths(all).unwrap());
+        shell
+            .env("M", library())
+            .env("SO_PIN", OFFICER)
+            .env("PIN", USER);
+        shell.env("TPM2OPENSSL_TCTI", Broker::tcti());
+        run(self.home.settle(&mut shell)).ok()
+    }
+
     fn store(&self) -> Vec<u8> {
         fs::read(self.home.path("store/tpm2_pkcs11.sqlite3")).unwrap()
     }
@@ -194,16 +219,15 @@ fn a_store_is_taken_over() {
     let bench = Bench::new();
     bench.fill();
     let before = bench.store();
-    let token = bench.token();
     let listed = bench.import(&["--list"]).ok().text();
-    assert_eq!(listed.lines().count(), 6, "{listed}");
+    assert_eq!(listed.lines().count(), 5, "{listed}");
     assert!(bench.objects().is_empty(), "only listed");
 
-    let taken = bench.import(&[]).ok();
-    assert_eq!(taken.text().matches("was taken over").count(), 6, "{taken}");
+    let taken = bench.page("migration");
+    assert_eq!(taken.text().matches("was taken over").count(), 5, "{taken}");
     assert!(!taken.all().contains(PIN));
     let objects = bench.objects();
-    assert_eq!(objects.len(), 6);
+    assert_eq!(objects.len(), 5);
     for (name, content) in &objects {
         let says_auth = String::from_utf8_lossy(content).contains("\nAuth: ");
         assert_eq!(
@@ -213,15 +237,14 @@ fn a_store_is_taken_over() {
         );
     }
 
-    let session = token.read_write();
-    token.login(session, USER).expect("C_Login");
-    let own = Own(Opened {
-        raw: token.raw,
-        slot: token.slot,
-        session,
-    });
+    let raw = loaded(&bench.home);
+    raw.initialize().expect("C_Initialize");
+    let own = Own::with(raw, LABEL);
+    own.raw
+        .login(own.session, CKU_USER, USER.as_bytes())
+        .expect("C_Login");
     let labels = own.labels(CKO_PRIVATE_KEY);
-    let expected = ["by pkcs11-tool", "made by ptool", "rsa", "web", "wide"];
+    let expected = ["by pkcs11-tool", "made by ptool", "rsa", "web"];
     assert_eq!(labels, expected);
     for label in expected {
         let key = own.key_called(label);
@@ -243,10 +266,10 @@ fn a_store_is_taken_over() {
         fs::read(bench.home.path("web.der")).unwrap()
     );
 
-    let again = bench.import(&[]).ok();
+    let again = bench.import(&["--into-pin-file", "pin"]).ok();
     assert_eq!(
         again.text().matches("is there already").count(),
-        6,
+        5,
         "{again}"
     );
     assert_eq!(bench.objects(), objects, "the second run changes nothing");
@@ -273,9 +296,29 @@ fn a_store_is_taken_over() {
     );
 }
 
+/// A key file without password is put into the folder; one with a password is taken over by its value.
+fn files_of_tpm2_openssl_by_the_page() {
+    let bench = Bench::new();
+    let listed = bench.page("keyfile");
+    assert!(listed.text().contains("label:      agent"), "{listed}");
+    let own = Own::new(&bench.home);
+    own.signs(own.key_called("agent"));
+    fs::remove_file(folder(&bench.home).join("agent.pem")).unwrap();
+    own.raw.finalize().expect("C_Finalize");
+    let token = bench.token();
+    bench.home.write("auth", "secret");
+    let taken = bench.page("keyfile-password");
+    assert!(taken.text().contains("was taken over"), "{taken}");
+    let own = Own::with(token.raw, LABEL);
+    own.raw
+        .login(own.session, CKU_USER, USER.as_bytes())
+        .expect("C_Login");
+    own.signs(own.key_called("agent"));
+}
+
 fn a_wrong_pin_is_shown_once() {
     let bench = Bench::new();
-    bench.fill();
+    bench.begin();
     bench.token();
     bench.home.write("wrong", "not the PIN");
     for counted in ["0x1", "0x2"] {
@@ -293,7 +336,7 @@ fn a_wrong_pin_is_shown_once() {
 
 fn a_token_without_pin_takes_no_key() {
     let bench = Bench::new();
-    bench.fill();
+    bench.begin();
     let said = bench.import(&[]);
     assert_eq!(said.status.code(), Some(6), "{said}");
     assert!(said.err.contains("no user PIN"), "{said}");

@@ -321,6 +321,8 @@ mod tests {
     const ENCODEOBJECT: &[u8] = include_bytes!("../../../testdata/tss2-encodeobject.pem");
     /// openssl genpkey -algorithm EC: below the owner's storage key.
     const OPENSSL_OWNER: &[u8] = include_bytes!("../../../testdata/tss2-openssl-owner.pem");
+    /// go-tpm-keyfiles: NewLoadableKey, with a description.
+    const GO_KEYFILES: &[u8] = include_bytes!("../../../testdata/tss2-go-keyfiles.pem");
     /// openssl genpkey -algorithm RSA -pkeyopt parent:0x81000001 -pkeyopt user-auth:…
     const OPENSSL_PASSWORD: &[u8] = include_bytes!("../../../testdata/tss2-openssl-password.pem");
 
@@ -348,6 +350,7 @@ mod tests {
             (ENCODEOBJECT, 0x8100_0001, Some(false), None),
             (OPENSSL_OWNER, handle::OWNER, Some(true), Some(0x01)),
             (OPENSSL_PASSWORD, 0x8100_0001, Some(false), None),
+            (GO_KEYFILES, handle::OWNER, Some(true), None),
         ] {
             let der = der_of(file);
             let key = Tss2Key::from_der(&der).unwrap();

@@ -150,8 +150,8 @@ impl Tpm {
     /// factory templates. A lost answer or a killed process left them behind. A program that is
     /// using such an object must load it again.
     ///
-    /// With `roots` it also flushes storage root keys, storage keys like ours below one, and
-    /// endorsement keys. A killed provisioning or attestation may leave them. Other programs make such keys too, so this is for the
+    /// With `roots` it also flushes storage root keys, storage keys and attestation keys like ours
+    /// below one, and endorsement keys. A killed provisioning or attestation may leave them. Other programs make such keys too, so this is for the
     /// case that no slot became free for long.
     ///
     /// If `code` reports missing session slots, sessions that have existed for long are flushed
@@ -220,11 +220,13 @@ fn reclaim_sessions(link: &mut Link) -> Result<(), TpmError> {
 }
 
 /// True if a transient object has the template of our storage root key or salt key. True also for a
-/// storage key with our template below a storage root key, and for an endorsement key.
+/// storage key or attestation key with our template below a storage root key, and for an
+/// endorsement key.
 fn is_root_or_below(link: &mut Link, handle: u32) -> Result<bool, TpmError> {
     const HIERARCHIES: [u32; 3] = [handle::OWNER, handle::NULL, handle::ENDORSEMENT];
     let (area, name) = link.read_public(handle)?;
-    if !template::is_storage_root(&area) && !is_endorsement_key(&area) {
+    let is_ours = template::is_storage_root(&area) || template::is_attestation_key(&area);
+    if !is_ours && !is_endorsement_key(&area) {
         return Ok(false);
     }
     // If the TPM returns no qualified name, the template decides.

@@ -110,12 +110,22 @@ fn told(mut story: Story) {
     let chosen = chosen(&all);
     let (mut found, mut met) = (Faults::default(), BTreeMap::new());
     for place in &chosen {
-        let judged = story.told_once(
-            &keys,
-            place.variant,
-            |stage| stage.break_after(place.code, place.spared, place.fault),
-            |case| judge(case, *place, failed[place.variant]),
-        );
+        let mut tell = |place: Place| {
+            story.told_once(
+                &keys,
+                place.variant,
+                |stage| stage.break_after(place.code, place.spared, place.fault),
+                |case| judge(case, place, failed[place.variant]),
+            )
+        };
+        let mut judged = tell(*place);
+        // A TPM asks for another try when it likes: one time more in the recording than here.
+        if !judged.met {
+            judged = tell(Place {
+                spared: 0,
+                ..*place
+            });
+        }
         if judged.met {
             *met.entry(place.code).or_insert(0) += 1;
         }

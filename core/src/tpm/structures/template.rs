@@ -217,15 +217,25 @@ pub(in crate::tpm) fn is_template_of(kind: DevIdKind, area: &[u8]) -> bool {
     })
 }
 
-/// True if a public area has the template of [`device_key`].
+/// fixedTPM, fixedParent, sensitiveDataOrigin, userWithAuth, noDA.
+const OWN: u32 = 0x0000_0472;
+
+/// True if a public area has the template of [`device_key`]: it signs or decrypts.
 pub(crate) fn is_device_key(area: &[u8]) -> bool {
-    /// fixedTPM, fixedParent, sensitiveDataOrigin, userWithAuth, noDA; it signs or decrypts.
-    const OWN: u32 = 0x0000_0472;
     const USES: u32 = 0x0006_0000;
-    let attributes = area.get(4..8).and_then(|bytes| bytes.try_into().ok());
-    let attributes = attributes.map(u32::from_be_bytes);
-    attributes.is_some_and(|attributes| attributes & !USES == OWN)
-        && area.get(8..10) == Some(&[0, 0])
+    open_attributes(area).is_some_and(|attributes| attributes & !USES == OWN)
+}
+
+/// True if a public area has the attributes of an attestation key that this project makes.
+pub(in crate::tpm) fn is_attestation_key(area: &[u8]) -> bool {
+    const SIGNS_ATTESTATIONS: u32 = 0x0005_0000;
+    open_attributes(area) == Some(OWN | SIGNS_ATTESTATIONS)
+}
+
+/// The attributes of a public area without policy.
+fn open_attributes(area: &[u8]) -> Option<u32> {
+    let attributes = area.get(4..8)?.try_into().ok()?;
+    (area.get(8..10)? == [0, 0]).then_some(u32::from_be_bytes(attributes))
 }
 
 /// The TCG template of a public area; `None` for a key of another kind.
@@ -329,6 +339,17 @@ pub(super) fn words(words: &[u16]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(feature = "evidence")]
+    #[test]
+    fn an_attestation_key_is_told_from_others() {
+        let algorithm = KeyAlgorithm::Ec(Curve::P256);
+        let scheme = SignatureScheme::Ecdsa(Hash::Sha256);
+        let key = attestation_key(algorithm, scheme).unwrap();
+        assert!(is_attestation_key(&key) && !is_device_key(&key));
+        let signs = signing_key(algorithm, scheme).unwrap();
+        assert!(!is_attestation_key(&signs) && !is_attestation_key(&storage_root(false)));
+    }
 
     #[test]
     fn a_modulus_of_another_size_has_no_template() {

@@ -140,11 +140,11 @@ impl Issuer {
                     (None, None, Some(request)) => Subject::asked_for(request)?,
                     (None, None, None) => return Err(IdentityError::failed("there is no request")),
                 };
-                (key, Certified::DeviceKey(subject))
+                (key, Certified::Device(subject))
             }
             WhatToCertify::AttestationKey(identifier) => {
                 let names = names(evidence, identifier.as_deref())?;
-                (attestation_key(), Certified::AttestationKey(names))
+                (attestation_key(), Certified::Attestation(names))
             }
             WhatToCertify::ServiceAttestationKey(_) => {
                 let subject = subject.ok_or_else(|| IdentityError::failed("no service"))?;
@@ -155,7 +155,7 @@ impl Issuer {
                          give the answer with --response",
                     ));
                 }
-                (attestation_key(), Certified::ServiceAttestationKey(subject))
+                (attestation_key(), Certified::ServiceAttestation(subject))
             }
         };
         let key = key.ok_or_else(|| IdentityError::failed("there is no key to certify"))?;

@@ -34,14 +34,14 @@ pub(crate) struct Authority<'a, E> {
     pub(crate) signer: CertificateSigner<'a, E>,
 }
 
-/// The subject of a certificate.
+/// The kind of key that a certificate certifies, with the names in the certificate.
 pub(crate) enum Certified {
     /// A device's own key that signs any data (an LDevID).
-    DeviceKey(Subject),
+    Device(Subject),
     /// An attestation key, with the names of its TPM.
-    AttestationKey(AttestationNames),
+    Attestation(AttestationNames),
     /// An attestation key of a service: nothing of the TPM.
-    ServiceAttestationKey(Subject),
+    ServiceAttestation(Subject),
 }
 
 /// The names in the certificate of an attestation key.
@@ -134,10 +134,10 @@ impl BuilderProfile for Issued {
 
     fn get_subject(&self) -> Name {
         match &self.certified {
-            Certified::DeviceKey(subject) | Certified::ServiceAttestationKey(subject) => {
+            Certified::Device(subject) | Certified::ServiceAttestation(subject) => {
                 subject.name().clone()
             }
-            Certified::AttestationKey(_) => Name::default(),
+            Certified::Attestation(_) => Name::default(),
         }
     }
 
@@ -159,18 +159,18 @@ impl BuilderProfile for Issued {
         let authority = encoded(SEQUENCE, &encoded(0x80, &self.authority));
         extensions.push(extension(AUTHORITY_KEY_ID, false, authority)?);
         match &self.certified {
-            Certified::DeviceKey(subject) => {
+            Certified::Device(subject) => {
                 extensions.extend(subject.alternative().cloned());
                 let policies = [TCG_CAP_VERIFIED_TPM_RESIDENCY, TCG_CAP_VERIFIED_TPM_FIXED];
                 let policies = policies.map(|policy| encoded(SEQUENCE, &identifier(policy)));
                 let policies = encoded(SEQUENCE, &policies.concat());
                 extensions.push(extension(CERTIFICATE_POLICIES, false, policies)?);
             }
-            Certified::AttestationKey(names) => {
+            Certified::Attestation(names) => {
                 extensions.push(extension(SUBJECT_ALT_NAME, true, names.encoded())?);
                 extensions.push(attestation_purpose()?);
             }
-            Certified::ServiceAttestationKey(_) => extensions.push(attestation_purpose()?),
+            Certified::ServiceAttestation(_) => extensions.push(attestation_purpose()?),
         }
         Ok(extensions)
     }

@@ -1,5 +1,4 @@
-//! A proxy in front of a swtpm, for the module and for libtss2. The proxy counts TPM commands and
-//! can inject faults.
+//! A proxy in front of a swtpm, for the module and for libtss2. It counts commands, injects faults.
 
 mod codes;
 
@@ -94,7 +93,6 @@ struct State {
 /// Makes another answer from a command and its answer.
 type Alteration = Arc<dyn Fn(&[u8], Vec<u8>) -> Vec<u8> + Send + Sync>;
 
-/// Executes a command.
 pub type Execute<'a> = &'a mut dyn FnMut(&[u8]) -> Vec<u8>;
 
 /// An interposer: answers a command, and may have the TPM execute commands for that.
@@ -492,7 +490,6 @@ impl Drop for Proxy {
     }
 }
 
-/// A pair of ports with a listener on each.
 pub fn listeners() -> (Pair, TcpListener, TcpListener) {
     for _ in 0..20 {
         let ports = Pair::claim();

@@ -458,7 +458,7 @@ impl Link {
                     hash_alg: algorithm(scheme.hash()),
                 }),
             },
-            validation: ticket.0.clone(),
+            validation: ticket.0,
         };
         let answer = self.execute(&command, None, Some(CommandAuth::new(key)), 0)?;
         let mut reading = ResponseReader::new(&answer.parameters);

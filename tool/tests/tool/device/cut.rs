@@ -1,6 +1,6 @@
-//! Programs that are killed at a step of theirs: each call to the system that changes what a folder
-//! lists, or that reaches the TPM, is one. What a call did that is not seen until another, such as
-//! fsync(2), makes no state of its own for whoever comes after a kill.
+//! Programs that are killed at one of their steps. A step is a system call that changes the entries
+//! of a folder or reaches the TPM. Calls without visible effect, such as fsync(2), do not count as
+//! steps.
 
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};

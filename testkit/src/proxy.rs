@@ -341,14 +341,9 @@ impl Book {
         let mut state = self.state.lock().unwrap();
         state.seen.push((code, None));
         let at = state.taken + state.seen.len() - 1;
-        let rule = state
-            .rules
-            .iter_mut()
-            .find(|rule| rule.code == code && rule.left > 0);
-        (
-            at,
-            rule.and_then(Rule::met).or(state.delay.map(Fault::Delay)),
-        )
+        let of = |rule: &&mut Rule| rule.code == code && rule.left > 0;
+        let met = state.rules.iter_mut().find(of).and_then(Rule::met);
+        (at, met.or(state.delay.map(Fault::Delay)))
     }
 
     fn stall(&self) {

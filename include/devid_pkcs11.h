@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Vendor-defined attributes of libdevid_pkcs11.so, to be read with C_GetAttributeValue from a
- * private key; the last two can also stand in the template of a new one. Include a pkcs11.h first: it defines CKA_VENDOR_DEFINED.
+ * Vendor-defined attributes of libdevid_pkcs11.so. C_GetAttributeValue reads them from a private
+ * key. The template of a new key may hold the last two. Include a pkcs11.h first, which defines
+ * CKA_VENDOR_DEFINED.
  */
 #ifndef DEVID_PKCS11_H
 #define DEVID_PKCS11_H
@@ -14,16 +15,16 @@
 #define CKA_DEVID_TPM_NAME (CKA_DEVID_BASE + 2UL)
 /* Bytes: the key's public area, a TPMT_PUBLIC. */
 #define CKA_DEVID_TPM_PUBLIC (CKA_DEVID_BASE + 3UL)
-/* CK_ULONG: what keeps the private key. */
+/* CK_ULONG: the protection of the private key. */
 #define CKA_DEVID_PROTECTION (CKA_DEVID_BASE + 4UL)
-/* CK_BBOOL: whether the key lives in a persistent handle. */
+/* CK_BBOOL: true if the key is in a persistent handle. */
 #define CKA_DEVID_PERSISTENT (CKA_DEVID_BASE + 5UL)
 
 /* CKA_DEVID_PROTECTION: the private key never leaves the TPM. */
 #define CK_DEVID_PROTECTION_TPM 1UL
-/* On disk it is encrypted under what the TPM sealed; it is used in memory. */
+/* On disk the key is encrypted under a secret that the TPM sealed. It is used in memory. */
 #define CK_DEVID_PROTECTION_SEALED 2UL
-/* In a file, in clear; only on a token whose configuration allows it. */
+/* In a file, in clear. Only if the configuration of the token allows it. */
 #define CK_DEVID_PROTECTION_FILE 3UL
 
 #endif

@@ -135,8 +135,9 @@ pub(super) unsafe extern "C" fn C_InitToken(
     })
 }
 
-/// Each call asks the TPM, because the module has no thread that could watch it. Partly supported:
-/// a call that waits for an event answers CKR_FUNCTION_NOT_SUPPORTED.
+/// Each call asks the TPM, because the module has no thread that could watch the TPM.
+///
+/// Partly supported: a call that waits for an event answers CKR_FUNCTION_NOT_SUPPORTED.
 pub(super) unsafe extern "C" fn C_WaitForSlotEvent(
     flags: CK_FLAGS,
     _pSlot: *mut CK_SLOT_ID,

@@ -57,7 +57,7 @@ const EACH: [(&str, &str); 5] = [
 ];
 
 impl Bench {
-    /// One TPM with all of them; servers have an RSA key.
+    /// One TPM with all keys. The servers have an RSA key.
     fn new(link: Link, each: &[(&str, &str)]) -> Bench {
         let serial = |label: &str| format!("SN-{label}-0");
         let runs: Vec<Vec<String>> = each
@@ -212,8 +212,8 @@ fn gnutls_with_each_rsa_scheme(link: Link) {
     with_each_rsa_scheme(link, "GnuTLS", Bench::gnutls);
 }
 
-/// TLS 1.3 has no PKCS#1 signatures. A server of 1.2 may offer them; OpenSSL as client takes PSS
-/// if it may choose, whatever the key can, unless it is told not to.
+/// TLS 1.3 has no PKCS#1 signatures. A server of 1.2 may offer them. By default OpenSSL as client
+/// uses PSS, even if the key cannot sign by PSS.
 fn both_clients_with_a_key_for_pkcs1_only(link: Link) {
     let options = "--template h1 --scheme rsassa";
     let bench = Bench::new(link, &[("idev-id", options)]);
@@ -242,8 +242,8 @@ fn both_clients_with_a_key_for_pkcs1_only(link: Link) {
     table.is_good();
 }
 
-/// pkcs11-provider takes a key that allows nothing but PSS for one of the type RSASSA-PSS, which
-/// the certificate's rsaEncryption is not: it must be told not to read CKA_ALLOWED_MECHANISMS.
+/// pkcs11-provider treats a key that only allows PSS as a key of type RSASSA-PSS. The certificate
+/// has rsaEncryption, so the provider must ignore CKA_ALLOWED_MECHANISMS.
 fn both_clients_with_a_key_for_pss_only(link: Link) {
     let options = "--template h1 --scheme rsapss";
     let bench = Bench::new(link, &[("idev-id", options)]);

@@ -1,5 +1,5 @@
-//! Decryption and key agreement as programs do it: pkcs11-tool, OpenSSL through pkcs11-provider; and
-//! nginx, which takes a key in the TPM, a sealed one and one of a file by their URIs alone.
+//! Decryption and key agreement by programs: pkcs11-tool, OpenSSL through pkcs11-provider, and
+//! nginx. The URI alone selects a key in the TPM, a sealed key or a key in a file.
 
 use cryptoki_sys::*;
 use std::fs;
@@ -27,7 +27,7 @@ over_our_transport!(
     a_client_by_uri_alone,
 );
 
-/// What these stories do with a [`Bench`].
+/// The steps of these stories on a [`Bench`].
 trait Steps {
     /// The public key, in a file, of a pair on the token with the label `mine`.
     fn rsa(&self) -> PathBuf;

@@ -1,16 +1,16 @@
 # shellcheck shell=bash disable=SC2034 # what is set here is for the scripts of daemons
-# What clients that are daemons share; sourced in the place of lib.sh.
+# Functions for clients that are daemons. To be sourced instead of lib.sh.
 
 # shellcheck source=tests/clients/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 PATH=$PATH:/usr/sbin:/sbin # where Debian keeps daemons
 
-# version_of PACKAGE: of the program, without Debian's part
+# version_of PACKAGE: the version of the program, without Debian's part
 version_of() {
     dpkg-query -W -f '${source:Upstream-Version}\n' "$1"
 }
 
-# A cell that fails shows what its daemons said.
+# A failed cell shows the output of its daemons.
 on_failure() {
     local log
     [ -z "${OWN_NETWORK-}" ] || return 0 # who made it shows them
@@ -19,19 +19,19 @@ on_failure() {
     done
 }
 
-# daemon NAME COMMAND...: as start; its output is $WORK/NAME.log
+# daemon NAME COMMAND...: starts the command; its output is $WORK/NAME.log
 daemon() {
     : >"$WORK/$1.log"
     ln -sfn "$1.log" "$WORK/start.$((starts + 1)).log"
     start "${@:2}"
 }
 
-# says NAME TEXT: whether TEXT stands in the output of process NAME
+# says NAME TEXT: succeeds if the output of process NAME has the TEXT
 says() {
     grep -qF -- "$2" "$WORK/$1.log"
 }
 
-# said NAME TEXT: in how many lines
+# said NAME TEXT: the number of lines with the TEXT
 said() {
     grep -cF -- "$2" "$WORK/$1.log" || true
 }
@@ -48,7 +48,7 @@ peer() {
     esac
 }
 
-# judge_serves KIND: a server that insists on the device's certificate; sets judge_port
+# judge_serves KIND: starts a server that requires the device's certificate; sets judge_port
 judge_serves() {
     peer "$1"
     judge_port=$(free_port)
@@ -56,7 +56,7 @@ judge_serves() {
     await says "judge-$1" ready
 }
 
-# calls_judged KIND: the judge of that kind saw all handshakes, each of them a whole one
+# calls_judged KIND: the judge of that kind saw all handshakes, each of them complete
 calls_judged() {
     local seen
     seen=$(said "judge-$1" verified)
@@ -65,7 +65,7 @@ calls_judged() {
     ! says "judge-$1" failed || fail "the $1 peer saw a handshake fail"
 }
 
-# judge_calls PORT [REQUEST]: as a client with a certificate, first of EC, then of RSA
+# judge_calls PORT [REQUEST]: connects as a client with a certificate, first of EC, then of RSA
 judge_calls() {
     local kind
     for kind in ec rsa; do
@@ -75,7 +75,7 @@ judge_calls() {
     done
 }
 
-# fetch URL: as many times as there are to be handshakes, without TLS, from a proxy that makes them
+# fetch URL: one request without TLS per handshake, to a proxy that makes the handshakes
 fetch() {
     python3 - "$1" "$HANDSHAKES" <<'PYTHON' || fail "$1 answers otherwise"
 import sys, urllib.request
@@ -85,9 +85,9 @@ for turn in range(int(sys.argv[2])):
 PYTHON
 }
 
-# see_by_p11_kit: sets $by_p11_kit, before a program that is linked with p11-kit: it sees the module and no other.
-# p11-kit looks into one folder only, so that the program gets a mount namespace where that holds
-# devid-pkcs11.module alone.
+# see_by_p11_kit: sets $by_p11_kit, before a program that is linked with p11-kit. The program sees
+# the module and no other. p11-kit looks into one folder only, so the program gets a mount namespace
+# in which that folder holds only devid-pkcs11.module.
 see_by_p11_kit() {
     local rights=()
     [ "$(id -u)" = 0 ] || rights=(--user --map-root-user)
@@ -98,8 +98,8 @@ see_by_p11_kit() {
         sh -c 'mount --bind "$0" /usr/share/p11-kit/modules && exec "$@"' "$WORK/p11-kit")
 }
 
-# see_installed: sets $installed, before a program that takes modules from below /usr/lib only: in a mount namespace
-# the module is at $installed_module, where an installed one is
+# see_installed: sets $installed, before a program that takes modules from below /usr/lib only. In
+# its mount namespace the module is at $installed_module, the path of an installed module.
 see_installed() {
     local rights=() folder
     [ "$(id -u)" = 0 ] || rights=(--user --map-root-user)
@@ -111,8 +111,8 @@ see_installed() {
         sh -c 'mount --bind "$0" "$1" && shift && exec "$@"' "${MODULE%/*}" "$folder")
 }
 
-# own_network: run goes on in a network namespace of its own, where nothing is seen of this machine's network; the
-# TPM's port leads to the TPM all the same. To be called first. Needs socat and iproute2.
+# own_network: continues run in a network namespace without this machine's network. The TPM's port
+# still leads to the TPM. Call this first. Needs socat and iproute2.
 own_network() {
     local tpm=${TCTI##*port=} status=0
     if [ -n "${OWN_NETWORK-}" ]; then
@@ -129,14 +129,15 @@ own_network() {
     exit "$status"
 }
 
-# unprivileged: sets $as, before a daemon that will not serve as root; the token's files stay readable
+# unprivileged: sets $as, before a daemon that does not serve as root. The token's files stay
+# readable.
 unprivileged() {
     as=()
     [ "$(id -u)" != 0 ] || as=(setpriv --reuid nobody --regid nogroup --clear-groups --inh-caps=+dac_override
         --ambient-caps=+dac_override)
 }
 
-# nginx_head: two workers, who see the module's variables; nginx hands none on that is not named
+# nginx_head: two workers with the module's variables, because nginx passes only named variables
 nginx_head() {
     local name
     printf '%s;\n' "daemon off" "worker_processes 2" "pid $WORK/nginx.pid" "error_log stderr info"

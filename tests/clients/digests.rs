@@ -1,5 +1,5 @@
-//! Programs that have the token hash, and programs that must not: a host's own hashing is not the
-//! token's, though it lists digests.
+//! Programs that let the token hash, and programs that must not. The host's own hashing must stay
+//! in the host, although the token lists digests.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -93,7 +93,7 @@ impl Bench {
         }
     }
 
-    /// What was written down since the last time.
+    /// The calls that were logged since the last time.
     fn seen(&self) -> Seen {
         let log = self.home.path("spy.log");
         let text = fs::read_to_string(&log).unwrap_or_default();

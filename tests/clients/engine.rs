@@ -103,7 +103,7 @@ fn uri(label: &str) -> String {
     format!("pkcs11:token=idev-id;object={label};type=private")
 }
 
-/// Whether the engine is there. Where the release has its package, it must be.
+/// True if the engine is installed. If the release has its package, it must be installed.
 fn has_engine() -> bool {
     let told = output("openssl", ["version", "-e"]);
     let told = String::from_utf8_lossy(&told).into_owned();

@@ -1,14 +1,14 @@
 # shellcheck shell=bash
-# What the clients in Go share. To be sourced after lib.sh, with library set to the library's name.
+# Functions for clients in Go. To be sourced after lib.sh, with library set to the library's name.
 # shellcheck disable=SC2154 # library, and what lib.sh sets
 
 packages() {
     printf '%s\n' gcc libc6-dev ca-certificates
-    # Debian 12's Go knows no way to a newer toolchain: there Go is the user's own.
+    # Debian 12's Go cannot fetch a newer toolchain, so the user's own Go is used there.
     [ "$RELEASE" = 12 ] || echo golang-go
 }
 
-# go_or_skip: Go from 1.21 on fetches by itself the toolchain that a go.mod asks for.
+# go_or_skip: since 1.21, Go itself fetches the toolchain that a go.mod requires.
 go_or_skip() {
     local minor
     command -v go >/dev/null || skip "no Go in PATH; 1.21 or newer is needed, and Debian 12 has 1.19"
@@ -22,7 +22,7 @@ build_client() {
     (cd "$CLIENTS/go" && go build -mod=readonly -o "$PREPARED/client" .)
 }
 
-# version_of MODULE: as go.mod has it
+# version_of MODULE: its version in go.mod
 version_of() {
     awk -v module="$1" '$1 == module { print substr($2, 2) }' "$CLIENTS/go/go.mod"
 }

@@ -1,5 +1,5 @@
-//! Many handshakes in one process: a client signs with the TPM's key and verifies its server, again and
-//! again, by pkcs11-provider.
+//! Many handshakes in one process through pkcs11-provider. In each, the client signs with the TPM's
+//! key and verifies its server.
 
 use std::fs;
 use std::process::Command;
@@ -219,8 +219,8 @@ fn a_server_that_verifies_its_clients(link: Link) {
     }
 }
 
-/// Each process that reads the configuration asks the TPM for its identity, whether it then uses it or
-/// not; without the line none does.
+/// Each process that reads the configuration asks the TPM for its identity, even if it does not use
+/// the identity. Without the line no process asks.
 fn what_the_early_load_costs(link: Link) {
     let (tpm, _identity) = Swtpm::manufactured();
     let proxy = Proxy::new(&tpm);

@@ -43,7 +43,8 @@ struct Bench {
 }
 
 impl Bench {
-    /// Both tokens have an EC and an RSA key with certificates: by the maker, and by `authority.pem`.
+    /// Both tokens have an EC and an RSA key, with certificates by the maker and by
+    /// `authority.pem`.
     fn new(link: Link) -> Bench {
         let runs = ["--serial SN-ec", "--serial SN-rsa --name rsa --template h1"];
         let places = ["", " --nv 0x01C90212 --handle 0x81020012"];
@@ -191,7 +192,7 @@ fn java_is_a_client(link: Link) {
     assert_eq!(asks(&bench, false), [0, 0]);
 }
 
-/// Where its provider stands before Java's own, the token hashes; JSSE copies the hash of each
+/// If its provider is before Java's own providers, the token hashes. JSSE copies the hash of each
 /// handshake by C_GetOperationState.
 fn java_is_a_client_whose_token_hashes(link: Link) {
     let bench = Bench::new(link);

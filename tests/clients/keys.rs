@@ -17,7 +17,7 @@ over_our_transport!(
     openssl_makes_keys
 );
 
-/// What these stories do with a [`Bench`].
+/// The steps of these stories on a [`Bench`].
 trait Steps {
     /// keytool on the keystore that is the token.
     fn keytool(&self, arguments: &[&str]) -> Said;
@@ -42,8 +42,8 @@ impl Steps for Bench {
     }
 }
 
-/// Java makes a key of the session and copies it to the token (C_CopyObject), unless its configuration
-/// has it make the key there.
+/// By default Java makes a session key and copies it to the token (C_CopyObject). Its configuration
+/// can make the key on the token.
 fn keytool_makes_keys(link: Link) {
     let bench = Bench::new(link);
     keytool_makes_keys_by(&bench, "");
@@ -65,8 +65,8 @@ fn keytool_makes_keys_by(bench: &Bench, attributes: &str) {
         ("ec", ["-keyalg", "EC", "-groupname", "secp256r1"]),
         ("rsa", ["-keyalg", "RSA", "-keysize", "2048"]),
     ] {
-        // One subject each: a certificate whose subject another key's has, too, is left by the -delete
-        // of JDK 21.
+        // Each key has its own subject: the -delete of JDK 21 leaves a certificate whose subject
+        // occurs for another key.
         let subject = format!("CN={alias} made by Java");
         let named = ["-alias", alias, "-dname", &subject];
         bench.keytool(&[&["-genkeypair"], &kind[..], &named].concat());
@@ -96,7 +96,7 @@ fn openssl_makes_keys(link: Link) {
         let mut generate = with_provider("openssl", &bench.home);
         generate.args(["genpkey", "-propquery", "provider=pkcs11", "-algorithm"]);
         generate.args([kind[0], "-pkeyopt", kind[1], "-pkeyopt", &uri]);
-        // Whether the provider can write out what it has made is another matter.
+        // The test does not check that the provider can export the new key.
         run(&mut generate);
         let public = own.find(&[
             (CKA_CLASS, ulong(CKO_PUBLIC_KEY)),

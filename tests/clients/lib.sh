@@ -1,6 +1,7 @@
 # shellcheck shell=bash
-# What the client scripts of this folder share. One script is one row of the table of
-# scripts/test-clients. It is executable, sources this file, defines functions and ends with `main "$@"`:
+# Functions for the client scripts of this folder. Each script is one row of the table of
+# scripts/test-clients. It is executable, sources this file, defines functions and ends with
+# `main "$@"`:
 #
 #   packages   prints the Debian packages it needs, by line; $RELEASE is 12 or 13
 #   version    prints one line: the version of the client
@@ -30,8 +31,8 @@
 #   TCTI and DEVID_PKCS11_*    the TPM, and the module's settings
 #   RELEASE, PREPARED          as above
 #
-# The judge is a peer that checks: OpenSSL verifies a signature, a TLS server insists on the client's
-# certificate. Processes that a script starts end with it: `start` sees to that.
+# The judge is a peer that checks: OpenSSL verifies a signature, or a TLS server requires the
+# client's certificate. `start` ends the processes of a script together with the script.
 
 set -euo pipefail
 CLIENTS=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -47,7 +48,7 @@ fail() {
     exit 1
 }
 
-# on_failure: for a script that has more to show of a cell that failed
+# on_failure: for a script that can show more about a failed cell
 on_failure() {
     :
 }
@@ -66,8 +67,8 @@ trap stop_all EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-# start COMMAND...: in the background, ended with the script; its output goes to $WORK/start.N.log.
-# Sets started, its pid, and started_log.
+# start COMMAND...: runs in the background, and ends with the script. Its output goes to
+# $WORK/start.N.log. Sets started, its pid, and started_log.
 starts=0
 start() {
     starts=$((starts + 1))
@@ -77,7 +78,7 @@ start() {
     pids+=("$started")
 }
 
-# stop PID: ends one that was started, and waits until it is gone
+# stop PID: ends a started process, and waits until it is gone
 stop() {
     kill "$1" 2>/dev/null || true
     wait "$1" 2>/dev/null || true
@@ -88,13 +89,14 @@ stop() {
     pids=("${left[@]}")
 }
 
-# listens PORT: whether somebody does; nobody is called for that, since some servers serve one caller only
+# listens PORT: succeeds if a process listens. It makes no connection, because some servers serve
+# one caller only.
 listens() {
     awk -v port="$(printf ':%04X' "$1")" '$4 == "0A" && $2 ~ port "$" { found = 1 } END { exit !found }' \
         /proc/net/tcp /proc/net/tcp6
 }
 
-# free_port: prints one, below those that the kernel gives to connections
+# free_port: prints a free port below the kernel's range for connections
 free_port() {
     local port
     while :; do
@@ -104,7 +106,8 @@ free_port() {
     echo "$port"
 }
 
-# await COMMAND...: until it succeeds; fails after 60 s, or when the process $started has ended
+# await COMMAND...: repeats the command until it succeeds. Fails after 60 s, or when the process
+# $started has ended.
 await() {
     local deadline=$((SECONDS + 60))
     until "$@"; do
@@ -114,18 +117,19 @@ await() {
     done
 }
 
-# await_port PORT: until the process that `start` started listens there
+# await_port PORT: waits until the process of `start` listens there
 await_port() {
     await listens "$1"
 }
 
-# await_line PATTERN [FILE]: until a line is in FILE, by default the output of what `start` started
+# await_line PATTERN [FILE]: waits until a line is in FILE, by default the output of the process of
+# `start`
 await_line() {
     await grep -qE -- "$1" "${2:-$started_log}"
 }
 
-# peer_server TYPE [PROTOCOL]: starts `openssl s_server` with an ec or rsa key, which answers HTTP GET
-# with its status and insists on a certificate of the device's issuer. PROTOCOL: -tls1_2 or -tls1_3.
+# peer_server TYPE [PROTOCOL]: starts `openssl s_server` with an ec or rsa key. It answers HTTP GET
+# with its status, and requires a certificate of the device's issuer. PROTOCOL: -tls1_2 or -tls1_3.
 # No session is resumed. Sets port, server and server_log.
 peer_server() {
     local certificate=PEER_${1^^}_CERT key=PEER_${1^^}_KEY
@@ -150,7 +154,7 @@ raw_page() {
         fail "no page of docs/ has a block $1"
 }
 
-# page NAME: the same, with this cell's key, this folder and $port in the place of its own
+# page NAME: the block with the key, folder and $port of this cell instead of its own
 page() {
     local block
     block=$(raw_page "$1")
@@ -163,7 +167,7 @@ page() {
         -e "s|/path/|$WORK/|g" -e "s|8443|${port-8443}|g" <<<"$block"
 }
 
-# page_files: what the page calls chain.pem, key.pem, both.pem and ca.pem
+# page_files: the files chain.pem, key.pem, both.pem and ca.pem of the page
 page_files() {
     cp "$CHAIN" "$WORK/chain.pem"
     cp "$PEER_CA" "$WORK/ca.pem"
@@ -171,14 +175,15 @@ page_files() {
     cat "$CHAIN" "$WORK/key.pem" >"$WORK/both.pem"
 }
 
-# run_page NAME: runs that block, in $WORK
+# run_page NAME: runs the block in $WORK
 run_page() {
     local commands
     commands=$(page "$1")
     (cd "$WORK" && PATH=${DEVID%/*}:$PATH M=$MODULE no_proxy='*' bash -euo pipefail -c "$commands")
 }
 
-# verify MESSAGE SIGNATURE DIGEST [OPTION...]: by OpenSSL's own code, with the device's public key
+# verify MESSAGE SIGNATURE DIGEST [OPTION...]: OpenSSL's own code verifies, with the device's public
+# key
 verify() {
     OPENSSL_CONF=/dev/null openssl dgst "-$3" -verify "$PUBLIC" "${@:4}" -signature "$2" "$1"
 }

@@ -65,8 +65,8 @@ fn a_uri_as_programs_print_it(link: Link) {
     }
 }
 
-/// Shows, verifies without and with the CA, then goes into TLS by the key in the TPM, and by a key
-/// in a file.
+/// Shows and verifies the identity, without and with the CA. Then connects by TLS with the key in
+/// the TPM, and with a key in a file.
 fn a_routers_start(link: Link) {
     let (tpm, identity) = Swtpm::manufactured();
     let home = Home::new(&link.tcti(&tpm.tcti()));
@@ -211,8 +211,8 @@ fn certify(folder: &Path, request: &Path, certificate: &Path) {
     .ok();
 }
 
-/// A program that runs all the time sees a renewed certificate and a new identity at its next
-/// search, and what is gone is gone.
+/// A running program sees a renewed certificate and a new identity at its next search. Removed
+/// objects are gone.
 fn what_a_running_program_sees(link: Link) {
     let tpm = Swtpm::blank();
     let home = Home::new(&link.tcti(&tpm.tcti()));

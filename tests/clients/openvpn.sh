@@ -1,7 +1,8 @@
-# Both ways of OpenVPN to a key; sourced after daemons.sh.
+# Both ways of OpenVPN to use a key. To be sourced after daemons.sh.
 # shellcheck shell=bash disable=SC2154 # daemons.sh sets the rest
 
-# renegotiates OPTION...: handshakes each second with servers with EC and RSA certificates, at the same time
+# renegotiates OPTION...: makes a handshake each second, with servers with EC and RSA certificates
+# at the same time
 renegotiates() {
     local kind port management
     for kind in ec rsa; do

@@ -142,7 +142,7 @@ fn a_tls_server_with_a_key_of_its_own(link: Link) {
     let said = bench.run(&block("--write-object")).text();
     let ids = said.lines().filter(|line| line.starts_with("  ID:"));
     let ids: Vec<_> = ids.collect();
-    // What was created, and then all that is there: private key, public key and certificate.
+    // The created objects, then all objects: private key, public key and certificate.
     assert_eq!(ids.len(), 4, "{said}");
     assert!(ids.iter().all(|id| *id == ids[0]), "{said}");
 

@@ -1,4 +1,4 @@
-//! What README and docs/ tell people to type is run from the page, here or where `RUN_BY` says.
+//! The commands of README and docs/ are run from the page, here or in the tests of `RUN_BY`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -71,14 +71,14 @@ fn words(line: &str) -> impl Iterator<Item = &str> {
     line.split(|one: char| !one.is_alphanumeric() && one != '-' && one != '_')
 }
 
-/// Whether a client script has a command `page`, `run_page` or the like with this block.
+/// True if a client script has a command `page`, `run_page` or similar with this block.
 fn runs_page(script: &Path, name: &str) -> bool {
     let text = fs::read_to_string(script).unwrap();
     let is_run = |line: &str| line.contains("page") && words(line).any(|word| word == name);
     text.lines().any(is_run)
 }
 
-/// Whether a file names the block, or each command of it.
+/// True if a file names the block, or each command of the block.
 fn knows(file: &Path, block: &Block) -> bool {
     let text = fs::read_to_string(file).unwrap();
     let by_name = text.lines().flat_map(words).any(|word| word == block.name);
@@ -86,7 +86,7 @@ fn knows(file: &Path, block: &Block) -> bool {
     by_name || commands.all(|command| text.contains(command))
 }
 
-/// Whoever writes a block says by its name what runs it.
+/// The name of a block says which test runs the block.
 #[test]
 fn each_block_is_run() {
     let root = folders::root();
@@ -108,7 +108,7 @@ fn each_block_is_run() {
             let here = is_named && reads(&root.join(file!()), &format!("\"{name}\")"));
             let elsewhere = RUN_BY.iter().find(|(known, _)| known == name);
             let by_other = elsewhere.is_some_and(|(_, place)| knows(&root.join(place), &block));
-            // Nameless blocks of docs/KEYS.md are told by what is in them.
+            // The content identifies the blocks without name in docs/KEYS.md.
             let own_keys = !is_named && block.page == "docs/KEYS.md";
             assert!(
                 by_script || here || by_other || own_keys,

@@ -217,7 +217,7 @@ fn openssl_is_told_the_pin(link: Link) {
     clients.end(1);
 }
 
-/// The same with the PIN in openssl.cnf.
+/// With the PIN in openssl.cnf.
 fn knowing_the_pin(bench: &Bench, command: &mut Command) {
     let pin = bench.home.write("pin", USER);
     let shipped = fs::read_to_string(bench.path("openssl.cnf")).unwrap();
@@ -293,8 +293,8 @@ fn openssh_asks_for_the_pin(link: Link) {
     clients.end(1);
 }
 
-/// keytool is Java's own client of its key stores: it lists the key by its certificate, and makes a
-/// request, signed with SHA256withECDSA, that OpenSSL and Java verify.
+/// keytool is Java's own client for its key stores. It lists the key by its certificate. It makes a
+/// request with SHA256withECDSA, which OpenSSL and Java verify.
 fn java_opens_a_key_store(link: Link) {
     let clients = Clients::new(link);
     let bench = &clients.bench;
@@ -376,8 +376,8 @@ fn java_opens_a_key_store(link: Link) {
     clients.end(0);
 }
 
-/// pkcs11-provider's issue 769: for the peer's ECDSA key it looks for a token that requires a login,
-/// and now there is one.
+/// pkcs11-provider's issue 769: for the peer's ECDSA key the provider looks for a token that
+/// requires a login. Now there is such a token.
 fn a_token_with_pin_lets_openssl_verify_peers(link: Link) {
     let bench = Bench::new(link);
     bench.token().become_one_with_pins();

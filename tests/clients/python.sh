@@ -1,17 +1,17 @@
 # shellcheck shell=bash
-# What the clients in Python share. To be sourced after lib.sh.
+# Functions for clients in Python. To be sourced after lib.sh.
 # shellcheck disable=SC2154 # what lib.sh sets
 
 python=/usr/bin/python3 # Debian's, which uses Debian's OpenSSL
 
-# make_environment PACKAGE==VERSION...: from PyPI into $PREPARED
+# make_environment PACKAGE==VERSION...: installs from PyPI into $PREPARED
 make_environment() {
     "$python" -m venv "$PREPARED/venv"
     "$PREPARED/venv/bin/pip" install --quiet --disable-pip-version-check "$@"
 }
 
-# handshakes LIBRARY: as python/handshakes.py, against EC and RSA servers; requests takes the protocol
-# that the server has, the others insist on it
+# handshakes LIBRARY: runs python/handshakes.py against EC and RSA servers. requests takes the
+# protocol of the server, the others require it.
 handshakes() {
     local type protocol
     KEY_PEM=$(key_pem)

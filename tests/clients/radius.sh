@@ -1,5 +1,5 @@
-# A RADIUS server for EAP-TLS, and eapol_test, which is wpa_supplicant's code with RADIUS in the place of a
-# switch; sourced after daemons.sh.
+# A RADIUS server for EAP-TLS, and eapol_test, which is wpa_supplicant's code with RADIUS instead of
+# a switch. To be sourced after daemons.sh.
 # shellcheck shell=bash disable=SC2154 # daemons.sh sets the rest
 
 # tls_config CERTIFICATE KEY CA: of a RADIUS server, in whose eap section it stands
@@ -15,7 +15,7 @@ tls-config device {
 CONF
 }
 
-# after_first_line LINE...: its input with these lines behind the first
+# after_first_line LINE...: prints its input with these lines after the first line
 after_first_line() {
     sed "1r "<(printf '    %s\n' "$@")
 }
@@ -67,14 +67,14 @@ CONF
     await says "$1" "Ready to process requests"
 }
 
-# network CERTIFICATE KEY CA [LINE...]: its input, the page's block wpa_supplicant, with these files and without
-# resumption. It makes TLS 1.2 unless it is told otherwise.
+# network CERTIFICATE KEY CA [LINE...]: prints its input, the page's block wpa_supplicant, with
+# these files and without resumption. The default is TLS 1.2.
 network() {
     sed -e "s|$WORK/chain.pem|$1|" -e "s|$WORK/key.pem|$2|" -e "s|$WORK/ca.pem|$3|" |
         after_first_line 'phase1="tls_disable_session_ticket=1"' "${@:4}"
 }
 
-# eapol NAME COUNT CONFIG [PREFIX...]: COUNT authentications in one process, each a whole one
+# eapol NAME COUNT CONFIG [PREFIX...]: COUNT complete authentications in one process
 eapol() {
     daemon "$1" "${@:4}" eapol_test -c "$3" -a 127.0.0.1 -p "$radius_port" -s testing123 -r "$(($2 - 1))" -t 60
     wait "${pids[-1]}" || fail "eapol_test $1"

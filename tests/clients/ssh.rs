@@ -100,8 +100,8 @@ fn ssh_logs_in(link: Link) {
     }
 }
 
-/// ssh-keygen makes a line of each certificate, also of an issuer's; the page's filter leaves the device's
-/// key alone, whatever the issuer calls itself.
+/// ssh-keygen prints a line for each certificate, also for an issuer's. The filter of the page
+/// keeps only the device's key, for every name of the issuer.
 fn the_makers_authority_does_not_log_in(link: Link) {
     let bench = Bench::new(link, &[]);
     let all = bench.run("env -u OPENSSL_CONF ssh-keygen -D $M").text();
@@ -144,7 +144,7 @@ fn git_signs_a_commit(link: Link) {
     assert!(said.text().contains("Good \"git\" signature"), "{said}");
 }
 
-/// ssh-add insists on asking; whatever it is told, an empty line too, lets the key in.
+/// ssh-add always asks for a PIN. Every input, even an empty line, gives access to the key.
 fn an_agent_needs_no_pin(link: Link) {
     let bench = Bench::new(link, &[]);
     let _agent = agent(&bench, "");
@@ -152,7 +152,7 @@ fn an_agent_needs_no_pin(link: Link) {
     assert!(keys.contains(&bench.line_of(&bench.identity.certificate())));
 }
 
-/// An agent that has the module's keys; `told` is what it is told as a PIN.
+/// An agent with the module's keys. `told` is its input for the PIN.
 fn agent(bench: &Bench, told: &str) -> Running {
     let socket = bench.home.path("agent");
     let mut agent = program("ssh-agent");

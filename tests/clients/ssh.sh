@@ -1,23 +1,24 @@
 # shellcheck shell=bash
-# What the clients that use OpenSSH's programs share. To be sourced after lib.sh.
+# Functions for clients that use OpenSSH's programs. To be sourced after lib.sh.
 # shellcheck disable=SC2154 # what lib.sh sets
 
 version() {
     ssh -V 2>&1 | sed 's/^OpenSSH_\([^ ,]*\).*/\1/'
 }
 
-# OpenSSH is built on OpenSSL: a provider that loads the module early leaves it none to initialise (401).
+# OpenSSH is built on OpenSSL. A provider that loads the module early initialises it before OpenSSH
+# (401).
 unset OPENSSL_CONF
 
-# OpenSSH asks a program for the PIN, where no person is there.
+# Without a person OpenSSH asks a program for the PIN.
 if [ -n "${PIN-}" ]; then
     printf '#!/bin/sh\ncat "%s"\n' "$PIN_FILE" >"$WORK/askpass"
     chmod +x "$WORK/askpass"
     export SSH_ASKPASS=$WORK/askpass SSH_ASKPASS_REQUIRE=force
 fi
 
-# ssh_key: the line of the device's key. The token shows keys of issuers' certificates as well, which
-# must not log in, so its label decides.
+# ssh_key: the line of the device's key. The token also shows keys of issuers' certificates, which
+# must not log in. The label selects the right line.
 ssh_key() {
     ssh-keygen -D "$MODULE" >"$WORK/ssh-keys"
     grep -F " $KEY_LABEL" "$WORK/ssh-keys" | grep " $KEY_LABEL\$" | sort -u >"$WORK/ssh-key" || true
@@ -25,7 +26,7 @@ ssh_key() {
     cat "$WORK/ssh-key"
 }
 
-# start_agent: with the module, whose folder it must be told to trust
+# start_agent: starts an agent that trusts the module's folder
 start_agent() {
     export SSH_AUTH_SOCK=$WORK/agent
     start ssh-agent -D -a "$SSH_AUTH_SOCK" -P "$MODULE"

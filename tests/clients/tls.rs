@@ -1,5 +1,5 @@
-//! TLS as devices use it: curl and Python against an nginx that demands a certificate, and an
-//! nginx whose own key is the TPM's.
+//! TLS on devices: curl and Python with an nginx that requires a certificate, and an nginx whose
+//! own key is in the TPM.
 
 use std::collections::BTreeSet;
 use std::path::Path;

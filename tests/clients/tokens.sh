@@ -1,9 +1,9 @@
 # shellcheck shell=bash
-# To be sourced by scripts/test-clients, which has die, work and here: makes TLS peers, and devices with
-# one kind of token each.
+# To be sourced by scripts/test-clients, which has die, work and here. Makes TLS peers, and devices
+# with one kind of token each.
 # shellcheck disable=SC2154 # those three
 
-# quietly COMMAND...: its output is shown only when it fails
+# quietly COMMAND...: shows the output only if the command fails
 quietly() {
     "$@" >"$work/output" 2>&1 || {
         cat "$work/output" >&2
@@ -59,7 +59,7 @@ tool() {
     quietly pkcs11-tool --module "$MODULE" "$@"
 }
 
-# make_key LABEL OPTION...: on the token devid, with a certificate of the device's maker beside it
+# make_key LABEL OPTION...: makes a key on the token devid, with a certificate of the device's maker
 make_key() {
     local label=$1 kind=(--key-type EC:prime256v1 --usage-sign) pin_file=()
     shift
@@ -72,8 +72,8 @@ make_key() {
     tool --token-label "$TOKEN_LABEL" "$@" --write-object "$home/$label.der" --type cert --label "$label"
 }
 
-# make_token COLUMN: a device in $work/COLUMN, and all that lib.sh promises about its token. A device has
-# a factory identity always; "devid" columns use a key of their own beside it.
+# make_token COLUMN: a device in $work/COLUMN, with a token as lib.sh describes. A device always has
+# a factory identity; "devid" columns also have their own key.
 make_token() {
     local template=h2 path
     home=$work/$1 TOKEN=${1%-own-*} KEY_TYPE=${1##*-} PIN='' PIN_FILE=''

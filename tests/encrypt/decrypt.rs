@@ -79,7 +79,7 @@ fn what_openssl_encrypts(link: Link) {
     assert_eq!(bench.tpm.transients(), 0);
 }
 
-/// One code, whichever part of the padding is wrong; and none of them ends more than the operation.
+/// Every fault of the padding has one code, and ends only the operation.
 fn every_fault_of_a_ciphertext_is_one(link: Link) {
     let bench = Bench::new(link);
     let (public, key) = bench.own.decrypting(&[]);
@@ -205,7 +205,7 @@ fn the_operation_rule(link: Link) {
     assert_eq!((fits, &room), ((Code(CKR_OK), 5), b"hello"));
     assert_eq!(bench.proxy.book().take().total(), 0);
     assert_eq!(own.decrypt_on(&hidden), none);
-    // What waits is of its own ciphertext only.
+    // A waiting message belongs to its own ciphertext only.
     own.decrypt_init(pkcs1(), key).unwrap();
     own.decrypt_into(&hidden, Some(&mut []))
         .0
@@ -216,7 +216,7 @@ fn the_operation_rule(link: Link) {
     own.decrypt_init(pkcs1(), key).unwrap();
     own.decrypt_on(&[1; 256]).unwrap_err();
     assert_eq!(own.decrypt_on(&hidden), none);
-    // As does a length pointer that is none, or data that is none.
+    // A NULL length pointer and NULL data end the operation too.
     let (data, null) = (hidden.as_ptr().cast_mut(), std::ptr::null_mut());
     let table = &own.raw.table;
     own.decrypt_init(pkcs1(), key).unwrap();
@@ -254,8 +254,8 @@ fn the_operation_rule(link: Link) {
     assert_eq!(own.decrypt_on(&hidden), none);
 }
 
-/// What an operation costs: Load, an auth session that hides the answer, the command, FlushContext;
-/// two with a persistent handle.
+/// A decryption costs Load, an auth session that encrypts the answer, the command, and
+/// FlushContext. With a persistent handle it costs two commands.
 fn commands_of_a_decryption_and_an_agreement(link: Link) {
     let bench = Bench::new(link);
     let persistent: Item = (PERSISTENT, YES.to_vec());
@@ -285,7 +285,7 @@ fn commands_of_a_decryption_and_an_agreement(link: Link) {
     }
 }
 
-/// What a key without authorisation value decrypts or agrees on crosses the bus encrypted.
+/// The result of a key without authorisation value crosses the bus encrypted.
 fn nobody_on_the_bus_reads_along(link: Link) {
     let bench = Bench::new(link);
     let (public, key) = bench.own.decrypting(&[]);
@@ -304,7 +304,7 @@ fn nobody_on_the_bus_reads_along(link: Link) {
     let secret = bench.own.attribute(secret, CKA_VALUE);
     let wire = bench.proxy.book().wire();
     let carried = |bytes: &[u8]| wire.iter().any(|packet| contains(packet, bytes));
-    // What is on it is found.
+    // The search finds data that did cross the bus.
     assert!(carried(&hidden) && carried(&point[1..33]));
     assert!(!carried(message) && !carried(&secret));
 }
@@ -431,7 +431,7 @@ fn keys_say_what_they_do(link: Link) {
     }
     assert_eq!(own.attribute(public, CKA_ENCRYPT), YES);
     assert_eq!(own.attribute(other_public, CKA_ENCRYPT), NO);
-    // What its owner gives up, it no longer says.
+    // The key no longer shows a use that its owner gave up.
     own.change(agrees, &[(CKA_DERIVE, NO.to_vec())]).unwrap();
     assert!(!allowed(agrees, CKM_ECDH1_DERIVE));
 }

@@ -134,7 +134,7 @@ fn a_derived_key_has_the_length_that_is_asked_for(link: Link) {
         Ok(own.attribute(made, CKA_VALUE))
     };
     let whole = sized(&plain, CKK_GENERIC_SECRET, None).unwrap();
-    // What is too much goes from the leading end.
+    // A shorter key loses bytes at its leading end.
     for (kind, length) in [(CKK_GENERIC_SECRET, 20), (CKK_AES, 16), (CKK_AES, 24)] {
         let part = sized(&plain, kind, Some(length)).unwrap();
         assert_eq!(part, whole[32 - length as usize..]);

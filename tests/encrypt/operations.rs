@@ -21,7 +21,7 @@ fn one_operation_of_each_kind(link: Link) {
     let cbc = mechanism(CKM_AES_CBC_PAD, Some(&[0_u8; 16]));
     let active = Err(Code(CKR_OPERATION_ACTIVE));
     let by_rsa = |kind| own.raw.sign_init(own.session, kind, private);
-    // One operation of each kind; another kind goes beside it.
+    // One operation of each kind can run at the same time.
     own.encrypt_init(cbc, aes).unwrap();
     own.decrypt_init(cbc, aes).unwrap();
     own.raw
@@ -38,7 +38,7 @@ fn one_operation_of_each_kind(link: Link) {
         active
     );
     assert_eq!(by_rsa(CKM_SHA256_RSA_PKCS), active);
-    // What was refused ends nothing.
+    // A refused call does not end an operation.
     assert!(own.decrypt_on(&[7; 15]).is_err());
     assert!(own.raw.sign(own.session, b"data").is_ok());
     own.encrypt_cancel(aes).unwrap();

@@ -1,5 +1,5 @@
-//! Attacks on secret keys: files that were altered or exchanged, threads, forks, and what ends an operation
-//! while it is under way.
+//! Attacks on secret keys: altered and swapped files, threads, forks, and events that end a current
+//! operation.
 
 use cryptoki_sys::*;
 use std::fs;
@@ -209,7 +209,8 @@ fn threads_that_share_a_key(link: Link) {
             .collect();
         assert!(begun.into_iter().all(|thread| thread.join().unwrap()));
     });
-    // Two threads in one session: one of them is told that there is an operation, or none.
+    // Two threads in one session. One of them gets an error, because there is already an operation
+    // or none.
     std::thread::scope(|scope| {
         let begun: Vec<_> = (0..2)
             .map(|_| {

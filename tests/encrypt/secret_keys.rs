@@ -65,7 +65,7 @@ fn what_aziot_keyd_asks(link: Link) {
     let bench = Bench::new(link);
     let said = run(&mut host(&bench.home, "aziot", &["devid"])).ok().text();
     judged(&bench, &said);
-    // One of each twice; the second AES key took the place of the first.
+    // Each key was made twice. The second AES key replaced the first.
     assert_eq!(folder(&bench.home).len(), 4);
 }
 
@@ -138,7 +138,7 @@ fn a_host_whose_empty_buffer_is_null(link: Link) {
             call!(table, C_DecryptFinal(session, out, length))
         }));
         assert_eq!(opened, vec![9; parts[0] + parts[1]]);
-        // Both are over, also where nothing came out at the end.
+        // Both operations are over, even if the end gave no output.
         let (mut out, mut length) = ([0_u8; 32], 32);
         let out = out.as_mut_ptr();
         for ended in [
@@ -203,7 +203,7 @@ fn nothing_of_a_secret_key_stays_after_logout(link: Link) {
             sealed.result().unwrap();
         }
         wait();
-        // One that is under way ends with the login.
+        // A current operation ends with the login.
         let mut cbc = mechanism(CKM_AES_CBC, Some(&[0_u8; 16]));
         let init = call!(table, C_EncryptInit(session, &raw mut cbc, key));
         init.result().unwrap();

@@ -1,5 +1,4 @@
-//! What secret keys take and refuse: parameters of their mechanisms, lengths and uses; and what they say of
-//! themselves.
+//! Rules for secret keys: parameters of their mechanisms, lengths, uses and attributes.
 
 use cryptoki_sys::*;
 use testkit::ciphers::{Bench, gcm, mechanism, pkcs1};
@@ -367,7 +366,7 @@ fn what_secret_keys_say(link: Link) {
         }
         let value = own.raw.attribute(own.session, *key, CKA_VALUE);
         assert_eq!(value, Err(Code(CKR_ATTRIBUTE_SENSITIVE)));
-        // Nothing makes it say otherwise.
+        // No call can change these attributes.
         for item in [
             (CKA_EXTRACTABLE, YES.to_vec()),
             (CKA_LOCAL, YES.to_vec()),
@@ -391,7 +390,7 @@ fn what_secret_keys_say(link: Link) {
     assert_eq!(found(&[(CKA_START_DATE, b"20260101".to_vec())]), 4);
 }
 
-/// A search would tell byte by byte what nobody may read.
+/// A search by value could otherwise find a hidden value byte by byte.
 fn nobody_finds_a_key_by_its_value(link: Link) {
     let bench = Bench::new(link);
     let own = &bench.own;
@@ -435,7 +434,7 @@ fn a_key_of_the_session_can_be_read_if_its_owner_wants_that(link: Link) {
     ] {
         assert_eq!(own.attribute(key, kind), value, "{kind:#x}");
     }
-    // What was given up is not had again.
+    // A use that was given up cannot be regained.
     own.change(key, &[(CKA_EXTRACTABLE, YES.to_vec())]).unwrap();
     let other = own.aes_key(&shown[1..]);
     let hidden = own.raw.attribute(own.session, other, CKA_VALUE);

@@ -39,7 +39,7 @@ fn a_key_wrapped_for_an_rsa_key(link: Link) {
         KEYS.into_iter().zip(hashes).zip([128, 192, 256])
     {
         let info = private_key_info(home, name);
-        // One in a file, and one in a persistent handle.
+        // A key in a file, and a key in a persistent handle.
         let (public, key) = unwrapping[usize::from(bits == 256)];
         let wrapped = openssl_wraps(home, &own.pem(home, public), (bits, hash), &info);
         let inner = oaep(kind, mgf, b"");
@@ -267,7 +267,7 @@ fn a_token_with_pins(link: Link) {
     assert_eq!(refused, Err(Code(CKR_USER_NOT_LOGGED_IN)));
 }
 
-/// The same calls on another module: what OpenSSL wrapped is no private form of ours.
+/// The calls on another module. OpenSSL made the wrapped data, without our code.
 fn softhsm_unwraps_the_same() {
     let tpm = Swtpm::blank();
     let home = Home::new(&tpm.tcti());

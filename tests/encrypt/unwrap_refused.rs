@@ -1,4 +1,5 @@
-//! What C_UnwrapKey refuses: every fault of what was wrapped alike, keys that do not unwrap, templates.
+//! Refusals of C_UnwrapKey: all faults of the wrapped data have one code; keys that cannot unwrap;
+//! templates.
 
 use cryptoki_sys::*;
 use testkit::ciphers::{Bench, mechanism, oaep, openssl_encrypts, pkcs1};
@@ -21,7 +22,7 @@ over_our_transport!(
 
 const INVALID: Result<CK_ULONG, Code> = Err(Code(CKR_WRAPPED_KEY_INVALID));
 
-/// One code, whichever part of it is wrong, and nothing is made of it.
+/// Every fault has one code, and no object is made.
 fn every_fault_of_a_wrapped_key_is_one(link: Link) {
     let bench = Bench::new(link);
     let (home, own) = (&bench.home, &bench.own);
@@ -55,7 +56,7 @@ fn every_fault_of_a_wrapped_key_is_one(link: Link) {
     }
     let beyond = [&[0xFF; 256], &wrapped[256..]].concat();
     assert_eq!(by_rsa(256, &sha256, &beyond), INVALID);
-    // An AES key of another length than is said, or of none.
+    // An AES key of another length than stated, or of an impossible length.
     assert_eq!(by_rsa(128, &sha256, &wrapped), INVALID);
     let front = openssl_encrypts(home, &pem, &oaep_options("sha256"), b"x");
     let odd = [&front, &wrapped[256..]].concat();
@@ -66,7 +67,7 @@ fn every_fault_of_a_wrapped_key_is_one(link: Link) {
     }
     let shorter = &wrapped[..wrapped.len() - 8];
     assert_eq!(by_rsa(256, &sha256, shorter), INVALID);
-    // What is inside.
+    // The content of the wrapped data.
     let value = random(32);
     let transport = own.transport(CKK_AES, &value).unwrap();
     let rsa = private_key_info(home, "rsa");
@@ -94,7 +95,7 @@ fn every_fault_of_a_wrapped_key_is_one(link: Link) {
         assert_eq!(made, INVALID);
     }
     let mut composite = rsa.clone();
-    // One bit of the first prime.
+    // Changes one bit of the first prime.
     let prime = rsa.windows(3).rposition(|three| three == [2, 1, 3]);
     assert!(prime.is_none_or(|at| at > 0));
     let at = rsa.len() / 2 + 60;
@@ -201,7 +202,7 @@ fn keys_that_do_not_unwrap(link: Link) {
     let by = mechanism(CKM_AES_KEY_WRAP, Some(&initial));
     assert_eq!(own.unwrap(by, transport, &[7; 32], &template), wrong);
     assert_eq!(bench.proxy.book().take().total(), 0);
-    // What its owner gives up, it no longer does.
+    // The key no longer has a use that its owner gave up.
     own.change(key, &[(CKA_UNWRAP, NO.to_vec())]).unwrap();
     own.change(transport, &[(CKA_UNWRAP, NO.to_vec())]).unwrap();
     for (by, key) in [(by_rsa, key), (by_aes, transport)] {
@@ -249,7 +250,7 @@ fn templates_of_wrapped_keys(link: Link) {
         ((CKA_SIGN, NO.to_vec()), CKR_TEMPLATE_INCONSISTENT),
         (persistent, CKR_TEMPLATE_INCONSISTENT),
         ((CKA_SIGN, vec![2]), CKR_ATTRIBUTE_VALUE_INVALID),
-        // What is wrapped says these itself.
+        // The wrapped key determines these attributes.
         ((CKA_EC_PARAMS, P256.to_vec()), CKR_ATTRIBUTE_READ_ONLY),
         ((CKA_VALUE, vec![7; 32]), CKR_ATTRIBUTE_READ_ONLY),
         ((CKA_MODULUS, vec![7; 256]), CKR_ATTRIBUTE_READ_ONLY),

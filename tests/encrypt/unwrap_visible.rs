@@ -1,4 +1,4 @@
-//! What is to be seen of unwrapping: on the bus, in the mechanisms, on the keys that do it.
+//! Visible effects of unwrapping: on the bus, in the mechanisms, and on the unwrapping keys.
 
 use cryptoki_sys::*;
 use std::fs;
@@ -25,9 +25,10 @@ over_our_transport!(
 const RSA_DECRYPT: u32 = 0x159;
 const IMPORT: u32 = 0x156;
 
-/// Eleven commands for a key that is wrapped for an RSA key, seven for others, and none of them carries
-/// the private key, or what unwraps it: Load, StartAuthSession, RSA_Decrypt, FlushContext; ReadPublic;
-/// StartAuthSession, Import, StartAuthSession, Load, the key's own proof, FlushContext.
+/// Eleven commands for a key that is wrapped for an RSA key, seven for other keys. No command
+/// carries the private key or a secret that unwraps it. The commands are Load, StartAuthSession,
+/// RSA_Decrypt, FlushContext; ReadPublic; StartAuthSession, Import, StartAuthSession, Load, the
+/// proof of the new key, FlushContext.
 fn what_an_unwrapping_costs_and_shows(link: Link) {
     let bench = Bench::new(link);
     let (home, own) = (&bench.home, &bench.own);
@@ -84,7 +85,7 @@ fn what_an_unwrapping_costs_and_shows(link: Link) {
                 made
             });
             wire.extend(signing);
-            // What is on it is found: the public key.
+            // The search finds data that did cross the bus: the public key.
             let public = public_key_der(&home.path(&format!("{name}.pub")));
             let (known, number) = match name {
                 "rsa" => (&public[40..72], &info[info.len() / 2..]),
@@ -246,7 +247,7 @@ fn secret_keys_that_are_brought(link: Link) {
         template[at] = item;
         assert_eq!(own.create(&template), Err(Code(code)));
     }
-    // What the TPM seals is shown to nobody.
+    // A value that the TPM seals can never be read.
     let on_token = [&base[..], &open, &[(CKA_TOKEN, YES.to_vec())]].concat();
     assert_eq!(own.create(&on_token), Err(Code(CKR_TEMPLATE_INCONSISTENT)));
     own.destroy(transport).unwrap();

@@ -7,7 +7,8 @@ use std::fs;
 
 const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
 
-/// What tpm2_makecredential makes for the endorsement key in this handle and an attestation key.
+/// A challenge of tpm2_makecredential for the endorsement key in this handle and an attestation
+/// key.
 fn made(device: &Device, handle: &str, key: &[u8]) -> Vec<u8> {
     let hex: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
     fs::write(device.path("secret"), SECRET).unwrap();
@@ -28,7 +29,7 @@ fn made(device: &Device, handle: &str, key: &[u8]) -> Vec<u8> {
     fs::read(device.path("credential")).unwrap()
 }
 
-/// The same as a CA's challenge.
+/// The challenge in the form of a CA's challenge.
 pub(crate) fn challenge(device: &Device, handle: &str, key: &[u8]) -> Value {
     let made = made(device, handle, key);
     let (size, rest) = made[8..].split_at(2);

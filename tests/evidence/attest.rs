@@ -66,7 +66,7 @@ fn the_nonce_is_what_the_verifier_gave() {
     device.refuses(1, &["attest", "web", "--nonce", "xyz"], &["xyz"]);
 }
 
-/// What a file holds that is no evidence is not replaced.
+/// A file with other content than evidence is not replaced.
 #[test]
 fn evidence_goes_to_a_file() {
     let device = Device::new();

@@ -7,7 +7,7 @@ use testkit::programs::{program, run};
 
 const FILE: &str = "state/devid/.attestation-key.pem";
 
-/// It is made once, restricted, in a file of its own that no token shows.
+/// The key is made once. It is restricted, and in a separate file that no token shows.
 #[test]
 fn the_attestation_key_is_kept_and_is_no_object() {
     let device = Device::new();
@@ -55,7 +55,7 @@ fn a_factory_reset_forgets_the_attestation_key() {
     );
 }
 
-/// What a CA certified is shown from then on.
+/// After that the evidence shows the CA's certificate.
 #[test]
 fn a_certificate_for_the_attestation_key_is_taken() {
     let device = Device::new();

@@ -78,7 +78,8 @@ fn the_page() {
     assert_eq!(failed, ["activation", "nonce"]);
 }
 
-/// The ten commands with each kind of endorsement key, of the low range and of the high one: RSA and ECC.
+/// The ten commands with each kind of endorsement key, RSA and ECC, in the low and in the high
+/// range.
 #[test]
 fn the_page_with_endorsement_keys_of_every_template() {
     for template in &TEMPLATES {
@@ -130,7 +131,7 @@ fn the_schema() {
         let mut document = good.clone();
         *document.pointer_mut(path).unwrap() = value;
         assert!(!validates(&document), "{path}");
-        // What the schema refuses, the CA refuses.
+        // The CA refuses every document that the schema refuses.
         let device = Device::new();
         let file = device.home.write("document.json", document.to_string());
         let file = file.to_str().unwrap();
@@ -311,8 +312,8 @@ fn failing(device: &Device, document: &Value) -> Vec<String> {
         .collect()
 }
 
-/// What somebody between device and TPM could put in the place of the device's key: a key in software,
-/// and one of his own TPM.
+/// An attacker between device and TPM could replace the device's key by a key in software, or by a
+/// key of his own TPM.
 #[test]
 fn a_key_that_was_exchanged() {
     let (device, other) = (Device::new(), Device::other());

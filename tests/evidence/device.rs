@@ -23,7 +23,7 @@ pub struct Template {
 /// PolicyA with SHA-256, of the low range; tpm2_createek makes keys of it.
 const LOW: &str = "837197674484b3f81a90cc8d46a5d724fd52d76e06520b64f2a1da1b331469aa";
 
-/// Those that swtpm makes; L-1 and H-3 have certificates from its own tools.
+/// Templates that swtpm makes. L-1 and H-3 have certificates from swtpm's own tools.
 pub const TEMPLATES: [Template; 6] = [
     Template::new("L-1", RSA, "rsa", "sha256", LOW),
     Template::new("L-2", 0x01C0_000A, "ecc", "sha256", LOW),
@@ -68,7 +68,7 @@ impl Device {
         Device::of(Swtpm::endorsed(1))
     }
 
-    /// One of another maker, with another TPM.
+    /// A device of another maker, with another TPM.
     pub fn other() -> Device {
         Device::of(Swtpm::endorsed(2))
     }
@@ -88,7 +88,7 @@ impl Device {
         device
     }
 
-    /// One whose only certified endorsement key is that of this template of the TCG's.
+    /// A device with one certified endorsement key, which has this template of the TCG.
     pub fn endorsed_by(template: &Template) -> Device {
         let device = Device::new();
         for index in [RSA, P384] {
@@ -163,7 +163,7 @@ impl Device {
         run(&mut self.command(words))
     }
 
-    /// The same, which must end with this code.
+    /// Runs the command, which must end with this code.
     #[track_caller]
     pub fn ends(&self, code: i32, words: &[&str]) -> Said {
         let said = self.devid(words);
@@ -171,7 +171,7 @@ impl Device {
         said
     }
 
-    /// The same, refused with all of these words.
+    /// Runs the command, which must be refused with all of these words.
     #[track_caller]
     pub fn refuses(&self, code: i32, words: &[&str], said: &[&str]) -> Said {
         let answer = self.ends(code, words);
@@ -194,14 +194,14 @@ impl Device {
         self.ends(0, &[&["key", "generate", label], options].concat());
     }
 
-    /// One of tpm2-tools, in the home.
+    /// Runs a program of tpm2-tools in the home.
     #[track_caller]
     pub fn tpm2(&self, name: &str, words: &[&str]) -> Said {
         let mut tool = self.tpm.tool(name);
         run(tool.args(words).current_dir(self.home.folder())).ok()
     }
 
-    /// Nothing of ours is loaded, and no try was counted.
+    /// No object of ours is loaded, and no try was counted.
     #[track_caller]
     pub fn is_clean(&self) {
         assert_eq!(self.tpm.transients(), 0, "transient objects");

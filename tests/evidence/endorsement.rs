@@ -94,8 +94,8 @@ fn a_tpm_without_certificates_takes_those_of_the_maker() {
     device.refuses(1, &["attest", "web", "--ek-cert", &none], &["none.pem"]);
 }
 
-/// The chain is one sequence over its indices, and a certificate may be cut between two; headers and what
-/// stands behind a certificate are left out.
+/// The chain is one sequence over its indices, and a certificate may be divided between two
+/// indices. Headers and data after a certificate are removed.
 #[test]
 fn the_chain_is_read_over_all_its_indices() {
     let device = Device::new();
@@ -143,7 +143,7 @@ fn the_chain_is_read_over_all_its_indices() {
     }
 }
 
-/// Whoever took ownership may have set a value for the endorsement hierarchy. It is not guessed.
+/// The owner may have set a value for the endorsement hierarchy. The value is not guessed.
 #[test]
 fn an_endorsement_hierarchy_with_a_value_is_told() {
     let device = Device::with_factory(&[], &[]);

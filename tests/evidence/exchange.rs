@@ -1,5 +1,5 @@
-//! Device and CA together: an unknown device gets a certificate, and whoever put a key of his own in the
-//! place of the device's gets none.
+//! Device and CA together: an unknown device gets a certificate. An attacker who replaced the
+//! device's key gets no certificate.
 
 use crate::device::{Bundle, Device, from_base64};
 use crate::structures::key_info;
@@ -132,15 +132,16 @@ fn an_unknown_device_is_verified() {
         let (report, failed) = ca.verify(&evidence, &response);
         assert_eq!(failed, [""; 0], "{lacks:#x}: {report:#}");
         assert_eq!(report["verified"], true);
-        // Neither nonce nor challenge is good twice.
+        // A nonce or challenge does not work twice.
         let (_, failed) = ca.verify(&evidence, &response);
         assert!(!failed.is_empty());
         device.is_clean();
     }
 }
 
-/// The state of a device at whose provisioning somebody put his own key in the place of the device's: the
-/// file has that key's public half, and he stays between the tool and the TPM. All works but the evidence.
+/// A device whose key was replaced by an attacker during its provisioning. The file holds the
+/// public half of the attacker's key, and the attacker stays between tool and TPM. Everything works
+/// except the evidence.
 #[test]
 fn a_key_that_an_interposer_put_in_the_place_of_the_devices_is_refused() {
     let device = Device::new();

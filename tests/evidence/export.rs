@@ -119,7 +119,7 @@ fn spire_gets_its_three_files() {
         );
         let pem = String::from_utf8(read("devid.crt.pem")).unwrap();
         assert_eq!(pem.matches("BEGIN CERTIFICATE").count(), 2);
-        // What go-tpm's older half does: it puts the sizes in front, and loads below a fresh parent.
+        // The older part of go-tpm puts sizes in front, and loads below a new parent.
         let sized = |bytes: Vec<u8>| [&(bytes.len() as u16).to_be_bytes()[..], &bytes].concat();
         fs::write(device.path("key.pub"), sized(read("devid.pub"))).unwrap();
         fs::write(device.path("key.priv"), sized(read("devid.priv"))).unwrap();
@@ -172,7 +172,7 @@ fn a_key_that_spire_cannot_use_is_refused_with_the_reason() {
         &["key", "generate", "x", "--scheme", "ecdsa-sha256"],
         &["--parent"],
     );
-    // The owner's value would have to be told to whoever loads such a key.
+    // Every program that loads such a key would need the owner's value.
     device.tpm2("tpm2_changeauth", &["-c", "owner", "secret"]);
     device.home.write("owner", "secret");
     let settings = format!("[master]\nowner_auth = \"file:{}\"\n", device.word("owner"));

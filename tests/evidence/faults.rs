@@ -31,8 +31,8 @@ impl Proxied {
         self.proxy.book().take()
     }
 
-    /// Breaks each kind of command once, in each way; the tool goes on over a new connection or says why
-    /// not, and nothing is left.
+    /// Breaks each kind of command once, in each way. The tool continues over a new connection, or
+    /// gives the reason. No object is left.
     fn leaves_nothing(&self, words: &[&str]) {
         let kinds: BTreeSet<u32> = self
             .commands(words)
@@ -130,7 +130,7 @@ fn a_tpm_that_asks_for_the_command_again_gets_it() {
     }
 }
 
-/// What evidence costs, for docs/EVIDENCE.md.
+/// The cost of evidence, for docs/EVIDENCE.md.
 #[test]
 fn evidence_costs_as_many_commands_as_the_page_says() {
     let device = Device::new();

@@ -1,5 +1,5 @@
-//! Evidence that a key is in the TPM: what the tool `devid` makes on a device, judged by OpenSSL and
-//! tpm2-tools.
+//! Evidence of `devid` on a device that a key is in the TPM. OpenSSL and tpm2-tools check the
+//! evidence.
 #![allow(
     clippy::expect_used,
     clippy::panic,

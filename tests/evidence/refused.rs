@@ -52,7 +52,7 @@ fn an_imported_key_is_refused_since_no_verifier_accepts_it() {
     );
 }
 
-/// adminWithPolicy with a policy of somebody's own: nobody but its maker can have it certified.
+/// adminWithPolicy with another policy: only its author can let the TPM certify the key.
 #[test]
 fn a_factory_key_whose_policy_is_not_known_is_refused() {
     let device = Device::new();

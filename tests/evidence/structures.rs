@@ -99,7 +99,7 @@ fn padded(number: &[u8], width: usize) -> Vec<u8> {
     [&vec![0; width - number.len()][..], number].concat()
 }
 
-/// What TPM2_Certify says, once its signature is seen to be the attestation key's.
+/// The content of TPM2_Certify, after its signature was verified with the attestation key.
 #[track_caller]
 pub fn certified<'a>(bundle: &'a Bundle, path: &str) -> Certified<'a> {
     let signer = bundle.bytes("attestationKey/public");

@@ -1,5 +1,5 @@
-//! Factory certificates as they are found: with fields that no strict reader takes, with the key in
-//! another notation, with something around them. What identifies is shown, with the key.
+//! Real factory certificates: with fields that a strict parser refuses, with the key in another
+//! notation, with data before and after. The identifying fields are shown, with the key.
 
 use cryptoki_sys::*;
 use std::fs;
@@ -66,7 +66,7 @@ impl Bench {
         Certificate::new(&certificate_der(&self.identity.certificate())).public_key_info
     }
 
-    /// That `idev-id` is this certificate and its key, which signs.
+    /// Checks that `idev-id` is this certificate and its key, which signs.
     #[track_caller]
     fn shows(&self, name: &str, der: &[u8]) {
         let is = |class| {
@@ -348,7 +348,7 @@ fn a_certificate_over_several_indices() {
     }
     bench.burn(beginning);
     bench.shows("PEM in four indices", &large);
-    // Without its end it is none, and the log says what is missing.
+    // Without its end it is not a certificate, and the log names the missing part.
     forget();
     bench.burn(first);
     bench.shows_nothing();

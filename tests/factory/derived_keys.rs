@@ -120,8 +120,8 @@ fn a_tpm_that_was_restarted_derives_again(link: Link) {
     bench.signs(&module);
 }
 
-/// Nothing tells it from a key without handle until the templates are tried; then its private key
-/// is gone from the token, and the certificate stays.
+/// Before the templates are tried, the certificate looks like one of a key without handle. Then its
+/// private key disappears from the token, and the certificate stays.
 fn a_certificate_of_another_key_is_found_out(link: Link) {
     let bench = Bench::new(link, &["--no-key"]);
     let module = Opened::new(&bench.home);
@@ -143,8 +143,9 @@ fn a_certificate_of_another_key_is_found_out(link: Link) {
     assert_eq!(bench.tpm.transients(), 0);
 }
 
-/// Neither an attestation key's certificate nor that of another key, though both are found before
-/// the identity's; nor an identity that has a handle.
+/// An attestation key's certificate, and the certificate of another key, are found before the
+/// identity's. Neither takes the place of the identity. An identity with a handle does not take it
+/// either.
 fn nothing_takes_the_identitys_place(link: Link) {
     let options = |words: &str| {
         words
@@ -243,8 +244,8 @@ fn a_child_signs_with_the_key_that_it_means(link: Link) {
     assert_eq!(tpm.transients(), 0);
 }
 
-/// A loaded object whose handle never arrived takes one of the few slots; when none is left, those
-/// of ours are flushed.
+/// A loaded object whose handle was lost occupies one of the few slots. If no slot is free, our
+/// objects are flushed.
 fn what_a_lost_answer_leaves_is_cleared(link: Link) {
     let bench = Bench::new(link, &["--no-persist"]);
     let module = Opened::new(&bench.home);

@@ -1,5 +1,5 @@
-//! What slot 0 shows of a device that left its factory: the token, its objects and each of
-//! their attributes, judged by what the factory kept.
+//! Slot 0 of a device after its factory: the token, its objects and all their attributes, compared
+//! with the files of the factory.
 
 use cryptoki::mechanism::Mechanism;
 use cryptoki::object::{Attribute, AttributeType, ObjectClass};
@@ -167,7 +167,7 @@ fn the_token(link: Link) {
     }
 }
 
-/// What both keys of the pair have.
+/// Attributes of both keys of the pair.
 fn of_the_key(bench: &Bench) -> Vec<(CK_ULONG, Vec<u8>)> {
     let point = bench.certificate().key_bits();
     assert_eq!(point, openssl::point(&bench.identity.public_key()));
@@ -274,11 +274,11 @@ fn the_chain(link: Link) {
         bench.find(&[(CKA_SUBJECT, issuer)]),
         [bench.one(CKO_CERTIFICATE, "idev-id-ca-1")]
     );
-    // The same certificate from two places is one object.
+    // A certificate from two places is one object.
     assert_eq!(bench.find(&[(CKA_VALUE, ca)]).len(), 1);
 }
 
-/// What pkcs11-provider, GnuTLS, OpenSSH, NSS and Java look for, and then some.
+/// The searches of pkcs11-provider, GnuTLS, OpenSSH, NSS and Java, and further searches.
 fn every_attribute_finds_its_object(link: Link) {
     let bench = Bench::new(link);
     let kinds = [

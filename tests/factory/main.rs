@@ -1,4 +1,4 @@
-//! What factories leave in a TPM, and what the token `idev-id` shows of it.
+//! Factory contents of a TPM, and the token `idev-id` that shows them.
 #![allow(
     clippy::expect_used,
     clippy::panic,

@@ -1,5 +1,5 @@
-//! What scripts/factory makes, proven without the module: for each template the TPM holds the key
-//! that the TCG describes, and OpenSSL verifies its signatures with the certificate in NV.
+//! The results of scripts/factory, checked without the module. For each template the TPM holds the
+//! key that the TCG describes. OpenSSL verifies its signatures with the certificate in NV.
 
 use std::collections::HashSet;
 use std::fs;
@@ -61,7 +61,7 @@ impl Device {
         self.tool("tpm2_nvread", &["-C", "o", index]).ok().out
     }
 
-    /// Whether the key signs, and OpenSSL verifies that with the certificate NAME.pem.
+    /// True if the key signs and OpenSSL verifies the signature with the certificate NAME.pem.
     fn signs(&self, name: &str, key: &str, auth: &str, hash: &str, scheme: &str) -> bool {
         fs::write(self.file("message"), b"message").unwrap();
         let to = ["-f", "plain", "-o", "signature", "message"];
@@ -95,7 +95,7 @@ impl Device {
         run(&mut verify).status.success()
     }
 
-    /// What tpm2_readpublic says of a key.
+    /// The output of tpm2_readpublic for a key.
     fn public(&self, key: &str) -> String {
         self.tool("tpm2_readpublic", &["-c", key]).ok().text()
     }

@@ -1,5 +1,5 @@
-//! What else a factory may leave beside an identity: further identities, attestation keys,
-//! certificates for other keys, and indices of which nothing can be had. None of it hides the rest.
+//! Further factory contents beside an identity: more identities, attestation keys, certificates for
+//! other keys, and unreadable indices. None of them hides the others.
 
 use cryptoki_sys::*;
 use std::fs;

@@ -28,7 +28,7 @@ over_our_transport!(
     rsa3072_rsapss,
 );
 
-/// What stands in the certificate's NV index: its name here, options of the factory.
+/// Contents of the certificate's NV index: a name for the test, and options of the factory.
 const FORMS: [(&str, &[&str]); 6] = [
     ("DER", &[]),
     ("DER, 100 x 00", &["--padding", "100"]),
@@ -44,7 +44,7 @@ const FORMS: [(&str, &[&str]); 6] = [
     ),
 ];
 
-/// One maker's choice.
+/// The choices of one maker.
 struct Row {
     template: &'static str,
     unique: &'static str,
@@ -54,8 +54,8 @@ struct Row {
     options: Vec<String>,
 }
 
-/// The choices of one template with these schemes: each way to fill `unique` with each of them,
-/// the forms in turn from this one on.
+/// The choices for one template with these schemes: each way to fill `unique` with each scheme. The
+/// forms follow in turn from this form.
 fn rows(template: &'static str, schemes: &[&'static str], first_form: usize) -> Vec<Row> {
     let uniques: &[&'static str] = match is_rsa(template) {
         true => &["both", "none"], // one place to fill

@@ -85,11 +85,12 @@ fn a_power_cut_after_a_signature_is_counted_by_the_tpm_itself() {
     );
 }
 
-/// What every front must do: pass commands on, count them, answer in the TPM's stead.
+/// The duties of every front: forward commands, count them, and answer instead of the TPM.
 fn counts_and_answers(book: &Book, tcti: &str, public_key: &std::path::Path) {
     assert!(signs(tcti, public_key));
     let seen = book.take();
-    // To its first use of a key that is not noDA a TPM answers RETRY, as it notes that in NV.
+    // At the first use of a key that is not noDA, a TPM answers RETRY, because it records the use
+    // in NV.
     assert_eq!(seen.answered(command::SIGN, answer::RETRY), 1, "{seen:?}");
     assert_eq!(seen.answered(command::SIGN, 0), 1, "{seen:?}");
     assert_eq!(seen.of(command::NV_READ), 0, "{seen:?}");

@@ -1,4 +1,5 @@
-//! `scripts/install`: what it puts where, what a second run and an upgrade change, and what an uninstallation leaves.
+//! `scripts/install`: the installed files, the changes of a second run and of an upgrade, and the
+//! rest after an uninstallation.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -109,7 +110,7 @@ fn all_that_a_device_needs_is_installed() {
     ] {
         assert!(files.contains_key(Path::new(name)), "{name}");
     }
-    // Nothing that is shipped is forgotten.
+    // Every shipped file is installed.
     for path in files_below(&root().join("pkcs11-conf")) {
         let name = path.file_name().unwrap();
         assert!(
@@ -134,7 +135,7 @@ fn all_that_a_device_needs_is_installed() {
             "{folder}"
         );
     }
-    // Neither p11-kit nor OpenSSL's own configuration is told of it.
+    // p11-kit and OpenSSL's own configuration do not know the module.
     let told =
         |path: &&PathBuf| path.starts_with("usr/share/p11-kit") || path.starts_with("etc/ssl");
     assert_eq!(files.keys().find(told), None);
@@ -290,7 +291,7 @@ fn what_is_asked_for_wrongly_installs_nothing() {
     }
 }
 
-/// The page's commands, on a folder that stands for the device, with what was built for the tests.
+/// The commands of the page, on a folder instead of the device, with the build of the tests.
 #[test]
 fn the_commands_of_the_pages_install() {
     let target = Target::new();

@@ -1,4 +1,5 @@
-//! `scripts/install` on a system that runs, with a key in use: taken away and put back, and the key signs as before.
+//! `scripts/install` on a running system with a key in use. After removal and a new installation,
+//! the key signs as before.
 
 use rustix::process::geteuid;
 use std::path::Path;
@@ -7,7 +8,7 @@ use testkit::module::tool;
 use testkit::programs::{program, run};
 use testkit::tpm::Swtpm;
 
-/// What is done on the device. All of this machine is its lower file system, and what is written stays in memory.
+/// The steps on the device. The lower file system is this machine, and writes stay in memory.
 const LIFE: &str = r#"
 cd "$SOURCE"
 PATH=/opt/devid/bin:$PATH
@@ -43,7 +44,7 @@ mount --rbind /dev "$FOLDER/root/dev"
 exec chroot "$FOLDER/root" sh -euc "$LIFE"
 "#;
 
-/// Where root runs the tests, on a kernel with overlayfs.
+/// Runs if root runs the tests on a kernel with overlayfs.
 #[test]
 fn a_key_outlives_the_removal_of_the_software() {
     let source = Path::new(env!("CARGO_MANIFEST_DIR"));

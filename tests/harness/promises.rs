@@ -29,7 +29,7 @@ fn promised() -> Vec<String> {
     names
 }
 
-/// Where the module of a path stands: `a::b` is `a/b.rs` or `a/b/mod.rs`.
+/// The file of a module path: `a::b` is `a/b.rs` or `a/b/mod.rs`.
 fn file_of(below: &Path, segments: &[&str]) -> Option<PathBuf> {
     let stem = below.join(segments.join("/"));
     [stem.with_extension("rs"), stem.join("mod.rs")]

@@ -1,5 +1,4 @@
-//! What the scripts say to a user: the packages that are missing, all in one command, and how the tests
-//! ended.
+//! Messages of the scripts: the missing packages, all in one command, and the results of the tests.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,8 +11,8 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The packages that a script names to a user without rights on a machine that has none of them; fails
-/// if it names them in more than one command.
+/// The packages that a script names to a user without rights on a machine without packages. Fails
+/// if the script names them in more than one command.
 #[track_caller]
 fn named(script: &str, arguments: &[&str]) -> BTreeSet<String> {
     let stubs = TempDir::new().unwrap();

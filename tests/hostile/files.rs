@@ -1,6 +1,6 @@
-//! Files and sockets that are not what they should be: FIFOs, devices, folders that may not be
-//! read, a listener that takes nobody. A host neither hangs nor dies of them, and the log says
-//! what is wrong. The look is a child's with bounds, so that a fault ends the child alone.
+//! Unexpected files and sockets: FIFOs, devices, unreadable folders, a listener that accepts no
+//! connection. A host neither hangs nor crashes, and the log names the fault. A child with limits
+//! makes the scan, so that only the child would end.
 
 use cryptoki_sys::*;
 use std::ffi::CString;
@@ -94,12 +94,12 @@ fn a_fifo_in_the_chain_folder() {
     beside_the_root(fifo);
 }
 
-/// One that could be read without end.
+/// A file without end.
 fn a_device_in_the_chain_folder() {
     beside_the_root(|path| symlink("/dev/zero", path).unwrap());
 }
 
-/// What `make` makes is passed over, and what comes after it is read.
+/// The object of `make` is skipped, and later files are read.
 fn beside_the_root(make: impl FnOnce(&Path)) {
     let (tpm, identity) = Swtpm::manufactured();
     let home = Home::new(&tpm.tcti());
@@ -128,7 +128,7 @@ fn what_is_left_out_is_in_the_log() {
     let raw = loaded(&home);
     raw.initialize().unwrap();
     let with_root = format!("token idev-id with {} objects", 5 + PROFILES);
-    // Nobody looks again as long as nothing changes.
+    // No further scan happens while nothing changes.
     for _ in 0..3 {
         assert!(!raw.slots(true).unwrap().is_empty());
     }
@@ -150,7 +150,7 @@ fn what_is_left_out_is_in_the_log() {
     let log = home.log();
     let mut lines = log.lines();
     assert!(!lines.any(|line| line.contains("WARN") && line.contains(&leftover)));
-    // What the link leads to appears, and is another certificate.
+    // The target of the link appears, and is another certificate.
     let certificates = || {
         let session = raw.open(raw.slots(true).unwrap()[0], CKF_SERIAL_SESSION);
         let session = session.unwrap();

@@ -1,6 +1,6 @@
-//! The parameters of CKM_RSA_PKCS_OAEP, CKM_RSA_AES_KEY_WRAP, CKM_AES_GCM and the ECDH mechanisms name
-//! further memory. Nothing of it is read for a call that does not support the mechanism, or a hash or a
-//! function in it: a program that probes may leave there what it likes.
+//! The parameters of CKM_RSA_PKCS_OAEP, CKM_RSA_AES_KEY_WRAP, CKM_AES_GCM and the ECDH mechanisms
+//! point to further memory. That memory is not read if the call does not support the mechanism, or
+//! a hash or function in it. A probing program may leave any values there.
 
 use cryptoki_sys::*;
 use std::mem::size_of;

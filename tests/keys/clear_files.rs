@@ -1,5 +1,5 @@
-//! Private keys in clear as other programs leave them, in a token with `allow_file_keys`: each form
-//! that can be read signs, and each other is named for what it is.
+//! Private keys in clear from other programs, in a token with `allow_file_keys`. Each readable
+//! format signs. The error for each other file names its format.
 
 use cryptoki_sys::*;
 use std::fs;
@@ -223,7 +223,7 @@ fn what_is_none_of_them_is_named() {
     own.signs(own.key_called("first"));
 }
 
-/// What is written again is a PrivateKeyInfo that OpenSSL reads.
+/// A file that is written again holds a PrivateKeyInfo that OpenSSL reads.
 fn a_renamed_key_stays_the_same_key() {
     let (home, own) = begun();
     for name in [

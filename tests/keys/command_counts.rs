@@ -1,5 +1,5 @@
-//! How many TPM commands the device's own keys cost, counted between the module and the TPM, or
-//! between a resource manager and the TPM.
+//! The number of TPM commands for the device's own keys, counted between module and TPM, or between
+//! resource manager and TPM.
 
 use cryptoki_sys::*;
 use std::fs;

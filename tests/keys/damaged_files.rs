@@ -1,5 +1,5 @@
-//! One wrong byte in a file of our own costs that file and nothing else, and is never taken for a
-//! TPM that was cleared: the master key is there.
+//! A wrong byte in one of our files affects only that file. The TPM never counts as cleared,
+//! because the master key is there.
 
 use cryptoki_sys::*;
 use std::fs;
@@ -23,7 +23,7 @@ fn file_of(bench: &Bench, label: &str) -> PathBuf {
     folder(&bench.home).into_iter().find(has).expect("a file")
 }
 
-/// What a key may answer whose file is damaged.
+/// The allowed answers of a key whose file is damaged.
 fn is_modest(answer: &Result<Vec<u8>, Code>) -> bool {
     match answer {
         Ok(_) => true,
@@ -156,7 +156,7 @@ fn a_flipped_byte_of_a_seal_counts_no_try(link: Link) {
     token.login(session, testkit::pins::USER).unwrap();
 }
 
-/// Where the master key is gone, a damaged file is not the worst.
+/// If the master key is missing, that is reported before a damaged file.
 fn a_missing_master_is_still_told(link: Link) {
     let bench = Bench::new(link);
     let own = Own::new(&bench.home);

@@ -1,5 +1,5 @@
-//! The key folder as the module meets it: what each call changes there, and folders that are
-//! missing, read-only, wrong or very full.
+//! The key folder: the changes by each call, and folders that are missing, read-only, invalid or
+//! very full.
 
 use cryptoki_sys::*;
 use std::fs::{self, Permissions};
@@ -150,8 +150,8 @@ fn each_call_changes_one_file(link: Link) {
     assert_eq!(mode & 0o777, 0o750);
 }
 
-/// Runs the test of this binary that is called `name` with a read-only mount on the key folder;
-/// `false` if this system lets nobody mount.
+/// Runs the test `name` of this binary with a read-only mount on the key folder. `false` if this
+/// system does not allow mounts.
 fn on_a_read_only_mount(name: &str, home: &Home) -> bool {
     const SCRIPT: &str = r#"cd / && mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" ||
         exit 77
@@ -196,7 +196,7 @@ fn reads_and_cannot_write() {
     ] {
         assert_eq!(refused, Err(protected), "{what}");
     }
-    // What needs no folder can be done.
+    // Calls that need no folder work.
     let of_session = own.make_with(Kind::P256, &[], &[]).unwrap();
     own.signs(of_session.private);
     own.signs(own.key_called("kept"));
@@ -408,7 +408,7 @@ fn two_files_may_have_one_id() {
 
 fn ten_thousand_objects_are_listed() {
     const OBJECTS: usize = 10_000;
-    /// Of processor time.
+    /// Limit of processor time.
     const REASONABLE: Duration = Duration::from_secs(30);
     let (bench, own) = with_data();
     let text = fs::read_to_string(only_file(&bench)).unwrap();

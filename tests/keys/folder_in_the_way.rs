@@ -1,5 +1,5 @@
-//! What somebody put into a key folder under the names that writers use: it is named, it is left
-//! alone, and it stops nobody who need not be stopped.
+//! Foreign objects in a key folder under the names of temporary files: they are reported and not
+//! changed, and they stop only the affected calls.
 
 use cryptoki_sys::*;
 use std::fs;
@@ -47,7 +47,7 @@ fn a_lock_that_is_none_is_named(link: Link) {
         assert_eq!(made, Err(Code(CKR_TOKEN_WRITE_PROTECTED)), "{what}");
         bench.home.log_says(&["state/devid/.lock", what]);
     }
-    // It was looked at and not changed.
+    // The object was read, and not changed.
     let mode = fs::metadata(&other).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o604);
     assert_eq!(fs::read(&other).unwrap(), b"somebody's");

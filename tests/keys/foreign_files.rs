@@ -1,5 +1,5 @@
-//! Key files of other programs that hold keys which are no ordinary signing keys: what cannot be used
-//! says why, and neither costs another key anything, nor a counted try.
+//! Key files of other programs that hold no ordinary signing keys. An unusable key has a reason. It
+//! affects no other key, and costs no counted try.
 
 use cryptoki_sys::*;
 use testkit::devid::{Kind, MASTER, SRK};
@@ -175,7 +175,7 @@ fn keys_that_cannot_be_used_say_why(link: Link) {
         assert_eq!(own.attribute(key, CKA_SIGN), NO, "{stem}");
         assert_eq!(allowed(&own, key), [] as [u64; 0], "{stem}");
     }
-    // What is no key pair at all, or of a kind that is not used here.
+    // A file without key pair, or with an unsupported kind of key.
     let of_scheme = |scheme: &str| create(&["-C", srk, "-G", scheme, "-a", DECRYPTS]);
     for (stem, file, words) in [
         ("sealed", sealed.file(5, SRK, &[]), "sealed data"),
@@ -214,7 +214,7 @@ fn keys_that_cannot_be_used_say_why(link: Link) {
     );
 }
 
-/// Where a wrong value counts, whether there is one cannot be asked without harm.
+/// If wrong values count, a try to find out whether there is a value would do harm.
 fn a_parent_that_counts_wrong_values_is_not_tried(link: Link) {
     let (bench, own) = begun(link);
     let handles = [

@@ -1,5 +1,5 @@
-//! C_GenerateKeyPair, by the templates that real programs send: what is made signs, OpenSSL verifies
-//! it, and the private half is nowhere but in the TPM.
+//! C_GenerateKeyPair with the templates of real programs. The new key signs, OpenSSL verifies, and
+//! the private half is only in the TPM.
 
 use cryptoki_sys::*;
 use std::fs;
@@ -28,7 +28,7 @@ over_our_transport!(
     uses_are_kept,
 );
 
-/// What these stories do with a [`Bench`].
+/// The steps of these stories on a [`Bench`].
 trait Steps {
     fn path(&self, name: &str) -> String;
     fn p11tool(&self, arguments: &[&str]) -> Said;
@@ -178,7 +178,7 @@ fn every_kind_of_key_signs_by_every_mechanism(link: Link) {
         let allowed: Vec<_> = allowed
             .iter()
             .map(|kind| CK_ULONG::from_ne_bytes(*kind))
-            // What decrypts, agrees and unwraps is tried elsewhere.
+            // Other tests try decryption, agreement and unwrapping.
             .filter(|kind| {
                 ![
                     CKM_RSA_PKCS_OAEP,
@@ -328,7 +328,7 @@ fn what_is_made_says_what_it_is(link: Link) {
         own.attribute(key, CKA_PUBLIC_KEY_INFO),
         own.attribute(public, CKA_PUBLIC_KEY_INFO)
     );
-    // What its owner said, holds.
+    // The owner's list of mechanisms is enforced.
     assert!(own.sign(CKM_ECDSA_SHA384, key, b"data").is_ok());
     let refused = own.sign(CKM_ECDSA_SHA256, key, b"data");
     assert_eq!(refused, Err(Code(CKR_MECHANISM_INVALID)));
@@ -336,7 +336,7 @@ fn what_is_made_says_what_it_is(link: Link) {
     let change = own.change(key, &[(CKA_LABEL, b"other".to_vec())]);
     assert_eq!(change, Err(Code(CKR_ACTION_PROHIBITED)));
 
-    // Nothing said of it: the ID is the key's own.
+    // Without an ID in the template, the ID is the key's own.
     let (public, key) = own.pair("");
     assert_eq!(own.attribute(key, CKA_ID).len(), 20);
     assert_eq!(own.attribute(key, CKA_ID), own.attribute(public, CKA_ID));
@@ -442,7 +442,8 @@ fn uses_are_kept(link: Link) {
     assert_eq!(refused, Err(Code(CKR_KEY_FUNCTION_NOT_PERMITTED)));
 }
 
-/// What C_GetMechanismInfo tells is what this TPM makes: it is asked once, by two commands at most.
+/// C_GetMechanismInfo tells the sizes that this TPM makes. The TPM is asked once, by two commands
+/// at most.
 fn the_largest_key_that_is_told_is_made(link: Link) {
     let bench = Bench::new(link);
     let own = Own::new(&bench.home);

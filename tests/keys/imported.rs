@@ -18,7 +18,7 @@ over_our_transport!(
     a_private_key_that_is_brought,
 );
 
-/// What these stories do with a [`Bench`].
+/// The steps of these stories on a [`Bench`].
 trait Steps {
     fn file(&self, name: &str) -> PathBuf;
     /// A file of OpenSSL's as DER.
@@ -74,7 +74,7 @@ fn pkcs11_tool_brings_a_key_and_its_certificate(link: Link) {
         let verifier = Verifier::new(&bench.file(&format!("{name}.pub")));
         verifier.accepts_der("-sha256", b"data", &made).ok();
     }
-    // Nothing of the private half lies there in clear.
+    // No file holds the private half in clear.
     let scalar = output(
         "openssl",
         [

@@ -202,14 +202,14 @@ fn a_policy_is_told_and_the_key_refused(link: Link) {
     let refused = own.sign_data(key, b"data");
     assert_eq!(refused, Err(Code(CKR_KEY_FUNCTION_NOT_PERMITTED)));
     bench.home.log_says(&["\"bound\"", "policy"]);
-    // Without it the same key signs; an empty policy is none.
+    // Without the policy the key signs. An empty policy counts as no policy.
     let empty = element(0xA1, &element(0x30, &[]));
     drop_in(&bench, "free.pem", with_member(&file, &empty));
     own.signs(own.key_called("free"));
     own.signs(own.key_called("of ours"));
 }
 
-/// That it has one cannot be known from the file: tpm2_encodeobject says so of each key.
+/// The file does not tell whether the key has a password: tpm2_encodeobject says so for each key.
 fn a_key_with_a_password_is_tried_once(link: Link) {
     let (bench, own) = begun(link);
     let options = [&EC[..], &["-pkeyopt", "user-auth:secret"]].concat();
@@ -255,7 +255,7 @@ fn line_ends_and_booleans_of_others_are_read(link: Link) {
         drop_in(&bench, &format!("{stem}.pem"), flagged(value));
         own.signs(own.key_called(stem));
     }
-    // What is ours to change stays readable to the one who made it.
+    // A changed file stays readable for its author.
     own.change(
         own.key_called("of-windows"),
         &[(CKA_LABEL, b"renamed".to_vec())],

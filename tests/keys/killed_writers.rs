@@ -1,5 +1,5 @@
 //! A process that makes, changes, uses and destroys keys of the token `devid` is killed at random
-//! moments, hundreds of times; after each everything is whole.
+//! moments, hundreds of times. After each kill the folder is consistent.
 
 use cryptoki_sys::*;
 use std::collections::BTreeSet;

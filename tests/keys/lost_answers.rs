@@ -1,5 +1,5 @@
-//! Connections that break while keys of the token `devid` are made, used and destroyed: what was
-//! asked for happened or did not, and nothing is left over.
+//! Connections break while keys of the token `devid` are made, used and destroyed. Each requested
+//! change happened or did not happen, and nothing is left over.
 
 use cryptoki_sys::*;
 use std::fs;
@@ -27,7 +27,7 @@ over_both_transports!(
 // libtss2 has no time limit.
 over_our_transport!(a_handle_that_is_filled_too_late_is_named_by_a_file);
 
-/// What becomes of a command, so often in a row: more often than it is sent again, too.
+/// The faults of a command, and how often in a row: more often than the command is repeated.
 const FAULTS: [(Fault, u32); 4] = [
     (Fault::Drop, 1),
     (Fault::Lost, 1),
@@ -186,8 +186,8 @@ fn a_full_tpm_is_said_and_nothing_stays(link: Link) {
     assert_eq!(bench.tpm.transients(), 0);
 }
 
-/// The setting names a file that is not there: no key is made that was refused, and those that
-/// need no owner come and go.
+/// The setting names a missing file. No key is made that was refused. Keys that need no owner value
+/// can still be made and destroyed.
 fn an_owners_secret_that_is_missing(link: Link) {
     let bench = Bench::new(link);
     let own = Own::new(&bench.home);
@@ -223,7 +223,7 @@ fn a_handle_that_another_process_took(link: Link) {
     assert_eq!(handles(&bench), [FIRST + 3]);
 }
 
-/// Nobody knows whether the key is there: its file stays, and names the handle.
+/// The state of the key is unknown: its file stays, and names the handle.
 fn a_handle_that_is_filled_too_late_is_named_by_a_file(link: Link) {
     let bench = Bench::new(link);
     bench.home.write("config.toml", "timeout_ms = 3000\n");

@@ -25,8 +25,7 @@ const KEYS: usize = 20;
 const TURNS: usize = 3;
 const LIMIT: Duration = Duration::from_secs(150);
 
-/// Signs with all keys in turn and leaves the signatures in the file that the part names; or
-/// signs for ever.
+/// Signs with all keys in turn and writes the signatures to the given file, or signs for ever.
 #[test]
 #[ignore = "one of the processes of other tests"]
 fn signs() {
@@ -120,8 +119,8 @@ impl Signer {
     }
 }
 
-/// Waits for all of them, and fails if one does not end well; the times of the first and of the
-/// last.
+/// Waits for all processes, and fails if one does not end well. Returns the times of the first and
+/// of the last.
 #[track_caller]
 fn await_all(signers: &mut [Signer], mut meanwhile: impl FnMut()) -> (Duration, Duration) {
     let begun = Instant::now();

@@ -1,5 +1,5 @@
-//! The master key of the token `devid`: made when it is first needed and not before, wrapping
-//! all others, and missed when the TPM is not the one that holds it.
+//! The master key of the token `devid`. It is made when it is first needed, wraps all other keys,
+//! and is missing in another TPM.
 
 use cryptoki_sys::*;
 use std::path::Path;
@@ -139,8 +139,8 @@ fn filled(bench: &Bench) -> Own {
     own
 }
 
-/// No key of the token works, the log says what to do, and nothing is made anew; what needs no
-/// TPM is still there.
+/// No key of the token works, the log names the next step, and no key is made anew. Objects that
+/// need no TPM are still there.
 #[track_caller]
 fn is_not_recognised(bench: &Bench, own: &Own, tpm: &Swtpm) {
     let (before, handles) = (Inspection::of(&bench.folder()), persistent(tpm));
@@ -204,7 +204,7 @@ fn another_tpm_with_the_same_folder(link: Link) {
     own.signs(own.key_called("persistent"));
 }
 
-/// What wraps no keys is nobody's master key; neither while there are no keys yet, nor later.
+/// A key that cannot wrap is never the master key, neither before nor after the first key.
 fn something_else_at_the_masters_handle(link: Link) {
     let bench = Bench::new(link);
     put_primary(&bench.tpm, &bench.home, "ecc256:ecdsa", MASTER);
@@ -228,8 +228,8 @@ fn something_else_at_the_masters_handle(link: Link) {
     assert_eq!(name_of(&bench.tpm, MASTER), there, "it is still there");
 }
 
-/// An administrator may have made one already, if it is as ours: one that comes back from its
-/// template would never be lost, and with it nothing that it wraps.
+/// An administrator may have made the master key, if it has our attributes. A primary key is not
+/// accepted: it can be derived again, so its loss would erase nothing.
 fn a_storage_key_of_an_administrator_is_taken(link: Link) {
     let bench = Bench::new(link);
     put_primary(&bench.tpm, &bench.home, "ecc256:aes128cfb", SRK);
@@ -278,7 +278,8 @@ fn a_key_that_was_evicted_is_loaded_from_its_file(link: Link) {
     assert_eq!(bench.tpm.transients(), 0);
 }
 
-/// What lives in its handle signs all the time; new keys are made as soon as there is a master key.
+/// A key in a persistent handle signs all the time. New keys can be made as soon as there is a
+/// master key.
 fn a_program_that_runs_while_the_master_key_is_renewed(link: Link) {
     let bench = Bench::new(link);
     let own = Own::new(&bench.home);
@@ -347,7 +348,7 @@ fn every_key_is_bound_to_this_tpm(link: Link) {
     let master = readpublic(&bench.tpm, MASTER);
     let expected = "fixedtpm|fixedparent|sensitivedataorigin|userwithauth|noda|restricted|decrypt";
     assert!(master.contains(expected), "{master}");
-    // It is random: another one, had it been made again.
+    // The key is random, so a new key would have another name.
     assert_ne!(name_of(&bench.tpm, MASTER), name_of(&bench.tpm, SRK));
     let persisted = own.find(&[(CKA_CLASS, ulong(CKO_PRIVATE_KEY)), yes(PERSISTENT)]);
     assert_eq!(persisted.len(), 2);

@@ -1,5 +1,5 @@
-//! Certificates and keys of ML-DSA (FIPS 204, RFC 9881), made by OpenSSL 3.5: certificates are shown
-//! whole, keys are named for what they are, and all else is shown as without them.
+//! Certificates and keys of ML-DSA (FIPS 204, RFC 9881), made by OpenSSL 3.5. Certificates are
+//! shown completely, keys are reported with their algorithm, and other objects are unaffected.
 
 use cryptoki_sys::*;
 use std::fs;

@@ -179,7 +179,7 @@ fn a_file_key_where_none_is_allowed(link: Link) {
     assert_eq!(own.labelled("soft"), []);
 }
 
-/// What OpenSSL wrote is dropped in, and signs.
+/// A key file of OpenSSL is put into the folder, and signs.
 fn openssl_makes_a_file_key(_: Link) {
     let home = without_tpm();
     let own = Own::on(&home, "files");

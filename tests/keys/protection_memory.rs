@@ -1,5 +1,5 @@
-//! After C_Finalize nothing of a sealed key is left in the host's memory. The host is a forked child
-//! that gets the key's numbers through a pipe and wipes its own copies; its memory is searched from
+//! After C_Finalize the host's memory holds nothing of a sealed key. The host is a forked child
+//! that gets the key's numbers through a pipe and wipes its own copies. Its memory is searched from
 //! outside, as in a core image.
 
 use cryptoki_sys::*;
@@ -59,7 +59,7 @@ fn nothing_of_an_rsa_key_stays_after_the_end(link: Link) {
         from_child.read_exact(&mut id).expect("the host lives");
         u32::from_ne_bytes(id)
     };
-    // What must be there is found: so the search sees.
+    // The search finds data that must be there, which proves the search.
     let there = found(host(), &secrets);
     assert!(there.contains(&"prime1"), "while it is open: {there:?}");
     to_child.write_all(&[1]).unwrap();

@@ -144,7 +144,8 @@ fn what_it_says(link: Link) {
     }
 }
 
-/// What signs in memory makes no signature over a digest by SHA-1; it says so before.
+/// A key in memory makes no signature over a SHA-1 digest, and the token does not list such
+/// mechanisms.
 fn digests_by_sha1_are_the_tpms_own(link: Link) {
     let bench = Bench::new(link);
     let Bench { own, .. } = &bench;

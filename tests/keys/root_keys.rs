@@ -1,5 +1,5 @@
-//! Which storage root key is believed: the one that was used first, or one that the TPM of a certified
-//! endorsement key has.
+//! The trusted storage root key: the first that was used, or one that the TPM of a certified
+//! endorsement key holds.
 
 use cryptoki_sys::*;
 use std::fs;
@@ -55,8 +55,8 @@ fn another_root_key_than_the_first_is_refused_and_can_be_accepted(link: Link) {
     assert!(record.exists());
 }
 
-/// An endorsement key on P-256, at a handle or not, and its certificate by a maker in NV; the root
-/// certificate lies in the folder `ek` of the home, which the configuration names.
+/// An endorsement key on P-256, with or without handle, and its maker's certificate in NV. The root
+/// certificate is in the folder `ek` of the home, which the configuration names.
 fn endorse(bench: &Bench, persists: bool, purpose: &str) {
     endorse_at("0x01C0000A", bench, persists, purpose);
 }

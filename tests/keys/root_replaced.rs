@@ -1,5 +1,5 @@
-//! The storage root key is another one than before, is missing, or is hidden: what goes on, what is
-//! refused, and what is remembered.
+//! The storage root key has changed, is missing, or is hidden: working calls, refused calls, and
+//! the record of the key.
 
 use cryptoki_sys::*;
 use std::fs;
@@ -127,7 +127,7 @@ fn a_key_agrees_though_the_root_is_another(link: Link) {
     }
 }
 
-/// The folder is locked while the key is evicted, and what is remembered lies in it.
+/// The folder is locked while the key is evicted, and the record is in that folder.
 fn the_root_is_remembered_while_a_key_is_destroyed(link: Link) {
     let bench = Bench::new(link);
     bench.set_owner(OWNER);

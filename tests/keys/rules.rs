@@ -1,5 +1,5 @@
-//! The token of the device's own keys when things are not as they should be: another TPM, a folder
-//! that is read-only or full of others' work, many objects, many writers.
+//! The token of the device's own keys under unusual conditions: another TPM, a folder that is
+//! read-only or full of foreign files, many objects, many writers.
 
 use cryptoki_sys::*;
 use std::collections::HashSet;
@@ -119,7 +119,7 @@ fn a_folder_whose_files_nobody_may_touch(link: Link) {
     let home = home(&tpm, link);
     let own = Own::new(&home);
     let (_, key) = own.pair("one");
-    // Others may write there: whatever lies in it may be anybody's.
+    // Other users may write there, so any of them may have made the files.
     let state = home.path("state/devid");
     fs::set_permissions(&state, Permissions::from_mode(0o777)).unwrap();
     let token = [(CKA_TOKEN, YES.to_vec()), (CKA_EC_PARAMS, P256.to_vec())];
@@ -164,7 +164,7 @@ fn a_certificate_makes_a_public_certificates_token(link: Link) {
     assert_eq!(claims(), all);
 }
 
-/// One change among many objects costs what it costs to write one file.
+/// One change among many objects costs as much as writing one file.
 fn ten_thousand_objects(link: Link) {
     const MANY: usize = 10_000;
     let tpm = Swtpm::blank();

@@ -1,6 +1,6 @@
-//! The private scalar of a sealed key: in no file, not on the bus, in the process's memory only while
-//! it is open, and there only where the kernel does not swap. The host is a forked child whose
-//! memory is searched from outside, as in a core image.
+//! The private scalar of a sealed key is in no file and never on the bus. It is in the process's
+//! memory only while the key is open, and only in pages that are not swapped. The host is a forked
+//! child whose memory is searched from outside, as in a core image.
 
 use cryptoki_sys::*;
 use std::fs;
@@ -77,7 +77,7 @@ fn a_logout_while_a_key_is_opened(link: Link) {
     host.ends();
 }
 
-/// What the token shows is another object by then.
+/// Meanwhile the token shows another object.
 fn a_logout_while_a_key_is_in_use_and_its_file_changed(link: Link) {
     let (bench, token) = Bench::with_pins(link);
     let mut host = Host::new(|wait| {
@@ -120,7 +120,8 @@ fn nothing_shows(
     let (file, value) = key();
     let (sealing, scalar) = opened(bench, &file, &value);
 
-    // What must be there is found: so the search sees. It is where the kernel does not swap.
+    // The search finds data that must be there, which proves the search. The data is in pages that
+    // are not swapped.
     let held = places(host.id(), &scalar);
     assert!(
         !held.is_empty() && held.iter().all(|place| place.locked),
@@ -183,7 +184,7 @@ fn sealed_key(token: &Token, session: CK_SESSION_HANDLE) -> CK_OBJECT_HANDLE {
     made.expect("C_GenerateKeyPair").1
 }
 
-/// What the seal in a key's file holds, and the private scalar: by tpm2-tools and OpenSSL.
+/// The content of the seal in a key's file, and the private scalar, by tpm2-tools and OpenSSL.
 fn opened(bench: &Bench, file: &Path, value: &[u8]) -> (Vec<u8>, Vec<u8>) {
     let sealing = unseal_by(bench, file.to_str().unwrap(), value).unwrap();
     let text = read(file);

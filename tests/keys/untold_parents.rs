@@ -1,5 +1,5 @@
-//! A TPM that gives an object's name in the place of its qualified name does not tell what lies below
-//! what. Nothing of ours is lost or made twice by that.
+//! A TPM that gives the name as qualified name does not tell the parent of an object. None of our
+//! objects is lost or made twice because of that.
 
 use std::fs;
 use testkit::devid::{self, FIRST, Kind, MASTER, Own};

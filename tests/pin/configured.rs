@@ -53,7 +53,7 @@ fn a_wrong_one_is_tried_once(link: Link) {
     bench.counts(1);
 }
 
-/// What an editor left in the file is named, and no try is spent on it.
+/// The error names the extra content of an editor, and no try is used.
 fn a_file_with_more_than_the_pin_is_not_tried(link: Link) {
     let (bench, token) = Bench::with_pins(link);
     token.raw.finalize().unwrap();
@@ -84,7 +84,7 @@ fn a_file_with_more_than_the_pin_is_not_tried(link: Link) {
         token.raw.finalize().unwrap();
         bench.counts(0);
     }
-    // One newline is no part of it.
+    // One newline at the end is not part of the PIN.
     bench.home.write("pin", format!("{USER}\n"));
     token.raw.initialize().unwrap();
     let session = token.read_write();

@@ -1,5 +1,5 @@
-//! An identity whose key asks for an authorisation value: from the configuration, so that nobody
-//! needs a PIN, or from whoever logs in to a slot of its own. Never is the TPM locked by a guess.
+//! An identity whose key needs an authorisation value. The value is in the configuration, or is the
+//! PIN of a separate slot. No guess locks the TPM.
 
 use cryptoki_sys::*;
 use std::fs;
@@ -122,7 +122,7 @@ fn who_logs_in_signs(link: Link) {
 fn nobody_sees_the_key_who_has_not_logged_in(link: Link) {
     let bench = Bench::new(link, "auth = \"pin\"");
     let (raw, _, session) = bench.raw();
-    // What is public is there without a login.
+    // Public objects are visible without a login.
     let certificates = [(CKA_CLASS, ulong(CKO_CERTIFICATE))];
     assert!(!raw.find(session, &certificates).unwrap().is_empty());
     let publics = [(CKA_CLASS, ulong(CKO_PUBLIC_KEY))];

@@ -1,5 +1,5 @@
-//! A wrong authorisation counts towards the TPM's lockout, which shuts out every user of the TPM:
-//! the module has only the empty one to offer, and must not offer it again and again.
+//! A wrong authorisation counts towards the TPM's lockout, which affects every user of the TPM. The
+//! module only has the empty value, and must not send it repeatedly.
 
 use cryptoki_sys::*;
 use std::sync::Barrier;
@@ -30,7 +30,7 @@ over_our_transport!(
 const PROTECTED: &str = "0x01C90400";
 const LOOKS: usize = 8;
 
-/// A device with one index more, whose authorisation nobody told us.
+/// A device with an additional index, whose authorisation value the module does not know.
 fn with_protected_index() -> Swtpm {
     let (tpm, identity) = Swtpm::manufactured();
     let certificate = testkit::openssl::certificate_der(&identity.ca());
@@ -154,7 +154,7 @@ fn a_protected_key_and_a_child(link: Link) {
     assert_eq!(tpm.lockout_counter(), 1);
 }
 
-/// Whoever waits for the TPM meanwhile must hear what the first one found out.
+/// A thread that waits for the TPM must get the result of the first thread.
 fn a_protected_key_and_many_threads(link: Link) {
     const THREADS: usize = 4;
     let tpm = with_protected_key();

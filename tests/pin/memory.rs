@@ -1,5 +1,5 @@
-//! After C_Logout nothing of a PIN is left in the host's memory, nor of what it opens. The host is a
-//! forked child that gets its PINs through a pipe and wipes its own copies; its memory is searched
+//! After C_Logout the host's memory holds no PIN, and no secret that a PIN opens. The host is a
+//! forked child that gets its PINs through a pipe and wipes its own copies. Its memory is searched
 //! from outside, as in a core image.
 
 use cryptoki_sys::*;
@@ -50,7 +50,7 @@ fn nothing_stays_after_logout_and_after_the_end(link: Link) {
     ];
     let secret = unseal(&bench, &bench.path("state/devid/.user.pem"), &user).unwrap();
     let opener = key_value(&bench, &secret);
-    // What must be there is found: so the search sees.
+    // The search finds data that must be there, which proves the search.
     assert_eq!(found(host, &[("secret", secret.clone())]), ["secret"]);
     assert_eq!(found(host, &secrets), [""; 0], "logged in");
     secrets.push(("the token's secret", secret));

@@ -23,7 +23,7 @@ fn on_token(label: &str) -> Vec<Item> {
     ]
 }
 
-/// One of each kind, made without a login.
+/// A key of each kind, made without a login.
 fn make(token: &Token, session: CK_SESSION_HANDLE) {
     let public = [&on_token("pair")[..], &[(CKA_EC_PARAMS, P256.to_vec())]].concat();
     for more in [
@@ -113,7 +113,7 @@ fn a_key_that_is_not_private_needs_no_pin(link: Link) {
     assert_eq!(token.login(session, USER), Err(Code(CKR_PIN_INCORRECT)));
     token.login(session, AGAIN).unwrap();
     token.raw.logout(session).unwrap();
-    // A copy of a key of a session, too; but none that is to be private: no PIN would open that.
+    // A copy of a session key works too. A private copy does not, because no PIN would open it.
     let curve = [(CKA_EC_PARAMS, P256.to_vec())];
     let open = [(CKA_PRIVATE, NO.to_vec())];
     let made = generate(&token.raw, session, CKM_EC_KEY_PAIR_GEN, &curve, &open);
@@ -132,7 +132,7 @@ fn a_key_that_is_not_private_needs_no_pin(link: Link) {
     assert_eq!(copy(session, &hidden), Err(Code(CKR_TEMPLATE_INCONSISTENT)));
 }
 
-/// Nobody said of such a key that it needs no PIN.
+/// The file of such a key does not say that the key needs no PIN.
 fn a_key_from_elsewhere_stays_private(link: Link) {
     let bench = Bench::new(link);
     let token = bench.token();

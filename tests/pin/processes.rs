@@ -31,7 +31,7 @@ fn another_process_changes_the_pin(link: Link) {
     let options = ["--token-label", "device keys", "--login", "--pin", USER];
     let change = ["--change-pin", "--new-pin", "second PIN"];
     bench.pkcs11_tool(&[&options[..], &change].concat()).ok();
-    // Who is logged in stays so: the token's secret is the same.
+    // The user stays logged in, because the token's secret is unchanged.
     let signature = token.sign(session, key).unwrap();
     judge.accepts_message("-sha256", b"data", &signature).ok();
     token.raw.logout(session).unwrap();
@@ -42,7 +42,7 @@ fn another_process_changes_the_pin(link: Link) {
     bench.idev_id_signs(&token.raw, 1);
 }
 
-/// What is made by the old secret nobody could ever open again.
+/// A key made with the old secret could never be opened again.
 fn another_process_begins_anew(link: Link) {
     let (bench, token) = Bench::with_pins(link);
     let session = token.read_write();
@@ -85,7 +85,7 @@ fn a_forked_child_and_its_logins(link: Link) {
     token.login(session, USER).unwrap();
     let (public, key) = token.pair(session, "shared", &[]);
     let judge = token.verifier(&bench, session, public);
-    // What was inherited works, and its logout is the child's own.
+    // The inherited login works, and the child's logout is its own.
     Forked::new(|| {
         let signature = token.sign(session, key).unwrap();
         judge.accepts_message("-sha256", b"data", &signature).ok();
@@ -93,7 +93,7 @@ fn a_forked_child_and_its_logins(link: Link) {
         assert_eq!(token.private_keys(session), [0; 0]);
     })
     .succeeds();
-    // Who begins anew is nobody, until he has logged in.
+    // After C_Initialize no user is logged in.
     Forked::new(|| {
         token.raw.initialize().unwrap();
         let session = token.read_only();
@@ -152,7 +152,7 @@ fn who_dies_while_beginning_anew_can_begin_again(link: Link) {
     book.await_stall();
     drop(dies);
     book.heal();
-    // Nothing is destroyed before the new seal is there, and the officer is the one who was.
+    // Nothing is destroyed before the new seal exists. The security officer's PIN is unchanged.
     assert_eq!(folder(&bench.home).len(), 4);
     token.raw.initialize().unwrap();
     let stranger = token.init("a stranger's", "his");

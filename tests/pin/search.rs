@@ -1,4 +1,4 @@
-//! What a search on a token with PINs costs.
+//! The cost of a search on a token with PINs.
 
 use cryptoki_sys::*;
 use std::path::Path;
@@ -51,8 +51,8 @@ fn a_search_asks_once_whether_there_are_pins() {
     token.raw.logout(session).expect("C_Logout");
     costs(&private, 0);
     costs(&public, KEYS);
-    // One look for what has changed, one question of C_FindObjectsInit, one of C_FindObjects; one look more
-    // where files have just changed.
+    // One scan for changes, one question of C_FindObjectsInit, one of C_FindObjects. One more scan
+    // if files have just changed.
     println!("{KEYS} private keys, looks for the PIN: {counts:?}");
     assert!(counts.iter().all(|&count| count <= 4), "{counts:?}");
 }

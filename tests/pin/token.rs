@@ -1,5 +1,5 @@
 //! The PINs of the token `devid`, call by call (PKCS#11 3.0, sections 5.5.8, 5.5.9 and 5.6.6 to
-//! 5.6.10): who may do what, and what becomes of the objects.
+//! 5.6.10): the rights of each user, and the effect on objects.
 
 use cryptoki_sys::*;
 use std::fs;
@@ -29,7 +29,7 @@ fn a_token_becomes_one_with_pins(link: Link) {
     let bench = Bench::new(link);
     let token = bench.token();
     assert_eq!(token.flags() & CKF_LOGIN_REQUIRED, 0);
-    // Nobody needs a PIN here, none is wrong, and the TPM is not asked.
+    // The token has no PIN, so no PIN is wrong, and the TPM is not asked.
     let session = token.read_write();
     assert_eq!(token.login(session, "whatever"), Ok(()));
     let refused = token.init(OFFICER, LABEL);
@@ -94,7 +94,7 @@ fn who_may_be_there_at_once(link: Link) {
     token.raw.logout(one).unwrap();
     assert_eq!(token.raw.logout(one), Err(Code(CKR_USER_NOT_LOGGED_IN)));
 
-    // One login for all sessions of the token, and for no other token.
+    // One login holds for all sessions of the token, and for no other token.
     let other = token.read_only();
     token.login(other, USER).unwrap();
     assert_eq!(token.state(one), CKS_RW_USER_FUNCTIONS);
@@ -102,7 +102,7 @@ fn who_may_be_there_at_once(link: Link) {
     let idev_id = slot_of(&token.raw, "idev-id");
     let third = token.raw.open(idev_id, CKF_SERIAL_SESSION).unwrap();
     assert_eq!(token.state(third), CKS_RO_PUBLIC_SESSION);
-    // It ends with the last of them.
+    // The login ends with the last session.
     token.raw.close(other).unwrap();
     assert_eq!(token.state(one), CKS_RW_USER_FUNCTIONS);
     let refused = token.officer(one, OFFICER);
@@ -202,7 +202,7 @@ fn the_officer_sets_the_users_pin(link: Link) {
     }
     let null = call!(token.raw.table, C_InitPIN(session, ptr::null_mut(), 5));
     assert_eq!(null, Code(CKR_ARGUMENTS_BAD));
-    // A key that somebody brought needs no PIN, and would need none.
+    // A file from another program needs no PIN, also after the initialisation.
     let key = bench.path("state/devid/brought.pem");
     let parent = ["-C", "0x81000080", "-G", "ecc:ecdsa-sha256"];
     let mut make = bench.tpm.tool("tpm2_create");
@@ -356,7 +356,7 @@ fn a_key_that_asks_each_time(link: Link) {
         token.prove(session, USER).unwrap();
         let signature = token.raw.sign(session, b"data").unwrap();
         judge.accepts_message("-sha256", b"data", &signature).ok();
-        // One proof, one signature.
+        // One PIN entry allows one signature.
         assert_eq!(token.raw.sign(session, b"data"), idle.map(|()| vec![]));
     }
     assert_eq!(token.sign(session, key), unproven);

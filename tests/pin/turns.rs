@@ -1,5 +1,5 @@
-//! PINs where no turn to try one can be had: none is tried then, whoever it was that took the turn
-//! away, and the TPM never comes nearer to its lockout. The factory's identity signs in each story.
+//! PINs without an available lock. No PIN is then tried, whoever holds the lock, and the TPM never
+//! comes nearer to lockout. The factory identity signs in each story.
 
 use cryptoki_sys::*;
 use std::fs::{self, File, Permissions};
@@ -53,8 +53,7 @@ fn mode(path: &Path, mode: u32) {
     fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
 }
 
-/// So many processes that each try a wrong PIN of their own, all at once; they are told one of these
-/// codes.
+/// This number of processes each try a wrong PIN at the same time. They get one of these codes.
 fn all_try(bench: &Bench, token: &Token, allowed: &[CK_RV]) {
     // No connection of the proxy's must be open while the children are made: they would keep it.
     let start = bench.home.write("start", "");
@@ -102,7 +101,7 @@ fn sixteen_without_a_turn(link: Link) {
     fs::remove_dir_all(bench.path("run/lock")).unwrap();
     bench.home.write("run/lock", "");
     nothing_is_tried(&bench, &token, &["run/lock", "no PIN is tried"]);
-    // Whoever takes it away can go on.
+    // After the obstacle is removed, the login works.
     fs::remove_file(bench.path("run/lock")).unwrap();
     token.raw.initialize().unwrap();
     let session = token.read_only();
@@ -157,7 +156,7 @@ fn a_link_in_the_place_of_the_folder(link: Link) {
     fs::remove_file(&lock).unwrap();
     symlink("nowhere", &lock).unwrap();
     nothing_is_tried(&bench, &token, &["run/lock", "no PIN is tried"]);
-    // One that leads to a folder of ours is as good as the folder.
+    // A link to one of our folders is as good as the folder.
     fs::remove_file(&lock).unwrap();
     fs::create_dir(bench.path("elsewhere")).unwrap();
     symlink(bench.path("elsewhere"), &lock).unwrap();
@@ -204,7 +203,7 @@ fn a_turn_that_is_never_given_back(link: Link) {
     let file = File::open(bench.home.path("run/lock/pin")).unwrap();
     file.lock().unwrap();
     nothing_is_tried(&bench, &token, &["lock/pin", "another process"]);
-    // It delays logins, and no more.
+    // The held lock only delays logins.
     file.unlock().unwrap();
     token.raw.initialize().unwrap();
     let session = token.read_only();
@@ -250,7 +249,7 @@ fn a_file_system_without_locks(link: Link) {
     bench.idev_id_signs(&token.raw, 0);
 }
 
-/// Whoever may use a TPM of the kernel needs no folder, and nobody else holds the lock.
+/// A user of a kernel TPM needs no folder, and no other program holds the lock.
 fn the_tpms_own_node_is_the_lock(link: Link) {
     let (bench, token) = bench(link);
     let device = Device::new(&bench.tpm);

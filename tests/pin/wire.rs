@@ -1,4 +1,4 @@
-//! What a login and a signature with PIN cost, and what whoever listens learns of them.
+//! The cost of a login and of a signature with PIN, and the information that a listener gets.
 
 use cryptoki_sys::*;
 use std::os::unix::fs::symlink;
@@ -119,7 +119,7 @@ fn what_they_cost_behind_a_resource_manager(_: Link) {
     assert_eq!(tpm.lockout_counter(), 0);
 }
 
-/// The PIN, what the TPM is shown for it, the token's secret and what opens a key.
+/// The PIN, its authorisation value, the token's secret, and the value that opens a key.
 fn secrets(bench: &Bench) -> Vec<(&'static str, Vec<u8>)> {
     let seal = bench.path("state/devid/.user.pem");
     let secret = unseal(bench, &seal, USER).unwrap();
@@ -151,7 +151,7 @@ fn nothing_of_a_pin_on_the_wire(link: Link) {
     let wire = bench.proxy.book().wire();
     assert!(wire.len() > 20);
     let is_seen = |bytes: &[u8]| wire.iter().any(|packet| contains(packet, bytes));
-    // What is on it is found: the signature's r.
+    // The search finds data that did cross the bus: the signature's r.
     assert!(is_seen(&signature[..32]));
     let mut all = secrets(&bench);
     all.push(("the wrong PIN", b"a wrong one".to_vec()));
@@ -197,8 +197,8 @@ fn nothing_of_a_pin_in_the_log(link: Link) {
     bench.counts(1);
 }
 
-/// The time of this thread, the kernel's included, for signatures with PIN by a persistent key over
-/// the socket of a TPM that is a process of its own. The limit is for a release build.
+/// The processor time of this thread, with the kernel's, for signatures with PIN. The key is
+/// persistent, and the TPM is another process at a socket. The limit is for a release build.
 fn the_cpu_of_a_signature(link: Link) {
     const ROUNDS: u32 = 30;
     const LIMIT: Duration = Duration::from_micros(150);

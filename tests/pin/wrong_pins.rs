@@ -16,7 +16,7 @@ over_both_transports!(
     programs_that_try_and_try,
     the_same_wrong_pin_counts_once,
 );
-// That many at once never make the last try, tests/pin/turns.rs tells.
+// tests/pin/turns.rs shows that many processes at once never make the last try.
 over_our_transport!(lost_answers_leave_no_session_behind);
 
 const WRONG: CK_RV = CKR_PIN_INCORRECT;
@@ -51,7 +51,7 @@ fn the_flags_tell_how_many_tries_are_left(link: Link) {
     assert_eq!(token.init(OFFICER, "label"), Err(Code(LOCKED)));
     bench.home.log_says(&["not tried", "lock the whole TPM"]);
     bench.idev_id_signs(&token.raw, 2);
-    // Whoever owns the TPM forgives; a service that was logged in before goes on meanwhile.
+    // The owner of the TPM resets the counter. Meanwhile a logged-in service continues.
     let mut reset = bench.tpm.tool("tpm2_dictionarylockout");
     testkit::programs::run(reset.arg("--clear-lockout")).ok();
     assert_eq!(token.flags() & CARE, 0);
@@ -92,9 +92,9 @@ fn a_try_whose_answer_was_lost_is_not_repeated(link: Link) {
     assert!(book.all_broken());
     assert_eq!(book.take().of(command::UNSEAL), 1);
     assert_eq!(token.state(session), CKS_RW_PUBLIC_SESSION);
-    // It did count, as the answer that nobody got says.
+    // The try did count, as the lost answer says.
     bench.idev_id_signs(&token.raw, 1);
-    // What is lost before the try does not count, and the next login is one like any other.
+    // A loss before the try does not count, and the next login is normal.
     for lost in [command::LOAD, command::START_AUTH_SESSION] {
         book.break_next(lost, Fault::Lost);
         assert!(token.login(session, USER).is_err(), "{lost:#x}");
@@ -134,7 +134,7 @@ fn a_locked_tpm_is_not_asked(link: Link) {
         testkit::pins::unseal(&bench, &seal, "no such PIN").expect_err("wrong");
     }
     bench.counts(2);
-    // Who is logged in stays so: the keys are noDA.
+    // The user stays logged in, because the keys are noDA.
     let signature = token.sign(session, key).unwrap();
     judge.accepts_message("-sha256", b"data", &signature).ok();
     token.raw.logout(session).unwrap();
@@ -170,7 +170,7 @@ fn programs_that_try_and_try(link: Link) {
     bench.idev_id_signs(&token.raw, 2);
 }
 
-/// A program that repeats what it was told, without asking anybody.
+/// A program that repeats its PIN without asking the user.
 fn the_same_wrong_pin_counts_once(link: Link) {
     let (bench, token) = Bench::with_pins(link);
     let session = token.read_write();
@@ -180,7 +180,7 @@ fn the_same_wrong_pin_counts_once(link: Link) {
     bench.idev_id_signs(&token.raw, 1);
     token.login(session, USER).unwrap();
     token.raw.logout(session).unwrap();
-    // It is the right one once it was made so.
+    // The PIN is correct after it was set.
     token.officer(session, OFFICER).unwrap();
     token.init_pin(session, "wrong").unwrap();
     token.raw.logout(session).unwrap();

@@ -227,7 +227,7 @@ fn a_failed_look_is_not_repeated_at_once() {
             connections += u64::from(looked.is_some());
         }
         let seconds = looks.join().unwrap().as_secs();
-        // One look may try twice, as a fault may have been the connection's.
+        // One scan may try twice, because the fault may be in the connection.
         assert!(
             connections <= 4 * (seconds + 1),
             "{connections} connections in {seconds} s"

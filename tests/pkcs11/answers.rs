@@ -78,7 +78,7 @@ fn arguments_that_are_none(link: Link) {
     assert_eq!(call!(raw.table, C_SeedRandom(session, null, 1)), bad);
     assert_ne!(raw.random(session, 16), raw.random(session, 16));
     assert_eq!(raw.interface(Some((9, 9))), Err(bad));
-    // Nothing is under way, and that is no excuse for a NULL.
+    // There is no operation, but NULL is still an error.
     let state = call!(
         raw.table,
         C_GetOperationState(session, null, ptr::null_mut())
@@ -126,7 +126,7 @@ fn a_key_of_another_class_may_not_do_that(link: Link) {
     );
 }
 
-/// pkcs11-tool and p11-kit send parts to every mechanism. What is signed is what C_Sign would sign.
+/// pkcs11-tool and p11-kit send parts to every mechanism. The signature is equal to that of C_Sign.
 fn parts_are_gathered_where_the_mechanism_makes_no_hash(link: Link) {
     let bench = Bench::new(link);
     let own = Own::new(&bench.home);
@@ -171,7 +171,7 @@ fn parts_are_gathered_where_the_mechanism_makes_no_hash(link: Link) {
         let over = raw.sign_final(own.session);
         assert_eq!(over, Err(Code(CKR_OPERATION_NOT_INITIALIZED)));
     }
-    // Nothing at all is no digest.
+    // Empty data is not a digest.
     raw.sign_init(own.session, CKM_ECDSA, ec.1).unwrap();
     let empty = raw.sign_final(own.session);
     assert_eq!(empty, Err(Code(CKR_DATA_LEN_RANGE)));
@@ -196,7 +196,7 @@ fn uses_that_no_key_of_the_type_has_are_refused(link: Link) {
             assert_eq!(made, inconsistent, "{kind:#x}");
         }
     }
-    // What clients ask of each RSA key is shown as false; and not wanted is not asked.
+    // Uses that clients ask of each RSA key are shown as false. A use set to false is no request.
     let public = [
         bits(),
         yes(CKA_VERIFY_RECOVER),
@@ -299,8 +299,8 @@ fn a_data_object_gets_another_value(link: Link) {
     }
 }
 
-/// docs/SUPPORT.md says "in part" of these calls, and of no others: each does something, and leaves out
-/// what the page names.
+/// docs/SUPPORT.md says "in part" for exactly these calls. Each does something, and lacks the part
+/// that the page names.
 fn what_is_supported_in_part(link: Link) {
     let page = testkit::folders::root().join("docs/SUPPORT.md");
     let page = std::fs::read_to_string(page).unwrap();
@@ -399,7 +399,7 @@ fn what_is_supported_in_part(link: Link) {
     let seeded = call!(table, C_SeedRandom(session, state.as_mut_ptr(), 8));
     tried("C_SeedRandom", seeded, (Code(CKR_OK), CKR_OK));
 
-    // That private keys come wrapped, tests/encrypt/unwrap.rs tells.
+    // tests/encrypt/unwrap.rs shows that private keys can be unwrapped.
     let template = [
         (CKA_CLASS, ulong(CKO_SECRET_KEY)),
         (CKA_KEY_TYPE, ulong(CKK_AES)),

@@ -1,5 +1,5 @@
-//! Certificates that begin and cease to be valid while a program runs: at each search those that are
-//! valid come first, the newest before the others, and each keeps its handle.
+//! Certificates become valid and expire while a program runs. At each search the valid certificates
+//! come first, the newest before the others. Each keeps its handle.
 
 use cryptoki_sys::*;
 use std::fs;

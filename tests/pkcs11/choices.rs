@@ -1,5 +1,5 @@
-//! What this token adds to the standard: no PIN and no writing, and the codes where the standard
-//! leaves a choice.
+//! Choices of this token beyond the standard: no PIN and no writing, and the codes where the
+//! standard allows several.
 
 use cryptoki_sys::*;
 use std::ptr;
@@ -27,8 +27,8 @@ fn a_search_and_a_signature_at_once(link: Link) {
     raw.find_final(session).unwrap();
 }
 
-/// A token without PIN takes any login, keeps the book of it as the standard says, and does
-/// not ask the TPM.
+/// A token without PIN accepts any login, keeps the login state of the standard, and does not ask
+/// the TPM.
 fn a_login_is_harmless(link: Link) {
     let (tpm, _identity) = Swtpm::manufactured();
     let proxy = Proxy::new(&tpm);

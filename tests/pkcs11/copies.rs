@@ -68,7 +68,7 @@ fn data_goes_from_a_session_to_the_token_and_back(link: Link) {
     }
     assert_eq!(own.attribute(original, CKA_LABEL), b"some");
     assert_eq!(folder(&bench.home).len(), 1);
-    // It is a file, and no other session's.
+    // The copy is a file, not an object of another session.
     let own = own.anew();
     let kept = own.labelled("kept")[0];
     let fixed = [no(CKA_TOKEN), no(CKA_MODIFIABLE), no(CKA_COPYABLE)];
@@ -113,7 +113,7 @@ fn certificates_of_all_tokens_are_copied(link: Link) {
     }
     let protected = copy(&raw, factory, original, &[]);
     assert_eq!(protected, Err(Code(CKR_TOKEN_WRITE_PROTECTED)));
-    // Of the device's own token; the hashes of its template stay.
+    // A copy on the device's own token keeps the hashes of its template.
     let own = Own::with(raw, "devid");
     let pem = bench.identity.certificate();
     let hashes = [

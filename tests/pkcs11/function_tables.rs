@@ -1,5 +1,5 @@
-//! The function tables: every entry there, versions told apart, what is not supported said so,
-//! and the arguments of C_Initialize.
+//! The function tables: every entry exists, versions differ, unsupported calls say so. Also the
+//! arguments of C_Initialize.
 
 use cryptoki_sys::*;
 use std::ffi::c_void;
@@ -27,8 +27,8 @@ fn nowhere() -> (Home, Raw) {
 /// The entries of a table after its version, as addresses.
 fn entries(table: *const c_void, size: usize) -> Vec<usize> {
     let count = size / mem::size_of::<usize>() - 1;
-    // SAFETY: a table is its version, padded to a pointer's size, and then pointers; its size
-    // is that of the standard's structure for that version.
+    // SAFETY: a table is its version, padded to the size of a pointer, and then pointers. Its size
+    // is that of the standard's structure for this version.
     unsafe { std::slice::from_raw_parts(table.cast::<usize>().add(1), count).to_vec() }
 }
 
@@ -225,8 +225,9 @@ fn what_is_not_supported_says_so(link: Link) {
         CK_ULONG,
     ) -> CK_RV;
     for (name, address) in unsupported {
-        // SAFETY: the C calling conventions of our platforms let a function ignore arguments;
-        // all of these take integers and pointers only, and null pointers must not be followed.
+        // SAFETY: with the C calling conventions of our platforms a function may ignore arguments.
+        // All of these functions take integers and pointers only, and must not follow null
+        // pointers.
         let code = unsafe {
             let function: Words = mem::transmute(address);
             function(session, 0, 0, 0, 0, 0, 0, 0, 0, 0)

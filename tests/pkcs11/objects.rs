@@ -1,5 +1,5 @@
-//! C_CreateObject, C_SetAttributeValue and C_DestroyObject on the token of the device's own keys:
-//! what is written is there at once, for this process and for the next search of any other.
+//! C_CreateObject, C_SetAttributeValue and C_DestroyObject on the token of the device's own keys. A
+//! change is visible at once in this process, and in the next search of others.
 
 use cryptoki_sys::*;
 use std::fs;
@@ -120,7 +120,7 @@ fn attributes_change_all_or_none(link: Link) {
         .collect();
     assert_eq!(after, files);
 
-    // The same holds for objects of a session.
+    // Session objects behave in this way too.
     let curve = [(CKA_EC_PARAMS, P256.to_vec())];
     let (public, key) = own.generate(CKM_EC_KEY_PAIR_GEN, &curve, &[]).unwrap();
     own.change(key, &[(CKA_LABEL, b"brief".to_vec())]).unwrap();
@@ -162,7 +162,7 @@ fn what_others_do_is_seen_at_the_next_search(link: Link) {
         });
         assert_eq!(gone.count(), 1);
     }
-    // What somebody else has destroyed is gone when we come to it.
+    // An object that another process destroyed is missing.
     let object = own.create(&data("theirs")).unwrap();
     for file in folder(&bench.home) {
         if fs::read_to_string(&file).unwrap().contains("theirs") {
@@ -196,7 +196,8 @@ fn a_pair_goes_half_by_half(link: Link) {
     assert_eq!(folder(&bench.home).len(), 0);
 }
 
-/// A full disk, a folder that is none: nothing is half done, and the code tells.
+/// A full disk, or a folder that is not a folder: no change is half done, and the code tells the
+/// reason.
 fn a_folder_that_cannot_be_written(link: Link) {
     let bench = Bench::new(link);
     bench

@@ -1,5 +1,5 @@
-//! One look follows another: what a TPM's passing trouble may not take away, what a change brings
-//! in, and that an object stays one object under one handle.
+//! A sequence of scans: temporary faults of a TPM remove no object, changes appear, and an object
+//! keeps its handle.
 
 use cryptoki_sys::*;
 use std::collections::BTreeSet;
@@ -86,7 +86,7 @@ fn a_key_that_could_not_be_read_at_first(link: Link) {
     raw.sign(key.0, &[1; 32]).expect("a signature");
 }
 
-/// Nothing is known then that was not known before.
+/// Objects that were not known before stay unknown then.
 fn an_identity_that_cannot_be_read_again(link: Link) {
     let bench = Bench::new(link);
     let known = bench.objects();

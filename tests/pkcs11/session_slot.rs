@@ -1,5 +1,5 @@
-//! The token for objects of sessions: pkcs11-provider keeps its peers' keys there. It holds nothing,
-//! takes any login, asks the TPM nothing and is there beside other tokens only.
+//! The token for session objects, on which pkcs11-provider keeps its peers' keys. It is empty,
+//! accepts any login, never asks the TPM, and exists only beside other tokens.
 
 use cryptoki_sys::*;
 use std::fs;

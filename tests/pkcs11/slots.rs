@@ -1,5 +1,5 @@
-//! Several slots: the factory's identity, which nobody writes to, and the device's own keys; who is
-//! logged in, and what sessions may do.
+//! Several slots: the factory identity, which is read-only, and the device's own keys. Also the
+//! current user, and the rights of sessions.
 
 use cryptoki_sys::*;
 use std::fs;
@@ -215,7 +215,7 @@ fn threads_that_have_ended_leave_no_list() {
     assert_eq!(all_at_once(8), [Ok(now); THREADS]);
 }
 
-/// A program that never closes one is told, and keeps what it has.
+/// A program that never closes a session gets an error, and keeps its sessions.
 fn sessions_without_end() {
     let home = without_tpm();
     let own = Own::on(&home, "files");

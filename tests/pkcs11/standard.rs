@@ -1,5 +1,5 @@
-//! States and codes of the standard: sessions, searches, signatures, attributes. What the
-//! standard leaves no choice in also runs against SoftHSM, which proves the rows themselves.
+//! States and codes of the standard: sessions, searches, signatures, attributes. Rules without
+//! choice also run against SoftHSM, to check the test itself.
 
 use cryptoki_sys::*;
 use std::ptr;
@@ -240,7 +240,7 @@ fn attributes(ground: &Ground) {
     let nobody = raw.attribute(*session, 0xDEAD_BEEF, CKA_CLASS);
     assert_eq!(nobody, Err(Code(CKR_OBJECT_HANDLE_INVALID)));
 
-    // One bad item does not keep the others from their values.
+    // A bad item does not prevent the values of the others.
     let (mut class, mut modulus, mut token) = ([0_u8; 8], [0_u8; 8], [0xEE_u8; 4]);
     let mut items = [
         item(CKA_MODULUS, &mut modulus),

@@ -1,5 +1,5 @@
-//! What a program asks for by two calls, the length first (PKCS#11 3.0, sections 5.2 and 5.5.1), and
-//! what changes between them.
+//! Data that a program gets by two calls, the length first (PKCS#11 3.0, sections 5.2 and 5.5.1),
+//! and changes between them.
 
 use cryptoki_sys::*;
 use std::ptr;
@@ -119,7 +119,7 @@ fn a_token_that_appears(link: Link) {
     let both = Ok(vec![FACTORY, OWN]);
     let own = Ok(vec![OWN]);
 
-    // As programs do it. Whoever asks without a length query sees what is there now.
+    // The usual order of a program. A call without length query sees the current state.
     late.appear();
     assert_eq!(list_slots(raw, 1), own, "what its length was told of");
     assert_eq!(list_slots(raw, 8), both, "what is there now");
@@ -215,7 +215,7 @@ fn a_mechanism_that_appears(link: Link) {
     assert_eq!((asked, own == now.len() as CK_ULONG), (Code(CKR_OK), false));
 }
 
-/// One call answers from one object as it is; a value that has grown does not fit, and none is cut.
+/// One call answers from one object. A value that has grown does not fit, and is not cut.
 fn an_attribute_that_changes(link: Link) {
     let (tpm, _identity) = Swtpm::manufactured();
     let home = Home::new(&link.tcti(&tpm.tcti()));
@@ -261,7 +261,7 @@ fn an_attribute_that_changes(link: Link) {
         }
         assert_eq!(get([64; 2]), (Code(CKR_OK), whole(name)));
     }
-    // One that does not fit takes nothing from the other.
+    // An item that does not fit does not affect the other.
     let half = get([lengths[0], 3]);
     let [label, _] = whole("b");
     assert_eq!(half, (Code(CKR_BUFFER_TOO_SMALL), [label, None]));

@@ -1,6 +1,6 @@
-//! Tokens that nothing is written to: the factory's identity, with a PIN and without. Clients that know
-//! only read-write sessions get them; the token refuses each write, and a session keeps objects of
-//! its own.
+//! Tokens that cannot be written: the factory identity, with and without PIN. Clients that only
+//! open read-write sessions get them. The token refuses each write, and a session keeps its own
+//! objects.
 
 use cryptoki_sys::*;
 use std::ptr;
@@ -78,7 +78,7 @@ impl Protected {
         found
     }
 
-    /// What all of its objects say of themselves.
+    /// The attributes of all its objects.
     fn told(&self, session: CK_SESSION_HANDLE) -> Vec<Result<Vec<u8>, Code>> {
         let each = [CKA_LABEL, CKA_ID, CKA_CLASS, CKA_UNIQUE_ID];
         let objects = self.objects(session).into_iter();
@@ -195,7 +195,7 @@ fn each_write_to_the_token_is_refused(link: Link) {
     });
 }
 
-/// Each call that would change something on the token, and what it said.
+/// Each call that would change the token, and its code.
 fn writes(
     raw: &Raw,
     session: CK_SESSION_HANDLE,
@@ -379,7 +379,7 @@ fn a_session_keeps_objects_of_its_own(link: Link) {
     });
 }
 
-/// No value can be a PIN that nobody has, and none reaches the TPM.
+/// The token has no security officer. No value can be its PIN, and none reaches the TPM.
 fn there_is_no_security_officer(link: Link) {
     for_each_kind(link, |token, kind| {
         let raw = &token.raw;

@@ -1,5 +1,5 @@
-//! Audit lines: each use of a private key, to the journal or to syslog, and what becomes of lines that
-//! nobody takes.
+//! Audit lines: each use of a private key, to the journal or to syslog, and the handling of lines
+//! that no reader takes.
 
 use cryptoki_sys::*;
 use std::fs;
@@ -174,8 +174,8 @@ fn nothing_is_written_unless_somebody_asks() {
     own.sign(CKM_ECDSA, key, &[1; 32]).unwrap();
     tells(&journal.line(), &[("DEVID_TOKEN", "files")]);
     own.raw.finalize().unwrap();
-    // It takes nothing back that the administrator wants, nor does an administrator's file that
-    // cannot be understood.
+    // The file cannot switch off a setting of the administrator, even if the administrator's file
+    // is invalid.
     fs::write(&path, format!("{settings}[log]\naudit = false\n")).unwrap();
     for administrator in ["[log]\naudit = true\n", "[log]\naudit = yes\n", "["] {
         fs::write("/etc/devid-pkcs11/config.toml", administrator).unwrap();
@@ -304,7 +304,7 @@ fn no_socket() {
     let line = journal.line();
     tells(&line, &[("DEVID_EVENT", "lost")]);
     assert_eq!(number(&line, "DEVID_LOST"), 5);
-    // Where there is still nobody at the end, the log has the number.
+    // If there is still no reader at the end, the log has the number.
     drop(journal);
     let own = Own::on(&home, "files");
     own.sign(CKM_ECDSA, own.key_called("key"), &[1; 32])

@@ -1,5 +1,5 @@
-//! The module in a root that holds the C library and nothing else: no libtss2, no libcrypto, no configuration; as in a
-//! container that is given the TPM's device alone, and as in a service that systemd locks in.
+//! The module in a root with the C library only: no libtss2, no libcrypto, no configuration. A
+//! container with only the TPM's device, and a confined systemd service, look like this.
 
 use rustix::process::geteuid;
 use std::collections::BTreeSet;
@@ -32,7 +32,7 @@ fn needed(files: &[&Path]) -> Vec<PathBuf> {
     all
 }
 
-/// Whether this user may have a root of its own.
+/// True if this user can have its own root.
 fn may_change_root() -> bool {
     geteuid().is_root() || {
         let tried = run(program("unshare").args(["--user", "--map-root-user", "true"]));
@@ -96,8 +96,9 @@ fn it_signs_without_libtss2() {
     run(inside.env("DEVID_PKCS11_TCTI", tpm.tcti())).ok();
 }
 
-/// Another user, without any right but the group of the device's node; nothing can be written, and nothing is there
-/// but the device. So do `--device /dev/tpmrm0 --group-add` and `DynamicUser=` with `DeviceAllow=`.
+/// Another user, whose only right is the group of the device's node. Nothing can be written, and
+/// only the device exists. `--device /dev/tpmrm0 --group-add` and `DynamicUser=` with
+/// `DeviceAllow=` do this.
 const LOCKED_IN: &str = "
     mkdir -p $ROOT/dev && touch $ROOT/dev/tpmrm0
     chown 0:54321 $NODE && chmod 660 $NODE
@@ -188,7 +189,8 @@ fn the_page_s_container_shows_the_identity() {
     assert!(said.text().contains("Private Key Object"), "{said}");
 }
 
-/// What stands for a directive of the page's unit: an option of setpriv, or what the test sees to otherwise.
+/// The replacement for a directive of the page's unit: an option of setpriv, or another step of the
+/// test.
 fn stand_in(directive: &str) -> &'static str {
     match directive {
         "DynamicUser=yes" => "--reuid 61234 --regid 61234",

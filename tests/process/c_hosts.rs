@@ -27,7 +27,7 @@ over_our_transport!(
     stacks_of_threads,
 );
 
-/// A host that is told by lines what to do, and tells by lines what it did.
+/// A host that gets its commands by lines, and reports by lines.
 struct Talking {
     running: Running,
     to: ChildStdin,
@@ -125,7 +125,7 @@ fn stacks_of_threads(link: Link) {
     assert!(most.max().unwrap() <= STACK, "{said}");
 }
 
-/// The module is not told, and stays in memory: it goes on where it was.
+/// The module is not notified and stays in memory, so it continues.
 fn unloaded_without_an_end(link: Link) {
     let (tpm, _identity) = Swtpm::manufactured();
     let home = Home::new(&link.tcti(&tpm.tcti()));

@@ -1,5 +1,5 @@
-//! System calls that a real filter of the kernel denies (seccomp(2)), as those of containers and of
-//! services do: no crash, and the right code and words.
+//! System calls that a real kernel filter denies (seccomp(2)), as in containers and services: no
+//! crash, and the right code and message.
 
 use cryptoki_sys::*;
 use std::ffi::{c_int, c_long};
@@ -23,7 +23,7 @@ once!(
 
 const DENIALS: [c_int; 2] = [libc::EPERM, libc::ENOSYS];
 
-/// What a host does in its life, and what each step gave.
+/// The steps of a host, and the result of each.
 type Steps = Vec<(&'static str, Result<(), Code>)>;
 
 struct Bench {
@@ -164,8 +164,7 @@ fn calls_that_the_module_can_do_without() {
     }
 }
 
-/// Each failure is told as what it is: no matter of rights to a folder, and no token that is
-/// protected from writing.
+/// Each failure has its true reason: not the rights of a folder, and not a write-protected token.
 fn calls_that_it_needs() {
     let bench = Bench::new();
     let protected = format!("{:?}", Code(CKR_TOKEN_WRITE_PROTECTED));
@@ -223,7 +222,7 @@ fn waiting_is_denied() {
     await_some("the child waits", Duration::from_secs(60), || {
         assert!(child.is_running());
         let open = fs::read_dir(&descriptors).unwrap().flatten();
-        // What it inherited, and what it opened itself.
+        // The inherited descriptor, and the one that it opened itself.
         let of_lock = open.filter(|one| fs::read_link(one.path()).is_ok_and(|to| to == place));
         (of_lock.count() > 1).then_some(())
     });

@@ -1,6 +1,6 @@
-//! Descriptors belong to the host: it may close what it does not know, open its own files on the
-//! numbers, and start without standard streams. A forked child stands for the host here, so that
-//! the TPM's front keeps its own descriptors.
+//! Descriptors belong to the host. It may close unknown descriptors, open its own files on their
+//! numbers, and start without standard streams. A forked child is the host here, so that the TPM's
+//! front keeps its own descriptors.
 
 use cryptoki_sys::*;
 use std::fs::{self, File, OpenOptions};
@@ -92,7 +92,7 @@ fn descriptors(id: &str) -> Vec<(i32, PathBuf)> {
     let entries = fs::read_dir(format!("/proc/{id}/fd")).expect("/proc");
     let mut found = Vec::new();
     for entry in entries.flatten() {
-        // One that has been closed meanwhile is none.
+        // A descriptor that was closed meanwhile is skipped.
         if let Ok(file) = fs::read_link(entry.path()) {
             let number = entry.file_name().to_string_lossy().parse();
             found.push((number.expect("a number"), file));
@@ -107,8 +107,8 @@ struct OwnFiles(Vec<(File, PathBuf)>);
 impl OwnFiles {
     /// Closes everything above the standard streams, then opens files until `number` is theirs.
     fn instead_of_all(home: &Home, number: i32) -> OwnFiles {
-        // SAFETY: nothing in this process uses a descriptor above 2 any more but the module, and
-        // that is what the story is about.
+        // SAFETY: only the module uses descriptors above 2 in this process, and the story tests
+        // exactly this.
         assert_eq!(unsafe { libc::close_range(3, u32::MAX, 0) }, 0);
         let mut files = Vec::new();
         loop {
@@ -263,7 +263,7 @@ fn no_standard_streams_and_a_unix_socket() {
         let open = descriptors(&id);
         open.iter().any(|(_, file)| socket(file)).then_some(())
     });
-    // It is taken by the kernel, and nothing answers: the descriptor stays as it is.
+    // The kernel accepts the command, and no answer comes. The descriptor stays open.
     let settled = || {
         let open = descriptors(&id);
         open.iter().all(|(number, _)| *number > 2).then_some(())
@@ -288,7 +288,7 @@ fn a_device_that_swallows_an_answer() {
         assert_eq!(failed, Err(Code(CKR_DEVICE_ERROR)), "{fault:?}");
         home.log_says(&["1000 ms"]);
         assert!(device.book().all_broken());
-        // One call may still wait for the answer; the next one does not.
+        // One call may still wait for the answer; the next does not.
         let signature = (0..3).find_map(|_| module.sign(CKM_ECDSA, key, &DIGEST).ok());
         let signature = signature.unwrap_or_else(|| panic!("{fault:?}: it never recovers"));
         let judge = Verifier::new(&identity.public_key());
@@ -296,7 +296,7 @@ fn a_device_that_swallows_an_answer() {
     }
 }
 
-/// What comes then is the answer to another question.
+/// The next answer belongs to another command.
 fn a_device_that_answers_late() {
     let (tpm, identity) = Swtpm::manufactured();
     let device = Device::new(&tpm);

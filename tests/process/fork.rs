@@ -1,5 +1,5 @@
-//! A program that forks after it used the module: nginx's workers, OpenSSL's pkcs11-provider in
-//! any daemon. Neither process may take the other's key, connection or operation away.
+//! A program that forks after it used the module: nginx's workers, or OpenSSL's pkcs11-provider in
+//! a daemon. Neither process may take the other's key, connection or operation.
 
 use cryptoki_sys::*;
 use std::fs;
@@ -276,7 +276,7 @@ fn a_grandchild(link: Link) {
     bench.parent_signs();
 }
 
-/// One of them takes over what the parent knew, and the others wait for it.
+/// One thread takes over the parent's state, and the others wait for it.
 fn a_child_whose_threads_all_call_at_once(link: Link) {
     const THREADS: usize = 4;
     let bench = Bench::new(link);
@@ -307,7 +307,7 @@ fn a_child_whose_threads_all_call_at_once(link: Link) {
     bench.parent_signs();
 }
 
-/// What was in doubt for the parent is in doubt for the child: a handle is only a number.
+/// A doubt of the parent is also a doubt of the child: a handle is only a number.
 fn a_child_after_the_tpm_was_exchanged(link: Link) {
     let (mut tpm, _identity) = Swtpm::manufactured();
     let home = Home::new(&link.tcti(&tpm.tcti()));
@@ -335,8 +335,8 @@ fn a_child_after_the_tpm_was_exchanged(link: Link) {
     }
 }
 
-/// swtpm serves one client after the other: a connection that a child holds open without knowing
-/// of it would shut out everybody.
+/// swtpm serves one client at a time. A connection that a child keeps open unknowingly would block
+/// all others.
 fn a_child_that_holds_the_connection_of_a_signature(link: Link) {
     let (tpm, identity) = Swtpm::manufactured();
     let home = Home::new(&link.tcti(&tpm.tcti()));

@@ -12,7 +12,8 @@ use testkit::tpm::Swtpm;
 /// A host takes 50 times as long under valgrind, and more on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// The host `costs` with so many signatures under callgrind, and what callgrind said.
+/// Runs the host `costs` with this number of signatures under callgrind, and returns callgrind's
+/// output.
 fn callgrind(home: &Home, signatures: u64, options: &[&str]) -> String {
     let host = host(home, "costs", &[&signatures.to_string()]);
     let mut valgrind = program("valgrind");
@@ -58,8 +59,8 @@ fn a_start_and_a_steady_signature() {
     is_within("a steady signature", (all - first) / MORE, SIGNATURE);
 }
 
-/// Functions and closures of ours that a C_Sign enters, by callgrind's list of calls. Those that only
-/// its first enters are left out.
+/// Our functions and closures that a C_Sign enters, by callgrind's list of calls. Functions that
+/// only the first C_Sign enters are left out.
 fn functions_of_a_signature(home: &Home) -> BTreeSet<String> {
     const SIGNATURES: u64 = 8;
     let list = home.path("calls");

@@ -1,5 +1,5 @@
-//! Hosts and tools with more rights than their caller, whose environment is not obeyed; and those
-//! with fewer than they need.
+//! Hosts and tools with more rights than their caller, which ignore the environment, and hosts with
+//! too few rights.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, Permissions, set_permissions};

@@ -1,5 +1,5 @@
-//! No room: a full disk, a quota, a limit of the process. What makes room works, what needs it changes
-//! nothing; and limits of the host end no process.
+//! No space: a full disk, a quota, a limit of the process. Calls that free space work, and calls
+//! that need space change nothing. Limits of the host end no process.
 
 use cryptoki_sys::*;
 use std::ffi::CString;
@@ -47,7 +47,7 @@ fn no_room(folder: &Path) -> Vec<(&'static str, PathBuf, i32)> {
     ]
 }
 
-/// What needs room fails, and changes nothing.
+/// Calls that need space fail, and change nothing.
 fn nothing_can_be_made(own: &Own, home: &Home, key: CK_OBJECT_HANDLE, public: CK_OBJECT_HANDLE) {
     let before = Inspection::of(&folder(home));
     let label = [(CKA_LABEL, b"other".to_vec())];
@@ -144,7 +144,7 @@ fn a_pair_is_reduced_or_destroyed() {
     assert!(trouble.over() > 0);
 }
 
-/// What all see by then is said: a change is made, or nothing is changed.
+/// Success is reported if all processes see the change. Otherwise nothing is changed.
 fn a_disk_that_does_not_confirm() {
     let home = without_tpm();
     let own = Own::on(&home, "files");

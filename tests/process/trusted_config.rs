@@ -26,7 +26,7 @@ fn mode(path: &Path, mode: u32) {
     fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
 }
 
-/// Whether there is a token, over what the configuration says now.
+/// True if there is a token, with the current configuration.
 fn obeyed(raw: &Raw) -> bool {
     raw.initialize().unwrap();
     let slots = raw.slots(true).unwrap();
@@ -96,7 +96,7 @@ fn a_folder_on_the_way_that_others_may_write(link: Link) {
     assert!(obeyed(&raw));
     for (folder, bits, good) in [
         ("open/etc", 0o777, false),
-        // Nobody can take a file of ours away from there.
+        // Other users cannot remove our file there.
         ("open/etc", 0o1777, true),
         ("open/etc", 0o755, true),
         ("open", 0o777, false),
@@ -175,7 +175,7 @@ fn a_chain_that_others_may_write(link: Link) {
     assert_eq!(authorities(&raw), without + 1);
 }
 
-/// What is in it may be a guess of somebody's, and each counts.
+/// Its content may be another user's guess, and each guess counts.
 fn a_secret_that_others_may_write(link: Link) {
     let (tpm, _identity) = Swtpm::manufactured_with(&["--auth", "open sesame"]);
     let home = Home::new(&link.tcti(&tpm.tcti()));

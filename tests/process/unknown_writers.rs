@@ -1,5 +1,5 @@
-//! Files that others may write, while the system cannot say who may write them: they are believed no
-//! more than before, neither then nor later in the same process.
+//! Files that others may write, while the system cannot say who may write them. They are not
+//! trusted, neither then nor later in this process.
 
 use cryptoki_sys::*;
 use std::fs::{self, Permissions};
@@ -64,7 +64,7 @@ fn a_reset_that_somebody_else_asked_for() {
     }
 }
 
-/// Whether there is a token, now and in a later look of the same process.
+/// True if there is a token, now and in a later scan of this process.
 fn obeyed(raw: &Raw, call: &str, path: &Path, (first, error): (i32, i32)) -> bool {
     let trouble = Trouble::new(call, path, first, 1, error);
     raw.initialize().unwrap();

@@ -1,5 +1,5 @@
-//! Passing trouble: a file or folder that cannot be read for a while. What it holds is there again
-//! at the next look, in the same process; the log names the file and the error once.
+//! Temporary faults: a file or folder that cannot be read for some time. Its objects are there
+//! again at the next scan, in this process. The log names the file and the error once.
 
 use cryptoki_sys::*;
 use std::fs;
@@ -28,7 +28,7 @@ troubled!(
 /// The handle of each private key and of each certificate, by label.
 type Objects = Vec<(String, CK_OBJECT_HANDLE)>;
 
-/// What the token shows, asked as a program that has just begun would; `None`: no token.
+/// The objects of the token, as a new program would see them. `None`: no token.
 fn shown(raw: &Raw, token: &str) -> Option<Objects> {
     // The token may appear between the two calls that a list takes.
     let slots = raw.slots(true).or_else(|_| raw.slots(true));
@@ -127,7 +127,7 @@ fn configuration_that_cannot_be_read() {
             raw.finalize().unwrap();
         }
     }
-    // What is wrong stays wrong.
+    // A wrong file stays wrong.
     fs::write(&drop_in, "colour = 1\n").unwrap();
     raw.initialize().unwrap();
     fs::remove_file(&drop_in).unwrap();
@@ -174,7 +174,7 @@ fn a_key_folder_at_the_first_look() {
     }
 }
 
-/// What is known stays, under its handle.
+/// Known objects stay, under their handles.
 fn a_key_folder_that_is_known() {
     let (home, key) = with_a_key();
     let raw = loaded(&home);

@@ -1,5 +1,5 @@
-//! `devid` while files cannot be read: what is hidden then is never taken for gone, so nothing is made
-//! in its place, nothing is deleted for it, and no remedy ends it.
+//! `devid` while files cannot be read. Hidden objects never count as missing: nothing replaces
+//! them, nothing is deleted because of them, and no remedy ends them.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -77,7 +77,7 @@ fn provisioned() -> Bench {
     bench
 }
 
-/// What the identity is told by, and the calls that it is read by.
+/// The files that identify the identity, and the calls that read them.
 fn of_identity(home: &Home) -> Vec<(PathBuf, Vec<&'static str>)> {
     let folder = home.path("state/devid");
     let of_file = || vec!["open", "stat", "read"];
@@ -125,7 +125,7 @@ fn provisioning_makes_no_second_identity() {
     assert!(before == below(&home.path("state")));
 }
 
-/// What cannot be read stays, and so does what it needs.
+/// An unreadable object stays, and so do the objects that it needs.
 fn a_reset_leaves_no_half() {
     const RESET: &[&str] = &["reset", "--factory", "--yes"];
     let bench = provisioned();
@@ -220,7 +220,7 @@ fn an_existing_identity_is_not_missing() {
     }
 }
 
-/// Where nobody can say whether there is a TPM, no identity is made in files.
+/// If it is unknown whether there is a TPM, no identity is made in files.
 fn a_tpm_is_not_missing() {
     let home = Home::new("");
     let device = home.path("tpm0");

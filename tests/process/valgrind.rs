@@ -13,8 +13,8 @@ const PATIENCE: Duration = Duration::from_secs(600);
 /// The exit code of a host in which valgrind found an error.
 const FOUND: &str = "99";
 
-/// The same program under memcheck. An error ends it; so does memory that nothing points to any more
-/// at its end.
+/// Runs the program under memcheck. An error fails it. Memory without a pointer at its end fails it
+/// too.
 fn checked(host: &Command) -> Command {
     let mut valgrind = program("valgrind");
     valgrind

@@ -26,7 +26,7 @@ fn a_digest_is_copied_by_its_state() {
             raw.digest_update(session, &begun).unwrap();
             let state = raw.operation_state(session).unwrap();
             assert_eq!(raw.operation_state(session), Ok(state.clone()));
-            // Whatever goes on there is over.
+            // Restoring a state ends the current operation.
             raw.digest_init(other, CKM_SHA_1).unwrap();
             raw.find_init(other, &[]).unwrap();
             assert_eq!(raw.restore(other, &state, [0; 2]), Ok(()), "{name}");
@@ -36,7 +36,7 @@ fn a_digest_is_copied_by_its_state() {
             let of = |more: &[u8]| Ok(openssl::digest(name, &[&begun[..], more].concat()));
             assert_eq!(raw.digest_final(session), of(b"original"), "{name}");
             assert_eq!(raw.digest_final(other), of(b"copy"), "{name}");
-            // It serves again, in parts as it was.
+            // The state can be used again, in parts as before.
             raw.restore(session, &state, [0; 2]).unwrap();
             let whole = raw.digest(session, b"whole");
             assert_eq!(whole, Err(Code(CKR_OPERATION_ACTIVE)));
@@ -59,7 +59,7 @@ fn what_has_no_state() {
     raw.find_init(session, &[]).unwrap();
     assert_eq!(raw.operation_state(session), Err(ENDED));
     raw.find_final(session).unwrap();
-    // A signature has none, alone or beside a digest, and goes on.
+    // A signature has no state, alone or beside a digest, and continues.
     raw.sign_init(session, CKM_ECDSA_SHA256, key).unwrap();
     let unsupported = Err(Code(CKR_FUNCTION_NOT_SUPPORTED));
     assert_eq!(raw.operation_state(session), unsupported);
@@ -87,7 +87,7 @@ fn what_has_no_state() {
     let own = raw.open(testkit::own::slot_of(raw, "devid"), CKF_SERIAL_SESSION);
     let own = own.unwrap();
     assert_eq!(raw.restore(own, &state, [0; 2]), invalid, "another token's");
-    // What is refused disturbs nothing.
+    // A refused state does not affect the digest.
     let right = openssl::digest("-sha256", b"abc");
     assert_eq!(raw.digest_final(session), Ok(right));
     let bad = Err(Code(CKR_ARGUMENTS_BAD));

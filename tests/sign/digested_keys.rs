@@ -1,5 +1,5 @@
-//! Secret keys in digests, what a digest leaves in memory, and what becomes of it when its process
-//! forks and its user logs out.
+//! Secret keys in digests, the traces of a digest in memory, and the effects of a fork and a
+//! logout.
 
 use cryptoki_sys::*;
 use std::io::Read;
@@ -78,7 +78,7 @@ fn which_keys_are_digested() {
     let sensitive = |flag: &[u8]| (CKA_SENSITIVE, flag.to_vec());
     for (extractable, more, may) in [
         (YES, vec![sensitive(NO)], true),
-        // It could be wrapped, if anything here wrapped.
+        // The key is extractable, although no call here wraps it.
         (YES, vec![sensitive(YES)], true),
         (YES, vec![only(&[CKM_SHA_1, CKM_SHA256])], true),
         (YES, vec![only(&[CKM_SHA_1, CKM_AES_KEY_WRAP])], false),
@@ -105,7 +105,7 @@ fn which_keys_are_digested() {
         let said = allowed.chunks(sha256.len()).any(|kind| kind == sha256);
         assert_eq!(said, may, "CKA_ALLOWED_MECHANISMS, {more:x?}");
     }
-    // Pairs, what is no key, and what is no longer there.
+    // Key pairs, an object that is not a key, and a missing object.
     let (public, private) = own.pair("pair");
     let gone = own.create(&secret(&value, YES, &[])).unwrap();
     own.destroy(gone).unwrap();
@@ -183,7 +183,7 @@ fn parent_and_child_go_on_by_themselves() {
     raw.digest(session, b"abc").unwrap();
 }
 
-/// What is public goes on. The standard leaves open what becomes of operations.
+/// A digest without private key continues. The standard does not define the fate of operations.
 fn a_logout_ends_the_digest_of_a_private_key(link: Link) {
     let (_bench, token) = pins::Bench::with_pins(link);
     let raw = &token.raw;

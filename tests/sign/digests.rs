@@ -53,7 +53,8 @@ fn hashes(raw: &Raw, slot: CK_SLOT_ID) {
     raw.close(session).unwrap();
 }
 
-/// The factory's, the device's own, the one for sessions, one of files, and one with a PIN that nobody has given.
+/// The factory's token, the device's own, the token for sessions, a token of files, and a token
+/// with a PIN that was not given.
 fn every_token_hashes(link: Link) {
     let (tpm, _identity) = Swtpm::manufactured();
     let home = Home::new(&link.tcti(&tpm.tcti()));
@@ -456,7 +457,7 @@ fn a_digest_beside_a_signature_and_a_search() {
     let right = openssl::digest("-sha384", &hashed);
     assert_eq!(raw.digest_final(session), Ok(right));
     raw.find_final(session).unwrap();
-    // What cannot go into a digest leaves the signature alone.
+    // An object that cannot be digested does not affect the signature.
     raw.sign_init(session, CKM_ECDSA_SHA256, key).unwrap();
     raw.sign_update(session, &signed).unwrap();
     raw.digest_init(session, CKM_SHA256).unwrap();

@@ -255,7 +255,7 @@ fn short_numbers_are_padded(link: Link) {
     let module = Opened::new(&home);
     let (key, judge) = (module.key(), Verifier::new(&identity.public_key()));
     let (mut short_r, mut short_s) = (0, 0);
-    // One number in 256 is short; that none shows up in so many has odds of 1 to 10^9.
+    // One number in 256 is short. The odds that none occurs here are 1 to 10^9.
     for round in 0..6000 {
         let digest = another_digest(round);
         let signature = module.sign(CKM_ECDSA, key, &digest).unwrap();

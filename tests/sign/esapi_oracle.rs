@@ -1,5 +1,5 @@
-//! ESAPI of libtss2 as an independent oracle: what the module says of a key and signs with it is what
-//! ESAPI finds by its own commands.
+//! ESAPI of libtss2 as an independent check: it confirms the module's description and signatures of
+//! a key by its own commands.
 #![cfg(all(feature = "tss", target_pointer_width = "64"))]
 
 use cryptoki_sys::*;

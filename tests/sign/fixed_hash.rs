@@ -1,5 +1,5 @@
-//! Keys whose maker fixed another hash than the curve's own: the TPM signs digests of that width
-//! only, and whatever the caller hashed with must still verify.
+//! Keys with a fixed hash that differs from the curve's usual hash. The TPM signs only digests of
+//! that width, and signatures over other hashes must still verify.
 
 use cryptoki_sys::*;
 use testkit::home::Home;

@@ -1,5 +1,5 @@
-//! RSA keys that decrypt sign what the TPM pads for no key: the padding is made in software, and
-//! OpenSSL accepts the signatures.
+//! RSA keys that decrypt also sign. The padding is made in software, and OpenSSL accepts the
+//! signatures.
 
 use cryptoki_sys::*;
 use testkit::devid::{Bench, Kind, Own, SRK};
@@ -73,7 +73,7 @@ fn a_key_that_only_decrypts_signs_by_padding(link: Link) {
     let seen = bench.proxy.book().take();
     let used = (seen.of(command::SIGN), seen.of(command::RSA_DECRYPT));
     assert_eq!((used, seen.total()), ((0, 1), 3), "{seen:?}");
-    // It decrypts as before.
+    // The key decrypts as before.
     assert_eq!(own.attribute(key, CKA_DECRYPT), YES);
     own.signs(own.key_called("of ours"));
 }
@@ -142,7 +142,7 @@ fn what_is_no_digest_info_is_signed_by_keys_that_decrypt(link: Link) {
         (seen.of(command::SIGN), seen.of(command::RSA_DECRYPT)),
         (1, 0)
     );
-    // One that does not decrypt cannot.
+    // A key that does not decrypt cannot do this.
     let signs = own.make(Kind::Rsa(2048), "signs").unwrap().private;
     let refused = own.sign(CKM_RSA_PKCS, signs, &[7; 36]);
     assert_eq!(refused, Err(Code(CKR_DATA_INVALID)));
@@ -216,7 +216,8 @@ fn an_unpadded_number_is_signed_where_that_is_allowed(link: Link) {
         bench.proxy.book().take();
         own.sign(CKM_RSA_X_509, key, &[1; 256]).unwrap();
         let seen = bench.proxy.book().take();
-        // What comes out may be a secret: StartAuthSession, and all else as before.
+        // The result may be a secret: StartAuthSession is added, and the other commands are as
+        // before.
         assert_eq!(
             (seen.of(command::RSA_DECRYPT), seen.total()),
             (1, 4),
@@ -233,7 +234,7 @@ fn an_unpadded_number_is_signed_where_that_is_allowed(link: Link) {
         }
         assert_eq!(bench.proxy.book().take().total(), 0, "nothing is sent");
     }
-    // Neither for a key that only signs, nor for one whose owner lets it sign only.
+    // Neither for a key that only signs, nor for a key whose owner only allows signing.
     let signs = own.key_called("signs");
     assert!(!allowed(&own, signs).contains(&CKM_RSA_X_509));
     let refused = own.raw.sign_init(own.session, CKM_RSA_X_509, signs);
@@ -250,7 +251,7 @@ fn padded(data: &[u8]) -> Vec<u8> {
     [&vec![0; 256 - data.len()][..], data].concat()
 }
 
-/// What OpenSSL finds in a signature with such a padding.
+/// The data that OpenSSL recovers from a signature with this padding.
 fn recovered(bench: &Bench, own: &Own, key: u64, padding: &str, signature: &[u8]) -> Vec<u8> {
     let public = own.verifier(&bench.home, key).public_key().to_owned();
     let signature = bench.home.write("signature", signature);

@@ -1,5 +1,5 @@
-//! RSA: what CKM_RSA_PKCS takes, which parameters PSS takes, and what a key refuses. What is
-//! refused costs no TPM command, what is signed costs one.
+//! RSA: the data for CKM_RSA_PKCS, the parameters for PSS, and refusals. A refused call costs no
+//! TPM command, a signature costs one.
 
 use cryptoki_sys::*;
 use testkit::home::Home;
@@ -348,8 +348,8 @@ fn pss_wants_a_whole_digest(link: Link) {
     }
 }
 
-/// The first PSS signature is verified before it is given away. One damaged answer is the device's
-/// fault, and no reason to do without PSS; a TPM whose salt is of another length cannot be had here.
+/// The first PSS signature is verified before it is returned. One damaged answer is a device error,
+/// and PSS stays available. A TPM with another salt length is not available here.
 fn a_damaged_signature_is_not_given_away(link: Link) {
     let bench = h1(link);
     let hash = Hash::named("sha256");
@@ -396,8 +396,8 @@ fn a_key_for_pss_only(link: Link) {
     }
 }
 
-/// A token with keys of both types says that it is the key; one with RSA only, that it knows no
-/// such mechanism.
+/// A token with keys of both types reports a wrong key type. A token with RSA keys only reports an
+/// unknown mechanism.
 fn mechanisms_of_the_other_type(link: Link) {
     h1(link).lacks(&EC);
     testkit::fork::Forked::new(|| of_the_other_type(link)).succeeds();

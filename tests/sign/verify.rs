@@ -1,5 +1,5 @@
-//! C_Verify with the token's keys and with keys that a caller brings: what OpenSSL signed is
-//! accepted, anything else is not, and the TPM hears nothing of it.
+//! C_Verify with the token's keys and with a caller's keys. Signatures of OpenSSL are accepted, all
+//! others are refused, and no TPM command is sent.
 
 use cryptoki_sys::*;
 use std::fs;
@@ -173,7 +173,7 @@ fn an_ec_key_that_the_caller_brings(link: Link) {
     let signature = raw_signature(&bench.openssl_signs("-sha384", &private), 32);
     bench.judges(CKM_ECDSA_SHA384, key, &signature);
 
-    // It is found, and goes with its session.
+    // The object can be found, and ends with its session.
     let Opened {
         raw, session, slot, ..
     } = &bench.module;
@@ -243,7 +243,8 @@ fn templates_that_describe_no_key(link: Link) {
         assert_eq!(with(change), Err(Code(code)));
     }
     assert_eq!(bench.create(&good[..3]), Err(Code(CKR_TEMPLATE_INCOMPLETE)));
-    // The same said twice is said once; two values are none (section 4.1.1).
+    // An attribute with one value given twice counts once. Two different values are an error
+    // (section 4.1.1).
     bench.create(&[&good[..], &good[..1]].concat()).unwrap();
     let other = (CKA_CLASS, ulong(CKO_PRIVATE_KEY));
     let twice = [&good[..], &[other]].concat();

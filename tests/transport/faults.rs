@@ -1,5 +1,5 @@
-//! What goes wrong between a program and a TPM, and what may not come of it: a module that is
-//! poisoned until restart, a host that hangs or reads strange lines on its stderr, a lockout.
+//! Faults between a program and a TPM, and effects that must not follow: a module that is unusable
+//! until restart, a host that hangs or gets lines on its stderr, a lockout.
 
 use cryptoki_sys::*;
 use std::time::{Duration, Instant};
@@ -142,7 +142,8 @@ fn a_tpm_that_always_asks_for_another_try(link: Link) {
             "{code:#x}"
         );
         bench.proxy.book().heal();
-        // Pauses of 1, 2, 4 … 200 ms leave room for 15 tries in the limit; libtss2 makes five of each.
+        // Pauses of 1, 2, 4 … 200 ms allow 15 tries within the limit; libtss2 makes five commands
+        // of each try.
         let seen = bench.proxy.book().take();
         assert!(seen.total() < 100, "tries are paced, and end: {seen:?}");
         bench.signs();

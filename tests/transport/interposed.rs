@@ -1,5 +1,5 @@
-//! Somebody between module and TPM who shows a key of his own, guesses a short value from what he
-//! recorded, replays an answer, or cuts the connection.
+//! An attacker between module and TPM shows his own key, guesses a short value from a recording,
+//! replays an answer, or cuts the connection.
 
 use cryptoki_sys::*;
 use sha2::{Digest, Sha256};
@@ -29,7 +29,7 @@ over_our_transport!(
     a_session_with_other_attributes_is_no_answer,
 );
 
-/// What the token shows and holds after a creation that failed: nothing.
+/// After a failed creation the token shows and holds no object.
 #[track_caller]
 fn nothing_was_made(bench: &Bench, own: &Own, made: Result<testkit::devid::Pair, Code>) {
     assert_eq!(made, Err(Code(CKR_DEVICE_ERROR)));
@@ -100,7 +100,7 @@ fn nothing_of_a_short_owner_auth_can_be_guessed(link: Link) {
 struct Proof {
     code: u32,
     is_salted: bool,
-    /// What the HMAC is over, but the digest of the command.
+    /// The input of the HMAC, without the digest of the command.
     nonces: Vec<u8>,
     attributes: u8,
     hmac: Vec<u8>,
@@ -109,7 +109,7 @@ struct Proof {
 }
 
 impl Proof {
-    /// Those of commands whose one handle is the owner hierarchy.
+    /// The proofs of commands whose only handle is the owner hierarchy.
     fn all(wire: &[Vec<u8>]) -> Vec<Proof> {
         let (mut sessions, mut proofs) = (Vec::new(), Vec::new());
         for pair in wire.chunks(2) {
@@ -177,7 +177,7 @@ fn replaying(old: Vec<u8>, code: u32, times: usize) -> Option<Interposer> {
     }))
 }
 
-/// What TPM2_ReadPublic answered of a master key that is there no more.
+/// The answer of TPM2_ReadPublic about a master key that no longer exists.
 fn old_answer(bench: &Bench) -> Vec<u8> {
     let own = Own::new(&bench.home);
     own.make(Kind::P256, "old").unwrap();
@@ -201,7 +201,7 @@ fn token(bench: &Bench) -> Token {
     Token { raw, slot }
 }
 
-/// A storage key in the handle of the master key is taken over only if the TPM has its private half.
+/// A storage key in the handle of the master key is adopted only if the TPM has its private half.
 fn a_key_that_the_tpm_was_told_of(link: Link) {
     let bench = Bench::new(link);
     let own = Own::new(&bench.home);
@@ -351,7 +351,7 @@ fn an_altered_signature_is_given_out_only_if_nobody_asks(link: Link) {
     }
 }
 
-/// Whoever stands between cannot make a session what it was not asked to be.
+/// The attacker cannot change the attributes of a session.
 fn a_session_with_other_attributes_is_no_answer(link: Link) {
     let bench = Bench::new(link);
     let own = Own::new(&bench.home);

@@ -1,7 +1,7 @@
-//! TPMs that are not libtpms as Debian 12 ships it: wolfTPM's fwTPM (`scripts/test-fwtpm`), Microsoft's
-//! reference implementation (`scripts/test-simulator`), and a newer libtpms with a profile that lacks
-//! algorithms (`scripts/test-profile`). OpenSSL judges the signatures of each algorithm that the TPM has.
-//! An algorithm that the TPM has not is not listed, and is refused.
+//! TPMs other than Debian 12's libtpms: wolfTPM's fwTPM (`scripts/test-fwtpm`), Microsoft's reference
+//! implementation (`scripts/test-simulator`), and a newer libtpms whose profile lacks algorithms
+//! (`scripts/test-profile`). OpenSSL verifies the signatures of each algorithm that the TPM has. Other
+//! algorithms are not listed, and are refused.
 //!
 //! `DEVID_SWTPM` names the swtpm with profiles.
 
@@ -172,7 +172,7 @@ fn signs_by_what_is_listed(module: &Opened, key: CK_ULONG, judge: Verifier) -> T
     tried
 }
 
-/// What C_SignInit says to a key and this mechanism, with the parameter that it takes.
+/// The answer of C_SignInit for a key and this mechanism, with its parameter.
 fn asked(own: &Opened, key: CK_ULONG, kind: CK_MECHANISM_TYPE) -> Result<(), Code> {
     let of = HASHES.iter().find(|hash| hash.pss == Some(kind));
     let pss = match kind {
@@ -186,7 +186,7 @@ fn asked(own: &Opened, key: CK_ULONG, kind: CK_MECHANISM_TYPE) -> Result<(), Cod
     own.raw.sign_init_with(own.session, kind, parameter, key)
 }
 
-/// What this key's token does not list, the key refuses.
+/// The key refuses mechanisms that its token does not list.
 #[track_caller]
 fn refuses(own: &Opened, key: CK_ULONG, absent: &[CK_MECHANISM_TYPE]) {
     let listed = own.raw.mechanisms(own.slot).expect("C_GetMechanismList");
@@ -293,7 +293,7 @@ fn an_identity_of_its_own(tcti: &str) {
     nothing_is_loaded(tcti);
 }
 
-/// Neither SHA-1 nor SHA-512 is there.
+/// The TPM has neither SHA-1 nor SHA-512.
 fn fwtpm_factory_identities() {
     let absent = [
         CKM_SHA1_RSA_PKCS,
@@ -322,8 +322,8 @@ fn fwtpm_no_curve_of_521_bits() {
     own.signs(own.make(Kind::P256, "there").expect("a key").private);
 }
 
-/// Its key for parameter encryption leaves out the value that the session proves, so that nobody could
-/// log in: the token stays as it was.
+/// Its key for parameter encryption does not include the authorisation value of the session, so no
+/// login would work. The token stays unchanged.
 fn fwtpm_pins() {
     let tpm = Simulator::fwtpm();
     let home = Home::new(&tpm.tcti());

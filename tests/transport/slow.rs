@@ -1,5 +1,5 @@
-//! A TPM that takes long to make a key: the key is made, other threads wait for it, other processes
-//! hear that the TPM is busy, and nobody takes it for silent.
+//! A TPM that is slow to make a key. The key is made, and other threads wait. Other processes get
+//! the error that the TPM is busy, not that it does not answer.
 
 use cryptoki_sys::*;
 use std::fs::{self, File};
@@ -109,8 +109,8 @@ fn await_told(path: &Path) {
     await_some("a file", PATIENCE, || path.exists().then_some(()));
 }
 
-/// A process that has the only keys of these tokens, fails to sign once it is told to, and signs once
-/// it is told again.
+/// A process with the only keys of these tokens. On a first command it fails to sign, and on a
+/// second command it signs.
 fn other_process(raw: &Raw, home: &Home, tokens: &[(&str, &Verifier)]) -> Forked {
     let path = |name: &str| home.path(name);
     let process = Forked::new(|| {
@@ -132,7 +132,7 @@ fn other_process(raw: &Raw, home: &Home, tokens: &[(&str, &Verifier)]) -> Forked
     process
 }
 
-/// What C_GenerateKeyPair gave, of which OpenSSL judges a signature.
+/// Checks the result of C_GenerateKeyPair: OpenSSL verifies a signature.
 #[track_caller]
 fn works(own: &Own, made: Result<Pair, Code>) {
     own.signs(made.expect("C_GenerateKeyPair").private);
@@ -242,8 +242,8 @@ fn a_fork_during_the_generation(link: Link) {
     }
 }
 
-/// Commands of the long class take longer than others may: the storage root key, the master key, a
-/// key of either kind, one in a handle, an RSA key from outside.
+/// Commands with the longer limit: the storage root key, the master key, a key of either type, a
+/// key in a handle, an imported RSA key.
 fn every_generation_has_its_own_limit(link: Link) {
     let tpm = Swtpm::blank();
     let proxy = Proxy::new(&tpm);
@@ -320,8 +320,8 @@ fn a_factory_key_that_is_derived_slowly(link: Link) {
     });
 }
 
-/// Who looks for the first time while another process has a key made sees no token, and sees it as
-/// soon as that is done.
+/// A process that makes its first scan while another process makes a key sees no token. It sees the
+/// token when the key is made.
 fn a_busy_tpm_is_no_missing_token(link: Link) {
     let bench = Bench::new(link, &[]);
     bench.home.write("config.toml", "timeout_ms = 10000\n");
@@ -357,7 +357,8 @@ fn a_busy_tpm_is_no_missing_token(link: Link) {
     other.succeeds();
 }
 
-/// The kernel's device queues a command behind those of others. What it owes is awaited first.
+/// The kernel's device queues a command behind those of others. An outstanding answer is awaited
+/// first.
 fn a_busy_device_is_not_silent() {
     let (tpm, identity) = Swtpm::manufactured();
     let device = Device::new(&tpm);

@@ -1,5 +1,5 @@
-//! A TPM that is not libtpms: its answers hold more, less or other things, and no identity is hidden by
-//! that.
+//! A TPM that is not libtpms: its answers hold more, fewer or other fields, and still hide no
+//! identity.
 
 use cryptoki_sys::*;
 use testkit::devid::{self, Kind, Own};
@@ -172,7 +172,7 @@ fn what_the_tpm_has_not_is_not_listed(link: Link) {
             [CKM_RSA_PKCS, CKM_SHA256_RSA_PKCS, CKM_SHA384_RSA_PKCS],
             "{token}"
         );
-        // What needs no TPM, or only SHA-256 of it, is there as before.
+        // Mechanisms that need no TPM, or only its SHA-256, are listed as before.
         let mut others = vec![CKM_SHA_1, CKM_SHA512];
         if token == "devid" {
             others.extend([CKM_ECDSA, CKM_ECDSA_SHA512]);
@@ -244,8 +244,8 @@ fn properties_that_are_not_told_hide_nothing(link: Link) {
     assert!(subject.contains("SN-000001"), "{subject}\n{provisioned}");
 }
 
-/// The owner's password is proven in a salted auth session; the key that the salt is for is looked for
-/// in three places.
+/// The owner's password is proven in a salted auth session. The module looks for the key of the
+/// salt in three places.
 fn a_key_of_another_kind_at_a_salt_keys_place(link: Link) {
     const PLACES: [u32; 2] = [0x8101_0001, 0x8101_0002];
     let bench = Bench::new(link, &[]);

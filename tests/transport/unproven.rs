@@ -1,4 +1,4 @@
-//! What a TPM computes is believed after it was seen to be right once: signatures of each scheme, and the
+//! Results of a TPM are trusted after one result was verified: signatures of each scheme, and the
 //! seals of PINs.
 
 use cryptoki_sys::*;
@@ -97,8 +97,8 @@ fn padding_of_our_own_where_the_tpms_is_wrong(link: Link) {
     bench.home.log_says(&["the padding is made here instead"]);
 }
 
-/// The TPM's nonce arrives as another, but for the first `right` times: so TPM and module compute two
-/// keys of the auth session, as where one of them computes it wrongly.
+/// After the first `right` times the TPM's nonce is changed. So TPM and module compute different
+/// keys of the auth session, as if one of them computed it wrongly.
 fn computes_other_session_keys(book: &Book, right: usize) {
     let begun = AtomicUsize::new(0);
     book.alter(command::START_AUTH_SESSION, move |_, mut answer| {

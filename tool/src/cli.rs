@@ -18,9 +18,9 @@ pub(crate) const NAME: &str =
 
 /// The identity of a device: show, verify, make and maintain it.
 ///
-/// Exit codes: 0 ok, 1 failed, 2 usage, 3 cannot be verified because the CA certificate is not
-/// available, 4 TPM not reachable, 5 not found, 6 refused, 7 not decided yet (devid enroll), 8 a
-/// certificate ends soon (devid status --check).
+/// Exit codes: 0 ok, 1 failed, 2 usage, 3 CA certificate not available (devid verify), 4 TPM not
+/// reachable, 5 not found, 6 refused, 7 not decided yet (devid enroll), 8 a certificate ends soon
+/// (devid status --check).
 #[derive(Parser)]
 #[command(name = "devid", version, about)]
 pub(crate) struct Arguments {

@@ -88,7 +88,7 @@ fn paragraph(outcome: &Outcome) -> String {
     if let Some(trusted) = &outcome.trusted {
         row(
             &mut text,
-            format_args!("trusted for its fingerprint: {}", trusted.subject),
+            format_args!("trusted by its fingerprint: {}", trusted.subject),
         );
         line(&mut text, "SHA-256", &trusted.sha256);
     }

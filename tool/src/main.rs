@@ -1,7 +1,7 @@
 //! `devid`: the command-line tool for the identity of a device.
 //!
-//! Exit codes: 0 ok, 1 failed, 2 usage, 3 cannot be verified since the CA certificate is not
-//! available, 4 TPM not reachable, 5 not found, 6 refused, 7 not decided yet, 8 a certificate ends soon.
+//! Exit codes: 0 ok, 1 failed, 2 usage, 3 CA certificate not available, 4 TPM not reachable,
+//! 5 not found, 6 refused, 7 not decided yet, 8 a certificate ends soon.
 
 #![forbid(unsafe_code)]
 

@@ -7,7 +7,8 @@ use crate::identity::{Device, IdentityError};
 use crate::key::{PublicKey, hex};
 use crate::tpm::{AttestationKey, EndorsementKey, Secret, TpmError};
 
-/// What tpm2_makecredential writes before the two structures: a magic number and a version.
+/// The bytes that tpm2_makecredential writes before the two structures: a magic number and a
+/// version.
 const TOOLS_HEADER: [u8; 8] = [0xBA, 0xDC, 0xC0, 0xDE, 0, 0, 0, 1];
 
 /// Answers a challenge: the TPM that has both keys opens the secret.
@@ -24,7 +25,8 @@ fn activated(device: &Device, challenge: &Challenge) -> Result<Response, Identit
     let key = AttestationKey::called(device, &inventory, &challenge.attestation_key_name)?;
     let unfit = || {
         IdentityError::refused(
-            "the challenge's endorsement key is of no kind that is known here (RSA, P-256, P-384, P-521)",
+            "the kind of the challenge's endorsement key is not supported; RSA, P-256, P-384 and \
+             P-521 are",
         )
     };
     let public = PublicKey::from_info_der(&challenge.endorsement_key).ok_or_else(unfit)?;
@@ -48,26 +50,30 @@ fn activated(device: &Device, challenge: &Challenge) -> Result<Response, Identit
     })
 }
 
-/// Bytes of a TPMS_ID_OBJECT at most: two digests, each with its size, and the secret's size.
+/// The most bytes of a TPMS_ID_OBJECT: two digests, each with its size, and the secret's size.
 const LONGEST_CREDENTIAL: usize = 2 + 64 + 2 + 64;
-/// Bytes of a TPM2B_ENCRYPTED_SECRET's content at most: of RSA-4096.
+/// The most bytes of a TPM2B_ENCRYPTED_SECRET's content: those for RSA-4096.
 const LONGEST_SECRET: usize = 512;
 
-/// Whether a document is one that tpm2_makecredential writes.
+/// True if tpm2_makecredential wrote this document.
 pub fn is_of_tools(document: &[u8]) -> bool {
     document.starts_with(&TOOLS_HEADER)
 }
 
-/// Answers what tpm2_makecredential wrote for the attestation key and an endorsement key of this device:
-/// the secret, as it is.
+/// Answers a document that tpm2_makecredential wrote for the attestation key and an endorsement key
+/// of this device. Returns the secret, unchanged.
 ///
 /// # Errors
 ///
-/// As of [`activate`].
+/// Those of [`activate`].
 pub fn activate_of_tools(device: &Device, document: &[u8]) -> Result<Secret, IdentityError> {
-    let none = || IdentityError::refused("the challenge is none that tpm2_makecredential wrote");
+    let none = || IdentityError::refused("this challenge is not from tpm2_makecredential");
     let rest = document.strip_prefix(&TOOLS_HEADER).ok_or_else(none)?;
-    let cut = || IdentityError::refused("the challenge is cut: tpm2_makecredential wrote more");
+    let cut = || {
+        IdentityError::refused(
+            "the challenge is cut off: copy the whole file of tpm2_makecredential",
+        )
+    };
     let (credential, rest) = tpm2b(rest).ok_or_else(cut)?;
     let (secret, []) = tpm2b(rest).ok_or_else(cut)? else {
         return Err(IdentityError::refused(
@@ -83,7 +89,7 @@ pub fn activate_of_tools(device: &Device, document: &[u8]) -> Result<Secret, Ide
     })
 }
 
-/// The content of a TPM2B, and what follows.
+/// The content of a TPM2B, and the bytes that follow.
 fn tpm2b(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (size, rest) = bytes.split_first_chunk()?;
     rest.split_at_checked(usize::from(u16::from_be_bytes(*size)))
@@ -98,27 +104,28 @@ fn opened(
 ) -> Result<Secret, IdentityError> {
     let unopened = |why: &str| {
         IdentityError::refused(format!(
-            "the TPM does not open the challenge ({why}): it was made for another attestation key or \
-             another endorsement key than these (TPM name {}, {}), or it was changed on its way. Make new \
-             evidence with devid attest, and have the CA challenge that",
+            "the TPM does not open the challenge ({why}): it was made for another attestation key \
+             or another endorsement key than these (TPM name {}, {}), or its bytes were changed. \
+             Make new evidence with devid attest, and have the CA make a challenge for that \
+             evidence",
             hex(key.name()),
             endorsement.public()
         ))
     };
     if credential.len() > LONGEST_CREDENTIAL {
-        return Err(unopened("the credential is longer than any"));
+        return Err(unopened("the credential is too long"));
     }
-    // Some TPMs fail altogether where the number is too large.
+    // Some TPMs fail completely if the number is too large.
     let is_rsa = matches!(endorsement.public(), PublicKey::Rsa { .. });
     if is_rsa && !endorsement.public().has_below_modulus(secret) || secret.len() > LONGEST_SECRET {
-        return Err(unopened("the secret is no number below the modulus"));
+        return Err(unopened("the secret is not below the modulus"));
     }
     let _try = key.lock_try(&device.tpm)?;
     let opened = device
         .tpm
         .activate_credential(key, endorsement, credential, secret);
     opened.map_err(|error| match error {
-        // Some TPMs say that they failed where RSA's padding is wrong, and work on.
+        // Some TPMs report a failure if RSA's padding is wrong, but they go on working.
         TpmError::Response(code)
             if code.is_parameter()
                 || code.is_out_of_order() && device.tpm.random(&mut [0]).is_ok() =>

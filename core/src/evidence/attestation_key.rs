@@ -1,4 +1,4 @@
-//! Which key attests: of a service its own; else the factory's IAK, else one of the device's own.
+//! Chooses the key that attests: a service's own; else the factory's IAK, else the device's own.
 
 use crate::identity::{Device, IdentityError, Inventory, TokenEntry};
 use crate::shell::argument;
@@ -45,9 +45,13 @@ impl AttestationKey {
         }
     }
 
-    /// The attestation key of a device, and its certificates. The first of these that there is: a key in a
-    /// handle of `[[identity]]`; the factory's in a handle of the TCG's range; the factory's by its
-    /// certificate and a template; the device's own, which is made if there is none.
+    /// The attestation key of a device, and its certificates. The device takes the first key that
+    /// exists, in this order:
+    ///
+    /// - a key in a handle of `[[identity]]`;
+    /// - the factory's key in a handle of the TCG's range;
+    /// - the factory's key, made again from its certificate and a template;
+    /// - the device's own key, which is made if there is none.
     pub(super) fn of_device(
         device: &Device,
         inventory: &Inventory,
@@ -58,7 +62,7 @@ impl AttestationKey {
         }
     }
 
-    /// The attestation key with this name, for who knows which one it was.
+    /// The attestation key with this TPM name, for a caller that knows the name.
     pub(super) fn called(
         device: &Device,
         inventory: &Inventory,
@@ -76,8 +80,8 @@ impl AttestationKey {
         }
         Err(IdentityError::refused(format!(
             "the challenge is for an attestation key with the TPM name {}, and this device has no such \
-                 key: it was made for another device, or for a key that went with a factory reset. Make \
-                 new evidence with devid attest, and have the CA challenge that",
+             key: it was made for another device, or for a key that a factory reset \
+             removed. Make new evidence with devid attest, and have the CA make a challenge for that evidence",
             crate::key::hex(name)
         )))
     }

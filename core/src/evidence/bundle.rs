@@ -1,7 +1,8 @@
 //! The evidence bundle: all that a device shows of one key, as one JSON document
 //! (`docs/evidence.schema.json`).
 //!
-//! Reading a bundle proves nothing: each byte string is what the device says, and is judged later.
+//! Reading a bundle proves nothing: each byte string is a claim of the device, and is verified
+//! later.
 
 use super::json::{self, Bytes, DocumentError, text};
 use crate::file;
@@ -15,45 +16,47 @@ use std::path::Path;
 pub const BUNDLE_FORMAT: &str = "devid-evidence/1";
 /// The most certificates in one list.
 pub const MOST_CERTIFICATES: usize = 32;
-/// A longer nonce is replaced by its SHA-256: a TPM whose longest hash is SHA-256 takes no more
+/// A longer nonce is replaced by its SHA-256. A TPM whose longest hash is SHA-256 takes no more
 /// qualifying data than a TPMT_HA has room for (Part 2, section 10.4.3).
 pub const LONGEST_NONCE: usize = 32;
 
-/// What a device shows of one of its keys.
+/// The evidence that a device shows of one of its keys.
 ///
-/// TPM structures are bare: without the size that a TPM2B has in front.
+/// TPM structures stand without the size that a TPM2B has in front.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Bundle {
-    /// What the device says of itself.
+    /// The device's own description of itself.
     #[serde(default)]
     pub device: Device,
-    /// The endorsement key's TPMT_PUBLIC, exactly as the TPM gave it; `None` if it could not be had.
+    /// The endorsement key's TPMT_PUBLIC, exactly as the TPM returned it; `None` if the TPM has no
+    /// usable endorsement key.
     pub ek_public: Option<Bytes>,
-    /// Certificates of endorsement keys, DER. That of `ek_public` may be any of them.
+    /// Certificates of endorsement keys, DER, in any order. The certificate of `ek_public` need not
+    /// be the first.
     #[serde(default, deserialize_with = "certificates")]
     pub ek_certificates: Vec<Bytes>,
-    /// Certificates of CAs between those and a root, DER, in any order.
+    /// CA certificates between the endorsement certificates and a root, DER, in any order.
     #[serde(default, deserialize_with = "certificates")]
     pub ek_chain: Vec<Bytes>,
-    /// The restricted key that signed.
+    /// The restricted key that signed the evidence.
     pub attestation_key: AttestationKey,
     /// The key that is attested.
     pub key: CertifiedKey,
-    /// The factory's IDevID key, if it is another than `key`, and the device has one.
+    /// The factory's IDevID key, if the device has one and it differs from `key`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idevid: Option<CertifiedKey>,
-    /// The qualifying data of each TPM2_Certify: the verifier's nonce, or its SHA-256 if it is longer
-    /// than [`LONGEST_NONCE`]. `None`: nobody gave one, and the bundle is not fresh.
+    /// The qualifying data of each TPM2_Certify: the verifier's nonce, or its SHA-256 if the nonce
+    /// is longer than [`LONGEST_NONCE`]. `None`: there was no nonce, and the bundle is not fresh.
     pub nonce: Option<Bytes>,
     /// A PKCS#10 request (RFC 2986), DER, signed by `key`.
     pub csr: Bytes,
 }
 
-/// What a device says of itself; nothing here is proven.
+/// The device's own description of itself; nothing here is proven.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Device {
-    /// The TPM's maker, TPM_PT_MANUFACTURER as text.
+    /// The TPM's manufacturer, TPM_PT_MANUFACTURER as text.
     #[serde(default, deserialize_with = "text")]
     pub maker: Option<String>,
     /// The TPM's firmware version.
@@ -67,54 +70,54 @@ pub struct Device {
     pub model: Option<String>,
 }
 
-/// The restricted signing key.
+/// The restricted signing key, and its certificates.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AttestationKey {
-    /// TPMT_PUBLIC, exactly as the TPM gave it.
+    /// TPMT_PUBLIC, exactly as the TPM returned it.
     pub public: Bytes,
-    /// Its certificate, then those of its issuers, DER; empty if it has none.
+    /// The key's certificate, then those of its issuers, DER; empty if the key has no certificate.
     #[serde(default, deserialize_with = "certificates")]
     pub certificates: Vec<Bytes>,
 }
 
-/// A key, and what the attestation key certifies of it.
+/// A key, and the statement of the attestation key about it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CertifiedKey {
-    /// What the device calls it.
+    /// The device's name for the key.
     #[serde(default, deserialize_with = "text")]
     pub label: Option<String>,
-    /// TPMT_PUBLIC, exactly as the TPM gave it.
+    /// TPMT_PUBLIC, exactly as the TPM returned it.
     pub public: Bytes,
     /// TPMS_ATTEST of TPM2_Certify.
     pub certify: Bytes,
     /// TPMT_SIGNATURE of the attestation key over `certify`.
     pub signature: Bytes,
-    /// TPMS_CREATION_DATA, where it was kept; no check needs it.
+    /// TPMS_CREATION_DATA, if the device kept it; no check needs it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub creation_data: Option<Bytes>,
-    /// The certificate that the key has already, then those of its issuers, DER; empty if it has
-    /// none.
+    /// The certificate that the key has already, then those of its issuers, DER; empty if the key
+    /// has none.
     #[serde(default, deserialize_with = "certificates")]
     pub certificates: Vec<Bytes>,
 }
 
 impl Bundle {
-    /// Reads a document. Unknown fields are skipped; known ones must be there once, of their type
-    /// and within their bounds.
+    /// Reads a document. Unknown fields are skipped. Each known field must occur once, with the
+    /// right type, and within its bounds.
     ///
     /// # Errors
     ///
-    /// What is wrong, with line and column.
+    /// The document is wrong; the error gives line and column.
     pub fn from_json(document: &[u8]) -> Result<Self, DocumentError> {
         json::read(document, BUNDLE_FORMAT)
     }
 
-    /// The same from a file.
+    /// Reads a document from a file.
     ///
     /// # Errors
     ///
-    /// The file cannot be read, or as of [`Self::from_json`].
+    /// The file cannot be read, or those of [`Self::from_json`].
     pub fn from_file(path: &Path) -> Result<Self, IdentityError> {
         json::read_file(path, BUNDLE_FORMAT)
     }
@@ -123,14 +126,14 @@ impl Bundle {
     ///
     /// # Errors
     ///
-    /// It would be longer than [`json::LARGEST_DOCUMENT`].
+    /// The document would be longer than [`json::LARGEST_DOCUMENT`].
     pub fn to_json(&self) -> Result<String, DocumentError> {
         json::write(self, BUNDLE_FORMAT)
     }
 }
 
-/// A nonce as somebody gives it: hexadecimal digits; or a file with such digits, or with any other
-/// bytes, which are the nonce then.
+/// Reads a nonce argument: hexadecimal digits, or a file. If the file holds hexadecimal digits,
+/// they are the nonce; else all bytes of the file are the nonce.
 ///
 /// # Errors
 ///
@@ -154,7 +157,8 @@ pub fn nonce_of(argument: &str) -> Result<Vec<u8>, IdentityError> {
     }
 }
 
-/// The qualifying data for a nonce: itself, or its SHA-256 if it is longer than [`LONGEST_NONCE`].
+/// The qualifying data for a nonce: the nonce, or its SHA-256 if it is longer than
+/// [`LONGEST_NONCE`].
 pub fn qualifying_data(nonce: &[u8]) -> Vec<u8> {
     match nonce.len() > LONGEST_NONCE {
         true => crate::tpm::Hash::Sha256.digest(&[nonce]),
@@ -166,7 +170,7 @@ fn certificates<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Bytes>
     let list = Vec::<Bytes>::deserialize(deserializer)?;
     match list.len() > MOST_CERTIFICATES {
         true => Err(D::Error::custom(format!(
-            "{} certificates; a list has {MOST_CERTIFICATES} at most",
+            "{} certificates; a list may have at most {MOST_CERTIFICATES}",
             list.len()
         ))),
         false => Ok(list),

@@ -1,4 +1,5 @@
-//! What a CA does: gives nonces and challenges, verifies, and certifies keys. No TPM is needed.
+//! The work of a CA: it makes nonces and challenges, verifies evidence, and certifies keys. No TPM
+//! is needed.
 
 use super::bundle::{Bundle, qualifying_data};
 use super::challenge::{Challenge, Response};
@@ -14,57 +15,54 @@ use log::warn;
 use std::path::{Path, PathBuf};
 use x509_cert::der::DateTime;
 
-/// How long a challenge or a nonce can be used, in seconds, unless somebody says otherwise.
+/// The lifetime of a challenge or a nonce in seconds, unless the caller gives another.
 pub const LIFETIME: u64 = 60 * 60;
 
-/// A CA, by what it remembers.
+/// A CA: the file in which it keeps its challenges and nonces.
 #[derive(Debug, Clone)]
 pub struct Ca {
     /// The file for challenges and nonces.
     pub state: PathBuf,
 }
 
-/// How a bundle is verified.
+/// The rules for the verification of a bundle.
 #[derive(Debug, Clone, Copy)]
 pub struct EvidencePolicy<'a> {
     /// A file with certificates that are trusted, or a folder of such files.
     pub roots: &'a Path,
-    /// The nonce that the device was given; `None`: any that [`Ca::nonce`] made.
+    /// The nonce that the device received; `None` accepts any nonce that [`Ca::nonce`] made.
     pub nonce: Option<&'a [u8]>,
-    /// Whether a bundle without such a nonce will do, old as it may be.
+    /// True to accept a bundle without such a nonce, however old it is.
     pub allow_no_nonce: bool,
     /// The device's answer to a challenge.
     pub response: Option<&'a Response>,
 }
 
 impl Ca {
-    /// A fresh nonce for a device, 32 bytes; good for so many seconds, and once.
-    ///
-    /// # Errors
-    ///
-    /// The state cannot be read or written, or the clock is wrong.
+    /// Makes a fresh nonce of 32 bytes for a device. The nonce is valid for `lifetime` seconds, and
+    /// for one use.
     pub fn nonce(&self, lifetime: u64) -> Result<Vec<u8>, IdentityError> {
         let (_, seconds) = time()?;
         CaState::open(&self.state, seconds)?.nonce(lifetime)
     }
 
-    /// A challenge for the device of a bundle; good for so many seconds, and once. Nothing of the
-    /// bundle is verified yet.
+    /// Makes a challenge for the device of a bundle. The challenge is valid for `lifetime` seconds,
+    /// and for one use. Nothing of the bundle is verified yet.
     ///
     /// # Errors
     ///
-    /// The bundle names no key that could answer; or as of [`Self::nonce`].
+    /// The bundle names no key that could answer; or those of [`Self::nonce`].
     pub fn challenge(&self, bundle: &Bundle, lifetime: u64) -> Result<Challenge, IdentityError> {
         let (_, seconds) = time()?;
         CaState::open(&self.state, seconds)?.challenge(bundle, lifetime)
     }
 
-    /// Verifies a bundle. If all is well, its nonce and the challenge are used up.
+    /// Verifies a bundle. If all checks pass, its nonce and the challenge are marked as used.
     ///
     /// # Errors
     ///
-    /// A file cannot be read or written, or the clock is wrong. That the bundle is not to be believed
-    /// is no error: the report says so.
+    /// A file cannot be read or written, or the clock is wrong. A check that fails is no error: the
+    /// report tells about it.
     pub fn verify(
         &self,
         bundle: &Bundle,
@@ -75,11 +73,11 @@ impl Ca {
         Ok(judged.evidence.report)
     }
 
-    /// Verifies a bundle, and certifies its key if all is well.
+    /// Verifies a bundle, and certifies its key if all checks pass.
     ///
     /// # Errors
     ///
-    /// As of [`Self::verify`]; or the CA's certificate and key do not fit together, or cannot
+    /// Those of [`Self::verify`]; or the CA's certificate and key do not fit together, or cannot
     /// certify.
     pub fn issue(
         &self,
@@ -104,8 +102,8 @@ impl Ca {
         let state = CaState::open(&self.state, seconds)?;
         if policy.response.is_some() && !state.exists() {
             return Err(IdentityError::failed(format!(
-                "{}: not there, and it holds what the device was asked: say with --state where \
-                 devid ca challenge wrote it",
+                "{}: this file with the CA's challenges does not exist: name the file of devid ca \
+                 challenge with --state",
                 self.state.display()
             )));
         }
@@ -131,7 +129,7 @@ impl Ca {
     }
 }
 
-/// What a verification gave, while the state is still locked.
+/// The result of a verification, while the state is still locked.
 struct Judged {
     evidence: Evidence,
     state: CaState,
@@ -139,7 +137,7 @@ struct Judged {
 }
 
 impl Judged {
-    /// Nonce and answer count once, if all is well.
+    /// Marks nonce and answer as used, if all checks pass.
     fn use_up(&mut self, policy: EvidencePolicy) -> Result<(), IdentityError> {
         let nonce = self.nonce.as_deref();
         if self.evidence.report.verified && (policy.response.is_some() || nonce.is_some()) {

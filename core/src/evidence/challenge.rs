@@ -1,5 +1,5 @@
-//! The challenge by which a CA learns that an attestation key is in the TPM of an endorsement key,
-//! and what the device answers (Part 1, section 24: credential protection).
+//! The challenge, and the device's answer to it. The answer tells a CA that an attestation key is
+//! in the same TPM as an endorsement key (Part 1, section 24: credential protection).
 
 use super::bundle::Bundle;
 use super::json::{self, Bytes, DocumentError};
@@ -15,11 +15,12 @@ pub const CHALLENGE_FORMAT: &str = "devid-challenge/1";
 /// The format of a [`Response`].
 pub const RESPONSE_FORMAT: &str = "devid-response/1";
 
-/// A secret that TPM2_ActivateCredential shows in one TPM only, and only if that has the named key.
+/// A secret for one TPM: TPM2_ActivateCredential shows it only in that TPM, and only if the TPM has
+/// the named key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Challenge {
-    /// Random bytes that tell it from other challenges; the response names them.
+    /// Random bytes that identify the challenge; the response repeats them.
     pub id: Bytes,
     /// The attestation key's TPM name.
     pub attestation_key_name: Bytes,
@@ -31,18 +32,18 @@ pub struct Challenge {
     pub secret: Bytes,
 }
 
-/// What the device answers.
+/// The device's answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Response {
-    /// That of the challenge.
+    /// The `id` of the challenge.
     pub id: Bytes,
-    /// What TPM2_ActivateCredential showed.
+    /// The secret that TPM2_ActivateCredential showed.
     pub secret: Bytes,
 }
 
-/// What a right answer to a challenge proves: the attestation key of this name is in the TPM of this
-/// endorsement key.
+/// The proof in a right answer to a challenge: the attestation key with this name is in the TPM of
+/// this endorsement key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Activation {
@@ -50,7 +51,7 @@ pub struct Activation {
     pub attestation_key_name: Bytes,
     /// SubjectPublicKeyInfo of the endorsement key, DER.
     pub endorsement_key: Bytes,
-    /// SHA-256 of the endorsement key's TPMT_PUBLIC, if the bundle had it.
+    /// SHA-256 of the endorsement key's TPMT_PUBLIC, if the bundle had that structure.
     pub ek_public_sha256: Option<Bytes>,
 }
 
@@ -58,32 +59,32 @@ pub struct Activation {
 const SECRET: usize = 32;
 const ID: usize = 16;
 
-/// A challenge for the device of a bundle, the secret in it, and what a right answer proves.
+/// A challenge for the device of a bundle, the secret in it, and the proof in a right answer.
 pub(super) struct Made {
     pub(super) challenge: Challenge,
     pub(super) secret: Zeroizing<Vec<u8>>,
     pub(super) activation: Activation,
 }
 
-/// Makes a challenge. Nothing of the bundle is believed yet.
+/// Makes a challenge. Nothing of the bundle is trusted yet.
 ///
 /// # Errors
 ///
-/// The bundle names no endorsement key, or none that reads a credential; or no attestation key.
+/// The bundle names no endorsement key that can open a credential, or no attestation key.
 pub(super) fn make(bundle: &Bundle) -> Result<Made, String> {
     let area = ek_public(bundle)?;
     let key = match (&area, bundle.ek_certificates.is_empty()) {
         (Some(area), true) => area.key.clone(),
         (_, _) => {
             let key = select(bundle, None)?.public_key();
-            key.ok_or("the certified endorsement key is of no kind that is known here")?
+            key.ok_or("the kind of the certified endorsement key is not supported")?
         }
     };
     if area.as_ref().is_some_and(|area| area.key != key) {
         return Err("no certificate of the bundle is for its endorsement key".into());
     }
     let name = name_of(&bundle.attestation_key.public);
-    let name = name.ok_or("the attestation key's public area is none that is known here")?;
+    let name = name.ok_or("the attestation key's public area is not supported")?;
     let text = |error: TpmError| error.to_string();
     let secret = random_secret(SECRET).map_err(text)?;
     let id = random_secret(ID).map_err(text)?;
@@ -114,16 +115,16 @@ impl Challenge {
     ///
     /// # Errors
     ///
-    /// What is wrong, with line and column.
+    /// The document is wrong; the error gives line and column.
     pub fn from_json(document: &[u8]) -> Result<Self, DocumentError> {
         json::read(document, CHALLENGE_FORMAT)
     }
 
-    /// The same from a file.
+    /// Reads a document from a file.
     ///
     /// # Errors
     ///
-    /// The file cannot be read, or as of [`Self::from_json`].
+    /// The file cannot be read, or those of [`Self::from_json`].
     pub fn from_file(path: &Path) -> Result<Self, IdentityError> {
         json::read_file(path, CHALLENGE_FORMAT)
     }
@@ -132,7 +133,7 @@ impl Challenge {
     ///
     /// # Errors
     ///
-    /// It would be too long.
+    /// The document would be too long.
     pub fn to_json(&self) -> Result<String, DocumentError> {
         json::write(self, CHALLENGE_FORMAT)
     }
@@ -143,16 +144,16 @@ impl Response {
     ///
     /// # Errors
     ///
-    /// What is wrong, with line and column.
+    /// The document is wrong; the error gives line and column.
     pub fn from_json(document: &[u8]) -> Result<Self, DocumentError> {
         json::read(document, RESPONSE_FORMAT)
     }
 
-    /// The same from a file.
+    /// Reads a document from a file.
     ///
     /// # Errors
     ///
-    /// The file cannot be read, or as of [`Self::from_json`].
+    /// The file cannot be read, or those of [`Self::from_json`].
     pub fn from_file(path: &Path) -> Result<Self, IdentityError> {
         json::read_file(path, RESPONSE_FORMAT)
     }
@@ -161,7 +162,7 @@ impl Response {
     ///
     /// # Errors
     ///
-    /// It would be too long.
+    /// The document would be too long.
     pub fn to_json(&self) -> Result<String, DocumentError> {
         json::write(self, RESPONSE_FORMAT)
     }

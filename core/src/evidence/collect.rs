@@ -1,4 +1,4 @@
-//! What a device shows of one of its keys.
+//! Collects the evidence that a device shows of one of its keys.
 
 use super::attestation_key::Audience;
 use super::bundle::{self, Bundle, CertifiedKey, MOST_CERTIFICATES, qualifying_data};
@@ -16,25 +16,27 @@ use crate::x509::{Certificate, RequestContent};
 use log::warn;
 use std::path::PathBuf;
 
-/// How evidence is made.
+/// The options for evidence.
 #[derive(Debug, Default)]
 pub struct Collection<'a> {
-    /// What the verifier chose, so that the evidence is fresh; `None` makes evidence that is not.
+    /// The nonce that the verifier chose, which makes the evidence fresh. Without a nonce, the
+    /// evidence is not fresh.
     pub nonce: Option<&'a [u8]>,
     /// The PIN of the key, where the configuration has none.
     pub pin: Option<&'a Secret>,
-    /// Files with certificates of the endorsement key and of the CAs above it, DER or PEM, for a TPM that
-    /// holds none.
+    /// Files with certificates of the endorsement key and of the CAs above it, DER or PEM, for a
+    /// TPM that holds none.
     pub ek_files: &'a [PathBuf],
     /// Whom it is for.
     pub audience: Audience,
 }
 
-/// Does what asks the TPM, and takes out of it what that left if the connection was lost meanwhile.
+/// Does work with the TPM. If the connection was lost meanwhile, it removes the objects that the
+/// work left in the TPM.
 ///
 /// # Errors
 ///
-/// Those of `work`; or the TPM does not tell what is loaded.
+/// Those of `work`; or the TPM does not list its loaded objects.
 pub fn leaving_nothing<R, E: From<IdentityError>>(
     device: &Device,
     work: impl FnOnce() -> Result<R, E>,
@@ -49,8 +51,8 @@ pub fn leaving_nothing<R, E: From<IdentityError>>(
 ///
 /// # Errors
 ///
-/// A key of which there is no evidence: one that is used in memory, that was imported, or whose policy is
-/// not known. Those of the TPM.
+/// The key allows no evidence: it is used in memory, was imported, or has an unknown policy. Those
+/// of the TPM.
 pub fn collect(
     device: &Device,
     inventory: &Inventory,
@@ -67,7 +69,8 @@ pub fn collect(
             found.map_err(|why| IdentityError::failed(format!("{}: {why}", path.display())))?,
         );
     }
-    // A wrong value is found here, where the usual care is taken, and is not shown again.
+    // A wrong PIN fails here, with the usual protection against lockout, and is not sent to the TPM
+    // again.
     let csr = device.request(entry, &RequestContent::default(), how.pin)?;
     let (signer, certificates) = AttestationKey::of_entry(device, inventory, entry, how.audience)?;
     let is_hidden = how.audience == Audience::Anybody && device.service_of(entry).is_some();
@@ -164,11 +167,7 @@ pub(crate) fn of_new_device(
     })
 }
 
-/// What an attestation key certifies of an IDevID key without certificate.
-///
-/// # Errors
-///
-/// Those of the TPM.
+/// The statement of an attestation key about an IDevID key without certificate.
 #[cfg(feature = "manufacture")]
 pub(crate) fn certified_by(
     tpm: &crate::tpm::Tpm,
@@ -190,7 +189,7 @@ pub(crate) fn certified_by(
     })
 }
 
-/// The key of an entry, if it is one that a TPM can certify.
+/// The key of an entry, if a TPM can certify that key.
 fn certifiable(entry: &TokenEntry) -> Result<&Key, IdentityError> {
     let label = &entry.label;
     let refused = |why: &str| Err(IdentityError::refused(format!("{label}: {why}")));
@@ -201,13 +200,11 @@ fn certifiable(entry: &TokenEntry) -> Result<&Key, IdentityError> {
             );
         }
         (_, _, Some(_)) => {
-            return refused("this is a secret key: a CA certifies no such key");
+            return refused("this is a secret key: a CA certifies only key pairs");
         }
         (Some(key), None, None) => key,
         (None, None, None) if entry.attests => {
-            return refused(
-                "this key attests: it is in the evidence of every other key, as the one that signs",
-            );
+            return refused("this is the attestation key: it signs the evidence of the other keys");
         }
         (None, None, None) => {
             return Err(IdentityError::new(
@@ -228,7 +225,7 @@ fn factory_entry(inventory: &Inventory) -> Option<&TokenEntry> {
     factory.find(|one| !one.attests && one.key.is_some())
 }
 
-/// What is common to all keys that are certified at once.
+/// The common values of all keys that are certified at once.
 struct Certifying<'a> {
     device: &'a Device,
     inventory: &'a Inventory,
@@ -259,7 +256,7 @@ impl Certifying<'_> {
         })
     }
 
-    /// The factory's IDevID, where the evidence is of another key, and the IDevID can be certified.
+    /// The factory's IDevID, if the evidence is of another key and the IDevID can be certified.
     fn idevid(&self, entry: &TokenEntry) -> Result<Option<CertifiedKey>, IdentityError> {
         let Some(factory) = factory_entry(self.inventory) else {
             return Ok(None);
@@ -272,14 +269,17 @@ impl Certifying<'_> {
             return Ok(None);
         };
         if let Some(why) = key.no_certification() {
-            warn!("{}: it is not in the evidence: {why}", factory.label);
+            warn!(
+                "{}: the evidence does not include this key: {why}",
+                factory.label
+            );
             return Ok(None);
         }
         match self.certified(factory, key) {
             Ok(certified) => Ok(Some(certified)),
             Err(error) if error.kind == IdentityErrorKind::Tpm => Err(error),
             Err(error) => {
-                warn!("{error}; the factory's identity is not in the evidence");
+                warn!("{error}; the evidence does not include the factory's identity");
                 Ok(None)
             }
         }

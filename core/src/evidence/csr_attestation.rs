@@ -1,5 +1,5 @@
-//! Evidence inside a request for a certificate (draft-ietf-lamps-csr-attestation). A draft: the statement of
-//! TPM2_Certify stands in a withdrawn appendix, and may change.
+//! Evidence inside a request for a certificate (draft-ietf-lamps-csr-attestation). The draft may
+//! change: the statement of TPM2_Certify stands in an appendix that was withdrawn.
 
 use super::bundle::Bundle;
 use crate::ber::{OBJECT_IDENTIFIER, OCTET_STRING, SEQUENCE, encoded};
@@ -7,8 +7,8 @@ use crate::oid::{ATTESTATION_ATTRIBUTE, TCG_ATTEST_TPM_CERTIFY};
 use crate::x509::RequestContent;
 
 impl Bundle {
-    /// What a request asks for, and what the TPM certifies of its key: the attribute id-aa-attestation with
-    /// one statement, and the certificates of the attestation key if it has any.
+    /// The content of a request, plus the attribute id-aa-attestation. The attribute has one
+    /// statement about the key, and the certificates of the attestation key if there are any.
     #[must_use]
     pub fn within(&self, content: RequestContent) -> RequestContent {
         content.with_attribute(ATTESTATION_ATTRIBUTE, self.attestation_bundle())

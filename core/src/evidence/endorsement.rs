@@ -10,7 +10,7 @@ use std::ops::RangeInclusive;
 
 /// The NV indices for what TPM makers keep.
 const MAKERS: RangeInclusive<u32> = 0x01C0_0000..=0x01C0_FFFF;
-/// Certificates of endorsement keys, of the low range and of the high one.
+/// NV indices of the certificates of endorsement keys, in the low range and in the high range.
 const CERTIFICATES: [u32; 9] = [
     0x01C0_0002,
     0x01C0_000A,
@@ -22,23 +22,25 @@ const CERTIFICATES: [u32; 9] = [
     0x01C0_001C,
     0x01C0_001E,
 ];
-/// Certificates of the CAs above them.
+/// NV indices of the CA certificates above the endorsement certificates.
 const CHAIN: RangeInclusive<u32> = 0x01C0_0100..=0x01C0_01FF;
 
-/// What the device shows of its endorsement keys.
+/// The endorsement keys of a device, and their certificates.
 #[derive(Debug, Default)]
 pub(crate) struct Endorsement {
-    /// The key that a CA shares secrets with: the first whose certificate the device has, else one of
-    /// those that the TPM derives.
+    /// The key with which a CA shares secrets: the first whose certificate the device has, else a
+    /// key that the TPM derives.
     pub(crate) key: Option<EndorsementKey>,
     pub(crate) certificates: Vec<Certificate>,
     pub(crate) chain: Vec<Certificate>,
 }
 
 impl Endorsement {
-    /// Reads certificates from NV, and finds the key of one of them. `given` are further certificates, from
-    /// the maker: they go before the TPM's own. One command for each NV index that is there, two or more
-    /// for each certificate, and a key generation where the key is in no handle.
+    /// Reads certificates from NV, and finds the key of one certificate. `given` are further
+    /// certificates from the manufacturer, which go before the TPM's own.
+    ///
+    /// The TPM runs one command for each NV index that exists, and two or more for each
+    /// certificate. If the key is in no handle, the TPM also generates a key.
     pub(crate) fn of(tpm: &Tpm, given: Vec<Certificate>) -> Result<Self, IdentityError> {
         let (mut placed, mut chain) = (Vec::new(), Vec::new());
         for certificate in given {
@@ -56,10 +58,10 @@ impl Endorsement {
                 continue;
             }
             let Some(content) = tpm.open_nv(index)? else {
-                warn!("NV index 0x{index:08X}: not everybody may read it, so it is left out");
+                warn!("NV index 0x{index:08X}: reading needs an authorisation, so it is left out");
                 continue;
             };
-            // The chain is one sequence: a certificate may go on in the next index.
+            // The chain is one sequence: a certificate may continue in the next index.
             let content = match is_chain && is_cut {
                 true => [std::mem::take(&mut cut), content].concat(),
                 false => content,

@@ -1,4 +1,5 @@
-//! Evidence in forms that other programs read; some of them the attested key signs as a whole.
+//! Evidence in forms that other programs read. In some forms, the attested key signs the whole
+//! document.
 
 use super::bundle::Bundle;
 use super::tcg_csr::{IdevidContents, LdevidContents, TcgCsrForm, enveloped};
@@ -22,12 +23,13 @@ pub enum EvidenceForm {
     WebAuthn,
 }
 
-/// Evidence in such a form.
+/// Evidence in one of these forms.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ForeignEvidence {
-    /// The whole of it; or the contents, where the signature stands beside them.
+    /// The whole document; or its contents, if the signature stands beside them.
     pub document: Vec<u8>,
-    /// TPMT_SIGNATURE of the attested key over the document, where that does not hold it.
+    /// TPMT_SIGNATURE of the attested key over the document, if the document does not hold the
+    /// signature.
     pub signature: Option<Vec<u8>>,
 }
 
@@ -36,11 +38,12 @@ pub fn acme_nonce(key_authorization: &str) -> Vec<u8> {
     Hash::Sha256.digest(&[key_authorization.as_bytes()])
 }
 
-/// The evidence of a bundle in another form; `entry` is that of the attested key, which signs.
+/// Writes the evidence of a bundle in another form. `entry` is the entry of the attested key, which
+/// signs.
 ///
 /// # Errors
 ///
-/// The form wants what the bundle does not have, or the key does not sign.
+/// The bundle lacks a value that the form needs, or the key does not sign.
 pub fn in_form(
     device: &Device,
     entry: &TokenEntry,
@@ -63,12 +66,12 @@ pub fn in_form(
     })
 }
 
-/// Signs bytes by the attested key, and by this hash where the key can; the signature as
-/// [`Signature::fixed`] gives it.
+/// Signs bytes by the attested key, with this hash if the key supports it. Returns the signature in
+/// the form of [`Signature::fixed`].
 pub(crate) type SignContents<'a> =
     dyn Fn(&[u8], Option<Hash>) -> Result<(SignatureScheme, Vec<u8>), IdentityError> + 'a;
 
-/// As [`in_form`], for who signs otherwise.
+/// Works like [`in_form`], with a signer of the caller's choice.
 pub(crate) fn in_form_signed(
     bundle: &Bundle,
     form: EvidenceForm,
@@ -81,7 +84,7 @@ pub(crate) fn in_form_signed(
         let signature = match (scheme, key) {
             (SignatureScheme::Ecdsa(_), Some(crate::key::PublicKey::Ec { curve, .. })) => {
                 let der = ecdsa_to_der(curve, &signature);
-                der.ok_or_else(|| IdentityError::failed("no signature of this curve"))?
+                der.ok_or_else(|| IdentityError::failed("the signature does not fit the curve"))?
             }
             _ => signature,
         };
@@ -111,11 +114,8 @@ pub(crate) fn in_form_signed(
 }
 
 impl Bundle {
-    /// Gives the attestation key the certificates of a file, its own first.
-    ///
-    /// # Errors
-    ///
-    /// The file cannot be read, or its first certificate is for another key.
+    /// Sets the certificates of the attestation key from a file; its own certificate must be the
+    /// first.
     pub fn add_attestation_certificates(&mut self, path: &Path) -> Result<(), IdentityError> {
         let bytes = file::read(path, LARGEST).map_err(IdentityError::file(path))?;
         let wrong = |why: String| IdentityError::failed(format!("{}: {why}", path.display()));

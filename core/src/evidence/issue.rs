@@ -1,4 +1,4 @@
-//! Certificates for keys of verified bundles.
+//! Makes certificates for keys of verified bundles.
 
 use super::verify::Evidence;
 use crate::file;
@@ -15,31 +15,31 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use zeroize::Zeroizing;
 
-/// More bytes than a file with a private key has.
+/// A file with a private key is shorter than this number of bytes.
 const LARGEST_KEY: u64 = 16 << 10;
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// By whom, and how, a key is certified.
+/// The issuer of a certificate, and its options.
 #[derive(Debug, Clone)]
 pub struct Issuance {
-    /// A file with the CA's certificate first; those of its own issuers may follow.
+    /// A file with the CA's certificate first. The certificates of the CA's own issuers may follow.
     pub ca_certificate: PathBuf,
     /// A file with the CA's private key, PEM, not encrypted.
     pub ca_key: PathBuf,
-    /// How many days the certificate is valid, within the CA's own validity.
+    /// The certificate's validity in days, within the CA's own validity.
     pub days: u32,
-    /// What is certified.
+    /// The key to certify.
     pub what: WhatToCertify,
 }
 
-/// Which key, and whom its certificate names.
+/// The key to certify, and the name in its certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WhatToCertify {
-    /// The attested key (LDevID). With this subject as RFC 4514 writes it; else as the factory's
-    /// certificate names the device; else as the request does.
+    /// The attested key (LDevID). The subject is this text (RFC 4514), else the device's name in
+    /// the factory's certificate, else the subject of the request.
     AttestedKey(Option<String>),
-    /// The attestation key. With this permanent identifier; else SHA-256 of the endorsement key's
-    /// certificate.
+    /// The attestation key, with this permanent identifier; else with SHA-256 of the endorsement
+    /// key's certificate.
     AttestationKey(Option<String>),
     /// The attestation key of a service, whom its certificate names: nothing else of the device.
     ServiceAttestationKey(String),
@@ -50,12 +50,12 @@ pub enum WhatToCertify {
 pub struct Issued {
     /// The new certificate.
     pub certificate: Certificate,
-    /// Those of the CA, as its file has them.
+    /// The certificates of the CA, in the order of its file.
     pub chain: Vec<Certificate>,
 }
 
 impl Issued {
-    /// All, PEM.
+    /// All certificates, PEM.
     pub fn pem(&self) -> String {
         let chain = self.chain.iter().map(Certificate::pem);
         chain.fold(self.certificate.pem(), |text, one| text + &one)
@@ -68,7 +68,7 @@ pub(super) struct Issuer {
     key: PrivateKeyInfo,
 }
 
-/// The subject that was asked for; before anything is used up.
+/// Reads the subject that the caller wants, before a nonce is used up.
 pub(super) fn subject(issuance: &Issuance) -> Result<Option<Subject>, IdentityError> {
     match &issuance.what {
         WhatToCertify::AttestedKey(Some(subject)) => Ok(Some(Subject::parse(subject)?)),
@@ -182,10 +182,11 @@ impl Issuer {
     }
 }
 
-/// What the endorsement key's certificate says of the TPM; verifiers want all three names.
+/// The TPM's three names in the endorsement key's certificate; verifiers need all three.
 fn names(evidence: &Evidence, identifier: Option<&str>) -> Result<AttestationNames, IdentityError> {
-    let missing = "an attestation key's certificate names the TPM as its endorsement key's does: \
-                   verify by a challenge (--response), and with a certificate that has these names";
+    let missing = "the attestation key's certificate takes the TPM's names from the endorsement \
+                   key's certificate: verify with the answer to a challenge (--response), and \
+                   with an endorsement certificate that has these names";
     let tpm = evidence.report.tpm.as_ref();
     let tpm = tpm.ok_or_else(|| IdentityError::failed(missing))?;
     let named = |name: &Option<String>| name.clone().ok_or_else(|| IdentityError::failed(missing));
@@ -202,7 +203,7 @@ fn names(evidence: &Evidence, identifier: Option<&str>) -> Result<AttestationNam
     })
 }
 
-/// The scheme of a CA's key, with a hash of its own strength.
+/// The signature scheme of a CA's key, with a hash of matching strength.
 fn scheme(key: &PublicKey) -> SignatureScheme {
     match key {
         PublicKey::Ec { curve, .. } => SignatureScheme::Ecdsa(match curve {

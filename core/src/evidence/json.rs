@@ -16,12 +16,12 @@ pub const LARGEST_FIELD: usize = 64 << 10;
 /// The longest text in a document, in bytes.
 pub const LONGEST_TEXT: usize = 1024;
 
-/// Bytes that a document holds as base64 (RFC 4648, section 4, with padding and without blanks);
-/// one at least, [`LARGEST_FIELD`] at most.
+/// Bytes that a document holds as base64 (RFC 4648, section 4, with padding and without blanks).
+/// The length is from one byte to [`LARGEST_FIELD`].
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Bytes(Vec<u8>);
 
-/// Why something is no document of its format.
+/// The reason why bytes are no document of a format.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DocumentError {
     format: &'static str,
@@ -41,8 +41,8 @@ struct Name {
     format: String,
 }
 
-/// Reads a document of this format. Unknown fields are skipped; known ones must be there once and
-/// of their type.
+/// Reads a document of this format. Unknown fields are skipped. Each known field must occur once
+/// and have the right type.
 pub(super) fn read<T: DeserializeOwned>(
     document: &[u8],
     format: &'static str,
@@ -50,7 +50,7 @@ pub(super) fn read<T: DeserializeOwned>(
     let error = |why: String| DocumentError { format, why };
     if document.len() > LARGEST_DOCUMENT {
         return Err(error(format!(
-            "{} bytes; {LARGEST_DOCUMENT} are read at most",
+            "{} bytes; a document may have at most {LARGEST_DOCUMENT}",
             document.len()
         )));
     }
@@ -61,7 +61,7 @@ pub(super) fn read<T: DeserializeOwned>(
     serde_json::from_slice(document).map_err(|why| error(why.to_string()))
 }
 
-/// The same from a file.
+/// Reads a document from a file.
 pub(super) fn read_file<T: DeserializeOwned>(
     path: &Path,
     format: &'static str,
@@ -87,7 +87,7 @@ pub(super) fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<
     let text = Option::<String>::deserialize(deserializer)?;
     match text.as_ref().is_some_and(|text| text.len() > LONGEST_TEXT) {
         true => Err(D::Error::custom(format!(
-            "a text has {LONGEST_TEXT} bytes at most"
+            "a text may have at most {LONGEST_TEXT} bytes"
         ))),
         false => Ok(text),
     }
@@ -132,11 +132,11 @@ impl<'de> Deserialize<'de> for Bytes {
         let bytes = bytes.map_err(|_| D::Error::custom("no base64 (RFC 4648, section 4)"))?;
         match bytes.len() {
             0 => Err(D::Error::custom(
-                "empty; a byte string has one byte at least",
+                "empty; a byte string must have at least one byte",
             )),
             1..=LARGEST_FIELD => Ok(Self(bytes)),
             more => Err(D::Error::custom(format!(
-                "{more} bytes; a byte string has {LARGEST_FIELD} at most"
+                "{more} bytes; a byte string may have at most {LARGEST_FIELD}"
             ))),
         }
     }

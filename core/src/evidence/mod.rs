@@ -1,4 +1,4 @@
-//! Evidence that a key is in the TPM of a device: what the device shows, and what a CA makes of it.
+//! Evidence that a key is in the TPM of a device: the device collects it, and a CA verifies it.
 
 mod activate;
 mod attestation_key;

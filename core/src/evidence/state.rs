@@ -1,5 +1,5 @@
-//! What a CA remembers between two calls: open challenges, and nonces. One file, which only its owner
-//! may read; each secret and each nonce is used once, and expires.
+//! The memory of a CA between two calls: open challenges, and nonces. They stand in one file that
+//! only its owner may read. Each secret and each nonce is valid for one use, and expires.
 
 use super::challenge::{self, Activation, Challenge, Response};
 use super::json::{self, Bytes};
@@ -16,9 +16,9 @@ use std::time::Duration;
 use subtle::ConstantTimeEq;
 
 const FORMAT: &str = "devid-ca-state/1";
-/// How long another process that writes the file is waited for.
+/// The longest wait for another process that writes the file.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long a nonce is remembered that another program made, in seconds: a year.
+/// The time in seconds for which the state keeps a nonce that another program made: a year.
 const FOREIGN_NONCE: u64 = 365 * 24 * 60 * 60;
 
 /// The file, locked until this is dropped.
@@ -42,10 +42,10 @@ struct Content {
 #[serde(rename_all = "camelCase")]
 struct OpenChallenge {
     id: Bytes,
-    /// SHA-256 of the secret: who reads the file cannot answer.
+    /// SHA-256 of the secret: a reader of the file cannot answer the challenge.
     secret_sha256: Bytes,
     activation: Activation,
-    /// In seconds since 1970.
+    /// The end, in seconds since 1970.
     expires: u64,
     used: bool,
 }
@@ -58,25 +58,25 @@ struct OpenNonce {
 }
 
 impl CaState {
-    /// Reads and locks the file; an absent one is as an empty one.
+    /// Reads and locks the file. A file that does not exist counts as empty.
     ///
     /// # Errors
     ///
-    /// It is none, others may read or write it, or another process keeps it.
+    /// The file is no state of a CA, other users may read or write it, or another process locks it.
     pub(super) fn open(path: &Path, now: u64) -> Result<Self, IdentityError> {
         let at = IdentityError::file(path);
         let folder = match path.parent() {
             Some(folder) if !folder.as_os_str().is_empty() => folder,
             _ => Path::new("."),
         };
-        // The folder, since the file is exchanged for a new one at each change.
+        // Locks the folder, since each change replaces the file by a new file.
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let opened = open(folder, flags, Mode::empty());
         let opened = opened.map_err(|error| IdentityError::file(folder)(error.into()))?;
         let lock = Lock::take(opened, PATIENCE).map_err(|why| at(why.into()))?;
         let lock = lock.ok_or_else(|| {
             IdentityError::failed(format!(
-                "{}: another process keeps its folder; try again",
+                "{}: another process locks its folder; try again",
                 path.display()
             ))
         })?;
@@ -90,7 +90,7 @@ impl CaState {
         match std::fs::metadata(path) {
             Ok(about) if about.permissions().mode() & 0o077 != 0 => {
                 return Err(IdentityError::refused(format!(
-                    "others may read or write {0}, which holds secrets: chmod 600 {0}",
+                    "other users may read or write {0}, which holds secrets: chmod 600 {0}",
                     path.display()
                 )));
             }
@@ -105,12 +105,12 @@ impl CaState {
         Ok(state)
     }
 
-    /// Whether the file was there.
+    /// True if the file existed.
     pub(super) fn exists(&self) -> bool {
         self.exists
     }
 
-    /// Makes a challenge, and remembers it for so many seconds.
+    /// Makes a challenge, and remembers it for `lifetime` seconds.
     pub(super) fn challenge(
         &mut self,
         bundle: &Bundle,
@@ -128,7 +128,7 @@ impl CaState {
         Ok(made.challenge)
     }
 
-    /// Makes a nonce, and remembers it for so many seconds.
+    /// Makes a nonce, and remembers it for `lifetime` seconds.
     pub(super) fn nonce(&mut self, lifetime: u64) -> Result<Vec<u8>, IdentityError> {
         let nonce = crate::tpm::random_secret(bundle::LONGEST_NONCE)?.to_vec();
         self.content.nonces.push(OpenNonce {
@@ -140,11 +140,11 @@ impl CaState {
         Ok(nonce)
     }
 
-    /// What an answer proves.
+    /// The proof in an answer.
     ///
     /// # Errors
     ///
-    /// Why it proves nothing.
+    /// The answer proves nothing; the error gives the reason.
     pub(super) fn activation(&self, response: &Response) -> Result<Activation, String> {
         let mut all = self.content.challenges.iter();
         let found = all.find(|one| one.id == response.id);
@@ -156,13 +156,13 @@ impl CaState {
         })?;
         if found.used {
             return Err(
-                "the challenge was answered before, and counts once: devid ca challenge \
-                        makes another"
+                "the challenge was answered before, and is valid for one use: devid ca challenge \
+                 makes a new one"
                     .into(),
             );
         }
         if found.expires <= self.now {
-            return Err("the challenge expired: devid ca challenge makes another".into());
+            return Err("the challenge expired: devid ca challenge makes a new one".into());
         }
         let answered = Hash::Sha256.digest(&[&response.secret]);
         match bool::from(answered.ct_eq(&found.secret_sha256)) {
@@ -171,30 +171,33 @@ impl CaState {
         }
     }
 
-    /// The nonce of ours that a bundle has.
+    /// The nonce in the bundle, if this CA made it.
     pub(super) fn issued(&self, nonce: &[u8]) -> Option<Vec<u8>> {
         let mut all = self.content.nonces.iter();
         let found = all.find(|one| one.nonce[..] == *nonce);
         found.map(|one| one.nonce.to_vec())
     }
 
-    /// Whether a nonce may be used: `must_be_ours`, if no other program made it.
+    /// Checks that a nonce may be used. With `must_be_ours`, a nonce of another program may not be
+    /// used.
     pub(super) fn may_be_used(&self, nonce: &[u8], must_be_ours: bool) -> Result<(), String> {
         let mut all = self.content.nonces.iter();
         match all.find(|one| one.nonce[..] == *nonce) {
-            Some(one) if one.used => Err("the nonce was used before, and counts once".into()),
+            Some(one) if one.used => {
+                Err("the nonce was used before, and is valid for one use".into())
+            }
             Some(one) if one.expires <= self.now => {
-                Err("the nonce expired: devid ca nonce makes another".into())
+                Err("the nonce expired: devid ca nonce makes a new one".into())
             }
             None if must_be_ours => Err(format!(
-                "{} knows no such nonce: devid ca nonce makes one",
+                "{} does not contain this nonce: devid ca nonce makes one",
                 self.path.display()
             )),
             _ => Ok(()),
         }
     }
 
-    /// Notes that nonce and challenge were used.
+    /// Marks nonce and challenge as used.
     pub(super) fn use_up(
         &mut self,
         nonce: Option<&[u8]>,
@@ -228,7 +231,7 @@ impl CaState {
             IdentityError::new(
                 IdentityErrorKind::Refused,
                 format!(
-                    "{}: too many challenges and nonces are open; those that expire make room",
+                    "{}: too many challenges and nonces are open; wait until some expire",
                     self.path.display()
                 ),
             )

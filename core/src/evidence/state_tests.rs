@@ -1,4 +1,4 @@
-//! Challenges and nonces count once, and expire.
+//! Tests: challenges and nonces are valid for one use, and expire.
 
 use super::*;
 use crate::evidence::verify::samples::{Kind, parts};
@@ -24,7 +24,7 @@ impl Fixture {
         CaState::open(&self.path(), now).unwrap()
     }
 
-    /// A challenge with a secret that is known.
+    /// A challenge, and its right answer.
     fn challenged(&self) -> Response {
         let mut state = self.at(NOW);
         let bundle = parts(Kind::Ec(Curve::P256)).bundle();
@@ -70,7 +70,7 @@ fn an_answer_comes_too_late() {
     assert!(fixture.at(NOW + 59).activation(&response).is_ok());
     let why = fixture.at(NOW + 60).activation(&response).unwrap_err();
     assert!(why.contains("expired"), "{why}");
-    // What expired goes with the next change.
+    // Expired entries are removed at the next change.
     fixture.at(NOW + 60).nonce(10).unwrap();
     assert!(fixture.at(NOW).content.challenges.is_empty());
 }
@@ -150,10 +150,7 @@ fn bundles_that_nobody_can_challenge() {
             },
             "no restricted decryption key",
         ),
-        (
-            |it| it.ek_public = Some(vec![1].into()),
-            "none of a key that is known",
-        ),
+        (|it| it.ek_public = Some(vec![1].into()), "is not supported"),
         (
             |it| it.attestation_key.public = vec![1].into(),
             "attestation key",

@@ -1,7 +1,8 @@
-//! TCG-CSR-IDEVID and TCG-CSR-LDEVID (TCG, TPM 2.0 Keys for Device Identity and Attestation, section
-//! 13): the same evidence in a structure of 4-byte words, big-endian.
+//! TCG-CSR-IDEVID and TCG-CSR-LDEVID (TCG, TPM 2.0 Keys for Device Identity and Attestation,
+//! section 13): the same evidence in a structure of 4-byte words, big-endian.
 //!
-//! Readers disagree on its form, so there are two ([`TcgCsrForm`]). The reader here takes both.
+//! Readers disagree on the form, so there are two forms ([`TcgCsrForm`]). The reader here accepts
+//! both.
 
 use super::Bundle;
 use crate::tpm::{Hash, TPM_GENERATED};
@@ -19,27 +20,27 @@ const BLOCK: usize = 16;
 /// The longest structure that is read.
 const LARGEST: usize = 1 << 20;
 
-/// In which form the structure is written.
+/// The form of the structure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TcgCsrForm {
-    /// As OpenConfig's attestz reads it: with hash and padding, public areas without size, the
-    /// signature (TPMT_SIGNATURE) beside the contents.
+    /// The form that OpenConfig's attestz reads. There are a hash and padding, public areas have no
+    /// size, and the signature (TPMT_SIGNATURE) stands beside the contents.
     Detached,
-    /// As Flight Control reads it: neither hash nor padding, public areas with size (TPM2B_PUBLIC), an
-    /// envelope around contents and signature.
+    /// The form that Flight Control reads. There is neither hash nor padding, public areas have a
+    /// size (TPM2B_PUBLIC), and an envelope holds contents and signature.
     Enveloped,
 }
 
-/// The contents of a TCG-CSR-IDEVID. What is empty was not given.
+/// The contents of a TCG-CSR-IDEVID. An absent value is empty.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct IdevidContents {
-    /// Text.
+    /// The model, as text.
     pub product_model: Vec<u8>,
-    /// Text.
+    /// The serial number, as text.
     pub product_serial: Vec<u8>,
-    /// Whatever the CA wants, such as a PKCS#10 request in PEM.
+    /// Data for the CA, such as a PKCS#10 request in PEM.
     pub ca_data: Vec<u8>,
-    /// The event log of the start.
+    /// The event log of the boot.
     pub boot_event_log: Vec<u8>,
     /// The endorsement key's certificate, DER; or its TPMT_PUBLIC.
     pub ek_certificate: Vec<u8>,
@@ -47,20 +48,20 @@ pub struct IdevidContents {
     pub attestation_public: Vec<u8>,
     /// The ticket of the attestation key's creation.
     pub creation_ticket: Vec<u8>,
-    /// TPMS_ATTEST of that creation.
+    /// TPMS_ATTEST of the creation.
     pub creation_attest: Vec<u8>,
-    /// The signature over it.
+    /// The signature over `creation_attest`.
     pub creation_signature: Vec<u8>,
     /// TPMT_PUBLIC of the attested key.
     pub signing_public: Vec<u8>,
     /// TPMS_ATTEST of TPM2_Certify.
     pub certify: Vec<u8>,
-    /// TPMT_SIGNATURE over it.
+    /// TPMT_SIGNATURE over `certify`.
     pub certify_signature: Vec<u8>,
 }
 
-/// The contents of a TCG-CSR-LDEVID. No public reader of it is known: it is written by the rules of
-/// the other one.
+/// The contents of a TCG-CSR-LDEVID. No public reader of this structure is known, so the writer
+/// follows the rules of TCG-CSR-IDEVID.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct LdevidContents {
     /// The endorsement key's certificate, DER.
@@ -73,38 +74,39 @@ pub struct LdevidContents {
     pub public: Vec<u8>,
     /// TPMS_ATTEST of TPM2_Certify.
     pub certify: Vec<u8>,
-    /// TPMT_SIGNATURE over it.
+    /// TPMT_SIGNATURE over `certify`.
     pub certify_signature: Vec<u8>,
 }
 
 /// Contents of either kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TcgContents {
-    /// Of an IDevID.
+    /// The contents for an IDevID.
     Idevid(Box<IdevidContents>),
-    /// Of an LDevID.
+    /// The contents for an LDevID.
     Ldevid(Box<LdevidContents>),
 }
 
 /// A structure that was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TcgCsr {
-    /// What it says.
+    /// The contents.
     pub contents: TcgContents,
     /// The bytes that are signed.
     pub signed: Vec<u8>,
     /// The signature in the envelope, if there is one: an ASN.1 signature or a TPMT_SIGNATURE.
     pub signature: Option<Vec<u8>>,
-    /// Whether the hash in it is right; `None` if there is none.
+    /// The result of the check of the hash; `None` if the structure has no hash.
     pub hash_is_right: Option<bool>,
 }
 
-/// Why bytes are no such structure.
+/// The reason why bytes are no such structure.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NoTcgCsr(&'static str);
 
 impl IdevidContents {
-    /// Of a bundle, for readers that want a PKCS#10 request as `ca_data`, or that do not look.
+    /// The contents for a bundle, with a PKCS#10 request as `ca_data`. Some readers need the
+    /// request, the others ignore `ca_data`.
     pub fn of(bundle: &Bundle) -> Self {
         let text = |text: &Option<String>| text.clone().unwrap_or_default().into_bytes();
         let ek = bundle.ek_certificates.first().or(bundle.ek_public.as_ref());
@@ -169,7 +171,7 @@ impl IdevidContents {
 }
 
 impl LdevidContents {
-    /// Of a bundle.
+    /// The contents for a bundle.
     pub fn of(bundle: &Bundle) -> Self {
         let first = |all: &[super::Bytes]| all.first().map(|der| der.to_vec()).unwrap_or_default();
         Self {
@@ -214,20 +216,19 @@ pub fn enveloped(contents: &[u8], signature: &[u8]) -> Vec<u8> {
 }
 
 impl TcgCsr {
-    /// Reads either kind in either form; what stands behind an envelope is left alone, as other
-    /// readers do.
+    /// Reads either kind in either form. Bytes after an envelope are ignored, as other readers do.
     ///
     /// # Errors
     ///
-    /// It is none.
+    /// The bytes are no such structure.
     pub fn read(bytes: &[u8]) -> Result<Self, NoTcgCsr> {
         if bytes.len() > LARGEST {
-            return Err(NoTcgCsr("longer than such a structure may be"));
+            return Err(NoTcgCsr("the structure is too long"));
         }
         let (contents, signature) = match word(bytes, 0) {
             Some(ENVELOPE) => {
                 let size = |at| word(bytes, at).and_then(|size| usize::try_from(size).ok());
-                let cut = || NoTcgCsr("its envelope is cut");
+                let cut = || NoTcgCsr("its envelope is cut off");
                 let (contents, signature) = size(1).zip(size(2)).ok_or_else(cut)?;
                 let rest = &bytes[HEADER..];
                 let (contents, rest) = rest.split_at_checked(contents).ok_or_else(cut)?;
@@ -247,12 +248,12 @@ impl TcgCsr {
         let found = found.or_else(|| {
             let (fields, hash) = Layout::find::<7>(contents)?;
             let read = LdevidContents::read(&fields);
-            // A cut TCG-CSR-IDEVID may have the sizes of this one.
+            // A cut TCG-CSR-IDEVID may have the sizes of a TCG-CSR-LDEVID.
             let is_attest = read.certify.starts_with(&TPM_GENERATED.to_be_bytes());
             is_attest.then(|| (TcgContents::Ldevid(read.into()), hash))
         });
         let (read, hash_is_right) =
-            found.ok_or(NoTcgCsr("its sizes do not add up to its length"))?;
+            found.ok_or(NoTcgCsr("the sum of its sizes is not its length"))?;
         Ok(Self {
             contents: read,
             signed: contents.to_vec(),
@@ -262,11 +263,11 @@ impl TcgCsr {
     }
 }
 
-/// Where sizes and fields begin.
+/// The offsets of sizes and fields.
 struct Layout;
 
 impl Layout {
-    /// The fields, and whether the hash is right, if there is one.
+    /// The fields, and the result of the check of the hash, if there is a hash.
     fn find<const FIELDS: usize>(contents: &[u8]) -> Option<([&[u8]; FIELDS], Option<bool>)> {
         let size = usize::try_from(word(contents, 2)?).ok()?;
         let with_hash = || {
@@ -288,7 +289,7 @@ impl Layout {
         }
     }
 
-    /// So many sizes, and exactly what they tell of.
+    /// Reads `FIELDS` sizes, then fields of exactly these sizes.
     fn fields<const FIELDS: usize>(contents: &[u8], start: usize) -> Option<[&[u8]; FIELDS]> {
         let sizes = contents.get(start..)?;
         let (sizes, mut rest) = sizes.split_at_checked(FIELDS * WORD)?;
@@ -329,7 +330,7 @@ fn hash_of(area: &[u8]) -> Hash {
     named.unwrap_or(Hash::Sha256)
 }
 
-/// Without the size in front, if there is one: no structure here begins with its own length.
+/// Removes the size in front, if there is one: no structure here begins with its own length.
 fn bare(bytes: &[u8]) -> Vec<u8> {
     match bytes.split_first_chunk() {
         Some((size, rest)) if usize::from(u16::from_be_bytes(*size)) == rest.len() => rest.to_vec(),

@@ -1,4 +1,5 @@
-//! Both forms, the shapes that other readers take or refuse, and what is no such structure.
+//! Tests of both forms, of the shapes that other readers accept or refuse, and of bytes that are no
+//! such structure.
 
 use super::*;
 use crate::evidence::verify::samples::{Kind, parts};
@@ -25,9 +26,9 @@ fn sizes(contents: &[u8], hash: usize) -> (u32, u32, Vec<u32>) {
     (at(1), at(2), sizes)
 }
 
-/// The lengths of a switch's structure that OpenConfig keeps as a sample: P-384, ECDSA with SHA-384,
-/// attest structures of 189 bytes, signatures of 104, public areas of 168, a model of 14 characters
-/// and a serial number of 11, an EK certificate of 1033.
+/// The lengths of a switch's structure that OpenConfig keeps as a sample. The keys are P-384, and
+/// ECDSA signs with SHA-384. Attest structures have 189 bytes, signatures 104, public areas 168,
+/// the EK certificate 1033. The model has 14 characters and the serial number 11.
 #[test]
 fn the_detached_form_has_the_shape_of_a_real_one() {
     let contents = IdevidContents {
@@ -125,7 +126,7 @@ fn fields_that_may_be_there() {
     contents.creation_ticket = vec![2; 5];
     contents.creation_attest = vec![3; 7];
     contents.creation_signature = vec![4; 9];
-    // In the place of a certificate, where a TPM has none.
+    // A TPM without an EK certificate shows its public area instead.
     contents.ek_certificate = parts(Kind::Ec(Curve::P256)).ek_area();
     for form in [TcgCsrForm::Detached, TcgCsrForm::Enveloped] {
         let bytes = contents.encode(form);
@@ -145,7 +146,7 @@ fn what_is_cut_or_longer_is_none() {
             );
         }
         assert!(TcgCsr::read(&[&bytes[..], &[0]].concat()).is_err());
-        // Each size too large by one, or by all.
+        // One size is off by one, or has the largest value.
         let start = if form == TcgCsrForm::Detached { 44 } else { 12 };
         for field in 0..13 {
             let at = start + 4 * field;
@@ -166,7 +167,7 @@ fn what_is_cut_or_longer_is_none() {
     assert!(TcgCsr::read(&vec![0; LARGEST + 1]).is_err());
 }
 
-/// No byte makes it panic.
+/// The reader does not panic, whichever byte changes.
 #[test]
 fn changed_bytes_never_panic() {
     let bytes = IdevidContents::of(&bundle(Curve::P256)).encode(TcgCsrForm::Detached);
@@ -183,8 +184,8 @@ fn changed_bytes_never_panic() {
     }
 }
 
-/// A switch's structure is read, written again byte for byte but for its random padding, and what its
-/// attestation key certified is right.
+/// Reads a switch's structure and writes it again: all bytes are equal, except the random padding.
+/// The statements of its attestation key pass the checks.
 #[test]
 #[ignore = "the sample is in the Go module of attestz: scripts/test-evidence"]
 fn a_switchs_own() {
@@ -199,7 +200,7 @@ fn a_switchs_own() {
     assert_eq!(written.len(), bytes.len());
     let padding = sizes(&bytes, 48).2[12] as usize;
     let end = bytes.len() - padding;
-    // Behind the hash, which covers the padding.
+    // The part after the hash, which covers the padding.
     assert_eq!(written[60..end], bytes[60..end]);
     let key = CertifiedKey {
         label: None,

@@ -1,5 +1,5 @@
-//! The attestation statement `tpm` of WebAuthn (Level 2, section 8.3), as ACME's device-attest-01 takes
-//! it: a CBOR map (RFC 8949) without authenticator data.
+//! The attestation statement `tpm` of WebAuthn (Level 2, section 8.3), in the form that ACME's
+//! device-attest-01 accepts: a CBOR map (RFC 8949) without authenticator data.
 
 use super::Bundle;
 use crate::tpm::{Hash, Signature, SignatureScheme};
@@ -13,13 +13,13 @@ const MAP: u8 = 5;
 
 /// The attestation object: `fmt` and `attStmt`.
 ///
-/// The nonce of the bundle must be SHA-256 of what the verifier calls attToBeSigned; for ACME that is
-/// the key authorization.
+/// The nonce of the bundle must be SHA-256 of the bytes that the verifier calls attToBeSigned. For
+/// ACME, these bytes are the key authorization.
 ///
 /// # Errors
 ///
-/// The attestation key has no certificate, which the statement must name; or it signs by a scheme that
-/// COSE has no number for.
+/// The attestation key has no certificate, but the statement must name one; or COSE has no number
+/// for its signature scheme.
 pub fn attestation_object(bundle: &Bundle) -> Result<Vec<u8>, String> {
     let chain = &bundle.attestation_key.certificates;
     if chain.is_empty() {
@@ -31,9 +31,8 @@ pub fn attestation_object(bundle: &Bundle) -> Result<Vec<u8>, String> {
     }
     let (scheme, _) = Signature::read(&bundle.key.signature)
         .ok_or("the signature of the attestation key cannot be read")?;
-    let algorithm = cose_algorithm(scheme).ok_or_else(|| {
-        format!("{scheme}, by which the attestation key signs, has no COSE number")
-    })?;
+    let algorithm = cose_algorithm(scheme)
+        .ok_or_else(|| format!("COSE has no number for {scheme}, the attestation key's scheme"))?;
     let mut certificates = head(ARRAY, chain.len() as u64);
     for certificate in chain {
         certificates.extend(bytes(certificate));

@@ -98,11 +98,11 @@ impl Device {
         Ok((self.taking_new(&token)?, label))
     }
 
-    /// The token of this name, which takes new keys.
+    /// The token with this name, which accepts new keys.
     ///
     /// # Errors
     ///
-    /// There is none, or it takes no keys.
+    /// No token has this name, or the token accepts no new keys.
     pub(super) fn taking_new(&self, token: &str) -> Result<&DevidStore, IdentityError> {
         if let Some(store) = self.stores().find(|store| store.name() == token) {
             return Ok(store);

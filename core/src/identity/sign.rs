@@ -176,7 +176,7 @@ fn refuse_statement(label: &str, message: &[u8]) -> Result<(), IdentityError> {
              not be taken for one"
         }
         0..=3 => "the TPM gives no ticket for fewer than 4 bytes",
-        0..=LONGEST => return Ok(()),
+        4..=LONGEST => return Ok(()),
         _ => {
             "these are over 1 MiB, and the TPM would hash them piece by piece; --cms signs a digest of \
              them in its place"

@@ -11,7 +11,7 @@ use crate::tpm::{Secret, TpmError};
 use serde::Serialize;
 use std::path::Path;
 
-/// What became of an object that a token was to take over.
+/// The result of a take-over of one object.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct TakenObject {
     /// The name of the token.
@@ -22,7 +22,7 @@ pub struct TakenObject {
     pub kind: &'static str,
     /// The path of its file.
     pub file: String,
-    /// Whether the token had the object before; then nothing was changed.
+    /// True if the token had the object before; then nothing was changed.
     pub known: bool,
 }
 
@@ -37,12 +37,12 @@ impl TakenObject {
 }
 
 impl Device {
-    /// Opens data that another program sealed in this TPM: TSS2 sealed data, PEM. `source` is what messages
-    /// call the file.
+    /// Opens data that another program sealed in this TPM: TSS2 sealed data, PEM. Messages name the
+    /// file by `source`.
     ///
     /// # Errors
     ///
-    /// Refused for a wrong `value`, which the TPM counts.
+    /// Refused for a wrong `value`; the TPM counts this attempt.
     pub fn unseal(
         &self,
         (source, file): (&str, &[u8]),
@@ -60,10 +60,10 @@ impl Device {
         })
     }
 
-    /// Has a token take over what a file holds, as a key folder would hold it: a key that another program
-    /// made in this TPM (TSS2 PRIVATE KEY), or a certificate. `value` is the authorisation value of the key so
-    /// far; `pin` is the user's PIN of the token, where the configuration does not name it. `source` is what
-    /// messages call the file.
+    /// A token takes over the object in a file: a key that another program made in this TPM (TSS2
+    /// PRIVATE KEY), or a certificate. The format is that of a key folder. `value` is the key's
+    /// current authorisation value. `pin` is the user's PIN of the token, if the configuration does
+    /// not name it. Messages name the file by `source`.
     ///
     /// # Errors
     ///
@@ -84,8 +84,8 @@ impl Device {
         let label = content.description().label.clone();
         if matches!(content, EntryContent::Pair(_)) && (label == FACTORY || label == OWN) {
             return Err(IdentityError::refused(format!(
-                "{source}: {label} is what an identity of this device is called; give the key another label, by \
-                 the line Label: above it"
+                "{source}: an identity of this device has the label {label}; give the key another \
+                 label, in the line Label: above it"
             )));
         }
         let (kind, taken) = match content {
@@ -123,8 +123,8 @@ impl Device {
     }
 }
 
-/// A fault of taking a key over. After some of them the next key would cost a further try, or fail alike: these
-/// are refusals.
+/// Translates an error of the take-over of a key. After some errors the next key would cost a
+/// further try, or fail too: these errors become refusals.
 fn refusal(error: StoreError) -> IdentityError {
     match error {
         StoreError::Protection(why) => IdentityError::refused(why),

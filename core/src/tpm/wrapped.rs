@@ -184,8 +184,9 @@ impl Tpm {
         self.with_wrapped("Load", key, &AuthValue::default(), |_, _| Ok(()))
     }
 
-    /// The key under a new authorisation value, which only the parent of the key and this process ever see.
-    /// `key` itself, and every copy of it, keeps the old value. Six commands below a persistent parent.
+    /// The key with a new authorisation value, which only the parent of the key and this process
+    /// know. `key` itself, and every copy of it, keeps the old value. Below a persistent parent,
+    /// the TPM runs six commands.
     ///
     /// # Errors
     ///
@@ -196,10 +197,11 @@ impl Tpm {
         old: &AuthValue,
         new: &Secret,
     ) -> Result<WrappedKey, TpmError> {
-        // The session hides the new value, also where the old one is empty.
+        // The session encrypts the new value, even if the old value is empty.
         let old = old.clone().encrypting_response();
         self.register_flushable(&key.name);
-        // Not where keys stay loaded: the key would be found there by its name, with the old value.
+        // The key is loaded for this command only. A connection that keeps keys loaded would later find
+        // the key by its name, with the old value.
         let private = self.with_transient("ObjectChangeAuth", key, &old, |link, used| {
             key.parent.run(link, |link, parent| {
                 link.object_change_auth(used, parent, new)

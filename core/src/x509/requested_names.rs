@@ -139,8 +139,7 @@ fn uri(text: &str) -> Result<Vec<u8>, IssueError> {
 fn oid(text: &str) -> Result<ObjectIdentifier, IssueError> {
     ObjectIdentifier::new(text).map_err(|_| {
         wrong(format!(
-            "{text:?}: invalid OID; expected for \
-                                                           example 1.2.3.4"
+            "{text:?}: invalid OID; expected for example 1.2.3.4"
         ))
     })
 }

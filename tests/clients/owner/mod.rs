@@ -1,6 +1,6 @@
-//! An owner's certificates for the factory's keys: where programs of others find them, what is
-//! refused, and what a rotation and a reset do. The names of the cases follow OpenConfig's lists
-//! (attestz-1.1, enrollz-1).
+//! An owner's certificates for the factory keys: where other programs find them, which of them are
+//! refused, and the effect of a rotation and of a reset. The names of the cases follow OpenConfig's
+//! lists (attestz-1.1, enrollz-1).
 
 use cryptoki_sys::*;
 use std::fs;
@@ -290,8 +290,8 @@ fn on_a_token_of_their_own(link: Link) {
     bench.ends(0, &["show", "pkcs11:token=oidevid;object=oidevid"]);
 }
 
-/// Java reads the slot's KeyStore, OpenSSL signs by URI, p11tool lists: each with both certificates
-/// of one key on two tokens.
+/// Java reads the slot's KeyStore, OpenSSL signs by URI, and p11tool lists. Two tokens hold two
+/// certificates of one key.
 fn java_openssl_and_gnutls_with_both(link: Link) {
     let bench = Bench::new(link);
     bench.import_both();
@@ -388,8 +388,8 @@ fn attestz_1_1_6_a_factory_reset_keeps_the_makers(link: Link) {
     assert!(!bench.path("state-owner/certificates.pem").exists());
 }
 
-/// A new pair takes the place of the old, a new certificate for one key leaves the other's, and a
-/// running program sees the change at its next search.
+/// A new pair replaces the old pair. A new certificate for one key does not change the other key's
+/// certificate. A running program sees the change at its next search.
 fn a_rotation_is_whole(link: Link) {
     let bench = Bench::new(link);
     let [_, oiak] = bench.import_both();
@@ -402,7 +402,7 @@ fn a_rotation_is_whole(link: Link) {
     assert_eq!(second[0].der, certificate_der(&next));
     assert_eq!(second[1].der, certificate_der(&oiak));
     assert_eq!(second[0].id, first[0].id);
-    // Again the same: nothing is lost, and nothing is told as replaced.
+    // A second import changes nothing, and reports no replaced certificate.
     let again = bench.import(&[&next]);
     assert!(!again.text().contains("in place of"), "{again}");
     assert_eq!(bench.shown("oidevid"), second);

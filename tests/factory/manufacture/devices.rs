@@ -4,7 +4,7 @@ use super::{Line, MODEL, SERIAL, der, install, writes};
 use std::fs;
 use testkit::openssl::{Verifier, der as signature_der};
 
-/// Template, what pkcs11-tool calls the mechanism, the hash, and what the page calls the key.
+/// The template, pkcs11-tool's name of the mechanism, the hash, and the page's name of the key.
 const KINDS: [(&str, &str, &str, &str); 4] = [
     ("h2", "ECDSA-SHA256", "-sha256", "EC_POINT 256 bits"),
     ("h3", "ECDSA-SHA384", "-sha384", "EC_POINT 384 bits"),

@@ -149,7 +149,7 @@ impl Line {
             .current_dir(self.home.folder()))
     }
 
-    /// What an NV index holds; nothing if it is not there.
+    /// The content of an NV index; empty if there is no such index.
     fn nv(&self, index: &str) -> Vec<u8> {
         self.tool("tpm2_nvread", &["-C", "o", index]).out
     }

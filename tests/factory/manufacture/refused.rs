@@ -1,4 +1,4 @@
-//! What is refused: nothing is written, and what is there stays.
+//! Refusals: nothing is written, and the existing content stays.
 
 use super::{Line, MODEL, SERIAL, der, install, writes};
 use std::fs;

@@ -1,5 +1,5 @@
-//! The same device as swtpm_setup makes, byte for byte where it makes the same: public areas, handles, NV
-//! indices with their attributes, and what they hold.
+//! The device is equal to a device of swtpm_setup, byte for byte where possible: public areas,
+//! handles, and NV indices with their attributes and contents.
 
 use super::Line;
 use std::fs;

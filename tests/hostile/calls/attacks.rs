@@ -4,10 +4,10 @@
 use super::entries::{Arg, Entry, Scene};
 use cryptoki_sys::*;
 
-/// What is wrong with a call; a number is the place of an argument.
+/// The fault of a call. A number is the position of an argument.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Attack {
-    /// Nothing.
+    /// No fault.
     Nothing,
     /// The call is made in another state than it wants.
     State(Scene),
@@ -43,7 +43,8 @@ pub enum Attack {
     Parameter(usize, Parameter),
     /// CKM_SHA256_RSA_PKCS_PSS with this parameter, on tokens that list it.
     Pss(usize, Parameter),
-    /// CKM_RSA_PKCS_OAEP, CKM_ECDH1_DERIVE or CKM_RSA_AES_KEY_WRAP, whose parameters name further
+    /// CKM_RSA_PKCS_OAEP, CKM_ECDH1_DERIVE or CKM_RSA_AES_KEY_WRAP, whose parameters point to
+    /// further data, on tokens that list the mechanism.
     /// bytes, on tokens that list it.
     Nested(usize, Nested),
     Init(Init),
@@ -68,11 +69,11 @@ pub enum Parameter {
     Bytes {
         length: usize,
     },
-    /// The same at an odd address.
+    /// The buffer at an odd address.
     Odd {
         length: usize,
     },
-    /// One byte, that length.
+    /// A buffer of one byte, with this stated length.
     Lie {
         said: CK_ULONG,
     },
@@ -84,16 +85,16 @@ pub enum Parameter {
     },
 }
 
-/// What is wrong with a parameter that names further bytes.
+/// The fault of a parameter that points to further data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Nested {
-    /// Nothing; at an odd address or not.
+    /// No fault. `odd`: at an odd address.
     Fine { odd: bool },
     /// So many bytes of it, that length.
     Cut { length: usize },
     /// NULL, that length.
     Null { said: CK_ULONG },
-    /// What it names is NULL or a few bytes, that length.
+    /// The data is NULL or a few bytes, with this stated length.
     Inner { null: bool, said: CK_ULONG },
     /// The parameter that it names is NULL.
     Hollow,
@@ -108,12 +109,12 @@ pub enum Init {
     CallbacksOnly,
 }
 
-/// One hostile call.
+/// A hostile call.
 pub struct Row {
     pub attack: Attack,
     /// The codes that are right for it.
     pub right: Vec<CK_RV>,
-    /// Whether the standard fixes the code, so that it holds for every module.
+    /// True if the standard fixes the code, so that every module must return it.
     pub generic: bool,
 }
 
@@ -160,7 +161,7 @@ impl Rows<'_> {
         self.row(attack, right, true);
     }
 
-    /// The same where the standard leaves it to the caller's care.
+    /// A call for which the standard relies on the caller.
     fn add_special(&mut self, attack: Attack, right: &[CK_RV]) {
         self.row(attack, right, false);
     }
@@ -184,7 +185,7 @@ impl Rows<'_> {
 
     fn states(&mut self) {
         let name = self.entry.name;
-        // Sections 5.4 and 5.1.3: what may be called at any time, and what may not.
+        // Sections 5.4 and 5.1.3: calls that are allowed at any time, and others.
         let outside: &[CK_RV] = match name {
             "C_Initialize" | "C_GetFunctionList" | "C_GetInterfaceList" | "C_GetInterface" => {
                 &[CKR_OK]
@@ -399,8 +400,8 @@ impl Rows<'_> {
     }
 
     fn mechanism(&mut self, at: usize) {
-        // Version 3.0: NULL cancels the operation. There is none here, and it does not say how
-        // that ends; in version 2.40 it is just a bad argument.
+        // Version 3.0: NULL cancels the operation. There is no operation here, and the standard
+        // does not define the code. In version 2.40 NULL is a bad argument.
         let cancelled: &[CK_RV] = match self.entry.name.ends_with("Init") {
             true => &[CKR_OK, CKR_OPERATION_NOT_INITIALIZED, CKR_ARGUMENTS_BAD],
             false => &[CKR_ARGUMENTS_BAD],

@@ -1,4 +1,4 @@
-//! One hostile call: its arguments in walled memory, and what they say afterwards.
+//! A hostile call: its arguments in guarded memory, and the state of that memory after the call.
 
 use super::attacks::{Attack, Init, NESTED_LENGTH, Nested, PSS_LENGTH, Parameter, Room};
 use super::entries::{Arg, Entry};
@@ -7,7 +7,7 @@ use cryptoki_sys::*;
 use std::mem::{offset_of, transmute};
 use testkit::raw::Code;
 
-/// What a process has at hand for its call; numbers out of the air where it has nothing.
+/// The values of a process for its call. Missing values are arbitrary numbers.
 #[derive(Clone)]
 pub struct Bench {
     pub session: CK_ULONG,
@@ -21,7 +21,7 @@ pub struct Bench {
     pub mechanism: CK_ULONG,
     /// A point on the key's curve, or any 65 bytes.
     pub point: Vec<u8>,
-    /// What is wrapped for the key, or any 32 bytes.
+    /// Data that is wrapped for the key, or any 32 bytes.
     pub data: Vec<u8>,
 }
 
@@ -31,10 +31,10 @@ pub struct Call {
     function: usize,
     words: Vec<usize>,
     memory: Vec<Walled>,
-    /// Where [`Arg::Count`] stands, and how much a caller would have to have there.
+    /// The position of [`Arg::Count`], and the memory that a caller would need there.
     count: Option<(usize, usize)>,
     room: usize,
-    /// Where a filled template's items stand.
+    /// The position of a filled template's items.
     items: Option<usize>,
 }
 
@@ -60,7 +60,7 @@ impl Call {
             room: 0,
             items: None,
         };
-        // What stands before Count or Size: how much it has, and how much of that is said.
+        // The buffer before Count or Size: its length, and the stated length.
         let mut said = 0;
         for (at, arg) in entry.args.iter().copied().enumerate() {
             let shift = usize::from(attack == Attack::Unaligned(at));
@@ -117,7 +117,7 @@ impl Call {
                     call.keep(Walled::holding(b"1234", wall, shift))
                 }
                 Arg::Template => {
-                    // What is derived or unwrapped lives in its session.
+                    // A derived or unwrapped key belongs to its session.
                     let brief = ["C_DeriveKey", "C_UnwrapKey"].contains(&entry.name);
                     let token = call.item(CKA_TOKEN, &[CK_BBOOL::from(!brief)], true, wall);
                     let mut items = vec![token, call.item(CKA_LABEL, b"label", false, wall)];
@@ -263,7 +263,7 @@ impl Call {
         let mut bytes = words.map(usize::to_ne_bytes).concat();
         assert_eq!(bytes.len(), NESTED_LENGTH);
         if bench.mechanism == CKM_RSA_AES_KEY_WRAP {
-            // One more around it.
+            // One more level around the parameter.
             let oaep = match nested {
                 Nested::Hollow => 0,
                 _ => self.keep(Walled::holding(&bytes, wall, 1)),
@@ -325,19 +325,18 @@ impl Call {
     }
 
     pub fn make(&self) -> Code {
-        // SAFETY: the function is that of a table and takes so many words (a CK_BBOOL travels as
-        // a word, too); what is wrong with their values is what this test is about, and this
-        // process ends soon.
+        // SAFETY: the function is from a table and takes this number of words (a CK_BBOOL is passed
+        // as a word). This test passes wrong values on purpose, and this process ends soon.
         Code(unsafe { invoke(self.function, &self.words) })
     }
 
-    /// What [`Arg::Count`] says now.
+    /// The current value of [`Arg::Count`].
     pub fn counted(&self) -> Option<usize> {
         let (at, _) = self.count?;
         Some(word(&self.memory[at].bytes()))
     }
 
-    /// What is wrong with the caller's memory after the call.
+    /// The faults of the caller's memory after the call.
     pub fn complaints(&self, code: Code) -> Vec<String> {
         let mut complaints = Vec::new();
         for (n, memory) in self.memory.iter().enumerate() {

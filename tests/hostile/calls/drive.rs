@@ -25,12 +25,12 @@ pub struct Target<'a> {
     pub session: CK_FLAGS,
     /// For tokens that want a login before they show keys.
     pub pin: Option<&'a [u8]>,
-    /// Whether the module has this call at all.
+    /// Tells whether the module has this call.
     pub supports: &'a dyn Fn(&str) -> bool,
-    /// A key that OpenSSL wrapped: under [`TRANSPORT`], and for the token's RSA key that unwraps, the
-    /// label being 65 times 4.
+    /// A key that OpenSSL wrapped under [`TRANSPORT`], and one that OpenSSL wrapped for the token's
+    /// unwrapping RSA key. The label is 65 times 4.
     pub wrapped: Option<&'a [Vec<u8>; 2]>,
-    /// Whether this call is made.
+    /// Tells whether this call is made.
     pub wants: &'a dyn Fn(&Entry, &Row) -> bool,
 }
 
@@ -55,7 +55,7 @@ impl Outcome {
     }
 }
 
-/// What a child tells its parent.
+/// The report of a child to its parent.
 enum Told {
     Code(Code, String),
     /// The token has nothing that this attack is about.
@@ -91,8 +91,8 @@ pub fn drive(target: &Target<'_>) -> Vec<Outcome> {
     outcomes
 }
 
-/// A call that a module does not have says so whatever is wrong with it (section 5.1.7), but may
-/// see first that the module is not initialised.
+/// A call that a module does not have says so for every fault (section 5.1.7). It may first report
+/// that the module is not initialised.
 fn right(target: &Target<'_>, entry: &Entry, row: &Row) -> Vec<Code> {
     let outside = matches!(
         row.attack,
@@ -129,7 +129,7 @@ fn one_call(
     if entry.name == "C_GenerateKeyPair" {
         bench.mechanism = CKM_EC_KEY_PAIR_GEN;
     }
-    // Where sessions are read-only, a public key, which is none for a digest.
+    // In read-only sessions: a public key, which cannot be digested.
     let writes = target.session & CKF_RW_SESSION != 0 && !matches!(scene, Scene::Outside);
     if entry.name == "C_DigestKey" && writes {
         let secret = [
@@ -371,15 +371,15 @@ fn aes_key(raw: &Raw, session: CK_SESSION_HANDLE) -> Option<CK_OBJECT_HANDLE> {
     generate_key(raw, session, CKM_AES_KEY_GEN, &template).ok()
 }
 
-/// Runs `body` in a child and reads what it tells; `None`: nothing to tell. Whatever the child
-/// writes to its standard output or error is a complaint.
+/// Runs `body` in a child and reads its report. `None`: no report. Any output of the child on
+/// standard output or error is a complaint.
 fn in_a_process(
     output: &File,
     answer: &File,
     body: impl FnOnce() -> Told,
 ) -> Option<(Result<Code, String>, String)> {
     answer.set_len(0).expect("truncated");
-    // SAFETY: the child does what a child of a process with threads may do with this libc, and
+    // SAFETY: the child only makes calls that are allowed in a child of a process with threads, and
     // ends by _exit.
     let id = unsafe { libc::fork() };
     assert!(id >= 0, "fork");
@@ -424,8 +424,8 @@ fn in_a_process(
     Some((got, complaints))
 }
 
-/// The child's first steps: it ends with its parent or after some time, leaves no core, and
-/// writes where it is read.
+/// The first steps of the child. It ends with its parent or after some time, writes no core, and
+/// sends its output to `output`.
 fn retreat(output: &File) {
     let none = libc::rlimit {
         rlim_cur: 0,

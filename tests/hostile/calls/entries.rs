@@ -1,12 +1,12 @@
-//! Every entry of the function tables: what it takes, in which state it is called, and how the
-//! standard lets a call end that is right in every argument.
+//! Every entry of the function tables: its arguments, the state for the call, and the allowed codes
+//! of a call with correct arguments.
 
 use cryptoki_sys::*;
 use std::collections::HashSet;
 use std::fs;
 use std::mem::size_of;
 
-/// One argument, by its part in the call. A pointer's length stands right behind it.
+/// An argument, by its role in the call. The length of a pointer follows directly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arg {
     Session,
@@ -45,7 +45,7 @@ pub enum Arg {
     Template,
     /// A template to fill, then [`Arg::Size`].
     Query,
-    /// The length of what stands before it.
+    /// The length of the argument before it.
     Size,
     /// 32 bytes.
     Label,
@@ -90,16 +90,16 @@ pub struct Entry {
 }
 
 const OK: &[CK_RV] = &[CKR_OK];
-/// Of calls that go on with an operation which nothing here begins.
+/// For calls that continue an operation which no test here starts.
 const IDLE: &[CK_RV] = &[CKR_OPERATION_NOT_INITIALIZED];
-/// Of calls that begin an operation with the signing key and its mechanism.
+/// For calls that start an operation with the signing key and its mechanism.
 const NOT_FOR_THIS_KEY: &[CK_RV] = &[
     CKR_OK,
     CKR_MECHANISM_INVALID,
     CKR_KEY_TYPE_INCONSISTENT,
     CKR_KEY_FUNCTION_NOT_PERMITTED,
 ];
-/// Of calls that change a token, in a read-only session of nobody.
+/// For calls that change a token, in a read-only session without login.
 const READ_ONLY: &[CK_RV] = &[
     CKR_SESSION_READ_ONLY,
     CKR_TOKEN_WRITE_PROTECTED,
@@ -113,7 +113,7 @@ const READ_ONLY: &[CK_RV] = &[
     CKR_OBJECT_HANDLE_INVALID,
     CKR_KEY_TYPE_INCONSISTENT,
 ];
-/// Of C_UnwrapKey: where there is nothing that unwraps, or what does is not at hand.
+/// For C_UnwrapKey without an unwrapping key, or with an unusable one.
 const UNWRAPPED: &[CK_RV] = &[
     CKR_OK,
     CKR_MECHANISM_INVALID,
@@ -121,7 +121,7 @@ const UNWRAPPED: &[CK_RV] = &[
     CKR_TEMPLATE_INCOMPLETE,
     CKR_USER_NOT_LOGGED_IN,
 ];
-/// Of C_Encrypt and its like, also where the token has no key for them.
+/// For C_Encrypt and similar calls, also if the token has no key for them.
 const ENCRYPTED: &[CK_RV] = &[CKR_OK, CKR_OPERATION_NOT_INITIALIZED];
 const DECRYPTED: &[CK_RV] = &[
     CKR_OK, // how much room it takes
@@ -129,14 +129,14 @@ const DECRYPTED: &[CK_RV] = &[
     CKR_ENCRYPTED_DATA_INVALID,
     CKR_OPERATION_NOT_INITIALIZED,
 ];
-/// Of C_SetPIN by nobody: the user's, where there is one and the session may change it.
+/// For C_SetPIN without login: the user's PIN, if there is one and the session may change it.
 const CHANGED_PIN: &[CK_RV] = &[
     CKR_SESSION_READ_ONLY,
     CKR_TOKEN_WRITE_PROTECTED,
     CKR_PIN_INCORRECT,
     CKR_USER_NOT_LOGGED_IN,
 ];
-/// Of C_GetFunctionStatus and C_CancelFunction (section 5.16).
+/// For C_GetFunctionStatus and C_CancelFunction (section 5.16).
 const OF_OLD: &[CK_RV] = &[CKR_FUNCTION_NOT_PARALLEL];
 
 const fn entry(
@@ -167,15 +167,15 @@ const THROUGH: &[Arg] = &[Session, Data, Size, Bytes, Count];
 const BEGIN: &[Arg] = &[Session, Mechanism, Key];
 const PART: &[Arg] = &[Session, Data, Size];
 const RESULT: &[Arg] = &[Session, Bytes, Count];
-/// Of a message: parameter, associated data, text in, text out.
+/// For a message: parameter, associated data, input, output.
 const MESSAGE: &[Arg] = &[Session, Data, Size, Data, Size, Data, Size, Bytes, Count];
 const MESSAGE_BEGIN: &[Arg] = &[Session, Data, Size, Data, Size];
 const MESSAGE_NEXT: &[Arg] = &[Session, Data, Size, Data, Size, Bytes, Count, Number(0)];
 const MESSAGE_SIGN: &[Arg] = &[Session, Data, Size, Data, Size, Bytes, Count];
 const MESSAGE_VERIFY: &[Arg] = &[Session, Data, Size, Data, Size, Data, Size];
 
-/// The entries in the order of the tables: the first 68 are version 2.40, the first 92 version 3.0,
-/// all of them version 3.2.
+/// The entries in the order of the tables. The first 68 are version 2.40, the first 92 are version
+/// 3.0, and all are version 3.2.
 pub const ENTRIES: [Entry; 104] = [
     entry("C_Initialize", Outside, &[InitArgs], OK),
     entry("C_Finalize", Initialized, &[Reserved], OK),
@@ -460,7 +460,8 @@ pub const ENTRIES: [Entry; 104] = [
     ),
 ];
 
-/// The calls that docs/SUPPORT.md says are there. Of all others the tests see that they are not.
+/// The calls that docs/SUPPORT.md lists as supported. The tests check that all other calls are
+/// unsupported.
 pub fn supported() -> HashSet<String> {
     let page = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/SUPPORT.md"));
     let page = page.expect("docs/SUPPORT.md");

@@ -1,5 +1,5 @@
-//! Memory with a wall right before it and right behind it: whoever reads or writes past what was
-//! given ends there, or is seen afterwards by what is left of a pattern.
+//! Memory with guard pages directly before and after it. An access beyond the buffer ends the
+//! process, or changes a pattern that is checked afterwards.
 
 use std::ptr;
 
@@ -80,12 +80,12 @@ impl Walled {
         self.length
     }
 
-    /// What is inside now.
+    /// The current content.
     pub fn bytes(&self) -> Vec<u8> {
         self.all()[self.at..self.at + self.length].to_vec()
     }
 
-    /// Whether all around is as it was.
+    /// True if the memory around the buffer is unchanged.
     pub fn is_intact(&self) -> bool {
         let all = self.all();
         let around = all[..self.at].iter().chain(&all[self.at + self.length..]);

@@ -1,8 +1,8 @@
-//! Hostile callers: everything that can be wrong with a call, tried on every entry of every
-//! function table, each call in a process of its own. The right code comes back, nobody crashes,
-//! nothing is printed, and no byte is written past what the caller gave.
+//! Hostile callers: every fault of a call is tried on every entry of every function table, each
+//! call in its own process. The call returns the right code, and the process does not crash. It
+//! prints nothing, and writes only into the caller's buffers.
 //!
-//! What holds for every module is tried on SoftHSM, too: this proves the test.
+//! Rules that hold for every module also run on SoftHSM, to check the test itself.
 
 mod attacks;
 mod call;
@@ -90,7 +90,8 @@ fn version_3_2() {
     ours(&[], DRIVEN[2], |_| true);
 }
 
-/// An RSA key has mechanisms with parameters. What is not supported takes no look at the key.
+/// An RSA key has mechanisms with parameters. An unsupported mechanism is refused before the key is
+/// checked.
 fn rsa() {
     let supported = supported();
     let wanted = |name: &str| supported.contains(name);
@@ -102,8 +103,8 @@ fn rsa() {
     );
 }
 
-/// Calls that write meet no write protection there. What they are tried on stays: it says that it
-/// cannot be destroyed.
+/// Calls that write meet no write protection there. The tested objects stay, because they cannot be
+/// destroyed.
 fn the_token_that_can_be_written() {
     let tpm = Swtpm::blank();
     let home = Home::new(&tpm.tcti());
@@ -169,8 +170,8 @@ fn the_token_that_can_be_written() {
     }
 }
 
-/// Where a PIN is asked for, by what is called of it and with a key that is not there before. No call
-/// that is wrong in more than its PIN is a try, and no row makes the last one.
+/// A token with PINs, with its current label and a new key. A call with another fault than its PIN
+/// is not a try. No row makes the last try.
 fn the_token_with_pins() {
     const USER: &str = "1234";
     let tpm = Swtpm::blank();
@@ -296,7 +297,7 @@ fn report(module: &str, outcomes: &[Outcome], start: Instant) {
     );
 }
 
-/// What SoftHSM does in another way than the standard's words, or leaves out.
+/// A difference of SoftHSM from the text of the standard.
 struct Difference {
     entries: &'static [&'static str],
     attack: fn(Attack) -> bool,
@@ -304,13 +305,13 @@ struct Difference {
 }
 
 const SOFTHSM_DIFFERS: [Difference; 7] = [
-    // It leaves these out, but sees a wrong session first.
+    // SoftHSM lacks these calls, but checks the session first.
     Difference {
         entries: &SOFTHSM_LACKS,
         attack: |_| true,
         code: CKR_FUNCTION_NOT_SUPPORTED,
     },
-    // It finds the object before it asks for a key.
+    // SoftHSM finds the object before it checks for a key.
     Difference {
         entries: &[
             "C_EncryptInit",
@@ -321,13 +322,13 @@ const SOFTHSM_DIFFERS: [Difference; 7] = [
         attack: |attack| matches!(attack, Attack::Number(2, _)),
         code: CKR_OBJECT_HANDLE_INVALID,
     },
-    // It asks whether a key may verify, not whether it is a public one.
+    // SoftHSM checks whether a key may verify, but not whether it is a public key.
     Difference {
         entries: &["C_VerifyInit"],
         attack: |attack| matches!(attack, Attack::OtherObject(_)),
         code: CKR_OK,
     },
-    // It ends an operation in parts by the call for a single part.
+    // SoftHSM ends an operation in parts by the call for a single part.
     Difference {
         entries: &["C_Digest", "C_Encrypt"],
         attack: |attack| matches!(attack, Attack::State(_)),
@@ -339,13 +340,13 @@ const SOFTHSM_DIFFERS: [Difference; 7] = [
         attack: |attack| matches!(attack, Attack::State(_) | Attack::Nothing),
         code: CKR_GENERAL_ERROR,
     },
-    // It lets log out whoever is not logged in.
+    // SoftHSM allows a logout without login.
     Difference {
         entries: &["C_Logout"],
         attack: |attack| attack == Attack::State(Scene::Session),
         code: CKR_OK,
     },
-    // It wants a pointer to the items that are not there.
+    // SoftHSM wants a pointer to the missing items.
     Difference {
         entries: &[
             "C_CreateObject",
@@ -416,13 +417,13 @@ mod bad {
     use cryptoki_sys::{CK_INFO, CK_RV, CKR_GENERAL_ERROR, CKR_OK};
 
     pub extern "C" fn one_byte_too_far(info: *mut CK_INFO) -> CK_RV {
-        // SAFETY: none: this is what must be seen.
+        // SAFETY: not safe. The test must detect this write.
         unsafe { info.add(1).cast::<u8>().write_volatile(0) };
         CKR_OK
     }
 
     pub extern "C" fn one_byte_too_early(info: *mut CK_INFO) -> CK_RV {
-        // SAFETY: none: this is what must be seen.
+        // SAFETY: not safe. The test must detect this write.
         unsafe { info.cast::<u8>().sub(1).write_volatile(0) };
         CKR_OK
     }
@@ -462,7 +463,7 @@ fn bad_functions_are_seen() {
             supports: &|_| true,
             wants: &|entry, row| entry.name == "C_GetInfo" && row.attack == Attack::Nothing,
         };
-        // At either wall: what it ended with, what was seen, whether that is right.
+        // For both guard pages: the code, the complaints, and whether they are right.
         let told = |one: Outcome| (one.got.clone(), one.complaints.clone(), one.is_right());
         drive(&target).into_iter().map(told).collect::<Vec<_>>()
     };

@@ -1,4 +1,5 @@
-//! A story told with altered answers, many times, each with a seed; and what must hold after each.
+//! A story with altered answers, run many times, each with a seed; and the conditions after each
+//! run.
 
 use super::report::Told;
 use super::stage::{Outcome, PERSISTENT, SESSIONS, Stage, TRANSIENT};
@@ -15,30 +16,30 @@ use testkit::proxy::command;
 
 /// How many stories share the answers that are asked for.
 const STORIES: usize = 9;
-/// Where these are all taken, no value can be proven.
+/// If all of these slots are taken, no value can be proven.
 const SESSION_SLOTS: usize = 3;
-/// Of so many faults all is shown.
+/// The number of faults that are shown completely.
 const SHOWN: usize = 3;
 /// How many ways there are to tell a story.
 pub const VARIANTS: usize = 4;
 
-/// One story that was told with altered answers, and what was found afterwards without.
+/// A story that ran with altered answers, and the state that was found afterwards without them.
 pub struct Case<'a> {
     pub stage: &'a Stage,
     pub variant: usize,
     /// The keys from before, and who judges them.
     keys: &'a Keys,
-    /// What the story reported.
+    /// The report of the story.
     pub told: Told,
-    /// What is there afterwards.
+    /// The state afterwards.
     pub found: Told,
     /// How many answers were altered.
     pub altered: usize,
-    /// Whether the TPM was silent: nobody can say then what became of a command.
+    /// True if the TPM did not answer: then the result of a command is unknown.
     pub was_silent: bool,
     /// How many failed tries of authorisations the TPM counted meanwhile.
     tries: u32,
-    /// What the module logged while the story was told.
+    /// The module's log during the story.
     log: String,
     faults: RefCell<Vec<String>>,
 }
@@ -119,7 +120,7 @@ impl Case<'_> {
         !self.shown(name).is_empty()
     }
 
-    /// Whether it is a signature by one of the keys from before, as `accepts` judges it.
+    /// True if the signature is by one of the earlier keys, as `accepts` decides.
     pub fn is_by_known_key(&self, accepts: impl Fn(&Self, &[u8]) -> bool) -> bool {
         self.keys.judges.keys().any(|info| accepts(self, info))
     }
@@ -128,7 +129,8 @@ impl Case<'_> {
         self.keys.accept(info, signature)
     }
 
-    /// Each wrong value counts once. Who alters the nonce of an auth session makes a right value wrong.
+    /// Each wrong value counts once. A changed nonce of an auth session makes a correct value
+    /// wrong.
     fn tries_no_more(&self, done: &Altered, wrong: usize) {
         let spoilt = done
             .iter()
@@ -144,11 +146,12 @@ impl Case<'_> {
         }
     }
 
-    /// Nothing stays in the TPM but what the module cannot know of, and no handle holds what no file
-    /// names.
+    /// Nothing stays in the TPM, except objects that the module cannot know. A file names every key
+    /// in a handle.
     fn leaves_nothing(&self, before: Vec<u32>, left: [usize; 2], done: &Altered) {
-        // After an answer that named a handle, or that was not believed, the module may not know what the
-        // TPM holds, and to a silent one it sends nothing more. See [`Stage::fill`].
+        // After an answer with a handle, or an answer that was not trusted, the module may not know
+        // the contents of the TPM. To a TPM that does not answer it sends no more commands. See
+        // [`Stage::fill`].
         let hidden = done
             .iter()
             .filter(|(code, kind)| match kind {
@@ -190,21 +193,20 @@ type Tell = Box<dyn Fn(&Stage, usize) -> Outcome>;
 /// How the stage looks at what is there.
 type Look = Box<dyn Fn(&Stage, usize, Option<&Told>) -> Outcome>;
 
-/// A story: how it is told, and what must hold.
+/// A story: its steps, and the conditions after it.
 pub struct Story {
     pub name: &'static str,
     pub stage: Stage,
     /// Tells it in the way of this variant.
     pub tell: Tell,
-    /// Looks at what is there, beside the proxy, after what the story reported.
-    /// `None`: before any was told.
+    /// Checks the state without the proxy, after the report of the story. `None`: before any story.
     pub look: Look,
     pub judge: Box<dyn Fn(&Case)>,
-    /// Whether the keys from before are there and sign.
+    /// Tells whether the earlier keys are there and sign.
     pub keeps_keys: Box<dyn Fn(&Case) -> bool>,
     /// How many wrong values it shows.
     pub wrong: usize,
-    /// What nobody may see on the wire, beside PINs.
+    /// Secrets that must not cross the bus, in addition to PINs.
     pub secrets: Vec<Vec<u8>>,
 }
 

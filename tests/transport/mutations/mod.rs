@@ -1,12 +1,14 @@
-//! Somebody between the module and its TPM alters answers: bits, sizes and counts, what is missing or too
-//! much, older answers and those to other commands, answers that drip, end early or never, other codes.
+//! An attacker between the module and its TPM alters answers: bits, sizes and counts; missing and
+//! additional data; older answers and answers to other commands; slow, short and missing answers;
+//! other codes.
 //!
-//! Whatever he does: the host neither crashes nor hangs, no secret crosses the wire, a signature that is
-//! given out is valid, a key that is shown as made is in this TPM, none is lost, nothing stays in the TPM.
+//! In every case the host neither crashes nor hangs, and no secret crosses the wire. A returned
+//! signature is valid. A key that is shown as made is in this TPM. No key is lost, and nothing
+//! stays in the TPM.
 //!
-//! `DEVID_MUTATIONS=N` alters N answers in all stories together (default 180), `DEVID_MUTATION_SEED=N`
-//! begins with another seed, and `DEVID_MUTATION_ONLY=SEED`, a seed that a failure names, tells that case
-//! of a story alone.
+//! `DEVID_MUTATIONS=N` alters N answers in all stories together (default 180).
+//! `DEVID_MUTATION_SEED=N` starts with another seed. `DEVID_MUTATION_ONLY=SEED` runs only the case
+//! of this seed, which a failure names.
 
 mod case;
 mod grid;
@@ -164,7 +166,7 @@ fn login() -> Story {
     }
 }
 
-/// What one of the variants makes: names, kinds, and whether in a handle.
+/// The objects of one variant: names, kinds, and whether in a handle.
 const WANTED: [&[(&str, Kind, bool)]; VARIANTS] = [
     &[("one", Kind::P256, false)],
     &[("one", Kind::P256, true)],
@@ -177,7 +179,8 @@ fn makes(stage: &Stage, variant: usize, pin: Option<&str>) -> Outcome {
     stage.plays_through_proxy(|scene, report| stories::generation(scene, report, pin, wanted))
 }
 
-/// What was made is there as it was shown, what was not made is not there, and the next key can be made.
+/// A made object is there as it was shown. An object that was not made is not there, and the next
+/// key can be made.
 fn made_or_not(case: &Case) {
     for (name, ..) in WANTED[case.variant] {
         let place = format!("devid/{name}");
@@ -186,7 +189,8 @@ fn made_or_not(case: &Case) {
         match (case.told.ok(&format!("make {name}")), shown) {
             (true, Some((_, info))) => case.holds(&place, &info),
             (true, None) => {} // its public half could not be read meanwhile
-            // Where faults go on, what was done cannot be undone; after silence the file is kept.
+            // If faults continue, a change cannot be undone. If the TPM does not answer, the file
+            // is kept.
             (false, _) if case.altered == 1 && !case.was_silent && case.is_shown(&place) => {
                 case.fault(format!("{name} was not made, said the call, and is there"));
             }

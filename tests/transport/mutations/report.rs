@@ -1,4 +1,4 @@
-//! What a child tells its parent: a line for each call and each thing that it saw.
+//! The report of a child to its parent: a line for each call and each observation.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -20,7 +20,7 @@ impl Report {
         self.line(what, &hex(value));
     }
 
-    /// What a call answered; its value, if it succeeded.
+    /// Records the answer of a call, and returns its value if the call succeeded.
     pub fn called<T>(&mut self, what: &str, answer: Result<T, Code>) -> Option<T> {
         let code = answer
             .as_ref()
@@ -49,13 +49,13 @@ impl Told {
         Told(text.lines().filter_map(line).collect())
     }
 
-    /// What both tell.
+    /// Joins both reports.
     pub fn and(mut self, other: Told) -> Told {
         self.0.extend(other.0);
         self
     }
 
-    /// What a program did: how it ended, and what it wrote if it succeeded.
+    /// Records the result of a program, and its output if it succeeded.
     pub fn add(&mut self, what: &str, said: &Said) {
         let code = match said.status.code() {
             Some(0) => "ok".to_owned(),
@@ -77,12 +77,12 @@ impl Told {
         failed.map(|(name, _)| name.as_str()).collect()
     }
 
-    /// Whether this call was made and succeeded.
+    /// True if this call was made and succeeded.
     pub fn ok(&self, what: &str) -> bool {
         self.code(what) == Some("ok")
     }
 
-    /// What this call answered, if it was made.
+    /// The code of this call, if the call was made.
     pub fn code(&self, what: &str) -> Option<&str> {
         let found = self.0.iter().find(|(name, _)| name == what);
         found.map(|(_, value)| value.as_str())

@@ -1,5 +1,5 @@
-//! The stage of the stories: a TPM and a home that are as they were before each story, a proxy that may
-//! alter answers, and children that tell the stories.
+//! The stage of the stories: a TPM and a home in their initial state, a proxy that may alter
+//! answers, and children that run the stories.
 
 use super::report::{Report, Told};
 use std::fs;
@@ -27,18 +27,18 @@ pub const TRANSIENT: u32 = 0x8000_0000;
 pub const SESSIONS: u32 = 0x0200_0000;
 pub const PERSISTENT: u32 = 0x8100_0000;
 
-/// Codes by which a TPM says that what the first handle names is not there: TPM_RC_REFERENCE_H0, VALUE and
+/// Codes of a TPM for a first handle whose object does not exist: TPM_RC_REFERENCE_H0, VALUE and
 /// HANDLE of that handle.
 const GONE: [u32; 3] = [0x910, 0x184, 0x18B];
 
-/// What a story is given in its process.
+/// The resources of a story in its process.
 pub struct Scene {
     pub raw: Raw,
 }
 
 /// How a child ended: crashed and still running are faults.
 pub type Ended = Result<(), String>;
-/// The same, and what it reported.
+/// The end of a child, and its report.
 pub type Outcome = (Ended, Told);
 
 pub struct Stage {
@@ -91,7 +91,7 @@ impl Stage {
         self.tpm.restart();
     }
 
-    /// A child tells the story over a connection of its own to the TPM.
+    /// A child runs the story over its own connection to the TPM.
     pub fn plays(&self, story: impl FnOnce(&Scene, &mut Report)) -> Outcome {
         self.child(&self.tpm.tcti(), "config.toml", story)
     }
@@ -223,7 +223,8 @@ impl Stage {
             .collect()
     }
 
-    /// `devid` with each of these words, over this TCTI. It must not die of a signal, nor panic.
+    /// Runs `devid` with each of these arguments over this TCTI. It must not die of a signal, and
+    /// must not panic.
     pub fn runs_devid(&self, tcti: &str, first: &[&str], second: &[&str]) -> Outcome {
         let config = match tcti == self.proxy.tcti() {
             true => "limited.toml",
@@ -246,8 +247,9 @@ impl Stage {
         (ended, told)
     }
 
-    /// Others take the slots for objects, all but one. A key of a file needs two, since its parent in a handle
-    /// takes one as well: the module has to know which of them hold what was left over of its own.
+    /// Other programs take all slots for objects except one. A key in a file needs two slots,
+    /// because its parent in a handle takes one too. So the module must know which slots hold its
+    /// own left-over objects.
     pub fn fill(&self) {
         const SLOTS: usize = 2;
         let attributes = "fixedtpm|fixedparent|sensitivedataorigin|userwithauth|sign";

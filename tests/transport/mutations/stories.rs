@@ -1,4 +1,4 @@
-//! What the children do. Whatever a call answers they go on, and report it.
+//! The steps of the children. After every answer they continue, and report the answer.
 
 use super::report::Report;
 use super::stage::Scene;
@@ -114,7 +114,7 @@ pub fn listing(scene: &Scene, report: &mut Report) {
     report.called("C_Finalize", scene.raw.finalize());
 }
 
-/// One signature by each key with each mechanism. `pin`: after a login.
+/// One signature with each key and each mechanism. `pin`: after a login.
 pub fn signing(scene: &Scene, report: &mut Report, pin: Option<&str>) {
     report.called("C_Initialize", scene.raw.initialize());
     for at in places(scene, report) {
@@ -222,7 +222,7 @@ pub fn import(scene: &Scene, report: &mut Report, scalar: &[u8], wrapped: &[u8])
     report.called("C_Finalize", scene.raw.finalize());
 }
 
-/// Two keys are destroyed: one of the disk, and one in a handle.
+/// Destroys two keys: one on the disk, and one in a handle.
 pub fn destroy(scene: &Scene, report: &mut Report) {
     report.called("C_Initialize", scene.raw.initialize());
     if let Some(own) = logged_in(scene, report, None) {
@@ -238,7 +238,7 @@ pub fn destroy(scene: &Scene, report: &mut Report) {
     report.called("C_Finalize", scene.raw.finalize());
 }
 
-/// What is done to a PIN.
+/// A change of a PIN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
     ByUser,
@@ -334,7 +334,7 @@ pub fn makes_keys(scene: &Scene) {
     own.raw.finalize().expect("C_Finalize");
 }
 
-/// The same with PINs, and without the RSA key.
+/// With PINs, and without the RSA key.
 pub fn makes_keys_with_pins(scene: &Scene) {
     scene.raw.initialize().expect("C_Initialize");
     let slot = scene.raw.slots(true).expect("C_GetSlotList")[1];

@@ -1,4 +1,4 @@
-//! HTTP authentication (RFC 7617 Basic, RFC 7616 Digest), where a server asks for it.
+//! HTTP authentication (RFC 7617 Basic, RFC 7616 Digest), if a server requires it.
 
 use base64ct::{Base64, Encoding};
 use devid_core::key::hex;
@@ -22,7 +22,7 @@ impl Credentials {
     ///
     /// # Errors
     ///
-    /// The server takes none of the schemes known here.
+    /// The server requires a scheme that is not supported.
     pub(super) fn answer(
         &self,
         challenges: &[String],
@@ -99,7 +99,7 @@ fn quoted(text: &str) -> String {
     text.replace('\\', "\\\\").replace('"', "\\\"")
 }
 
-/// One challenge: its scheme, and its parameters with names in lower case.
+/// A challenge: its scheme, and its parameters with names in lower case.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Challenge {
     scheme: String,
@@ -113,12 +113,12 @@ impl Challenge {
     }
 }
 
-/// The challenges of a header, of which there may be several (RFC 9110, section 11.6.1).
+/// The challenges of a header. A header may hold several (RFC 9110, section 11.6.1).
 fn challenges_of(text: &str) -> Vec<Challenge> {
     let mut found: Vec<Challenge> = Vec::new();
     for part in parts(text) {
         let (first, rest) = match part.split_once(char::is_whitespace) {
-            // A scheme, and perhaps its first parameter.
+            // A scheme, possibly with its first parameter.
             Some((scheme, rest)) if !scheme.contains('=') => (Some(scheme), rest.trim()),
             None if !part.contains('=') => (Some(part.as_str()), ""),
             _ => (None, part.as_str()),
@@ -142,7 +142,7 @@ fn challenges_of(text: &str) -> Vec<Challenge> {
     found
 }
 
-/// What stands between commas that are not inside of quotes.
+/// The parts between commas that are not inside quotes.
 fn parts(text: &str) -> Vec<String> {
     let (mut parts, mut quoted, mut escaped) = (vec![String::new()], false, false);
     for c in text.chars() {

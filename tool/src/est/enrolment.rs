@@ -1,4 +1,4 @@
-//! One enrolment: the key, the identity that is shown, the request, the answer.
+//! One enrolment: the key, the identity for the login, the request, and the answer.
 
 use super::credentials::Credentials;
 use super::protocol::{Client, Issued, Operation, bootstrap, open_session};
@@ -20,70 +20,71 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Which server is believed.
+/// The trust in the server.
 #[derive(Debug, Clone)]
 pub(crate) enum ServerTrust {
-    /// One that a certificate in this file vouches for.
+    /// A certificate in this file must verify the server.
     File(PathBuf),
-    /// One whose CAs have a certificate with this SHA-256.
+    /// One CA certificate of the server must have this SHA-256.
     Fingerprint([u8; 32]),
 }
 
-/// What is asked for, of whom, and how.
+/// The parameters of an enrolment.
 pub(crate) struct Enrolment<'a> {
     pub(crate) device: &'a Device,
     pub(crate) label: String,
     pub(crate) url: EstUrl,
     pub(crate) trust: ServerTrust,
-    /// The identity that is shown to the server.
+    /// The identity for the login at the server.
     pub(crate) as_identity: Option<String>,
-    /// What the request asks for.
+    /// The content of the request.
     pub(crate) content: RequestContent,
-    /// The kind of a key that is to be made; what the server wants, or P-256.
+    /// The algorithm of a new key. By default the algorithm that the server wants, else P-256.
     pub(crate) algorithm: Option<KeyAlgorithm>,
-    /// Whether a new key is to take the place of the one that is there.
+    /// True if a new key will replace the current key.
     pub(crate) new_key: bool,
     pub(crate) pin: Option<Secret>,
-    /// Of one request and its answer.
+    /// The time limit of one request and its answer.
     pub(crate) limit: Duration,
-    /// How long a server is waited for that asks for patience.
+    /// The longest wait for a server that has not decided yet.
     pub(crate) patience: Duration,
-    /// Whether the roots that the server tells are trusted to vouch for the new certificate, beside
-    /// those in `trust/`.
+    /// True if the root certificates from the server may verify the new certificate, in addition to
+    /// `trust/`.
     pub(crate) believes_server: bool,
-    /// A server at which the new certificate must open a session first: HOST:PORT.
+    /// A server, HOST:PORT, to which the new certificate must first open a session.
     pub(crate) prove: Option<String>,
-    /// Whether commands are to follow; then the enrolment is remembered until somebody ran them.
+    /// True if commands will follow. The record of the enrolment is then kept until they ran.
     pub(crate) reloads: bool,
 }
 
-/// What came of it.
+/// The result of an enrolment.
 #[derive(Debug, Serialize)]
 pub(crate) struct Outcome {
     pub(crate) label: String,
     pub(crate) server: String,
     /// `simpleenroll` or `simplereenroll`.
     pub(crate) operation: String,
-    /// Whether the key was made for this.
+    /// True if the key was made for this enrolment.
     pub(crate) key_made: bool,
-    /// The identity that was shown.
+    /// The identity for the login.
     pub(crate) shown: Option<String>,
     /// The certificate with the given fingerprint.
     pub(crate) trusted: Option<TrustedCertificate>,
-    /// What was taken.
+    /// The stored certificate.
     pub(crate) enrolled: Option<Enrolled>,
-    /// After how many seconds the server is to be asked again; nothing was taken yet.
+    /// The seconds to wait before the next request. Then no certificate was stored yet.
     pub(crate) retry_after: Option<u64>,
 }
 
-/// A key, the one that is to take its place, and the request for the latter or the former.
+/// A key, its waiting successor, and the record of the request. The request is for the successor,
+/// if there is one.
 struct Requested {
     key: TokenEntry,
     successor: Option<TokenEntry>,
     record: EnrolmentRecord,
 }
 
-/// A certificate that was trusted for its fingerprint.
+/// A certificate that was trusted by its fingerprint.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct TrustedCertificate {
     pub(crate) subject: String,
@@ -91,12 +92,12 @@ pub(crate) struct TrustedCertificate {
 }
 
 impl Enrolment<'_> {
-    /// Asks for a certificate, and takes it.
+    /// Requests a certificate and stores it.
     ///
     /// # Errors
     ///
-    /// Nothing was taken; what the key had stays in use. What the server was asked for is remembered,
-    /// so that the next call goes on.
+    /// No certificate was stored, and the previous certificate stays in use. The request is
+    /// recorded, so the next call continues with it.
     pub(crate) fn run(&self, credentials: Option<Credentials>) -> Result<Outcome, CommandError> {
         let there = self.key()?;
         let shown = self.shown(there.as_ref())?;
@@ -184,7 +185,7 @@ impl Enrolment<'_> {
                 outcome.retry_after = Some(wait.as_secs());
             }
             Err(error) => {
-                // Whatever the server did not like may be in the request.
+                // The request may be the cause of the refusal.
                 self.device.keep_enrolment(&EnrolmentRecord {
                     retry_at: 0,
                     ..record.with_request(None)
@@ -195,7 +196,7 @@ impl Enrolment<'_> {
         Ok(outcome)
     }
 
-    /// The key of that label, if there is one.
+    /// The key with the label, if there is one.
     fn key(&self) -> Result<Option<TokenEntry>, CommandError> {
         let entry = match self.device.find(&self.label) {
             Ok(entry) => entry,
@@ -217,13 +218,13 @@ impl Enrolment<'_> {
             (false, true) => Ok(Some(entry)),
             (false, false) => Err(CommandError::new(
                 6,
-                format!("{label}: this is no private key; take another label"),
+                format!("{label}: not a private key; choose another label"),
             )),
         }
     }
 
-    /// The identity that is shown: the one that was named; else the one that is to be renewed, or the
-    /// factory's.
+    /// The identity for the login: the named identity, else the certificate to be renewed, or the
+    /// factory identity.
     fn shown(&self, key: Option<&TokenEntry>) -> Result<Option<TokenEntry>, CommandError> {
         if let Some(named) = &self.as_identity {
             return Ok(Some(self.device.find(named)?));
@@ -242,7 +243,7 @@ impl Enrolment<'_> {
         }
     }
 
-    /// Certificates that vouch for the server, and the one that a fingerprint named.
+    /// The certificates that verify the server, and the certificate with the given fingerprint.
     fn trusted_certificates(
         &self,
     ) -> Result<(Vec<Certificate>, Option<TrustedCertificate>), CommandError> {
@@ -255,7 +256,7 @@ impl Enrolment<'_> {
                     sha256: devid_core::key::hex(&found.sha256()),
                 };
                 info!(
-                    "trusted for its fingerprint: {} {}",
+                    "trusted by its fingerprint: {} {}",
                     trusted.subject, trusted.sha256
                 );
                 Ok((vec![found], Some(trusted)))
@@ -263,8 +264,8 @@ impl Enrolment<'_> {
         }
     }
 
-    /// The key, made if there is none, and the request for it: the one that the server has already, or
-    /// a new one, which is remembered before it is sent.
+    /// The key, made if it is missing, and its request. The request is the one that the server
+    /// already has, or a new one. A new request is recorded before it is sent.
     fn requested(
         &self,
         there: Option<TokenEntry>,
@@ -350,7 +351,7 @@ impl Enrolment<'_> {
         })
     }
 
-    /// The kind of key that the server wants.
+    /// The algorithm that the server wants.
     fn wished(&self, wishes: &CsrAttributes) -> Result<Option<KeyAlgorithm>, CommandError> {
         match &wishes.key {
             Some(Err(kind)) if self.algorithm.is_none() => Err(self.unknown_kind(kind)),
@@ -386,7 +387,7 @@ impl Enrolment<'_> {
         )
     }
 
-    /// Asks, and again as long as the server asks for patience and there is some left.
+    /// Sends the request, and repeats it while the server has not decided and there is time left.
     fn issued(
         &self,
         client: &Client,
@@ -398,7 +399,10 @@ impl Enrolment<'_> {
         loop {
             match client.issue(operation, &request)? {
                 Issued::Later(wait) if wait <= left => {
-                    info!("the server asks for {} s of patience", wait.as_secs());
+                    info!(
+                        "the server has not decided yet; the next request is in {} s",
+                        wait.as_secs()
+                    );
                     std::thread::sleep(wait);
                     left -= wait;
                 }
@@ -407,7 +411,7 @@ impl Enrolment<'_> {
         }
     }
 
-    /// Has the new identity open a session at the server that the configuration names.
+    /// Opens a session with the new identity to the server of the configuration.
     fn prove(&self, identity: Arc<TlsIdentity>, trusted: &[Certificate]) -> Result<(), String> {
         let Some((host, port)) = self
             .prove
@@ -416,7 +420,9 @@ impl Enrolment<'_> {
         else {
             return Ok(());
         };
-        let port: u16 = port.parse().map_err(|_| format!("{port:?} is no port"))?;
+        let port: u16 = port
+            .parse()
+            .map_err(|_| format!("{port:?} is not a port"))?;
         let all = [trusted, &self.device.trusted_certificates()?].concat();
         let servers = Arc::new(TrustedServers::new(&all)?);
         let place = (host.trim_matches(['[', ']']), port);
@@ -425,7 +431,7 @@ impl Enrolment<'_> {
     }
 }
 
-/// Remembers why the enrolment of a key failed.
+/// Records the reason of a failed enrolment.
 pub(crate) fn note_failure(
     device: &Device,
     (token, label): (&str, &str),
@@ -450,11 +456,11 @@ pub(crate) fn note_failure(
         ..before
     });
     if let Err(fault) = noted {
-        warn!("the failure is not remembered: {fault}");
+        warn!("the failure could not be recorded: {fault}");
     }
 }
 
-/// That the key is of the kind that the server wants.
+/// Checks that the key has the algorithm that the server wants.
 fn check_kind(
     key: &TokenEntry,
     wishes: &CsrAttributes,
@@ -490,7 +496,7 @@ fn is_same(one: &TokenEntry, other: &TokenEntry) -> bool {
     one.token == other.token && one.public == other.public
 }
 
-/// Those that signed themselves.
+/// The self-signed certificates.
 fn roots(cas: &[Certificate]) -> Vec<Certificate> {
     cas.iter()
         .filter(|one| one.is_self_signed())

@@ -1,26 +1,26 @@
-//! HTTP/1.1 (RFC 9112): one request and its answer on a connection of their own.
+//! HTTP/1.1 (RFC 9112): one request and its answer on a separate connection.
 
 use base64ct::{Base64, Encoding};
 use std::io::{ErrorKind, Read, Write};
 use std::time::{Duration, SystemTime};
 
-/// More bytes than the head of any answer has.
+/// The longest head of an answer, in bytes.
 const LONGEST_HEAD: usize = 64 << 10;
 const MOST_HEADERS: usize = 100;
-/// More bytes than certificates of any CA have.
+/// The longest body, in bytes. Certificates of a CA are shorter.
 pub(super) const LARGEST_BODY: usize = 1 << 20;
-/// So much of a server's own words is shown.
+/// The longest text of a server that is shown.
 const SHOWN: usize = 1 << 10;
 
 /// A request.
 #[derive(Debug)]
 pub(super) struct Request<'a> {
-    /// The value of Host.
+    /// The value of the header Host.
     pub(super) host: &'a str,
     pub(super) path: &'a str,
-    /// The value of Authorization.
+    /// The value of the header Authorization.
     pub(super) authorization: Option<&'a str>,
-    /// A PKCS#10 request in DER; without one it is a GET.
+    /// A PKCS#10 request in DER. Without it the method is GET.
     pub(super) pkcs10: Option<&'a [u8]>,
 }
 
@@ -32,12 +32,12 @@ pub(super) struct Response {
     pub(super) body: Vec<u8>,
 }
 
-/// Why there is no answer.
+/// The reason why there is no answer.
 #[derive(Debug)]
 pub(super) enum HttpError {
     /// The connection failed.
     Io(std::io::Error),
-    /// What came is no answer.
+    /// The received data is not a valid answer.
     Broken(String),
 }
 
@@ -52,7 +52,7 @@ fn broken(what: impl Into<String>) -> HttpError {
 }
 
 impl Request<'_> {
-    /// Sends it and reads the answer.
+    /// Sends the request and reads the answer.
     pub(super) fn exchange(&self, stream: &mut (impl Read + Write)) -> Result<Response, HttpError> {
         let body = self.pkcs10.map(Base64::encode_string);
         let method = if body.is_some() { "POST" } else { "GET" };
@@ -73,7 +73,8 @@ impl Request<'_> {
         }
         head += "\r\n";
         head += body.as_deref().unwrap_or_default();
-        // A server that refuses early may close before it has read all; what it said tells why.
+        // A server that refuses early may close before it has read all data. Its answer names the
+        // reason.
         let _ = stream
             .write_all(head.as_bytes())
             .and_then(|()| stream.flush());
@@ -88,7 +89,7 @@ impl Response {
             let mut response = Self::default();
             let body = response.read_head(stream, &mut bytes)?;
             bytes.drain(..body);
-            // Such a one is followed by the real one.
+            // An informational answer is followed by the final answer.
             if (100..200).contains(&response.status) {
                 continue;
             }
@@ -107,7 +108,7 @@ impl Response {
             let mut headers = [httparse::EMPTY_HEADER; MOST_HEADERS];
             let mut parsed = httparse::Response::new(&mut headers);
             match parsed.parse(bytes) {
-                Err(error) => return Err(broken(format!("the answer is no HTTP: {error}"))),
+                Err(error) => return Err(broken(format!("the answer is not HTTP: {error}"))),
                 Ok(httparse::Status::Complete(length)) => {
                     self.status = parsed.code.unwrap_or_default();
                     let kept = parsed.headers.iter();
@@ -142,16 +143,16 @@ impl Response {
         {
             return chunks(stream, bytes);
         }
-        let length = match self.header("content-length") {
-            None => None,
-            Some(text) => {
-                let length = text.trim().parse::<usize>();
-                Some(
-                    length
-                        .map_err(|_| broken("the answer has a Content-Length that is no number"))?,
-                )
-            }
-        };
+        let length =
+            match self.header("content-length") {
+                None => None,
+                Some(text) => {
+                    let length = text.trim().parse::<usize>();
+                    Some(length.map_err(|_| {
+                        broken("the answer has a Content-Length that is not a number")
+                    })?)
+                }
+            };
         if length.is_some_and(|length| length > LARGEST_BODY) {
             return Err(too_large());
         }
@@ -163,7 +164,7 @@ impl Response {
                 return match length {
                     None => Ok(bytes),
                     Some(length) => Err(broken(format!(
-                        "the answer is cut: {} of its {length} bytes came",
+                        "the answer is incomplete: {} of its {length} bytes arrived",
                         bytes.len()
                     ))),
                 };
@@ -173,7 +174,7 @@ impl Response {
         Ok(bytes)
     }
 
-    /// A header's value; of several the first.
+    /// The first value of a header.
     pub(super) fn header(&self, name: &str) -> Option<String> {
         let found = self.headers.iter().find(|(known, _)| known == name);
         found.map(|(_, value)| String::from_utf8_lossy(value).into_owned())
@@ -187,7 +188,7 @@ impl Response {
             .collect()
     }
 
-    /// How long the server asks the client to wait (RFC 9110, section 10.2.3).
+    /// The wait that the server asks for (RFC 9110, section 10.2.3).
     pub(super) fn retry_after(&self, now: SystemTime) -> Option<Duration> {
         let value = self.header("retry-after")?;
         let value = value.trim();
@@ -200,7 +201,7 @@ impl Response {
         }
     }
 
-    /// What the server says in its own words, if it says something to a person.
+    /// The text of the server, if it is meant for a person.
     pub(super) fn words(&self) -> Option<String> {
         let kind = self
             .header("content-type")
@@ -237,10 +238,10 @@ fn too_large() -> HttpError {
     broken(format!("the answer is over {LARGEST_BODY} bytes"))
 }
 
-/// The rest of a body that comes in chunks (RFC 9112, section 7.1). `bytes` came already.
+/// The rest of a body in chunks (RFC 9112, section 7.1). `bytes` were received before.
 fn chunks(stream: &mut impl Read, mut bytes: Vec<u8>) -> Result<Vec<u8>, HttpError> {
     let mut body = Vec::new();
-    let cut = || broken("the answer is cut: it ends within a chunk");
+    let cut = || broken("the answer is incomplete: it ends within a chunk");
     loop {
         let (begin, size) = loop {
             match httparse::parse_chunk_size(&bytes) {
@@ -253,7 +254,7 @@ fn chunks(stream: &mut impl Read, mut bytes: Vec<u8>) -> Result<Vec<u8>, HttpErr
                 Ok(httparse::Status::Partial) => return Err(cut()),
             }
         };
-        // What follows the last one says nothing that is needed.
+        // Data after the last chunk is not needed.
         if size == 0 {
             return Ok(body);
         }
@@ -261,7 +262,7 @@ fn chunks(stream: &mut impl Read, mut bytes: Vec<u8>) -> Result<Vec<u8>, HttpErr
         if size > LARGEST_BODY || body.len() + size > LARGEST_BODY {
             return Err(too_large());
         }
-        // A line's end stands behind it.
+        // A line end follows the chunk.
         while bytes.len() < begin + size + 2 {
             if !more(stream, &mut bytes)? {
                 return Err(cut());
@@ -272,8 +273,8 @@ fn chunks(stream: &mut impl Read, mut bytes: Vec<u8>) -> Result<Vec<u8>, HttpErr
     }
 }
 
-/// Reads on; false at the end. A TLS session that ends without saying so is at its end: what is cut is
-/// told by its length, and PKCS#7 by its own.
+/// Reads more data; false at the end. A TLS session without a closing message is at its end too.
+/// HTTP lengths, and the length in PKCS#7, show whether data was cut.
 fn more(stream: &mut impl Read, bytes: &mut Vec<u8>) -> Result<bool, HttpError> {
     let mut room = [0; 8 << 10];
     match stream.read(&mut room) {
@@ -327,19 +328,22 @@ mod tests {
         for (bytes, said) in [
             (&b""[..], "without an answer"),
             (b"HTTP/1.1 200", "within its head"),
-            (b"SSH-2.0-OpenSSH\r\n", "no HTTP"),
+            (b"SSH-2.0-OpenSSH\r\n", "not HTTP"),
             (
                 b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello",
-                "cut: 5 of its 9",
+                "incomplete: 5 of its 9",
             ),
-            (b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n", "no number"),
+            (
+                b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n",
+                "not a number",
+            ),
             (
                 b"HTTP/1.1 200 OK\r\nContent-Length: 99999999\r\n\r\n",
                 "over 1048576 bytes",
             ),
             (
                 b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhel",
-                "cut",
+                "incomplete",
             ),
             (
                 b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",

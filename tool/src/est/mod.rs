@@ -1,7 +1,7 @@
 //! Enrolment over Secure Transport (EST, RFC 7030): the client's side.
 //!
-//! `url`, `http` and `tls` carry; `trust` says which server is believed; `protocol` knows EST;
-//! `enrolment` does what `devid enroll` is asked for.
+//! `url`, `http` and `tls` are the transport. `trust` decides about the server, `protocol`
+//! implements EST, and `enrolment` does the work of `devid enroll`.
 
 mod credentials;
 mod enrolment;

@@ -1,4 +1,4 @@
-//! EST (RFC 7030, RFC 8951): what is asked of a server, and what its answers mean.
+//! EST (RFC 7030, RFC 8951): the operations of a server, and the meaning of its answers.
 
 use super::credentials::Credentials;
 use super::http::{HttpError, Request, Response};
@@ -15,31 +15,31 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 const MOST_REDIRECTS: usize = 3;
-/// How long a server is left alone that says nothing about it, and within which limits.
+/// The wait before the next request if the server names none, and the limits of the wait.
 const WAIT: Duration = Duration::from_secs(60);
 const SHORTEST_WAIT: Duration = Duration::from_secs(5);
 const LONGEST_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// A server, whom it may believe us to be, and why we believe it.
+/// A server, the trust in it, and the identity for the login.
 pub(super) struct Client {
     pub(super) url: EstUrl,
     pub(super) servers: Arc<TrustedServers>,
     pub(super) identity: Option<Arc<ClientIdentity>>,
     pub(super) credentials: Option<Credentials>,
-    /// Of one request and its answer.
+    /// The time limit of one request and its answer.
     pub(super) limit: Duration,
 }
 
-/// What a request for a certificate brought.
+/// The result of a request for a certificate.
 #[derive(Debug)]
 pub(super) enum Issued {
-    /// Certificates, in whatever order.
+    /// Certificates in any order.
     Certificates(Vec<Certificate>),
-    /// The server asks for patience: the same request again after that.
+    /// The server has not decided yet: the request must be repeated after this time.
     Later(Duration),
 }
 
-/// How a certificate is asked for.
+/// The operation for a certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Operation {
     Enroll,
@@ -72,19 +72,19 @@ impl Client {
         }
     }
 
-    /// What the server wants to see in a request.
+    /// The server's requirements for a request.
     pub(super) fn csrattrs(&self) -> Result<CsrAttributes, CommandError> {
         let response = self.ask("csrattrs", None)?;
         match response.status {
             200 => CsrAttributes::parse(&response.body)
                 .map_err(|why| self.fault("csrattrs", format!("the server answered {why}"))),
-            // It wants nothing in particular.
+            // The server has no requirements.
             204 | 404 | 405 | 501 => Ok(CsrAttributes::default()),
             _ => Err(self.refused("csrattrs", &response)),
         }
     }
 
-    /// A certificate for a request.
+    /// Requests a certificate.
     pub(super) fn issue(
         &self,
         operation: Operation,
@@ -93,7 +93,7 @@ impl Client {
         let name = operation.name();
         let response = self.ask(name, Some(request))?;
         match response.status {
-            // One server creates something by it.
+            // One known server answers 201.
             200 | 201 => certificates_of_answer(&response.body)
                 .map(Issued::Certificates)
                 .map_err(|why| self.fault(name, format!("the server answered {why}"))),
@@ -105,7 +105,8 @@ impl Client {
         }
     }
 
-    /// One operation, led on within the server and with a password where it asks for one.
+    /// Runs one operation. Follows redirects within the server, and gives a password if the server
+    /// requires it.
     fn ask(&self, name: &str, pkcs10: Option<&[u8]>) -> Result<Response, CommandError> {
         let (mut path, mut authorization, mut led) = (self.url.operation(name), None, 0);
         loop {
@@ -118,16 +119,14 @@ impl Client {
                             path
                         }
                         Redirect::Here(_) => {
-                            return Err(self
-                                .fault(name, "the server leads from one place to another".into()));
+                            return Err(self.fault(name, "the server redirects too often".into()));
                         }
                         Redirect::Elsewhere(to) => {
                             return Err(self.fault(
                                 name,
                                 format!(
-                                    "the server leads to another one, {to}, and nothing is sent there; \
-                                     if that is the right one: --est with its URL, and whom to trust \
-                                     for it"
+                                    "the server redirects to another server, {to}, and nothing was sent there; if it is the right \
+                                     server, give its URL with --est, and --trust or --fingerprint for it"
                                 ),
                             ));
                         }
@@ -167,8 +166,8 @@ impl Client {
             return Err(self.fault(
                 name,
                 format!(
-                    "the server takes only signatures that the key of {} does not make ({offered}); \
-                     another identity may: --as LABEL",
+                    "the key of {} makes none of the signatures that the server accepts ({offered}); try another \
+                     identity with --as LABEL",
                     identity.label()
                 ),
             ));
@@ -195,12 +194,12 @@ impl Client {
             && let ClientProof::NoSignature(why) = identity.proof()
         {
             let label = identity.label();
-            return self.fault(name, format!("the key of {label} gave no signature: {why}"));
+            return self.fault(name, format!("the key of {label} did not sign: {why}"));
         }
         self.fault(name, transport_fault(error, self.limit))
     }
 
-    /// Why a status is no success.
+    /// The error for a status that is no success.
     fn refused(&self, name: &str, response: &Response) -> CommandError {
         let words = response
             .words()
@@ -208,17 +207,16 @@ impl Client {
         let proof = self.identity.as_ref().map(|identity| identity.proof());
         let hint = match (response.status, proof, &self.credentials) {
             (401 | 403, Some(ClientProof::NotAsked), _) => {
-                "; the server asked for no certificate in the TLS handshake (one that asks only \
-                 afterwards, by renegotiation, cannot be served)"
+                "; the server did not ask for a certificate in the TLS handshake (renegotiation is not supported)"
             }
             (401 | 403, None, None) => {
-                "; no identity and no password were shown: --as LABEL, or --user"
+                "; no identity and no password were sent: give --as LABEL, or --user"
             }
-            (401, _, None) => "; if it wants a password: --user NAME --password-file FILE",
-            (401, _, Some(_)) => "; it does not take this password",
-            (403, ..) => "; it does not let this identity have such a certificate",
+            (401, _, None) => "; if the server wants a password: --user NAME --password-file FILE",
+            (401, _, Some(_)) => "; the server does not accept this password",
+            (403, ..) => "; the server does not allow this certificate for this identity",
             (404, ..) => "; the path of the URL may be wrong",
-            (500..=599, ..) => "; the fault is the server's; try again later",
+            (500..=599, ..) => "; the fault is in the server; try again later",
             _ => "",
         };
         let what = format!("the server answered {}{words}{hint}", response.status);
@@ -226,8 +224,8 @@ impl Client {
     }
 }
 
-/// The certificates of a server's CAs of which nothing is known but the fingerprint of one, and the
-/// one that has it. No identity is shown there.
+/// The server's CA certificates, and the one with the fingerprint. Only the fingerprint is known
+/// before. No identity is shown.
 pub(super) fn bootstrap(
     url: &EstUrl,
     fingerprint: &[u8; 32],
@@ -247,7 +245,7 @@ pub(super) fn bootstrap(
             authorization: None,
             pkcs10: None,
         };
-        // A server that answers nobody without a certificate still showed its own.
+        // A server that refuses requests without certificate has still shown its own certificate.
         let answer = request.exchange(&mut stream).unwrap_or_default();
         if let (301 | 302 | 307 | 308, Some(location)) = (answer.status, answer.header("location"))
             && let Redirect::Here(other) = url.redirect(&path, location.trim())
@@ -268,16 +266,16 @@ pub(super) fn bootstrap(
             .map(|one| format!("{} {}", one.subject(), devid_core::key::hex(&one.sha256())))
             .collect();
         return Err(fault(format!(
-            "no certificate of the server has the given fingerprint, so it is not believed, and nothing \
-             was sent; it showed {}. Compare with what the CA's operator says",
+            "no certificate of the server has the given fingerprint, so the server is not trusted, and \
+             nothing was sent; the server has {}. Ask the CA's operator for the right fingerprint",
             seen.join(", ")
         )));
     }
-    Err(fault("the server leads from one place to another".into()))
+    Err(fault("the server redirects too often".into()))
 }
 
-/// Opens a TLS session as a client with this identity, to see whether a server lets it in. TLS 1.3 tells
-/// that only after the handshake, so a moment is given to the server to say no.
+/// Opens a TLS session with this identity, to check whether the server accepts it. In TLS 1.3 the
+/// server can refuse after the handshake, so this function waits a moment.
 pub(super) fn open_session(
     place: (&str, u16),
     servers: Arc<TrustedServers>,
@@ -294,7 +292,7 @@ pub(super) fn open_session(
         ClientProof::NotAsked => return Err("the server asks for no certificate".into()),
         ClientProof::NoScheme(offered) => {
             return Err(format!(
-                "it takes only signatures that the key does not make ({offered})"
+                "the key makes none of the signatures that the server accepts ({offered})"
             ));
         }
         ClientProof::NoSignature(why) => return Err(why),
@@ -319,7 +317,7 @@ fn fresh_digits() -> Result<String, String> {
     Ok(devid_core::key::hex(&fresh))
 }
 
-/// A failed connection or handshake in words.
+/// The message for a failed connection or handshake.
 fn transport_fault(error: &io::Error, limit: Duration) -> String {
     let tls = error
         .get_ref()
@@ -329,7 +327,7 @@ fn transport_fault(error: &io::Error, limit: Duration) -> String {
             format!("the server did not answer within {} s", limit.as_secs())
         }
         None if error.kind() == io::ErrorKind::UnexpectedEof => {
-            "the server ended the connection within the TLS handshake".into()
+            "the server ended the connection during the TLS handshake".into()
         }
         None => error.to_string(),
         Some(rustls::Error::AlertReceived(alert)) => alert_words(*alert),
@@ -343,36 +341,42 @@ fn alert_words(alert: AlertDescription) -> String {
     let why = match alert {
         AlertDescription::BadCertificate
         | AlertDescription::UnsupportedCertificate
-        | AlertDescription::CertificateUnknown => "it does not take the identity's certificate",
-        AlertDescription::CertificateRevoked => "the identity's certificate is revoked",
-        AlertDescription::CertificateExpired => "the identity's certificate is over",
-        AlertDescription::UnknownCA => "it does not know the CA of the identity's certificate",
-        AlertDescription::CertificateRequired => {
-            "it wants a certificate, and none was shown: --as LABEL"
+        | AlertDescription::CertificateUnknown => {
+            "the server does not accept the identity's certificate"
         }
-        AlertDescription::AccessDenied => "it does not let this identity in",
-        AlertDescription::DecryptError => "it does not take the signature of the identity's key",
+        AlertDescription::CertificateRevoked => "the identity's certificate is revoked",
+        AlertDescription::CertificateExpired => "the identity's certificate has expired",
+        AlertDescription::UnknownCA => {
+            "the server does not know the CA of the identity's certificate"
+        }
+        AlertDescription::CertificateRequired => {
+            "the server wants a certificate, and none was sent: give --as LABEL"
+        }
+        AlertDescription::AccessDenied => "the server does not admit this identity",
+        AlertDescription::DecryptError => {
+            "the server does not accept the signature of the identity's key"
+        }
         AlertDescription::IllegalParameter => {
-            "with TLS 1.2 a server may want a key on another curve than P-521"
+            "with TLS 1.2 a server may want a key on a curve other than P-521"
         }
         AlertDescription::HandshakeFailure | AlertDescription::ProtocolVersion => {
-            "it has no TLS 1.2 or 1.3 that suits both"
+            "client and server share no version or cipher of TLS 1.2 or 1.3"
         }
-        _ => "it gives no reason",
+        _ => "the server gives no reason",
     };
     format!("the server refused the TLS session ({alert:?}): {why}")
 }
 
 fn certificate_words(why: &CertificateError) -> String {
     let what = match why {
-        CertificateError::UnknownIssuer => "none of the trusted certificates vouches for it".into(),
+        CertificateError::UnknownIssuer => "no trusted certificate verifies it".into(),
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
             format!("it is for another name ({why})")
         }
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-            format!("it, or that of a CA above it, is over ({why})")
+            format!("it, or a CA certificate above it, has expired ({why})")
         }
         other => other.to_string(),
     };
-    format!("the server's certificate is not believed: {what}")
+    format!("the server's certificate is not trusted: {what}")
 }

@@ -1,4 +1,4 @@
-//! TLS sessions with an EST server: whom the client believes, and how it proves itself.
+//! TLS sessions with an EST server: the check of the server, and the proof of the client.
 
 use devid_core::identity::TlsIdentity;
 use devid_core::key::{Curve, PublicKey};
@@ -16,10 +16,10 @@ use std::net::{TcpStream, ToSocketAddrs};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// A session, encrypted and with a limit of time.
+/// An encrypted session with a time limit.
 pub(super) type Stream = StreamOwned<ClientConnection, LimitedStream>;
 
-/// TCP of which all reads and writes together have a limit of time.
+/// A TCP connection with one time limit for all reads and writes.
 #[derive(Debug)]
 pub(super) struct LimitedStream {
     tcp: TcpStream,
@@ -42,7 +42,7 @@ impl LimitedStream {
 }
 
 impl LimitedStream {
-    /// From now on only so much time is left.
+    /// Reduces the remaining time to this limit.
     pub(super) fn end_within(&mut self, limit: Duration) {
         self.end = self.end.min(Instant::now() + limit);
     }
@@ -56,7 +56,7 @@ fn left(end: Instant) -> io::Result<Duration> {
     }
 }
 
-/// The kernel's word for it is "try again".
+/// The kernel reports a timeout as "try again".
 fn timed_out(error: io::Error) -> io::Error {
     match error.kind() {
         io::ErrorKind::WouldBlock => io::ErrorKind::TimedOut.into(),
@@ -82,21 +82,21 @@ impl Write for LimitedStream {
     }
 }
 
-/// What the handshake did with the client's identity.
+/// The use of the client's identity in the handshake.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) enum ClientProof {
     /// The server asked for no certificate.
     #[default]
     NotAsked,
-    /// It asked, and the certificate was shown.
+    /// The server asked for a certificate, and got it.
     Shown,
-    /// It asked for signatures that the key does not make.
+    /// The server wants a signature that the key cannot make.
     NoScheme(String),
-    /// The key gave no signature; why.
+    /// The key did not sign, for this reason.
     NoSignature(String),
 }
 
-/// The identity that is shown to a server which asks for one.
+/// The identity for servers that ask for a certificate.
 #[derive(Debug)]
 pub(super) struct ClientIdentity {
     identity: Arc<TlsIdentity>,
@@ -122,7 +122,7 @@ impl ClientIdentity {
         }
     }
 
-    /// What the last handshake did with it.
+    /// The use of the identity in the last handshake.
     pub(super) fn proof(&self) -> ClientProof {
         self.proof
             .lock()
@@ -134,7 +134,7 @@ impl ClientIdentity {
         self.identity.label()
     }
 
-    /// TLS 1.3 only for a key that makes a signature of TLS 1.3.
+    /// TLS 1.3 is offered only if the key can make a signature of TLS 1.3.
     fn versions(&self) -> Vec<&'static SupportedProtocolVersion> {
         match schemes(&self.identity, true).is_empty() {
             true => vec![&version::TLS12],
@@ -167,7 +167,7 @@ struct StoreKey {
     proof: Arc<Mutex<ClientProof>>,
 }
 
-/// The same with a scheme.
+/// A key with its signature scheme.
 #[derive(Debug)]
 struct StoreSigner {
     identity: Arc<TlsIdentity>,
@@ -178,7 +178,7 @@ struct StoreSigner {
 
 impl SigningKey for StoreKey {
     fn choose_scheme(&self, offered: &[SignatureScheme]) -> Option<Box<dyn Signer>> {
-        // rustls leaves out of a TLS 1.3 server's list what TLS 1.3 forbids, and PKCS#1 v1.5 is in
+        // For TLS 1.3, rustls removes forbidden schemes from the server's list. PKCS#1 v1.5 is in
         // every other list.
         let is_13 = !offered.iter().any(|one| is_pkcs1(*one));
         let found = schemes(&self.identity, is_13).into_iter();
@@ -229,7 +229,8 @@ fn is_pkcs1(scheme: SignatureScheme) -> bool {
     )
 }
 
-/// The schemes of a key, the best first: its own hash before others. TLS 1.3 ties a curve to one hash.
+/// The signature schemes of a key, the best first: its own hash before others. In TLS 1.3 each
+/// curve has one hash.
 fn schemes(identity: &TlsIdentity, is_13: bool) -> Vec<(SignatureScheme, KeyScheme)> {
     use SignatureScheme as S;
     let ecdsa = |scheme, hash| (scheme, KeyScheme::Ecdsa(hash));
@@ -273,7 +274,7 @@ pub(super) fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }
 
-/// Opens a session. Without an identity none is shown.
+/// Opens a session. Without an identity no certificate is shown.
 ///
 /// # Errors
 ///
@@ -300,10 +301,10 @@ pub(super) fn open(
         }
         None => config.with_no_client_auth(),
     };
-    // A resumed session may not remember who the client is.
+    // A resumed session may have lost the identity of the client.
     config.resumption = rustls::client::Resumption::disabled();
     let name = ServerName::try_from(host.to_owned());
-    let name = name.map_err(|_| io::Error::other(format!("{host:?} is no host name")))?;
+    let name = name.map_err(|_| io::Error::other(format!("{host:?} is not a host name")))?;
     let connection = ClientConnection::new(Arc::new(config), name).map_err(io::Error::other)?;
     let tcp = LimitedStream::connect(host, port, limit)?;
     let mut stream = StreamOwned::new(connection, tcp);

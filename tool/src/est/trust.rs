@@ -1,4 +1,4 @@
-//! Which servers are believed: certificates that somebody gave, or the fingerprint of one.
+//! The trust in servers: given certificates, or the fingerprint of a certificate.
 
 use super::tls::provider;
 use devid_core::x509::Certificate;
@@ -12,14 +12,14 @@ use std::fmt::Debug;
 use std::sync::{Arc, Mutex};
 use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
 
-/// id-kp-cmcRA: an EST server is known by it, whatever its name (RFC 7030, section 3.6.1).
+/// id-kp-cmcRA: this purpose identifies an EST server with any name (RFC 7030, section 3.6.1).
 const CMC_RA: &[u8] = &[0x2B, 6, 1, 5, 5, 7, 3, 28];
 
-/// SHA-256 of a whole certificate, in hexadecimal digits, with colons or without.
+/// Parses the SHA-256 of a whole certificate: hexadecimal digits, with or without colons.
 ///
 /// # Errors
 ///
-/// It is none.
+/// The text is not such a fingerprint.
 pub(crate) fn fingerprint(text: &str) -> Result<[u8; 32], String> {
     let lower = text.trim().to_ascii_lowercase();
     let digits = lower.strip_prefix("sha256").unwrap_or(&lower);
@@ -28,14 +28,15 @@ pub(crate) fn fingerprint(text: &str) -> Result<[u8; 32], String> {
     let bytes = devid_core::key::from_hex(&digits);
     bytes.and_then(|bytes| bytes.try_into().ok()).ok_or_else(|| {
         format!(
-            "{text:?}: no fingerprint; expected the SHA-256 of a whole certificate, 64 hexadecimal \
+            "{text:?}: not a fingerprint; expected the SHA-256 of a whole certificate, 64 hexadecimal \
              digits (openssl x509 -noout -fingerprint -sha256 -in ca.pem)"
         )
     })
 }
 
-/// Believes servers that one of these certificates vouches for: those of CAs, for a server that has
-/// the name that was asked for, or that may issue certificates by EST; and the server's own.
+/// Trusts servers by these certificates. A CA certificate verifies a server with the requested
+/// name, or a server that may issue certificates by EST. The certificate of a server verifies that
+/// server.
 #[derive(Debug)]
 pub(super) struct TrustedServers {
     trusted: Vec<Certificate>,
@@ -47,7 +48,7 @@ pub(super) struct TrustedServers {
 impl TrustedServers {
     /// # Errors
     ///
-    /// None of the certificates can be used.
+    /// No certificate can be used.
     pub(super) fn new(trusted: &[Certificate]) -> Result<Self, String> {
         let provider = provider();
         let (mut store, mut roots) = (RootCertStore::empty(), Vec::new());
@@ -65,7 +66,7 @@ impl TrustedServers {
             let _ = store.add(der);
         }
         if roots.is_empty() {
-            return Err(format!("no server can be believed: {why}"));
+            return Err(format!("no server can be trusted: {why}"));
         }
         let by_name =
             WebPkiServerVerifier::builder_with_provider(Arc::new(store), Arc::clone(&provider));
@@ -77,7 +78,7 @@ impl TrustedServers {
         })
     }
 
-    /// Without the server's name, but as a server that may issue certificates.
+    /// Verifies a server with any name that may issue certificates.
     fn is_registration_authority(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -90,7 +91,7 @@ impl TrustedServers {
         }
         let algorithms = self.provider.signature_verification_algorithms.all;
         EndEntityCert::try_from(end_entity).is_ok_and(|certificate| {
-            // CAs above it need not name it.
+            // CAs above it need not have this purpose.
             let usage = KeyUsage::required_if_present(CMC_RA);
             let way = certificate.verify_for_usage(
                 algorithms,
@@ -134,7 +135,7 @@ impl CertificateJudge for TrustedServers {
     }
 }
 
-/// The certificates that a server shows in a handshake, and what they are judged by.
+/// The server's certificates in a handshake, and the data for their check.
 pub(super) struct Shown<'a> {
     end_entity: &'a CertificateDer<'a>,
     intermediates: &'a [CertificateDer<'a>],
@@ -143,19 +144,19 @@ pub(super) struct Shown<'a> {
     now: UnixTime,
 }
 
-/// Decides whether the certificates of a server are believed.
+/// Decides whether a server's certificates are trusted.
 pub(super) trait CertificateJudge: Debug + Send + Sync {
     fn judge(&self, shown: &Shown) -> Result<(), Error>;
 }
 
-/// A judge of certificates as rustls takes it. The signature of the handshake is verified in any case.
+/// Makes a judge usable for rustls. The signature of the handshake is verified in any case.
 #[derive(Debug)]
 struct ServerVerifier<J> {
     judge: Arc<J>,
     provider: Arc<CryptoProvider>,
 }
 
-/// What rustls asks about a server's certificates.
+/// The rustls verifier for a judge.
 pub(super) fn verifier<J: CertificateJudge + 'static>(
     judge: &Arc<J>,
 ) -> Arc<dyn ServerCertVerifier> {
@@ -212,8 +213,8 @@ impl<J: CertificateJudge> ServerCertVerifier for ServerVerifier<J> {
     }
 }
 
-/// The time at which a server is judged. A clock that stands before the build of this program says
-/// nothing about validity: then the server's certificate is taken at its beginning.
+/// The time for the check of a server. A clock before the build time of this program is wrong. Then
+/// the start of the server's certificate is used.
 fn believed(end_entity: &CertificateDer<'_>, now: UnixTime) -> UnixTime {
     if !clock_is_wrong() {
         return now;
@@ -227,8 +228,8 @@ fn believed(end_entity: &CertificateDer<'_>, now: UnixTime) -> UnixTime {
     })
 }
 
-/// Believes any server, and remembers the certificates that it showed: for the question which CAs it
-/// has, whose answer is compared with a fingerprint. Nothing else is ever sent there.
+/// Trusts any server, and records its certificates. It is only for the request for CA certificates,
+/// whose answer is compared with a fingerprint. No other data is sent to such a server.
 #[derive(Debug, Default)]
 pub(super) struct Bootstrap {
     seen: Mutex<Vec<Vec<u8>>>,

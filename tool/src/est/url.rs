@@ -1,11 +1,11 @@
-//! Where an EST server is (RFC 7030, section 3.2.2).
+//! The URL of an EST server (RFC 7030, section 3.2.2).
 
 use std::fmt;
 
 const WELL_KNOWN: &str = "/.well-known/est";
 const HTTPS: u16 = 443;
 
-/// The place of an EST server; operations are named below it.
+/// The URL of an EST server. The names of operations are added to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct EstUrl {
     /// A name or an address; an IPv6 address without brackets.
@@ -15,21 +15,21 @@ pub(crate) struct EstUrl {
     path: String,
 }
 
-/// Where an answer says that something is.
+/// The target of a redirect.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Redirect {
-    /// This path at the same server.
+    /// A path at this server.
     Here(String),
     /// Another server.
     Elsewhere(String),
 }
 
 impl EstUrl {
-    /// `https://HOST[:PORT][/PATH]`. Without a path the well-known one is meant.
+    /// Parses `https://HOST[:PORT][/PATH]`. The default path is the well-known path.
     ///
     /// # Errors
     ///
-    /// What is wrong with it.
+    /// The fault in the text.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let fault = |what: &str| {
             Err(format!(
@@ -42,14 +42,14 @@ impl EstUrl {
             None => return fault("no URL"),
         };
         if rest.contains(['?', '#', '\\']) || !rest.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return fault("a URL of an EST server has no query and no blanks");
+            return fault("the URL of an EST server must not have a query or blanks");
         }
         let (authority, path) = match rest.find('/') {
             Some(at) => rest.split_at(at),
             None => (rest, ""),
         };
         if authority.contains('@') {
-            return fault("a password does not belong into a URL (--user, --password-file)");
+            return fault("a URL must not hold a password; use --user and --password-file");
         }
         let Some((host, port)) = split_port(authority) else {
             return fault("no host");
@@ -79,7 +79,7 @@ impl EstUrl {
         }
     }
 
-    /// What a header Location means that came with an answer about `path`.
+    /// The meaning of a header Location in an answer about `path`.
     pub(super) fn redirect(&self, path: &str, location: &str) -> Redirect {
         let elsewhere = || Redirect::Elsewhere(location.to_owned());
         if let Some(rest) = location.strip_prefix("//") {
@@ -99,7 +99,7 @@ impl EstUrl {
         }
         match location.starts_with('/') {
             true => Redirect::Here(location.to_owned()),
-            // Beside what was asked for.
+            // A path beside the requested path.
             false => {
                 let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
                 Redirect::Here(format!("{folder}/{location}"))
@@ -108,7 +108,7 @@ impl EstUrl {
     }
 }
 
-/// Host and port; an address of IPv6 stands in brackets.
+/// Host and port. An IPv6 address is in brackets.
 fn split_port(authority: &str) -> Option<(String, u16)> {
     let (host, port) = match authority.strip_prefix('[') {
         Some(rest) => {

@@ -1,4 +1,4 @@
-//! The attestation key: what it may sign, and whose it is.
+//! Checks the attestation key: its attributes, and its binding to a TPM.
 
 use super::endorsement::ek_public;
 use super::{Checks, Expected, Outcome, certificates, chain, kind};
@@ -10,7 +10,7 @@ use crate::tpm::{Attest, Hash, KeyScheme, PublicArea, handle, name_of, qualified
 use crate::x509::Certificate;
 use tpm2_protocol::data::TpmaObject;
 
-/// What an attestation key must be: restricted, so that it signs nothing that its TPM did not make.
+/// The attributes of an attestation key. A restricted key signs nothing that its TPM did not make.
 const ATTRIBUTES: [(TpmaObject, bool, &str); 6] = [
     (TpmaObject::FIXED_TPM, true, "fixedTPM"),
     (TpmaObject::FIXED_PARENT, true, "fixedParent"),
@@ -40,7 +40,8 @@ pub(super) fn check(
             );
             checks.add("activation-ak", activated(bundle, activation));
             let key = PublicKey::from_info_der(&activation.endorsement_key);
-            // Without a certificate there is nothing to compare, and ek-certificate fails.
+            // Without a certificate there is nothing to compare, and the check ek-certificate
+            // fails.
             if let Ok(certificate) = super::endorsement::select(bundle, key.as_ref()) {
                 checks.add(
                     "activation-ek",
@@ -53,12 +54,12 @@ pub(super) fn check(
     }
 }
 
-/// Whether these attributes are set, or clear.
+/// Checks that these attributes are set, or clear.
 pub(super) fn attributes(
     area: Option<&PublicArea>,
     wanted: &[(TpmaObject, bool, &str)],
 ) -> Outcome {
-    let area = area.ok_or("its public area is none of a key that is known here")?;
+    let area = area.ok_or("its public area is not supported")?;
     let has = area.attributes();
     let is_wrong = |(bit, set, _): &&(TpmaObject, bool, &str)| (has & bit.bits() != 0) != *set;
     let wrong: Vec<String> = wanted
@@ -78,9 +79,9 @@ pub(super) fn attributes(
 fn scheme(area: Option<&PublicArea>) -> Outcome {
     let area = kind(area)?;
     match area.scheme {
-        KeyScheme::Any => Err("it signs by any scheme, as no attestation key does".into()),
+        KeyScheme::Any => Err("its scheme is not fixed, as an attestation key's must be".into()),
         KeyScheme::Fixed(scheme) if scheme.hash() == Hash::Sha1 => {
-            Err(format!("it signs by {scheme}, which proves nothing"))
+            Err(format!("it signs by {scheme}, which is not secure"))
         }
         KeyScheme::Fixed(scheme) => Ok(format!("{}, {scheme}", area.key)),
     }
@@ -95,7 +96,8 @@ fn activated(bundle: &Bundle, activation: &Activation) -> Outcome {
     }
 }
 
-/// Whether the challenge was for `key`, and that is the certified one and that of the bundle.
+/// Checks that the challenge was for `key`, and that the endorsement certificate and the bundle
+/// have the same key.
 fn challenged(
     bundle: &Bundle,
     activation: &Activation,
@@ -115,8 +117,8 @@ fn challenged(
     }
 }
 
-/// Without a challenge: by a certificate that says what an attestation key is, such as a factory's IAK
-/// has.
+/// Checks the binding without a challenge: by a certificate for an attestation key, such as that of
+/// a factory's IAK.
 fn by_certificate(
     checks: &mut Checks,
     bundle: &Bundle,
@@ -150,7 +152,7 @@ fn by_certificate(
     checks.add("ak-chain", way(bundle, &leaf, expected));
 }
 
-/// The way from the certificate of the attestation key to one that is trusted.
+/// The chain from the certificate of the attestation key to a trusted certificate.
 pub(super) fn way(bundle: &Bundle, leaf: &Certificate, expected: &Expected) -> Outcome {
     let others = [
         &bundle.attestation_key.certificates[..],
@@ -159,7 +161,7 @@ pub(super) fn way(bundle: &Bundle, leaf: &Certificate, expected: &Expected) -> O
     chain(leaf, &certificates(&others.concat()), expected)
 }
 
-/// Whether the certificate is one of an attestation key.
+/// Checks that the certificate is for an attestation key.
 pub(super) fn purpose(leaf: &Certificate) -> Outcome {
     let purposes = leaf.purposes();
     let purposes = purposes.map_err(|why| format!("its extKeyUsage {why}"))?;
@@ -181,13 +183,13 @@ pub(super) fn purpose(leaf: &Certificate) -> Outcome {
     }
 }
 
-/// A certificate names the key, not its attributes; the TPM signed them in the qualified name of the
-/// signer, which is that of a primary key of some hierarchy (Part 1, section 16).
+/// A certificate names the key, not its attributes. The TPM signed the attributes in the signer's
+/// qualified name, which must be that of a primary key of a hierarchy (Part 1, section 16).
 fn qualified_name(bundle: &Bundle) -> Outcome {
-    let unread = "what was certified is no TPMS_ATTEST of TPM2_Certify";
+    let unread = "the statement is no TPMS_ATTEST of TPM2_Certify";
     let attest = Attest::read(&bundle.key.certify).ok_or(unread)?;
     let name = name_of(&bundle.attestation_key.public);
-    let name = name.ok_or("its public area names no hash that is known here")?;
+    let name = name.ok_or("the hash in its public area is not supported")?;
     let hierarchies = [
         (handle::ENDORSEMENT, "endorsement"),
         (handle::OWNER, "owner"),
@@ -200,8 +202,8 @@ fn qualified_name(bundle: &Bundle) -> Outcome {
     match found {
         Some((_, which)) => Ok(format!("a primary key of the {which} hierarchy")),
         None => Err(
-            "the key that signed is no primary key with this public area; a challenge proves \
-             other keys (devid ca challenge)"
+            "the key that signed is no primary key with this public area; other keys need a \
+             challenge (devid ca challenge)"
                 .into(),
         ),
     }

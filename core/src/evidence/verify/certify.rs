@@ -1,4 +1,4 @@
-//! What the attestation key signed of a key (Part 3, section 18.2: TPM2_Certify).
+//! Checks the statement of the attestation key about a key (Part 3, section 18.2: TPM2_Certify).
 
 use super::attestation_key::attributes;
 use super::{Checks, ExpectedNonce, Outcome, kind};
@@ -11,8 +11,8 @@ use crate::tpm::{
 use subtle::ConstantTimeEq;
 use tpm2_protocol::data::TpmaObject;
 
-/// What an attested key must be: the TPM made it, and it never leaves; it signs more than what the
-/// TPM made.
+/// The attributes of an attested key: the TPM made it, the key never leaves the TPM, and it also
+/// signs outside data.
 const ATTRIBUTES: [(TpmaObject, bool, &str); 4] = [
     (TpmaObject::FIXED_TPM, true, "fixedTPM"),
     (TpmaObject::FIXED_PARENT, true, "fixedParent"),
@@ -42,7 +42,7 @@ pub(super) fn check(
     checks.add("certify-signature", signature(key, signer));
 }
 
-/// The first of the same checks that fails.
+/// The first of these checks that fails.
 pub(crate) fn first_failure(
     key: &CertifiedKey,
     area: Option<&PublicArea>,
@@ -54,23 +54,23 @@ pub(crate) fn first_failure(
     failed.map(|check| format!("{}: {}", check.name, check.detail))
 }
 
-/// Whether the evidence is fresh.
+/// Checks that the evidence is fresh.
 pub(super) fn nonce(bundle: &Bundle, expected: &ExpectedNonce) -> Outcome {
     let attest = Attest::read(&bundle.key.certify).ok_or(NO_ATTEST)?;
     let said = bundle.nonce.as_deref().unwrap_or_default();
     if said != attest.extra_data {
-        return Err("the bundle names another nonce than the TPM signed".into());
+        return Err("the bundle does not name the nonce that the TPM signed".into());
     }
     match (expected, said.is_empty()) {
-        (ExpectedNonce::Any, true) => Ok("not fresh, which was allowed".into()),
-        (ExpectedNonce::Any, false) => Ok("with a nonce that nobody asked for".into()),
+        (ExpectedNonce::Any, true) => Ok("not fresh, which the options allow".into()),
+        (ExpectedNonce::Any, false) => Ok("with a nonce, which the options do not require".into()),
         (ExpectedNonce::Given(..), true) => Err("the bundle has no nonce: it is not fresh".into()),
         (ExpectedNonce::Given(wanted, may_be_used), false) => {
             match bool::from(qualifying_data(wanted).ct_eq(said)) {
                 true => may_be_used
                     .clone()
                     .map(|()| "the nonce that was given".into()),
-                false => Err("the bundle has another nonce than the one that was given".into()),
+                false => Err("the bundle does not have the given nonce".into()),
             }
         }
     }
@@ -90,12 +90,13 @@ fn statement(key: &CertifiedKey) -> Outcome {
     }
 }
 
-/// Over the bytes as the device gave them: another encoding of the same key has another name.
+/// Computes the name over the bytes that the device gave: another encoding of the same key has
+/// another name.
 fn name(key: &CertifiedKey) -> Outcome {
     let attest = Attest::read(&key.certify).ok_or(NO_ATTEST)?;
     match name_of(&key.public) {
         Some(name) if name == attest.name => Ok("of this public area".into()),
-        _ => Err("the TPM certified another key than this one".into()),
+        _ => Err("the TPM certified another key".into()),
     }
 }
 
@@ -109,12 +110,12 @@ fn scheme(key: &CertifiedKey, signer: Option<&PublicArea>) -> Outcome {
 
 fn signature(key: &CertifiedKey, signer: Option<&PublicArea>) -> Outcome {
     let (by, signature) = Signature::read(&key.signature).ok_or(NO_SIGNATURE)?;
-    let signer = signer.ok_or("the attestation key is of no kind that is known here")?;
+    let signer = signer.ok_or("the kind of the attestation key is not supported")?;
     let fixed = signature.fixed(signer.key.signature_width());
     let fixed = fixed.map_err(|_| "the signature is wider than the attestation key")?;
     let digest = by.hash().digest(&[&key.certify]);
     let is_right = match by {
-        // How long the salt is, the TPM alone decides.
+        // The TPM alone decides the length of the salt.
         SignatureScheme::Rsapss(hash) => {
             verify(&signer.key, SignRequest::Pss(hash, &digest), &fixed)
                 || has_longest_salt(&signer.key, hash, &digest, &fixed)

@@ -1,4 +1,5 @@
-//! Which device it is: only certificates say so, of keys that are proven to be in its TPM.
+//! Determines the device: only certificates name it, and only for keys that are proven to be in its
+//! TPM.
 
 use super::attestation_key::{purpose, way};
 use super::{Checks, Expected, Outcome, certificates, certify, chain};
@@ -12,7 +13,7 @@ use crate::x509::device::{NamedDevice, SUBJECT};
 use crate::x509::received_request::Request;
 use serde::Serialize;
 
-/// The device, as far as its factory's certificates prove which it is.
+/// The names of the device that certificates of its factory prove.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct ProvenDevice {
     /// Its serial number.
@@ -69,7 +70,7 @@ pub(super) fn check(
     found
 }
 
-/// The certificates that lead to one that is trusted and name a device, of keys that are proven.
+/// The certificates for proven keys that name a device and lead to a trusted certificate.
 fn naming(
     bundle: &Bundle,
     signer: Option<&PublicArea>,
@@ -107,7 +108,7 @@ fn naming(
     found
 }
 
-/// That the factory's key is in the same TPM, as the attested one.
+/// Checks that the factory's key is in the same TPM as the attested key.
 fn factory_key(bundle: &Bundle, idevid: &CertifiedKey, signer: Option<&PublicArea>) -> Outcome {
     let area = PublicArea::parse(&idevid.public);
     if let Some(why) = certify::first_failure(idevid, area.as_ref(), signer) {
@@ -120,14 +121,14 @@ fn factory_key(bundle: &Bundle, idevid: &CertifiedKey, signer: Option<&PublicAre
     }
 }
 
-/// What the device says of itself, as far as it is proven.
+/// Compares the device's own description with the proven names.
 fn claims(bundle: &Bundle, proven: &ProvenDevice) -> Outcome {
     let device = &bundle.device;
     let Some(serial) = &proven.serial else {
         return Ok(match &device.serial {
             Some(serial) => format!(
-                "it says that it is {serial}, which nothing here proves: no certificate of its \
-                 factory leads to one that is trusted"
+                "the device claims to be {serial} without proof: no certificate of its factory \
+                 leads to a trusted one"
             ),
             None => "no certificate names it".into(),
         });
@@ -137,7 +138,7 @@ fn claims(bundle: &Bundle, proven: &ProvenDevice) -> Outcome {
     };
     match contradicts(&device.serial, &proven.serial) || contradicts(&device.model, &proven.model) {
         true => Err(format!(
-            "it says that it is {}, model {}; its certificate says {serial}, model {}",
+            "the device claims to be {}, model {}; its certificate names {serial}, model {}",
             device.serial.as_deref().unwrap_or("-"),
             device.model.as_deref().unwrap_or("-"),
             proven.model.as_deref().unwrap_or("-"),
@@ -146,7 +147,7 @@ fn claims(bundle: &Bundle, proven: &ProvenDevice) -> Outcome {
     }
 }
 
-/// That the request names no device but this one.
+/// Checks that the request names no other device.
 fn requested(request: &Request, found: &Found) -> Outcome {
     let subject = request
         .subject()
@@ -157,13 +158,13 @@ fn requested(request: &Request, found: &Found) -> Outcome {
             Some(proven) if *proven == asked => {}
             Some(proven) => {
                 return Err(format!(
-                    "the request names the device {asked}; it is {proven}"
+                    "the request names the device {asked}, but this device is {proven}"
                 ));
             }
             None => {
                 return Err(format!(
-                    "the request names the device {asked}, which nothing here proves: give the \
-                     root of its maker with --roots"
+                    "the request names the device {asked} without proof: name its maker's root \
+                     with --roots"
                 ));
             }
         }
@@ -171,13 +172,13 @@ fn requested(request: &Request, found: &Found) -> Outcome {
     let asked = request.alternative_names();
     let names_device = asked.as_ref().is_some_and(|value| {
         let names = Element::only(value).and_then(|names| names.children_of(SEQUENCE));
-        // otherName, directoryName; what cannot be read may be either.
+        // otherName, directoryName. A list that cannot be read may contain either.
         names.is_none_or(|names| names.iter().any(|name| matches!(name.tag, 0xA0 | 0xA4)))
     });
     let factory = found.certificate.as_ref();
     let factory = factory.and_then(|one| one.extension(SUBJECT_ALT_NAME).ok().flatten());
     match names_device && asked.as_deref() != factory.map(|extension| extension.value) {
-        true => Err("the request has a subjectAltName of a device that nothing here proves".into()),
+        true => Err("the request has a subjectAltName of a device, without proof".into()),
         false => Ok(subject.to_string()),
     }
 }

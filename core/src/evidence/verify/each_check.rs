@@ -13,28 +13,28 @@ use std::collections::BTreeSet;
 const P256: Kind = Kind::Ec(Curve::P256);
 const NONCE: [u8; 32] = [7; 32];
 
-/// What differs from a device that is as it must be. Further changes go to the finished bundle and to
-/// what the answered challenge proved.
+/// The difference from a correct device. Further kinds change the finished bundle, or the proof in
+/// the answered challenge.
 #[derive(Clone, Copy)]
 enum Change {
     Parts(fn(&mut Parts)),
-    /// The attestation key has a certificate, and no challenge was answered.
+    /// The attestation key has a certificate, and there is no answer to a challenge.
     Certificate(fn(&mut Parts)),
     Bundle(fn(&mut Bundle)),
     Activation(fn(&mut Activation)),
-    /// The challenge was not answered rightly.
+    /// The answer to the challenge is wrong.
     WrongAnswer,
 }
 
 use Change::{Certificate, Parts as Differs};
 
-/// For each check what makes it fail alone.
+/// For each check, the change that makes this check alone fail.
 const CASES: &[(&str, Change)] = &[
     (
         "ek-certificate",
         Change::Bundle(|it| it.ek_certificates.clear()),
     ),
-    // Not restricted: no TPM gives such a key an endorsement key's place.
+    // Not restricted: no TPM accepts such a key as an endorsement key.
     ("ek-key", Differs(|it| it.ek_attributes &= !0x1_0000)),
     (
         "ek-purpose",
@@ -167,7 +167,7 @@ fn each_check_fails_alone() {
     }
 }
 
-/// A check without a case fails here, and one that docs/CA.md does not describe.
+/// Fails for a check without a case, and for a check that docs/CA.md does not describe.
 #[test]
 fn no_check_is_without_a_case_and_a_description() {
     let whole = [Differs(|_| {}), Certificate(|_| {})];

@@ -1,4 +1,5 @@
-//! The endorsement key: whose TPM it is (TCG, EK Credential Profile for TPM 2.0, section 3).
+//! Checks the endorsement key, which stands for the TPM (TCG, EK Credential Profile for TPM 2.0,
+//! section 3).
 
 use super::{Checks, Expected, Outcome, certificates, chain};
 use crate::ber::{Element, SEQUENCE};
@@ -12,12 +13,12 @@ use crate::x509::Certificate;
 use crate::x509::names::Name;
 use serde::Serialize;
 
-/// The names that the certificate of an endorsement key gives the TPM (TPMManufacturer, TPMModel,
-/// TPMVersion in a directoryName of its subjectAltName).
+/// The TPM's names in the certificate of an endorsement key (TPMManufacturer, TPMModel, TPMVersion
+/// in a directoryName of its subjectAltName).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TpmNames {
-    /// `id:` and the maker's four bytes in hexadecimal digits.
+    /// `id:` and the manufacturer's four bytes in hexadecimal digits.
     pub manufacturer: Option<String>,
     /// The model.
     pub model: Option<String>,
@@ -27,8 +28,8 @@ pub struct TpmNames {
     pub certificate: String,
 }
 
-/// Checks the certificate of the endorsement key that the challenge was made for; gives it if all is
-/// well.
+/// Checks the certificate of the endorsement key that the challenge was made for. Returns the TPM's
+/// names if all checks pass.
 pub(super) fn check(
     checks: &mut Checks,
     bundle: &Bundle,
@@ -55,14 +56,15 @@ pub(super) fn check(
     all_well.then_some(found)
 }
 
-/// The certificate of the key that was challenged; else of the EK public area; else the first.
+/// The certificate of `key`; without `key`, that of the EK public area. If there is no such
+/// certificate, the first.
 pub(crate) fn select(bundle: &Bundle, key: Option<&PublicKey>) -> Result<Certificate, String> {
     let all = bundle.ek_certificates.iter();
     let all = all.map(|der| Certificate::from_der(der).map_err(|why| why.to_string()));
     let all: Vec<Certificate> = all.collect::<Result<_, _>>()?;
     let first = all.first().ok_or(
-        "there is no certificate of an endorsement key; if the TPM's maker has it online, devid \
-         attest takes it with --ek-cert",
+        "there is no certificate of an endorsement key; if the TPM's maker publishes it, pass it \
+         to devid attest with --ek-cert",
     )?;
     let public = ek_public(bundle)?.map(|area| area.key);
     let wanted = key.or(public.as_ref());
@@ -76,7 +78,7 @@ pub(crate) fn ek_public(bundle: &Bundle) -> Result<Option<PublicArea>, String> {
         None => Ok(None),
         Some(area) => match PublicArea::parse(area) {
             Some(area) => Ok(Some(area)),
-            None => Err("the endorsement key's public area is none of a key that is known".into()),
+            None => Err("the endorsement key's public area is not supported".into()),
         },
     }
 }
@@ -84,14 +86,14 @@ pub(crate) fn ek_public(bundle: &Bundle) -> Result<Option<PublicArea>, String> {
 fn key(bundle: &Bundle, certificate: &Certificate) -> Outcome {
     let certified = certificate
         .public_key()
-        .ok_or("the certified key is of no kind that is known here")?;
+        .ok_or("the kind of the certified key is not supported")?;
     match ek_public(bundle)? {
         None => Ok("the bundle has no public area of it".into()),
         Some(area) if !area.is_storage_key() => {
-            Err("its public area is none of a restricted decryption key".into())
+            Err("its public area is not that of a restricted decryption key".into())
         }
         Some(area) if area.key == certified => Ok("its public area has the certified key".into()),
-        Some(_) => Err("its public area has another key than the certificate".into()),
+        Some(_) => Err("its public area does not have the certificate's key".into()),
     }
 }
 
@@ -127,7 +129,8 @@ impl TpmNames {
 }
 
 impl Certificate {
-    /// A name for a person, also where the subject is empty, as in most of these certificates.
+    /// A name for people. If the subject is empty, as in most of these certificates, it is the
+    /// serial number.
     fn subject_or_serial(&self) -> String {
         let subject = self.subject();
         match subject.is_empty() {

@@ -1,8 +1,11 @@
-//! What a CA believes of a bundle: each check has a name of its own, and all must pass.
+//! The verification of a bundle: each check has a name of its own, and all must pass.
 //!
-//! The chain of proofs: somebody trusted certified the endorsement key; only its TPM could answer the
-//! challenge that names the attestation key, or somebody trusted certified that key; it signs of
-//! other keys only what its TPM says; the certified key signed the request.
+//! The checks follow a chain of proofs:
+//!
+//! - A trusted CA certified the endorsement key, and only its TPM could answer the challenge that
+//!   names the attestation key. Or a trusted CA certified the attestation key.
+//! - The attestation key signs only statements of its TPM about other keys.
+//! - The certified key signed the request.
 
 mod attestation_key;
 mod certify;
@@ -31,70 +34,70 @@ use crate::x509::received_request::Request;
 use serde::Serialize;
 use x509_cert::der::DateTime;
 
-/// The smallest RSA key that is believed, in bits.
+/// The smallest RSA key that is accepted, in bits.
 const SMALLEST_RSA: u32 = 2048;
 
-/// What the verifier knows.
+/// The verifier's own data.
 pub(crate) struct Expected<'a> {
-    /// Certificates that are trusted: of CAs, or of single keys.
+    /// Trusted certificates: of CAs, or of single keys.
     pub(crate) roots: &'a [Certificate],
-    /// What makes the evidence fresh.
+    /// The nonce that makes the evidence fresh.
     pub(crate) nonce: ExpectedNonce<'a>,
-    /// What became of the challenge, if the device answered one.
+    /// The result of the challenge, if the device answered a challenge.
     pub(crate) activation: Option<Result<Activation, String>>,
     pub(crate) now: DateTime,
 }
 
 /// The nonce of the verifier.
 pub(crate) enum ExpectedNonce<'a> {
-    /// This one, and whether it may be used.
+    /// This nonce, and the answer to the question if it may be used.
     Given(&'a [u8], Result<(), String>),
-    /// Any, or none: old evidence does as well.
+    /// Any nonce, or none: old evidence is accepted.
     Any,
 }
 
-/// What the verification of a bundle gave.
+/// The result of the verification of a bundle.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct EvidenceReport {
-    /// Whether all checks passed.
+    /// True if all checks passed.
     pub verified: bool,
-    /// One line that says so, or names the first check that failed.
+    /// One line: the success, or the name of the first check that failed.
     pub summary: String,
     /// The attested key.
     pub key: AttestedKey,
-    /// The device, as far as certificates prove which it is.
+    /// The device, with the names that certificates prove.
     pub device: ProvenDevice,
-    /// The TPM, as the endorsement key's certificate names it.
+    /// The TPM, with the names in the endorsement key's certificate.
     pub tpm: Option<TpmNames>,
-    /// Each check.
+    /// All checks.
     pub checks: Vec<EvidenceCheck>,
 }
 
-/// The attested key, as the bundle has it.
+/// The attested key, as the bundle describes it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AttestedKey {
-    /// What the device calls it.
+    /// The device's name for the key.
     pub label: Option<String>,
-    /// `p256`, `rsa2048`; `None` if it cannot be read.
+    /// `p256` or `rsa2048`, for example; `None` if the public area cannot be read.
     pub algorithm: Option<String>,
-    /// SHA-256 of its SubjectPublicKeyInfo, hexadecimal.
+    /// SHA-256 of the SubjectPublicKeyInfo, hexadecimal.
     pub sha256: Option<String>,
 }
 
 /// One check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct EvidenceCheck {
-    /// What was looked at; stable, for programs.
+    /// The name of the check. Programs may rely on it: the name does not change.
     pub name: &'static str,
-    /// Whether it is as it must be.
+    /// True if the check passed.
     pub ok: bool,
-    /// In words, for a person.
+    /// The result in words, for people.
     pub detail: String,
 }
 
-/// What one check gave: why it passed, or why not.
+/// The result of one check: the reason why it passed, or why it failed.
 type Outcome = Result<String, String>;
 
 /// The checks so far.
@@ -111,18 +114,18 @@ impl Checks {
     }
 }
 
-/// A verified bundle: what a certificate may be made of.
+/// A verified bundle, from which a CA may make a certificate.
 pub(crate) struct Evidence {
     pub(crate) report: EvidenceReport,
     /// The request, if it can be read.
     pub(crate) request: Option<Request>,
-    /// The certificate that proves which device it is.
+    /// The certificate that proves the device's name.
     pub(crate) identity: Option<Certificate>,
     pub(crate) attestation_key: Option<PublicArea>,
 }
 
-/// Makes all checks. Nothing is remembered: whether a nonce or an answer was used before, `expected`
-/// says.
+/// Makes all checks. This function remembers nothing: `expected` tells if a nonce or an answer was
+/// used before.
 pub(crate) fn verify(bundle: &Bundle, expected: &Expected) -> Evidence {
     let mut checks = Checks::default();
     let attestation_key = PublicArea::parse(&bundle.attestation_key.public);
@@ -196,7 +199,7 @@ fn check_request(checks: &mut Checks, request: &Result<Request, String>, key: Op
     );
 }
 
-/// The way from a certificate to one that is trusted.
+/// The chain from a certificate to a trusted certificate.
 fn chain(leaf: &Certificate, others: &[Certificate], expected: &Expected) -> Outcome {
     if let Err(why) = crate::x509::clock::valid_at(leaf, expected.now) {
         return Err(format!("the certificate of {} {why}", leaf.subject()));
@@ -215,13 +218,14 @@ fn chain(leaf: &Certificate, others: &[Certificate], expected: &Expected) -> Out
     }
 }
 
-/// What can be read of certificates that stand beside others.
+/// The certificates of a list that can be read.
 fn certificates(all: &[super::Bytes]) -> Vec<Certificate> {
     let read = |der: &super::Bytes| Certificate::from_der(der).ok();
     all.iter().filter_map(read).collect()
 }
 
-/// The names of the checks of TPM2_Certify that fail, by the attestation key with this public area.
+/// The names of the checks of TPM2_Certify that fail, for the attestation key with this public
+/// area.
 #[cfg(test)]
 pub(super) fn failures(key: &super::bundle::CertifiedKey, signer: &[u8]) -> Vec<&'static str> {
     let mut checks = Checks::default();
@@ -231,15 +235,15 @@ pub(super) fn failures(key: &super::bundle::CertifiedKey, signer: &[u8]) -> Vec<
     failed.map(|check| check.name).collect()
 }
 
-/// Whether a key is of a kind, and strong enough, to be believed.
+/// Checks that a key is of an accepted kind and is strong enough.
 fn kind(area: Option<&PublicArea>) -> Result<&PublicArea, String> {
-    let area = area.ok_or("its public area is none of a key that is known here")?;
+    let area = area.ok_or("its public area is not supported")?;
     if area.name_hash == Hash::Sha1 {
-        return Err("its name is a SHA-1 digest, which proves nothing".into());
+        return Err("its name is a SHA-1 digest, which is not secure".into());
     }
     match &area.key {
         key @ PublicKey::Rsa { .. } if key.bits() < SMALLEST_RSA => Err(format!(
-            "it is an RSA key of {} bits; {SMALLEST_RSA} are wanted at least",
+            "it is an RSA key of {} bits; at least {SMALLEST_RSA} are required",
             key.bits()
         )),
         _ => Ok(area),

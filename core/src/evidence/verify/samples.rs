@@ -1,4 +1,4 @@
-//! A device for unit tests: a TPM in software that says whatever a test has it say.
+//! A device for unit tests: a TPM in software that makes whatever statement a test needs.
 
 use super::{Evidence, Expected, ExpectedNonce, verify};
 use crate::evidence::Bundle;
@@ -22,12 +22,12 @@ pub(crate) const EK_PURPOSE: Extension = (EXTENDED_KEY_USAGE, false, "3007060567
 pub(crate) const AK_PURPOSE: Extension = (EXTENDED_KEY_USAGE, false, "300706056781050803");
 /// fixedTPM, fixedParent, sensitiveDataOrigin, userWithAuth, restricted, sign.
 pub(crate) const AK: u32 = 0x0005_0072;
-/// The same, unrestricted.
+/// The attributes of `AK` without restricted.
 pub(crate) const KEY: u32 = 0x0004_0072;
-/// Template L.
+/// The attributes of template L.
 pub(crate) const EK: u32 = 0x0003_00B2;
 
-/// Which kind of keys.
+/// The kind of keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Ec(Curve),
@@ -35,7 +35,7 @@ pub(crate) enum Kind {
     Rsa,
 }
 
-/// What the device is made of, and what its TPM says.
+/// The parts of the device, and the statements of its TPM.
 #[derive(Clone)]
 pub(crate) struct Parts {
     pub(crate) ek: PrivateKeyInfo,
@@ -44,20 +44,20 @@ pub(crate) struct Parts {
     pub(crate) ek_extensions: Vec<Extension>,
     pub(crate) ek_subject: &'static str,
     pub(crate) ek_attributes: u32,
-    /// Whose key the endorsement certificate is for, if not `ek`.
+    /// The key in the endorsement certificate, if not `ek`.
     pub(crate) ek_certified: Option<PublicKey>,
     pub(crate) ek_issuer: Party,
     pub(crate) ak_attributes: u32,
     pub(crate) ak_scheme: SignatureScheme,
     pub(crate) key_attributes: u32,
-    /// The hash of the key's name, if not that of its kind.
+    /// The hash of the key's name, if not the usual hash of its kind.
     pub(crate) key_name_hash: Option<Hash>,
     pub(crate) magic: u32,
     pub(crate) statement: u16,
     pub(crate) nonce: Option<Vec<u8>>,
-    /// What the TPM signed instead of the nonce.
+    /// The bytes that the TPM signed instead of the nonce.
     pub(crate) extra_data: Option<Vec<u8>>,
-    /// Of which public area the TPM spoke, if not of that of `key`.
+    /// The public area in the TPM's statement, if not the public area of `key`.
     pub(crate) certified: Option<Vec<u8>>,
     pub(crate) signer: PrivateKeyInfo,
     pub(crate) signed_by: SignatureScheme,
@@ -70,17 +70,17 @@ pub(crate) struct Parts {
     pub(crate) ak_certified: Option<PublicKey>,
     /// The factory's certificate for `key`.
     pub(crate) factory: Option<Sample>,
-    /// The factory's IDevID stands beside `key`; the TPM signed this nonce with it.
+    /// The factory's IDevID stands beside `key`, and its statement has this nonce.
     pub(crate) idevid_nonce: Option<Vec<u8>>,
     pub(crate) device: Device,
 }
 
-/// The CA of all CAs in these tests.
+/// The root CA of these tests.
 pub(crate) fn root() -> Party {
     Party::new("CN=root", 1)
 }
 
-/// The CA of a TPM's maker, below it.
+/// The CA of a TPM manufacturer, below the root.
 pub(crate) fn maker() -> Party {
     Party::new("CN=maker", 2)
 }
@@ -115,7 +115,7 @@ impl Kind {
     }
 }
 
-/// A device that is as it must be, bound by a challenge.
+/// A correct device, bound by a challenge.
 pub(crate) fn parts(kind: Kind) -> Parts {
     let [ek, ak, key] = [11, 12, 13].map(|number| private(kind, number));
     // directoryName with TPMManufacturer, TPMModel, TPMVersion.
@@ -163,7 +163,7 @@ pub(crate) fn parts(kind: Kind) -> Parts {
     }
 }
 
-/// The certificate of an attestation key, or of a factory's.
+/// The certificate of an attestation key or of a factory's key.
 pub(crate) fn leaf(subject: &'static str, purpose: Option<Extension>) -> Sample {
     let mut sample = Sample {
         subject,
@@ -292,7 +292,7 @@ impl Parts {
         })
     }
 
-    /// What a right answer to the challenge proves.
+    /// The proof in a right answer to the challenge.
     pub(crate) fn activation(&self) -> Activation {
         Activation {
             attestation_key_name: name_of(&self.ak_area()).unwrap().into(),
@@ -302,7 +302,7 @@ impl Parts {
     }
 }
 
-/// The nonce of these tests, the challenge answered.
+/// Verifies with the nonce of these tests and an answered challenge.
 pub(crate) fn judged(bundle: &Bundle, activation: Option<Activation>) -> Evidence {
     judged_by(bundle, activation.map(Ok), &[7; 32])
 }
@@ -336,7 +336,7 @@ pub(crate) fn failed(evidence: &Evidence) -> Vec<&'static str> {
     names
 }
 
-/// A TPMT_PUBLIC; of an endorsement key with AES, of others without cipher.
+/// A TPMT_PUBLIC: an endorsement key has AES, other keys have no symmetric cipher.
 fn area(public: &PublicKey, attributes: u32, scheme: Option<SignatureScheme>) -> Vec<u8> {
     let words =
         |words: &[u16]| -> Vec<u8> { words.iter().flat_map(|it| it.to_be_bytes()).collect() };

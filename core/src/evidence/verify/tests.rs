@@ -1,4 +1,4 @@
-//! Each check fails alone; and nothing that is cut or changed is believed.
+//! Tests: each check fails alone, and no cut or changed bundle is accepted.
 
 use super::samples::*;
 use super::{
@@ -30,14 +30,14 @@ const RESTRICTED: Extension = (
     "300a300806066781050b0103",
 );
 
-/// What fails of a device that differs in one thing from one that is as it must be.
+/// The checks that fail if a correct device changes in one point.
 fn fails(change: impl Fn(&mut Parts)) -> Vec<&'static str> {
     let mut parts = parts(P256);
     change(&mut parts);
     failed(&judged(&parts.bundle(), Some(parts.activation())))
 }
 
-/// The same of one whose attestation key has a certificate.
+/// Works like `fails`, for a device whose attestation key has a certificate.
 fn fails_by_certificate(change: impl Fn(&mut Parts)) -> Vec<&'static str> {
     let mut parts = parts(P256);
     parts.ak_certificate = Some(leaf("serialNumber=7,CN=X-1", Some(AK_PURPOSE)));
@@ -70,7 +70,7 @@ fn a_device_as_it_must_be() {
 #[test]
 fn keys_that_are_not_in_this_tpm() {
     let other = private(P256, 66);
-    // A key in software in the place of the TPM's: the TPM spoke of another.
+    // A key in software takes the place of the TPM's key: the TPM's statement is about another key.
     assert_eq!(
         fails(|parts| {
             let of_tpm = parts.key_area();
@@ -81,7 +81,7 @@ fn keys_that_are_not_in_this_tpm() {
         }),
         ["certify-name"]
     );
-    // Certified by another TPM.
+    // Another TPM certified the key.
     assert_eq!(
         fails(|parts| parts.signer = other.clone()),
         ["certify-signature"]
@@ -126,7 +126,7 @@ fn statements_that_certify_nothing() {
     assert_eq!(fails(|parts| parts.statement = 0x801A), ["certify-type"]);
 }
 
-/// The TPM's own proof of where a key comes from is sensitiveDataOrigin, in the certified name.
+/// The TPM proves a key's origin by sensitiveDataOrigin, which is part of the certified name.
 #[test]
 fn creation_data_is_taken_and_not_looked_at() {
     let parts = parts(P256);
@@ -199,7 +199,7 @@ fn endorsement_keys_of_others() {
         fails(|parts| parts.ek_issuer = Party::new("CN=other", 9)),
         ["ek-chain"]
     );
-    // The name of the maker, and another key.
+    // The issuer has the name of the manufacturer's CA, and another key.
     assert_eq!(
         fails(|parts| parts.ek_issuer = Party::new("CN=maker", 9)),
         ["ek-chain"]
@@ -319,7 +319,7 @@ fn a_device_is_who_its_certificates_say() {
         }),
         ["csr-names"]
     );
-    // Two certificates, two devices.
+    // Two certificates name two devices.
     assert_eq!(
         fails(|parts| {
             named(parts);
@@ -327,7 +327,7 @@ fn a_device_is_who_its_certificates_say() {
         }),
         ["device"]
     );
-    // What nobody proves is no claim that counts, and proves nothing.
+    // A claim without proof fails no check, and proves nothing.
     let mut parts = parts(P256);
     parts.device = device("9", "X-9");
     let evidence = judged(&parts.bundle(), Some(parts.activation()));
@@ -338,8 +338,8 @@ fn a_device_is_who_its_certificates_say() {
 type Field = fn(&mut Bundle) -> &mut Bytes;
 type Judge = fn(&mut Checks, &Bundle, &Expected);
 
-/// The byte strings of a bundle that must be as they are, and the checks that see to it. All checks
-/// must pass, so that one is enough.
+/// The byte strings of a bundle that must not change, and the checks that ensure it. All checks
+/// must pass, so one check per byte string is enough.
 fn fields() -> [(&'static str, Field, Judge); 8] {
     let of_ek: Judge = |checks, bundle, expected| {
         endorsement::check(checks, bundle, expected);
@@ -378,7 +378,7 @@ fn fields() -> [(&'static str, Field, Judge); 8] {
     ]
 }
 
-/// Each length of a structure, and a bit of each byte.
+/// Cuts a structure at each length, and changes a bit of each byte.
 fn is_as_it_must_be(
     good: &Bundle,
     activation: Option<Activation>,
@@ -417,7 +417,8 @@ fn nothing_that_is_cut_or_changed_is_believed() {
     }
 }
 
-/// The same where a certificate binds the attestation key; the endorsement key does not count there.
+/// Works like the test above, with a certificate that binds the attestation key. The endorsement
+/// key does not count there.
 #[test]
 fn nothing_that_is_cut_or_changed_is_believed_of_a_certified_attestation_key() {
     let mut parts = parts(P256);

@@ -196,7 +196,7 @@ fn state_folder(state: &Path) -> Finding {
         let user = geteuid().as_raw();
         let text = format!(
             "{shown}: user {user} may not write there, so this user can use keys but not \
-                     make new ones"
+             make new ones"
         );
         return Finding::note("state.read-only", STATE, text);
     }

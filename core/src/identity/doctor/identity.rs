@@ -42,8 +42,7 @@ pub(super) fn check(device: &Device, findings: &mut Vec<Finding>) {
                 |remedy| Finding::problem("identity.unknown", ABOUT, fault.text.clone(), remedy);
             findings.push(match fault.kind {
                 IdentityErrorKind::Tpm => problem(Remedy::by_hand(
-                    "The remedy for the TPM, above, also solves this \
-                                             problem",
+                    "The remedy for the TPM, above, also solves this problem",
                 )),
                 // The state may be right but invisible for this user.
                 IdentityErrorKind::Denied => Finding {

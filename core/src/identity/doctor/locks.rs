@@ -22,7 +22,7 @@ pub(super) fn check(device: &Device, findings: &mut Vec<Finding>) {
     if let Some(fault) = device.tpm.pin_lock_fault() {
         let text = format!(
             "{fault}: no PIN is tried without a lock that other users cannot \
-                            replace"
+             replace"
         );
         let found = Finding::problem("lock.none", ABOUT, text, to_have_it(&device.config, &fault));
         findings.push(Finding {

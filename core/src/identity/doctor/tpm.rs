@@ -114,7 +114,7 @@ fn owner(device: &Device) -> Option<Finding> {
             error.to_string(),
             Remedy::by_hand(
                 "Correct owner_auth under [master] in config.toml, or the secret that \
-                             it names",
+                 it names",
             ),
         )),
     }

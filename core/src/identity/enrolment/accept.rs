@@ -1,4 +1,4 @@
-//! What a new certificate must prove before it takes the place of the old one.
+//! The proofs that a new certificate needs before it replaces the old one.
 
 use crate::identity::key_file::read_key;
 use crate::identity::prove::{NOT_TRIED, PossessionProof, prove};
@@ -10,41 +10,46 @@ use crate::x509::path::PathResult;
 use serde::Serialize;
 use std::sync::Arc;
 
-/// Whom a new certificate may come from.
+/// The CAs from which a new certificate may come.
 #[derive(Clone, Copy, Default)]
 pub struct EnrolmentRules<'a> {
-    /// Certificates that are trusted beside those in `trust/`.
+    /// Trusted certificates beside those in `trust/`.
     pub trusted: &'a [Certificate],
-    /// Certificates of CAs that are known.
+    /// Known certificates of CAs, which need not be trusted.
     pub others: &'a [Certificate],
-    /// A further proof, such as a handshake by the new identity; why it failed.
+    /// A further proof, such as a handshake by the new identity. The error tells why the proof
+    /// failed.
     pub proof: Option<&'a dyn Fn(Arc<TlsIdentity>) -> Result<(), String>>,
 }
 
-/// What an enrolment changed.
+/// The changes that an enrolment made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Enrolled {
-    /// What was taken.
+    /// The imported certificates.
     #[serde(flatten)]
     pub imported: Imported,
     /// The new certificate's subject.
     pub subject: String,
-    /// Its last day.
+    /// The certificate's last day.
     pub not_after: Option<String>,
-    /// The certificates that vouch for it, the trusted one last.
+    /// The certificates that vouch for the new certificate, the trusted one last.
     pub chain: Vec<String>,
-    /// Whether the clock could be believed, so that the validity was looked at.
+    /// True if the clock was plausible, so that the validity was checked.
     pub validity_checked: bool,
 }
 
 impl Device {
-    /// Takes the certificate for an entry's key, or for the successor of that, out of what a server
-    /// answered, if it proves itself: it is for the key, which signs; it is no CA's, valid, not older than the one that it replaces; and it leads
-    /// to a trusted certificate.
+    /// Takes the certificate for an entry's key, or for the successor of that key, out of a
+    /// server's answer. The certificate must pass these checks:
+    ///
+    /// - The certificate is for the key, and the key signs.
+    /// - It is valid, and no CA's certificate.
+    /// - It is not older than the certificate that it replaces.
+    /// - It leads to a trusted certificate.
     ///
     /// # Errors
     ///
-    /// It does not. Then nothing was changed.
+    /// A check fails. Then nothing was changed.
     pub fn accept(
         &self,
         entry: &TokenEntry,
@@ -54,7 +59,8 @@ impl Device {
     ) -> Result<Enrolled, IdentityError> {
         let certified = successor.unwrap_or(entry);
         let public = certified.public.as_ref();
-        let public = public.ok_or_else(|| IdentityError::failed("the key is of no known kind"))?;
+        let public =
+            public.ok_or_else(|| IdentityError::failed("the kind of the key is not supported"))?;
         let leaf = leaf_for(public, answer)?;
         self.check_new(entry, leaf)?;
         let (mut cas, mut known) = (Vec::new(), rules.others.to_vec());
@@ -65,7 +71,8 @@ impl Device {
         known.extend(self.known_ca_certificates());
         let way = self.way_to_trusted(leaf, &known, rules)?;
         self.check_possession(certified, public)?;
-        // What lies between, from wherever it came, so that others can be shown the whole chain.
+        // Keeps the CA certificates between, whatever their source, so that the device can show the
+        // whole chain.
         for one in way.iter().skip(1).chain(rules.others.iter()) {
             if !cas.contains(one) {
                 cas.push(one.clone());
@@ -85,13 +92,13 @@ impl Device {
             Some(store) => self.take(store, entry, leaf.clone(), &cas),
             None if entry.software.is_some() => self.take_in_software(entry, leaf, &cas),
             None => Err(IdentityError::refused(format!(
-                "{}: the certificate of this key is not ours to change",
+                "{}: devid does not replace the certificate of this key",
                 entry.label
             ))),
         };
         self.tell_others();
         let mut imported = taken?;
-        // A server tells of all its CAs; that some are not above this certificate is no news.
+        // A server lists all its CAs. Those that are not above this certificate need no message.
         imported
             .unrelated
             .retain(|subject| answer.iter().any(|one| one.subject() == *subject));
@@ -104,7 +111,7 @@ impl Device {
         })
     }
 
-    /// That the certificate alone is one to take for this key.
+    /// Checks that the certificate, looked at alone, is acceptable for this key.
     fn check_new(&self, entry: &TokenEntry, leaf: &Certificate) -> Result<(), IdentityError> {
         let refused = |why: String| {
             IdentityError::refused(format!(
@@ -113,12 +120,12 @@ impl Device {
             ))
         };
         if let Some(why) = leaf.why_ca() {
-            return Err(refused(format!("is not taken for a device: {why}")));
+            return Err(refused(format!("is not for a device: {why}")));
         }
         if let Ok(now) = now() {
             valid_at(leaf, now).map_err(&refused)?;
         }
-        // A CA may backdate a new one, which then ends later at least.
+        // A CA may backdate a new certificate. Such a certificate must at least end later.
         let times = |one: &Certificate| one.not_before().ok().zip(one.not_after().ok());
         if let Some(old) = entry.certificate()
             && let (Some(new), Some(old)) = (times(leaf), times(old))
@@ -126,7 +133,8 @@ impl Device {
             && new.1 <= old.1
         {
             return Err(refused(format!(
-                "is older (from {} to {}) than the one that it is to replace (from {} to {})",
+                "is older (from {} to {}) than the certificate that it would replace (from {} to \
+                 {})",
                 new.0, new.1, old.0, old.1
             )));
         }
@@ -146,7 +154,7 @@ impl Device {
                 "does not lead to a trusted certificate: that of {issuer} is not in {}",
                 self.config().trust.display()
             ),
-            PathResult::SelfSigned => "is signed by its own key: no CA stands behind it".into(),
+            PathResult::SelfSigned => "is signed by its own key: no CA issued it".into(),
             PathResult::Invalid(why) => format!("does not lead to a trusted certificate: {why}"),
         };
         Err(IdentityError::refused(format!(
@@ -155,7 +163,7 @@ impl Device {
         )))
     }
 
-    /// That the key signs.
+    /// Checks that the key signs.
     fn check_possession(
         &self,
         entry: &TokenEntry,
@@ -172,7 +180,8 @@ impl Device {
         match proof {
             PossessionProof::Proven => Ok(()),
             PossessionProof::OtherKey => Err(IdentityError::failed(format!(
-                "{label}: another key signed than the one that was certified; the old certificate stays"
+                "{label}: the key that signed is not the certified key; the old certificate stays \
+                 in use"
             ))),
             PossessionProof::NotTried => {
                 Err(IdentityError::failed(format!("{label}: {NOT_TRIED}")))
@@ -182,7 +191,7 @@ impl Device {
     }
 }
 
-/// The certificate for this key; of several the newest.
+/// The certificate for this key; if there are several, the newest.
 fn leaf_for<'a>(
     public: &PublicKey,
     answer: &'a [Certificate],

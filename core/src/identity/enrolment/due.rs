@@ -1,4 +1,4 @@
-//! When a certificate is to be renewed.
+//! Decides when a certificate must be renewed.
 
 use crate::config::RenewWithin;
 use crate::identity::EnrolmentRecord;
@@ -8,31 +8,31 @@ use crate::x509::clock::now;
 use serde::Serialize;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// After the first failure, and at most.
+/// The rest after the first failure, and the longest rest.
 const FIRST_REST: u64 = 5 * 60;
 const LONGEST_REST: u64 = 12 * 60 * 60;
 
-/// Whether a certificate is to be renewed now.
+/// The need to renew a certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case", tag = "need")]
 pub enum RenewalNeed {
-    /// In so many seconds.
+    /// The certificate must be renewed in this number of seconds.
     Later {
-        /// Seconds.
+        /// The number of seconds.
         seconds: u64,
     },
-    /// It has no end.
+    /// The certificate has no end.
     Never,
-    /// Now.
+    /// The certificate must be renewed now.
     Due,
-    /// There is none yet.
+    /// There is no certificate yet.
     Missing,
-    /// The clock is wrong, so its end is not judged: the server is asked.
+    /// The clock is wrong, so the certificate's end is not checked: the server decides.
     ClockWrong,
 }
 
 impl RenewalNeed {
-    /// Of this certificate, if there is one.
+    /// The need to renew this certificate, if there is one.
     pub fn of(certificate: Option<&Certificate>, within: RenewWithin) -> Self {
         let Some(certificate) = certificate.filter(|one| !one.is_self_signed()) else {
             return Self::Missing;
@@ -41,7 +41,7 @@ impl RenewalNeed {
         Self::at(certificate, within, seconds)
     }
 
-    /// `now`: seconds from 1970, if the clock can be believed.
+    /// `now`: seconds from 1970, if the clock is plausible.
     fn at(certificate: &Certificate, within: RenewWithin, now: Option<u64>) -> Self {
         let times = (certificate.not_before(), certificate.not_after());
         let (Ok(from), Ok(until)) = times else {
@@ -64,18 +64,20 @@ impl RenewalNeed {
     }
 }
 
-/// A tenth more or less, the same each time: devices that were made together do not renew together.
+/// Changes a time by up to a tenth, always by the same amount: devices that were made together do
+/// not renew together.
 fn spread(left: u64, certificate: &Certificate) -> u64 {
     let digest = Hash::Sha256.digest(&[certificate.serial_der(), certificate.issuer_der()]);
     let part = u64::from(u16::from_be_bytes([digest[0], digest[1]]));
-    // From nine to eleven tenths.
+    // The result is from nine to eleven tenths.
     let tenths = left / 10;
     left - tenths + (2 * u128::from(tenths) * u128::from(part) / 0xFFFF) as u64
 }
 
 impl EnrolmentRecord {
-    /// How long the server is still left alone after a failure, or because it asked for patience. A time
-    /// that lies further ahead than any that is written here was written by another clock.
+    /// The time for which the device does not ask the server again, after a failure or at the
+    /// server's wish. A stored time that lies too far ahead came from a wrong clock, and does not
+    /// count.
     pub fn rest(&self) -> Option<Duration> {
         self.rest_at(seconds_now())
     }
@@ -125,7 +127,7 @@ mod tests {
     fn a_third_before_the_end_it_is_due() {
         let year = lasting("260101000000Z", "261231000000Z");
         let need = |day: &str| RenewalNeed::at(&year, RenewWithin::default(), Some(at(day)));
-        // 364 days: from 242 on, twelve more or less.
+        // 364 days: the renewal is due from day 242 on, give or take twelve days.
         assert!(
             matches!(need("0"), RenewalNeed::Later { seconds } if seconds > 229 * DAY && seconds < 256 * DAY)
         );

@@ -1,5 +1,5 @@
-//! Enrolment: certificates that a server issues for keys of the device. What goes over the network is
-//! elsewhere; here stands what is kept meanwhile, and what an answer must prove before it counts.
+//! Enrolment: certificates that a server issues for keys of the device. This module keeps the state
+//! of an enrolment, and checks a server's answer. The network protocols are elsewhere.
 
 mod accept;
 mod due;

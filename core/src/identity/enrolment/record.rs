@@ -1,5 +1,5 @@
-//! What is remembered of an enrolment until it is done: the request that a server has, and why the last
-//! try failed. One file for each key, below the state folder.
+//! The record of an enrolment that is not done: the request that a server has, and why the last
+//! attempt failed. There is one file for each key, below the state folder.
 
 use crate::file::{self, Lock};
 use crate::identity::provision::only_one;
@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-/// More bytes than a record has.
+/// A record is shorter than this number of bytes.
 const LARGEST: u64 = 64 << 10;
 /// In a service's key folder: what its user remembers.
 const OF_SERVICE: &str = ".enrolment";
@@ -29,41 +29,41 @@ pub struct EnrolmentRecord {
     pub label: String,
     /// The server.
     pub url: String,
-    /// What was asked for, in words that change with it.
+    /// The content of the request, as a text that differs for each content.
     pub asked: String,
-    /// The request that the server has, DER in hexadecimal digits; empty if it has none.
+    /// The request that the server has, DER in hexadecimal digits; empty if the server has none.
     #[serde(default)]
     pub request: String,
     /// When the server may be asked again, in seconds from 1970; 0 means at any time.
     #[serde(default)]
     pub retry_at: u64,
-    /// How often it failed one after the other.
+    /// The number of failures in a row.
     #[serde(default)]
     pub failures: u32,
-    /// Why it failed last; empty if it did not.
+    /// The reason of the last failure; empty if the enrolment did not fail.
     #[serde(default)]
     pub fault: String,
-    /// When it failed last, in seconds from 1970.
+    /// The time of the last failure, in seconds from 1970.
     #[serde(default)]
     pub failed_at: u64,
-    /// Whether the commands that follow a new certificate have not all run yet.
+    /// True if commands that follow a new certificate have not all run yet.
     #[serde(default)]
     pub reload_due: bool,
 }
 
-/// Keeps others away that enrol or exchange a key or certificate, until it is dropped.
+/// A lock: while it exists, no other process enrols, or exchanges a key or a certificate.
 #[derive(Debug)]
 pub struct EnrolmentTurn {
     _lock: Option<Lock>,
 }
 
 impl EnrolmentRecord {
-    /// That request (PKCS#10, DER).
+    /// The stored request (PKCS#10, DER).
     pub fn request_der(&self) -> Option<Vec<u8>> {
         from_hex(&self.request).filter(|der| !der.is_empty())
     }
 
-    /// The same record with this request, or none.
+    /// The same record with this request, or without a request.
     #[must_use]
     pub fn with_request(self, der: Option<&[u8]>) -> Self {
         let request = der.map_or(String::new(), hex);
@@ -72,11 +72,7 @@ impl EnrolmentRecord {
 }
 
 impl Device {
-    /// What is remembered of an enrolment for this key.
-    ///
-    /// # Errors
-    ///
-    /// The file cannot be read, or is damaged.
+    /// The record of an enrolment for this key.
     pub fn enrolment(
         &self,
         token: &str,
@@ -85,11 +81,11 @@ impl Device {
         read_record(&self.enrolment_file(token, label))
     }
 
-    /// Remembers it, in the place of what was remembered for that key.
+    /// Writes the record, in the place of an older record for the same key.
     ///
     /// # Errors
     ///
-    /// It cannot be written.
+    /// The file cannot be written.
     pub fn keep_enrolment(&self, record: &EnrolmentRecord) -> Result<(), IdentityError> {
         let path = self.enrolment_file(&record.token, &record.label);
         make_folder(&self.enrolment_folder())?;
@@ -98,7 +94,7 @@ impl Device {
         file::write(&path, text.as_bytes(), 0o600).map_err(IdentityError::file(&path))
     }
 
-    /// All that is remembered of enrolments, by label; what cannot be read is left out, and logged.
+    /// All records of enrolments, by label. A file that cannot be read is left out, and logged.
     pub fn enrolments(&self) -> Vec<EnrolmentRecord> {
         let paths = paths_in(&self.enrolment_folder()).unwrap_or_default();
         let of_record = |path: &PathBuf| path.extension().is_some_and(|end| end == "toml");
@@ -118,11 +114,7 @@ impl Device {
         found
     }
 
-    /// Waits for its turn, for some seconds.
-    ///
-    /// # Errors
-    ///
-    /// Another process enrols, or the state folder cannot be written.
+    /// Waits for the enrolment lock, for some seconds.
     pub fn enrolment_turn(&self) -> Result<EnrolmentTurn, IdentityError> {
         let folder = self.enrolment_folder();
         make_folder(&folder)?;
@@ -131,12 +123,13 @@ impl Device {
         })
     }
 
-    /// The same for a change of a key or certificate without a server. A user who may not write the
-    /// state folder enrols nothing, and changes only a key folder of their own: there is no lock then.
+    /// Waits for the lock for a change of a key or certificate without a server. A user who may not
+    /// write the state folder cannot enrol, and changes only a key folder of their own. Then there
+    /// is no lock.
     ///
     /// # Errors
     ///
-    /// As of [`enrolment_turn`](Self::enrolment_turn).
+    /// Those of [`enrolment_turn`](Self::enrolment_turn).
     pub fn exchange_turn(&self) -> Result<EnrolmentTurn, IdentityError> {
         let folder = self.enrolment_folder();
         let mut nearest = folder.as_path();
@@ -155,11 +148,11 @@ impl Device {
         }
     }
 
-    /// Forgets it.
+    /// Deletes the record.
     ///
     /// # Errors
     ///
-    /// The file cannot be taken away.
+    /// The file cannot be deleted.
     pub fn forget_enrolment(&self, token: &str, label: &str) -> Result<(), IdentityError> {
         let path = self.enrolment_file(token, label);
         file::remove(&path).map_err(IdentityError::file(&path))
@@ -203,7 +196,7 @@ impl Device {
         std::iter::once(own).chain(beside).collect()
     }
 
-    /// Whether a request is for the key of this entry.
+    /// True if a request is for the key of this entry.
     pub fn is_request_of(&self, entry: &TokenEntry, request: &[u8]) -> bool {
         let info = entry.public.as_ref().map(|key| key.info_der());
         info.is_some_and(|info| request.windows(info.len()).any(|window| window == info))
@@ -236,7 +229,8 @@ fn read_record(path: &Path) -> Result<Option<EnrolmentRecord>, IdentityError> {
     let record: EnrolmentRecord = toml::from_str(&text).map_err(|error| {
         let line = error.message().lines().next().unwrap_or_default();
         IdentityError::failed(format!(
-            "{}: damaged ({line}); it may be deleted: the key and its certificate are elsewhere",
+            "{}: damaged ({line}); you can delete this file: the key and its certificate are \
+             elsewhere",
             path.display()
         ))
     })?;

@@ -234,8 +234,7 @@ impl Device {
             Ok(content) if content.starts_with(DROP_IN_HEAD.as_bytes()) => Some(content),
             Ok(_) => {
                 return Err(by_hand(
-                    &"it has other content than devid wrote, so it stays \
-                                          unchanged",
+                    &"it has other content than devid wrote, so it stays unchanged",
                 ));
             }
         };

@@ -1,34 +1,36 @@
-//! Keys that another program made in this TPM, and that a token of ours takes over: each keeps its parent and
-//! its private half, under an authorisation value that only the PIN of the token gives.
+//! A token takes over keys that another program made in this TPM. Each key keeps its parent and its
+//! private half, and gets a new authorisation value, which only the PIN of the token opens.
 
 use super::{DevidStore, OpenedBy, StoreError};
 use crate::store::folder::{EntryContent, KeyAuth, KeyOrigin, KeyPair, Tss2Key, Tss2Kind};
 use crate::store::{LoginError, Pins};
 use crate::tpm::{AuthValue, PublicArea, Secret, TpmError};
 
-/// What became of an object that a token was to take over.
+/// The result of a take-over of one object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TakenOver {
     /// The name of its file, without `.pem`.
     pub name: String,
-    /// Whether the token had the object before; then nothing was changed.
+    /// True if the token had the object before; then nothing was changed.
     pub known: bool,
 }
 
 impl DevidStore {
-    /// Takes a key over, with its attributes; `value` is its authorisation value so far. What the key was
-    /// read from stays as it is, and opens with that value as before. The user is logged in.
+    /// Takes a key over, with its attributes; `value` is its current authorisation value. The
+    /// source of the key does not change, and still opens with that value. The user must be logged
+    /// in.
     ///
     /// # Errors
     ///
-    /// Nothing was kept. [`StoreError::Protection`] for a token without PIN, [`StoreError::Unsupported`] for a
-    /// key that needs a policy, or that this TPM cannot load. A wrong `value` is shown to the TPM once, and
-    /// never as the last try before lockout.
+    /// Nothing was kept. [`StoreError::Protection`] for a token without PIN,
+    /// [`StoreError::Unsupported`] for a key that needs a policy, or that this TPM cannot load. A
+    /// wrong `value` is sent to the TPM once, and never as the last try before lockout.
     pub fn take_over_key(&self, pair: &KeyPair, value: Secret) -> Result<TakenOver, StoreError> {
         if self.pins() != Pins::User {
             return Err(StoreError::Protection(format!(
-                "the token {} has no user PIN, and the value that opens the key would lie in its file for \
-                 everybody. Set the PINs while the token holds no objects, as docs/PINS.md shows",
+                "the token {} has no user PIN, so every user could read the value that opens the \
+                 key from its file. Set the PINs while the token holds no objects, as \
+                 docs/PINS.md shows",
                 self.name
             )));
         }
@@ -37,7 +39,8 @@ impl DevidStore {
         }
         let unfit = |why: &str| StoreError::Unsupported(why.to_owned());
         let material = pair.material.wrapped();
-        let tss2 = material.ok_or_else(|| unfit("only a key that the TPM itself uses is taken"))?;
+        let tss2 =
+            material.ok_or_else(|| unfit("only keys that the TPM uses can be taken over"))?;
         let key = self.wrapped_key(tss2, None).map_err(unfit)?;
         if let Some(why) = key.obstacle() {
             return Err(StoreError::Unsupported(why));
@@ -83,19 +86,19 @@ impl DevidStore {
         }
     }
 
-    /// Opens data that another program sealed in this TPM; nobody on the bus reads value or data.
+    /// Opens data that another program sealed in this TPM. Value and data cross the bus encrypted.
     ///
     /// # Errors
     ///
-    /// [`LoginError::Wrong`] for a wrong value, which the TPM counts. None is shown as the last try before
-    /// lockout, unless the token allows that (`allow_last_try`).
+    /// [`LoginError::Wrong`] for a wrong value, which the TPM counts. The last try before lockout
+    /// is not used, unless the token permits it (`allow_last_try`).
     pub fn unseal(&self, seal: &Tss2Key, value: Secret) -> Result<Secret, LoginError> {
         let unfit = |why: &str| LoginError::Store(StoreError::Unsupported(why.to_owned()));
         if seal.kind != Tss2Kind::Sealed {
             return Err(unfit("it holds a key, and no sealed data"));
         }
         if seal.has_policy() {
-            return Err(unfit("it needs a policy, by what its file says"));
+            return Err(unfit("it needs a policy, according to its file"));
         }
         let sealed = seal.wrapped().map_err(unfit)?;
         let sealed = match self.is_open(sealed.parent()) {

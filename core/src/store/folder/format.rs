@@ -114,11 +114,11 @@ pub(super) fn parse(name: &str, file: &[u8]) -> Result<(EntryContent, Remarks), 
 }
 
 impl EntryContent {
-    /// What a file with these bytes holds that somebody put into a key folder as `name.pem`.
+    /// Parses the bytes of a file as the key folder does with the file `name.pem`.
     ///
     /// # Errors
     ///
-    /// What is wrong with it.
+    /// The file is wrong; the error gives the reason.
     pub fn of_file(name: &str, file: &[u8]) -> Result<Self, String> {
         if file.len() as u64 > LARGEST {
             return Err(format!(
@@ -134,7 +134,7 @@ impl Tss2Key {
     ///
     /// # Errors
     ///
-    /// What is wrong with the file.
+    /// The file is wrong; the error gives the reason.
     pub fn of_file(file: &[u8]) -> Result<Self, String> {
         let parts = pem::parse(file)?;
         match &parts.blocks[..] {

@@ -233,9 +233,10 @@ impl Link {
         Ok(answer.out_private.to_vec())
     }
 
-    /// TPM2_ObjectChangeAuth of the key with this handle, whose parent has the handle and name `parent`: the
-    /// private half under the new authorisation value, as the parent wraps it. The key in the TPM, and the
-    /// private half that it was loaded from, keep the old value. The new value is encrypted on its way.
+    /// TPM2_ObjectChangeAuth of the key with this handle, whose parent has the handle and name
+    /// `parent`. Returns the private half with the new authorisation value, wrapped by the parent.
+    /// The key in the TPM, and the private half that it was loaded from, keep the old value. The
+    /// new value crosses the bus encrypted.
     pub(crate) fn object_change_auth(
         &mut self,
         key: AuthHandle,
@@ -457,7 +458,7 @@ impl Link {
                     hash_alg: algorithm(scheme.hash()),
                 }),
             },
-            validation: ticket.0.clone(),
+            validation: ticket.0,
         };
         let answer = self.execute(&command, None, Some(CommandAuth::new(key)), 0)?;
         let mut reading = ResponseReader::new(&answer.parameters);

@@ -1,4 +1,4 @@
-//! What a request asks for, what a CA may answer with, and certificates that leave the device.
+//! The contents of a request, the allowed answers of a CA, and exported certificates.
 
 use crate::device::{Device, programs};
 use std::fs;

@@ -344,7 +344,7 @@ fn what_cannot_be_signed_is_said() {
     let missing = device.ends(1, &["sign", "idev-id", "/nonexistent", "--cms"]);
     assert!(missing.err.contains("/nonexistent"), "{missing}");
 
-    // Neither the content nor a key is written over.
+    // Neither the content nor a key is overwritten.
     let kept = device.ends(6, &["sign", "idev-id", request, "--cms", "--out", request]);
     assert!(kept.err.contains("--force"), "{kept}");
     assert_eq!(fs::read_to_string(request).unwrap(), REQUEST);

@@ -24,7 +24,7 @@ fn authority(device: &Device, name: &str) -> PathBuf {
     folder
 }
 
-/// What a CA answers: the leaf, then the certificates above it.
+/// The answer of a CA: the leaf, then the certificates of its CAs.
 fn answer(device: &Device, request: &Path, folder: &Path) -> PathBuf {
     let leaf = device.certified(request, folder);
     let parts = [leaf, folder.join("ca.pem"), folder.join("root.pem")];
@@ -61,7 +61,7 @@ fn der(certificate: &Path) -> Vec<u8> {
     openssl(&["x509", "-outform", "DER", "-in", &text(certificate)]).out
 }
 
-/// What is in NV.
+/// The content of the NV index.
 fn copy(device: &mut Device) -> Vec<u8> {
     let mut read = device.tpm().tool("tpm2_nvread");
     programs::run(read.args(["-C", "o", "0x01500000"])).ok().out
@@ -135,7 +135,8 @@ fn a_software_identity_asks_a_ca_too() {
     let root = folder.join("root.pem");
     device.ends(0, &["verify", "devid", "--ca", &text(&root)]);
 
-    // Again, and one of another CA, which goes in its place with what is above it.
+    // The certificate again. Then a certificate of another CA, which replaces it together with its
+    // chain.
     let said = device.ends(0, &["import-cert", &text(&first)]).text();
     assert!(said.contains("the certificate was there already"), "{said}");
     let leaf = device.certified(&request, &folder);
@@ -177,7 +178,7 @@ fn the_certificates_of_cas_come_and_go_with_those_they_issued() {
     }
     let folder = authority(&device, "ca");
     let chain = answer(&device, &request(&device, "web"), &folder);
-    // One that has nothing to do with it came along.
+    // The file holds an unrelated certificate too.
     let foreign = authority(&device, "foreign");
     device.certified(&request(&device, "web"), &foreign);
     let mut all = fs::read(&chain).unwrap();

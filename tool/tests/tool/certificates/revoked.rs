@@ -77,8 +77,8 @@ impl Bench {
         ));
     }
 
-    /// What `devid verify` says and what follows, after OpenSSL said the same of the leaf, or of
-    /// all where `all` says so.
+    /// The output of `devid verify` and the exit code. OpenSSL first confirms the result for the
+    /// leaf, or for the whole chain with the option for all.
     #[track_caller]
     fn verify(&self, lists: &[&str], check: &str, code: i32) -> (String, Value) {
         let mut words = vec!["verify".to_owned(), "devid".to_owned()];

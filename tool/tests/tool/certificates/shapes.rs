@@ -1,5 +1,5 @@
-//! Certificates and files of certificates as people have them: what is read, from every place, and
-//! what is said of the rest. OpenSSL reads the same bytes beside it.
+//! Real certificates and certificate files: the readable ones, in every place, and the messages for
+//! the others. OpenSSL reads the bytes too.
 
 use testkit::der;
 
@@ -348,7 +348,7 @@ fn no_file_that_openssl_reads_is_refused() {
     assert!(both[0] >= 6 && both[1] >= 30, "{both:?}");
 }
 
-/// The same PEM in the shapes that people have.
+/// One PEM file in the formats of real files.
 fn shapes(pem: &str) -> Vec<(&'static str, String)> {
     let label = |name: &str| pem.replace("CERTIFICATE", name);
     let body: String = pem.lines().filter(|line| !line.starts_with('-')).collect();

@@ -1,4 +1,4 @@
-//! Verified is only what signed; and what stands in its way is said.
+//! Only a key that signed is verified, and obstacles are reported.
 
 use crate::device::clock::in_1970;
 use crate::device::factory::Identity;
@@ -131,7 +131,7 @@ fn with_a_clock_before_the_build_nobody_is_out_of_date() {
     assert_ne!(report["summary"], "idev-id: verified");
     assert_eq!(outcome(&report, "validity"), "skipped");
 
-    // What is made then is valid now.
+    // A certificate that is made then is valid now.
     early(PROVISION).ok();
     let report = device.json(&["verify", "devid"]);
     assert_eq!(outcome(&report, "validity"), "passed", "{report}");
@@ -162,7 +162,7 @@ fn with_a_clock_before_the_build_nobody_is_out_of_date() {
     assert!(words.contains("the clock is wrong"), "{words}");
 }
 
-/// That many days from now, as `scripts/authority` takes it.
+/// The time after this number of days, in the format of `scripts/authority`.
 fn in_days(days: u32) -> String {
     let mut date = std::process::Command::new("date");
     date.args(["-u", "-d", &format!("{days} days 1 hour"), "+%Y%m%d%H%M%SZ"]);

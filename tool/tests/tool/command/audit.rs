@@ -36,7 +36,7 @@ fn each_change_has_its_line() {
     let made = line(&journal, "key generate", "ok");
     tells(&made, &[("DEVID_TOKEN", "devid"), ("DEVID_LABEL", "web")]);
     let name = made["DEVID_KEY_NAME"].clone();
-    // What only reads has none.
+    // Verbs that only read write no audit line.
     for reads in [
         &["status"][..],
         &["list"],
@@ -126,7 +126,7 @@ fn each_renewed_certificate_has_its_line() {
         ];
         tells(line, &fields);
     }
-    // Nothing is due, or it was tried a moment ago.
+    // No renewal is due, or the last try is too recent.
     device.ends(0, &["renew"]);
     assert_eq!(journal.lines(), []);
     device.ends(1, &["renew", "b"]);

@@ -1,4 +1,4 @@
-//! `devid bench`: what it measures, and what it leaves alone.
+//! `devid bench`: its measurements, and objects that it must not change.
 
 use crate::device::link::Link;
 use crate::device::programs::Running;

@@ -1,4 +1,4 @@
-//! What every verb takes: `-v`, `-q` and `--config`.
+//! Options of every verb: `-v`, `-q` and `--config`.
 
 use crate::device::Device;
 use std::fs;
@@ -63,7 +63,7 @@ fn a_file_of_settings_counts_for_every_verb() {
     assert!(text.contains("elsewhere"), "{text}");
 }
 
-/// Whoever copies a command means the same device.
+/// A user who copies a command means the same device.
 #[test]
 fn a_printed_command_names_the_file() {
     let device = Device::blank();
@@ -82,7 +82,7 @@ fn a_printed_command_names_the_file() {
     );
 }
 
-/// It is trusted as the usual file is.
+/// The file is trusted by the rules of the usual file.
 #[test]
 fn a_file_that_others_may_write_is_not_obeyed() {
     let device = Device::without_tpm();

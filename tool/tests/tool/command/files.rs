@@ -64,7 +64,7 @@ fn no_verb_replaces_a_key_or_an_unrelated_file() {
             assert_eq!(said.text(), "", "{words:?}");
             assert_eq!(fs::read_to_string(&path).unwrap(), old, "{words:?}");
         }
-        // The same again, and an empty file, lose nothing.
+        // Replacing an equal file or an empty file loses nothing.
         device.ends(0, &[&words[..], &["--force"]].concat());
         let written = fs::read_to_string(&path).unwrap();
         assert!(written.starts_with(begins), "{words:?}: {written}");

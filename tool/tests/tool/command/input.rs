@@ -1,4 +1,4 @@
-//! What others wrote, and what is asked for wrongly or twice.
+//! Input from other programs, and wrong or repeated arguments.
 
 use crate::device::tpm::Swtpm;
 use crate::device::{Device, programs};
@@ -232,7 +232,7 @@ fn files_of_all_tokens_are_looked_at() {
     assert_eq!(object("keys.lone-certificate"), "extra/lone");
 }
 
-/// Whoever meets a fault is told what to do.
+/// Each error message names the next step.
 #[test]
 fn a_fault_names_the_next_step() {
     let mut device = Device::blank();

@@ -1,4 +1,4 @@
-//! Fifty services on one device: what a person reads, and what monitoring reads.
+//! Fifty services on one device: the output for a person, and the output for monitoring.
 
 use crate::device::{Device, clock, evict, programs, proxy::Proxy, tpm::Swtpm};
 use serde_json::Value;
@@ -44,7 +44,8 @@ fn fleet() -> (Device, Proxy) {
     (device, proxy)
 }
 
-/// What is said ten minutes after the certificates were made: no second decides about a day.
+/// The output ten minutes after the certificates were made, so that one second does not change the
+/// number of days.
 fn later(device: &Device, words: &[&str]) -> programs::Said {
     let mut command = device.command(words);
     let then = seconds_now() + 600;
@@ -166,7 +167,7 @@ fn monitoring_reads_codes_documents_and_metrics() {
     let wrong = json_at(&device, 10, &["status", "--check"]);
     assert_eq!(states(&wrong, "clock-wrong").len(), 50, "{wrong}");
     assert_eq!(states(&wrong, "valid"), ["devid"]);
-    // Metrics, twice into one file, and not over what is somebody else's.
+    // Metrics go into one file twice, and never over a foreign file.
     let file = device.path("devid.prom");
     let textfile = ["status", "--check", "--textfile", file.to_str().unwrap()];
     for _ in 0..2 {

@@ -1,5 +1,5 @@
-//! Names of objects: labels, `token/label`, identifiers and URIs mean the same to every verb; of several
-//! objects none is taken by chance.
+//! Names of objects: every verb reads labels, `token/label`, identifiers and URIs in the same way.
+//! An ambiguous name never selects an object by chance.
 
 use crate::device::Device;
 use serde_json::Value;
@@ -188,7 +188,7 @@ fn a_command_that_is_printed_names_the_key() {
     }
 }
 
-/// Of what can be read it is known that no such key is there.
+/// The readable tokens do not have the key, and the verb says so.
 #[test]
 fn a_tpm_out_of_reach_hides_nothing_else() {
     let device = Device::without_tpm();

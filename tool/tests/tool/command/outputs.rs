@@ -169,7 +169,7 @@ fn what_a_full_disk_swallows_has_failed() {
     }
 }
 
-/// What was to be done is done all the same, once.
+/// The work is done once, even if its output is lost.
 #[test]
 fn a_key_is_made_though_nobody_hears_of_it() {
     let device = device();

@@ -1,4 +1,4 @@
-//! What packages install: examples that are understood, units that systemd takes, pages for each
+//! Installed files of the packages: valid examples, units that systemd accepts, and a page for each
 //! verb.
 
 use crate::device::{Device, programs};
@@ -62,7 +62,7 @@ fn every_setting_of_the_commented_file_is_understood() {
         .map(|line| &line[1..])
         .collect();
     assert!(settings.len() > 15, "{settings:?}");
-    // The same setting is shown in both of its forms.
+    // The file shows this setting in both forms, so one is removed.
     settings.retain(|line| !line.starts_with("existing = {"));
     assert_understood(&device, &settings.join("\n"));
     let both = text
@@ -121,7 +121,7 @@ fn each_verb_has_a_page_and_completions_know_it() {
     }
 }
 
-/// What mandoc or man would complain about.
+/// mandoc or man must not complain about a page.
 #[test]
 fn the_pages_are_sound() {
     let Some(man) = ["mandoc", "groff"].into_iter().find(|name| has(name)) else {
@@ -148,7 +148,7 @@ fn has(name: &str) -> bool {
         .any(|folder| folder.join(name).exists())
 }
 
-/// What systemd says of the unit, with this line more in its section [Service].
+/// systemd's messages about the unit, with one more line in its section [Service].
 fn said_of_unit(line: &str) -> Option<Vec<String>> {
     if !Path::new("/usr/bin/systemd-analyze").exists() {
         return None;
@@ -169,7 +169,7 @@ fn said_of_unit(line: &str) -> Option<Vec<String>> {
     Some(about_us.map(str::to_owned).collect())
 }
 
-/// Where systemd is there to ask.
+/// Runs if systemd is installed.
 #[test]
 fn systemd_takes_the_unit_and_the_drop_in() {
     let Some(said) = said_of_unit("") else {
@@ -223,7 +223,8 @@ fn no_exit_code_is_tried_again_for_ever() {
     assert!(!rule.contains("SYSTEMD_WANTS"), "{rule}");
 }
 
-/// Where systemd's tools are there, and root runs the test: only that may give folders away.
+/// Runs if systemd's tools are installed and root runs the test, because only root can change
+/// owners.
 #[test]
 fn the_state_folder_is_of_the_group_and_so_is_what_is_made_in_it() {
     let tools = ["/usr/bin/systemd-sysusers", "/usr/bin/systemd-tmpfiles"];
@@ -255,7 +256,7 @@ fn the_state_folder_is_of_the_group_and_so_is_what_is_made_in_it() {
     let state = root.join("var/lib/devid-pkcs11");
     let about = fs::metadata(&state).unwrap();
     assert_eq!((about.mode() & 0o7777, about.gid()), (0o2750, devid));
-    // Nobody but root can exchange a lock, and nobody else than those of the group can hold one.
+    // Only root can replace a lock, and only members of the group can hold one.
     let tss = groups
         .lines()
         .find(|line| line.starts_with("tss:"))
@@ -322,7 +323,7 @@ fn the_page_of_the_settings_has_them_all() {
     }
 }
 
-/// What bash offers after these words, the last of them begun.
+/// bash's completions after these words. The last word is incomplete.
 fn offered(device: &Device, words: &[&str]) -> Vec<String> {
     let script = device.ends(0, &["completions", "bash"]).text();
     device.home.write("completions", script);
@@ -373,7 +374,7 @@ fn bash_offers_labels_where_a_verb_takes_them() {
     assert!(!offered(&nothing, &["show", "we"]).contains(&"web".to_owned()));
 }
 
-/// What fish offers at the end of this line.
+/// fish's completions at the end of this line.
 fn offered_by_fish(device: &Device, line: &str) -> Vec<String> {
     let script = device.ends(0, &["completions", "fish"]).text();
     device.home.write("completions.fish", script);

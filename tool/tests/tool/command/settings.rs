@@ -1,4 +1,4 @@
-//! What people write into files that the tool reads, and what it says to that.
+//! Real mistakes in files that the tool reads, and its messages.
 
 use crate::device::Device;
 use crate::device::mending::{assert_gone, found};

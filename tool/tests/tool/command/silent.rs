@@ -78,7 +78,7 @@ fn a_software_identity_is_not_made_over_one_silence() {
     assert_eq!(silence.connections(), 1);
 }
 
-/// Who is told to wait asks until then.
+/// A run that must wait asks again until then.
 #[test]
 fn a_wait_asks_again() {
     let (device, silence) = silent();

@@ -1,5 +1,5 @@
-//! A TPM that takes long to make a key: `devid` waits, shows that it does, and says who keeps the
-//! TPM busy.
+//! A TPM that is slow to make a key. `devid` waits, shows that it waits, and names the process that
+//! keeps the TPM busy.
 
 use crate::device::programs::{Running, Said, poll, program};
 use crate::device::proxy::{Fault, Proxy, command};
@@ -151,7 +151,8 @@ fn a_tpm_that_is_slow_at_everything_is_waited_for() {
     );
 }
 
-/// Locks of other processes: which is waited for is said, and it goes on when the lock is free.
+/// `devid` names the lock of another process for which it waits, and continues when the lock is
+/// free.
 #[test]
 fn a_lock_that_another_process_has_is_named() {
     let (device, _proxy) = slow();
@@ -208,8 +209,7 @@ fn progress_on_a_terminal_is_erased() {
     assert!(last.starts_with("web\r\n"), "{last:?}");
 }
 
-/// Another process has a key made: that is said, no limit but one is waited for, and the next run
-/// works.
+/// Another process makes a key. `devid` says so, waits for one limit only, and the next run works.
 #[test]
 fn a_tpm_that_is_busy_for_others_is_not_silent() {
     let (device, proxy) = slow();

@@ -1,4 +1,4 @@
-//! What `devid status` tells those who may not read everything.
+//! `devid status` for users who may not read every file.
 
 use crate::device::{Device, programs};
 use std::fs::{self, Permissions};
@@ -45,7 +45,7 @@ fn a_software_identity_is_seen_without_its_key() {
     let said = devid(&["verify", "devid", "--ca", certificate.to_str().unwrap()]);
     assert_eq!(said.status.code(), Some(1), "{said}");
     assert!(said.err.contains("the key was not proven"), "{said}");
-    // Without the certificate nobody knows what the key is.
+    // Without the certificate the purpose of the key is unknown.
     fs::remove_file(certificate).unwrap();
     let said = devid(&["status"]);
     assert_eq!(said.status.code(), Some(1), "{said}");

@@ -47,7 +47,7 @@ fn the_right_verb_is_named() {
     }
 }
 
-/// What is suggested is copied into a shell: there it is these words, and no others.
+/// A user copies the suggestion into a shell, which must read exactly these words.
 #[test]
 fn a_suggestion_is_a_line_for_a_shell() {
     let device = Device::without_tpm();

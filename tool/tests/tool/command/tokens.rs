@@ -1,5 +1,5 @@
-//! A device with further tokens: their keys are seen, and what is theirs and what is ours is told
-//! apart.
+//! A device with further tokens. Their keys are listed, and foreign keys are distinguished from our
+//! own.
 
 use crate::device::{Device, persistent, programs};
 use std::fs;
@@ -90,7 +90,7 @@ fn an_identity_in_a_further_token_is_used() {
             "and none was made beside it"
         );
     }
-    // What is used as it is has no request made for it.
+    // An existing identity needs no request.
     let request = device.path("r.csr");
     let words = ["--csr", request.to_str().unwrap()];
     device.ends(6, &[PROVISION, &words].concat());

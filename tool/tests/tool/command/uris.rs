@@ -13,7 +13,7 @@ const RIGHT: &[&str] = &[
     "pkcs11:model=TPM%202.0;manufacturer=devid-pkcs11;serial=0;library-description=x;type=secret-key",
 ];
 
-/// Each with a part of what is said of it.
+/// Wrong URIs, each with a part of its error message.
 const WRONG: &[(&str, &str)] = &[
     ("pkcs11:token=a%zz", "%"),
     ("pkcs11:token=a%+1", "%"),
@@ -86,7 +86,7 @@ fn a_uri_names_an_object_to_every_verb() {
         let uri = device.ends(0, &["uri", name, "--type", class]).text();
         let (uri, shown) = (uri.trim(), device.json(&["show", name]));
         assert_eq!(device.json(&["show", uri]), shown, "{uri}");
-        // What a program adds for itself does not change who is meant.
+        // Additional attributes of a program do not change the selected object.
         let longer = format!(
             "{uri};x-acme=1;slot-id=5;manufacturer=devid-pkcs11;model=TPM%202.0?pin-value=1&x-acme=2"
         );
@@ -130,7 +130,7 @@ fn a_uri_names_an_object_to_every_verb() {
     ] {
         device.ends(5, &["show", missing]);
     }
-    // Of several keys none is taken by chance.
+    // A URI for several keys selects none of them.
     let said = device.ends(2, &["key", "delete", "pkcs11:token=devid", "--yes"]);
     assert!(said.err.contains(" keys are called so"), "{said}");
     device.ends(0, &["key", "delete", "pkcs11:object=mail", "--yes"]);

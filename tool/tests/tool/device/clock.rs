@@ -1,5 +1,5 @@
-//! A clock that stands where a device without battery starts: `devid` itself runs, and only what it
-//! is told of the time is wrong.
+//! The clock of a device that started without battery. `devid` runs normally, and only its time is
+//! wrong.
 
 use super::programs;
 use std::path::Path;
@@ -21,12 +21,12 @@ int clock_gettime(clockid_t clock, struct timespec *now)
 }
 ";
 
-/// Has the command believe that it is 1970. What is compiled for it goes into `folder`.
+/// Lets the command believe that the year is 1970. A library for this is compiled into `folder`.
 pub fn in_1970<'a>(folder: &Path, command: &'a mut Command) -> &'a mut Command {
     at(10, folder, command)
 }
 
-/// The same for so many seconds after the epoch.
+/// Lets the command believe that the time is this number of seconds after the epoch.
 pub fn at<'a>(seconds: i64, folder: &Path, command: &'a mut Command) -> &'a mut Command {
     let library = folder.join(format!("clock-{seconds}.so"));
     if !library.exists() {

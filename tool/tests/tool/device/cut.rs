@@ -1,5 +1,5 @@
-//! Programs that are killed at a step of theirs. Steps are the calls to the system that change what a
-//! folder lists or a file holds, that make a file last, that reach the TPM, or that begin and await a child.
+//! Programs that are killed at one of their steps. A step is a system call that changes the entries of a
+//! folder or a file's content, makes a file last, reaches the TPM, or starts a child.
 
 use std::fs;
 use std::os::unix::process::CommandExt;

@@ -22,7 +22,7 @@ impl Est {
         Est::start_at(device, factory, &["--bind", "127.0.0.1"])
     }
 
-    /// The same with these options.
+    /// Starts the server with these options.
     pub fn start_at(device: &Device, factory: &Identity, options: &[&str]) -> Est {
         let folder = device.path("est");
         fs::create_dir(&folder).unwrap();
@@ -46,7 +46,7 @@ impl Est {
         }
     }
 
-    /// Where it is with this kind of TLS, and this fault.
+    /// The URL of the server with this kind of TLS and this fault.
     pub fn url(&self, kind: &str, fault: &str) -> String {
         let port = self.ports[kind].as_u64().unwrap();
         let label = if fault.is_empty() {
@@ -63,7 +63,7 @@ impl Est {
         path.to_str().unwrap().to_owned()
     }
 
-    /// What it was asked, and what it answered.
+    /// The requests to the server, and its answers.
     pub fn requests(&self) -> Vec<Value> {
         let log = fs::read_to_string(self.folder.join("requests")).unwrap_or_default();
         log.lines()

@@ -1,4 +1,4 @@
-//! What other programs put into persistent handles.
+//! Objects of other programs in persistent handles.
 
 use super::{Device, tpm2};
 
@@ -9,7 +9,7 @@ pub fn name_at(device: &mut Device, handle: &str) -> String {
     line.expect("a name").to_owned()
 }
 
-/// What other programs may put into a handle.
+/// The objects that other programs may put into a handle.
 pub const OCCUPANTS: [&str; 4] = ["storage", "signing", "sealed", "as ours"];
 
 /// Puts something of somebody else's into this handle; gives its TPM name.

@@ -1,5 +1,5 @@
-//! What the machine tells of itself, /etc/machine-id and the serial number of its firmware, out of a test's
-//! files.
+//! Properties of the machine from files of a test: /etc/machine-id and the serial number of the
+//! firmware.
 
 use super::{Device, programs};
 use std::process::Command;

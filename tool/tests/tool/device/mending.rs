@@ -53,7 +53,7 @@ pub fn assert_gone(device: &Device, id: &str) {
     assert!(left.is_empty(), "{left:#?}");
 }
 
-/// No finding tells to do what would end an identity or a key.
+/// No finding advises a step that would end an identity or a key.
 #[track_caller]
 pub fn assert_harmless(device: &Device) {
     for one in findings(device) {

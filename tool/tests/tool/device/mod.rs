@@ -51,7 +51,7 @@ impl Device {
         Device { tpm, home }
     }
 
-    /// The same home with another TPM, or none.
+    /// The home with another TPM, or without TPM.
     pub fn move_to(self, tpm: Option<Swtpm>) -> Device {
         let Device { home, .. } = self;
         let tcti = tpm
@@ -82,7 +82,7 @@ impl Device {
         programs::run(&mut self.command(words))
     }
 
-    /// The same, which must end with this code.
+    /// Runs the command, which must end with this code.
     #[track_caller]
     pub fn ends(&self, code: i32, words: &[&str]) -> Said {
         let said = self.devid(words);
@@ -102,7 +102,7 @@ impl Device {
         self.certified_with(&[], request, folder)
     }
 
-    /// The same with options for scripts/authority.
+    /// A certificate with options for scripts/authority.
     pub fn certified_with(&self, options: &[&str], request: &Path, folder: &Path) -> PathBuf {
         let script = factory::script().with_file_name("authority");
         let certificate = folder.join(request.with_extension("cert.pem").file_name().unwrap());
@@ -123,7 +123,7 @@ impl Device {
     }
 }
 
-/// One of tpm2-tools on the device's TPM, in its home.
+/// Runs a program of tpm2-tools on the device's TPM, in its home.
 #[track_caller]
 pub fn tpm2(device: &mut Device, name: &str, words: &[&str]) -> Said {
     let home = device.path("");

@@ -28,7 +28,7 @@ impl Device {
         store.set_user_pin(pin.as_bytes()).unwrap();
     }
 
-    /// The same, and the configuration names the user's PIN.
+    /// Sets the PINs, and names the user's PIN in the configuration.
     pub fn set_configured_pins(&self, pin: &str) {
         self.set_pins(pin);
         let file = self.home.write("pin", pin);

@@ -1,5 +1,5 @@
-//! What the doctor says to users who are not root, and what its commands do when they are copied: by
-//! root, whoever was told them, and by that user.
+//! Findings for users who are not root, and the effect of their commands when root or that user
+//! copies them.
 
 use crate::device::mending::{assert_gone, found, mend, named};
 use crate::device::{Device, programs};
@@ -37,7 +37,7 @@ fn as_user(user: u32, groups: &[u32]) -> Command {
     command
 }
 
-/// What the doctor finds as this user.
+/// The findings of the doctor for this user.
 fn findings(device: &Device, user: u32, groups: &[u32]) -> Vec<Value> {
     mode(device.home.folder(), 0o755);
     let mut command = as_user(user, groups);
@@ -57,7 +57,7 @@ fn has(all: &[Value], id: &str) -> bool {
     all.iter().any(|one| one["id"] == id)
 }
 
-/// What is said for sh(1), but for what would change the accounts of this machine.
+/// The commands for sh(1), without those that would change the accounts of this machine.
 fn commands(all: &[Value]) -> Vec<String> {
     let commands = all.iter().filter_map(|one| one["command"].as_str());
     commands.map(str::to_owned).collect()
@@ -78,7 +78,7 @@ fn token(device: &Device, name: &str, folder: &Path) {
     device.home.write("config.toml", more);
 }
 
-/// He who may not look into a folder cannot say that nobody exchanges what is there.
+/// A user who cannot look into a folder cannot know who may replace its files.
 #[test]
 fn nothing_is_said_for_root_about_what_is_behind_a_closed_folder() {
     let device = Device::without_tpm();
@@ -154,7 +154,7 @@ fn who_is_not_of_the_group_is_put_into_it() {
     assert_eq!(file["command"], "usermod -aG tss nobody", "{file:#}");
 }
 
-/// Where only root may do what mends, the doctor says that it is for root.
+/// If only root may use the remedy, the doctor says that it is for root.
 #[test]
 fn commands_for_root_say_so() {
     let device = Device::blank();
@@ -225,7 +225,7 @@ fn a_clear_key_that_others_may_read_is_closed() {
     }
 }
 
-/// Nothing is put over what is there already.
+/// No existing file is overwritten.
 #[test]
 fn a_file_without_certificate_is_not_written_over() {
     let device = Device::without_tpm();
@@ -271,7 +271,7 @@ fn a_lock_that_the_next_login_makes_is_not_missed() {
     let all = findings(&device, USER, &[]);
     assert!(!has(&all, "lock.none"), "{all:#?}");
     assert!(!lock.exists());
-    // Nobody who has no PIN is told of it.
+    // A user without PIN gets no finding about PINs.
     device.home.write("config.toml", "");
     assert!(!has(&findings(&device, USER, &[]), "lock.own"));
 }
@@ -327,7 +327,7 @@ fn a_node_that_outsiders_may_read_is_named() {
     assert_eq!(named(&device, "lock.outsiders").len(), 0, "all may use it");
 }
 
-/// What takes a reset back names the file as one word, or nothing at all.
+/// The command that cancels a reset names the file as one shell word, or there is no command.
 #[test]
 fn a_reset_is_taken_back_by_what_is_said() {
     let mut device = Device::blank();

@@ -1,5 +1,5 @@
-//! One wrong byte in a file of the key folder, as `devid` tells of it: the file, what is wrong with
-//! it, and nothing that would end an identity that is whole.
+//! One wrong byte in a file of the key folder. `devid` names the file and the fault, and advises no
+//! step that would end a healthy identity.
 
 use crate::device::programs::Said;
 use crate::device::{Device, files, tpm2};
@@ -15,7 +15,7 @@ fn file_with(device: &Device, line: &str) -> PathBuf {
     files(device, "key-").into_iter().find(has).expect("a file")
 }
 
-/// Nothing that is printed claims that the TPM is another, or advises to give up what is there.
+/// No message claims another TPM, or advises to give up existing objects.
 #[track_caller]
 fn is_modest(said: &Said, what: &str) {
     let text = said.all();
@@ -91,7 +91,7 @@ fn a_flipped_byte_of_the_identitys_key_ends_nothing() {
     assert_eq!(crate::device::persistent(&mut device), handles);
     device.ends(0, &["csr", "devid"]);
 
-    // Where no handle holds it, the file is all there is of it.
+    // Without handle, the file is the only copy of the key.
     crate::device::evict(&mut device, "0x81000100");
     let whole = fs::read(&file).unwrap();
     let mut damaged = whole.clone();
@@ -131,7 +131,7 @@ fn the_masters_record_is_named_when_it_is_damaged() {
     device.ends(0, &["key", "generate", "new2"]);
 }
 
-/// What is in the folder before there is an identity does not keep it from being made.
+/// Existing files in the folder do not prevent a new identity.
 #[test]
 fn files_of_other_programs_do_not_keep_an_identity_from_being_made() {
     let device = Device::blank();

@@ -1,5 +1,5 @@
-//! What the doctor finds on a device, what it takes handles and NV indices for, and that what it
-//! says about TPM and surroundings mends it.
+//! Findings of the doctor on a device, its view of handles and NV indices, and its remedies for TPM
+//! and environment.
 
 use crate::device::link::Link;
 use crate::device::mending::{assert_gone, assert_harmless, findings, found, mend, named, run};
@@ -235,7 +235,8 @@ fn damaged_files_are_named_and_orphans_are_left_alone() {
         object.as_str().unwrap().ends_with("key-damaged.pem"),
         "{object}"
     );
-    // Nobody is told to move it away just like that: an identity may be in it. No mode is at fault.
+    // The file may hold an identity, so the doctor does not advise to move it away. Its mode is
+    // correct.
     let finding = found(&device, "keys.file");
     assert!(finding["command"].is_null(), "{finding}");
     let mend = finding["mend"].as_str().unwrap();
@@ -324,7 +325,7 @@ fn a_tpm_that_is_gone_for_now_changes_nothing() {
     mend(&device, "identity.reset-asked");
 }
 
-/// Both ways to a TPM tell the same of it.
+/// Both transports give the same findings about the TPM.
 #[test]
 fn through_libtss2_the_tpm_is_the_same() {
     let device = Device::blank();

@@ -62,7 +62,7 @@ fn unreadable(folder: &Path, pem: &[u8]) -> Vec<PathBuf> {
     named.map(at).to_vec()
 }
 
-/// What editors and people leave beside files.
+/// Files that editors and users leave in a folder.
 fn leftovers(folder: &Path, pem: &[u8]) {
     for name in [
         "ca.pem~",
@@ -124,7 +124,7 @@ fn what_of_trust_is_not_read_is_named() {
     assert_eq!(warnings(&report).len(), named.len(), "{report}");
     assert_eq!(report["verdict"], "cannot-be-verified");
 
-    // What was left out becomes readable, and the rest does not stand in its way.
+    // A skipped file becomes readable, and the other files do not disturb it.
     fs::write(folder.join("nothing"), &pem).unwrap();
     let said = device.ends(0, VERIFY);
     assert!(!said.err.contains("gone.pem"), "{said}");

@@ -1,4 +1,4 @@
-//! A TPM in dictionary-attack lockout: whoever meets it is told what ends it, not a number alone.
+//! A TPM in dictionary-attack lockout: every message names the remedy, and not only a code.
 
 use crate::device::link::Link;
 use crate::device::mending::{found, named, run};
@@ -34,7 +34,7 @@ fn remedy(device: &Device) -> String {
     command.to_owned()
 }
 
-/// Who reads of lockout reads what ends it, in the same text.
+/// A text about lockout also holds the remedy.
 #[track_caller]
 fn assert_told(text: &str, remedy: &str) {
     assert!(text.contains(remedy), "{text}");
@@ -75,7 +75,7 @@ fn a_factory_device_is_told_what_ends_it() {
         assert!(said.err.contains("the key was not proven"), "{said}");
         assert_eq!(device.json(&verify)["verdict"], "not-proven");
         tells(&device, 1, &["csr", "idev-id", "--out", &csr], &remedy);
-        // What asks for no signature goes on.
+        // Verbs that need no signature still work.
         device.ends(0, &["show", "idev-id"]);
         device.ends(0, &["list"]);
     }
@@ -176,8 +176,8 @@ fn a_pin_that_is_not_tried() {
     device.ends(0, &words.each_ref().map(String::as_str));
 }
 
-/// A factory key with an authorisation value that nobody named: asking for the device's state does not
-/// lock the TPM, however often that is.
+/// A factory key with an unknown authorisation value: repeated questions for the state of the
+/// device do not lock the TPM.
 #[test]
 fn asking_again_and_again_counts_once() {
     let (tpm, _) = Swtpm::manufactured_with(&["--auth", "secret"]);

@@ -1,5 +1,5 @@
-//! What others put into folders that they may write: the doctor names it, and no command that it
-//! gives does harm, whoever copies it.
+//! Files of other users in writable folders. The doctor names them, and its commands do no harm
+//! when they are copied.
 
 use crate::device::mending::{findings, found, named};
 use crate::device::{Device, programs};
@@ -262,7 +262,7 @@ fn what_is_trusted_must_be_written_by_whom_one_trusts() {
     assert_eq!(one["object"], secret.to_str().unwrap());
 }
 
-/// Where the lock for PINs cannot be relied on, and where it can.
+/// Cases in which the lock for PINs is reliable, and cases in which it is not.
 #[test]
 fn the_lock_for_pins_is_looked_at() {
     let device = Device::blank();

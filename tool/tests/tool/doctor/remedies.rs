@@ -1,5 +1,5 @@
-//! What is said about the identity when something is lost or wrong: it can be done, it mends, and it
-//! ends no identity.
+//! Remedies for an identity with a loss or a fault. Each can be done, solves the problem, and ends
+//! no identity.
 
 use crate::device::mending::{assert_gone, assert_harmless, found, mend, run};
 use crate::device::{Device, programs};
@@ -53,7 +53,7 @@ fn a_lost_key_file_is_brought_back() {
     assert_gone(&device, "identity.file-lost");
     assert_eq!(key(&device), first);
 
-    // The same with the certificate left: to take that away is no way out.
+    // With the certificate still there: removing the certificate is not a solution.
     let file = files(&device, "key").remove(0);
     let kept = fs::read(&file).unwrap();
     fs::remove_file(&file).unwrap();

@@ -1,4 +1,4 @@
-//! Enrolment by EST against a strict server: what goes right.
+//! Successful enrolment by EST against a strict server.
 
 use crate::device::est::Est;
 use crate::device::{Device, programs};
@@ -268,7 +268,7 @@ fn a_fingerprint_says_which_server_is_believed() {
     );
     let shown = print("root").replace(':', "").to_lowercase();
     assert!(
-        said.text().contains("trusted for its fingerprint") && said.text().contains(&shown),
+        said.text().contains("trusted by its fingerprint") && said.text().contains(&shown),
         "{said}"
     );
     is_whole(&device, &est, "web");
@@ -285,7 +285,7 @@ fn a_fingerprint_says_which_server_is_believed() {
         ],
     );
     assert!(
-        said.err.contains("not believed") && said.err.contains("CN=root"),
+        said.err.contains("not trusted") && said.err.contains("CN=root"),
         "{said}"
     );
     assert_eq!(est.requests().len(), before + 1, "cacerts alone");
@@ -298,7 +298,7 @@ fn a_fingerprint_says_which_server_is_believed() {
     }
 }
 
-/// A server may be known by its own certificate, or by what its CA lets it do, whatever its name is.
+/// A server can be trusted by its own certificate, by its name, or by a purpose in its certificate.
 #[test]
 fn a_server_is_believed_for_its_name_its_task_or_itself() {
     let (device, est) = bench();
@@ -336,8 +336,8 @@ fn a_server_is_believed_for_its_name_its_task_or_itself() {
         assert_eq!(said.status.code(), Some(code), "{kind} {trust}: {said}");
         if code != 0 {
             let words = [
-                "not believed",
-                "no server can be believed",
+                "not trusted",
+                "no server can be trusted",
                 "does not speak TLS",
             ];
             assert!(

@@ -15,13 +15,13 @@ pub const FAULTS: [(&str, &str); 26] = [
     ("drip", "did not answer within 2 s"),
     ("closed", "closed the connection without an answer"),
     ("truncated", "PKCS#7 that is cut"),
-    ("short", "the answer is cut"),
+    ("short", "the answer is incomplete"),
     ("none", "holds no certificate"),
     ("page", "an HTML page"),
     ("empty", "the server answered"),
     ("huge", "over 1048576 bytes"),
-    ("around", "leads from one place to another"),
-    ("elsewhere", "leads to another one"),
+    ("around", "redirects too often"),
+    ("elsewhere", "redirects to another server"),
     ("wrong-key", "for another key"),
     ("expired-ca", "does not lead to a trusted certificate"),
     ("stranger", "does not lead to a trusted certificate"),
@@ -74,7 +74,7 @@ fn a_refused_session_is_named() {
         ),
         (
             "no-question",
-            "asked for no certificate in the TLS handshake",
+            "did not ask for a certificate in the TLS handshake",
         ),
     ] {
         let said = device.ends(
@@ -90,7 +90,7 @@ fn a_refused_session_is_named() {
         );
         assert!(said.err.contains(words), "{kind}: {said}");
     }
-    // Nobody listens there any more.
+    // No server listens on this port any more.
     let port = std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()

@@ -1,5 +1,5 @@
-//! Enrolment, rekeying and renewal are killed at each of their steps: the old pair or the new one is in
-//! use, whole, and the same command goes on.
+//! Enrolment, rekeying and renewal are killed at each of their steps. The old pair or the new pair
+//! is in use, complete, and the command can be repeated.
 
 use super::est::{bench, is_whole};
 use crate::device::cut::{End, run_until};
@@ -7,8 +7,8 @@ use crate::device::est::Est;
 use crate::device::{Device, persistent};
 use std::fs;
 
-/// Runs the command, killed at its first step, then at its second, until it gets through; after each
-/// kill a pair is whole, and the command itself ends well. Gives how often which was in use.
+/// Runs the command, killed at its first step, then at its second, until it completes. After each
+/// kill a pair is complete, and the command then succeeds. Returns how often each pair was in use.
 fn cut_each(device: &mut Device, est: &Est, words: &[&str]) -> [usize; 2] {
     let mut found = [0, 0];
     let mut before = is_whole(device, est, "web");

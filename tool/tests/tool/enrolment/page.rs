@@ -1,4 +1,4 @@
-//! What docs/ENROLMENT.md tells people to type.
+//! The commands of docs/ENROLMENT.md.
 
 use super::est::{bench, is_whole};
 use crate::device::programs;

@@ -170,7 +170,7 @@ fn the_own_identity_gets_a_new_key_and_stays_what_it_is() {
     let leaf = answer(&device);
     let said = device.ends(0, &["import-cert", text(&leaf)]);
     assert!(!said.text().contains("note"), "{said}");
-    // Nothing is left to be done, and the marker names the new key.
+    // No step is left, and the marker names the new key.
     let said = device.ends(0, &["provision", "--wait", "0"]);
     assert!(!said.text().contains("made"), "{said}");
     device.ends(0, &["status"]);

@@ -17,7 +17,7 @@ fn configure(device: &Device, est: &Est, kind: &str, fault: &str, more: &str) {
     device.home.write("config.toml", text);
 }
 
-/// What the verb answers for the only certificate.
+/// The answer of the verb for the only certificate.
 #[track_caller]
 fn renewed(device: &Device, code: i32, words: &[&str]) -> Value {
     let said = device.ends(code, &[&["renew", "--json"], words].concat());
@@ -146,8 +146,8 @@ fn a_failure_keeps_the_old_one_is_told_and_is_tried_later() {
     assert!(!device.devid(&["status"]).text().contains("enrolment"));
 }
 
-/// Failures before anything was asked for are remembered as others are: else one server that is down would
-/// be asked each hour, and the certificates behind it might never have their turn.
+/// Failures before a request are remembered like others. Otherwise a server that is down would be
+/// asked each hour, and later certificates might never be renewed.
 #[test]
 fn a_server_that_cannot_be_reached_is_left_alone_too() {
     let (device, est) = bench();

@@ -1,4 +1,5 @@
-//! A token for each service: its user sees its key alone and renews it, and two services have nothing in common.
+//! A token for each service. Its user sees and renews only its own key, and two services share no
+//! data.
 
 use crate::device::est::Est;
 use crate::device::{Device, cut, programs};
@@ -173,7 +174,7 @@ fn the_user_of_a_service_renews_its_certificate_alone() {
     // Root leaves these to their users.
     let renewed = device.json(&["renew", "--within", "9999d"]);
     assert_eq!(renewed, Value::Array(Vec::new()));
-    // What belongs to the other service is out of reach.
+    // Objects of the other service cannot be reached.
     let said = as_user(&device, SERVICES[1].2, &["csr", &name]);
     assert_ne!(said.status.code(), Some(0), "{said}");
 }

@@ -17,7 +17,7 @@ struct Begun {
     said: PathBuf,
 }
 
-/// `devid` with these words in the background; what it says goes into a file.
+/// Runs `devid` with these arguments in the background. Its output goes into a file.
 fn begin(device: &Device, name: &str, words: &[&str]) -> Begun {
     let said = device.path(name);
     let mut command = device.command(words);
@@ -41,8 +41,8 @@ impl Begun {
     }
 }
 
-/// A device whose key `web` was renewed once, and a server that holds an enrolment of another key for
-/// it back.
+/// A device whose key `web` was renewed once, and a server that delays the enrolment of another
+/// key.
 fn held() -> (Device, Est, Begun) {
     let (device, est) = bench();
     for _ in 0..2 {
@@ -121,7 +121,7 @@ fn another_new_key_is_asked_for_afterwards() {
 #[test]
 fn an_answer_of_a_ca_is_taken_afterwards() {
     let (device, est, enrolment) = held();
-    // Of a CA for the key that the server certifies just now.
+    // The certificate of a CA for the key that the server is certifying.
     let folder = device.path("ca");
     fs::create_dir(&folder).unwrap();
     let request = device.path("waits.csr");

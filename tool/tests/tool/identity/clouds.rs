@@ -1,5 +1,5 @@
-//! Virtual TPMs of clouds, each imitated with the handles and NV indices that its platform fills, under
-//! the example configuration for it. A platform's attestation key is no identity.
+//! Virtual TPMs of clouds. Each is imitated with the handles and NV indices of its platform, and
+//! uses the example configuration for it. A platform's attestation key is not an identity.
 
 use crate::device::tpm::Swtpm;
 use crate::device::{Device, persistent, programs, tpm2};
@@ -29,7 +29,7 @@ fn listed(device: &Device) -> Vec<Value> {
         .clone()
 }
 
-/// The device gets an identity of its own, beside what the platform brought.
+/// The device gets its own identity, beside the objects of the platform.
 fn makes_its_identity(device: &Device) {
     let before = device.json(&["doctor"]);
     let advice = before.as_array().unwrap().iter();

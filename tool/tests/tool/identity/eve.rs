@@ -1,5 +1,5 @@
-//! An edge device that makes its own identity at its first start, and keeps it: each row of the
-//! table, on real folders and a real TPM.
+//! An edge device that makes its own identity at its first start, and keeps it. Each row of the
+//! table runs on real folders and a real TPM.
 
 use crate::device::link::Link;
 use crate::device::programs;
@@ -117,7 +117,7 @@ fn a_key_that_lost_its_handle_gets_it_back() {
     assert_eq!(identity(&device), first);
     assert!(persistent(&mut device).contains("0x81000100"));
 
-    // Somebody else's key is there by now: it stays, and ours goes elsewhere.
+    // Meanwhile a foreign key is in the handle: it stays, and our key goes into another handle.
     evict(&mut device);
     let mut primary = device.tpm().tool("tpm2_createprimary");
     let context = device.path("other.ctx");
@@ -177,7 +177,7 @@ fn a_late_tpm_costs_nothing() {
     fs::rename(device.path("elsewhere"), device.path("state/devid")).unwrap();
     assert_eq!(snapshot(&device.path("state")), before);
 
-    // It is waited for, and only as long as it takes.
+    // `devid` waits for the TPM, and only as long as necessary.
     let mut waiting = device.command(&["provision", "--wait", "90"]);
     let mut running = programs::Running::start("devid provision", &mut waiting);
     device.tpm().restart();
@@ -240,7 +240,7 @@ fn a_device_without_tpm_has_a_software_identity_where_that_is_allowed() {
     );
 }
 
-/// Not for this user, or broken: that is not the same as none.
+/// A TPM that is closed to this user, or broken, is not a missing TPM.
 #[test]
 fn a_tpm_that_does_not_answer_is_not_a_missing_one() {
     let device = Device::without_tpm();

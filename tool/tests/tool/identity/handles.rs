@@ -4,7 +4,7 @@ use crate::device::{Device, persistent, programs, tpm2};
 
 const PROVISION: &[&str] = &["provision", "--wait", "0"];
 
-/// It has the attributes of keys of ours, and lies below the storage root key as the master key does.
+/// The key has our attributes, and is below the storage root key like the master key.
 #[test]
 fn a_key_of_another_program_stays() {
     let mut device = Device::blank();

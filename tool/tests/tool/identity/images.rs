@@ -72,7 +72,7 @@ fn variables_name_each_device() {
     }
 }
 
-/// Nothing is made under another name, and nothing is left behind.
+/// No certificate is made under another name, and no file is left.
 #[test]
 fn a_name_that_cannot_be_had_stops_before_anything_is_written() {
     let mut device = Device::blank();
@@ -165,7 +165,7 @@ fn a_name_that_cannot_be_had_stops_before_anything_is_written() {
         assert!(!request.exists() && !device.path("state/awaited-certificate").exists());
     }
     assert!(!persistent(&mut device).contains("0x8100"));
-    // What the caller says goes before the configuration, with variables too.
+    // The option overrides the configuration, also with variables.
     let words = ["--subject", "CN=by-hand-${machine-id}"];
     assert_eq!(
         provision(&device, Some(ID), None, &words).status.code(),
@@ -205,7 +205,7 @@ fn a_request_waits_for_its_answer_at_every_start() {
         let doctor = device.devid(&["doctor"]).text();
         assert!(doctor.contains("waits for the certificate"), "{doctor}");
         assert!(!doctor.contains("PROBLEM  identity"), "{doctor}");
-        // The same request again, by the name that was asked for.
+        // The request again, with the requested name.
         let again = device.path("again.csr");
         let csr = ["--csr", again.to_str().unwrap()];
         assert_eq!(provision(&device, None, None, &csr).status.code(), Some(0));
@@ -222,7 +222,7 @@ fn a_request_waits_for_its_answer_at_every_start() {
         assert!(!said.text().contains("waits"), "{said}");
         assert_eq!(id(&device), key);
         device.ends(0, &["status"]);
-        // What a CA made is not replaced by what the device makes.
+        // A self-signed certificate does not replace a certificate of a CA.
         let said = provision(&device, Some(ID), None, &["--new-certificate"]);
         assert_eq!(said.status.code(), Some(6), "{said}");
         let shown = device.json(&["show", "devid"]);
@@ -261,7 +261,7 @@ fn a_run_that_is_killed_before_its_request_is_out_never_certifies_the_key() {
         device.ends(0, &["provision", "--wait", "0"]);
         let certified = !files(&device, "certificate-").is_empty();
         assert_eq!(certified, !waits, "step {step}");
-        // What came before the mark made no key.
+        // A cut before the mark made no key.
         if certified {
             device.ends(0, &["status"]);
         }

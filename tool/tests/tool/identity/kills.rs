@@ -1,4 +1,5 @@
-//! Killed at every step, and run again: the same state and the same identity.
+//! A killed run is repeated after each step: the state and the identity are the same as without
+//! kill.
 
 use crate::device::cut::{End, run_until};
 use crate::device::mending::{assert_gone, found, run};
@@ -79,8 +80,8 @@ fn the_first_provisioning() {
     }
 }
 
-/// What several killed runs left in the few slots of a TPM without resource manager is taken away by
-/// the next one that needs room.
+/// Several killed runs leave objects in the few slots of a TPM without resource manager. The next
+/// run that needs a slot removes them.
 #[test]
 fn a_first_provisioning_that_is_killed_again_and_again() {
     const RUNS: usize = 5;
@@ -124,8 +125,8 @@ fn transient(device: &mut Device) -> Vec<String> {
     listed.text().lines().map(str::to_owned).collect()
 }
 
-/// Cuts `words` at each step, one after the other, until it ends by itself; `begin` makes what it
-/// starts from, `check` looks at what is there after it.
+/// Cuts `words` at each step in turn, until it completes. `begin` makes the initial state, `check`
+/// examines the state after it.
 fn cut_each<T>(
     device: &mut Device,
     words: &[&str],
@@ -164,7 +165,7 @@ fn with_eve(tpm: Option<Swtpm>) -> Device {
     device
 }
 
-/// What the NV index holds.
+/// The content of the NV index.
 fn copy(device: &mut Device) -> Vec<u8> {
     let mut read = device.tpm().tool("tpm2_nvread");
     programs::run(read.args(["-C", "0x01500000", "0x01500000"]))
@@ -203,9 +204,9 @@ fn an_edge_devices_first_start() {
 fn an_edge_devices_reset() {
     let mut device = with_eve(Some(Swtpm::blank()));
     device.ends(0, PROVISION);
-    // What one reset leaves is what the next begins with.
+    // The rest of one reset is the initial state of the next.
     let begin = |device: &mut Device| {
-        // What was loaded below the master key before is known to nobody now.
+        // Objects that were loaded below the previous master key are unknown now.
         let mut flush = device.tpm().tool("tpm2_flushcontext");
         programs::run(flush.arg("--transient-object")).ok();
         keys(device)
@@ -282,7 +283,8 @@ fn a_certificate_that_comes() {
             .home
             .write(&format!("{name}.pem"), [leaf, ca].concat())
     });
-    // Its beginning alone tells nothing of the key, and it goes into NV in pieces.
+    // The start of the certificate does not show its key, and the certificate is written to NV in
+    // pieces.
     let long = "/OU=a unit with a long name that fills what is written at once".repeat(12);
     let (ca, leaf) = (device.path("other/ca"), device.path("leaf.pem"));
     let mut openssl = programs::program("openssl");

@@ -1,4 +1,4 @@
-//! What docs/LIFE.md tells people to type.
+//! The commands of docs/LIFE.md.
 
 use crate::device::{Device, programs};
 use std::fs;
@@ -33,7 +33,7 @@ fn blocks(page: &str, name: &str) -> Vec<Vec<(String, i32)>> {
     found
 }
 
-/// Runs what the page says of a device in its home, which stands for the folders that it has.
+/// Runs the page's blocks for a device in its home, which replaces the folders of the device.
 fn run_blocks(device: &Device, name: &str) {
     let blocks = blocks(LIFE, name);
     assert_eq!(blocks[0].len(), 10, "{:?}", blocks[0]);

@@ -1,5 +1,5 @@
-//! What is lost, in whatever order: nothing is put in the place of an identity that was there, and
-//! a reset ends all of it.
+//! Losses in every order: nothing replaces an identity that existed, and a reset deletes all of its
+//! parts.
 
 use crate::device::link::Link;
 use crate::device::{Device, programs};
@@ -250,7 +250,7 @@ fn a_marker_that_names_a_lost_key_is_believed() {
     assert_eq!(fs::read(device.path("state/tpm_in_use")).unwrap(), marker);
     device.ends(0, RESET);
     device.ends(0, &["status"]);
-    // One that names no key may be anybody's.
+    // A marker without key may belong to another program.
     let device = Device::blank();
     device.home.write("state/tpm_in_use", "");
     device.ends(0, PROVISION);
@@ -278,7 +278,7 @@ fn after_a_reset_no_copy_of_a_key_loads_though_the_folder_was_lost_before() {
     // The master key of this folder is there: the file is the one that does not belong to it.
     assert!(said.err.contains("another key than its parent"), "{said}");
     assert!(!said.err.contains("cleared or exchanged"), "{said}");
-    // So says whoever makes a key then, and sends nobody elsewhere.
+    // A new key gives this message too, and no wrong advice.
     tpm2(&mut device, "tpm2_clear", &["-c", "p"]);
     let said = device.ends(6, &["key", "generate", "vpn"]);
     assert!(said.err.contains("devid reset --factory --yes"), "{said}");

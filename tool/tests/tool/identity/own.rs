@@ -1,4 +1,4 @@
-//! Whether the device is to have an identity of its own: `own` may be unset, true or false.
+//! The setting `own`, which may be unset, true or false: whether the device needs its own identity.
 
 use crate::device::mending::{findings, found, named};
 use crate::device::tpm::Swtpm;
@@ -76,7 +76,7 @@ fn a_factory_device_is_well_as_it_comes() {
         (&"problem".into(), &"devid provision".into()),
         "{none}"
     );
-    // Who runs it asks for an identity, also where no file does.
+    // A run of `devid provision` makes an identity, also without a setting.
     set(&device, "");
     device.ends(0, PROVISION);
     let (mode, identity, _) = status(&device, 0);
@@ -95,7 +95,7 @@ fn keys_of_services_change_nothing() {
     assert!(named(&device, "marker").is_empty());
 }
 
-/// What says that there was an identity of its own counts, also where nobody asks for one.
+/// A trace of an identity counts, also if no identity is requested.
 #[test]
 fn what_is_left_of_an_identity_is_an_error() {
     let (mut device, _) = Device::manufactured();
@@ -132,7 +132,7 @@ fn what_is_left_of_an_identity_is_an_error() {
         .write("state/devid/key-0123456789abcdef.pem", "nothing");
     let (_, _, reason) = status(&device, 1);
     assert!(reason.contains("may be in it"), "{reason}");
-    // Whoever says that none is wanted is not asked for one.
+    // With `own = false` no identity is requested.
     set(&device, UNWANTED);
     status(&device, 0);
 }

@@ -1,5 +1,5 @@
-//! A rotation of the owner's certificates that is killed at every step: the old ones or the new ones,
-//! never neither.
+//! A rotation of the owner's certificates, killed at every step: the old certificates or the new
+//! ones are there, and always one of both.
 
 use crate::device::cut::{End, run_until};
 use crate::device::{Device, files};

@@ -1,4 +1,4 @@
-//! What cannot be read, or not be believed, is not gone: nothing is put in its place.
+//! An object that cannot be read, or is not trusted, is not missing: nothing replaces it.
 
 use crate::device::{Device, mending, persistent, programs, tpm2};
 use std::fs::{self, Permissions};
@@ -39,7 +39,8 @@ fn certificate_of(device: &Device, name: &str) -> serde_json::Value {
     device.json(&["show", name])["certificates"][0]["sha256"].clone()
 }
 
-/// Refused by this id, twice, and in `status` alike; nothing changes. Gives what was said.
+/// The run is refused by this id twice, and `status` gives the same id; nothing changes. Returns
+/// the message.
 #[track_caller]
 fn is_refused(device: &Device, id: &str) -> String {
     let before = objects(device);
@@ -88,14 +89,14 @@ fn files_that_are_refused_are_not_taken_for_gone() {
             let before = persistent(&mut device);
             let said = is_refused(&device, "identity.unreadable");
             let first = files[0].to_str().unwrap();
-            // Of damage no mode is to blame.
+            // The mode is not the cause of damage.
             let helps = ["chmod", "chmod", "bring it back from a copy"][number];
             assert!(said.contains(first) && said.contains(helps), "{said}");
             assert!(!said.contains("gone"), "{said}");
             assert_eq!(persistent(&mut device), before);
             let left = fs::read(device.path("state/tpm_in_use")).ok();
             assert_eq!(left, marker.then_some(written));
-            // What is said of it brings it back.
+            // The advised step restores the object.
             for (file, content) in files.iter().zip(&contents) {
                 match number {
                     2 => fs::write(file, content).unwrap(),
@@ -199,7 +200,7 @@ fn a_reset_needs_no_pin() {
     }
 }
 
-/// Applications give the PIN; at the start nobody does, and the identity is there all the same.
+/// Applications give the PIN. At the start no program gives it, and the identity still exists.
 #[test]
 fn a_key_whose_pin_nobody_gave_is_there() {
     let device = Device::blank();
@@ -215,7 +216,7 @@ fn a_key_whose_pin_nobody_gave_is_there() {
     device.home.write("config.toml", "");
     let done = device.json(PROVISION);
     assert_eq!(done["mode"], "tpm", "{done}");
-    // It proves nothing.
+    // The key proves nothing.
     device.ends(1, &["verify", "devid"]);
 }
 
@@ -243,7 +244,7 @@ fn nobody_else_asks_for_a_reset() {
         set(mode, group, owner);
         let said = is_refused(&device, "identity.untrusted");
         assert!(said.contains("state"), "{said}");
-        // What it says ends the request, and not the identity.
+        // The remedy deletes the request, and not the identity.
         mending::mend(&device, "identity.untrusted");
         assert!(!request.exists());
         device.ends(0, PROVISION);
@@ -255,7 +256,7 @@ fn nobody_else_asks_for_a_reset() {
     mending::mend(&device, "identity.untrusted");
     device.ends(0, PROVISION);
     assert_eq!(certificate_of(&device, "devid"), shown);
-    // Who may ask for it gets it.
+    // An authorised user gets the reset.
     fs::write(&request, "").unwrap();
     device.ends(0, PROVISION);
     assert_ne!(certificate_of(&device, "devid"), shown);

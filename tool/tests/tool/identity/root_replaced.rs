@@ -1,5 +1,5 @@
-//! Another program's key in the handle of the storage root key, and an owner with a password: a reset ends, keys can be
-//! deleted, and the doctor says what is seen.
+//! Another program's key in the handle of the storage root key, and an owner with a password. A
+//! reset completes, keys can be deleted, and the doctor reports the state.
 
 use crate::device::{Device, files, persistent, programs, tpm2};
 

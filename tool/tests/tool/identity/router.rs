@@ -89,7 +89,7 @@ fn a_uri_names_the_key_for_programs() {
     assert_eq!(device.ends(0, &["uri2pem", uri.trim()]).text(), written);
     device.ends(2, &["uri2pem", "pkcs11:tokne=idev-id"]);
 
-    // What stands beside the key is named, too.
+    // The objects beside the key have URIs too.
     for class in ["private", "public", "cert"] {
         let named = device.ends(0, &["uri", "idev-id", "--type", class]).text();
         let same = uri.trim().replace("type=private", &format!("type={class}"));
@@ -165,7 +165,7 @@ fn a_device_that_wants_no_identity_of_its_own_is_well() {
     device.tpm().shut_down();
     device.ends(4, &["status"]);
     device.ends(4, &provision);
-    // It is waited for.
+    // `devid` waits for the TPM.
     let mut waiting = device.command(&["provision", "--wait", "90"]);
     let mut running = programs::Running::start("devid provision", &mut waiting);
     device.tpm().restart();
@@ -208,7 +208,7 @@ fn after_a_clear_the_factory_key_is_put_back_by_wish() {
     let before = device.json(&["show", "idev-id"]);
     programs::run(device.tpm().tool("tpm2_clear").args(["-c", "p"])).ok();
     device.ends(5, &["show", "idev-id"]);
-    // What TPM2_Clear took from NV the maker has, too.
+    // The maker also has the certificate that TPM2_Clear deleted from NV.
     let certificate = identity.certificate();
     device.home.write(
         "config.toml",

@@ -1,5 +1,5 @@
-//! A router on a virtual TPM: it looks whether somebody made an identity for it already, and makes
-//! one only where nobody did; every further key is its own.
+//! A router on a virtual TPM. It looks for an existing identity, and makes one only if there is
+//! none. Every further key is its own.
 
 use crate::device::Device;
 use crate::device::programs;

@@ -1,5 +1,5 @@
-//! `devid master renew` killed at every step, and run again: one new master key, the same identity,
-//! and each lost file moved aside once.
+//! `devid master renew` is killed at every step, and run again: one new master key, an unchanged
+//! identity, and each lost file moved aside once.
 
 use crate::device::cut::{End, run_until};
 use crate::device::foreign::{name_at, occupy};
@@ -42,7 +42,7 @@ fn masters(device: &mut Device) -> Vec<String> {
 
 /// A key that only the master key had, and no master key; gives the key's file.
 fn lose(device: &mut Device) -> String {
-    // What a killed run loaded is known to nobody now.
+    // Objects that a killed run loaded are unknown now.
     tpm2(device, "tpm2_flushcontext", &["--transient-object"]);
     let before = names(device, ".pem");
     device.ends(0, &["key", "generate", "web"]);
@@ -117,7 +117,7 @@ fn a_renewal_in_another_handle() {
         let _ = fs::remove_file(&drop_in);
         let foreign = occupy(&mut device, MASTER, "as ours");
         let end = run_until(&mut device.command(RENEW), cut);
-        // Whatever it was cut at, what is written is understood.
+        // After every cut the written files are valid.
         device.ends(0, &["list"]);
         assert_renewed(&mut device, &lost, &first, cut, &end);
         assert_eq!(name_at(&mut device, MASTER), foreign, "cut {cut}");

@@ -1,5 +1,5 @@
-//! The master key was evicted, and the TPM was not cleared: what is said of it, and `devid master
-//! renew`, which begins a new one and keeps the identity.
+//! The master key was evicted, and the TPM was not cleared: the messages about it, and
+//! `devid master renew`, which makes a new master key and keeps the identity.
 
 use crate::device::foreign::{OCCUPANTS, name_at, occupy};
 use crate::device::mending::{assert_gone, assert_harmless, found, mend, named};
@@ -54,7 +54,7 @@ fn state(device: &Device) -> Vec<(PathBuf, Vec<u8>)> {
     all
 }
 
-/// Whether the key signs a request.
+/// True if the key signs a request.
 fn signs(device: &Device, label: &str) -> bool {
     device.devid(&["csr", label]).status.success()
 }
@@ -71,7 +71,7 @@ fn the_identity_stays_and_a_new_master_key_begins() {
     evict(&mut device, MASTER);
     let (before, counters) = (state(&device), lockout(&mut device));
 
-    // What is seen is said: neither a cleared TPM nor a factory reset.
+    // The message describes the true state: neither a cleared TPM nor a factory reset.
     let gone = found(&device, "master-key.lost");
     let text = gone["text"].as_str().unwrap();
     assert!(text.contains("0x81000080 is empty"), "{gone}");
@@ -221,7 +221,7 @@ fn where_another_program_took_the_handle_another_one_is_taken() {
     }
 }
 
-/// What was written by hand comes first: what cannot be obeyed is not written.
+/// A file of the administrator comes first. A setting without effect is not written.
 #[test]
 fn a_configuration_that_names_another_handle_is_left_alone() {
     let mut device = device();

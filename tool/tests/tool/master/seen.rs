@@ -155,7 +155,7 @@ fn certificates_go_with_their_keys() {
     device.ends(0, &["status"]);
 }
 
-/// What can be known to fail does so before anything is moved.
+/// A failure that can be foreseen happens before files are moved.
 #[test]
 fn without_the_owners_password_nothing_is_done() {
     let mut device = Device::blank();
@@ -205,7 +205,7 @@ fn an_identity_that_lives_in_its_handle_alone() {
     assert!(said.err.contains("handle alone"), "{said}");
     let shown = device.ends(0, &["show", "devid"]).text();
     assert!(shown.contains("0x81000100 alone"), "{shown}");
-    // Neither without its file is another made.
+    // Without its file the key does not exist, and no other key is made.
     let key = files(&device, "key").remove(0);
     let aside = device.path("aside.pem");
     fs::rename(&key, &aside).unwrap();
@@ -224,7 +224,7 @@ fn an_identity_that_lives_in_its_handle_alone() {
     assert!(!persistent(&mut device).contains("0x81000100"));
 }
 
-/// What it writes: one key, and one handle; whoever only looks writes nothing.
+/// The renewal writes one key and one handle. A verb that only reads writes nothing.
 #[test]
 fn each_verb_writes_what_it_must() {
     for link in [Link::Ours, Link::Tctildr] {

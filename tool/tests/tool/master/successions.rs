@@ -1,5 +1,4 @@
-//! Keys that wait to take the place of others, and keys that were in use before: what becomes of them with a
-//! master key that is gone.
+//! New keys that wait, and previous keys: their state after the loss of their master key.
 
 use crate::device::{Device, evict};
 use crate::enrolment::est::{bench, is_whole};
@@ -17,7 +16,7 @@ fn beside(device: &Device) -> Vec<String> {
     names.filter(|name| name.ends_with(".pem")).collect()
 }
 
-/// `kept` lives in a handle, `lost` does not. Both were rekeyed once, and are about to be once more.
+/// `kept` is in a handle, `lost` is not. Both keys were rekeyed once, and a second rekey waits.
 #[test]
 fn dead_ones_are_put_aside_and_never_come_into_use() {
     let (mut device, est) = bench();
@@ -71,7 +70,8 @@ fn dead_ones_are_put_aside_and_never_come_into_use() {
     );
 }
 
-/// As long as the master key is not renewed, the dead key of a rollback is refused, and the living one stays.
+/// Until the master key is renewed, a rollback to the dead key is refused, and the working key
+/// stays.
 #[test]
 fn the_way_back_to_a_dead_key_is_barred() {
     let (mut device, est) = bench();

@@ -1,4 +1,4 @@
-//! Chooses the key that attests: a service's own; else the factory's IAK, else the device's own.
+//! Chooses the key that attests: the service's own; else the factory's IAK; else one of the device's own.
 
 use crate::identity::{Device, IdentityError, Inventory, TokenEntry};
 use crate::shell::argument;
@@ -80,8 +80,8 @@ impl AttestationKey {
         }
         Err(IdentityError::refused(format!(
             "the challenge is for an attestation key with the TPM name {}, and this device has no such \
-             key: it was made for another device, or for a key that a factory reset \
-             removed. Make new evidence with devid attest, and have the CA make a challenge for that evidence",
+             key: it was made for another device, or for a key that a factory reset removed. Make \
+             new evidence with devid attest, and have the CA make a challenge for that evidence",
             crate::key::hex(name)
         )))
     }

@@ -158,8 +158,8 @@ impl Device {
         file::remove(&path).map_err(IdentityError::file(&path))
     }
 
-    /// Forgets what root and the user of a service remember of enrolments for this label: its key goes, or
-    /// has a certificate from elsewhere.
+    /// Removes the records of root and of the service's user about enrolments for this label. The key is
+    /// destroyed, or has a certificate from another source.
     pub(in crate::identity) fn forget_enrolments_of(
         &self,
         token: &str,
@@ -173,7 +173,7 @@ impl Device {
         Ok(())
     }
 
-    /// Forgets all enrolments of all keys.
+    /// Removes the records of all enrolments.
     pub(in crate::identity) fn forget_all_enrolments(&self) -> Result<(), IdentityError> {
         for token in self.tokens() {
             for folder in self.enrolment_folders(token) {
@@ -187,7 +187,7 @@ impl Device {
         Ok(())
     }
 
-    /// Where enrolments of a token's keys are remembered, as far as this process may change that.
+    /// The folders with records of a token's keys that this process may change.
     fn enrolment_folders(&self, token: &str) -> Vec<PathBuf> {
         let own = self.enrolment_folder();
         let mut services = self.open_stores().filter(|store| store.name() == token);
@@ -214,7 +214,7 @@ impl Device {
     }
 }
 
-/// A label may hold any character, so a digest stands for it.
+/// The file's name: a digest of token and label, since a label may hold any character.
 fn record_name(token: &str, label: &str) -> String {
     let digest = Hash::Sha256.digest(&[token.as_bytes(), b"/", label.as_bytes()]);
     format!("{}.toml", hex(&digest[..8]))

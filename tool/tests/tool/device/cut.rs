@@ -1,5 +1,5 @@
-//! Programs that are killed at one of their steps. A step is a system call that changes the entries of a
-//! folder or a file's content, makes a file last, reaches the TPM, or starts a child.
+//! Programs that are killed at one of their steps. A step is a system call that changes the entries
+//! of a folder or the content of a file, makes a file last, reaches the TPM, or begins or awaits a child.
 
 use std::fs;
 use std::os::unix::process::CommandExt;

@@ -22,7 +22,7 @@ impl Est {
         Est::start_at(device, factory, &["--bind", "127.0.0.1"])
     }
 
-    /// Starts the server with these options.
+    /// The same with these options.
     pub fn start_at(device: &Device, factory: &Identity, options: &[&str]) -> Est {
         let folder = device.path("est");
         fs::create_dir(&folder).unwrap();

@@ -399,6 +399,7 @@ impl Module {
 ///
 /// The token for sessions comes directly after the first key folder. A client that looks for a
 /// token with login then finds it before the other tokens.
+/// The user of a service sees only the token of the service, and the one for sessions.
 fn slots(config: &Config, refusals: Refusals, held: &'static Held) -> Vec<Slot> {
     let tpm = Arc::new(configured_tpm(config, refusals).noting_locks(held));
     let random = config.random;
@@ -408,7 +409,10 @@ fn slots(config: &Config, refusals: Refusals, held: &'static Held) -> Vec<Slot> 
         random,
     );
     let mut sources = vec![(FACTORY, factory)];
-    let own = DevidStore::all(config, &tpm).into_iter();
+    let own = DevidStore::all(config, &tpm);
+    let service = own.iter().find(|store| store.is_of_own_service());
+    let service = service.map(|store| store.name().to_owned());
+    let own = own.into_iter();
     sources.extend(own.map(|store| (OWN, TokenSource::new(&tpm, Store::Folder(store), random))));
     let with_pin = IdevidStore::shown_with_pin(config, &tpm).into_iter();
     sources.extend(with_pin.map(|store| {
@@ -422,11 +426,13 @@ fn slots(config: &Config, refusals: Refusals, held: &'static Held) -> Vec<Slot> 
         sources.push((OF_OWNER, TokenSource::new(&tpm, store, random)));
     }
     let numbered = (0..).zip(sources);
+    let is_seen = |source: &TokenSource| service.is_none() || source.is_of_own_service();
     let mut slots: Vec<_> = numbered
+        .filter(|(_, (_, source))| is_seen(source))
         .map(|(id, (description, source))| Slot::new(SlotId(id), description, Some(source)))
         .collect();
     if config.session_slot {
-        let source = TokenSource::new(&tpm, Store::Sessions(SessionStore), random);
+        let source = TokenSource::new(&tpm, Store::Sessions(SessionStore { service }), random);
         let after_devid = slots.len().min(2);
         slots.insert(after_devid, Slot::new(SESSIONS_ID, SESSIONS, Some(source)));
     }

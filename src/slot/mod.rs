@@ -103,6 +103,12 @@ impl TokenSource {
             random,
         }
     }
+
+    /// Whether it is the folder of the service whose user this process has.
+    pub(crate) fn is_of_own_service(&self) -> bool {
+        let folder = self.store.folder();
+        folder.is_some_and(DevidStore::is_of_own_service)
+    }
 }
 
 impl Slot {

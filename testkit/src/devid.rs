@@ -35,6 +35,24 @@ pub const MASTER: u32 = 0x8100_0080;
 /// The first handle for our keys.
 pub const FIRST: u32 = 0x8100_0100;
 
+/// Copies the only file of a key folder, the key `label`, once for each number, which is the label of the
+/// copy. Many files of one key cost as much to read as many keys.
+pub fn copy_key(folder: &Path, label: &str, numbers: std::ops::Range<usize>) {
+    let files = fs::read_dir(folder).expect("a folder");
+    let files = files.map(|entry| entry.expect("an entry").path());
+    let keys = files.filter(|path| path.extension().is_some_and(|end| end == "pem"));
+    let [original] = &keys.collect::<Vec<_>>()[..] else {
+        panic!("one file");
+    };
+    let (text, line) = (fs::read_to_string(original), format!("Label: {label}\n"));
+    let text = text.expect("text");
+    assert!(text.contains(&line), "{text}");
+    for number in numbers {
+        let text = text.replace(&line, &format!("Label: {number}\n"));
+        fs::write(folder.join(format!("copy-{number}.pem")), text).expect("written");
+    }
+}
+
 /// A TPM without factory identity, a proxy before it, and a home.
 pub struct Bench {
     pub tpm: Swtpm,

@@ -105,6 +105,9 @@ struct Space {
 const CONTEXT_LOAD: u32 = 0x161;
 const CONTEXT_SAVE: u32 = 0x162;
 const FLUSH_CONTEXT: u32 = 0x165;
+const CREATE_LOADED: u32 = 0x191;
+/// TPM_HT_TRANSIENT: a loaded context may also be a session, which keeps its handle.
+const TRANSIENT: u8 = 0x80;
 
 impl Space {
     fn exchange(&mut self, book: &Book, mut command: Vec<u8>) -> io::Result<Reply> {
@@ -124,10 +127,11 @@ impl Space {
         for handle in loaded {
             self.run(&packet(FLUSH_CONTEXT, &handle.to_be_bytes()))?;
         }
-        let gives_handle = matches!(code, 0x131 | 0x157 | 0x167);
+        let gives_handle = matches!(code, 0x131 | 0x157 | 0x167 | CONTEXT_LOAD | CREATE_LOADED);
         if let Reply::Whole(answer) = &mut reply
             && gives_handle
             && number(answer, 6) == 0
+            && answer[10] == TRANSIENT
         {
             let handle = answer[10..14].to_vec();
             let saved = self.run(&packet(CONTEXT_SAVE, &handle))?;
@@ -155,7 +159,8 @@ fn handles_of(code: u32) -> usize {
     match code {
         0x120 => 2, // EvictControl
         0x176 => 1, // StartAuthSession
-        0x153 | 0x154 | 0x156 | 0x157 | 0x159 | 0x15D | 0x15E | 0x173 => 1,
+        0x153 | 0x154 | 0x156 | 0x157 | 0x159 | 0x15D | 0x15E | 0x173 | CREATE_LOADED => 1,
+        CONTEXT_SAVE => 1,
         _ => 0,
     }
 }

@@ -12,24 +12,47 @@ use std::env;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// The module, `libdevid_pkcs11.so`.
 pub fn library() -> PathBuf {
-    fresh("libdevid_pkcs11.so", "libdevid_pkcs11.d")
+    fresh("libdevid_pkcs11.so", "libdevid_pkcs11.d", &ALL, &features())
+}
+
+/// The same for tests of another package, which has these features; that package is not built again.
+pub fn library_alone(features: &[(&str, bool)]) -> PathBuf {
+    let module = ["devid-pkcs11"];
+    fresh("libdevid_pkcs11.so", "libdevid_pkcs11.d", &module, features)
 }
 
 /// The tool, `devid`.
 pub fn tool() -> PathBuf {
-    fresh("devid", "devid.d")
+    fresh("devid", "devid.d", &ALL, &features())
 }
 
 /// The maker's tool, `devid-manufacture`.
 pub fn manufacture() -> PathBuf {
-    fresh("devid-manufacture", "devid-manufacture.d")
+    fresh(
+        "devid-manufacture",
+        "devid-manufacture.d",
+        &ALL,
+        &features(),
+    )
 }
 
-fn fresh(name: &str, sources: &str) -> PathBuf {
+/// The packages of which these files are.
+const ALL: [&str; 3] = ["devid-pkcs11", "devid", "devid-manufacture"];
+/// More than a build takes on a busy machine.
+const BUILD: Duration = Duration::from_secs(1200);
+
+fn features() -> [(&'static str, bool); 2] {
+    [
+        ("soft-rsa", cfg!(feature = "soft-rsa")),
+        ("tss", cfg!(feature = "tss")),
+    ]
+}
+
+fn fresh(name: &str, sources: &str, packages: &[&str], features: &[(&str, bool)]) -> PathBuf {
     let folder = folders::results();
     let (file, sources) = (folder.join(name), folder.join(sources));
     if is_fresh(&file, &sources) {
@@ -45,18 +68,10 @@ fn fresh(name: &str, sources: &str) -> PathBuf {
         };
         let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let mut build = Command::new(cargo);
-        build.args([
-            "build",
-            "--quiet",
-            "-p",
-            "devid-pkcs11",
-            "-p",
-            "devid",
-            "-p",
-            "devid-manufacture",
-            "--profile",
-            profile,
-        ]);
+        build.args(["build", "--quiet", "--profile", profile]);
+        for package in packages {
+            build.args(["-p", package]);
+        }
         // With `--target`, cargo puts the results one folder deeper.
         let target = env!("DEVID_BUILT_FOR");
         let mut above = folder.parent().expect("in a target folder");
@@ -66,14 +81,11 @@ fn fresh(name: &str, sources: &str) -> PathBuf {
         }
         build.arg("--target-dir").arg(above);
         build.arg("--no-default-features");
-        for (feature, wanted) in [
-            ("soft-rsa", cfg!(feature = "soft-rsa")),
-            ("tss", cfg!(feature = "tss")),
-        ] {
+        for (feature, wanted) in features {
             build.args(wanted.then_some(["--features", feature]).iter().flatten());
         }
         build.current_dir(folders::root());
-        programs::run(&mut build).ok();
+        programs::run_within(BUILD, &mut build, &[]).ok();
         assert!(file.is_file(), "cargo build made no {}", file.display());
     }
     file

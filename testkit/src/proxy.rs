@@ -111,6 +111,7 @@ struct State {
     /// The number of commands taken before.
     taken: usize,
     rules: Vec<Rule>,
+    delay: Option<Duration>,
     stalled: u32,
     releases: u32,
     /// Commands that are not answered yet.
@@ -213,6 +214,10 @@ impl Book {
     /// From now on this callback alters each answer of the TPM; `None` removes it.
     pub fn mutate(&self, mutate: Option<Mutate>) {
         *self.mutate.lock().unwrap() = mutate;
+    }
+
+    pub fn delay_each(&self, delay: Option<Duration>) {
+        self.state.lock().unwrap().delay = delay;
     }
 
     /// Breaks the next command with this code.
@@ -373,7 +378,10 @@ impl Book {
             .rules
             .iter_mut()
             .find(|rule| rule.code == code && rule.left > 0);
-        (at, rule.and_then(Rule::met))
+        (
+            at,
+            rule.and_then(Rule::met).or(state.delay.map(Fault::Delay)),
+        )
     }
 
     fn stall(&self) {

@@ -42,6 +42,10 @@ const RUN_BY: &[(&str, &str)] = &[
     ("eve", "tool/tests/tool/identity/life.rs"),
     ("master", "tool/tests/tool/identity/life.rs"),
     ("ca", "tests/evidence/ca.rs"),
+    (
+        "service-evidence",
+        "tool/tests/tool/enrolment/unlinkable.rs",
+    ),
     ("subject", "tool/tests/tool/command/packaging.rs"),
     ("image", "tool/tests/tool/identity/images.rs"),
     ("waits", "tool/tests/tool/identity/images.rs"),

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """A strict EST server (RFC 7030, RFC 8951) for tests, with faults.
 
-usage: server.py --dir DIR --clients FILE [--bind ADDRESS]
+usage: server.py --dir DIR --clients FILE [--bind ADDRESS] [--default-port KIND]
 
 DIR gets the CAs (root.pem, ca.pem), the server's keys and `requests`, a line of JSON for each request.
 --clients: certificates of CAs whose clients may enroll. Standard output gets one line of JSON, the
@@ -153,6 +153,8 @@ class Authority:
         self.below("ca", "root")
         self.root("expired", PAST, "20200201000000Z")
         self.root("stranger")
+        self.root("second-root")
+        self.below("second", "second-root")
         for name, section, end in [
             ("good", "server", FAR), ("other", "other", FAR), ("registration", "registration", FAR),
             ("over", "server", "20200201000000Z"),
@@ -217,6 +219,8 @@ class Authority:
             request = openssl("req", "-new", "-key", "/dev/stdin", "-subj", "/CN=web", data=key)
         elif fault == "expired-ca":
             issuer = "expired"
+        elif fault == "second-profile":
+            issuer = "second"
         elif fault == "stranger":
             issuer = "stranger"
         elif fault == "over":
@@ -251,6 +255,7 @@ class Server:
         self.asked = {}
         self.nonce = os.urandom(8).hex()
         self.bind = options.bind
+        self.default_port = options.default_port
         self.ports = {}
 
     def context(self, chain, ask=True, clients=None, most=None):
@@ -277,7 +282,8 @@ class Server:
         }
         for kind, context in kinds.items():
             family = socket.AF_INET6 if ":" in self.bind else socket.AF_INET
-            listener = socket.create_server((self.bind, 0), family=family, backlog=64)
+            port = 443 if kind == self.default_port else 0
+            listener = socket.create_server((self.bind, port), family=family, backlog=64)
             self.ports[kind] = listener.getsockname()[1]
             threading.Thread(target=self.listen, args=(listener, context), daemon=True).start()
         print(json.dumps(self.ports), flush=True)
@@ -367,7 +373,8 @@ class Server:
         if operation == "cacerts":
             if fault == "no-cacerts":
                 raise Refused(500, "no certificates today")
-            pem = [self.ca.der("root"), self.ca.der("ca")]
+            above = ("root", "ca") if fault != "second-profile" else ("second-root", "second")
+            pem = [self.ca.der(name) for name in above]
             if fault == "expired-ca":
                 pem.append(self.ca.der("expired"))
             return self.pkcs7(certs_only(pem))
@@ -521,4 +528,5 @@ if __name__ == "__main__":
     arguments.add_argument("--dir", required=True)
     arguments.add_argument("--clients", required=True)
     arguments.add_argument("--bind", default="127.0.0.1")
+    arguments.add_argument("--default-port", metavar="KIND", help="the kind of TLS that listens at port 443")
     Server(arguments.parse_args()).run()

@@ -7,7 +7,7 @@ use std::time::Instant;
 use testkit::budgets::commands::{
     GENERATION, PERSISTENCE, SIGNATURE, SIGNATURE_LOADED, SIGNATURE_WRAPPED,
 };
-use testkit::devid::{Bench, Kind, Own, TPM_PUBLIC, folder, label};
+use testkit::devid::{Bench, Kind, Own, TPM_PUBLIC, copy_key, folder, label};
 use testkit::home::Home;
 use testkit::link::Link;
 use testkit::managers::{Broker, Kernel};
@@ -102,20 +102,7 @@ fn a_thousand_pairs_are_listed_without_the_tpm(link: Link) {
     let own = Own::new(&bench.home);
     own.make(Kind::P256, "original").unwrap();
     own.raw.finalize().unwrap();
-    let folder = bench.folder();
-    let file = fs::read_dir(&folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().path());
-    let original = file.filter(|path| path.extension().is_some_and(|end| end == "pem"));
-    let [original] = &original.collect::<Vec<_>>()[..] else {
-        panic!("one file");
-    };
-    let text = fs::read_to_string(original).unwrap();
-    assert!(text.contains("Label: original\n"), "{text}");
-    for number in 1..PAIRS {
-        let text = text.replace("Label: original\n", &format!("Label: {number}\n"));
-        fs::write(folder.join(format!("copy-{number}.pem")), text).unwrap();
-    }
+    copy_key(&bench.folder(), "original", 1..PAIRS);
     bench.proxy.book().take();
 
     let begun = Instant::now();

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
-use testkit::budgets::FUNCTIONS_OF_A_SIGNATURE;
 use testkit::budgets::instructions::{COLD_START, SIGNATURE};
+use testkit::budgets::{FUNCTIONS_OF_A_SIGNATURE, is_within};
 use testkit::home::Home;
 use testkit::host::host;
 use testkit::programs::{program, run_within};
@@ -34,19 +34,6 @@ fn instructions(home: &Home, signatures: u64) -> u64 {
     let (_, after) = said.split_once("Collected : ").expect("a sum");
     let digits = after.split_whitespace().next().expect("a number");
     digits.parse().expect("a number")
-}
-
-#[track_caller]
-fn is_within(what: &str, cost: u64, budget: u64) {
-    println!("{what}: {cost}, budget {budget}");
-    assert!(
-        cost <= budget,
-        "{what}: {cost}; the budget of {budget} stands in testkit/src/budgets.rs"
-    );
-    assert!(
-        cost >= budget / 2,
-        "{what}: only {cost}: lower its budget in testkit/src/budgets.rs"
-    );
 }
 
 #[test]

@@ -46,7 +46,7 @@ impl Audited {
             Verb::Persist { label, .. } => changes("persist", label),
             Verb::Csr(args) => uses("csr", &args.label),
             // If the factory left no attestation key, the verb makes one.
-            Verb::Attest(args) => changes("attest", &args.label),
+            Verb::Attest(args) => changes("attest", &args.name()),
             Verb::Ca(CaVerb::Issue { .. }) => change("ca issue"),
             Verb::Activate { .. } => Some(("activate", None, false)),
             Verb::Challenge(_) => Some(("challenge", None, false)),

@@ -60,6 +60,7 @@ pub(crate) fn run(verb: CaVerb, form: OutputFormat) -> Result<Output, CommandErr
             subject,
             attestation_key,
             identifier,
+            service,
             out,
         } => {
             let out = Destination::from(out);
@@ -68,9 +69,10 @@ pub(crate) fn run(verb: CaVerb, form: OutputFormat) -> Result<Output, CommandErr
                 ca_certificate: ca_cert,
                 ca_key,
                 days,
-                what: match attestation_key {
-                    true => WhatToCertify::AttestationKey(identifier),
-                    false => WhatToCertify::AttestedKey(subject),
+                what: match (service, attestation_key) {
+                    (Some(service), _) => WhatToCertify::ServiceAttestationKey(service),
+                    (None, true) => WhatToCertify::AttestationKey(identifier),
+                    (None, false) => WhatToCertify::AttestedKey(subject),
                 },
             };
             let (report, issued) = verified(&how, Some(&issuance))?;

@@ -7,7 +7,7 @@ use crate::output::{CommandError, Output};
 use crate::text::{line, row};
 use crate::verify::read_pin;
 use devid_core::audit::AuditSubject;
-use devid_core::evidence::{self, Collection, nonce_of};
+use devid_core::evidence::{self, Audience, Collection, nonce_of};
 use devid_core::identity::{Device, FileKind, Imported, OwnerFile, OwnerImported};
 use devid_core::x509::{IssueError, RequestContent, request_pem};
 use std::path::PathBuf;
@@ -43,6 +43,7 @@ pub(crate) fn request(
                 nonce: nonce.as_deref(),
                 pin: pin.as_ref(),
                 ek_files: &[],
+                audience: Audience::Anybody,
             };
             let collect = || evidence::collect(device, &inventory, &entry, collection);
             evidence::leaving_nothing(device, collect)?.within(content)

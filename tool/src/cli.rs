@@ -6,7 +6,7 @@ use crate::evidence_cli::{AttestArgs, CaVerb, ChallengeArgs};
 use crate::sign::HashArg;
 #[cfg(feature = "est")]
 pub(crate) use certificates::EnrollArgs;
-pub(crate) use certificates::{CsrArgs, OutformArg, RekeyArgs, RenewArgs, RequestArgs};
+pub(crate) use certificates::{CsrArgs, OutformArg, RekeyArgs, RenewArgs, RequestArgs, name_for};
 use clap::{ArgAction, ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use devid_core::config::RenewWithin;

@@ -10,8 +10,8 @@ use devid_core::evidence::bundle::BUNDLE_FORMAT;
 use devid_core::evidence::challenge::RESPONSE_FORMAT;
 use devid_core::evidence::tcg_csr::TcgCsrForm;
 use devid_core::evidence::{
-    self, Bytes, Challenge, Collection, DocumentError, EvidenceForm, HmacAnswer, HmacChallenge,
-    acme_nonce, nonce_of,
+    self, Audience, Bytes, Challenge, Collection, DocumentError, EvidenceForm, HmacAnswer,
+    HmacChallenge, acme_nonce, nonce_of,
 };
 use devid_core::identity::{Device, FileKind};
 use devid_core::key::hex;
@@ -27,6 +27,7 @@ pub(crate) fn attest(
     args: AttestArgs,
     form: OutputFormat,
 ) -> Result<Output, CommandError> {
+    let label = args.name();
     let out = Destination::from(args.out);
     let foreign = args.form.foreign();
     let kind = match foreign {
@@ -42,14 +43,31 @@ pub(crate) fn attest(
         (nonce, None) => nonce.as_deref().map(nonce_of).transpose()?,
     };
     let pin = read_pin(args.pin_file)?;
+    if let Some(service) = args
+        .service
+        .as_deref()
+        .filter(|one| !device.is_service(one))
+    {
+        return Err(CommandError::new(
+            5,
+            format!(
+                "{service}: there is no token of a service of that name; devid token add {service} --group \
+                 GROUP makes it"
+            ),
+        ));
+    }
     let collection = Collection {
         nonce: nonce.as_deref(),
         pin: pin.as_ref(),
         ek_files: &args.ek_cert,
+        audience: match args.to_ca {
+            true => Audience::Ca,
+            false => Audience::Anybody,
+        },
     };
     let (bundle, made) = evidence::leaving_nothing(device, || {
         let inventory = device.inventory();
-        let entry = device.find_in(&inventory, &args.label)?;
+        let entry = device.find_in(&inventory, &label)?;
         let mut bundle = evidence::collect(device, &inventory, &entry, collection)?;
         if let Some(path) = &args.ak_cert {
             bundle.add_attestation_certificates(path)?;

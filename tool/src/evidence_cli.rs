@@ -1,6 +1,6 @@
 //! The arguments of `devid attest`, and the verbs of `devid ca`.
 
-use crate::cli::{NAME, OutArgs};
+use crate::cli::{NAME, OutArgs, name_for};
 use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 use devid_core::evidence::EvidenceForm;
 use devid_core::evidence::tcg_csr::TcgCsrForm;
@@ -10,8 +10,16 @@ use std::path::PathBuf;
 #[derive(Args)]
 #[command(group(ArgGroup::new("qualifying")))]
 pub(crate) struct AttestArgs {
-    #[arg(help = NAME)]
-    pub(crate) label: String,
+    #[arg(help = NAME, required_unless_present = "service")]
+    pub(crate) label: Option<String>,
+    /// For a service: the key SERVICE in the token SERVICE. Its evidence is signed by an attestation key of
+    /// its own, which a CA has certified, and says nothing of the device.
+    #[arg(long = "for", value_name = "SERVICE", conflicts_with = "label")]
+    pub(crate) service: Option<String>,
+    /// For the CA that certifies the attestation key of a service: with the endorsement key and all that
+    /// names the device. Nobody else should see it.
+    #[arg(long)]
+    pub(crate) to_ca: bool,
     /// A value from the CA, which proves that the evidence is fresh: hexadecimal digits, or a file.
     /// A value of more than 32 bytes is hashed with SHA-256.
     #[arg(long, value_name = "HEX|FILE", group = "qualifying")]
@@ -36,6 +44,13 @@ pub(crate) struct AttestArgs {
     pub(crate) form: FormArg,
     #[command(flatten)]
     pub(crate) out: OutArgs,
+}
+
+impl AttestArgs {
+    /// The name of the key.
+    pub(crate) fn name(&self) -> String {
+        name_for(self.service.as_deref(), self.label.as_deref())
+    }
 }
 
 /// Forms of evidence.
@@ -133,6 +148,15 @@ pub(crate) enum CaVerb {
         /// default the SHA-256 of the endorsement key's certificate.
         #[arg(long, value_name = "TEXT", requires = "attestation_key")]
         identifier: Option<String>,
+        /// The attestation key is that of a service, as devid attest --to-ca shows it: its certificate names
+        /// the service, and nothing of the device or its TPM.
+        #[arg(
+            long = "for",
+            value_name = "SERVICE",
+            requires = "attestation_key",
+            conflicts_with = "identifier"
+        )]
+        service: Option<String>,
         #[command(flatten)]
         out: OutArgs,
     },

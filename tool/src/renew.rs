@@ -223,7 +223,12 @@ impl Renewal<'_> {
     fn remembered_by<'a>(&'a self, entry: Option<&'a TokenEntry>) -> (&'a str, &'a str) {
         match entry {
             Some(entry) => (&entry.token, &entry.label),
-            None => (OWN, &self.settings.label),
+            None => self
+                .settings
+                .label
+                .split_once('/')
+                .filter(|(token, _)| self.device.tokens().contains(token))
+                .unwrap_or((OWN, &self.settings.label)),
         }
     }
 

@@ -65,6 +65,7 @@ pub(super) struct TokenTable {
     pub(super) pin: Option<SecretSource>,
     pub(super) parents: Vec<u32>,
     pub(super) allow_raw_rsa: Option<bool>,
+    pub(super) service: Option<bool>,
 }
 
 #[derive(Debug, Default, Clone)]
@@ -362,6 +363,7 @@ impl TokenTable {
             pin: section.text("pin"),
             parents: section.handles("parents").unwrap_or_default(),
             allow_raw_rsa: section.flag("allow_raw_rsa"),
+            service: section.flag("service"),
         };
         section.end();
         token

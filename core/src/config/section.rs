@@ -40,6 +40,7 @@ const SETTINGS: [(&str, &[&str]); 8] = [
             "pin",
             "parents",
             "allow_raw_rsa",
+            "service",
         ],
     ),
     ("[master]", &["handle", "owner_auth", "ek_roots"]),

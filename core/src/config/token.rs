@@ -22,6 +22,9 @@ pub struct TokenSettings {
     pub parents: Vec<u32>,
     /// True if RSA keys in files that decrypt may also sign without padding (CKM_RSA_X_509).
     pub allow_raw_rsa: bool,
+    /// Whether it is the token of one service: who owns its folder sees no other token, and its keys have
+    /// an attestation key of their own.
+    pub service: bool,
 }
 
 impl TokenSettings {
@@ -35,6 +38,7 @@ impl TokenSettings {
             pin: None,
             parents: Vec::new(),
             allow_raw_rsa: false,
+            service: false,
         }
     }
 
@@ -45,6 +49,7 @@ impl TokenSettings {
         self.pin = later.pin.or(self.pin.take());
         self.parents.extend(later.parents);
         self.allow_raw_rsa = later.allow_raw_rsa.unwrap_or(self.allow_raw_rsa);
+        self.service = later.service.unwrap_or(self.service);
     }
 }
 

@@ -1,10 +1,50 @@
-//! Chooses the key that attests: the factory's IAK, else an attestation key of the device's own.
+//! Chooses the key that attests: the service's own; else the factory's IAK; else one of the device's own.
 
-use crate::identity::{Device, IdentityError, Inventory};
+use crate::identity::{Device, IdentityError, Inventory, TokenEntry};
+use crate::shell::argument;
 use crate::tpm::AttestationKey;
 use crate::x509::Certificate;
 
+/// Whom evidence is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Audience {
+    /// Whoever judges the key. Evidence of a service's key then says nothing of the device.
+    #[default]
+    Anybody,
+    /// A CA that certifies the attestation key: it must know the TPM, so the evidence says all of it.
+    Ca,
+}
+
 impl AttestationKey {
+    /// The attestation key for the evidence of a key, and its certificates: the service's, if the key is in
+    /// the token of one; else the device's.
+    ///
+    /// # Errors
+    ///
+    /// A service's has no certificate, and the evidence is not for the CA that gives it one.
+    pub(super) fn of_entry(
+        device: &Device,
+        inventory: &Inventory,
+        entry: &TokenEntry,
+        audience: Audience,
+    ) -> Result<(Self, Vec<Certificate>), IdentityError> {
+        let Some(store) = device.service_of(entry) else {
+            return Self::of_device(device, inventory);
+        };
+        let (key, certificates) = store.attestation_key()?;
+        match certificates.is_empty() && audience == Audience::Anybody {
+            false => Ok((key, certificates)),
+            true => Err(IdentityError::refused(format!(
+                "{}: no CA has certified the attestation key of this service, so its evidence would prove \
+                 nothing to who may not know the device. devid attest {} --to-ca makes evidence for the CA; \
+                 what devid ca issue --attestation-key --for {} answers, devid import-cert takes",
+                entry.label,
+                argument(&format!("{}/{}", entry.token, entry.label)),
+                argument(store.name()),
+            ))),
+        }
+    }
+
     /// The attestation key of a device, and its certificates. The device takes the first key that
     /// exists, in this order:
     ///
@@ -32,16 +72,17 @@ impl AttestationKey {
         if let Some((key, _)) = factory.filter(|(key, _)| key.name() == name) {
             return Ok(key);
         }
-        let own = device.own.kept_attestation_key()?;
-        match own.filter(|(key, _)| key.name() == name) {
-            Some((key, _)) => Ok(key),
-            None => Err(IdentityError::refused(format!(
-                "the challenge is for an attestation key with the TPM name {}, and this device \
-                 has no such key: it was made for another device, or for a key that a factory \
-                 reset removed. Make new evidence with devid attest, and have the CA make a \
-                 challenge for that evidence",
-                crate::key::hex(name)
-            ))),
+        for store in device.attesting_stores() {
+            let kept = store.kept_attestation_key()?;
+            if let Some((key, _)) = kept.filter(|(key, _)| key.name() == name) {
+                return Ok(key);
+            }
         }
+        Err(IdentityError::refused(format!(
+            "the challenge is for an attestation key with the TPM name {}, and this device has no such \
+             key: it was made for another device, or for a key that a factory reset removed. Make \
+             new evidence with devid attest, and have the CA make a challenge for that evidence",
+            crate::key::hex(name)
+        )))
     }
 }

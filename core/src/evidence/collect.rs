@@ -1,5 +1,6 @@
 //! Collects the evidence that a device shows of one of its keys.
 
+use super::attestation_key::Audience;
 use super::bundle::{self, Bundle, CertifiedKey, MOST_CERTIFICATES, qualifying_data};
 use super::endorsement::Endorsement;
 use super::json::{Bytes, LONGEST_TEXT};
@@ -26,6 +27,8 @@ pub struct Collection<'a> {
     /// Files with certificates of the endorsement key and of the CAs above it, DER or PEM, for a
     /// TPM that holds none.
     pub ek_files: &'a [PathBuf],
+    /// Whom it is for.
+    pub audience: Audience,
 }
 
 /// Does work with the TPM. If the connection was lost meanwhile, it removes the objects that the
@@ -69,8 +72,14 @@ pub fn collect(
     // A wrong PIN fails here, with the usual protection against lockout, and is not sent to the TPM
     // again.
     let csr = device.request(entry, &RequestContent::default(), how.pin)?;
-    let endorsement = Endorsement::of(tpm, given)?;
-    let (signer, certificates) = AttestationKey::of_device(device, inventory)?;
+    let (signer, certificates) = AttestationKey::of_entry(device, inventory, entry, how.audience)?;
+    let is_hidden = how.audience == Audience::Anybody && device.service_of(entry).is_some();
+    if is_hidden && !how.ek_files.is_empty() {
+        return Err(IdentityError::refused(format!(
+            "{}: evidence of a service's key names no endorsement key; certificates of one are for --to-ca",
+            entry.label
+        )));
+    }
     let _try = signer.lock_try(tpm)?;
     let certifying = Certifying {
         device,
@@ -79,6 +88,23 @@ pub fn collect(
         qualifying: how.nonce.map(qualifying_data).unwrap_or_default(),
     };
     let certified = certifying.certified(entry, key)?;
+    if is_hidden {
+        return Ok(Bundle {
+            device: bundle::Device::default(),
+            ek_public: None,
+            ek_certificates: Vec::new(),
+            ek_chain: Vec::new(),
+            attestation_key: bundle::AttestationKey {
+                public: signer.area().into(),
+                certificates: ders(&certificates),
+            },
+            key: certified,
+            idevid: None,
+            nonce: how.nonce.map(|nonce| qualifying_data(nonce).into()),
+            csr: csr.into(),
+        });
+    }
+    let endorsement = Endorsement::of(tpm, given)?;
     let idevid = certifying.idevid(entry)?;
     let (maker, firmware) = maker_and_firmware(tpm)?;
     let named = factory_entry(inventory).and_then(TokenEntry::certificate);

@@ -51,6 +51,16 @@ pub fn in_form(
     form: EvidenceForm,
     pin: Option<&Secret>,
 ) -> Result<ForeignEvidence, IdentityError> {
+    // A bundle that hides the device has no endorsement key.
+    if form != EvidenceForm::WebAuthn
+        && bundle.ek_public.is_none()
+        && device.service_of(entry).is_some()
+    {
+        return Err(IdentityError::refused(format!(
+            "{}: this form names the device and its endorsement key, so it is only for the CA (--to-ca)",
+            entry.label
+        )));
+    }
     in_form_signed(bundle, form, &|contents, hash| {
         device.plain_signature(entry, contents, hash, pin)
     })

@@ -41,6 +41,8 @@ pub enum WhatToCertify {
     /// The attestation key, with this permanent identifier; else with SHA-256 of the endorsement
     /// key's certificate.
     AttestationKey(Option<String>),
+    /// The attestation key of a service, whom its certificate names: nothing else of the device.
+    ServiceAttestationKey(String),
 }
 
 /// Certificates, the new one first.
@@ -70,6 +72,7 @@ pub(super) struct Issuer {
 pub(super) fn subject(issuance: &Issuance) -> Result<Option<Subject>, IdentityError> {
     match &issuance.what {
         WhatToCertify::AttestedKey(Some(subject)) => Ok(Some(Subject::parse(subject)?)),
+        WhatToCertify::ServiceAttestationKey(service) => Ok(Some(Subject::named(service)?)),
         _ => Ok(None),
     }
 }
@@ -121,6 +124,12 @@ impl Issuer {
         issuance: &Issuance,
         subject: Option<Subject>,
     ) -> Result<Issued, IdentityError> {
+        let attestation_key = || {
+            evidence
+                .attestation_key
+                .as_ref()
+                .map(|area| area.key.clone())
+        };
         let (key, certified) = match &issuance.what {
             WhatToCertify::AttestedKey(_) => {
                 let request = evidence.request.as_ref();
@@ -134,12 +143,19 @@ impl Issuer {
                 (key, Certified::DeviceKey(subject))
             }
             WhatToCertify::AttestationKey(identifier) => {
-                let key = evidence
-                    .attestation_key
-                    .as_ref()
-                    .map(|area| area.key.clone());
                 let names = names(evidence, identifier.as_deref())?;
-                (key, Certified::AttestationKey(names))
+                (attestation_key(), Certified::AttestationKey(names))
+            }
+            WhatToCertify::ServiceAttestationKey(_) => {
+                let subject = subject.ok_or_else(|| IdentityError::failed("no service"))?;
+                // A certificate is no proof that the key is in this TPM.
+                if evidence.report.tpm.is_none() {
+                    return Err(IdentityError::failed(
+                        "a service's attestation key is certified when its TPM has answered a challenge: \
+                         give the answer with --response",
+                    ));
+                }
+                (attestation_key(), Certified::ServiceAttestationKey(subject))
             }
         };
         let key = key.ok_or_else(|| IdentityError::failed("there is no key to certify"))?;

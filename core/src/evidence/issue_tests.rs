@@ -135,6 +135,9 @@ fn names_are_those_of_the_factory_or_those_that_were_said() {
 #[test]
 fn an_attestation_key_is_certified_by_its_tpm() {
     let mut fixture = Fixture::new();
+    let of_service = WhatToCertify::ServiceAttestationKey("mail".into());
+    let why = fixture.issue(&fixture.issuance(of_service)).unwrap_err();
+    assert!(why.text.contains("--response"), "{}", why.text);
     let by_certificate = fixture.issuance(WhatToCertify::AttestationKey(None));
     let why = fixture.issue(&by_certificate).unwrap_err();
     assert!(why.text.contains("--response"), "{}", why.text);

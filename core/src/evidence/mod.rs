@@ -18,6 +18,7 @@ pub mod verify;
 pub mod webauthn;
 
 pub use activate::{activate, activate_of_tools, is_of_tools};
+pub use attestation_key::Audience;
 pub use bundle::{BUNDLE_FORMAT, Bundle, nonce_of};
 pub use ca::{Ca, EvidencePolicy, LIFETIME};
 pub use challenge::{CHALLENGE_FORMAT, Challenge, RESPONSE_FORMAT, Response};

@@ -43,7 +43,35 @@ impl Device {
     /// No key matches, or the certificate is not valid now. Nothing was changed.
     pub fn import_certificate(&self, path: &Path) -> Result<Imported, IdentityError> {
         let bytes = file::read(path, LARGEST).map_err(IdentityError::file(path))?;
-        self.import_answer(&bytes, &path.display().to_string())
+        let taken = self.import_answer(&bytes, &path.display().to_string())?;
+        self.forget_answered(&bytes, &taken.label)?;
+        Ok(taken)
+    }
+
+    /// Forgets requests and failures of a key whose certificate came by hand. Commands that a renewal still
+    /// owes are run all the same.
+    fn forget_answered(&self, answer: &[u8], label: &str) -> Result<(), IdentityError> {
+        let records = self.enrolments().into_iter();
+        let records: Vec<_> = records
+            .filter(|one| one.label == label && !one.reload_due)
+            .collect();
+        if records.is_empty() {
+            return Ok(());
+        }
+        let came = certificates_of_answer(answer).unwrap_or_default();
+        let inventory = self.inventory();
+        for record in records {
+            let mut entries = inventory.entries.iter();
+            let has = |one: &Certificate| came.contains(one);
+            if entries.any(|one| {
+                one.token == record.token
+                    && one.label == label
+                    && one.certificate().is_some_and(has)
+            }) {
+                self.forget_enrolments_of(&record.token, label)?;
+            }
+        }
+        Ok(())
     }
 
     /// Imports the answer of a CA; messages call it by `source`.
@@ -69,10 +97,10 @@ impl Device {
         }
         #[cfg(feature = "evidence")]
         if let [certificate] = &leaves[..]
-            && self.own.has_attestation_key_of(certificate)?
+            && let Some(store) = self.attested_by(certificate)?
         {
             still_valid(certificate, source)?;
-            return self.take_for_attestation(certificate, &ca_certificates);
+            return take_for_attestation(store, certificate, &ca_certificates);
         }
         let (certificate, owner) = self.one_of_ours(&leaves, source)?;
         still_valid(certificate, source)?;
@@ -123,25 +151,15 @@ impl Device {
         found.ok_or_else(|| fault.unwrap_or_else(none))
     }
 
-    /// Imports a certificate for the device's own attestation key.
+    /// The token whose attestation key has this certificate.
     #[cfg(feature = "evidence")]
-    fn take_for_attestation(
-        &self,
-        certificate: &Certificate,
-        ca_certificates: &[Certificate],
-    ) -> Result<Imported, IdentityError> {
-        let kept = above(&[certificate], ca_certificates);
-        let is_kept = |one: &&Certificate| kept.contains(one);
-        let (needed, others): (Vec<_>, Vec<_>) = ca_certificates.iter().partition(is_kept);
-        let subjects = |all: &[&Certificate]| all.iter().map(|one| one.subject()).collect();
-        let chain = std::iter::once(certificate).chain(needed.iter().copied());
-        self.own.certify_attestation_key(chain.cloned().collect())?;
-        Ok(Imported {
-            label: "attestation key".into(),
-            authorities: subjects(&needed),
-            unrelated: subjects(&others),
-            ..Imported::default()
-        })
+    fn attested_by(&self, certificate: &Certificate) -> Result<Option<&DevidStore>, IdentityError> {
+        for store in self.attesting_stores() {
+            if store.has_attestation_key_of(certificate)? {
+                return Ok(Some(store));
+            }
+        }
+        Ok(None)
     }
 
     /// The error if all certificates are CA certificates, although one may be for a key of this
@@ -278,6 +296,30 @@ impl Device {
             note: None,
         })
     }
+}
+
+/// Takes a certificate for the attestation key of a token.
+#[cfg(feature = "evidence")]
+fn take_for_attestation(
+    store: &DevidStore,
+    certificate: &Certificate,
+    ca_certificates: &[Certificate],
+) -> Result<Imported, IdentityError> {
+    let kept = above(&[certificate], ca_certificates);
+    let is_kept = |one: &&Certificate| kept.contains(one);
+    let (needed, others): (Vec<_>, Vec<_>) = ca_certificates.iter().partition(is_kept);
+    let subjects = |all: &[&Certificate]| all.iter().map(|one| one.subject()).collect();
+    let chain = std::iter::once(certificate).chain(needed.iter().copied());
+    store.certify_attestation_key(chain.cloned().collect())?;
+    Ok(Imported {
+        label: match store.is_service() {
+            true => format!("attestation key of {}", store.name()),
+            false => "attestation key".into(),
+        },
+        authorities: subjects(&needed),
+        unrelated: subjects(&others),
+        ..Imported::default()
+    })
 }
 
 /// Checks that a certificate is valid now, if the time is known.

@@ -142,6 +142,8 @@ impl Device {
         store.check_readable()?;
         let certificates = entry.certificates.iter();
         let going: Vec<_> = certificates.clone().map(|one| &one.certificate).collect();
+        // Before the key: what is remembered of a key that is gone would be told for ever.
+        self.forget_enrolments_of(&entry.token, &entry.label)?;
         let mut gone = self.drop_ca_certificates(store, &entry.label, &going)?;
         let key = Some(&entry.file).filter(|file| !file.is_empty());
         if let Some(file) = key {

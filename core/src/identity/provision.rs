@@ -204,6 +204,9 @@ impl Device {
             Plan::Refuse(why) => return Err(self.refusal(why, seen)),
             Plan::UseExisting => return used(&seen.existing, how).map(Some),
             Plan::UseFactory => {
+                if how.request.is_some() {
+                    return Err(no_own_key());
+                }
                 let usable = self.factory_identity().usable();
                 usable.map_err(|fault| fault.while_doing(UNWANTED))?;
                 return Ok(Some("tpm"));
@@ -458,6 +461,15 @@ fn used(existing: &ExistingIdentity, how: &Work) -> Result<&'static str, Identit
         true => "tpm",
         false => "software",
     })
+}
+
+/// Why there is no request, where the factory's identity is used.
+fn no_own_key() -> IdentityError {
+    IdentityError::refused(format!(
+        "{UNWANTED}: the device has no key of its own, so no request was written. devid csr idev-id \
+         makes one for the factory's key; without that setting devid provision --csr makes a key and its \
+         request"
+    ))
 }
 
 /// The lock of provisioning, in the state folder.

@@ -80,6 +80,7 @@ impl Device {
         if tpm {
             self.check_owner()?;
         }
+        self.forget_all_enrolments()?;
         for (number, store) in self.stores().enumerate() {
             store.erase(number == 0, tpm)?;
         }

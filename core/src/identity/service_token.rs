@@ -73,7 +73,7 @@ pub fn add_service_token(
     let given = give(&token.folder, (user_id, user), (group_id, group))?;
     let text = format!(
         "# Made by devid token add; devid token remove {name} takes it away.\n[[token]]\nname = \"{name}\"\n\
-         path = \"{}\"\n",
+         path = \"{}\"\nservice = true\n",
         token.folder.display()
     );
     let written = match file::read(&token.drop_in, 1 << 16) {
@@ -202,6 +202,33 @@ impl Device {
     /// this user may write, and the state folder is not writable.
     pub fn service_token(&self) -> Option<&str> {
         self.service_store().map(DevidStore::name)
+    }
+
+    /// Whether a token of this name is that of one service.
+    pub fn is_service(&self, token: &str) -> bool {
+        let mut stores = self.stores();
+        stores.any(|store| store.name() == token && store.is_service())
+    }
+
+    /// The token of a service that holds an entry.
+    #[cfg(feature = "evidence")]
+    pub(crate) fn service_of(&self, entry: &super::TokenEntry) -> Option<&DevidStore> {
+        self.store_of(entry).filter(|store| store.is_service())
+    }
+
+    /// The tokens that may have an attestation key: `devid`, and those of services.
+    #[cfg(feature = "evidence")]
+    pub(crate) fn attesting_stores(&self) -> impl Iterator<Item = &DevidStore> {
+        let own = self.own.name();
+        self.open_stores()
+            .filter(move |store| store.is_service() || store.name() == own)
+    }
+
+    /// The tokens whose folders this process looks after: of the user of a service that one alone.
+    pub(super) fn open_stores(&self) -> impl Iterator<Item = &DevidStore> {
+        let service = self.service_store().map(DevidStore::name);
+        self.stores()
+            .filter(move |store| service.is_none_or(|name| name == store.name()))
     }
 
     pub(super) fn service_store(&self) -> Option<&DevidStore> {

@@ -208,11 +208,29 @@ impl Device {
             roles: self.roles(&inventory, master.held == Some(false)),
             missing: self.missing_certificates(&inventory),
             unread: unread(&inventory),
-            enrolments: self.enrolments().iter().map(EnrolmentStatus::of).collect(),
+            enrolments: self
+                .enrolments()
+                .iter()
+                .filter(|record| self.is_tried_again(record, &inventory))
+                .map(EnrolmentStatus::of)
+                .collect(),
             master,
             tpm: TpmStatus::read(&self.tpm).ok(),
             tcti: self.config.tcti.to_string(),
         }
+    }
+
+    /// Whether a key is there for this enrolment, or the configuration wants one. A key may go by other ways
+    /// than `devid key delete`.
+    fn is_tried_again(&self, record: &EnrolmentRecord, inventory: &Inventory) -> bool {
+        let (token, label) = (&record.token, &record.label);
+        let named = format!("{token}/{label}");
+        let mut wanted = self.config.certificates.iter();
+        let mut unread = inventory.faults.iter().chain(&inventory.unread);
+        let is_key = |one: &TokenEntry| one.token == *token && one.label == *label && one.has_key();
+        wanted.any(|one| one.label == *label || one.label == named)
+            || unread.any(|(one, _)| one == token)
+            || inventory.entries.iter().any(is_key)
     }
 
     /// The location and source of the identity in use; or the reason why there is none.

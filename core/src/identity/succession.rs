@@ -120,7 +120,7 @@ impl Device {
         certificate: &Certificate,
     ) -> Result<Option<(TokenEntry, TokenEntry)>, IdentityError> {
         let public = certificate.public_key();
-        for store in self.stores() {
+        for store in self.open_stores() {
             let waiting = store.succeeded()?;
             if waiting.is_empty() {
                 continue;

@@ -106,7 +106,7 @@ impl Store {
         match self {
             Self::Factory(store) => Self::Factory(store.for_child(tpm)),
             Self::Folder(store) => Self::Folder(store.for_child(tpm)),
-            Self::Sessions(store) => Self::Sessions(*store),
+            Self::Sessions(store) => Self::Sessions(store.clone()),
         }
     }
 

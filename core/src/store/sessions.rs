@@ -7,14 +7,22 @@ use super::{ScanError, ScanResult, StoreStamp, machine};
 use crate::config::SESSIONS;
 use std::path::Path;
 
-/// The store of this token. The store sends no TPM command.
-#[derive(Debug, Clone, Copy)]
-pub struct SessionStore;
+/// The store of such a token. It asks no TPM.
+#[derive(Debug, Clone, Default)]
+pub struct SessionStore {
+    /// The token of a service beside which it stands alone: then its serial number is for that service,
+    /// so that two services see two.
+    pub service: Option<String>,
+}
 
 impl SessionStore {
     /// A listing without objects.
     pub(super) fn scan(&self) -> Result<ScanResult, ScanError> {
-        let serial = machine::serial(SESSIONS).map_err(|errno| {
+        let what = match &self.service {
+            Some(service) => format!("{SESSIONS} {service}"),
+            None => SESSIONS.into(),
+        };
+        let serial = machine::serial(&what).map_err(|errno| {
             let path = Path::new(machine::MACHINE).display();
             ScanError::Unread(format!("{path}: {errno}"))
         })?;

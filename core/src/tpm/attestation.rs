@@ -4,14 +4,16 @@
 
 use super::command::policy::{Certification, by_endorsement};
 use super::exchange::Exchange;
+use super::owner_primary::OwnerPrimary;
 use super::policy::{AuthRole, AuthWay, auth_way};
 use super::public::counts_wrong_auth;
 use super::{
-    Auth, AuthHandle, AuthValue, EndorsementKey, KeyAlgorithm, KeyScheme, Link, PersistentKey,
-    PrimaryKey, PublicArea, SaltKey, Secret, SensitiveCreate, Signature, SignatureScheme, Tpm,
-    TpmError, WrappedKey, command_code, flush, handle, name_of, template,
+    Auth, AuthHandle, AuthValue, EndorsementKey, Hash, KeyAlgorithm, KeyScheme, Link,
+    PersistentKey, PrimaryKey, PublicArea, SaltKey, Secret, SensitiveCreate, Signature,
+    SignatureScheme, Tpm, TpmError, WrappedKey, command_code, flush, handle, name_of, template,
 };
 use crate::file::Lock;
+use crate::key::Curve;
 use log::debug;
 
 /// A restricted signing key. It signs only data that the TPM itself made.
@@ -27,6 +29,7 @@ enum AttestationKeySource {
     Handle(u32),
     Derived(PrimaryKey),
     Wrapped(WrappedKey),
+    OfOwner(OwnerPrimary),
 }
 
 /// The state of the TPM before some commands. After a transport fault, [`Tpm::sweep`] uses it to
@@ -56,6 +59,12 @@ impl AttestationKey {
     pub(crate) fn wrapped(key: WrappedKey) -> Option<Self> {
         let area = key.area().to_vec();
         Self::of(AttestationKeySource::Wrapped(key), &area, false)
+    }
+
+    /// A key of its own in the owner hierarchy, whose authorisation value is empty.
+    pub(crate) fn of_owner(key: OwnerPrimary) -> Option<Self> {
+        let area = key.area().to_vec();
+        Self::of(AttestationKeySource::OfOwner(key), &area, false)
     }
 
     fn of(source: AttestationKeySource, area: &[u8], is_open: bool) -> Option<Self> {
@@ -121,6 +130,7 @@ impl AttestationKey {
                 Ok((handle, true))
             }
             AttestationKeySource::Wrapped(key) => Ok((key.load(link)?, true)),
+            AttestationKeySource::OfOwner(key) => Ok((key.load(link)?, true)),
         }
     }
 }
@@ -226,6 +236,34 @@ impl Link {
     }
 }
 
+/// What `make` gives for the first kind of attestation key that the TPM has: P-256, then RSA-2048.
+pub(super) fn first_kind<R>(
+    make: impl Fn(KeyAlgorithm, SignatureScheme) -> Option<Result<R, TpmError>>,
+) -> Result<R, TpmError> {
+    let kinds = [
+        (
+            KeyAlgorithm::Ec(Curve::P256),
+            SignatureScheme::Ecdsa(Hash::Sha256),
+        ),
+        (
+            KeyAlgorithm::Rsa(2048),
+            SignatureScheme::Rsassa(Hash::Sha256),
+        ),
+    ];
+    let mut refused = TpmError::Unsupported("no attestation key can be made".into());
+    for (algorithm, scheme) in kinds {
+        match make(algorithm, scheme) {
+            None => {}
+            Some(Err(TpmError::Response(code))) if code.is_unsupported_value() => {
+                debug!("{algorithm:?}: TPM answered {code}");
+                refused = code.into();
+            }
+            Some(made) => return made,
+        }
+    }
+    Err(refused)
+}
+
 /// Reports a wrong authorisation of the second handle as one of the attestation key.
 fn of_second(error: TpmError) -> TpmError {
     match error {
@@ -245,30 +283,11 @@ impl Tpm {
     /// missing. The key is on P-256, or RSA-2048 if the TPM lacks P-256. Two commands, more if the
     /// storage root key is made.
     pub(crate) fn create_attestation_key(&self, owner: &AuthValue) -> Result<WrappedKey, TpmError> {
-        use crate::key::Curve;
-        use crate::tpm::Hash::Sha256;
-        let kinds = [
-            (
-                KeyAlgorithm::Ec(Curve::P256),
-                SignatureScheme::Ecdsa(Sha256),
-            ),
-            (KeyAlgorithm::Rsa(2048), SignatureScheme::Rsassa(Sha256)),
-        ];
         let root = self.believed_root(owner)?;
-        let mut refused = TpmError::Unsupported("no attestation key can be made".into());
-        for (algorithm, scheme) in kinds {
-            let Some(template) = template::attestation_key(algorithm, scheme) else {
-                continue;
-            };
-            match self.create_below(&root, SensitiveCreate::default(), &template) {
-                Err(TpmError::Response(code)) if code.is_unsupported_value() => {
-                    debug!("{algorithm:?}: TPM answered {code}");
-                    refused = code.into();
-                }
-                other => return other,
-            }
-        }
-        Err(refused)
+        first_kind(|algorithm, scheme| {
+            let template = template::attestation_key(algorithm, scheme)?;
+            Some(self.create_below(&root, SensitiveCreate::default(), &template))
+        })
     }
 
     /// Opens the secret that a CA encrypted for this endorsement key and attestation key. Only the

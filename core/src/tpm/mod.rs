@@ -32,6 +32,8 @@ mod lockout;
 mod manufacture;
 mod numbers;
 mod nv;
+#[cfg(feature = "evidence")]
+mod owner_primary;
 mod persistent;
 mod primary;
 #[cfg(test)]

@@ -40,6 +40,8 @@ pub(crate) enum Certified {
     DeviceKey(Subject),
     /// An attestation key, with the names of its TPM.
     AttestationKey(AttestationNames),
+    /// An attestation key of a service: nothing of the TPM.
+    ServiceAttestationKey(Subject),
 }
 
 /// The names in the certificate of an attestation key.
@@ -132,7 +134,9 @@ impl BuilderProfile for Issued {
 
     fn get_subject(&self) -> Name {
         match &self.certified {
-            Certified::DeviceKey(subject) => subject.name().clone(),
+            Certified::DeviceKey(subject) | Certified::ServiceAttestationKey(subject) => {
+                subject.name().clone()
+            }
             Certified::AttestationKey(_) => Name::default(),
         }
     }
@@ -164,9 +168,9 @@ impl BuilderProfile for Issued {
             }
             Certified::AttestationKey(names) => {
                 extensions.push(extension(SUBJECT_ALT_NAME, true, names.encoded())?);
-                let purposes = encoded(SEQUENCE, &identifier(TCG_KP_AIK_CERTIFICATE));
-                extensions.push(extension(EXTENDED_KEY_USAGE, false, purposes)?);
+                extensions.push(attestation_purpose()?);
             }
+            Certified::ServiceAttestationKey(_) => extensions.push(attestation_purpose()?),
         }
         Ok(extensions)
     }
@@ -197,6 +201,11 @@ impl AttestationNames {
             &[encoded(0xA4, &name), encoded(0xA0, &other)].concat(),
         )
     }
+}
+
+fn attestation_purpose() -> x509_cert::der::Result<Extension> {
+    let purposes = encoded(SEQUENCE, &identifier(TCG_KP_AIK_CERTIFICATE));
+    extension(EXTENDED_KEY_USAGE, false, purposes)
 }
 
 fn identifier(oid: ObjectIdentifier) -> Vec<u8> {

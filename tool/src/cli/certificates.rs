@@ -63,10 +63,15 @@ pub(crate) struct EnrollArgs {
 impl EnrollArgs {
     /// The name of the key.
     pub(crate) fn name(&self) -> String {
-        match (&self.service, &self.label) {
-            (Some(service), _) => format!("{service}/{service}"),
-            (None, label) => label.clone().unwrap_or_default(),
-        }
+        name_for(self.service.as_deref(), self.label.as_deref())
+    }
+}
+
+/// The name of a service's key, or of the one with this label.
+pub(crate) fn name_for(service: Option<&str>, label: Option<&str>) -> String {
+    match (service, label) {
+        (Some(service), _) => format!("{service}/{service}"),
+        (None, label) => label.unwrap_or_default().into(),
     }
 }
 

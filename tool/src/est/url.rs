@@ -158,6 +158,8 @@ mod tests {
                 "/.well-known/est/a/b/cacerts",
             ),
             ("https://[::1]:9/x", "[::1]:9", "/x/cacerts"),
+            ("https://[::1]", "[::1]", "/.well-known/est/cacerts"),
+            ("https://192.0.2.1/x", "192.0.2.1", "/x/cacerts"),
         ] {
             let url = EstUrl::parse(text).unwrap();
             assert_eq!(
@@ -179,6 +181,21 @@ mod tests {
             "https://a:70000",
         ] {
             assert!(EstUrl::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_server_without_port_listens_at_443() {
+        for (text, host, port) in [
+            ("https://est.example", "est.example", 443),
+            ("https://est.example:/", "est.example", 443),
+            ("https://[2001:db8::1]", "2001:db8::1", 443),
+            ("https://[2001:db8::1]/est", "2001:db8::1", 443),
+            ("https://[2001:db8::1]:8443", "2001:db8::1", 8443),
+            ("https://192.0.2.1/est", "192.0.2.1", 443),
+        ] {
+            let url = EstUrl::parse(text).unwrap();
+            assert_eq!((url.host.as_str(), url.port), (host, port), "{text}");
         }
     }
 

@@ -42,8 +42,11 @@ mod certificates {
 
 /// Certificates from servers, and their renewal.
 mod enrolment {
+    mod alike;
     pub mod est;
     mod faults;
+    mod fields;
+    mod forgotten;
     mod kills;
     mod neighbours;
     mod page;
@@ -52,6 +55,7 @@ mod enrolment {
     mod services;
     mod tpm_faults;
     mod turns;
+    mod unlinkable;
 }
 
 /// Findings of `devid doctor`, and their remedies.

@@ -17,6 +17,8 @@ use std::path::{Path, PathBuf};
 
 /// A record is shorter than this number of bytes.
 const LARGEST: u64 = 64 << 10;
+/// In a service's key folder: what its user remembers.
+const OF_SERVICE: &str = ".enrolment";
 
 /// An enrolment under way, or one that failed.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -156,6 +158,44 @@ impl Device {
         file::remove(&path).map_err(IdentityError::file(&path))
     }
 
+    /// Removes the records of root and of the service's user about enrolments for this label. The key is
+    /// destroyed, or has a certificate from another source.
+    pub(in crate::identity) fn forget_enrolments_of(
+        &self,
+        token: &str,
+        label: &str,
+    ) -> Result<(), IdentityError> {
+        let name = record_name(token, label);
+        for folder in self.enrolment_folders(token) {
+            let path = folder.join(&name);
+            file::remove(&path).map_err(IdentityError::file(&path))?;
+        }
+        Ok(())
+    }
+
+    /// Removes the records of all enrolments.
+    pub(in crate::identity) fn forget_all_enrolments(&self) -> Result<(), IdentityError> {
+        for token in self.tokens() {
+            for folder in self.enrolment_folders(token) {
+                for path in paths_in(&folder).unwrap_or_default() {
+                    if path.extension().is_some_and(|end| end == "toml") {
+                        file::remove(&path).map_err(IdentityError::file(&path))?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The folders with records of a token's keys that this process may change.
+    fn enrolment_folders(&self, token: &str) -> Vec<PathBuf> {
+        let own = self.enrolment_folder();
+        let mut services = self.open_stores().filter(|store| store.name() == token);
+        let beside = services.next().map(|store| store.path().join(OF_SERVICE));
+        let beside = beside.filter(|folder| *folder != own && folder.exists());
+        std::iter::once(own).chain(beside).collect()
+    }
+
     /// True if a request is for the key of this entry.
     pub fn is_request_of(&self, entry: &TokenEntry, request: &[u8]) -> bool {
         let info = entry.public.as_ref().map(|key| key.info_der());
@@ -164,17 +204,20 @@ impl Device {
 
     pub(in crate::identity) fn enrolment_folder(&self) -> PathBuf {
         match self.service_store() {
-            Some(store) => store.path().join(".enrolment"),
+            Some(store) => store.path().join(OF_SERVICE),
             None => self.config().state.join("enrolment"),
         }
     }
 
-    /// A label may hold any character, so the file's name is a digest of the label.
     fn enrolment_file(&self, token: &str, label: &str) -> PathBuf {
-        let digest = Hash::Sha256.digest(&[token.as_bytes(), b"/", label.as_bytes()]);
-        self.enrolment_folder()
-            .join(format!("{}.toml", hex(&digest[..8])))
+        self.enrolment_folder().join(record_name(token, label))
     }
+}
+
+/// The file's name: a digest of token and label, since a label may hold any character.
+fn record_name(token: &str, label: &str) -> String {
+    let digest = Hash::Sha256.digest(&[token.as_bytes(), b"/", label.as_bytes()]);
+    format!("{}.toml", hex(&digest[..8]))
 }
 
 fn read_record(path: &Path) -> Result<Option<EnrolmentRecord>, IdentityError> {

@@ -1,16 +1,18 @@
-//! The device's own attestation key, for a TPM without one from the factory.
+//! The attestation key of a key folder: of the device's own, for a TPM whose factory gave it none, or of a
+//! service.
 
 use super::{DevidStore, StoreError};
 use crate::shell::word;
-use crate::store::folder::{AttestationKeyFile, Tss2Key, Tss2Kind};
+use crate::store::folder::{AttestationKeyFile, AttestationKeyForm, Tss2Key, Tss2Kind};
 use crate::tpm::{AttestationKey, PublicArea, TpmError, WrappedKey};
 use crate::x509::Certificate;
 use log::info;
 use std::path::Path;
 
 impl DevidStore {
-    /// The attestation key of this folder, and its certificates. Makes the key below the storage
-    /// root key if it is missing: two commands, more if the storage root key is made too.
+    /// The attestation key of this folder, and its certificates; made if there is none: of a service in
+    /// the owner hierarchy, else below the storage root key. Two commands for that, and more where the
+    /// storage root key is made.
     ///
     /// # Errors
     ///
@@ -42,20 +44,35 @@ impl DevidStore {
     ) -> Result<(AttestationKey, Vec<Certificate>), StoreError> {
         let path = self.folder.attestation_key_path();
         let unfit = |why: &str| StoreError::Unsupported(format!("{}: {why}", path.display()));
-        let wrapped = kept.key.wrapped().map_err(unfit)?.below_stranger();
-        match self.tpm.check_loads(&wrapped) {
-            Err(TpmError::Unloadable(why)) => {
-                return Err(StoreError::Unsupported(format!(
-                    "{}: the TPM does not load the attestation key: {why}. If the TPM was cleared \
-                     or exchanged, the key and its certificates are lost: {} sets the file aside, \
-                     and the next evidence uses a new key",
-                    path.display(),
-                    aside(&path),
-                )));
+        let lost = |why: &str| {
+            StoreError::Unsupported(format!(
+                "{}: the TPM does not load the attestation key: {why}. If the TPM was cleared or \
+                 exchanged, the key and its certificates are lost: {} sets the file aside, and the \
+                 next evidence uses a new key",
+                path.display(),
+                aside(&path),
+            ))
+        };
+        let key = match &kept.key {
+            AttestationKeyForm::Wrapped(key) => {
+                let wrapped = key.wrapped().map_err(unfit)?.below_stranger();
+                match self.tpm.check_loads(&wrapped) {
+                    Err(TpmError::Unloadable(why)) => return Err(lost(&why.to_string())),
+                    other => other?,
+                }
+                AttestationKey::wrapped(wrapped)
             }
-            other => other?,
-        }
-        let key = AttestationKey::wrapped(wrapped);
+            AttestationKeyForm::Primary { template, area } => {
+                let owner = self.owner_auth()?;
+                let (template, area) = (template.clone(), area.clone());
+                let key = self.tpm.owner_attestation_key(template, area, &owner)?;
+                match self.tpm.check_gives(&key) {
+                    Err(error @ TpmError::SeedChanged) => return Err(lost(&error.to_string())),
+                    other => other?,
+                }
+                AttestationKey::of_owner(key)
+            }
+        };
         let none = || unfit("its key is not an attestation key with an empty authorisation value");
         Ok((key.ok_or_else(none)?, kept.certificates))
     }
@@ -70,12 +87,26 @@ impl DevidStore {
         if let Some(kept) = self.folder.attestation_key()? {
             return Ok(kept);
         }
-        let made = self.tpm.create_attestation_key(&self.owner_auth()?);
-        let made: WrappedKey = made.map_err(StoreError::of_making)?;
-        // The first load uses a session that proves the origin of the key.
-        self.tpm.check_loads(&made)?;
+        let owner = self.owner_auth()?;
+        let key = match self.is_service {
+            true => {
+                let made = self.tpm.create_owner_attestation_key(&owner);
+                let made = made.map_err(StoreError::of_making)?;
+                AttestationKeyForm::Primary {
+                    template: made.template().to_vec(),
+                    area: made.area().to_vec(),
+                }
+            }
+            false => {
+                let made = self.tpm.create_attestation_key(&owner);
+                let made: WrappedKey = made.map_err(StoreError::of_making)?;
+                // Its first load is in a session that proves where it comes from.
+                self.tpm.check_loads(&made)?;
+                AttestationKeyForm::Wrapped(Tss2Key::of(Tss2Kind::Loadable, &made, false))
+            }
+        };
         let kept = AttestationKeyFile {
-            key: Tss2Key::of(Tss2Kind::Loadable, &made, false),
+            key,
             certificates: Vec::new(),
         };
         self.folder.keep_attestation_key(&kept)?;
@@ -90,7 +121,7 @@ impl DevidStore {
         certificate: &Certificate,
     ) -> Result<bool, StoreError> {
         let kept = self.folder.attestation_key()?;
-        let area = kept.and_then(|kept| PublicArea::parse(&kept.key.public));
+        let area = kept.and_then(|kept| PublicArea::parse(kept.key.area()));
         Ok(area.is_some_and(|area| Some(area.key) == certificate.public_key()))
     }
 

@@ -176,7 +176,7 @@ impl DevidStore {
             self.erase_successions()?;
         }
         #[cfg(feature = "evidence")]
-        if all && tpm {
+        if (all || self.is_service) && tpm {
             self.folder.forget_attestation_key()?;
         }
         Ok(())

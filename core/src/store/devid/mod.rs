@@ -47,6 +47,8 @@ use crate::tpm::{
 };
 use log::warn;
 use parking_lot::Mutex;
+use rustix::fs::stat;
+use rustix::process::geteuid;
 use scan::CachedObject;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -75,6 +77,7 @@ pub struct DevidStore {
     /// Parents without an authorisation value, although a wrong value would count towards lockout.
     parents: Vec<u32>,
     allows_raw_rsa: bool,
+    is_service: bool,
     /// The secret of the token, while the user is logged in.
     login: Arc<Login>,
     /// The login of the security officer, who uses no keys.
@@ -106,6 +109,20 @@ impl DevidStore {
         &self.name
     }
 
+    /// Whether it is the token of one service.
+    pub fn is_service(&self) -> bool {
+        self.is_service
+    }
+
+    /// Whether it is the token of a service that the user of this process runs: who owns its folder, and is
+    /// not root. Such a user sees no other token.
+    pub fn is_of_own_service(&self) -> bool {
+        let user = geteuid();
+        self.is_service
+            && !user.is_root()
+            && stat(self.path()).is_ok_and(|about| about.st_uid == user.as_raw())
+    }
+
     /// Its key folder.
     pub fn path(&self) -> &Path {
         self.folder.path()
@@ -135,6 +152,7 @@ impl DevidStore {
             pin: settings.pin.clone(),
             parents: settings.parents.clone(),
             allows_raw_rsa: settings.allow_raw_rsa,
+            is_service: settings.service,
             login: Arc::default(),
             officer: Arc::default(),
             shown: Mutex::default(),

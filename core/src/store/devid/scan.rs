@@ -73,6 +73,7 @@ impl DevidStore {
             pin: self.pin.clone(),
             parents: self.parents.clone(),
             allows_raw_rsa: self.allows_raw_rsa,
+            is_service: self.is_service,
             login: Arc::clone(&self.login),
             officer: Arc::clone(&self.officer),
             folder: self.folder.for_child(),

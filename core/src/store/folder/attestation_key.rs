@@ -1,24 +1,50 @@
-//! The file of the device's own attestation key: a wrapped key that no token shows, and its
-//! certificates.
+//! The attestation key of a folder, beside the objects: a key that no token shows, and what certificates it
+//! has.
 
 use super::read::{OpenFolder, ReadError};
 use super::write::{Readers, Writer};
 use super::{FolderError, KeyFolder, Tss2Key, Tss2Kind};
 use crate::pem;
+use crate::tpm::sized;
 use crate::x509::Certificate;
 use std::path::PathBuf;
 
 const FILE: &str = ".attestation-key.pem";
 const KEY: &str = "TSS2 PRIVATE KEY";
+const TEMPLATE: &str = "TPM PRIMARY KEY TEMPLATE";
 const CERTIFICATE: &str = "CERTIFICATE";
 
 /// The content of an attestation key's file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AttestationKeyFile {
-    /// The wrapped key.
-    pub key: Tss2Key,
-    /// Its certificate, then those of its issuers; empty before a CA issued one.
+    /// The key.
+    pub key: AttestationKeyForm,
+    /// Its certificate, then those of its issuers; empty before a CA gave it one.
     pub certificates: Vec<Certificate>,
+}
+
+/// How an attestation key is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AttestationKeyForm {
+    /// As the TPM wrapped it.
+    Wrapped(Tss2Key),
+    /// What the TPM derives it from in the owner hierarchy, and what it gave; each a TPMT_PUBLIC.
+    Primary {
+        /// The template.
+        template: Vec<u8>,
+        /// The public area of the key.
+        area: Vec<u8>,
+    },
+}
+
+impl AttestationKeyForm {
+    /// Its TPMT_PUBLIC.
+    pub fn area(&self) -> &[u8] {
+        match self {
+            Self::Wrapped(key) => &key.public,
+            Self::Primary { area, .. } => area,
+        }
+    }
 }
 
 impl KeyFolder {
@@ -85,8 +111,16 @@ impl KeyFolder {
 }
 
 fn rendered(kept: &AttestationKeyFile) -> Result<String, String> {
-    let der = kept.key.to_der().map_err(|why| why.to_string())?;
-    let mut text = pem::render(KEY, &der)?;
+    let mut text = match &kept.key {
+        AttestationKeyForm::Wrapped(key) => {
+            let der = key.to_der().map_err(|why| why.to_string())?;
+            pem::render(KEY, &der)?
+        }
+        AttestationKeyForm::Primary { template, area } => {
+            // Two TPM2B_PUBLIC.
+            pem::render(TEMPLATE, &[sized(template), sized(area)].concat())?
+        }
+    };
     for certificate in &kept.certificates {
         text += &pem::render(CERTIFICATE, certificate.der())?;
     }
@@ -99,12 +133,27 @@ fn parsed(content: &[u8]) -> Result<AttestationKeyFile, String> {
         return Err("no PEM block".into());
     };
     let key = match first.label {
-        KEY => Tss2Key::from_der(&first.der).map_err(|why| why.to_string())?,
-        _ => return Err(format!("it does not begin with a {KEY}")),
+        KEY => {
+            let key = Tss2Key::from_der(&first.der).map_err(|why| why.to_string())?;
+            if key.kind != Tss2Kind::Loadable {
+                return Err("its key is none that the TPM loads".into());
+            }
+            AttestationKeyForm::Wrapped(key)
+        }
+        TEMPLATE => {
+            let parts = tpm2b(&first.der).and_then(|(template, rest)| {
+                let (area, rest) = tpm2b(rest)?;
+                rest.is_empty().then(|| (template.to_vec(), area.to_vec()))
+            });
+            let (template, area) = parts.ok_or("its template is cut")?;
+            AttestationKeyForm::Primary { template, area }
+        }
+        _ => {
+            return Err(format!(
+                "it begins neither with a {KEY} nor with a {TEMPLATE}"
+            ));
+        }
     };
-    if key.kind != Tss2Kind::Loadable {
-        return Err("its key is none that the TPM loads".into());
-    }
     let certificates = others.iter().map(|block| {
         let certificate = Certificate::in_block(&block.der);
         certificate.map_err(|why| why.to_string())
@@ -115,9 +164,38 @@ fn parsed(content: &[u8]) -> Result<AttestationKeyFile, String> {
     })
 }
 
+/// The content of a TPM2B, and what follows.
+fn tpm2b(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (size, rest) = bytes.split_first_chunk()?;
+    rest.split_at_checked(usize::from(u16::from_be_bytes(*size)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_template_of_a_primary_key_comes_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let keys = KeyFolder::new(folder.path().join("keys"));
+        let kept = AttestationKeyFile {
+            key: AttestationKeyForm::Primary {
+                template: vec![1; 90],
+                area: vec![2; 120],
+            },
+            certificates: Vec::new(),
+        };
+        keys.keep_attestation_key(&kept).unwrap();
+        assert_eq!(keys.attestation_key(), Ok(Some(kept)));
+        let whole = std::fs::read_to_string(keys.attestation_key_path()).unwrap();
+        let cut = pem::render(TEMPLATE, &[0, 3, 1, 2, 3, 0, 9, 1]).unwrap();
+        let longer = pem::render(TEMPLATE, &[0, 1, 1, 0, 1, 1, 0]).unwrap();
+        for damaged in [&cut, &longer, &whole.replace("PRIMARY", "OTHER")] {
+            std::fs::write(keys.attestation_key_path(), damaged).unwrap();
+            let read = keys.attestation_key();
+            assert!(matches!(read, Err(FolderError::Damaged { .. })), "{read:?}");
+        }
+    }
 
     #[test]
     fn an_attestation_key_comes_back_and_is_no_object() {
@@ -126,7 +204,7 @@ mod tests {
         assert_eq!(keys.attestation_key(), Ok(None));
         let key = Tss2Key::loadable(0x8100_0001, vec![0, 0x23, 0, 11], vec![7; 40]);
         let mut kept = AttestationKeyFile {
-            key,
+            key: AttestationKeyForm::Wrapped(key),
             certificates: Vec::new(),
         };
         keys.keep_attestation_key(&kept).unwrap();

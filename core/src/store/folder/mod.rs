@@ -27,7 +27,7 @@ mod wrapped;
 mod write;
 
 #[cfg(feature = "evidence")]
-pub use attestation_key::AttestationKeyFile;
+pub use attestation_key::{AttestationKeyFile, AttestationKeyForm};
 pub(super) use beside::{certificate_name, is_shown};
 pub use cache::RefusedFile;
 pub use entry::{

@@ -100,7 +100,7 @@ pub(in crate::tpm) fn signing_key(
     algorithm: KeyAlgorithm,
     scheme: SignatureScheme,
 ) -> Option<Vec<u8>> {
-    by_scheme(BOUND | SIGN, algorithm, scheme)
+    by_scheme(BOUND | SIGN, algorithm, scheme, &[])
 }
 
 /// The template of a key that signs only data that the TPM itself made.
@@ -109,16 +109,32 @@ pub(in crate::tpm) fn attestation_key(
     algorithm: KeyAlgorithm,
     scheme: SignatureScheme,
 ) -> Option<Vec<u8>> {
-    by_scheme(BOUND | SIGN | RESTRICTED, algorithm, scheme)
+    by_scheme(BOUND | SIGN | RESTRICTED, algorithm, scheme, &[])
 }
 
-fn by_scheme(attributes: u32, algorithm: KeyAlgorithm, scheme: SignatureScheme) -> Option<Vec<u8>> {
+/// The same as a template of a primary key. Other bytes in its unique field give another key. A coordinate
+/// of the smallest curve has room for 32 bytes.
+#[cfg(feature = "evidence")]
+pub(in crate::tpm) fn primary_attestation_key(
+    algorithm: KeyAlgorithm,
+    scheme: SignatureScheme,
+    unique: &[u8; 32],
+) -> Option<Vec<u8>> {
+    by_scheme(BOUND | SIGN | RESTRICTED, algorithm, scheme, unique)
+}
+
+fn by_scheme(
+    attributes: u32,
+    algorithm: KeyAlgorithm,
+    scheme: SignatureScheme,
+    unique: &[u8],
+) -> Option<Vec<u8>> {
     match (algorithm, scheme) {
         (KeyAlgorithm::Ec(curve), SignatureScheme::Ecdsa(_)) => {
-            Some(ecc_key(attributes, Some(scheme), curve, [&[], &[]]))
+            Some(ecc_key(attributes, Some(scheme), curve, [unique, &[]]))
         }
         (KeyAlgorithm::Rsa(bits), SignatureScheme::Rsassa(_) | SignatureScheme::Rsapss(_)) => {
-            Some(rsa_key(attributes, Some(scheme), bits as u16, &[]))
+            Some(rsa_key(attributes, Some(scheme), bits as u16, unique))
         }
         _ => None,
     }

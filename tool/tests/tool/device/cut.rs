@@ -1,7 +1,7 @@
 //! Programs that are killed at one of their steps. A step is a system call that changes the entries
-//! of a folder or reaches the TPM. Calls without visible effect, such as fsync(2), do not count as
-//! steps.
+//! of a folder or the content of a file, makes a file last, reaches the TPM, or begins or awaits a child.
 
+use std::fs;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
@@ -22,12 +22,29 @@ fn steps() -> Vec<libc::c_long> {
         libc::SYS_renameat2,
         libc::SYS_unlinkat,
         libc::SYS_mkdirat,
+        libc::SYS_clone,
+        libc::SYS_clone3,
+        #[cfg(not(target_arch = "aarch64"))]
+        libc::SYS_fork,
+        #[cfg(not(target_arch = "aarch64"))]
+        libc::SYS_vfork,
         #[cfg(not(target_arch = "aarch64"))]
         libc::SYS_rename,
         #[cfg(not(target_arch = "aarch64"))]
         libc::SYS_unlink,
         #[cfg(not(target_arch = "aarch64"))]
         libc::SYS_mkdir,
+    ]
+}
+
+/// The calls that count where they are about a file, and not about a socket or the log.
+fn file_steps() -> Vec<libc::c_long> {
+    vec![
+        libc::SYS_write,
+        libc::SYS_pwrite64,
+        libc::SYS_ftruncate,
+        libc::SYS_fsync,
+        libc::SYS_fdatasync,
     ]
 }
 
@@ -47,7 +64,10 @@ pub fn run_until(command: &mut Command, nth: usize) -> End {
     };
     let mut child = command.spawn().expect("spawned");
     let id = libc::pid_t::try_from(child.id()).expect("a process id fits");
-    let steps = steps();
+    let (steps, file_steps) = (steps(), file_steps());
+    let is_step = |(call, first): (libc::c_long, u64)| {
+        steps.contains(&call) || file_steps.contains(&call) && is_of_file(id, first)
+    };
     let (mut seen, mut prepared) = (0, false);
     loop {
         let mut status = 0;
@@ -69,7 +89,7 @@ pub fn run_until(command: &mut Command, nth: usize) -> End {
         let mut passed_on = 0;
         match libc::WSTOPSIG(status) {
             signal if signal == libc::SIGTRAP | 0x80 => {
-                seen += usize::from(begins(id).is_some_and(|call| steps.contains(&call)));
+                seen += usize::from(begins(id).is_some_and(is_step));
                 if seen == nth {
                     child.kill().expect("killed");
                     child.wait().expect("waited for");
@@ -84,8 +104,16 @@ pub fn run_until(command: &mut Command, nth: usize) -> End {
     }
 }
 
-/// The number of the call that the stopped process is about to make; `None` behind one.
-fn begins(id: libc::pid_t) -> Option<libc::c_long> {
+/// Whether a descriptor of the process is a file that lasts.
+fn is_of_file(id: libc::pid_t, descriptor: u64) -> bool {
+    let path = fs::read_link(format!("/proc/{id}/fd/{descriptor}")).unwrap_or_default();
+    let lasts = path.is_absolute() && !path.starts_with("/dev") && !path.starts_with("/proc");
+    lasts && !path.ends_with("log")
+}
+
+/// The number of the call that the stopped process is about to make, and the call's first argument; `None`
+/// behind one.
+fn begins(id: libc::pid_t) -> Option<(libc::c_long, u64)> {
     // SAFETY: all zeros are a value of this structure.
     let mut info: libc::ptrace_syscall_info = unsafe { std::mem::zeroed() };
     let size = size_of_val(&info);
@@ -96,6 +124,8 @@ fn begins(id: libc::pid_t) -> Option<libc::c_long> {
         return None;
     }
     // SAFETY: `op` says which member of the union is set.
-    let number = unsafe { info.u.entry.nr };
-    libc::c_long::try_from(number).ok()
+    let (number, first) = unsafe { (info.u.entry.nr, info.u.entry.args[0]) };
+    libc::c_long::try_from(number)
+        .ok()
+        .map(|number| (number, first))
 }

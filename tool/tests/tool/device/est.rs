@@ -19,11 +19,11 @@ pub struct Est {
 impl Est {
     /// In a folder of the device, for clients of this factory.
     pub fn start(device: &Device, factory: &Identity) -> Est {
-        Est::start_at(device, factory, "127.0.0.1")
+        Est::start_at(device, factory, &["--bind", "127.0.0.1"])
     }
 
-    /// Starts the server at another address of this machine.
-    pub fn start_at(device: &Device, factory: &Identity, address: &str) -> Est {
+    /// The same with these options.
+    pub fn start_at(device: &Device, factory: &Identity, options: &[&str]) -> Est {
         let folder = device.path("est");
         fs::create_dir(&folder).unwrap();
         let clients = [factory.root(), factory.ca()].map(|path| fs::read(path).unwrap());
@@ -32,7 +32,7 @@ impl Est {
         let mut command = Command::new("python3");
         command.arg(script).arg("--dir").arg(&folder);
         command.arg("--clients").arg(clients);
-        command.args(["--bind", address]);
+        command.args(options);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut running = Running::start("EST server", &mut command);
         let mut line = String::new();

@@ -5,6 +5,7 @@ use super::est::{bench, is_whole};
 use crate::device::cut::{End, run_until};
 use crate::device::est::Est;
 use crate::device::{Device, persistent};
+use std::fs;
 
 /// Runs the command, killed at its first step, then at its second, until it completes. After each
 /// kill a pair is complete, and the command then succeeds. Returns how often each pair was in use.
@@ -60,6 +61,50 @@ fn a_renewal_with_a_new_key_in_a_handle() {
         handles,
         "one for one"
     );
+}
+
+/// Between the exchange and each of two commands, too: once the new certificate is in use both run, if need
+/// be by the next run.
+#[test]
+fn a_renewal_with_commands() {
+    let (device, est) = bench();
+    let ran = device.path("ran");
+    let commands = ["one", "two"].map(|word| format!("\"echo {word} >> {}\"", ran.display()));
+    device.home.write(
+        "config.toml",
+        format!(
+            "[[certificate]]\nlabel = \"web\"\nest = \"{}\"\ntrust = \"{}\"\nreload = [{}]\n",
+            est.url("good", ""),
+            est.certificate("root"),
+            commands.join(", ")
+        ),
+    );
+    device.ends(0, &["renew"]);
+    let mut found = [0, 0];
+    let mut between = 0;
+    for cut in 1.. {
+        fs::remove_file(&ran).ok();
+        let before = is_whole(&device, &est, "web");
+        let end = run_until(&mut device.command(&["renew", "--within", "40d"]), cut);
+        let is_new = is_whole(&device, &est, "web") != before;
+        found[usize::from(is_new)] += 1;
+        let first = fs::read_to_string(&ran).unwrap_or_default();
+        between += usize::from(first.contains("one") && !first.contains("two"));
+        device.ends(0, &["renew", "web"]);
+        let ran = fs::read_to_string(&ran).unwrap_or_default();
+        if is_whole(&device, &est, "web") != before {
+            assert!(
+                ran.contains("one\n") && ran.contains("two\n"),
+                "cut {cut}: {ran}"
+            );
+        }
+        if end == End::Exited(0) {
+            break;
+        }
+        assert_eq!(end, End::Cut, "cut {cut}");
+    }
+    assert!(found[0] > 0 && found[1] > 0, "{found:?}");
+    assert!(between > 0, "it was never killed between two commands");
 }
 
 /// The first one: whatever it is killed at, the second call brings the certificate, and there is one key.

@@ -39,11 +39,26 @@ fn factory_identities_of_every_kind_open_a_session() {
     }
 }
 
+/// A URL without port means 443. The server stands at an address of this machine that nobody else uses, with
+/// the certificate of a registration authority, which counts whatever its name is.
+#[test]
+fn a_server_without_port_is_asked_at_443() {
+    let (device, factory) = Device::manufactured();
+    let [.., b, c] = std::process::id().to_be_bytes();
+    let address = format!("127.83.{b}.{}", c.max(1));
+    let kind = "registration-authority";
+    let options = ["--bind", &address, "--default-port", kind];
+    let est = Est::start_at(&device, &factory, &options);
+    let (url, root) = (format!("https://{address}"), est.certificate("root"));
+    device.ends(0, &["enroll", "web", "--est", &url, "--trust", &root]);
+    is_whole(&device, &est, "web");
+}
+
 /// An address of IPv6, and a proxy in the environment, by which no EST goes.
 #[test]
 fn a_server_is_reached_by_its_address_and_without_a_proxy() {
     let (device, factory) = Device::manufactured();
-    let est = Est::start_at(&device, &factory, "::1");
+    let est = Est::start_at(&device, &factory, &["--bind", "::1"]);
     let root = est.certificate("root");
     let url = est.url("good", "").replace("localhost", "[::1]");
     let mut command = device.command(&["enroll", "web", "--est", &url, "--trust", &root]);

@@ -11,9 +11,10 @@ use std::path::Path;
 use std::process::Command;
 
 /// Users of every Debian system, each with a group of the same name and number.
-const SERVICES: [(&str, &str, u32); 2] = [("mail-relay", "mail", 8), ("news-feed", "news", 9)];
+pub(super) const SERVICES: [(&str, &str, u32); 2] =
+    [("mail-relay", "mail", 8), ("news-feed", "news", 9)];
 
-fn bench() -> (Device, Est) {
+pub(super) fn bench() -> (Device, Est) {
     let (device, identity) = Device::manufactured();
     device.ends(0, &["provision"]);
     let est = Est::start(&device, &identity);
@@ -23,7 +24,7 @@ fn bench() -> (Device, Est) {
 }
 
 /// Lets all enter and read, but for what a service owns.
-fn open_for_all(path: &Path) {
+pub(super) fn open_for_all(path: &Path) {
     let mode = |path: &Path, mode| fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
     mode(path, 0o755);
     for entry in fs::read_dir(path).unwrap() {
@@ -42,7 +43,7 @@ fn open_for_all(path: &Path) {
 }
 
 /// `devid` as the user of a service, without any right of root's.
-fn as_user(device: &Device, user: u32, words: &[&str]) -> programs::Said {
+pub(super) fn as_user(device: &Device, user: u32, words: &[&str]) -> programs::Said {
     let id = user.to_string();
     let mut command = Command::new("setpriv");
     command.args(["--reuid", &id, "--regid", &id, "--clear-groups", "--"]);

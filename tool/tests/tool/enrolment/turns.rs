@@ -195,6 +195,30 @@ fn a_key_is_deleted_afterwards() {
     }
 }
 
+/// Each verb that writes keys, certificates or handles waits, and then does its own.
+#[test]
+fn other_verbs_wait_too() {
+    let owner = |device: &Device| {
+        let factory = device.ends(0, &["export", "idev-id", "--fullchain"]).out;
+        let path = device.home.write("owner.pem", factory);
+        path.to_str().unwrap().to_owned()
+    };
+    let (device, est, enrolment) = held();
+    waits(&device, enrolment, &["persist", "web"], 0);
+    let shown = device.json(&["show", "web"]);
+    assert!(!shown["key"]["handle"].is_null(), "{shown}");
+    is_whole(&device, &est, "web");
+    let (device, est, enrolment) = held();
+    let said = waits(&device, enrolment, &["master", "renew", "--yes"], 6);
+    assert!(said.contains("nothing"), "{said}");
+    is_whole(&device, &est, "web");
+    let (device, est, enrolment) = held();
+    let file = owner(&device);
+    let said = waits(&device, enrolment, &["import-cert", "--owner", &file], 6);
+    assert!(said.contains("the factory's own"), "{said}");
+    is_whole(&device, &est, "web");
+}
+
 #[test]
 fn a_reset_waits_too() {
     let (device, _est, enrolment) = held();

@@ -305,6 +305,31 @@ fn a_new_certificate_is_made_by_a_command() {
     factory.ends(6, &["provision", "--wait", "0", "--new-certificate"]);
 }
 
+/// Without a key of the device's own there is no request: that is said, and nothing is written.
+#[test]
+fn a_request_is_refused_where_the_device_has_no_key_of_its_own() {
+    let (device, _) = Device::manufactured();
+    device
+        .home
+        .write("config.toml", "[provision]\nown = false\n");
+    let out = device.path("own.csr");
+    for target in [out.to_str().unwrap(), "-"] {
+        let said = device.ends(6, &["provision", "--wait", "0", "--csr", target]);
+        assert!(said.err.contains("no request was written"), "{said}");
+        assert!(said.err.contains("devid csr idev-id"), "{said}");
+        assert!(said.out.is_empty() && !out.exists(), "{said}");
+    }
+    device.ends(0, &["provision", "--wait", "0"]);
+    // Where there is no factory identity either, the same.
+    let blank = Device::blank();
+    blank
+        .home
+        .write("config.toml", "[provision]\nown = false\n");
+    let said = blank.devid(&["provision", "--wait", "0", "--csr", "-"]);
+    assert_ne!(said.status.code(), Some(0), "{said}");
+    assert!(said.out.is_empty(), "{said}");
+}
+
 #[test]
 fn a_software_identity_moves_to_its_tpm_with_a_new_certificate() {
     for leave in ["on-new-certificate", "never"] {

@@ -1,0 +1,73 @@
+"""Figures: medians, ratios of what was measured in turn, and the bars of the project."""
+
+import os
+import statistics
+import time
+
+
+class Results:
+    """Tables in their order, bars, and series for the plot."""
+
+    def __init__(self):
+        self.tables, self.bars, self.series = [], [], {}
+
+    def table(self, title, about, head, rows):
+        self.tables.append((title, about, head, rows))
+
+    def bar(self, what, bar, figure, shown, is_upper=True, note=""):
+        """`figure` reaches `bar` if it is no larger, or if it is no smaller."""
+        reached = figure <= bar if is_upper else figure >= bar
+        sign = "≤" if is_upper else "≥"
+        self.bars.append((what, f"{sign} {number(bar)}", shown, reached, note))
+
+    def point(self, plot, line, x, y):
+        self.series.setdefault(plot, {}).setdefault(line, []).append((x, y))
+
+
+def number(value):
+    """A number for a table."""
+    if value is None:
+        return "–"
+    if isinstance(value, str):
+        return value
+    if value == int(value) and value < 1e6:
+        return f"{int(value):,}".replace(",", " ")
+    if value >= 1e6:
+        return f"{value / 1e6:.1f} M"
+    return f"{value:.3g}" if value < 100 else f"{value:,.0f}".replace(",", " ")
+
+
+def in_turn(rounds, *actions):
+    """Each action once in each round. Its figures, a list for each action."""
+    figures = [[] for _ in actions]
+    for _ in range(rounds):
+        for at, action in enumerate(actions):
+            figures[at].append(action())
+    return figures
+
+
+def median(values):
+    return statistics.median(values)
+
+
+def ratio(ones, others):
+    """The median of the ratios of the rounds: what was measured at about the same time is compared."""
+    return median(one / other for one, other in zip(ones, others))
+
+
+def process(words, env, text=None):
+    """Wall and own CPU time of a whole process in ms."""
+    read, write = os.pipe()
+    os.write(write, (text or "").encode())
+    os.close(write)
+    null = os.open(os.devnull, os.O_WRONLY)
+    began = time.perf_counter()
+    files = [(os.POSIX_SPAWN_DUP2, read, 0), (os.POSIX_SPAWN_DUP2, null, 1), (os.POSIX_SPAWN_DUP2, null, 2)]
+    pid = os.posix_spawnp(words[0], words, env, file_actions=files)
+    _, status, usage = os.wait4(pid, 0)
+    wall = time.perf_counter() - began
+    os.close(read)
+    os.close(null)
+    if status:
+        raise SystemExit(f"bench: {' '.join(words)}: {status}")
+    return wall * 1000, (usage.ru_utime + usage.ru_stime) * 1000

@@ -1,0 +1,152 @@
+"""Signatures: latency, own CPU time, instructions, throughput, and reads of attributes meanwhile."""
+
+from ground import PEER, PIN, SOFTHSM
+from measure import in_turn, median, number, ratio
+
+ROUNDS = 15
+
+
+def make_keys(ground):
+    """Keys of each kind, in each place, of each module. The first ones make the storage root key."""
+    ground.set_pins()
+    ours = ground.our_host("own", PIN)
+    for kind in ["ec", "rsa"]:
+        for place in ["plain", "persistent", "sealed"]:
+            ours.ask(f"make {kind}-{place} {kind} open {place}")
+        ours.ask(f"make {kind}-pin {kind} private persistent")
+    ours.end()
+    ground.make_peer()
+    for host in [ground.peer_host(), ground.softhsm_host()]:
+        for kind in ["ec", "rsa"]:
+            host.ask(f"make {kind} {kind} private plain")
+        host.end()
+
+
+def opened(host, key, kind):
+    host.ask(f"key {key}")
+    host.ask(f"by {kind}")
+    host.ask("sign 3")
+    return host
+
+
+def latency(ground, results):
+    """Each of our keys beside the same work of another, in turn."""
+    fronts = ground.fronts
+    rows = []
+
+    def beside(what, kind, ours, other, other_name, count, bar=None, is_upper=True):
+        # A ratio of signatures a second is the inverse of that of their times.
+        one, two = in_turn(ROUNDS, lambda: ours.numbers(f"sign {count}"), lambda: other.numbers(f"sign {count}"))
+        factor = ratio([x[0] for x in one], [x[0] for x in two])
+        figures = [median(x[at] for x in side) / 1000 for side in (one, two) for at in (0, 3)]
+        rows.append([what, kind.upper(), number(figures[0]), number(figures[1]), other_name, number(figures[2]),
+                     number(figures[3]), f"{factor:.2f}"])
+        if bar:
+            shown = factor if is_upper else 1 / factor
+            results.bar(f"{what}, {kind.upper()}: {'time' if is_upper else 'signatures a second'} beside {other_name}",
+                        bar, shown, f"{shown:.2f}", is_upper)
+        ours.end()
+        other.end()
+
+    def our(key, kind, tcti=None, token="own"):
+        return opened(ground.our_host(token, PIN if key.endswith("pin") else "-", tcti), key, kind)
+
+    for kind, count in [("ec", 60), ("rsa", 20)]:
+        raw = "raw TPM2_Sign"
+        if kind == "ec":
+            beside("factory key, no PIN", kind, our("idev-id", kind, token="idev-id"),
+                   ground.esys(kind, "persistent", "open"), raw, count, 1.05)
+        beside("persistent key, no PIN", kind, our(f"{kind}-persistent", kind),
+               ground.esys(kind, "persistent", "open"), raw, count, 1.05)
+        beside("wrapped key behind a resource manager", kind, our(f"{kind}-plain", kind, fronts.manager()),
+               ground.esys(kind, "loaded", "open", fronts.manager()), raw, count, 1.05)
+        beside("wrapped key on a bare TPM", kind, our(f"{kind}-plain", kind),
+               ground.esys(kind, "file", "open"), "raw Load, Sign, FlushContext", count, 1.05)
+        beside("persistent key with PIN", kind, our(f"{kind}-pin", kind),
+               ground.esys(kind, "persistent", "value"), "raw StartAuthSession, Sign", count, 1.1)
+        beside("sealed key", kind, our(f"{kind}-sealed", kind), opened(ground.softhsm_host(), kind, kind),
+               "SoftHSM", count * 4, 0.9 if kind == "ec" else None, False)
+        beside("wrapped key behind a resource manager", kind, our(f"{kind}-plain", kind, fronts.manager()),
+               opened(ground.peer_host(), kind, kind), "tpm2-pkcs11", count)
+    results.table("A signature", "Median µs of wall time and mean µs of own CPU time of one C_SignInit and C_Sign "
+                  "(CKM_ECDSA or CKM_SHA256_RSA_PKCS), and the median of the ratios of rounds in turn.",
+                  ["key of ours", "kind", "µs", "own CPU", "beside", "µs", "own CPU", "ratio"], rows)
+
+
+def instructions(ground, results):
+    """Instructions of a steady signature, by the difference of two counts."""
+    rows = []
+
+    def each(what, words, env, key, kind, bar=None):
+        def count(signatures):
+            text = f"key {key}\nby {kind}\nsign {signatures}\n"
+            return ground.instructions(words, env, text)
+        cost = (count(25) - count(5)) / 20
+        rows.append([what, kind.upper(), number(cost)])
+        if bar:
+            results.bar(f"instructions of a signature: {what}, {kind.upper()}", bar, cost, number(cost))
+        return cost
+
+    host, fronts = ground.tools["host"], ground.fronts
+    env = ground.ours(fronts.tpm)
+    own = [host, ground.module, "own"]
+    each("factory key", [host, ground.module, "idev-id", "-"], env, "idev-id", "ec", 20_000)
+    for kind in ["ec", "rsa"]:
+        each("persistent key, no PIN", [*own, "-"], env, f"{kind}-persistent", kind, 20_000)
+        each("wrapped key behind a resource manager", [*own, "-"], ground.ours(fronts.manager()), f"{kind}-plain",
+             kind, 20_000)
+        each("wrapped key on a bare TPM", [*own, "-"], env, f"{kind}-plain", kind)
+        each("persistent key with PIN", [*own, PIN], env, f"{kind}-pin", kind, 150_000)
+        each("sealed key", [*own, "-"], env, f"{kind}-sealed", kind)
+        each("tpm2-pkcs11", [host, PEER, "peer", PIN], ground.peer(fronts.manager()), kind, kind)
+        each("SoftHSM", [host, SOFTHSM, "soft", PIN], ground.softhsm_env, kind, kind)
+    results.table("Instructions of a signature", "In user space of the calling process, by callgrind: the "
+                  "difference between 25 and 5 signatures, divided by 20. Independent of load.",
+                  ["key", "kind", "instructions"], rows)
+
+
+def throughput(ground, results):
+    """Signatures a second by threads and by processes."""
+    rows = []
+    makers = [
+        ("factory key", lambda: opened(ground.our_host("idev-id"), "idev-id", "ec"), 240),
+        ("sealed key", lambda: opened(ground.our_host("own"), "ec-sealed", "ec"), 960),
+        ("tpm2-pkcs11", lambda: opened(ground.peer_host(), "ec", "ec"), 96),
+        ("SoftHSM", lambda: opened(ground.softhsm_host(), "ec", "ec"), 960),
+    ]
+    counts = [1, 2, 4, 8, 16]
+    for what, make, total in makers:
+        host = make()
+        by_threads = []
+        for count in counts:
+            figures, = in_turn(3, lambda: total / host.numbers(f"threads {count} {total}")[0] * 1e9)
+            by_threads.append(number(median(figures)))
+        host.end()
+        rows.append([what, "threads", *by_threads])
+        by_processes = []
+        for count in counts:
+            # A resource manager of this run serves one client each, so all of the peer's work at once.
+            hosts = [make() for _ in range(count)]
+            for one in hosts:
+                one.process.stdin.write(f"threads 1 {total // count}\n")
+            longest = max(float(one.line()) for one in hosts)
+            by_processes.append(number(total // count * count / longest * 1e9))
+            for one in hosts:
+                one.end()
+        rows.append([what, "processes", *by_processes])
+    results.table("Signatures a second", "P-256, all threads or processes together. A TPM runs one command at a time.",
+                  ["key", "by", *map(str, counts)], rows)
+
+
+def attributes(ground, results):
+    """Reads of attributes while another thread waits for a TPM that takes 200 ms a command."""
+    ground.fronts.ask("delay 200")
+    host = opened(ground.our_host("idev-id", tcti=ground.fronts.proxy), "idev-id", "ec")
+    middle, high, most, count = host.numbers("attributes 10")
+    host.end()
+    ground.fronts.ask("delay 0")
+    results.bar("C_GetAttributeValue beside a signature of 200 ms: 99th percentile, µs", 100, high / 1000,
+                number(high / 1000))
+    results.table("Attributes while the TPM works", "Two attributes of a key, read while another thread signs on a "
+                  "TPM with 200 ms a command.", ["reads", "median µs", "99th percentile µs", "longest µs"],
+                  [[number(count), number(middle / 1000), number(high / 1000), number(most / 1000)]])

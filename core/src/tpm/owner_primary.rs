@@ -1,0 +1,115 @@
+//! Attestation keys of services: primary keys of the owner hierarchy. Each comes from a template with random
+//! bytes of its own, so no two have anything in common. In what such a key signs, the TPM hides its
+//! firmware version and its counters of restarts (Part 1, section 36.7), differently for each key.
+
+use super::attestation::first_kind;
+use super::exchange::Exchange;
+use super::storage::by_owner;
+use super::{Auth, AuthHandle, AuthValue, Link, SaltKey, Tpm, TpmError, flush, name_of, template};
+use crate::tpm::random_secret;
+
+/// A primary key of the owner hierarchy, by its template.
+#[derive(Debug)]
+pub(crate) struct OwnerPrimary {
+    template: Vec<u8>,
+    area: Vec<u8>,
+    name: Vec<u8>,
+    owner: AuthValue,
+    salt_key: Option<SaltKey>,
+}
+
+impl OwnerPrimary {
+    /// TPMT_PUBLIC, as the TPM gave it.
+    pub(crate) fn area(&self) -> &[u8] {
+        &self.area
+    }
+
+    /// The TPMT_PUBLIC that the TPM derives it from.
+    pub(crate) fn template(&self) -> &[u8] {
+        &self.template
+    }
+
+    /// A transient handle; to be flushed. One command.
+    pub(super) fn load(&self, link: &mut Link) -> Result<u32, TpmError> {
+        let auth = Auth::by(self.owner.as_bytes(), self.salt_key.as_ref());
+        let made = by_owner(link.create_primary(AuthHandle::owner(auth), &self.template));
+        let (handle, _, name) = made?;
+        if name != self.name {
+            flush(link, handle, &Ok(()));
+            return Err(TpmError::SeedChanged);
+        }
+        Ok(handle)
+    }
+}
+
+impl Tpm {
+    /// A new attestation key in the owner hierarchy: on P-256, or RSA-2048 where the TPM has no P-256.
+    /// Two commands.
+    ///
+    /// # Errors
+    ///
+    /// The owner's authorisation value is wrong, or the TPM has neither kind.
+    pub(crate) fn create_owner_attestation_key(
+        &self,
+        owner: &AuthValue,
+    ) -> Result<OwnerPrimary, TpmError> {
+        let salt_key = self.salt_key_for(owner)?;
+        let mut unique = [0; 32];
+        unique.copy_from_slice(&random_secret(32)?);
+        let (template, area) = first_kind(|algorithm, scheme| {
+            let template = template::primary_attestation_key(algorithm, scheme, &unique)?;
+            let making = Exchange::new("CreatePrimary")
+                .needing_object_slot()
+                .showing_owner(owner);
+            let made = making.run(self, |link| {
+                let auth = Auth::by(owner.as_bytes(), salt_key.as_ref());
+                let made = by_owner(link.create_primary(AuthHandle::owner(auth), &template));
+                let (handle, area, _) = made?;
+                flush(link, handle, &Ok(()));
+                Ok(area)
+            });
+            Some(made.map(|area| (template, area)))
+        })?;
+        self.owner_attestation_key(template, area, owner)
+    }
+
+    /// An attestation key that was made before.
+    ///
+    /// # Errors
+    ///
+    /// There is no key for the salt of the owner's authorisation value.
+    pub(crate) fn owner_attestation_key(
+        &self,
+        template: Vec<u8>,
+        area: Vec<u8>,
+        owner: &AuthValue,
+    ) -> Result<OwnerPrimary, TpmError> {
+        let name = name_of(&area);
+        let name = name.ok_or_else(|| TpmError::Unsupported("no name of such a key".into()))?;
+        // What a killed process left is flushed.
+        self.register_flushable(&name);
+        Ok(OwnerPrimary {
+            template,
+            area,
+            name,
+            owner: owner.clone(),
+            salt_key: self.salt_key_for(owner)?,
+        })
+    }
+
+    /// That the TPM gives this key still. Two commands.
+    ///
+    /// # Errors
+    ///
+    /// [`TpmError::SeedChanged`] if it gives another one: it was cleared, or is another TPM.
+    pub(crate) fn check_gives(&self, key: &OwnerPrimary) -> Result<(), TpmError> {
+        let loading = Exchange::new("CreatePrimary")
+            .needing_object_slot()
+            .showing_owner(&key.owner);
+        loading.run(self, |link| {
+            let handle = key.load(link)?;
+            flush(link, handle, &Ok(()));
+            Ok(())
+        })
+    }
+}

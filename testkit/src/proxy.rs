@@ -1,17 +1,15 @@
-//! A proxy in front of a swtpm, for the module and for libtss2. The proxy counts TPM commands and
-//! can inject faults.
+//! A proxy in front of a swtpm, for our links and libtss2's: it counts commands and injects faults.
 
 use super::ports::{Pair, listen};
 use super::signature_answers::{flipped, shortened};
 use super::tpm::Swtpm;
 use std::collections::BTreeMap;
-use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
-use std::thread;
 use std::time::Duration;
+use std::{fmt, thread};
 
 /// TPM_CC: commands that tests name.
 pub mod command {
@@ -36,7 +34,6 @@ pub mod command {
     pub const NV_WRITE: u32 = 0x137;
     pub const NV_WRITE_LOCK: u32 = 0x138;
 }
-
 /// TPM_RC: answers that tests inject.
 pub mod answer {
     pub const FAILURE: u32 = 0x101;

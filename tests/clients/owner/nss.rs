@@ -1,17 +1,15 @@
-//! NSS (certutil, tstclnt), as browsers use it, with the factory's certificate and the owner's present.
+//! NSS (certutil, modutil), as browsers use it, with the factory's certificate and the owner's present.
 
 use super::{Bench, labels};
 use std::collections::BTreeSet;
 use std::fs;
 use testkit::link::Link;
 use testkit::module::library;
-use testkit::programs::{program, run, run_with};
-use testkit::tls::{openssl_server_that_trusts, server_identity};
+use testkit::programs::{program, run};
 
 over_our_transport!(nss_with_both);
 
-/// Each token shows its certificate with the key, a request is signed by either, and TLS presents the
-/// certificate that was named.
+/// Each token shows its certificate with the key, and a request is signed by either.
 fn nss_with_both(link: Link) {
     let bench = Bench::new(link);
     bench.import_both();
@@ -75,36 +73,4 @@ fn nss_with_both(link: Link) {
         .collect();
     let ids: BTreeSet<_> = all.iter().map(|one| &one.id).collect();
     assert_eq!(ids.len(), all.len());
-    let trusted = [
-        bench.keys[0].root(),
-        bench.path("owner/root.pem"),
-        bench.path("owner/ca.pem"),
-    ];
-    let trusted: Vec<u8> = trusted
-        .iter()
-        .flat_map(|one| fs::read(one).unwrap())
-        .collect();
-    let trusted = bench.home.write("trusted.pem", trusted);
-    server_identity(&bench.home);
-    certutil(&[
-        "-A",
-        "-n",
-        "server",
-        "-t",
-        "C,,",
-        "-i",
-        bench.path("server.pem").to_str().unwrap(),
-    ])
-    .ok();
-    let server = openssl_server_that_trusts(&bench.home, &trusted, &[]);
-    let port = server.port.to_string();
-    for token in ["idev-id", "oidevid"] {
-        let mut client = program("tstclnt");
-        client.args(["-4", "-d", &db, "-h", "localhost", "-p", &port]);
-        client.args(["-n", &format!("{token}:{token}")]);
-        let said = run_with(bench.home.settle(&mut client), b"GET / HTTP/1.0\r\n\r\n");
-        let page = said.ok().text();
-        assert!(page.contains("Client certificate"), "{token}: {page}");
-        assert_eq!(page.contains("oidevid"), token == "oidevid", "{page}");
-    }
 }

@@ -35,7 +35,8 @@ impl KeyType {
         }
     }
 
-    /// The store's type of a secret key. `None` for a type of key pairs.
+    /// Maps CKK_AES and the other secret key types to the type in the store. Returns `None` for CKK_EC and
+    /// CKK_RSA.
     pub(crate) const fn secret(self) -> Option<SecretKeyType> {
         match self {
             Self::Ec | Self::Rsa => None,

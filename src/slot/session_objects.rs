@@ -27,7 +27,7 @@ struct SessionObject {
 pub(crate) enum ObjectSource {
     /// A part of an object that a store could hold too.
     Stored(Arc<StoredObject>, ObjectPart),
-    /// A secret key of a session, which no store holds.
+    /// A secret key that is a session object. No store holds the key.
     Secret(Arc<SecretKeyObject>),
 }
 

@@ -7,7 +7,8 @@ use crate::output::{CommandError, Output};
 use crate::text::row;
 use devid_core::identity::{Attention, CertificateState, Device, FileKind, StatusCheck};
 
-/// Lists problems. The exit code tells their urgency. Metrics are always written.
+/// Lists the problems of the device. The exit code gives the most urgent problem. The file with metrics
+/// is written in each case, also without problems.
 pub(crate) fn run(
     device: &Device,
     args: StatusArgs,

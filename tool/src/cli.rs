@@ -192,7 +192,7 @@ pub(crate) enum Verb {
         #[arg(long)]
         owner: bool,
     },
-    /// Renews the certificates that are due, by the [[certificate]] tables of the configuration.
+    /// Renews the certificates that are due, by the certificate tables of the configuration.
     Renew(RenewArgs),
     /// Requests a certificate from a server by EST (RFC 7030).
     ///

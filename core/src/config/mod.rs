@@ -478,7 +478,7 @@ impl ConfigError {
         self.unread
     }
 
-    /// True if the error is that other users may write there.
+    /// True if the error says that users other than root may write the file or its folder.
     pub fn is_of_trust(&self) -> bool {
         self.distrusted
     }

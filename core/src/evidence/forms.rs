@@ -57,7 +57,7 @@ pub fn in_form(
         && device.service_of(entry).is_some()
     {
         return Err(IdentityError::refused(format!(
-            "{}: this form names the device and its endorsement key, so it is only for the CA (--to-ca)",
+            "{}: this format of evidence contains the endorsement key, which identifies the device. Make it only for the CA: add --to-ca",
             entry.label
         )));
     }

@@ -162,7 +162,9 @@ impl CaState {
             );
         }
         if found.expires <= self.now {
-            return Err("the challenge expired: devid ca challenge makes a new one".into());
+            return Err(
+                "the challenge expired: run devid ca challenge again for a new challenge".into(),
+            );
         }
         let answered = Hash::Sha256.digest(&[&response.secret]);
         match bool::from(answered.ct_eq(&found.secret_sha256)) {

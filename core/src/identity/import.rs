@@ -115,7 +115,8 @@ impl Device {
         Ok(taken)
     }
 
-    /// The certificate for a key of this device, and the key; the newest of several for one key.
+    /// Returns the certificate that certifies a key of this device, and that key. If several certificates
+    /// certify the key, returns the newest certificate.
     fn one_of_ours<'a>(
         &self,
         leaves: &'a [Certificate],

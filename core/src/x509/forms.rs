@@ -244,8 +244,8 @@ fn structure(bytes: &[u8]) -> Option<&'static str> {
                 .iter()
                 .all(|one| CertificateParts::of(one.whole).is_some()) =>
         {
-            "several certificates in one sequence (PkiPath): each has to stand for itself, as PEM \
-             or one behind the other"
+            "a PkiPath (several certificates in a SEQUENCE), a format that is not supported: write each \
+             certificate as PEM, or concatenate the DER certificates"
         }
         ([ENUMERATED, ..], _) => "an answer about revocation (OCSP)",
         _ => "something in ASN.1 that is no certificate",

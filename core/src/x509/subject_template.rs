@@ -96,8 +96,8 @@ impl SubjectTemplate {
         &self.text
     }
 
-    /// Replaces the variables by these values. Returns the subject in the format of RFC 4514 and as
-    /// a name. A value is inserted literally, with any characters.
+    /// Replaces the variables of the template by `values`. Returns the subject as a string of RFC 4514 and
+    /// as an X.501 Name. A value may contain any character; no character of a value is syntax.
     ///
     /// # Errors
     ///

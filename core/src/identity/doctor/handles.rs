@@ -122,17 +122,18 @@ impl Handles<'_> {
                     "handle.alone",
                     HANDLE,
                     format!(
-                        "our key {}, which is in this handle alone: the master key that wrapped \
-                         its file is gone",
+                        "key {} of this device: the key works only in this handle alone, because the master key \
+                         that wrapped its key file is gone",
                         known.label
                     ),
                 )
                 .with_remedy(Remedy::by_hand("Leave the handle as it is")),
-                _ => ok("handle.own", format!("key of ours {}", known.label)),
+                _ => ok("handle.own", format!("key {} of this device", known.label)),
             };
         }
         if self.orphans.iter().any(|orphan| orphan.0.handle == handle) {
-            let text = "a key of ours whose file is gone: it is in this handle alone";
+            let text =
+                "a key of this device whose key file is gone: the key is in this handle alone";
             return Finding::note("handle.orphan", HANDLE, text.into()).with_remedy(Remedy::by_hand(format!(
                 "Restore its file in {} from a backup. Leave the handle as it is: an evicted key \
                  would be lost permanently",

@@ -132,7 +132,8 @@ fn own(device: &Device, seen: &Observed, findings: &mut Vec<Finding>) {
         Plan::Reset => Finding::problem(
             "identity.reset-asked",
             ABOUT,
-            "a factory reset was requested; the next start does it".into(),
+            "a factory reset was requested; devid provision does the reset at the next start"
+                .into(),
             device.no_reset(),
         ),
     });

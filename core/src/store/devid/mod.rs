@@ -387,8 +387,8 @@ impl DevidStore {
         }
     }
 
-    /// Changes the attributes of an object, based on the current file. If `change` fails, nothing
-    /// is changed.
+    /// Reads the object's file again, applies `change` to its attributes, and writes the file. If
+    /// `change` fails, the file stays as it is.
     pub fn edit<E>(
         &self,
         name: &str,

@@ -25,7 +25,8 @@ struct Leaf {
     says: StatedRole,
 }
 
-/// The role that a certificate states. Makers state it wrongly, so the key decides.
+/// CA or end entity, as the certificate states it in basicConstraints and keyUsage. Some makers state it
+/// wrongly. So a certificate whose key is in the TPM counts as an end-entity certificate.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum StatedRole {
     EndEntity,

@@ -23,7 +23,7 @@ impl Locked {
         let guard = region::lock(pages[start..].as_ptr(), room);
         let guard = guard
             .inspect_err(|error| {
-                warn!("an opened key may be swapped out (RLIMIT_MEMLOCK): {error}")
+                warn!("cannot lock memory (RLIMIT_MEMLOCK): {error}; a decrypted key may be swapped out to disk")
             })
             .ok();
         let mut locked = Self {

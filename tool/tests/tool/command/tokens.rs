@@ -130,7 +130,7 @@ fn a_persistent_key_of_a_further_token_is_not_left_over() {
     device.ends(0, PROVISION);
     let findings = device.devid(&["doctor"]).text();
     assert!(
-        findings.contains("0x81000100: key of ours web"),
+        findings.contains("0x81000100: key web of this device"),
         "{findings}"
     );
     assert!(!findings.contains("file is gone"), "{findings}");

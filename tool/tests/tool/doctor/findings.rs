@@ -59,7 +59,7 @@ fn a_healthy_device_has_no_problem_and_every_place_is_what_it_was_taken_for() {
         "0x81000001: storage root key",
         "0x81000003: an attestation key",
         "0x81000080: the master key",
-        "0x81000100: key of ours devid",
+        "0x81000100: key devid of this device",
         "0x81010001: endorsement key",
         "0x81020000: factory identity idev-id",
         "0x01500000: the copy of the device's own certificate",

@@ -77,7 +77,8 @@ impl Deref for SecretBytes {
 }
 
 impl SecretKey {
-    /// A key that exists in memory until it is dropped. `readable`: the user may read it.
+    /// A key in the memory of this process, until the value is dropped. With `readable` a program may
+    /// read the key's value (CKA_SENSITIVE false, CKA_EXTRACTABLE true).
     pub fn in_memory(key_type: SecretKeyType, value: Secret, readable: bool) -> Self {
         let length = value.len();
         let bytes = match readable {

@@ -65,6 +65,8 @@ pub(crate) fn attest(
             false => Audience::Anybody,
         },
     };
+    // Evidence for the CA links the service with the device.
+    let mode = if args.to_ca { 0o600 } else { 0o644 };
     let (bundle, made) = evidence::leaving_nothing(device, || {
         let inventory = device.inventory();
         let entry = device.find_in(&inventory, &label)?;
@@ -81,11 +83,11 @@ pub(crate) fn attest(
             .into()
     });
     let output = match made {
-        None => document(bundle.to_json(), BUNDLE_FORMAT, &out, form)?,
+        None => document(bundle.to_json(), BUNDLE_FORMAT, &out, mode, form)?,
         Some(made) => {
-            out.write(&made.document, kind, 0o644)?;
+            out.write(&made.document, kind, mode)?;
             if let (Some(place), Some(signature)) = (&beside, &made.signature) {
-                place.write(signature, kind, 0o644)?;
+                place.write(signature, kind, mode)?;
             }
             let told = json!({
                 "evidence": Bytes::from(&made.document[..]),
@@ -151,7 +153,7 @@ pub(crate) fn activate(
     let challenge = Challenge::from_json(&challenge)
         .map_err(|why| CommandError::new(2, format!("{}: {why}", path.display())))?;
     let response = evidence::activate(device, &challenge)?;
-    document(response.to_json(), RESPONSE_FORMAT, out, form)
+    document(response.to_json(), RESPONSE_FORMAT, out, 0o644, form)
 }
 
 /// The answer to an owner's HMAC challenge.
@@ -181,7 +183,7 @@ pub(crate) fn challenge(
         return Err(CommandError::new(2, why));
     }
     let answer = HmacAnswer::to(device, &challenge, transport_key.as_deref())?.to_json()?;
-    written(answer, FileKind::Bytes, &out, form)
+    written(answer, FileKind::Bytes, &out, 0o644, form)
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, CommandError> {
@@ -194,10 +196,11 @@ fn document(
     text: Result<String, DocumentError>,
     format: &str,
     out: &Destination,
+    mode: u32,
     form: OutputFormat,
 ) -> Result<Output, CommandError> {
     let text = text.map_err(|why| CommandError::new(1, why.to_string()))?;
-    written(text, FileKind::Document(format), out, form)
+    written(text, FileKind::Document(format), out, mode, form)
 }
 
 /// A document in JSON, unless it goes to a file.
@@ -205,9 +208,10 @@ fn written(
     text: String,
     kind: FileKind<'_>,
     out: &Destination,
+    mode: u32,
     form: OutputFormat,
 ) -> Result<Output, CommandError> {
-    out.write(text.as_bytes(), kind, 0o644)?;
+    out.write(text.as_bytes(), kind, mode)?;
     if let Some(path) = out.path() {
         return Output::new(form, &json!({ "file": path }), String::new);
     }

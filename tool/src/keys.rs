@@ -6,6 +6,7 @@ use crate::input;
 use crate::output::{CommandError, Output};
 use crate::text::{line, row};
 use crate::verify::read_pin;
+use devid_core::config::left_over;
 use devid_core::identity::{Device, FACTORY, FileKind, KeyStorage, OWN, TokenEntry};
 use devid_core::key::{Curve, hex};
 use devid_core::shell::argument;
@@ -138,7 +139,14 @@ fn read_value(file: Option<PathBuf>) -> Result<Secret, CommandError> {
     if value.last() == Some(&b'\n') {
         value.pop();
     }
-    Ok(value)
+    let why = match left_over(&value) {
+        None if value.len() as u64 > LONGEST_VALUE => "it is longer than 64 bytes",
+        None => return Ok(value),
+        Some(why) => why,
+    };
+    let text =
+        format!("the authorisation value on standard input: {why}; nothing was sent to the TPM");
+    Err(CommandError::new(2, text))
 }
 
 /// Lists the keys of all tokens with a key folder.

@@ -20,7 +20,7 @@ pub use certificate::{CertificateSettings, RenewWithin, ServerTrust};
 pub use file::{IdentityAuth, IdentityHint};
 pub use owner::{OwnerSettings, ShowOwner};
 pub use provision::{ExistingSource, Fallback, LeaveSoftware, OwnIdentity, Provision};
-pub use secret::SecretSource;
+pub use secret::{SecretSource, left_over};
 pub use token::TokenSettings;
 
 use crate::tpm::{Limits, Refusals, Tcti, TctiError, Tpm, handle, is_tcti_alias};

@@ -100,7 +100,8 @@ impl SecretSource {
 
 /// The reason why a file holds no clean secret, if any. A wrong value counts towards the TPM's
 /// lockout, so the file is refused before. Binary contents are accepted as they are.
-fn left_over(secret: &[u8]) -> Option<&'static str> {
+#[must_use]
+pub fn left_over(secret: &[u8]) -> Option<&'static str> {
     if secret.starts_with(b"\xEF\xBB\xBF") {
         return Some("it begins with a byte order mark, which is no part of a secret");
     }

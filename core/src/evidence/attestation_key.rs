@@ -4,6 +4,7 @@ use crate::identity::{Device, IdentityError, Inventory, TokenEntry};
 use crate::shell::argument;
 use crate::tpm::AttestationKey;
 use crate::x509::Certificate;
+use log::warn;
 
 /// Whom evidence is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -31,10 +32,13 @@ impl AttestationKey {
         let Some(store) = device.service_of(entry) else {
             return Self::of_device(device, inventory);
         };
-        let (key, certificates) = store.attestation_key()?;
-        match certificates.is_empty() && audience == Audience::Anybody {
-            false => Ok((key, certificates)),
-            true => Err(IdentityError::refused(format!(
+        let kept = match audience {
+            Audience::Anybody => store.kept_attestation_key()?,
+            Audience::Ca => return Ok(store.attestation_key()?),
+        };
+        match kept.filter(|(_, certificates)| !certificates.is_empty()) {
+            Some(found) => Ok(found),
+            None => Err(IdentityError::refused(format!(
                 "{}: no CA has certified the attestation key of this service, so its evidence would prove \
                  nothing to who may not know the device. devid attest {} --to-ca makes evidence for the CA; \
                  what devid ca issue --attestation-key --for {} answers, devid import-cert takes",
@@ -73,9 +77,12 @@ impl AttestationKey {
             return Ok(key);
         }
         for store in device.attesting_stores() {
-            let kept = store.kept_attestation_key()?;
-            if let Some((key, _)) = kept.filter(|(key, _)| key.name() == name) {
-                return Ok(key);
+            match store.attestation_key_called(name) {
+                Ok(Some(key)) => return Ok(key),
+                Ok(None) => {}
+                // The folder of a service is no reason to fail for the others.
+                Err(error) if store.is_service() => warn!("token {}: {error}", store.name()),
+                Err(error) => return Err(error.into()),
             }
         }
         Err(IdentityError::refused(format!(

@@ -89,6 +89,11 @@ pub fn collect(
     };
     let certified = certifying.certified(entry, key)?;
     if is_hidden {
+        // A CA may have copied the device's name into the certificate of the service's key.
+        let certified = CertifiedKey {
+            certificates: Vec::new(),
+            ..certified
+        };
         return Ok(Bundle {
             device: bundle::Device::default(),
             ek_public: None,

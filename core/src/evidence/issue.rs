@@ -155,6 +155,13 @@ impl Issuer {
                          give the answer with --response",
                     ));
                 }
+                if !evidence.is_of_owner {
+                    return Err(IdentityError::refused(
+                        "this is evidence by an attestation key of the device, which every service would \
+                         share: on the device, devid attest --for SERVICE --to-ca makes evidence by the key \
+                         of the service",
+                    ));
+                }
                 (attestation_key(), Certified::ServiceAttestation(subject))
             }
         };

@@ -7,10 +7,14 @@ use super::entry::TokenEntry;
 use super::provision::certificate_attributes;
 use super::software::Software;
 use crate::file;
+#[cfg(feature = "evidence")]
+use crate::shell::argument;
 use crate::store::devid::DevidStore;
 use crate::x509::clock::{now, valid_at};
 use crate::x509::files::LARGEST;
 use crate::x509::{Certificate, certificates_of_answer};
+#[cfg(feature = "evidence")]
+use log::warn;
 use serde::Serialize;
 use std::path::Path;
 
@@ -95,14 +99,17 @@ impl Device {
                 return taken;
             }
         }
+        let found = self.one_of_ours(&leaves, source);
+        // A service's user writes the file of its attestation key, so keys of tokens come first.
         #[cfg(feature = "evidence")]
-        if let [certificate] = &leaves[..]
+        if found.is_err()
+            && let [certificate] = &leaves[..]
             && let Some(store) = self.attested_by(certificate)?
         {
             still_valid(certificate, source)?;
             return take_for_attestation(store, certificate, &ca_certificates);
         }
-        let (certificate, owner) = self.one_of_ours(&leaves, source)?;
+        let (certificate, owner) = found?;
         still_valid(certificate, source)?;
         let taken = match self.store_of(&owner) {
             Some(store) => self.take(store, &owner, certificate.clone(), &ca_certificates),
@@ -152,12 +159,16 @@ impl Device {
         found.ok_or_else(|| fault.unwrap_or_else(none))
     }
 
-    /// The token whose attestation key has this certificate.
+    /// The token whose attestation key has this certificate. The TPM must have that key. A damaged
+    /// folder of a service is passed over.
     #[cfg(feature = "evidence")]
     fn attested_by(&self, certificate: &Certificate) -> Result<Option<&DevidStore>, IdentityError> {
         for store in self.attesting_stores() {
-            if store.has_attestation_key_of(certificate)? {
-                return Ok(Some(store));
+            match store.has_attestation_key_of(certificate) {
+                Ok(true) => return Ok(Some(store)),
+                Ok(false) => {}
+                Err(error) if store.is_service() => warn!("token {}: {error}", store.name()),
+                Err(error) => return Err(error.into()),
             }
         }
         Ok(None)
@@ -306,6 +317,14 @@ fn take_for_attestation(
     certificate: &Certificate,
     ca_certificates: &[Certificate],
 ) -> Result<Imported, IdentityError> {
+    if store.is_service() && certificate.names_more_than_subject() {
+        return Err(IdentityError::refused(format!(
+            "the certificate for the attestation key of {0} has a subjectAltName, which names the TPM: all \
+             evidence of this service would show the name. Have the CA issue the certificate again, by \
+             devid ca issue --attestation-key --for {0}; nothing was changed",
+            argument(store.name()),
+        )));
+    }
     let kept = above(&[certificate], ca_certificates);
     let is_kept = |one: &&Certificate| kept.contains(one);
     let (needed, others): (Vec<_>, Vec<_>) = ca_certificates.iter().partition(is_kept);

@@ -61,6 +61,13 @@ impl AttestationKey {
         Self::of(AttestationKeySource::Wrapped(key), &area, false)
     }
 
+    /// True if the template is that of [`Tpm::create_owner_attestation_key`], and the public area is of
+    /// an attestation key.
+    pub(crate) fn is_template_of_owner(template: &[u8], area: &[u8]) -> bool {
+        super::owner_primary::is_template(template)
+            && PublicArea::parse(area).is_some_and(|area| area.attests())
+    }
+
     /// A key of its own in the owner hierarchy, whose authorisation value is empty.
     pub(crate) fn of_owner(key: OwnerPrimary) -> Option<Self> {
         let area = key.area().to_vec();
@@ -236,22 +243,24 @@ impl Link {
     }
 }
 
+/// The kinds of attestation keys that are made, in the order of preference.
+pub(super) const KINDS: [(KeyAlgorithm, SignatureScheme); 2] = [
+    (
+        KeyAlgorithm::Ec(Curve::P256),
+        SignatureScheme::Ecdsa(Hash::Sha256),
+    ),
+    (
+        KeyAlgorithm::Rsa(2048),
+        SignatureScheme::Rsassa(Hash::Sha256),
+    ),
+];
+
 /// What `make` gives for the first kind of attestation key that the TPM has: P-256, then RSA-2048.
 pub(super) fn first_kind<R>(
     make: impl Fn(KeyAlgorithm, SignatureScheme) -> Option<Result<R, TpmError>>,
 ) -> Result<R, TpmError> {
-    let kinds = [
-        (
-            KeyAlgorithm::Ec(Curve::P256),
-            SignatureScheme::Ecdsa(Hash::Sha256),
-        ),
-        (
-            KeyAlgorithm::Rsa(2048),
-            SignatureScheme::Rsassa(Hash::Sha256),
-        ),
-    ];
     let mut refused = TpmError::Unsupported("no attestation key can be made".into());
-    for (algorithm, scheme) in kinds {
+    for (algorithm, scheme) in KINDS {
         match make(algorithm, scheme) {
             None => {}
             Some(Err(TpmError::Response(code))) if code.is_unsupported_value() => {

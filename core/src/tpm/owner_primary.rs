@@ -2,7 +2,7 @@
 //! bytes of its own, so no two have anything in common. In what such a key signs, the TPM hides its
 //! firmware version and its counters of restarts (Part 1, section 36.7), differently for each key.
 
-use super::attestation::first_kind;
+use super::attestation::{KINDS, first_kind};
 use super::exchange::Exchange;
 use super::storage::by_owner;
 use super::{Auth, AuthHandle, AuthValue, Link, SaltKey, Tpm, TpmError, flush, name_of, template};
@@ -16,6 +16,21 @@ pub(crate) struct OwnerPrimary {
     name: Vec<u8>,
     owner: AuthValue,
     salt_key: Option<SaltKey>,
+}
+
+/// The number of random bytes in the field `unique` of a template.
+const UNIQUE: usize = 32;
+
+/// True if a template is that of an attestation key in the owner hierarchy, with any `unique`.
+pub(super) fn is_template(template: &[u8]) -> bool {
+    KINDS.iter().any(|(algorithm, scheme)| {
+        let made = |unique| template::primary_attestation_key(*algorithm, *scheme, unique);
+        template.windows(UNIQUE).any(|unique| {
+            unique
+                .try_into()
+                .is_ok_and(|unique| made(unique).as_deref() == Some(template))
+        })
+    })
 }
 
 impl OwnerPrimary {
@@ -54,8 +69,8 @@ impl Tpm {
         owner: &AuthValue,
     ) -> Result<OwnerPrimary, TpmError> {
         let salt_key = self.salt_key_for(owner)?;
-        let mut unique = [0; 32];
-        unique.copy_from_slice(&random_secret(32)?);
+        let mut unique = [0; UNIQUE];
+        unique.copy_from_slice(&random_secret(UNIQUE)?);
         let (template, area) = first_kind(|algorithm, scheme| {
             let template = template::primary_attestation_key(algorithm, scheme, &unique)?;
             let making = Exchange::new("CreatePrimary")
@@ -111,5 +126,28 @@ impl Tpm {
             flush(link, handle, &Ok(()));
             Ok(())
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_template_with_another_field_is_refused() {
+        for (algorithm, scheme) in KINDS {
+            let template = template::primary_attestation_key(algorithm, scheme, &[0xA5; UNIQUE]);
+            let template = template.expect("a template");
+            assert!(is_template(&template));
+            for at in 0..template.len() {
+                let mut changed = template.clone();
+                changed[at] ^= 1;
+                let in_unique = template[at] == 0xA5;
+                assert_eq!(is_template(&changed), in_unique, "byte {at}");
+            }
+            assert!(!is_template(&template[1..]));
+            assert!(!is_template(&[&template[..], &[0]].concat()));
+        }
+        assert!(!is_template(&[]));
     }
 }

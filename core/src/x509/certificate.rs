@@ -12,7 +12,7 @@ use super::time::{Date, Time};
 use crate::ber::{self, Element, INTEGER, SEQUENCE};
 use crate::key::{KeyId, PublicKey};
 use crate::oid::{
-    ANY_PURPOSE, CERTIFICATE_POLICIES, CLIENT_AUTH, CMC_RA, EXTENDED_KEY_USAGE,
+    ANY_PURPOSE, CERTIFICATE_POLICIES, CLIENT_AUTH, CMC_RA, EXTENDED_KEY_USAGE, SUBJECT_ALT_NAME,
     TCG_CAP_VERIFIED_TPM_RESTRICTED, TCG_KP_AIK_CERTIFICATE,
 };
 use sha1::{Digest, Sha1};
@@ -165,6 +165,11 @@ impl Certificate {
         };
         says(CERTIFICATE_POLICIES, TCG_CAP_VERIFIED_TPM_RESTRICTED)
             || says(EXTENDED_KEY_USAGE, TCG_KP_AIK_CERTIFICATE)
+    }
+
+    /// True if the certificate has a subjectAltName, or an extension by that name that cannot be read.
+    pub(crate) fn names_more_than_subject(&self) -> bool {
+        !matches!(self.extension(SUBJECT_ALT_NAME), Ok(None))
     }
 
     /// True if a TLS client may use it: it names no purposes, or client authentication (RFC 5280,

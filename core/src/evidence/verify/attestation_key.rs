@@ -183,6 +183,14 @@ pub(super) fn purpose(leaf: &Certificate) -> Outcome {
     }
 }
 
+/// True if a primary key of the owner hierarchy made the statement of TPM2_Certify.
+pub(super) fn is_in_owner_hierarchy(bundle: &Bundle) -> bool {
+    let attest = Attest::read(&bundle.key.certify);
+    let name = name_of(&bundle.attestation_key.public);
+    let qualified = name.and_then(|name| qualified_name_below(&handle::OWNER.to_be_bytes(), &name));
+    qualified.is_some_and(|name| attest.is_some_and(|attest| attest.qualified_signer == name))
+}
+
 /// A certificate names the key, not its attributes. The TPM signed the attributes in the signer's
 /// qualified name, which must be that of a primary key of a hierarchy (Part 1, section 16).
 fn qualified_name(bundle: &Bundle) -> Outcome {

@@ -122,6 +122,8 @@ pub(crate) struct Evidence {
     /// The certificate that proves the device's name.
     pub(crate) identity: Option<Certificate>,
     pub(crate) attestation_key: Option<PublicArea>,
+    /// True if the attestation key is a primary key of the owner hierarchy, as that of a service is.
+    pub(crate) is_of_owner: bool,
 }
 
 /// Makes all checks. This function remembers nothing: `expected` tells if a nonce or an answer was
@@ -176,6 +178,7 @@ pub(crate) fn verify(bundle: &Bundle, expected: &Expected) -> Evidence {
         request,
         identity: device.certificate,
         attestation_key,
+        is_of_owner: attestation_key::is_in_owner_hierarchy(bundle),
     }
 }
 

@@ -4,7 +4,7 @@
 use super::{DevidStore, StoreError};
 use crate::shell::word;
 use crate::store::folder::{AttestationKeyFile, AttestationKeyForm, Tss2Key, Tss2Kind};
-use crate::tpm::{AttestationKey, PublicArea, TpmError, WrappedKey};
+use crate::tpm::{AttestationKey, PublicArea, TpmError, WrappedKey, name_of};
 use crate::x509::Certificate;
 use log::info;
 use std::path::Path;
@@ -38,6 +38,24 @@ impl DevidStore {
             .transpose()
     }
 
+    /// The stored attestation key with this TPM name; `None` if the stored key has another name. The TPM
+    /// executes no command for a key with another name.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`attestation_key`](Self::attestation_key).
+    pub(crate) fn attestation_key_called(
+        &self,
+        name: &[u8],
+    ) -> Result<Option<AttestationKey>, StoreError> {
+        let kept = self.folder.attestation_key()?;
+        let kept = kept.filter(|kept| name_of(kept.key.area()).as_deref() == Some(name));
+        let key = kept
+            .map(|kept| self.usable_attestation_key(kept))
+            .transpose()?;
+        Ok(key.map(|(key, _)| key))
+    }
+
     fn usable_attestation_key(
         &self,
         kept: AttestationKeyFile,
@@ -63,6 +81,10 @@ impl DevidStore {
                 AttestationKey::wrapped(wrapped)
             }
             AttestationKeyForm::Primary { template, area } => {
+                // A service's user writes this file, and root may use it with the owner's value.
+                if !AttestationKey::is_template_of_owner(template, area) {
+                    return Err(unfit("its template is not that of an attestation key"));
+                }
                 let owner = self.owner_auth()?;
                 let (template, area) = (template.clone(), area.clone());
                 let key = self.tpm.owner_attestation_key(template, area, &owner)?;
@@ -115,14 +137,21 @@ impl DevidStore {
         Ok(kept)
     }
 
-    /// True if a certificate is for the attestation key of this folder.
+    /// True if a certificate is for the attestation key of this folder, and the TPM has the key.
     pub(crate) fn has_attestation_key_of(
         &self,
         certificate: &Certificate,
     ) -> Result<bool, StoreError> {
-        let kept = self.folder.attestation_key()?;
-        let area = kept.and_then(|kept| PublicArea::parse(kept.key.area()));
-        Ok(area.is_some_and(|area| Some(area.key) == certificate.public_key()))
+        let Some(kept) = self.folder.attestation_key()? else {
+            return Ok(false);
+        };
+        let area = PublicArea::parse(kept.key.area());
+        let is_for =
+            |area: PublicArea| area.attests() && Some(area.key) == certificate.public_key();
+        if !area.is_some_and(is_for) {
+            return Ok(false);
+        }
+        self.usable_attestation_key(kept).map(|_| true)
     }
 
     /// Stores the certificates that a CA issued for the attestation key.

@@ -57,7 +57,7 @@ pub fn in_form(
         && device.service_of(entry).is_some()
     {
         return Err(IdentityError::refused(format!(
-            "{}: this format of evidence contains the endorsement key, which identifies the device. Make it only for the CA: add --to-ca",
+            "{}: this format of evidence contains the endorsement key, which names the device: add --to-ca, which makes evidence for the CA alone",
             entry.label
         )));
     }

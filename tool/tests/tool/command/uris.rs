@@ -132,7 +132,7 @@ fn a_uri_names_an_object_to_every_verb() {
     }
     // A URI for several keys selects none of them.
     let said = device.ends(2, &["key", "delete", "pkcs11:token=devid", "--yes"]);
-    assert!(said.err.contains(" keys are called so"), "{said}");
+    assert!(said.err.contains(" keys have this name"), "{said}");
     device.ends(0, &["key", "delete", "pkcs11:object=mail", "--yes"]);
     device.ends(5, &["show", "mail"]);
     device.ends(0, &["show", "pkcs11:token=devid"]);

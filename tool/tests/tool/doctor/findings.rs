@@ -111,7 +111,10 @@ fn without_tpm_it_says_what_to_do() {
         );
     }
     let end = device.ends(1, &["doctor"]);
-    assert!(end.err.contains(" problems; what mends"), "{end}");
+    assert!(
+        end.err.contains(" problems; the remedies are above"),
+        "{end}"
+    );
 
     let none = found(&device, "identity.no-tpm");
     assert!(
@@ -140,7 +143,10 @@ fn with_a_wrong_configuration_it_looks_on() {
     for words in ["p11-kit", "lockout: 0 of", "state folder", "OpenSSL"] {
         assert!(said.contains(words), "and goes on: {words}: {said}");
     }
-    assert!(end.err.contains("1 problem; what mends"), "{end}");
+    assert!(
+        end.err.contains("1 problem; the remedies are above"),
+        "{end}"
+    );
     // devid would do nothing now, and the identity may be elsewhere.
     let none = found(&device, "identity.none");
     assert!(

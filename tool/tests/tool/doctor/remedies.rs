@@ -171,7 +171,7 @@ fn half_an_existing_identity_is_said_even_without_tpm() {
         .write("config.toml", format!("{setting}fallback = \"software\"\n"));
     device.home.write("device.pem", foreign());
     let said = device.ends(6, PROVISION);
-    assert!(said.err.contains("device.key is not"), "{said}");
+    assert!(said.err.contains("device.key does not"), "{said}");
     let found = found(&device, "identity.existing");
     assert!(
         found["text"].as_str().unwrap().contains("device.key"),

@@ -448,6 +448,49 @@ fn evidence_of_a_service_waits_for_its_ca() {
     assert_eq!(bench.device.tpm.as_ref().unwrap().transients(), 0);
 }
 
+/// The user of a service may write the file of its attestation key. Root's certificates go to the keys of
+/// tokens all the same, and a damaged file stops no import.
+#[test]
+fn a_service_diverts_no_certificate_of_the_device() {
+    let bench = bench();
+    bench.enrolled(0);
+    bench.attestation_certified(0);
+    let folder = bench.device.path("state-services").join(SERVICES[0].0);
+    let file = folder.join(".attestation-key.pem");
+    let evidence = fs::read_to_string(bench.device.path("other.json")).unwrap();
+    let evidence: Value = serde_json::from_str(&evidence).unwrap();
+    let area = from_base64(evidence["key"]["public"].as_str().unwrap());
+    let kept = fs::read_to_string(&file).unwrap();
+    let (_, kept) = kept.split_once("TEMPLATE-----").unwrap();
+    let (kept, _) = kept.split_once("-----END").unwrap();
+    let kept = from_base64(&kept.replace('\n', ""));
+    let template = &kept[..2 + usize::from(u16::from_be_bytes([kept[0], kept[1]]))];
+    let size = u16::try_from(area.len()).unwrap().to_be_bytes();
+    let forged = [template, &size, &area].concat();
+    let mut encode = programs::program("openssl");
+    let lines = programs::run_with(encode.arg("base64"), &forged)
+        .ok()
+        .text();
+    let label = "TPM PRIMARY KEY TEMPLATE";
+    let forged = format!("-----BEGIN {label}-----\n{lines}-----END {label}-----\n");
+    let request = bench.device.path("other.csr");
+    let out = request.to_str().unwrap();
+    bench.device.ends(0, &["csr", "other", "--out", out]);
+    for content in [forged.as_str(), "no PEM"] {
+        fs::write(&file, content).unwrap();
+        let factory = bench.device.path("factory");
+        let certificate = bench.device.certified(&request, &factory);
+        let said = bench
+            .device
+            .ends(0, &["import-cert", certificate.to_str().unwrap()]);
+        assert!(said.text().contains("other"), "{said}");
+        let shown = bench.device.ends(0, &["export", "other", "--cert"]).out;
+        assert_eq!(der(&shown), der(&fs::read(&certificate).unwrap()));
+        let stays = fs::read_to_string(&file).unwrap();
+        assert_eq!(stays, content, "the service's file stays as it is");
+    }
+}
+
 /// What must be in nothing that a service sees.
 fn of_the_device(bench: &Bench) -> Vec<(&'static str, Vec<u8>)> {
     let read = |name: &str| fs::read(bench.device.path(name)).unwrap();

@@ -25,6 +25,8 @@ pub struct WrappedKey {
     parent_is_open: AtomicBool,
     /// For a new key: its parent, until the parent has proven that it loads the key.
     unproven_below: Mutex<Option<StorageKey>>,
+    /// True if each authorisation value for the key is sent once, also after a lost answer.
+    sends_once: bool,
 }
 
 impl WrappedKey {
@@ -38,6 +40,7 @@ impl WrappedKey {
             private,
             parent_is_open: AtomicBool::new(true),
             unproven_below: Mutex::default(),
+            sends_once: false,
         }
     }
 
@@ -55,6 +58,16 @@ impl WrappedKey {
     pub fn below_stranger(self) -> Self {
         Self {
             parent_is_open: AtomicBool::new(false),
+            ..self
+        }
+    }
+
+    /// The key with an authorisation value that may be wrong, also if the value is empty. If the TPM counts
+    /// wrong values, the value is sent once, and an exchange whose answer was lost is not repeated.
+    #[must_use]
+    pub(crate) fn of_unknown_value(self) -> Self {
+        Self {
+            sends_once: counts_wrong_auth(&self.area),
             ..self
         }
     }
@@ -202,7 +215,12 @@ impl Tpm {
         self.register_flushable(&key.name);
         // The key is loaded for this command only. A connection that keeps keys loaded would later find
         // the key by its name, with the old value.
-        let private = self.with_transient("ObjectChangeAuth", key, &old, |link, used| {
+        // If the TPM counts wrong values, the value is sent once, also after a lost answer.
+        let exchange = match counts_wrong_auth(&key.area) {
+            true => key.exchange("ObjectChangeAuth", &old).writing(),
+            false => key.exchange("ObjectChangeAuth", &old),
+        };
+        let private = self.with_transient(exchange, key, &old, |link, used| {
             key.parent.run(link, |link, parent| {
                 link.object_change_auth(used, parent, new)
             })
@@ -226,20 +244,20 @@ impl Tpm {
         self.register_flushable(&key.name);
         match self.tcti().is_managed() {
             true => self.with_connection(what, key, value, commands),
-            false => self.with_transient(what, key, value, commands),
+            false => self.with_transient(key.exchange(what, value), key, value, commands),
         }
     }
 
     fn with_transient<R>(
         &self,
-        what: &str,
+        exchange: Exchange<'_>,
         key: &WrappedKey,
         value: &AuthValue,
         mut commands: impl FnMut(&mut Link, AuthHandle) -> Result<R, TpmError>,
     ) -> Result<R, TpmError> {
         let salt_key = self.salt_key_for(value)?;
         let auth = Auth::by(value.as_bytes(), salt_key.as_ref());
-        key.exchange(what, value).run(self, |link| {
+        exchange.run(self, |link| {
             let mut handle = key.load(link)?;
             let mut answer = commands(link, AuthHandle::new(handle, &key.name, auth));
             // Without a resource manager another program may flush our object.
@@ -299,6 +317,10 @@ impl WrappedKey {
     /// An exchange that loads the key and proves this value.
     fn exchange<'a>(&'a self, what: &'a str, value: &'a AuthValue) -> Exchange<'a> {
         let subject = AuthSubject::new(&self.name, "a wrapped key", value);
-        Exchange::authorised(what, subject, None).needing_object_slot()
+        let exchange = Exchange::authorised(what, subject, None).needing_object_slot();
+        match self.sends_once {
+            true => exchange.writing(),
+            false => exchange,
+        }
     }
 }

@@ -100,7 +100,7 @@ impl DevidStore {
         if seal.has_policy() {
             return Err(unfit("it needs a policy, according to its file"));
         }
-        let sealed = seal.wrapped().map_err(unfit)?;
+        let sealed = seal.wrapped().map_err(unfit)?.of_unknown_value();
         let sealed = match self.is_open(sealed.parent()) {
             true => sealed,
             false => sealed.below_stranger(),

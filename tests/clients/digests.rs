@@ -306,8 +306,8 @@ fn gnutls_hashes_itself() {
 fn openssl_hashes_itself_whatever_it_prefers() {
     let bench = Bench::new();
     let shipped = fs::read_to_string(bench.configuration()).unwrap();
-    let early = "activate = 1\npkcs11-module-load-behavior = early\n\n# Lets";
-    let early = shipped.replace("activate = 1\n\n# Lets", early);
+    let early = "activate = 1\npkcs11-module-load-behavior = early\n\n# Makes";
+    let early = shipped.replace("activate = 1\n\n# Makes", early);
     assert_ne!(early, shipped);
     let order = ["default = default_sect\n", "pkcs11 = pkcs11_sect\n"];
     let [one, other] = order;

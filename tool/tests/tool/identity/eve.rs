@@ -381,7 +381,7 @@ fn a_cleared_tpm_is_told_and_nothing_is_made_over_the_loss() {
     let said = device.ends(6, PROVISION);
     assert!(said.err.contains("cleared or exchanged"), "{said}");
     let status = device.ends(1, &["status"]).text();
-    assert!(status.contains("0x81000080: gone"), "{status}");
+    assert!(status.contains("0x81000080: missing"), "{status}");
     assert_eq!(snapshot(&device.path("state")), before);
     device.ends(0, &["reset", "--factory", "--yes", "--wait", "0"]);
     assert_ne!(identity(&device), first);

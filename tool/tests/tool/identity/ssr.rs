@@ -212,7 +212,7 @@ fn an_identity_in_files_is_used_as_a_whole_or_not_at_all() {
     assert!(labels(&device).is_empty());
     fs::rename(&key, device.path("hidden.key")).unwrap();
     let refused = device.ends(6, PROVISION);
-    assert!(refused.err.contains("cloud.key is not"), "{refused}");
+    assert!(refused.err.contains("cloud.key does not"), "{refused}");
     assert!(labels(&device).is_empty());
 }
 

@@ -91,8 +91,8 @@ pub mod instructions {
 /// Functions and closures of ours that a repeated C_Sign with the same key enters, each counted
 /// once. A reader of this path must visit them; small accessors count too. Four of them serve
 /// commands with several authorisations, like TPM2_Certify. A fifth decides if a message comes in
-/// parts.
-pub const FUNCTIONS_OF_A_SIGNATURE: u64 = 115;
+/// parts. Two give the NULL ticket, since restricted keys sign with a ticket of TPM2_Hash.
+pub const FUNCTIONS_OF_A_SIGNATURE: u64 = 117;
 
 /// Bytes of the heap for a P-256 pair on the disk, listed: both objects with their encoded attributes, the wrapped
 /// key, and what the folder remembers of its file: measured 8_058 on 2026-11-29.

@@ -168,8 +168,9 @@ impl Certificate {
     }
 
     /// True if the certificate has a subjectAltName, or an extension by that name that cannot be read.
+    #[cfg(feature = "evidence")]
     pub(crate) fn names_more_than_subject(&self) -> bool {
-        !matches!(self.extension(SUBJECT_ALT_NAME), Ok(None))
+        !matches!(self.extension(crate::oid::SUBJECT_ALT_NAME), Ok(None))
     }
 
     /// True if a TLS client may use it: it names no purposes, or client authentication (RFC 5280,

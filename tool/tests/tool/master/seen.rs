@@ -204,7 +204,10 @@ fn an_identity_that_lives_in_its_handle_alone() {
     let said = device.ends(6, &["export", "devid", "--tss2"]);
     assert!(said.err.contains("handle alone"), "{said}");
     let shown = device.ends(0, &["show", "devid"]).text();
-    assert!(shown.contains("only persistent handle 0x81000100"), "{shown}");
+    assert!(
+        shown.contains("only persistent handle 0x81000100"),
+        "{shown}"
+    );
     // Without its file the key does not exist, and no other key is made.
     let key = files(&device, "key").remove(0);
     let aside = device.path("aside.pem");

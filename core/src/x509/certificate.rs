@@ -12,7 +12,7 @@ use super::time::{Date, Time};
 use crate::ber::{self, Element, INTEGER, SEQUENCE};
 use crate::key::{KeyId, PublicKey};
 use crate::oid::{
-    ANY_PURPOSE, CERTIFICATE_POLICIES, CLIENT_AUTH, CMC_RA, EXTENDED_KEY_USAGE, SUBJECT_ALT_NAME,
+    ANY_PURPOSE, CERTIFICATE_POLICIES, CLIENT_AUTH, CMC_RA, EXTENDED_KEY_USAGE,
     TCG_CAP_VERIFIED_TPM_RESTRICTED, TCG_KP_AIK_CERTIFICATE,
 };
 use sha1::{Digest, Sha1};

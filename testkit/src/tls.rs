@@ -221,24 +221,34 @@ pub fn openssl_server_with(home: &Home, identity: &Identity, options: &[&str]) -
 pub fn openssl_server_that_trusts(home: &Home, trusted: &Path, options: &[&str]) -> Server {
     Server::start(home, |port| {
         let mut server = program("openssl");
-        server.args([
-            "s_server",
-            "-www",
-            "-Verify",
-            "1",
-            "-verify_return_error",
-            "-CAfile",
-        ]);
-        server
-            .arg(trusted)
-            .args(["-accept", &format!("127.0.0.1:{port}"), "-key"]);
-        server
+        demands_certificates(&mut server, trusted, port)
+            .arg("-key")
             .arg(home.path("server.key"))
             .arg("-cert")
             .arg(home.path("server.pem"))
             .args(options);
         server
     })
+}
+
+/// Adds the options of an openssl server at `port` whose clients must have a certificate that leads to one in
+/// the file `trusted`.
+pub fn demands_certificates<'a>(
+    openssl: &'a mut Command,
+    trusted: &Path,
+    port: u16,
+) -> &'a mut Command {
+    openssl.args([
+        "s_server",
+        "-www",
+        "-Verify",
+        "1",
+        "-verify_return_error",
+        "-CAfile",
+    ]);
+    openssl
+        .arg(trusted)
+        .args(["-accept", &format!("127.0.0.1:{port}")])
 }
 
 /// The settings of an nginx, in addition to TLS.

@@ -6,13 +6,13 @@ use crate::tpm::AttestationKey;
 use crate::x509::Certificate;
 use log::warn;
 
-/// Whom evidence is for.
+/// The reader of evidence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Audience {
-    /// Whoever judges the key. Evidence of a service's key then says nothing of the device.
+    /// Any verifier. Evidence of a service's key then names nothing of the device.
     #[default]
     Anybody,
-    /// A CA that certifies the attestation key: it must know the TPM, so the evidence says all of it.
+    /// A CA that certifies the attestation key. The CA must know the TPM, so the evidence names it.
     Ca,
 }
 
@@ -39,9 +39,9 @@ impl AttestationKey {
         match kept.filter(|(_, certificates)| !certificates.is_empty()) {
             Some(found) => Ok(found),
             None => Err(IdentityError::refused(format!(
-                "{}: no CA has certified the attestation key of this service, so its evidence would prove \
-                 nothing to who may not know the device. devid attest {} --to-ca makes evidence for the CA; \
-                 what devid ca issue --attestation-key --for {} answers, devid import-cert takes",
+                "{}: no CA has certified the attestation key of this service, so no verifier could trust its \
+                 evidence. Make evidence for the CA with devid attest {} --to-ca. The CA answers with devid ca \
+                 issue --attestation-key --for {}. Import the answer with devid import-cert",
                 entry.label,
                 argument(&format!("{}/{}", entry.token, entry.label)),
                 argument(store.name()),

@@ -76,7 +76,7 @@ pub fn collect(
     let is_hidden = how.audience == Audience::Anybody && device.service_of(entry).is_some();
     if is_hidden && !how.ek_files.is_empty() {
         return Err(IdentityError::refused(format!(
-            "{}: evidence of a service's key names no endorsement key; certificates of one are for --to-ca",
+            "{}: evidence of a service's key must not name the endorsement key; --ek-cert needs --to-ca",
             entry.label
         )));
     }

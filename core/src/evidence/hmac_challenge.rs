@@ -26,7 +26,7 @@ pub struct HmacChallenge {
     key: HmacKey,
 }
 
-/// Why something is no challenge: an invalid request, in the words of enrollz.
+/// The reason why a message is not a valid challenge (InvalidArgument of enrollz).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InvalidChallenge(String);
 
@@ -165,12 +165,12 @@ impl HmacChallenge {
         })
     }
 
-    /// Whether the message is one of bootz's, which is answered with a transport key.
+    /// True if the message is of bootz, whose answer has a transport key.
     pub fn wants_transport_key(&self) -> bool {
         self.envelope == Envelope::Bootz
     }
 
-    /// Whether the message has a place for a transport key.
+    /// True if the answer can have a transport key.
     pub fn takes_transport_key(&self) -> bool {
         self.envelope != Envelope::Enrollz
     }

@@ -159,8 +159,7 @@ impl Device {
         found.ok_or_else(|| fault.unwrap_or_else(none))
     }
 
-    /// The token whose attestation key has this certificate. The TPM must have that key. A damaged
-    /// folder of a service is passed over.
+    /// The token whose attestation key has this certificate. A damaged folder of a service is ignored.
     #[cfg(feature = "evidence")]
     fn attested_by(&self, certificate: &Certificate) -> Result<Option<&DevidStore>, IdentityError> {
         for store in self.attesting_stores() {
@@ -317,7 +316,7 @@ fn take_for_attestation(
     certificate: &Certificate,
     ca_certificates: &[Certificate],
 ) -> Result<Imported, IdentityError> {
-    if store.is_service() && certificate.names_more_than_subject() {
+    if store.is_service() && certificate.has_alt_name() {
         return Err(IdentityError::refused(format!(
             "the certificate for the attestation key of {0} has a subjectAltName, which names the TPM: all \
              evidence of this service would show the name. Have the CA issue the certificate again, by \

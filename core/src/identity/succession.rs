@@ -12,6 +12,7 @@ use crate::store::Key;
 use crate::store::devid::{DevidStore, KeyAlgorithm, KeyPurpose};
 use crate::store::folder::Use;
 use crate::x509::Certificate;
+use log::warn;
 use std::sync::Arc;
 
 impl Device {
@@ -119,21 +120,35 @@ impl Device {
         &self,
         certificate: &Certificate,
     ) -> Result<Option<(TokenEntry, TokenEntry)>, IdentityError> {
-        let public = certificate.public_key();
         for store in self.open_stores() {
-            let waiting = store.succeeded()?;
-            if waiting.is_empty() {
-                continue;
+            match self.awaiting_in(store, certificate) {
+                Ok(None) => {}
+                // A service's user writes this folder. Its damage concerns no other token.
+                Err(error) if store.is_service() => warn!("token {}: {error}", store.name()),
+                found => return found,
             }
-            let read = self.token_contents(store).map_err(|(_, fault)| fault)?;
-            for entry in read
-                .entries
-                .iter()
-                .filter(|one| waiting.contains(&one.file))
-            {
-                if let Some(waits) = self.successor(entry)?.filter(|one| one.public == public) {
-                    return Ok(Some((entry.clone(), waits)));
-                }
+        }
+        Ok(None)
+    }
+
+    fn awaiting_in(
+        &self,
+        store: &DevidStore,
+        certificate: &Certificate,
+    ) -> Result<Option<(TokenEntry, TokenEntry)>, IdentityError> {
+        let waiting = store.succeeded()?;
+        if waiting.is_empty() {
+            return Ok(None);
+        }
+        let public = certificate.public_key();
+        let read = self.token_contents(store).map_err(|(_, fault)| fault)?;
+        for entry in read
+            .entries
+            .iter()
+            .filter(|one| waiting.contains(&one.file))
+        {
+            if let Some(waits) = self.successor(entry)?.filter(|one| one.public == public) {
+                return Ok(Some((entry.clone(), waits)));
             }
         }
         Ok(None)

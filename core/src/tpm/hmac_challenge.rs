@@ -26,7 +26,7 @@ pub(crate) struct HmacKey {
     seed: Vec<u8>,
 }
 
-/// What a TPM made of an HMAC key.
+/// The TPM's answer for an HMAC key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum HmacOutcome {
     /// It certified the attestation key by it.
@@ -61,8 +61,8 @@ impl HmacKey {
         })
     }
 
-    /// What the seed says of the key that it is encrypted for: the modulus is as long as the seed of RSA,
-    /// and of a curve the seed is a point. `None` if no such key has this seed.
+    /// The algorithm of the key that the seed is encrypted for. For RSA the seed is as long as the
+    /// modulus; for a curve the seed is a point. `None` if the seed has neither form.
     pub(crate) fn wrapped_for(&self) -> Option<KeyAlgorithm> {
         let point = split_sized(&self.seed)
             .and_then(|(x, rest)| Some((x, split_sized(rest)?)))
@@ -78,8 +78,8 @@ impl HmacKey {
         }
     }
 
-    /// Whether it can be that the seed is encrypted for this key: RSA gives a number below the modulus.
-    /// Some TPMs fail altogether where it is not.
+    /// True if the seed can be encrypted for this key. RSA gives a number below the modulus; with a
+    /// larger number some TPMs go into failure mode.
     pub(crate) fn may_be_for(&self, parent: &EndorsementKey) -> bool {
         let is_usable = match auth_way(parent.area(), AuthRole::User) {
             AuthWay::Policy(_) => true,
@@ -247,7 +247,7 @@ impl Tpm {
         hmac: &HmacKey,
         qualifying: &[u8],
     ) -> Result<HmacOutcome, TpmError> {
-        // After a transport fault it is known by its name as something to flush.
+        // After a transport fault the key is flushed by its name.
         self.register_flushable(&hmac.name);
         let certifying = Exchange::new("Certify by an HMAC key").needing_object_slot();
         certifying.run(self, |link| {

@@ -167,9 +167,9 @@ impl Certificate {
             || says(EXTENDED_KEY_USAGE, TCG_KP_AIK_CERTIFICATE)
     }
 
-    /// True if the certificate has a subjectAltName, or an extension by that name that cannot be read.
+    /// True if the certificate has a subjectAltName, also one that cannot be read.
     #[cfg(feature = "evidence")]
-    pub(crate) fn names_more_than_subject(&self) -> bool {
+    pub(crate) fn has_alt_name(&self) -> bool {
         !matches!(self.extension(crate::oid::SUBJECT_ALT_NAME), Ok(None))
     }
 

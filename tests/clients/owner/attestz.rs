@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use testkit::link::Link;
 use testkit::openssl::{Verifier, certificate_der};
 use testkit::programs::{program, run, run_with};
-use testkit::tls::{Server, with_provider};
+use testkit::tls::{Server, demands_certificates, with_provider};
 
 over_our_transport!(
     enrollz_1_3_a_client_with_an_invalid_certificate,
@@ -70,17 +70,7 @@ fn enrollz_1_3_a_client_with_an_invalid_certificate(link: Link) {
     let trusted = bench.home.write("trusted.pem", own.concat());
     let server = Server::start(&bench.home, |port| {
         let mut server = with_provider("openssl", &bench.home);
-        server.args([
-            "s_server",
-            "-www",
-            "-Verify",
-            "1",
-            "-verify_return_error",
-            "-CAfile",
-        ]);
-        server
-            .arg(&trusted)
-            .args(["-accept", &format!("127.0.0.1:{port}")]);
+        demands_certificates(&mut server, &trusted, port);
         server.args(["-key", "pkcs11:token=oidevid;object=oidevid;type=private"]);
         server.arg("-cert").arg(&oidevid);
         server

@@ -137,7 +137,8 @@ impl DevidStore {
         Ok(kept)
     }
 
-    /// True if a certificate is for the attestation key of this folder, and the TPM has the key.
+    /// True if a certificate is for the attestation key of this folder. For a service, whose user
+    /// writes the file, the TPM must have the key.
     pub(crate) fn has_attestation_key_of(
         &self,
         certificate: &Certificate,
@@ -148,10 +149,10 @@ impl DevidStore {
         let area = PublicArea::parse(kept.key.area());
         let is_for =
             |area: PublicArea| area.attests() && Some(area.key) == certificate.public_key();
-        if !area.is_some_and(is_for) {
-            return Ok(false);
+        match area.is_some_and(is_for) {
+            true if self.is_service => self.usable_attestation_key(kept).map(|_| true),
+            is_for => Ok(is_for),
         }
-        self.usable_attestation_key(kept).map(|_| true)
     }
 
     /// Stores the certificates that a CA issued for the attestation key.

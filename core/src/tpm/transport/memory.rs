@@ -15,12 +15,12 @@ thread_local! {
     static ANSWERER: RefCell<Option<Answerer>> = const { RefCell::new(None) };
 }
 
-/// From now on commands of this thread are answered so. `None`: there is no TPM.
+/// Sets the function that answers the commands of this thread. With `None` no TPM can be reached.
 pub fn install(answerer: Option<Answerer>) {
     ANSWERER.with(|place| *place.borrow_mut() = answerer);
 }
 
-/// The transport to what [`install`] put there.
+/// The transport to the function of [`install`].
 pub(super) struct Memory;
 
 impl Transport for Memory {
@@ -35,7 +35,7 @@ impl Transport for Memory {
             None => Err(TransportError::Unreachable("no TPM is installed".into())),
         })?;
         let answer = answered.ok_or(TransportError::Broken("the connection ended".into()))?;
-        // As a socket has it: the header says where the answer ends.
+        // As for a socket, the header gives the size of the answer.
         match frame_size(&answer)? {
             size if size <= answer.len() => Ok(answer[..size].to_vec()),
             _ => Err(TransportError::Broken("the answer is cut".into())),

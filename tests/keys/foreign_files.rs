@@ -142,7 +142,7 @@ fn keys_that_cannot_be_used_say_why(link: Link) {
         (
             "no-parent",
             plain.loadable(0x8100_0011),
-            "no key that wraps others",
+            "contains no storage key",
         ),
         ("restricted", restricted.loadable(SRK), "restricted"),
         ("restricted-rsa", restricted_rsa.loadable(SRK), "restricted"),

@@ -108,7 +108,7 @@ fn a_scalar_has_the_width_that_its_program_gave_it() {
         for (number, curve, public, why) in [
             (&vec![0xFF; width], curve, None, "not a valid private key"),
             (&vec![0; width], curve, None, "not a valid private key"),
-            (&vec![1; width + 1], curve, None, "wider"),
+            (&vec![1; width + 1], curve, None, "longer than the order"),
             (&scalar, curve, Some(&other[..]), "public key"),
         ] {
             let said = from_sec1(&sec1(number, Some(curve), public)).unwrap_err();

@@ -349,7 +349,7 @@ fn odd_values_that_can_be_read_are_read() {
         (
             (AUTHORITY_KEY_ID, false, "3000"),
             "authority key identifier",
-            "none; 802.1AR wants one",
+            "none; 802.1AR requires one",
         ),
         // An x400Address, and a DNS name with a byte over 127.
         (

@@ -272,7 +272,8 @@ mod tests {
         assert!(said(&wrapped(&encoded(CONTEXT_0, &[]))).contains("contains no certificate"));
         assert!(said(&encoded(SEQUENCE, &oid(ID_SIGNED_DATA))).contains("without content"));
         assert!(
-            said(&wrapped(&encoded(CONTEXT_0, &encoded(SEQUENCE, &[5, 0])))).contains("is none")
+            said(&wrapped(&encoded(CONTEXT_0, &encoded(SEQUENCE, &[5, 0]))))
+                .contains("is not valid")
         );
         assert!(said(b"<html>sorry</html>").contains("HTML"));
         assert!(!said(b"").is_empty());

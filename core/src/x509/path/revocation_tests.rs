@@ -302,7 +302,7 @@ fn crls_of_other_kinds_are_refused_with_the_reason() {
         ("300a0603551d1404030201010a", "cannot be read"),
         (
             "300a0603551d140403020101300a0603551d140403020101",
-            "there twice",
+            "occurs twice",
         ),
     ] {
         let said = List {

@@ -75,7 +75,7 @@ fn names_keep_to_the_constraints_above_them() {
             "30128710 0a000000000000000000000000000000",
             "not among the permitted",
         ),
-        (ONLY_TEN, "CN=x,O=Ex", "300587030a0102", "not understood"),
+        (ONLY_TEN, "CN=x,O=Ex", "300587030a0102", "is not supported"),
         // A type of name for which there is no constraint.
         (ONLY_TEN, "CN=x,O=Ex", "3004820261 62", ""),
     ] {

@@ -148,9 +148,10 @@ fn a_storage_root_key_is_no_master_key(link: Link) {
         let own = Own::new(&bench.home);
         let refused = own.make(Kind::P256, "key").map(drop);
         assert!(refused.is_err(), "{tells}");
-        bench
-            .home
-            .log_says(&["none of ours", "name another handle in [master]"]);
+        bench.home.log_says(&[
+            "that devid did not create",
+            "set another handle under [master]",
+        ]);
         own.raw.finalize().unwrap();
     }
 }

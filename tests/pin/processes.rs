@@ -67,7 +67,7 @@ fn another_process_begins_anew(link: Link) {
         let made = generate(&token.raw, session, by, &public, &private);
         assert_eq!(made, Err(Code(CKR_USER_NOT_LOGGED_IN)));
     }
-    bench.home.log_says(&["initialised anew since the login"]);
+    bench.home.log_says(&["initialised again after the login"]);
     let files = folder(&bench.home);
     assert_eq!(files, [bench.home.path("state/devid/.officer.pem")]);
     token.raw.logout(session).unwrap();

@@ -92,7 +92,7 @@ fn a_disk_that_takes_no_byte() {
             4,
             "{what}: the lock, the serial number, the storage root key, the master key"
         );
-        bench.home.log_says(&["destroyed with the rest"]);
+        bench.home.log_says(&["the whole object is destroyed"]);
         // The tool, in a process of its own.
         own.make(Kind::P256, "service").unwrap();
         let mut command = Command::new(tool());

@@ -161,7 +161,7 @@ fn a_crl_that_proves_nothing_verifies_nothing() {
     says(&said, "was valid until 2025-02-01T00:00:00Z");
     bench.crl("root", &[], days, "root.crl");
     let (said, _) = bench.verify(&["root.crl"], "-crl_check", 1);
-    says(&said, "none of the given CRLs is of CN=ca");
+    says(&said, "none of the given CRLs is from the CA CN=ca");
     // A root of that name with another key.
     bench.crl("ca", &[], days, "ca.crl");
     bench.crl("other", &[], days, "other.crl");
@@ -179,7 +179,7 @@ fn a_file_that_is_no_crl_is_named() {
     bench.0.home.write("text.crl", "nothing\n");
     for (name, why) in [
         ("leaf.pem", "it holds a PEM block of CERTIFICATE"),
-        ("cut.crl", "it is no CRL"),
+        ("cut.crl", "it is not a CRL"),
         ("text.crl", "it is no CRL: no PEM block"),
         ("missing.crl", "No such file"),
     ] {

@@ -239,5 +239,5 @@ fn sealed_data_are_opened_by_their_value() {
     make_key(&mut device, None);
     let key = device.path("key.pem");
     let said = device.ends(1, &["key", "unseal", key.to_str().unwrap()]);
-    assert!(said.err.contains("no sealed data"), "{said}");
+    assert!(said.err.contains("not sealed data"), "{said}");
 }

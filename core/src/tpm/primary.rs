@@ -97,7 +97,7 @@ impl Tpm {
                 Ok(found) => return Ok(found),
                 // The TPM lacks an algorithm, or a hint file is damaged and is not a valid
                 // template.
-                Err(error) if is_refusal(&error) => info!("template refused: {error}"),
+                Err(error) if is_refusal(&error) => info!("the TPM refused the template: {error}"),
                 Err(error) => return Err(error),
             }
         }

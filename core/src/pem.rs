@@ -368,7 +368,7 @@ mod tests {
             (String::new(), "no PEM block"),
             (text.replace("BEGIN", "begin"), "no PEM block"),
             (text[..text.len() - 20].into(), "has no end"),
-            (text.replace("END DATA", "END CERTIFICATE"), "as another"),
+            (text.replace("END DATA", "END CERTIFICATE"), "another label"),
             (text.replace("END DATA-----", "END DATA"), "boundary"),
             (text.replace("BwcH", "Bw!H"), "base64"),
             (text.replacen("Bwc", "Bw", 1), "base64"),

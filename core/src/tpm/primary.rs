@@ -216,9 +216,8 @@ impl Tpm {
 }
 
 /// Flushes all loaded auth sessions. The caller has waited about a second for a free slot. Sessions
-/// of this project last for one command, so such an old session was left by a killed process. A
-/// session of another program looks equal and is flushed too; that program must then start a new
-/// session.
+/// of this project last for one command, so such an old session was left by a killed process. A session of another program cannot be distinguished from such a session and is flushed too.
+/// That program must then start a new session.
 fn reclaim_sessions(link: &mut Link) -> Result<(), TpmError> {
     for handle in link.sessions()? {
         warn!(

@@ -1,4 +1,5 @@
-//! `devid completions`: made from the verbs. The script calls `devid list` to complete labels.
+//! `devid completions`: makes shell completions from the verbs. The shell calls `devid list` to
+//! complete labels.
 
 use crate::cli::{Arguments, NAME, OutputFormat};
 use crate::output::{CommandError, Output};
@@ -43,7 +44,8 @@ fn collect_verbs(command: &Command, above: &str, verbs: &mut Vec<String>) {
     }
 }
 
-/// Extends clap's own function. For the first word that is not an option, it offers labels.
+/// Extends the function that clap made. For the first word that is not an option, the new function
+/// offers labels.
 fn bash(verbs: &[String]) -> String {
     let patterns: Vec<_> = verbs.iter().map(|verb| format!("'{verb} '")).collect();
     format!(

@@ -94,7 +94,7 @@ _devid_labels() {{
     compadd -a labels
 }}
 
-# The functions of the verbs see the words behind their verb only.
+# The completion function of a verb sees only the words after the verb.
 _devid_note_config() {{
     typeset -ga _devid_config=()
     local -i at

@@ -14,8 +14,8 @@ pub(crate) struct EnrollArgs {
     #[arg(help = NAME, required_unless_present = "service")]
     pub(crate) label: Option<String>,
     /// For a service: uses the key SERVICE in the token SERVICE, which devid token add makes. The
-    /// certificate names the service. It has no data in common with certificates of other services,
-    /// except data that the CA adds.
+    /// certificate names the service. The certificate has no data in common with certificates of
+    /// other services, except data that the CA adds.
     #[arg(long = "for", value_name = "SERVICE", conflicts_with = "label")]
     pub(crate) service: Option<String>,
     /// The server, for example `https://est.example:8443`. The default path is /.well-known/est.

@@ -1,4 +1,4 @@
-//! One enrolment: finds or makes the key, logs in at the server, sends the request, and stores the
+//! An enrolment: finds or makes the key, logs in at the server, sends the request, and stores the
 //! answer.
 
 use super::credentials::Credentials;

@@ -82,7 +82,7 @@ impl Write for LimitedStream {
     }
 }
 
-/// Whether the client used its identity in the handshake.
+/// The use of the client's identity in the handshake: used, not asked for, or not possible.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) enum ClientProof {
     /// The server asked for no certificate.

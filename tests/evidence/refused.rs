@@ -111,6 +111,10 @@ fn a_factory_key_whose_policy_is_not_known_is_refused() {
         .lines()
         .find(|line| line.starts_with("idev-id") && !line.contains("-ca"));
     let label = label.expect("an identity");
-    device.refuses(6, &["attest", label], &["policy", "none of the TCG's"]);
+    device.refuses(
+        6,
+        &["attest", label],
+        &["policy", "that the TCG does not define"],
+    );
     device.is_clean();
 }

@@ -179,8 +179,8 @@ fn a_file_that_is_no_crl_is_named() {
     bench.0.home.write("text.crl", "nothing\n");
     for (name, why) in [
         ("leaf.pem", "it holds a PEM block of CERTIFICATE"),
-        ("cut.crl", "it is no CRL"),
-        ("text.crl", "it is no CRL: no PEM block"),
+        ("cut.crl", "this is not a CRL"),
+        ("text.crl", "this is not a CRL: no PEM block"),
         ("missing.crl", "No such file"),
     ] {
         let path = bench.0.path(name);

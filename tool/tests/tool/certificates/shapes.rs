@@ -176,11 +176,12 @@ fn a_device_with_an_attestation_key_alone_has_a_certificate() {
     for words in [&["list"][..], &["show", "iak"], &["doctor"], &["status"]] {
         let said = device.devid(words);
         let said = format!("{}{}", said.text(), said.err);
-        assert!(!said.contains("no identity's certificate"), "{said}");
+        assert!(!said.contains("no certificate of an identity"), "{said}");
     }
     let said = device.devid(&["verify", "iak"]);
     assert!(
-        said.err.contains("signs only what the TPM itself made"),
+        said.err
+            .contains("signs only data that the TPM itself created"),
         "{said}"
     );
 }

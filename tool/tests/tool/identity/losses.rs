@@ -191,7 +191,10 @@ fn an_index_that_others_defined_is_read_and_not_written() {
         write_nv(&mut device, "ownerread|ownerwrite", &pem);
         fs::remove_file(&own).unwrap();
         let said = device.ends(0, PROVISION).text();
-        assert!(said.contains("brought back from NV"), "{said}");
+        assert!(
+            said.contains("restored the certificate from NV memory"),
+            "{said}"
+        );
         assert!(!said.contains("note"), "{said}");
         assert_eq!(read_nv(&mut device), pem);
     }
@@ -205,7 +208,10 @@ fn the_certificate_comes_back_from_nv() {
     let before = device.json(&["show", "devid"]);
     fs::remove_file(files(&device, "certificate").remove(0)).unwrap();
     let said = device.ends(0, PROVISION).text();
-    assert!(said.contains("brought back from NV"), "{said}");
+    assert!(
+        said.contains("restored the certificate from NV memory"),
+        "{said}"
+    );
     let fingerprint = |shown: &Value| shown["certificates"][0]["sha256"].clone();
     let after = device.json(&["show", "devid"]);
     assert_eq!(fingerprint(&after), fingerprint(&before), "the very same");
@@ -242,10 +248,7 @@ fn a_marker_that_names_a_lost_key_is_believed() {
     let marker = fs::read(device.path("state/tpm_in_use")).unwrap();
     tpm2(&mut device, "tpm2_clear", &["-c", "p"]);
     let said = device.ends(6, PROVISION);
-    assert!(
-        said.err.contains("the marker names one that is gone"),
-        "{said}"
-    );
+    assert!(said.err.contains("the marker names another key"), "{said}");
     assert!(!persistent(&mut device).contains("0x81000100"));
     assert_eq!(fs::read(device.path("state/tpm_in_use")).unwrap(), marker);
     device.ends(0, RESET);
@@ -313,7 +316,10 @@ fn a_reset_leaves_a_storage_key_of_somebody_elses_and_says_so() {
     tpm2(&mut device, "tpm2_flushcontext", &["--transient-object"]);
     let load = ["-C", parent, "-u", &public, "-r", &private, "-c", &context];
     tpm2(&mut device, "tpm2_load", &load);
-    for (key, why) in [(parent, "primary key"), (&context[..], "none of ours")] {
+    for (key, why) in [
+        (parent, "primary key"),
+        (&context[..], "that devid did not create"),
+    ] {
         tpm2(&mut device, "tpm2_flushcontext", &["--transient-object"]);
         tpm2(
             &mut device,

@@ -70,7 +70,7 @@ fn a_certificate_for_another_key_is_told_from_a_missing_ca() {
         1,
         &["verify", &label, "--ca", identity.ca().to_str().unwrap()],
     );
-    assert!(said.err.contains("no key of this TPM"), "{said}");
+    assert!(said.err.contains("this TPM has no key"), "{said}");
 }
 
 #[test]

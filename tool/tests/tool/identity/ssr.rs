@@ -144,7 +144,7 @@ fn a_clouds_identity_is_used_if_it_can_be_trusted() {
     device.ends(0, &["csr", "cloud", "--out", request.to_str().unwrap()]);
     let refused = device.ends(6, PROVISION);
     assert!(
-        refused.err.contains("a key, but no certificate"),
+        refused.err.contains("the key has no certificate"),
         "{refused}"
     );
     let certificate = device.certified(&request, &folder);
@@ -163,7 +163,7 @@ fn a_clouds_identity_is_used_if_it_can_be_trusted() {
     );
     let refused = device.ends(6, PROVISION);
     assert!(
-        refused.err.contains("the factory identity is neither"),
+        refused.err.contains("names the factory identity"),
         "{refused}"
     );
     // Named and nowhere: then there is none, and the device makes its own.

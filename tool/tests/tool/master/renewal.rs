@@ -267,7 +267,10 @@ fn without_the_identity_nothing_is_renewed() {
         }
     }
     let said = device.ends(6, RENEW);
-    assert!(said.err.contains("its file is gone"), "{said}");
+    assert!(
+        said.err.contains("the file of the key is missing"),
+        "{said}"
+    );
     let _ = (before, handles);
 }
 

@@ -205,7 +205,7 @@ fn an_identity_that_lives_in_its_handle_alone() {
     assert!(said.err.contains("handle alone"), "{said}");
     let shown = device.ends(0, &["show", "devid"]).text();
     assert!(
-        shown.contains("only persistent handle 0x81000100"),
+        shown.contains("persistent handle 0x81000100 only"),
         "{shown}"
     );
     // Without its file the key does not exist, and no other key is made.
@@ -217,7 +217,10 @@ fn an_identity_that_lives_in_its_handle_alone() {
     let kept = fs::read(&certificate).unwrap();
     fs::remove_file(&certificate).unwrap();
     let said = device.ends(6, PROVISION);
-    assert!(said.err.contains("its file is gone"), "{said}");
+    assert!(
+        said.err.contains("the file of the key is missing"),
+        "{said}"
+    );
     fs::rename(&aside, &key).unwrap();
     fs::write(&certificate, kept).unwrap();
     device.ends(0, PROVISION);

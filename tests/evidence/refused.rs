@@ -114,7 +114,7 @@ fn a_factory_key_whose_policy_is_not_known_is_refused() {
     device.refuses(
         6,
         &["attest", label],
-        &["policy", "that the TCG does not define"],
+        &["policy", "not a policy of the TCG"],
     );
     device.is_clean();
 }

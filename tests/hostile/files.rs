@@ -134,7 +134,7 @@ fn what_is_left_out_is_in_the_log() {
     }
     home.log_says(&[&with_root]);
     for (path, why) in [
-        ("chain/gone.pem", "leads nowhere"),
+        ("chain/gone.pem", "to a missing file"),
         ("chain/folder.cer", "not a regular file"),
         ("chain/root.txt", "does not end in .pem, .crt, .cer or .der"),
         ("config.d/10-log.conf", "does not end in .toml"),

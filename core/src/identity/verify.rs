@@ -372,13 +372,13 @@ fn lists_of(path: &Path) -> Result<Vec<Crl>, IdentityError> {
     if bytes.first() == Some(&0x30) {
         return Ok(vec![Crl::from_der(&bytes).map_err(fault)?]);
     }
-    let parts = pem::parse(&bytes).map_err(|why| fault(format!("this is not a CRL: {why}")))?;
+    let parts = pem::parse(&bytes).map_err(|why| fault(format!("it is not a CRL: {why}")))?;
     let is_list = |block: &&pem::Block| matches!(block.label, "X509 CRL" | "CRL");
     let lists = parts.blocks.iter().filter(is_list);
     let lists: Result<Vec<Crl>, _> = lists.map(|block| Crl::from_der(&block.der)).collect();
     match lists.map_err(fault)? {
         lists if lists.is_empty() => Err(fault(format!(
-            "this is not a CRL: the first PEM block is {}",
+            "it is not a CRL: the first PEM block is {}",
             parts.blocks.first().map_or("nothing", |block| block.label)
         ))),
         lists => Ok(lists),

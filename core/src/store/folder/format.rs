@@ -382,11 +382,11 @@ mod tests {
             (sealed.into_bytes(), "sealed data"),
             (
                 pem::render("RSA PRIVATE KEY", &[0x30, 0]).unwrap().into(),
-                "no RSA key",
+                "not an RSA key",
             ),
             (
                 pem::render("EC PRIVATE KEY", &[0x30, 0]).unwrap().into(),
-                "no EC key",
+                "not an EC key",
             ),
             (
                 pem::render("OPENSSH PRIVATE KEY", &[0x30, 0])
@@ -404,7 +404,7 @@ mod tests {
             ),
             (
                 pem::render(CLEAR, &[0x30, 0]).unwrap().into(),
-                "no private key",
+                "not a private key",
             ),
             ([KEY, KEY].concat(), "more than one"),
             ([KEY, LEAF].concat(), "more than one"),

@@ -121,7 +121,7 @@ fn with_a_clock_before_the_build_nobody_is_out_of_date() {
         summary.starts_with("idev-id: verified, but its validity"),
         "{said}"
     );
-    assert!(summary.contains("the clock stands before"), "{said}");
+    assert!(summary.contains("the clock is before"), "{said}");
     let report = early(&["verify", "idev-id", "--ca", text(&ca), "--json"]);
     let report: Value = serde_json::from_slice(&report.out).unwrap();
     assert_eq!(report["validity_checked"], false);

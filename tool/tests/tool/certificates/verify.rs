@@ -193,7 +193,7 @@ fn a_software_key_signs_too() {
     let own = device.path("state/software/devid.cert.pem");
     let said = device.ends(0, &["verify", "devid", "--ca", text(&own)]);
     assert!(
-        said.text().contains("note     key: it signed fresh"),
+        said.text().contains("note     key: it signed random bytes"),
         "{said}"
     );
 }
@@ -269,7 +269,7 @@ fn an_identity_in_files_is_shown_and_proven_like_any_other() {
     assert!(shown.contains("device serial SN-7"), "{shown}");
     let said = device.ends(0, &["verify", "existing"]);
     assert!(
-        said.text().contains("note     key: it signed fresh"),
+        said.text().contains("note     key: it signed random bytes"),
         "{said}"
     );
 

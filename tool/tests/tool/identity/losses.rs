@@ -82,7 +82,8 @@ fn folder_and_marker_lost_make_no_other_identity() {
         let before = persistent(&mut device);
         let said = device.ends(6, PROVISION);
         assert!(
-            said.err.contains("0x81000100, but its file is gone"),
+            said.err
+                .contains("0x81000100, but the file of the key is missing"),
             "{said}"
         );
         device.ends(1, &["status"]);

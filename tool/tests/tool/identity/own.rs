@@ -121,7 +121,7 @@ fn what_is_left_of_an_identity_is_an_error() {
     fs::rename(&folder, &aside).unwrap();
     let (_, _, reason) = status(&device, 1);
     assert!(
-        reason.contains("0x81000100, but its file is gone"),
+        reason.contains("0x81000100, but the file of the key is missing"),
         "{reason}"
     );
     evict(&mut device, "0x81000100");

@@ -1,4 +1,5 @@
-//! The PKCS#11 module. It shows the identities in the TPM 2.0 of a device as tokens and objects.
+//! The PKCS#11 module. The module shows the identities in the TPM 2.0 of a device as tokens and
+//! objects.
 //!
 //! `abi` is the C interface, and only `abi` has `unsafe`. Each Rust module imports only modules
 //! that stand below it in this list:

@@ -40,7 +40,7 @@ struct Snapshot {
 
 impl Snapshots {
     /// Returns the items of the list for a call with this buffer size. The caller checks whether
-    /// the items fit. `now` returns the current items. It runs without a lock, and only if no
+    /// the items fit. `now` returns the current items. `now` runs without a lock, and only if no
     /// snapshot exists for this call.
     pub(crate) fn answer(
         &self,

@@ -5,8 +5,8 @@
 //!
 //! By the standard a caller has two duties, and the SAFETY comments rely on both. Each pointer is
 //! NULL or valid for the length that stands beside it. No other thread writes to the memory during
-//! the call. The module still checks for NULL and for lengths beyond the address space. It does not
-//! rely on alignment.
+//! the call. The module still checks for NULL and for lengths beyond the address space. The module
+//! does not rely on alignment.
 
 #![allow(non_snake_case, reason = "the standard's names")]
 

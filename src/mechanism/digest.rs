@@ -117,7 +117,8 @@ impl Hasher {
     }
 
     pub(crate) fn finish(mut self) -> Vec<u8> {
-        // `finalize` would move the state to another address, and a copy would stay in memory.
+        // The code must not call `finalize`, which would move the state to another address. A copy
+        // would stay in memory.
         let result = match &mut *self.0 {
             HashState::Sha1(hash) => hash.finalize_reset().to_vec(),
             HashState::Sha224(hash) => hash.finalize_reset().to_vec(),

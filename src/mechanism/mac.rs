@@ -90,7 +90,8 @@ impl Mac {
     }
 
     pub(crate) fn finish(mut self) -> Vec<u8> {
-        // `finalize` would move the state to another address, and a copy would stay in memory.
+        // The code must not call `finalize`, which would move the state to another address. A copy
+        // would stay in memory.
         let code = match &mut *self.0 {
             HmacState::Sha1(mac) => mac.finalize_reset().into_bytes().to_vec(),
             HmacState::Sha224(mac) => mac.finalize_reset().into_bytes().to_vec(),

@@ -1,4 +1,4 @@
-//! One session: its search and its operations (PKCS#11 3.0, sections 2.6, 5.7.6 and 5.13).
+//! A session: its search and its operations (PKCS#11 3.0, sections 2.6, 5.7.6 and 5.13).
 //!
 //! The rule for operations: a call takes the operation out of the session. The call puts the
 //! operation back only after a length query, or if the buffer is too small. In all other cases the

@@ -1,8 +1,8 @@
 //! Functions of a session that make, change and destroy objects (PKCS#11 3.0, sections 5.7 and
 //! 5.18).
 //!
-//! Each function scans the token again before it returns. It returns handles of the new scan, and
-//! the next search sees the change.
+//! Each function scans the token again before it returns. The function returns handles of the new
+//! scan, and the next search sees the change.
 
 use crate::error::Error;
 use crate::handle::{Mint, ObjectHandle};
@@ -116,8 +116,8 @@ impl Session {
             mint,
         );
         if wanted.persistence == Persistence::Session {
-            // The steps that can fail come first. So a failure never leaves only one key of the
-            // pair.
+            // The steps that can fail come first. Therefore a failure never leaves only one key of
+            // the pair.
             let public = match wanted.public_on_token {
                 true => {
                     let content = EntryContent::Public(key.public().clone(), wanted.public);

@@ -155,7 +155,7 @@ pub(super) struct DigestOperation {
     pub(super) kind: CK_MECHANISM_TYPE,
     pub(super) digest: Digest,
     pub(super) hasher: Hasher,
-    /// A key from C_DigestKey counts as a part.
+    /// The form of the message. A key from C_DigestKey counts as a part.
     pub(super) form: Form,
     /// True if the digest contains the value of a key.
     pub(super) of_key: bool,

@@ -142,7 +142,7 @@ impl Token {
             ulMinKeySize: smallest.into(),
             ulMaxKeySize: largest.into(),
             flags: match (self.traits.for_sessions, first.algorithm) {
-                // The token for sessions has public keys only. They verify in software.
+                // The token for sessions has public keys only. These keys verify in software.
                 (true, Algorithm::Sign(_)) => flags & !(CKF_HW | CKF_SIGN),
                 _ => flags,
             },

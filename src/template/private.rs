@@ -69,8 +69,8 @@ impl PrivateKeyTemplate {
 pub(crate) struct UnwrapTemplate(KeyType);
 
 impl UnwrapTemplate {
-    /// Reads the template of C_UnwrapKey. The template must name the class and the type. It must
-    /// not name the values of the key (section 4.1.1; Table 10, footnotes 5 and 6).
+    /// Reads the template of C_UnwrapKey. The template must name the class and the type. The
+    /// template must not name the values of the key (section 4.1.1; Table 10, footnotes 5 and 6).
     pub(crate) fn parse(template: &Template) -> Result<Self, Error> {
         rules::check(template.consistent()?, TemplateKind::UnwrappedPrivate)?;
         let class = template.number(CKA_CLASS)?;

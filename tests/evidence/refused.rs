@@ -1,4 +1,4 @@
-//! Keys of which there is no evidence: each is refused with its reason, before the TPM is asked.
+//! Keys that cannot have evidence. Each is refused with its reason, before a TPM command is sent.
 
 use crate::device::Device;
 use testkit::own::P256_KEY;

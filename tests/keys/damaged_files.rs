@@ -1,5 +1,5 @@
-//! A wrong byte in one of our files affects only that file. The TPM never counts as cleared,
-//! because the master key is there.
+//! A wrong byte in a file of the key folder affects only that file. The TPM never counts as
+//! cleared, because it has the master key.
 
 use cryptoki_sys::*;
 use std::fs;

@@ -1,5 +1,5 @@
-//! The key folder: the changes by each call, and folders that are missing, read-only, invalid or
-//! very full.
+//! The key folder: the changes by each function, and folders that are missing, read-only, invalid
+//! or very full.
 
 use cryptoki_sys::*;
 use std::fs::{self, Permissions};

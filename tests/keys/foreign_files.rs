@@ -1,5 +1,5 @@
-//! Key files of other programs that hold no ordinary signing keys. An unusable key has a reason. It
-//! affects no other key, and costs no counted try.
+//! Key files of other programs whose keys are not ordinary signing keys. The log has a reason for
+//! each unusable key. An unusable key affects no other key, and costs no counted try.
 
 use cryptoki_sys::*;
 use testkit::devid::{Kind, MASTER, SRK};

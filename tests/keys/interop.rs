@@ -1,4 +1,4 @@
-//! Key files that other programs made, in our folder; and ours in other programs' hands.
+//! Key files of other programs in the key folder, and the project's key files in other programs.
 
 use cryptoki_sys::*;
 use std::fs;

@@ -1,5 +1,5 @@
-//! The master key of the token `devid`. It is made when it is first needed, wraps all other keys,
-//! and is missing in another TPM.
+//! The master key of the token `devid`. It is made when it is first needed, and wraps all other
+//! keys. Another TPM does not have it.
 
 use cryptoki_sys::*;
 use std::path::Path;

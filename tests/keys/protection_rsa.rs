@@ -1,5 +1,5 @@
-//! RSA keys that the TPM does not use itself: sealed ones and such in files. They sign and decrypt in
-//! memory; OpenSSL judges both.
+//! Sealed RSA keys and RSA keys in files, which the module uses in memory. They sign and decrypt,
+//! and OpenSSL checks the results.
 
 use cryptoki_sys::*;
 use std::fs;

@@ -1,5 +1,5 @@
-//! The trusted storage root key: the first that was used, or one that the TPM of a certified
-//! endorsement key holds.
+//! The trusted storage root key: the first key that was used, or a key in the TPM of a certified
+//! endorsement key.
 
 use cryptoki_sys::*;
 use std::fs;

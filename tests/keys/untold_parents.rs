@@ -1,5 +1,5 @@
-//! A TPM that gives the name as qualified name does not tell the parent of an object. None of our
-//! objects is lost or made twice because of that.
+//! A TPM that returns the name as the qualified name does not show the parent of an object. Because
+//! of this, no object of the project may be lost or made twice.
 
 use std::fs;
 use testkit::devid::{self, FIRST, Kind, MASTER, Own};

@@ -1,5 +1,5 @@
-//! PINs of the token `devid` and other processes: one changes a PIN, one is forked, one dies while
-//! it writes.
+//! PINs of the token `devid` in several processes: a process changes a PIN, a process is forked,
+//! and a process ends while it writes.
 
 use cryptoki_sys::*;
 use std::fs;

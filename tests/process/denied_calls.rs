@@ -1,5 +1,5 @@
-//! System calls that a real kernel filter denies (seccomp(2)), as in containers and services: no
-//! crash, and the right code and message.
+//! System calls that a real kernel filter denies (seccomp(2)), as in containers and services. The
+//! host must not crash, and the code and the message must be right.
 
 use cryptoki_sys::*;
 use std::ffi::{c_int, c_long};

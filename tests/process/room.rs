@@ -1,5 +1,5 @@
-//! No space: a full disk, a quota, a limit of the process. Calls that free space work, and calls
-//! that need space change nothing. Limits of the host end no process.
+//! Missing space: a full disk, a quota, a limit of the process. Calls that free space work, and
+//! calls that need space change nothing. Limits of the host do not end the process.
 
 use cryptoki_sys::*;
 use std::ffi::CString;

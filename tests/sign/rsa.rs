@@ -1,5 +1,5 @@
 //! RSA: the data for CKM_RSA_PKCS, the parameters for PSS, and refusals. A refused call costs no
-//! TPM command, a signature costs one.
+//! TPM command, and a signature costs one command.
 
 use cryptoki_sys::*;
 use testkit::home::Home;

@@ -1,5 +1,5 @@
-//! Results of a TPM are trusted after one result was verified: signatures of each scheme, and the
-//! seals of PINs.
+//! The module trusts results of a TPM only after it has verified one result: signatures of each
+//! scheme, and the seals of PINs.
 
 use cryptoki_sys::*;
 use std::fs;

@@ -102,8 +102,8 @@ impl Device {
             self.forget_copy()?;
             if let Some(master) = master {
                 self.own.destroy_master(master.name())?;
-                // The master key encrypts the owner's authorisation value. So the record of the
-                // storage root key is not needed any more.
+                // The master key no longer encrypts the owner's authorisation value, so the
+                // storage root key must do that. The present storage root key is then trusted.
                 self.forget_root()?;
                 // Without the master key, another rule finds device keys. Such keys would stop the
                 // provisioning, so they are evicted too.

@@ -1,6 +1,6 @@
 //! The cipher mode GCM (NIST SP 800-38D), made of GHASH and counter mode. The crate `aes-gcm` is
-//! not used. It takes whole messages only. Its lengths of initialisation vector and tag are fixed
-//! at compile time.
+//! not used. That crate takes whole messages only. Its lengths of initialisation vector and tag are
+//! fixed at compile time.
 
 use super::{BLOCK, Direction, LONGEST_MESSAGE};
 use crate::error::Error;

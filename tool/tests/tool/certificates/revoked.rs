@@ -1,4 +1,5 @@
-//! `devid verify --crl` beside `openssl verify -crl_check`, over what `openssl ca` writes.
+//! Compares `devid verify --crl` with `openssl verify -crl_check`, on CRLs that `openssl ca`
+//! writes.
 
 use crate::device::Device;
 use crate::device::programs::{program, run};

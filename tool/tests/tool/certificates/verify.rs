@@ -1,4 +1,4 @@
-//! Only a key that signed is verified, and obstacles are reported.
+//! An identity is verified only if its key signed. Otherwise the reason is reported.
 
 use crate::device::clock::in_1970;
 use crate::device::factory::Identity;

@@ -1,4 +1,5 @@
-//! An object that cannot be read, or is not trusted, is not missing: nothing replaces it.
+//! An object that cannot be read, or is not trusted, does not count as missing: nothing replaces
+//! it.
 
 use crate::device::{Device, mending, persistent, programs, tpm2};
 use std::fs::{self, Permissions};

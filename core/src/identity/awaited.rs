@@ -61,9 +61,9 @@ pub(super) fn waiting(subject: &str) -> String {
         false => format!(" --subject {}", quoted(subject)),
     };
     format!(
-        "the device's key waits for a certificate from a CA{named}. To import the \
-         certificate, run devid import-cert FILE. To write the request again, run devid provision \
-         --csr FILE{again}. To make a self-signed certificate instead, run devid provision \
+        "the device's key waits for the certificate of a CA{named}. To import the certificate, run \
+         devid import-cert FILE. To write the request again, run devid provision --csr \
+         FILE{again}. To make a self-signed certificate instead, run devid provision \
          --new-certificate"
     )
 }

@@ -154,7 +154,7 @@ impl Device {
 
     fn key_lost(&self, seen: &Observed) -> RefusalDetails {
         let lost = seen.own.as_ref().and_then(|own| own.lost.as_deref());
-        let lost = lost.unwrap_or("the marker names another key");
+        let lost = lost.unwrap_or("the marker names a key that is missing");
         let held = self.own.master_is_held();
         let (text, remedy) = match held {
             Ok(Some(true)) => (

@@ -1,7 +1,7 @@
 //! The table that decides the next step towards an own identity. The table is a pure function: it
 //! reads nothing and writes nothing.
 //!
-//! No other identity ever replaces an identity by itself. A missing certificate, a late TPM or
+//! The table never replaces an identity by another identity. A missing certificate, a late TPM or
 //! contradictory facts give no reason to do so. Only an explicit reset ends an identity.
 
 use crate::config::{Fallback, LeaveSoftware, OwnIdentity};

@@ -61,7 +61,7 @@ pub(super) fn searched(
     }));
     let but = match there.is_empty() {
         true => String::new(),
-        false => format!(" (there is {})", there.join("; ")),
+        false => format!(" (found instead: {})", there.join("; ")),
     };
     format!(
         "no certificate of an identity was found in the NV indices 0x{first:08X}-0x{last:08X} or \

@@ -1,8 +1,8 @@
 //! A section of a configuration file (a table of TOML). `TomlTable` takes each known setting out of
 //! the section, and then reports each remaining setting as unknown.
 //!
-//! An error message names the expected value. It shows the written value only for settings that are
-//! not secrets.
+//! An error message names the expected value. The message shows the written value only for settings
+//! that are not secrets.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -395,7 +395,7 @@ pub(super) fn section_called(name: &str) -> Option<&'static str> {
     names.find(|section| !name.is_empty() && bare(section) == name)
 }
 
-/// Returns true for a name that looks like a setting. Such a name is unlikely to be a PIN.
+/// Returns true for a name that looks like the name of a setting, which is unlikely to be a PIN.
 fn is_plain(name: &str) -> bool {
     name.chars().all(|c| c.is_ascii_alphabetic() || c == '_')
 }

@@ -1,4 +1,5 @@
-//! Answers to challenges: those of tpm2_makecredential, which is the judge of ours.
+//! Answers to challenges. tpm2_makecredential makes a challenge too, to check the project's own
+//! challenges.
 
 use crate::device::{Bundle, Device, from_base64, to_base64};
 use crate::structures::name;

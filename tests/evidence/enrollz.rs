@@ -1,5 +1,6 @@
-//! The HMAC challenge of OpenConfig's enrollz and bootz: `devid challenge` answers, and an owner that is
-//! written from the bytes of the standard judges (`enrollz/owner.py`). Names follow OpenConfig's list.
+//! The HMAC challenge of OpenConfig's enrollz and bootz. `devid challenge` answers.
+//! `enrollz/owner.py` checks the answers, and is written only from the byte formats of the
+//! standard. The test names follow OpenConfig's list.
 
 use crate::device::{Device, TEMPLATES, from_base64, to_base64};
 use serde_json::{Value, json};

@@ -1,5 +1,5 @@
-//! Real factory certificates: with fields that a strict parser refuses, with the key in another
-//! notation, with data before and after. The identifying fields are shown, with the key.
+//! Real factory certificates: fields that a strict parser refuses, the key in another notation,
+//! data before and after the certificate. The token shows the identifying fields and the key.
 
 use cryptoki_sys::*;
 use std::fs;

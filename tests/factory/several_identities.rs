@@ -1,5 +1,5 @@
-//! Further factory contents beside an identity: more identities, attestation keys, certificates for
-//! other keys, and unreadable indices. None of them hides the others.
+//! Further factory contents in addition to an identity: more identities, attestation keys,
+//! certificates for other keys, and unreadable indices. None of them hides the others.
 
 use cryptoki_sys::*;
 use std::fs;

@@ -225,7 +225,7 @@ fn the_officer_sets_the_users_pin(link: Link) {
     assert_eq!(refused, Err(Code(CKR_ACTION_PROHIBITED)));
     bench
         .home
-        .log_says(&["brought", "needs no PIN", "destroy such keys first"]);
+        .log_says(&["brought", "needs no PIN", "destroy such keys, set the PIN"]);
     fs::remove_file(&key).unwrap();
     // The shortest and the longest; the second in the place of the first.
     let longest = "€".repeat(21) + "1";

@@ -1,5 +1,5 @@
-//! A TPM that is not libtpms: its answers hold more, fewer or other fields, and still hide no
-//! identity.
+//! A TPM whose answers have more, fewer or other fields than the answers of libtpms. No identity is
+//! hidden because of that.
 
 use cryptoki_sys::*;
 use testkit::devid::{self, Kind, Own};

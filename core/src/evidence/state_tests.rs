@@ -148,7 +148,7 @@ fn bundles_that_nobody_can_challenge() {
                 it.ek_public = Some(it.key.public.clone());
                 it.ek_certificates.clear();
             },
-            "no restricted decryption key",
+            "not a restricted decryption key",
         ),
         (|it| it.ek_public = Some(vec![1].into()), "is not supported"),
         (

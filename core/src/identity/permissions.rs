@@ -89,8 +89,8 @@ fn opening(closed: &Path, needed: Access) -> Remedy {
 pub(super) fn for_unread_file(folder: &Path, file: &Path, by_content: bool) -> Remedy {
     if by_content {
         return Remedy::by_hand(
-            "If it is a file of the device, bring it back from a copy. Otherwise move it out of \
-             the folder",
+            "If the file belongs to this device, restore the file from a backup. Otherwise move it \
+             out of the folder",
         );
     }
     if let Some(remedy) = missing_permission(file, Access::READ_OK) {

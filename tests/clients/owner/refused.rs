@@ -1,5 +1,5 @@
-//! Owner's certificates that are refused, by OpenConfig's list (enrollz-1): none of those that came
-//! with them is taken either.
+//! Owner's certificates that are refused, by OpenConfig's list (enrollz-1). If one certificate is
+//! refused, the other certificates of the same command are not imported either.
 
 use super::Bench;
 use std::fs;

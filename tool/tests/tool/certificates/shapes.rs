@@ -1,5 +1,5 @@
-//! Real certificates and certificate files: the readable ones, in every place, and the messages for
-//! the others. OpenSSL reads the bytes too.
+//! Real certificates and certificate files: readable files are accepted everywhere, and other files
+//! get a message. OpenSSL reads the same bytes.
 
 use testkit::der;
 

@@ -1,4 +1,4 @@
-//! Only a key that signed is verified, and obstacles are reported.
+//! An identity is verified only if its key signed. Otherwise the reason is reported.
 
 use crate::device::clock::in_1970;
 use crate::device::factory::Identity;
@@ -124,7 +124,7 @@ fn with_a_clock_before_the_build_nobody_is_out_of_date() {
         summary.starts_with("idev-id: verified, but its validity"),
         "{said}"
     );
-    assert!(summary.contains("the clock stands before"), "{said}");
+    assert!(summary.contains("the clock is before"), "{said}");
     let report = early(&["verify", "idev-id", "--ca", text(&ca), "--json"]);
     let report: Value = serde_json::from_slice(&report.out).unwrap();
     assert_eq!(report["validity_checked"], false);

@@ -175,7 +175,7 @@ fn a_command_that_is_printed_names_the_key() {
     for label in ["a b", "$(reboot)", "-x"] {
         device.ends(0, &["key", "generate", "--", label]);
         let said = device.ends(6, &["key", "delete", "--", label]);
-        let line = said.err.split("to go on: devid ").nth(1).unwrap();
+        let line = said.err.split("to continue: devid ").nth(1).unwrap();
         let words = std::process::Command::new("sh")
             .args(["-c", &format!("printf '%s\\n' {line}")])
             .output()

@@ -1,5 +1,5 @@
-//! A device with further tokens. Their keys are listed, and foreign keys are distinguished from our
-//! own.
+//! A device with further tokens. Their keys are listed. Keys of other programs are distinguished
+//! from the device's own keys.
 
 use crate::device::{Device, persistent, programs};
 use std::fs;

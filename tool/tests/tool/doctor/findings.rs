@@ -246,7 +246,7 @@ fn damaged_files_are_named_and_orphans_are_left_alone() {
     let finding = found(&device, "keys.file");
     assert!(finding["command"].is_null(), "{finding}");
     let mend = finding["mend"].as_str().unwrap();
-    assert!(mend.contains("bring it back from a copy"), "{finding}");
+    assert!(mend.contains("restore the file from a backup"), "{finding}");
     fs::remove_file(device.path("state/devid/key-damaged.pem")).unwrap();
     assert_gone(&device, "keys.file");
 

@@ -338,7 +338,7 @@ fn a_server_is_believed_for_its_name_its_task_or_itself() {
             let words = [
                 "not trusted",
                 "no server can be trusted",
-                "does not speak TLS",
+                "does not use TLS",
             ];
             assert!(
                 words.iter().any(|words| said.err.contains(words)),

@@ -1,4 +1,4 @@
-//! A key is replaced under its label, together with its certificate; one generation is kept.
+//! A key and its certificate are replaced under the same label. The last replaced pair is kept.
 
 use super::est::{bench, is_whole};
 use crate::device::{Device, persistent, programs};

@@ -1,4 +1,4 @@
-//! `devid renew`: certificates that the configuration names, before they end.
+//! `devid renew` renews the certificates that the configuration names, before they end.
 
 use super::est::{bench, is_whole};
 use super::faults::FAULTS;

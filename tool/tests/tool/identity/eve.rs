@@ -65,7 +65,7 @@ fn the_first_start_makes_an_identity_and_the_second_nothing() {
     for said in [
         "mode tpm",
         "devid: p256, 0x81000100",
-        "0x81000080: there",
+        "0x81000080: present",
         "lockout",
     ] {
         assert!(shown.contains(said), "{said}: {shown}");

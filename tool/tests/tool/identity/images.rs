@@ -1,4 +1,5 @@
-//! Devices that are made from one image: names out of variables, certificates of a CA that come later, clones.
+//! Devices that are made from one image: certificate names from variables, certificates that a CA
+//! issues later, and clones.
 
 use super::life::run_page;
 use crate::device::programs::{self, Said};

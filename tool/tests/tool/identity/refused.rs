@@ -1,4 +1,5 @@
-//! An object that cannot be read, or is not trusted, is not missing: nothing replaces it.
+//! An object that cannot be read, or is not trusted, does not count as missing: nothing replaces
+//! it.
 
 use crate::device::{Device, mending, persistent, programs, tpm2};
 use std::fs::{self, Permissions};
@@ -90,7 +91,7 @@ fn files_that_are_refused_are_not_taken_for_gone() {
             let said = is_refused(&device, "identity.unreadable");
             let first = files[0].to_str().unwrap();
             // The mode is not the cause of damage.
-            let helps = ["chmod", "chmod", "bring it back from a copy"][number];
+            let helps = ["chmod", "chmod", "restore the file from a backup"][number];
             assert!(said.contains(first) && said.contains(helps), "{said}");
             assert!(!said.contains("gone"), "{said}");
             assert_eq!(persistent(&mut device), before);
@@ -143,7 +144,7 @@ fn without_tpm_files_that_are_refused_are_not_taken_for_gone_either() {
     assert!(!device.path("state/software").exists());
     let said = device.ends(6, RESET);
     assert!(
-        said.err.contains("gives no object") || said.err.contains("may write"),
+        said.err.contains("holds no valid object") || said.err.contains("may write"),
         "{said}"
     );
 }

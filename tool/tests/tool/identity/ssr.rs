@@ -1,5 +1,5 @@
-//! A router on a virtual TPM. It looks for an existing identity, and makes one only if there is
-//! none. Every further key is its own.
+//! A router on a virtual TPM. It looks for an existing identity, and makes an identity only if
+//! there is none. Each further key is a separate own key.
 
 use crate::device::Device;
 use crate::device::programs;

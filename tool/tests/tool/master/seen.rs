@@ -1,4 +1,5 @@
-//! What is seen where the master key is gone, beside other losses, and what a renewal costs.
+//! The output while the master key is missing, together with other losses, and the number of TPM
+//! commands of a renewal.
 
 use crate::device::foreign::occupy;
 use crate::device::link::Link;

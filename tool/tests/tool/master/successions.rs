@@ -1,4 +1,5 @@
-//! New keys that wait, and previous keys: their state after the loss of their master key.
+//! New keys that wait for a certificate, and previous keys: their state after the loss of their
+//! master key.
 
 use crate::device::{Device, evict};
 use crate::enrolment::est::{bench, is_whole};

@@ -11,7 +11,7 @@ use toml::de::DeValue;
 /// The settings of a certificate that is renewed before its end of validity.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CertificateSettings {
-    /// The label of the key.
+    /// The label of the key that the certificate is for.
     pub label: String,
     /// The URL of the EST server.
     pub est: String,
@@ -20,37 +20,38 @@ pub struct CertificateSettings {
     pub identity: Option<String>,
     /// The trust anchor for the server's certificate.
     pub trust: ServerTrust,
-    /// The subject of the first certificate for the key.
+    /// The subject in the request for the first certificate of the key.
     pub subject: Option<String>,
-    /// The subjectAltName of the first certificate for the key.
+    /// The subjectAltName entries in the request for the first certificate of the key.
     pub san: Vec<String>,
-    /// The purposes of the key (extended key usage).
+    /// The extended key usages in the request for the first certificate of the key.
     pub eku: Vec<String>,
-    /// True if each renewal makes a new key.
+    /// True if each renewal creates a new key instead of using the present key again.
     pub new_key: bool,
-    /// The time before the end of validity at which the certificate is renewed.
+    /// The remaining validity at which the device renews the certificate.
     pub within: RenewWithin,
     /// The commands that run when a new certificate is in use.
     pub reload: Vec<String>,
     /// The time limit for each command of `reload`.
     pub reload_limit: Duration,
-    /// The time limit for one answer of the server.
+    /// The time limit for one HTTP response of the EST server.
     pub timeout: Duration,
     /// A server to which a new certificate must open a TLS session before it is used: HOST:PORT.
     pub prove: Option<String>,
-    /// The user name for a server that requires one.
+    /// The user name that authenticates the device to the EST server, if the server requires a
+    /// password.
     pub user: Option<String>,
-    /// The source of the password for such a server.
+    /// The source of the password that belongs to `user`.
     pub password: Option<SecretSource>,
 }
 
-/// The time limit for a command of `reload`.
+/// The default time limit for each command of `reload`.
 const RELOAD_LIMIT: Duration = Duration::from_secs(2 * 60);
 
-/// The time limit for one answer of a server.
+/// The default time limit for one HTTP response of an EST server.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The trust anchor for a server's certificate.
+/// The trust anchor for the TLS certificate of an EST server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ServerTrust {
     /// All certificates in this file are trust anchors.
@@ -59,13 +60,13 @@ pub enum ServerTrust {
     Fingerprint([u8; 32]),
 }
 
-/// The time before the end of validity at which a certificate is renewed.
+/// The remaining validity at which the device renews a certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RenewWithin {
-    /// The certificate is renewed when this part of its validity remains: numerator and
-    /// denominator.
+    /// The certificate is renewed when only this fraction of its validity remains (numerator,
+    /// denominator).
     Part(u32, u32),
-    /// The certificate is renewed when this time remains.
+    /// The certificate is renewed when only this time of its validity remains.
     Left(Duration),
 }
 
@@ -76,8 +77,8 @@ impl Default for RenewWithin {
 }
 
 impl RenewWithin {
-    /// Returns the seconds before the end at which a certificate with a validity of `life` seconds
-    /// is renewed.
+    /// Returns how many seconds before its notAfter a certificate is renewed. `life` is the
+    /// validity of the certificate in seconds.
     pub fn of(self, life: u64) -> u64 {
         match self {
             Self::Part(part, whole) => {
@@ -125,7 +126,7 @@ fn duration(text: &str) -> Option<Duration> {
     seconds.map(Duration::from_secs)
 }
 
-/// A time limit.
+/// A time limit in a setting, such as `timeout = "20s"`.
 struct Limit(Duration);
 
 impl FromStr for Limit {
@@ -137,7 +138,7 @@ impl FromStr for Limit {
     }
 }
 
-/// A label without characters that control a terminal.
+/// A setting whose text has no characters that control a terminal.
 struct Printable(String);
 
 impl FromStr for Printable {
@@ -230,7 +231,7 @@ impl FromStr for HostAndPort {
     }
 }
 
-/// Parses a text, or a list of texts.
+/// Parses the value of a setting: a text, or a list of texts.
 fn texts(value: &DeValue<'_>) -> Result<Vec<String>, String> {
     let expected = || "expected text in quotes, or a list of such texts".to_owned();
     let one = |value: &DeValue<'_>| match value {
@@ -243,7 +244,8 @@ fn texts(value: &DeValue<'_>) -> Result<Vec<String>, String> {
     }
 }
 
-/// Parses an absolute path, or `sha256:` followed by hexadecimal digits.
+/// Parses the trust anchor of an EST server: an absolute path, or `sha256:` followed by hexadecimal
+/// digits.
 fn server_trust(value: &DeValue<'_>) -> Result<ServerTrust, String> {
     let expected = || {
         "expected the absolute path of a file with certificates, or sha256: and the SHA-256 of a \

@@ -20,7 +20,8 @@ use toml::de::DeValue;
 /// The maximum size of a file. Usual configuration files are much smaller.
 const LARGEST: u64 = 1 << 20;
 
-/// The settings of a file. Each setting may be missing.
+/// The settings in one configuration file: `config.toml` or a drop-in. A setting that the file
+/// omits is `None` or an empty list.
 #[derive(Debug, Default)]
 pub(super) struct FileSettings {
     pub(super) tcti: Option<TctiSetting>,
@@ -54,9 +55,9 @@ pub(super) struct ProvisionTable {
 
 #[derive(Debug, Clone)]
 pub(super) struct TokenTable {
-    /// The position of the table in the text.
+    /// The byte offset of the `[[token]]` table in the file.
     at: usize,
-    /// The file and the line of the table.
+    /// The file and the line of the `[[token]]` table, for error messages.
     pub(super) place: String,
     pub(super) name: String,
     pub(super) path: Option<PathBuf>,
@@ -90,7 +91,7 @@ impl FileSettings {
         self.log.as_ref().and_then(|log| log.audit).unwrap_or(false)
     }
 
-    /// Replaces the settings of this value by those of `later`. Lists are joined.
+    /// Overrides settings with the settings of a later drop-in. Lists of both files are joined.
     fn overlay(&mut self, later: Self) {
         self.tcti = later.tcti.or(self.tcti.take());
         self.timeout_ms = later.timeout_ms.or(self.timeout_ms);
@@ -130,14 +131,14 @@ impl FileSettings {
     }
 }
 
-/// An identity whose certificate or key is not where the TCG places it (`[[identity]]`).
+/// Where to find an identity that is not at the handles and NV indices of the TCG (`[[identity]]`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IdentityHint {
-    /// The persistent handle of the key, 0x81000000 to 0x81FFFFFF.
+    /// The persistent handle of the identity's key, 0x81000000 to 0x81FFFFFF.
     pub handle: Option<u32>,
-    /// The NV index of the certificate, 0x01000000 to 0x01FFFFFF.
+    /// The NV index of the identity's certificate, 0x01000000 to 0x01FFFFFF.
     pub nv: Option<u32>,
-    /// The file with the certificate, in DER or PEM.
+    /// The file with the identity's certificate, in DER or PEM.
     pub certificate: Option<PathBuf>,
     /// The source of the key's authorisation value, if the value is not empty.
     pub auth: Option<IdentityAuth>,
@@ -148,9 +149,10 @@ pub struct IdentityHint {
 /// The source of an identity key's authorisation value (`auth`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum IdentityAuth {
-    /// The value comes from the configuration, so callers need no PIN.
+    /// The configuration names the authorisation value, so callers need no PIN.
     Secret(SecretSource),
-    /// The value is the PIN of the login (`pin`). The identity has its own slot.
+    /// The authorisation value is the PIN that the user gives to C_Login (`auth = "pin"`). The
+    /// identity has its own slot.
     Pin,
 }
 
@@ -178,8 +180,8 @@ impl FromStr for LogLevel {
     }
 }
 
-/// Returns the `[log]` table of a file with errors, as far as it can be read. The error must reach
-/// the log that the administrator reads.
+/// Returns the valid settings of the `[log]` table, although the file has errors. The error must
+/// reach the log that the administrator reads.
 pub(super) fn log_table(file: &Path) -> Option<LogTable> {
     believed(file).ok()?;
     let text = text_of(file).ok()?;
@@ -187,8 +189,8 @@ pub(super) fn log_table(file: &Path) -> Option<LogTable> {
     written.log
 }
 
-/// Reads the file and its drop-ins. Drop-ins override the file. The file may be missing unless
-/// `required` is true.
+/// Reads `config.toml` and its drop-ins. Drop-ins override `config.toml`. `config.toml` may be
+/// missing unless `required` is true.
 pub(super) fn read(
     file: &Path,
     required: bool,
@@ -233,7 +235,8 @@ fn text_of(path: &Path) -> std::io::Result<String> {
     String::from_utf8(content).map_err(|error| no_text(syntax::no_text(error.as_bytes())))
 }
 
-/// Returns the drop-ins of a folder, and the other files of the folder.
+/// Returns the drop-ins in the folder `config.d/`, and the files of this folder that are not
+/// drop-ins.
 fn drop_ins(folder: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>), ConfigError> {
     let all = paths_in(folder).map_err(|error| ConfigError::file(folder, error))?;
     let is_drop_in = |path: &PathBuf| path.extension().is_some_and(|end| end == "toml");
@@ -266,8 +269,8 @@ fn parse(file: &Path, text: &str) -> Result<FileSettings, ConfigError> {
     }
 }
 
-/// Returns the valid settings of a file and its first error. A syntax error is an `Err` with its
-/// position.
+/// Returns the valid settings of a configuration file, and its first invalid setting. For invalid
+/// TOML, returns the byte offset of the syntax error as `Err`.
 fn understood(text: &str) -> Result<(FileSettings, Option<SettingError>), usize> {
     let text = text.strip_prefix('\u{FEFF}').unwrap_or(text);
     let table = toml::de::DeTable::parse(text);
@@ -325,7 +328,7 @@ impl LogTable {
     }
 }
 
-/// Returns a range of handles as the range of a number setting.
+/// Converts a range of handles to the `u64` range that `TomlTable::number` takes.
 fn wide(handles: RangeInclusive<u32>) -> RangeInclusive<u64> {
     u64::from(*handles.start())..=u64::from(*handles.end())
 }
@@ -374,8 +377,9 @@ impl TokenTable {
 
 impl MasterTable {
     fn of(mut section: TomlTable<'_>) -> Self {
-        /// The handles of the storage root key and of the device's own keys. The master key must
-        /// not have these handles (Registry of Reserved TPM 2.0 Handles, section 2.3.1).
+        /// The persistent handles that `[master] handle` must not name: those of the storage root
+        /// key and of the keys of the token `devid` (Registry of Reserved TPM 2.0 Handles, section
+        /// 2.3.1).
         const NOT_FREE: [RangeInclusive<u32>; 2] =
             [handle::PERSISTENT..=handle::SRK, handle::DEVICE_KEYS];
         let owners = wide(handle::STORAGE_KEYS);
@@ -401,8 +405,8 @@ impl MasterTable {
 
 impl ProvisionTable {
     fn of(mut section: TomlTable<'_>) -> Self {
-        // Only an index of the owner is permitted. The factory's certificates are in the TCG range
-        // (Registry of Reserved TPM 2.0 Handles, section 2.2).
+        // `nv_index` must be in the owner's range. The factory's certificates are in the TCG's
+        // range (Registry of Reserved TPM 2.0 Handles, section 2.2).
         let owners = wide(handle::OWNER_NV_INDICES);
         let provision = Self {
             own: section.flag("own"),
@@ -420,7 +424,8 @@ impl ProvisionTable {
     }
 }
 
-/// The name of a token: a file name that is no longer than a token's label.
+/// The name of a token. The name must be a valid file name, and must not be longer than a PKCS#11
+/// token label.
 struct TokenName(String);
 
 impl FromStr for TokenName {
@@ -428,7 +433,8 @@ impl FromStr for TokenName {
 
     fn from_str(name: &str) -> Result<Self, String> {
         const LONGEST: usize = 32;
-        /// The labels of tokens that always exist.
+        /// The labels that a `[[token]]` must not have, because the module defines tokens with
+        /// these labels.
         const RESERVED: [&str; 2] = [FACTORY, SESSIONS];
         let sound =
             (1..=LONGEST).contains(&name.len()) && !name.contains('/') && !RESERVED.contains(&name);

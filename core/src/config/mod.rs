@@ -35,14 +35,15 @@ use std::time::Duration;
 
 const FILE: &str = "/etc/devid-pkcs11/config.toml";
 const RUN: &str = "/run/devid-pkcs11";
-/// The label of the factory's token, and of the first identity on this token.
+/// The label of the token that shows the factory's identity (IDevID), and of its first certificate
+/// and key.
 pub const FACTORY: &str = "idev-id";
-/// The label of the token with the owner's certificates, and of the first certificate on this
-/// token.
+/// The label of the token that shows the owner's certificates, and of its first certificate.
 pub const OWNER: &str = "oidevid";
-/// The label of the token with the device's own keys, and of the device's own identity.
+/// The label of the token whose keys the device created, and of the identity that `devid provision`
+/// creates.
 pub const OWN: &str = "devid";
-/// The label of the token that has only session objects.
+/// The label of the token without stored objects. All its objects are session objects.
 pub(crate) const SESSIONS: &str = "sessions";
 const STATE: &str = "/var/lib/devid-pkcs11";
 const TIMEOUT_MS: u64 = 30_000;
@@ -51,23 +52,23 @@ const GENERATION_TIMEOUT_MS: u64 = 300_000;
 /// All effective settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// The TCTI of the TPM.
+    /// The TCTI (the transport to the TPM) and its parameters.
     pub tcti: Tcti,
-    /// True if the TCTI has the alias `esapi:`.
+    /// True if `tcti` begins with `esapi:`, an alias of an older release.
     pub tcti_by_alias: bool,
     /// Time limits of TPM commands (`timeout_ms`, `generation_timeout_ms`).
     pub limits: Limits,
     /// True if each use of a private key is logged (`[log] audit`).
     pub audit: bool,
-    /// The source of random bytes.
+    /// The source of random bytes for C_GenerateRandom.
     pub random: RandomSource,
-    /// True if there is a token that has only session objects.
+    /// True if the module shows the token `sessions`, which has only session objects.
     pub session_slot: bool,
     /// True if each signature of the TPM is verified before the caller receives it.
     pub verify_signatures: bool,
-    /// The hints that a scan needs to find identities.
+    /// The `[[identity]]` sections, which tell a scan where to find more identities.
     pub identities: Vec<IdentityHint>,
-    /// The folder of CA certificates that tokens show in addition to the identity.
+    /// The folder `chain/`. Tokens show the CA certificates in this folder.
     pub chain: PathBuf,
     /// The folder of CA certificates that `devid` trusts when it verifies an identity.
     pub trust: PathBuf,
@@ -79,15 +80,15 @@ pub struct Config {
     pub locks: PathBuf,
     /// /var/lib/devid-pkcs11, the parent of the key folders.
     pub state: PathBuf,
-    /// The settings of the master key, which wraps the device's own keys.
+    /// The settings of the master key. The master key wraps the keys in the key folders.
     pub master: Master,
     /// The tokens with key folders: first `devid`, then the other tokens.
     pub tokens: Vec<TokenSettings>,
-    /// How the device gets its own identity.
+    /// How the device gets the identity with the label `devid`.
     pub provision: Provision,
-    /// The settings for the owner's certificates for the factory's keys.
+    /// The settings for the certificates that the owner issues for factory keys.
     pub owner: OwnerSettings,
-    /// The certificates that the device renews.
+    /// The `[[certificate]]` sections: the certificates that the device renews.
     pub certificates: Vec<CertificateSettings>,
     /// The file that `devid` touches after each change that other processes may have cached.
     pub generation: PathBuf,
@@ -96,8 +97,8 @@ pub struct Config {
 }
 
 impl Config {
-    /// Creates the client of the TPM of this configuration. The client opens nothing and sends
-    /// nothing yet.
+    /// Creates the client of the configured TPM. This function does not connect, and sends no
+    /// command.
     pub fn tpm(&self, refusals: Refusals) -> Tpm {
         Tpm::new(self.tcti.clone(), self.limits, &self.locks, refusals)
             .with_master(self.master.handle)
@@ -110,7 +111,8 @@ impl Config {
         token.path.clone().unwrap_or_else(named)
     }
 
-    /// Returns true if the lock folder is the common folder of all users, not a private folder.
+    /// Returns true if all users share the folder of process locks. Returns false if the folder is
+    /// private.
     pub(crate) fn locks_with_all(&self) -> bool {
         self.run == Path::new(RUN)
     }
@@ -128,15 +130,15 @@ impl Config {
     }
 }
 
-/// Returns a folder of this project in the parent of the state folder:
-/// `/var/lib/devid-pkcs11-NAME`.
+/// Returns a folder next to the state folder: `/var/lib/devid-pkcs11-NAME`.
 pub(crate) fn beside_state(state: &Path, name: &str) -> PathBuf {
     let mut path = state.as_os_str().to_owned();
     path.push(format!("-{name}"));
     path.into()
 }
 
-/// Returns the message for a file that is ignored because of its suffix.
+/// Returns the warning about a file in `config.d/` or in a key folder that is ignored because of
+/// its suffix.
 pub(crate) fn not_read(path: &Path, end: &str) -> String {
     let path = path.display();
     format!("{path}: the file is not read, because its name does not end in {end}")
@@ -147,10 +149,10 @@ pub(crate) fn not_read(path: &Path, end: &str) -> String {
 pub struct Master {
     /// The persistent handle of the master key.
     pub handle: u32,
-    /// The authorisation value of the owner hierarchy, if it is not empty.
+    /// The source of the authorisation value of the owner hierarchy, if the value is not empty.
     pub owner_auth: Option<SecretSource>,
-    /// The folder with root certificates of TPM manufacturers. If it is set, a storage root key is
-    /// trusted only with a certified endorsement key.
+    /// The folder with root certificates of TPM manufacturers. With this setting, a storage root
+    /// key is trusted only together with a certified endorsement key.
     pub ek_roots: Option<PathBuf>,
 }
 
@@ -168,7 +170,7 @@ pub enum RandomSource {
 pub struct LogSettings {
     /// The level of the log. The log is off by default.
     pub level: LevelFilter,
-    /// The target of the lines.
+    /// The target of the log lines: syslog or a file.
     pub target: LogTarget,
 }
 
@@ -181,32 +183,32 @@ pub enum LogTarget {
     File(PathBuf),
 }
 
-/// The result of loading the configuration. The log settings are valid even if other settings are
-/// wrong, so that the error can be logged.
+/// The result of loading the configuration. The log settings are always valid, so that an error in
+/// other settings can be logged.
 #[derive(Debug)]
 pub struct LoadedConfig {
-    /// The log settings, which are valid in any case.
+    /// The log settings. They are valid even if `config` is an error.
     pub log: LogSettings,
-    /// The settings, or the first error in them.
+    /// All settings, or the first invalid setting.
     pub config: Result<Config, ConfigError>,
 }
 
-/// An error in a setting: its file and line, and its description.
+/// An error in the configuration: the file and the line, and a description.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
     place: String,
     what: String,
-    /// True if a file could not be read now.
+    /// True if reading a configuration file failed. A later attempt may succeed.
     unread: bool,
-    /// True if other users could have written the file.
+    /// True if untrusted users can write a configuration file or its folder.
     distrusted: bool,
 }
 
-/// A function that reads a variable of the environment, for [`load`].
+/// A function that reads an environment variable by its name, for [`load`].
 pub type Variable<'a> = &'a dyn Fn(&str) -> Option<OsString>;
 
-/// Returns the environment of the process. The environment is empty for a program with more rights
-/// than its caller (setuid, file capabilities).
+/// Returns a function that reads environment variables. If the program has more rights than its
+/// caller (setuid, file capabilities), all variables are unset.
 pub fn environment(is_privileged: bool) -> impl Fn(&str) -> Option<OsString> {
     move |name| match is_privileged {
         true => None,
@@ -261,7 +263,8 @@ pub fn load(variable: Variable) -> LoadedConfig {
             log: LogSettings::OFF,
             config: Ok(config),
         },
-        // The configuration sets no log, but the administrator must learn of the error.
+        // Without a valid `[log]` table, the error goes to the default log, so that the
+        // administrator learns of the error.
         (Ok(None), Err(fault)) => LoadedConfig {
             log: LogSettings::ERRORS,
             config: Err(fault),
@@ -273,8 +276,8 @@ pub fn load(variable: Variable) -> LoadedConfig {
     }
 }
 
-/// Returns the settings to use if the files are invalid: the defaults and the valid variables. Only
-/// for commands that change nothing.
+/// Returns the settings to use if the configuration files are invalid: the defaults, and the valid
+/// environment variables. Only for commands that change nothing.
 pub fn defaults(variable: Variable) -> Config {
     let variable: Variable = &without_empty(variable);
     let tcti = tcti_variable(variable).ok().flatten();
@@ -285,7 +288,7 @@ fn without_empty(variable: Variable) -> impl Fn(&str) -> Option<OsString> {
     move |name| variable(name).filter(|value| !value.is_empty())
 }
 
-/// The setting `tcti`.
+/// The parsed value of the setting `tcti`.
 #[derive(Debug)]
 struct TctiSetting {
     tcti: Tcti,
@@ -479,13 +482,13 @@ impl ConfigError {
         }
     }
 
-    /// Returns true if a file could not be read now and may be valid. A later attempt may then
-    /// succeed.
+    /// Returns true if reading a configuration file failed, for example with EIO. A later attempt
+    /// may succeed.
     pub fn is_unread(&self) -> bool {
         self.unread
     }
 
-    /// Returns true if users other than root may write the file or its folder.
+    /// Returns true if users other than root may write the configuration file or its folder.
     pub fn is_of_trust(&self) -> bool {
         self.distrusted
     }

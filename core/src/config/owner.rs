@@ -7,21 +7,21 @@ use std::path::{Path, PathBuf};
 /// The settings of `[owner]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OwnerSettings {
-    /// The token that shows the certificates.
+    /// The token that shows the owner's certificates.
     pub show: ShowOwner,
-    /// The PEM file with the certificates.
+    /// The PEM file with the owner's certificates.
     pub certificates: PathBuf,
 }
 
-/// The token on which programs find the owner's certificates for the factory's keys.
+/// The token that shows the owner's certificates for factory keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ShowOwner {
-    /// No token shows them. Tokens show the factory's certificates.
+    /// No token shows the owner's certificates. Tokens show the factory's certificates.
     #[default]
     Nowhere,
-    /// The factory's token shows them instead of the factory's certificates.
+    /// The token `idev-id` shows the owner's certificates instead of the factory's certificates.
     Instead,
-    /// A separate token with the name `oidevid` shows them.
+    /// A separate token, `oidevid`, shows the owner's certificates.
     Token,
 }
 
@@ -32,7 +32,7 @@ impl ShowOwner {
         ("token", Self::Token),
     ];
 
-    /// Returns the word of the setting in the configuration file.
+    /// Returns the value of `[owner] show` in the configuration file.
     pub fn word(self) -> &'static str {
         let mut words = Self::WORDS.iter();
         words
@@ -48,8 +48,8 @@ impl ShowOwner {
 }
 
 impl OwnerSettings {
-    /// Creates the settings. The default file is in a public folder, because only the group of the
-    /// state folder may enter the state folder.
+    /// Creates the settings with the default path of the certificate file. This path is outside of
+    /// the state folder, because only the group of the state folder may enter it.
     pub(super) fn new(show: Option<ShowOwner>, state: &Path) -> Self {
         Self {
             show: show.unwrap_or_default(),

@@ -1,67 +1,68 @@
-//! `[provision]`: how the device gets its own identity.
+//! `[provision]`: how the device gets the identity with the label `devid` (an LDevID of IEEE
+//! 802.1AR).
 
 use super::file::ProvisionTable;
 use crate::x509::SubjectTemplate;
 use std::path::{Path, PathBuf};
 
-/// The settings for the device's own identity (`[provision]`).
+/// The settings for the identity with the label `devid` (`[provision]`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Provision {
-    /// The setting `own`: does the device need its own identity in addition to the factory's
-    /// identity?
+    /// Whether the device needs the identity `devid` in addition to the factory's identity.
     pub own: OwnIdentity,
-    /// The marker file. The file states that the identity is in the TPM, and names the key.
+    /// The marker file. If it exists, the identity `devid` is in the TPM. The file names the handle
+    /// of the key.
     pub marker: PathBuf,
-    /// The behaviour on a device without TPM.
+    /// The behaviour of `devid provision` on a device without TPM.
     pub fallback: Fallback,
-    /// An identity of another party that is used instead of an own identity.
+    /// A certificate and key of another program, which the device uses as the identity `devid`.
     pub existing: Option<ExistingSource>,
-    /// The time at which a software key is given up when the device has a TPM.
+    /// When a device with a key in a file moves to a key in the TPM, once it has a TPM.
     pub leave_software: LeaveSoftware,
-    /// The NV index for a copy of the certificate. `None`: no copy is written.
+    /// The NV index for a copy of the certificate `devid`. `None`: no copy is written.
     pub nv_index: Option<u32>,
-    /// The subject of the device's own certificate. `None`: the factory's subject.
+    /// The subject of the certificate `devid`. `None`: the subject of the factory's certificate.
     pub subject: Option<SubjectTemplate>,
 }
 
-/// The values of the setting `own`: does the device need its own identity?
+/// Whether the device needs the identity `devid` (`[provision] own`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum OwnIdentity {
-    /// Not configured. A device with a factory identity is complete, until `devid provision` makes
-    /// an own identity.
+    /// The setting is missing. A device with a factory identity is complete, until `devid
+    /// provision` creates the identity `devid`.
     #[default]
     Unset,
-    /// `true`: the device needs its own identity.
+    /// `true`: the device needs the identity `devid`.
     Wanted,
     /// `false`: the factory identity is enough.
     Unwanted,
 }
 
-/// The behaviour on a device without TPM.
+/// The behaviour of `devid provision` on a device without TPM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Fallback {
     /// The device gets no identity.
     #[default]
     None,
-    /// The device gets a key in a file.
+    /// The device gets an identity whose key is in a file.
     Software,
 }
 
-/// The time at which a device with a software key moves to a TPM.
+/// When a device moves from a key in a file to a key in the TPM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum LeaveSoftware {
-    /// The device never moves to the TPM.
+    /// The device keeps the key in the file.
     Never,
-    /// The device moves when a new certificate is made, because the identity changes then in any
-    /// case.
+    /// The device moves when it needs a new certificate, because a new certificate changes the
+    /// identity anyway.
     #[default]
     OnNewCertificate,
 }
 
-/// The location of an identity of another party.
+/// Where to find a certificate and key of another program (`[provision] existing`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ExistingSource {
-    /// An object of a token of this module, by its PKCS#11 URI (RFC 7512).
+    /// A key or certificate in a token of this module, by its PKCS#11 URI (RFC 7512).
     Uri(String),
     /// Two files.
     Files {

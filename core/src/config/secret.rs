@@ -13,7 +13,8 @@ use std::str::FromStr;
 /// The maximum size of an authorisation value in a TPM: the size of its longest digest.
 const LARGEST: u64 = 64;
 const WORLD_READS: u32 = 0o004;
-/// The number of bytes that are read in addition: a newline, and some text for the error message.
+/// The number of bytes that are read beyond `LARGEST`: room for a newline, and for the text that
+/// error messages describe.
 const LEFT_OVER: u64 = 16;
 
 /// The source of a secret.
@@ -26,15 +27,15 @@ pub enum SecretSource {
     /// The secret is in a file of `$CREDENTIALS_DIRECTORY`, where systemd puts the files of
     /// `LoadCredential=` (systemd.exec(5)). A newline at the end of the file is ignored.
     Credential {
-        /// The name of the file.
+        /// The name of the credential in `LoadCredential=`.
         name: String,
-        /// The folder, if the environment variable is set.
+        /// The value of `$CREDENTIALS_DIRECTORY`, if it is set.
         folder: Option<PathBuf>,
     },
 }
 
 impl SecretSource {
-    /// Sets the folder of credentials.
+    /// Sets the folder in which a `credential:` secret is searched.
     pub(super) fn find_in(&mut self, credentials: Option<&Path>) {
         if let Self::Credential { folder, .. } = self {
             *folder = credentials.map(Path::to_owned);
@@ -57,7 +58,7 @@ impl SecretSource {
         })
     }
 
-    /// Reads the secret now.
+    /// Reads the secret from its source.
     ///
     /// # Errors
     ///
@@ -94,7 +95,7 @@ impl SecretSource {
         }
     }
 
-    /// Returns the file and the reason, if other users could have replaced the secret.
+    /// If other users could have replaced the file of the secret, returns the file and the reason.
     pub(crate) fn distrusted(&self) -> Option<(PathBuf, Distrust)> {
         let path = self.path().ok()??;
         let fault = distrusted(&path).filter(|fault| fault.unread.is_none())?;
@@ -102,9 +103,9 @@ impl SecretSource {
     }
 }
 
-/// Checks that the content of a file is only a secret. Returns the reason if it is not, else
-/// `None`. A wrong value counts towards the TPM's lockout, so such a file is refused before a try.
-/// Binary contents are accepted unchanged.
+/// Checks that a file contains only a secret. Returns the reason if not, else `None`. A wrong value
+/// counts towards the TPM's lockout, so such a file is refused before the value is tried. Binary
+/// content is accepted unchanged.
 #[must_use]
 pub fn left_over(secret: &[u8]) -> Option<&'static str> {
     if secret.starts_with(b"\xEF\xBB\xBF") {

@@ -1,5 +1,5 @@
-//! A section of a configuration file (a table of TOML). The reader takes the settings out of the
-//! section one by one, and reports the settings that remain.
+//! A section of a configuration file (a table of TOML). `TomlTable` takes each known setting out of
+//! the section, and then reports each remaining setting as unknown.
 //!
 //! An error message names the expected value. The message shows the written value only for settings
 //! that are not secrets.
@@ -12,7 +12,8 @@ use std::str::FromStr;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-/// All sections with their settings. The first entry has the settings before the first section.
+/// The names of all sections and their settings. The first entry has the settings above the first
+/// section.
 const SETTINGS: [(&str, &[&str]); 8] = [
     (
         "",
@@ -80,23 +81,24 @@ const SETTINGS: [(&str, &[&str]); 8] = [
     ),
 ];
 
-/// An error, and its position in the text.
+/// An invalid setting: its byte offset in the file, and the error message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct SettingError {
     pub(super) at: usize,
     pub(super) what: String,
 }
 
-/// The first error that was found in the text so far.
+/// The first invalid setting of a file, in the order of the file. Collected while the file is read.
 #[derive(Debug, Default)]
 pub(super) struct FirstError(RefCell<Option<SettingError>>);
 
-/// A section with the settings that were not read yet.
+/// A section, with the settings that the program has not read yet.
 #[derive(Debug)]
 pub(super) struct TomlTable<'t> {
     text: &'t str,
     first_error: &'t FirstError,
-    /// The name as it is written: `[log]`, `[[token]]`. Empty before the first section.
+    /// The name of the section with its brackets: `[log]`, `[[token]]`. Empty for the settings
+    /// above the first section.
     name: &'static str,
     at: usize,
     left: DeTable<'t>,
@@ -118,7 +120,7 @@ impl FirstError {
 }
 
 impl<'t> TomlTable<'t> {
-    /// Returns the settings before the first section, and all sections.
+    /// Creates the table of a whole file: the settings above the first section, and all sections.
     pub(super) fn whole(text: &'t str, first_error: &'t FirstError, table: DeTable<'t>) -> Self {
         Self {
             text,
@@ -129,7 +131,7 @@ impl<'t> TomlTable<'t> {
         }
     }
 
-    /// Returns the position of the section in the text.
+    /// Returns the byte offset of the section in the file.
     pub(super) fn at(&self) -> usize {
         self.at
     }
@@ -153,12 +155,12 @@ impl<'t> TomlTable<'t> {
         })
     }
 
-    /// Reads a time limit of up to an hour.
+    /// Reads a time limit in milliseconds, from 1 ms to one hour.
     pub(super) fn milliseconds(&mut self, key: &str) -> Option<u64> {
         self.number(key, 1..=3_600_000, "milliseconds from 1 to 3600000")
     }
 
-    /// Reads a number in this range. `expected` describes the range in messages.
+    /// Reads a number in `range`. `expected` describes the range for error messages.
     pub(super) fn number(
         &mut self,
         key: &str,
@@ -168,7 +170,7 @@ impl<'t> TomlTable<'t> {
         self.number_unless(key, range, expected, |_| None)
     }
 
-    /// Reads a number in this range that the function `wrong` does not reject.
+    /// Reads a number in `range`. The number is an error if the function `wrong` returns a reason.
     pub(super) fn number_unless(
         &mut self,
         key: &str,
@@ -180,7 +182,7 @@ impl<'t> TomlTable<'t> {
         self.taken(key, |value| match value.get_ref() {
             DeValue::Integer(digits) => {
                 let number = u64::from_str_radix(digits.as_str(), digits.radix()).ok();
-                // The number as it is written, possibly in hexadecimal digits.
+                // The number as the file shows it, possibly in hexadecimal digits.
                 let written = text.get(value.span()).unwrap_or_default();
                 let number = number.filter(|number| range.contains(number));
                 let number = number.ok_or_else(|| format!("{written}: expected {expected}"))?;
@@ -217,7 +219,7 @@ impl<'t> TomlTable<'t> {
         self.taken(key, |value| absolute(value.get_ref()))
     }
 
-    /// Reads one of these words.
+    /// Reads a text that must be a word of the list `words`.
     pub(super) fn one_of<T: Copy>(&mut self, key: &str, words: &[(&str, T)]) -> Option<T> {
         let all = words.iter().map(|(word, _)| format!("\"{word}\""));
         let all = all.collect::<Vec<_>>().join(" or ");
@@ -231,7 +233,8 @@ impl<'t> TomlTable<'t> {
         })
     }
 
-    /// Takes the setting `key` and parses it with `read`. Records an error.
+    /// Takes the setting `key` out of the section and parses it with `read`. Records the error of
+    /// `read` as an invalid setting.
     pub(super) fn taken<T>(
         &mut self,
         key: &str,
@@ -247,7 +250,7 @@ impl<'t> TomlTable<'t> {
         }
     }
 
-    /// Records an error if a required setting is missing.
+    /// Records an error if the section has no setting `key`, which is required.
     pub(super) fn must(&mut self, key: &str) {
         if !self.left.contains_key(key) {
             let what = format!("this section has no {key}");
@@ -262,7 +265,7 @@ impl<'t> TomlTable<'t> {
             .note(self.at, format!("{}: {what}", self.name));
     }
 
-    /// Returns a section that occurs once, such as `[log]`.
+    /// Takes a section that may occur only once, such as `[log]`.
     pub(super) fn section(&mut self, name: &'static str) -> Option<Self> {
         let key = bare(name);
         let (at, value) = self.remove(key)?;
@@ -281,7 +284,7 @@ impl<'t> TomlTable<'t> {
         }
     }
 
-    /// Returns the sections of a name that may occur several times, such as `[[token]]`.
+    /// Takes all sections of a name that may occur several times, such as `[[token]]`.
     pub(super) fn sections(&mut self, name: &'static str) -> Vec<Self> {
         let key = bare(name);
         let Some((at, value)) = self.remove(key) else {
@@ -311,12 +314,12 @@ impl<'t> TomlTable<'t> {
         Vec::new()
     }
 
-    /// Records an error for each setting that was not read, because it is unknown.
+    /// Records an error for each setting that the program did not read: such settings are unknown.
     pub(super) fn end(self) {
         for key in self.left.keys() {
             let (at, key) = (key.span().start, key.get_ref());
-            // A key in quotes, or a key with digits, may be a secret at a wrong position. The key
-            // is not shown.
+            // A key in quotes, or a key with digits, may be a secret at a wrong position. The
+            // message does not show such a key.
             let quoted = self.text[at..].starts_with(['"', '\'']);
             let what = unknown(key, self.name);
             match is_known(key) || is_like_one(key) || is_plain(key) && !quoted {
@@ -349,7 +352,7 @@ impl<'t> TomlTable<'t> {
     }
 }
 
-/// Parses a value that must be an absolute path.
+/// Parses a setting whose value must be an absolute path.
 pub(super) fn absolute(value: &DeValue<'_>) -> Result<PathBuf, String> {
     match value {
         DeValue::String(text) if Path::new(&**text).is_absolute() => Ok(PathBuf::from(&**text)),
@@ -361,7 +364,7 @@ pub(super) fn absolute(value: &DeValue<'_>) -> Result<PathBuf, String> {
     }
 }
 
-/// Describes the actual type of a value, without the value.
+/// Describes the TOML type of a value for an error message, without the value.
 fn not(value: &DeValue<'_>) -> &'static str {
     match value {
         DeValue::String(_) => ", not a text",
@@ -374,19 +377,19 @@ fn not(value: &DeValue<'_>) -> &'static str {
     }
 }
 
-/// Returns the name of a section without its brackets.
+/// Removes the brackets from the name of a section: `[log]` becomes `log`.
 fn bare(name: &str) -> &str {
     name.trim_matches(['[', ']'])
 }
 
-/// Returns true if a setting or section of any section has this name.
+/// Returns true if any section has a setting with this name, or if a section has this name.
 pub(super) fn is_known(name: &str) -> bool {
     SETTINGS
         .iter()
         .any(|(section, keys)| bare(section) == name || keys.contains(&name))
 }
 
-/// Returns the section of this name, with its brackets.
+/// Returns the name of a section with its brackets, for a name without brackets.
 pub(super) fn section_called(name: &str) -> Option<&'static str> {
     let mut names = SETTINGS.iter().map(|(section, _)| *section);
     names.find(|section| !name.is_empty() && bare(section) == name)
@@ -397,7 +400,7 @@ fn is_plain(name: &str) -> bool {
     name.chars().all(|c| c.is_ascii_alphabetic() || c == '_')
 }
 
-/// Returns true if the name is similar to a known setting or section.
+/// Returns true if the name is similar to the name of a known setting or section.
 fn is_like_one(name: &str) -> bool {
     let all = SETTINGS.iter().flat_map(|(section, keys)| {
         let keys = keys.iter().map(|key| (*key, *section));
@@ -447,8 +450,8 @@ fn unknown(key: &str, section: &str) -> String {
     }
 }
 
-/// Returns the known word that is most similar, if it is similar enough. If several words are
-/// equally similar, the first word is returned.
+/// Returns the word in `among` that is most similar to `word`, if it is similar enough. Of equally
+/// similar words the first is returned.
 fn closest<'a>(word: &str, among: Vec<(&'a str, &'a str)>) -> Option<(&'a str, &'a str)> {
     const ALIKE: f64 = 0.7;
     let word = word.to_ascii_lowercase().replace('-', "_");

@@ -6,8 +6,8 @@ use super::section::{is_known, section_called};
 const SHAPE: &str = "expected NAME = VALUE, or a [SECTION]";
 const VALUE: &str = "a value is text in quotes, a number, true or false";
 
-/// Returns the line to correct (the first line is 0), and the error. `at` is the position where the
-/// parser stopped.
+/// Returns the line that the user must correct (the first line is 0), and the error message. `at`
+/// is the byte offset at which the TOML parser stopped.
 pub(super) fn explain(text: &str, at: usize) -> (usize, String) {
     let number = text[..at.min(text.len())].matches('\n').count();
     let lines: Vec<&str> = text.lines().collect();
@@ -18,7 +18,8 @@ pub(super) fn explain(text: &str, at: usize) -> (usize, String) {
             .unwrap_or_default()
             .trim_matches([' ', '\t', '\r'])
     };
-    // If the value is on its own line, the line before has no value and is the line to correct.
+    // If a value is alone on its line, the line above has the name without a value. The user must
+    // correct the line above.
     let before = (0..number)
         .rev()
         .find(|number| !is_bare_comment(line(*number)));
@@ -43,7 +44,7 @@ fn is_bare_comment(line: &str) -> bool {
     line.is_empty() || line.starts_with('#')
 }
 
-/// Explains a line that is valid without the rest of the file.
+/// Explains a line with valid syntax that repeats an earlier setting or section.
 fn twice(line: &str) -> String {
     let name = line.trim_start_matches('[').split([']', '=', '.']).next();
     let name = name.unwrap_or_default().trim();
@@ -55,7 +56,7 @@ fn twice(line: &str) -> String {
     }
 }
 
-/// Returns the error, preceded by the name of the setting if the name is known.
+/// Returns the error message `what`, preceded by the name of the setting if that name is known.
 fn with_name(line: &str, what: &str) -> String {
     let end = line.find(|c: char| !c.is_ascii_alphanumeric() && c != '_');
     let name = &line[..end.unwrap_or(line.len())];
@@ -201,7 +202,7 @@ fn is_typographic_quote(c: char) -> bool {
     )
 }
 
-/// Explains the error of a file that is not UTF-8.
+/// Explains why a configuration file is not UTF-8.
 pub(super) fn no_text(content: &[u8]) -> String {
     if content.starts_with(b"\xFF\xFE") || content.starts_with(b"\xFE\xFF") {
         return "this is UTF-16: save it as UTF-8".into();

@@ -254,7 +254,8 @@ fn a_named_file_must_be_there() {
         folder.fault()
     );
     let none = load(&|name| (name == "DEVID_PKCS11_RUN").then(|| "/r".into()));
-    // Without a variable the default file is used. This file may be missing.
+    // Without DEVID_PKCS11_CONFIG, the file /etc/devid-pkcs11/config.toml is used. This file may be
+    // missing.
     assert!(none.config.is_ok() || Path::new(FILE).exists());
 }
 

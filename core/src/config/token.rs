@@ -1,10 +1,10 @@
-//! `[[token]]`: the settings of the tokens with a key folder.
+//! `[[token]]`: the settings of tokens that store their keys in a key folder.
 
 use super::file::TokenTable;
 use super::{ConfigError, OWN, SecretSource};
 use std::path::PathBuf;
 
-/// The settings of a token with a key folder: `devid`, or another token.
+/// The settings of a token that stores its keys in a key folder: `devid`, or another token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenSettings {
     /// The label of the token, unless its security officer changed the label.
@@ -17,13 +17,13 @@ pub struct TokenSettings {
     pub allow_last_try: bool,
     /// The source of the user's PIN, if callers need not enter the PIN.
     pub pin: Option<SecretSource>,
-    /// Persistent storage keys that are parents of keys in files. The empty authorisation value may
-    /// be used for these parents, although a wrong value counts towards lockout.
+    /// Persistent storage keys that are parents of TSS2 key files. The module uses these parents
+    /// with the empty authorisation value, although a wrong value counts towards lockout.
     pub parents: Vec<u32>,
-    /// True if RSA keys in files that decrypt may also sign without padding (CKM_RSA_X_509).
+    /// True if RSA decryption keys in files may also sign without padding (CKM_RSA_X_509).
     pub allow_raw_rsa: bool,
-    /// True if the token belongs to one service. The owner of its folder then sees no other token,
-    /// and its keys have their own attestation key.
+    /// True if the token belongs to one service. The owner of its key folder then sees no other
+    /// token. The token has an attestation key that only its keys use.
     pub service: bool,
 }
 
@@ -61,7 +61,7 @@ pub(super) fn none() -> Vec<TokenSettings> {
 /// Returns all tokens; `devid` is first. Later settings of a token override earlier settings.
 pub(super) fn all(written: Vec<TokenTable>) -> Result<Vec<TokenSettings>, ConfigError> {
     let mut tokens = none();
-    // The file and line of each path setting.
+    // The file and the line of each `path` setting, for the error message about equal paths.
     let mut places = vec![String::new()];
     for token in written {
         let place = token.place.clone();

@@ -1,17 +1,17 @@
-//! Tests of files with errors. The message must name the file, the line and the setting, and must
-//! show no secret.
+//! Tests of configuration files with errors. The error message must name the file, the line and the
+//! setting, and must show no secret.
 
 use super::*;
 
 mod lines;
 mod values;
 
-/// The secrets in the files below.
+/// The secret in the configuration files of these tests.
 const SECRET: &str = "not-a-real-pin";
 const SECRETS: [&str; 5] = [SECRET, "12345678", "6e6f742d", "trustno1", "hunter"];
 
-/// Words that messages must not contain, because only programmers know them: words of serde, of the
-/// TOML parser, and of Rust.
+/// Words that error messages must not contain, because only programmers know them: words of serde,
+/// of the TOML parser, and of Rust.
 const JARGON: [&str; 34] = [
     "struct",
     "u64",
@@ -64,8 +64,8 @@ fn complaint(text: &[u8]) -> String {
         .to_owned()
 }
 
-/// Checks that the message begins with the line, contains these words, and contains no forbidden
-/// word.
+/// Checks that the error message begins with the line number, contains `words`, and contains no
+/// word of `JARGON`.
 #[track_caller]
 fn is_told(shown: &str, line: usize, words: &[&str]) {
     let said = complaint(shown.as_bytes());
@@ -141,7 +141,7 @@ fn files_that_are_no_text() {
     }
 }
 
-/// Unusual but valid files.
+/// Tests that unusual but valid configuration files are accepted.
 #[test]
 fn files_that_are_read_nonetheless() {
     for text in [

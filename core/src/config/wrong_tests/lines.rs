@@ -1,11 +1,11 @@
-//! Lines with syntax errors.
+//! Tests of lines with syntax errors.
 
 use super::is_told;
 
 #[test]
 fn lines_that_are_no_settings() {
     for (text, line, words) in [
-        // A secret instead of a value, a name or a whole line.
+        // Each line has a secret as its value, as its name, or as the whole line.
         (
             "[[token]]\nname = \"devid\"\npin =\n  \"not-a-real-pin\"\n",
             3,
@@ -114,7 +114,7 @@ fn lines_that_are_no_settings() {
         ("- pin: not-a-real-pin\n", 1, &["YAML"]),
         ("{\n  \"pin\": \"not-a-real-pin\"\n}\n", 1, &["JSON"]),
         ("<pin>not-a-real-pin</pin>\n", 1, &["no equals sign"]),
-        // Syntax of other formats.
+        // Lines in the syntax of other configuration formats.
         ("timeout_ms: 5\n", 1, &["timeout_ms: ", "colon"]),
         ("timeout_ms 5\n", 1, &["timeout_ms: ", "no equals sign"]),
         ("timeout_ms =\n", 1, &["timeout_ms: ", "no value"]),

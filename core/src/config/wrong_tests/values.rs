@@ -1,4 +1,4 @@
-//! Values of a wrong type, and settings in a wrong section.
+//! Tests of values with a wrong type, and of settings in a wrong section.
 
 use super::is_told;
 
@@ -314,7 +314,7 @@ fn settings_that_are_not_known_there() {
             3,
             &["pin: ", "in [[token]]"],
         ),
-        // A value that is written instead of a name is never shown.
+        // A setting has a secret as its name. The error message must not show the name.
         ("\"hunter\" = \"pin\"\n", 1, &["no such setting"]),
         ("\"trustno1\" = \"pin\"\n", 1, &["no such setting"]),
         (
@@ -322,7 +322,7 @@ fn settings_that_are_not_known_there() {
             3,
             &["[[token]]: ", "no such setting"],
         ),
-        // The message is about the first of several errors.
+        // If a file has several errors, the message is about the first error.
         ("[log]\nlevel = 5\n[[token]]\nname = 5\n", 2, &["level: "]),
         ("[[token]]\nname = 5\n[log]\nlevel = 5\n", 2, &["name: "]),
     ] {

@@ -25,10 +25,13 @@ fn limit() -> Duration {
             .map_or(1, |wanted: u32| wanted.div_ceil(usual)),
         Err(_) => 1,
     };
-    LIMIT
-        * more("DEVID_MUTATIONS", 180)
-            .max(more("DEVID_FAULTS", 8))
-            .max(1)
+    // scripts/torture tells how long its long stories last.
+    let long = env::var("DEVID_STORY_SECONDS").map_or(0, |text| text.parse().expect("seconds"));
+    Duration::from_secs(long)
+        + LIMIT
+            * more("DEVID_MUTATIONS", 180)
+                .max(more("DEVID_FAULTS", 8))
+                .max(1)
 }
 
 /// The test harness's name of the test with this path, which begins with its crate.

@@ -110,6 +110,18 @@ impl Swtpm {
         tpm.started_on_ports()
     }
 
+    /// A copy of a TPM that does not run, at another address.
+    pub fn with_state_of(other: &Swtpm) -> Swtpm {
+        let tpm = Swtpm::stopped();
+        copy_state(&other.state(), &tpm.state());
+        tpm.started_on_ports()
+    }
+
+    /// From its next start on the state is run by this program.
+    pub fn becomes(&mut self, swtpm: PathBuf) {
+        self.other = Some((swtpm, Vec::new()));
+    }
+
     /// swtpm with the state below `folder`, on ports.
     pub(super) fn on_ports(folder: TempDir) -> Swtpm {
         Swtpm::of(folder, Place::Tcp(Arc::new(Pair::claim()))).started_on_ports()

@@ -1,9 +1,11 @@
-//! Signatures a second of a P-256 key, by where it is kept: `cargo bench --bench signatures`.
+//! Measures the signatures per second of a P-256 key, for each place in which a key can be stored:
+//! `cargo bench --bench signatures`.
 //!
-//! One thread on one core signs digests (CKM_ECDSA), a second at a time for each key in turn, so that
-//! a machine that changes its speed changes all alike. swtpm, which stands in for the TPM, is bound to
-//! the same core: its part belongs to the figure. A TPM of silicon takes 20 to 200 ms for what it
-//! takes 1 ms for. Wall time is shown, and the processor time of the calling thread.
+//! One thread on one core signs digests (CKM_ECDSA). The keys take turns of one second. If the
+//! machine changes its speed, all keys are affected equally. The TPM is a swtpm on the same core,
+//! so each figure includes the work of swtpm. A hardware TPM needs 20 to 200 ms for a signature for
+//! which swtpm needs 1 ms. The output shows wall time, and the processor time of the calling
+//! thread.
 #![allow(
     clippy::expect_used,
     clippy::panic,
@@ -25,7 +27,7 @@ const ROUND: Duration = Duration::from_secs(1);
 const PROTECTION: CK_ATTRIBUTE_TYPE = CKA_VENDOR_DEFINED | 0x4445_0004;
 const PERSISTENT: CK_ATTRIBUTE_TYPE = CKA_VENDOR_DEFINED | 0x4445_0005;
 
-/// A key that signs, and what it did in each round.
+/// A key that signs, and its results in each round.
 struct Key<'a> {
     kind: &'static str,
     raw: &'a Raw,
@@ -76,7 +78,7 @@ fn main() {
     println!("P-256 signatures, one thread, core {core}, {ROUNDS} rounds of {ROUND:?} each:");
     println!(
         "{:16} {:>28} {:>18}",
-        "key", "a second: median (min-max)", "own µs each"
+        "key", "per second: median (min-max)", "own µs each"
     );
     for key in &mut keys {
         let (wall, thread) = (spread(&mut key.wall), spread(&mut key.thread));
@@ -106,7 +108,7 @@ impl<'a> Key<'a> {
             wall: Vec::new(),
             thread: Vec::new(),
         };
-        key.sign(); // what is done once is done
+        key.sign(); // the first signature does work that later signatures do not repeat
         key
     }
 
@@ -137,9 +139,9 @@ fn spread(figures: &mut [f64]) -> (f64, f64, f64) {
     )
 }
 
-/// This process and its children stay on the core it runs on.
+/// Binds this process and its children to the current core. Returns the number of the core.
 fn stay_on_one_core() -> usize {
-    // SAFETY: the set is ours and as large as is said.
+    // SAFETY: `set` is a valid local value, and its size is passed.
     unsafe {
         let core = libc::sched_getcpu() as usize;
         let mut set: libc::cpu_set_t = std::mem::zeroed();
@@ -157,7 +159,7 @@ fn thread_time() -> Duration {
         tv_sec: 0,
         tv_nsec: 0,
     };
-    // SAFETY: the time is ours to write to.
+    // SAFETY: `time` is a valid local value.
     unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }

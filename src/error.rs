@@ -1,4 +1,4 @@
-//! Errors of the module, and the CK_RV that stands for each (PKCS#11 3.0, section 5.1).
+//! Errors of the module, and the CK_RV of each error (PKCS#11 3.0, section 5.1).
 
 use cryptoki_sys::*;
 use devid_core::store::devid::StoreError;
@@ -17,7 +17,7 @@ pub(crate) enum Error {
     HostMemory,
     Unsupported,
     NotParallel,
-    /// A fault in our own code, caught at the border to the host.
+    /// The module's code panicked. The panic was caught before it reached the host.
     Panicked,
     SlotIdInvalid,
     TokenNotPresent,
@@ -27,7 +27,7 @@ pub(crate) enum Error {
     SessionHandleInvalid,
     SessionParallelNotSupported,
     SessionReadOnlyExists,
-    /// The token has its largest number of open sessions.
+    /// The token already has its largest number of open sessions.
     SessionCount,
     /// A read-only session tried to change an object of the token.
     SessionReadOnly,
@@ -59,7 +59,7 @@ pub(crate) enum Error {
     TemplateIncomplete,
     TemplateInconsistent,
     CurveNotSupported,
-    /// CKA_EC_PARAMS does not hold the parameters of a curve.
+    /// CKA_EC_PARAMS holds no parameters of a curve.
     DomainParamsInvalid,
     KeySizeRange,
     SignatureInvalid,
@@ -68,7 +68,7 @@ pub(crate) enum Error {
     AttributeSensitive,
     MechanismInvalid,
     MechanismParamInvalid,
-    /// The wrapped data holds no usable key. All faults of the wrapped data have this code.
+    /// The wrapped data holds no usable key. All errors of the wrapped data have this code.
     WrappedKeyInvalid,
     WrappedKeyLenRange(usize),
     UnwrappingKeyHandleInvalid,
@@ -87,7 +87,7 @@ pub(crate) enum Error {
 }
 
 impl Error {
-    /// The return code for the caller.
+    /// Returns the CK_RV for the caller.
     pub(crate) fn rv(&self) -> CK_RV {
         match self {
             Self::NotInitialized => CKR_CRYPTOKI_NOT_INITIALIZED,
@@ -160,8 +160,8 @@ impl Error {
     }
 }
 
-/// A TPM that cannot be reached is a removed device. Other faults of the TPM are device errors. So
-/// is lockout, because the PIN of the caller may be right.
+/// Returns CKR_DEVICE_REMOVED if the TPM cannot be reached, and CKR_DEVICE_ERROR for most other
+/// errors. Lockout is CKR_DEVICE_ERROR too, because the PIN of the caller may be right.
 fn tpm_rv(error: &TpmError) -> CK_RV {
     match error {
         TpmError::Unreachable(_) => CKR_DEVICE_REMOVED,
@@ -203,7 +203,7 @@ fn store_rv(error: &StoreError) -> CK_RV {
     }
 }
 
-/// For a process that cannot write to the folder, the token is write-protected.
+/// Returns CKR_TOKEN_WRITE_PROTECTED if the process cannot write to the key folder.
 fn folder_rv(error: &FolderError) -> CK_RV {
     match error {
         FolderError::ReadOnly(_) | FolderError::Permission(_) | FolderError::InTheWay(..) => {

@@ -3,11 +3,11 @@
 use cryptoki_sys::{CK_OBJECT_HANDLE, CK_SESSION_HANDLE, CK_SLOT_ID, CK_ULONG};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A slot's number.
+/// The number of a slot (CK_SLOT_ID).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct SlotId(pub(crate) CK_SLOT_ID);
 
-/// A session's handle.
+/// The handle of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct SessionHandle(pub(crate) CK_SESSION_HANDLE);
 
@@ -15,8 +15,8 @@ pub(crate) struct SessionHandle(pub(crate) CK_SESSION_HANDLE);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct ObjectHandle(pub(crate) CK_OBJECT_HANDLE);
 
-/// Makes handles. No handle is 0 (CK_INVALID_HANDLE). No handle occurs twice in a process or in its
-/// forked children.
+/// Makes new handles. No handle is 0 (CK_INVALID_HANDLE). No handle occurs twice in a process and
+/// its forked children.
 #[derive(Debug)]
 pub(crate) struct Mint(AtomicU64);
 
@@ -25,7 +25,8 @@ impl Mint {
         Self(AtomicU64::new(1))
     }
 
-    /// Continues with the number that the parent reached.
+    /// Returns a mint for a forked child. The mint continues with the number that the parent
+    /// reached.
     pub(crate) fn for_child(&self) -> Self {
         Self(AtomicU64::new(self.0.load(Ordering::Relaxed)))
     }

@@ -1,7 +1,7 @@
-//! Log lines go to syslog or to a file, never to the standard streams of the host.
+//! Writes log lines to syslog or to a file, never to the standard streams of the host.
 //!
-//! No descriptor stays open. A host may close a descriptor that it does not know, and another file
-//! may then get its number. A line never holds a PIN, data or a digest.
+//! No file descriptor stays open. A host may close a descriptor that it does not know, and another
+//! file may then get the same number. A log line never holds a PIN, data or a digest.
 
 pub(crate) use devid_core::config::{LogSettings, LogTarget};
 
@@ -19,10 +19,10 @@ use std::time::SystemTime;
 
 const SYSLOG: &str = "/dev/log";
 const NAME: &str = "devid-pkcs11";
-/// LOG_DAEMON of syslog(3), shifted to its place in the priority of a message.
+/// LOG_DAEMON of syslog(3), shifted to the facility bits of a message's priority.
 const FACILITY: u8 = 3 << 3;
 
-/// The text of a line for its target.
+/// Returns a log line in the format of its target.
 pub(crate) fn rendered(target: &LogTarget, record: &Record) -> String {
     let said = printable(record.args());
     match target {
@@ -31,8 +31,8 @@ pub(crate) fn rendered(target: &LogTarget, record: &Record) -> String {
     }
 }
 
-/// Writes a [`rendered`] line. If the target cannot be written, the line is lost and the call of
-/// the host continues.
+/// Writes a line that [`rendered`] made. If the target cannot be written, the line is lost and the
+/// call of the host continues.
 pub(crate) fn write(target: &LogTarget, line: &str) -> std::io::Result<()> {
     match target {
         LogTarget::Syslog => syslog(line),
@@ -40,15 +40,16 @@ pub(crate) fn write(target: &LogTarget, line: &str) -> std::io::Result<()> {
     }
 }
 
-/// True if the process lacked a resource that may come back. The line is then written later.
+/// Returns true if the process lacked file descriptors or memory, which may be free later. The line
+/// can then be written later.
 pub(crate) fn can_wait(error: &std::io::Error) -> bool {
     let errno = Errno::from_io_error(error);
     matches!(errno, Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM))
 }
 
-/// Writes to a regular file only. A FIFO could block, and a FIFO without reader would raise
-/// SIGPIPE. The file stays below the file size limit of the process, because a larger file would
-/// raise SIGXFSZ.
+/// Writes to a regular file only. A FIFO could block. A FIFO without a reader would raise SIGPIPE.
+/// The file stays smaller than the process's file size limit, because a larger file would raise
+/// SIGXFSZ.
 fn file(path: &Path, line: &str) -> std::io::Result<()> {
     if !fits_limit(line.len() as u64) {
         return Ok(());

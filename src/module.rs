@@ -1,4 +1,4 @@
-//! The module between C_Initialize and C_Finalize: its slots and sessions.
+//! The state between C_Initialize and C_Finalize: the slots and sessions.
 
 use crate::error::Error;
 use crate::handle::{Mint, ObjectHandle, SessionHandle, SlotId};
@@ -31,9 +31,9 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The state between C_Initialize and C_Finalize.
 pub(crate) struct Module {
-    /// The slots of the configuration, once the configuration was read.
+    /// The slots of the configuration. The cell is empty until the configuration was read.
     slots: OnceCell<Vec<Arc<Slot>>>,
-    /// Until then: a slot without token.
+    /// A slot without token, for the time before the configuration was read.
     vacant: [Arc<Slot>; 1],
     /// The reason why the last attempt to read the configuration failed. Locked briefly.
     unread: Mutex<Option<ConfigError>>,
@@ -46,30 +46,32 @@ pub(crate) struct Module {
     pub(crate) mint: Arc<Mint>,
 }
 
-/// Locked briefly, never during a TPM command.
+/// Locked only briefly, never during a TPM command.
 #[derive(Default)]
 struct Table {
     sessions: HashMap<SessionHandle, Arc<Session>>,
 }
 
-/// The most open sessions of a token. A program that never closes sessions gets CKR_SESSION_COUNT.
+/// The largest number of open sessions of a token. A program that never closes sessions gets
+/// CKR_SESSION_COUNT.
 pub(crate) const MOST_SESSIONS: usize = 4096;
 
 const FACTORY: &str = "Factory identity (IEEE 802.1AR IDevID) in the TPM";
 const OWN: &str = "The device's own keys, wrapped by the TPM";
 const SESSIONS: &str = "Public keys of peers, kept for a session";
-/// A fixed number, so that the other tokens keep theirs when one is added.
+/// The slot number of the token for sessions. The number is fixed, so that a new token does not
+/// change the numbers of the other slots.
 const SESSIONS_ID: SlotId = SlotId(256);
 const WITH_PIN: &str = "Factory identity in the TPM, behind a PIN";
 const OF_OWNER: &str = "Factory identity, certified by its owner";
 
 impl Module {
-    /// Reads the configuration and sets up the log. Opens nothing else and sends no TPM command. A
-    /// wrong configuration gives a slot without token. If the configuration cannot be read, the
-    /// next call that asks for slots tries again.
+    /// Reads the configuration and sets up the log. Opens no other file and sends no TPM command.
+    /// If the configuration is wrong, the module has one slot without token. If the configuration
+    /// cannot be read now, the next call that needs the slots reads it again.
     ///
-    /// `is_privileged`: the process has more rights than its caller. The environment of the caller
-    /// is then ignored. `held`: the list of locks between processes, for forked children.
+    /// `is_privileged`: the process has more rights than its caller, so the environment of the
+    /// caller is ignored. `held`: the list of process locks, for forked children.
     pub(crate) fn configured(
         is_privileged: bool,
         mint: Arc<Mint>,
@@ -93,7 +95,8 @@ impl Module {
         module
     }
 
-    /// The slots. `Err` if the configuration cannot be read.
+    /// Reads the configuration and returns the slots. Returns `Err` if the configuration cannot be
+    /// read now.
     fn read_configuration(&self) -> Result<Vec<Arc<Slot>>, ()> {
         let loaded = config::load(&config::environment(self.is_privileged));
         match &loaded.config {
@@ -101,7 +104,7 @@ impl Module {
                 (self.log_to)(loaded.log);
                 if self.is_privileged {
                     info!(
-                        "this process has more rights than its caller: the environment is ignored"
+                        "this process has more rights than its caller: environment variables are ignored"
                     );
                 }
                 info!("initialised, version {}, {}", VERSION, config.tcti);
@@ -114,22 +117,24 @@ impl Module {
                 let mut unread = self.unread.lock();
                 if unread.as_ref() != Some(fault) {
                     (self.log_to)(loaded.log);
-                    error!("no token is shown until the configuration can be read: {fault}");
+                    error!(
+                        "the module shows no token until the configuration can be read: {fault}"
+                    );
                     *unread = Some(fault.clone());
                 }
                 Err(())
             }
             Err(fault) => {
                 (self.log_to)(loaded.log);
-                error!("no token is shown until the configuration is corrected: {fault}");
+                error!("the module shows no token until the configuration is corrected: {fault}");
                 Ok(self.vacant.to_vec())
             }
         }
     }
 
-    /// The module in a forked child before C_Initialize: the state of the parent over new
-    /// connections. Sends nothing, and takes no lock that another thread of the parent may have
-    /// held.
+    /// Returns the module for a forked child that has not called C_Initialize: the state of the
+    /// parent with new connections. Sends nothing to the TPM. Takes no lock that another thread of
+    /// the parent may have held.
     pub(crate) fn for_child(&self, mint: Arc<Mint>, refusals: &Refusals) -> Self {
         let known = self.slots.get().map(Vec::as_slice);
         let tpm = known.into_iter().flatten().find_map(|slot| slot.tpm().ok());
@@ -182,8 +187,8 @@ impl Module {
             .ok_or(Error::SlotIdInvalid)
     }
 
-    /// The token of a slot, after a scan if necessary. The token for sessions exists only if
-    /// another token exists.
+    /// Returns the token of a slot. Scans the slot if necessary. The token for sessions is present
+    /// only if another token is present.
     pub(crate) fn token(&self, slot: &Slot) -> Result<Arc<Token>, Error> {
         let has_token =
             |slot: &Arc<Slot>| !slot.is_for_sessions() && slot.token(&self.mint).is_ok();
@@ -193,7 +198,7 @@ impl Module {
         }
     }
 
-    /// The slots that have a token. `room` is the space in the buffer of the caller.
+    /// Returns the slots that have a token. `room` is the size of the caller's buffer.
     pub(crate) fn slots_with_token(&self, caller: Caller, room: Room) -> Vec<CK_SLOT_ID> {
         let has_token = |slot: &&Arc<Slot>| self.token(slot).is_ok();
         self.snapshots.answer(ListKind::Present, caller, room, || {
@@ -202,7 +207,7 @@ impl Module {
         })
     }
 
-    /// The mechanisms of a slot's token. `room` is the space in the buffer of the caller.
+    /// Returns the mechanisms of a slot's token. `room` is the size of the caller's buffer.
     pub(crate) fn mechanisms(
         &self,
         slot: &Slot,
@@ -217,7 +222,7 @@ impl Module {
         })
     }
 
-    /// The information on a mechanism of a slot's token.
+    /// Returns the information on a mechanism of a slot's token.
     pub(crate) fn mechanism_info(
         &self,
         slot: &Slot,
@@ -249,7 +254,8 @@ impl Module {
         let is_read_write = flags & CKF_RW_SESSION != 0;
         let handle = self.mint.session();
         let session = Arc::new(Session::new(handle, Arc::clone(slot), is_read_write));
-        // The lock stays held, so that the security officer cannot log in meanwhile.
+        // The lock is held until the end of this function, so that the security officer cannot log
+        // in during it.
         let mut table = self.table.lock();
         if !is_read_write && slot.has_security_officer() {
             return Err(Error::SessionReadWriteSoExists);
@@ -285,14 +291,14 @@ impl Module {
         let mut table = self.table.lock();
         table.sessions.retain(|_, session| session.slot.id != id);
         slot.logout(&self.mint);
-        // Session objects are removed after the sessions. A thread that makes an object meanwhile
-        // finds no session.
+        // Session objects are removed after the sessions. A thread that makes an object at this
+        // time finds no session.
         slot.session_objects.lock().remove_of_session(None);
         Ok(())
     }
 
-    /// Makes objects for a session, and returns their handles. If another thread closes the session
-    /// meanwhile, the new session objects are removed.
+    /// Calls `call`, which makes objects for a session, and returns their handles. If another
+    /// thread closed the session during the call, the new session objects are removed.
     pub(crate) fn create<H: AsRef<[ObjectHandle]>>(
         &self,
         handle: SessionHandle,
@@ -310,7 +316,7 @@ impl Module {
         Ok(made)
     }
 
-    /// The number of sessions of a slot: all sessions, and read-write sessions.
+    /// Returns the number of all sessions of a slot, and the number of read-write sessions.
     pub(crate) fn session_counts(&self, id: SlotId) -> (usize, usize) {
         let table = self.table.lock();
         let read_write = table
@@ -346,12 +352,12 @@ impl Module {
             CKU_CONTEXT_SPECIFIC => return session.prove_user(pin, &self.mint),
             _ => return Err(Error::UserTypeInvalid),
         };
-        // The security officer needs read-write sessions only.
+        // The security officer can log in only if all sessions are read-write sessions.
         if who == UserType::SecurityOfficer && self.table.lock().has_read_only(session.slot.id) {
             return Err(Error::SessionReadOnlyExists);
         }
-        // The TPM may take long to check the PIN, and another thread may close the session
-        // meanwhile.
+        // The TPM may need a long time to check the PIN. Another thread may close the session
+        // during that time.
         session.slot.login(who, pin, || {
             let table = self.table.lock();
             if !table.sessions.contains_key(&handle) {
@@ -365,7 +371,7 @@ impl Module {
         })
     }
 
-    /// C_InitToken.
+    /// Implements C_InitToken.
     pub(crate) fn init_token(&self, id: SlotId, pin: &[u8], label: &[u8]) -> Result<(), Error> {
         let slot = self.slot(id)?;
         slot.folder()?;
@@ -378,7 +384,7 @@ impl Module {
     }
 
     pub(crate) fn logout(&self, handle: SessionHandle) -> Result<(), Error> {
-        // The lock stays held, so that no login happens meanwhile.
+        // The lock is held until the end of this function, so that no login happens during it.
         let table = self.table.lock();
         let session = table.sessions.get(&handle);
         let slot = &session.ok_or(Error::SessionHandleInvalid)?.slot;
@@ -394,12 +400,13 @@ impl Module {
     }
 }
 
-/// Builds the slots over one connection to the TPM. Their order: the factory identity, the device's
-/// own keys, further key folders, identities with a PIN, the certificates of the owner.
+/// Makes the slots with one connection to the TPM. The order of the slots: the factory identity,
+/// the device's own keys, further key folders, identities with a PIN, the certificates of the
+/// owner.
 ///
-/// The token for sessions comes directly after the first key folder. A client that looks for a
-/// token with login then finds it before the other tokens.
-/// The user of a service sees only the token of the service, and the one for sessions.
+/// The token for sessions comes directly after the first key folder. A client that searches for a
+/// token with login then finds the token for sessions first.
+/// The user of a service sees only the token of that service and the token for sessions.
 fn slots(config: &Config, refusals: Refusals, held: &'static Held) -> Vec<Slot> {
     let tpm = Arc::new(configured_tpm(config, refusals).noting_locks(held));
     let random = config.random;

@@ -2,12 +2,12 @@
 
 pub(crate) use devid_core::tpm::Secret;
 
-/// The space in the caller's buffer.
+/// The size of the caller's buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Room {
-    /// No buffer: the call asks for the length only.
+    /// The caller gave no buffer, and asks for the length only.
     Length,
-    /// A buffer of this many bytes.
+    /// The caller's buffer has this number of bytes.
     Bytes(usize),
 }
 
@@ -16,7 +16,7 @@ pub(crate) enum Room {
 pub(crate) enum Answer {
     /// The length that the caller asked for.
     Length(usize),
-    /// The necessary length, for CKR_BUFFER_TOO_SMALL.
+    /// The necessary length, which CKR_BUFFER_TOO_SMALL reports.
     TooSmall(usize),
     /// The output, which fits into the buffer.
     Bytes(Vec<u8>),
@@ -25,7 +25,8 @@ pub(crate) enum Answer {
 }
 
 impl Room {
-    /// The answer without output, if `needed` bytes do not fit.
+    /// Returns an answer without output if `needed` bytes do not fit into the buffer. Returns
+    /// `None` if they fit.
     pub(crate) fn refuses(self, needed: usize) -> Option<Answer> {
         match self {
             Self::Length => Some(Answer::Length(needed)),

@@ -1,8 +1,9 @@
-//! Lists that may change between a length query and the call that fetches them (PKCS#11 3.0,
-//! sections 5.2 and 5.5.1). A length query takes a snapshot, and the next call answers from it.
+//! Keeps lists that may change between a length query and the next call (PKCS#11 3.0, sections 5.2
+//! and 5.5.1). A length query takes a snapshot of the list, and the next call returns that
+//! snapshot.
 //!
-//! A snapshot belongs to the thread that asked, and answers one list. A call without a previous
-//! length query sees the current state.
+//! A snapshot belongs to the thread that asked for the length, and serves one list. A call without
+//! a previous length query returns the current list.
 
 use crate::handle::SlotId;
 use crate::output::Room;
@@ -10,7 +11,7 @@ use cryptoki_sys::CK_ULONG;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 
-/// The most snapshots that are kept. A new snapshot replaces the oldest.
+/// The largest number of snapshots. A new snapshot replaces the oldest snapshot.
 const MOST: usize = 256;
 
 /// The kind of a list.
@@ -38,8 +39,9 @@ struct Snapshot {
 }
 
 impl Snapshots {
-    /// The items for a call with this room. The caller checks whether they fit. `now` lists the
-    /// current items. It is called without a lock, and only if no snapshot answers.
+    /// Returns the items of the list for a call with this buffer size. The caller checks whether
+    /// the items fit. `now` returns the current items. `now` runs without a lock, and only if no
+    /// snapshot exists for this call.
     pub(crate) fn answer(
         &self,
         list: ListKind,
@@ -69,7 +71,8 @@ impl Snapshots {
         }
     }
 
-    /// The snapshots in a forked child. Empty if another thread of the parent held the lock.
+    /// Returns the snapshots for a forked child. The result is empty if another thread of the
+    /// parent held the lock.
     pub(crate) fn for_child(&self) -> Self {
         let kept = self.0.try_lock().map(|kept| kept.clone());
         Self(Mutex::new(kept.unwrap_or_default()))
@@ -84,8 +87,8 @@ impl Snapshots {
         kept.push_back(snapshot);
     }
 
-    /// The snapshot of this thread. It is removed if it fits; otherwise the caller asks again with
-    /// more room.
+    /// Returns the snapshot of this thread. Removes the snapshot if it fits into the buffer.
+    /// Otherwise the caller calls again with a larger buffer.
     fn asked_by(&self, caller: Caller, list: ListKind, room: usize) -> Option<Vec<CK_ULONG>> {
         let mut kept = self.0.lock();
         let place = kept.iter().position(|one| one.is(caller, list))?;
@@ -95,8 +98,8 @@ impl Snapshots {
         }
     }
 
-    /// A snapshot with exactly this length. Another thread of the caller may have asked for the
-    /// length.
+    /// Returns a snapshot with exactly this number of items. Another thread of the host may have
+    /// asked for the length.
     fn asked_elsewhere(&self, list: ListKind, room: usize) -> Option<Vec<CK_ULONG>> {
         let kept = self.0.lock();
         let mut newest = kept.iter().rev();
@@ -130,7 +133,7 @@ mod tests {
             let told = snapshots.answer(LIST, ONE, Room::Length, || vec![7]);
             assert_eq!(told, [7]);
             assert_eq!(snapshots.answer(LIST, ONE, Room::Bytes(room), never), [7]);
-            // Without another length query, the call sees the current state.
+            // A call without a length query sees the current list.
             let now = snapshots.answer(LIST, ONE, Room::Bytes(9), || vec![7, 8]);
             assert_eq!(now, [7, 8]);
         }
@@ -164,7 +167,7 @@ mod tests {
         snapshots.answer(LIST, ONE, Room::Length, || vec![7]);
         snapshots.answer(mechanisms, ONE, Room::Length, || vec![1, 2]);
         snapshots.answer(LIST, OTHER, Room::Length, || vec![7, 8]);
-        // A thread that never asked for the mechanisms sees the current state if it fits.
+        // A thread that never asked for the mechanisms gets the current list if it fits.
         let now = snapshots.answer(mechanisms, OTHER, Room::Bytes(3), || vec![3]);
         assert_eq!(now, [3]);
         assert_eq!(snapshots.answer(LIST, OTHER, Room::Bytes(2), never), [7, 8]);
@@ -181,7 +184,7 @@ mod tests {
         snapshots.answer(LIST, ONE, Room::Length, || vec![7]);
         let fetched = snapshots.answer(LIST, OTHER, Room::Bytes(1), || vec![7, 8]);
         assert_eq!(fetched, [7]);
-        // The snapshot of the other thread is still there.
+        // The snapshot of the first thread still exists.
         assert_eq!(snapshots.answer(LIST, ONE, Room::Bytes(1), never), [7]);
     }
 

@@ -1,4 +1,4 @@
-//! Passes the build target on, since the helpers build the module for the same target.
+//! Passes the build target on, because testkit builds the module for this target.
 
 fn main() {
     let target = std::env::var("TARGET").unwrap_or_default();

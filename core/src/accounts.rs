@@ -1,7 +1,7 @@
-//! Names and numbers of users and groups.
+//! Numbers of users and groups, by their names.
 
-/// The names and numbers in passwd(5) or group(5). Asks no name service, since a rescue system has
-/// none.
+/// Returns the names and numbers in passwd(5) or group(5). The function asks no name service,
+/// because a rescue system has no name service.
 fn numbered(file: &str) -> Vec<(String, u32)> {
     let text = std::fs::read_to_string(file).unwrap_or_default();
     let parsed = text.lines().filter_map(|line| {

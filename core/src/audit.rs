@@ -1,11 +1,12 @@
-//! Audit lines: who used a private key, and what `devid` changed.
+//! Audit lines: which process used a private key, and what `devid` changed.
 //!
-//! A line goes to the journal (systemd's native protocol), or else to syslog (RFC 3164). A line
-//! never contains data, a digest or a PIN. Audit lines are no proof. The program that uses a key
-//! writes them itself. A program that may open the TPM can sign without this library.
+//! A line goes to the journal (systemd's native protocol), or to syslog (RFC 3164) if there is no
+//! journal. A line never contains data, a digest or a PIN. Audit lines are not a proof, because the
+//! program that uses a key writes them itself. A program that may open the TPM can sign without
+//! this library.
 //!
-//! The module keeps no connection open and does not wait. A line that cannot be written is lost,
-//! and the next line tells the number of lost lines.
+//! The module keeps no connection open and does not wait. A line that cannot be written is lost.
+//! The next line contains the number of lost lines.
 
 use crate::printable::printable;
 use parking_lot::Mutex;
@@ -18,28 +19,28 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// The journal's socket (systemd.journal-fields(7), and "Native Journal Protocol" of systemd).
+/// The socket of the journal (systemd.journal-fields(7), and "Native Journal Protocol" of systemd).
 const JOURNAL: &str = "/run/systemd/journal/socket";
-/// syslog(3)'s socket.
+/// The socket of syslog(3).
 const SYSLOG: &str = "/dev/log";
 const IDENTIFIER: &str = "devid-pkcs11";
-/// LOG_AUTHPRIV of syslog(3): readers of that log may see who uses which key.
+/// LOG_AUTHPRIV of syslog(3). Users who may read this log may know who uses which key.
 const FACILITY: u8 = 10;
 /// LOG_NOTICE and LOG_INFO of syslog(3).
 const NOTICE: u8 = 5;
 const INFO: u8 = 6;
-/// The maximum length of a value in characters. Longer values are cut: a label could otherwise make
-/// a line too large to send.
+/// The maximum length of a value in characters. Longer values are truncated, because a long label
+/// could make a line too large to send.
 const LONGEST: usize = 256;
 
-/// The number of lines that a key may write at once.
+/// The number of lines that a key may write without a pause.
 const BURST: u32 = 20;
-/// After this time the key may write one more line.
+/// The time after which the key may write one more line.
 const REFILL: Duration = Duration::from_secs(1);
-/// The number of keys that are counted separately; all others are counted together.
+/// The number of keys that are counted separately. All other keys are counted together.
 const MOST_KEYS: usize = 256;
 
-/// The subject of a line.
+/// The subject of a line: the use of a key, or a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AuditAction<'a> {
     /// A private or secret key was used with this mechanism of PKCS#11.
@@ -48,17 +49,17 @@ pub enum AuditAction<'a> {
     Verb(&'a str),
 }
 
-/// The key that was used or changed, as far as known.
+/// The key that was used or changed, as far as it is known.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct AuditSubject {
-    /// The label of its token.
+    /// The label of the key's token.
     pub token: Option<String>,
-    /// Its label.
+    /// The label of the key.
     pub label: Option<String>,
-    /// Its TPM name, in hexadecimal digits.
+    /// The TPM name of the key, in hexadecimal digits.
     pub key_name: Option<String>,
-    /// SHA-1 of its public key, as in a subjectKeyIdentifier (RFC 5280, section 4.2.1.2), in hexadecimal
-    /// digits.
+    /// The SHA-1 hash of the public key, as in a subjectKeyIdentifier (RFC 5280, section 4.2.1.2),
+    /// in hexadecimal digits.
     pub key_id: Option<String>,
 }
 
@@ -66,12 +67,12 @@ pub struct AuditSubject {
 #[derive(Debug, Default)]
 pub struct AuditLog {
     keys: Mutex<HashMap<Counted, Allowance>>,
-    /// The number of lost lines since the last written line.
+    /// The number of lines that were lost since the last written line.
     lost: AtomicU64,
 }
 
-/// The unit of counting: successes or failures of one key. All other keys share one unit without
-/// subject.
+/// The unit of counting: the successes or the failures of one key. All keys that are not counted
+/// separately share a unit without subject.
 type Counted = (Option<AuditSubject>, bool);
 
 /// The number of lines that a key may write now.
@@ -79,16 +80,16 @@ type Counted = (Option<AuditSubject>, bool);
 struct Allowance {
     lines: u32,
     since: Instant,
-    /// Uses without a line since the last line.
+    /// The number of uses that wrote no line since the last line.
     limited: u64,
 }
 
-/// The content of a line: names and values.
+/// The content of a line, as names and values.
 type Fields = Vec<(&'static str, String)>;
 
 impl AuditLog {
-    /// Writes that a key was used, unless it wrote too many lines lately. `result` is `ok`, or the
-    /// error.
+    /// Writes that a key was used, unless the key wrote too many lines lately. `result` is `ok`, or
+    /// the error.
     pub fn key_used(&self, mechanism: &str, subject: &AuditSubject, result: Result<(), String>) {
         let Some(limited) = self.allowed(subject, result.is_ok(), Instant::now()) else {
             return;
@@ -100,11 +101,11 @@ impl AuditLog {
         self.write(fields, if result.is_ok() { INFO } else { NOTICE });
     }
 
-    /// Writes an action of `devid`.
+    /// Writes that `devid` changed something.
     ///
     /// # Errors
     ///
-    /// The line was lost.
+    /// Fails if the line was lost.
     pub fn changed(
         &self,
         verb: &str,
@@ -114,7 +115,8 @@ impl AuditLog {
         send(&fields(AuditAction::Verb(verb), subject, &result), NOTICE)
     }
 
-    /// Writes counts that were not reported yet, at the end of the module or of a run.
+    /// Writes the counts that were not written yet. The module calls it at C_Finalize, `devid` at
+    /// its end.
     pub fn finish(&self) {
         let Some(mut keys) = self.keys.try_lock() else {
             return;
@@ -136,8 +138,9 @@ impl AuditLog {
         }
     }
 
-    /// The number of uses without a line since the last line; `None` if this use gets no line
-    /// either. If another thread holds the counters, also since a fork, the line is written.
+    /// Returns the number of uses that wrote no line since the last line. Returns `None` if this
+    /// use writes no line either. If another thread has the counters locked, for example since a
+    /// fork, the line is written.
     fn allowed(&self, subject: &AuditSubject, is_ok: bool, now: Instant) -> Option<u64> {
         let Some(mut keys) = self.keys.try_lock_for(Duration::from_millis(10)) else {
             return Some(0);
@@ -164,7 +167,7 @@ impl AuditLog {
         }
         if let Err(error) = send(&fields, severity) {
             let before = self.lost.fetch_add(lost + 1, Ordering::Relaxed);
-            // Logged once for a series of lost lines.
+            // A series of lost lines is logged only once.
             if lost + before == 0 {
                 log::warn!("audit: a line was lost: {error}");
             }
@@ -192,7 +195,7 @@ impl Allowance {
         }
     }
 
-    /// True if the counter can be dropped without loss.
+    /// Returns true if the counter contains no information any more, so that it can be removed.
     fn is_idle(&self, now: Instant) -> bool {
         self.limited == 0 && now.saturating_duration_since(self.since) >= REFILL * BURST
     }
@@ -225,7 +228,7 @@ fn fields(action: AuditAction, subject: &AuditSubject, result: &Result<(), Strin
     fields
 }
 
-/// Adds the process, and sends the line to the journal or else to syslog.
+/// Adds the process to the line, and sends the line to the journal or to syslog.
 fn send(fields: &[(&'static str, String)], severity: u8) -> io::Result<()> {
     let mut all: Fields = fields
         .iter()
@@ -243,7 +246,7 @@ fn send(fields: &[(&'static str, String)], severity: u8) -> io::Result<()> {
     journal.or_else(|_| datagram(Path::new(SYSLOG), &syslog_line(&all, severity)))
 }
 
-/// Text from outside, as one line of limited length.
+/// Returns text from outside as one line of limited length.
 fn one_line(value: &str) -> String {
     let short: String = value.chars().take(LONGEST).collect();
     printable(short)
@@ -259,7 +262,8 @@ fn message(fields: &Fields) -> String {
     message
 }
 
-/// The journal's native format: one `NAME=value` per line. No value contains an end of line.
+/// Returns a line in the journal's native format: one `NAME=value` per line. The values contain no
+/// end of line.
 fn journal_line(fields: &Fields, severity: u8) -> String {
     let mut line = format!(
         "MESSAGE={}\nPRIORITY={severity}\nSYSLOG_FACILITY={FACILITY}\nSYSLOG_IDENTIFIER={IDENTIFIER}\n",
@@ -271,14 +275,14 @@ fn journal_line(fields: &Fields, severity: u8) -> String {
     line
 }
 
-/// The format of RFC 3164 without time and host, which the receiver adds.
+/// Returns a line in the format of RFC 3164 without time and host, which the receiver adds.
 fn syslog_line(fields: &Fields, severity: u8) -> String {
     let priority = FACILITY << 3 | severity;
     let pid = std::process::id();
     format!("<{priority}>{IDENTIFIER}[{pid}]: {}", message(fields))
 }
 
-/// Sends without waiting: a receiver whose queue is full loses the line.
+/// Sends a line without waiting. If the queue of the receiver is full, the line is lost.
 fn datagram(path: &Path, line: &str) -> io::Result<()> {
     let socket = UnixDatagram::unbound()?;
     socket.set_nonblocking(true)?;

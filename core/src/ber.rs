@@ -1,7 +1,7 @@
-//! BER elements (ITU-T X.690) as factories write them: with surplus length bytes, indefinite
-//! lengths, and any TRUE.
+//! BER elements (ITU-T X.690) as factories write them: with more length bytes than necessary, with
+//! indefinite lengths, and with any value for TRUE.
 
-/// Deeper than any certificate is nested.
+/// The maximum depth of nested elements. Certificates have fewer levels.
 const DEEPEST: usize = 24;
 const CONSTRUCTED: u8 = 0x20;
 use x509_cert::der::asn1::ObjectIdentifier;
@@ -15,44 +15,44 @@ pub(crate) const OBJECT_IDENTIFIER: u8 = 0x06;
 pub(crate) const SEQUENCE: u8 = 0x30;
 pub(crate) const SET: u8 = 0x31;
 
-/// One element.
+/// A BER element.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Element<'a> {
-    /// The first byte of its identifier.
+    /// The first byte of the identifier.
     pub(crate) tag: u8,
     /// The element with its header.
     pub(crate) whole: &'a [u8],
-    /// The content without header and without end-of-contents.
+    /// The content, without header and without end-of-contents bytes.
     pub(crate) content: &'a [u8],
 }
 
-/// The reason why there is no element.
+/// The reason why bytes do not begin with an element.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NoElement {
-    /// The header announces this total size, but fewer bytes are there.
+    /// The header gives this total size, but there are fewer bytes.
     Cut(usize),
     /// The header is invalid, or the nesting is too deep.
     Broken,
 }
 
 impl<'a> Element<'a> {
-    /// The element at the head of `bytes`, and the bytes that follow.
+    /// Returns the element at the start of `bytes`, and the bytes after the element.
     pub(crate) fn first(bytes: &'a [u8]) -> Result<(Self, &'a [u8]), NoElement> {
         Self::nested(bytes, DEEPEST)
     }
 
-    /// The element, if it is all of `bytes`.
+    /// Returns the element, if it fills `bytes` completely.
     pub(crate) fn only(bytes: &'a [u8]) -> Option<Self> {
         let (element, rest) = Self::first(bytes).ok()?;
         rest.is_empty().then_some(element)
     }
 
-    /// The elements of the content; `None` if a part of it is no element.
+    /// Returns the elements in the content; `None` if the content has other bytes.
     pub(crate) fn children(&self) -> Option<Vec<Self>> {
         elements(self.content)
     }
 
-    /// The elements of the content, if the tag is right.
+    /// Returns the elements in the content, if the element has this tag.
     pub(crate) fn children_of(&self, tag: u8) -> Option<Vec<Self>> {
         (self.tag == tag).then(|| self.children())?
     }
@@ -120,7 +120,7 @@ impl<'a> Element<'a> {
     }
 }
 
-/// The elements of `bytes`; `None` if a part is no element.
+/// Returns the elements in `bytes`; `None` if `bytes` has other bytes.
 pub(crate) fn elements(bytes: &[u8]) -> Option<Vec<Element<'_>>> {
     let (mut rest, mut found) = (bytes, Vec::new());
     while !rest.is_empty() {
@@ -131,8 +131,8 @@ pub(crate) fn elements(bytes: &[u8]) -> Option<Vec<Element<'_>>> {
     Some(found)
 }
 
-/// Converts lengths, TRUE and constructed strings to DER. `None` if `bytes` are no sequence of
-/// elements.
+/// Converts lengths, TRUE and constructed strings to DER. Returns `None` if `bytes` are not a
+/// sequence of elements.
 pub(crate) fn as_der(bytes: &[u8]) -> Option<Vec<u8>> {
     rewritten(bytes, DEEPEST)
 }
@@ -150,7 +150,7 @@ fn rewritten(bytes: &[u8], left: usize) -> Option<Vec<u8>> {
         match tag {
             BOOLEAN if content.len() == 1 && content != [0] => der.extend([BOOLEAN, 1, 0xFF]),
             _ if tag & CONSTRUCTED == 0 => der.extend(encoded(tag, content)),
-            // Constructed strings: universal tags, except those that are always constructed.
+            // Constructed strings: universal tags, except the tags that are always constructed.
             0x24 | 0x2C | 0x32..=0x3E => {
                 let piece = tag & !CONSTRUCTED;
                 let pieces = elements(content)?;
@@ -167,7 +167,7 @@ fn rewritten(bytes: &[u8], left: usize) -> Option<Vec<u8>> {
     Some(der)
 }
 
-/// An element with this content.
+/// Returns an element with this tag and content.
 pub(crate) fn encoded(tag: u8, content: &[u8]) -> Vec<u8> {
     let mut element = vec![tag];
     match u8::try_from(content.len()) {
@@ -183,7 +183,8 @@ pub(crate) fn encoded(tag: u8, content: &[u8]) -> Vec<u8> {
     element
 }
 
-/// Parses all elements with `read`. There must be at least one, and all must parse.
+/// Parses all elements with `read`. Returns `None` unless there is at least one element and all are
+/// valid.
 pub(crate) fn some<'a, T>(
     elements: Vec<Element<'a>>,
     read: impl FnMut(Element<'a>) -> Option<T>,
@@ -192,7 +193,7 @@ pub(crate) fn some<'a, T>(
     (!all.is_empty()).then_some(all)
 }
 
-/// An OBJECT IDENTIFIER.
+/// Reads an OBJECT IDENTIFIER.
 pub(crate) fn identifier(element: &Element) -> Option<ObjectIdentifier> {
     match element.tag {
         OBJECT_IDENTIFIER => ObjectIdentifier::from_bytes(element.content).ok(),
@@ -200,7 +201,7 @@ pub(crate) fn identifier(element: &Element) -> Option<ObjectIdentifier> {
     }
 }
 
-/// The bytes of a BIT STRING; unused bits must be cleared.
+/// Returns the bytes of a BIT STRING. The unused bits must be 0.
 pub(crate) fn bits(element: &Element) -> Option<Vec<u8>> {
     let (&unused, bytes) = element.content.split_first()?;
     if element.tag != BIT_STRING || unused > 7 || (unused > 0 && bytes.is_empty()) {
@@ -213,7 +214,7 @@ pub(crate) fn bits(element: &Element) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// The content of an INTEGER in its shortest form.
+/// Returns the content of an INTEGER. The INTEGER must have its shortest form.
 pub(crate) fn integer<'a>(element: &Element<'a>) -> Option<&'a [u8]> {
     match element.content {
         [] | [0, 0..=0x7F, ..] | [0xFF, 0x80..=0xFF, ..] => None,
@@ -221,7 +222,8 @@ pub(crate) fn integer<'a>(element: &Element<'a>) -> Option<&'a [u8]> {
     }
 }
 
-/// An INTEGER that is a count: not negative; too large numbers count as the maximum.
+/// Reads an INTEGER as a count. The INTEGER must not be negative. A number that is too large is
+/// replaced by the maximum.
 pub(crate) fn count(element: &Element) -> Option<usize> {
     let number = integer(element)?;
     if number.first().is_some_and(|first| first & 0x80 != 0) {
@@ -261,7 +263,11 @@ mod tests {
         assert_eq!(as_der(&[1, 1, 1]).unwrap(), [1, 1, 0xFF]);
         assert_eq!(as_der(&[1, 1, 0]).unwrap(), [1, 1, 0]);
         assert_eq!(as_der(&[0x24, 6, 4, 1, 7, 4, 1, 8]).unwrap(), [4, 2, 7, 8]);
-        assert_eq!(as_der(&[0x24, 2, 0x30, 0]), None, "no piece of a string");
+        assert_eq!(
+            as_der(&[0x24, 2, 0x30, 0]),
+            None,
+            "the content is not a string"
+        );
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Files. Foreign files are read without ever blocking, and our files are written atomically.
+//! Files. Files of other programs are read without ever blocking. Files of this project are written
+//! atomically.
 
 use crate::system::{Failed, Held, fits_limit, pause, random_digits};
 use crate::waiting::WaitLines;
@@ -23,30 +24,30 @@ const FLAGS: OFlags = OFlags::RDONLY
 const FOLDER_FLAGS: OFlags = OFlags::RDONLY
     .union(OFlags::DIRECTORY)
     .union(OFlags::CLOEXEC);
-/// The prefix of temporary files during a write.
+/// The prefix of the names of temporary files during a write.
 pub(crate) const TEMPORARY: &str = ".new-";
-/// Within this time a second change may leave the stamp unchanged. The kernel's coarse clock
-/// advances every 10 ms at most; the rest allows for clock corrections.
+/// The time in which a second change may leave the stamp unchanged, in nanoseconds. The kernel's
+/// coarse clock advances every 10 ms at most. The value is larger to allow for clock corrections.
 const TICK: i128 = 50_000_000;
 
-/// The whole content of a regular file.
+/// Reads the whole content of a regular file.
 ///
 /// # Errors
 ///
-/// Also if the file is not regular (a FIFO could block, a device never ends), or has more than
-/// `most` bytes.
+/// Fails if the file cannot be read, or has more than `most` bytes. Also fails if the file is not
+/// regular: a FIFO could block, and a device may have no end.
 pub fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     Ok(read_stamped(path, most)?.0)
 }
 
-/// The content, and the stamp before it was read.
+/// Reads the content of a file, and its stamp before the reading.
 pub(crate) fn read_stamped(path: &Path, most: u64) -> io::Result<(Vec<u8>, FileStamp)> {
     let fd = retry_on_intr(|| open(path, FLAGS, Mode::empty()))?;
     let (content, about) = whole(fd, most)?;
     Ok((content, FileStamp::from(&about)))
 }
 
-/// The content of a file in this folder, and its stat. A symbolic link is not followed.
+/// Reads the content of a file in this folder, and its stat. A symbolic link is not followed.
 pub(crate) fn read_in(folder: impl AsFd, name: &str, most: u64) -> io::Result<(Vec<u8>, Stat)> {
     let flags = FLAGS | OFlags::NOFOLLOW;
     let fd = retry_on_intr(|| openat(&folder, name, flags, Mode::empty()));
@@ -62,8 +63,8 @@ fn whole(fd: OwnedFd, most: u64) -> io::Result<(Vec<u8>, Stat)> {
     if FileType::from_raw_mode(about.st_mode) != FileType::RegularFile {
         return Err(not("not a regular file"));
     }
-    // Enough room for the whole content: it may be a secret, and a growing buffer would leave
-    // copies.
+    // The buffer has room for the whole content. The content may be a secret, and a growing buffer
+    // would leave copies.
     let size = u64::try_from(about.st_size).unwrap_or(0).min(most);
     let mut content = Vec::with_capacity(size as usize + 64);
     File::from(fd).take(most + 1).read_to_end(&mut content)?;
@@ -76,16 +77,17 @@ fn whole(fd: OwnedFd, most: u64) -> io::Result<(Vec<u8>, Stat)> {
     Ok((content, about))
 }
 
-/// Atomically writes a file: the earlier file stays until the new one is on the disk.
+/// Writes a file atomically. The earlier file stays until the new file is on the disk.
 ///
 /// # Errors
 ///
-/// Nothing was changed, unless the error says that the disk failed after writing.
+/// If the function fails, nothing was changed, unless the error says that the disk failed after the
+/// writing.
 pub(crate) fn write(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     put_at(path, content, mode, WriteMode::Replace)
 }
 
-/// Atomically writes a new file; an existing file is not replaced.
+/// Writes a new file atomically. Fails if the file exists.
 pub(crate) fn write_new(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     put_at(path, content, mode, WriteMode::CreateNew)
 }
@@ -97,10 +99,10 @@ fn put_at(path: &Path, content: &[u8], mode: u32, place: WriteMode) -> io::Resul
     Ok(put(&folder, name, content, place, dress)?)
 }
 
-/// The permission to replace another file.
+/// Whether a write may replace a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum WriteMode {
-    /// The new file may replace an existing one.
+    /// The new file may replace an existing file.
     Replace,
     /// The write fails with [`Errno::EXIST`] if the file exists.
     CreateNew,
@@ -112,7 +114,7 @@ pub(crate) enum Undone {
     /// Nothing was changed.
     Unchanged(Failed),
     /// The change was made and is visible, but the disk did not confirm it. A power loss may undo
-    /// it.
+    /// the change.
     Unsettled(Failed),
 }
 
@@ -133,19 +135,19 @@ impl From<Undone> for io::Error {
         match why {
             Undone::Unchanged(failed) => failed.into(),
             Undone::Unsettled(failed) => Self::other(format!(
-                "the change is made, but the disk did not confirm it: {failed}"
+                "the change was made, but the disk did not confirm it: {failed}"
             )),
         }
     }
 }
 
-/// Writes a file into a folder. The content goes into a temporary file, `dress` sets owner and
-/// mode, and the file is synced and renamed. A killed process leaves at most a file whose name
-/// begins with [`TEMPORARY`].
+/// Writes a file into a folder. The content goes into a temporary file, and `dress` sets its owner
+/// and mode. The temporary file is then synced and renamed. A killed process leaves at most a file
+/// whose name begins with [`TEMPORARY`].
 ///
 /// # Errors
 ///
-/// A new file is removed again if the disk does not confirm it.
+/// If the disk does not confirm a new file, the file is removed.
 pub(crate) fn put(
     folder: &OwnedFd,
     name: impl Arg + Copy,
@@ -161,7 +163,7 @@ pub(crate) fn put(
         }?)
     });
     if let Err(failed) = placed {
-        // The temporary file may not exist.
+        // The temporary file may be missing, so an error is ignored.
         let _ = unlinkat(folder, &*temporary, AtFlags::empty());
         return Err(Undone::Unchanged(failed));
     }
@@ -174,13 +176,14 @@ pub(crate) fn put(
     })
 }
 
-/// Removes a file from a folder.
+/// Removes a file from a folder, and syncs the folder.
 pub(crate) fn take_away(folder: &OwnedFd, name: impl Arg) -> Result<(), Undone> {
     unlinkat(folder, name, AtFlags::empty())?;
     sync_folder(folder).map_err(Undone::Unsettled)
 }
 
-/// Checks that a file of this size can be written to a folder now: writes one and removes it.
+/// Checks that a file of this size can be written to a folder now. Writes such a file and removes
+/// it.
 pub(crate) fn try_room(folder: &OwnedFd, bytes: usize) -> Result<(), Failed> {
     let temporary = format!("{TEMPORARY}{}-{}", std::process::id(), random_digits()?);
     let written = write_temporary(folder, &temporary, &vec![b'\n'; bytes], |_| Ok(()));
@@ -199,7 +202,8 @@ fn write_temporary(
     }
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let fd = openat(folder, name, flags, Mode::RUSR | Mode::WUSR)?;
-    // A host whose standard output is closed would otherwise print into the file.
+    // The descriptor must not be 0, 1 or 2. A host whose standard output is closed would otherwise
+    // print into the file.
     let fd = fcntl_dupfd_cloexec(fd, 3).map_err(Failed::at("fcntl"))?;
     dress(&fd)?;
     let mut rest = content;
@@ -210,15 +214,17 @@ fn write_temporary(
     retry_on_intr(|| fsync(&fd)).map_err(Failed::at("fsync"))
 }
 
-/// Renames a file within its folder to an unused name: else [`Errno::EXIST`].
+/// Renames a file within its folder to an unused name. Fails with [`Errno::EXIST`] if the name is
+/// in use.
 pub(crate) fn rename_to_free(
     folder: &OwnedFd,
     from: &str,
     to: impl Arg + Copy,
 ) -> rustix::io::Result<()> {
     match renameat_with(folder, from, folder, to, RenameFlags::NOREPLACE) {
-        // Not every file system or container supports this flag. Writers exclude each other by the
-        // lock, and names are random.
+        // Some file systems and containers do not support the flag RENAME_NOREPLACE. The name is
+        // then checked before. This is safe, because the lock excludes other writers, and names are
+        // random.
         Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM) => {
             match statat(folder, to, AtFlags::SYMLINK_NOFOLLOW) {
                 Err(Errno::NOENT) => renameat(folder, from, folder, to),
@@ -230,7 +236,7 @@ pub(crate) fn rename_to_free(
     }
 }
 
-/// Removes a file, if it exists.
+/// Removes a file. A missing file is no error.
 pub(crate) fn remove(path: &Path) -> io::Result<()> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -238,7 +244,7 @@ pub(crate) fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Renames a file within its folder.
+/// Renames a file within its folder, and syncs the folder.
 pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
     std::fs::rename(from, to)?;
     settle(to)
@@ -251,7 +257,7 @@ fn settle(path: &Path) -> io::Result<()> {
     Ok(settled.map_err(Undone::Unsettled)?)
 }
 
-/// Syncs a folder. Some file systems do not support this and report an error, which is ignored.
+/// Syncs a folder. An error of a file system that does not support this is ignored.
 pub(crate) fn sync_folder(folder: impl AsFd) -> Result<(), Failed> {
     match retry_on_intr(|| fsync(&folder)) {
         Err(Errno::INVAL) => Ok(()),
@@ -259,8 +265,8 @@ pub(crate) fn sync_folder(folder: impl AsFd) -> Result<(), Failed> {
     }
 }
 
-/// The names of all files in a folder, without `.` and `..`. A listing that a signal interrupts
-/// starts again.
+/// Returns the names of all files in a folder, without `.` and `..`. If a signal interrupts the
+/// listing, it starts again.
 pub(crate) fn names(folder: impl AsFd) -> rustix::io::Result<Vec<CString>> {
     retry_on_intr(|| {
         let mut names = Vec::new();
@@ -275,7 +281,7 @@ pub(crate) fn names(folder: impl AsFd) -> rustix::io::Result<Vec<CString>> {
     })
 }
 
-/// [`names`] for the folder of this path.
+/// Returns [`names`] of the folder at this path.
 pub(crate) fn names_at(path: &Path) -> rustix::io::Result<Vec<CString>> {
     names(retry_on_intr(|| open(path, FOLDER_FLAGS, Mode::empty()))?)
 }
@@ -291,7 +297,8 @@ fn not(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, what)
 }
 
-/// A file lock of this process (flock(2)), held until it is dropped or the process dies.
+/// A file lock of this process (flock(2)). The process holds the lock until the value is dropped or
+/// the process dies.
 #[derive(Debug)]
 pub(crate) struct Lock {
     file: OwnedFd,
@@ -299,22 +306,22 @@ pub(crate) struct Lock {
 }
 
 impl Lock {
-    /// `None` if another process still held it at the end of `patience`. The kernel offers no time
-    /// limit, so the lock is polled.
+    /// Takes the lock. Returns `None` if another process still held the lock after `patience`. The
+    /// kernel has no time limit for a lock, so the function tries again and again.
     pub(crate) fn take(file: OwnedFd, patience: Duration) -> Result<Option<Self>, Failed> {
         let alone = FlockOperation::NonBlockingLockExclusive;
         Self::take_noted(file, patience, None, alone)
     }
 
-    /// Takes the lock and records it in `held` for forked children; `sharing` is a non-blocking
-    /// operation.
+    /// Takes the lock and records it in `held` for forked children. `sharing` is a non-blocking
+    /// operation of flock(2).
     pub(crate) fn take_noted(
         file: OwnedFd,
         patience: Duration,
         held: Option<&'static Held>,
         sharing: FlockOperation,
     ) -> Result<Option<Self>, Failed> {
-        // Recorded before the lock is taken, since a child may be forked at any moment.
+        // The lock is recorded before it is taken, because a child may be forked at any moment.
         let noted = held.and_then(|held| Some((held, held.note(file.as_raw_fd())?)));
         let lock = Self { file, noted };
         const FIRST_PAUSE: Duration = Duration::from_micros(200);
@@ -339,18 +346,18 @@ impl Lock {
     }
 }
 
-/// The message about another process that holds the lock.
+/// Returns the message about another process that holds the lock.
 fn held_by_another(file: &OwnedFd) -> String {
     let path = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()));
     match path {
-        Ok(path) => format!("another process has the lock {}", path.display()),
-        Err(_) => "another process has a lock".into(),
+        Ok(path) => format!("another process holds the lock {}", path.display()),
+        Err(_) => "another process holds a lock".into(),
     }
 }
 
 impl Drop for Lock {
-    /// Unlocks explicitly. A process that another thread forked meanwhile has the descriptor too,
-    /// so close(2) alone would not release the lock.
+    /// Unlocks explicitly. If another thread forked in the meantime, the forked process has a copy
+    /// of the descriptor, and close(2) alone would not release the lock.
     fn drop(&mut self) {
         let _ = flock(&self.file, FlockOperation::Unlock);
         if let Some((held, place)) = self.noted {
@@ -359,7 +366,7 @@ impl Drop for Lock {
     }
 }
 
-/// The identity and change times of a file. Different contents have different stamps, unless the
+/// The identity and change times of a file. Different contents have different stamps, unless a
 /// stamp is not [settled](Self::is_settled).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FileStamp {
@@ -370,9 +377,9 @@ pub(crate) struct FileStamp {
 }
 
 impl FileStamp {
-    /// True if any change after `now` gives another stamp. A recently changed file may change again
-    /// within the same clock tick. A stamp from the future is settled, since a change would set the
-    /// current time.
+    /// Returns true if any change after `now` gives another stamp. A file that was changed recently
+    /// may change again within one clock tick, with an unchanged stamp. A stamp from the future is
+    /// settled, because a change would set the current time.
     pub(crate) fn is_settled(&self, now: Moment) -> bool {
         (now.0 - self.inode_changed).abs() > TICK
     }
@@ -389,7 +396,7 @@ impl From<&Stat> for FileStamp {
     }
 }
 
-/// A time of the file system clock, in nanoseconds.
+/// A time of the file system's clock, in nanoseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Moment(i128);
 
@@ -413,7 +420,7 @@ mod tests {
     use super::*;
     use std::time::{Duration, SystemTime};
 
-    /// Size and times have more than 32 bits, also on 32-bit systems.
+    /// Sizes and times have more than 32 bits, also on 32-bit systems.
     #[test]
     fn sizes_over_4_gib_and_times_after_2038_are_told_apart() {
         let folder = tempfile::tempdir().unwrap();
@@ -485,7 +492,11 @@ mod tests {
         remove(&folder.path().join("other")).unwrap();
         remove(&path).unwrap();
         let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().collect();
-        assert_eq!(left.len(), 1, "only the folder in the way: {left:?}");
+        assert_eq!(
+            left.len(),
+            1,
+            "only the folder that has the name remains: {left:?}"
+        );
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Device identity in a TPM 2.0: the keys, their certificates and the links to the TPM.
+//! Device identity in a TPM 2.0: the keys, their certificates and the connections to the TPM.
 //!
 //! This crate does not know PKCS#11. Dependencies point one way: [`identity`] → [`store`] →
 //! [`x509`] → [`signature`] → [`tpm`] → [`key`].

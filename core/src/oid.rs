@@ -1,4 +1,5 @@
-//! Object identifiers: shorter names for those of const-oid's database, and those that it lacks.
+//! Object identifiers: shorter names for identifiers of const-oid's database, and identifiers that
+//! the database lacks.
 
 pub(crate) use x509_cert::der::oid::db::rfc2985::PKCS_9_AT_EMAIL_ADDRESS as EMAIL_ADDRESS;
 #[cfg(feature = "evidence")]
@@ -40,12 +41,13 @@ pub(crate) const ECDSA_WITH_SHA_1: ObjectIdentifier =
 #[cfg(feature = "evidence")]
 pub(crate) const ATTESTATION_ATTRIBUTE: ObjectIdentifier =
     ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.16.2.59");
-/// tcg-attest-tpm-certify (the same, a former appendix).
+/// tcg-attest-tpm-certify (draft-ietf-lamps-csr-attestation, an appendix of earlier versions).
 #[cfg(feature = "evidence")]
 pub(crate) const TCG_ATTEST_TPM_CERTIFY: ObjectIdentifier =
     ObjectIdentifier::new_unwrap("2.23.133.20.1");
 
-/// tcg-cap-verifiedTPMResidency and tcg-cap-verifiedTPMFixed (the same, section 8).
+/// tcg-cap-verifiedTPMResidency and tcg-cap-verifiedTPMFixed (TCG, TPM 2.0 Keys for Device Identity
+/// and Attestation, section 8).
 #[cfg(feature = "evidence")]
 pub(crate) const TCG_CAP_VERIFIED_TPM_RESIDENCY: ObjectIdentifier =
     ObjectIdentifier::new_unwrap("2.23.133.11.1.1");
@@ -60,7 +62,7 @@ pub(crate) const CLIENT_AUTH: ObjectIdentifier = ObjectIdentifier::new_unwrap("1
 pub(crate) const ANY_PURPOSE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.37.0");
 /// id-kp-cmcRA (RFC 6402, section 2.10).
 pub(crate) const CMC_RA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.28");
-/// Netscape's certificate type, which is older than keyUsage.
+/// The certificate type of Netscape, an older form of keyUsage.
 pub(crate) const NETSCAPE_CERT_TYPE: ObjectIdentifier =
     ObjectIdentifier::new_unwrap("2.16.840.1.113730.1.1");
 /// id-pe-proxyCertInfo (RFC 3820, section 3.8).

@@ -10,49 +10,49 @@ const END: &[u8] = b"-----END ";
 const DASHES: &[u8] = b"-----";
 const UTF8_MARK: &[u8] = b"\xEF\xBB\xBF";
 
-/// A parsed file.
+/// The parts of a parsed file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PemParts<'a> {
-    /// At least one block.
+    /// The PEM blocks; at least one.
     pub(crate) blocks: Vec<Block<'a>>,
-    /// The lines above the first block, without line ends.
+    /// The lines before the first block, without line ends.
     pub(crate) above: Vec<&'a [u8]>,
-    /// The text below the last block, unchanged.
+    /// The text after the last block, unchanged.
     pub(crate) below: &'a [u8],
 }
 
-/// One block.
+/// A PEM block: its label and its content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Block<'a> {
     pub(crate) label: &'a str,
     pub(crate) der: Vec<u8>,
 }
 
-/// The blocks in a text.
+/// The PEM blocks in a text.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct PemReader<'a> {
-    /// Each block, or its fault.
+    /// The blocks in the order of the text. A block that is not valid is an error with the reason.
     pub(crate) blocks: Vec<Result<Block<'a>, String>>,
-    /// True if the last block has no end.
+    /// True if the last block has no end line.
     pub(crate) is_cut: bool,
-    /// Lines outside of blocks that look like boundaries but are invalid.
+    /// Lines outside of blocks that look like boundary lines but are invalid.
     pub(crate) boundaries: Vec<String>,
     above: Vec<&'a [u8]>,
     below: &'a [u8],
 }
 
 /// Parses a file. Lines may have any length, end in CR, LF or both, be indented, and have trailing
-/// blanks. Text between blocks is lost.
+/// blanks. Text between blocks is ignored.
 ///
 /// # Errors
 ///
-/// The fault of the file.
+/// Fails with the reason why the file is not valid.
 pub(crate) fn parse(file: &[u8]) -> Result<PemParts<'_>, String> {
     let scan = PemReader::of(file);
     let blocks: Vec<Block> = scan.blocks.into_iter().collect::<Result<_, _>>()?;
     match (blocks.is_empty(), scan.boundaries.into_iter().next()) {
         (true, Some(boundary)) => Err(damaged(&boundary)),
-        (true, None) => Err("no PEM block".into()),
+        (true, None) => Err("there is no PEM block".into()),
         (false, _) => Ok(PemParts {
             blocks,
             above: scan.above,
@@ -61,7 +61,7 @@ pub(crate) fn parse(file: &[u8]) -> Result<PemParts<'_>, String> {
     }
 }
 
-/// The message about an invalid boundary line.
+/// Returns the message about an invalid boundary line.
 pub(crate) fn damaged(boundary: &str) -> String {
     format!("a PEM boundary is damaged: {boundary:?}")
 }
@@ -70,9 +70,9 @@ pub(crate) fn damaged(boundary: &str) -> String {
 struct Open<'a> {
     label: &'a str,
     base64: Vec<u8>,
-    /// True if the last line was a header, which an indented line may continue.
+    /// True if the last line was a header. An indented line may continue the header.
     in_header: bool,
-    /// A fault that makes it invalid, whatever its base64 is.
+    /// The reason why the block is invalid, even if its base64 is valid.
     fault: Option<String>,
 }
 
@@ -86,7 +86,7 @@ impl<'a> PemReader<'a> {
             let begun = line.trim_ascii_start();
             rest = behind;
             if begun.starts_with(BEGIN) {
-                // A block without end affects only itself.
+                // A block without end is invalid, but the blocks after it are read.
                 scan.blocks.extend(open.take().map(Open::endless));
                 match boundary(begun, BEGIN) {
                     Some((label, inside)) => {
@@ -113,7 +113,10 @@ impl<'a> PemReader<'a> {
                     let (ended, inside) = match boundary(&line[at..], END) {
                         Some((label, inside)) if label == block.label => (Ok(()), inside),
                         Some((_, inside)) => (
-                            Err(format!("the block of {} ends as another", block.label)),
+                            Err(format!(
+                                "the PEM block of {} has an end line with another label",
+                                block.label
+                            )),
                             inside,
                         ),
                         None => (Err(damaged(&shown(&line[at..]))), &line[line.len()..]),
@@ -148,17 +151,17 @@ impl<'a> Open<'a> {
         }
     }
 
-    /// Adds a line. Headers may precede the base64 (RFC 1421, section 4.6).
+    /// Reads a line of the block. Headers may precede the base64 (RFC 1421, section 4.6).
     fn take(&mut self, line: &[u8]) {
         let goes_on = self.in_header && line.starts_with(b" ");
         self.in_header = self.base64.is_empty() && (line.contains(&b':') || goes_on);
         if self.in_header {
             if line.trim_ascii().ends_with(b"ENCRYPTED") {
-                self.fault = Some(format!("the block of {} is encrypted", self.label));
+                self.fault = Some(format!("the PEM block of {} is encrypted", self.label));
             }
             return;
         }
-        // Ignores any control characters.
+        // Blanks and control characters are ignored.
         let digits = line.iter().filter(|byte| **byte > b' ');
         self.base64.extend(digits);
     }
@@ -182,7 +185,7 @@ fn end_in(line: &[u8]) -> Option<usize> {
     line.windows(END.len()).position(|window| window == END)
 }
 
-/// The first line without its end, and the text that follows.
+/// Returns the first line without its end, and the text after the line.
 fn first_line(text: &[u8]) -> (&[u8], &[u8]) {
     let ends = |byte: &u8| matches!(byte, b'\n' | b'\r');
     let Some(end) = text.iter().position(ends) else {
@@ -196,13 +199,14 @@ fn first_line(text: &[u8]) -> (&[u8], &[u8]) {
     (&text[..end], &text[end + width..])
 }
 
-/// The text from `inside`, a part of a line, to its end.
+/// Returns the part of `text` that begins with `inside`. `inside` is a part of a line, and `behind`
+/// is the text after this line.
 fn with_rest<'a>(text: &'a [u8], inside: &[u8], behind: &[u8]) -> &'a [u8] {
     let line_end = behind.as_ptr().addr() - inside.as_ptr().addr();
     &text[text.len() - behind.len() - line_end..]
 }
 
-/// The label of a boundary at the head of `line`, and the text after its dashes.
+/// Returns the label of a boundary at the start of `line`, and the text after the boundary.
 fn boundary<'a>(line: &'a [u8], mark: &[u8]) -> Option<(&'a str, &'a [u8])> {
     let rest = line.strip_prefix(mark)?;
     let end = rest.windows(DASHES.len()).position(|it| it == DASHES)?;
@@ -210,7 +214,7 @@ fn boundary<'a>(line: &'a [u8], mark: &[u8]) -> Option<(&'a str, &'a [u8])> {
     Some((label, &rest[end + DASHES.len()..]))
 }
 
-/// True if a line looks like a boundary of this kind, with any number of dashes.
+/// Returns true if a line looks like a boundary of this kind, with any number of dashes.
 fn is_meant_as(line: &[u8], mark: &[u8]) -> bool {
     const KINDS: [&str; 4] = ["CERTIFICATE", "KEY", "PKCS7", "CMS"];
     let first = line.first().map(u8::to_ascii_uppercase);
@@ -224,7 +228,7 @@ fn is_meant_as(line: &[u8], mark: &[u8]) -> bool {
     inner.as_bytes().starts_with(mark) && KINDS.iter().any(|kind| label.ends_with(kind))
 }
 
-/// The boundary in a line, without a secret that may follow.
+/// Returns the boundary in a line, without the text after it, which may be a secret.
 fn shown(line: &[u8]) -> String {
     let text = String::from_utf8_lossy(line.trim_ascii());
     let is_part = |c: &char| !c.is_ascii() || !c.is_ascii_lowercase() && *c != '=';
@@ -232,7 +236,7 @@ fn shown(line: &[u8]) -> String {
     part.trim_end().to_owned()
 }
 
-/// A block that every reader accepts.
+/// Returns a PEM block that every reader accepts.
 pub(crate) fn render(label: &str, der: &[u8]) -> Result<String, String> {
     encode_string(label, LineEnding::LF, der).map_err(|error| error.to_string())
 }
@@ -250,7 +254,7 @@ fn decoded(base64: &[u8]) -> Result<Vec<u8>, String> {
     });
     match read {
         Ok(()) => Ok(der),
-        Err(_) => Err("the PEM block is no base64".into()),
+        Err(_) => Err("the content of the PEM block is not base64".into()),
     }
 }
 
@@ -364,7 +368,7 @@ mod tests {
             (String::new(), "no PEM block"),
             (text.replace("BEGIN", "begin"), "no PEM block"),
             (text[..text.len() - 20].into(), "has no end"),
-            (text.replace("END DATA", "END CERTIFICATE"), "as another"),
+            (text.replace("END DATA", "END CERTIFICATE"), "another label"),
             (text.replace("END DATA-----", "END DATA"), "boundary"),
             (text.replace("BwcH", "Bw!H"), "base64"),
             (text.replacen("Bwc", "Bw", 1), "base64"),

@@ -1,9 +1,9 @@
-//! Foreign texts (labels, file names, names in certificates) within one line.
+//! Prints texts of other parties in one line: labels, file names, names in certificates.
 
 use std::fmt::{Display, Write};
 
-/// A text in one line. Escapes control characters, line ends, and direction marks (Unicode Standard
-/// Annex 9, section 2), since they control a terminal or end a line.
+/// Returns a text in one line. Escapes control characters, line ends, and direction marks (Unicode
+/// Standard Annex 9, section 2), because they control a terminal or end a line.
 pub fn printable(said: impl Display) -> String {
     let mut printable = String::new();
     for one in said.to_string().chars() {

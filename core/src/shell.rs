@@ -1,8 +1,8 @@
-//! Words of a command line that a user copies into sh(1).
+//! Writes words of command lines that a user copies into sh(1).
 
 use std::path::Path;
 
-/// A path as one word of a command line that is no option.
+/// Returns a path as one word of a command line. The word does not look like an option.
 pub fn word(path: &Path) -> String {
     let text = path.display().to_string();
     match text.starts_with('-') {
@@ -11,7 +11,7 @@ pub fn word(path: &Path) -> String {
     }
 }
 
-/// The name of an object, possibly chosen by others, as an argument of `devid`.
+/// Returns the name of an object as an argument of `devid`. Other parties may have chosen the name.
 pub fn argument(name: &str) -> String {
     match name.starts_with('-') {
         true => format!("-- {}", quoted(name)),
@@ -19,7 +19,7 @@ pub fn argument(name: &str) -> String {
     }
 }
 
-/// A text as one word of a command line.
+/// Returns a text as one word of a command line.
 pub fn quoted(text: &str) -> String {
     let plain = |one: char| one.is_ascii_alphanumeric() || "/._-+,:@%".contains(one);
     match text.chars().all(plain) && !text.is_empty() {

@@ -1,4 +1,4 @@
-//! Signature requests, and verification in software.
+//! Requests to sign, and the verification of signatures in software.
 
 use crate::key::by_curve;
 use crate::key::{Curve, PublicKey};
@@ -11,23 +11,23 @@ use sha2::{Sha256, Sha384, Sha512};
 /// A request to sign.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SignRequest<'a> {
-    /// ECDSA over a digest of any hash; the signature is r ‖ s, each as wide as the order of the
+    /// ECDSA over a digest of any hash. The signature is r ‖ s, each as wide as the order of the
     /// curve.
     Ecdsa(&'a [u8]),
     /// RSASSA-PKCS1-v1_5 over a digest of this hash.
     Pkcs1(Hash, &'a [u8]),
-    /// RSASSA-PKCS1-v1_5 with these bytes in place of the DigestInfo.
+    /// RSASSA-PKCS1-v1_5 with these bytes instead of the DigestInfo.
     Pkcs1Of(&'a [u8]),
-    /// The raw private RSA operation on this number: big-endian, below the modulus, and at most as
-    /// wide.
+    /// The raw private RSA operation on this number. The number is big-endian, below the modulus,
+    /// and not longer than the modulus.
     Unpadded(&'a [u8]),
-    /// RSASSA-PSS over a digest of this hash, with MGF1 of the same hash, and a salt as long as the
+    /// RSASSA-PSS over a digest of this hash, with MGF1 of this hash, and a salt as long as the
     /// digest.
     Pss(Hash, &'a [u8]),
 }
 
 impl<'a> SignRequest<'a> {
-    /// The request for this scheme, with a digest of its hash.
+    /// Returns the request for this scheme, with a digest of the scheme's hash.
     pub fn of(scheme: SignatureScheme, digest: &'a [u8]) -> Self {
         match scheme {
             SignatureScheme::Ecdsa(_) => Self::Ecdsa(digest),
@@ -37,9 +37,10 @@ impl<'a> SignRequest<'a> {
     }
 }
 
-/// True if `signature` is valid for this key and request: r ‖ s, or as wide as the modulus.
+/// Returns true if `signature` is valid for this key and request. The signature is r ‖ s, or as
+/// wide as the modulus.
 ///
-/// PSS is verified with a salt as long as the digest and MGF1 of the same hash.
+/// PSS is verified with a salt as long as the digest, and with MGF1 of the hash of the digest.
 pub fn verify(key: &PublicKey, request: SignRequest, signature: &[u8]) -> bool {
     match (key, request) {
         (PublicKey::Ec { curve, point }, SignRequest::Ecdsa(digest)) => {
@@ -72,7 +73,7 @@ pub fn verify(key: &PublicKey, request: SignRequest, signature: &[u8]) -> bool {
     }
 }
 
-/// True if the public operation on the signature gives this number.
+/// Returns true if the public operation on the signature gives this number.
 fn unpadded(key: &PublicKey, number: &[u8], signature: &[u8]) -> Option<bool> {
     let bits = 8 * u32::try_from(key.signature_width()).ok()?;
     let of = |bytes| BoxedUint::from_be_slice(bytes, bits).ok();
@@ -80,8 +81,8 @@ fn unpadded(key: &PublicKey, number: &[u8], signature: &[u8]) -> Option<bool> {
     Some(rsa_encrypt(&key.to_rsa()?, &signature).ok()? == number)
 }
 
-/// True if it is a PSS signature with the longest salt that fits, and this salt is longer than the
-/// digest. A TPM may make such signatures (TPM 2.0 Library, Part 1, section B.7).
+/// Returns true if this is a PSS signature with the longest salt that fits, and if this salt is
+/// longer than the digest. A TPM may make such signatures (TPM 2.0 Library, Part 1, section B.7).
 pub(crate) fn has_longest_salt(
     key: &PublicKey,
     hash: Hash,
@@ -91,13 +92,15 @@ pub(crate) fn has_longest_salt(
     let PublicKey::Rsa { modulus, .. } = key else {
         return false;
     };
-    // The modulus holds hash and salt, one byte before and one after (RFC 8017, section 9.1.1).
+    // The modulus has room for the hash, the salt, and one byte before and after them (RFC 8017,
+    // section 9.1.1).
     let longest = modulus.len().checked_sub(hash.width() + 2);
     let longest = longest.filter(|salt| *salt > hash.width());
     longest.is_some_and(|salt| verify_pss(key, hash, salt, digest, signature))
 }
 
-/// True if it is a PSS signature with this salt length and MGF1 of the same hash.
+/// Returns true if this is a PSS signature with this salt length, and with MGF1 of the hash of the
+/// digest.
 pub(crate) fn verify_pss(
     key: &PublicKey,
     hash: Hash,
@@ -118,7 +121,7 @@ pub(crate) fn verify_pss(
 }
 
 fn ecdsa(curve: Curve, point: &[u8], digest: &[u8], signature: &[u8]) -> bool {
-    // As in `fit`: only the left bytes count, and shorter digests get leading zeros.
+    // Only the leftmost bytes of a long digest count. Shorter digests get leading zeros.
     let counted = &digest[..digest.len().min(curve.width())];
     let Some(digest) = crate::key::pad_left(counted, curve.width()) else {
         return false;

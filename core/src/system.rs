@@ -1,5 +1,5 @@
-//! Kernel calls apart from files. A filter of system calls (seccomp(2)) or an old kernel may deny
-//! each of them. Then an alternative is used, or the error names the call.
+//! System calls that do not concern files. A filter of system calls (seccomp(2)) or an old kernel
+//! may deny each call. In that case an alternative is used, or the error names the call.
 
 use crate::key::hex;
 use rustix::event::{Timespec, poll};
@@ -15,12 +15,13 @@ use std::time::Duration;
 pub(crate) struct Failed {
     /// The error of the system.
     pub(crate) errno: Errno,
-    /// The name of the call, if the system denied the call itself and not the access to a file.
+    /// The name of the call, if the system denied the call itself. `None` if it denied the access
+    /// to a file.
     pub(crate) denied: Option<&'static str>,
 }
 
 impl Failed {
-    /// For a call that does not depend on permissions of a file.
+    /// Creates the error for a call that does not depend on permissions of a file.
     pub(crate) fn at(call: &'static str) -> impl Fn(Errno) -> Self {
         move |errno| Self {
             errno,
@@ -60,24 +61,24 @@ impl fmt::Display for Failed {
     }
 }
 
-/// The descriptors of locks that this process holds or waits for. A forked child closes them at
-/// once. Otherwise it would keep the locks after the parent has died.
+/// The descriptors of locks that this process holds or waits for. A forked child closes these
+/// descriptors at once. Otherwise the child would hold the locks after the parent has died.
 #[derive(Debug)]
 pub struct Held([AtomicI32; Held::MOST]);
 
 impl Held {
-    /// The maximum number. Few locks are held at a time, since the exchanges of threads follow each
-    /// other.
+    /// The maximum number of descriptors. A process holds few locks at a time, because only one
+    /// thread at a time is in an exchange with the TPM.
     const MOST: usize = 32;
     const NONE: i32 = -1;
 
-    /// An empty record.
+    /// Creates an empty record.
     #[allow(clippy::new_without_default, reason = "there is one for a process")]
     pub const fn new() -> Self {
         Self([const { AtomicI32::new(Self::NONE) }; Self::MOST])
     }
 
-    /// Records a descriptor and returns its position; `None` if the record is full.
+    /// Records a descriptor and returns its index. Returns `None` if the record is full.
     pub(crate) fn note(&self, descriptor: RawFd) -> Option<usize> {
         let is_free = |place: &AtomicI32| {
             let (success, failure) = (Ordering::AcqRel, Ordering::Relaxed);
@@ -93,8 +94,8 @@ impl Held {
         }
     }
 
-    /// Takes all recorded descriptors out, for a forked child. Uses no lock and allocates no
-    /// memory.
+    /// Removes and returns all recorded descriptors, for a forked child. Uses no lock and allocates
+    /// no memory.
     pub fn take_all(&self) -> impl Iterator<Item = RawFd> {
         let all = self.0.iter();
         let all = all.map(|place| place.swap(Self::NONE, Ordering::AcqRel));
@@ -106,7 +107,7 @@ impl Held {
 ///
 /// # Errors
 ///
-/// The call failed; a denied call is named.
+/// Fails if the call fails. If the call was denied, the error names the call.
 pub fn random(bytes: &mut [u8]) -> std::io::Result<()> {
     Ok(fill(bytes)?)
 }
@@ -118,15 +119,15 @@ fn fill(bytes: &mut [u8]) -> Result<(), Failed> {
     })
 }
 
-/// 16 random hexadecimal digits, lower case.
+/// Returns 16 random hexadecimal digits in lower case.
 pub(crate) fn random_digits() -> Result<String, Failed> {
     let mut bytes = [0; 8];
     fill(&mut bytes)?;
     Ok(hex(&bytes))
 }
 
-/// Checks that aws-lc can get random bytes. If getrandom(2) is denied, aws-lc ends the process,
-/// unless the kernel lacks the call.
+/// Checks that aws-lc can get random bytes. If getrandom(2) is denied, aws-lc ends the process. If
+/// the kernel lacks the call, aws-lc uses another source.
 #[cfg_attr(
     not(feature = "soft-rsa"),
     allow(dead_code, reason = "no RSA in memory")
@@ -141,7 +142,7 @@ pub(crate) fn check_getrandom() -> Result<(), Failed> {
     }
 }
 
-/// Waits at most this long: a signal ends the wait, and a denied call returns at once.
+/// Waits at most this long. A signal ends the wait, and a denied call returns at once.
 pub(crate) fn pause(time: Duration) {
     let time = Timespec::try_from(time).ok();
     if time.is_none_or(|time| poll(&mut [], Some(&time)).is_err()) {
@@ -149,9 +150,9 @@ pub(crate) fn pause(time: Duration) {
     }
 }
 
-/// True if this process may write a file of this size. Beyond the limit the kernel sends SIGXFSZ,
-/// which would end a host without a handler, so no byte is written then. An unknown limit counts as
-/// none.
+/// Returns true if this process may write a file of this size. For a larger file the kernel sends
+/// SIGXFSZ, which ends a host without a handler. The caller then writes no byte. If the limit is
+/// unknown, the function returns true.
 pub fn fits_limit(bytes: u64) -> bool {
     let limit = rlimit::getrlimit(rlimit::Resource::FSIZE);
     !limit.is_ok_and(|(limit, _)| bytes > limit)

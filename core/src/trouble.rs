@@ -1,7 +1,7 @@
 //! Temporary faults: the system could not read a file now, but its content may be valid.
 //!
-//! A missing or wrong file stays so until it is changed. An unreadable file (no free descriptor,
-//! EIO of the disk, no permission) may be valid at the next scan.
+//! A missing or wrong file stays missing or wrong until it is changed. A file that could not be
+//! read (no free descriptor, EIO of the disk, no permission) may be valid at the next scan.
 
 use crate::file::{self, FileStamp};
 use log::{trace, warn};
@@ -14,7 +14,8 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-/// The error of the system, if the file may exist and be valid; `None` if it is missing.
+/// Returns the error of the system, if the file may exist and be valid. Returns `None` if the file
+/// is missing.
 pub(crate) fn trouble(error: &io::Error) -> Option<Errno> {
     Errno::from_io_error(error).filter(|errno| !is_missing(*errno))
 }
@@ -23,11 +24,11 @@ fn is_missing(errno: Errno) -> bool {
     matches!(errno, Errno::NOENT | Errno::NOTDIR)
 }
 
-/// The result of a system call; `None` if the file does not exist.
+/// Returns the result of a system call; `None` if the file does not exist.
 ///
 /// # Errors
 ///
-/// The existence is unknown now.
+/// Fails if it is unknown now whether the file exists.
 pub(crate) fn found<T>(look: impl FnMut() -> rustix::io::Result<T>) -> io::Result<Option<T>> {
     match retry_on_intr(look) {
         Ok(about) => Ok(Some(about)),
@@ -36,20 +37,21 @@ pub(crate) fn found<T>(look: impl FnMut() -> rustix::io::Result<T>) -> io::Resul
     }
 }
 
-/// True if a file of this name exists; a dangling symbolic link counts.
+/// Returns true if a file of this name exists. A symbolic link to a missing file counts as a file.
 ///
 /// # Errors
 ///
-/// The existence is unknown now; a writer must not assume that the file is missing.
+/// Fails if it is unknown now whether the file exists. A writer must then not assume that the file
+/// is missing.
 pub(crate) fn is_there(path: &Path) -> io::Result<bool> {
     Ok(found(|| lstat(path))?.is_some())
 }
 
-/// The sorted paths of all files in a folder; none if the folder is missing.
+/// Returns the sorted paths of all files in a folder. Returns none if the folder is missing.
 ///
 /// # Errors
 ///
-/// Some of them could not be read.
+/// Fails if a part of the folder could not be read.
 pub(crate) fn paths_in(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let names = match file::names_at(folder) {
         Err(Errno::NOENT) => return Ok(Vec::new()),
@@ -61,8 +63,8 @@ pub(crate) fn paths_in(folder: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// True for the name of a leftover beside files that are read: hidden files, copies (`ca.pem~`,
-/// `#ca.pem#`), a README.
+/// Returns true for the names of files that are ignored without a message: hidden files, copies
+/// (`ca.pem~`, `#ca.pem#`), and READMEs.
 pub(crate) fn is_leftover(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().as_encoded_bytes();
     let is = name.starts_with(b".")
@@ -87,7 +89,7 @@ pub(crate) enum Sight {
 }
 
 impl Sight {
-    /// The state of the file at a path, after links.
+    /// Returns the state of the file at a path. Symbolic links are followed.
     pub(crate) fn of(path: &Path) -> Self {
         match retry_on_intr(|| stat(path)) {
             Ok(about) => Self::There(FileStamp::from(&about)),
@@ -96,7 +98,7 @@ impl Sight {
         }
     }
 
-    /// The error of the system, if the state is unknown.
+    /// Returns the error of the system, if the state is unknown.
     pub(crate) fn trouble(self) -> Option<Errno> {
         match self {
             Self::Unread(errno) => Some(errno),
@@ -105,12 +107,13 @@ impl Sight {
     }
 }
 
-/// Files that could not be read. Each is logged once, and again only if it was readable in between.
+/// Files that could not be read. Each file is logged once. It is logged again only if it was
+/// readable in the meantime.
 #[derive(Debug, Default)]
 pub(crate) struct Troubles(Mutex<HashMap<PathBuf, Errno>>);
 
 impl Troubles {
-    /// A copy for a forked child, where a lock may stay held for ever.
+    /// Returns a copy for a forked child, in which a lock of the parent may stay locked for ever.
     pub(crate) fn for_child(&self) -> Self {
         let known = self.0.try_lock().map(|known| known.clone());
         Self(Mutex::new(known.unwrap_or_default()))
@@ -120,36 +123,37 @@ impl Troubles {
     pub(crate) fn note(&self, path: &Path, errno: Errno) {
         if self.0.lock().insert(path.to_owned(), errno) != Some(errno) {
             warn!(
-                "{}: it could not be read: {errno}; it is read again at the next scan",
+                "{}: the file could not be read: {errno}; it is read again at the next scan",
                 path.display()
             );
         }
     }
 
-    /// Tries to read a file again that could not be read, up to `most` bytes.
+    /// Reads a file again that could not be read, up to `most` bytes. If this succeeds, the record
+    /// of the file is removed.
     pub(crate) fn recheck(&self, path: &Path, most: u64) {
         if self.sight(path, most).trouble().is_none() {
             self.0.lock().remove(path);
         }
     }
 
-    /// Forgets all other files.
+    /// Removes the records of all files for which `still` is false.
     pub(crate) fn keep(&self, still: impl Fn(&Path) -> bool) {
         self.0.lock().retain(|path, _| still(path));
     }
 
-    /// The reason why a file could not be read, if any.
+    /// Returns the reason why a file could not be read, if there is a record.
     pub(crate) fn with(&self, path: &Path) -> Option<Errno> {
         self.0.lock().get(path).copied()
     }
 
-    /// All files that could not be read.
+    /// Returns all files that could not be read.
     pub(crate) fn paths(&self) -> Vec<PathBuf> {
         self.0.lock().keys().cloned().collect()
     }
 
-    /// The current state of a file. A file that could not be read is read again, up to `most`
-    /// bytes, since its stamp may be unchanged.
+    /// Returns the current state of a file. A file that could not be read is read again, up to
+    /// `most` bytes, because its stamp may be unchanged.
     pub(crate) fn sight(&self, path: &Path, most: u64) -> Sight {
         let was_unread = self.with(path).is_some();
         let again = match was_unread {
@@ -178,7 +182,11 @@ mod tests {
         assert_eq!(paths_in(&none).unwrap(), [] as [PathBuf; 0]);
         std::fs::write(&none, "").unwrap();
         let no_folder = paths_in(&none).unwrap_err();
-        assert_eq!(trouble(&no_folder), None, "it is wrong, and stays so");
+        assert_eq!(
+            trouble(&no_folder),
+            None,
+            "the path is wrong until it is changed"
+        );
         assert!(is_there(&none).unwrap());
         assert!(!is_there(&none.join("below")).unwrap());
         let loops = folder.path().join("loop");
@@ -195,8 +203,16 @@ mod tests {
         let whole = Sight::of(&file);
         troubles.note(&file, Errno::IO);
         assert_eq!(troubles.paths(), std::slice::from_ref(&file));
-        assert_eq!(troubles.sight(&file, 9), whole, "it can be read again");
-        assert_eq!(troubles.paths().len(), 1, "but a look has still to read it");
+        assert_eq!(
+            troubles.sight(&file, 9),
+            whole,
+            "the file can be read again"
+        );
+        assert_eq!(
+            troubles.paths().len(),
+            1,
+            "but a scan must still read the file"
+        );
         assert_eq!(troubles.for_child().paths().len(), 1);
         troubles.recheck(&file, 9);
         assert_eq!(troubles.paths().len(), 0);

@@ -1,13 +1,15 @@
 //! PKCS#11 URIs (RFC 7512): the parser and the writer.
 //!
-//! Vendor attributes must begin with `x-` here. RFC 7512 permits any name for them. But then a
-//! misspelt attribute would count as one and be ignored, and the URI would match more objects.
+//! This parser accepts vendor attributes only if their names begin with `x-`. RFC 7512 permits any
+//! name. With any name, a misspelt attribute would count as a vendor attribute and be ignored. The
+//! URI would then match more objects.
 
 use std::fmt;
 
-/// `manufacturer` of our tokens (CK_TOKEN_INFO), and `library-manufacturer` of the module.
+/// `manufacturer` of this module's tokens (CK_TOKEN_INFO), and `library-manufacturer` of the
+/// module.
 const MANUFACTURER: &str = "devid-pkcs11";
-/// `model` of our tokens (CK_TOKEN_INFO).
+/// `model` of this module's tokens (CK_TOKEN_INFO).
 const MODEL: &str = "TPM 2.0";
 const SCHEME: &str = "pkcs11:";
 const PATH: [&str; 13] = [
@@ -30,7 +32,7 @@ const QUERY: [&str; 4] = ["module-name", "module-path", "pin-source", "pin-value
 /// A PKCS#11 URI without its vendor attributes and its query.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Uri {
-    /// Name and decoded value, in the order of the text. Names are unique.
+    /// The names and decoded values of the attributes, in the order of the text. Names are unique.
     path: Vec<(&'static str, Vec<u8>)>,
 }
 
@@ -72,12 +74,12 @@ impl ObjectType {
 }
 
 impl Uri {
-    /// True if a text begins like such a URI.
+    /// Returns true if a text begins like a PKCS#11 URI.
     pub fn is_uri(text: &str) -> bool {
         text.starts_with(SCHEME)
     }
 
-    /// The URI of an object. An empty label is omitted.
+    /// Returns the URI of an object. An empty label is omitted.
     pub fn of_object(token: &str, label: &str, id: &[u8], object_type: ObjectType) -> Self {
         let mut path = vec![("token", token.as_bytes().to_vec())];
         if !label.is_empty() {
@@ -95,17 +97,19 @@ impl Uri {
     ///
     /// # Errors
     ///
-    /// A sentence that names the wrong part.
+    /// Fails with a sentence that names the wrong part.
     pub fn parse(uri: &str) -> Result<Self, String> {
         let rest = uri
             .strip_prefix(SCHEME)
-            .ok_or_else(|| format!("{uri}: must begin with {SCHEME}"))?;
+            .ok_or_else(|| format!("{uri}: a PKCS#11 URI must begin with {SCHEME}"))?;
         let (path, query) = match rest.split_once('?') {
             Some((path, query)) => (path, Some(query)),
             None => (rest, None),
         };
         if path.is_empty() {
-            return Err(format!("{uri}: names nothing; give token=, object= or id="));
+            return Err(format!(
+                "{uri}: the URI has no attributes; give token=, object= or id="
+            ));
         }
         let path = attributes(path, ';', &PATH)?;
         for (name, value) in &path {
@@ -117,12 +121,14 @@ impl Uri {
         };
         let gives = |wanted| query.iter().any(|(name, _)| *name == wanted);
         if gives("pin-source") && gives("pin-value") {
-            return Err("pin-source and pin-value: a URI gives the PIN in one of them".into());
+            return Err(
+                "pin-source and pin-value: a URI may have only one of these attributes".into(),
+            );
         }
         Ok(Self { path })
     }
 
-    /// The value of a path attribute, without trailing blanks.
+    /// Returns the value of a path attribute, without trailing blanks.
     fn text(&self, name: &str) -> Option<&[u8]> {
         let value = self.bytes(name)?;
         Some(value.trim_ascii_end())
@@ -138,47 +144,47 @@ impl Uri {
         self.text(name).is_none_or(|wanted| wanted == value)
     }
 
-    /// The attribute `type`.
+    /// Returns the value of the attribute `type`.
     pub fn object_type(&self) -> Option<ObjectType> {
         ObjectType::parse(self.bytes("type")?)
     }
 
-    /// True if `token` is given, with this label.
+    /// Returns true if the URI has the attribute `token` with this label.
     pub fn names_token(&self, label: &str) -> bool {
         self.text("token") == Some(label.as_bytes())
     }
 
-    /// True if `object` or `id` is given.
+    /// Returns true if the URI has the attribute `object` or `id`.
     pub fn names_object(&self) -> bool {
         self.bytes("object").is_some() || self.bytes("id").is_some()
     }
 
-    /// Token and label of a new key. Other attributes cannot be chosen.
+    /// Returns the token and the label for a new key. A caller cannot choose other attributes.
     ///
     /// # Errors
     ///
-    /// The URI has no label, or has other attributes of the key.
+    /// Fails if the URI has no label, or has other attributes of the key.
     pub fn for_new_key(&self) -> Result<(Option<String>, String), String> {
         let others = self.path.iter().map(|(name, _)| *name);
         let mut others = others.filter(|name| !matches!(*name, "token" | "object" | "type"));
         if let Some(other) = others.next() {
             return Err(format!(
-                "{other}: a new key is named by token and object only"
+                "{other}: for a new key a URI may have only token and object"
             ));
         }
         if !matches!(self.object_type(), None | Some(ObjectType::Private)) {
-            return Err("type: a key pair is made, and its URI is of type private".into());
+            return Err("type: the URI of a new key pair must have the type private".into());
         }
         let text = |name| {
             let value = self.bytes(name).map(String::from_utf8_lossy);
             value.map(String::from)
         };
-        let label = text("object").ok_or("object: the URI gives no label for the new key")?;
+        let label = text("object").ok_or("object: the URI has no label for the new key")?;
         Ok((text("token"), label))
     }
 
-    /// True if the URI matches a token of ours with one of these labels. [`Uri::matches_serial`]
-    /// checks the serial number.
+    /// Returns true if the URI matches a token of this module with one of these labels.
+    /// [`Uri::matches_serial`] checks the serial number.
     pub fn matches_token(&self, labels: &[&str]) -> bool {
         labels.iter().any(|label| self.accepts("token", label))
             && self.accepts("manufacturer", MANUFACTURER)
@@ -186,12 +192,12 @@ impl Uri {
             && self.accepts("model", MODEL)
     }
 
-    /// True if the URI matches this serial number.
+    /// Returns true if the URI matches this serial number.
     pub fn matches_serial(&self, serial: &str) -> bool {
         self.accepts("serial", serial)
     }
 
-    /// True if the URI matches this CKA_LABEL and CKA_ID.
+    /// Returns true if the URI matches this CKA_LABEL and CKA_ID.
     pub fn matches_object(&self, label: &str, id: &[u8]) -> bool {
         self.accepts("object", label) && self.bytes("id").is_none_or(|wanted| wanted == id)
     }
@@ -217,7 +223,7 @@ impl fmt::Display for Uri {
     }
 }
 
-/// Name and decoded value of each known attribute.
+/// Returns the name and the decoded value of each known attribute.
 fn attributes(
     text: &str,
     separator: char,
@@ -231,13 +237,13 @@ fn attributes(
         let value = decoded(value, separator).map_err(|why| format!("{part}: {why}"))?;
         match known.iter().find(|known| **known == name) {
             Some(known) if found.iter().any(|(there, _)| there == known) => {
-                return Err(format!("{name}: a URI gives it at most once"));
+                return Err(format!("{name}: a URI may have this attribute only once"));
             }
             Some(known) => found.push((known, value)),
             None if is_vendors(name) => {}
             None => {
                 return Err(format!(
-                    "{part}: expected one of {}, with =; a vendor's attribute begins with x-",
+                    "{part}: expected one of {}, with =; the attributes of vendors begin with x-",
                     known.join(", ")
                 ));
             }
@@ -270,7 +276,7 @@ fn check_value(name: &str, value: &[u8]) -> Result<(), String> {
     shape.map_or(Ok(()), |shape| Err(format!("{name}: expected {shape}")))
 }
 
-/// A value without its escapes.
+/// Returns a value without its escapes.
 fn decoded(text: &str, separator: char) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.chars();
@@ -293,8 +299,8 @@ fn decoded(text: &str, separator: char) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
-/// pk11-pchar of a path and pk11-qchar of a query. A `/` is also accepted in a path, since many
-/// programs write it there.
+/// Returns true for a character that needs no escape: pk11-pchar in a path, pk11-qchar in a query.
+/// A `/` is also accepted in a path, because many programs write it unescaped.
 fn stands_for_itself(one: char, separator: char) -> bool {
     let reserved = match separator {
         ';' => ":[]@!$'()*+,=/&",

@@ -1,16 +1,16 @@
-//! Log lines about the reason of a wait. Lines with the target [`WAITING`] appear from time to
-//! time, for the log of a program. Lines with the target [`TICKS`] appear at once and then
-//! regularly, for a progress display.
+//! Log lines about the reason of a wait. Lines with the target [`WAITING`] are for the log of a
+//! program. They appear every few seconds. Lines with the target [`TICKS`] are for a progress
+//! display. They appear at once and then twice a second.
 
 use log::{Level, info, log_enabled, trace};
 use std::cell::Cell;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-/// The target of lines for a log, at level `info`.
+/// The target of lines for a log. Their level is `info`.
 pub const WAITING: &str = "devid_core::waiting";
-/// The target of lines for a display, at level `trace`. The target is no module path, so that a log
-/// filter for this crate excludes these lines.
+/// The target of lines for a progress display. Their level is `trace`. The target is not a module
+/// path, so that a log filter for this crate excludes these lines.
 pub const TICKS: &str = "waiting";
 /// The age of a wait at its first log line.
 const FIRST_LINE: Duration = Duration::from_secs(2);
@@ -19,7 +19,7 @@ const BETWEEN_LINES: Duration = Duration::from_secs(5);
 /// The time between two display lines.
 const TICK: Duration = Duration::from_millis(500);
 
-/// The ages of a wait at which its next lines are due.
+/// The ages of a wait at which its next lines must appear.
 #[derive(Debug)]
 pub(crate) struct WaitLines {
     line: Cell<Duration>,
@@ -27,7 +27,7 @@ pub(crate) struct WaitLines {
 }
 
 impl WaitLines {
-    /// For a wait that starts now.
+    /// Creates the value for a wait that starts now.
     #[inline(always)]
     pub(crate) const fn new() -> Self {
         Self {
@@ -36,8 +36,9 @@ impl WaitLines {
         }
     }
 
-    /// Logs the reason of a wait since `began`, and its limit, if a line is due; `what` gets the
-    /// age of the wait. Returns the time until the next call; `None` if no logger listens.
+    /// Logs the reason of a wait that began at `began`, and its time limit, if it is time for a
+    /// line. `what` returns the reason for a wait of this age. Returns the time until the next
+    /// call; `None` if no logger listens.
     pub(crate) fn tell<T: fmt::Display>(
         &self,
         (began, now): (Instant, Instant),

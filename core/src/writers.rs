@@ -1,4 +1,4 @@
-//! Files beside those that are written: the lock of writers, and the leftovers of killed ones.
+//! The lock of writers of a folder, and the temporary files that killed writers left.
 
 use crate::file::{TEMPORARY, names};
 use rustix::fd::{AsFd, OwnedFd};
@@ -10,14 +10,14 @@ use std::path::Path;
 /// The reason why a lock is not available.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NoLock {
-    /// A foreign object has its name.
+    /// An object that is not a lock file has the name of the lock.
     InTheWay(&'static str),
     /// An error of the system.
     System(Errno),
 }
 
-/// Opens a lock file (flock(2)); with `make`, creates a missing one for its owner. An existing
-/// object is checked before it is opened, and never changed.
+/// Opens a lock file (flock(2)). With `make`, a missing lock file is created, for its owner only.
+/// An existing object is checked before it is opened, and is never changed.
 pub(crate) fn open_lock(
     folder: impl AsFd,
     name: impl Arg + Copy,
@@ -28,15 +28,16 @@ pub(crate) fn open_lock(
         .union(OFlags::NOFOLLOW)
         .union(OFlags::NONBLOCK)
         .union(OFlags::NOCTTY);
-    /// Other processes may create or remove the file meanwhile.
+    /// The number of attempts. Other processes may create or remove the file between the check and
+    /// the opening.
     const LOOKS: usize = 3;
     let new = FLAGS | OFlags::CREATE | OFlags::EXCL;
     for _ in 0..LOOKS {
         let opened = match statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(there) => {
                 no_lock(&there).map_or(Ok(()), |what| Err(NoLock::InTheWay(what)))?;
-                // Without CREATE: in a world-writable folder the kernel would refuse files of other
-                // users (protected_regular).
+                // The flag CREATE is not used for an existing file. With CREATE the kernel would
+                // refuse files of other users in a world-writable folder (protected_regular).
                 openat(&folder, name, FLAGS, Mode::empty())
             }
             Err(Errno::NOENT) if make => openat(&folder, name, new, Mode::RUSR | Mode::WUSR),
@@ -56,21 +57,19 @@ pub(crate) fn open_lock(
     Err(NoLock::System(Errno::NOENT))
 }
 
-/// The reason why a file cannot be a lock. A lock is a regular file with one name.
+/// Returns the reason why a file cannot be a lock. A lock is a regular file with only one name.
 pub(crate) fn no_lock(about: &Stat) -> Option<&'static str> {
     match FileType::from_raw_mode(about.st_mode) {
         FileType::RegularFile if about.st_nlink <= 1 => None,
-        FileType::RegularFile => {
-            Some("a file that has another name too (a hard link) is in the place of a lock")
-        }
-        FileType::Directory => Some("a folder is in the place of a lock"),
-        FileType::Symlink => Some("a symbolic link is in the place of a lock"),
-        FileType::Fifo => Some("a pipe is in the place of a lock"),
-        _ => Some("a device or socket is in the place of a lock"),
+        FileType::RegularFile => Some("the lock file has a second name (a hard link)"),
+        FileType::Directory => Some("a folder has the name of the lock file"),
+        FileType::Symlink => Some("a symbolic link has the name of the lock file"),
+        FileType::Fifo => Some("a pipe has the name of the lock file"),
+        _ => Some("a device or socket has the name of the lock file"),
     }
 }
 
-/// The process id in a temporary name of [`crate::file::put`]; `None` for other names.
+/// Returns the process id in a temporary name of [`crate::file::put`]; `None` for other names.
 pub(crate) fn writer_of(name: &[u8]) -> Option<u32> {
     const DIGITS: usize = 16;
     let rest = std::str::from_utf8(name).ok()?.strip_prefix(TEMPORARY)?;
@@ -81,8 +80,9 @@ pub(crate) fn writer_of(name: &[u8]) -> Option<u32> {
     sound.then_some(process)
 }
 
-/// Removes the leftovers of killed writers from a folder. These are regular files with temporary
-/// names of ours, except those for which `is_writing` is true. A file that cannot be removed stays.
+/// Removes the temporary files that killed writers left in a folder. These are regular files with
+/// temporary names of this project. Files for which `is_writing` is true stay. A file that cannot
+/// be removed stays.
 pub(crate) fn remove_leftovers(
     folder: &OwnedFd,
     is_writing: impl Fn(u32) -> bool,
@@ -100,11 +100,11 @@ pub(crate) fn remove_leftovers(
     Ok(())
 }
 
-/// True if a process lives, as far as visible. A zombie does not count (proc_pid_stat(5)); in a
-/// container it may exist for ever.
+/// Returns true if a process lives, as far as this process can see. A zombie does not count
+/// (proc_pid_stat(5)), because in a container a zombie may exist for ever.
 pub(crate) fn lives(process: u32) -> bool {
     let about = Path::new("/proc").join(process.to_string());
-    // The state follows the name of the program, which may contain any characters.
+    // The state comes after the name of the program. The name may contain any characters.
     match std::fs::read(about.join("stat")) {
         Ok(stat) => {
             let behind = stat
@@ -156,7 +156,7 @@ mod tests {
             .path()
             .join(format!(".new-{}-0123456789abcdef", child.id()));
         fs::write(&left, "").unwrap();
-        // The process has ended, but is not waited for yet.
+        // The process has ended, but its parent has not waited for it yet.
         let id = Pid::from_raw(child.id().cast_signed()).unwrap();
         let ended = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
         waitid(WaitId::Pid(id), ended).unwrap();
@@ -186,6 +186,6 @@ mod tests {
         assert!(told("folder").contains("a folder"));
         assert!(told("link").contains("a symbolic link"));
         fs::hard_link(home.path().join("new"), home.path().join("second")).unwrap();
-        assert!(told("new").contains("another name"));
+        assert!(told("new").contains("second name"));
     }
 }

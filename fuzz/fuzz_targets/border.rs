@@ -1,5 +1,5 @@
-//! Templates and mechanism parameters over the C border, on the token for objects of sessions: no TPM is
-//! there, and none is needed.
+//! Templates and mechanism parameters at the C interface, on the token for session objects. This
+//! target has no TPM and needs none.
 #![no_main]
 
 use devid_fuzz::bytes::Bytes;

@@ -1,5 +1,5 @@
-//! Certificates as NV indices and files hold them: DER, PEM, several, cut, padded. What is read is shown
-//! in every way in which the module and the tool show it.
+//! Certificates as NV indices and files contain them: DER, PEM, several, truncated, padded. Each
+//! certificate that is read is shown in all forms of the module and the tool.
 #![no_main]
 
 use devid_core::x509::{Certificate, Profile, RequestContent, certificates_of_answer};
@@ -9,7 +9,7 @@ fuzz_target!(|data: &[u8]| {
     let read = Certificate::read_all(data);
     let answered = certificates_of_answer(data).unwrap_or_default();
     for certificate in read.certificates.iter().chain(&answered) {
-        // What was taken for a certificate is one when it is read alone.
+        // A certificate that was found among other bytes must parse alone, too.
         let again = Certificate::from_der(certificate.der()).expect("it was read before");
         assert!(again == *certificate);
         let pem = Certificate::parse_all(certificate.pem().as_bytes()).expect("as PEM");

@@ -1,4 +1,5 @@
-//! Configuration files, TCTI strings and PKCS#11 URIs. A fault is one sentence that names the file.
+//! Configuration files, TCTI strings and PKCS#11 URIs. An error message must be a sentence that
+//! names the file.
 #![no_main]
 
 use devid_core::tpm::Tcti;
@@ -14,7 +15,7 @@ fuzz_target!(|data: &[u8]| {
         Err(fault) => {
             let said = fault.to_string();
             assert!(said.contains("config.toml"), "{said}");
-            assert!(!said.contains('\u{1b}'), "a terminal's escape: {said:?}");
+            assert!(!said.contains('\u{1b}'), "an escape character for a terminal: {said:?}");
         }
     }
     let Ok(text) = str::from_utf8(data) else {

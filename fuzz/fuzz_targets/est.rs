@@ -1,4 +1,5 @@
-//! Answers of an EST server: certificates (CMS, PEM, base64) and what it wishes of a request.
+//! Answers of an EST server: certificates (CMS, PEM, base64), and the contents that the server
+//! requires in a request.
 #![no_main]
 
 use devid_core::x509::{CsrAttributes, RequestContent, certificates_of_answer};

@@ -1,4 +1,5 @@
-//! What a CA reads of a device, and a device of a CA: evidence bundles, challenges, responses, TCG-CSR.
+//! The inputs that a CA receives from a device, and a device from a CA: evidence bundles,
+//! challenges, responses, TCG-CSR.
 #![no_main]
 
 use devid_core::evidence::tcg_csr::TcgCsr;

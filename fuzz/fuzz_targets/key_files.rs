@@ -1,5 +1,5 @@
-//! Files of a key folder (PEM with its description, TSS2, PKCS#8, sealed and secret keys), and keys that
-//! are imported.
+//! Files of a key folder (PEM with its description, TSS2, PKCS#8, sealed and secret keys), and keys
+//! that are imported.
 #![no_main]
 
 use devid_core::key::{PrivateKeyInfo, PublicKey};
@@ -32,7 +32,7 @@ fuzz_target!(|data: &[u8]| {
     let Ok(entry) = listing.entry("one") else {
         return;
     };
-    // What is written again reads as before.
+    // An entry that is written again must be read with the same content.
     let (before, name) = (entry.content.clone(), entry.name.clone());
     let kept: Result<_, FolderError> = keys.change(&name, |entry| Ok(Some(entry.content.clone())));
     if kept.is_ok() {

@@ -1,6 +1,6 @@
-//! Sequences of PKCS#11 calls over a TPM in memory, some of whose answers are lies: another code, a bit,
-//! a length, a cut, an older answer, none. The first half of the input chooses the calls, the other the
-//! lies. Behind it the same device works with the TPM as it is.
+//! Sequences of PKCS#11 calls over a TPM in memory. Some of its answers are changed: another code,
+//! a changed bit, a wrong length, a truncated answer, an earlier answer, no answer. The first half
+//! of the input chooses the calls, the second half the changes.
 #![no_main]
 
 use devid_fuzz::bytes::Bytes;
@@ -26,6 +26,6 @@ fuzz_target!(|data: &[u8]| {
     call!(table, C_Finalize, ptr::null_mut());
     assert!(
         !Files::of(&folder()).has_unfinished(),
-        "a file is half-written"
+        "a temporary file of a writer remains"
     );
 });

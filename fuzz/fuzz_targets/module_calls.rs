@@ -1,5 +1,5 @@
-//! Any sequence of PKCS#11 calls over a TPM in memory that is sound. Behind it the TPM holds no object
-//! and no session of the module's, and what was kept before is still there to read.
+//! Any sequence of PKCS#11 calls over a correct TPM in memory. After the calls, the TPM must
+//! contain no object and no session of the module, and no temporary file may remain.
 #![no_main]
 
 use devid_fuzz::bytes::Bytes;
@@ -11,7 +11,8 @@ use devid_fuzz::{call, folder, libtpms};
 use libfuzzer_sys::fuzz_target;
 use std::ptr;
 
-/// TPM_HT of transient objects, loaded HMAC sessions, loaded policy sessions.
+/// The first handles of transient objects, loaded HMAC sessions and loaded policy sessions
+/// (TPM_HT).
 const LEFT: [u32; 3] = [0x8000_0000, 0x0200_0000, 0x0300_0000];
 
 fuzz_target!(|data: &[u8]| {
@@ -22,11 +23,11 @@ fuzz_target!(|data: &[u8]| {
     let mut caller = Caller::new(Bytes::new(data));
     caller.run();
     call!(table, C_Finalize, ptr::null_mut());
-    // Each wrong PIN counts once, and a right one never.
+    // The TPM counts each wrong PIN once, and never counts a right PIN.
     assert!(libtpms::lockout_counter() <= caller.wrong_pins);
     assert!(
         !Files::of(&folder()).has_unfinished(),
-        "a file is half-written"
+        "a temporary file of a writer remains"
     );
     for kind in LEFT {
         assert_eq!(libtpms::handles(kind), 0, "{kind:#x} left in the TPM");

@@ -1,4 +1,4 @@
-//! A lying TPM: the operations of devid-core hear answers of the right shape with any content.
+//! Operations of devid-core with a TPM whose answers have the right form but any content.
 #![no_main]
 
 use devid_core::config::Config;

@@ -1,5 +1,5 @@
-//! What C_UnwrapKey finds behind a wrap that is sound, and what CKM_RSA_PKCS is given to sign
-//! (DigestInfo). The content is the fuzzer's; the wrap around it is made here.
+//! The content of a valid key wrap for C_UnwrapKey, and the data that CKM_RSA_PKCS signs
+//! (DigestInfo). The fuzzer chooses the content. This target wraps it.
 #![no_main]
 
 use aes_kw::cipher::KeyInit;
@@ -93,7 +93,7 @@ fuzz_target!(|data: &[u8]| {
     call!(table, C_Finalize, ptr::null_mut());
 });
 
-/// The content under KW or KWP, and the mechanism's number.
+/// Wraps the content with KW or KWP. Returns the mechanism and the wrapped content.
 fn wrap(padded: bool, mut content: Vec<u8>) -> (CK_MECHANISM_TYPE, Box<[u8]>) {
     let mut room = vec![0; content.len() + 32];
     let key = (&WRAPPING).into();

@@ -1,15 +1,15 @@
-//! A TPM that is a script: each answer has the shape that belongs to its command, with content of the
-//! fuzzer's.
+//! A simulated TPM. Each answer has the form that belongs to the command. The fuzzer chooses the
+//! content.
 
 use crate::bytes::Bytes;
 use crate::lies::CODES;
 use crate::memory::{code_of, number, response, sized};
 use sha2::{Digest, Sha256};
 
-/// More commands than any operation of one call sends.
+/// The maximum number of answered commands. An operation of one call sends fewer commands.
 const MOST_COMMANDS: usize = 400;
 
-/// The script, from where it goes on.
+/// The choices for the next answers.
 pub struct Script {
     choices: Bytes,
     commands: usize,
@@ -200,7 +200,7 @@ impl Script {
         told
     }
 
-    /// A TPMT_PUBLIC, more or less.
+    /// Returns a TPMT_PUBLIC. It is usually valid.
     fn area(&mut self) -> Vec<u8> {
         let attributes: u32 = match self.choices.below(8) {
             0 => self.choices.long(),
@@ -264,7 +264,7 @@ impl Script {
         area
     }
 
-    /// The name that belongs to a public area, most of the time.
+    /// Returns a name for a public area. It is usually the right name.
     fn name(&mut self, area: &[u8]) -> Vec<u8> {
         match self.choices.below(8) {
             0 => self.choices.some(),
@@ -273,7 +273,7 @@ impl Script {
     }
 
     fn signature(&mut self, command: &[u8]) -> Vec<u8> {
-        // The scheme that was asked for stands behind the digest.
+        // The requested scheme comes after the digest.
         let digest = 10 + 4 + 4 + number(command, 14) as usize;
         let length = command
             .get(digest..digest + 2)
@@ -294,7 +294,7 @@ impl Script {
     }
 }
 
-/// Size and offset of a TPM2_NV_Read.
+/// Returns the requested size and offset of a TPM2_NV_Read.
 fn asked_piece(command: &[u8]) -> (usize, usize) {
     let end = command.len().saturating_sub(4);
     let both = number(command, end);

@@ -1,6 +1,7 @@
-//! An input of the fuzzer as a row of choices. Where it ends, every further choice is the first.
+//! An input of the fuzzer as a sequence of choices. After the end of the input, every choice is the
+//! first possible choice.
 
-/// The input, from where it is read next.
+/// The bytes of an input, and the position of the next byte.
 pub struct Bytes {
     data: Vec<u8>,
     at: usize,
@@ -32,7 +33,7 @@ impl Bytes {
         u32::from(self.word()) << 16 | u32::from(self.word())
     }
 
-    /// A number below `count`, which is 256 at most.
+    /// Returns a number below `count`. `count` is at most 256.
     pub fn below(&mut self, count: usize) -> usize {
         usize::from(self.byte()) % count.max(1)
     }
@@ -41,12 +42,13 @@ impl Bytes {
         from[self.below(from.len())]
     }
 
-    /// True once in `often` choices, and never behind the end.
+    /// Returns true for one of `often` values of the next byte. Returns false after the end of the
+    /// input.
     pub fn rarely(&mut self, often: u8) -> bool {
         self.byte() % often == often - 1
     }
 
-    /// So many bytes, or all that are left.
+    /// Returns `count` bytes, or all remaining bytes if there are fewer.
     pub fn take(&mut self, count: usize) -> Vec<u8> {
         let left = &self.data[self.at.min(self.data.len())..];
         let taken = left[..count.min(left.len())].to_vec();
@@ -54,7 +56,7 @@ impl Bytes {
         taken
     }
 
-    /// Some bytes; one byte in front says how many.
+    /// Returns some bytes. The byte before them gives their number.
     pub fn some(&mut self) -> Vec<u8> {
         let count = match self.byte() {
             count @ ..250 => usize::from(count),

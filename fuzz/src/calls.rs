@@ -1,4 +1,4 @@
-//! Sequences of PKCS#11 calls, as the input has them.
+//! Makes sequences of PKCS#11 calls. The input chooses the calls.
 
 mod objects;
 mod operations;
@@ -11,7 +11,7 @@ use crate::templates::{Kept, MECHANISMS, mechanism};
 use cryptoki_sys::*;
 use std::ptr;
 
-/// A caller that makes whatever calls the input says.
+/// A caller of the module. The input chooses its calls.
 pub struct Caller {
     choices: Bytes,
     table: &'static CK_FUNCTION_LIST_3_0,
@@ -19,12 +19,12 @@ pub struct Caller {
     sessions: Vec<CK_SESSION_HANDLE>,
     objects: Vec<CK_OBJECT_HANDLE>,
     state: Vec<u8>,
-    /// How many PINs were refused.
+    /// The number of refused PINs.
     pub wrong_pins: u32,
 }
 
 impl Caller {
-    /// The module is initialised.
+    /// Creates a caller. The module must be initialised.
     pub fn new(choices: Bytes) -> Self {
         let table = table();
         Self {
@@ -38,7 +38,7 @@ impl Caller {
         }
     }
 
-    /// The same, which knows these slots.
+    /// Creates a caller that uses these slots only.
     pub fn with_slots(choices: Bytes, slots: &[CK_SLOT_ID]) -> Self {
         let table = table();
         Self {
@@ -52,7 +52,7 @@ impl Caller {
         }
     }
 
-    /// All calls of the input, 60 at most.
+    /// Makes all calls of the input, at most 60.
     pub fn run(&mut self) {
         for _ in 0..60 {
             if self.choices.is_empty() {
@@ -91,7 +91,7 @@ impl Caller {
         mechanism(&mut self.choices, kept, kind)
     }
 
-    /// Opens a session and finds all objects there.
+    /// Opens a session and finds all objects of the token.
     fn begin(&mut self) -> CK_SESSION_HANDLE {
         let slot = self.slot();
         let flags = self.choices.pick(&[
@@ -149,7 +149,8 @@ impl Caller {
         }
     }
 
-    /// A call that writes bytes: asked for the length, given too little room, or enough.
+    /// Makes a call that writes bytes. The call queries the length, has a buffer that is too small,
+    /// or has a buffer that is large enough.
     fn output(&mut self, call: impl Fn(*mut CK_BYTE, *mut CK_ULONG) -> CK_RV) -> Option<Vec<u8>> {
         let mut told = 0;
         match self.choices.below(16) {

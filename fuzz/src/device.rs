@@ -1,4 +1,4 @@
-//! A device in memory that was used before, and the module on it as a C caller sees it.
+//! A device in memory with keys and PINs from an earlier use, and the module with its C interface.
 
 use crate::host::{self, Files};
 use crate::memory::Installed;
@@ -24,16 +24,16 @@ unsafe extern "C" {
 pub const OFFICER: &[u8] = b"officer's own";
 pub const USER: &[u8] = b"open sesame";
 
-/// No limit passes, however slow the machine is: a TPM in memory is never silent.
+/// No time limit may pass on a slow machine. This is safe, because a TPM in memory always answers.
 const CONFIG: &str = "timeout_ms = 300000\ngeneration_timeout_ms = 300000\n\
     [[token]]\nname = \"pins\"\n\
     [[token]]\nname = \"files\"\nallow_file_keys = true\nallow_raw_rsa = true\n";
 
-/// The function table of PKCS#11 3.0.
+/// Returns the function table of PKCS#11 3.0.
 pub fn table() -> &'static CK_FUNCTION_LIST_3_0 {
     let mut version = CK_VERSION { major: 3, minor: 0 };
     let mut interface = ptr::null_mut();
-    // SAFETY: the places are valid; what comes back lives for ever.
+    // SAFETY: The pointers are valid. The returned table is static.
     unsafe {
         let rv = C_GetInterface(ptr::null_mut(), &raw mut version, &raw mut interface, 0);
         assert_eq!(rv, CKR_OK);
@@ -45,12 +45,12 @@ pub fn table() -> &'static CK_FUNCTION_LIST_3_0 {
 #[macro_export]
 macro_rules! call {
     ($table:expr, $name:ident $(, $argument:expr)*) => {
-        // SAFETY: each pointer is NULL or valid for the length beside it.
+        // SAFETY: Each pointer is NULL or valid for the length that is passed with it.
         unsafe { ($table.$name.expect("in the table"))($($argument),*) }
     };
 }
 
-/// The device before each input: what its TPM keeps and the files beside it.
+/// The device before each input: the permanent state of the TPM, and the files.
 struct Device {
     permanent: Vec<u8>,
     files: Files,
@@ -60,7 +60,7 @@ thread_local! {
     static DEVICE: RefCell<Option<Device>> = const { RefCell::new(None) };
 }
 
-/// Switches the device on as it was before the first input.
+/// Restores the state of the device before the first input.
 pub fn reset() {
     DEVICE.with(|device| {
         let mut device = device.borrow_mut();
@@ -70,13 +70,14 @@ pub fn reset() {
     });
 }
 
-/// Makes the module end the process where it panics, and gives it its files. No TPM is needed.
+/// Makes a panic of the module end the process, and writes the module's files. Needs no TPM.
 pub fn prepared() {
     static DONE: Once = Once::new();
     DONE.call_once(|| {
-        // SAFETY: the place is valid.
+        // SAFETY: The pointer is valid.
         unsafe { C_GetFunctionList(&mut ptr::null_mut()) };
-        // A panic of the module is caught at its border, and its own hook keeps it silent.
+        // The module catches panics at the C interface, and its own hook prints nothing. This hook
+        // replaces it.
         std::panic::set_hook(Box::new(|panic| {
             eprintln!("{panic}\n{}", std::backtrace::Backtrace::force_capture());
             std::process::abort();
@@ -85,7 +86,7 @@ pub fn prepared() {
     });
 }
 
-/// The slots with tokens.
+/// Returns the slots with tokens.
 pub fn slots(table: &CK_FUNCTION_LIST_3_0) -> Vec<CK_SLOT_ID> {
     let mut slots = [0; 16];
     let mut count = slots.len() as CK_ULONG;
@@ -101,7 +102,8 @@ pub fn slots(table: &CK_FUNCTION_LIST_3_0) -> Vec<CK_SLOT_ID> {
     }
 }
 
-/// A device with an identity, keys on the token `devid`, and PINs and keys on the token `pins`.
+/// Makes a device with an identity, keys on the token `devid`, and PINs and keys on the token
+/// `pins`.
 fn prepare() -> Device {
     prepared();
     libtpms::start(libtpms::FACTORY_STATE);
@@ -109,7 +111,7 @@ fn prepare() -> Device {
     let table = table();
     ok(call!(table, C_Initialize, ptr::null_mut()));
     let slots = slots(table);
-    // idev-id, devid, sessions (256), pins, files.
+    // The order of the slots is idev-id, devid, sessions (256), pins, files.
     let own = slots[1];
     let session = open(table, own);
     for (kind, parameters) in [
@@ -166,7 +168,7 @@ pub fn open(table: &CK_FUNCTION_LIST_3_0, slot: CK_SLOT_ID) -> CK_SESSION_HANDLE
     session
 }
 
-/// The slot of the token with this label.
+/// Returns the slot of the token with this label.
 pub fn token(table: &CK_FUNCTION_LIST_3_0, slots: &[CK_SLOT_ID], label: &[u8]) -> CK_SLOT_ID {
     let is_it = |slot: &&CK_SLOT_ID| {
         let mut info = CK_TOKEN_INFO::default();
@@ -212,7 +214,7 @@ fn pair(
     ));
 }
 
-/// An AES key of 32 bytes.
+/// Creates an AES key of 32 bytes.
 pub fn secret(
     table: &CK_FUNCTION_LIST_3_0,
     session: CK_SESSION_HANDLE,
@@ -242,5 +244,5 @@ pub fn secret(
     object
 }
 
-/// The value of that key.
+/// The value of the AES key that [`secret`] creates.
 pub const WRAPPING: [u8; 32] = [0x42; 32];

@@ -1,4 +1,4 @@
-//! The files and variables of a host of the module, in memory.
+//! The files and environment variables of a host of the module, in memory.
 
 use crate::memory::TCTI;
 use devid_core::config::{Config, LoadedConfig, load};
@@ -17,13 +17,14 @@ fn place(variable: &str) -> Option<OsString> {
     }
 }
 
-/// What the configuration says with this file. The file is written once for each text.
+/// Loads the configuration with this text as its file. The file is written only if the text
+/// changes.
 pub fn config(text: &str) -> Config {
     let loaded = loaded(text.as_bytes());
     loaded.config.expect("a configuration")
 }
 
-/// The same for a text that may be wrong.
+/// Loads a configuration whose text may be wrong.
 pub fn loaded(text: &[u8]) -> LoadedConfig {
     let path = crate::folder().join("config.toml");
     if fs::read(&path).ok().as_deref() != Some(text) {
@@ -32,17 +33,17 @@ pub fn loaded(text: &[u8]) -> LoadedConfig {
     load(&place)
 }
 
-/// Sets the environment for the module.
+/// Writes the configuration file, and sets the environment for the module.
 pub fn settle(text: &str) {
     fs::write(crate::folder().join("config.toml"), text).expect("a file");
     for name in ["CONFIG", "RUN", "STATE", "TCTI"] {
         let name = format!("DEVID_PKCS11_{name}");
-        // SAFETY: there is no other thread yet.
+        // SAFETY: There is no other thread yet.
         unsafe { std::env::set_var(&name, place(&name).expect("a value")) };
     }
 }
 
-/// All files below a folder.
+/// All files below a folder, with their contents.
 #[derive(PartialEq, Eq)]
 pub struct Files(Vec<(PathBuf, Vec<u8>)>);
 
@@ -54,7 +55,7 @@ impl Files {
         Self(files)
     }
 
-    /// Whether a writer left a file that it began.
+    /// Returns true if a temporary file of a writer remains.
     pub fn has_unfinished(&self) -> bool {
         let begun = |path: &Path| {
             path.file_name()
@@ -63,7 +64,7 @@ impl Files {
         self.0.iter().any(|(path, _)| begun(path))
     }
 
-    /// Makes the folder hold these again, and nothing else.
+    /// Makes the folder contain these files and no other files.
     pub fn restore(&self, folder: &Path) {
         if Self::of(folder) == *self {
             return;

@@ -1,5 +1,5 @@
-//! What the fuzz targets stand on: an input as choices, a TPM in this process, lies about its
-//! answers, and the module as a C caller sees it. The targets are in `fuzz_targets/`; `scripts/fuzz`
+//! The common parts of the fuzz targets: an input as choices, a TPM in this process, changes of its
+//! answers, and the module with its C interface. The targets are in `fuzz_targets/`. `scripts/fuzz`
 //! runs them.
 
 pub mod answers;
@@ -15,7 +15,8 @@ pub mod templates;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
-/// A folder in memory for the files of this process; the process that ends leaves it to [`tidy`].
+/// Returns a folder in memory for the files of this process. A later process removes the folder
+/// with [`tidy`].
 pub fn folder() -> PathBuf {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER
@@ -36,7 +37,7 @@ pub fn folder() -> PathBuf {
 
 const PREFIX: &str = "devid-fuzz-";
 
-/// Removes folders of processes that are gone.
+/// Removes the folders of processes that have ended.
 fn tidy(place: &std::path::Path) {
     for entry in std::fs::read_dir(place).into_iter().flatten().flatten() {
         let name = entry.file_name();

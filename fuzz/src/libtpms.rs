@@ -1,28 +1,29 @@
-//! libtpms, the TPM of swtpm, in this process. One TPM; its state is a value.
+//! libtpms, the TPM of swtpm, in this process. There is only one TPM. Its state is a value.
 
 use std::collections::BTreeMap;
 use std::ffi::{CStr, c_char, c_int, c_uchar, c_uint};
 use std::ptr;
 use std::sync::{Mutex, Once};
 
-/// A TPM that `scripts/factory` gave an identity (P-256, key at 0x81020000), as swtpm keeps it.
+/// The state of a TPM in the format of swtpm. `scripts/factory` gave this TPM an identity (P-256,
+/// key at 0x81020000).
 pub const FACTORY_STATE: &[u8] = include_bytes!("factory-state.bin");
 
-/// What the TPM keeps: `permall`, and what a shutdown leaves.
+/// The files of the TPM: `permall`, and the state that a shutdown saves.
 static KEPT: Mutex<BTreeMap<String, Vec<u8>>> = Mutex::new(BTreeMap::new());
 
 const PERMANENT: &str = "permall";
-/// TPM_RETRY: there is no such state yet.
+/// TPM_RETRY: the state does not exist yet.
 const NOTHING: u32 = 0x800;
 
-/// Switches the TPM on with this permanent state (TPM2_Startup by CLEAR).
+/// Starts the TPM with this permanent state (TPM2_Startup with TPM_SU_CLEAR).
 pub fn start(permanent: &[u8]) {
     static CHOSEN: Once = Once::new();
     let mut kept = KEPT.lock().expect("a lock");
     kept.clear();
     kept.insert(PERMANENT.into(), permanent.to_vec());
     drop(kept);
-    // SAFETY: called by one thread; the callbacks live for ever.
+    // SAFETY: Only one thread calls this function. The callbacks are static.
     unsafe {
         CHOSEN.call_once(|| {
             assert_eq!(TPMLIB_ChooseTPMVersion(1), 0);
@@ -35,17 +36,19 @@ pub fn start(permanent: &[u8]) {
     assert_eq!(started[6..10], [0; 4], "TPM2_Startup");
 }
 
-/// The permanent state behind an orderly shutdown. Without that the next start counts a failed try.
+/// Shuts the TPM down and returns its permanent state. Without the shutdown, the next start would
+/// count a failed try.
 pub fn permanent() -> Vec<u8> {
     execute(&[0x80, 1, 0, 0, 0, 12, 0, 0, 1, 0x45, 0, 0]);
     KEPT.lock().expect("a lock")[PERMANENT].clone()
 }
 
-/// Executes a command.
+/// Executes a command and returns the answer.
 pub fn execute(command: &[u8]) -> Vec<u8> {
     let mut command = command.to_vec();
     let (mut answer, mut size, mut room) = (ptr::null_mut(), 0, 0);
-    // SAFETY: the pointers are valid; libtpms gives a buffer of `size` bytes, which is freed here.
+    // SAFETY: The pointers are valid. libtpms returns a buffer of `size` bytes, which this block
+    // frees.
     unsafe {
         let code = TPMLIB_Process(
             &raw mut answer,
@@ -61,7 +64,7 @@ pub fn execute(command: &[u8]) -> Vec<u8> {
     }
 }
 
-/// How many handles of this kind there are (TPM2_GetCapability).
+/// Returns the number of handles of this kind (TPM2_GetCapability).
 pub fn handles(first: u32) -> usize {
     let mut command = vec![0x80, 1, 0, 0, 0, 22, 0, 0, 1, 0x7A, 0, 0, 0, 1];
     command.extend(first.to_be_bytes());
@@ -69,7 +72,7 @@ pub fn handles(first: u32) -> usize {
     crate::memory::number(&execute(&command), 15) as usize
 }
 
-/// Failed tries that count (TPM_PT_LOCKOUT_COUNTER).
+/// Returns the number of failed tries that the TPM counts (TPM_PT_LOCKOUT_COUNTER).
 pub fn lockout_counter() -> u32 {
     let command = [
         0x80, 1, 0, 0, 0, 22, 0, 0, 1, 0x7A, 0, 0, 0, 6, 0, 0, 2, 0x0E, 0, 0, 0, 1,
@@ -87,7 +90,8 @@ unsafe extern "C" fn load(
     _: u32,
     name: *const c_char,
 ) -> u32 {
-    // SAFETY: libtpms gives a name and two places; it frees what it is given.
+    // SAFETY: libtpms passes a valid name and two valid pointers. It frees the buffer that it
+    // receives.
     unsafe {
         let name = CStr::from_ptr(name).to_string_lossy().into_owned();
         let kept = KEPT.lock().expect("a lock");
@@ -103,7 +107,7 @@ unsafe extern "C" fn load(
 }
 
 unsafe extern "C" fn store(data: *const c_uchar, length: u32, _: u32, name: *const c_char) -> u32 {
-    // SAFETY: libtpms gives `length` bytes and a name.
+    // SAFETY: libtpms passes `length` valid bytes and a valid name.
     unsafe {
         let name = CStr::from_ptr(name).to_string_lossy().into_owned();
         let bytes = std::slice::from_raw_parts(data, length as usize).to_vec();
@@ -113,7 +117,7 @@ unsafe extern "C" fn store(data: *const c_uchar, length: u32, _: u32, name: *con
 }
 
 unsafe extern "C" fn delete(_: u32, name: *const c_char, _: c_uchar) -> u32 {
-    // SAFETY: libtpms gives a name.
+    // SAFETY: libtpms passes a valid name.
     let name = unsafe { CStr::from_ptr(name) }
         .to_string_lossy()
         .into_owned();
@@ -122,13 +126,13 @@ unsafe extern "C" fn delete(_: u32, name: *const c_char, _: c_uchar) -> u32 {
 }
 
 unsafe extern "C" fn locality(locality: *mut u32, _: u32) -> u32 {
-    // SAFETY: libtpms gives a place.
+    // SAFETY: libtpms passes a valid pointer.
     unsafe { *locality = 0 };
     0
 }
 
 unsafe extern "C" fn presence(presence: *mut c_uchar, _: u32) -> u32 {
-    // SAFETY: libtpms gives a place.
+    // SAFETY: libtpms passes a valid pointer.
     unsafe { *presence = 0 };
     0
 }

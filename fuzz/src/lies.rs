@@ -1,10 +1,10 @@
-//! Lies about the answers of a TPM that is sound.
+//! Changes answers of a correct TPM.
 
 use crate::bytes::Bytes;
 use crate::memory::response;
 
-/// Response codes that a client must survive: warnings, format 1 with handle, session and parameter
-/// numbers, vendor's codes, and numbers that are none.
+/// Response codes that a client must survive: warnings, format-one codes with handle, session and
+/// parameter numbers, codes of vendors, and undefined codes.
 pub const CODES: [u32; 40] = [
     0x100,
     0x101,
@@ -48,7 +48,7 @@ pub const CODES: [u32; 40] = [
     0xFFFF_FFFF,
 ];
 
-/// A liar between a client and a TPM. `often`: how many answers are left alone for one that is not.
+/// Changes answers between a client and a TPM. Of `often` answers, it changes about one.
 pub struct Liar {
     choices: Bytes,
     often: u8,
@@ -64,7 +64,8 @@ impl Liar {
         }
     }
 
-    /// What the client hears. `execute` asks the TPM, which may not hear of the command at all.
+    /// Returns the answer for the client. `execute` sends the command to the TPM. In some cases it
+    /// is not called.
     pub fn tell(&mut self, execute: impl FnOnce() -> Vec<u8>) -> Option<Vec<u8>> {
         let choices = &mut self.choices;
         if choices.is_empty() || !choices.rarely(self.often) {
@@ -117,7 +118,7 @@ impl Liar {
                 answer.clone_from(&self.earlier[which]);
             }
             _ => {
-                // The header lies, too.
+                // The header is changed too.
                 let at = choices.below(10);
                 if at < length {
                     answer[at] = choices.byte();

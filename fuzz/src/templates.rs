@@ -1,26 +1,26 @@
-//! Templates and mechanisms as a C caller gives them, right, nearly right and wrong.
+//! Correct, almost correct and wrong templates and mechanisms of a C caller.
 
 use crate::bytes::Bytes;
 use cryptoki_sys::*;
 use std::ffi::c_void;
 use std::ptr;
 
-/// Keeps what pointers of a call lead to. Each value has an allocation of its own length, so that the
-/// sanitizer sees who reads or writes behind it.
+/// Owns the values to which the pointers of a call lead. Each value has its own allocation of
+/// exactly its size, so that the sanitizer detects every access after its end.
 #[derive(Default)]
 pub struct Kept(Vec<Box<[u8]>>);
 
 impl Kept {
-    /// The pointer to a copy of these bytes.
+    /// Copies these bytes and returns a pointer to the copy.
     pub fn keep(&mut self, bytes: &[u8]) -> *mut u8 {
         self.0.push(bytes.into());
         self.0.last_mut().expect("kept").as_mut_ptr()
     }
 
-    /// The pointer to a copy of this value, and its length.
+    /// Copies this value and returns a pointer to the copy, and the length.
     fn keep_value<T>(&mut self, value: &T) -> (*mut c_void, CK_ULONG) {
         let length = size_of::<T>();
-        // SAFETY: a value of C types without padding that matters; its bytes are copied.
+        // SAFETY: The value consists of C types. Its bytes are only copied.
         let bytes =
             unsafe { std::slice::from_raw_parts(ptr::from_ref(value).cast::<u8>(), length) };
         (self.keep(bytes).cast(), length as CK_ULONG)
@@ -129,7 +129,7 @@ const KEY_TYPES: [CK_ULONG; 6] = [
     CKK_SHA256_HMAC,
 ];
 
-/// The mechanisms of the module, and some that it has not.
+/// The mechanisms of the module, and some mechanisms that the module lacks.
 pub const MECHANISMS: [CK_MECHANISM_TYPE; 48] = [
     CKM_EC_KEY_PAIR_GEN,
     CKM_RSA_PKCS_KEY_PAIR_GEN,
@@ -220,7 +220,7 @@ fn value(choices: &mut Bytes, kind: CK_ATTRIBUTE_TYPE) -> Vec<u8> {
     }
 }
 
-/// A template; `first` stands in front.
+/// Returns a template that begins with the attributes `first`.
 pub fn template(
     choices: &mut Bytes,
     kept: &mut Kept,
@@ -242,7 +242,8 @@ pub fn template(
             4 => (item.pValue, item.ulValueLen) = (ptr::null_mut(), CK_ULONG::MAX / 2),
             _ => {}
         }
-        // A length that is not true would be the caller's own fault where a pointer stands beside it.
+        // A wrong length with a pointer would be undefined behaviour of the caller, so the pointer
+        // becomes NULL.
         if item.ulValueLen == CK_ULONG::MAX && !item.pValue.is_null() {
             item.pValue = ptr::null_mut();
         }
@@ -251,7 +252,7 @@ pub fn template(
     all
 }
 
-/// An attribute whose value lies in memory of its own.
+/// Returns an attribute. Its value has its own allocation.
 pub fn attribute(kept: &mut Kept, kind: CK_ATTRIBUTE_TYPE, value: &[u8]) -> CK_ATTRIBUTE {
     CK_ATTRIBUTE {
         type_: kind,
@@ -260,7 +261,7 @@ pub fn attribute(kept: &mut Kept, kind: CK_ATTRIBUTE_TYPE, value: &[u8]) -> CK_A
     }
 }
 
-/// A template that asks for values: each with some room.
+/// Returns a template for C_GetAttributeValue, with a buffer for each value.
 pub fn question(choices: &mut Bytes, kept: &mut Kept) -> Vec<CK_ATTRIBUTE> {
     let mut all = Vec::new();
     for _ in 0..1 + choices.below(6) {
@@ -275,7 +276,7 @@ pub fn question(choices: &mut Bytes, kept: &mut Kept) -> Vec<CK_ATTRIBUTE> {
     all
 }
 
-/// A mechanism with a parameter that fits, nearly fits, or does not.
+/// Returns a mechanism with a parameter that is correct, almost correct, or wrong.
 pub fn mechanism(choices: &mut Bytes, kept: &mut Kept, kind: CK_MECHANISM_TYPE) -> CK_MECHANISM {
     let mut given = CK_MECHANISM {
         mechanism: kind,
@@ -288,7 +289,7 @@ pub fn mechanism(choices: &mut Bytes, kept: &mut Kept, kind: CK_MECHANISM_TYPE) 
             (kept.keep(&bytes).cast(), bytes.len() as CK_ULONG)
         }
         1 => {
-            // As long as the struct of another mechanism, with no pointer that leads anywhere.
+            // A parameter as long as the struct of another mechanism. All its pointers are NULL.
             let zeros = vec![0; choices.pick(&[8, 16, 24, 40, 48])];
             (kept.keep(&zeros).cast(), zeros.len() as CK_ULONG)
         }
@@ -403,7 +404,7 @@ fn parameter(
     }
 }
 
-/// The length of the initial value of an AES key wrap.
+/// Returns the length of the initial value of an AES key wrap.
 fn choices_length(kind: CK_MECHANISM_TYPE) -> usize {
     match kind {
         CKM_AES_KEY_WRAP => 8,

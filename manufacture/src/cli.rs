@@ -9,11 +9,11 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 /// Writes the factory identity (IDevID, IAK) into a TPM 2.0: keys from the TCG's templates,
-/// requests for their certificates, and the certificates in NV.
+/// requests for certificates, and the certificates in NV indices.
 ///
-/// Each verb checks the state of the TPM first, so it can be run again at any time, also after a
-/// killed run. No verb undefines or overwrites an NV index, or empties a handle. A TPM with another
-/// identity is refused.
+/// Each verb checks the state of the TPM first. A verb can therefore run again at any time, even
+/// after a killed run. No verb undefines or overwrites an NV index, or evicts a key from its
+/// handle. A TPM with another identity is refused.
 ///
 /// Exit codes: 0 ok, 1 failed or wrong, 2 usage, 4 TPM not reachable, 5 not found, 6 refused.
 #[derive(Parser)]
@@ -41,7 +41,7 @@ pub(crate) struct CommonArgs {
     /// Makes no IAK.
     #[arg(long, global = true)]
     pub(crate) no_iak: bool,
-    /// The IDevID key's persistent handle.
+    /// The persistent handle of the IDevID key.
     #[arg(
         long,
         global = true,
@@ -49,7 +49,7 @@ pub(crate) struct CommonArgs {
         default_value = "0x81020000"
     )]
     pub(crate) idevid_handle: Number,
-    /// The IAK's persistent handle.
+    /// The persistent handle of the IAK.
     #[arg(
         long,
         global = true,
@@ -57,7 +57,7 @@ pub(crate) struct CommonArgs {
         default_value = "0x81020001"
     )]
     pub(crate) iak_handle: Number,
-    /// NV index of the IDevID certificate.
+    /// The NV index of the IDevID certificate.
     #[arg(
         long,
         global = true,
@@ -65,7 +65,7 @@ pub(crate) struct CommonArgs {
         default_value = "0x01C90200"
     )]
     pub(crate) idevid_nv: Number,
-    /// NV index of the IAK certificate.
+    /// The NV index of the IAK certificate.
     #[arg(
         long,
         global = true,
@@ -80,40 +80,42 @@ pub(crate) struct CommonArgs {
 
 #[derive(Subcommand)]
 pub(crate) enum Verb {
-    /// Derives the keys from their templates and puts them into persistent handles. Needs the owner
-    /// hierarchy's authorisation. TPM2_Clear empties the handles. Another run then restores the
-    /// same keys.
+    /// Makes the keys from their templates and puts them into persistent handles. Needs the owner
+    /// hierarchy's authorisation value. TPM2_Clear empties the handles. A further run then makes
+    /// equal keys again.
     Keys(KeysArgs),
     /// Writes requests for the certificates: idevid.csr (PKCS#10), idevid.tcg-csr with its
-    /// signature (TCG-CSR-IDEVID), evidence.json, and the public keys. Needs no authorisation.
+    /// signature (TCG-CSR-IDEVID), evidence.json, and the public keys. Needs no authorisation
+    /// value.
     Csr {
         #[command(flatten)]
         product: ProductArgs,
         /// The folder for the files.
         #[arg(long, value_name = "FOLDER")]
         out: PathBuf,
-        /// Replaces files of other kinds.
+        /// Replaces existing files even if they hold other data.
         #[arg(long)]
         force: bool,
     },
-    /// Checks the certificates, then writes them, reads them back and locks them. Needs the
-    /// authorisation of the hierarchy that --by names.
+    /// Checks the certificates, writes them to NV, reads them back and locks the NV indices. Needs
+    /// the authorisation value of the hierarchy that --by names.
     Install(InstallArgs),
-    /// Checks keys and certificates, and lets the keys sign. Writes nothing.
+    /// Checks the keys and the certificates. Each key makes a test signature. Writes nothing.
     Verify {
-        /// The serial number that the certificates must name.
+        /// The device's serial number. The certificates must contain this number.
         #[arg(long)]
         serial: Option<String>,
-        /// The model that the certificates must name. Without this option they must name none.
+        /// The device's model. The certificates must contain this model. Without this option they
+        /// must contain no model.
         #[arg(long, requires = "serial")]
         model: Option<String>,
-        /// The CA certificate that must have signed the certificates.
+        /// The CA certificate that must have signed both certificates.
         #[arg(long, value_name = "FILE")]
         ca: Option<PathBuf>,
     },
     /// Writes the record of the device: a JSON object on one line.
     Record {
-        /// Appends the line to this file, unless the file has it already.
+        /// Appends the line to this file, unless the file already has the line.
         #[arg(long, value_name = "FILE")]
         append: Option<PathBuf>,
     },
@@ -129,8 +131,8 @@ pub(crate) struct KeysArgs {
     /// The template of the IAK (default: the template of the IDevID key).
     #[arg(long, value_name = "TEMPLATE")]
     iak_template: Option<TemplateArg>,
-    /// The place of the label in an ECC template: both coordinates, x alone (as swtpm_setup), or
-    /// split between x and y. Each gives another key.
+    /// The position of the label in an ECC template: both coordinates, x alone (as swtpm_setup), or
+    /// split between x and y. Each position gives another key.
     #[arg(long, default_value = "both")]
     unique: UniqueArg,
     /// Shows the steps, and writes nothing.
@@ -148,14 +150,16 @@ pub(crate) struct InstallArgs {
     /// The IAK certificate, PEM or DER.
     #[arg(long = "iak-cert", value_name = "FILE")]
     pub(crate) iak: Option<PathBuf>,
-    /// The certificate of the CA that issued them. It is written to NV too.
+    /// The certificate of the CA that issued the certificates. This certificate is written to NV
+    /// too.
     #[arg(long, value_name = "FILE")]
     pub(crate) ca: Option<PathBuf>,
-    /// NV index of the CA certificate.
+    /// The NV index of the CA certificate.
     #[arg(long, value_name = "INDEX", default_value = "0x01C90201")]
     pub(crate) ca_nv: Number,
-    /// The hierarchy of the NV indices. platform: TPM2_Clear keeps them, and the firmware closes
-    /// the hierarchy before an operating system starts. owner: TPM2_Clear deletes them.
+    /// The hierarchy that owns the NV indices. platform: TPM2_Clear keeps the indices, and the
+    /// firmware closes the hierarchy before an operating system starts. owner: TPM2_Clear deletes
+    /// the indices.
     #[arg(long)]
     pub(crate) by: HierarchyArg,
     /// Shows the steps, and writes nothing.
@@ -169,7 +173,7 @@ pub(crate) struct ProductArgs {
     /// The device's serial number.
     #[arg(long)]
     serial: String,
-    /// The device's model. Without this option the certificates must name none.
+    /// The device's model. Without this option the certificates must contain no model.
     #[arg(long)]
     model: Option<String>,
 }
@@ -234,7 +238,7 @@ impl ProductArgs {
 }
 
 impl CommonArgs {
-    /// The places of keys and certificates, the IDevID first.
+    /// Returns the handles and NV indices of the keys and certificates. The IDevID comes first.
     pub(crate) fn places(&self) -> Result<Vec<KeyPlace>, IdentityError> {
         let idevid = KeyPlace {
             handle: self.idevid_handle.0,
@@ -266,7 +270,7 @@ impl CommonArgs {
 }
 
 impl KeysArgs {
-    /// The template of each key.
+    /// Returns each key with its template.
     pub(crate) fn templates(&self, places: &[KeyPlace]) -> Vec<(KeyPlace, KeyTemplate)> {
         let label = match self.unique {
             UniqueArg::Both => UniqueLabel::Both,

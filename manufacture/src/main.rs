@@ -103,7 +103,7 @@ fn install(
     Ok(Output::steps(&steps, json))
 }
 
-/// The settings of devid-pkcs11. `--tcti` overrides them.
+/// Reads the settings of devid-pkcs11. `--tcti` overrides the TCTI of the settings.
 fn settings(common: &CommonArgs) -> Result<Config, IdentityError> {
     let is_privileged = config::is_privileged();
     let environment = config::environment(is_privileged);

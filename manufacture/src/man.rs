@@ -1,4 +1,4 @@
-//! The manual page, made from the verbs.
+//! Makes the manual page from the verbs and their arguments.
 
 use crate::cli::Arguments;
 use crate::output::Output;
@@ -6,7 +6,7 @@ use clap::CommandFactory;
 use clap_mangen::Man;
 use devid_core::identity::{IdentityError, IdentityErrorKind};
 
-/// The page, in roff.
+/// Returns the manual page in roff.
 pub(crate) fn page() -> Result<Output, IdentityError> {
     let mut command = Arguments::command().disable_help_subcommand(true);
     command.build();

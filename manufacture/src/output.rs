@@ -30,7 +30,7 @@ impl Output {
         Self::text(format!("{document:#}\n"))
     }
 
-    /// A line for each step, and the number of steps that wrote.
+    /// Returns a line for each step, and a line with the number of steps that wrote to the TPM.
     pub(crate) fn steps(steps: &[Step], is_json: bool) -> Self {
         if is_json {
             return Self::document(&json!({ "steps": steps }));
@@ -108,7 +108,7 @@ impl Output {
     }
 }
 
-/// A value as JSON on one line.
+/// Returns a value as JSON on one line.
 pub(crate) fn line(value: &impl serde::Serialize) -> Result<String, IdentityError> {
     let text = serde_json::to_string(value);
     let text = text
@@ -124,7 +124,7 @@ pub(crate) fn say(said: impl Display) {
 
 /// Sends the core's warnings to standard error.
 pub(crate) fn hear_warnings() {
-    // The call fails only if there is a logger already.
+    // The call fails only if the process already has a logger.
     if log::set_boxed_logger(Box::new(Warnings)).is_ok() {
         log::set_max_level(LevelFilter::Warn);
     }

@@ -1,4 +1,4 @@
-//! The file of a maker's records, with one line for each device.
+//! The file with a manufacturer's records, one line for each device.
 
 use devid_core::identity::{IdentityError, IdentityErrorKind};
 use serde_json::Value;
@@ -6,8 +6,9 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
-/// Appends a line, unless the file has it already. Only the time may differ. An incomplete line of
-/// a killed run is cut off first. Other processes that append wait.
+/// Appends a line, unless the file already has a line that differs only in its time. If a killed
+/// run left an incomplete line, that line is removed first. Other processes that append to the file
+/// wait.
 pub(crate) fn append(path: &Path, line: &str) -> Result<(), IdentityError> {
     appended(path, line).map_err(|error| {
         IdentityError::new(
@@ -32,10 +33,10 @@ fn appended(path: &Path, line: &str) -> io::Result<()> {
         .rposition(|byte| *byte == b'\n')
         .map_or(0, |end| end + 1);
     let (lines, rest) = there.split_at(whole);
-    // Only the start of one of our records counts as an incomplete line.
+    // An incomplete line is removed only if it is the start of a record.
     if !rest.is_empty() && !is_beginning(rest) {
         return Err(io::Error::other(
-            "its last line is incomplete and not the record of a device; the file was not changed",
+            "the last line of the file is incomplete and is not a device record; the file was not changed",
         ));
     }
     let wanted = without_time(line.as_bytes());
@@ -52,7 +53,7 @@ fn appended(path: &Path, line: &str) -> io::Result<()> {
     file.sync_all()
 }
 
-/// True if a record starts with these bytes.
+/// Returns true if a record starts with these bytes.
 fn is_beginning(rest: &[u8]) -> bool {
     const HEAD: &[u8] = br#"{"format":"devid-manufacture/1""#;
     let common = rest.len().min(HEAD.len());

@@ -14,15 +14,15 @@ use std::mem::size_of;
 use std::ptr;
 use std::slice;
 
-/// The most attributes of a template. No object has more.
+/// The largest number of attributes in a template. No object has more attributes.
 const MOST_ATTRIBUTES: usize = 1024;
-/// The most bytes of all values of a template together. No stored object has more.
+/// The largest sum of the lengths of all values of a template, in bytes. No stored object has more.
 const LONGEST_VALUES: usize = 1 << 20;
-/// The most bytes of a PIN, or of data that a mechanism's parameter points to.
+/// The largest length in bytes of a PIN, and of data that a mechanism's parameter points to.
 const LONGEST_PART: CK_ULONG = 1 << 16;
 
-/// Lends the caller's bytes to `then`. `None` if the pointer is NULL and the length is not 0, or if
-/// the length is impossible.
+/// Calls `then` with the caller's bytes. Calls `then` with `None` if the pointer is NULL and the
+/// length is not 0. Also calls it with `None` if the length exceeds the address space.
 ///
 /// # Safety
 ///
@@ -35,29 +35,31 @@ pub(super) unsafe fn borrow<R>(
     match usize::try_from(length) {
         Ok(0) => then(Some(&[])),
         Ok(length) if !pointer.is_null() && isize::try_from(length).is_ok() => {
-            // SAFETY: not NULL, valid for `length` bytes by this function's contract, and within
-            // isize; bytes need no alignment. The slice cannot outlive `then`.
+            // SAFETY: the pointer is not NULL. By this function's contract it is valid for `length`
+            // bytes, and the length is within isize. Bytes need no alignment. The slice cannot
+            // outlive `then`.
             then(Some(unsafe { slice::from_raw_parts(pointer, length) }))
         }
         _ => then(None),
     }
 }
 
-/// Reads one value; `None` for NULL.
+/// Reads one value. Returns `None` if the pointer is NULL.
 ///
 /// # Safety
 ///
-/// `pointer` is NULL or valid for a read of `T`, of any alignment; every bit pattern is a `T`.
+/// `pointer` is NULL or valid for a read of `T`. No alignment is necessary. Every bit pattern is a
+/// `T`.
 pub(super) unsafe fn read<T: Copy>(pointer: *const T) -> Option<T> {
-    // SAFETY: not NULL, hence valid by this function's contract.
+    // SAFETY: the pointer is not NULL, so by this function's contract it is valid.
     (!pointer.is_null()).then(|| unsafe { ptr::read_unaligned(pointer) })
 }
 
-/// Writes one value; `what` names the argument that is NULL.
+/// Writes one value. `what` names the argument for the error if the pointer is NULL.
 ///
 /// # Safety
 ///
-/// `pointer` is NULL or valid for a write of `T`, of any alignment.
+/// `pointer` is NULL or valid for a write of `T`. No alignment is necessary.
 pub(super) unsafe fn write<T: Copy>(
     pointer: *mut T,
     value: T,
@@ -66,12 +68,12 @@ pub(super) unsafe fn write<T: Copy>(
     if pointer.is_null() {
         return Err(Error::ArgumentsBad(what));
     }
-    // SAFETY: not NULL, hence valid by this function's contract.
+    // SAFETY: the pointer is not NULL, so by this function's contract it is valid.
     unsafe { ptr::write_unaligned(pointer, value) };
     Ok(())
 }
 
-/// The space in the caller's buffer. `None` if the length pointer is NULL.
+/// Returns the size of the caller's buffer. Returns `None` if the length pointer is NULL.
 ///
 /// # Safety
 ///
@@ -80,7 +82,7 @@ pub(super) unsafe fn room<T>(buffer: *const T, length: *const CK_ULONG) -> Optio
     if length.is_null() {
         return None;
     }
-    // SAFETY: not NULL, hence valid by this function's contract.
+    // SAFETY: the pointer is not NULL, so by this function's contract it is valid.
     let capacity = unsafe { ptr::read_unaligned(length) };
     Some(match buffer.is_null() {
         true => Room::Length,
@@ -88,7 +90,7 @@ pub(super) unsafe fn room<T>(buffer: *const T, length: *const CK_ULONG) -> Optio
     })
 }
 
-/// Writes the answer: always the length, and the bytes if there are any.
+/// Writes the length of the answer, and then its bytes if the answer has bytes.
 ///
 /// # Safety
 ///
@@ -106,16 +108,18 @@ pub(super) unsafe fn give(
         Answer::Secret(bytes) => (bytes.len(), Ok(()), Some(&**bytes)),
     };
     if let Some(bytes) = bytes {
-        // SAFETY: an answer has bytes only if Room::Bytes has space for them (see `Room::refuses`).
-        // So `buffer` is not NULL and is large enough. Our Vec does not overlap it.
+        // SAFETY: an answer has bytes only if they fit into Room::Bytes (see `Room::refuses`).
+        // Therefore `buffer` is not NULL and is large enough. The module's Vec does not overlap the
+        // buffer.
         unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), buffer, bytes.len()) };
     }
-    // SAFETY: see the contract of this function.
+    // SAFETY: the contract of this function guarantees it.
     unsafe { write(length, count as CK_ULONG, "the length pointer is NULL") }?;
     result
 }
 
-/// Writes a list by the same convention, counted in items. `items` gets the space in the buffer.
+/// Writes a list: first the number of items, and then the items if they fit into the buffer.
+/// `items` is called with the size of the buffer, counted in items.
 ///
 /// # Safety
 ///
@@ -126,7 +130,7 @@ pub(super) unsafe fn give_list<T: Copy, L: AsRef<[T]>>(
     count: *mut CK_ULONG,
     items: impl FnOnce(Room) -> L,
 ) -> Result<(), Error> {
-    // SAFETY: see the contract of this function.
+    // SAFETY: the contract of this function guarantees it.
     let room = unsafe { room(list, count) }.ok_or(Error::ArgumentsBad("the count is NULL"))?;
     let items = items(room);
     let items = items.as_ref();
@@ -137,7 +141,7 @@ pub(super) unsafe fn give_list<T: Copy, L: AsRef<[T]>>(
             unsafe { ptr::write_unaligned(list.add(n), *item) };
         }
     }
-    // SAFETY: see the contract of this function; `room` checked that `count` is not NULL.
+    // SAFETY: the contract of this function guarantees it. `room` checked that `count` is not NULL.
     unsafe { write(count, items.len() as CK_ULONG, "the count is NULL") }?;
     match refused {
         Some(Answer::TooSmall(_)) => Err(Error::BufferTooSmall),
@@ -167,13 +171,13 @@ pub(super) unsafe fn template(
             pValue,
             ulValueLen,
         } = unsafe { ptr::read_unaligned(attributes.add(n)) };
-        // This check comes before the value is read. A wrong length would lead outside the caller's
-        // memory.
+        // The length is checked before the value is read. With a wrong length, the read would leave
+        // the caller's memory.
         left = usize::try_from(ulValueLen)
             .ok()
             .and_then(|length| left.checked_sub(length))
             .ok_or(Error::ArgumentsBad("the template's values are too long"))?;
-        // SAFETY: by this function's contract.
+        // SAFETY: the contract of this function guarantees it.
         let value = unsafe {
             borrow(pValue.cast(), ulValueLen, |value| {
                 value.map(try_copy).transpose()
@@ -184,8 +188,8 @@ pub(super) unsafe fn template(
     Ok(Template(copy))
 }
 
-/// Copies bytes. Too little memory is an error and does not abort the process. The copy is wiped
-/// when it is dropped.
+/// Copies bytes. Returns an error if memory is exhausted, and does not end the process. The copy is
+/// wiped when it is dropped.
 fn try_copy(bytes: &[u8]) -> Result<Secret, Error> {
     let mut copy = Secret::default();
     copy.try_reserve_exact(bytes.len())
@@ -194,8 +198,8 @@ fn try_copy(bytes: &[u8]) -> Result<Secret, Error> {
     Ok(copy)
 }
 
-/// Fills a template with an object's values (section 5.7.5). Every item gets its length or
-/// CK_UNAVAILABLE_INFORMATION, even if another item has a fault.
+/// Fills a template with an object's values (section 5.7.5). Each item gets its length or
+/// CK_UNAVAILABLE_INFORMATION, even if another item has an error.
 ///
 /// # Safety
 ///
@@ -210,7 +214,7 @@ pub(super) unsafe fn fill(
     for n in 0..items(attributes, count)? {
         // SAFETY: `n` is below `count`, and `items` checked that the whole array is addressable.
         let item = unsafe { attributes.add(n) };
-        // SAFETY: as above.
+        // SAFETY: the contract of this function guarantees it.
         let mut asked = unsafe { ptr::read_unaligned(item) };
         let outcome = object.attribute(asked.type_).and_then(|value| {
             let room = match asked.pValue.is_null() {
@@ -220,8 +224,9 @@ pub(super) unsafe fn fill(
             match room.refuses(value.len()) {
                 Some(Answer::TooSmall(_)) => return Err(Error::BufferTooSmall),
                 Some(_) => {}
-                // SAFETY: the caller said that `pValue` takes `ulValueLen` bytes, and the value is
-                // not longer. The value is ours and does not overlap the caller's memory.
+                // SAFETY: the caller states that `pValue` takes `ulValueLen` bytes, and the value
+                // is not longer. The value belongs to the module and does not overlap the caller's
+                // memory.
                 None => unsafe {
                     ptr::copy_nonoverlapping(value.as_ptr(), asked.pValue.cast(), value.len());
                 },
@@ -235,13 +240,13 @@ pub(super) unsafe fn fill(
                 result = Err(fault);
             }
         }
-        // SAFETY: see the read above.
+        // SAFETY: the read at the same address above explains it.
         unsafe { ptr::write_unaligned(item, asked) };
     }
     result
 }
 
-/// The number of items in a template, if it is within the limits.
+/// Returns the number of items in a template. Fails if the number exceeds the limits.
 fn items<T>(array: *const T, count: CK_ULONG) -> Result<usize, Error> {
     match usize::try_from(count) {
         Ok(0) => Ok(0),
@@ -255,7 +260,7 @@ fn items<T>(array: *const T, count: CK_ULONG) -> Result<usize, Error> {
     }
 }
 
-/// Copies a PIN; `None` if the pointer is NULL.
+/// Copies a PIN. Returns `None` if the pointer is NULL.
 ///
 /// # Safety
 ///
@@ -271,13 +276,13 @@ pub(super) unsafe fn pin(
     if length > LONGEST_PART {
         return Err(TOO_LONG);
     }
-    // SAFETY: see the contract of this function.
+    // SAFETY: the contract of this function guarantees it.
     let copy = unsafe { borrow(pin, length, |pin| pin.map(try_copy).transpose()) }?;
     copy.map(Some).ok_or(TOO_LONG)
 }
 
-/// Copies the bytes that a mechanism's parameter points to. `None` if the pointer is NULL and the
-/// length is not 0, or if the length is impossible.
+/// Copies the bytes that a mechanism's parameter points to. Returns `None` if the pointer is NULL
+/// and the length is not 0. Also returns `None` if the length exceeds the limit.
 ///
 /// # Safety
 ///
@@ -286,29 +291,31 @@ unsafe fn named(pointer: *const CK_BYTE, length: CK_ULONG) -> Option<Vec<u8>> {
     if length > LONGEST_PART {
         return None;
     }
-    // SAFETY: see the contract of this function.
+    // SAFETY: the contract of this function guarantees it.
     let copy = unsafe { borrow(pointer, length, |bytes| bytes.map(try_copy)) };
     // The bytes are a label, shared data or a point. None of them is secret.
     copy.and_then(Result::ok).map(|bytes| bytes.to_vec())
 }
 
-/// Reads the parameter of CKM_RSA_PKCS_OAEP. `None` if the parameter is invalid.
+/// Reads the parameter of CKM_RSA_PKCS_OAEP. Returns `None` if the parameter is invalid.
 ///
 /// # Safety
 ///
-/// The mechanism's parameter is NULL or valid for its length, and so is the data that it points to.
+/// The mechanism's parameter is NULL or valid for its length. Each pointer in the parameter is NULL
+/// or valid for its length too.
 unsafe fn oaep(given: &CK_MECHANISM) -> Option<Parameter> {
     // SAFETY: the parameter is NULL or valid for its length, which is the length of the struct.
     let parameter = unsafe { sized::<CK_RSA_PKCS_OAEP_PARAMS>(given) }?;
-    // SAFETY: see the contract of this function.
+    // SAFETY: the contract of this function guarantees it.
     unsafe { oaep_of(parameter) }
 }
 
-/// Reads the parameter of CKM_RSA_AES_KEY_WRAP. `None` if the parameter is invalid.
+/// Reads the parameter of CKM_RSA_AES_KEY_WRAP. Returns `None` if the parameter is invalid.
 ///
 /// # Safety
 ///
-/// The mechanism's parameter is NULL or valid for its length, and so is the data that it points to.
+/// The mechanism's parameter is NULL or valid for its length. Each pointer in the parameter is NULL
+/// or valid for its length too.
 unsafe fn rsa_aes(given: &CK_MECHANISM) -> Option<Parameter> {
     // SAFETY: the parameter is NULL or valid for its length, which is the length of the struct.
     let parameter = unsafe { sized::<CK_RSA_AES_KEY_WRAP_PARAMS>(given) }?;
@@ -316,12 +323,12 @@ unsafe fn rsa_aes(given: &CK_MECHANISM) -> Option<Parameter> {
     let inner = unsafe { read(parameter.pOAEPParams) }?;
     Some(Parameter::RsaAes {
         bits: parameter.ulAESKeyBits,
-        // SAFETY: see the contract of this function.
+        // SAFETY: the contract of this function guarantees it.
         oaep: Box::new(unsafe { oaep_of(inner) }?),
     })
 }
 
-/// Reads the initial value of an AES key wrap. `None` if the parameter is invalid.
+/// Reads the initial value of an AES key wrap. Returns `None` if the parameter is invalid.
 ///
 /// # Safety
 ///
@@ -331,12 +338,12 @@ unsafe fn initial(given: &CK_MECHANISM) -> Option<Parameter> {
     if given.ulParameterLen > LONGEST {
         return None;
     }
-    // SAFETY: see the contract of this function.
+    // SAFETY: the contract of this function guarantees it.
     unsafe { named(given.pParameter.cast(), given.ulParameterLen) }.map(Parameter::Initial)
 }
 
-/// Reads CK_RSA_PKCS_OAEP_PARAMS and copies the label. `None` if the parameter is invalid. If the
-/// hash is not supported, the label is not read.
+/// Reads CK_RSA_PKCS_OAEP_PARAMS and copies the label. Returns `None` if the parameter is invalid.
+/// If the hash is not supported, the label is not read.
 ///
 /// # Safety
 ///
@@ -348,64 +355,67 @@ unsafe fn oaep_of(parameter: CK_RSA_PKCS_OAEP_PARAMS) -> Option<Parameter> {
         hash: parameter.hashAlg,
         mgf: parameter.mgf,
         source: parameter.source,
-        // SAFETY: see the contract of this function.
+        // SAFETY: the contract of this function guarantees it.
         label: unsafe { named(label, length) }?,
     })
 }
 
-/// Reads the parameter of CKM_AES_GCM. `None` if the parameter is invalid. ulIvBits is ignored: by
-/// the standard ulIvLen counts, and clients leave ulIvBits at 0. If the tag length is not
+/// Reads the parameter of CKM_AES_GCM. Returns `None` if the parameter is invalid. ulIvBits is
+/// ignored: the standard uses ulIvLen, and clients leave ulIvBits at 0. If the tag length is not
 /// supported, the data is not read.
 ///
 /// # Safety
 ///
-/// The mechanism's parameter is NULL or valid for its length, and so is the data that it points to.
+/// The mechanism's parameter is NULL or valid for its length. Each pointer in the parameter is NULL
+/// or valid for its length too.
 unsafe fn gcm(given: &CK_MECHANISM) -> Option<Parameter> {
     // SAFETY: the parameter is NULL or valid for its length, which is the length of the struct.
     let parameter = unsafe { sized::<CK_GCM_PARAMS>(given) }?;
     tag_length(parameter.ulTagBits)?;
     Some(Parameter::Gcm {
-        // SAFETY: see the contract of this function.
+        // SAFETY: the contract of this function guarantees it.
         iv: unsafe { named(parameter.pIv, parameter.ulIvLen) }?,
-        // SAFETY: as above.
+        // SAFETY: the contract of this function guarantees it.
         aad: unsafe { named(parameter.pAAD, parameter.ulAADLen) }?,
         tag_bits: parameter.ulTagBits,
     })
 }
 
-/// Reads the parameter of an ECDH mechanism. `None` if the parameter is invalid. If the key
+/// Reads the parameter of an ECDH mechanism. Returns `None` if the parameter is invalid. If the key
 /// derivation function is not supported, the data is not read.
 ///
 /// # Safety
 ///
-/// The mechanism's parameter is NULL or valid for its length, and so is the data that it points to.
+/// The mechanism's parameter is NULL or valid for its length. Each pointer in the parameter is NULL
+/// or valid for its length too.
 unsafe fn ecdh(given: &CK_MECHANISM) -> Option<Parameter> {
     // SAFETY: the parameter is NULL or valid for its length, which is the length of the struct.
     let parameter = unsafe { sized::<CK_ECDH1_DERIVE_PARAMS>(given) }?;
     kdf_of(parameter.kdf)?;
     Some(Parameter::Ecdh {
         kdf: parameter.kdf,
-        // SAFETY: see the contract of this function.
+        // SAFETY: the contract of this function guarantees it.
         shared: unsafe { named(parameter.pSharedData, parameter.ulSharedDataLen) }?,
-        // SAFETY: as above.
+        // SAFETY: the contract of this function guarantees it.
         public: unsafe { named(parameter.pPublicData, parameter.ulPublicDataLen) }?,
     })
 }
 
-/// Reads a parameter whose stated length is the length of this struct.
+/// Reads a parameter. Returns `None` unless its stated length is the length of `T`.
 ///
 /// # Safety
 ///
-/// The mechanism's parameter is NULL or valid for its length; every bit pattern is a `T`.
+/// The mechanism's parameter is NULL or valid for its length. Every bit pattern is a `T`.
 unsafe fn sized<T: Copy>(given: &CK_MECHANISM) -> Option<T> {
     match usize::try_from(given.ulParameterLen) {
-        // SAFETY: the length is that of a `T`; see the contract of this function.
+        // SAFETY: the length is the length of a `T`. The contract of this function guarantees the
+        // rest.
         Ok(length) if length == size_of::<T>() => unsafe { read(given.pParameter.cast()) },
         _ => None,
     }
 }
 
-/// Reads a CK_RSA_PKCS_PSS_PARAMS parameter. `None` if the parameter is invalid.
+/// Reads a CK_RSA_PKCS_PSS_PARAMS parameter. Returns `None` if the parameter is invalid.
 ///
 /// # Safety
 ///
@@ -420,23 +430,24 @@ unsafe fn pss(given: &CK_MECHANISM) -> Option<Parameter> {
     })
 }
 
-/// Finds a mechanism in the table and reads its parameter. `None` if `mechanism` is NULL. `call` is
-/// the flag of the call: CKF_SIGN for C_SignInit and so on. If the call does not have the
-/// mechanism, the parameter is not read.
+/// Finds a mechanism in the table and reads its parameter. Returns `None` if `mechanism` is NULL.
+/// `call` is the flag of the PKCS#11 call, for example CKF_SIGN for C_SignInit. If the mechanism is
+/// not available in that call, the parameter is not read.
 ///
 /// # Errors
 ///
-/// [`Error::MechanismInvalid`] and [`Error::MechanismParamInvalid`].
+/// [`Error::MechanismInvalid`] if the mechanism is not available in this call.
+/// [`Error::MechanismParamInvalid`] if the parameter is not valid.
 ///
 /// # Safety
 ///
-/// `mechanism` is NULL or valid for a read. Its parameter is NULL or valid for its length, and so
-/// is the data that the parameter points to.
+/// `mechanism` is NULL or valid for a read. Its parameter is NULL or valid for its length. Each
+/// pointer in the parameter is NULL or valid for its length too.
 pub(super) unsafe fn mechanism(
     mechanism: *const CK_MECHANISM,
     call: CK_FLAGS,
 ) -> Result<Option<(&'static Mechanism, Parameter)>, Error> {
-    // SAFETY: see the contract of this function.
+    // SAFETY: the contract of this function guarantees it.
     let Some(given) = (unsafe { read(mechanism) }) else {
         return Ok(None);
     };
@@ -444,21 +455,21 @@ pub(super) unsafe fn mechanism(
     let parameter = match row.shape {
         _ if given.ulParameterLen == 0 => Some(Parameter::None),
         Shape::None => None,
-        // SAFETY: see the contract of this function.
+        // SAFETY: the contract of this function guarantees it.
         Shape::Pss => unsafe { pss(&given) },
-        // SAFETY: as above.
+        // SAFETY: the contract of this function guarantees it.
         Shape::Oaep => unsafe { oaep(&given) },
-        // SAFETY: as above.
+        // SAFETY: the contract of this function guarantees it.
         Shape::Ecdh => unsafe { ecdh(&given) },
-        // SAFETY: as above.
+        // SAFETY: the contract of this function guarantees it.
         Shape::RsaAes => unsafe { rsa_aes(&given) },
-        // SAFETY: as above.
+        // SAFETY: the contract of this function guarantees it.
         Shape::Initial => unsafe { initial(&given) },
-        // SAFETY: as above.
+        // SAFETY: the contract of this function guarantees it.
         Shape::Iv => unsafe { sized::<[CK_BYTE; 16]>(&given) }.map(Parameter::Iv),
-        // SAFETY: as above.
+        // SAFETY: the contract of this function guarantees it.
         Shape::Gcm => unsafe { gcm(&given) },
-        // SAFETY: as above.
+        // SAFETY: the contract of this function guarantees it.
         Shape::CodeLength => unsafe { sized(&given) }.map(Parameter::CodeLength),
     };
     let parameter = parameter.unwrap_or(Parameter::Other);
@@ -466,7 +477,7 @@ pub(super) unsafe fn mechanism(
     Ok(Some((row, parameter)))
 }
 
-/// Text in a field of fixed width, padded with blanks and without a NUL.
+/// Writes text into a field of fixed width. Blanks fill the field, and no NUL is written.
 pub(super) fn padded<const N: usize>(text: &str) -> [CK_UTF8CHAR; N] {
     let mut field = [b' '; N];
     let text = text.as_bytes();

@@ -1,9 +1,9 @@
-//! The caller's memory as Miri sees it: each buffer has an allocation of its own length, at an odd address
-//! where the alignment allows it, and is not read beyond what the caller said.
+//! Tests under Miri that the module reads and writes only the caller's memory. Each buffer has an
+//! allocation of its exact length. Its address is odd, so that nothing relies on alignment.
 
 use super::*;
 
-/// Memory of a caller, whose bytes begin at an odd address.
+/// Memory of a caller. Its bytes begin at an odd address.
 struct Caller(Box<[u8]>);
 
 impl Caller {
@@ -11,7 +11,7 @@ impl Caller {
         Self([&[0xEE], bytes].concat().into())
     }
 
-    /// With a value of C in it.
+    /// Makes memory that holds this value.
     fn of<T: Copy>(value: T) -> Self {
         let mut caller = Self::new(&vec![0; size_of::<T>()]);
         // SAFETY: there is room for one `T` of any alignment.
@@ -25,7 +25,7 @@ impl Caller {
 
     fn read<T: Copy>(&mut self) -> T {
         assert!(self.0.len() > size_of::<T>());
-        // SAFETY: there are so many bytes.
+        // SAFETY: the memory has the size of a `T`.
         unsafe { self.at::<T>().read_unaligned() }
     }
 }
@@ -46,9 +46,9 @@ fn mechanism_of<T: Copy>(kind: CK_MECHANISM_TYPE, parameter: &mut Caller) -> Cal
     })
 }
 
-/// What [`mechanism`] reads for this call.
+/// Returns the parameter that [`mechanism`] reads for this call.
 fn read_mechanism(given: &mut Caller, call: CK_FLAGS) -> Result<Parameter, Error> {
-    // SAFETY: each pointer leads to as many bytes as stand beside it.
+    // SAFETY: each pointer is valid for the length that stands beside it.
     let read = unsafe { mechanism(given.at(), call) }?;
     Ok(read.expect("not NULL").1)
 }
@@ -57,7 +57,7 @@ fn read_mechanism(given: &mut Caller, call: CK_FLAGS) -> Result<Parameter, Error
 fn bytes_are_lent_where_the_length_can_be() {
     let mut data = Caller::new(b"data");
     let lent = |pointer, length| {
-        // SAFETY: NULL, or valid for so many bytes.
+        // SAFETY: the pointer is NULL, or valid for the given length.
         unsafe { borrow(pointer, length, |bytes| bytes.map(<[u8]>::to_vec)) }
     };
     assert_eq!(lent(data.at(), 4).as_deref(), Some(&b"data"[..]));
@@ -72,7 +72,7 @@ fn answers_are_written_where_there_is_room() {
     for (room_for, expected) in [(5, Err(())), (6, Ok(())), (7, Ok(()))] {
         let mut buffer = Caller::new(&vec![0; room_for]);
         let mut length = Caller::of(room_for as CK_ULONG);
-        // SAFETY: buffer and length are valid for what they say.
+        // SAFETY: the buffer is valid for the length that `length` holds.
         let given = unsafe {
             let room = room(buffer.at::<u8>(), length.at()).expect("a length");
             let answer = match room.refuses(6) {
@@ -95,7 +95,7 @@ fn answers_are_written_where_there_is_room() {
         give(ptr::null_mut(), length.at(), Answer::Length(6))
     };
     assert_eq!((asked, length.read::<CK_ULONG>()), (Ok(()), 6));
-    // SAFETY: a length that is not said.
+    // SAFETY: the length pointer is NULL, so nothing is read.
     assert!(unsafe { room(ptr::null::<u8>(), ptr::null()) }.is_none());
 }
 
@@ -104,7 +104,7 @@ fn a_list_is_written_whole_or_not_at_all() {
     for (room_for, expected) in [(1, [9, 9]), (2, [5, 6])] {
         let mut list = Caller::new(&[9_u64.to_ne_bytes(), 9_u64.to_ne_bytes()].concat());
         let mut count = Caller::of::<CK_ULONG>(room_for);
-        // SAFETY: the list has room for two.
+        // SAFETY: the list has space for two items.
         let given = unsafe { give_list(list.at::<u64>(), count.at(), |_| [5_u64, 6]) };
         assert_eq!(given.is_ok(), room_for == 2);
         assert_eq!(count.read::<CK_ULONG>(), 2);
@@ -138,10 +138,10 @@ fn a_template_is_copied_or_refused() {
     ] {
         let mut memory = Caller::new(&vec![0; items.len() * size_of::<CK_ATTRIBUTE>()]);
         for (n, item) in items.iter().enumerate() {
-            // SAFETY: there is room for the items.
+            // SAFETY: the memory has space for all items.
             unsafe { memory.at::<CK_ATTRIBUTE>().add(n).write_unaligned(*item) };
         }
-        // SAFETY: the items are there, and their values are as long as they say, or never read.
+        // SAFETY: the memory holds all items. Each value has its stated length, or is never read.
         let copied = unsafe { template(memory.at(), items.len() as CK_ULONG) };
         let copied = copied.map(|copy| {
             let values = copy.0.iter().map(|(_, value)| value.to_vec());
@@ -149,7 +149,7 @@ fn a_template_is_copied_or_refused() {
         });
         assert_eq!(copied, values);
     }
-    // SAFETY: nothing is read where the count cannot be.
+    // SAFETY: the count is impossible, so nothing is read.
     unsafe {
         assert!(template(ptr::null(), 1).is_err());
         assert!(template(label.at(), 1 << 40).is_err());
@@ -160,7 +160,7 @@ fn a_template_is_copied_or_refused() {
 #[test]
 fn a_pin_is_copied_or_refused() {
     let mut typed = Caller::new(b"1234");
-    // SAFETY: NULL, or valid for so many bytes.
+    // SAFETY: the pointer is NULL, or valid for the given length.
     unsafe {
         let copied = pin(typed.at(), 4).unwrap().map(|pin| pin.to_vec());
         assert_eq!(copied.as_deref(), Some(&b"1234"[..]));
@@ -234,7 +234,7 @@ fn parameters_that_cannot_be_are_refused() {
         mechanism_of::<CK_RSA_AES_KEY_WRAP_PARAMS>(CKM_RSA_AES_KEY_WRAP, &mut parameter);
     let read = read_mechanism(&mut given, CKF_UNWRAP);
     assert_eq!(read.err(), Some(Error::MechanismParamInvalid));
-    // SAFETY: NULL is told from a mechanism.
+    // SAFETY: the pointer is NULL, so nothing is read.
     let null = unsafe { mechanism(ptr::null(), CKF_SIGN) };
     assert!(matches!(null, Ok(None)));
 }

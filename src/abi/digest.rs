@@ -11,7 +11,8 @@ pub(super) unsafe extern "C" fn C_DigestInit(
 ) -> CK_RV {
     entry("C_DigestInit", || {
         let session = module()?.session(SessionHandle(hSession))?;
-        // SAFETY: the caller's pointer is NULL or valid for a CK_MECHANISM and what it names.
+        // SAFETY: the caller's pointer is NULL or valid for a CK_MECHANISM, and so are the pointers
+        // inside it.
         match unsafe { args::mechanism(pMechanism, CKF_DIGEST) }? {
             Some((mechanism, _)) => session.digest_init(mechanism),
             None => session.digest_cancel(),
@@ -28,11 +29,11 @@ pub(super) unsafe extern "C" fn C_Digest(
 ) -> CK_RV {
     entry("C_Digest", || {
         let session = module()?.session(SessionHandle(hSession))?;
-        // SAFETY: the length pointer is NULL or valid.
+        // SAFETY: the length pointer is NULL or valid for a read.
         let room = unsafe { args::room(pDigest, pulDigestLen) };
         // SAFETY: `pData` is NULL or valid for `ulDataLen` bytes.
         let answer = unsafe { args::borrow(pData, ulDataLen, |data| session.digest(data, room)) }?;
-        // SAFETY: an answer means that there is room, hence a length pointer.
+        // SAFETY: the call has an answer only if the length pointer is not NULL.
         unsafe { args::give(pDigest, pulDigestLen, answer) }
     })
 }
@@ -67,10 +68,10 @@ pub(super) unsafe extern "C" fn C_DigestFinal(
 ) -> CK_RV {
     entry("C_DigestFinal", || {
         let session = module()?.session(SessionHandle(hSession))?;
-        // SAFETY: the length pointer is NULL or valid.
+        // SAFETY: the length pointer is NULL or valid for a read.
         let room = unsafe { args::room(pDigest, pulDigestLen) };
         let answer = session.digest_final(room)?;
-        // SAFETY: an answer means that there is room, hence a length pointer.
+        // SAFETY: the call has an answer only if the length pointer is not NULL.
         unsafe { args::give(pDigest, pulDigestLen, answer) }
     })
 }
@@ -83,11 +84,11 @@ pub(super) unsafe extern "C" fn C_GetOperationState(
 ) -> CK_RV {
     entry("C_GetOperationState", || {
         let session = module()?.session(SessionHandle(hSession))?;
-        // SAFETY: the length pointer is NULL or valid.
+        // SAFETY: the length pointer is NULL or valid for a read.
         let room = unsafe { args::room(pOperationState, pulOperationStateLen) };
         let room = room.ok_or(Error::ArgumentsBad("pulOperationStateLen is NULL"))?;
         let answer = session.operation_state(room)?;
-        // SAFETY: an answer means that there is room, hence a length pointer.
+        // SAFETY: the call has an answer only if the length pointer is not NULL.
         unsafe { args::give(pOperationState, pulOperationStateLen, answer) }
     })
 }

@@ -15,7 +15,8 @@ pub(super) unsafe extern "C" fn C_EncryptInit(
 ) -> CK_RV {
     entry("C_EncryptInit", || {
         let session = module()?.session(SessionHandle(hSession))?;
-        // SAFETY: the caller's pointer is NULL or valid for a CK_MECHANISM and what it names.
+        // SAFETY: the caller's pointer is NULL or valid for a CK_MECHANISM, and so are the pointers
+        // inside it.
         match unsafe { args::mechanism(pMechanism, CKF_ENCRYPT) }? {
             Some((row, parameter)) if matches!(row.algorithm, Algorithm::Cipher(_)) => {
                 let mechanism = CipherMechanism::new(row, parameter)?;
@@ -39,11 +40,11 @@ pub(super) unsafe extern "C" fn C_Encrypt(
 ) -> CK_RV {
     entry("C_Encrypt", || {
         let session = module()?.session(SessionHandle(hSession))?;
-        // SAFETY: the length pointer is NULL or valid.
+        // SAFETY: the length pointer is NULL or valid for a read.
         let room = unsafe { args::room(pEncryptedData, pulEncryptedDataLen) };
         // SAFETY: `pData` is NULL or valid for `ulDataLen` bytes.
         let answer = unsafe { args::borrow(pData, ulDataLen, |data| session.encrypt(data, room)) }?;
-        // SAFETY: an answer means that there is room, hence a length pointer.
+        // SAFETY: the call has an answer only if the length pointer is not NULL.
         unsafe { args::give(pEncryptedData, pulEncryptedDataLen, answer) }
     })
 }
@@ -55,7 +56,8 @@ pub(super) unsafe extern "C" fn C_DecryptInit(
 ) -> CK_RV {
     entry("C_DecryptInit", || {
         let session = module()?.session(SessionHandle(hSession))?;
-        // SAFETY: the caller's pointer is NULL or valid for a CK_MECHANISM and what it names.
+        // SAFETY: the caller's pointer is NULL or valid for a CK_MECHANISM, and so are the pointers
+        // inside it.
         match unsafe { args::mechanism(pMechanism, CKF_DECRYPT) }? {
             Some((row, parameter)) if matches!(row.algorithm, Algorithm::Cipher(_)) => {
                 let mechanism = CipherMechanism::new(row, parameter)?;
@@ -79,7 +81,7 @@ pub(super) unsafe extern "C" fn C_Decrypt(
 ) -> CK_RV {
     entry("C_Decrypt", || {
         let session = module()?.session(SessionHandle(hSession))?;
-        // SAFETY: the length pointer is NULL or valid.
+        // SAFETY: the length pointer is NULL or valid for a read.
         let room = unsafe { args::room(pData, pulDataLen) };
         // SAFETY: `pEncryptedData` is NULL or valid for `ulEncryptedDataLen` bytes.
         let answer = unsafe {
@@ -87,7 +89,7 @@ pub(super) unsafe extern "C" fn C_Decrypt(
                 session.decrypt(data, room)
             })
         }?;
-        // SAFETY: an answer means that there is room, hence a length pointer.
+        // SAFETY: the call has an answer only if the length pointer is not NULL.
         unsafe { args::give(pData, pulDataLen, answer) }
     })
 }
@@ -101,7 +103,7 @@ pub(super) unsafe extern "C" fn C_EncryptUpdate(
 ) -> CK_RV {
     entry("C_EncryptUpdate", || {
         let direction = Direction::Encrypt;
-        // SAFETY: see the contract of this function.
+        // SAFETY: the contract of this function guarantees it.
         unsafe {
             update(
                 hSession,
@@ -120,7 +122,7 @@ pub(super) unsafe extern "C" fn C_EncryptFinal(
 ) -> CK_RV {
     entry("C_EncryptFinal", || {
         let direction = Direction::Encrypt;
-        // SAFETY: see the contract of this function.
+        // SAFETY: the contract of this function guarantees it.
         unsafe {
             finish(
                 hSession,
@@ -140,7 +142,7 @@ pub(super) unsafe extern "C" fn C_DecryptUpdate(
 ) -> CK_RV {
     entry("C_DecryptUpdate", || {
         let direction = Direction::Decrypt;
-        // SAFETY: see the contract of this function.
+        // SAFETY: the contract of this function guarantees it.
         unsafe {
             update(
                 hSession,
@@ -159,7 +161,7 @@ pub(super) unsafe extern "C" fn C_DecryptFinal(
 ) -> CK_RV {
     entry("C_DecryptFinal", || {
         let direction = Direction::Decrypt;
-        // SAFETY: see the contract of this function.
+        // SAFETY: the contract of this function guarantees it.
         unsafe { finish(hSession, direction, (pLastPart, pulLastPartLen)) }
     })
 }
@@ -177,36 +179,36 @@ unsafe fn update(
     output: (*mut CK_BYTE, *mut CK_ULONG),
 ) -> Result<(), Error> {
     let session = module()?.session(SessionHandle(session))?;
-    // SAFETY: see the contract of this function.
+    // SAFETY: the contract of this function guarantees it.
     let room = unsafe { args::room(output.0, output.1) };
-    // SAFETY: see the contract of this function.
+    // SAFETY: the contract of this function guarantees it.
     let answer = unsafe {
         args::borrow(part.0, part.1, |part| match direction {
             Direction::Encrypt => session.encrypt_update(part, room),
             Direction::Decrypt => session.decrypt_update(part, room),
         })
     }?;
-    // SAFETY: an answer means that there is room, hence a length pointer.
+    // SAFETY: the call has an answer only if the length pointer is not NULL.
     unsafe { args::give(output.0, output.1, answer) }
 }
 
-/// Ends the operation, and writes the rest of its output.
+/// Ends the operation, and writes the output that remains.
 ///
 /// # Safety
 ///
-/// See [`update`].
+/// The contract of [`update`] applies.
 unsafe fn finish(
     session: CK_SESSION_HANDLE,
     direction: Direction,
     output: (*mut CK_BYTE, *mut CK_ULONG),
 ) -> Result<(), Error> {
     let session = module()?.session(SessionHandle(session))?;
-    // SAFETY: see the contract of this function.
+    // SAFETY: the contract of this function guarantees it.
     let room = unsafe { args::room(output.0, output.1) };
     let answer = match direction {
         Direction::Encrypt => session.encrypt_final(room),
         Direction::Decrypt => session.decrypt_final(room),
     }?;
-    // SAFETY: an answer means that there is room, hence a length pointer.
+    // SAFETY: the call has an answer only if the length pointer is not NULL.
     unsafe { args::give(output.0, output.1, answer) }
 }

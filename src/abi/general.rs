@@ -20,7 +20,7 @@ pub(super) unsafe extern "C" fn C_Initialize(pInitArgs: *mut c_void) -> CK_RV {
         let mut lifecycle = state.module.lock();
         match &*lifecycle {
             Lifecycle::Initialized(_) => return Err(Error::AlreadyInitialized),
-            // A login of the parent ends here, with all its traces.
+            // The child logs out the user that the parent logged in.
             Lifecycle::Inherited(module) => module.finalize(),
             Lifecycle::Outside => {}
         }
@@ -37,8 +37,8 @@ pub(super) unsafe extern "C" fn C_Initialize(pInitArgs: *mut c_void) -> CK_RV {
     })
 }
 
-/// The module uses the locks of the operating system. Only a caller that demands its own locks is
-/// refused.
+/// Checks the argument of C_Initialize. The module always uses the locks of the operating system. A
+/// caller that demands its own mutex callbacks gets CKR_CANT_LOCK.
 fn check_initialize_args(given: Option<CK_C_INITIALIZE_ARGS>) -> Result<(), Error> {
     let Some(given) = given else { return Ok(()) };
     if !given.pReserved.is_null() {

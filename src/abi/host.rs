@@ -1,4 +1,4 @@
-//! Calls to the host's C library about the calling thread and process.
+//! Calls functions of the host's C library that concern the calling thread and process.
 
 use crate::snapshot::Caller;
 use std::cell::Cell;
@@ -6,18 +6,18 @@ use std::ffi::{c_int, c_ulong};
 use std::ptr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The cancelability of the host's thread before our call (pthread_setcancelstate(3)).
+/// The cancelability of the host's thread before the PKCS#11 call (pthread_setcancelstate(3)).
 pub(super) struct Cancelability {
     kind: c_int,
     state: c_int,
 }
 
 impl Cancelability {
-    /// Disables cancellation. A cancellation would unwind our frames with an exception that Rust
-    /// does not know, and the process would end.
+    /// Disables cancellation of the thread. A cancellation would unwind the frames of this module
+    /// with an exception that Rust does not know. The process would end.
     ///
-    /// The type is set to deferred too, because the signal handler of glibc 2.36 checks the type
-    /// only.
+    /// The cancelability type is set to deferred too, because the signal handler of glibc 2.36
+    /// checks only the type.
     #[inline(always)]
     pub(super) fn disable() -> Self {
         let mut before = Self { kind: 0, state: 0 };
@@ -34,7 +34,7 @@ impl Cancelability {
     #[inline(always)]
     pub(super) fn restore(self) {
         // SAFETY: type and state are values from the C library. An asynchronous cancellation
-        // unwinds `entry` and its caller, which have nothing to drop.
+        // unwinds only `entry` and its caller. Neither has a value to drop.
         unsafe {
             pthread_setcancelstate(self.state, ptr::null_mut());
             pthread_setcanceltype(self.kind, ptr::null_mut());
@@ -42,8 +42,9 @@ impl Cancelability {
     }
 }
 
-/// The number of the calling thread. No other thread of the process has or had it, and a forked
-/// child keeps it. A thread handle of Rust would stay in the host's memory after C_Finalize.
+/// Returns the number of the calling thread. No other thread of the process has or had this number.
+/// A forked child keeps the number. A thread handle of Rust would stay in the host's memory after
+/// C_Finalize.
 pub(super) fn caller() -> Caller {
     static LAST: AtomicU64 = AtomicU64::new(0);
     thread_local! {
@@ -57,8 +58,8 @@ pub(super) fn caller() -> Caller {
     })
 }
 
-/// True if setuid or file capabilities give the process more rights than its caller (AT_SECURE of
-/// getauxval(3)). True also if getauxval gives no answer.
+/// Returns true if setuid or file capabilities give the process more rights than its caller
+/// (AT_SECURE of getauxval(3)). Also returns true if getauxval fails.
 pub(super) fn is_privileged() -> bool {
     // SAFETY: errno belongs to this thread, and getauxval reads memory that the kernel gave this
     // process. getauxval sets errno only if the entry is missing.
@@ -72,13 +73,13 @@ pub(super) fn is_privileged() -> bool {
 // These values are in <pthread.h> of glibc and musl.
 const PTHREAD_CANCEL_DISABLE: c_int = 1;
 const PTHREAD_CANCEL_DEFERRED: c_int = 0;
-/// <elf.h>
+/// The value of AT_SECURE is in <elf.h>.
 const AT_SECURE: c_ulong = 23;
 
 unsafe extern "C" {
     fn pthread_setcancelstate(state: c_int, old: *mut c_int) -> c_int;
     fn pthread_setcanceltype(kind: c_int, old: *mut c_int) -> c_int;
     fn getauxval(kind: c_ulong) -> c_ulong;
-    /// errno in the C libraries of Linux.
+    /// Returns the address of errno in glibc and musl.
     fn __errno_location() -> *mut c_int;
 }

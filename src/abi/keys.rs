@@ -29,7 +29,7 @@ pub(super) unsafe extern "C" fn C_GenerateKey(
         let [key] = module.create(session, |session, mint| {
             Ok([session.generate_secret_key(mechanism, &template, mint)?])
         })?;
-        // SAFETY: not NULL, hence valid for a handle.
+        // SAFETY: the pointer is not NULL, so it is valid for a handle.
         unsafe { args::write(phKey, key.0, "phKey is NULL") }
     })
 }
@@ -56,12 +56,12 @@ pub(super) unsafe extern "C" fn C_GenerateKeyPair(
         let (mechanism, _) = mechanism.ok_or(Error::ArgumentsBad("pMechanism is NULL"))?;
         // SAFETY: the caller's template is NULL or valid for its items and their values.
         let public = unsafe { args::template(pPublicKeyTemplate, ulPublicKeyAttributeCount) }?;
-        // SAFETY: as above.
+        // SAFETY: the caller's template is NULL or valid for its items and their values.
         let private = unsafe { args::template(pPrivateKeyTemplate, ulPrivateKeyAttributeCount) }?;
         let [public, private] = module.create(session, |session, mint| {
             session.generate(mechanism, &public, &private, mint)
         })?;
-        // SAFETY: neither is NULL, hence both are valid for a handle.
+        // SAFETY: neither pointer is NULL, so both pointers are valid for a handle.
         unsafe {
             args::write(phPublicKey, public.0, "phPublicKey is NULL")?;
             args::write(phPrivateKey, private.0, "phPrivateKey is NULL")
@@ -87,7 +87,8 @@ pub(super) unsafe extern "C" fn C_UnwrapKey(
         if phKey.is_null() {
             return Err(Error::ArgumentsBad("phKey is NULL"));
         }
-        // SAFETY: the caller's pointer is NULL or valid for a CK_MECHANISM and what it names.
+        // SAFETY: the caller's pointer is NULL or valid for a CK_MECHANISM, and so are the pointers
+        // inside it.
         let mechanism = unsafe { args::mechanism(pMechanism, CKF_UNWRAP) }?;
         let (row, parameter) = mechanism.ok_or(Error::ArgumentsBad("pMechanism is NULL"))?;
         let mechanism = UnwrapMechanism::new(row, parameter)?;
@@ -102,7 +103,7 @@ pub(super) unsafe extern "C" fn C_UnwrapKey(
         };
         // SAFETY: `pWrappedKey` is NULL or valid for `ulWrappedKeyLen` bytes.
         let [key] = unsafe { args::borrow(pWrappedKey, ulWrappedKeyLen, unwrap) }?;
-        // SAFETY: not NULL, hence valid for a handle.
+        // SAFETY: the pointer is not NULL, so it is valid for a handle.
         unsafe { args::write(phKey, key.0, "phKey is NULL") }
     })
 }
@@ -122,7 +123,8 @@ pub(super) unsafe extern "C" fn C_DeriveKey(
         if phKey.is_null() {
             return Err(Error::ArgumentsBad("phKey is NULL"));
         }
-        // SAFETY: the caller's pointer is NULL or valid for a CK_MECHANISM and what it names.
+        // SAFETY: the caller's pointer is NULL or valid for a CK_MECHANISM, and so are the pointers
+        // inside it.
         let mechanism = unsafe { args::mechanism(pMechanism, CKF_DERIVE) }?;
         let (row, parameter) = mechanism.ok_or(Error::ArgumentsBad("pMechanism is NULL"))?;
         let mechanism = DeriveMechanism::new(row, parameter)?;
@@ -132,7 +134,7 @@ pub(super) unsafe extern "C" fn C_DeriveKey(
         let [key] = module.create(session, |session, mint| {
             Ok([session.derive(&mechanism, base, &template, mint)?])
         })?;
-        // SAFETY: not NULL, hence valid for a handle.
+        // SAFETY: the pointer is not NULL, so it is valid for a handle.
         unsafe { args::write(phKey, key.0, "phKey is NULL") }
     })
 }

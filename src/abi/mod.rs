@@ -1,12 +1,12 @@
-//! The C border (PKCS#11 3.0, chapter 5): the only `unsafe` of this crate.
+//! The C interface (PKCS#11 3.0, chapter 5). Only this folder of the crate has `unsafe`.
 //!
-//! Each call decodes its arguments, calls one method and writes the answer. Every call goes through
-//! [`entry`]. No panic reaches the host, and every failure has a log line.
+//! Each PKCS#11 function decodes its arguments, calls one method and writes the answer. Every
+//! function runs inside [`entry`]. No panic reaches the host, and every failure has a log line.
 //!
-//! The standard gives a caller two duties, and the SAFETY comments rely on them. A pointer is NULL
-//! or valid for the length beside it. No other thread writes to the memory during the call. The
-//! module still checks for NULL and for lengths beyond the address space. It does not rely on
-//! alignment.
+//! By the standard a caller has two duties, and the SAFETY comments rely on both. Each pointer is
+//! NULL or valid for the length that stands beside it. No other thread writes to the memory during
+//! the call. The module still checks for NULL and for lengths beyond the address space. The module
+//! does not rely on alignment.
 
 #![allow(non_snake_case, reason = "the standard's names")]
 
@@ -34,14 +34,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 const MANUFACTURER: &str = "devid-pkcs11";
-/// The version of the standard for the default function table.
+/// The version in the default function table.
 const V3_2: CK_VERSION = CK_VERSION { major: 3, minor: 2 };
 
 /// Runs one call with cancellation disabled, and returns its code.
 ///
-/// Asynchronous cancellation can unwind the thread from any instruction here and in the caller of
-/// `entry`. So both frames must be free of landing pads. Calls of functions with the "C" ABI need
-/// none.
+/// Asynchronous cancellation can unwind the thread at any instruction of `entry` and of its caller.
+/// Therefore both frames must have no landing pads. Calls of functions with the "C" ABI need no
+/// landing pads.
 #[allow(improper_ctypes_definitions, reason = "only Rust calls it")]
 extern "C" fn entry<C>(name: &'static str, call: C) -> CK_RV
 where
@@ -72,14 +72,14 @@ where
     match result {
         Ok(()) => CKR_OK,
         Err(Error::Panicked) => {
-            // Logging itself may be the cause of the panic.
+            // The code that logs may itself have caused the panic.
             let _ = catch_unwind(|| process::state().log_panics());
             CKR_GENERAL_ERROR
         }
         Err(fault) => {
             let rv = fault.rv();
-            // The level is not warning, because clients often ask for lengths and for attributes
-            // that are missing.
+            // The log level is debug. Clients often ask for lengths and for missing attributes, and
+            // then get an error code.
             let logged = catch_unwind(|| debug!("{name}: 0x{rv:X} {fault}"));
             if logged.is_err() {
                 let _ = catch_unwind(|| process::state().log_panics());
@@ -89,7 +89,8 @@ where
     }
 }
 
-/// True for a call that frees memory. Such a call must work when memory is exhausted.
+/// Returns true for a function that frees memory. Such a function must work when memory is
+/// exhausted.
 fn gives_back(name: &str) -> bool {
     matches!(
         name,
@@ -97,8 +98,8 @@ fn gives_back(name: &str) -> bool {
     )
 }
 
-/// True if a usual call can have the memory that it needs. Without this check Rust would end the
-/// process. Memory that other threads of the host take meanwhile is not counted.
+/// Returns true if the memory that a usual call needs can be allocated. Without this check Rust
+/// would end the process. The check does not see memory that other threads of the host take later.
 fn has_memory() -> bool {
     const USUAL: usize = 64 << 10;
     let mut room = Vec::<u8>::new();
@@ -108,7 +109,7 @@ fn has_memory() -> bool {
     has
 }
 
-/// The module, if this process called C_Initialize, or its parent did before a fork.
+/// Returns the module, if this process or its parent called C_Initialize.
 fn module() -> Result<Arc<Module>, Error> {
     match &*process::state().module.lock() {
         Lifecycle::Outside => Err(Error::NotInitialized),
@@ -116,13 +117,14 @@ fn module() -> Result<Arc<Module>, Error> {
     }
 }
 
-/// A panic is our own fault. It goes to the log, and not to the host's stderr. It is logged after
-/// it was caught, because a panic inside the hook would end the host.
+/// Installs the panic hook. The hook notes a panic for the log, and writes nothing to the host's
+/// stderr. The panic is logged only after it was caught, because a panic inside the hook would end
+/// the host.
 fn silence_panics() {
     std::panic::set_hook(Box::new(process::note_panic));
 }
 
-/// manufacturerID of the library, the slots and the tokens.
+/// Returns manufacturerID for the library, the slots and the tokens.
 fn manufacturer() -> [CK_UTF8CHAR; 32] {
     args::padded(MANUFACTURER)
 }

@@ -23,7 +23,7 @@ pub(super) unsafe extern "C" fn C_CreateObject(
         let [object] = module.create(session, |session, mint| {
             Ok([session.create(&template, mint)?])
         })?;
-        // SAFETY: not NULL, hence valid for a handle.
+        // SAFETY: the pointer is not NULL, so it is valid for a handle.
         unsafe { args::write(phObject, object.0, "phObject is NULL") }
     })
 }
@@ -59,7 +59,7 @@ pub(super) unsafe extern "C" fn C_CopyObject(
         let [copy] = module.create(session, |session, mint| {
             Ok([session.copy(ObjectHandle(hObject), &template, mint)?])
         })?;
-        // SAFETY: not NULL, hence valid for a handle.
+        // SAFETY: the pointer is not NULL, so it is valid for a handle.
         unsafe { args::write(phNewObject, copy.0, "phNewObject is NULL") }
     })
 }
@@ -134,7 +134,8 @@ pub(super) unsafe extern "C" fn C_FindObjects(
         let most = usize::try_from(ulMaxObjectCount).unwrap_or(usize::MAX);
         let found = session.find(most)?;
         for (n, handle) in found.iter().enumerate() {
-            // SAFETY: not NULL, and `n` is below the count that the caller has room for.
+            // SAFETY: the pointer is not NULL, and `n` is below the number of handles that fit into
+            // the buffer.
             unsafe { args::write(phObject.add(n), handle.0, "phObject is NULL") }?;
         }
         let count = found.len() as CK_ULONG;

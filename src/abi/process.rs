@@ -1,10 +1,10 @@
 //! The state of the module in this process, and in a forked child.
 //!
 //! A child of fork(2) has the memory of its parent, but only one thread. A lock that another thread
-//! held stays locked for ever. A connection to the TPM still belongs to the parent. So the state is
-//! behind a pointer, and the first call in the child makes a new state. The new state takes over
-//! everything that was not locked. The old state stays in memory. The child never unlocks, drops or
-//! sends anything that belongs to the parent.
+//! held stays locked for ever. A connection to the TPM still belongs to the parent. Therefore the
+//! state is behind a pointer, and the first call in the child makes a new state. The new state
+//! takes over the parts that no thread had locked. The old state stays in memory. The child never
+//! unlocks, drops or sends anything that belongs to the parent.
 
 use crate::handle::Mint;
 use crate::logging::{self, LogSettings, LogTarget};
@@ -19,43 +19,44 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 use std::sync::{Arc, Once};
 use std::thread;
 
-/// The most log lines that wait.
+/// The largest number of log lines that wait.
 const MOST_WAITING: usize = 32;
 
 /// The number of forks between the first process that called the module and this process.
 static FORKS: AtomicU64 = AtomicU64::new(0);
-/// One more than the fork count of the process that made the state, or is making it.
+/// The fork number, plus one, of the process that makes or made the current state.
 static TURN: AtomicU64 = AtomicU64::new(0);
 static STATE: AtomicPtr<State> = AtomicPtr::new(ptr::null_mut());
 static PREPARED: Once = Once::new();
 static LOG_DOOR: LogDoor = LogDoor;
-/// Locks between processes that this process holds.
+/// The process locks that this process holds.
 pub(super) static HELD: Held = Held::new();
 
 /// The state of one process.
 pub(super) struct State {
     forks: u64,
-    /// Locked briefly.
+    /// Locked only briefly.
     pub(super) module: Mutex<Lifecycle>,
-    /// Survives C_Finalize, so that no handle occurs twice.
+    /// Stays after C_Finalize, so that no handle occurs twice.
     pub(super) mint: Arc<Mint>,
-    /// Survives C_Finalize, so that no refused authorisation is tried twice.
+    /// Stays after C_Finalize, so that no refused authorisation value is sent to the TPM again.
     pub(super) refusals: Refusals,
     log_target: RwLock<LogTarget>,
-    /// Log lines that could not be written, because the process had no free descriptor.
+    /// Log lines that wait, because the process had no free file descriptor.
     waiting: Mutex<Vec<String>>,
     lines_wait: AtomicBool,
-    /// Panics that were caught or are being caught, and are not yet logged.
+    /// The text of panics that are not logged yet.
     panics: Mutex<Vec<String>>,
 }
 
 /// The state of the module between C_Initialize and C_Finalize.
 pub(super) enum Lifecycle {
-    /// C_Initialize was not called.
+    /// Neither this process nor its parent called C_Initialize, or C_Finalize was called.
     Outside,
     /// C_Initialize was called in this process.
     Initialized(Arc<Module>),
-    /// The parent called C_Initialize. Calls work as in the parent, and C_Initialize starts anew.
+    /// The parent called C_Initialize, and this child did not. Calls work as in the parent. A call
+    /// of C_Initialize makes a new module.
     Inherited(Arc<Module>),
 }
 
@@ -68,14 +69,14 @@ impl Lifecycle {
     }
 }
 
-/// The state of this process. The first call of the process makes it.
+/// Returns the state of this process. The first call of the process makes it.
 pub(super) fn state() -> &'static State {
     PREPARED.call_once(|| {
         super::silence_panics();
         // SAFETY: `note_fork` has the right type. It only changes atomic numbers and closes
-        // descriptors, which is safe in the child of a process with threads. It stays mapped,
-        // because the library is linked with -z nodelete. If the call fails for lack of memory,
-        // forks are not noticed.
+        // descriptors. Both actions are safe in the child of a process with threads. The function
+        // stays mapped, because the library is linked with -z nodelete. If the call fails for lack
+        // of memory, forks are not noticed.
         unsafe { pthread_atfork(None, None, Some(note_fork)) };
         // The call fails only if a logger is set already. This library has its own copy of `log`.
         let _ = log::set_logger(&LOG_DOOR);
@@ -92,8 +93,9 @@ pub(super) fn state() -> &'static State {
     }
 }
 
-/// Replaces the parent's state by a new state. One thread of this process does it, and the others
-/// try again. Two threads that took over at the same time would find each other's locks held.
+/// Replaces the parent's state by a new state. Only one thread of this process does this work, and
+/// the other threads try again. If two threads did it at once, each would find the other thread's
+/// locks held.
 fn begin(forks: u64, parent: Option<&State>) {
     let turn = forks + 1;
     let last = TURN.load(Ordering::Acquire);
@@ -119,7 +121,8 @@ impl State {
             let lifecycle = parent.module.try_lock()?;
             let module = lifecycle.module()?;
             let own = Arc::new(module.for_child(Arc::clone(&mint), &refusals));
-            // The parent's module is not dropped, because a drop could reach its connections.
+            // The parent's module is not dropped, because the drop could send data over the
+            // parent's connections.
             mem::forget(module);
             Some(own)
         });
@@ -138,7 +141,7 @@ impl State {
         }
     }
 
-    /// Logs the panics that were noted.
+    /// Logs the panics of [`note_panic`].
     pub(super) fn log_panics(&self) {
         let noted = std::mem::take(&mut *self.panics.lock());
         for panic in noted {
@@ -181,11 +184,11 @@ pub(super) fn log_to(settings: LogSettings) {
     log::set_max_level(settings.level);
 }
 
-/// Passes log lines from the `log` facade to their target.
+/// Receives log lines from the `log` facade and passes them to the log target.
 struct LogDoor;
 
 impl log::Log for LogDoor {
-    /// Only our own lines are logged. A line of another library could hold secrets.
+    /// Accepts only log lines of this project. A log line of another library could hold secrets.
     fn enabled(&self, metadata: &log::Metadata) -> bool {
         metadata.target().starts_with("devid_")
     }
@@ -194,8 +197,8 @@ impl log::Log for LogDoor {
         if !self.enabled(record.metadata()) {
             return;
         }
-        // `state()` is not used here, because `state()` itself logs.
-        // SAFETY: see `state()`.
+        // This function does not call `state()`, because `state()` itself logs.
+        // SAFETY: STATE is null or points to a State that is never freed, as in `state()`.
         let Some(state) = (unsafe { STATE.load(Ordering::Acquire).as_ref() }) else {
             return;
         };
@@ -210,7 +213,7 @@ impl log::Log for LogDoor {
 
 /// Notes a panic for [`State::log_panics`], unless the list is locked.
 pub(super) fn note_panic(panic: &PanicHookInfo) {
-    // SAFETY: see `state()`.
+    // SAFETY: STATE is null or points to a State that is never freed, as in `state()`.
     let state = unsafe { STATE.load(Ordering::Acquire).as_ref() };
     if let Some(mut noted) = state.and_then(|state| state.panics.try_lock())
         && noted.len() < MOST_WAITING
@@ -222,8 +225,8 @@ pub(super) fn note_panic(panic: &PanicHookInfo) {
 extern "C" fn note_fork() {
     FORKS.fetch_add(1, Ordering::AcqRel);
     for descriptor in HELD.take_all() {
-        // SAFETY: a thread of the parent owned this descriptor at the fork, and the child does not
-        // have that thread. So nothing else in the child uses or closes the descriptor. close(2) is
+        // SAFETY: a thread of the parent owned this descriptor at the fork. The child does not have
+        // that thread, so no other code of the child uses or closes the descriptor. close(2) is
         // safe after a fork.
         unsafe { close(descriptor) };
     }
@@ -233,6 +236,7 @@ type ForkHandler = Option<extern "C" fn()>;
 
 unsafe extern "C" {
     fn close(descriptor: c_int) -> c_int;
-    /// POSIX.1-2017: registers handlers that run before a fork, and after it in parent and child.
+    /// Registers handlers that run before a fork, and after a fork in the parent and in the child
+    /// (POSIX.1-2017).
     fn pthread_atfork(prepare: ForkHandler, parent: ForkHandler, child: ForkHandler) -> c_int;
 }

@@ -6,9 +6,9 @@ use crate::handle::SessionHandle;
 use cryptoki_sys::*;
 use std::ptr;
 
-/// The number of random bytes in one step.
+/// The number of random bytes that are fetched in one step.
 const RANDOM_CHUNK: usize = 4096;
-/// The most random bytes of one call. The TPM would need hours for them.
+/// The largest number of random bytes of one call. The TPM would need hours for this number.
 const MOST_RANDOM: usize = 1 << 24;
 
 /// Partly supported: a seed is accepted but not used. The kernel and the TPM seed themselves.
@@ -48,7 +48,7 @@ pub(super) unsafe extern "C" fn C_GenerateRandom(
             let part = &mut chunk[..RANDOM_CHUNK.min(length - done)];
             session.slot.random(part)?;
             // SAFETY: the pointer is not NULL. `done` and the part stay within the caller's length.
-            // `chunk` is ours and does not overlap the caller's memory.
+            // `chunk` belongs to the module and does not overlap the caller's memory.
             unsafe { ptr::copy_nonoverlapping(part.as_ptr(), RandomData.add(done), part.len()) };
             done += part.len();
         }

@@ -10,7 +10,8 @@ pub(super) unsafe extern "C" fn C_OpenSession(
     slotID: CK_SLOT_ID,
     flags: CK_FLAGS,
     _pApplication: *mut c_void,
-    // The callback is never called, because no function here has surrender points (section 5.22).
+    // The callback is never called, because no function of this module has surrender points
+    // (section 5.22).
     _Notify: CK_NOTIFY,
     phSession: *mut CK_SESSION_HANDLE,
 ) -> CK_RV {
@@ -20,7 +21,7 @@ pub(super) unsafe extern "C" fn C_OpenSession(
             return Err(Error::ArgumentsBad("phSession is NULL"));
         }
         let session = module.open_session(SlotId(slotID), flags)?;
-        // SAFETY: not NULL, hence valid for a handle.
+        // SAFETY: the pointer is not NULL, so it is valid for a handle.
         unsafe { args::write(phSession, session.0, "phSession is NULL") }
     })
 }
@@ -151,7 +152,7 @@ pub(super) unsafe extern "C" fn C_GetSessionValidationFlags(
                 "this kind of validation flags does not exist",
             ));
         }
-        // The module claims no validation authority, so it reports no operation as validated.
+        // The module has no validation authority. Therefore no operation is reported as validated.
         // SAFETY: the caller's pointer is NULL or valid for CK_FLAGS.
         unsafe { args::write(pFlags, 0, "pFlags is NULL") }
     })

@@ -38,11 +38,11 @@ pub(super) unsafe extern "C" fn C_Sign(
 ) -> CK_RV {
     entry("C_Sign", || {
         let session = module()?.session(SessionHandle(hSession))?;
-        // SAFETY: the length pointer is NULL or valid.
+        // SAFETY: the length pointer is NULL or valid for a read.
         let room = unsafe { args::room(pSignature, pulSignatureLen) };
         // SAFETY: `pData` is NULL or valid for `ulDataLen` bytes.
         let answer = unsafe { args::borrow(pData, ulDataLen, |data| session.sign(data, room)) }?;
-        // SAFETY: an answer means that there is room, hence a length pointer.
+        // SAFETY: the call has an answer only if the length pointer is not NULL.
         unsafe { args::give(pSignature, pulSignatureLen, answer) }
     })
 }
@@ -66,10 +66,10 @@ pub(super) unsafe extern "C" fn C_SignFinal(
 ) -> CK_RV {
     entry("C_SignFinal", || {
         let session = module()?.session(SessionHandle(hSession))?;
-        // SAFETY: the length pointer is NULL or valid.
+        // SAFETY: the length pointer is NULL or valid for a read.
         let room = unsafe { args::room(pSignature, pulSignatureLen) };
         let answer = session.sign_final(room)?;
-        // SAFETY: an answer means that there is room, hence a length pointer.
+        // SAFETY: the call has an answer only if the length pointer is not NULL.
         unsafe { args::give(pSignature, pulSignatureLen, answer) }
     })
 }

@@ -17,7 +17,7 @@ pub(super) unsafe extern "C" fn C_GetSlotList(
     entry("C_GetSlotList", || {
         let module = module()?;
         let slots = |room| match tokenPresent {
-            // This list stays unchanged from C_Initialize to C_Finalize.
+            // The list of all slots stays unchanged from C_Initialize to C_Finalize.
             CK_FALSE => module.slots().iter().map(|slot| slot.id.0).collect(),
             _ => module.slots_with_token(host::caller(), room),
         };
@@ -118,7 +118,7 @@ pub(super) unsafe extern "C" fn C_InitToken(
     ulPinLen: CK_ULONG,
     pLabel: *mut CK_UTF8CHAR,
 ) -> CK_RV {
-    /// Blank-padded, without a NUL (section 5.5.8).
+    /// The length of a label. Blanks fill the label, and no NUL ends it (section 5.5.8).
     const LABEL: CK_ULONG = 32;
     entry("C_InitToken", || {
         let module = module()?;
@@ -135,7 +135,7 @@ pub(super) unsafe extern "C" fn C_InitToken(
     })
 }
 
-/// Each call asks the TPM, because the module has no thread that could watch the TPM.
+/// Asks the TPM at each call, because the module has no thread that could watch the TPM.
 ///
 /// Partly supported: a call that waits for an event answers CKR_FUNCTION_NOT_SUPPORTED.
 pub(super) unsafe extern "C" fn C_WaitForSlotEvent(

@@ -14,7 +14,7 @@ const V2_40: CK_VERSION = CK_VERSION {
 const V3_0: CK_VERSION = CK_VERSION { major: 3, minor: 0 };
 const INTERFACE_NAME: &CStr = c"PKCS 11";
 
-/// Calls that are not supported. Each answers CKR_FUNCTION_NOT_SUPPORTED.
+/// Defines functions that are not supported. Each function returns CKR_FUNCTION_NOT_SUPPORTED.
 macro_rules! unsupported {
     ($($name:ident($($argument:ty),*);)*) => {
         $(unsafe extern "C" fn $name($(_: $argument),*) -> CK_RV {
@@ -187,7 +187,7 @@ unsupported! {
     );
 }
 
-/// The part that all tables share, in the order of the standard.
+/// Makes the fields that all tables have, in the order of the standard.
 macro_rules! table {
     ($list:ident, $version:expr, { $($more:tt)* }) => {
         $list {
@@ -265,7 +265,7 @@ macro_rules! table {
     };
 }
 
-/// The part that the tables since version 3.0 share.
+/// Makes the fields that the tables of version 3.0 and later have.
 macro_rules! table_3 {
     ($list:ident, $version:expr, { $($more:tt)* }) => {
         table!($list, $version, {
@@ -318,14 +318,14 @@ static LIST_3_2: CK_FUNCTION_LIST_3_2 = table_3!(CK_FUNCTION_LIST_3_2, V3_2, {
     C_UnwrapKeyAuthenticated: Some(C_UnwrapKeyAuthenticated),
 });
 
-/// An interface with the version of its table.
+/// An interface, and the version of its function table.
 struct Versioned {
     version: CK_VERSION,
     interface: CK_INTERFACE,
 }
 
-// SAFETY: the pointers lead to statics that are never written. C takes them without `const`, but by
-// the standard a caller only reads a function list and an interface's name.
+// SAFETY: the pointers point to statics that are never written. The C types have no `const`. By the
+// standard a caller only reads a function list and the name of an interface.
 unsafe impl Sync for Versioned {}
 
 impl Versioned {
@@ -358,7 +358,7 @@ static INTERFACES: [Versioned; 3] = [
 unsafe extern "C" fn C_GetFunctionList(ppFunctionList: *mut *mut CK_FUNCTION_LIST) -> CK_RV {
     entry("C_GetFunctionList", || {
         let list = (&raw const LIST_2_40).cast_mut();
-        // SAFETY: see the contract of this function.
+        // SAFETY: the contract of this function guarantees it.
         unsafe { args::write(ppFunctionList, list, "ppFunctionList is NULL") }
     })
 }
@@ -374,7 +374,7 @@ unsafe extern "C" fn C_GetInterfaceList(
 ) -> CK_RV {
     entry("C_GetInterfaceList", || {
         let interfaces = INTERFACES.each_ref().map(|one| one.interface);
-        // SAFETY: see the contract of this function.
+        // SAFETY: the contract of this function guarantees it.
         unsafe { args::give_list(pInterfacesList, pulCount, |_| interfaces) }
     })
 }
@@ -392,11 +392,12 @@ unsafe extern "C" fn C_GetInterface(
 ) -> CK_RV {
     entry("C_GetInterface", || {
         let named = pInterfaceName.is_null() || {
-            // SAFETY: not NULL, so a NUL-terminated string by this function's contract.
+            // SAFETY: the pointer is not NULL, so by this function's contract it points to a
+            // NUL-terminated string.
             let name = unsafe { CStr::from_ptr(pInterfaceName.cast::<c_char>()) };
             name == INTERFACE_NAME
         };
-        // SAFETY: see the contract of this function.
+        // SAFETY: the contract of this function guarantees it.
         let version = unsafe { args::read(pVersion) };
         let found = INTERFACES.iter().find(|one| {
             named
@@ -408,7 +409,7 @@ unsafe extern "C" fn C_GetInterface(
         let interface = &raw const found
             .ok_or(Error::ArgumentsBad("there is no such interface"))?
             .interface;
-        // SAFETY: see the contract of this function.
+        // SAFETY: the contract of this function guarantees it.
         unsafe { args::write(ppInterface, interface.cast_mut(), "ppInterface is NULL") }
     })
 }

@@ -12,15 +12,16 @@ use devid_core::tpm::Secret;
 
 /// A key agreement mechanism with its parameter.
 ///
-/// All curves here have the cofactor 1, so both mechanisms give the same result.
+/// All supported curves have the cofactor 1. Therefore CKM_ECDH1_DERIVE and
+/// CKM_ECDH1_COFACTOR_DERIVE give equal results.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct DeriveMechanism {
     pub(crate) row: &'static Mechanism,
-    /// The hash of the key derivation function. `None` for the null function.
+    /// The hash of the key derivation function. `None`: the function is CKD_NULL.
     kdf: Option<Hash>,
     /// The shared data for the key derivation function.
     shared: Vec<u8>,
-    /// The public point of the other side, bare or in a DER OCTET STRING.
+    /// The public point of the other side. The point may be inside a DER OCTET STRING.
     pub(crate) public: Vec<u8>,
 }
 
@@ -49,7 +50,8 @@ impl DeriveMechanism {
         })
     }
 
-    /// The length of a key in bytes, if its template asks for `wanted` bytes.
+    /// Returns the length of the derived key in bytes. `wanted` is the length that its template
+    /// states.
     pub(crate) fn derived_key_length(
         &self,
         curve: Curve,
@@ -65,8 +67,8 @@ impl DeriveMechanism {
         }
     }
 
-    /// The bytes of the key. Without a key derivation function they are the last bytes of the
-    /// secret: leading bytes are removed (section 6.3.17).
+    /// Returns the bytes of the derived key. With CKD_NULL these are the last bytes of the shared
+    /// secret (section 6.3.17).
     pub(crate) fn key(&self, secret: &Secret, length: usize) -> Secret {
         match self.kdf {
             None => {
@@ -77,7 +79,7 @@ impl DeriveMechanism {
         }
     }
 
-    /// ANSI X9.63, section 5.6.3.
+    /// Derives the key by the key derivation function of ANSI X9.63, section 5.6.3.
     fn derived(&self, hash: Hash, secret: &Secret, length: usize) -> Secret {
         // The vector must not grow, because growth would leave a part of the key in memory.
         let mut key = Secret::new(Vec::with_capacity(length + hash.width()));
@@ -95,8 +97,8 @@ impl DeriveMechanism {
     }
 }
 
-/// The hash of a key derivation function. `Some(None)` is the null function. `None` means that the
-/// function is not supported.
+/// Returns the hash of a key derivation function. Returns `Some(None)` for CKD_NULL, which has no
+/// hash. Returns `None` if the function is not supported.
 pub(crate) fn kdf_of(kdf: CK_EC_KDF_TYPE) -> Option<Option<Hash>> {
     match kdf {
         CKD_NULL => Some(None),

@@ -1,4 +1,4 @@
-//! Hash functions (PKCS#11 3.0, sections 6.17 to 6.21), and current hashes.
+//! Hash functions (PKCS#11 3.0, sections 6.17 to 6.21), and hashes in progress.
 
 use devid_core::overwrite_stack;
 use devid_core::tpm::Hash;
@@ -16,10 +16,10 @@ pub(crate) enum Digest {
     Sha512,
 }
 
-/// A current hash, made in software.
+/// A hash in progress. The hash is computed in software.
 ///
-/// The data may be a secret key. So the state stays at one address and is wiped when it is dropped.
-/// A move would leave a copy in memory.
+/// The data may be a secret key. Therefore the state stays at one address and is wiped when it is
+/// dropped. A move would leave a copy in memory.
 #[derive(Clone)]
 pub(crate) struct Hasher(Box<HashState>);
 
@@ -33,7 +33,7 @@ enum HashState {
 }
 
 impl Digest {
-    /// The length of the result in bytes.
+    /// Returns the length of the digest in bytes.
     pub(crate) const fn width(self) -> usize {
         match self {
             Self::Sha1 => 20,
@@ -44,7 +44,7 @@ impl Digest {
         }
     }
 
-    /// The hash function of the TPM. `None` for SHA-224, which no TPM has.
+    /// Returns the TPM's hash algorithm. Returns `None` for SHA-224, because no TPM has SHA-224.
     pub(crate) const fn hash(self) -> Option<Hash> {
         match self {
             Self::Sha1 => Some(Hash::Sha1),
@@ -55,7 +55,7 @@ impl Digest {
         }
     }
 
-    /// Starts a hash without data.
+    /// Starts a hash. No data is hashed yet.
     pub(crate) fn hasher(self) -> Hasher {
         Hasher(Box::new(match self {
             Self::Sha1 => HashState::Sha1(Sha1::new()),
@@ -66,7 +66,8 @@ impl Digest {
         }))
     }
 
-    /// Restores the bytes of [`Hasher::save`]. `None` if the bytes are invalid.
+    /// Restores a hash from the bytes that [`Hasher::save`] returned. Returns `None` if the bytes
+    /// are invalid.
     pub(crate) fn restore(self, saved: &[u8]) -> Option<Hasher> {
         fn of<H: SerializableState>(saved: &[u8]) -> Option<H> {
             H::deserialize(<&SerializedState<H>>::try_from(saved).ok()?).ok()
@@ -104,7 +105,7 @@ impl Hasher {
         }
     }
 
-    /// The complete state in bytes. It holds the last bytes of the data in clear.
+    /// Returns the complete state as bytes. The state contains the last bytes of the data in clear.
     pub(crate) fn save(&self) -> Vec<u8> {
         match &*self.0 {
             HashState::Sha1(hash) => hash.serialize().to_vec(),
@@ -116,7 +117,8 @@ impl Hasher {
     }
 
     pub(crate) fn finish(mut self) -> Vec<u8> {
-        // The state must stay at its address, and `finalize` would move it.
+        // The code must not call `finalize`, which would move the state to another address. A copy
+        // would stay in memory.
         let result = match &mut *self.0 {
             HashState::Sha1(hash) => hash.finalize_reset().to_vec(),
             HashState::Sha224(hash) => hash.finalize_reset().to_vec(),

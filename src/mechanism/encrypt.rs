@@ -26,8 +26,8 @@ enum EncryptScheme {
 }
 
 impl EncryptMechanism {
-    /// The hash of the label and the hash of the mask may differ, because the padding is made in
-    /// software.
+    /// Reads the parameter of an encryption mechanism. The hash of the label and the hash of the
+    /// mask may differ, because the padding is made in software.
     ///
     /// # Errors
     ///
@@ -45,7 +45,7 @@ impl EncryptMechanism {
         Ok(Self { row, scheme })
     }
 
-    /// The request to the store.
+    /// Returns the request for a decryption by the key store.
     pub(crate) fn request(&self) -> DecryptRequest<'_> {
         match &self.scheme {
             EncryptScheme::Pkcs1 => DecryptRequest::Pkcs1,
@@ -69,15 +69,16 @@ fn oaep(parameter: Parameter) -> Option<EncryptScheme> {
         return None;
     };
     let (hash, mgf) = oaep_hashes(hash, mgf)?;
-    // Source 0 means that there is no label.
+    // The source 0 means that there is no label.
     let is_label = source == CKZ_DATA_SPECIFIED || (source == 0 && label.is_empty());
     is_label.then_some(EncryptScheme::Oaep { hash, mgf, label })
 }
 
-/// The hashes of the label and of the mask. `None` if they are not supported.
+/// Returns the hashes of the label and of the mask. Returns `None` if they are not supported.
 ///
-/// pkcs11-provider writes 0 for a value that its user did not name. It then means the defaults of
-/// OpenSSL: SHA-1, and the label's hash for the mask. The value 0 has no other meaning.
+/// pkcs11-provider writes 0 for a hash that its user did not name. The value 0 then means OpenSSL's
+/// default: SHA-1 for the label, and the label's hash for the mask. The value 0 has no other
+/// meaning.
 pub(crate) fn oaep_hashes(
     hash: CK_MECHANISM_TYPE,
     mgf: CK_RSA_PKCS_MGF_TYPE,

@@ -15,7 +15,8 @@ pub(crate) enum KeyType {
 }
 
 impl KeyType {
-    /// The type with this number. `None` if no key here has this type.
+    /// Returns the type with this number. Returns `None` if the module supports no keys of this
+    /// type.
     pub(crate) fn from_number(number: CK_KEY_TYPE) -> Option<Self> {
         let all = [Self::Ec, Self::Rsa, Self::Aes, Self::GenericSecret];
         all.into_iter().find(|one| one.number() == number)
@@ -45,7 +46,7 @@ impl KeyType {
         }
     }
 
-    /// CKK_…
+    /// Returns the number of the type (CKK_…).
     pub(crate) const fn number(self) -> CK_KEY_TYPE {
         match self {
             Self::Ec => CKK_EC,
@@ -55,7 +56,8 @@ impl KeyType {
         }
     }
 
-    /// The TPM's kind of key for this type. `None` if the TPM does not make such keys.
+    /// Returns the TPM's type of key for this type. Returns `None` if the TPM does not make such
+    /// keys.
     pub(crate) const fn kind_in_tpm(self) -> Option<KeyKind> {
         match self {
             Self::Ec => Some(KeyKind::Ec),
@@ -64,7 +66,8 @@ impl KeyType {
         }
     }
 
-    /// The uses of a private key of this type, if its TPM permits them.
+    /// Returns the uses that a private key of this type can have. The attributes of the key in the
+    /// TPM may permit fewer uses.
     pub(crate) const fn private_uses(self) -> &'static [Use] {
         match self {
             Self::Ec => &[Use::Sign, Use::Derive],
@@ -73,7 +76,7 @@ impl KeyType {
         }
     }
 
-    /// The uses of a secret key of this type.
+    /// Returns the uses that a secret key of this type can have.
     pub(crate) const fn secret_uses(self) -> &'static [Use] {
         match self {
             Self::Ec | Self::Rsa => &[],
@@ -82,8 +85,9 @@ impl KeyType {
         }
     }
 
-    /// The uses of a public key of this type. CKA_DERIVE means that another private key may agree
-    /// with it. No function here uses it.
+    /// Returns the uses that a public key of this type can have. CKA_DERIVE means that another
+    /// private key may agree on a secret with this public key. No function of the module needs that
+    /// flag.
     pub(crate) const fn public_uses(self) -> &'static [Use] {
         match self {
             Self::Ec => &[Use::Verify, Use::Derive],

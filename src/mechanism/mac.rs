@@ -1,5 +1,5 @@
-//! Message authentication codes by secret keys: HMAC (RFC 2104; PKCS#11 3.0, sections 6.20 and
-//! following), also in parts.
+//! Message authentication codes with secret keys: HMAC (RFC 2104; PKCS#11 3.0, sections 6.20 and
+//! following). The data may arrive in parts.
 
 use crate::error::Error;
 use crate::mechanism::digest::Digest;
@@ -10,10 +10,10 @@ use hmac::{HmacReset, KeyInit, Mac as _};
 use sha1::Sha1;
 use sha2::{Sha224, Sha256, Sha384, Sha512};
 
-/// A current code.
+/// A message authentication code in progress.
 ///
-/// Its state depends on the key. So the state stays at one address and is wiped when it is dropped.
-/// A move would leave a copy in memory.
+/// The state depends on the key. Therefore the state stays at one address and is wiped when it is
+/// dropped. A move would leave a copy in memory.
 #[derive(Clone)]
 pub(crate) struct Mac(Box<HmacState>);
 
@@ -38,8 +38,8 @@ pub(crate) struct MacMechanism {
 impl MacMechanism {
     /// # Errors
     ///
-    /// [`Error::MechanismInvalid`] for another kind of mechanism. [`Error::MechanismParamInvalid`]
-    /// for an impossible length of the code.
+    /// [`Error::MechanismInvalid`] if the mechanism makes no message authentication codes.
+    /// [`Error::MechanismParamInvalid`] if a code of the requested length is impossible.
     pub(crate) fn new(row: &'static Mechanism, parameter: &Parameter) -> Result<Self, Error> {
         let (Algorithm::Mac, Some(digest)) = (row.algorithm, row.digest) else {
             return Err(Error::MechanismInvalid);
@@ -59,7 +59,8 @@ impl MacMechanism {
 }
 
 impl Mac {
-    /// Starts without data. The result is always `Some`, because HMAC takes a key of any length.
+    /// Starts a code. No data is read yet. The result is always `Some`, because HMAC takes a key of
+    /// any length.
     pub(crate) fn new(digest: Digest, key: &[u8]) -> Option<Self> {
         #[inline(never)]
         fn of<M: KeyInit>(key: &[u8]) -> Option<M> {
@@ -89,7 +90,8 @@ impl Mac {
     }
 
     pub(crate) fn finish(mut self) -> Vec<u8> {
-        // The state must stay at its address, and `finalize` would move it.
+        // The code must not call `finalize`, which would move the state to another address. A copy
+        // would stay in memory.
         let code = match &mut *self.0 {
             HmacState::Sha1(mac) => mac.finalize_reset().into_bytes().to_vec(),
             HmacState::Sha224(mac) => mac.finalize_reset().into_bytes().to_vec(),

@@ -1,5 +1,5 @@
 //! Mechanisms (PKCS#11 3.0, chapter 6). [`table`] lists them, [`params`] holds their parameters,
-//! and the other modules do the work of one kind of operation each.
+//! and each other file does the work of one kind of operation.
 
 pub(crate) mod cipher;
 pub(crate) mod derive;

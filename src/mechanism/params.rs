@@ -1,9 +1,10 @@
-//! Mechanism parameters of callers (PKCS#11 3.0, sections 6.1.7, 6.1.9, 6.1.23, 6.3.15 and 6.16).
+//! The parameters that callers pass with a mechanism (PKCS#11 3.0, sections 6.1.7, 6.1.9, 6.1.23,
+//! 6.3.15 and 6.16).
 
 use cryptoki_sys::*;
 use devid_core::tpm::Hash;
 
-/// The kind of a mechanism's parameter.
+/// The C type of a mechanism's parameter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Shape {
     None,
@@ -13,7 +14,7 @@ pub(crate) enum Shape {
     Oaep,
     /// CK_ECDH1_DERIVE_PARAMS
     Ecdh,
-    /// The initial value of an AES key wrap. It may be absent.
+    /// The initial value of an AES key wrap. The caller may omit it.
     Initial,
     /// CK_RSA_AES_KEY_WRAP_PARAMS
     RsaAes,
@@ -69,7 +70,7 @@ pub(crate) enum Parameter {
     Other,
 }
 
-/// CKG_MGF1_…: mask generation by this hash.
+/// Returns CKG_MGF1_…, the mask generation function with this hash.
 pub(crate) fn mgf1(hash: Hash) -> CK_RSA_PKCS_MGF_TYPE {
     match hash {
         Hash::Sha1 => CKG_MGF1_SHA1,

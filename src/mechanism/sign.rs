@@ -1,5 +1,5 @@
-//! Signature mechanisms (PKCS#11 3.0, sections 6.1 and 6.3): the mechanisms of a key, and the
-//! request to the store for given data.
+//! Signature mechanisms (PKCS#11 3.0, sections 6.1 and 6.3): which keys can use a mechanism, and
+//! which request goes to the key store.
 
 use crate::error::Error;
 use crate::mechanism::digest::{Digest, Hasher};
@@ -11,9 +11,10 @@ use devid_core::store::Key;
 use devid_core::tpm::{Hash, SignatureScheme};
 use std::borrow::Cow;
 
-/// The longest digest for CKM_ECDSA. No hash function here makes a longer digest.
+/// The length in bytes of the longest digest for CKM_ECDSA. No hash function of this module makes a
+/// longer digest.
 pub(crate) const WIDEST_DIGEST: usize = 64;
-/// The bytes of PKCS#1 v1.5 beside the content (RFC 8017, section 9.2).
+/// The number of bytes that PKCS#1 v1.5 adds to the content (RFC 8017, section 9.2).
 const PKCS1_OVERHEAD: usize = 11;
 
 /// A signature mechanism with its parameter.
@@ -21,7 +22,7 @@ const PKCS1_OVERHEAD: usize = 11;
 pub(crate) struct SignMechanism {
     pub(crate) row: &'static Mechanism,
     pub(crate) algorithm: SignAlgorithm,
-    /// The hash of the signature scheme. CKM_RSA_PKCS_PSS takes it from its parameter.
+    /// The hash of the signature scheme. For CKM_RSA_PKCS_PSS the parameter names the hash.
     hash: Option<Hash>,
 }
 
@@ -29,8 +30,8 @@ impl SignMechanism {
     /// # Errors
     ///
     /// [`Error::MechanismInvalid`] if the mechanism does not sign. [`Error::MechanismParamInvalid`]
-    /// for PSS if the hash of the mask differs, or if the salt is not as long as the digest. The
-    /// TPM chooses the salt length, so it could not make such a signature.
+    /// for PSS if the mask has another hash, or if the salt is not as long as the digest. The TPM
+    /// chooses the salt length itself, so it could not make such a signature.
     pub(crate) fn new(row: &'static Mechanism, parameter: &Parameter) -> Result<Self, Error> {
         let Algorithm::Sign(algorithm) = row.algorithm else {
             return Err(Error::MechanismInvalid);
@@ -62,8 +63,8 @@ impl SignMechanism {
     /// # Errors
     ///
     /// [`Error::KeyTypeInconsistent`] for a key of another type. [`Error::MechanismInvalid`] if the
-    /// key does not have the mechanism. [`Error::MechanismParamInvalid`] if the key does not have
-    /// the hash.
+    /// key cannot sign by the mechanism. [`Error::MechanismParamInvalid`] if the key cannot sign
+    /// with the hash.
     pub(crate) fn check(self, key: &Key) -> Result<(), Error> {
         match (self.algorithm, self.hash) {
             _ if !self.row.takes_key(key.public()) => Err(Error::KeyTypeInconsistent),
@@ -75,8 +76,8 @@ impl SignMechanism {
         }
     }
 
-    /// The bytes to be signed for data in a single part: the digest, or the data if the mechanism
-    /// does not hash.
+    /// Returns the bytes to be signed: the digest of `data`, or `data` itself if the mechanism does
+    /// not hash.
     pub(crate) fn prepared(self, data: &[u8]) -> Cow<'_, [u8]> {
         match self.hasher() {
             None => data.into(),
@@ -87,13 +88,13 @@ impl SignMechanism {
         }
     }
 
-    /// The hash that this mechanism makes itself. `None` if the mechanism does not hash.
+    /// Starts the hash of this mechanism. Returns `None` if the mechanism does not hash.
     pub(crate) fn hasher(self) -> Option<Hasher> {
         self.row.digest.map(Digest::hasher)
     }
 
-    /// The request for the digest, or for the caller's data if the mechanism does not hash. `key`
-    /// signs or verifies it.
+    /// Returns the request for a signature or verification by `key`. `data` is the digest, or the
+    /// caller's data if the mechanism does not hash.
     pub(crate) fn request<'a>(
         self,
         key: &PublicKey,
@@ -126,12 +127,13 @@ impl SignMechanism {
 }
 
 impl SignAlgorithm {
-    /// True if the algorithm has a padding. A signature without padding can also decrypt.
+    /// Returns true if the algorithm adds a padding. RSA without padding can also decrypt.
     pub(crate) fn is_padded(self) -> bool {
         self != Self::RawRsa
     }
 
-    /// The TPM's scheme for a digest of this hash. `None` if the TPM has no such scheme.
+    /// Returns the TPM's signature scheme with this hash. Returns `None` if the TPM has no such
+    /// scheme.
     const fn scheme(self, hash: Hash) -> Option<SignatureScheme> {
         match self {
             Self::Ecdsa => Some(SignatureScheme::Ecdsa(hash)),
@@ -143,7 +145,7 @@ impl SignAlgorithm {
 }
 
 impl Mechanism {
-    /// True if the key can sign by this mechanism with at least one parameter.
+    /// Returns true if the key can sign by this mechanism with at least one parameter.
     pub(crate) fn signs_with(&self, key: &Key) -> bool {
         match self.algorithm {
             Algorithm::Sign(SignAlgorithm::RawRsa) => key.signs_unpadded(),
@@ -152,8 +154,8 @@ impl Mechanism {
         }
     }
 
-    /// True if a TPM with these schemes can sign by this mechanism. With ECDSA, the TPM also signs
-    /// digests of other hashes than its schemes name.
+    /// Returns true if a TPM can sign by this mechanism. `signs` returns true for each scheme of
+    /// the TPM. With ECDSA the TPM also signs digests whose hash its schemes do not name.
     pub(crate) fn signs_by(&self, signs: impl Fn(SignatureScheme) -> bool) -> bool {
         match self.algorithm {
             Algorithm::Sign(algorithm @ SignAlgorithm::Ecdsa) => is_any(algorithm, signs),
@@ -162,7 +164,8 @@ impl Mechanism {
         }
     }
 
-    /// By the mechanism's own hash, or by any hash if the mechanism does not hash.
+    /// Returns true if `signs` is true for the mechanism's own hash. If the mechanism does not
+    /// hash, any hash is sufficient.
     fn is_done_by(
         &self,
         algorithm: SignAlgorithm,
@@ -186,8 +189,8 @@ fn is_any(algorithm: SignAlgorithm, signs: impl Fn(SignatureScheme) -> bool) -> 
     schemes.any(signs)
 }
 
-/// Parses a DigestInfo (RFC 8017, section 9.2, note 1). The TPM adds the DigestInfo itself, always
-/// in this form. It cannot sign another form.
+/// Parses a DigestInfo (RFC 8017, section 9.2, note 1). The TPM adds the DigestInfo itself and
+/// always uses this encoding. The TPM cannot sign another encoding.
 fn parse_digest_info(data: &[u8]) -> Option<(Hash, &[u8])> {
     Hash::ALL.into_iter().find_map(|hash| {
         let digest = data.strip_prefix(hash.digest_info())?;

@@ -1,5 +1,5 @@
 //! The table of mechanisms. C_GetMechanismList, C_GetMechanismInfo, CKA_ALLOWED_MECHANISMS and the
-//! checks of each call use it. `scripts/support` makes docs/SUPPORT.md from it.
+//! checks of each call read the table. `scripts/support` writes docs/SUPPORT.md from the table.
 
 use crate::error::Error;
 use crate::mechanism::digest::Digest;
@@ -9,25 +9,26 @@ use cryptoki_sys::*;
 use devid_core::key::PublicKey;
 use devid_core::tpm::Hash;
 
-/// A row of the table: one mechanism in one kind of operation. A mechanism that signs and encrypts
+/// A row of the table: one mechanism for one kind of operation. A mechanism that signs and encrypts
 /// has two rows.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Mechanism {
     /// The name of the mechanism in the standard.
     pub(crate) name: &'static str,
-    /// CKM_…
+    /// The number of the mechanism (CKM_…).
     pub(crate) kind: CK_MECHANISM_TYPE,
     /// The algorithm of the mechanism.
     pub(crate) algorithm: Algorithm,
-    /// The type of key that the mechanism uses. `None`: it uses no key.
+    /// The type of key that the mechanism uses. `None`: the mechanism uses no key.
     pub(crate) key_type: Option<KeyType>,
     /// The key sizes that C_GetMechanismInfo returns.
     pub(crate) sizes: Sizes,
-    /// The shape of the parameter in CK_MECHANISM.
+    /// The C type of the parameter in CK_MECHANISM.
     pub(crate) shape: Shape,
     /// The hash that the mechanism makes.
     pub(crate) digest: Option<Digest>,
-    /// CKF_…: the calls of the mechanism, whether the TPM does the work, and the curves.
+    /// The flags (CKF_…): the functions that take the mechanism, whether the TPM does the work, and
+    /// the properties of the curves.
     pub(crate) flags: CK_FLAGS,
 }
 
@@ -62,7 +63,7 @@ pub(crate) enum SignAlgorithm {
     Pkcs1,
     /// RSASSA-PSS (RFC 8017, section 8.1).
     Pss,
-    /// RSA without padding. It decrypts as well as it signs.
+    /// RSA without padding. The algorithm decrypts as well as it signs.
     RawRsa,
 }
 
@@ -75,7 +76,7 @@ pub(crate) enum EncryptAlgorithm {
     Oaep,
 }
 
-/// Ciphers.
+/// The modes of AES.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CipherAlgorithm {
     /// NIST SP 800-38A, section 6.1.
@@ -91,7 +92,8 @@ pub(crate) enum CipherAlgorithm {
 /// Key wrap algorithms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum UnwrapAlgorithm {
-    /// An AES key encrypted by RSAES-OAEP, then the key wrapped by [`Self::Kwp`].
+    /// First an AES key, encrypted by RSAES-OAEP. Then the key to be unwrapped, wrapped by
+    /// [`Self::Kwp`] under that AES key.
     RsaAes,
     /// KW of NIST SP 800-38F (RFC 3394).
     Kw,
@@ -102,8 +104,8 @@ pub(crate) enum UnwrapAlgorithm {
 /// The key sizes of a mechanism: bits for EC, RSA and generic secrets, bytes for AES keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sizes {
-    /// The sizes of the token's keys, and of keys that can be made there. 0 for a mechanism without
-    /// key.
+    /// The sizes of the token's keys, and of the keys that the token can generate. The size is 0
+    /// for a mechanism without key.
     OfToken,
     /// The smallest and the largest size.
     Range(u32, u32),
@@ -116,12 +118,12 @@ const ENCRYPT: CK_FLAGS = CKF_ENCRYPT | CKF_DECRYPT;
 const DERIVE: CK_FLAGS = CKF_DERIVE;
 const UNWRAP: CK_FLAGS = CKF_UNWRAP;
 const DIGEST: CK_FLAGS = CKF_DIGEST;
-/// The TPM does the work.
+/// Marks a mechanism that the TPM executes.
 const TPM: CK_FLAGS = CKF_HW;
-/// Curves over prime fields, named by their OIDs, with uncompressed points.
+/// Marks a mechanism for curves over prime fields, named by their OIDs, with uncompressed points.
 pub(crate) const CURVES: CK_FLAGS = CKF_EC_F_P | CKF_EC_NAMEDCURVE | CKF_EC_UNCOMPRESS;
 
-/// Makes a table row of each line. A line has a value for each column; `-` means none.
+/// Makes a table row of each line. A line has a value for each column, and `-` is an absent value.
 macro_rules! table {
     ($($kind:ident: $($algorithm:ident)+, $key_type:tt, $sizes:tt, $shape:tt, $digest:tt, $flags:expr;)*) => {
         /// The rows, in the order in which C_GetMechanismList lists the mechanisms.
@@ -149,7 +151,8 @@ macro_rules! table {
     (@shape $shape:ident) => { Shape::$shape };
 }
 
-// Key sizes of `-` are those of the token's keys. `scripts/support` reads each row from its line.
+// If the column of sizes has `-`, the sizes are the sizes of the token's keys. `scripts/support`
+// reads each row from its line.
 table! {
     // mechanism               algorithm        key   sizes          parameter digest flags
     CKM_EC_KEY_PAIR_GEN:       GenerateKeyPair, Ec,   (256 to 521),   -,        -,      PAIR | TPM | CURVES;
@@ -200,12 +203,12 @@ table! {
 }
 
 impl Mechanism {
-    /// The row of a mechanism for a kind of call. `call` is the flag of the call (CKF_SIGN for
-    /// C_SignInit …).
+    /// Returns the row of a mechanism. `call` is the flag of the PKCS#11 function, for example
+    /// CKF_SIGN for C_SignInit.
     ///
     /// # Errors
     ///
-    /// [`Error::MechanismInvalid`] if the call does not have the mechanism.
+    /// [`Error::MechanismInvalid`] if the function does not take the mechanism.
     pub(crate) fn find(kind: CK_MECHANISM_TYPE, call: CK_FLAGS) -> Result<&'static Self, Error> {
         let found = MECHANISMS
             .iter()
@@ -217,7 +220,7 @@ impl Mechanism {
     ///
     /// # Errors
     ///
-    /// [`Error::MechanismParamInvalid`] if it does not.
+    /// [`Error::MechanismParamInvalid`] if the parameter has another C type.
     pub(crate) fn check_shape(&self, parameter: &Parameter) -> Result<(), Error> {
         match (self.shape, parameter) {
             (Shape::None | Shape::Initial, Parameter::None)
@@ -233,13 +236,14 @@ impl Mechanism {
         }
     }
 
-    /// True if a public or private key has the type of the mechanism.
+    /// Returns true if a public or private key has the type of the mechanism.
     pub(crate) fn takes_key(&self, key: &PublicKey) -> bool {
         self.key_type == Some(KeyType::from_public(key))
     }
 }
 
-/// The hash that CKM_SHA_1, CKM_SHA256 … names. `None` if a TPM does not sign over it.
+/// Returns the hash that CKM_SHA_1, CKM_SHA256 and similar numbers name. Returns `None` if a TPM
+/// cannot sign digests of that hash.
 pub(crate) fn hash_of(kind: CK_MECHANISM_TYPE) -> Option<Hash> {
     Mechanism::find(kind, CKF_DIGEST).ok()?.digest?.hash()
 }

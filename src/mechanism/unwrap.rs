@@ -1,8 +1,9 @@
 //! Unwrapping mechanisms with their parameters (PKCS#11 3.0, sections 6.1.23, 6.7 and 6.16). The
 //! wrapped data is a PrivateKeyInfo in DER (RFC 5958, section 2).
 //!
-//! CKM_AES_KEY_WRAP_PAD is not supported. Version 2.40 does not define its padding, version 3.0
-//! demands PKCS#7, and older modules do what CKM_AES_KEY_WRAP_KWP does.
+//! CKM_AES_KEY_WRAP_PAD is not supported, because its padding is not clear. Version 2.40 does not
+//! define the padding, and version 3.0 demands PKCS#7. Older modules use the padding of
+//! CKM_AES_KEY_WRAP_KWP.
 
 use crate::error::Error;
 use crate::mechanism::encrypt::EncryptMechanism;
@@ -17,11 +18,11 @@ use der::asn1::AnyRef;
 use der::{Decode, Reader, SliceReader};
 use devid_core::tpm::Secret;
 
-/// Bytes of an AES key.
+/// The possible lengths of an AES key in bytes.
 pub(crate) const AES_KEYS: [usize; 3] = [16, 24, 32];
-/// The longest wrapped key. An RSA key of 4096 bits has about 3000 bytes.
+/// The length in bytes of the longest wrapped key. An RSA key of 4096 bits has about 3000 bytes.
 const LONGEST: usize = 16 * 1024;
-/// The block size of the AES key wrap, and the length of its initial value.
+/// The block size of the AES key wrap in bytes. Its initial value has the same length.
 const SEMIBLOCK: usize = 8;
 
 /// An unwrapping mechanism with its parameter.
@@ -34,9 +35,9 @@ pub(crate) struct UnwrapMechanism {
 /// The data before the wrapped key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum UnwrapScheme {
-    /// No data: a secret key of the caller wraps the key.
+    /// There is no such data. A secret key of the token unwraps the key.
     Aes(AesWrap),
-    /// CKM_RSA_AES_KEY_WRAP: an AES key encrypted by RSA, then the key wrapped by that AES key.
+    /// An AES key, encrypted by RSA (CKM_RSA_AES_KEY_WRAP). The AES key unwraps the wrapped key.
     RsaAes {
         /// The length of the AES key in bytes.
         key: usize,
@@ -55,7 +56,7 @@ pub(crate) enum AesWrap {
 }
 
 impl UnwrapMechanism {
-    /// Only the standard initial value is supported.
+    /// Reads the parameter. Only the initial value of the standard is supported.
     ///
     /// # Errors
     ///
@@ -105,7 +106,7 @@ impl AesWrap {
         }
     }
 
-    /// Checks that wrapped data can have this length.
+    /// Checks that wrapped data of this length is possible.
     pub(crate) fn check_length(self, length: usize) -> Result<(), Error> {
         let least = match self {
             Self::Kw => 3 * SEMIBLOCK,
@@ -117,7 +118,7 @@ impl AesWrap {
         }
     }
 
-    /// The key that is wrapped under this AES key. `None` for every fault.
+    /// Unwraps a key with this AES key. Returns `None` for every error.
     pub(crate) fn unwrap_key(self, key: &[u8], wrapped: &[u8]) -> Option<Secret> {
         match key.len() {
             16 => self.through::<Aes128>(key, wrapped),
@@ -148,8 +149,9 @@ impl AesWrap {
     }
 }
 
-/// The length of a DER element without zeros behind it. By version 2.40, CKM_AES_KEY_WRAP fills a
-/// key with zeros. By version 3.0, it takes only keys that need no fill.
+/// Returns the length of a DER element without the zeros after it. By version 2.40,
+/// CKM_AES_KEY_WRAP appends zeros to a key until it fills the last block. By version 3.0,
+/// CKM_AES_KEY_WRAP takes only keys that fill their blocks.
 fn without_fill(element: &[u8]) -> usize {
     let rest = SliceReader::new(element).and_then(|mut reader| {
         AnyRef::decode(&mut reader)?;

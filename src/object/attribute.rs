@@ -1,5 +1,5 @@
-//! Values of attributes and their encoding (PKCS#11 3.0, section 4.1). Values are in the byte order
-//! of the machine.
+//! The values of attributes and their encoding (PKCS#11 3.0, section 4.1). A CK_ULONG has the byte
+//! order of the machine.
 
 use cryptoki_sys::*;
 use der::Encode;
@@ -22,13 +22,13 @@ const USES: [(CK_ATTRIBUTE_TYPE, Use); 9] = [
     (CKA_WRAP, Use::Wrap),
 ];
 
-/// The attribute that shows this use.
+/// Returns the attribute that shows this use.
 pub(crate) fn attribute_of(wanted: Use) -> CK_ATTRIBUTE_TYPE {
     let found = USES.iter().find(|(_, one)| *one == wanted);
     found.map_or(CK_UNAVAILABLE_INFORMATION, |(kind, _)| *kind)
 }
 
-/// The use that this attribute shows.
+/// Returns the use that this attribute shows.
 pub(crate) fn use_of(kind: CK_ATTRIBUTE_TYPE) -> Option<Use> {
     let found = USES.iter().find(|(one, _)| *one == kind);
     found.map(|(_, one)| *one)
@@ -39,7 +39,8 @@ pub(crate) fn use_of(kind: CK_ATTRIBUTE_TYPE) -> Option<Use> {
 pub(crate) enum AttributeValue {
     /// An encoded value that every caller may read.
     Bytes(Vec<u8>),
-    /// A secret value for callers that see the object. Wiped when it is dropped.
+    /// A secret value that a caller may read if the caller sees the object. The value is wiped when
+    /// it is dropped.
     Secret(Secret),
     /// A value that never leaves the TPM.
     Sensitive,
@@ -68,7 +69,7 @@ impl AttributeValue {
         Self::Bytes(number.to_ne_bytes().to_vec())
     }
 
-    /// An array of CK_ULONG, as CKA_ALLOWED_MECHANISMS is.
+    /// Encodes an array of CK_ULONG, for example CKA_ALLOWED_MECHANISMS.
     pub(crate) fn numbers(numbers: &[CK_ULONG]) -> Self {
         Self::Bytes(
             numbers
@@ -78,12 +79,12 @@ impl AttributeValue {
         )
     }
 
-    /// CK_DATE: year, month and day in ASCII digits.
+    /// Encodes CK_DATE: year, month and day in ASCII digits.
     pub(crate) fn date(day: Date) -> Self {
         Self::bytes(format!("{:04}{:02}{:02}", day.year, day.month, day.day))
     }
 
-    /// CK_DATE, or an empty value for no date.
+    /// Encodes CK_DATE, or returns an empty value if there is no date.
     pub(crate) fn some_date(day: Option<Date>) -> Self {
         day.map_or_else(Self::empty, Self::date)
     }
@@ -96,7 +97,7 @@ impl AttributeValue {
         Self::Bytes(Vec::new())
     }
 
-    /// CKA_EC_POINT: the point inside a DER OCTET STRING (PKCS#11 3.0, section 6.3.3).
+    /// Encodes CKA_EC_POINT: the point inside a DER OCTET STRING (PKCS#11 3.0, section 6.3.3).
     pub(crate) fn ec_point(point: &[u8]) -> Self {
         let wrapped = OctetStringRef::new(point).and_then(|octets| octets.to_der());
         // A point is shorter than any limit of DER, so the encoding succeeds.

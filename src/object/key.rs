@@ -11,7 +11,7 @@ use devid_core::store::folder::{KeyOrigin, ObjectAttributes, Use};
 use devid_core::store::{Key, Protection};
 use std::sync::Arc;
 
-/// CKA_DEVID_PROTECTION.
+/// Returns the value of CKA_DEVID_PROTECTION.
 fn protection(key: &Key) -> CK_ULONG {
     match key.protection() {
         Protection::Tpm => CK_DEVID_PROTECTION_TPM,
@@ -20,7 +20,7 @@ fn protection(key: &Key) -> CK_ULONG {
     }
 }
 
-/// True if the key was generated in its place (CKA_LOCAL).
+/// Returns true if the key was generated where it is stored now, and not imported (CKA_LOCAL).
 pub(super) fn is_local(key: &Key, origin: KeyOrigin) -> bool {
     match origin {
         KeyOrigin::Generated => true,
@@ -40,7 +40,8 @@ pub(super) fn private_object(
     let local = is_local(key, origin);
     let can = |one: &Use| match one {
         Use::Sign => key.is_signing(),
-        // These calls have no separate start and end, so the user could not enter a PIN between.
+        // C_DeriveKey is a single call without an Init call before it. The user could not enter a
+        // PIN between two calls.
         Use::Derive => key.decrypts() && !described.always_authenticate,
         Use::Unwrap => key.decrypts() && !described.always_authenticate && scope.takes_keys(),
         _ => key.decrypts(),
@@ -147,7 +148,7 @@ pub(super) fn public_object(
         Use::Wrap,
         Use::Derive,
     ];
-    // By default a public key verifies. CKA_DERIVE is set only if its owner named the uses.
+    // By default a public key verifies. CKA_DERIVE is set only if its template named the uses.
     let possible = KeyType::from_public(public).public_uses().iter().copied();
     let possible: Vec<_> = possible
         .filter(|one| *one != Use::Derive || described.usage.is_some())
@@ -169,7 +170,8 @@ pub(super) fn public_object(
         .with_key(ObjectKey::Public(public.clone(), allowed))
 }
 
-/// A flag for each use that is shown. A flag is set if the key has the use and its owner wants it.
+/// Returns an attribute for each use. Its flag is true if the key can have the use and its template
+/// asks for the use.
 fn uses(
     shown: &[Use],
     possible: &[Use],
@@ -183,8 +185,8 @@ fn uses(
     flags.collect()
 }
 
-/// The attributes of both keys of a pair. The private key shows the public key too, because some
-/// clients find it only there.
+/// Returns the attributes that both keys of a pair have. The private key shows the public key too,
+/// because some clients read the public key only from the private key object.
 fn common(
     public: &PublicKey,
     described: &ObjectAttributes,

@@ -1,7 +1,7 @@
-//! Objects with all their attributes, as a session finds them on a token (PKCS#11 3.0, chapter 4).
+//! Objects with all their attributes, as a session sees the objects (PKCS#11 3.0, chapter 4).
 //!
-//! There is one way to make an object. Stored objects and session objects become drafts, and each
-//! draft gets its handle from its token or session.
+//! Every object is made in two steps. A stored object or a session object becomes a draft. The
+//! draft gets its handle from its token or its session.
 
 pub(crate) mod attribute;
 mod certificate;
@@ -19,17 +19,17 @@ pub(crate) use other::profile;
 pub(crate) use secret::SecretKeyObject;
 use std::sync::Arc;
 
-/// An object. Its attributes are encoded once.
+/// An object. Its attributes are encoded when the object is made, and not again.
 #[derive(Debug)]
 pub(crate) struct Object {
-    /// CKA_UNIQUE_ID, which is equal in every process and every scan.
+    /// CKA_UNIQUE_ID. The value is equal in every process and after every scan.
     pub(crate) unique_id: String,
     attributes: Vec<(CK_ATTRIBUTE_TYPE, AttributeValue)>,
     key: ObjectKey,
 }
 
-/// The key of an object. The list holds the only mechanisms that may use the key. An empty list
-/// allows all mechanisms.
+/// The key of an object, and its CKA_ALLOWED_MECHANISMS. If the list has entries, only these
+/// mechanisms may use the key. An empty list allows all mechanisms.
 #[derive(Debug)]
 enum ObjectKey {
     None,
@@ -38,13 +38,14 @@ enum ObjectKey {
     Secret(Arc<SecretKey>, Vec<CK_MECHANISM_TYPE>),
 }
 
-/// The place of an object.
+/// The place of an object: on a token or in a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ObjectScope {
     /// On a token. `asks_login`: only a logged-in user sees private keys. `takes_keys`: the token
     /// imports private keys.
     Token { asks_login: bool, takes_keys: bool },
-    /// In a session. Keys of a session can always unwrap keys, because their token takes keys.
+    /// In a session. A secret key of a session can always unwrap keys, because its token imports
+    /// private keys.
     Session,
 }
 
@@ -62,7 +63,8 @@ impl ObjectScope {
 }
 
 impl Object {
-    /// The objects of a stored object, each with its part of it.
+    /// Returns the PKCS#11 objects of a stored object. Each object comes with the part of the
+    /// stored object that it shows.
     pub(crate) fn all(shown: &StoredObject, scope: ObjectScope) -> Vec<(ObjectPart, Self)> {
         let name = &shown.name;
         match &shown.kind {
@@ -114,8 +116,8 @@ impl Object {
         scope: ObjectScope,
         more: impl IntoIterator<Item = (CK_ATTRIBUTE_TYPE, AttributeValue)>,
     ) -> Self {
-        // pkcs11-provider copies a token's keys if CKA_COPYABLE is true, and the copies block it
-        // after a fork.
+        // pkcs11-provider copies a token's keys if CKA_COPYABLE is true, and these copies block
+        // pkcs11-provider after a fork.
         let is_key = [CKO_PUBLIC_KEY, CKO_PRIVATE_KEY, CKO_SECRET_KEY].contains(&class);
         let mut attributes = vec![
             (CKA_CLASS, AttributeValue::number(class)),
@@ -147,7 +149,7 @@ impl Object {
         Self { key, ..self }
     }
 
-    /// The private key of a private key object.
+    /// Returns the private key. Returns `None` if the object is not a private key object.
     pub(crate) fn private(&self) -> Option<&Arc<Key>> {
         match &self.key {
             ObjectKey::Private(key, _) => Some(key),
@@ -155,7 +157,7 @@ impl Object {
         }
     }
 
-    /// The public key of a public key object.
+    /// Returns the public key. Returns `None` if the object is not a public key object.
     pub(crate) fn public(&self) -> Option<&PublicKey> {
         match &self.key {
             ObjectKey::Public(key, _) => Some(key),
@@ -163,28 +165,30 @@ impl Object {
         }
     }
 
-    /// The private key, for a call that needs it.
+    /// Returns the private key, for a call that needs a private key.
     ///
     /// # Errors
     ///
-    /// See [`Object::other_class`].
+    /// Fails as [`Object::other_class`] describes if the object has another class.
     pub(crate) fn private_key(&self) -> Result<&Arc<Key>, Error> {
         self.private().ok_or_else(|| self.other_class())
     }
 
-    /// The public key, for a call that needs it.
+    /// Returns the public key, for a call that needs a public key.
     ///
     /// # Errors
     ///
-    /// See [`Object::other_class`].
+    /// Fails as [`Object::other_class`] describes if the object has another class.
     pub(crate) fn public_key(&self) -> Result<&PublicKey, Error> {
         self.public().ok_or_else(|| self.other_class())
     }
 
-    /// The error for a call that needs a key of another class. One key of a pair cannot do the work
-    /// of the other ([`Error::KeyFunctionNotPermitted`]). A secret key can, with mechanisms of its
-    /// type ([`Error::KeyTypeInconsistent`]). All other objects are not keys
-    /// ([`Error::KeyHandleInvalid`]).
+    /// Returns the error for a call that needs a key of another class.
+    ///
+    /// - For the other key of a pair: [`Error::KeyFunctionNotPermitted`].
+    /// - For a secret key: [`Error::KeyTypeInconsistent`], because mechanisms of its own type can
+    ///   use it.
+    /// - For an object that is not a key: [`Error::KeyHandleInvalid`].
     pub(crate) fn other_class(&self) -> Error {
         match &self.key {
             ObjectKey::Secret(..) => Error::KeyTypeInconsistent,
@@ -193,7 +197,7 @@ impl Object {
         }
     }
 
-    /// The secret key of a secret key object.
+    /// Returns the secret key. Returns `None` if the object is not a secret key object.
     pub(crate) fn secret(&self) -> Option<&Arc<SecretKey>> {
         match &self.key {
             ObjectKey::Secret(key, _) => Some(key),
@@ -201,12 +205,12 @@ impl Object {
         }
     }
 
-    /// True if the object is a key of any class.
+    /// Returns true if the object is a public, private or secret key.
     pub(crate) fn is_key(&self) -> bool {
         !matches!(self.key, ObjectKey::None)
     }
 
-    /// True if CKA_ALLOWED_MECHANISMS of the key allows the mechanism.
+    /// Returns true if CKA_ALLOWED_MECHANISMS of the key allows the mechanism.
     pub(crate) fn allows(&self, mechanism: CK_MECHANISM_TYPE) -> bool {
         let allowed = match &self.key {
             ObjectKey::Private(_, allowed)
@@ -228,12 +232,12 @@ impl Object {
         }
     }
 
-    /// True if the key has this use.
+    /// Returns true if the key has this use.
     pub(crate) fn has_use(&self, wanted: Use) -> bool {
         self.has_flag(attribute_of(wanted))
     }
 
-    /// The uses of the key.
+    /// Returns the uses of the key.
     pub(crate) fn usage(&self) -> Usage {
         Use::ALL
             .into_iter()
@@ -241,12 +245,12 @@ impl Object {
             .collect()
     }
 
-    /// True if the flag is set.
+    /// Returns true if the object has this attribute with the value CK_TRUE.
     pub(crate) fn has_flag(&self, flag: CK_ATTRIBUTE_TYPE) -> bool {
         self.attribute(flag) == Ok(&[CK_TRUE])
     }
 
-    /// The value of one attribute.
+    /// Returns the value of one attribute.
     pub(crate) fn attribute(&self, kind: CK_ATTRIBUTE_TYPE) -> Result<&[u8], Error> {
         match self.attributes.iter().find(|(one, _)| *one == kind) {
             Some((_, AttributeValue::Bytes(bytes))) => Ok(bytes),
@@ -256,7 +260,7 @@ impl Object {
         }
     }
 
-    /// True if both are the same object at different times. The attributes may differ.
+    /// Returns true if `before` is the same object at an earlier time. Its attributes may differ.
     pub(crate) fn is_same(&self, before: &Self) -> bool {
         self.unique_id == before.unique_id
             && self.public_half() == before.public_half()
@@ -273,7 +277,8 @@ impl Object {
         private.or(self.public())
     }
 
-    /// The number of bytes of all values (section 5.7.4 does not define the size).
+    /// Returns the sum of the lengths of all values in bytes. Section 5.7.4 does not define the
+    /// size of an object.
     pub(crate) fn size(&self) -> usize {
         let bytes = self.attributes.iter().map(|(_, value)| match value {
             AttributeValue::Bytes(bytes) => bytes.len(),
@@ -284,7 +289,7 @@ impl Object {
     }
 }
 
-/// CKA_UNIQUE_ID of this part of the stored object `name`.
+/// Returns CKA_UNIQUE_ID for the object of this class that shows the stored object `name`.
 pub(crate) fn unique_id(class: CK_OBJECT_CLASS, name: &str) -> String {
     let kind = match class {
         CKO_PRIVATE_KEY => "private",
@@ -293,8 +298,8 @@ pub(crate) fn unique_id(class: CK_OBJECT_CLASS, name: &str) -> String {
         CKO_SECRET_KEY => "secret",
         _ => "data",
     };
-    // The name of a generated object already starts with its kind. A file name that only consists
-    // of such digits must not collide with it.
+    // The name of a generated object already starts with its class. A file name may consist only of
+    // such digits. The unique identifier of that file must still differ.
     let made = name
         .strip_prefix(kind)
         .and_then(|rest| rest.strip_prefix('-'));
@@ -305,13 +310,14 @@ pub(crate) fn unique_id(class: CK_OBJECT_CLASS, name: &str) -> String {
     }
 }
 
-/// The name of a session object. No store uses such a name.
+/// Returns the internal name of a session object. No store uses such a name.
 pub(crate) fn session_name(number: CK_ULONG) -> String {
     format!("session-{}", hex(&number.to_be_bytes()))
 }
 
-/// CKA_ALLOWED_MECHANISMS of a key; empty if all mechanisms are allowed. If CK_ULONG has 32 bits, a
-/// larger number in a file becomes CK_ULONG::MAX. No mechanism has that number, so it allows none.
+/// Returns CKA_ALLOWED_MECHANISMS of a key. Returns an empty list if all mechanisms are allowed. If
+/// CK_ULONG has 32 bits, a larger number in a file becomes CK_ULONG::MAX. No mechanism has that
+/// number, so this entry allows no mechanism.
 fn allowed(described: &ObjectAttributes) -> Vec<CK_MECHANISM_TYPE> {
     let kinds = described.mechanisms.iter();
     kinds

@@ -15,7 +15,7 @@ pub(super) fn data(name: &str, data: &Data, scope: ObjectScope) -> Object {
     Object::new(CKO_DATA, unique_id, &data.description, scope, attributes)
 }
 
-/// An object that says that the token fulfils a profile of the standard.
+/// Returns the object that shows that the token fulfils this PKCS#11 profile.
 pub(crate) fn profile(id: CK_PROFILE_ID) -> Object {
     let fixed = ObjectAttributes {
         modifiable: false,

@@ -1,5 +1,6 @@
-//! Secret key objects (PKCS#11 3.0, section 4.10), of a session or of the token. A session's key is
-//! readable if its owner wants that. A token's key is never readable.
+//! Secret key objects of a session or of the token (PKCS#11 3.0, section 4.10). The value of a
+//! session's key is readable if its template allows that. The value of a token's key is never
+//! readable.
 
 use super::{Object, ObjectKey, ObjectScope, allowed, unique_id};
 use crate::mechanism::key_type::KeyType;
@@ -20,7 +21,7 @@ pub(crate) struct SecretKeyObject {
     pub(crate) key: Arc<SecretKey>,
     pub(crate) sensitive: bool,
     pub(crate) extractable: bool,
-    /// True if the key was generated as a secret key (CKA_LOCAL).
+    /// True if C_GenerateKey made the key (CKA_LOCAL).
     pub(crate) local: bool,
     /// True if the key and its source were always sensitive. False for an imported key.
     pub(crate) of_always_sensitive: bool,
@@ -28,7 +29,7 @@ pub(crate) struct SecretKeyObject {
 }
 
 impl SecretKeyObject {
-    /// A key of the token.
+    /// Makes the object of a secret key that the token stores.
     pub(super) fn stored(
         name: &str,
         key: &Arc<SecretKey>,
@@ -52,18 +53,19 @@ impl SecretKeyObject {
         KeyType::of_secret(self.key.key_type())
     }
 
-    /// True if the key has this use: its type and length allow it, and its owner wants it.
+    /// Returns true if the key has this use. Its type and length must allow the use, and its
+    /// template must ask for the use.
     fn has(&self, one: Use) -> bool {
         let possible = self.key_type().secret_uses().contains(&one)
             && (one != Use::Unwrap || AES_KEYS.contains(&self.key.length()))
             && self.key.obstacle().is_none();
-        // A key unwraps other keys only if its template asks for that.
+        // CKA_UNWRAP is the only use that is false by default.
         let unnamed = one != Use::Unwrap;
         let usage = self.described.usage;
         possible && usage.map_or(unnamed, |usage| usage.has(one))
     }
 
-    /// True if the mechanism can use the key.
+    /// Returns true if the mechanism can use the key.
     fn does(&self, row: &Mechanism) -> bool {
         let is_for = row.key_type == Some(self.key_type());
         match row.algorithm {

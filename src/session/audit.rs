@@ -9,7 +9,8 @@ use devid_core::audit::{AuditLog, AuditSubject};
 use devid_core::key::hex;
 
 impl Session {
-    /// Writes that a key was used, and the result. The line says nothing about the data.
+    /// Writes an audit line: the key, the mechanism and the result. The line has no information
+    /// about the data.
     pub(super) fn note_use<T>(
         &self,
         audit: &AuditLog,

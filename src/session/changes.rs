@@ -1,5 +1,5 @@
-//! Changes of attributes by C_SetAttributeValue, and by C_CopyObject on the copy (PKCS#11 3.0,
-//! sections 5.7.2 and 5.7.6).
+//! Changes of attributes by C_SetAttributeValue, and changes that C_CopyObject makes on the copy
+//! (PKCS#11 3.0, sections 5.7.2 and 5.7.6).
 
 use crate::error::Error;
 use crate::object::Object;
@@ -9,8 +9,9 @@ use cryptoki_sys::*;
 use devid_core::store::folder::{Editable, ObjectAttributes, Usage};
 use devid_core::tpm::Secret;
 
-/// The attributes to be changed (Table 10, footnote 8, and the tables of the attributes). A use can
-/// be given up and cannot be regained. The same holds for CKA_COPYABLE.
+/// The attributes to be changed. Table 10, footnote 8, and the tables of each attribute define the
+/// attributes that may change. A use can change from true to false, but not from false to true. The
+/// same rule applies to CKA_COPYABLE.
 pub(super) struct Changes {
     attributes: Vec<(CK_ATTRIBUTE_TYPE, Secret)>,
     /// The uses before and after the change.
@@ -18,13 +19,13 @@ pub(super) struct Changes {
 }
 
 impl Changes {
-    /// Changes by C_SetAttributeValue.
+    /// Reads the template of C_SetAttributeValue.
     pub(super) fn parse(template: &Template, object: &Object) -> Result<Self, Error> {
         Self::of(&template.0, object)
     }
 
-    /// Changes by C_CopyObject. Some attributes may change on the copy only. Another function reads
-    /// CKA_TOKEN. A private object stays private.
+    /// Reads the template of C_CopyObject. Some attributes may change only on the copy. Another
+    /// function reads CKA_TOKEN. The copy of a private object is private.
     pub(super) fn of_copy(template: &Template, object: &Object) -> Result<Self, Error> {
         let is_of_copy = |kind: CK_ATTRIBUTE_TYPE| {
             [CKA_TOKEN, CKA_PRIVATE, CKA_MODIFIABLE, CKA_DESTROYABLE].contains(&kind)
@@ -110,7 +111,7 @@ impl Changes {
         }
         if let Some((before, after)) = self.usage {
             let described = object.description();
-            // Another process may have given up some uses meanwhile.
+            // Another process may have changed some uses to false since then.
             let now = described.usage.unwrap_or(before);
             described.usage = Some(now.iter().filter(|one| after.has(*one)).collect());
         }

@@ -1,5 +1,5 @@
-//! Encryption and decryption by secret keys (PKCS#11 3.0, sections 5.8 and 5.9), also in parts.
-//! [`crate::session`] has the rule for operations.
+//! Encryption and decryption with secret keys, in one call or in parts (PKCS#11 3.0, sections 5.8
+//! and 5.9). [`crate::session`] explains the rule for operations.
 
 use super::Session;
 use super::operation::{CipherOperation, Form};
@@ -38,18 +38,19 @@ impl Session {
         if operations.has_cipher(direction) {
             return Err(Error::OperationActive);
         }
-        // Another thread may have logged out while the key was opened.
+        // Another thread may have logged out while this call read the secret key.
         self.check_may_hold(operation.of_private)?;
         *operations.cipher(direction) = Some(operation);
         Ok(())
     }
 
-    /// Takes the current cipher operation out of the session. `None` if there is none.
+    /// Takes the current cipher operation out of the session. Returns `None` if the session has
+    /// none.
     pub(super) fn take_cipher(&self, direction: Direction) -> Option<CipherOperation> {
         self.operations.lock().cipher(direction).take()
     }
 
-    /// Processes a whole message.
+    /// Encrypts or decrypts a whole message.
     pub(super) fn cipher(
         &self,
         mut operation: CipherOperation,
@@ -61,7 +62,7 @@ impl Session {
         self.end_cipher(operation, data, room)
     }
 
-    /// Processes a part of a message, for C_EncryptUpdate and C_DecryptUpdate.
+    /// Encrypts or decrypts a part of a message, for C_EncryptUpdate and C_DecryptUpdate.
     pub(super) fn cipher_update(
         &self,
         mut operation: CipherOperation,
@@ -83,7 +84,7 @@ impl Session {
         Ok(Answer::Secret(out))
     }
 
-    /// Ends a message in parts, for C_EncryptFinal and C_DecryptFinal.
+    /// Ends a message that arrived in parts, for C_EncryptFinal and C_DecryptFinal.
     pub(super) fn cipher_final(
         &self,
         mut operation: CipherOperation,
@@ -94,7 +95,7 @@ impl Session {
     }
 
     /// Ends an operation with this last part. If a padding is removed, the output may be shorter
-    /// than the largest possible length. A buffer below that length may therefore be large enough.
+    /// than the largest possible length. A smaller buffer may therefore be large enough.
     fn end_cipher(
         &self,
         operation: CipherOperation,
@@ -114,8 +115,8 @@ impl Session {
         let key = self.slot.open_secret_key(&operation.key)?;
         let mut out = Secret::default();
         out.try_reserve_exact(most).map_err(|_| Error::HostMemory)?;
-        // An operation that removes padding holds one block at most. A GCM operation may hold a
-        // whole message.
+        // The clone is small, because an operation that removes a padding holds at most one block.
+        // A GCM operation may hold a whole message, and is not cloned.
         let before = may_be_less.then(|| operation.clone());
         let mut state = operation.state;
         state.update(&key, last, &mut out)?;
@@ -137,14 +138,14 @@ impl Session {
     }
 }
 
-/// The answer to a length query. A host that gets 0 may call again with a NULL buffer, which is
-/// another length query. So the answer is at least 1; section 5.2 allows it to be larger than the
-/// output.
+/// Returns the answer to a length query. The answer is at least 1. A host that got 0 could call
+/// again with a NULL buffer, which is another length query. Section 5.2 allows an answer that is
+/// larger than the output.
 pub(super) fn told(length: usize) -> Answer {
     Answer::Length(length.max(1))
 }
 
-/// The answer without output, as [`Room::refuses`] gives it.
+/// Does the same as [`Room::refuses`], but answers a length query with at least 1.
 fn refuses(room: Room, needed: usize) -> Option<Answer> {
     match room {
         Room::Length => Some(told(needed)),

@@ -14,7 +14,8 @@ use devid_core::store::{ObjectKind, ObjectPart, StoredObject, folder};
 use std::sync::Arc;
 
 impl Session {
-    /// The copy is in the same place as its original, unless the template says otherwise.
+    /// Implements C_CopyObject. The copy is a token object if its original is a token object,
+    /// unless the template sets CKA_TOKEN.
     pub(crate) fn copy(
         &self,
         handle: ObjectHandle,
@@ -79,8 +80,8 @@ impl Session {
     }
 }
 
-/// The content of an object that needs no TPM, in the form of the key folder. For a key pair: the
-/// public key.
+/// Returns the content of an object that needs no TPM, in the form of the key folder. For a key
+/// pair the content is the public key.
 fn content_of(shown: &Arc<StoredObject>) -> Option<(CK_OBJECT_CLASS, folder::EntryContent)> {
     Some(match &shown.kind {
         ObjectKind::Pair { key, public, .. } => (

@@ -1,4 +1,4 @@
-//! C_DeriveKey (PKCS#11 3.0, section 5.18.5): a secret key of the session.
+//! C_DeriveKey (PKCS#11 3.0, section 5.18.5). The derived key is a secret key of the session.
 
 use super::Session;
 use crate::error::Error;
@@ -11,7 +11,7 @@ use devid_core::key::PublicKey;
 use devid_core::store::folder::Use;
 
 impl Session {
-    /// C_DeriveKey: a secret key of this session.
+    /// Implements C_DeriveKey. The new object is a secret key of this session.
     pub(crate) fn derive(
         &self,
         mechanism: &DeriveMechanism,

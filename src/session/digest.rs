@@ -1,6 +1,6 @@
-//! Calls of a session that hash (PKCS#11 3.0, section 5.12) or copy the state of a hash (sections
-//! 5.6.4 and 5.6.5). They need no TPM, no login and no token. [`crate::session`] has the rule for
-//! operations.
+//! Functions of a session that hash (PKCS#11 3.0, section 5.12), or that save and restore a hash
+//! (sections 5.6.4 and 5.6.5). These functions need no TPM, no login and no token.
+//! [`crate::session`] explains the rule for operations.
 
 use super::Session;
 use super::operation::{DigestOperation, Form, Operations, begin, take};
@@ -24,12 +24,13 @@ impl Session {
         begin(&mut self.operations.lock().digest, operation)
     }
 
-    /// Ends the current digest, if there is one (C_DigestInit without a mechanism).
+    /// Ends the current digest (C_DigestInit without a mechanism). Fails if there is no current
+    /// digest.
     pub(crate) fn digest_cancel(&self) -> Result<(), Error> {
         self.end_operation(|operations| operations.digest.take().is_some())
     }
 
-    /// `data` and `room` are `None` if the caller's pointers are unusable.
+    /// Implements C_Digest. `data` and `room` are `None` if the caller's pointers are invalid.
     pub(crate) fn digest(&self, data: Option<&[u8]>, room: Option<Room>) -> Result<Answer, Error> {
         let mut digesting = self.take_digesting()?;
         digesting.form.settle(Form::Whole)?;
@@ -53,8 +54,9 @@ impl Session {
         Ok(())
     }
 
-    /// Only a secret key that may be extracted can become part of a digest. A short value can be
-    /// guessed from its digest. CKA_ALLOWED_MECHANISMS of the key must allow the mechanism.
+    /// Implements C_DigestKey. Only a secret key with CKA_EXTRACTABLE true can become part of a
+    /// digest, because a short value can be guessed from its digest. CKA_ALLOWED_MECHANISMS of the
+    /// key must contain the mechanism.
     pub(crate) fn digest_key(&self, key: ObjectHandle) -> Result<(), Error> {
         let mut digesting = self.take_digesting()?;
         digesting.form.settle(Form::InParts)?;
@@ -85,8 +87,8 @@ impl Session {
         Ok(Answer::Bytes(digesting.hasher.finish()))
     }
 
-    /// C_GetOperationState saves a digest only. A digest that holds a key is refused, because the
-    /// state would show bytes of the key. Java and OpenSSL copy a digest in this way.
+    /// Implements C_GetOperationState, for digests only. Java and OpenSSL copy a digest in this
+    /// way. A digest that contains a key is refused, because its state could show bytes of the key.
     pub(crate) fn operation_state(&self, room: Room) -> Result<Answer, Error> {
         let operations = self.operations.lock();
         let others = operations.has_key_operation();
@@ -101,9 +103,10 @@ impl Session {
         Ok(refused.unwrap_or(Answer::Bytes(saved)))
     }
 
-    /// C_SetOperationState ends the current digest of the session.
+    /// Implements C_SetOperationState. All current operations of the session end.
     ///
-    /// `has_keys`: true if the caller gives keys. No digest needs them.
+    /// `has_keys`: true if the caller passes key handles. A digest needs no key, so the call is
+    /// then refused.
     pub(crate) fn restore_operation(
         &self,
         saved: Option<&[u8]>,
@@ -121,17 +124,18 @@ impl Session {
         Ok(())
     }
 
-    /// Ends the operations that hold a private key, for a logout.
+    /// Ends the operations that use a key with CKA_PRIVATE true. A logout calls this function.
     pub(crate) fn forget_private_operations(&self) {
         let mut operations = self.operations.lock();
         operations.digest.take_if(|digesting| digesting.of_private);
         operations.secret.forget_private();
     }
 
-    /// Puts an operation back after a call, unless a logout ended the operation meanwhile.
+    /// Puts an operation back into the session after a call. If a logout happened during the call,
+    /// the operation ends instead.
     ///
-    /// C_Logout clears the login before it locks the operations of each session. So either this
-    /// function sees the logout, or C_Logout ends the operation.
+    /// C_Logout clears the login before it locks the operations of each session. Therefore either
+    /// this function sees the logout, or C_Logout ends the operation.
     pub(super) fn go_on(&self, of_private: bool, put_back: impl FnOnce(&mut Operations)) {
         let mut operations = self.operations.lock();
         if self.check_may_hold(of_private).is_ok() {

@@ -1,5 +1,5 @@
-//! Calls of a session that encrypt and decrypt (PKCS#11 3.0, sections 5.8 and 5.9).
-//! [`crate::session`] has the rule for operations.
+//! Functions of a session that encrypt and decrypt (PKCS#11 3.0, sections 5.8 and 5.9).
+//! [`crate::session`] explains the rule for operations.
 
 use super::Session;
 use super::cipher::told;
@@ -48,7 +48,8 @@ impl Session {
         }
     }
 
-    /// Ends the current decryption, if there is one (C_DecryptInit without a mechanism).
+    /// Ends the current decryption (C_DecryptInit without a mechanism). Fails if there is no
+    /// current decryption.
     pub(crate) fn decrypt_cancel(&self) -> Result<(), Error> {
         self.end_operation(|operations| {
             operations.decrypt.take().is_some()
@@ -56,8 +57,8 @@ impl Session {
         })
     }
 
-    /// A length query costs no TPM command, and its answer is the largest possible length. Only the
-    /// decryption shows the true length. A buffer below the largest length may therefore be large
+    /// Implements C_Decrypt. A length query costs no TPM command and returns the largest possible
+    /// length. Only the decryption shows the exact length. A smaller buffer may therefore be large
     /// enough.
     pub(crate) fn decrypt(
         &self,
@@ -73,8 +74,9 @@ impl Session {
         self.end_decrypting(decrypting, ciphertext, room)
     }
 
-    /// C_DecryptUpdate. By PKCS#11 the mechanisms of RSA keys are single-part, but clients send
-    /// parts. So the parts are collected, and the output comes at the end.
+    /// Implements C_DecryptUpdate. By PKCS#11 the mechanisms of RSA keys are single-part, but
+    /// clients send parts. Therefore the parts are collected, and C_DecryptFinal returns the
+    /// output.
     pub(crate) fn decrypt_update(
         &self,
         part: Option<&[u8]>,
@@ -98,7 +100,7 @@ impl Session {
         Ok(nothing_yet(room))
     }
 
-    /// C_DecryptFinal.
+    /// Implements C_DecryptFinal.
     pub(crate) fn decrypt_final(&self, room: Option<Room>) -> Result<Answer, Error> {
         if let Some(operation) = self.take_cipher(Direction::Decrypt) {
             return self.cipher_final(operation, room);
@@ -182,7 +184,8 @@ impl Session {
         }
     }
 
-    /// Ends the current encryption, if there is one (C_EncryptInit without a mechanism).
+    /// Ends the current encryption (C_EncryptInit without a mechanism). Fails if there is no
+    /// current encryption.
     pub(crate) fn encrypt_cancel(&self) -> Result<(), Error> {
         self.end_operation(|operations| {
             operations.encrypt.take().is_some()
@@ -204,7 +207,7 @@ impl Session {
         self.end_encrypting(encrypting, message, room)
     }
 
-    /// C_EncryptUpdate. Collects parts as [`Self::decrypt_update`] does.
+    /// Implements C_EncryptUpdate. Collects the parts as [`Self::decrypt_update`] does.
     pub(crate) fn encrypt_update(
         &self,
         part: Option<&[u8]>,
@@ -223,7 +226,7 @@ impl Session {
             if longest < Some(length) {
                 return Err(Error::DataLenRange(length));
             }
-            // A vector that grows would leave a copy of the message in memory.
+            // The vector must not grow later. Growth would leave a copy of the message in memory.
             let mut parts = Secret::new(Vec::with_capacity(length));
             parts.extend_from_slice(&encrypting.parts);
             parts.extend_from_slice(part);
@@ -233,7 +236,7 @@ impl Session {
         Ok(nothing_yet(room))
     }
 
-    /// C_EncryptFinal.
+    /// Implements C_EncryptFinal.
     pub(crate) fn encrypt_final(&self, room: Option<Room>) -> Result<Answer, Error> {
         if let Some(operation) = self.take_cipher(Direction::Encrypt) {
             return self.cipher_final(operation, room);
@@ -264,7 +267,7 @@ impl Session {
     }
 }
 
-/// The answer to a part that is collected.
+/// Returns the answer of an Update call whose part was only collected: no output.
 fn nothing_yet(room: Room) -> Answer {
     match room {
         Room::Length => told(0),

@@ -1,6 +1,6 @@
-//! Message authentication codes by secret keys (PKCS#11 3.0, sections 5.13 and 5.14), also in
-//! parts. C_Sign makes a code and C_Verify checks a code. [`crate::session`] has the rule for
-//! operations.
+//! Message authentication codes with secret keys, in one call or in parts (PKCS#11 3.0, sections
+//! 5.13 and 5.14). C_Sign makes a code, and C_Verify checks a code. [`crate::session`] explains the
+//! rule for operations.
 
 use super::Session;
 use super::operation::{Form, MacOperation};
@@ -13,7 +13,7 @@ use devid_core::store::folder::Use;
 use subtle::ConstantTimeEq;
 
 impl Session {
-    /// For C_SignInit.
+    /// Implements C_SignInit for a secret key.
     pub(crate) fn mac_sign_init(
         &self,
         mechanism: MacMechanism,
@@ -22,7 +22,7 @@ impl Session {
         self.mac_init(mechanism, key, Use::Sign)
     }
 
-    /// For C_VerifyInit.
+    /// Implements C_VerifyInit for a secret key.
     pub(crate) fn mac_verify_init(
         &self,
         mechanism: MacMechanism,
@@ -53,13 +53,13 @@ impl Session {
         if operations.has_signature(wanted) {
             return Err(Error::OperationActive);
         }
-        // Another thread may have logged out while the key was opened.
+        // Another thread may have logged out while this call read the secret key.
         self.check_may_hold(operation.of_private)?;
         *operations.mac(wanted) = Some(operation);
         Ok(())
     }
 
-    /// Takes the current MAC operation out of the session. `None` if there is none.
+    /// Takes the current MAC operation out of the session. Returns `None` if the session has none.
     pub(super) fn take_mac(&self, wanted: Use) -> Option<MacOperation> {
         self.operations.lock().mac(wanted).take()
     }
@@ -70,7 +70,7 @@ impl Session {
         });
     }
 
-    /// C_Sign.
+    /// Implements C_Sign for a secret key.
     pub(super) fn mac_sign(
         &self,
         mut operation: MacOperation,
@@ -87,7 +87,7 @@ impl Session {
         Ok(Answer::Bytes(operation.code()))
     }
 
-    /// C_SignUpdate and C_VerifyUpdate.
+    /// Implements C_SignUpdate and C_VerifyUpdate for a secret key.
     pub(super) fn mac_update(
         &self,
         wanted: Use,
@@ -101,7 +101,7 @@ impl Session {
         Ok(())
     }
 
-    /// C_SignFinal.
+    /// Implements C_SignFinal for a secret key.
     pub(super) fn mac_final(
         &self,
         mut operation: MacOperation,
@@ -118,33 +118,34 @@ impl Session {
 }
 
 impl MacOperation {
-    /// The data of a single part. If the operation already has parts, it continues.
+    /// Returns the data of a C_Sign or C_Verify call. Fails if the operation already has parts.
     fn whole<'a>(&mut self, data: Option<&'a [u8]>) -> Result<&'a [u8], Error> {
         self.form.settle(Form::Whole)?;
         data.ok_or(Error::ArgumentsBad("pData is NULL"))
     }
 
-    /// The code. A general-length mechanism returns its first bytes.
+    /// Returns the code. A mechanism with a general length returns only the first bytes of the
+    /// code.
     fn code(self) -> Vec<u8> {
         let mut code = self.mac.finish();
         code.truncate(self.width);
         code
     }
 
-    /// C_Verify.
+    /// Implements C_Verify for a secret key.
     pub(super) fn verify(mut self, data: Option<&[u8]>, code: Option<&[u8]>) -> Result<(), Error> {
         let data = self.whole(data)?;
         self.mac.update(data);
         self.check(code)
     }
 
-    /// C_VerifyFinal.
+    /// Implements C_VerifyFinal for a secret key.
     pub(super) fn verify_final(mut self, code: Option<&[u8]>) -> Result<(), Error> {
         self.form.settle(Form::InParts)?;
         self.check(code)
     }
 
-    /// Compares in constant time.
+    /// Compares the codes in constant time.
     fn check(self, code: Option<&[u8]>) -> Result<(), Error> {
         let code = code.ok_or(Error::ArgumentsBad("pSignature is NULL"))?;
         if code.len() != self.width {

@@ -1,8 +1,8 @@
-//! One session: its search and its operations (PKCS#11 3.0, sections 2.6, 5.7.6 and 5.13).
+//! A session: its search and its operations (PKCS#11 3.0, sections 2.6, 5.7.6 and 5.13).
 //!
 //! The rule for operations: a call takes the operation out of the session. The call puts the
-//! operation back only after a length query or if the buffer is too small. In all other cases the
-//! operation ends. No lock is held while the TPM works.
+//! operation back only after a length query, or if the buffer is too small. In all other cases the
+//! operation ends. The session is not locked while the TPM works.
 
 mod audit;
 mod changes;
@@ -54,7 +54,8 @@ impl Session {
         }
     }
 
-    /// The session in a forked child. `None` if another thread of the parent used the session.
+    /// Returns the session for a forked child. Returns `None` if another thread of the parent had
+    /// the session locked.
     pub(crate) fn for_child(&self, slot: Arc<Slot>) -> Option<Self> {
         let operations = self.operations.try_lock()?.clone();
         Some(Self {
@@ -65,7 +66,7 @@ impl Session {
         })
     }
 
-    /// The token as last found, without a scan.
+    /// Returns the token of the last scan. Does not scan again.
     pub(crate) fn token(&self) -> Result<Arc<Token>, Error> {
         self.slot.known_token().ok_or(Error::DeviceRemoved)
     }
@@ -76,7 +77,7 @@ impl Session {
         }
         let found = match self.slot.token(mint) {
             Ok(token) => {
-                // Asked at most once, and only if a private object matches.
+                // `hides_private` runs at most once, and only if a private object matches.
                 let hides_private = LazyCell::new(|| self.slot.hides_private());
                 let is_wanted = |object: &Object| {
                     template.matches(object) && !(object.has_flag(CKA_PRIVATE) && *hides_private)
@@ -94,8 +95,8 @@ impl Session {
         Ok(())
     }
 
-    /// At most `most` of the handles that were not returned yet. Objects that a logout has hidden
-    /// are left out.
+    /// Returns at most `most` of the handles that were not returned yet. Objects that a logout has
+    /// hidden are not returned.
     pub(crate) fn find(&self, most: usize) -> Result<Vec<ObjectHandle>, Error> {
         let mut operations = self.operations.lock();
         let Find(left) = operations
@@ -113,8 +114,8 @@ impl Session {
         }
     }
 
-    /// Ends an operation (an Init call without a mechanism). `end` takes the operation out, and
-    /// says whether there was one.
+    /// Ends an operation (an Init call without a mechanism). `end` removes the operation, and
+    /// returns true if the session had the operation.
     fn end_operation(&self, end: impl FnOnce(&mut Operations) -> bool) -> Result<(), Error> {
         match end(&mut self.operations.lock()) {
             true => Ok(()),
@@ -122,7 +123,7 @@ impl Session {
         }
     }
 
-    /// Ends the operations that `flags` name, if there are such (section 5.6.8).
+    /// Ends the current operations that `flags` name (section 5.6.8). No such operation is needed.
     pub(crate) fn cancel(&self, flags: CK_FLAGS) {
         let mut operations = self.operations.lock();
         if flags & CKF_FIND_OBJECTS != 0 {
@@ -149,8 +150,9 @@ impl Session {
         }
     }
 
-    /// C_Login with CKU_CONTEXT_SPECIFIC, for a current signature or decryption that needs the PIN.
-    /// If both wait for the PIN, the PIN counts for the signature.
+    /// Implements C_Login with CKU_CONTEXT_SPECIFIC: the PIN authorises one current signature or
+    /// decryption. If a signature and a decryption wait for the PIN, the PIN authorises the
+    /// signature.
     pub(crate) fn prove_user(&self, pin: Option<&[u8]>, mint: &Mint) -> Result<(), Error> {
         if self.operations.lock().awaiting().is_none() {
             return Err(Error::OperationNotInitialized);
@@ -162,13 +164,13 @@ impl Session {
         Ok(())
     }
 
-    /// C_InitPIN.
+    /// Implements C_InitPIN.
     pub(crate) fn init_pin(&self, pin: &[u8]) -> Result<(), Error> {
         self.check_may_write()?;
         self.slot.init_pin(pin)
     }
 
-    /// C_SetPIN.
+    /// Implements C_SetPIN.
     pub(crate) fn set_pin(&self, old: &[u8], new: &[u8]) -> Result<(), Error> {
         self.check_may_write()?;
         self.slot.set_pin(old, new)

@@ -1,7 +1,8 @@
-//! Calls of a session that make, change and destroy objects (PKCS#11 3.0, sections 5.7 and 5.18).
+//! Functions of a session that make, change and destroy objects (PKCS#11 3.0, sections 5.7 and
+//! 5.18).
 //!
-//! Each call scans the token again before it ends. It returns handles from that scan, and the next
-//! search sees the change.
+//! Each function scans the token again before it returns. The function returns handles of the new
+//! scan, and the next search sees the change.
 
 use crate::error::Error;
 use crate::handle::{Mint, ObjectHandle};
@@ -23,7 +24,7 @@ use log::warn;
 use std::sync::Arc;
 
 impl Session {
-    /// C_CreateObject.
+    /// Implements C_CreateObject.
     pub(crate) fn create(&self, template: &Template, mint: &Mint) -> Result<ObjectHandle, Error> {
         let on_token = self.check_may_create(template)?;
         self.check_may_hold(template.flag_or_false(CKA_PRIVATE)?)?;
@@ -48,7 +49,7 @@ impl Session {
         }
     }
 
-    /// Imports a private key, in clear or unwrapped.
+    /// Imports a private key that the caller gave in clear, or that C_UnwrapKey decrypted.
     pub(crate) fn import(
         &self,
         template: &Template,
@@ -81,7 +82,8 @@ impl Session {
         }
     }
 
-    /// C_GenerateKeyPair: the handles of the public and of the private key.
+    /// Implements C_GenerateKeyPair. Returns the handle of the public key and the handle of the
+    /// private key.
     pub(crate) fn generate(
         &self,
         mechanism: &'static Mechanism,
@@ -91,7 +93,7 @@ impl Session {
     ) -> Result<[ObjectHandle; 2], Error> {
         self.check_may_create(public)?;
         self.check_may_create(private)?;
-        // A token that makes no keys does not have this mechanism.
+        // A token without a key folder makes no keys, so it does not have this mechanism.
         let folder = self.slot.folder().map_err(|_| Error::MechanismInvalid)?;
         let mut wanted = KeyPairTemplate::parse(mechanism, public, private)?;
         self.apply_login_policy(private, &mut wanted.private)?;
@@ -114,7 +116,8 @@ impl Session {
             mint,
         );
         if wanted.persistence == Persistence::Session {
-            // The step that cannot fail comes last, so that no half of a pair is left.
+            // The steps that can fail come first. Therefore a failure never leaves only one key of
+            // the pair.
             let public = match wanted.public_on_token {
                 true => {
                     let content = EntryContent::Public(key.public().clone(), wanted.public);
@@ -138,7 +141,7 @@ impl Session {
         Ok([public, private])
     }
 
-    /// C_DestroyObject.
+    /// Implements C_DestroyObject.
     pub(crate) fn destroy(&self, handle: ObjectHandle, mint: &Mint) -> Result<(), Error> {
         let object = self.slot.object(handle)?;
         self.check_may_change(&object)?;
@@ -163,7 +166,7 @@ impl Session {
         destroyed.and(seen.map(drop))
     }
 
-    /// C_SetAttributeValue: applies the whole template, or nothing.
+    /// Implements C_SetAttributeValue. Applies the whole template, or changes nothing.
     pub(crate) fn change(
         &self,
         handle: ObjectHandle,
@@ -189,11 +192,11 @@ impl Session {
         applied?.and(seen.map(drop))
     }
 
-    /// True if the template asks for an object of the token.
+    /// Returns true if the template describes a token object.
     ///
     /// # Errors
     ///
-    /// This session must not make such an object.
+    /// Fails if this session must not make such an object.
     pub(crate) fn check_may_create(&self, template: &Template) -> Result<bool, Error> {
         let on_token = template.flag_or_false(CKA_TOKEN)?;
         if on_token {
@@ -219,7 +222,8 @@ impl Session {
         }
     }
 
-    /// Checks that a private object, or an operation with a private key, may exist now.
+    /// Checks that the session may use a private object now. If `private` is false, there is no
+    /// check.
     pub(crate) fn check_may_hold(&self, private: bool) -> Result<(), Error> {
         match private && !self.slot.has_user() && self.slot.asks_login() {
             true => Err(Error::UserNotLoggedIn),
@@ -227,8 +231,9 @@ impl Session {
         }
     }
 
-    /// On a token with a PIN, a private or secret key is private unless the template says
-    /// otherwise. On a token without a PIN, CKA_ALWAYS_AUTHENTICATE is refused.
+    /// Applies the token's rules for logins to a new key. If the token has a PIN, a private or
+    /// secret key gets CKA_PRIVATE true unless the template sets the attribute. If the token has no
+    /// PIN, CKA_ALWAYS_AUTHENTICATE is refused.
     pub(super) fn apply_login_policy(
         &self,
         template: &Template,
@@ -244,7 +249,7 @@ impl Session {
         }
     }
 
-    /// The users that can use a new private key.
+    /// Returns who can use a new private key: anybody, or only the logged-in user.
     fn opened_by(&self, described: &ObjectAttributes) -> OpenedBy {
         match self.slot.asks_login() && !described.private {
             true => OpenedBy::Anybody,
@@ -256,7 +261,7 @@ impl Session {
         self.hold(ObjectSource::Stored(Arc::clone(shown), half), mint)
     }
 
-    /// Adds an object of this session.
+    /// Adds a session object that belongs to this session.
     pub(super) fn hold(&self, source: ObjectSource, mint: &Mint) -> ObjectHandle {
         let handle = mint.object();
         let mut objects = self.slot.session_objects.lock();
@@ -271,7 +276,7 @@ impl Session {
 
 fn in_token(token: &Token, unique_id: &str) -> Result<ObjectHandle, Error> {
     let handle = token.handle_of(unique_id);
-    // Another process destroyed the object meanwhile.
+    // Another process destroyed the object during this call.
     handle.ok_or(Error::Store(StoreError::Gone))
 }
 
@@ -304,7 +309,7 @@ pub(super) fn failed(error: StoreError) -> Error {
     error.into()
 }
 
-/// The error for a type of key that this TPM does not make.
+/// Returns the error if this TPM does not make keys of this type.
 fn not_made(algorithm: KeyAlgorithm, error: StoreError) -> Error {
     match (failed(error), algorithm) {
         (Error::Store(StoreError::Unsupported(_)), KeyAlgorithm::Ec(_)) => Error::CurveNotSupported,

@@ -1,5 +1,5 @@
 //! The operations of a session (PKCS#11 3.0, section 5.6.1): one search, and one operation of each
-//! kind.
+//! other kind.
 
 use crate::error::Error;
 use crate::handle::{ObjectHandle, SlotId};
@@ -30,7 +30,7 @@ pub(super) struct Operations {
     pub(super) secret: SecretKeyOperations,
 }
 
-/// Operations by secret keys.
+/// The current operations with secret keys.
 #[derive(Default, Clone)]
 pub(super) struct SecretKeyOperations {
     encrypt: Option<CipherOperation>,
@@ -47,7 +47,7 @@ impl SecretKeyOperations {
             || self.verify.is_some()
     }
 
-    /// Ends the operations of keys that only a logged-in user sees.
+    /// Ends the operations whose key only a logged-in user sees.
     pub(super) fn forget_private(&mut self) {
         self.encrypt.take_if(|one| one.of_private);
         self.decrypt.take_if(|one| one.of_private);
@@ -56,11 +56,12 @@ impl SecretKeyOperations {
     }
 }
 
-/// A search. It holds the objects that were found at its start.
+/// A search, and the handles that were found when it started.
 #[derive(Clone)]
 pub(super) struct Find(pub(super) VecDeque<ObjectHandle>);
 
-/// The form of a message. The first call decides the form, even if it only asks for a length.
+/// The form of a message: single-part or in parts. The first call decides the form, even if the
+/// call only asks for a length.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
     #[default]
@@ -72,7 +73,7 @@ pub(super) enum Form {
 impl Form {
     /// # Errors
     ///
-    /// [`Error::OperationActive`] if the message arrives in the other form.
+    /// [`Error::OperationActive`] if an earlier call chose the other form.
     pub(super) fn settle(&mut self, form: Self) -> Result<(), Error> {
         match *self {
             Self::Open => {
@@ -85,7 +86,7 @@ impl Form {
     }
 }
 
-/// A current signature or verification.
+/// A signature or verification in progress.
 #[derive(Clone)]
 pub(super) struct SignOperation<K> {
     pub(super) key: K,
@@ -93,13 +94,13 @@ pub(super) struct SignOperation<K> {
     pub(super) object: Arc<Object>,
     pub(super) mechanism: SignMechanism,
     pub(super) form: Form,
-    /// The parts so far, if the message arrives in parts.
+    /// The parts that have arrived. `None` if the message did not arrive in parts.
     pub(super) parts: Option<Parts>,
     /// True until the user has entered the PIN for this operation (CKA_ALWAYS_AUTHENTICATE).
     pub(super) awaits_user: bool,
 }
 
-/// The parts of a message so far.
+/// The parts of a message that have arrived.
 #[derive(Clone)]
 pub(super) enum Parts {
     /// The hash of the parts.
@@ -110,7 +111,7 @@ pub(super) enum Parts {
 }
 
 impl Parts {
-    /// The data to be signed: the hash, or the parts themselves.
+    /// Returns the data to be signed: the digest of the parts, or the parts themselves.
     pub(super) fn finish(self) -> Vec<u8> {
         match self {
             Self::Hashed(hasher) => hasher.finish(),
@@ -122,7 +123,7 @@ impl Parts {
 pub(super) type Signing = SignOperation<Arc<Key>>;
 pub(super) type Verifying = SignOperation<PublicKey>;
 
-/// A current decryption.
+/// A decryption in progress.
 #[derive(Clone)]
 pub(super) struct DecryptOperation {
     pub(super) key: Arc<Key>,
@@ -131,38 +132,38 @@ pub(super) struct DecryptOperation {
     pub(super) mechanism: EncryptMechanism,
     pub(super) awaits_user: bool,
     pub(super) form: Form,
-    /// The parts of the ciphertext so far.
+    /// The parts of the ciphertext that have arrived.
     pub(super) parts: Vec<u8>,
-    /// A ciphertext, and its plaintext that did not fit into the buffer. The next call with a
-    /// larger buffer needs no TPM command.
+    /// A ciphertext, and its plaintext that did not fit into the buffer. If the next call has a
+    /// larger buffer, it needs no TPM command.
     pub(super) opened: Option<(Vec<u8>, Secret)>,
 }
 
-/// A current encryption.
+/// An encryption in progress.
 #[derive(Clone)]
 pub(super) struct EncryptOperation {
     pub(super) key: PublicKey,
     pub(super) mechanism: EncryptMechanism,
     pub(super) form: Form,
-    /// The parts of the message so far.
+    /// The parts of the message that have arrived.
     pub(super) parts: Secret,
 }
 
-/// A current digest.
+/// A digest in progress.
 #[derive(Clone)]
 pub(super) struct DigestOperation {
     pub(super) kind: CK_MECHANISM_TYPE,
     pub(super) digest: Digest,
     pub(super) hasher: Hasher,
-    /// A key from C_DigestKey counts as a part.
+    /// The form of the message. A key from C_DigestKey counts as a part.
     pub(super) form: Form,
-    /// True if the digest holds a key.
+    /// True if the digest contains the value of a key.
     pub(super) of_key: bool,
-    /// True if the digest holds a key that only a logged-in user sees.
+    /// True if the digest contains the value of a key that only a logged-in user sees.
     pub(super) of_private: bool,
 }
 
-/// An encryption or decryption by a secret key.
+/// An encryption or decryption with a secret key in progress.
 #[derive(Clone)]
 pub(super) struct CipherOperation {
     pub(super) key: Arc<SecretKey>,
@@ -173,7 +174,7 @@ pub(super) struct CipherOperation {
     pub(super) of_private: bool,
 }
 
-/// A current message authentication code, to be made or checked.
+/// A message authentication code in progress, to be made or checked.
 #[derive(Clone)]
 pub(super) struct MacOperation {
     pub(super) mac: Mac,
@@ -185,7 +186,7 @@ pub(super) struct MacOperation {
 }
 
 impl Operations {
-    /// True if there is an operation with a key.
+    /// Returns true if the session has an operation with a key.
     pub(super) fn has_key_operation(&self) -> bool {
         self.sign.is_some()
             || self.verify.is_some()
@@ -194,7 +195,7 @@ impl Operations {
             || self.secret.is_any()
     }
 
-    /// The cipher operation of a secret key.
+    /// Returns the cipher operation of a secret key.
     pub(super) fn cipher(&mut self, direction: Direction) -> &mut Option<CipherOperation> {
         match direction {
             Direction::Encrypt => &mut self.secret.encrypt,
@@ -202,7 +203,8 @@ impl Operations {
         }
     }
 
-    /// The MAC operation that makes a code, or that checks a code if `wanted` is `Use::Verify`.
+    /// Returns the MAC operation that checks a code if `wanted` is `Use::Verify`. Otherwise returns
+    /// the MAC operation that makes a code.
     pub(super) fn mac(&mut self, wanted: Use) -> &mut Option<MacOperation> {
         match wanted {
             Use::Verify => &mut self.secret.verify,
@@ -210,7 +212,7 @@ impl Operations {
         }
     }
 
-    /// True if there is an encryption or decryption, by any kind of key.
+    /// Returns true if the session has an encryption or decryption, with any type of key.
     pub(super) fn has_cipher(&self, direction: Direction) -> bool {
         match direction {
             Direction::Encrypt => self.encrypt.is_some() || self.secret.encrypt.is_some(),
@@ -218,8 +220,8 @@ impl Operations {
         }
     }
 
-    /// True if there is a signature or code to be made, or to be checked if `wanted` is
-    /// `Use::Verify`.
+    /// Returns true if the session checks a signature or code, if `wanted` is `Use::Verify`.
+    /// Otherwise returns true if the session makes a signature or code.
     pub(super) fn has_signature(&self, wanted: Use) -> bool {
         match wanted {
             Use::Verify => self.verify.is_some() || self.secret.verify.is_some(),
@@ -227,8 +229,8 @@ impl Operations {
         }
     }
 
-    /// The flag of the first operation that waits for its user. A signature comes before a
-    /// decryption.
+    /// Returns the flag of the first operation that waits for the user's PIN. A signature comes
+    /// before a decryption.
     pub(super) fn awaiting(&mut self) -> Option<&mut bool> {
         let sign = self.sign.as_mut().map(|one| &mut one.awaits_user);
         let decrypt = self.decrypt.as_mut().map(|one| &mut one.awaits_user);
@@ -252,13 +254,14 @@ pub(super) fn take<O>(place: &mut Option<O>) -> Result<O, Error> {
 }
 
 impl<K> SignOperation<K> {
-    /// The data of a single part. If the operation already has parts, it continues.
+    /// Returns the data of a single-part call. Fails if the operation already has parts.
     pub(super) fn whole<'a>(&mut self, data: Option<&'a [u8]>) -> Result<&'a [u8], Error> {
         self.form.settle(Form::Whole)?;
         data.ok_or(Error::ArgumentsBad("pData is NULL"))
     }
 
-    /// Adds a part to the operation. Collected data must not be longer than `key` can sign.
+    /// Adds a part to the operation. If the parts are collected, their sum must not be longer than
+    /// the data that `key` can sign.
     pub(super) fn with(mut self, part: Option<&[u8]>, key: &PublicKey) -> Result<Self, Error> {
         let part = part.ok_or(Error::ArgumentsBad("pPart is NULL"))?;
         let mut parts = self.parts()?;
@@ -276,7 +279,7 @@ impl<K> SignOperation<K> {
         Ok(self)
     }
 
-    /// Takes out the parts so far.
+    /// Takes out the parts that have arrived.
     pub(super) fn parts(&mut self) -> Result<Parts, Error> {
         self.form.settle(Form::InParts)?;
         Ok(self.parts.take().unwrap_or_else(|| {
@@ -299,12 +302,13 @@ impl Verifying {
         }
     }
 }
-/// The start of a saved state: a mark of this module and the version of the format.
+/// The first bytes of a saved state: a mark of this module and the version of the format.
 const SAVED: &[u8; 16] = b"devid-pkcs11 dg1";
 
 impl DigestOperation {
-    /// After [`SAVED`]: slot and mechanism as CK_ULONG, the form of the message, the hash, and a
-    /// checksum. Without a checksum, a damaged state could overflow the byte count of the hash.
+    /// Encodes the digest. After [`SAVED`] come the slot and the mechanism as CK_ULONG, the form of
+    /// the message, the hash, and a checksum. Without the checksum, a damaged state could overflow
+    /// the byte count of the hash.
     pub(super) fn save(&self, slot: SlotId) -> Vec<u8> {
         let mut saved = [
             &SAVED[..],
@@ -322,7 +326,8 @@ impl DigestOperation {
         saved
     }
 
-    /// `None` if the bytes are not the saved digest of this slot.
+    /// Restores a digest from saved bytes. Returns `None` if the bytes are not a saved digest of
+    /// this slot.
     pub(super) fn restore(saved: &[u8], slot: SlotId) -> Option<Self> {
         let (saved, sum) = saved.split_at_checked(saved.len().checked_sub(CHECKSUM.width())?)?;
         if checksum(saved) != sum {

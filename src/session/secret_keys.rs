@@ -1,5 +1,5 @@
 //! Secret keys that a session makes or imports (PKCS#11 3.0, sections 5.7.1 and 5.18.1), and the
-//! search for the key of an operation.
+//! search for the secret key of an operation.
 
 use super::Session;
 use crate::error::Error;
@@ -18,7 +18,7 @@ use log::warn;
 use std::sync::Arc;
 
 impl Session {
-    /// C_GenerateKey.
+    /// Implements C_GenerateKey.
     pub(crate) fn generate_secret_key(
         &self,
         row: &'static Mechanism,
@@ -26,7 +26,7 @@ impl Session {
         mint: &Mint,
     ) -> Result<ObjectHandle, Error> {
         let on_token = self.check_may_create(template)?;
-        // A token that makes no keys does not have this mechanism.
+        // A token without a key folder makes no keys, so it does not have this mechanism.
         let folder = self.slot.folder().map_err(|_| Error::MechanismInvalid)?;
         let (mut wanted, length) = SecretKeyTemplate::generated(row, template)?;
         self.apply_login_policy(template, &mut wanted.described)?;
@@ -44,7 +44,7 @@ impl Session {
         self.secret_key_handle(name, mint)
     }
 
-    /// C_CreateObject of a secret key.
+    /// Implements C_CreateObject for a secret key.
     pub(super) fn create_secret_key(
         &self,
         template: &Template,
@@ -71,7 +71,7 @@ impl Session {
         self.handle_after(&unique_id(CKO_SECRET_KEY, &name.map_err(failed)?), mint)
     }
 
-    /// A secret key for a mechanism.
+    /// Returns the secret key with this handle. Fails if the key cannot be used with the mechanism.
     pub(super) fn secret_key(
         &self,
         row: &Mechanism,
@@ -89,7 +89,7 @@ impl Session {
         }
     }
 
-    /// Keeps a secret key in the session. `local`: the token generated the key. `always`: the
+    /// Makes a session object for a secret key. `local`: the token generated the key. `always`: the
     /// source of the key was always sensitive and never extractable.
     pub(crate) fn keep_secret(
         &self,

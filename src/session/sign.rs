@@ -1,5 +1,5 @@
-//! Calls of a session that sign and verify (PKCS#11 3.0, sections 5.13 and 5.14).
-//! [`crate::session`] has the rule for operations.
+//! Functions of a session that sign and verify (PKCS#11 3.0, sections 5.13 and 5.14).
+//! [`crate::session`] explains the rule for operations.
 
 use super::Session;
 use super::operation::{Form, SignOperation, Signing, begin, take};
@@ -15,8 +15,9 @@ use log::warn;
 use std::sync::Arc;
 
 impl Session {
-    /// C_SignInit. A key of another type than the mechanism is CKR_KEY_TYPE_INCONSISTENT. It is
-    /// CKR_MECHANISM_INVALID if the token does not list the mechanism.
+    /// Implements C_SignInit. If the key has another type than the mechanism needs, the error is
+    /// CKR_KEY_TYPE_INCONSISTENT. If the token does not list the mechanism, the error is
+    /// CKR_MECHANISM_INVALID.
     pub(crate) fn sign_init(
         &self,
         mechanism: SignMechanism,
@@ -39,7 +40,7 @@ impl Session {
             }
             checked => checked?,
         }
-        // A mechanism without padding also decrypts. So the key must have CKA_DECRYPT.
+        // RSA without padding can also decrypt. Therefore the key must have CKA_DECRYPT too.
         let may = mechanism.algorithm.is_padded() || object.has_use(Use::Decrypt);
         if !may || !object.allows(mechanism.row.kind) {
             return Err(Error::MechanismInvalid);
@@ -55,14 +56,15 @@ impl Session {
         begin(&mut self.operations.lock().sign, operation)
     }
 
-    /// Ends the current signature, if there is one (C_SignInit without a mechanism).
+    /// Ends the current signature (C_SignInit without a mechanism). Fails if there is no current
+    /// signature.
     pub(crate) fn sign_cancel(&self) -> Result<(), Error> {
         self.end_operation(|operations| {
             operations.sign.take().is_some() || operations.mac(Use::Sign).take().is_some()
         })
     }
 
-    /// `data` and `room` are `None` if the caller's pointers are unusable.
+    /// Implements C_Sign. `data` and `room` are `None` if the caller's pointers are invalid.
     pub(crate) fn sign(&self, data: Option<&[u8]>, room: Option<Room>) -> Result<Answer, Error> {
         let mut signing = match self.take_signing() {
             Err(none @ Error::OperationNotInitialized) => {
@@ -137,7 +139,8 @@ impl Session {
         }
     }
 
-    /// Ends the current verification, if there is one (C_VerifyInit without a mechanism).
+    /// Ends the current verification (C_VerifyInit without a mechanism). Fails if there is no
+    /// current verification.
     pub(crate) fn verify_cancel(&self) -> Result<(), Error> {
         self.end_operation(|operations| {
             operations.verify.take().is_some() || operations.mac(Use::Verify).take().is_some()
@@ -186,7 +189,8 @@ impl Session {
         }
     }
 
-    /// A signature in the format of PKCS#11: r ‖ s, or a number as wide as the modulus.
+    /// Makes a signature in the format of PKCS#11. For ECDSA the format is r ‖ s. For RSA the
+    /// format is a number as long as the modulus.
     fn make(&self, signing: &Signing, prepared: &[u8]) -> Result<Answer, Error> {
         let SignOperation { key, mechanism, .. } = signing;
         let request = mechanism.request(key.public(), prepared)?;

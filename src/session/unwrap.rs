@@ -1,9 +1,9 @@
-//! C_UnwrapKey (PKCS#11 3.0, section 5.18.4). An unwrapped private key is imported as by
-//! C_CreateObject.
+//! C_UnwrapKey (PKCS#11 3.0, section 5.18.4). An unwrapped private key is imported in the same way
+//! as a key of C_CreateObject.
 //!
-//! Every fault of the wrapped data has the same code and the same log line. Faults of the padding,
-//! of the checksum and of the key must look alike. Otherwise an attacker could use the unwrapping
-//! key as an oracle. Only if the TPM refuses a valid key does the log give the reason.
+//! Every error of the wrapped data has the same code and the same log line. If errors of the
+//! padding, the checksum and the key differed, an attacker could use the unwrapping key as an
+//! oracle. The log gives another reason only if the TPM refuses a valid key.
 
 use crate::error::Error;
 use crate::handle::{Mint, ObjectHandle};
@@ -21,7 +21,7 @@ use devid_core::tpm::Secret;
 use log::warn;
 
 impl Session {
-    /// The handle of the new private key.
+    /// Implements C_UnwrapKey. Returns the handle of the new private key.
     pub(crate) fn unwrap(
         &self,
         mechanism: &UnwrapMechanism,
@@ -31,7 +31,7 @@ impl Session {
         mint: &Mint,
     ) -> Result<ObjectHandle, Error> {
         self.check_may_create(template)?;
-        // A token that takes no keys does not have this mechanism.
+        // A token without a key folder imports no keys, so it does not have this mechanism.
         self.slot.folder().map_err(|_| Error::MechanismInvalid)?;
         let wanted = UnwrapTemplate::parse(template)?;
         self.check_may_hold(template.flag_or_false(CKA_PRIVATE)?)?;
@@ -48,7 +48,7 @@ impl Session {
         taken
     }
 
-    /// Unwraps with a key that was checked.
+    /// Unwraps the private key with an unwrapping key that was already checked.
     fn unwrap_by(
         &self,
         mechanism: &UnwrapMechanism,
@@ -87,8 +87,8 @@ impl Session {
         })
     }
 
-    /// Unwraps data that starts with an AES key of `bytes` bytes, encrypted by RSA. `None` for
-    /// every fault.
+    /// Unwraps data that starts with an AES key of `bytes` bytes, encrypted by RSA. Fails if the
+    /// data has a wrong length. Returns `None` for every other error of the data.
     fn unwrap_by_rsa(
         &self,
         bytes: usize,
@@ -110,7 +110,8 @@ impl Session {
     }
 }
 
-/// Checks that the key fits the mechanism and may be used for it.
+/// Checks that the unwrapping key has the right type for the mechanism, and that the key allows the
+/// mechanism.
 fn check_key(mechanism: &UnwrapMechanism, object: &Object) -> Result<(), Error> {
     match &mechanism.scheme {
         UnwrapScheme::Aes(_) => {
@@ -132,7 +133,7 @@ fn check_key(mechanism: &UnwrapMechanism, object: &Object) -> Result<(), Error> 
     object.check_use(Use::Unwrap, mechanism.row.kind)
 }
 
-/// The error for a key that does not unwrap by this mechanism.
+/// Returns the error for an object that this mechanism cannot use as an unwrapping key.
 fn other_kind(object: &Object) -> Error {
     match object.private().is_some() || object.secret().is_some() {
         true => Error::UnwrappingKeyTypeInconsistent,

@@ -3,7 +3,7 @@
 use devid_core::store::UserType;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-/// The current user, if there is one.
+/// The user who is logged in. The value is empty if no user is logged in.
 #[derive(Debug, Default)]
 pub(crate) struct CurrentUser(AtomicU8);
 
@@ -24,12 +24,12 @@ impl CurrentUser {
         self.0.store(who, Ordering::Release);
     }
 
-    /// Clears the login, and returns the user who was logged in.
+    /// Logs the user out, and returns the user who was logged in.
     pub(crate) fn clear(&self) -> Option<UserType> {
         Self::named(self.0.swap(Self::NOBODY, Ordering::AcqRel))
     }
 
-    /// The current user in a forked child.
+    /// Returns the current user for a forked child.
     pub(crate) fn for_child(&self) -> Self {
         Self(AtomicU8::new(self.0.load(Ordering::Acquire)))
     }

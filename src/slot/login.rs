@@ -19,7 +19,8 @@ impl Slot {
         self.logged_in.who() == Some(UserType::SecurityOfficer)
     }
 
-    /// Logs a user in. `enter` is called when the PIN was correct, and may refuse the login.
+    /// Logs a user in. `enter` runs after the PIN was correct. If `enter` fails, the user is not
+    /// logged in.
     pub(crate) fn login(
         &self,
         who: UserType,
@@ -34,8 +35,8 @@ impl Slot {
         }
         let store = self.store()?;
         match (store.pins(), who) {
-            // The token has no PIN. So no value is sent to the TPM, where a wrong value would count
-            // towards lockout.
+            // The token has no PIN. Therefore no value is sent to the TPM. A wrong value would
+            // count towards lockout.
             (Pins::None, UserType::User) => {}
             (_, UserType::SecurityOfficer) if !self.is_writable() => {
                 return Err(Error::PinIncorrect);
@@ -63,15 +64,15 @@ impl Slot {
         if proven == Err(Error::PinLocked) {
             self.logout(mint);
         } else if !self.has_user() {
-            // Another thread logged out meanwhile, so the secrets that this PIN opened are dropped
-            // too.
+            // Another thread logged out during the check. The secrets that this PIN unsealed are
+            // wiped.
             store.logout();
             return Err(Error::UserNotLoggedIn);
         }
         proven
     }
 
-    /// Notes the result of a PIN for the flags of the token.
+    /// Records the result of a PIN, for the token flags.
     fn noted<R>(&self, who: UserType, tried: Result<R, LoginError>) -> Result<R, LoginError> {
         match &tried {
             Ok(_) => self.tries.lock().right(who),
@@ -81,7 +82,8 @@ impl Slot {
         tried
     }
 
-    /// The given PIN, or the user's PIN of the configuration.
+    /// Returns the PIN that the caller gave. If the caller gave no PIN, returns the user's PIN of
+    /// the configuration.
     fn pin(&self, who: UserType, given: Option<&[u8]>) -> Result<Secret, Error> {
         match (given, who) {
             (Some(pin), _) => Ok(Secret::new(pin.to_vec())),
@@ -90,11 +92,11 @@ impl Slot {
         }
     }
 
-    /// Logs the current user out. `false` if no user is logged in.
+    /// Logs the current user out. Returns `false` if no user is logged in.
     pub(crate) fn logout(&self, mint: &Mint) -> bool {
         let was = self.logged_in.clear();
-        // Without a user nothing is closed: a login in another thread would lose the secrets that
-        // it opens.
+        // If no user is logged in, the store is not logged out. Another thread may be logging in,
+        // and a logout would wipe the secrets that this login unseals.
         if was.is_some()
             && let Ok(store) = self.store()
         {
@@ -108,14 +110,14 @@ impl Slot {
         was.is_some()
     }
 
-    /// C_InitToken, on a slot without sessions.
+    /// Implements C_InitToken. The slot has no open session.
     pub(crate) fn init_token(&self, pin: &[u8], label: &str, mint: &Mint) -> Result<(), Error> {
         let _turn = self.login_turn.lock();
         self.folder()?.initialize(pin, label).map_err(logged)?;
         self.rescan(mint).map(drop)
     }
 
-    /// C_InitPIN, by the security officer.
+    /// Implements C_InitPIN. The security officer must be logged in.
     pub(crate) fn init_pin(&self, pin: &[u8]) -> Result<(), Error> {
         if !self.has_security_officer() {
             return Err(Error::UserNotLoggedIn);
@@ -123,8 +125,8 @@ impl Slot {
         self.folder()?.set_user_pin(pin).map_err(logged)
     }
 
-    /// C_SetPIN: changes the security officer's PIN if the security officer is logged in, else the
-    /// user's PIN.
+    /// Implements C_SetPIN. Changes the security officer's PIN if the security officer is logged
+    /// in. Otherwise changes the user's PIN.
     pub(crate) fn set_pin(&self, old: &[u8], new: &[u8]) -> Result<(), Error> {
         let _turn = self.login_turn.lock();
         let seal = match self.has_security_officer() {
@@ -143,15 +145,15 @@ impl Slot {
         })
     }
 
-    /// The flags of C_GetTokenInfo. If the token has PINs, the TPM is asked how many tries are
+    /// Returns the flags for C_GetTokenInfo. If the token has PINs, asks the TPM how many tries are
     /// left.
     pub(crate) fn token_flags(&self) -> CK_FLAGS {
-        // Clients skip a token that seems uninitialized. So a token without PIN sets these flags
+        // Clients skip a token without these flags. Therefore a token without PIN sets the flags
         // too. Without CKF_LOGIN_REQUIRED no client asks for a PIN.
         let mut flags = CKF_RNG | CKF_TOKEN_INITIALIZED;
         if self.is_for_sessions() {
-            // pkcs11-provider keeps the keys of peers only on a writable token with these flags.
-            // C_Login accepts any PIN here, or none.
+            // pkcs11-provider stores the public keys of peers only on a writable token with these
+            // flags. The token for sessions has no PIN, and C_Login accepts any PIN or none.
             let login = CKF_LOGIN_REQUIRED | CKF_PROTECTED_AUTHENTICATION_PATH;
             return flags | login | CKF_USER_PIN_INITIALIZED;
         }
@@ -172,7 +174,7 @@ impl Slot {
         if self.configured_pin().is_ok() {
             flags |= CKF_PROTECTED_AUTHENTICATION_PATH;
         }
-        // All PINs share one counter, the counter of the TPM.
+        // All PINs share the dictionary attack counter of the TPM.
         let Some(lockout) = store.lockout() else {
             return flags;
         };
@@ -194,7 +196,7 @@ impl Slot {
         }
     }
 
-    /// The shortest and the longest PIN.
+    /// Returns the smallest and the largest length of a PIN in bytes.
     pub(crate) fn pin_lengths(&self) -> Result<(CK_ULONG, CK_ULONG), Error> {
         let lengths = self.source()?.store.pin_lengths();
         Ok((*lengths.start() as CK_ULONG, *lengths.end() as CK_ULONG))

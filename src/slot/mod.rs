@@ -1,7 +1,7 @@
-//! A slot (PKCS#11 3.0, sections 2.4 and 3.2): the source of its token, the current user, and its
+//! A slot (PKCS#11 3.0, sections 2.4 and 3.2): the source of its token, the current user, and the
 //! session objects.
 //!
-//! The slot scans for its token at the first question, never at C_Initialize.
+//! The slot scans for its token at the first call that needs the token, never at C_Initialize.
 
 use devid_core::tpm::Secret;
 mod current_user;
@@ -32,8 +32,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// The shortest time between two scans that find nothing. A program that asks repeatedly must not
-/// wait for a dead TPM each time.
+/// The shortest time between two scans that find no token. A program that asks repeatedly must not
+/// wait each time for a TPM that does not answer.
 const RESCAN_AFTER: Duration = Duration::from_secs(1);
 
 /// The slot of one token.
@@ -41,20 +41,21 @@ const RESCAN_AFTER: Duration = Duration::from_secs(1);
 pub(crate) struct Slot {
     pub(crate) id: SlotId,
     pub(crate) description: &'static str,
-    /// The audit log for uses of private keys. `None` if it is not configured.
+    /// The audit log for uses of private keys. `None`: the audit log is not configured.
     pub(crate) audit: Option<AuditLog>,
-    /// `None` if the configuration is wrong: then the slot has no token, and the log says why.
+    /// The source of the token. `None`: the configuration is wrong. The slot has no token, and the
+    /// log has the reason.
     source: Option<TokenSource>,
-    /// Locked during a scan, as long as the TPM takes.
+    /// Locked during a scan, for as long as the TPM takes.
     scan: Mutex<LastScan>,
-    /// Locked briefly, for reading or replacing.
+    /// Locked only briefly, to read or replace the pointer.
     pub(crate) token: RwLock<Option<Arc<Token>>>,
-    /// Session objects of all sessions. Locked briefly.
+    /// The session objects of all sessions. Locked only briefly.
     pub(crate) session_objects: Mutex<SessionObjects>,
     pub(crate) logged_in: CurrentUser,
-    /// The results of the PINs that were tried. Locked briefly.
+    /// The results of earlier PINs. Locked only briefly.
     tries: Mutex<PinTries>,
-    /// Lets one thread try a PIN at a time, as long as the TPM takes.
+    /// Held while a thread tries a PIN, for as long as the TPM takes. Other threads wait.
     pub(crate) login_turn: Mutex<()>,
 }
 
@@ -69,8 +70,8 @@ pub(crate) struct TokenSource {
 /// The results of the last scan that decide about the next scan.
 #[derive(Debug, Default, Clone)]
 struct LastScan {
-    /// The stamp of the scanned store, if the scan succeeded. The stamp includes files that could
-    /// not be read, and changes when they can be read.
+    /// The stamp of the store if the scan succeeded. The stamp lists files that could not be read,
+    /// and changes when these files can be read.
     seen: Option<StoreStamp>,
     failed: Option<FailedScan>,
 }
@@ -79,17 +80,18 @@ struct LastScan {
 #[derive(Debug, Clone)]
 struct FailedScan {
     ended: Instant,
-    /// The stamp of the store at that time. If files could not be read, a changed stamp allows
-    /// another scan.
+    /// The stamp of the store at the end of that scan. If files could not be read, a changed stamp
+    /// allows the next scan.
     stamp: StoreStamp,
-    /// The wait before the next scan: the duration of this scan, and at least [`RESCAN_AFTER`]. If
-    /// the TPM was busy: [`RESCAN_AFTER`].
+    /// The time until the next scan: the duration of this scan, but at least [`RESCAN_AFTER`]. If
+    /// the TPM was busy, the time is [`RESCAN_AFTER`].
     rest: Duration,
     why: ScanError,
 }
 
 impl FailedScan {
-    /// True if files caused the failure. Failures of the TPM count for other slots too.
+    /// Returns true if files caused the failure. A failure of the TPM would also affect other
+    /// slots.
     fn is_of_files(&self) -> bool {
         matches!(self.why, ScanError::Unread(_))
     }
@@ -104,7 +106,8 @@ impl TokenSource {
         }
     }
 
-    /// Whether it is the folder of the service whose user this process has.
+    /// Returns true if the source is the key folder of a service, and this process runs as the user
+    /// of that service.
     pub(crate) fn is_of_own_service(&self) -> bool {
         let folder = self.store.folder();
         folder.is_some_and(DevidStore::is_of_own_service)
@@ -112,7 +115,7 @@ impl TokenSource {
 }
 
 impl Slot {
-    /// Makes a slot. Sends nothing to the TPM.
+    /// Makes a slot. Sends no TPM command.
     pub(crate) fn new(id: SlotId, description: &'static str, source: Option<TokenSource>) -> Self {
         Self {
             id,
@@ -128,7 +131,7 @@ impl Slot {
         }
     }
 
-    /// The slot with an audit log of each use of a private key, if `audit` is true.
+    /// Adds an audit log of each use of a private key, if `audit` is true.
     pub(crate) fn auditing(self, audit: bool) -> Self {
         Self {
             audit: audit.then(AuditLog::default),
@@ -136,10 +139,11 @@ impl Slot {
         }
     }
 
-    /// The slot in a forked child, over its own connection to the TPM. The token is taken from the
-    /// parent.
+    /// Returns the slot for a forked child, with the child's own connection to the TPM. The token
+    /// of the parent is kept.
     ///
-    /// State that another thread of the parent had locked at the fork is made anew.
+    /// If another thread of the parent had a part of the state locked at the fork, the child starts
+    /// with an empty part.
     pub(crate) fn for_child(&self, tpm: Option<&Arc<Tpm>>) -> Self {
         let source = self.source.as_ref().zip(tpm);
         let source = source.map(|(source, tpm)| TokenSource {
@@ -170,13 +174,13 @@ impl Slot {
         }
     }
 
-    /// The connection to the TPM. An error if the configuration is wrong.
+    /// Returns the client of the TPM. Fails if the configuration is wrong.
     pub(crate) fn tpm(&self) -> Result<&Arc<Tpm>, Error> {
         Ok(&self.source()?.tpm)
     }
 
-    /// An object of the token as last found, or a session object. An error if the user cannot see
-    /// the object now.
+    /// Returns a session object, or an object of the last scan. Fails if the user cannot see the
+    /// object now.
     pub(crate) fn object(&self, handle: ObjectHandle) -> Result<Arc<Object>, Error> {
         let known = self.known_token().ok_or(Error::DeviceRemoved)?;
         let found = match known.object(handle) {
@@ -189,9 +193,9 @@ impl Slot {
         }
     }
 
-    /// Keeps the handles of objects that still exist and that the user sees.
+    /// Removes the handles of objects that no longer exist, or that the user cannot see.
     pub(crate) fn retain_seen(&self, handles: &mut VecDeque<ObjectHandle>) {
-        // A token without login hides no object.
+        // A token without login hides no object, so its handles need no check.
         if !self.asks_login() {
             return;
         }
@@ -206,7 +210,7 @@ impl Slot {
         });
     }
 
-    /// An object of the token, with its name in the store.
+    /// Returns a token object, with its name in the store.
     pub(crate) fn token_object(&self, handle: ObjectHandle) -> Result<TokenObject, Error> {
         let known = self.known_token().ok_or(Error::DeviceRemoved)?;
         let found = known.object(handle)?;
@@ -216,13 +220,13 @@ impl Slot {
         }
     }
 
-    /// True if private objects are hidden, because the user is not logged in.
+    /// Returns true if private objects are hidden, because the user is not logged in.
     pub(crate) fn hides_private(&self) -> bool {
         !self.has_user() && self.asks_login()
     }
 
-    /// True if only a logged-in user sees private objects. On a token with a key folder each call
-    /// costs system calls, because another process may set a PIN.
+    /// Returns true if only a logged-in user sees private objects. On a token with a key folder
+    /// each call reads files, because another process may set a PIN.
     pub(crate) fn asks_login(&self) -> bool {
         let source = self.source.as_ref();
         source.is_some_and(|source| source.store.pins() != Pins::None)
@@ -232,33 +236,33 @@ impl Slot {
         self.folder().is_ok()
     }
 
-    /// True if the token holds session objects only.
+    /// Returns true if the token is the token for sessions, which has session objects only.
     pub(crate) fn is_for_sessions(&self) -> bool {
         let source = self.source.as_ref();
         source.is_some_and(|source| source.store.is_for_sessions())
     }
 
-    /// The store, if it takes new objects.
+    /// Returns the key folder's store. Fails if the token takes no new objects.
     pub(crate) fn folder(&self) -> Result<&DevidStore, Error> {
         let folder = self.source()?.store.folder();
         folder.ok_or(Error::TokenWriteProtected)
     }
 
-    /// The token as last found, without a scan.
+    /// Returns the token of the last scan. Does not scan again.
     pub(crate) fn known_token(&self) -> Option<Arc<Token>> {
         self.token.read().clone()
     }
 
-    /// The token, after a scan if something changed since the last scan.
+    /// Returns the token. Scans again if the store's stamp changed since the last scan.
     pub(crate) fn token(&self, mint: &Mint) -> Result<Arc<Token>, Error> {
         let source = self.source()?;
         let known = self.known_token();
         let mut last = match &known {
-            // The scan of a folder is short, and a caller that changed the folder wants to see the
-            // change.
+            // The scan of a key folder is short, so the thread waits for it. A caller that changed
+            // the folder expects to see the change.
             Some(token) if !self.is_writable() => match self.scan.try_lock() {
                 Some(last) => last,
-                // Another thread scans. Meanwhile the known token is returned.
+                // Another thread scans now. This thread returns the token of the last scan.
                 None => return Ok(Arc::clone(token)),
             },
             _ => self.scan.lock(),
@@ -274,7 +278,8 @@ impl Slot {
         self.known_token().ok_or(Error::TokenNotPresent)
     }
 
-    /// The token after a change by this module. Scans even if the stamp is unchanged.
+    /// Scans again after a change by this module, and returns the token. Scans even if the stamp is
+    /// unchanged.
     pub(crate) fn rescan(&self, mint: &Mint) -> Result<Arc<Token>, Error> {
         let source = self.source()?;
         let mut last = self.scan.lock();
@@ -290,7 +295,7 @@ impl Slot {
         let began = Instant::now();
         match source.store.scan() {
             Ok(listing) => {
-                // The lock stays held, so that no logout happens between reading and replacing the
+                // The lock is held, so that no logout happens between reading and replacing the
                 // token.
                 let mut place = self.token.write();
                 let stamp = listing.stamp.clone();
@@ -310,12 +315,13 @@ impl Slot {
             }
             Err(why) => {
                 match &why {
-                    // The TPM or the folder cannot be read now. The known objects stay.
+                    // The TPM or the folder cannot be read now. The slot keeps the objects of the
+                    // last scan.
                     ScanError::Tpm(_) | ScanError::Folder(_) | ScanError::Unread(_) => {}
                     ScanError::NoIdentity(_) => *self.token.write() = None,
                 }
-                // Logged once and not each second. The store has already logged a file that it
-                // could not read.
+                // The same reason is logged only once. The store has already logged each file that
+                // it could not read.
                 let said = matches!(why, ScanError::Unread(_));
                 let mut last = last.failed.iter();
                 if !said && last.all(|failure| failure.why != why) {
@@ -327,7 +333,8 @@ impl Slot {
                         ended: Instant::now(),
                         stamp: source.store.stamp(),
                         rest: match why {
-                            // The TPM answers again when the key of the other process is made.
+                            // The TPM answers again as soon as it has made the key of another
+                            // process.
                             ScanError::Tpm(TpmError::Busy(_)) => RESCAN_AFTER,
                             _ => RESCAN_AFTER.max(began.elapsed()),
                         },
@@ -338,8 +345,8 @@ impl Slot {
         }
     }
 
-    /// Asks the TPM for its mechanisms, once, if the token makes keys in the TPM. Until the TPM has
-    /// answered, all mechanisms are assumed.
+    /// Asks the TPM once for its algorithms, if the token makes keys in the TPM. Until the TPM
+    /// answers, the module assumes that the TPM has all algorithms.
     pub(crate) fn learn_mechanisms(&self) {
         if let Some(source) = &self.source
             && source.store.folder().is_some()
@@ -348,14 +355,14 @@ impl Slot {
         }
     }
 
-    /// Asks the TPM for its largest key of this type, once, if the token makes keys in the TPM.
+    /// Asks the TPM once for its largest key of this type, if the token makes keys in the TPM.
     pub(crate) fn learn_key_sizes(&self, key_type: KeyType) {
         if let (Some(source), Some(kind)) = (&self.source, key_type.kind_in_tpm()) {
             source.tpm.learn_largest(kind);
         }
     }
 
-    /// Makes a key ready to sign.
+    /// Prepares a key for its first signature.
     pub(crate) fn prepare(&self, key: &Key) -> Result<(), Error> {
         key.prepare(self.tpm()?).map_err(|error| {
             warn!("{error}");
@@ -363,7 +370,7 @@ impl Slot {
         })
     }
 
-    /// Decrypts a ciphertext. Every fault of the ciphertext has the same log line.
+    /// Decrypts a ciphertext. Every error of the ciphertext has the same log line.
     pub(crate) fn decrypt(
         &self,
         key: &Key,
@@ -377,8 +384,9 @@ impl Slot {
             })
     }
 
-    /// Decrypts the key in front of a wrapped key. `None` for every fault of the ciphertext. The
-    /// fault is not logged here, because the whole wrapped data is checked first.
+    /// Decrypts the AES key that stands before a wrapped key. Returns `None` for every error of the
+    /// ciphertext. The error is not logged yet, because the caller first checks all of the wrapped
+    /// data.
     pub(crate) fn transport_key(
         &self,
         key: &Key,
@@ -395,7 +403,7 @@ impl Slot {
         }
     }
 
-    /// The bytes of a secret key.
+    /// Returns the bytes of a secret key. The TPM may have to unseal the key first.
     pub(crate) fn open_secret_key(&self, key: &SecretKey) -> Result<SecretBytes, Error> {
         key.open(self.tpm()?).map_err(|error| {
             warn!("secret key: {error}");
@@ -403,7 +411,7 @@ impl Slot {
         })
     }
 
-    /// Agrees on the shared secret with the owner of this point.
+    /// Computes the shared secret of this private key and the other side's public point.
     pub(crate) fn agree(&self, key: &Key, point: &[u8]) -> Result<Secret, Error> {
         key.agree(self.tpm()?, point).map_err(|error| {
             warn!("key agreement: {error}");
@@ -427,7 +435,7 @@ impl Slot {
         Ok(&self.source()?.store)
     }
 
-    /// The user's PIN from the configuration.
+    /// Returns the user's PIN from the configuration.
     pub(crate) fn configured_pin(&self) -> Result<Secret, Error> {
         let none = || Error::ArgumentsBad("pPin is NULL");
         let folder = self.store()?.folder().ok_or_else(none)?;

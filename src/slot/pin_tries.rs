@@ -1,7 +1,7 @@
-//! The flags of C_GetTokenInfo that tell of wrong PINs (PKCS#11 3.0, section 3.2).
+//! The flags of C_GetTokenInfo that report wrong PINs (PKCS#11 3.0, section 3.2).
 //!
-//! The TPM counts wrong PINs of all processes, and a correct PIN does not reset its counter. So
-//! this process remembers the counter after the last correct PIN.
+//! The TPM counts the wrong PINs of all processes. A correct PIN does not reset the TPM's counter.
+//! Therefore this process remembers the value of the counter after its last correct PIN.
 
 use devid_core::store::UserType;
 
@@ -14,11 +14,11 @@ pub(super) struct PinTries {
 
 #[derive(Debug, Default, Clone, Copy)]
 struct Tries {
-    /// The TPM's counter at the last correct PIN; 0 before the first.
+    /// The TPM's counter after the last correct PIN. The value is 0 before the first correct PIN.
     counter: u32,
-    /// True if that counter was not read yet.
+    /// True if the counter must still be read after a correct PIN.
     is_due: bool,
-    /// True if this process tried a wrong PIN since then.
+    /// True if this process tried a wrong PIN after the last correct PIN.
     failed: bool,
 }
 
@@ -34,7 +34,8 @@ impl PinTries {
         self.of(who).failed = true;
     }
 
-    /// True if a wrong PIN was entered since the last correct PIN. `counted` is the TPM's counter.
+    /// Returns true if a wrong PIN was entered after the last correct PIN. `counted` is the TPM's
+    /// counter now.
     pub(super) fn has_failed(&mut self, who: UserType, counted: u32) -> bool {
         let tries = self.of(who);
         if tries.is_due && !tries.failed {
@@ -73,14 +74,17 @@ mod tests {
         assert!(tries.has_failed(UserType::User, 2));
         tries.right(UserType::User);
         tries.wrong(UserType::User);
-        assert!(tries.has_failed(UserType::User, 3), "the order counts");
+        assert!(
+            tries.has_failed(UserType::User, 3),
+            "the wrong PIN came after the correct PIN"
+        );
         assert!(
             !tries.has_failed(UserType::User, 0),
-            "somebody has forgiven"
+            "the TPM has reduced its counter"
         );
         tries.right(UserType::User);
         assert!(!tries.has_failed(UserType::User, 3));
-        // The TPM forgets a try over time. The next wrong PIN is still noticed.
+        // The TPM reduces its counter over time. The next wrong PIN is still noticed.
         assert!(!tries.has_failed(UserType::User, 2));
         assert!(tries.has_failed(UserType::User, 3));
     }

@@ -1,5 +1,5 @@
-//! Session objects (PKCS#11 3.0, section 2.4). They end with the session that made them. All
-//! sessions of the token see them.
+//! Session objects (PKCS#11 3.0, section 2.4). A session object ends with the session that made it.
+//! All sessions of the token see it.
 
 use crate::error::Error;
 use crate::handle::{ObjectHandle, SessionHandle};
@@ -17,7 +17,7 @@ pub(crate) struct SessionObjects(BTreeMap<ObjectHandle, SessionObject>);
 #[derive(Debug, Clone)]
 struct SessionObject {
     session: SessionHandle,
-    /// The source of the object. The object is made again when its attributes change.
+    /// The source of the object. When attributes change, the object is made again from this source.
     source: ObjectSource,
     object: Arc<Object>,
 }
@@ -25,14 +25,14 @@ struct SessionObject {
 /// The content of a session object.
 #[derive(Debug, Clone)]
 pub(crate) enum ObjectSource {
-    /// A part of an object that a store could hold too.
+    /// A part of an object of a type that a key folder could also store.
     Stored(Arc<StoredObject>, ObjectPart),
-    /// A secret key that is a session object. No store holds the key.
+    /// A secret key that exists only as a session object.
     Secret(Arc<SecretKeyObject>),
 }
 
 impl SessionObjects {
-    /// Keeps an object until its session ends.
+    /// Adds an object, which exists until its session ends.
     pub(crate) fn insert(
         &mut self,
         session: SessionHandle,
@@ -52,12 +52,12 @@ impl SessionObjects {
         self.0.get(&handle).map(|one| Arc::clone(&one.object))
     }
 
-    /// The source of the object.
+    /// Returns the source of the object with this handle.
     pub(crate) fn source(&self, handle: ObjectHandle) -> Option<ObjectSource> {
         self.0.get(&handle).map(|one| one.source.clone())
     }
 
-    /// The handles of the matching objects.
+    /// Returns the handles of the matching objects.
     pub(crate) fn find(&self, is_wanted: impl Fn(&Object) -> bool) -> Vec<ObjectHandle> {
         let found = self.0.iter().filter(|(_, one)| is_wanted(&one.object));
         found.map(|(handle, _)| *handle).collect()
@@ -76,7 +76,7 @@ impl SessionObjects {
         Ok(())
     }
 
-    /// Removes an object. `false` if there is no such object.
+    /// Removes an object. Returns `false` if no object has this handle.
     pub(crate) fn remove(&mut self, handle: ObjectHandle) -> bool {
         self.0.remove(&handle).is_some()
     }
@@ -108,7 +108,7 @@ impl ObjectSource {
         }
     }
 
-    /// A copy with this name and this change.
+    /// Returns a copy of the source, with this name and with changed attributes.
     pub(crate) fn changed(
         &self,
         name: String,
@@ -132,11 +132,11 @@ impl ObjectSource {
 fn object(shown: &StoredObject, half: ObjectPart) -> Object {
     let mut all = Object::all(shown, ObjectScope::Session);
     let place = all.iter().position(|(one, _)| *one == half);
-    // The inserted object has this part, because a session removes no parts.
+    // The new object has this part, because a change of attributes removes no parts.
     all.swap_remove(place.unwrap_or_default()).1
 }
 
-/// A copy of the object with one part changed.
+/// Returns a copy of the stored object in which the attributes of one part are changed.
 fn changed(
     kind: &ObjectKind,
     half: ObjectPart,

@@ -1,5 +1,5 @@
-//! A token (PKCS#11 3.0, section 2.4): the result of one scan. It is immutable and shared, so
-//! readers of attributes do not wait.
+//! A token (PKCS#11 3.0, section 2.4): the result of one scan. A token is immutable and shared, so
+//! threads that read attributes do not wait.
 
 use crate::error::Error;
 use crate::handle::{Mint, ObjectHandle};
@@ -22,18 +22,19 @@ pub(crate) struct Token {
     positions: HashMap<ObjectHandle, usize>,
 }
 
-/// An object of the token, and its part of the stored object.
+/// A token object, and the part of the stored object that it shows.
 #[derive(Debug, Clone)]
 pub(crate) struct TokenObject {
     pub(crate) handle: ObjectHandle,
     pub(crate) object: Arc<Object>,
-    /// `None` for an object that describes the token itself.
+    /// The stored object and the part. `None`: the object describes the token itself (a profile
+    /// object).
     pub(crate) shown: Option<(Arc<StoredObject>, ObjectPart)>,
 }
 
 impl Token {
-    /// The token after a scan. An object that existed before keeps its handle. An unchanged object
-    /// is reused.
+    /// Makes the token of a scan. An object that existed before keeps its handle. An unchanged
+    /// object is not made again.
     pub(crate) fn new(
         listing: ScanResult,
         traits: TokenTraits,
@@ -83,8 +84,8 @@ impl Token {
         }
     }
 
-    /// The token after a logout. Private objects get new handles, because the old handles stay
-    /// invalid (section 5.6.9).
+    /// Returns the token after a logout. Private objects get new handles, because their old handles
+    /// must stay invalid (section 5.6.9).
     pub(crate) fn logged_out(&self, mint: &Mint) -> Self {
         let again = self.objects.iter().map(|found| TokenObject {
             handle: match found.object.has_flag(CKA_PRIVATE) {
@@ -108,14 +109,14 @@ impl Token {
             .ok_or(Error::ObjectHandleInvalid)
     }
 
-    /// The handle of the object with this CKA_UNIQUE_ID.
+    /// Returns the handle of the object with this CKA_UNIQUE_ID.
     pub(crate) fn handle_of(&self, unique_id: &str) -> Option<ObjectHandle> {
         let mut objects = self.objects.iter();
         let found = objects.find(|found| found.object.unique_id == unique_id);
         found.map(|found| found.handle)
     }
 
-    /// The mechanisms for C_GetMechanismList.
+    /// Returns the mechanisms for C_GetMechanismList.
     pub(crate) fn mechanisms(&self) -> Vec<CK_MECHANISM_TYPE> {
         let mut kinds = Vec::new();
         for row in MECHANISMS.iter().filter(|row| self.offers(row)) {
@@ -127,7 +128,7 @@ impl Token {
         kinds
     }
 
-    /// The answer of C_GetMechanismInfo: all rows of the mechanism together.
+    /// Returns the answer of C_GetMechanismInfo, which combines all rows of the mechanism.
     pub(crate) fn mechanism_info(
         &self,
         kind: CK_MECHANISM_TYPE,
@@ -141,15 +142,15 @@ impl Token {
             ulMinKeySize: smallest.into(),
             ulMaxKeySize: largest.into(),
             flags: match (self.traits.for_sessions, first.algorithm) {
-                // Public keys only verify, in software.
+                // The token for sessions has public keys only. These keys verify in software.
                 (true, Algorithm::Sign(_)) => flags & !(CKF_HW | CKF_SIGN),
                 _ => flags,
             },
         })
     }
 
-    /// True if the token has this mechanism for this kind of operation, with at least one
-    /// parameter.
+    /// Returns true if the token has this mechanism for the row's kind of operation, with at least
+    /// one parameter.
     pub(crate) fn offers(&self, row: &Mechanism) -> bool {
         match (row.algorithm, row.key_type) {
             (Algorithm::GenerateKeyPair, Some(key_type)) => self.makes(key_type),
@@ -167,7 +168,7 @@ impl Token {
         }
     }
 
-    /// True if keys of this type can be made here.
+    /// Returns true if this token can make keys of this type.
     fn makes(&self, key_type: KeyType) -> bool {
         let told = self.traits.algorithms.or_any();
         self.traits.writable
@@ -178,9 +179,10 @@ impl Token {
             }
     }
 
-    /// True if every key of the mechanism's type can sign by it. A client may ask any of these keys
-    /// for a listed mechanism. If the token makes keys, new keys must have the mechanism too.
-    /// There, a key with a fixed scheme is ignored: its CKA_ALLOWED_MECHANISMS shows the limit.
+    /// Returns true if every key of the mechanism's type can sign by the mechanism. A client may
+    /// use any key with a listed mechanism. If the token makes keys, its new keys must be able to
+    /// use the mechanism too. On such a token a key with a fixed scheme does not count, because its
+    /// CKA_ALLOWED_MECHANISMS shows the limit.
     fn signs_by(&self, row: &Mechanism, algorithm: SignAlgorithm) -> bool {
         if self.traits.for_sessions {
             return algorithm.is_padded();
@@ -194,7 +196,7 @@ impl Token {
         is_wanted && (!algorithm.is_padded() || !self.keys().filter(counts).any(refuses))
     }
 
-    /// True if keys can be made here that sign by this mechanism in the TPM.
+    /// Returns true if this token can make keys that sign by this mechanism in the TPM.
     fn makes_keys_for(&self, row: &Mechanism) -> bool {
         let told = self.traits.algorithms.or_any();
         let signs = |scheme| {
@@ -203,8 +205,8 @@ impl Token {
         self.traits.writable && row.signs_by(signs)
     }
 
-    /// True if a key of this type decrypts or agrees on secrets, or can be made to do so. The
-    /// attributes of each key say whether it does.
+    /// Returns true if the token has or can make a key of this type that decrypts or agrees on
+    /// secrets. The attributes of each key show whether it can.
     fn decrypts(&self, key_type: KeyType) -> bool {
         let agrees = self.traits.algorithms.or_any().agrees();
         let mut keys = self.keys();
@@ -212,7 +214,7 @@ impl Token {
             || keys.any(|key| KeyType::from_public(key.public()) == key_type && key.decrypts())
     }
 
-    /// The types of keys for this mechanism that are made in the TPM.
+    /// Returns the types of keys that the token makes in the TPM for this mechanism.
     pub(crate) fn made_by(&self, kind: CK_MECHANISM_TYPE) -> Vec<KeyType> {
         let rows = MECHANISMS.iter().filter(|row| row.kind == kind);
         let types = rows.filter_map(|row| row.key_type);
@@ -221,13 +223,14 @@ impl Token {
             .collect()
     }
 
-    /// The largest key of this type that is made here, if the TPM has told its limit.
+    /// Returns the size in bits of the largest key of this type that the token makes. Returns
+    /// `None` if the TPM has not reported its limit.
     fn largest_made(&self, key_type: Option<KeyType>) -> Option<u32> {
         let kind = key_type.filter(|_| self.traits.makes_keys_in_tpm)?;
         self.traits.algorithms.largest(kind.kind_in_tpm()?)
     }
 
-    /// The smallest and the largest key of a mechanism.
+    /// Returns the smallest and the largest key size of a mechanism.
     fn key_sizes(&self, row: &Mechanism) -> (u32, u32) {
         let fixed = |row: &Mechanism| match row.sizes {
             Sizes::Range(smallest, largest) => {
@@ -240,7 +243,7 @@ impl Token {
             return sizes;
         }
         let keys = self.keys().filter(|key| row.takes_key(key.public()));
-        // Public keys of a session may be as long as keys that are made elsewhere.
+        // A public key of a session may belong to a key pair that another token made.
         let makes = |one: &&Mechanism| {
             one.algorithm == Algorithm::GenerateKeyPair
                 && one.key_type == row.key_type
@@ -265,8 +268,8 @@ impl Token {
 /// The objects of the last scan, by name and by stored object.
 struct KnownObjects<'a> {
     by_name: HashMap<&'a str, &'a TokenObject>,
-    /// By the address of the stored object. The object is alive, so no other object has this
-    /// address.
+    /// The objects by the address of their stored object. Each stored object is alive, so no other
+    /// object has its address.
     by_shown: HashMap<usize, Vec<&'a TokenObject>>,
 }
 
@@ -303,10 +306,10 @@ fn address(shown: &Arc<StoredObject>) -> usize {
     Arc::as_ptr(shown).addr()
 }
 
-/// The profiles that the token fulfils completely (PKCS#11 Profiles 3.0).
+/// Returns the profiles that the token fulfils completely (PKCS#11 Profiles 3.0).
 fn profiles(objects: &[TokenObject]) -> Vec<CK_PROFILE_ID> {
     let mut claimed = vec![CKP_BASELINE_PROVIDER, CKP_EXTENDED_PROVIDER];
-    // The standard's test of an authentication token signs with CKM_SHA256_RSA_PKCS.
+    // The standard's test for the profile Authentication Token signs with CKM_SHA256_RSA_PKCS.
     let rsa = Mechanism::find(CKM_SHA256_RSA_PKCS, CKF_SIGN);
     let mut keys = objects.iter().filter_map(|found| found.object.private());
     if keys.any(|key| rsa.as_ref().is_ok_and(|rsa| rsa.signs_with(key))) {

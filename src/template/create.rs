@@ -1,5 +1,5 @@
-//! Objects that a caller makes with C_CreateObject (PKCS#11 3.0, section 5.7.1): the rules for
-//! their templates, and the result.
+//! Objects that a caller makes with C_CreateObject (PKCS#11 3.0, section 5.7.1): the rules for the
+//! template, and the described object.
 
 use crate::error::Error;
 use crate::mechanism::key_type::KeyType;
@@ -17,15 +17,15 @@ use devid_core::x509::Certificate;
 
 /// The object that a template describes.
 pub(crate) enum CreateTemplate {
-    /// An object that needs no TPM.
+    /// An object that is not a key of the TPM: data, a certificate or a public key.
     Plain(Box<PlainObject>),
-    /// A private key that the TPM takes.
+    /// A private key for import into the TPM.
     Private(Box<PrivateKeyTemplate>),
     /// A secret key of a session, and its bytes.
     Secret(Box<SecretKeyTemplate>, Secret),
 }
 
-/// An object that needs no TPM.
+/// An object that is not a key of the TPM: data, a certificate or a public key.
 #[allow(clippy::large_enum_variant, reason = "it lives in a Box, for one call")]
 pub(crate) enum PlainObject {
     Public(PublicKey, ObjectAttributes),
@@ -42,7 +42,7 @@ impl PlainObject {
         }
     }
 
-    /// The object in the form of a stored object.
+    /// Returns the object as a stored object has it.
     pub(crate) fn kind(&self) -> ObjectKind {
         match self {
             Self::Public(public, described) => {
@@ -55,7 +55,7 @@ impl PlainObject {
         }
     }
 
-    /// The object in the form of the key folder.
+    /// Returns the object as the key folder stores it.
     pub(crate) fn into_content(self) -> EntryContent {
         match self {
             Self::Public(public, described) => EntryContent::Public(public, described),
@@ -68,8 +68,8 @@ impl PlainObject {
 }
 
 impl CreateTemplate {
-    /// Reads the template. `takes_keys`: the token takes private keys. Other tokens take no secret
-    /// keys either, because these would be useless there.
+    /// Reads the template. `takes_keys`: the token imports private keys. Other tokens refuse secret
+    /// keys too, because a secret key would have no use on them.
     pub(crate) fn parse(template: &Template, takes_keys: bool) -> Result<Self, Error> {
         let class = template.consistent()?.number(CKA_CLASS)?;
         let plain = match class.ok_or(Error::TemplateIncomplete)? {
@@ -103,8 +103,8 @@ impl CreateTemplate {
         Ok(Self::Plain(Box::new(plain)))
     }
 
-    /// Checks attributes whose values the new object determines. The template may repeat such a
-    /// value or leave it empty.
+    /// Checks the attributes whose values the object itself determines. A template may repeat such
+    /// a value, or leave it empty.
     pub(crate) fn check_repeated(template: &Template, object: &Object) -> Result<(), Error> {
         let kinds = rules::repeated(object.attribute(CKA_CLASS)?);
         let differs = kinds.iter().any(|kind| match template.value(*kind) {
@@ -123,7 +123,7 @@ impl CreateTemplate {
     }
 }
 
-/// The attributes of a public key. By default the key verifies.
+/// Reads the attributes of a public key. By default the key has CKA_VERIFY.
 fn public_description(template: &Template, public: &PublicKey) -> Result<ObjectAttributes, Error> {
     let possible = KeyType::from_public(public).public_uses();
     Ok(ObjectAttributes {
@@ -149,14 +149,15 @@ fn public_key(template: &Template) -> Result<PublicKey, Error> {
     key.ok_or(Error::AttributeValueInvalid)
 }
 
-/// CKA_VALUE must be exactly one certificate, because other data would be lost.
+/// Reads a certificate. CKA_VALUE must be exactly one DER certificate. Other data would be lost.
 fn certificate(template: &Template) -> Result<(Certificate, ObjectAttributes), Error> {
     match template.number(CKA_CERTIFICATE_TYPE)? {
         Some(CKC_X_509) => {}
         Some(_) => return Err(Error::AttributeValueInvalid),
         None => return Err(Error::TemplateIncomplete),
     }
-    // The certificate says what it is for. So the category must only be a valid number.
+    // The certificate itself determines its category. Therefore CKA_CERTIFICATE_CATEGORY only needs
+    // a valid number.
     if template.number(CKA_CERTIFICATE_CATEGORY)? > Some(CK_CERTIFICATE_CATEGORY_OTHER_ENTITY) {
         return Err(Error::AttributeValueInvalid);
     }

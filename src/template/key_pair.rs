@@ -12,21 +12,21 @@ use devid_core::store::Protection;
 use devid_core::store::devid::{KeyAlgorithm, KeyPurpose};
 use devid_core::store::folder::{ObjectAttributes, Usage, Use};
 
-/// The place of a new private key.
+/// Where a new private key is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Persistence {
-    /// In no store: the key ends with its session.
+    /// Nowhere. The key ends with its session.
     Session,
-    /// In a file, wrapped.
+    /// In a file, wrapped by the TPM.
     File,
-    /// In a file, and in a persistent handle of the TPM.
+    /// In a file, and also in a persistent handle of the TPM.
     Handle,
 }
 
-/// True if clients ask every key pair of this type for this use, though no such key has it here.
-/// The use is then shown as false and not refused. NSS and pkcs11-provider ask RSA pairs for
-/// CKA_WRAP. The examples of PyKCS11 ask for the two other uses. pkcs11-provider asks EC pairs for
-/// CKA_WRAP and CKA_UNWRAP.
+/// Returns true if clients set this use in every template, although no key of this type can have
+/// the use. The use is then shown as false, and the template is not refused. NSS and
+/// pkcs11-provider set CKA_WRAP for RSA. The examples of PyKCS11 set CKA_SIGN_RECOVER and
+/// CKA_VERIFY_RECOVER for RSA. pkcs11-provider sets CKA_WRAP and CKA_UNWRAP for EC.
 fn is_habit(key_type: KeyType, one: Use) -> bool {
     match key_type {
         KeyType::Rsa => matches!(one, Use::Wrap | Use::VerifyRecover | Use::SignRecover),
@@ -37,12 +37,13 @@ fn is_habit(key_type: KeyType, one: Use) -> bool {
 
 /// A key pair to be generated.
 ///
-/// The TPM fixes the uses of a key for ever. The key signs unless CKA_SIGN is false. An RSA key
-/// decrypts, and an EC key agrees on secrets, if CKA_DECRYPT, CKA_UNWRAP or CKA_DERIVE asks for it.
-/// Clients often ask for both. Such a key has no fixed scheme, so it signs by every mechanism.
+/// The TPM fixes the uses of a key at its creation. The key signs unless CKA_SIGN is false. An RSA
+/// key decrypts if the template has CKA_DECRYPT or CKA_UNWRAP. An EC key agrees on secrets if the
+/// template has CKA_DERIVE. Clients often ask for both signing and decryption. Such a key has no
+/// fixed scheme, so it signs by every mechanism.
 ///
-/// A use that no key of this type has is refused, for example CKA_DERIVE with RSA. If it were shown
-/// as false, the caller might not notice. [`is_habit`] lists the exceptions.
+/// A use that no key of this type can have is refused, for example CKA_DERIVE for RSA. If the use
+/// were shown as false, the caller might not notice. [`is_habit`] lists the exceptions.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct KeyPairTemplate {
     pub(crate) algorithm: KeyAlgorithm,
@@ -108,7 +109,7 @@ impl KeyPairTemplate {
     }
 }
 
-/// The algorithm and the size in the public key's template.
+/// Reads the algorithm and the size from the template of the public key.
 fn algorithm(key_type: KeyType, public: &Template) -> Result<KeyAlgorithm, Error> {
     match key_type {
         KeyType::Ec => {
@@ -125,8 +126,8 @@ fn algorithm(key_type: KeyType, public: &Template) -> Result<KeyAlgorithm, Error
             let exponent = public.value(CKA_PUBLIC_EXPONENT).unwrap_or(&F4);
             let zeros = exponent.iter().take_while(|&&byte| byte == 0).count();
             if exponent[zeros..] != F4 {
-                // An odd number above 1 is a valid exponent (section 6.1.2), but not for keys that
-                // are made here.
+                // An odd number above 1 is a valid public exponent (section 6.1.2). The keys of
+                // this token have the exponent 65537 only.
                 return Err(match &exponent[zeros..] {
                     [] | [1] => Error::AttributeValueInvalid,
                     [.., last] if last % 2 == 0 => Error::AttributeValueInvalid,
@@ -136,7 +137,8 @@ fn algorithm(key_type: KeyType, public: &Template) -> Result<KeyAlgorithm, Error
             let bits = public.number(CKA_MODULUS_BITS)?;
             match bits.ok_or(Error::TemplateIncomplete)? {
                 bits @ (2048 | 3072 | 4096) => Ok(KeyAlgorithm::Rsa(bits as u32)),
-                // A valid size that the token does not make (section 4.1.1, last example).
+                // The size is valid, but the token does not make such keys (section 4.1.1, last
+                // example).
                 _ => Err(Error::TemplateInconsistent),
             }
         }
@@ -144,8 +146,8 @@ fn algorithm(key_type: KeyType, public: &Template) -> Result<KeyAlgorithm, Error
     }
 }
 
-/// The abilities that the TPM must give a key for these uses. The TPM makes no key without any
-/// ability.
+/// Returns the purpose that the TPM must give a key for these uses. Fails without any use, because
+/// the TPM makes no such key.
 pub(super) fn key_usage(wanted: Usage) -> Result<KeyPurpose, Error> {
     let usage = KeyPurpose {
         signs: wanted.has(Use::Sign),
@@ -159,7 +161,7 @@ pub(super) fn key_usage(wanted: Usage) -> Result<KeyPurpose, Error> {
     }
 }
 
-/// The protection of a private key. `None` for the default of the token.
+/// Reads CKA_DEVID_PROTECTION of a private key. Returns `None` if the token's default applies.
 pub(super) fn protection(template: &Template) -> Result<Option<Protection>, Error> {
     Ok(match template.number(CKA_DEVID_PROTECTION)? {
         None => None,
@@ -170,7 +172,7 @@ pub(super) fn protection(template: &Template) -> Result<Option<Protection>, Erro
     })
 }
 
-/// The place of a private key by its template.
+/// Reads where the template wants the private key to be stored.
 pub(super) fn persistence(template: &Template) -> Result<Persistence, Error> {
     match (
         template.flag_or_false(CKA_TOKEN)?,

@@ -1,5 +1,5 @@
-//! Reads templates of callers (PKCS#11 3.0, section 4.1): one value at a time, in the type of its
-//! attribute.
+//! Reads the templates of callers (PKCS#11 3.0, section 4.1). Each function reads one value in the
+//! type of its attribute.
 
 pub(crate) mod create;
 pub(crate) mod key_pair;
@@ -18,20 +18,21 @@ use devid_core::store::folder::{ObjectAttributes, Usage, Use};
 use devid_core::tpm::Secret;
 use devid_core::x509::Date;
 
-/// A copy of a caller's template. It may hold a private key, so it is wiped when it is dropped.
+/// A copy of a caller's template. The copy may hold a private key, so it is wiped when it is
+/// dropped.
 #[derive(Default, Clone)]
 pub(crate) struct Template(pub(crate) Vec<(CK_ATTRIBUTE_TYPE, Secret)>);
 
 impl Template {
-    /// True if the object has the value of every attribute in the template. An empty template
-    /// matches every object.
+    /// Returns true if the object has the value of every attribute in the template. An empty
+    /// template matches every object.
     pub(crate) fn matches(&self, object: &Object) -> bool {
         let mut wanted = self.0.iter();
         wanted.all(|(kind, value)| object.attribute(*kind) == Ok(value))
     }
 
-    /// The template, if no attribute has two values. An attribute that occurs twice with the same
-    /// value counts once, as section 4.1.1 recommends.
+    /// Checks that no attribute has two different values, and returns the template. An attribute
+    /// that occurs twice with equal values is accepted, as section 4.1.1 recommends.
     pub(crate) fn consistent(&self) -> Result<&Self, Error> {
         let twice = |(n, (kind, value)): (usize, &(CK_ATTRIBUTE_TYPE, Secret))| {
             let mut before = self.0[..n].iter();
@@ -52,22 +53,23 @@ impl Template {
         self.value(kind).ok_or(Error::TemplateIncomplete)
     }
 
-    /// A CK_ULONG.
+    /// Reads a CK_ULONG.
     pub(crate) fn number(&self, kind: CK_ATTRIBUTE_TYPE) -> Result<Option<CK_ULONG>, Error> {
         self.value(kind).map(number).transpose()
     }
 
-    /// A CK_BBOOL.
+    /// Reads a CK_BBOOL.
     pub(crate) fn flag(&self, kind: CK_ATTRIBUTE_TYPE) -> Result<Option<bool>, Error> {
         self.value(kind).map(flag).transpose()
     }
 
-    /// A CK_BBOOL. False if the template does not name the attribute.
+    /// Reads a CK_BBOOL. Returns false if the template does not have the attribute.
     pub(crate) fn flag_or_false(&self, kind: CK_ATTRIBUTE_TYPE) -> Result<bool, Error> {
         self.flag(kind).map(Option::unwrap_or_default)
     }
 
-    /// The attributes of an object that are not part of its value. Uses are left open.
+    /// Reads the attributes that describe an object and are not part of its value. The uses of a
+    /// key are not read.
     pub(crate) fn description(&self) -> Result<ObjectAttributes, Error> {
         let mut description = ObjectAttributes::labelled("");
         for (kind, value) in &self.0 {
@@ -82,8 +84,8 @@ impl Template {
         Ok(description)
     }
 
-    /// The uses that the template asks for, among the `possible` uses. A use that the template does
-    /// not name is set if `unnamed` has it.
+    /// Returns those of the `possible` uses that the template sets to true. A use that the template
+    /// does not mention is taken if `unnamed` contains it.
     pub(crate) fn uses(&self, possible: &[Use], unnamed: &[Use]) -> Result<Usage, Error> {
         // An invalid flag is an error, even for a use that the key cannot have.
         for (kind, value) in &self.0 {
@@ -100,7 +102,8 @@ impl Template {
     }
 }
 
-/// Sets an attribute that can be changed, of an object or of its copy. Ignores other attributes.
+/// Sets an attribute of an object or of its copy, if the attribute can be changed. Ignores other
+/// attributes.
 pub(crate) fn describe(
     description: &mut ObjectAttributes,
     kind: CK_ATTRIBUTE_TYPE,
@@ -108,7 +111,7 @@ pub(crate) fn describe(
 ) -> Result<(), Error> {
     match kind {
         CKA_LABEL => description.label = text(value)?,
-        // An empty CKA_ID means the default: the key's own identifier.
+        // If CKA_ID is empty, the object gets the default identifier of its key.
         CKA_ID => description.id = Some(value.to_vec()).filter(|id| !id.is_empty()),
         CKA_SUBJECT => description.subject = value.to_vec(),
         CKA_START_DATE => description.start = date(value)?,
@@ -135,7 +138,7 @@ pub(crate) fn flag(value: &[u8]) -> Result<bool, Error> {
     }
 }
 
-/// RFC 2279 text, as CKA_LABEL and CKA_APPLICATION are.
+/// Reads an RFC 2279 string, for example CKA_LABEL or CKA_APPLICATION.
 pub(crate) fn text(value: &[u8]) -> Result<String, Error> {
     String::from_utf8(value.to_vec()).map_err(|_| Error::AttributeValueInvalid)
 }
@@ -151,7 +154,7 @@ fn mechanisms(value: &[u8]) -> Result<Vec<u64>, Error> {
     }
 }
 
-/// CK_DATE. An empty value means no date.
+/// Reads a CK_DATE. An empty value means that there is no date.
 fn date(value: &[u8]) -> Result<Option<Date>, Error> {
     if value.is_empty() {
         return Ok(None);
@@ -182,8 +185,8 @@ fn date(value: &[u8]) -> Result<Option<Date>, Error> {
     }
 }
 
-/// CKA_EC_POINT, or the public point of an agreement. Some clients omit the OCTET STRING, and a
-/// bare point can look like an OCTET STRING.
+/// Reads CKA_EC_POINT, or the other side's public point of a key agreement. Some clients omit the
+/// OCTET STRING. A point without OCTET STRING can look like an OCTET STRING, so the curve decides.
 pub(crate) fn point_on(curve: Curve, point: &[u8]) -> Option<PublicKey> {
     let wrapped = <&OctetStringRef>::from_der(point).ok();
     wrapped
@@ -191,8 +194,8 @@ pub(crate) fn point_on(curve: Curve, point: &[u8]) -> Option<PublicKey> {
         .or_else(|| PublicKey::from_point(curve, point))
 }
 
-/// CKA_EC_PARAMS: the object identifier of a curve, or its name as a PrintableString (section
-/// 6.3.3). Explicit parameters (SEQUENCE) and the parameters of the CA (NULL) are valid but not
+/// Reads CKA_EC_PARAMS: the object identifier of a curve, or its name as a PrintableString (section
+/// 6.3.3). Explicit parameters (SEQUENCE) and the parameters of the CA (NULL) are valid, but not
 /// supported.
 pub(crate) fn curve(parameters: &[u8]) -> Result<Curve, Error> {
     let element = AnyRef::from_der(parameters).map_err(|_| Error::DomainParamsInvalid)?;
@@ -219,7 +222,7 @@ pub(crate) fn curve(parameters: &[u8]) -> Result<Curve, Error> {
     })
 }
 
-/// Names by SEC 2, X9.62 and FIPS 186.
+/// Returns the names of a curve in SEC 2, X9.62 and FIPS 186.
 const fn names(curve: Curve) -> &'static [&'static [u8]] {
     match curve {
         Curve::P256 => &[b"secp256r1", b"prime256v1", b"P-256"],

@@ -1,5 +1,5 @@
 //! Private keys that a caller imports, in clear or wrapped (PKCS#11 3.0, sections 6.1.3, 6.3.4 and
-//! 6.7). The TPM takes the keys and never returns them.
+//! 6.7). The TPM imports the keys and never returns them.
 
 use super::key_pair::{Persistence, key_usage, persistence, protection};
 use super::rules::{self, TemplateKind};
@@ -35,7 +35,7 @@ impl PrivateKeyTemplate {
         Self::new(key, public, template)
     }
 
-    /// Reads the template for this key. `public`: the public key that the template states.
+    /// Reads the template for this private key. `public`: the public key that the template states.
     pub(crate) fn new(
         key: PrivateKey,
         public: Option<PublicKey>,
@@ -56,7 +56,7 @@ impl PrivateKeyTemplate {
         })
     }
 
-    /// Checks that the key has the stated public key.
+    /// Checks that the public key of the private key is the public key that the template states.
     pub(crate) fn check_public(&self, public: &PublicKey) -> Result<(), Error> {
         match self.public.as_ref().is_none_or(|said| said == public) {
             true => Ok(()),
@@ -65,12 +65,12 @@ impl PrivateKeyTemplate {
     }
 }
 
-/// The type of private key to be unwrapped.
+/// The type of the private key that is to be unwrapped.
 pub(crate) struct UnwrapTemplate(KeyType);
 
 impl UnwrapTemplate {
-    /// The template must name class and type. It must not name the values of the key (section
-    /// 4.1.1; Table 10, footnotes 5 and 6).
+    /// Reads the template of C_UnwrapKey. The template must name the class and the type. The
+    /// template must not name the values of the key (section 4.1.1; Table 10, footnotes 5 and 6).
     pub(crate) fn parse(template: &Template) -> Result<Self, Error> {
         rules::check(template.consistent()?, TemplateKind::UnwrappedPrivate)?;
         let class = template.number(CKA_CLASS)?;
@@ -85,8 +85,8 @@ impl UnwrapTemplate {
         }
     }
 
-    /// The key in a PrivateKeyInfo. `None` for other data, for a key of another type, and for a key
-    /// with inconsistent numbers.
+    /// Parses a PrivateKeyInfo and returns the private key. Returns `None` for other data, for a
+    /// key of another type, and for a key whose numbers do not match each other.
     pub(crate) fn private(&self, info: &[u8]) -> Option<PrivateKey> {
         let key = PrivateKey::from_info(info).ok();
         key.filter(|key| type_of(key) == self.0 && key.halves().is_ok())
@@ -102,7 +102,7 @@ const fn type_of(key: &PrivateKey) -> KeyType {
 
 fn ec(template: &Template) -> Result<(PrivateKey, Option<PublicKey>), Error> {
     let curve = curve(template.required(CKA_EC_PARAMS)?)?;
-    // Some clients omit leading zeros, or add one.
+    // Some clients omit leading zeros of the number, or add a leading zero.
     let scalar = pad_left(template.required(CKA_VALUE)?, curve.width()).map(Secret::new);
     let scalar = scalar.ok_or(Error::AttributeValueInvalid)?;
     let point = template
@@ -115,7 +115,8 @@ fn ec(template: &Template) -> Result<(PrivateKey, Option<PublicKey>), Error> {
     Ok((PrivateKey::Ec(curve, scalar), public))
 }
 
-/// One prime is required and sufficient: a TPM keeps only one prime of the private key.
+/// Reads an RSA key. One prime is required and sufficient, because a TPM stores only one prime of
+/// the private key.
 fn rsa(template: &Template) -> Result<(PrivateKey, Option<PublicKey>), Error> {
     let modulus = template.required(CKA_MODULUS)?;
     let exponent = template.value(CKA_PUBLIC_EXPONENT).unwrap_or(&F4);

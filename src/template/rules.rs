@@ -6,7 +6,7 @@ use crate::template::{flag, number};
 use crate::vendor::*;
 use cryptoki_sys::*;
 
-/// The purpose of a template.
+/// The kind of object that a template describes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TemplateKind {
     Public,
@@ -35,17 +35,17 @@ impl TemplateKind {
 
 /// The rule for one attribute.
 enum AttributeRule {
-    /// Another function reads it.
+    /// Allowed. Another function reads the value.
     Read,
-    /// A flag. Another function reads it.
+    /// A flag with either value. Another function reads the value.
     Flag,
-    /// A flag that must have this value. The other value is CKR_TEMPLATE_INCONSISTENT.
+    /// A flag that must have this value. The other value fails with CKR_TEMPLATE_INCONSISTENT.
     Only(bool),
-    /// CKA_COPYABLE: keys of a token cannot be copied.
+    /// CKA_COPYABLE. The flag must not be true for a key on a token.
     Copyable,
-    /// A flag that only a security officer may set.
+    /// A flag that only a security officer may set to true.
     OfficerSets,
-    /// An attribute that only the token sets.
+    /// An attribute that only the token itself sets.
     ReadOnly,
 }
 
@@ -78,7 +78,8 @@ pub(super) fn check(template: &Template, template_kind: TemplateKind) -> Result<
     Ok(())
 }
 
-/// Attributes that a template may repeat, although the value of the object determines them.
+/// Returns the attributes that a template may repeat, although the object itself determines their
+/// values.
 pub(super) fn repeated(class: &[u8]) -> &'static [CK_ATTRIBUTE_TYPE] {
     match number(class) {
         Ok(CKO_CERTIFICATE) => &[
@@ -135,7 +136,7 @@ fn rule_of(template_kind: TemplateKind, kind: CK_ATTRIBUTE_TYPE) -> Option<Attri
             .or_else(|| of_private(kind))
             .or_else(|| of_value(kind))
             .or(match kind {
-                // Clients name all uses, even those that no such key has.
+                // Clients name all uses, even uses that no such key can have.
                 CKA_VERIFY | CKA_VERIFY_RECOVER | CKA_ENCRYPT | CKA_WRAP => {
                     Some(AttributeRule::Flag)
                 }
@@ -182,9 +183,9 @@ fn of_public(kind: CK_ATTRIBUTE_TYPE) -> Option<AttributeRule> {
     })
 }
 
-/// A private key never leaves the TPM in clear, so the template cannot ask for another value.
-/// CKA_WRAP_WITH_TRUSTED is refused: it is a condition for an event that never happens, and the
-/// object could not show it.
+/// Returns the rule for an attribute of a private key. A private key never leaves the TPM in clear,
+/// so a template cannot make the key extractable. CKA_WRAP_WITH_TRUSTED is refused, because the
+/// module never wraps a private key, and the object could not show the attribute.
 fn of_private(kind: CK_ATTRIBUTE_TYPE) -> Option<AttributeRule> {
     Some(match kind {
         CKA_SIGN
@@ -205,7 +206,7 @@ fn of_private(kind: CK_ATTRIBUTE_TYPE) -> Option<AttributeRule> {
     })
 }
 
-/// The numbers of a private key that is generated or unwrapped.
+/// Returns the rule for a number of a private key that is generated or unwrapped.
 fn of_value(kind: CK_ATTRIBUTE_TYPE) -> Option<AttributeRule> {
     match kind {
         CKA_EC_PARAMS | CKA_EC_POINT | CKA_VALUE | CKA_MODULUS | CKA_PUBLIC_EXPONENT
@@ -215,7 +216,8 @@ fn of_value(kind: CK_ATTRIBUTE_TYPE) -> Option<AttributeRule> {
     }
 }
 
-/// Clients name all uses. A use that this type of key cannot have is shown as false.
+/// Returns the rule for an attribute of a secret key. Clients name all uses. A use that this type
+/// of key cannot have is shown as false.
 fn of_secret(kind: CK_ATTRIBUTE_TYPE) -> Option<AttributeRule> {
     Some(match kind {
         CKA_WRAP_WITH_TRUSTED => AttributeRule::Only(false),

@@ -1,5 +1,5 @@
-//! Secret keys from a key agreement, from a caller, or generated (PKCS#11 3.0, sections 4.10,
-//! 5.18.5, 6.3.17 and 6.8.2).
+//! Templates of secret keys: for C_DeriveKey, C_CreateObject and C_GenerateKey (PKCS#11 3.0,
+//! sections 4.10, 5.18.5, 6.3.17 and 6.8.2).
 
 use super::rules::{self, TemplateKind};
 use crate::error::Error;
@@ -11,17 +11,18 @@ use devid_core::key::SecretKeyType;
 use devid_core::store::folder::{ObjectAttributes, Use};
 use devid_core::tpm::Secret;
 
-/// The uses of a secret key that a template does not name.
+/// The uses that a secret key has if its template does not mention them.
 const UNNAMED: [Use; 4] = [Use::Encrypt, Use::Decrypt, Use::Sign, Use::Verify];
 
-/// A secret key to be made.
+/// The description of a secret key that is to be made.
 ///
-/// By default the key is sensitive and not extractable. It has all uses of its type but CKA_UNWRAP.
+/// By default the key is sensitive and not extractable. By default it has all uses of its type
+/// except CKA_UNWRAP.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct SecretKeyTemplate {
     pub(crate) described: ObjectAttributes,
     pub(crate) key_type: SecretKeyType,
-    /// The length in bytes, if the template names it.
+    /// The length in bytes. `None` if the template does not state a length.
     pub(crate) length: Option<usize>,
     pub(crate) sensitive: bool,
     pub(crate) extractable: bool,
@@ -39,7 +40,7 @@ impl SecretKeyTemplate {
         Self::parse(key_type.unwrap_or(CKK_GENERIC_SECRET), length, template)
     }
 
-    /// Reads a template of C_GenerateKey. Returns the length in bytes too.
+    /// Reads a template of C_GenerateKey. Also returns the length of the key in bytes.
     pub(crate) fn generated(row: &Mechanism, template: &Template) -> Result<(Self, usize), Error> {
         rules::check(template.consistent()?, TemplateKind::GeneratedSecret)?;
         let key_type = row.key_type.ok_or(Error::MechanismInvalid)?.number();
@@ -55,7 +56,7 @@ impl SecretKeyTemplate {
         Ok((wanted, length))
     }
 
-    /// Reads a template of C_CreateObject. Returns the bytes of the key too.
+    /// Reads a template of C_CreateObject. Also returns the bytes of the key.
     pub(super) fn with_value(template: &Template) -> Result<(Self, Secret), Error> {
         rules::check(template, TemplateKind::Secret)?;
         let key_type = template.number(CKA_KEY_TYPE)?;
@@ -66,7 +67,7 @@ impl SecretKeyTemplate {
         Ok((wanted, Secret::new(value.to_vec())))
     }
 
-    /// A key of the token cannot be extractable, because the TPM seals its value.
+    /// Checks that a key of the token is not extractable, because the TPM seals its value.
     fn check_place(&self, template: &Template) -> Result<(), Error> {
         match self.extractable && template.flag_or_false(CKA_TOKEN)? {
             true => Err(Error::TemplateInconsistent),
@@ -104,7 +105,7 @@ impl SecretKeyTemplate {
     }
 }
 
-/// Turns the error of a derived length into the error of an attribute value.
+/// Replaces the error for the length of a derived key by the error for an attribute value.
 fn of_value(error: Error) -> Error {
     match error {
         Error::KeySizeRange => Error::AttributeValueInvalid,

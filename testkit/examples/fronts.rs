@@ -1,9 +1,13 @@
-//! A manufactured swtpm and its fronts, for `scripts/bench`.
+//! A manufactured swtpm, with a proxy and resource managers before it, for `scripts/bench`.
 //!
-//! Prints `tpm TCTI`, `proxy TCTI` and `ready`. Then it answers each line of standard input with a line:
-//! `manager` starts a resource manager for one client, as the kernel is one, and gives its TCTI; `take`
-//! gives the TPM commands that came through the proxy since the last `take`; `delay MS` makes each command
-//! through the proxy and the managers take so many milliseconds more. It ends with its input.
+//! Prints `tpm TCTI`, `proxy TCTI` and `ready`. Then the program answers each line of standard
+//! input with a line. It ends at the end of its input.
+//!
+//! | line | answer and effect |
+//! |---|---|
+//! | `manager` | starts a resource manager for one client, and answers with its TCTI |
+//! | `take` | answers with the TPM commands since the last `take` |
+//! | `delay MS` | delays each command by MS milliseconds |
 #![allow(clippy::expect_used, clippy::print_stdout, missing_docs)]
 
 use std::io::{self, BufRead, Write};
@@ -24,7 +28,7 @@ fn main() {
         let (word, rest) = line.split_once(' ').unwrap_or((&line, ""));
         match word {
             "manager" => {
-                // The device lies in a home of its own.
+                // The device is in its own home folder.
                 let home = Home::new("");
                 let kernel = Kernel::new(&tpm, &home);
                 kernel.book().delay_each(delay);

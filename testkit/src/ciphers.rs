@@ -1,4 +1,4 @@
-//! Calls that encrypt, decrypt and derive, checked against OpenSSL.
+//! Calls that encrypt, decrypt and derive. OpenSSL checks their results.
 
 use super::home::Home;
 use super::link::Link;
@@ -13,7 +13,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::ptr;
 
-/// A mechanism with a parameter of this kind.
+/// Returns a mechanism with this parameter.
 pub fn mechanism<T>(mechanism: CK_MECHANISM_TYPE, parameter: Option<&T>) -> CK_MECHANISM {
     let (at, length) = match parameter {
         Some(parameter) => (ptr::from_ref(parameter).cast_mut().cast(), size_of::<T>()),
@@ -26,7 +26,7 @@ pub fn mechanism<T>(mechanism: CK_MECHANISM_TYPE, parameter: Option<&T>) -> CK_M
     }
 }
 
-/// CKM_RSA_PKCS
+/// Returns the mechanism CKM_RSA_PKCS.
 pub fn pkcs1() -> CK_MECHANISM {
     mechanism::<u8>(CKM_RSA_PKCS, None)
 }
@@ -65,7 +65,7 @@ pub fn gcm(iv: &[u8], aad: &[u8], tag_bits: CK_ULONG) -> CK_GCM_PARAMS {
     }
 }
 
-/// The template of programs that want a readable secret.
+/// Returns the template of programs that need a readable secret.
 pub fn readable() -> Vec<Item> {
     vec![
         (CKA_CLASS, ulong(CKO_SECRET_KEY)),
@@ -76,7 +76,7 @@ pub fn readable() -> Vec<Item> {
 }
 
 impl Own {
-    /// An RSA-2048 token key pair that decrypts.
+    /// Generates an RSA-2048 token key pair that decrypts.
     #[track_caller]
     pub fn decrypting(&self, also: &[Item]) -> (CK_ULONG, CK_ULONG) {
         let token = (CKA_TOKEN, YES.to_vec());
@@ -90,7 +90,7 @@ impl Own {
         made.expect("C_GenerateKeyPair")
     }
 
-    /// A token key pair on this curve that agrees on secrets.
+    /// Generates a token key pair on this curve that agrees on secrets.
     #[track_caller]
     pub fn agreeing(&self, curve: &[u8], also: &[Item]) -> (CK_ULONG, CK_ULONG) {
         let token = (CKA_TOKEN, YES.to_vec());
@@ -100,13 +100,13 @@ impl Own {
         made.expect("C_GenerateKeyPair")
     }
 
-    /// An AES-256 session key by default.
+    /// Generates an AES-256 key; a session key unless the template says otherwise.
     #[track_caller]
     pub fn aes_key(&self, template: &[Item]) -> CK_OBJECT_HANDLE {
         self.secret_key(CKM_AES_KEY_GEN, template)
     }
 
-    /// A generic secret of 32 bytes, a session key by default.
+    /// Generates a generic secret of 32 bytes; a session key unless the template says otherwise.
     #[track_caller]
     pub fn generic_secret(&self, template: &[Item]) -> CK_OBJECT_HANDLE {
         self.secret_key(CKM_GENERIC_SECRET_KEY_GEN, template)
@@ -124,7 +124,7 @@ impl Own {
         call!(self.raw.table, C_EncryptInit(session, &raw mut by, key)).result()
     }
 
-    /// C_EncryptInit without a mechanism.
+    /// Calls C_EncryptInit without a mechanism, which cancels the operation.
     pub fn encrypt_cancel(&self, key: CK_OBJECT_HANDLE) -> Result<(), Code> {
         let (session, none) = (self.session, ptr::null_mut());
         call!(self.raw.table, C_EncryptInit(session, none, key)).result()
@@ -139,7 +139,8 @@ impl Own {
         .result()
     }
 
-    /// C_Decrypt into this buffer, or the length query; returns the code and the length.
+    /// Calls C_Decrypt with this buffer, or as a length query without buffer. Returns the code and
+    /// the length.
     pub fn decrypt_into(&self, data: &[u8], room: Option<&mut [u8]>) -> (Code, CK_ULONG) {
         let mut length = room.as_ref().map_or(0, |room| room.len() as CK_ULONG);
         let to = room.map_or(ptr::null_mut(), <[u8]>::as_mut_ptr);
@@ -151,7 +152,7 @@ impl Own {
         (code, length)
     }
 
-    /// C_Decrypt into a large buffer.
+    /// Calls C_Decrypt with a large buffer.
     pub fn decrypt_on(&self, data: &[u8]) -> Result<Vec<u8>, Code> {
         let mut room = vec![0; 512];
         let (code, length) = self.decrypt_into(data, Some(&mut room));
@@ -195,7 +196,7 @@ impl Own {
         Ok(made)
     }
 
-    /// The public key of this object as a PEM file.
+    /// Writes the public key of this object to a PEM file. Returns the path.
     #[track_caller]
     pub fn pem(&self, home: &Home, object: CK_ULONG) -> PathBuf {
         let info = self.attribute(object, CKA_PUBLIC_KEY_INFO);
@@ -203,13 +204,13 @@ impl Own {
     }
 }
 
-/// OpenSSL encrypts for the public key in this file.
+/// Encrypts with OpenSSL for the public key in this file.
 #[track_caller]
 pub fn openssl_encrypts(home: &Home, public: &PathBuf, options: &[&str], data: &[u8]) -> Vec<u8> {
     pkeyutl(home, &["-encrypt", "-pubin"], public, options, data)
 }
 
-/// OpenSSL decrypts with the private key in this file.
+/// Decrypts with OpenSSL and the private key in this file.
 #[track_caller]
 pub fn openssl_decrypts(home: &Home, private: &PathBuf, options: &[&str], data: &[u8]) -> Vec<u8> {
     pkeyutl(home, &["-decrypt"], private, options, data)
@@ -228,7 +229,7 @@ fn pkeyutl(home: &Home, what: &[&str], key: &PathBuf, options: &[&str], data: &[
     fs::read(to).expect("a file")
 }
 
-/// OpenSSL agrees on a secret, with its private key and our public key.
+/// Agrees on a secret with OpenSSL, from a private key of OpenSSL and a public key of the token.
 #[track_caller]
 pub fn openssl_agrees(home: &Home, private: &PathBuf, public: &PathBuf) -> Vec<u8> {
     let to = home.path("agreed");
@@ -239,7 +240,7 @@ pub fn openssl_agrees(home: &Home, private: &PathBuf, public: &PathBuf) -> Vec<u
     fs::read(to).expect("a file")
 }
 
-/// A token of own keys, and the TPM behind a counting proxy.
+/// A token with own keys, and the TPM behind a counting proxy.
 pub struct Bench {
     pub tpm: Swtpm,
     pub proxy: Proxy,
@@ -261,7 +262,7 @@ impl Bench {
         }
     }
 
-    /// A key pair of OpenSSL on this curve: its file and its point.
+    /// Makes a key pair with OpenSSL on this curve. Returns its file and its point.
     pub fn peer(&self, curve: &str, width: usize) -> (PathBuf, Vec<u8>) {
         let file = self.home.path(&format!("{curve}.key"));
         let group = format!("ec_paramgen_curve:{curve}");
@@ -279,7 +280,7 @@ impl Bench {
     }
 }
 
-/// A P-256 key pair of OpenSSL: its file and its point.
+/// Makes a P-256 key pair with OpenSSL. Returns its file and its point.
 pub fn peer(home: &Home) -> (PathBuf, Vec<u8>) {
     outside(home, "peer", &P256_KEY);
     let point = super::openssl::point(&home.path("peer.pub"));

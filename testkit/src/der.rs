@@ -1,7 +1,7 @@
-//! A minimal DER parser for certificates. The tests must not judge the module with the library that
-//! it uses.
+//! A minimal DER parser for certificates. The tests do not use the library of the module, because
+//! an error of the library would then stay hidden.
 
-/// The consecutive elements in `der`, each with tag and length.
+/// Returns the consecutive elements in `der`, each with tag and length.
 pub fn elements(mut der: &[u8]) -> Vec<&[u8]> {
     let mut all = Vec::new();
     while !der.is_empty() {
@@ -12,7 +12,7 @@ pub fn elements(mut der: &[u8]) -> Vec<&[u8]> {
     all
 }
 
-/// The body of the element that `der` begins with.
+/// Returns the body of the first element in `der`.
 pub fn body(der: &[u8]) -> &[u8] {
     &der[header(der)..header(der) + length(der)]
 }
@@ -34,7 +34,7 @@ fn length(der: &[u8]) -> usize {
     }
 }
 
-/// The fields of a certificate that PKCS#11 has attributes for, each in DER.
+/// The fields of a certificate for which PKCS#11 has attributes, each in DER.
 pub struct Certificate {
     pub serial: Vec<u8>,
     pub issuer: Vec<u8>,
@@ -56,13 +56,13 @@ impl Certificate {
         }
     }
 
-    /// The bits of the subject's public key, without the octet that counts unused bits.
+    /// Returns the bits of the subject's public key, without the octet that counts unused bits.
     pub fn key_bits(&self) -> Vec<u8> {
         body(elements(body(&self.public_key_info))[1])[1..].to_vec()
     }
 }
 
-/// An element with this body.
+/// Returns an element with this tag and body.
 pub fn element(tag: u8, body: &[u8]) -> Vec<u8> {
     let length = body.len().to_be_bytes();
     let length = &length[body.len().leading_zeros() as usize / 8..];
@@ -72,7 +72,7 @@ pub fn element(tag: u8, body: &[u8]) -> Vec<u8> {
     }
 }
 
-/// A certificate with another SubjectPublicKeyInfo and the old signature.
+/// Returns a certificate with another SubjectPublicKeyInfo and the old signature.
 pub fn with_key_info(certificate: &[u8], key_info: &[u8]) -> Vec<u8> {
     let outer = elements(body(certificate));
     let fields = elements(body(outer[0]));

@@ -20,23 +20,23 @@ use std::process::{Command, Stdio};
 use std::{env, fs};
 use tempfile::TempDir;
 
-/// CKA_DEVID_TPM_HANDLE and the other vendor attributes.
+/// The vendor attributes, beginning with CKA_DEVID_TPM_HANDLE.
 pub const TPM_HANDLE: CK_ATTRIBUTE_TYPE = CKA_VENDOR_DEFINED | 0x4445_0001;
 pub const TPM_PUBLIC: CK_ATTRIBUTE_TYPE = CKA_VENDOR_DEFINED | 0x4445_0003;
 pub const PROTECTION: CK_ATTRIBUTE_TYPE = CKA_VENDOR_DEFINED | 0x4445_0004;
 pub const PERSISTENT: CK_ATTRIBUTE_TYPE = CKA_VENDOR_DEFINED | 0x4445_0005;
 
-/// Values of CKA_DEVID_PROTECTION.
+/// The values of CKA_DEVID_PROTECTION.
 pub const SEALED: CK_ULONG = 2;
 pub const IN_FILE: CK_ULONG = 3;
 
 pub const SRK: u32 = 0x8100_0001;
 pub const MASTER: u32 = 0x8100_0080;
-/// The first handle for our keys.
+/// The first persistent handle for keys of this project.
 pub const FIRST: u32 = 0x8100_0100;
 
-/// Copies the only file of a key folder, the key `label`, once for each number, which is the label of the
-/// copy. Many files of one key cost as much to read as many keys.
+/// Copies the only file of a key folder, the key `label`, once for each number. The number is the
+/// label of the copy. To read many files of one key costs as much as to read many keys.
 pub fn copy_key(folder: &Path, label: &str, numbers: std::ops::Range<usize>) {
     let files = fs::read_dir(folder).expect("a folder");
     let files = files.map(|entry| entry.expect("an entry").path());
@@ -53,7 +53,7 @@ pub fn copy_key(folder: &Path, label: &str, numbers: std::ops::Range<usize>) {
     }
 }
 
-/// A TPM without factory identity, a proxy before it, and a home.
+/// A TPM without factory identity, a proxy before the TPM, and a home folder.
 pub struct Bench {
     pub tpm: Swtpm,
     pub proxy: Proxy,
@@ -68,7 +68,7 @@ impl Bench {
         Bench { tpm, proxy, home }
     }
 
-    /// The key folder.
+    /// Returns the key folder.
     pub fn folder(&self) -> PathBuf {
         folder(&self.home)
     }
@@ -97,7 +97,7 @@ impl Bench {
         run(self.tpm.tool("tpm2_flushcontext").arg("-t")).ok();
     }
 
-    /// Sets this authorisation value of the owner hierarchy, and configures it.
+    /// Sets this authorisation value of the owner hierarchy, and adds it to the configuration.
     pub fn set_owner(&self, value: &str) {
         run(self.tpm.tool("tpm2_changeauth").args(["-c", "o", value])).ok();
         let file = self.home.write("owner", value);
@@ -105,7 +105,7 @@ impl Bench {
         self.home.write("config.toml", settings);
     }
 
-    /// Empties a persistent handle, with this owner value.
+    /// Empties a persistent handle, with this authorisation value of the owner.
     pub fn evict(&self, handle: u32, owner: &str) {
         let mut evict = self.tpm.tool("tpm2_evictcontrol");
         run(evict.args(["-C", "o", "-P", owner, "-c", &format!("{handle:#x}")])).ok();
@@ -124,12 +124,12 @@ impl Bench {
         run(self.tpm.tool("tpm2_flushcontext").arg("-t")).ok();
     }
 
-    /// TPMT_PUBLIC of the storage root key.
+    /// Returns the TPMT_PUBLIC of the storage root key.
     pub fn root_area(&self) -> Vec<u8> {
         self.area_at(SRK)
     }
 
-    /// The TPMT_PUBLIC behind a persistent handle, read from the TPM.
+    /// Reads the TPMT_PUBLIC in a persistent handle from the TPM.
     pub fn area_at(&self, handle: u32) -> Vec<u8> {
         let file = self.home.path("area");
         let mut read = self.tpm.tool("tpm2_readpublic");
@@ -138,7 +138,7 @@ impl Bench {
         fs::read(file).unwrap()[2..].to_vec()
     }
 
-    /// A program that gets the module by this option.
+    /// Runs a program. `option` is its option for the path of the module.
     pub fn program(&self, name: &str, option: &str, arguments: &[&str]) -> Said {
         let mut command = program(name);
         command.arg(option).arg(library()).args(arguments);
@@ -152,12 +152,12 @@ impl Bench {
     }
 }
 
-/// The key folder of the token `devid`.
+/// Returns the key folder of the token `devid`.
 pub fn folder(home: &Home) -> PathBuf {
     home.path("state/devid")
 }
 
-/// The persistent handles, ascending.
+/// Returns the persistent handles in ascending order.
 pub fn persistent(tpm: &Swtpm) -> Vec<u32> {
     let listed = run(tpm.tool("tpm2_getcap").arg("handles-persistent"));
     let number = |line: &str| {
@@ -167,7 +167,7 @@ pub fn persistent(tpm: &Swtpm) -> Vec<u32> {
     listed.ok().text().lines().map(number).collect()
 }
 
-/// The kind of a key.
+/// The type of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     P256,
@@ -196,7 +196,7 @@ impl Kind {
     }
 }
 
-/// CK_TRUE.
+/// Returns a template item with the value CK_TRUE.
 pub fn yes(kind: CK_ATTRIBUTE_TYPE) -> Item {
     (kind, vec![CK_TRUE])
 }
@@ -206,7 +206,7 @@ pub fn label(text: &str) -> Item {
 }
 
 impl Own {
-    /// In a process with the environment of [`Home::settle`].
+    /// Opens the token in a process that has the environment of [`Home::settle`] already.
     #[track_caller]
     pub fn here() -> Own {
         let raw = Raw::load(&library());
@@ -214,7 +214,7 @@ impl Own {
         Own::with(raw, "devid")
     }
 
-    /// Reloads the module, like a new program without earlier knowledge.
+    /// Loads the module again. It then knows nothing, as in a new program.
     #[track_caller]
     pub fn anew(self) -> Own {
         self.raw.finalize().expect("C_Finalize");
@@ -222,18 +222,19 @@ impl Own {
         Own::with(self.0.raw, "devid")
     }
 
-    /// Makes a token key pair with a typical template: the handles of the public and of the private
-    /// key.
+    /// Makes a token key pair with a typical template. Returns the handles of the public and of the
+    /// private key.
     pub fn make(&self, kind: Kind, name: &str) -> Result<Pair, Code> {
         self.make_with(kind, &[label(name), yes(CKA_TOKEN)], &[])
     }
 
-    /// Makes the key pair also in a persistent handle.
+    /// Makes a token key pair that is also in a persistent handle.
     pub fn make_persistent(&self, kind: Kind, name: &str) -> Result<Pair, Code> {
         self.make_with(kind, &[label(name), yes(CKA_TOKEN)], &[yes(PERSISTENT)])
     }
 
-    /// `both` goes into both templates, `private` only into the private one.
+    /// Makes a key pair. `both` is added to both templates, `private` only to the private key's
+    /// template.
     pub fn make_with(&self, kind: Kind, both: &[Item], private: &[Item]) -> Result<Pair, Code> {
         let (mechanism, numbers) = kind.generator();
         let of_public = [both, &[yes(CKA_VERIFY), numbers]].concat();
@@ -242,7 +243,7 @@ impl Own {
         Ok(Pair { public, private })
     }
 
-    /// A data object on the token.
+    /// Creates a data object on the token.
     pub fn create_data(&self, name: &str, value: &[u8]) -> Result<CK_OBJECT_HANDLE, Code> {
         self.create(&[
             (CKA_CLASS, ulong(CKO_DATA)),
@@ -252,13 +253,13 @@ impl Own {
         ])
     }
 
-    /// All private keys.
+    /// Returns all private keys.
     #[track_caller]
     pub fn keys(&self) -> Vec<CK_OBJECT_HANDLE> {
         self.find(&[(CKA_CLASS, ulong(CKO_PRIVATE_KEY))])
     }
 
-    /// The only private key with this label.
+    /// Returns the only private key with this label.
     #[track_caller]
     pub fn key_called(&self, name: &str) -> CK_OBJECT_HANDLE {
         let found = self.find(&[(CKA_CLASS, ulong(CKO_PRIVATE_KEY)), label(name)]);
@@ -271,7 +272,7 @@ impl Own {
         String::from_utf8(self.attribute(object, CKA_LABEL)).expect("a label is text")
     }
 
-    /// The labels of all objects of a class, sorted.
+    /// Returns the labels of all objects of a class, sorted.
     #[track_caller]
     pub fn labels(&self, class: CK_OBJECT_CLASS) -> Vec<String> {
         let found = self.find(&[(CKA_CLASS, ulong(class))]);
@@ -280,7 +281,7 @@ impl Own {
         all
     }
 
-    /// A signature of `data`, hashed by SHA-256; r ‖ s, or RSASSA-PKCS1-v1_5.
+    /// Signs `data`, hashed by SHA-256. The signature is r ‖ s, or RSASSA-PKCS1-v1_5.
     pub fn sign_data(&self, key: CK_OBJECT_HANDLE, data: &[u8]) -> Result<Vec<u8>, Code> {
         let kind = self.raw.attribute(self.session, key, CKA_KEY_TYPE)?;
         let mechanism = match kind == ulong(CKK_EC) {
@@ -290,7 +291,8 @@ impl Own {
         self.sign(mechanism, key, data)
     }
 
-    /// Checks that the key signs and OpenSSL accepts the signature with the shown public key.
+    /// Checks that the key signs, and that OpenSSL accepts the signature with the public key of the
+    /// token.
     #[track_caller]
     pub fn signs(&self, key: CK_OBJECT_HANDLE) {
         let data = format!("signed by object {key}");
@@ -299,7 +301,7 @@ impl Own {
         self.judge(key).accepts(data.as_bytes(), &signature).ok();
     }
 
-    /// Verifies signatures of this key.
+    /// Returns a verifier for the signatures of this key.
     #[track_caller]
     pub fn judge(&self, key: CK_OBJECT_HANDLE) -> Judge {
         let is_ec = self.attribute(key, CKA_KEY_TYPE) == ulong(CKK_EC);
@@ -314,7 +316,7 @@ pub struct Pair {
     pub private: CK_OBJECT_HANDLE,
 }
 
-/// OpenSSL with a public key.
+/// Verifies signatures with OpenSSL and a public key.
 pub struct Judge {
     verifier: Verifier,
     is_ec: bool,
@@ -322,7 +324,7 @@ pub struct Judge {
 }
 
 impl Judge {
-    /// For a SubjectPublicKeyInfo in DER.
+    /// Creates a verifier for a SubjectPublicKeyInfo in DER.
     pub fn new(info: &[u8], is_ec: bool) -> Judge {
         let folder = TempDir::new().expect("a temporary folder");
         let file = folder.path().join("public.der");
@@ -334,7 +336,7 @@ impl Judge {
         }
     }
 
-    /// Checks a signature by [`Own::sign_data`].
+    /// Verifies a signature by [`Own::sign_data`].
     pub fn accepts(&self, data: &[u8], signature: &[u8]) -> Said {
         match self.is_ec {
             true => self.verifier.accepts_message("-sha256", data, signature),
@@ -342,7 +344,7 @@ impl Judge {
         }
     }
 
-    /// Checks a signature in DER.
+    /// Verifies a signature in DER.
     pub fn accepts_der(&self, data: &[u8], signature: &[u8]) -> Said {
         self.verifier.accepts_der("-sha256", data, signature)
     }
@@ -371,7 +373,7 @@ impl Inspection {
         self.0.contains_key(name)
     }
 
-    /// The changes up to `after`, as in `git status`: `A`, `D` or `M` and the name.
+    /// Returns the changes up to `after`, as in `git status`: `A`, `D` or `M` and the name.
     pub fn to(&self, after: &Inspection) -> Vec<String> {
         let mut said = Vec::new();
         for (name, content) in &self.0 {
@@ -386,7 +388,7 @@ impl Inspection {
         said
     }
 
-    /// The text lines above PEM blocks that were added (`+`) and removed (`-`).
+    /// Returns the text lines above PEM blocks that were added (`+`) and removed (`-`).
     pub fn lines_to(&self, after: &Inspection) -> Vec<String> {
         let lines = |of: &Inspection| -> Vec<String> {
             let text = of.0.values().map(|bytes| String::from_utf8_lossy(bytes));
@@ -403,12 +405,12 @@ impl Inspection {
     }
 }
 
-/// The variable with the task of the other process.
+/// The environment variable with the task of the other process.
 const PART: &str = "DEVID_TEST_PART";
 const READY: &str = "ready";
 
-/// Starts this binary again for the ignored test `name` (its module path, crate first). Returns
-/// after the process has printed its first words.
+/// Starts this test binary again for the ignored test `name` (its module path, which begins with
+/// the crate). Returns after the process has called [`say_ready`].
 pub fn other_process(name: &str, home: &Home, part: &str) -> Running {
     let mut command = Command::new(env::current_exe().expect("this program has a path"));
     command.args([
@@ -426,12 +428,12 @@ pub fn other_process(name: &str, home: &Home, part: &str) -> Running {
     running
 }
 
-/// The task of this process, if it was started by [`other_process`].
+/// Returns the task of this process, if [`other_process`] started the process.
 pub fn part() -> Option<String> {
     env::var(PART).ok()
 }
 
-/// Prints the first words, in the other process.
+/// Tells the process that called [`other_process`] that this process is ready.
 pub fn say_ready() {
     let mut out = std::io::stdout();
     out.write_all(format!("\n{READY}\n").as_bytes())
@@ -439,10 +441,10 @@ pub fn say_ready() {
         .expect("somebody listens");
 }
 
-/// A random number below `limit`.
+/// Returns a random number below `limit`.
 pub fn random(limit: u64) -> u64 {
     let mut bytes = [0; 8];
-    // SAFETY: plain call; `bytes` is valid for writing its length.
+    // SAFETY: `bytes` is valid for writing its length.
     let got = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
     assert_eq!(got, 8, "getrandom");
     u64::from_ne_bytes(bytes) % limit

@@ -1,4 +1,4 @@
-//! Calls that hash, compared with OpenSSL.
+//! Calls that hash. OpenSSL checks their results.
 
 use super::home::Home;
 use super::module::Opened;
@@ -8,7 +8,7 @@ use super::raw::{Code, Raw};
 use cryptoki_sys::*;
 use std::ptr;
 
-/// Each mechanism, with its name in OpenSSL and the size of its digest.
+/// The mechanisms, each with its name in OpenSSL and the size of its digest.
 pub const DIGESTS: [(CK_MECHANISM_TYPE, &str, usize); 5] = [
     (CKM_SHA_1, "-sha1", 20),
     (CKM_SHA224, "-sha224", 28),
@@ -26,7 +26,7 @@ impl Raw {
         self.digest_init_with(session, mechanism, ptr::null(), 0)
     }
 
-    /// C_DigestInit with a parameter.
+    /// Calls C_DigestInit with a parameter.
     pub fn digest_init_with(
         &self,
         session: CK_SESSION_HANDLE,
@@ -42,12 +42,13 @@ impl Raw {
         call!(self.table, C_DigestInit(session, &raw mut mechanism)).result()
     }
 
-    /// C_DigestInit without a mechanism.
+    /// Calls C_DigestInit without a mechanism, which cancels the operation.
     pub fn digest_cancel(&self, session: CK_SESSION_HANDLE) -> Result<(), Code> {
         call!(self.table, C_DigestInit(session, ptr::null_mut())).result()
     }
 
-    /// C_Digest into this buffer, or the length query; returns the code and the length.
+    /// Calls C_Digest with this buffer, or as a length query without buffer. Returns the code and
+    /// the length.
     pub fn digest_into(
         &self,
         session: CK_SESSION_HANDLE,
@@ -62,7 +63,7 @@ impl Raw {
         (code, length)
     }
 
-    /// C_Digest into a large buffer.
+    /// Calls C_Digest with a large buffer.
     pub fn digest(&self, session: CK_SESSION_HANDLE, data: &[u8]) -> Result<Vec<u8>, Code> {
         let mut room = vec![0; 99];
         let (code, length) = self.digest_into(session, data, Some(&mut room));
@@ -84,7 +85,8 @@ impl Raw {
         call!(self.table, C_DigestKey(session, key)).result()
     }
 
-    /// C_DigestFinal into this buffer, or the length query; returns the code and the length.
+    /// Calls C_DigestFinal with this buffer, or as a length query without buffer. Returns the code
+    /// and the length.
     pub fn digest_final_into(
         &self,
         session: CK_SESSION_HANDLE,
@@ -96,7 +98,7 @@ impl Raw {
         (code, length)
     }
 
-    /// C_DigestFinal into a large buffer.
+    /// Calls C_DigestFinal with a large buffer.
     pub fn digest_final(&self, session: CK_SESSION_HANDLE) -> Result<Vec<u8>, Code> {
         let mut room = vec![0; 99];
         let (code, length) = self.digest_final_into(session, Some(&mut room));
@@ -105,7 +107,7 @@ impl Raw {
         Ok(room)
     }
 
-    /// C_GetOperationState with a length query first, as in programs.
+    /// Calls C_GetOperationState, first as a length query, as programs do.
     pub fn operation_state(&self, session: CK_SESSION_HANDLE) -> Result<Vec<u8>, Code> {
         let (table, mut length) = (&self.table, 0);
         let null = ptr::null_mut();
@@ -120,7 +122,7 @@ impl Raw {
         Ok(room)
     }
 
-    /// C_SetOperationState with these keys; 0 for none.
+    /// Calls C_SetOperationState with these keys; 0 means no key.
     pub fn restore(
         &self,
         session: CK_SESSION_HANDLE,
@@ -133,14 +135,14 @@ impl Raw {
         call!(table, C_SetOperationState(session, from, size, one, other)).result()
     }
 
-    /// The mechanisms that use a key.
+    /// Returns the mechanisms that use a key.
     pub fn mechanisms_of_keys(&self, slot: CK_SLOT_ID) -> Result<Vec<CK_MECHANISM_TYPE>, Code> {
         let mut listed = self.mechanisms(slot)?;
         listed.retain(|kind| DIGESTS.iter().all(|(digest, ..)| digest != kind));
         Ok(listed)
     }
 
-    /// Checks that each mechanism gives the digest of OpenSSL, for data in one and in several
+    /// Checks that each mechanism gives the digest of OpenSSL, for data in one part and in several
     /// parts.
     #[track_caller]
     pub fn digests_as_openssl(&self, session: CK_SESSION_HANDLE, data: &[u8]) {
@@ -161,12 +163,12 @@ impl Raw {
     }
 }
 
-/// The bytes 0, 1, 2, … 250, 0, 1 …
+/// Returns the bytes 0, 1, 2, … 250, 0, 1 …
 pub fn bytes(length: usize) -> Vec<u8> {
     (0..length).map(|at| (at % 251) as u8).collect()
 }
 
-/// The module with a session on the file token: no TPM, no login, read-only.
+/// The module with a read-only session on the token `files`, without TPM and login.
 pub struct Files {
     _home: Home,
     pub raw: Raw,

@@ -1,5 +1,6 @@
-//! TPMs whose maker certified their endorsement keys. `swtpm_setup --create-ek-cert` plays the
-//! maker. The states are kept in the target folder, one for each number, and copied for each test.
+//! TPMs with certified endorsement keys. `swtpm_setup --create-ek-cert` acts as the TPM
+//! manufacturer. The states are stored in the target folder, one for each number, and copied for
+//! each test.
 
 use super::folders;
 use super::programs::{program, run};
@@ -12,32 +13,32 @@ use tempfile::TempDir;
 /// range.
 pub const RSA: u32 = 0x01C0_0002;
 pub const P384: u32 = 0x01C0_0016;
-/// The handles in which swtpm_setup puts the two keys.
+/// The handles of the two keys in a TPM from swtpm_setup.
 const HANDLES: [u32; 2] = [0x8101_0001, 0x8101_0016];
 
-/// The files of the maker.
+/// The files of the TPM manufacturer.
 #[derive(Clone, Debug)]
 pub struct Maker {
     folder: PathBuf,
 }
 
 impl Maker {
-    /// The root CA's certificate.
+    /// Returns the certificate of the root CA.
     pub fn root(&self) -> PathBuf {
         self.folder.join("swtpm-localca-rootca-cert.pem")
     }
 
-    /// The private key of the CA that certifies endorsement keys.
+    /// Returns the private key of the CA that certifies endorsement keys.
     pub fn issuer_key(&self) -> PathBuf {
         self.folder.join("signkey.pem")
     }
 
-    /// The certificate of the CA that certifies endorsement keys.
+    /// Returns the certificate of the CA that certifies endorsement keys.
     pub fn issuer(&self) -> PathBuf {
         self.folder.join("issuercert.pem")
     }
 
-    /// Both certificates in one file, in the folder of a test.
+    /// Writes both certificates to one file in the folder of a test.
     pub fn chain(&self, folder: &Path) -> PathBuf {
         let both = [self.root(), self.issuer()].map(|path| fs::read(path).expect("a certificate"));
         let path = folder.join("maker.pem");
@@ -47,8 +48,8 @@ impl Maker {
 }
 
 impl Swtpm {
-    /// A TPM with certified endorsement keys, RSA-2048 (template L-1) and P-384 (H-3), both in
-    /// handles. Each number is a different TPM of a different maker.
+    /// Starts a TPM with certified endorsement keys, RSA-2048 (template L-1) and P-384 (H-3), both
+    /// in handles. Each number is a different TPM of a different manufacturer.
     pub fn endorsed(number: u32) -> (Swtpm, Maker) {
         let store = folders::scratch().join("endorsed");
         fs::create_dir_all(&store).expect("a folder for states");
@@ -82,7 +83,7 @@ impl Swtpm {
         }
     }
 
-    /// The number of loaded sessions.
+    /// Returns the number of loaded sessions.
     pub fn sessions(&self) -> usize {
         let listed = run(self.tool("tpm2_getcap").arg("handles-loaded-session"));
         listed.ok().text().lines().count()
@@ -102,8 +103,8 @@ fn make(fresh: &Path) {
     let settings = write(
         "localca.conf",
         format!(
-            "statedir = {ca}\nsigningkey = {ca}/signkey.pem\nissuercert = {ca}/issuercert.pem\ncertserial = \
-             {ca}/certserial\n",
+            "statedir = {ca}\nsigningkey = {ca}/signkey.pem\nissuercert = \
+             {ca}/issuercert.pem\ncertserial = {ca}/certserial\n",
             ca = ca.display()
         ),
     );
@@ -114,7 +115,8 @@ fn make(fresh: &Path) {
     let setup = write(
         "setup.conf",
         format!(
-            "create_certs_tool = {}\ncreate_certs_tool_config = {}\ncreate_certs_tool_options = {}\n",
+            "create_certs_tool = {}\ncreate_certs_tool_config = {}\ncreate_certs_tool_options = \
+             {}\n",
             super::programs::find("swtpm_localca").display(),
             settings.display(),
             options.display()

@@ -1,4 +1,4 @@
-//! The factory: `scripts/factory` gives a TPM its identity. The states are kept in the target
+//! Runs `scripts/factory`, which gives a TPM its identity. The states are stored in the target
 //! folder, one for each set of options, and copied for each test.
 
 use super::folders;
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use tempfile::TempDir;
 
-/// The factory's files of a device: certificates and the public key, in PEM.
+/// The files of a device from the factory: certificates and the public key, in PEM.
 #[derive(Clone, Debug)]
 pub struct Identity {
     folder: PathBuf,
@@ -35,12 +35,12 @@ impl Identity {
         self.folder.join(format!("{}-pub.pem", self.name))
     }
 
-    /// The additional certificate of `--wrong-key`.
+    /// Returns the additional certificate of `--wrong-key`.
     pub fn wrong_certificate(&self) -> PathBuf {
         self.folder.join(format!("{}-wrong.pem", self.name))
     }
 
-    /// The identity that the factory makes with `options`, kept in `folder`.
+    /// Returns the identity in `folder` that the factory made with `options`.
     fn of(folder: &Path, options: &[String]) -> Identity {
         let named = options.iter().position(|option| option == "--name");
         let name = match named {
@@ -55,12 +55,12 @@ impl Identity {
     }
 }
 
-/// `scripts/factory`.
+/// Returns the path of `scripts/factory`.
 pub fn script() -> PathBuf {
     folders::root().join("scripts/factory")
 }
 
-/// Runs the factory on the TPM behind `tcti`; the identity goes into `folder`.
+/// Runs the factory on the TPM at `tcti`. The files of the identity go into `folder`.
 pub fn run(tcti: &str, folder: &Path, options: &[String]) -> Identity {
     let mut command = Command::new(script());
     command
@@ -79,7 +79,7 @@ pub fn manufacture(options: &[&str], state: &Path) -> Identity {
     manufacture_all(&[options], state).remove(0)
 }
 
-/// Makes the state of a TPM with several identities: one run of the factory for each set of
+/// Makes the state of a TPM with several identities, with one run of the factory for each set of
 /// options.
 pub fn manufacture_all(runs: &[Vec<String>], state: &Path) -> Vec<Identity> {
     let mut hasher = DefaultHasher::new();
@@ -113,26 +113,29 @@ pub fn manufacture_all(runs: &[Vec<String>], state: &Path) -> Vec<Identity> {
 }
 
 impl Swtpm {
-    /// A TPM of a new device, and the factory's files.
+    /// Starts the TPM of a new device. Returns it with the files from the factory.
     pub fn manufactured() -> (Swtpm, Identity) {
         Swtpm::manufactured_with(&[])
     }
 
-    /// The same with options of scripts/factory, for example `["--serial", "4711"]`.
+    /// Starts the TPM of a new device that was made with options of scripts/factory, for example
+    /// `["--serial", "4711"]`.
     pub fn manufactured_with(options: &[&str]) -> (Swtpm, Identity) {
         let folder = TempDir::new().expect("a temporary folder");
         let identity = manufacture(options, &folder.path().join("state"));
         (Swtpm::on_ports(folder), identity)
     }
 
-    /// A TPM with several identities: one run of scripts/factory for each set of options.
+    /// Starts a TPM with several identities, made by one run of scripts/factory for each set of
+    /// options.
     pub fn manufactured_in_runs(runs: &[Vec<String>]) -> (Swtpm, Vec<Identity>) {
         let folder = TempDir::new().expect("a temporary folder");
         let identities = manufacture_all(runs, &folder.path().join("state"));
         (Swtpm::on_ports(folder), identities)
     }
 
-    /// A manufactured TPM on a unix socket, which only our own transport supports on every system.
+    /// Starts a manufactured TPM on a Unix socket. Only the module's own transport supports such a
+    /// socket on every system.
     pub fn manufactured_on_unix_socket() -> (Swtpm, Identity) {
         let folder = TempDir::new().expect("a temporary folder");
         let identity = manufacture(&[], &folder.path().join("state"));

@@ -7,11 +7,11 @@ use super::programs::{program, run, run_with};
 use cryptoki_sys::CKA_ALLOWED_MECHANISMS;
 use std::fs;
 
-/// fixedTPM, fixedParent, sensitiveDataOrigin, userWithAuth, noDA.
+/// The attributes fixedTPM, fixedParent, sensitiveDataOrigin, userWithAuth and noDA.
 pub const BOUND: &str = "fixedtpm|fixedparent|sensitivedataorigin|userwithauth|noda";
 pub const DECRYPTS: &str = "fixedtpm|fixedparent|sensitivedataorigin|userwithauth|noda|decrypt";
 
-/// A folder with a key of ours, and the SRK.
+/// Makes a key folder with one key of the device. This also makes the storage root key.
 pub fn begun(link: Link) -> (Bench, Own) {
     let bench = Bench::new(link);
     let own = Own::new(&bench.home);
@@ -19,14 +19,14 @@ pub fn begun(link: Link) -> (Bench, Own) {
     (bench, own)
 }
 
-/// A key wrapped by tpm2-tools.
+/// A key that tpm2-tools wrapped.
 pub struct Wrapped {
     public: Vec<u8>,
     private: Vec<u8>,
 }
 
 impl Wrapped {
-    /// `tpm2_create` with these arguments.
+    /// Runs `tpm2_create` with these arguments.
     pub fn create(bench: &Bench, words: &[&str]) -> Wrapped {
         let [public, private] = ["made.pub", "made.priv"].map(|name| bench.home.path(name));
         let mut create = bench.tpm.tool("tpm2_create");
@@ -40,7 +40,7 @@ impl Wrapped {
         }
     }
 
-    /// The content of a file "TSS2 PRIVATE KEY" of this kind and parent, with these additional
+    /// Returns the text of a file "TSS2 PRIVATE KEY" of this kind and parent, with these additional
     /// members.
     pub fn file(&self, kind: u8, parent: u32, members: &[Vec<u8>]) -> Vec<u8> {
         let mut all = vec![element(6, &[0x67, 0x81, 0x05, 0x0A, 0x01, kind])];
@@ -66,7 +66,7 @@ fn flush(bench: &Bench) {
     run(bench.tpm.tool("tpm2_flushcontext").arg("-t")).ok();
 }
 
-/// A primary key in a persistent handle.
+/// Makes a primary key persistent in a handle.
 pub fn put_primary(bench: &Bench, handle: u32, words: &[&str]) {
     let context = bench.home.path("primary.ctx");
     let mut create = bench.tpm.tool("tpm2_createprimary");

@@ -1,4 +1,4 @@
-//! The same TPM behind other interfaces: the protocol of the TPM simulator, and a character device.
+//! Other interfaces of a swtpm: the protocol of the TPM simulator, and a character device.
 
 use super::proxy::{Book, Reply, listeners, read_packet, serve};
 use super::tpm::Swtpm;
@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-/// Implements the protocol of the TPM simulator (`mssim:`): commands on the first port, platform
+/// A server with the protocol of the TPM simulator (`mssim:`): commands on the first port, platform
 /// signals on the second.
 pub struct Simulator {
     book: Arc<Book>,
@@ -58,7 +58,7 @@ fn simulate(book: &Book, mut client: TcpStream) -> io::Result<()> {
     loop {
         match number(&mut client)? {
             8 => {
-                // TPM_SEND_COMMAND: locality, size, command
+                // TPM_SEND_COMMAND is followed by locality, size and command.
                 let mut locality = [0];
                 client.read_exact(&mut locality)?;
                 let size = number(&mut client)?;
@@ -89,12 +89,12 @@ fn number(from: &mut impl Read) -> io::Result<u32> {
     Ok(u32::from_be_bytes(bytes))
 }
 
-/// A pseudo terminal whose other end behaves like /dev/tpmrm0: a write is a command, a read is its
-/// answer.
+/// A pseudo terminal whose other end behaves like /dev/tpmrm0. A write sends a command, and a read
+/// returns the answer.
 pub struct Device {
     book: Arc<Book>,
     path: PathBuf,
-    /// Held open, so that the terminal survives between two users.
+    /// The other end stays open, so that the terminal exists between two users.
     _other_end: File,
 }
 
@@ -136,11 +136,11 @@ impl Device {
     }
 }
 
-/// A new pseudo terminal in raw mode: our end, and the path of the other.
+/// Opens a pseudo terminal in raw mode. Returns this end, and the path of the other end.
 pub(super) fn terminal() -> (File, PathBuf) {
     let mut name = [0_u8; 128];
-    // SAFETY: plain calls on a descriptor of ours; `name` and `raw` are valid for writing, and
-    // ptsname_r is told the length. The descriptor is given to one owner.
+    // SAFETY: The calls use a descriptor of this process. `name` and `raw` are valid for writing,
+    // and ptsname_r receives the length. The descriptor gets one owner.
     let ours = unsafe {
         let fd = libc::posix_openpt(libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC);
         assert!(fd >= 0, "posix_openpt: {}", io::Error::last_os_error());

@@ -9,7 +9,7 @@ use std::process::Command;
 use std::thread;
 use tempfile::TempDir;
 
-/// A home for the module and its programs. A failing test prints the log.
+/// A home folder for the module and its programs. If the test fails, the log is printed.
 pub struct Home {
     folder: TempDir,
     tcti: String,
@@ -18,7 +18,7 @@ pub struct Home {
 }
 
 impl Home {
-    /// A home with an empty configuration; `tcti` addresses the TPM.
+    /// Creates a home with an empty configuration. `tcti` is the address of the TPM.
     pub fn new(tcti: &str) -> Home {
         let folder = TempDir::new().expect("a temporary folder");
         for name in ["config.d", "chain", "run", "state"] {
@@ -33,13 +33,13 @@ impl Home {
         home
     }
 
-    /// This home, with the state folder in the configuration.
+    /// Returns this home. The configuration then names the state folder instead of the environment.
     pub fn without_state(mut self) -> Home {
         self.names_state = false;
         self
     }
 
-    /// This home with another TPM address.
+    /// Returns this home with another TPM address.
     pub fn with_tcti(mut self, tcti: &str) -> Home {
         tcti.clone_into(&mut self.tcti);
         self
@@ -56,12 +56,12 @@ impl Home {
         path
     }
 
-    /// The log of the module so far.
+    /// Returns the log of the module so far.
     pub fn log(&self) -> String {
         fs::read_to_string(self.path("log")).unwrap_or_default()
     }
 
-    /// Fails unless the log has a line with all of `words`, in any case.
+    /// Fails unless the log has a line with all of `words`, in upper or lower case.
     #[track_caller]
     pub fn log_says(&self, words: &[&str]) {
         let log = self.log();
@@ -80,7 +80,7 @@ impl Home {
         file.write_all(b"+").expect("written");
     }
 
-    /// The environment variables of this home.
+    /// Returns the environment variables of this home.
     pub fn variables(&self) -> Vec<(&'static str, OsString)> {
         let mut log = OsString::from("trace,file:");
         log.push(self.path("log"));
@@ -97,10 +97,10 @@ impl Home {
         variables
     }
 
-    /// Sets them in this process, before the module is loaded.
+    /// Sets the environment variables in this process. The module must not be loaded yet.
     pub fn enter(&self) {
         for (name, value) in self.variables() {
-            // SAFETY: a story has its process to itself and calls this before it starts threads
+            // SAFETY: A story runs alone in its process, and calls this before it starts threads
             // that read the environment.
             unsafe { std::env::set_var(name, value) };
         }
@@ -108,11 +108,11 @@ impl Home {
 
     /// Sets logging to its default, which costs nothing, for measurements.
     pub fn quiet(&self) {
-        // SAFETY: as of `enter`.
+        // SAFETY: The argument of `enter` applies: the story runs alone in its process.
         unsafe { std::env::remove_var("DEVID_PKCS11_LOG") };
     }
 
-    /// Sets them for a program.
+    /// Sets the environment variables for a program.
     pub fn settle<'a>(&self, command: &'a mut Command) -> &'a mut Command {
         command.envs(self.variables())
     }

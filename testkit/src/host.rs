@@ -7,17 +7,17 @@ use super::programs::{output, program, run};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// `tests/c/NAME.c`, compiled into the home.
+/// Compiles `tests/c/NAME.c` into the home. Returns the path of the program.
 pub fn compiled(home: &Home, name: &str) -> PathBuf {
     compile(home.path(name), name, &["-pthread"])
 }
 
-/// `tests/c/NAME.c` as a library for LD_PRELOAD.
+/// Compiles `tests/c/NAME.c` as a library for LD_PRELOAD. Returns the path of the library.
 pub fn preloaded(folder: &Path, name: &str) -> PathBuf {
     compile(folder.join(name), name, &["-shared", "-fPIC", "-O1"])
 }
 
-/// Compiles for the target that the module was built for.
+/// Compiles for the target of the module.
 fn compile(into: PathBuf, name: &str, kind: &[&str]) -> PathBuf {
     let root = folders::root();
     let flags = String::from_utf8(output("pkg-config", ["--cflags", "p11-kit-1"])).unwrap();
@@ -36,7 +36,8 @@ fn compile(into: PathBuf, name: &str, kind: &[&str]) -> PathBuf {
     into
 }
 
-/// The program `tests/c/NAME.c` with the module as its first argument.
+/// Returns a command for the program `tests/c/NAME.c`, with the path of the module as the first
+/// argument.
 pub fn host(home: &Home, name: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new(compiled(home, name));
     command.arg(library()).args(arguments);

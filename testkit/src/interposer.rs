@@ -1,4 +1,4 @@
-//! An attacker between module and TPM who shows his own key in place of a key that the TPM makes.
+//! An attacker between module and TPM, who shows his own key instead of a key that the TPM makes.
 
 use super::openssl::point;
 use super::programs::{program, run};
@@ -8,34 +8,35 @@ use sha2::{Digest, Sha256};
 use std::path::PathBuf;
 use tempfile::TempDir;
 
-/// Size of a P-256 point at the end of a TPMT_PUBLIC: two coordinates, each with its size field.
+/// The size of a P-256 point at the end of a TPMT_PUBLIC: two coordinates, each with its size
+/// field.
 const POINT: usize = 2 * (2 + 32);
 
-/// A P-256 key of the interposer, and the keys that it replaces.
+/// A P-256 key of the attacker, and the keys that it replaces.
 pub struct Impostor {
     folder: TempDir,
-    /// x, then y.
+    /// The coordinates of the attacker's key: x, then y.
     point: Vec<u8>,
-    /// Selects the public areas (TPMT_PUBLIC) to replace.
+    /// Returns true for the public areas (TPMT_PUBLIC) that the attacker replaces.
     replaces: fn(&[u8]) -> bool,
-    /// Replacements: the TPM's areas and names, and the false ones.
+    /// Pairs of bytes: the TPM's public areas and names, each with its replacement.
     swapped: Vec<(Vec<u8>, Vec<u8>)>,
-    /// Handles that the client assigns to the false key.
+    /// The handles that the client uses for the attacker's key.
     handles: Vec<u32>,
 }
 
-/// True for a signing key: TPMA_OBJECT.sign.
+/// Returns true for a signing key: TPMA_OBJECT.sign.
 pub fn signs(area: &[u8]) -> bool {
     number_at(area, 4) & 1 << 18 != 0
 }
 
-/// True for a storage key: restricted, and it decrypts.
+/// Returns true for a storage key: it is restricted and decrypts.
 pub fn wraps(area: &[u8]) -> bool {
     number_at(area, 4) & (1 << 16 | 1 << 17) == 1 << 16 | 1 << 17
 }
 
 impl Impostor {
-    /// Replaces every P-256 key whose public area `replaces` accepts.
+    /// Creates an attacker who replaces every P-256 key whose public area `replaces` accepts.
     pub fn new(replaces: fn(&[u8]) -> bool) -> Impostor {
         let folder = TempDir::new().expect("a temporary folder");
         let (key, public) = (folder.path().join("key"), folder.path().join("public"));
@@ -54,22 +55,22 @@ impl Impostor {
         }
     }
 
-    /// Also replaces the key with this public area, which the TPM has already.
+    /// Also replaces the key with this public area, which is in the TPM already.
     pub fn knowing(mut self, area: &[u8]) -> Impostor {
         self.show_instead_of(area);
         self
     }
 
-    /// The interposer, for [`super::proxy::Book::interpose`].
+    /// Returns the interposer for [`super::proxy::Book::interpose`].
     pub fn between(mut self) -> Option<Interposer> {
         Some(Box::new(move |command, execute| {
             self.answer(command, execute)
         }))
     }
 
-    /// An interposer that makes the TPM itself report the false key. TPM2_LoadExternal loads its
-    /// public area. In each command with a session, the external object replaces the key in this
-    /// handle.
+    /// Returns an interposer that makes the TPM itself report the attacker's key. TPM2_LoadExternal
+    /// loads its public area. In each command with a session, this external object replaces the key
+    /// in `handle`.
     pub fn told_to_the_tpm(self, handle: u32) -> Option<Interposer> {
         const LOAD_EXTERNAL: u32 = 0x167;
         const FLUSH_CONTEXT: u32 = 0x165;
@@ -99,7 +100,7 @@ impl Impostor {
         }))
     }
 
-    /// Replaces this public area (TPMT_PUBLIC) from now on; returns the false area.
+    /// Replaces this public area (TPMT_PUBLIC) from now on. Returns the false area.
     pub fn false_area(&mut self, area: &[u8]) -> Vec<u8> {
         self.show_instead_of(area);
         self.false_of(area.to_vec())
@@ -115,7 +116,8 @@ impl Impostor {
             return answer;
         }
         match code {
-            // Parameters begin with TPM2B_PRIVATE, those of CreatePrimary with TPM2B_PUBLIC.
+            // The parameters begin with TPM2B_PRIVATE. Those of CreatePrimary begin with
+            // TPM2B_PUBLIC.
             CREATE => self.swap(sized(after_sized(&answer[14..]))),
             CREATE_PRIMARY => self.swap(sized(&answer[18..])),
             _ => {}
@@ -131,7 +133,7 @@ impl Impostor {
         answer
     }
 
-    /// Records a replacement for this public area and its name, if it matches.
+    /// Records a replacement for this public area and its name, if `replaces` accepts it.
     fn swap(&mut self, area: &[u8]) {
         let is_p256 = area.len() > POINT && area[area.len() - POINT..][..2] == [0, 32];
         if is_p256 && area[..2] == [0, 0x23] && (self.replaces)(area) {
@@ -149,7 +151,7 @@ impl Impostor {
         self.swapped.push((area.to_vec(), other));
     }
 
-    /// The command with the TPM's own names.
+    /// Returns the command with the TPM's own names.
     fn genuine(&self, command: &[u8]) -> Vec<u8> {
         let pairs = self.swapped.iter();
         pairs.fold(command.to_vec(), |bytes, (yes, no)| {
@@ -157,13 +159,13 @@ impl Impostor {
         })
     }
 
-    /// The answer with the false names.
+    /// Returns the answer with the false names.
     fn false_of(&self, answer: Vec<u8>) -> Vec<u8> {
         let pairs = self.swapped.iter();
         pairs.fold(answer, |bytes, (yes, no)| replaced(bytes, yes, no))
     }
 
-    /// A false answer to TPM2_Sign: ECDSA with SHA-256.
+    /// Returns a false answer to TPM2_Sign: ECDSA with SHA-256.
     fn signature(&self, command: &[u8]) -> Vec<u8> {
         let authorisation = number_at(command, 14) as usize;
         let digest = sized(&command[18 + authorisation..]);
@@ -185,7 +187,7 @@ impl Impostor {
     }
 }
 
-/// A successful answer with these parameters, authorised by password.
+/// Returns a successful answer with these parameters, authorised by a password.
 fn answer_of(parameters: &[u8]) -> Vec<u8> {
     let size = 10 + 4 + parameters.len() + 5;
     let mut answer = vec![0x80, 2];
@@ -197,12 +199,12 @@ fn answer_of(parameters: &[u8]) -> Vec<u8> {
     answer
 }
 
-/// The name of an object whose nameAlg is SHA-256.
+/// Returns the name of an object whose nameAlg is SHA-256.
 pub fn name_of(area: &[u8]) -> Vec<u8> {
     [&[0, 0x0B][..], &Sha256::digest(area)].concat()
 }
 
-/// HMAC with SHA-256 (RFC 2104) by a key of at most 64 bytes.
+/// Returns the HMAC with SHA-256 (RFC 2104) by a key of at most 64 bytes.
 pub fn hmac(key: &[u8], parts: &[&[u8]]) -> Vec<u8> {
     let padded = |with: u8| {
         let mut block = [with; 64];
@@ -218,13 +220,13 @@ pub fn hmac(key: &[u8], parts: &[&[u8]]) -> Vec<u8> {
     outer.chain_update(inner.finalize()).finalize().to_vec()
 }
 
-/// The content of a TPM2B.
+/// Returns the content of a TPM2B.
 pub fn sized(bytes: &[u8]) -> &[u8] {
     let size = usize::from(u16::from_be_bytes([bytes[0], bytes[1]]));
     &bytes[2..2 + size]
 }
 
-/// The bytes after a TPM2B.
+/// Returns the bytes after a TPM2B.
 pub fn after_sized(bytes: &[u8]) -> &[u8] {
     &bytes[2 + sized(bytes).len()..]
 }

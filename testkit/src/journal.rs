@@ -1,5 +1,5 @@
-//! A receiver in place of systemd's journal or of syslog, in a mount namespace with separate
-//! `/run`, `/dev` and `/etc`.
+//! A receiver that replaces systemd's journal or syslog, in a mount namespace with separate `/run`,
+//! `/dev` and `/etc`.
 
 use super::programs::{program, run};
 use std::collections::BTreeMap;
@@ -15,10 +15,11 @@ use tempfile::TempDir;
 pub const JOURNAL: &str = "/run/systemd/journal/socket";
 pub const SYSLOG: &str = "/dev/log";
 const INSIDE: &str = "DEVID_TEST_NAMESPACE";
-/// The exit code on a system without mount permission.
+/// The exit code on a system that does not permit mounts.
 const NO_MOUNTS: i32 = 77;
 
-/// `$0` is a folder; the other arguments are the program to run.
+/// The script that starts in the namespace. `$0` is a folder; the other arguments are the program
+/// to run.
 const SCRIPT: &str = r#"
     trap 'exit 77' EXIT
     mount -t tmpfs none "$0"
@@ -38,7 +39,7 @@ const SCRIPT: &str = r#"
     exec "$@"
 "#;
 
-/// The fields of a received line, by name. A syslog line only has `MESSAGE`.
+/// The fields of a received line, by name. A syslog line has only the field `MESSAGE`.
 pub type Fields = BTreeMap<String, String>;
 
 /// A socket that receives lines.
@@ -55,13 +56,13 @@ impl Receiver {
         Receiver(socket)
     }
 
-    /// All lines so far. A sender has sent its line when its call returns.
+    /// Returns all lines so far. A sender has sent its line when its call returns.
     #[track_caller]
     pub fn lines(&self) -> Vec<Fields> {
         iter::from_fn(|| self.next()).collect()
     }
 
-    /// The only line so far.
+    /// Returns the only line so far.
     #[track_caller]
     pub fn line(&self) -> Fields {
         let mut lines = self.lines();
@@ -84,7 +85,8 @@ impl Receiver {
     }
 }
 
-/// Parses the native protocol of the journal; names are unique, and values have no line ends here.
+/// Parses the native protocol of the journal. Names must be unique, and values must have no line
+/// ends.
 fn parsed(text: &str) -> Fields {
     let mut fields = Fields::new();
     for line in text.lines() {
@@ -92,16 +94,16 @@ fn parsed(text: &str) -> Fields {
         let is_plain = |one: char| one.is_ascii_uppercase() || one.is_ascii_digit() || one == '_';
         assert!(name.chars().all(is_plain) && name.len() <= 64, "{name}");
         let before = fields.insert(name.to_owned(), value.to_owned());
-        assert_eq!(before, None, "{name} stands twice in {text}");
+        assert_eq!(before, None, "{name} occurs twice in {text}");
     }
     fields
 }
 
-/// A folder for the namespace, and the command that starts in it.
+/// Returns a folder for the namespace, and the command that runs a program in it.
 fn namespace(arguments: impl IntoIterator<Item = OsString>) -> (TempDir, Command) {
     let folder = TempDir::new().expect("a temporary folder");
     let mut command = program("unshare");
-    // SAFETY: a plain system call.
+    // SAFETY: The system call has no preconditions.
     if unsafe { libc::geteuid() } != 0 {
         command.args(["--user", "--map-root-user"]);
     }
@@ -112,8 +114,8 @@ fn namespace(arguments: impl IntoIterator<Item = OsString>) -> (TempDir, Command
     (folder, command)
 }
 
-/// True if this process has its own `/run`, `/dev` and `/etc`. Otherwise the test runs in another
-/// process that has, or is skipped if mounting is not permitted.
+/// Returns true if this process has its own `/run`, `/dev` and `/etc`. Otherwise runs the test in
+/// another process with these folders. Skips the test if the system does not permit mounts.
 #[track_caller]
 pub fn inside() -> bool {
     if env::var_os(INSIDE).is_some() {
@@ -123,14 +125,14 @@ pub fn inside() -> bool {
     let (_folder, mut command) = namespace(iter::once(here.into()).chain(env::args_os().skip(1)));
     let said = run(command.env(INSIDE, "yes"));
     if said.status.code() == Some(NO_MOUNTS) {
-        println!("skipped: nobody may mount here: {}", said.err);
+        println!("skipped: this system does not permit mounts: {}", said.err);
         return false;
     }
     assert!(said.text().contains("1 passed"), "{said}");
     false
 }
 
-/// Enables audit lines in the system's configuration, which no variable names.
+/// Enables audit lines in the system's configuration file. No environment variable names this file.
 pub fn ask_for_audit(more: &str) {
     let file = Path::new("/etc/devid-pkcs11/config.toml");
     fs::write(
@@ -140,13 +142,13 @@ pub fn ask_for_audit(more: &str) {
     .expect("a file");
 }
 
-/// A number in a line; 0 if it is missing.
+/// Returns the number in a field of a line; 0 if the field is missing.
 pub fn number(line: &Fields, name: &str) -> u64 {
     let number = line.get(name).map(|number| number.parse::<u64>());
     number.map_or(0, |number| number.expect("a number"))
 }
 
-/// True if a line has these fields.
+/// Fails unless a line has these fields.
 #[track_caller]
 pub fn tells(line: &Fields, fields: &[(&str, &str)]) {
     for (name, value) in fields {

@@ -1,8 +1,8 @@
 //! Helpers of the tests: a TPM for each test, a factory, the module under test, and real programs.
 //! A proxy counts commands and injects faults.
 //!
-//! The module's state and environment belong to a whole process. So each test of the module runs in
-//! its own process: see [`story`].
+//! The module has one state and one environment for a whole process. Therefore each test of the
+//! module runs in its own process: see [`story`].
 #![allow(
     missing_docs,
     unreachable_pub,
@@ -58,13 +58,13 @@ pub mod tpm;
 pub mod trouble;
 pub mod wrapping;
 
-/// Profile objects of a token with one EC identity: baseline provider, extended provider, public
-/// certificates token.
+/// The number of profile objects of a token with one EC identity: baseline provider, extended
+/// provider, public certificates token.
 pub const PROFILES: usize = 3;
 
-/// Makes two tests of each story, `ours::NAME` and `tctildr::NAME`: the same body over our own
-/// transport and over libtss2. A build without the feature `tss` lacks the latter. A story may have
-/// attributes, as in `#[ignore = "why"] NAME`.
+/// Makes two tests of each story: `ours::NAME` over the module's own transport, and `tctildr::NAME`
+/// over libtss2. A build without the feature `tss` lacks `tctildr`. A story may have attributes, as
+/// in `#[ignore = "why"] NAME`.
 #[macro_export]
 macro_rules! over_both_transports {
     ($($(#[$mark:meta])* $story:ident),+ $(,)?) => {
@@ -86,7 +86,7 @@ macro_rules! over_both_transports {
     };
 }
 
-/// Makes one test of each story, `once::NAME`, if the transport does not matter.
+/// Makes one test of each story, `once::NAME`, for stories in which the transport does not matter.
 #[macro_export]
 macro_rules! once {
     ($($(#[$mark:meta])* $story:ident),+ $(,)?) => {

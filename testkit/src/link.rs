@@ -3,14 +3,14 @@
 /// The transport of the module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Link {
-    /// Our own transport.
+    /// The module's own transport.
     Ours,
     /// The transport of libtss2.
     Tctildr,
 }
 
 impl Link {
-    /// The setting `tcti` over this link.
+    /// Returns the setting `tcti` for this transport.
     pub fn tcti(self, tcti: &str) -> String {
         match (self, tcti.split_once(':')) {
             (Link::Tctildr, Some((name, conf))) => format!("libtss2-tcti-{name}.so.0:{conf}"),

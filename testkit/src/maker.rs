@@ -1,4 +1,4 @@
-//! A device maker that uses tpm2-tools, for cases that `scripts/factory` does not support.
+//! A device manufacturer that uses tpm2-tools, for cases that `scripts/factory` does not support.
 
 use super::programs::{program, run};
 use super::tpm::Swtpm;
@@ -6,7 +6,7 @@ use std::fs;
 use std::path::PathBuf;
 use tempfile::TempDir;
 
-/// The factory's index for the certificate, and its attributes.
+/// The NV index of the factory's certificate, and its attributes.
 pub const INDEX: &str = "0x01C90200";
 pub const OPEN: &str = "authread|ownerread|ppread|ownerwrite|no_da";
 
@@ -44,7 +44,7 @@ impl Maker<'_> {
         public
     }
 
-    /// A certificate for `public` in DER, by a temporary CA.
+    /// Returns a certificate for `public` in DER, issued by a temporary CA.
     pub fn certificate(&self, public: &PathBuf) -> Vec<u8> {
         let (key, authority) = (self.file("ca.key"), self.file("ca.pem"));
         let mut found = program("openssl");
@@ -60,7 +60,7 @@ impl Maker<'_> {
         run(issue.arg("-extfile").arg(usage)).ok().out
     }
 
-    /// An NV index that holds `content`, with these attributes and the authorisation value `auth`.
+    /// Makes an NV index with `content`, these attributes and the authorisation value `auth`.
     pub fn index(&self, index: &str, attributes: &str, auth: &str, content: &[u8]) {
         let file = self.file("content");
         fs::write(&file, content).expect("a file");

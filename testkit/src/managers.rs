@@ -1,4 +1,4 @@
-//! Resource managers: one that behaves like the kernel's behind a character device, and tpm2-abrmd
+//! Resource managers: one that behaves like the kernel's, behind a character device, and tpm2-abrmd
 //! on a separate D-Bus.
 
 use super::fronts::terminal;
@@ -17,8 +17,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-/// `tpmrm0` in a home. Like Linux, it saves all objects after each command and loads the named ones
-/// before. The book sees the commands of clients.
+/// A resource manager behind a device `tpmrm0` in a home. Like Linux, it saves all objects after
+/// each command, and loads the named objects before a command. The book records the commands of
+/// clients.
 pub struct Kernel {
     book: Arc<Book>,
     place: Place,
@@ -26,10 +27,10 @@ pub struct Kernel {
     end: Option<End>,
 }
 
-/// The device until its next reset.
+/// The end of the device until its next reset.
 struct End {
     hung_up: Arc<AtomicBool>,
-    /// Held open, so that the terminal survives between two users.
+    /// The other end stays open, so that the terminal exists between two users.
     _other_end: File,
 }
 
@@ -53,8 +54,8 @@ impl Kernel {
         format!("device:{}", self.path.display())
     }
 
-    /// The next command gets no answer: its connection ends, and its loaded objects are lost.
-    /// Clients can open the device again.
+    /// Makes the next command fail without an answer. Its connection ends, and its loaded objects
+    /// are lost. Clients can open the device again.
     pub fn drop_connections(&mut self) {
         let old = self.end.take();
         self.begin();
@@ -69,7 +70,7 @@ impl Kernel {
         let other_end = options.read(true).write(true).open(&path);
         let new = self.path.with_extension("new");
         symlink(&path, &new).expect("a link");
-        fs::rename(&new, &self.path).expect("a link in the place of another");
+        fs::rename(&new, &self.path).expect("a link replaces another link");
         let hung_up = Arc::new(AtomicBool::new(false));
         let (ended, book) = (Arc::clone(&hung_up), Arc::clone(&self.book));
         let mut space = Space {
@@ -95,7 +96,8 @@ impl Kernel {
     }
 }
 
-/// Objects by the handles that clients know, each as a saved context.
+/// The objects of a connection by the handles that the client knows. Each object is a saved
+/// context.
 struct Space {
     place: Place,
     objects: BTreeMap<u32, Vec<u8>>,
@@ -106,7 +108,7 @@ const CONTEXT_LOAD: u32 = 0x161;
 const CONTEXT_SAVE: u32 = 0x162;
 const FLUSH_CONTEXT: u32 = 0x165;
 const CREATE_LOADED: u32 = 0x191;
-/// TPM_HT_TRANSIENT: a loaded context may also be a session, which keeps its handle.
+/// TPM_HT_TRANSIENT. A loaded context may also be a session, which keeps its handle.
 const TRANSIENT: u8 = 0x80;
 
 impl Space {
@@ -154,7 +156,7 @@ impl Space {
     }
 }
 
-/// The number of object handles at the start of a command.
+/// Returns the number of object handles at the start of a command.
 fn handles_of(code: u32) -> usize {
     match code {
         0x120 => 2, // EvictControl
@@ -176,7 +178,7 @@ fn number(packet: &[u8], at: usize) -> u32 {
     u32::from_be_bytes(bytes.try_into().expect("four bytes"))
 }
 
-/// tpm2-abrmd on its own bus; both end on drop.
+/// tpm2-abrmd on its own D-Bus. Both end when this value is dropped.
 pub struct Broker {
     _daemon: Running,
     _bus: Running,
@@ -197,8 +199,8 @@ const BUS: &str = r#"<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus C
 "#;
 
 impl Broker {
-    /// Starts it for the TPM at `tcti`. Sets the bus address in the environment, so call it before
-    /// other threads read the environment.
+    /// Starts tpm2-abrmd for the TPM at `tcti`. Sets the bus address in the environment, so the
+    /// caller must call it before other threads read the environment.
     pub fn new(tcti: &str, home: &Home) -> Broker {
         let socket = home.path("bus");
         let text = BUS.replace("SOCKET", &socket.display().to_string());
@@ -212,12 +214,12 @@ impl Broker {
         let listens = || UnixStream::connect(&socket).ok();
         poll(LIMIT, listens).unwrap_or_else(|| panic!("no bus:\n{}", said()));
         let address = format!("unix:path={}", socket.display());
-        // SAFETY: a story has its process to itself and starts no threads that read the
-        // environment before this.
+        // SAFETY: A story runs alone in its process, and starts no threads that read the
+        // environment before this call.
         unsafe { std::env::set_var("DBUS_SESSION_BUS_ADDRESS", &address) };
         let mut daemon = program("tpm2-abrmd");
         daemon.args(["--session", &format!("--tcti={tcti}")]);
-        // SAFETY: asks for our user id, nothing else.
+        // SAFETY: The call has no preconditions. It returns the user id.
         if unsafe { libc::geteuid() } == 0 {
             daemon.arg("--allow-root");
         }

@@ -1,18 +1,18 @@
-//! The memory of another process, like its core image.
+//! Reads the memory of another process, as a core image would contain it.
 
 use super::fork::Forked;
 use std::fs::{self, File};
 use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
 use std::os::unix::fs::FileExt;
 
-/// A memory region that holds the searched bytes.
+/// A memory region that contains the bytes of a search.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// True if the kernel does not swap it.
+    /// True if the kernel does not swap the region.
     pub locked: bool,
 }
 
-/// The writable regions that hold these bytes.
+/// Returns the writable regions that contain these bytes.
 pub fn places(process: u32, wanted: &[u8]) -> Vec<Place> {
     let maps = fs::read_to_string(format!("/proc/{process}/smaps")).unwrap();
     let memory = File::open(format!("/proc/{process}/mem")).unwrap();
@@ -35,7 +35,8 @@ pub fn places(process: u32, wanted: &[u8]) -> Vec<Place> {
     places
 }
 
-/// The secrets that the process's memory holds. The first half of a secret counts as the secret.
+/// Returns the names of the secrets that are in the memory of the process. The first half of a
+/// secret counts as the secret.
 pub fn found(process: u32, secrets: &[(&'static str, Vec<u8>)]) -> Vec<&'static str> {
     let half = |secret: &[u8]| secret[..secret.len().min(16)].to_vec();
     let there = |secret: &[u8]| !places(process, &half(secret)).is_empty();
@@ -43,7 +44,7 @@ pub fn found(process: u32, secrets: &[(&'static str, Vec<u8>)]) -> Vec<&'static 
     held.map(|(name, _)| *name).collect()
 }
 
-/// The address range of a writable region, if the line begins one.
+/// Returns the address range of a writable region, if the line begins such a region.
 fn writable(line: &str) -> Option<(u64, u64)> {
     let (range, rest) = line.split_once(' ')?;
     let (from, to) = range.split_once('-')?;
@@ -51,9 +52,9 @@ fn writable(line: &str) -> Option<(u64, u64)> {
     rest.starts_with("rw").then_some((from.ok()?, to.ok()?))
 }
 
-/// True if `bytes` contain `wanted`.
+/// Returns true if `bytes` contain `wanted`.
 pub fn contains(bytes: &[u8], wanted: &[u8]) -> bool {
-    // SAFETY: both pointers are valid for as many bytes as is said.
+    // SAFETY: Both pointers are valid for the lengths that are passed.
     let there = unsafe {
         let (at, wanted_at) = (bytes.as_ptr().cast(), wanted.as_ptr().cast());
         libc::memmem(at, bytes.len(), wanted_at, wanted.len())
@@ -61,7 +62,7 @@ pub fn contains(bytes: &[u8], wanted: &[u8]) -> bool {
     !there.is_null()
 }
 
-/// A process with the module that follows orders, so that its memory can be inspected.
+/// A process with the module that waits between its steps, so that its memory can be inspected.
 pub struct Host {
     child: Forked,
     orders: PipeWriter,
@@ -69,7 +70,8 @@ pub struct Host {
 }
 
 impl Host {
-    /// `live` gets a callback that waits for the next order.
+    /// Starts the process, which runs `live`. `live` receives a callback that waits for the next
+    /// order.
     pub fn new(live: impl FnOnce(&mut dyn FnMut())) -> Host {
         let (mut from_parent, orders) = pipe().unwrap();
         let (reports, mut to_parent) = pipe().unwrap();
@@ -90,12 +92,12 @@ impl Host {
         u32::try_from(self.child.id()).unwrap()
     }
 
-    /// Returns when the process waits.
+    /// Returns when the process waits for an order.
     pub fn waits(&mut self) {
         self.reports.read_exact(&mut [0]).expect("the host lives");
     }
 
-    /// Gives an order and returns when the process waits again.
+    /// Gives an order, and returns when the process waits again.
     pub fn goes_on(&mut self) {
         self.orders.write_all(&[0]).unwrap();
         self.waits();

@@ -1,5 +1,5 @@
 //! The files under test: library and tools of this build. They are built first if their sources are
-//! newer, since cargo builds no cdylib for integration tests.
+//! newer, because cargo builds no cdylib for integration tests.
 
 use super::folders;
 use super::home::Home;
@@ -14,23 +14,24 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
-/// The module, `libdevid_pkcs11.so`.
+/// Returns the path of the module, `libdevid_pkcs11.so`.
 pub fn library() -> PathBuf {
     fresh("libdevid_pkcs11.so", "libdevid_pkcs11.d", &ALL, &features())
 }
 
-/// The same for tests of another package, which has these features; that package is not built again.
+/// Returns the path of the module for tests of another package, which has these features. That
+/// package itself is not built again.
 pub fn library_alone(features: &[(&str, bool)]) -> PathBuf {
     let module = ["devid-pkcs11"];
     fresh("libdevid_pkcs11.so", "libdevid_pkcs11.d", &module, features)
 }
 
-/// The tool, `devid`.
+/// Returns the path of the tool, `devid`.
 pub fn tool() -> PathBuf {
     fresh("devid", "devid.d", &ALL, &features())
 }
 
-/// The maker's tool, `devid-manufacture`.
+/// Returns the path of the manufacturer's tool, `devid-manufacture`.
 pub fn manufacture() -> PathBuf {
     fresh(
         "devid-manufacture",
@@ -40,9 +41,9 @@ pub fn manufacture() -> PathBuf {
     )
 }
 
-/// The packages of which these files are.
+/// The packages that build these files.
 const ALL: [&str; 3] = ["devid-pkcs11", "devid", "devid-manufacture"];
-/// More than a build takes on a busy machine.
+/// The time limit of a build on a busy machine.
 const BUILD: Duration = Duration::from_secs(1200);
 
 fn features() -> [(&'static str, bool); 2] {
@@ -91,7 +92,7 @@ fn fresh(name: &str, sources: &str, packages: &[&str], features: &[(&str, bool)]
     file
 }
 
-/// True if `file` is newer than each source that cargo's dependency file names.
+/// Returns true if `file` is newer than each source in cargo's dependency file.
 fn is_fresh(file: &Path, sources: &Path) -> bool {
     let time = |path: &Path| fs::metadata(path).and_then(|found| found.modified()).ok();
     let (Some(built), Ok(list)) = (time(file), fs::read_to_string(sources)) else {
@@ -113,7 +114,7 @@ fn is_fresh(file: &Path, sources: &Path) -> bool {
     list.split(' ').map(Path::new).all(older) && manifests.iter().all(|path| older(path))
 }
 
-/// The initialised module in this process, through the crate `cryptoki`.
+/// Loads and initialises the module in this process, through the crate `cryptoki`.
 pub fn initialised(home: &Home) -> Pkcs11 {
     home.enter();
     let module = Pkcs11::new(library()).expect("the module can be loaded");
@@ -130,7 +131,7 @@ pub struct Opened {
 }
 
 impl Opened {
-    /// Fails if slot 0 has no token.
+    /// Opens a session. Fails if slot 0 has no token.
     #[track_caller]
     pub fn new(home: &Home) -> Opened {
         let raw = loaded(home);
@@ -144,7 +145,7 @@ impl Opened {
         Opened { raw, slot, session }
     }
 
-    /// The private key.
+    /// Returns the private key.
     #[track_caller]
     pub fn key(&self) -> CK_OBJECT_HANDLE {
         let found = self
@@ -155,7 +156,7 @@ impl Opened {
         found[0]
     }
 
-    /// One signature with `mechanism`.
+    /// Makes one signature with `mechanism`.
     pub fn sign(
         &self,
         mechanism: CK_ULONG,
@@ -167,7 +168,7 @@ impl Opened {
     }
 }
 
-/// The slot of the factory identity, if shown: the first.
+/// Returns the slot of the factory identity. It is the first slot, if the identity is shown.
 #[track_caller]
 pub fn identity(raw: &Raw) -> Option<CK_SLOT_ID> {
     let present = raw.slots(true).expect("C_GetSlotList");
@@ -175,13 +176,13 @@ pub fn identity(raw: &Raw) -> Option<CK_SLOT_ID> {
     all.first().copied().filter(|slot| present.contains(slot))
 }
 
-/// The module in this process, through its function table, not initialised.
+/// Loads the module in this process, through its function table, without initialising it.
 pub fn loaded(home: &Home) -> Raw {
     home.enter();
     Raw::load(&library())
 }
 
-/// A CK_ULONG as an attribute's value.
+/// Returns a CK_ULONG as the value of an attribute.
 pub fn ulong(value: CK_ULONG) -> Vec<u8> {
     value.to_ne_bytes().to_vec()
 }

@@ -21,7 +21,7 @@ impl Dice {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number below `limit`, which must not be 0.
+    /// Returns a number below `limit`, which must not be 0.
     pub fn below(&mut self, limit: usize) -> usize {
         (self.next() % limit as u64) as usize
     }
@@ -40,25 +40,26 @@ pub enum Kind {
     Size,
     /// A size or a count inside is wrong.
     Count,
-    /// The end is missing; the header is adapted.
+    /// The end is missing. The size in the header is that of the shorter answer.
     Truncated,
-    /// Bytes are appended; the header is adapted.
+    /// Bytes are appended. The size in the header is that of the longer answer.
     Lengthened,
-    /// An older answer to the same command code.
+    /// An earlier answer to the same command code.
     Replayed,
     /// An answer to another command.
     Swapped,
     /// The right answer, one byte at a time.
     Dripped,
-    /// The connection ends before the answer does.
+    /// The connection ends before the end of the answer.
     Closed,
     /// The answer is incomplete, and the connection stays open.
     Silent,
-    /// Another response code.
+    /// The answer has another response code.
     Code,
-    /// Nothing: the TPM never saw the command. No interposer does that.
+    /// The TPM did not receive the command. Only faults of the proxy do that.
     Unsent,
-    /// The same, and what a handle of it names is gone, says the answer.
+    /// The TPM did not receive the command, and the answer says that an object of the command does
+    /// not exist. Only faults of the proxy do that.
     Gone,
 }
 
@@ -76,8 +77,9 @@ const KINDS: [Kind; 11] = [
     Kind::Code,
 ];
 
-/// TPM_RC (Part 2, section 6.6) of each form. The list has bare codes, codes of a parameter, a
-/// handle and a session, warnings, vendor codes, codes of resource managers, and undefined codes.
+/// TPM_RC of each form (Part 2, section 6.6). The list has codes without a number, codes of a
+/// parameter, a handle and a session, warnings, vendor codes, codes of resource managers, and
+/// undefined codes.
 const CODES: [u32; 40] = [
     0x000,
     0x030,
@@ -121,18 +123,18 @@ const CODES: [u32; 40] = [
     0x000B_0101,
 ];
 
-/// The answers to alter.
+/// The answers that are altered.
 #[derive(Clone, Copy, Debug)]
 enum Which {
     One(usize),
-    /// From this one on, answers to the same command code.
+    /// Beginning with this answer, all answers to the command code of this answer.
     Alike(usize),
-    /// From this number on, one of several.
+    /// Beginning with this answer, one of several answers.
     Some(usize, usize),
 }
 
-/// The largest number of altered answers in a test. Most lasting faults occur after the first of
-/// them.
+/// The maximum number of altered answers in a test. Most lasting faults occur after the first
+/// altered answers.
 const MOST: usize = 12;
 
 /// The unaltered answers of a test.
@@ -145,7 +147,7 @@ pub type Done = Arc<Mutex<Altered>>;
 pub struct Interposer {
     dice: Dice,
     which: Which,
-    /// One kind for all, or a random kind each time.
+    /// The kind of all alterations; `None` for a random kind each time.
     kind: Option<Kind>,
     was_silent: bool,
     seen: usize,
@@ -156,7 +158,7 @@ pub struct Interposer {
 }
 
 impl Interposer {
-    /// `recording`: the unaltered answers of this test.
+    /// Creates the attacker. `recording` is the unaltered answers of this test.
     pub fn new(seed: u64, recording: &Recording) -> (Interposer, Done) {
         let mut dice = Dice::new(seed);
         let from = dice.below(recording.len());
@@ -185,7 +187,7 @@ impl Interposer {
         (interposer, done)
     }
 
-    /// The callback for [`super::proxy::Book::mutate`].
+    /// Returns the callback for [`super::proxy::Book::mutate`].
     pub fn boxed(mut self) -> Mutate {
         Box::new(move |code, answer| self.answers(code, answer))
     }
@@ -213,7 +215,7 @@ impl Interposer {
 
     fn altered(&mut self, code: u32, answer: &[u8]) -> Reply {
         let kind = match self.kind.unwrap_or_else(|| self.dice.one_of(&KINDS)) {
-            // One silent answer is enough; more would only take longer.
+            // One silent answer is enough. More would only take longer.
             Kind::Silent if std::mem::replace(&mut self.was_silent, true) => Kind::Closed,
             kind => kind,
         };
@@ -260,7 +262,7 @@ impl Interposer {
         }
     }
 
-    /// Flips one to four bits, mostly behind the header.
+    /// Flips one to four bits, usually after the header.
     fn with_other_bits(&mut self, answer: &[u8]) -> Vec<u8> {
         let mut altered = answer.to_vec();
         let from = match answer.len() > 10 && self.dice.below(5) > 0 {
@@ -274,7 +276,8 @@ impl Interposer {
         altered
     }
 
-    /// Changes two bytes that match a size (that many bytes follow), or four that match a count.
+    /// Changes two bytes that match a size (this number of bytes follows), or four bytes that match
+    /// a count.
     fn with_another_count(&mut self, answer: &[u8]) -> Vec<u8> {
         let value = |at: usize| usize::from(u16::from_be_bytes([answer[at], answer[at + 1]]));
         let looks = |at: &usize| value(*at) > 0 && at + 2 + value(*at) <= answer.len();
@@ -305,7 +308,8 @@ impl Interposer {
         }
     }
 
-    /// Afterwards the connection ends, or stays open longer than any client waits.
+    /// Returns the bytes as an answer after which the connection ends, or stays open longer than
+    /// any client waits.
     fn ended(&mut self, bytes: Vec<u8>) -> Reply {
         match self.dice.below(8) {
             0 => Reply::Whole(bytes),
@@ -314,14 +318,14 @@ impl Interposer {
     }
 }
 
-/// The answer with the right size in its header.
+/// Returns the answer with the right size in its header.
 fn sized(mut answer: Vec<u8>) -> Vec<u8> {
     let size = u32::try_from(answer.len()).expect("fits");
     answer[2..6].copy_from_slice(&size.to_be_bytes());
     answer
 }
 
-/// True if a command of this code leaves an object in the TPM.
+/// Returns true if a command with this code leaves an object in the TPM.
 pub fn makes_a_handle(code: u32) -> bool {
     const CREATE_LOADED: u32 = 0x191;
     const LOAD_EXTERNAL: u32 = 0x167;

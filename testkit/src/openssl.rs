@@ -1,4 +1,4 @@
-//! OpenSSL's command line as the independent verifier: it verifies signatures of the module and
+//! OpenSSL's command line as the independent verifier. It verifies signatures of the module and
 //! parses certificates.
 
 use super::programs::{Said, output, program, run, run_with};
@@ -6,14 +6,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
-/// Verifies signatures of one public key.
+/// Verifies the signatures of one public key.
 pub struct Verifier {
     folder: TempDir,
     public_key: PathBuf,
 }
 
 impl Verifier {
-    /// With the public key of a PEM file.
+    /// Creates a verifier with the public key of a PEM file.
     pub fn new(public_key: &Path) -> Verifier {
         let folder = TempDir::new().expect("a temporary folder");
         Verifier {
@@ -26,7 +26,7 @@ impl Verifier {
         &self.public_key
     }
 
-    /// Verifies `signature` (r‖s in the format of PKCS#11) over `digest`.
+    /// Verifies `signature` (r ‖ s in the format of PKCS#11) over `digest`.
     pub fn accepts_digest(&self, digest: &[u8], signature: &[u8]) -> Said {
         let (data, signature) = self.files(digest, &der(signature));
         run(program("openssl")
@@ -38,7 +38,7 @@ impl Verifier {
             .arg(signature))
     }
 
-    /// Verifies `signature` (r‖s) over the message `data` with the hash `-sha256`, `-sha384` …
+    /// Verifies `signature` (r ‖ s) over the message `data` with the hash `-sha256`, `-sha384` …
     pub fn accepts_message(&self, hash: &str, data: &[u8], signature: &[u8]) -> Said {
         self.accepts_der(hash, data, &der(signature))
     }
@@ -59,7 +59,8 @@ impl Verifier {
         self.accepts_rsa(&["rsa_padding_mode:pkcs1"], hash, digest, signature)
     }
 
-    /// Verifies a PSS signature: MGF1 with the same hash, a salt as long as the digest.
+    /// Verifies a PSS signature with a salt as long as the digest, and MGF1 with the hash of the
+    /// digest.
     pub fn accepts_pss(&self, hash: &str, digest: &[u8], signature: &[u8]) -> Said {
         let mask = format!("rsa_mgf1_md:{hash}");
         let options = [
@@ -98,7 +99,7 @@ impl Verifier {
     }
 }
 
-/// ECDSA-Sig-Value of r‖s.
+/// Returns the ECDSA-Sig-Value of r ‖ s.
 pub fn der(raw: &[u8]) -> Vec<u8> {
     assert!(
         !raw.is_empty() && raw.len().is_multiple_of(2),
@@ -117,7 +118,7 @@ fn integer(unsigned: &[u8]) -> Vec<u8> {
     element(2, &[sign, digits].concat())
 }
 
-/// A DER element with a body below 64 KiB.
+/// Returns a DER element with a body below 64 KiB.
 pub fn element(tag: u8, body: &[u8]) -> Vec<u8> {
     let length = match body.len() {
         size @ 0..=0x7F => vec![size as u8],
@@ -127,12 +128,12 @@ pub fn element(tag: u8, body: &[u8]) -> Vec<u8> {
     [&[tag], &length[..], body].concat()
 }
 
-/// A certificate's DER.
+/// Returns a certificate in DER.
 pub fn certificate_der(pem: &Path) -> Vec<u8> {
     output("openssl", ["x509", "-outform", "DER", "-in", path(pem)])
 }
 
-/// A public key's SubjectPublicKeyInfo in DER.
+/// Returns the SubjectPublicKeyInfo of a public key in DER.
 pub fn public_key_der(pem: &Path) -> Vec<u8> {
     output(
         "openssl",
@@ -140,7 +141,7 @@ pub fn public_key_der(pem: &Path) -> Vec<u8> {
     )
 }
 
-/// The uncompressed point of a P-256 key: the last 65 bytes of its SubjectPublicKeyInfo.
+/// Returns the uncompressed point of a P-256 key: the last 65 bytes of its SubjectPublicKeyInfo.
 pub fn point(pem: &Path) -> Vec<u8> {
     let info = public_key_der(pem);
     let point = info[info.len() - 65..].to_vec();
@@ -148,14 +149,14 @@ pub fn point(pem: &Path) -> Vec<u8> {
     point
 }
 
-/// The digest `name` (`-sha1`, `-sha256` …) of `data`.
+/// Returns the digest `name` (`-sha1`, `-sha256` …) of `data`.
 pub fn digest(name: &str, data: &[u8]) -> Vec<u8> {
     run_with(program("openssl").args(["dgst", name, "-binary"]), data)
         .ok()
         .out
 }
 
-/// One line of `openssl x509 -noout OPTIONS -in PEM`.
+/// Returns one line of `openssl x509 -noout OPTIONS -in PEM`.
 pub fn certificate_says(pem: &Path, options: &[&str]) -> String {
     let mut all = vec!["x509", "-noout", "-in", path(pem)];
     all.extend(options);
@@ -168,7 +169,7 @@ fn path(path: &Path) -> &str {
     path.to_str().expect("a path in UTF-8")
 }
 
-/// The numbers of an RSA key in a file, by OpenSSL's names; big-endian, as in DER.
+/// Returns the numbers of an RSA key in a file, by OpenSSL's names. They are big-endian, as in DER.
 pub fn rsa_numbers(key: &Path, wanted: &[&str]) -> Vec<Vec<u8>> {
     let text = ["pkey", "-noout", "-text", "-in", key.to_str().unwrap()];
     let said = String::from_utf8(output("openssl", text)).unwrap();

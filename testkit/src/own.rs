@@ -24,7 +24,7 @@ pub const P521: [u8; 7] = [0x06, 0x05, 0x2B, 0x81, 0x04, 0x00, 0x23];
 pub const P256_KEY: [&str; 4] = ["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"];
 pub const RSA_KEY: [&str; 4] = ["-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"];
 
-/// The module in this process with a read-write session on the token `devid`.
+/// The module in this process, with a read-write session on the token `devid`.
 pub struct Own(pub Opened);
 
 impl Deref for Own {
@@ -41,7 +41,7 @@ impl Own {
         Own::on(home, "devid")
     }
 
-    /// A read-write session on another token.
+    /// Opens a read-write session on another token.
     #[track_caller]
     pub fn on(home: &Home, token: &str) -> Own {
         let raw = loaded(home);
@@ -49,7 +49,7 @@ impl Own {
         Own::with(raw, token)
     }
 
-    /// A read-write session of an initialised module.
+    /// Opens a read-write session of an initialised module.
     #[track_caller]
     pub fn with(raw: Raw, token: &str) -> Own {
         let slot = slot_of(&raw, token);
@@ -62,7 +62,7 @@ impl Own {
         create(&self.raw, self.session, template)
     }
 
-    /// Makes a key pair: the public and the private key.
+    /// Makes a key pair. Returns the public and the private key.
     pub fn generate(
         &self,
         mechanism: CK_MECHANISM_TYPE,
@@ -72,7 +72,7 @@ impl Own {
         generate(&self.raw, self.session, mechanism, public, private)
     }
 
-    /// A P-256 token key pair with this label.
+    /// Makes a P-256 token key pair with this label.
     #[track_caller]
     pub fn pair(&self, label: &str) -> (CK_OBJECT_HANDLE, CK_OBJECT_HANDLE) {
         let both = [(CKA_TOKEN, YES.to_vec()), (CKA_LABEL, label.into())];
@@ -94,7 +94,7 @@ impl Own {
         self.raw.find(self.session, template).expect("a search")
     }
 
-    /// The results of a search for this label.
+    /// Returns the objects with this label.
     #[track_caller]
     pub fn labelled(&self, label: &str) -> Vec<CK_OBJECT_HANDLE> {
         self.find(&[(CKA_LABEL, label.into())])
@@ -106,7 +106,7 @@ impl Own {
         value.unwrap_or_else(|code| panic!("attribute {kind:#x}: {code:?}"))
     }
 
-    /// OpenSSL, with the public key of this object.
+    /// Returns a verifier that uses OpenSSL and the public key of this object.
     #[track_caller]
     pub fn verifier(&self, home: &Home, object: CK_OBJECT_HANDLE) -> Verifier {
         let info = self.attribute(object, CKA_PUBLIC_KEY_INFO);
@@ -115,14 +115,14 @@ impl Own {
     }
 }
 
-/// A home with the token `files`, whose keys are in files, and without TPM.
+/// Returns a home without TPM. It has the token `files`, whose keys are in files.
 pub fn without_tpm() -> Home {
     let home = Home::new("swtpm:path=/nonexistent/tpm");
     allow_files(&home);
     home
 }
 
-/// Configures the token `files`, whose keys are in files, in a folder of that name.
+/// Configures the token `files`, whose keys are in files. Its key folder has this name.
 pub fn allow_files(home: &Home) {
     let path = home.path("files");
     let settings = format!(
@@ -132,7 +132,7 @@ pub fn allow_files(home: &Home) {
     home.write("config.toml", settings);
 }
 
-/// A SubjectPublicKeyInfo as PEM.
+/// Returns a SubjectPublicKeyInfo as PEM.
 pub fn public_pem(info: &[u8]) -> String {
     pem("PUBLIC KEY", info)
 }
@@ -160,7 +160,7 @@ fn pem(label: &str, der: &[u8]) -> String {
     text
 }
 
-/// The slot whose token has this label.
+/// Returns the slot of the token with this label.
 #[track_caller]
 pub fn slot_of(raw: &Raw, label: &str) -> CK_SLOT_ID {
     let slots = raw.slots(true).expect("C_GetSlotList");
@@ -220,7 +220,7 @@ pub fn generate(
     Ok((one, other))
 }
 
-/// C_GenerateKey.
+/// Calls C_GenerateKey.
 pub fn generate_key(
     raw: &Raw,
     session: CK_SESSION_HANDLE,
@@ -263,7 +263,7 @@ pub fn attributes(template: &[Item]) -> Vec<CK_ATTRIBUTE> {
     items.collect()
 }
 
-/// A template of the public key in a PEM file, on P-256.
+/// Returns a template for the public P-256 key in a PEM file.
 pub fn ec_public(public: &Path) -> Vec<Item> {
     vec![
         (CKA_CLASS, ulong(CKO_PUBLIC_KEY)),
@@ -273,7 +273,7 @@ pub fn ec_public(public: &Path) -> Vec<Item> {
     ]
 }
 
-/// The files of the key folder, by name.
+/// Returns the files of the key folder, sorted by name.
 pub fn folder(home: &Home) -> Vec<PathBuf> {
     let entries = fs::read_dir(home.path("state/devid"));
     let entries = entries.into_iter().flatten();
@@ -285,7 +285,8 @@ pub fn folder(home: &Home) -> Vec<PathBuf> {
     files
 }
 
-/// A key pair of OpenSSL and its certificate, in the home: `NAME.key`, `NAME.pub`, `NAME.pem`.
+/// Makes a key pair with OpenSSL and a certificate for it, in the home: `NAME.key`, `NAME.pub`,
+/// `NAME.pem`.
 pub fn outside(home: &Home, name: &str, algorithm: &[&str]) {
     let key = home.path(&format!("{name}.key"));
     let (public, certificate) = (key.with_extension("pub"), key.with_extension("pem"));

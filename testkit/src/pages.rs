@@ -1,10 +1,10 @@
-//! Code blocks of README and the guides.
+//! The code blocks of README and the guides.
 
 use crate::folders;
 use std::fs;
 use std::path::Path;
 
-/// A block with its language and name, if present.
+/// A code block with its language and name, if it has them.
 pub struct Block {
     pub page: String,
     pub language: String,
@@ -12,7 +12,7 @@ pub struct Block {
     pub text: String,
 }
 
-/// All blocks of a page, in order.
+/// Returns all code blocks of a page, in the order of the page.
 pub fn blocks_of(page: &str) -> Vec<Block> {
     let text = fs::read_to_string(folders::root().join(page)).unwrap();
     let mut blocks = Vec::new();
@@ -37,7 +37,7 @@ pub fn blocks_of(page: &str) -> Vec<Block> {
     blocks
 }
 
-/// The paths of all pages, from the root of the workspace.
+/// Returns the paths of all pages, from the root of the workspace.
 pub fn pages() -> Vec<String> {
     let mut pages: Vec<String> = ["README.md", "SECURITY.md", "CONTRIBUTING.md"]
         .map(str::to_owned)
@@ -51,13 +51,18 @@ pub fn pages() -> Vec<String> {
     pages
 }
 
-/// The text of the one block of this name.
+/// Returns the text of the only block with this name.
 #[track_caller]
 pub fn block(page: &str, name: &str) -> String {
     let mut found = blocks_of(page)
         .into_iter()
         .filter(|block| block.name == name);
-    let block = found.next().unwrap_or_else(|| panic!("{page}: no {name}"));
-    assert!(found.next().is_none(), "{page}: two blocks {name}");
+    let block = found
+        .next()
+        .unwrap_or_else(|| panic!("{page}: there is no block {name}"));
+    assert!(
+        found.next().is_none(),
+        "{page}: there are two blocks {name}"
+    );
     block.text
 }

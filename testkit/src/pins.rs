@@ -1,4 +1,5 @@
-//! The token `devid` with PINs, beside a factory identity that must continue to sign.
+//! The token `devid` with PINs, on a device with a factory identity. The factory identity must
+//! still sign.
 
 use super::factory::Identity;
 use super::home::Home;
@@ -46,7 +47,7 @@ impl Bench {
         }
     }
 
-    /// A bench and a token that has both PINs already.
+    /// Creates a bench, and a token that has both PINs already.
     pub fn with_pins(link: Link) -> (Bench, Token) {
         let bench = Bench::new(link);
         let token = bench.token();
@@ -54,11 +55,11 @@ impl Bench {
         (bench, token)
     }
 
-    /// The module without a session.
+    /// Loads the module without opening a session.
     pub fn token(&self) -> Token {
         let raw = loaded(&self.home);
         raw.initialize().expect("C_Initialize");
-        // The token follows the factory's, whatever its label.
+        // The token is in the slot after the factory's slot, whatever its label.
         let slot = raw.slots(true).expect("C_GetSlotList")[1];
         Token { raw, slot }
     }
@@ -68,8 +69,8 @@ impl Bench {
         assert_eq!(self.tpm.lockout_counter(), tries, "failed tries");
     }
 
-    /// Checks that the factory identity signs, that OpenSSL verifies it, and that this number of
-    /// tries failed.
+    /// Checks that the factory identity signs, that OpenSSL verifies the signature, and that the
+    /// TPM counts this number of failed tries.
     #[track_caller]
     pub fn idev_id_signs(&self, raw: &Raw, tries: u32) {
         self.counts(tries);
@@ -101,7 +102,7 @@ impl Bench {
         self.program("p11tool", &[&module, arguments].concat())
     }
 
-    /// True if the persistent handle is in use.
+    /// Returns true if the persistent handle is in use.
     pub fn holds(&self, handle: u32) -> bool {
         let listed = run(self.tpm.tool("tpm2_getcap").arg("handles-persistent"));
         let handle = format!("0x{handle:X}");
@@ -149,7 +150,7 @@ impl Token {
         .result()
     }
 
-    /// C_InitToken, and the user's PIN set by the officer. Leaves no session open.
+    /// Calls C_InitToken; the security officer then sets the user's PIN. Leaves no session open.
     #[track_caller]
     pub fn become_one_with_pins(&self) {
         self.init(OFFICER, LABEL).expect("C_InitToken");
@@ -198,7 +199,7 @@ impl Token {
         self.raw.token_info(self.slot).expect("a token").flags
     }
 
-    /// A P-256 token key pair with this label; the private half has CKA_PRIVATE.
+    /// Makes a P-256 token key pair with this label. The private key has CKA_PRIVATE true.
     #[track_caller]
     pub fn pair(
         &self,
@@ -224,7 +225,7 @@ impl Token {
         self.raw.sign(session, b"data")
     }
 
-    /// OpenSSL, with this public key of the token.
+    /// Returns a verifier that uses OpenSSL and this public key of the token.
     #[track_caller]
     pub fn verifier(
         &self,
@@ -238,13 +239,13 @@ impl Token {
     }
 }
 
-/// The content of a seal in the folder, by tpm2-tools and the authorisation value of this PIN;
-/// `Err` holds the tool's message.
+/// Returns the content of a sealed object in the folder. tpm2-tools unseals it with the
+/// authorisation value of this PIN. Fails with the message of tpm2-tools.
 pub fn unseal(bench: &Bench, seal: &str, pin: &str) -> Result<Vec<u8>, String> {
     unseal_by(bench, seal, &value_of(pin))
 }
 
-/// The content of a seal by an authorisation value, which may be empty.
+/// Returns the content of a sealed object, with an authorisation value that may be empty.
 pub fn unseal_by(bench: &Bench, seal: &str, value: &[u8]) -> Result<Vec<u8>, String> {
     let tool = |name: &str, arguments: &[&str]| {
         let said = run(bench.tpm.tool(name).args(arguments));
@@ -280,12 +281,13 @@ pub fn unseal_by(bench: &Bench, seal: &str, value: &[u8]) -> Result<Vec<u8>, Str
     opened
 }
 
-/// The authorisation value of a PIN.
+/// Returns the authorisation value of a PIN.
 pub fn value_of(pin: &str) -> Vec<u8> {
     super::openssl::digest("-sha256", pin.as_bytes())
 }
 
-/// TPM2B_PUBLIC and TPM2B_PRIVATE of a TSSPRIVKEY in PEM: its last two octet strings.
+/// Returns the TPM2B_PUBLIC and TPM2B_PRIVATE of a TSSPRIVKEY in PEM. They are its last two octet
+/// strings.
 pub fn sealed_parts(file: &str) -> (Vec<u8>, Vec<u8>) {
     let der = output(
         "openssl",
@@ -313,7 +315,8 @@ pub fn sealed_parts(file: &str) -> (Vec<u8>, Vec<u8>) {
     (parts.pop().expect("the public part"), private)
 }
 
-/// The authorisation value of a token key, from the token's secret; proven with tpm2-tools.
+/// Returns the authorisation value of a token key, derived from the token's secret. Checks it with
+/// tpm2-tools.
 pub fn key_value(bench: &Bench, secret: &[u8]) -> Vec<u8> {
     let key = key_with_value(bench);
     let derived = value_derived(&key, secret);
@@ -321,7 +324,7 @@ pub fn key_value(bench: &Bench, secret: &[u8]) -> Vec<u8> {
     derived
 }
 
-/// The file of a key that has an authorisation value.
+/// Returns the file of a key that has an authorisation value.
 pub fn key_with_value(bench: &Bench) -> PathBuf {
     let files = fs::read_dir(bench.path("state/devid")).unwrap();
     files
@@ -330,7 +333,7 @@ pub fn key_with_value(bench: &Bench) -> PathBuf {
         .expect("a key whose file names its salt")
 }
 
-/// HKDF by OpenSSL, with the salt in the key's file.
+/// Derives a value by HKDF of OpenSSL, with the salt in the key's file.
 pub fn value_derived(key: &Path, secret: &[u8]) -> Vec<u8> {
     let text = fs::read_to_string(key).unwrap();
     let line = text.lines().find(|line| line.starts_with("Auth"));

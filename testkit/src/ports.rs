@@ -1,16 +1,17 @@
-//! Free TCP ports, in pairs: libtss2 expects a TPM's control port after its command port.
+//! Free TCP ports, in pairs. libtss2 expects a TPM's control port after its command port.
 
 use super::folders;
 use std::fs::File;
 use std::net::TcpListener;
 use std::{fs, process};
 
-/// Below the kernel's range for outgoing connections.
+/// The first port. The ports are below the kernel's range for outgoing connections.
 const FIRST: u16 = 15000;
 const COUNT: u16 = 8000;
 
-/// The ports `first` and `first + 1`, reserved until drop. Other tests respect the lock on a file
-/// of this name; other programs did not use the ports at the check.
+/// The ports `first` and `first + 1`. They are reserved until this value is dropped. Other tests
+/// respect the lock on a file with the name of the port. Other programs did not use the ports when
+/// they were checked.
 #[derive(Debug)]
 pub struct Pair {
     pub first: u16,
@@ -33,7 +34,7 @@ impl Pair {
     }
 }
 
-/// A listener on `port` of the loopback interface, if it is free.
+/// Returns a listener on `port` of the loopback interface, if the port is free.
 pub fn listen(port: u16) -> Option<TcpListener> {
     TcpListener::bind(("127.0.0.1", port)).ok()
 }

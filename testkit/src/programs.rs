@@ -1,4 +1,4 @@
-//! Real programs: found on the machine, and ended with their test.
+//! Real programs: finds them on the machine, runs them, and ends them with their test.
 
 use std::ffi::OsStr;
 use std::fmt::Write as _;
@@ -9,27 +9,27 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// A started program; killed by its process id on drop.
+/// A started program. It is killed by its process id when this value is dropped.
 pub struct Running {
     name: String,
     child: Child,
-    /// True if SIGTERM comes first, for a program that must end its children.
+    /// True if the program is ended by SIGTERM first, because it must end its children.
     gently: bool,
 }
 
 impl Running {
-    /// Starts `command`. The program dies with the calling thread, even if that is killed.
+    /// Starts `command`. The program ends with the calling thread, even if that thread is killed.
     pub fn start(name: &str, command: &mut Command) -> Running {
         Running::with_signal(name, command, libc::SIGKILL)
     }
 
-    /// Starts a program that must be ended with SIGTERM, such as one with workers.
+    /// Starts a program that must be ended with SIGTERM, such as a server with worker processes.
     pub fn start_gently(name: &str, command: &mut Command) -> Running {
         Running::with_signal(name, command, libc::SIGTERM)
     }
 
     fn with_signal(name: &str, command: &mut Command, signal: libc::c_int) -> Running {
-        // SAFETY: prctl is a plain system call; nothing else happens between fork and exec.
+        // SAFETY: prctl(2) is safe between fork and exec. Nothing else happens between them.
         let command = unsafe {
             command.pre_exec(move || {
                 libc::prctl(libc::PR_SET_PDEATHSIG, signal);
@@ -50,12 +50,12 @@ impl Running {
         self.child.id()
     }
 
-    /// The child itself, for its pipes.
+    /// Returns the child, for its pipes.
     pub fn child(&mut self) -> &mut Child {
         &mut self.child
     }
 
-    /// Waits for the end, at most `limit`; `None` if still running.
+    /// Waits for the end of the program, at most `limit`. Returns `None` if it still runs.
     pub fn wait(&mut self, limit: Duration) -> Option<ExitStatus> {
         poll(limit, || {
             self.child.try_wait().expect("a child can be waited for")
@@ -72,11 +72,12 @@ impl Running {
     /// Sends SIGTERM.
     pub fn ask_to_end(&self) {
         let id = libc::pid_t::try_from(self.child.id()).expect("a process id fits");
-        // SAFETY: the child is ours and not yet waited for, so the id is still its own.
+        // SAFETY: The child belongs to this process, which has not waited for it, so no other
+        // process has the id.
         unsafe { libc::kill(id, libc::SIGTERM) };
     }
 
-    /// SIGKILL, and waits for the end.
+    /// Sends SIGKILL, and waits for the end.
     pub fn kill(&mut self) {
         self.child.kill().ok();
         self.child
@@ -96,7 +97,7 @@ impl Drop for Running {
     }
 }
 
-/// Repeats `look` until it gives a value or `limit` has passed.
+/// Calls `look` again and again until it returns a value or `limit` has passed.
 pub fn poll<T>(limit: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
     let end = Instant::now() + limit;
     loop {
@@ -110,7 +111,7 @@ pub fn poll<T>(limit: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T
     }
 }
 
-/// The path of `name`; fails with the remedy if the machine lacks it.
+/// Returns the path of the program `name`. Fails with the remedy if the machine lacks the program.
 pub fn find(name: &str) -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
@@ -120,7 +121,7 @@ pub fn find(name: &str) -> PathBuf {
         .unwrap_or_else(|| panic!("{name} is missing: run scripts/setup test"))
 }
 
-/// A command for the program `name`.
+/// Returns a command for the program `name`.
 pub fn program(name: &str) -> Command {
     let mut command = Command::new(find(name));
     command.stdin(Stdio::null());
@@ -144,12 +145,12 @@ impl Said {
         self
     }
 
-    /// Standard output as text.
+    /// Returns standard output as text.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.out).into_owned()
     }
 
-    /// Both outputs as text.
+    /// Returns standard output and standard error as text.
     pub fn all(&self) -> String {
         self.text() + &self.err
     }
@@ -178,7 +179,7 @@ pub fn run_with(command: &mut Command, input: &[u8]) -> Said {
     run_within(Duration::from_secs(120), command, input)
 }
 
-/// Runs `command` with `input`, within this limit.
+/// Runs `command` with `input`, within this time limit.
 pub fn run_within(limit: Duration, command: &mut Command, input: &[u8]) -> Said {
     let mut what = String::new();
     for word in std::iter::once(command.get_program()).chain(command.get_args()) {
@@ -229,7 +230,7 @@ fn slurp(pipe: Option<impl std::io::Read>) -> Vec<u8> {
     bytes
 }
 
-/// The standard output of `run(program(name) with args)`, which must succeed.
+/// Runs the program `name` with `args`, which must succeed. Returns its standard output.
 #[track_caller]
 pub fn output<I, S>(name: &str, args: I) -> Vec<u8>
 where
@@ -239,9 +240,10 @@ where
     run(program(name).args(args)).ok().out
 }
 
-/// The processor time of this thread, including the kernel's; other programs do not add to it.
+/// Returns the processor time of this thread, including the time in the kernel. Other programs do
+/// not affect it.
 pub fn thread_time() -> Duration {
-    // SAFETY: zeroed, the record is valid for writing.
+    // SAFETY: A zeroed record is valid, and the call writes to it.
     let time = unsafe {
         let mut time: libc::timespec = std::mem::zeroed();
         let clock = libc::CLOCK_THREAD_CPUTIME_ID;

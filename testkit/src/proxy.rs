@@ -1,4 +1,5 @@
-//! A proxy in front of a swtpm, for the module and for libtss2. It counts commands, injects faults.
+//! A proxy in front of a swtpm, for the module and for libtss2. It counts commands and injects
+//! faults.
 
 mod codes;
 
@@ -15,26 +16,26 @@ use std::{fmt, thread};
 
 pub use codes::{answer, command};
 
-/// A fault of a command or its answer.
+/// A fault of a command or of its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The proxy answers with this code; the TPM never sees the command.
+    /// The proxy answers with this code. The TPM does not receive the command.
     Code(u32),
-    /// The connection is closed; the TPM never sees the command.
+    /// The connection is closed. The TPM does not receive the command.
     Drop,
-    /// The TPM runs the command; the connection is closed before the answer.
+    /// The TPM runs the command. The connection is closed before the answer.
     Lost,
-    /// The TPM runs the command; the connection is closed after half of the answer.
+    /// The TPM runs the command. The connection is closed after half of the answer.
     Half,
-    /// The TPM runs the command; the answer has the right length but random content.
+    /// The TPM runs the command. The answer has the right length but random content.
     Garbage,
-    /// The TPM runs the signature; leading zeros of r and s are removed.
+    /// The TPM runs the signature. The proxy removes leading zeros of r and s.
     Shorten,
-    /// The TPM runs the RSA signature; one bit of the signature is flipped.
+    /// The TPM runs the RSA signature. The proxy flips one bit of the signature.
     Flip,
-    /// The command waits until [`Book::release`]; then the TPM runs it.
+    /// The command waits until [`Book::release`]. Then the TPM runs it.
     Stall,
-    /// Like Stall, and the TPM runs no other command meanwhile.
+    /// The command waits as for `Stall`, and the TPM runs no other command in the meantime.
     Occupy,
     /// The TPM is busy for this time before it runs the command.
     Delay(Duration),
@@ -43,25 +44,25 @@ pub enum Fault {
 /// The answer to the client.
 pub enum Reply {
     Whole(Vec<u8>),
-    /// These bytes, then the end of the connection.
+    /// These bytes. Then the connection ends.
     Cut(Vec<u8>),
     /// These bytes, one at a time.
     Dripped(Vec<u8>),
 }
 
-/// Alters the answer to a command of this code.
+/// A function that alters the answer to a command with this code.
 pub type Mutate = Box<dyn FnMut(u32, Vec<u8>) -> Reply + Send>;
 
 struct Rule {
     code: u32,
-    /// How many commands with this code go by before.
+    /// The number of commands with this code that pass before the fault.
     spared: u32,
     left: u32,
     fault: Fault,
 }
 
 impl Rule {
-    /// What happens to a command of its code.
+    /// Returns the fault for the next command with the code of this rule.
     fn met(&mut self) -> Option<Fault> {
         if self.spared > 0 {
             self.spared -= 1;
@@ -75,26 +76,26 @@ impl Rule {
 #[derive(Default)]
 struct State {
     seen: Vec<(u32, Option<u32>)>,
-    /// The number of commands taken before.
+    /// The number of commands that [`Book::take`] has returned.
     taken: usize,
     rules: Vec<Rule>,
     delay: Option<Duration>,
     stalled: u32,
     releases: u32,
-    /// Commands that are not answered yet.
+    /// The number of commands that are not answered yet.
     under_way: u32,
-    /// Commands and answers as bytes, if requested.
+    /// The bytes of commands and answers, if a test requested them.
     kept: Option<Vec<Vec<u8>>>,
-    /// Alterations of answers, by command code.
+    /// The alterations of answers, by command code.
     alterations: Vec<(u32, Alteration)>,
 }
 
-/// Makes another answer from a command and its answer.
+/// A function that makes another answer from a command and its answer.
 type Alteration = Arc<dyn Fn(&[u8], Vec<u8>) -> Vec<u8> + Send + Sync>;
 
 pub type Execute<'a> = &'a mut dyn FnMut(&[u8]) -> Vec<u8>;
 
-/// An interposer: answers a command, and may have the TPM execute commands for that.
+/// An interposer: a function that answers a command. It may let the TPM execute commands.
 pub type Interposer = Box<dyn FnMut(&[u8], Execute) -> Vec<u8> + Send>;
 
 /// The commands that a proxy saw, and the faults to inject.
@@ -117,7 +118,7 @@ impl Seen {
         self.0.len()
     }
 
-    /// The number of commands with this code that were answered with `answer`.
+    /// Returns the number of commands with this code that were answered with `answer`.
     pub fn answered(&self, code: u32, answer: u32) -> usize {
         self.0
             .iter()
@@ -154,30 +155,30 @@ impl Book {
         })
     }
 
-    /// The commands since the last call.
+    /// Returns the commands since the last call.
     pub fn take(&self) -> Seen {
         let mut state = self.state.lock().unwrap();
         state.taken += state.seen.len();
         Seen(std::mem::take(&mut state.seen))
     }
 
-    /// Keeps the bytes of commands and answers from now on, for [`Book::wire`].
+    /// Records the bytes of commands and answers from now on, for [`Book::wire`].
     pub fn keep(&self) {
         self.state.lock().unwrap().kept = Some(Vec::new());
     }
 
-    /// The recorded commands, each followed by its answer, if one came.
+    /// Returns the recorded commands. Each is followed by its answer, if there was an answer.
     pub fn wire(&self) -> Vec<Vec<u8>> {
         let kept = self.state.lock().unwrap().kept.take();
         kept.expect("kept")
     }
 
-    /// From now on this interposer answers every command; `None` removes it.
+    /// Sets the interposer that answers every command from now on. `None` removes it.
     pub fn interpose(&self, interposer: Option<Interposer>) {
         *self.interposer.lock().unwrap() = interposer;
     }
 
-    /// From now on this callback alters each answer of the TPM; `None` removes it.
+    /// Sets the function that alters each answer of the TPM from now on. `None` removes it.
     pub fn mutate(&self, mutate: Option<Mutate>) {
         *self.mutate.lock().unwrap() = mutate;
     }
@@ -186,17 +187,18 @@ impl Book {
         self.state.lock().unwrap().delay = delay;
     }
 
-    /// Breaks the next command with this code.
+    /// Injects a fault into the next command with this code.
     pub fn break_next(&self, code: u32, fault: Fault) {
         self.break_times(code, fault, 1);
     }
 
-    /// Breaks the next `times` commands with this code.
+    /// Injects a fault into the next `times` commands with this code.
     pub fn break_times(&self, code: u32, fault: Fault, times: u32) {
         self.rule(code, 0, times, fault);
     }
 
-    /// Breaks one command with this code, behind so many others with it.
+    /// Injects a fault into one command with this code, after `spared` other commands with this
+    /// code.
     pub fn break_after(&self, code: u32, spared: u32, fault: Fault) {
         self.rule(code, spared, 1, fault);
     }
@@ -210,7 +212,7 @@ impl Book {
         });
     }
 
-    /// From now on `alter` replaces successful answers to commands with this code.
+    /// Sets a function that alters successful answers to commands with this code from now on.
     pub fn alter(
         &self,
         code: u32,
@@ -229,7 +231,7 @@ impl Book {
         self.release();
     }
 
-    /// True when all requested faults have happened.
+    /// Returns true when all requested faults have occurred.
     pub fn all_broken(&self) -> bool {
         self.state
             .lock()
@@ -260,7 +262,7 @@ impl Book {
         self.changed.notify_all();
     }
 
-    /// Waits until no command is under way, even one whose client is gone.
+    /// Waits until no command is under way, even a command whose client is gone.
     pub fn await_quiet(&self) {
         let state = self.state.lock().unwrap();
         let busy = |state: &mut State| state.under_way > 0;
@@ -335,7 +337,7 @@ impl Book {
         }
     }
 
-    /// Records a command; returns its position and its fault.
+    /// Records a command. Returns its index and its fault.
     fn note(&self, code: u32) -> (usize, Option<Fault>) {
         let mut state = self.state.lock().unwrap();
         state.seen.push((code, None));
@@ -357,7 +359,7 @@ impl Book {
         );
     }
 
-    /// The answer of the interposer, if there is one; else of the TPM.
+    /// Returns the answer of the interposer, or of the TPM if there is no interposer.
     fn answered(&self, command: &[u8], fault: Option<Fault>) -> io::Result<Vec<u8>> {
         let mut interposer = self.interposer.lock().unwrap();
         match &mut *interposer {
@@ -391,7 +393,7 @@ impl Book {
     }
 }
 
-/// Reads one TPM command or answer; the header gives its size.
+/// Reads one TPM command or answer. The header gives its size.
 pub fn read_packet(from: &mut impl Read) -> io::Result<Vec<u8>> {
     let mut packet = vec![0; 10];
     from.read_exact(&mut packet)?;
@@ -404,7 +406,7 @@ pub fn read_packet(from: &mut impl Read) -> io::Result<Vec<u8>> {
     Ok(packet)
 }
 
-/// Writes one byte at a time, with scheduling in between.
+/// Writes one byte at a time, and yields the processor after each byte.
 pub fn drip(to: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
     for byte in bytes {
         to.write_all(&[*byte])?;
@@ -428,8 +430,8 @@ where
             let client = Arc::clone(&client);
             thread::spawn(move || {
                 stream.set_nodelay(true).ok();
-                // A child that was forked meanwhile holds the connection too, so closing is not
-                // enough.
+                // A child that was forked in the meantime has a copy of the descriptor, so closing
+                // is not enough.
                 let copy = stream.try_clone();
                 client(stream).ok();
                 copy.and_then(|copy| copy.shutdown(Shutdown::Both)).ok();
@@ -438,7 +440,7 @@ where
     });
 }
 
-/// A proxy with swtpm's protocol: commands on the first port, control on the second.
+/// A proxy with swtpm's protocol: commands on the first port, control on the second port.
 pub struct Proxy {
     book: Arc<Book>,
     ports: Pair,
@@ -464,7 +466,7 @@ impl Proxy {
         Proxy { book, ports, ended }
     }
 
-    /// Counts and faults.
+    /// Returns the counts and faults.
     pub fn book(&self) -> &Book {
         &self.book
     }
@@ -494,7 +496,7 @@ pub fn listeners() -> (Pair, TcpListener, TcpListener) {
     panic!("no free pair of ports");
 }
 
-/// Copies bytes between `client` and `port` until either ends.
+/// Copies bytes between `client` and `port` until one of them ends.
 fn pass_on(client: TcpStream, port: u16) -> io::Result<()> {
     let server = TcpStream::connect(("127.0.0.1", port))?;
     let (mut from, mut to) = (server.try_clone()?, client.try_clone()?);

@@ -1,4 +1,4 @@
-//! PKCS#11 for a C caller: the function tables, and codes that print their names.
+//! PKCS#11 for a C caller: the function tables, and return codes that print their names.
 
 use cryptoki_sys::*;
 use libloading::Library;
@@ -12,18 +12,18 @@ use std::ptr;
 macro_rules! call {
     ($table:expr, $name:ident ( $($argument:expr),* $(,)? )) => {{
         let function = $table.$name.expect(concat!(stringify!($name), " is in the table"));
-        // SAFETY: the library is never unloaded. Pointer arguments come from live values of the
-        // caller. Some are wrong on purpose, if the standard defines the answer.
+        // SAFETY: The library is never unloaded. Pointer arguments come from live values of the
+        // caller. Some pointers are wrong on purpose, if the standard defines the result.
         $crate::raw::Code(unsafe { function($($argument),*) })
     }};
 }
 
-/// A CK_RV.
+/// A return code (CK_RV).
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Code(pub CK_RV);
 
 impl Code {
-    /// `Ok` for CKR_OK.
+    /// Returns `Ok` for CKR_OK, and the code for any other value.
     pub fn result(self) -> Result<(), Code> {
         if self.0 == CKR_OK { Ok(()) } else { Err(self) }
     }
@@ -69,22 +69,22 @@ names! {
 /// An attribute of a template: its type and its value.
 pub type Item = (CK_ATTRIBUTE_TYPE, Vec<u8>);
 
-/// A loaded module. The module is never unloaded.
+/// A loaded module. It is never unloaded.
 #[derive(Clone)]
 pub struct Raw {
     library: &'static Library,
-    /// The table of version 2.40.
+    /// The function table of version 2.40.
     pub table: CK_FUNCTION_LIST,
 }
 
 impl Raw {
     pub fn load(path: &Path) -> Raw {
-        // SAFETY: the module's initialisers do nothing; it stays loaded for good.
+        // SAFETY: The initialisers of the module do nothing, and the module stays loaded.
         let library = unsafe { Library::new(path) }.unwrap_or_else(|why| panic!("{why}"));
         let library: &'static Library = Box::leak(Box::new(library));
         let mut table: CK_FUNCTION_LIST_PTR = ptr::null_mut();
-        // SAFETY: the symbol's type is the standard's; `table` is valid for writing, and what it
-        // points to afterwards lives as long as the library.
+        // SAFETY: The standard defines the type of the symbol. `table` is valid for writing. The
+        // table to which it points lives as long as the library.
         let table = unsafe {
             let symbol: libloading::Symbol<
                 unsafe extern "C" fn(*mut CK_FUNCTION_LIST_PTR) -> CK_RV,
@@ -97,7 +97,7 @@ impl Raw {
         Raw { library, table }
     }
 
-    /// C_GetInterface for the version `(major, minor)`; `None`: the default.
+    /// Calls C_GetInterface for the version `(major, minor)`; `None` means the default.
     pub fn interface(&self, version: Option<(u8, u8)>) -> Result<*const c_void, Code> {
         type Function = unsafe extern "C" fn(
             *mut CK_UTF8CHAR,
@@ -109,7 +109,7 @@ impl Raw {
         let mut wanted = version.map(|(major, minor)| CK_VERSION { major, minor });
         let mut found: *mut CK_INTERFACE = ptr::null_mut();
         let version = wanted.as_mut().map_or(ptr::null_mut(), ptr::from_mut);
-        // SAFETY: as above; all four arguments are what the standard asks for.
+        // SAFETY: The standard defines the type of the symbol, and all four arguments are valid.
         unsafe {
             let symbol: libloading::Symbol<Function> = self
                 .library
@@ -120,7 +120,7 @@ impl Raw {
         }
     }
 
-    /// C_Initialize as programs do it: locks of the operating system, no callbacks.
+    /// Calls C_Initialize as programs do: locks of the operating system, no callbacks.
     pub fn initialize(&self) -> Result<(), Code> {
         let mut args = CK_C_INITIALIZE_ARGS {
             flags: CKF_OS_LOCKING_OK,
@@ -244,7 +244,7 @@ impl Raw {
         .result()
     }
 
-    /// At most `room` handles.
+    /// Calls C_FindObjects for at most `room` handles.
     pub fn find_next(
         &self,
         session: CK_SESSION_HANDLE,
@@ -265,7 +265,7 @@ impl Raw {
         call!(self.table, C_FindObjectsFinal(session)).result()
     }
 
-    /// A whole search.
+    /// Makes a whole search: C_FindObjectsInit, C_FindObjects and C_FindObjectsFinal.
     pub fn find(
         &self,
         session: CK_SESSION_HANDLE,
@@ -284,7 +284,7 @@ impl Raw {
         Ok(all)
     }
 
-    /// The value of one attribute, with a length query first, as in programs.
+    /// Returns the value of one attribute. Makes a length query first, as programs do.
     pub fn attribute(
         &self,
         session: CK_SESSION_HANDLE,
@@ -311,7 +311,7 @@ impl Raw {
         assert_eq!(
             value.len() as CK_ULONG,
             item.ulValueLen,
-            "the length said before"
+            "the length of the length query"
         );
         Ok(value)
     }
@@ -325,7 +325,7 @@ impl Raw {
         self.sign_init_with(session, mechanism, &[], key)
     }
 
-    /// C_SignInit with a parameter; an empty one is NULL.
+    /// Calls C_SignInit with a parameter. An empty parameter is NULL.
     pub fn sign_init_with(
         &self,
         session: CK_SESSION_HANDLE,
@@ -344,7 +344,7 @@ impl Raw {
         call!(self.table, C_SignInit(session, &raw mut mechanism, key)).result()
     }
 
-    /// C_Sign into a large buffer.
+    /// Calls C_Sign with a large buffer.
     pub fn sign(&self, session: CK_SESSION_HANDLE, data: &[u8]) -> Result<Vec<u8>, Code> {
         let mut room = vec![0; 512];
         let (code, length) = self.sign_into(session, data, Some(&mut room));
@@ -353,7 +353,8 @@ impl Raw {
         Ok(room)
     }
 
-    /// C_Sign into this buffer, or the length query; returns the code and the length.
+    /// Calls C_Sign with this buffer, or as a length query without buffer. Returns the code and the
+    /// length.
     pub fn sign_into(
         &self,
         session: CK_SESSION_HANDLE,
@@ -379,7 +380,8 @@ impl Raw {
         .result()
     }
 
-    /// C_SignFinal into this buffer, or the length query; returns the code and the length.
+    /// Calls C_SignFinal with this buffer, or as a length query without buffer. Returns the code
+    /// and the length.
     pub fn sign_final_into(
         &self,
         session: CK_SESSION_HANDLE,
@@ -413,7 +415,7 @@ impl Raw {
     }
 }
 
-/// A blank-padded field without its padding.
+/// Returns a blank-padded field without its padding.
 pub fn text(field: &[u8]) -> String {
     String::from_utf8_lossy(field)
         .trim_end_matches(' ')

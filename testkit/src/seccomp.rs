@@ -1,12 +1,12 @@
-//! Denied system calls, as by filters of containers and services (seccomp(2)).
+//! Denies system calls, as the filters of containers and services do (seccomp(2)).
 
 use std::ffi::{c_int, c_long, c_ushort};
 
-/// Permanently denies these system calls to this thread and its children, with this error number.
+/// Denies these system calls to this thread and its children permanently, with this error number.
 pub fn deny(calls: &[c_long], error: c_int) {
     let mut program = vec![statement(
         libc::BPF_LD | libc::BPF_W | libc::BPF_ABS,
-        0, // the call's number is the first field of what a filter sees
+        0, // the first field of the filter's input is the number of the call
     )];
     for call in calls {
         let number = u32::try_from(*call).expect("a number of a call");
@@ -23,7 +23,8 @@ pub fn deny(calls: &[c_long], error: c_int) {
         len: c_ushort::try_from(program.len()).expect("a short program"),
         filter: program.as_mut_ptr(),
     };
-    // SAFETY: prctl(2) copies the program, which is complete and lives until then.
+    // SAFETY: prctl(2) copies the program. The program is complete and lives until prctl(2)
+    // returns.
     unsafe {
         assert_eq!(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
         let filter = libc::SECCOMP_MODE_FILTER;

@@ -1,8 +1,8 @@
-//! Answers to TPM2_Sign as hardware may give them, or a fault.
+//! Answers to TPM2_Sign with the unusual values of hardware, or with a fault.
 
 use super::proxy::number_at;
 
-/// An answer to TPM2_Sign (ECDSA, one authorisation) with r and s as hardware may give them.
+/// Returns an answer to TPM2_Sign (ECDSA, one authorisation) without leading zeros in r and s.
 pub(super) fn shortened(answer: &[u8]) -> Vec<u8> {
     if number_at(answer, 6) != 0 {
         return answer.to_vec();
@@ -27,7 +27,7 @@ pub(super) fn shortened(answer: &[u8]) -> Vec<u8> {
     short
 }
 
-/// An answer to TPM2_Sign (RSA) with one bit of the signature flipped.
+/// Returns an answer to TPM2_Sign (RSA) with one flipped bit of the signature.
 pub(super) fn flipped(mut answer: Vec<u8>) -> Vec<u8> {
     if number_at(&answer, 6) == 0 {
         answer[100] ^= 1;

@@ -1,4 +1,4 @@
-//! Tries every signing mechanism with all its inputs; OpenSSL verifies each signature.
+//! Tries every signing mechanism with all its inputs. OpenSSL verifies each signature.
 
 use super::module::Opened;
 use super::openssl::{Verifier, digest};
@@ -8,7 +8,7 @@ use cryptoki_sys::*;
 
 /// A hash with its identifiers.
 pub struct Hash {
-    /// Its name in OpenSSL.
+    /// The name of the hash in OpenSSL.
     pub name: &'static str,
     pub kind: CK_MECHANISM_TYPE,
     pub mask: CK_RSA_PKCS_MGF_TYPE,
@@ -70,7 +70,7 @@ impl Hash {
         found.expect("a hash of the list")
     }
 
-    /// CK_RSA_PKCS_PSS_PARAMS with a salt as long as the digest.
+    /// Returns CK_RSA_PKCS_PSS_PARAMS with a salt as long as the digest.
     pub fn pss_parameter(&self) -> [CK_ULONG; 3] {
         [self.kind, self.mask, self.width as CK_ULONG]
     }
@@ -111,18 +111,18 @@ pub struct Tried {
     pub faults: Vec<String>,
 }
 
-/// A key of an opened module, and the verifier of its signatures.
+/// A key of a module with a session, and the verifier of its signatures.
 pub struct Signer<'a> {
     pub module: &'a Opened,
     pub key: CK_OBJECT_HANDLE,
     pub judge: Verifier,
     pub message: &'a Message,
-    /// The hashes for mechanisms that do not hash themselves.
+    /// The hashes for mechanisms that do not hash.
     pub hashes: Vec<&'static Hash>,
 }
 
 impl Signer<'_> {
-    /// Signs with each of the mechanisms, with all its inputs, in one and in several parts.
+    /// Signs with each of the mechanisms, with all its inputs, in one part and in several parts.
     pub fn try_all(&self, mechanisms: &[CK_MECHANISM_TYPE]) -> Tried {
         let mut tried = Tried::default();
         for mechanism in mechanisms {
@@ -168,7 +168,9 @@ impl Signer<'_> {
         let suits = |hash: &&Hash| of(hash.ecdsa) || of(Some(hash.pkcs1)) || of(hash.pss);
         let Some(hash) = HASHES.iter().find(suits) else {
             tried.asked += 1;
-            return tried.faults.push(format!("{mechanism:#x} is not known"));
+            return tried.faults.push(format!(
+                "{mechanism:#x} is not in the list of this function"
+            ));
         };
         let parameter = hash.pss_parameter();
         let parameter = if of(hash.pss) { &parameter[..] } else { &[] };

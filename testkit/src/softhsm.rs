@@ -1,5 +1,5 @@
-//! SoftHSM, another module. Standard behaviour must hold for both modules, which validates the
-//! tests.
+//! SoftHSM, another PKCS#11 module. A test of standard behaviour must pass with both modules. This
+//! validates the tests.
 
 use super::programs::{self, program};
 use super::raw::Raw;
@@ -41,13 +41,13 @@ impl SoftHsm {
             "5678",
         ]);
         programs::run(&mut make).ok();
-        // SAFETY: a story has its process to itself, and no thread reads the environment yet.
+        // SAFETY: A story runs alone in its process, and no thread reads the environment yet.
         unsafe { std::env::set_var("SOFTHSM2_CONF", &conf) };
         (SoftHsm { _folder: folder }, Raw::load(library()))
     }
 }
 
-/// The path in the package.
+/// Returns the path of the library in the Debian package.
 pub fn library() -> &'static Path {
     [
         "/usr/lib/softhsm/libsofthsm2.so",

@@ -1,4 +1,4 @@
-//! OpenSSH's server.
+//! The server of OpenSSH.
 
 use super::home::Home;
 use super::programs::{program, run};
@@ -6,11 +6,11 @@ use super::tls::Server;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-/// A server that accepts the keys of `authorized_keys`.
+/// Starts a server that accepts the keys of `authorized_keys`.
 pub fn sshd(home: &Home) -> Server {
-    // SAFETY: asks for our user id, nothing else.
+    // SAFETY: The call has no preconditions. It returns the user id.
     if unsafe { libc::geteuid() } == 0 {
-        fs::create_dir_all("/run/sshd").expect("the folder that sshd wants to be started in");
+        fs::create_dir_all("/run/sshd").expect("the folder that sshd needs");
     }
     let host = home.path("host");
     run(program("ssh-keygen")
@@ -33,7 +33,7 @@ pub fn sshd(home: &Home) -> Server {
     })
 }
 
-/// Options of ssh, and the host, for a user whose only key is in the module.
+/// Returns the options and the host for ssh, for a user whose only key is in the module.
 pub fn client_options(port: u16) -> String {
     let port = port.to_string();
     [

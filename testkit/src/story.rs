@@ -1,8 +1,8 @@
-//! A story is a test with its own process. The module reads its environment, forks and ends there,
-//! and its output to stderr is captured.
+//! A story is a test with its own process. The module reads the environment, forks and ends in this
+//! process, and the output to stderr is captured.
 //!
-//! `cargo test` runs tests as threads of one process. So the test starts its own binary again for
-//! this single test, and the second process runs the story.
+//! `cargo test` runs tests as threads of one process. The test therefore starts its own binary
+//! again for this single test, and the second process runs the story.
 
 use super::programs::{self, Running};
 use std::env;
@@ -12,11 +12,13 @@ use std::io::{Read, Seek};
 use std::process::Command;
 use std::time::Duration;
 
-/// The time limit: longer than any story on a busy machine. A hanging story is killed then.
+/// The time limit of a story. It is longer than any story on a busy machine. A story that hangs is
+/// killed at the limit.
 const LIMIT: Duration = Duration::from_secs(170);
 const TELLING: &str = "DEVID_TEST_STORY";
 
-/// A story with more altered answers (`DEVID_MUTATIONS`) or more faults (`DEVID_FAULTS`) than usual gets more time.
+/// Returns the time limit. It is longer for a story with more altered answers (`DEVID_MUTATIONS`)
+/// or more faults (`DEVID_FAULTS`) than usual.
 fn limit() -> Duration {
     let more = |variable: &str, usual: u32| match env::var(variable).as_deref() {
         Ok("all") => 1000,
@@ -34,14 +36,15 @@ fn limit() -> Duration {
                 .max(1)
 }
 
-/// The test harness's name of the test with this path, which begins with its crate.
+/// Returns the name of the test in the test harness. `path` is the module path, which begins with
+/// the crate.
 pub fn test_name(path: &str) -> &str {
     let (_, name) = path.split_once("::").expect("a path begins with the crate");
     name
 }
 
-/// Runs the story of the test `name` (its module path, crate first) in its own process. Fails if
-/// the story fails or writes to stderr.
+/// Runs the story of the test `name` in its own process. `name` is the module path, which begins
+/// with the crate. Fails if the story fails or writes to stderr.
 pub fn tell(name: &str, story: impl FnOnce()) {
     tell_with(name, &[], story);
 }
@@ -86,7 +89,7 @@ pub fn tell_with(name: &str, variables: &[(&str, &OsStr)], story: impl FnOnce())
     }
 }
 
-/// The output of the story, without the lines of the test harness.
+/// Returns the output of the story, without the lines of the test harness.
 fn own_words(out: &str) -> String {
     let harness = |line: &&str| line.starts_with("running ") || line.starts_with("test ");
     let own = out
@@ -95,7 +98,7 @@ fn own_words(out: &str) -> String {
     own.map(|line| format!("{line}\n")).collect()
 }
 
-/// Repeats `look` until it gives a value; fails with `what` after `limit`.
+/// Calls `look` again and again until it returns a value. Fails with `what` after `limit`.
 pub fn await_some<T>(what: &str, limit: Duration, look: impl FnMut() -> Option<T>) -> T {
     programs::poll(limit, look).unwrap_or_else(|| panic!("{what}: not within {limit:?}"))
 }

@@ -13,11 +13,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-/// The identity's key as a URI.
+/// The URI of the identity's key.
 pub const KEY: &str = "pkcs11:token=idev-id;object=idev-id;type=private";
 
-/// Writes an openssl.cnf for the provider into the home: the shipped file with the paths of this
-/// machine.
+/// Writes an openssl.cnf for the provider into the home. It is the file of the packages, with the
+/// paths of this machine.
 pub fn configuration(home: &Home) -> PathBuf {
     let root = folders::root();
     let lock = File::create(folders::scratch().join("provider.lock"));
@@ -51,7 +51,7 @@ pub fn configuration(home: &Home) -> PathBuf {
     home.write("openssl.cnf", text)
 }
 
-/// The program `name`, configured with provider and module.
+/// Returns a command for the program `name`, configured with provider and module.
 pub fn with_provider(name: &str, home: &Home) -> Command {
     let mut command = program(name);
     command.env("OPENSSL_CONF", configuration(home));
@@ -77,8 +77,8 @@ pub fn without_early_load(home: &Home, command: &mut Command) {
     command.env("OPENSSL_CONF", home.write("late.cnf", text));
 }
 
-/// `openssl s_client` with key and certificate of the identity labelled `label`, for a server with
-/// `server.pem`. The protocol is 1.2 or 1.3.
+/// Returns a command for `openssl s_client` with key and certificate of the identity with this
+/// label. The server's certificate is `server.pem`. The protocol is 1.2 or 1.3.
 pub fn openssl_client(
     home: &Home,
     identity: &Identity,
@@ -100,7 +100,7 @@ pub fn openssl_client(
     client
 }
 
-/// The key as a file, made by `devid uri2pem`.
+/// Makes a file for the key with `devid uri2pem`. Returns its path.
 pub fn key_file(home: &Home) -> PathBuf {
     let pem = run(Command::new(module::tool()).args(["uri2pem", KEY]))
         .ok()
@@ -108,12 +108,12 @@ pub fn key_file(home: &Home) -> PathBuf {
     home.write("key.pem", pem)
 }
 
-/// The identity's certificate and that of its issuer, as TLS sends them.
+/// Writes the certificates of the identity and its issuer to a file, in the order of TLS.
 pub fn chain_file(home: &Home, identity: &Identity) -> PathBuf {
     join(home, "chain.pem", &[identity.certificate(), identity.ca()])
 }
 
-/// The certificates that a server trusts.
+/// Writes the certificates that a server trusts to a file.
 pub fn trust_file(home: &Home, identity: &Identity) -> PathBuf {
     join(home, "trusted.pem", &[identity.root(), identity.ca()])
 }
@@ -126,12 +126,13 @@ fn join(home: &Home, name: &str, files: &[PathBuf]) -> PathBuf {
     home.write(name, texts.concat())
 }
 
-/// The key and certificate of a server, in software: `server.key`, `server.pem`.
+/// Makes a key in a file and a certificate for a server: `server.key`, `server.pem`.
 pub fn server_identity(home: &Home) {
     server_identity_of(home, &["ec", "-pkeyopt", "ec_paramgen_curve:P-256"]);
 }
 
-/// The key and certificate of a server, with a kind of key in the format of `openssl req -newkey`.
+/// Makes the key and certificate of a server. `kind` is the type of the key as arguments of
+/// `openssl req -newkey`.
 pub fn server_identity_of(home: &Home, kind: &[&str]) {
     run(program("openssl")
         .args(["req", "-x509", "-nodes", "-newkey"])
@@ -149,7 +150,7 @@ pub fn server_identity_of(home: &Home, kind: &[&str]) {
     .ok();
 }
 
-/// A started server and its port.
+/// A running server and its port.
 pub struct Server {
     pub port: u16,
     running: Running,
@@ -158,7 +159,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts the server from `command`, which gets a port, and waits until it listens.
+    /// Starts the server from `command`, which receives a port. Waits until the server listens.
     pub fn start(home: &Home, command: impl Fn(u16) -> Command) -> Server {
         let log = home.path("server.log");
         for _ in 0..5 {
@@ -201,23 +202,23 @@ impl Server {
     }
 }
 
-/// `openssl s_server` that requires a certificate and shows a page about it.
+/// Starts `openssl s_server`, which requires a certificate and sends a page about the connection.
 pub fn openssl_server(home: &Home, identity: &Identity) -> Server {
     server_identity(home);
     openssl_server_with_identity(home, identity)
 }
 
-/// The server with an existing key.
+/// Starts the server with the key that [`server_identity`] made before.
 pub fn openssl_server_with_identity(home: &Home, identity: &Identity) -> Server {
     openssl_server_with(home, identity, &[])
 }
 
-/// The server with these additional options.
+/// Starts the server with these additional options.
 pub fn openssl_server_with(home: &Home, identity: &Identity, options: &[&str]) -> Server {
     openssl_server_that_trusts(home, &trust_file(home, identity), options)
 }
 
-/// The server for clients whose certificates lead to one in this file.
+/// Starts the server for clients whose certificates lead to a certificate in this file.
 pub fn openssl_server_that_trusts(home: &Home, trusted: &Path, options: &[&str]) -> Server {
     Server::start(home, |port| {
         let mut server = program("openssl");
@@ -231,8 +232,8 @@ pub fn openssl_server_that_trusts(home: &Home, trusted: &Path, options: &[&str])
     })
 }
 
-/// Adds the options of an openssl server at `port` whose clients must have a certificate that leads to one in
-/// the file `trusted`.
+/// Adds the options of an openssl server at `port`. Its clients must have a certificate that leads
+/// to a certificate in the file `trusted`.
 pub fn demands_certificates<'a>(
     openssl: &'a mut Command,
     trusted: &Path,
@@ -256,13 +257,13 @@ pub struct Site {
     pub workers: u32,
     pub certificate: PathBuf,
     pub key: PathBuf,
-    /// Lines of the server block.
+    /// The lines of the server block.
     pub lines: String,
-    /// Lines at the top.
+    /// The lines at the top of the file.
     pub top: String,
 }
 
-/// An nginx that answers with the client's name, the worker's process id and the protocol.
+/// Starts an nginx that answers with the client's name, the worker's process id and the protocol.
 pub fn nginx(home: &Home, site: &Site, settle: impl Fn(&mut Command)) -> Server {
     fs::create_dir_all(home.path("web")).expect("a folder");
     Server::start(home, |port| {
@@ -271,9 +272,9 @@ pub fn nginx(home: &Home, site: &Site, settle: impl Fn(&mut Command)) -> Server 
             site.workers, site.top
         );
         let web = home.path("web");
-        // SAFETY: asks for our user id, nothing else.
+        // SAFETY: The call has no preconditions. It returns the user id.
         if unsafe { libc::geteuid() } == 0 {
-            text += "user root;\n"; // or workers could not read the home
+            text += "user root;\n"; // otherwise workers could not read the home
         }
         write!(
             text,
@@ -304,7 +305,7 @@ pub fn nginx(home: &Home, site: &Site, settle: impl Fn(&mut Command)) -> Server 
     })
 }
 
-/// One request by `openssl s_client` without client certificate; returns the response.
+/// Makes one request with `openssl s_client` without client certificate. Returns the response.
 pub fn plain_request(server: &Server, trusted: &Path, protocol: &str) -> String {
     let mut client = program("openssl");
     client.args([
@@ -318,8 +319,8 @@ pub fn plain_request(server: &Server, trusted: &Path, protocol: &str) -> String 
     run_with(&mut client, b"GET / HTTP/1.0\r\n\r\n").ok().text()
 }
 
-/// Runs `openssl s_time` until it makes at least this many handshakes. A busy machine gets more
-/// time; a failed handshake ends it.
+/// Runs `openssl s_time` until it makes at least this number of handshakes. On a busy machine it
+/// runs again for a longer time. A failed handshake ends it.
 #[track_caller]
 pub fn handshakes(s_time: &mut Command, least: u32) {
     let mut last = String::new();

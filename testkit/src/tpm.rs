@@ -1,4 +1,4 @@
-//! A TPM: swtpm with its own state, on a pair of TCP ports or on a unix socket.
+//! A TPM: swtpm with its own state, on a pair of TCP ports or on a Unix socket.
 
 use super::ports::Pair;
 use super::programs::{self, Running};
@@ -50,10 +50,10 @@ impl Place {
     }
 }
 
-/// A connection of either kind.
+/// A connection by TCP or by a Unix socket.
 pub trait Stream: Read + Write + Send {
-    /// Ends the connection even if a forked child has a copy of its descriptor. An open copy would
-    /// block all others, since swtpm serves one connection at a time.
+    /// Ends the connection even if a forked child has a copy of its descriptor. swtpm serves one
+    /// connection at a time, so an open copy would block all other connections.
     fn end(&self);
 }
 
@@ -69,22 +69,22 @@ impl Stream for UnixStream {
     }
 }
 
-/// A running swtpm that is ready for commands; it ends on drop.
+/// A running swtpm that is ready for commands. It ends when this value is dropped.
 pub struct Swtpm {
     folder: TempDir,
     place: Place,
     running: Option<Running>,
-    /// A special swtpm, with additional arguments.
+    /// Another swtpm program, with additional arguments.
     other: Option<(PathBuf, Vec<String>)>,
 }
 
 impl Swtpm {
-    /// A blank TPM, on TCP ports.
+    /// Starts a blank TPM on TCP ports.
     pub fn blank() -> Swtpm {
         Swtpm::stopped().started_on_ports()
     }
 
-    /// A stopped swtpm with an empty state.
+    /// Returns a swtpm with an empty state that is not running.
     fn stopped() -> Swtpm {
         let folder = TempDir::new().expect("a temporary folder");
         fs::create_dir(folder.path().join("state")).expect("a folder for the state");
@@ -100,8 +100,8 @@ impl Swtpm {
         }
     }
 
-    /// A blank TPM with only these algorithms, in the words of swtpm's profiles. `swtpm` needs
-    /// libtpms 0.10 or newer.
+    /// Starts a blank TPM with only these algorithms, in the format of swtpm's profiles. The
+    /// program `swtpm` needs libtpms 0.10 or newer.
     pub fn with_algorithms(swtpm: PathBuf, algorithms: &str) -> Swtpm {
         let profile =
             format!("profile={{\"Name\":\"custom:tests\",\"Algorithms\":\"{algorithms}\"}}");
@@ -110,24 +110,24 @@ impl Swtpm {
         tpm.started_on_ports()
     }
 
-    /// A copy of a TPM that does not run, at another address.
+    /// Starts a copy of a TPM at another address. The original does not run.
     pub fn with_state_of(other: &Swtpm) -> Swtpm {
         let tpm = Swtpm::stopped();
         copy_state(&other.state(), &tpm.state());
         tpm.started_on_ports()
     }
 
-    /// From its next start on the state is run by this program.
+    /// Uses another program from the next start on, with the same state.
     pub fn becomes(&mut self, swtpm: PathBuf) {
         self.other = Some((swtpm, Vec::new()));
     }
 
-    /// swtpm with the state below `folder`, on ports.
+    /// Starts swtpm with the state below `folder`, on ports.
     pub(super) fn on_ports(folder: TempDir) -> Swtpm {
         Swtpm::of(folder, Place::Tcp(Arc::new(Pair::claim()))).started_on_ports()
     }
 
-    /// swtpm with the state below `folder`, on a unix socket.
+    /// Starts swtpm with the state below `folder`, on a Unix socket.
     pub(super) fn on_unix_socket(folder: TempDir) -> Swtpm {
         let place = Place::Unix(folder.path().join("socket"));
         let mut tpm = Swtpm::of(folder, place);
@@ -141,13 +141,13 @@ impl Swtpm {
             if tpm.start() {
                 return tpm;
             }
-            tpm.place = Place::Tcp(Arc::new(Pair::claim())); // another program was faster
+            tpm.place = Place::Tcp(Arc::new(Pair::claim())); // another program took the port
         }
         panic!("swtpm did not start:\n{}", tpm.log());
     }
 
-    /// Starts swtpm; false if it ended at once. swtpm starts the TPM itself, so TPM2_Startup is not
-    /// needed.
+    /// Starts swtpm. Returns false if swtpm ended at once. swtpm starts the TPM itself, so
+    /// TPM2_Startup is not needed.
     fn start(&mut self) -> bool {
         let log = File::create(self.folder.path().join("log")).expect("a log file");
         let mut command = match &self.other {
@@ -177,16 +177,16 @@ impl Swtpm {
             self.place.connect().is_ok().then_some(true)
         });
         self.running = Some(running);
-        // Another program may have answered on the port, so check that ours still runs.
+        // Another program may have answered on the port, so check that this swtpm still runs.
         answered == Some(true) && self.running.as_mut().is_some_and(Running::is_running)
     }
 
-    /// The folder of the state.
+    /// Returns the folder of the state.
     pub fn state(&self) -> PathBuf {
         self.folder.path().join("state")
     }
 
-    /// The output of swtpm.
+    /// Returns the output of swtpm.
     pub fn log(&self) -> String {
         fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
@@ -195,12 +195,12 @@ impl Swtpm {
         &self.place
     }
 
-    /// Its TCTI, for us and for libtss2.
+    /// Returns the TCTI of this TPM, for the module and for libtss2.
     pub fn tcti(&self) -> String {
         self.place.tcti()
     }
 
-    /// The port of the control channel, which libtss2 opens too.
+    /// Returns the port of the control channel, which libtss2 opens too.
     pub fn control_port(&self) -> u16 {
         match &self.place {
             Place::Tcp(ports) => ports.first + 1,
@@ -212,15 +212,15 @@ impl Swtpm {
         self.running.as_ref().expect("swtpm runs").id()
     }
 
-    /// Cuts the power without TPM2_Shutdown. The TPM counts this as a failed authorisation if a key
-    /// without noDA was used since its start.
+    /// Kills swtpm without TPM2_Shutdown. If a key without noDA was used since its start, the TPM
+    /// counts this as a failed authorisation.
     pub fn kill(&mut self) {
         if let Some(mut running) = self.running.take() {
             running.kill();
         }
     }
 
-    /// An orderly shutdown: TPM2_Shutdown, then power off.
+    /// Shuts the TPM down: TPM2_Shutdown, then the end of swtpm.
     pub fn shut_down(&mut self) {
         let mut stream = self.place.connect().expect("swtpm answers");
         stream
@@ -232,13 +232,13 @@ impl Swtpm {
         self.kill();
     }
 
-    /// Power on, with the same address and state.
+    /// Starts swtpm again, with its address and state.
     pub fn restart(&mut self) {
-        assert!(self.running.is_none(), "kill it first");
+        assert!(self.running.is_none(), "swtpm must be killed first");
         assert!(self.start(), "swtpm did not start again:\n{}", self.log());
     }
 
-    /// Stops it until [`Swtpm::go_on`]: it answers nothing, but the kernel still accepts
+    /// Pauses swtpm until [`Swtpm::go_on`]. It answers nothing, but the kernel still accepts
     /// connections.
     pub fn pause(&self) {
         self.signal(libc::SIGSTOP);
@@ -250,22 +250,23 @@ impl Swtpm {
 
     fn signal(&self, signal: libc::c_int) {
         let id = libc::pid_t::try_from(self.id()).expect("a process id fits");
-        // SAFETY: the child is ours and not yet waited for, so the id is still its own.
+        // SAFETY: The child belongs to this process, which has not waited for it, so no other
+        // process has the id.
         assert_eq!(unsafe { libc::kill(id, signal) }, 0, "kill");
     }
 
-    /// A tpm2-tools command for this TPM.
+    /// Returns a tpm2-tools command for this TPM.
     pub fn tool(&self, name: &str) -> std::process::Command {
         tool(name, &self.tcti())
     }
 
-    /// The number of transient objects in the TPM.
+    /// Returns the number of transient objects in the TPM.
     pub fn transients(&self) -> usize {
         let listed = programs::run(self.tool("tpm2_getcap").arg("handles-transient"));
         listed.ok().text().lines().count()
     }
 
-    /// The lockout counter: failed tries counted by the TPM.
+    /// Returns the lockout counter: the number of failed tries that the TPM counts.
     pub fn lockout_counter(&self) -> u32 {
         let all = programs::run(self.tool("tpm2_getcap").arg("properties-variable"))
             .ok()
@@ -280,7 +281,7 @@ impl Swtpm {
     }
 }
 
-/// The tpm2-tools command `name` for the TPM behind `tcti`.
+/// Returns the tpm2-tools command `name` for the TPM at `tcti`.
 pub fn tool(name: &str, tcti: &str) -> std::process::Command {
     let mut command = programs::program(name);
     command.env("TPM2TOOLS_TCTI", tcti);

@@ -1,4 +1,4 @@
-//! Temporary faults on demand: a preloaded library makes system calls on one path fail
+//! Temporary faults that a test injects. A preloaded library makes system calls on one path fail
 //! (tests/c/trouble.c).
 
 use super::host::preloaded;
@@ -18,10 +18,10 @@ pub const ERRORS: [c_int; 7] = [
     libc::EACCES,
     libc::EINTR,
 ];
-/// More calls than any test makes.
+/// A number of calls that no test reaches.
 pub const ALL: c_int = 1 << 20;
 
-/// Runs a story in a process with that library.
+/// Runs a story in a process with the library.
 pub fn tell(name: &str, story: impl FnOnce()) {
     let folder = TempDir::new().expect("a temporary folder");
     let library = preloaded(folder.path(), "trouble");
@@ -32,14 +32,14 @@ pub fn tell(name: &str, story: impl FnOnce()) {
 pub struct Trouble(());
 
 impl Trouble {
-    /// The calls are `open`, `read`, `stat`, `link`, `cwd`, `list`, `write`, `fsync`, `access2`,
-    /// `rename2`, and `clock` on `/`. The path is given by its end, or by a part followed by `*`.
-    /// The first `first` calls pass, then `count` calls fail.
+    /// Injects a fault. The calls are `open`, `read`, `stat`, `link`, `cwd`, `list`, `write`,
+    /// `fsync`, `access2`, `rename2`, and `clock` on `/`. The path is given by its end, or by a
+    /// part followed by `*`. The first `first` calls pass, then `count` calls fail.
     pub fn new(call: &str, end: &Path, first: c_int, count: c_int, error: c_int) -> Trouble {
         type Arm = extern "C" fn(*const c_char, *const c_char, c_int, c_int, c_int);
         let call = CString::new(call).unwrap();
         let end = CString::new(end.as_os_str().as_encoded_bytes()).unwrap();
-        // SAFETY: the library has a function of this name and type, which copies both strings.
+        // SAFETY: The library has a function of this name and type. It copies both strings.
         unsafe {
             let arm: Arm = std::mem::transmute(symbol(c"trouble_arm".as_ptr()));
             arm(call.as_ptr(), end.as_ptr(), first, count, error);
@@ -52,9 +52,9 @@ impl Trouble {
         Trouble::new(call, end, ALL, 0, 0)
     }
 
-    /// The number of such calls so far, failed or not.
+    /// Returns the number of such calls so far, failed or not.
     pub fn met(&self) -> c_int {
-        // SAFETY: the library has a function of this name and type.
+        // SAFETY: The library has a function of this name and type.
         unsafe {
             let met: extern "C" fn() -> c_int =
                 std::mem::transmute(symbol(c"trouble_met".as_ptr()));
@@ -62,9 +62,9 @@ impl Trouble {
         }
     }
 
-    /// Ends the fault; returns the number of failed calls.
+    /// Ends the fault. Returns the number of failed calls.
     pub fn over(self) -> c_int {
-        // SAFETY: the library has a function of this name and type.
+        // SAFETY: The library has a function of this name and type.
         unsafe {
             let over: extern "C" fn() -> c_int =
                 std::mem::transmute(symbol(c"trouble_over".as_ptr()));
@@ -73,10 +73,10 @@ impl Trouble {
     }
 }
 
-/// Stops the real-time clock at this second since 1970; `None` lets it run.
+/// Stops the real-time clock at this second since 1970. `None` lets the clock run.
 pub fn stop_clock(second: Option<u64>) {
     let second = second.map_or(-1, |second| second as std::ffi::c_long);
-    // SAFETY: the library has a function of this name and type.
+    // SAFETY: The library has a function of this name and type.
     unsafe {
         let clock: extern "C" fn(std::ffi::c_long) =
             std::mem::transmute(symbol(c"trouble_clock".as_ptr()));
@@ -84,7 +84,7 @@ pub fn stop_clock(second: Option<u64>) {
     }
 }
 
-/// Applies the fault to a program.
+/// Sets the fault for a program.
 pub fn for_program(
     command: &mut Command,
     call: &str,
@@ -98,9 +98,9 @@ pub fn for_program(
 }
 
 fn symbol(name: *const c_char) -> *mut libc::c_void {
-    // SAFETY: a terminated name.
+    // SAFETY: The name ends with a zero.
     let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name) };
-    assert!(!found.is_null(), "the story is not told with trouble");
+    assert!(!found.is_null(), "the story must run with `trouble::tell`");
     found
 }
 

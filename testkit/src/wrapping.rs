@@ -1,4 +1,4 @@
-//! Keys wrapped by OpenSSL, and calls that unwrap them.
+//! Keys that OpenSSL wrapped, and calls that unwrap them.
 
 use super::ciphers::{mechanism, openssl_encrypts};
 use super::home::Home;
@@ -14,14 +14,14 @@ use std::ptr;
 
 const P384_KEY: [&str; 4] = ["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-384"];
 
-/// The wrapped keys: `NAME.key` and `NAME.pub` in the home.
+/// The keys to wrap: `NAME.key` and `NAME.pub` in the home.
 pub const KEYS: [(&str, [&str; 4], CK_ULONG); 3] = [
     ("rsa", RSA_KEY, CKK_RSA),
     ("p256", P256_KEY, CKK_EC),
     ("p384", P384_KEY, CKK_EC),
 ];
 
-/// An AES key wrap in OpenSSL's terms, with its initial value.
+/// An AES key wrap in the terms of OpenSSL, with its initial value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AesWrap {
     Kw,
@@ -36,12 +36,12 @@ impl AesWrap {
         }
     }
 
-    /// The mechanism without a parameter.
+    /// Returns the mechanism without a parameter.
     pub fn plain(self) -> CK_MECHANISM {
         mechanism::<u8>(self.kind(), None)
     }
 
-    /// OpenSSL wraps `data` under this AES key.
+    /// Wraps `data` with OpenSSL under this AES key.
     #[track_caller]
     pub fn wraps(self, home: &Home, key: &[u8], data: &[u8]) -> Vec<u8> {
         let bits = 8 * key.len();
@@ -58,7 +58,7 @@ impl AesWrap {
     }
 }
 
-/// OpenSSL wraps `data` under a new AES key, and that key for the RSA key in this file.
+/// Wraps `data` with OpenSSL under a new AES key, and wraps this key for the RSA key in the file.
 #[track_caller]
 pub fn openssl_wraps(
     home: &Home,
@@ -71,7 +71,7 @@ pub fn openssl_wraps(
     [front, AesWrap::Kwp.wraps(home, &key, data)].concat()
 }
 
-/// Options of `openssl pkeyutl` for OAEP with this hash, for label and mask.
+/// Returns the options of `openssl pkeyutl` for OAEP with this hash, for label and mask.
 pub fn oaep_options(hash: &str) -> [&str; 2] {
     let options = match hash {
         "sha1" => "rsa_oaep_md:sha1",
@@ -86,7 +86,7 @@ pub fn random(length: usize) -> Vec<u8> {
     output("openssl", ["rand", &length.to_string()])
 }
 
-/// The PrivateKeyInfo of a key of OpenSSL in the home, `NAME.key`.
+/// Returns the PrivateKeyInfo of a key of OpenSSL in the home, `NAME.key`.
 #[track_caller]
 pub fn private_key_info(home: &Home, name: &str) -> Vec<u8> {
     let file = home.path(&format!("{name}.key"));
@@ -104,7 +104,7 @@ pub fn rsa_aes(bits: CK_ULONG, oaep: &CK_RSA_PKCS_OAEP_PARAMS) -> CK_RSA_AES_KEY
     }
 }
 
-/// The template of an unwrapped private key of this type.
+/// Returns the template of an unwrapped private key of this type.
 pub fn wanted(key_type: CK_KEY_TYPE, more: &[Item]) -> Vec<Item> {
     let least = [
         (CKA_CLASS, ulong(CKO_PRIVATE_KEY)),
@@ -141,7 +141,7 @@ impl Own {
         Ok(made)
     }
 
-    /// An RSA-2048 token key pair that unwraps.
+    /// Makes an RSA-2048 token key pair that unwraps.
     #[track_caller]
     pub fn unwrapping(&self, also: &[Item]) -> (CK_ULONG, CK_ULONG) {
         let token = (CKA_TOKEN, YES.to_vec());
@@ -151,7 +151,7 @@ impl Own {
         made.expect("C_GenerateKeyPair")
     }
 
-    /// A session secret key with these bytes, which unwraps.
+    /// Makes a session secret key with these bytes, which unwraps.
     pub fn transport(&self, key_type: CK_KEY_TYPE, value: &[u8]) -> Result<CK_ULONG, Code> {
         self.create(&[
             (CKA_CLASS, ulong(CKO_SECRET_KEY)),
@@ -162,7 +162,7 @@ impl Own {
     }
 }
 
-/// Makes the keys.
+/// Makes the keys of [`KEYS`].
 pub fn keys(home: &Home) {
     for (name, algorithm, _) in KEYS {
         outside(home, name, &algorithm);
@@ -185,7 +185,7 @@ pub fn signs_as(own: &Own, home: &Home, key: CK_ULONG, name: &str) {
     }
 }
 
-/// A key of OpenSSL, wrapped by OpenSSL under this AES key.
+/// Returns a key of OpenSSL, wrapped by OpenSSL under this AES key.
 #[track_caller]
 pub fn by_aes_wrapped(home: &Home, value: &[u8], name: &str) -> Vec<u8> {
     AesWrap::Kwp.wraps(home, value, &private_key_info(home, name))

@@ -1,6 +1,9 @@
-/* What Azure's aziot-keyd asks of a token for its secret keys, in its order and with its templates:
- * aziot MODULE TOKEN [PIN]. It makes an AES key and an HMAC key, finds each by its label in another session
- * and uses it, then imports one of each. Prints "cipher HEX" and "code HEX" of the imported keys. */
+/* Makes the calls that Azure's aziot-keyd makes for its secret keys, in its order and with its
+ * templates: aziot MODULE TOKEN [PIN]
+ *
+ * Makes an AES key and an HMAC key, finds each key by its label in another session, and uses it.
+ * Then imports an AES key and an HMAC key. Prints "cipher HEX" and "code HEX" for the imported
+ * keys. */
 #include <dlfcn.h>
 #include <p11-kit/pkcs11.h>
 #include <stdio.h>
@@ -57,7 +60,7 @@ static void hex(const char *what, const unsigned char *bytes, CK_ULONG count)
     printf("\n");
 }
 
-/* Encrypts and decrypts by AES-GCM; a changed ciphertext gives nothing. */
+/* Encrypts and decrypts with AES-GCM. A changed ciphertext must give no plaintext. */
 static void use_aes(CK_SESSION_HANDLE in, CK_OBJECT_HANDLE key)
 {
     unsigned char iv[12] = {1, 2, 3}, aad[] = "aad", plain[] = "a secret of an edge module";
@@ -82,7 +85,7 @@ static void use_aes(CK_SESSION_HANDLE in, CK_OBJECT_HANDLE key)
         CHECK(0, opened[n]);
 }
 
-/* Makes a code, and checks it. */
+/* Makes a message authentication code, and verifies it. */
 static void use_hmac(CK_SESSION_HANDLE in, CK_OBJECT_HANDLE key, unsigned char code[32])
 {
     CK_MECHANISM hmac = {CKM_SHA256_HMAC, NULL, 0};

@@ -1,12 +1,14 @@
 /*
- * Calls of a thread that was cancelled: cancelled MODULE pending
- *                                        cancelled MODULE waiting deferred|asynchronous
- *                                        cancelled MODULE anywhere
+ * Makes calls in a thread that is cancelled:
+ *     cancelled MODULE pending
+ *     cancelled MODULE waiting deferred|asynchronous
+ *     cancelled MODULE anywhere
  *
- * pending: each call is made with a cancellation pending. It must end, leave the thread's
- * cancelability as it was, and the thread must be cancelled at its next cancellation point.
- * waiting: prints "ready", signs in a thread after a line on stdin, and cancels it after another.
- * anywhere: cancels threads asynchronously wherever they are in a short call, or between two.
+ * pending: each call is made while a cancellation is pending. The call must end and restore the
+ * thread's cancelability. The thread must be cancelled at its next cancellation point.
+ * waiting: prints "ready". After a line on standard input, signs in a thread. After a second line,
+ * cancels the thread.
+ * anywhere: cancels threads asynchronously, at any place in a short call or between two calls.
  */
 #include "host.h"
 
@@ -135,7 +137,7 @@ struct told {
     int state; /* before the call */
 };
 
-/* Makes the call with a cancellation pending; returns only where cancellation is disabled. */
+/* Makes the call while a cancellation is pending. Returns only if cancellation is disabled. */
 static void *with_pending(void *given)
 {
     struct told *told = given;
@@ -156,7 +158,8 @@ static void pending(void)
     for (size_t n = 0; n < COUNT(calls); n++) {
         int states[] = {PTHREAD_CANCEL_ENABLE, PTHREAD_CANCEL_DISABLE};
         for (int m = 0; m < 2; m++) {
-            /* These two change what the next call finds: once is enough. */
+            /* These two calls change the state that the next call finds, so they are made only
+             * once. */
             if (m && (calls[n].make == initialize || calls[n].make == finalize))
                 continue;
             struct told told = {calls[n].make, states[m]};
@@ -175,7 +178,7 @@ static void pending(void)
 
 static void unwound(void *count) { ++*(int *)count; }
 
-/* Signs, and is cancelled at its next cancellation point, or before it gets there. */
+/* Signs. The thread is cancelled at its next cancellation point, or before that point. */
 static void *waiting_in_sign(void *count)
 {
     pthread_setcanceltype(type, NULL);
@@ -205,10 +208,10 @@ static void waiting(void)
     fflush(stdout);
     OK(pthread_join(thread, NULL));
     GIVES(1, cancelled);
-    /* An asynchronous cancellation comes before the code is stored. */
+    /* An asynchronous cancellation happens before the code is stored. */
     if (type == PTHREAD_CANCEL_DEFERRED)
         OK(code);
-    /* Nothing stayed locked, and the session has no signature under way. */
+    /* No lock is held now, and the session has no signature in progress. */
     OK(sign());
     OK(finalize());
 }

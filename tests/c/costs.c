@@ -1,5 +1,5 @@
-/* What a start and signatures cost: costs MODULE SIGNATURES. Looks at all objects of slot 0, makes so
- * many signatures by its key, and ends. */
+/* Shows the cost of a start and of signatures: costs MODULE SIGNATURES. Reads all objects of
+ * slot 0, makes this number of signatures with its key, and ends. */
 #include "host.h"
 
 int main(int count, char **arguments)

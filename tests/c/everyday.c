@@ -1,4 +1,5 @@
-/* What hosts do all day, and C_Initialize once more after C_Finalize: everyday MODULE */
+/* Makes the calls that most hosts make, and calls C_Initialize again after C_Finalize: everyday
+ * MODULE */
 #include "host.h"
 
 #include <pthread.h>
@@ -34,7 +35,7 @@ static void slots(void)
     }
 }
 
-/* All objects, and of each some values by their lengths. */
+/* Finds all objects, and reads some values of each object. The length is asked first. */
 static void objects(CK_SESSION_HANDLE session)
 {
     CK_OBJECT_HANDLE all[64];
@@ -56,7 +57,8 @@ static void objects(CK_SESSION_HANDLE session)
     }
 }
 
-/* A signature in one part and in two, of which the length is asked first, and both verified. */
+/* Signs in one part and in two parts. The length is asked first, and both signatures are
+ * verified. */
 static void signatures(CK_SESSION_HANDLE session, CK_OBJECT_HANDLE public, CK_OBJECT_HANDLE private)
 {
     CK_MECHANISM mechanism = {CKM_ECDSA_SHA256, NULL, 0};
@@ -81,7 +83,7 @@ static void signatures(CK_SESSION_HANDLE session, CK_OBJECT_HANDLE public, CK_OB
     GIVES(CKR_SIGNATURE_INVALID, call->C_Verify(session, text, 6, signature, length));
 }
 
-/* A digest in one part and in two, and one that is given up. */
+/* Hashes in one part and in two parts. A third digest is started and not ended. */
 static void digests(CK_SESSION_HANDLE session)
 {
     CK_MECHANISM_TYPE kinds[] = {CKM_SHA_1, CKM_SHA224, CKM_SHA256, CKM_SHA384, CKM_SHA512};
@@ -105,7 +107,7 @@ static void digests(CK_SESSION_HANDLE session)
     }
 }
 
-/* A pair of the token that is renamed and destroyed. */
+/* Makes a key pair on the token, renames it and destroys it. */
 static void pairs(CK_SESSION_HANDLE session)
 {
     CK_MECHANISM mechanism = {CKM_EC_KEY_PAIR_GEN, NULL, 0};
@@ -120,7 +122,7 @@ static void pairs(CK_SESSION_HANDLE session)
     call->C_DestroyObject(session, keys[0]); /* may be gone with it */
 }
 
-/* An RSA pair of the session that encrypts and decrypts. */
+/* Makes an RSA pair in the session, and encrypts and decrypts with it. */
 static void messages(CK_SESSION_HANDLE session)
 {
     CK_MECHANISM make = {CKM_RSA_PKCS_KEY_PAIR_GEN, NULL, 0}, pkcs = {CKM_RSA_PKCS, NULL, 0};
@@ -195,7 +197,7 @@ int main(int count, char **arguments)
             OK(call->C_GenerateRandom(session, random, sizeof random));
             pins();
         }
-        /* The session on slot 0 stays open, with a search, a signature and a digest under way. */
+        /* The session on slot 0 stays open, with a search, a signature and a digest in progress. */
         CK_MECHANISM mechanism = {CKM_ECDSA, NULL, 0}, digest = {CKM_SHA256, NULL, 0};
         OK(call->C_FindObjectsInit(session, NULL, 0));
         OK(call->C_SignInit(session, &mechanism, private));

@@ -1,7 +1,5 @@
-/*
- * A preloaded library: the kernel's list of allowed devices (a control group) forbids the file that
- * FORBIDDEN names, whatever its mode says.
- */
+/* A library for LD_PRELOAD. It imitates the kernel's list of allowed devices (a control group):
+ * opening the file that FORBIDDEN names fails, although its mode allows the access. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>

@@ -1,5 +1,5 @@
-/* What listed objects cost: heap MODULE SLOT. Looks at all objects of the slot and prints how many there are
- * and how many bytes of the heap are in use then. */
+/* Shows the memory that objects need: heap MODULE SLOT. Reads all objects of the slot, and
+ * prints the number of objects and the number of heap bytes in use. */
 #include "host.h"
 #include <malloc.h>
 

@@ -1,4 +1,5 @@
-/* What the C hosts of the tests share: the module loaded, and checks that name their line. */
+/* Helpers for the C host programs of the tests: they load the module, and check return codes. A
+ * failed check prints its line number. */
 #ifndef HOST_H
 #define HOST_H
 
@@ -10,7 +11,7 @@
 
 static CK_FUNCTION_LIST *call;
 
-/* Ends the program unless CODE is WANTED. */
+/* Ends the program if CODE differs from WANTED. */
 #define GIVES(wanted, code)                                                                  \
     do {                                                                                     \
         unsigned long got_ = (code), wanted_ = (wanted);                                     \
@@ -25,7 +26,7 @@ static CK_FUNCTION_LIST *call;
 
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 
-/* Loads the module into `call`; the library's handle. */
+/* Loads the module into `call`, and returns the handle of the library. */
 static inline void *load(const char *path)
 {
     void *library = dlopen(path, RTLD_NOW);
@@ -45,7 +46,7 @@ static inline CK_SESSION_HANDLE opened(CK_SLOT_ID slot)
     return session;
 }
 
-/* The first object of this class. */
+/* Returns the first object of this class. */
 static inline CK_OBJECT_HANDLE first(CK_SESSION_HANDLE session, CK_OBJECT_CLASS class)
 {
     CK_ATTRIBUTE wanted = {CKA_CLASS, &class, sizeof class};
@@ -60,7 +61,7 @@ static inline CK_OBJECT_HANDLE first(CK_SESSION_HANDLE session, CK_OBJECT_CLASS 
 
 static unsigned char ec_params[] = {6, 8, 0x2A, 0x86, 0x48, 0xCE, 0x3D, 3, 1, 7};
 
-/* A P-256 pair of the session, for signatures and key agreement. */
+/* Makes a P-256 key pair in the session, for signatures and key agreement. */
 static inline CK_RV generated(CK_SESSION_HANDLE session, CK_OBJECT_HANDLE *public,
                               CK_OBJECT_HANDLE *private)
 {
@@ -72,7 +73,7 @@ static inline CK_RV generated(CK_SESSION_HANDLE session, CK_OBJECT_HANDLE *publi
                                    private);
 }
 
-/* One signature of 32 bytes by CKM_ECDSA; its length. */
+/* Signs 32 bytes with CKM_ECDSA, and returns the length of the signature. */
 static inline CK_RV signed_by(CK_SESSION_HANDLE session, CK_OBJECT_HANDLE key,
                               unsigned char *signature, CK_ULONG *length)
 {

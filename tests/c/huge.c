@@ -1,8 +1,8 @@
 /*
- * Counts and lengths that cannot be meant: huge MODULE
+ * Passes counts and lengths that are too large: huge MODULE
  *
- * Counts stand over memory that reads as zero, lengths over three bytes with nothing behind them: a
- * length that is followed ends the program.
+ * The memory for a count contains only zeros. The memory for a length has three bytes, and the
+ * memory after them cannot be read. If the module uses such a length, the program ends.
  */
 #include "host.h"
 
@@ -16,7 +16,7 @@ static const CK_ULONG sizes[] = {1UL << 16, 1UL << 31, 1UL << 32, 1UL << 40, ~0U
 static CK_SESSION_HANDLE session, factory;
 static CK_OBJECT_HANDLE public, private, factory_key, data, secret, hmac;
 static CK_ATTRIBUTE *zeros;
-/* Three bytes at the end of what can be read. */
+/* Three bytes at the end of the readable memory. */
 static unsigned char *three;
 
 static void *mapped(size_t size)
@@ -65,7 +65,7 @@ static void prepare(void)
     three = pages + page - 3;
 }
 
-/* Each call that takes a template. */
+/* Calls each function that takes a template. */
 static void templates(CK_RV wanted, CK_ATTRIBUTE *template, CK_ULONG count)
 {
     CK_MECHANISM pair = {CKM_EC_KEY_PAIR_GEN, NULL, 0}, kwp = {KWP, NULL, 0};
@@ -145,7 +145,7 @@ static void parameters(CK_ULONG length)
           call->C_UnwrapKey(session, &kwp, secret, three, 3, NULL, 0, &object));
 }
 
-/* What is read is not there, so that none of it may be read. */
+/* The memory after the buffer cannot be read, so a function that reads it ends the program. */
 static void data_of(CK_ULONG length)
 {
     CK_MECHANISM ecdsa = {CKM_ECDSA, NULL, 0}, kwp = {KWP, NULL, 0};
@@ -184,7 +184,7 @@ static void data_of(CK_ULONG length)
     GIVES(length == ~0UL ? CKR_ARGUMENTS_BAD : CKR_OK, call->C_SeedRandom(session, three, length));
 }
 
-/* The caller's room is as large as it says; only what there is is written. */
+/* The caller's buffer really has the stated size. The function must write only its output. */
 static void rooms(CK_ULONG count)
 {
     CK_MECHANISM sha256 = {CKM_SHA256, NULL, 0};
@@ -226,7 +226,7 @@ int main(int count, char **arguments)
         data_of(sizes[n]);
         GIVES(CKR_ARGUMENTS_BAD, call->C_GenerateRandom(session, three, sizes[n]));
     }
-    /* Values that are small, and too many together. */
+    /* Each value is small, but all values together exceed the limit. */
     unsigned char *half = mapped(1 << 19);
     CK_ATTRIBUTE together[] = {{CKA_LABEL, half, 1 << 19}, {CKA_ID, half, 1 << 19},
                                {CKA_VALUE, half, 1 << 19}};

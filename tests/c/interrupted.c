@@ -1,8 +1,7 @@
-/*
- * Signals that interrupt each wait of a call: interrupted MODULE
+/* Sends signals that interrupt each wait of a call: interrupted MODULE
  *
- * Prints "ready", signs after a line on stdin, and prints "interrupted" when it was often enough.
- */
+ * Prints "ready", signs after a line on standard input, and prints "interrupted" after enough
+ * interruptions. */
 #include "host.h"
 
 #include <signal.h>

@@ -1,8 +1,9 @@
 /* A host on a TPM that several processes share: manager MODULE LABEL COUNT [fork|wait]
  *
- * Makes COUNT signatures by the private key LABEL; C_Verify accepts each. With fork, a child makes as many
- * at the same time. With wait, the program prints "ready" after the signatures, and makes COUNT more
- * after a line on standard input, in the session that was open all the time. */
+ * Makes COUNT signatures with the private key LABEL, and verifies each signature with C_Verify.
+ * With "fork", a child makes the same number at the same time. With "wait", the program prints
+ * "ready" after the signatures. After a line on standard input, it makes COUNT more signatures
+ * in the session that is still open. */
 #include "host.h"
 
 #include <sys/wait.h>
@@ -22,7 +23,7 @@ static CK_OBJECT_HANDLE found(CK_SESSION_HANDLE session, CK_OBJECT_CLASS class)
     return count ? object : 0;
 }
 
-/* A session on the token that has the key. */
+/* Opens a session on the token that has the key. */
 static CK_SESSION_HANDLE session_of_key(void)
 {
     CK_SLOT_ID slots[16];

@@ -1,4 +1,5 @@
-/* A host whose memory ends: each call then says so, and the host lives on. */
+/* A host whose memory is exhausted. Each call must return an error code, and the host must not
+ * end. */
 #include "host.h"
 #include <sys/resource.h>
 #include <unistd.h>
@@ -55,7 +56,7 @@ int main(int count, char **arguments)
         done++;
     }
     HOLDS(code == CKR_HOST_MEMORY || code == CKR_SESSION_COUNT);
-    /* What was taken can be given back, and all goes on. */
+    /* The session and its objects can be closed, and later calls work. */
     OK(call->C_CloseAllSessions(slot));
     OK(session(&first));
     OK(call->C_CloseSession(first));

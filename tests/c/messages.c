@@ -1,6 +1,6 @@
-/* Long messages while memory ends: messages MODULE
+/* Processes long messages while memory is limited: messages MODULE
  *
- * Each call says that there is no memory, or does its work, whatever the limit; the host lives on. */
+ * With every limit, each call returns CKR_HOST_MEMORY or succeeds. The host must not end. */
 #include "host.h"
 #include <sys/resource.h>
 #include <unistd.h>
@@ -22,7 +22,7 @@ static CK_RV told(CK_RV code)
     return code;
 }
 
-/* As a whole, and in parts. */
+/* The message in one part, and in several parts. */
 static void encrypts(CK_MECHANISM *by)
 {
     CK_ULONG length = LENGTH + 32;

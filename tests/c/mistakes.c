@@ -1,4 +1,5 @@
-/* Mistakes of a host, each with the code that the standard has for it: mistakes MODULE */
+/* Makes the mistakes that hosts make, and checks that each gets the code of the standard:
+ * mistakes MODULE */
 #include "host.h"
 
 static void too_early(void)

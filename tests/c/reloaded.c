@@ -1,9 +1,7 @@
-/*
- * Unloads the module without C_Finalize and loads it again: reloaded MODULE
+/* Unloads the module without C_Finalize and loads it again: reloaded MODULE
  *
- * Prints the code of the second C_Initialize, whether the session of before is there, and whether the
- * library stayed mapped.
- */
+ * Prints the code of the second C_Initialize, whether the earlier session still exists, and
+ * whether the library stayed mapped. */
 #include "host.h"
 
 int main(int count, char **arguments)

@@ -1,4 +1,4 @@
-/* Prints all that a program sees through the module, a line for each field: seen MODULE */
+/* Prints all data that a program can read through the module, a line for each field: seen MODULE */
 #include "host.h"
 
 static void field(const char *where, const char *name, const unsigned char *bytes, CK_ULONG count)
@@ -27,7 +27,7 @@ static void attributes(CK_SESSION_HANDLE session, const char *token, CK_OBJECT_H
 
     OK(call->C_GetAttributeValue(session, object, &asked, 1));
     OK(call->C_GetAttributeValue(session, object, &named, 1));
-    // Objects that say what the token is have no label.
+    // Objects that describe the token itself have no label.
     if (!label[0])
         snprintf((char *)label, sizeof label, "%lu", number);
     snprintf(where, sizeof where, "%s/object/%lx/%s", token, class, label);

@@ -1,6 +1,8 @@
-/* Signs its standard input (4096 bytes at most) with CKM_ECDSA_SHA256 by the factory's key and by two
- * new keys of the device's own, one used by the TPM alone and one sealed: sign MODULE. Prints for each
- * "NAME POINT SIGNATURE", in hexadecimal; POINT is CKA_EC_POINT, "-" of the factory's key. */
+/* Signs the standard input (4096 bytes at most) with CKM_ECDSA_SHA256: sign MODULE
+ *
+ * Uses the factory key and two new own keys: a key that is used only in the TPM, and a sealed
+ * key. Prints a line "NAME POINT SIGNATURE" for each key, in hexadecimal. POINT is CKA_EC_POINT,
+ * or "-" for the factory key. */
 #include <dlfcn.h>
 #include <p11-kit/pkcs11.h>
 #include <stdio.h>

@@ -1,4 +1,4 @@
-/* Prints how many slots there are, and how many have a token: slots MODULE */
+/* Prints the number of slots, and the number of slots with a token: slots MODULE */
 #include "host.h"
 
 int main(int count, char **arguments)

@@ -1,7 +1,6 @@
-/*
- * A module that is another one, named by SPY_MODULE, and writes the name of each call that hashes,
- * signs or verifies into the file SPY_LOG, a line each: to see what hosts have a module do.
- */
+/* A PKCS#11 module that passes all calls to the module that SPY_MODULE names. It writes the name
+ * of each call that hashes, signs or verifies into the file SPY_LOG, a line for each call. It
+ * shows which work hosts give to a module. */
 #include "host.h"
 
 #include <fcntl.h>
@@ -10,7 +9,7 @@
 
 #define EXPORTED __attribute__((visibility("default")))
 
-/* The calls that are written down, at their places in every table. */
+/* The calls that are recorded, at their positions in every table. */
 #define SPIED(call)                                                                          \
     call(C_DigestInit, (CK_SESSION_HANDLE a, CK_MECHANISM *b), (a, b))                       \
     call(C_Digest, (CK_SESSION_HANDLE a, CK_BYTE *b, CK_ULONG c, CK_BYTE *d, CK_ULONG *e),   \
@@ -42,13 +41,14 @@ static void write_down(const char *name)
     }
 SPIED(FORWARD)
 
-/* How many functions a table of this version has. */
+/* Returns the number of functions in a table of this version. */
 static size_t functions(CK_VERSION version)
 {
     return version.major == 2 ? 68 : version.minor == 0 ? 92 : 104;
 }
 
-/* The same table with the calls that are written down. One is made for each version, for good. */
+/* Returns a table in which the recorded calls are replaced. A table is made once for each
+ * version, and is never freed. */
 static void *of_spy(void *table)
 {
     static void *made[4];

@@ -1,7 +1,7 @@
-/* How much stack the calls take: stacks MODULE PIN
+/* Measures the stack that the calls use: stacks MODULE PIN
  *
- * Each kind of call runs in a thread of its own, whose stack was filled with a pattern. Prints a line "BYTES CALL"
- * for each: how far the pattern is gone. */
+ * Each kind of call runs in a separate thread, whose stack was filled with a pattern. For each
+ * call, prints a line "BYTES CALL" with the number of overwritten bytes. */
 #include "host.h"
 
 #include <pthread.h>

@@ -1,7 +1,7 @@
-/* Passing trouble, made to order: LD_PRELOAD this, and system calls on one path fail.
+/* A library for LD_PRELOAD that makes system calls on one path fail for a time.
  *
- * A test arms it by trouble_arm() in its own process, or by the environment in a program:
- * TROUBLE="CALL:END OF PATH:CALLS THAT PASS FIRST:CALLS THAT FAIL:ERRNO". */
+ * A test starts it with trouble_arm() in its own process, or with an environment variable of a
+ * program: TROUBLE="CALL:END OF PATH:CALLS THAT PASS FIRST:CALLS THAT FAIL:ERRNO". */
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <dlfcn.h>
@@ -32,13 +32,13 @@ void trouble_arm(const char *call, const char *end, int first, int count, int er
     armed = 1;
 }
 
-/* Calls on the path since trouble_arm(), failed or not. */
+/* The number of calls on the path since trouble_arm(), failed or not. */
 int trouble_met(void)
 {
     return met;
 }
 
-/* Ends the trouble; gives how many calls failed. */
+/* Ends the failures, and returns the number of calls that failed. */
 int trouble_over(void)
 {
     armed = 0;
@@ -78,7 +78,7 @@ static int fails(const char *call, int folder, const char *name)
         return 0;
     length = strlen(path);
     if (end && wanted_end[end - 1] == '*') {
-        /* Names that nobody knows before. */
+        /* File names that the test cannot know before. */
         char part[PATH_MAX] = "";
         memcpy(part, wanted_end, end - 1);
         if (!strstr(path, part))
@@ -199,13 +199,13 @@ ssize_t readlink(const char *path, char *to, size_t size)
     return fails("link", AT_FDCWD, path) ? -1 : NEXT(readlink)(path, to, size);
 }
 
-/* The path is that of the folder in which the process works. */
+/* The path is the current folder of the process. */
 char *getcwd(char *to, size_t size)
 {
     return fails("cwd", AT_FDCWD, ".") ? NULL : NEXT(getcwd)(to, size);
 }
 
-/* With flags glibc calls faccessat2(2), which filters of old containers do not know. */
+/* With flags, glibc calls faccessat2(2). The filters of old containers do not know this call. */
 int faccessat(int folder, const char *path, int mode, int flags)
 {
     return flags && fails("access2", folder, path) ? -1 : NEXT(faccessat)(folder, path, mode, flags);
@@ -213,7 +213,7 @@ int faccessat(int folder, const char *path, int mode, int flags)
 
 static atomic_long stopped_at;
 
-/* Stops the clock of the day at this second from 1970; at -1 it goes on. */
+/* Stops the clock at this second since 1970. With -1 the clock runs again. */
 void trouble_clock(long second)
 {
     stopped_at = second + 1;

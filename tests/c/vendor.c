@@ -1,4 +1,4 @@
-/* Prints our vendor attributes of every private key: vendor MODULE */
+/* Prints the vendor attributes of every private key: vendor MODULE */
 #include <dlfcn.h>
 #include <p11-kit/pkcs11.h>
 #include <stdio.h>

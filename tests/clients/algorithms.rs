@@ -1,4 +1,4 @@
-//! Clients with keys of each algorithm: TLS through pkcs11-provider and GnuTLS.
+//! Client programs with keys of each algorithm: TLS with pkcs11-provider and with GnuTLS.
 
 use std::fmt::Write as _;
 use std::process::Command;

@@ -1,5 +1,5 @@
-//! Decryption and key agreement by programs: pkcs11-tool, OpenSSL through pkcs11-provider, and
-//! nginx. The URI alone selects a key in the TPM, a sealed key or a key in a file.
+//! Decryption and key agreement by pkcs11-tool, by OpenSSL with pkcs11-provider, and by nginx. Only
+//! the URI selects a key in the TPM, a sealed key or a key in a file.
 
 use cryptoki_sys::*;
 use std::fs;

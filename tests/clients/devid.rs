@@ -1,4 +1,4 @@
-//! `devid`, as scripts use it.
+//! Scripts that call `devid`.
 
 use std::io::{Read, pipe};
 use std::process::{Command, Stdio};

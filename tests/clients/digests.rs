@@ -1,5 +1,5 @@
-//! Programs that let the token hash, and programs that must not. The host's own hashing must stay
-//! in the host, although the token lists digests.
+//! Programs that let the token hash, and programs that must hash themselves although the token
+//! lists digests.
 
 use std::fs;
 use std::path::{Path, PathBuf};

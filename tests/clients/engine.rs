@@ -1,4 +1,4 @@
-//! OpenSSL's command line with libp11's engine, as Debian 12 has it.
+//! OpenSSL's command line with libp11's engine in the version of Debian 12.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,5 @@
-//! Many handshakes in one process through pkcs11-provider. In each, the client signs with the TPM's
-//! key and verifies its server.
+//! Many TLS handshakes in one process with pkcs11-provider. In each handshake the client signs with
+//! the TPM's key and verifies the server.
 
 use std::fs;
 use std::process::Command;

@@ -1,5 +1,5 @@
-//! A Java program with keys of both tokens, through SunPKCS11: digests, RSASSA-PSS, and TLS as client
-//! and server. OpenSSL judges and is the other side.
+//! A Java program with keys of both tokens and SunPKCS11: digests, RSASSA-PSS, and TLS as client
+//! and as server. OpenSSL verifies the results and is the other side.
 
 use cryptoki_sys::*;
 use std::fs;

@@ -1,5 +1,5 @@
-//! Programs that make keys of their own through another layer: Java's keytool and OpenSSL's genpkey
-//! with pkcs11-provider.
+//! Programs that make own keys in another way: Java's keytool, and OpenSSL's genpkey with
+//! pkcs11-provider.
 
 use cryptoki_sys::*;
 use std::fs;

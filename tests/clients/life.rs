@@ -1,4 +1,5 @@
-//! The life of a device, where the module and `devid` meet: what one does the other sees.
+//! The life of a device in which both the module and `devid` change objects. Each of them must see
+//! the changes of the other.
 
 use cryptoki_sys::*;
 use std::fs;

@@ -1,4 +1,4 @@
-//! Programs that use the module. The scripts beside these files are run by scripts/test-clients.
+//! Programs that use the module. scripts/test-clients runs the scripts in this folder.
 #![allow(
     clippy::expect_used,
     clippy::panic,

@@ -1,5 +1,5 @@
-//! `scripts/import-tpm2-pkcs11`: the keys of a tpm2-pkcs11 store in a token of ours. The stores are made by
-//! Debian's tpm2_ptool and module; OpenSSL judges the signatures.
+//! `scripts/import-tpm2-pkcs11` imports the keys of a tpm2-pkcs11 store into a token. Debian's
+//! tpm2_ptool and tpm2-pkcs11 make the stores. OpenSSL verifies the signatures.
 
 use cryptoki_sys::*;
 use std::fs;
@@ -224,7 +224,7 @@ fn a_store_is_taken_over() {
     assert!(bench.objects().is_empty(), "only listed");
 
     let taken = bench.page("migration");
-    assert_eq!(taken.text().matches("was taken over").count(), 5, "{taken}");
+    assert_eq!(taken.text().matches("was imported").count(), 5, "{taken}");
     assert!(!taken.all().contains(PIN));
     let objects = bench.objects();
     assert_eq!(objects.len(), 5);
@@ -268,7 +268,7 @@ fn a_store_is_taken_over() {
 
     let again = bench.import(&["--into-pin-file", "pin"]).ok();
     assert_eq!(
-        again.text().matches("is there already").count(),
+        again.text().matches("was already stored").count(),
         5,
         "{again}"
     );
@@ -308,7 +308,7 @@ fn files_of_tpm2_openssl_by_the_page() {
     let token = bench.token();
     bench.home.write("auth", "secret");
     let taken = bench.page("keyfile-password");
-    assert!(taken.text().contains("was taken over"), "{taken}");
+    assert!(taken.text().contains("was imported"), "{taken}");
     let own = Own::with(token.raw, LABEL);
     own.raw
         .login(own.session, CKU_USER, USER.as_bytes())

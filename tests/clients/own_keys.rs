@@ -1,4 +1,4 @@
-//! "Keys of your own" of docs/KEYS.md: its commands are run as they stand there.
+//! Runs the commands of the section "Keys of your own" of docs/KEYS.md without changes.
 
 use std::fs;
 use std::path::{Path, PathBuf};

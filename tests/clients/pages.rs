@@ -1,4 +1,5 @@
-//! The commands of README and docs/ are run from the page, here or in the tests of `RUN_BY`.
+//! Each command block of README and docs/ is run from its page. A test in this file runs the block,
+//! or a test that `RUN_BY` lists.
 
 use std::fs;
 use std::path::{Path, PathBuf};

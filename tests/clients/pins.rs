@@ -1,4 +1,4 @@
-//! Programs that log in to the token `devid`, each as its users type it; docs/PINS.md has these commands.
+//! Programs that log in to the token `devid` with the commands of docs/PINS.md.
 
 use cryptoki_sys::*;
 use std::fs;

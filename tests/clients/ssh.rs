@@ -1,5 +1,5 @@
-//! OpenSSH and the factory's identity: the commands of docs/CLIENTS.md are run as they stand there. OpenSSH opens
-//! read-write sessions only.
+//! OpenSSH with the factory identity. The commands of docs/CLIENTS.md are run without changes.
+//! OpenSSH opens read-write sessions only.
 
 use std::fs;
 use std::os::unix::net::UnixStream;

@@ -1,5 +1,5 @@
-//! docs/SZTP.md: its commands, against a bootstrap server that knows the device by its factory identity and
-//! certifies the key of its request.
+//! Runs the commands of docs/SZTP.md with a bootstrap server. The server identifies the device by
+//! its factory identity, and certifies the key of its request.
 
 use std::fs;
 use std::process::Command;

@@ -1,5 +1,5 @@
-//! TLS on devices: curl and Python with an nginx that requires a certificate, and an nginx whose
-//! own key is in the TPM.
+//! TLS on devices: curl and Python connect to an nginx that requires a certificate. Another nginx
+//! uses a key in the TPM.
 
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! pkcs11-tool, p11tool and p11-kit find the identity and read it right.
+//! pkcs11-tool, p11tool and p11-kit find the identity and show its correct attributes.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;

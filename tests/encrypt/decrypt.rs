@@ -1,4 +1,4 @@
-//! C_Decrypt and C_Encrypt, OpenSSL being on the other side; and what keys say of that.
+//! C_Decrypt and C_Encrypt with OpenSSL as the other side, and the attributes of keys that decrypt.
 
 use cryptoki_sys::*;
 use testkit::budgets::commands::{SECRET_PERSISTENT, SECRET_WRAPPED};

@@ -1,4 +1,4 @@
-//! C_DeriveKey: both sides have one secret, OpenSSL being the other one.
+//! C_DeriveKey with OpenSSL as the other side: both sides must compute the same secret.
 
 use cryptoki_sys::*;
 use testkit::ciphers::{Bench, ecdh, mechanism, openssl_agrees, peer, readable};

@@ -1,4 +1,4 @@
-//! Encryption, key agreement, and keys that come wrapped.
+//! Encryption, key agreement, and the import of wrapped keys.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 #[macro_use]

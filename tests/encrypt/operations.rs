@@ -1,5 +1,5 @@
-//! Operations that encrypt and decrypt, by keys of each kind: which go beside each other, and how a message
-//! comes.
+//! Operations that encrypt and decrypt, with keys of each type: which operations can be active at
+//! the same time, and how a message can be divided into parts.
 
 use cryptoki_sys::*;
 use testkit::ciphers::{Bench, mechanism, pkcs1};

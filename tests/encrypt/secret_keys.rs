@@ -1,4 +1,5 @@
-//! Secret keys: the calls of Azure's aziot-keyd. OpenSSL judges a ciphertext and a code.
+//! Secret keys with the calls of Azure's aziot-keyd. OpenSSL verifies a ciphertext and a message
+//! authentication code.
 
 use cryptoki_sys::*;
 use std::fs::{self, File};

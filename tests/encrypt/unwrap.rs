@@ -1,4 +1,5 @@
-//! C_UnwrapKey: private keys that OpenSSL has wrapped, by every way into every place.
+//! C_UnwrapKey of private keys that OpenSSL has wrapped, with every mechanism, into token objects
+//! and session objects.
 
 use cryptoki_sys::*;
 use testkit::ciphers::{Bench, ecdh, mechanism, oaep, openssl_agrees, openssl_encrypts, pkcs1};

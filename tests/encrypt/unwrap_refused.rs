@@ -1,5 +1,5 @@
-//! Refusals of C_UnwrapKey: all faults of the wrapped data have one code; keys that cannot unwrap;
-//! templates.
+//! Refusals of C_UnwrapKey: errors of the wrapped data, which all have one code, keys that cannot
+//! unwrap, and wrong templates.
 
 use cryptoki_sys::*;
 use testkit::ciphers::{Bench, mechanism, oaep, openssl_encrypts, pkcs1};

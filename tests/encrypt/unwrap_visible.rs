@@ -1,4 +1,5 @@
-//! Visible effects of unwrapping: on the bus, in the mechanisms, and on the unwrapping keys.
+//! The visible effects of unwrapping: the data on the bus, the list of mechanisms, and the
+//! attributes of the unwrapping keys.
 
 use cryptoki_sys::*;
 use std::fs;

@@ -1,4 +1,4 @@
-//! Which key attests where the factory made none.
+//! Tests which key attests if the TPM has no attestation key of the factory.
 
 use crate::device::Device;
 use crate::structures::{attributes, certified, key_info, name};

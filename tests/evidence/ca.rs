@@ -1,5 +1,5 @@
-//! The CA's side: docs/CA.md step by step, the schema of the evidence, and tpm2-tools in the place of a
-//! device.
+//! The CA's side: the commands of docs/CA.md, the schema of the evidence, and tpm2-tools instead of
+//! a device.
 
 use crate::device::{Bundle, Device, TEMPLATES, to_base64};
 use serde_json::{Value, json};

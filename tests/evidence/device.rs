@@ -1,4 +1,5 @@
-//! A device of these stories: a TPM with certified endorsement keys, a home, and the tool.
+//! The device for the stories of this folder: a TPM with certified endorsement keys, a home folder,
+//! and the tool.
 
 use serde_json::Value;
 use std::fs;

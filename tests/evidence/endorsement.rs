@@ -1,4 +1,4 @@
-//! Endorsement keys and their certificates, in whichever way a TPM has them.
+//! Endorsement keys and their certificates, in each way in which a TPM can store them.
 
 use crate::device::Device;
 use std::fs;

@@ -1,5 +1,6 @@
-//! The HMAC challenge of OpenConfig's enrollz and bootz: `devid challenge` answers, and an owner that is
-//! written from the bytes of the standard judges (`enrollz/owner.py`). Names follow OpenConfig's list.
+//! The HMAC challenge of OpenConfig's enrollz and bootz. `devid challenge` answers.
+//! `enrollz/owner.py` checks the answers, and is written only from the byte formats of the
+//! standard. The test names follow OpenConfig's list.
 
 use crate::device::{Device, TEMPLATES, from_base64, to_base64};
 use serde_json::{Value, json};
@@ -243,7 +244,7 @@ fn messages_are_protojson() {
         &["two messages"],
     );
     refused(&device, 2, &json!({ "nonce": "AA==" }), &["nonce"]);
-    refused(&device, 2, &json!([]), &["no message"]);
+    refused(&device, 2, &json!([]), &["not a message"]);
     let twice = bare.to_string().replacen('{', "{\"duplicate\":\"\",", 1);
     device.home.write("twice.json", twice);
     device.refuses(

@@ -1,4 +1,4 @@
-//! Keys in the files of other programs.
+//! The export of keys to the file formats of other programs.
 
 use crate::device::Device;
 use serde_json::Value;

@@ -1,4 +1,4 @@
-//! Evidence of keys that a factory made: policy sessions of each hash.
+//! Evidence of factory keys: policy sessions with each hash.
 
 use crate::device::Device;
 use crate::structures::{certified, name};

@@ -1,4 +1,4 @@
-//! A connection that is lost at whichever command leaves nothing behind in the TPM.
+//! If the connection is lost at any command, no object or session stays in the TPM.
 
 use crate::activate::challenge;
 use crate::device::Device;

@@ -1,4 +1,4 @@
-//! Evidence of `devid` on a device that a key is in the TPM. OpenSSL and tpm2-tools check the
+//! `devid` makes evidence that a key is in the device's TPM. OpenSSL and tpm2-tools check the
 //! evidence.
 #![allow(
     clippy::expect_used,

@@ -1,5 +1,5 @@
-//! docs/OPENCONFIG.md: its commands are run as they stand there, and each public case of OpenConfig has a
-//! test, or a line that says why not.
+//! Runs the commands of docs/OPENCONFIG.md without changes. Each public case of OpenConfig must
+//! have a test, or a line with the reason why it has none.
 
 use crate::device::Device;
 use crate::enrollz::{IDEVID_AND_IAK, certified, challenge, switch};

@@ -1,4 +1,4 @@
-//! Keys of which there is no evidence: each is refused with its reason, before the TPM is asked.
+//! Keys that cannot have evidence. Each is refused with its reason, before a TPM command is sent.
 
 use crate::device::Device;
 use testkit::own::P256_KEY;
@@ -24,7 +24,7 @@ fn a_key_that_the_tpm_does_not_use_is_refused() {
     std::fs::create_dir(device.path("files")).unwrap();
     device.generate("sealed", &["--sealed"]);
     openssl_key(&device, "files/clear.pem");
-    device.refuses(6, &["attest", "sealed"], &["sealed", "used in memory"]);
+    device.refuses(6, &["attest", "sealed"], &["sealed", "uses it in memory"]);
     device.refuses(6, &["attest", "clear"], &["in a file"]);
     device.refuses(5, &["attest", "missing"], &["not found"]);
     device.is_clean();
@@ -111,6 +111,10 @@ fn a_factory_key_whose_policy_is_not_known_is_refused() {
         .lines()
         .find(|line| line.starts_with("idev-id") && !line.contains("-ca"));
     let label = label.expect("an identity");
-    device.refuses(6, &["attest", label], &["policy", "none of the TCG's"]);
+    device.refuses(
+        6,
+        &["attest", label],
+        &["policy", "not a policy of the TCG"],
+    );
     device.is_clean();
 }

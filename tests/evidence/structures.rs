@@ -1,4 +1,4 @@
-//! TPM structures as a verifier reads them, from the bytes alone.
+//! Parses TPM structures in the way of a verifier, only from their bytes.
 
 use crate::device::Bundle;
 use testkit::openssl::{Verifier, der, digest, element};

@@ -1,5 +1,5 @@
-//! Real factory certificates: with fields that a strict parser refuses, with the key in another
-//! notation, with data before and after. The identifying fields are shown, with the key.
+//! Real factory certificates: fields that a strict parser refuses, the key in another notation,
+//! data before and after the certificate. The token shows the identifying fields and the key.
 
 use cryptoki_sys::*;
 use std::fs;
@@ -190,7 +190,7 @@ fn every_notation_of_a_point() {
     bench.burn(&der);
     assert_eq!(bench.find(&[(CKA_VALUE, der)]).len(), 1);
     assert_eq!(bench.find(&[(CKA_CLASS, ulong(CKO_PRIVATE_KEY))]).len(), 0);
-    bench.home.log_says(&["not understood"]);
+    bench.home.log_says(&["not supported"]);
 }
 
 fn every_notation_of_a_modulus() {

@@ -1,4 +1,5 @@
-//! Factory keys without a handle: the TPM derives them again from the template that its maker used.
+//! Factory keys without a handle. The TPM makes such a key again from the template that the
+//! manufacturer used.
 
 use cryptoki_sys::*;
 use testkit::budgets::commands::SIGNATURE_DERIVED;

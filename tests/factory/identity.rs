@@ -1,5 +1,5 @@
-//! Slot 0 of a device after its factory: the token, its objects and all their attributes, compared
-//! with the files of the factory.
+//! Slot 0 of a device with a factory identity: the token, its objects and all their attributes,
+//! compared with the files of the factory.
 
 use cryptoki::mechanism::Mechanism;
 use cryptoki::object::{Attribute, AttributeType, ObjectClass};

@@ -1,4 +1,4 @@
-//! Factory contents of a TPM, and the token `idev-id` that shows them.
+//! The contents that a factory writes to a TPM, and the token `idev-id` that shows them.
 #![allow(
     clippy::expect_used,
     clippy::panic,

@@ -1,5 +1,5 @@
-//! The results of scripts/factory, checked without the module. For each template the TPM holds the
-//! key that the TCG describes. OpenSSL verifies its signatures with the certificate in NV.
+//! The results of scripts/factory, checked without the module. For each template the TPM has the
+//! key that the TCG describes. OpenSSL verifies signatures of the key with the certificate in NV.
 
 use std::collections::HashSet;
 use std::fs;

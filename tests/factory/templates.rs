@@ -1,6 +1,6 @@
-//! Makers differ: every template of the TCG, each way to fill `unique`, each scheme, each form of
-//! the certificate. Whatever the factory chose is listed, signs by all that it says it can, and
-//! OpenSSL verifies it.
+//! The choices of different manufacturers: every template of the TCG, each way to fill `unique`,
+//! each scheme, each form of the certificate. The token lists each key. The key signs by all its
+//! listed mechanisms, and OpenSSL verifies the signatures.
 
 use cryptoki_sys::*;
 use std::fmt::Write as _;

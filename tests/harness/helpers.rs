@@ -1,4 +1,4 @@
-//! The ground the other stories stand on, proven with tpm2-tools instead of the module.
+//! The helpers that other stories use, checked with tpm2-tools and without the module.
 
 use cryptoki_sys::{CKF_SERIAL_SESSION, CKU_USER};
 use std::fs;

@@ -1,5 +1,5 @@
-//! `scripts/install`: the installed files, the changes of a second run and of an upgrade, and the
-//! rest after an uninstallation.
+//! `scripts/install`: the installed files, the changes by a second run and by an upgrade, and the
+//! files that stay after an uninstallation.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,4 +1,4 @@
-//! The helpers and the scripts that the other tests stand on.
+//! Tests of the helpers and scripts that the other tests use.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 #[macro_use]

@@ -1,4 +1,4 @@
-//! Messages of the scripts: the missing packages, all in one command, and the results of the tests.
+//! The messages of the scripts: all missing packages in one command, and the results of the tests.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -1,6 +1,6 @@
 //! Unexpected files and sockets: FIFOs, devices, unreadable folders, a listener that accepts no
-//! connection. A host neither hangs nor crashes, and the log names the fault. A child with limits
-//! makes the scan, so that only the child would end.
+//! connection. A host must neither hang nor crash, and the log must name the problem. A child
+//! process with limits makes the scan, so that a failure ends only the child.
 
 use cryptoki_sys::*;
 use std::ffi::CString;
@@ -134,7 +134,7 @@ fn what_is_left_out_is_in_the_log() {
     }
     home.log_says(&[&with_root]);
     for (path, why) in [
-        ("chain/gone.pem", "leads nowhere"),
+        ("chain/gone.pem", "to a missing file"),
         ("chain/folder.cer", "not a regular file"),
         ("chain/root.txt", "does not end in .pem, .crt, .cer or .der"),
         ("config.d/10-log.conf", "does not end in .toml"),

@@ -1,6 +1,7 @@
 //! The parameters of CKM_RSA_PKCS_OAEP, CKM_RSA_AES_KEY_WRAP, CKM_AES_GCM and the ECDH mechanisms
-//! point to further memory. That memory is not read if the call does not support the mechanism, or
-//! a hash or function in it. A probing program may leave any values there.
+//! point to further memory. The module must not read that memory if it does not support the
+//! mechanism in this call, or does not support a hash or function in the parameter. A program that
+//! tries mechanisms may leave any values in these pointers.
 
 use cryptoki_sys::*;
 use std::mem::size_of;

@@ -1,4 +1,4 @@
-//! Callers and files that mean harm.
+//! Callers and files that try to do harm.
 #![allow(
     clippy::expect_used,
     clippy::panic,

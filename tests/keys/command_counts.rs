@@ -1,5 +1,5 @@
-//! The number of TPM commands for the device's own keys, counted between module and TPM, or between
-//! resource manager and TPM.
+//! The number of TPM commands for the device's own keys. The commands are counted between module
+//! and TPM, or between resource manager and TPM.
 
 use cryptoki_sys::*;
 use std::fs;

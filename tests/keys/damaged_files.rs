@@ -1,5 +1,5 @@
-//! A wrong byte in one of our files affects only that file. The TPM never counts as cleared,
-//! because the master key is there.
+//! A wrong byte in a file of the key folder affects only that file. The TPM never counts as
+//! cleared, because it has the master key.
 
 use cryptoki_sys::*;
 use std::fs;
@@ -117,7 +117,7 @@ fn a_flipped_byte_of_the_masters_record_costs_no_key(link: Link) {
     assert!(!log.contains("cleared or exchanged"));
     bench
         .home
-        .log_says(&[".master", "bring it back from a copy"]);
+        .log_says(&[".master", "restore the file from a backup"]);
     fs::write(&file, &whole).unwrap();
     own.make(Kind::P256, "new").unwrap();
     assert_eq!(persistent(&bench.tpm), [SRK, MASTER]);
@@ -151,7 +151,7 @@ fn a_flipped_byte_of_a_seal_counts_no_try(link: Link) {
     assert!(!log.contains("cleared or exchanged") && !log.contains("devid reset"));
     bench
         .home
-        .log_says(&[".user.pem", "bring it back from a copy"]);
+        .log_says(&[".user.pem", "restore the file from a backup"]);
     fs::write(&file, &whole).unwrap();
     token.login(session, testkit::pins::USER).unwrap();
 }

@@ -1,5 +1,5 @@
-//! The key folder: the changes by each call, and folders that are missing, read-only, invalid or
-//! very full.
+//! The key folder: the changes by each function, and folders that are missing, read-only, invalid
+//! or very full.
 
 use cryptoki_sys::*;
 use std::fs::{self, Permissions};
@@ -334,7 +334,11 @@ fn a_file_of_somebody_else_is_refused() {
     own.create_data("second", b"value").unwrap();
     let refusals = |count: usize| {
         let said = bench.home.log();
-        assert_eq!(said.matches("gives no object").count(), count, "{said}");
+        assert_eq!(
+            said.matches("holds no valid object").count(),
+            count,
+            "{said}"
+        );
     };
     for wrong in [0o646, 0o642] {
         mode(&file, wrong);
@@ -370,7 +374,7 @@ fn a_link_is_no_object() {
     for name in ["link", "dangling", "folder", "pipe"] {
         bench
             .home
-            .log_says(&[&format!("\"{name}.pem\""), "gives no object"]);
+            .log_says(&[&format!("\"{name}.pem\""), "holds no valid object"]);
     }
     // The folder itself may be a link: an administrator's.
     fs::rename(bench.folder(), bench.home.path("state/moved")).unwrap();

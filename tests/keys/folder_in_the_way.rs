@@ -1,5 +1,5 @@
-//! Foreign objects in a key folder under the names of temporary files: they are reported and not
-//! changed, and they stop only the affected calls.
+//! Objects of other programs in a key folder that have the names of temporary files. They are
+//! reported and not changed, and they prevent only the affected calls.
 
 use cryptoki_sys::*;
 use std::fs;

@@ -1,5 +1,5 @@
-//! Key files of other programs that hold no ordinary signing keys. An unusable key has a reason. It
-//! affects no other key, and costs no counted try.
+//! Key files of other programs whose keys are not ordinary signing keys. The log has a reason for
+//! each unusable key. An unusable key affects no other key, and costs no counted try.
 
 use cryptoki_sys::*;
 use testkit::devid::{Kind, MASTER, SRK};
@@ -142,7 +142,7 @@ fn keys_that_cannot_be_used_say_why(link: Link) {
         (
             "no-parent",
             plain.loadable(0x8100_0011),
-            "no key that wraps others",
+            "contains no storage key",
         ),
         ("restricted", restricted.loadable(SRK), "restricted"),
         ("restricted-rsa", restricted_rsa.loadable(SRK), "restricted"),
@@ -193,12 +193,12 @@ fn keys_that_cannot_be_used_say_why(link: Link) {
         (
             "oaep",
             of_scheme("rsa2048:oaep-sha256:null").loadable(SRK),
-            "OAEP alone",
+            "only decrypt by OAEP",
         ),
         (
             "rsaes",
             of_scheme("rsa2048:rsaes:null").loadable(SRK),
-            "RSAES-PKCS1-v1_5 alone",
+            "only decrypt by RSAES-PKCS1-v1_5",
         ),
         ("other-type", plain.file(9, SRK, &[]), "2.23.133.10.1.9"),
     ] {

@@ -1,5 +1,5 @@
-//! C_GenerateKeyPair with the templates of real programs. The new key signs, OpenSSL verifies, and
-//! the private half is only in the TPM.
+//! C_GenerateKeyPair with the templates of real programs. The new key signs, OpenSSL verifies the
+//! signature, and the private key is only in the TPM.
 
 use cryptoki_sys::*;
 use std::fs;

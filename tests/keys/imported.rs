@@ -1,4 +1,4 @@
-//! Keys and certificates from outside, brought to the token of the device's own keys.
+//! The import of keys and certificates into the token of the device's own keys.
 
 use cryptoki_sys::*;
 use std::fs;

@@ -1,4 +1,4 @@
-//! Key files that other programs made, in our folder; and ours in other programs' hands.
+//! Key files of other programs in the key folder, and the project's key files in other programs.
 
 use cryptoki_sys::*;
 use std::fs;
@@ -307,7 +307,7 @@ fn a_damaged_file_costs_one_object(link: Link) {
     for name in ["empty", "half", "noise", "huge", "short"] {
         bench
             .home
-            .log_says(&[&format!("\"{name}.pem\""), "gives no object"]);
+            .log_says(&[&format!("\"{name}.pem\""), "holds no valid object"]);
         assert!(
             bench.folder().join(format!("{name}.pem")).exists(),
             "never deleted"
@@ -317,7 +317,9 @@ fn a_damaged_file_costs_one_object(link: Link) {
     let said = home.log();
     own.find(&[]);
     own.find(&[]);
-    let again = home.log()[said.len()..].matches("gives no object").count();
+    let again = home.log()[said.len()..]
+        .matches("holds no valid object")
+        .count();
     assert_eq!(again, 0, "said once");
     assert!(testkit::devid::persistent(&bench.tpm).contains(&SRK));
 }

@@ -122,7 +122,7 @@ fn a_killed_writer_leaves_whole_keys(link: Link) {
             ours.is_subset(&named),
             "{ours:x?} are not all of {named:x?}"
         );
-        assert!(!bench.home.log().contains("gives no object"));
+        assert!(!bench.home.log().contains("holds no valid object"));
         fs::remove_file(bench.home.path("log")).ok();
     }
     println!(

@@ -1,4 +1,4 @@
-//! The device's own keys: how they are made, kept, protected and found again.
+//! The device's own keys: their creation, storage, protection and search.
 #![allow(
     clippy::expect_used,
     clippy::panic,

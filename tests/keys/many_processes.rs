@@ -1,5 +1,5 @@
-//! Many processes with many keys at one TPM: a bare one, whose three slots all share, and one
-//! behind tpm2-abrmd.
+//! Many processes with many keys use one TPM: a bare TPM, whose three slots all processes share,
+//! and a TPM behind tpm2-abrmd.
 
 use cryptoki_sys::*;
 use std::collections::BTreeMap;

@@ -1,5 +1,5 @@
-//! The master key of the token `devid`. It is made when it is first needed, wraps all other keys,
-//! and is missing in another TPM.
+//! The master key of the token `devid`. It is made when it is first needed, and wraps all other
+//! keys. Another TPM does not have it.
 
 use cryptoki_sys::*;
 use std::path::Path;
@@ -237,7 +237,9 @@ fn a_storage_key_of_an_administrator_is_taken(link: Link) {
     let own = Own::new(&bench.home);
     let refused = own.make(Kind::P256, "key");
     assert_eq!(refused, Err(Code(CKR_DEVICE_ERROR)));
-    bench.home.log_says(&["0x81000080", "none of ours"]);
+    bench
+        .home
+        .log_says(&["0x81000080", "that devid did not create"]);
     assert_eq!(own.keys(), []);
     evict(&bench.tpm, MASTER);
 

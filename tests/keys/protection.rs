@@ -1,5 +1,5 @@
-//! Keys that the TPM does not use itself: sealed ones and such in files. They sign in memory, and
-//! say what keeps them.
+//! Sealed keys and keys in files, which the module uses in memory. They sign, and their attributes
+//! show how they are stored.
 
 use cryptoki_sys::*;
 use std::fs;

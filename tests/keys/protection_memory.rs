@@ -1,6 +1,6 @@
-//! After C_Finalize the host's memory holds nothing of a sealed key. The host is a forked child
-//! that gets the key's numbers through a pipe and wipes its own copies. Its memory is searched from
-//! outside, as in a core image.
+//! After C_Finalize the host's memory contains no part of a sealed key. The host is a forked child
+//! that gets the key's numbers through a pipe and wipes its own copies. The test searches the
+//! memory of the child from outside, as in a core image.
 
 use cryptoki_sys::*;
 use std::hint::black_box;

@@ -1,5 +1,5 @@
-//! RSA keys that the TPM does not use itself: sealed ones and such in files. They sign and decrypt in
-//! memory; OpenSSL judges both.
+//! Sealed RSA keys and RSA keys in files, which the module uses in memory. They sign and decrypt,
+//! and OpenSSL checks the results.
 
 use cryptoki_sys::*;
 use std::fs;
@@ -289,7 +289,7 @@ fn the_private_half_of_another_key(link: Link) {
         let refused = own.sign(CKM_SHA256_RSA_PKCS, key, b"data");
         assert_eq!(refused, Err(Code(CKR_KEY_FUNCTION_NOT_PERMITTED)));
     }
-    home.log_says(&["another private key than it says"]);
+    home.log_says(&["does not belong to its public key"]);
 }
 
 fn brought(numbers: &[Vec<u8>], prime: CK_ATTRIBUTE_TYPE, protection: CK_ULONG) -> Vec<Item> {

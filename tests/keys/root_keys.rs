@@ -1,5 +1,5 @@
-//! The trusted storage root key: the first that was used, or one that the TPM of a certified
-//! endorsement key holds.
+//! The trusted storage root key: the first key that was used, or a key in the TPM of a certified
+//! endorsement key.
 
 use cryptoki_sys::*;
 use std::fs;
@@ -45,7 +45,9 @@ fn another_root_key_than_the_first_is_refused_and_can_be_accepted(link: Link) {
     bench.home.log_says(&["another storage root key", "mv -T"]);
     // The remedy, as the log has it.
     let log = bench.home.log();
-    let (_, remedy) = log.rsplit_once("Only if you know why: ").unwrap();
+    let (_, remedy) = log
+        .rsplit_once("Only if you know why the storage root key changed: ")
+        .unwrap();
     let (command, _) = remedy.split_once(" (then").unwrap();
     let mut words = command.split(' ');
     let mut accept = testkit::programs::program(words.next().unwrap());
@@ -189,7 +191,7 @@ fn a_tpm_without_a_certified_endorsement_key_is_refused(link: Link) {
             _ => {
                 testkit::own::outside(&bench.home, "other", &testkit::own::P256_KEY);
                 fs::copy(bench.home.path("other.pem"), bench.home.path("ek/root.pem")).unwrap();
-                "does not hold the certificate of its issuer"
+                "does not hold the certificate of the issuer"
             }
         };
         let own = Own::new(&bench.home);

@@ -1,5 +1,5 @@
-//! The storage root key has changed, is missing, or is hidden: working calls, refused calls, and
-//! the record of the key.
+//! The storage root key was replaced, is missing, or is hidden: calls that still work, calls that
+//! are refused, and the record of the key.
 
 use cryptoki_sys::*;
 use std::fs;

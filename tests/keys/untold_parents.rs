@@ -1,5 +1,5 @@
-//! A TPM that gives the name as qualified name does not tell the parent of an object. None of our
-//! objects is lost or made twice because of that.
+//! A TPM that returns the name as the qualified name does not show the parent of an object. Because
+//! of this, no object of the project may be lost or made twice.
 
 use std::fs;
 use testkit::devid::{self, FIRST, Kind, MASTER, Own};
@@ -148,9 +148,10 @@ fn a_storage_root_key_is_no_master_key(link: Link) {
         let own = Own::new(&bench.home);
         let refused = own.make(Kind::P256, "key").map(drop);
         assert!(refused.is_err(), "{tells}");
-        bench
-            .home
-            .log_says(&["none of ours", "name another handle in [master]"]);
+        bench.home.log_says(&[
+            "that devid did not create",
+            "set another handle under [master]",
+        ]);
         own.raw.finalize().unwrap();
     }
 }

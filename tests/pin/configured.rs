@@ -1,4 +1,4 @@
-//! A PIN in the configuration that is not the token's any more.
+//! A PIN in the configuration that is no longer the PIN of the token.
 
 use cryptoki_sys::*;
 use devid_core::config;

@@ -1,5 +1,5 @@
 //! An identity whose key needs an authorisation value. The value is in the configuration, or is the
-//! PIN of a separate slot. No guess locks the TPM.
+//! PIN of a separate slot. Wrong values never lock the TPM.
 
 use cryptoki_sys::*;
 use std::fs;

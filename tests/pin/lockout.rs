@@ -1,5 +1,5 @@
-//! A wrong authorisation counts towards the TPM's lockout, which affects every user of the TPM. The
-//! module only has the empty value, and must not send it repeatedly.
+//! A wrong authorisation value counts towards the TPM's lockout, which affects every user of the
+//! TPM. The module has only the empty value, and must not send it repeatedly.
 
 use cryptoki_sys::*;
 use std::sync::Barrier;

@@ -1,6 +1,6 @@
-//! After C_Logout the host's memory holds no PIN, and no secret that a PIN opens. The host is a
-//! forked child that gets its PINs through a pipe and wipes its own copies. Its memory is searched
-//! from outside, as in a core image.
+//! After C_Logout the host's memory contains no PIN, and no secret that a PIN protects. The host is
+//! a forked child that gets its PINs through a pipe and wipes its own copies. The test searches the
+//! memory of the child from outside, as in a core image.
 
 use cryptoki_sys::*;
 use std::fs::File;

@@ -1,4 +1,5 @@
-//! Keys with CKA_PRIVATE FALSE on a token with a PIN: everybody sees and uses them, whatever their class.
+//! Keys with CKA_PRIVATE false on a token with a PIN. Every user sees and uses them without the
+//! PIN, for each class of key.
 
 use cryptoki_sys::*;
 use testkit::devid::{PERSISTENT, PROTECTION, SEALED};

@@ -1,5 +1,5 @@
-//! PINs of the token `devid` and other processes: one changes a PIN, one is forked, one dies while
-//! it writes.
+//! PINs of the token `devid` in several processes: a process changes a PIN, a process is forked,
+//! and a process ends while it writes.
 
 use cryptoki_sys::*;
 use std::fs;
@@ -67,7 +67,7 @@ fn another_process_begins_anew(link: Link) {
         let made = generate(&token.raw, session, by, &public, &private);
         assert_eq!(made, Err(Code(CKR_USER_NOT_LOGGED_IN)));
     }
-    bench.home.log_says(&["initialised anew since the login"]);
+    bench.home.log_says(&["initialised again after the login"]);
     let files = folder(&bench.home);
     assert_eq!(files, [bench.home.path("state/devid/.officer.pem")]);
     token.raw.logout(session).unwrap();

@@ -144,9 +144,10 @@ fn a_token_with_objects_is_nobodys_to_take(link: Link) {
     token.raw.close(session).unwrap();
     let refused = token.init(OFFICER, LABEL);
     assert_eq!(refused, Err(Code(CKR_PIN_INCORRECT)));
-    bench
-        .home
-        .log_says(&["holds objects and has no officer's PIN", "destroy"]);
+    bench.home.log_says(&[
+        "holds objects but has no PIN of a security officer",
+        "destroy",
+    ]);
     let session = token.read_write();
     let signature = token.sign(session, private).unwrap();
     judge.accepts_message("-sha256", b"data", &signature).ok();
@@ -225,7 +226,7 @@ fn the_officer_sets_the_users_pin(link: Link) {
     assert_eq!(refused, Err(Code(CKR_ACTION_PROHIBITED)));
     bench
         .home
-        .log_says(&["brought", "needs no PIN", "destroy such keys first"]);
+        .log_says(&["brought", "needs no PIN", "destroy such keys, set the PIN"]);
     fs::remove_file(&key).unwrap();
     // The shortest and the longest; the second in the place of the first.
     let longest = "€".repeat(21) + "1";

@@ -1,5 +1,5 @@
-//! PINs without an available lock. No PIN is then tried, whoever holds the lock, and the TPM never
-//! comes nearer to lockout. The factory identity signs in each story.
+//! PINs while the lock for PINs is not available. No PIN is then tried, and the TPM's counter does
+//! not change. The factory identity signs in each story.
 
 use cryptoki_sys::*;
 use std::fs::{self, File, Permissions};

@@ -1,4 +1,5 @@
-//! The cost of a login and of a signature with PIN, and the information that a listener gets.
+//! The number of commands of a login and of a signature with PIN, and the data that a listener on
+//! the bus gets.
 
 use cryptoki_sys::*;
 use std::os::unix::fs::symlink;

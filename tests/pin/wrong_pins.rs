@@ -1,5 +1,6 @@
-//! Wrong PINs: each counts towards the lockout of the whole TPM, in which the factory's identity
-//! could not sign. So it signs at the end of each story here, and the counter is as it must be.
+//! Wrong PINs. Each wrong PIN counts towards the lockout of the whole TPM, and in lockout the
+//! factory identity could not sign. Therefore the factory identity signs at the end of each story,
+//! and the counter is checked.
 
 use cryptoki_sys::*;
 use testkit::link::Link;

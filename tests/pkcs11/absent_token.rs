@@ -1,5 +1,5 @@
-//! A slot without a token: no TPM, no permission, no identity, a wrong configuration. The host
-//! lives on, and the log says why.
+//! A slot without a token: no TPM, no permission, no identity, a wrong configuration. The host must
+//! continue, and the log must have the reason.
 
 use cryptoki_sys::*;
 use std::fs::{self, Permissions};

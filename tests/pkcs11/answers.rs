@@ -1,4 +1,4 @@
-//! Answers that conformance suites of others ask for: codes, parts, uses, and what is private.
+//! Results that third-party conformance suites require: codes, parts, uses, and private objects.
 
 use cryptoki_sys::*;
 use std::ptr;

@@ -1,5 +1,5 @@
-//! Choices of this token beyond the standard: no PIN and no writing, and the codes where the
-//! standard allows several.
+//! Choices of the token `idev-id` that the standard leaves open: no PIN, no writing, and the codes
+//! in cases in which the standard allows several codes.
 
 use cryptoki_sys::*;
 use std::ptr;

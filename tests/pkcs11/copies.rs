@@ -1,4 +1,5 @@
-//! C_CopyObject and CKA_COPYABLE: what can be copied is, within a session, to the token and from it.
+//! C_CopyObject and CKA_COPYABLE: copies within a session, from a session to the token, and from
+//! the token to a session.
 
 use cryptoki_sys::*;
 use std::fs;

@@ -1,5 +1,5 @@
-//! The function tables: every entry exists, versions differ, unsupported calls say so. Also the
-//! arguments of C_Initialize.
+//! The function tables: every entry exists, the versions differ, and unsupported functions return
+//! CKR_FUNCTION_NOT_SUPPORTED. Also the arguments of C_Initialize.
 
 use cryptoki_sys::*;
 use std::ffi::c_void;

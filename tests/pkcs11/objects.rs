@@ -1,5 +1,5 @@
 //! C_CreateObject, C_SetAttributeValue and C_DestroyObject on the token of the device's own keys. A
-//! change is visible at once in this process, and in the next search of others.
+//! change is visible at once in this process, and at the next search in other processes.
 
 use cryptoki_sys::*;
 use std::fs;

@@ -1,5 +1,6 @@
-//! The token for session objects, on which pkcs11-provider keeps its peers' keys. It is empty,
-//! accepts any login, never asks the TPM, and exists only beside other tokens.
+//! The token for session objects, on which pkcs11-provider stores the public keys of its peers. It
+//! is empty, accepts any login, never sends a TPM command, and exists only in addition to other
+//! tokens.
 
 use cryptoki_sys::*;
 use std::fs;

@@ -1,5 +1,5 @@
-//! States and codes of the standard: sessions, searches, signatures, attributes. Rules without
-//! choice also run against SoftHSM, to check the test itself.
+//! States and codes of the standard: sessions, searches, signatures, attributes. The tests that
+//! every module must pass also run against SoftHSM, to check the tests themselves.
 
 use cryptoki_sys::*;
 use std::ptr;

@@ -1,5 +1,5 @@
-//! Data that a program gets by two calls, the length first (PKCS#11 3.0, sections 5.2 and 5.5.1),
-//! and changes between them.
+//! Data that a program gets by two calls, of which the first asks for the length (PKCS#11 3.0,
+//! sections 5.2 and 5.5.1). Also changes between the two calls.
 
 use cryptoki_sys::*;
 use std::ptr;

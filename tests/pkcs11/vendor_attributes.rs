@@ -1,4 +1,4 @@
-//! The vendor attributes, as a C program reads them with our header.
+//! The vendor attributes, read by a C program with the project's header.
 
 use std::collections::HashMap;
 use testkit::home::Home;

@@ -1,6 +1,6 @@
-//! Tokens that cannot be written: the factory identity, with and without PIN. Clients that only
-//! open read-write sessions get them. The token refuses each write, and a session keeps its own
-//! objects.
+//! Tokens that cannot be written: the factory identity, with and without PIN. Read-write sessions
+//! can be opened, because some clients open only such sessions. The token refuses each write, and a
+//! session has its own session objects.
 
 use cryptoki_sys::*;
 use std::ptr;

@@ -1,5 +1,5 @@
-//! Audit lines: each use of a private key, to the journal or to syslog, and the handling of lines
-//! that no reader takes.
+//! Audit lines for each use of a private key, in the journal or in syslog, and audit lines that no
+//! reader takes.
 
 use cryptoki_sys::*;
 use std::fs;

@@ -1,5 +1,6 @@
-//! The module in a root with the C library only: no libtss2, no libcrypto, no configuration. A
-//! container with only the TPM's device, and a confined systemd service, look like this.
+//! The module in a root file system that has only the C library: no libtss2, no libcrypto, no
+//! configuration. A container with only the TPM's device, and a confined systemd service, are like
+//! this.
 
 use rustix::process::geteuid;
 use std::collections::BTreeSet;

@@ -1,5 +1,5 @@
-//! Odd hosts: C programs whose threads are cancelled, whose signals interrupt a call, and that load
-//! the module twice.
+//! Unusual hosts: C programs whose threads are cancelled, whose signals interrupt a call, and that
+//! load the module twice.
 
 use cryptoki_sys::CKR_CRYPTOKI_ALREADY_INITIALIZED;
 use std::io::{BufRead, BufReader, Write};

@@ -1,6 +1,6 @@
-//! Descriptors belong to the host. It may close unknown descriptors, open its own files on their
-//! numbers, and start without standard streams. A forked child is the host here, so that the TPM's
-//! front keeps its own descriptors.
+//! File descriptors belong to the host. The host may close descriptors that it does not know, open
+//! its own files with their numbers, and start without standard streams. In these tests a forked
+//! child is the host, so that the proxy before the TPM keeps its descriptors.
 
 use cryptoki_sys::*;
 use std::fs::{self, File, OpenOptions};

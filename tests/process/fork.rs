@@ -1,5 +1,5 @@
-//! A program that forks after it used the module: nginx's workers, or OpenSSL's pkcs11-provider in
-//! a daemon. Neither process may take the other's key, connection or operation.
+//! A program that forks after it used the module, such as nginx or a daemon with OpenSSL's
+//! pkcs11-provider. Parent and child must not use each other's key, connection or operation.
 
 use cryptoki_sys::*;
 use std::fs;

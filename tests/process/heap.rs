@@ -1,4 +1,4 @@
-//! The heap that listed keys need, held to its budget.
+//! The heap memory that listed keys need, compared with its budget.
 
 use testkit::budgets::{HEAP_OF_A_KEY, is_within};
 use testkit::devid::{Bench, Kind, Own, copy_key};

@@ -1,4 +1,4 @@
-//! Instructions that a start and a steady signature cost, held to their budgets.
+//! The number of instructions of a start and of a repeated signature, compared with their budgets.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

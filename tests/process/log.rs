@@ -1,4 +1,5 @@
-//! The log: others' texts forge no line in it, and a fault in its own way ends no host.
+//! The log: a text of another program cannot forge a log line, and an error of the log does not end
+//! the host.
 
 use cryptoki_sys::CKR_GENERAL_ERROR;
 use std::fs;

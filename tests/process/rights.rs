@@ -1,5 +1,5 @@
-//! Hosts and tools with more rights than their caller, which ignore the environment, and hosts with
-//! too few rights.
+//! Hosts and tools with more rights than their caller, which ignore environment variables, and
+//! hosts without the necessary rights.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, Permissions, set_permissions};

@@ -1,5 +1,5 @@
-//! No space: a full disk, a quota, a limit of the process. Calls that free space work, and calls
-//! that need space change nothing. Limits of the host end no process.
+//! Missing space: a full disk, a quota, a limit of the process. Calls that free space work, and
+//! calls that need space change nothing. Limits of the host do not end the process.
 
 use cryptoki_sys::*;
 use std::ffi::CString;
@@ -92,7 +92,7 @@ fn a_disk_that_takes_no_byte() {
             4,
             "{what}: the lock, the serial number, the storage root key, the master key"
         );
-        bench.home.log_says(&["destroyed with the rest"]);
+        bench.home.log_says(&["the whole object is destroyed"]);
         // The tool, in a process of its own.
         own.make(Kind::P256, "service").unwrap();
         let mut command = Command::new(tool());

@@ -1,4 +1,4 @@
-//! Configuration that others may write: none of it is obeyed, and the log says so.
+//! A configuration that other users may write: the module uses no part of it, and the log says so.
 
 use cryptoki_sys::*;
 use std::fs::{self, Permissions};

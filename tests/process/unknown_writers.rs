@@ -1,5 +1,5 @@
-//! Files that others may write, while the system cannot say who may write them. They are not
-//! trusted, neither then nor later in this process.
+//! Files that other users may write, while a system call cannot show who may write them. They are
+//! not trusted, neither then nor later in this process.
 
 use cryptoki_sys::*;
 use std::fs::{self, Permissions};

@@ -1,5 +1,5 @@
-//! Temporary faults: a file or folder that cannot be read for some time. Its objects are there
-//! again at the next scan, in this process. The log names the file and the error once.
+//! Temporary errors: a file or folder cannot be read for some time. After that its objects appear
+//! again at the next scan, in the same process. The log names the file and the error once.
 
 use cryptoki_sys::*;
 use std::fs;

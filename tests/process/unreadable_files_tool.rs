@@ -1,5 +1,5 @@
-//! `devid` while files cannot be read. Hidden objects never count as missing: nothing replaces
-//! them, nothing is deleted because of them, and no remedy ends them.
+//! `devid` while files cannot be read. Objects in such files never count as missing: nothing
+//! replaces them, nothing is deleted because of them, and no remedy destroys them.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,4 +1,5 @@
-//! Hosts under valgrind memcheck: no error, and nothing of ours is lost after C_Finalize.
+//! Hosts under valgrind memcheck: it reports no error, and after C_Finalize no memory of the module
+//! is lost.
 
 use std::process::Command;
 use std::time::Duration;

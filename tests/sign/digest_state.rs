@@ -1,4 +1,4 @@
-//! Copies of a digest under way (PKCS#11 3.0, sections 5.6.4 and 5.6.5).
+//! Copies of a digest in progress (PKCS#11 3.0, sections 5.6.4 and 5.6.5).
 
 use cryptoki_sys::*;
 use std::ptr;

@@ -1,5 +1,5 @@
-//! Digests: which mechanisms there are, what they give, and how operations begin and end (PKCS#11
-//! 3.0, section 5.12). OpenSSL and the vectors of NIST judge.
+//! Digests: the mechanisms, their results, and the start and end of operations (PKCS#11 3.0,
+//! section 5.12). The results are compared with OpenSSL and with the vectors of NIST.
 
 use cryptoki_sys::*;
 use std::ptr;

@@ -1,4 +1,4 @@
-//! Signatures, judged by OpenSSL: every mechanism, every length, single- and multi-part, and
+//! Signatures that OpenSSL verifies: every mechanism, every length, single-part and multi-part, and
 //! the ways to ask for the length.
 
 use cryptoki_sys::*;

@@ -1,5 +1,5 @@
-//! ESAPI of libtss2 as an independent check: it confirms the module's description and signatures of
-//! a key by its own commands.
+//! ESAPI of libtss2 as an independent check: its own commands confirm the module's attributes and
+//! signatures of a key.
 #![cfg(all(feature = "tss", target_pointer_width = "64"))]
 
 use cryptoki_sys::*;

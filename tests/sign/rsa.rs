@@ -1,5 +1,5 @@
 //! RSA: the data for CKM_RSA_PKCS, the parameters for PSS, and refusals. A refused call costs no
-//! TPM command, a signature costs one.
+//! TPM command, and a signature costs one command.
 
 use cryptoki_sys::*;
 use testkit::home::Home;
@@ -293,7 +293,7 @@ fn pss_takes_one_salt_and_no_other(link: Link) {
             ("no salt", vec![kind, mask, 0]),
             ("a shorter salt", vec![kind, mask, salt - 1]),
             ("a longer salt", vec![kind, mask, salt + 1]),
-            ("the longest salt", vec![kind, mask, longest]),
+            ("the longest possible salt", vec![kind, mask, longest]),
             ("an endless salt", vec![kind, mask, CK_ULONG::MAX]),
             (
                 "a salt of half of all numbers",

@@ -1,5 +1,5 @@
 //! C_Verify with the token's keys and with a caller's keys. Signatures of OpenSSL are accepted, all
-//! others are refused, and no TPM command is sent.
+//! other signatures are refused, and no TPM command is sent.
 
 use cryptoki_sys::*;
 use std::fs;

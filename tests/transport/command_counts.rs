@@ -1,4 +1,4 @@
-//! How many TPM commands things cost, counted between the module and the TPM.
+//! The number of TPM commands of each action, counted between the module and the TPM.
 
 use cryptoki_sys::*;
 use testkit::PROFILES;

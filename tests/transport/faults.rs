@@ -1,5 +1,5 @@
-//! Faults between a program and a TPM, and effects that must not follow: a module that is unusable
-//! until restart, a host that hangs or gets lines on its stderr, a lockout.
+//! Faults between a program and a TPM, and their forbidden effects: a module that does not work
+//! until a restart, a host that hangs or gets lines on its stderr, a lockout.
 
 use cryptoki_sys::*;
 use std::time::{Duration, Instant};

@@ -1,5 +1,5 @@
-//! An attacker between module and TPM shows his own key, guesses a short value from a recording,
-//! replays an answer, or cuts the connection.
+//! An attacker between module and TPM who shows another key, guesses a short value from a
+//! recording, replays an answer, or cuts the connection.
 
 use cryptoki_sys::*;
 use sha2::{Digest, Sha256};

@@ -1,4 +1,4 @@
-//! The way to the TPM: commands, faults, silence, interposers, and other TPMs.
+//! The transport to the TPM: commands, faults, missing answers, interposers, and other TPMs.
 #![allow(
     clippy::expect_used,
     clippy::panic,

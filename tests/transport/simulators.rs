@@ -1,6 +1,7 @@
 //! TPMs behind the protocol of the TPM 2.0 reference simulator (TCTI `mssim:`).
 //!
-//! `DEVID_FWTPM_SERVER` names wolfTPM's server, `DEVID_TPM_SIMULATOR` that of `tests/transport/simulator`.
+//! `DEVID_FWTPM_SERVER` names wolfTPM's server, and `DEVID_TPM_SIMULATOR` names the server of
+//! `tests/transport/simulator`.
 
 use std::fs::File;
 use std::io::{Read, Write};

@@ -1,5 +1,5 @@
-//! Results of a TPM are trusted after one result was verified: signatures of each scheme, and the
-//! seals of PINs.
+//! The module trusts results of a TPM only after it has verified one result: signatures of each
+//! scheme, and the seals of PINs.
 
 use cryptoki_sys::*;
 use std::fs;
@@ -56,7 +56,7 @@ fn the_first_signature_of_each_scheme_is_verified(link: Link) {
             signs_wrongly(proxy.book());
             let refused = module.sign(mechanism, key, b"data");
             assert_eq!(refused, Err(Code(CKR_DEVICE_ERROR)), "{mechanism:#x}");
-            home.log_says(&["does not verify with the key", "not given out"]);
+            home.log_says(&["cannot be verified with the public key", "discarded"]);
             proxy.book().heal();
             module.sign(mechanism, key, b"data").expect("a signature");
             proven.push(mechanism);
@@ -94,7 +94,9 @@ fn padding_of_our_own_where_the_tpms_is_wrong(link: Link) {
     let key = own.make_with(Kind::Rsa(2048), &[], &both).unwrap().private;
     signs_wrongly(bench.proxy.book());
     own.signs(key);
-    bench.home.log_says(&["the padding is made here instead"]);
+    bench
+        .home
+        .log_says(&["the module makes the padding in software instead"]);
 }
 
 /// After the first `right` times the TPM's nonce is changed. So TPM and module compute different
@@ -137,13 +139,13 @@ fn a_token_is_not_initialised_by_a_seal_that_does_not_open(link: Link) {
     token.raw.close(session).unwrap();
     // The seal is made in one auth session, loaded in the next and opened in the third.
     for (right, what) in [
-        (0, "the parent's right value"),
-        (1, "it did not load it"),
-        (2, "the right PIN for a wrong one"),
+        (0, "the right authorisation value of the parent"),
+        (1, "it did not load the new seal"),
+        (2, "it rejected the right PIN as wrong"),
     ] {
         computes_other_session_keys(bench.proxy.book(), right);
         assert_eq!(token.init(OFFICER, "label"), Err(Code(CKR_DEVICE_ERROR)));
-        bench.home.log_says(&[what, "the token is as it was"]);
+        bench.home.log_says(&[what, "the token is unchanged"]);
         assert_eq!(files(&bench.home), [], "no PIN and no key");
         bench.proxy.book().heal();
     }

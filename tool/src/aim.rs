@@ -1,5 +1,5 @@
-//! Adds `--config FILE` to the commands in a text, if the run had this option. A user who copies a
-//! command then reaches the same device.
+//! Adds `--config FILE` to the commands in an output text, if the run had this option. A user who
+//! copies such a command then uses the same settings.
 
 use crate::cli::Arguments;
 use crate::output::Output;
@@ -9,12 +9,13 @@ use serde_json::Value;
 use std::path::Path;
 
 const TOOL: &str = "devid ";
-/// Fields of JSON documents that hold sentences or commands, and never the name of an object.
+/// The fields of JSON documents that contain sentences or commands, and never the name of an
+/// object.
 const SENTENCES: [&str; 8] = [
     "command", "mend", "text", "reason", "marker", "problem", "problems", "notes",
 ];
 
-/// The output, with the settings file in its commands.
+/// Returns the output with `--config FILE` added to its commands.
 pub(crate) fn aimed(output: Output, file: &Path) -> Output {
     let aim = Aim {
         verbs: Arguments::command()

@@ -8,18 +8,18 @@ use devid_core::audit::{AuditLog, AuditSubject};
 use devid_core::config;
 use log::{info, warn};
 
-/// A verb that is audited.
+/// The audit entry of a verb.
 pub(crate) struct Audited {
     verb: &'static str,
     /// The object from the command line.
     label: Option<String>,
-    /// True for a change, which is always audited. A use of a key is audited if `[log] audit` says
-    /// so.
+    /// True if the verb changes an object. A change is always audited. A use of a key is audited
+    /// only if `[log] audit` is set.
     is_change: bool,
 }
 
 impl Audited {
-    /// `None` for a verb that only reads.
+    /// Returns the audit entry of a verb. Returns `None` if the verb only reads.
     pub(crate) fn of(verb: &Verb) -> Option<Self> {
         let change = |verb| Some((verb, None, true));
         let changes = |verb, label: &String| Some((verb, Some(label.clone()), true));
@@ -45,7 +45,7 @@ impl Audited {
             Verb::Renew(_) => change("renew"),
             Verb::Persist { label, .. } => changes("persist", label),
             Verb::Csr(args) => uses("csr", &args.label),
-            // If the factory left no attestation key, the verb makes one.
+            // If the TPM has no attestation key of the factory, this verb makes an attestation key.
             Verb::Attest(args) => changes("attest", &args.name()),
             Verb::Ca(CaVerb::Issue { .. }) => change("ca issue"),
             Verb::Activate { .. } => Some(("activate", None, false)),
@@ -73,7 +73,7 @@ impl Audited {
         })
     }
 
-    /// Writes the audit line with the result.
+    /// Writes the audit line with the result of the verb.
     pub(crate) fn write(self, settings: &Settings, output: &Output) {
         let config = config::load(&settings.environment()).config;
         let is_asked_for = config.is_ok_and(|config| config.audit);

@@ -1,4 +1,4 @@
-//! `devid bench`: how fast the TPM is, and which kind of key fits.
+//! `devid bench`: measures how fast the TPM is, and names the type of key that suits the TPM.
 
 use crate::cli::OutputFormat;
 use crate::output::{CommandError, Output};
@@ -9,13 +9,13 @@ use signal_hook::flag;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// A table and a sentence. A first signal ends the run after the present TPM command; a second signal ends
-/// the program at once.
+/// Measures the TPM, and returns a table and a sentence. A first signal ends the measurement after
+/// the current TPM command. A second signal ends the program at once.
 pub(crate) fn run(device: &Device, form: OutputFormat) -> Result<Output, CommandError> {
     let is_ended = Arc::new(AtomicBool::new(false));
     let unheard = |error| CommandError::new(1, format!("signals cannot be caught: {error}"));
     for signal in [SIGINT, SIGTERM, SIGHUP] {
-        // In this order: the first signal finds the flag unset.
+        // The order of these two calls matters: at the first signal the flag must be unset.
         flag::register_conditional_default(signal, Arc::clone(&is_ended)).map_err(unheard)?;
         flag::register(signal, Arc::clone(&is_ended)).map_err(unheard)?;
     }
@@ -23,7 +23,7 @@ pub(crate) fn run(device: &Device, form: OutputFormat) -> Result<Output, Command
     let report = report.ok_or_else(|| {
         CommandError::new(
             1,
-            "a signal ended the measurement; nothing was written to the TPM, and what was loaded is flushed",
+            "a signal ended the measurement; nothing was written to the TPM, and every loaded key was flushed",
         )
     })?;
     Output::new(form, &report, || table(&report))

@@ -1,4 +1,4 @@
-//! `devid ca`
+//! `devid ca`: verifies the evidence of devices, and issues certificates.
 
 use crate::cli::OutputFormat;
 use crate::destination::Destination;
@@ -90,7 +90,7 @@ pub(crate) fn run(verb: CaVerb, form: OutputFormat) -> Result<Output, CommandErr
     }
 }
 
-/// Verifies evidence, and issues a certificate if `issuance` is given.
+/// Verifies evidence. Issues a certificate too if `issuance` is given.
 fn verified(
     how: &VerifyArgs,
     issuance: Option<&Issuance>,
@@ -117,7 +117,7 @@ fn verified(
     })
 }
 
-/// The text, if it did not go to a file.
+/// Returns the text. Returns an empty text if the text was written to a file.
 fn shown(out: &Destination, text: String) -> String {
     match out.path() {
         Some(_) => String::new(),

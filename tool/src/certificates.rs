@@ -1,4 +1,5 @@
-//! `devid csr`, `import-cert` and `export --cert`: requests and certificates
+//! `devid csr`, `import-cert` and `export --cert`: makes requests, imports certificates and exports
+//! certificates.
 
 use crate::cli::{CsrArgs, OutformArg, OutputFormat, RequestArgs};
 use crate::destination::Destination;
@@ -12,11 +13,11 @@ use devid_core::identity::{Device, FileKind, Imported, OwnerFile, OwnerImported}
 use devid_core::x509::{IssueError, RequestContent, request_pem};
 use std::path::PathBuf;
 
-/// The longest answer of a CA, in bytes.
+/// The largest file from a CA, in bytes.
 pub(crate) const LARGEST: u64 = 1 << 20;
 
 impl RequestArgs {
-    /// The content of the request.
+    /// Parses the options into the content of the request.
     pub(crate) fn content(&self) -> Result<RequestContent, IssueError> {
         let subject = self.subject.as_deref();
         RequestContent::parse(subject, &self.san, &self.eku, &self.key_usage)
@@ -105,7 +106,7 @@ pub(crate) fn import(
     })
 }
 
-/// Imports certificates of the device's owner for the factory keys.
+/// Imports certificates that the device's owner issued for the factory keys.
 pub(crate) fn import_owner(
     device: &Device,
     files: &[PathBuf],
@@ -139,20 +140,20 @@ fn owner_taken(imported: &OwnerImported) -> String {
         line(&mut text, "in place of", subject);
     }
     for subject in &imported.unrelated {
-        let why = format!("{subject}: not the issuer of one of these certificates");
+        let why = format!("{subject}: issued none of these certificates");
         line(&mut text, "not kept", &why);
     }
     line(&mut text, "file", &imported.file.display().to_string());
     let shown = match imported.show {
         "instead" => "on the token idev-id, instead of the factory's certificates",
         "token" => "on the token oidevid",
-        _ => "nowhere yet: set show under [owner] in config.toml",
+        _ => "on no token yet: set show under [owner] in config.toml",
     };
     line(&mut text, "shown", shown);
     text
 }
 
-/// The object of an audit line: a label with its key.
+/// Returns the object of an audit line: the label and its key.
 pub(crate) fn subject(device: &Device, label: String) -> AuditSubject {
     let entry = device.find(&label).ok();
     entry
@@ -163,7 +164,7 @@ pub(crate) fn subject(device: &Device, label: String) -> AuditSubject {
         })
 }
 
-/// The imported certificates, for a person.
+/// Describes the imported certificates in text.
 pub(crate) fn taken(imported: &Imported) -> String {
     let mut text = String::new();
     row(
@@ -174,7 +175,7 @@ pub(crate) fn taken(imported: &Imported) -> String {
         line(&mut text, "key", "the new key is in use");
     }
     if imported.known {
-        line(&mut text, "known", "the certificate was there already");
+        line(&mut text, "known", "the certificate was already stored");
     }
     for subject in &imported.replaced {
         line(&mut text, "in place of", subject);
@@ -186,7 +187,7 @@ pub(crate) fn taken(imported: &Imported) -> String {
         line(
             &mut text,
             "not kept",
-            &format!("{subject}: not an issuer of the certificate"),
+            &format!("{subject}: not in the chain of the certificate"),
         );
     }
     if let Some(note) = &imported.note {
@@ -209,7 +210,7 @@ pub(crate) fn export(
         return Err(CommandError::new(
             5,
             format!(
-                "{label}: the device has no CA certificate for it; devid import-cert stores the CA certificates of its file"
+                "{label}: the device has no CA certificate for this certificate; devid import-cert FILE stores the CA certificates in FILE"
             ),
         ));
     }

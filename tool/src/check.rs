@@ -1,4 +1,4 @@
-//! `devid status --check`: for monitoring.
+//! `devid status --check`: lists problems, for monitoring programs.
 
 use crate::cli::{OutputFormat, StatusArgs};
 use crate::destination::Destination;
@@ -7,8 +7,8 @@ use crate::output::{CommandError, Output};
 use crate::text::row;
 use devid_core::identity::{Attention, CertificateState, Device, FileKind, StatusCheck};
 
-/// Lists the problems of the device. The exit code gives the most urgent problem. The file with metrics
-/// is written in each case, also without problems.
+/// Lists the problems of the device. The exit code names the most urgent problem. The file with
+/// metrics is written even if there is no problem.
 pub(crate) fn run(
     device: &Device,
     args: StatusArgs,

@@ -16,7 +16,7 @@ use std::path::PathBuf;
 pub(crate) const NAME: &str =
     "A label, a CKA_ID in hexadecimal digits, token/label, or a PKCS#11 URI (RFC 7512)";
 
-/// The identity of a device: show, verify, make and maintain it.
+/// Shows, verifies, makes and maintains the identity of a device.
 ///
 /// Exit codes: 0 ok, 1 failed, 2 usage, 3 CA certificate not available (devid verify), 4 TPM not
 /// reachable, 5 not found, 6 refused, 7 not decided yet (devid enroll), 8 a certificate ends soon
@@ -33,13 +33,13 @@ pub(crate) struct Arguments {
 /// Options of every verb.
 #[derive(Args)]
 pub(crate) struct CommonArgs {
-    /// Writes one JSON document to standard output, also after a failure.
+    /// Writes a JSON document to standard output, also after a failure.
     #[arg(long, global = true, display_order = 90)]
     pub(crate) json: bool,
-    /// Shows the steps on standard error. -vv shows more.
+    /// Shows the steps of the run on standard error. -vv shows more details.
     #[arg(short, long, global = true, action = ArgAction::Count, display_order = 91)]
     pub(crate) verbose: u8,
-    /// Shows errors and the requested output only.
+    /// Shows only errors and the requested output.
     #[arg(
         short,
         long,
@@ -49,7 +49,7 @@ pub(crate) struct CommonArgs {
     )]
     pub(crate) quiet: bool,
     /// Reads this file instead of /etc/devid-pkcs11/config.toml. The folders config.d/, chain/ and
-    /// trust/ are beside it.
+    /// trust/ in the folder of this file are read too.
     #[arg(long, global = true, value_name = "FILE", display_order = 93)]
     pub(crate) config: Option<PathBuf>,
 }
@@ -57,7 +57,7 @@ pub(crate) struct CommonArgs {
 /// The destination of the output.
 #[derive(Args)]
 pub(crate) struct OutArgs {
-    /// Writes to this file. - is standard output.
+    /// Writes the output to this file. - is standard output.
     #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
     #[command(flatten)]
@@ -67,14 +67,14 @@ pub(crate) struct OutArgs {
 /// Options for existing files.
 #[derive(Args)]
 pub(crate) struct ForceArgs {
-    /// Replaces the file even if it holds a private key, or data of another kind.
+    /// Replaces the file even if it contains a private key, or data of another type.
     #[arg(long)]
     pub(crate) force: bool,
 }
 
 #[derive(Subcommand)]
 pub(crate) enum Verb {
-    /// Shows where the device's identity is, and the state of its TPM.
+    /// Shows where the device's identity is stored, and the state of its TPM.
     Status(StatusArgs),
     /// Lists identities, own keys and certificates.
     List,
@@ -83,11 +83,11 @@ pub(crate) enum Verb {
     Show {
         #[arg(help = NAME, required_unless_present = "cert")]
         label: Option<String>,
-        /// Shows the certificates of this file instead: PEM, DER or PKCS#7. - is standard input.
-        /// Needs no TPM.
+        /// Shows the certificates in this file: PEM, DER or PKCS#7. - is standard input. Needs no
+        /// TPM.
         #[arg(long, value_name = "FILE", conflicts_with = "label")]
         cert: Option<PathBuf>,
-        /// Shows the settings for Keylime's agent to find the factory keys.
+        /// Shows the settings that Keylime's agent needs to find the factory keys.
         #[arg(long, conflicts_with = "cert")]
         keylime: bool,
         /// Writes the two certificates for Keylime's agent into this folder.
@@ -104,31 +104,33 @@ pub(crate) enum Verb {
         /// A file with certificates to trust, in addition to /etc/devid-pkcs11/trust/.
         #[arg(long, value_name = "FILE")]
         ca: Option<PathBuf>,
-        /// A list of revoked certificates (CRL), DER or PEM. Can be given several times. Without a
-        /// list, revocation is not checked.
+        /// A certificate revocation list (CRL), DER or PEM. Can be given several times. Without a
+        /// CRL, revocation is not checked.
         #[arg(long, value_name = "FILE")]
         crl: Vec<PathBuf>,
-        /// A file with the PIN of the key, if the configuration has none. A wrong PIN counts
-        /// towards the TPM's lockout.
+        /// A file with the PIN of the key. Needed if the configuration has no PIN. A wrong PIN
+        /// counts towards the TPM's lockout.
         #[arg(long, value_name = "FILE")]
         pin_file: Option<PathBuf>,
     },
-    /// Finds problems, and names the command that solves each. Works without TPM.
+    /// Finds problems, and names the command that solves each problem. Works without TPM.
     Doctor,
-    /// Measures the TPM and says which kind of key fits it.
+    /// Measures the TPM, and names the type of key that suits it.
     ///
-    /// Makes keys for the measurement and flushes them. Writes nothing to the TPM, needs no PIN, and counts
-    /// nothing towards lockout. Other programs that use the TPM meanwhile make it slower.
+    /// Makes keys for the measurement, and flushes them. Writes nothing to the TPM, needs no PIN,
+    /// and counts nothing towards lockout. Other programs that use the TPM at the same time make
+    /// the results slower.
     Bench,
-    /// Makes the device's own identity, if it has none. For every start of the device.
+    /// Makes the device's own identity if the device has none. Run this command at every start of
+    /// the device.
     Provision {
-        /// Writes a request (PKCS#10) to this file and makes no certificate, also at later starts.
-        /// The key waits for the certificate of the CA. - is standard output.
+        /// Writes a certificate request (PKCS#10) to this file, and makes no certificate, also at
+        /// later starts. The key waits for the certificate of the CA. - is standard output.
         #[arg(long, value_name = "FILE")]
         csr: Option<PathBuf>,
         /// Makes a new self-signed certificate. If leave_software is "on-new-certificate", a
-        /// software identity then moves to the TPM. With --csr, the identity moves when the
-        /// certificate of the CA comes.
+        /// software identity moves to the TPM at the same time. With --csr, the identity moves when
+        /// the certificate of the CA is imported.
         #[arg(long)]
         new_certificate: bool,
         #[command(flatten)]
@@ -143,15 +145,15 @@ pub(crate) enum Verb {
         /// Confirms that you want a factory reset.
         #[arg(long, required = true)]
         factory: bool,
-        /// Confirms that you know the loss: everything in the token devid, and everything made
-        /// through further tokens. The loss is permanent.
+        /// Confirms that you accept the loss: everything in the token devid, and all keys and
+        /// objects made through further tokens. The loss is permanent.
         #[arg(long)]
         yes: bool,
         #[command(flatten)]
         how: ProvisionArgs,
     },
-    /// Deletes files that were put aside: the software key after a move to the TPM, and key files
-    /// of an earlier master key.
+    /// Deletes files that devid moved aside: the software key after a move to the TPM, and key
+    /// files of an earlier master key.
     Prune,
     /// Makes, lists and deletes keys of services.
     #[command(subcommand)]
@@ -162,7 +164,8 @@ pub(crate) enum Verb {
     /// Manages the master key, which wraps the device's own keys.
     #[command(subcommand)]
     Master(MasterVerb),
-    /// Makes and removes tokens for services. The user of a service sees its own keys only.
+    /// Makes and removes tokens for services. The user of a service sees only the keys of the
+    /// service.
     #[command(subcommand)]
     Token(TokenVerb),
     /// Writes a request for a certificate (PKCS#10).
@@ -170,38 +173,39 @@ pub(crate) enum Verb {
     /// Makes evidence for a CA that a key is in this device's TPM: a JSON document
     /// (docs/evidence.schema.json).
     Attest(Box<AttestArgs>),
-    /// Answers a CA's challenge: proves that the attestation key and the endorsement key are in one
-    /// TPM.
+    /// Answers a CA's challenge. The answer proves that one TPM holds both the attestation key and
+    /// the endorsement key.
     Activate {
         /// The output file of devid ca challenge or tpm2_makecredential.
         challenge: PathBuf,
         #[command(flatten)]
         out: OutArgs,
     },
-    /// Answers an owner's HMAC challenge (OpenConfig, enrollz and bootz): proves that IAK and endorsement
-    /// key are in one TPM.
+    /// Answers an owner's HMAC challenge (OpenConfig enrollz and bootz). The answer proves that one
+    /// TPM holds both the IAK and the endorsement key.
     Challenge(ChallengeArgs),
-    /// Imports a certificate for a key. It replaces the key's previous certificate.
+    /// Imports a certificate for a key. The certificate replaces the key's previous certificate.
     ImportCert {
-        /// The certificate, alone or with the certificates of its issuers: PEM, DER, or PKCS#7
-        /// (DER, PEM or bare base64). - is standard input. Only --owner takes several files.
+        /// The certificate. The certificates of its issuers may follow. PEM, DER, or PKCS#7 (DER,
+        /// PEM or bare base64). - is standard input. Only --owner takes several files.
         #[arg(required = true)]
         file: Vec<PathBuf>,
-        /// Imports certificates of the device's owner for the factory keys (oIDevID, oIAK), and
-        /// certificates of their CAs. Imports all of them, or none.
+        /// Imports certificates that the device's owner issued for the factory keys (oIDevID,
+        /// oIAK), and certificates of the owner's CAs. Imports all of them, or none.
         #[arg(long)]
         owner: bool,
     },
-    /// Renews the certificates that are due, by the certificate tables of the configuration.
+    /// Renews the certificates that are due. The [[certificate]] tables of the configuration name
+    /// the certificates.
     Renew(RenewArgs),
     /// Requests a certificate from a server by EST (RFC 7030).
     ///
-    /// If no key has the label, devid makes one. The login at the server uses the identity to be
-    /// renewed, or else the factory identity. Exit code 7: the server has not decided yet; the same
-    /// command continues.
+    /// If no key has the label, devid makes a key. devid logs in at the server with the identity to
+    /// be renewed, or else with the factory identity. Exit code 7: the server has not decided yet;
+    /// run the same command again.
     #[cfg(feature = "est")]
     Enroll(Box<EnrollArgs>),
-    /// Writes a key or its certificates in a form for other programs.
+    /// Writes a key or its certificates in a format of other programs.
     #[command(group(ArgGroup::new("what").required(true)))]
     Export {
         #[arg(help = NAME)]
@@ -209,21 +213,21 @@ pub(crate) enum Verb {
         /// The key as PEM, TSS2 PRIVATE KEY. Only this TPM can use it.
         #[arg(long, group = "what")]
         tss2: bool,
-        /// Writes key.pub and key.priv, the parts of the key for tpm2_load, into this folder. Names
-        /// the parent of the key.
+        /// Writes the files key.pub and key.priv for tpm2_load into this folder. Shows the parent
+        /// of the key.
         #[arg(long, value_name = "DIR", group = "what", conflicts_with = "out")]
         tpm2_tools: Option<PathBuf>,
         /// Writes devid.pub, devid.priv and devid.crt.pem for SPIRE's tpm_devid plugin into this
-        /// folder. For a key made with --parent srk.
+        /// folder. The key must have been made with --parent srk.
         #[arg(long, value_name = "DIR", group = "what", conflicts_with = "out")]
         spire: Option<PathBuf>,
         /// The certificate, PEM.
         #[arg(long, group = "what")]
         cert: bool,
-        /// The certificates of its CAs, PEM, the issuer first.
+        /// The CA certificates of the certificate, PEM, the issuer first.
         #[arg(long, group = "what")]
         chain: bool,
-        /// The certificate, then the certificates of its CAs, PEM.
+        /// The certificate, and then its CA certificates, PEM.
         #[arg(long, group = "what")]
         fullchain: bool,
         #[command(flatten)]
@@ -234,7 +238,7 @@ pub(crate) enum Verb {
     Sign {
         #[arg(help = NAME)]
         label: String,
-        /// The file. - is standard input.
+        /// The file to sign. - is standard input.
         file: PathBuf,
         /// CMS SignedData, DER (RFC 5652), for BRSKI voucher requests (RFC 8995) and openssl cms
         /// -verify.
@@ -243,11 +247,11 @@ pub(crate) enum Verb {
         /// JWS in the general JSON serialisation (RFC 7515).
         #[arg(long, group = "message")]
         jws: bool,
-        /// The bare signature, for openssl dgst -verify and bootz servers.
+        /// The signature alone, for openssl dgst -verify and bootz servers.
         #[arg(long, group = "message")]
         raw: bool,
-        /// The hash of the file for --raw. By default the key's own hash. A bootz server expects the
-        /// hash of the signature on the key's certificate.
+        /// The hash algorithm for --raw. By default the hash that belongs to the key. A bootz
+        /// server expects the hash algorithm of the signature on the key's certificate.
         #[arg(long, value_enum, value_name = "HASH", conflicts_with_all = ["cms", "jws"])]
         hash: Option<HashArg>,
         /// The type of the content in CMS, an OID in dotted form. By default id-data. For a BRSKI
@@ -257,17 +261,17 @@ pub(crate) enum Verb {
         /// The header parameter typ of JWS, for example voucher-jws+json.
         #[arg(long, value_name = "TYPE", conflicts_with_all = ["cms", "raw"])]
         typ: Option<String>,
-        /// Leaves the file out of the message.
+        /// Makes a message that does not contain the file.
         #[arg(long, conflicts_with = "raw")]
         detached: bool,
-        /// A file with the PIN of the key, if the configuration has none. A wrong PIN counts
-        /// towards the TPM's lockout.
+        /// A file with the PIN of the key. Needed if the configuration has no PIN. A wrong PIN
+        /// counts towards the TPM's lockout.
         #[arg(long, value_name = "FILE")]
         pin_file: Option<PathBuf>,
         #[command(flatten)]
         out: OutArgs,
     },
-    /// Puts a key into a persistent handle again, for example the factory's key after TPM2_Clear.
+    /// Puts a key into a persistent handle again, for example the factory key after TPM2_Clear.
     Persist {
         #[arg(help = NAME)]
         label: String,
@@ -279,12 +283,12 @@ pub(crate) enum Verb {
     Uri {
         #[arg(help = NAME)]
         label: String,
-        /// The type of the object. By default the private key, or the certificate if there is no
-        /// key.
+        /// The type of the object. The default is the private key, or the certificate if there is
+        /// no private key.
         #[arg(long = "type", value_enum, value_name = "TYPE")]
         class: Option<TypeArg>,
-        /// Also writes the URI to this file, in the PEM form that programs accept as a key file. -
-        /// writes only the PEM form to standard output.
+        /// Also writes the URI to this file, in the PEM format that programs accept as a key file.
+        /// If FILE is -, only the PEM text is written to standard output.
         #[arg(long, value_name = "FILE")]
         pem: Option<PathBuf>,
         #[command(flatten)]
@@ -300,7 +304,7 @@ pub(crate) enum Verb {
     },
     /// Writes completions for a shell.
     Completions {
-        /// The shell.
+        /// The shell that will read the completions.
         shell: Shell,
     },
     /// Writes a PKCS#11 URI as a PEM file, for programs that take a key as a file.
@@ -334,15 +338,15 @@ pub(crate) enum KeyVerb {
         /// The key also decrypts (RSA) or agrees on secrets (EC).
         #[arg(long)]
         decrypts: bool,
-        /// Also keeps the key in a persistent handle, where a signature needs one command.
+        /// Also puts the key into a persistent handle. A signature then needs only one TPM command.
         #[arg(long)]
         persistent: bool,
-        /// Keeps the key on disk, encrypted under a secret that the TPM seals, and uses it in
-        /// memory. Such a key is fast, and as safe as the process that uses it.
+        /// Stores the key on disk, encrypted under a secret that the TPM seals, and uses the key in
+        /// memory. Such a key is fast, but only as safe as the process that uses it.
         #[arg(long, conflicts_with = "persistent")]
         sealed: bool,
-        /// The key that wraps it: the master key, or the storage root key of the owner hierarchy.
-        /// The storage root key is for programs that look for keys there (SPIRE).
+        /// The key that wraps the new key: the master key, or the storage root key of the owner
+        /// hierarchy. Some programs accept only keys below the storage root key (SPIRE).
         #[arg(
             long,
             value_enum,
@@ -350,44 +354,46 @@ pub(crate) enum KeyVerb {
             conflicts_with_all = ["persistent", "sealed", "decrypts"]
         )]
         parent: ParentArg,
-        /// The only signature scheme of the key, with --parent srk only. By default the scheme of
+        /// The only signature scheme of the key. Needs --parent srk. The default is the scheme of
         /// the algorithm with SHA-256.
         #[arg(long, value_enum, requires = "parent")]
         scheme: Option<SchemeArg>,
     },
-    /// Makes a new key that will replace a key, and writes a request for it.
+    /// Makes a new key that will replace a key, and writes a certificate request for the new key.
     ///
-    /// The old key stays in use with its certificate until the new certificate comes by devid
-    /// import-cert or devid enroll. Then both are replaced at once under the same label. While the
-    /// new key waits, the command writes its request again. devid renew LABEL --rollback restores
+    /// The old key and its certificate stay in use until devid import-cert or devid enroll stores
+    /// the new certificate. Then the new pair replaces the old pair under the same label. While the
+    /// new key waits, a further run writes the request again. devid renew LABEL --rollback restores
     /// the old pair.
     Rekey(Box<RekeyArgs>),
-    /// Takes over a key that another program made in this TPM, or a certificate of its store.
+    /// Imports a key that another program made in this TPM, or a certificate of that program.
     ///
-    /// The key keeps its parent in the TPM. In the token it has a new authorisation value, which the token's PIN
-    /// opens; the token must have a PIN. The file is not changed, and the key in it keeps its old value. Lines
-    /// above the PEM block (Label:, ID:) say what the object is called.
+    /// The key keeps its parent in the TPM. In the token the key gets a new authorisation value,
+    /// which the token's PIN protects. The token must have a PIN. The given file is not changed,
+    /// and the key in that file keeps its old authorisation value. The lines above the PEM block
+    /// (Label:, ID:) give the label and the CKA_ID of the object.
     Import {
-        /// The object: TSS2 PRIVATE KEY or CERTIFICATE, PEM.
+        /// The file with the object: TSS2 PRIVATE KEY or CERTIFICATE, PEM.
         file: PathBuf,
-        /// The token that takes it.
+        /// The token that stores the object.
         #[arg(long, value_name = "TOKEN", default_value = "devid")]
         token: String,
-        /// A file with the authorisation value that the key has so far; - is standard input. Without it the
-        /// value is empty. A wrong one counts in the TPM.
+        /// A file with the current authorisation value of the key. - is standard input. Without
+        /// this option the value is empty. A wrong value counts towards the TPM's lockout.
         #[arg(long, value_name = "FILE")]
         auth_file: Option<PathBuf>,
-        /// A file with the user's PIN of the token, if the configuration has none. A wrong one counts in the
-        /// TPM.
+        /// A file with the user PIN of the token. Needed if the configuration has no PIN. A wrong
+        /// PIN counts towards the TPM's lockout.
         #[arg(long, value_name = "FILE")]
         pin_file: Option<PathBuf>,
     },
-    /// Opens data that another program sealed in this TPM, and writes them to standard output.
+    /// Unseals data that another program sealed in this TPM, and writes the data to standard
+    /// output.
     Unseal {
-        /// The sealed data: TSS2, PEM.
+        /// The file with the sealed data: TSS2, PEM.
         file: PathBuf,
-        /// A file with their authorisation value; - is standard input. Without it the value is empty. A wrong
-        /// one counts in the TPM.
+        /// A file with the authorisation value of the data. - is standard input. Without this
+        /// option the value is empty. A wrong value counts towards the TPM's lockout.
         #[arg(long, value_name = "FILE")]
         auth_file: Option<PathBuf>,
     },
@@ -397,7 +403,7 @@ pub(crate) enum KeyVerb {
     Delete {
         #[arg(help = NAME)]
         label: String,
-        /// Confirms that you know the loss.
+        /// Confirms that you accept the loss.
         #[arg(long)]
         yes: bool,
     },
@@ -408,15 +414,15 @@ pub(crate) enum TokenVerb {
     /// Makes a token: a key folder for the user of the service, and a file in config.d/ that names
     /// the folder.
     ///
-    /// The same command again changes nothing, or completes an interrupted run.
+    /// A further run of the command changes nothing, or completes an interrupted run.
     Add {
         /// The name of the service and of its token.
         name: String,
-        /// The group of the folder.
+        /// The group that owns the folder.
         #[arg(long, value_name = "GROUP")]
         group: String,
-        /// The user of the service, who owns the folder. By default the user with the name of the
-        /// group.
+        /// The user who runs the service and owns the folder. The default is the user whose name is
+        /// the name of the group.
         #[arg(long, value_name = "USER")]
         user: Option<String>,
     },
@@ -431,17 +437,18 @@ pub(crate) enum TokenVerb {
 pub(crate) enum MasterVerb {
     /// Makes a new master key after the old one was evicted, and keeps the device's identity.
     ///
-    /// Refuses while the old master key is in the TPM. Lists the loss: files of lost keys are moved
-    /// aside, not deleted. If another program took the handle, its key stays there. The new master
-    /// key then gets another handle, which a file in config.d/ names.
+    /// Is refused while the old master key is in the TPM. Lists the lost objects. The files of lost
+    /// keys are moved aside, not deleted. If another program put a key into the handle of the old
+    /// master key, that key stays. The new master key then gets another handle, which a file in
+    /// config.d/ names.
     Renew {
-        /// Confirms that you know the loss.
+        /// Confirms that you accept the loss.
         #[arg(long)]
         yes: bool,
     },
 }
 
-/// The key that wraps a new key.
+/// The parent of a new key.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 #[allow(missing_docs)]
 pub(crate) enum ParentArg {
@@ -488,12 +495,12 @@ pub(crate) enum OutputFormat {
 /// Arguments of `devid status`.
 #[derive(Args)]
 pub(crate) struct StatusArgs {
-    /// For monitoring: lists problems. Exit code 0: none; 8: a certificate ends soon or its renewal
-    /// fails; 1: a failure; 4: TPM not reachable.
+    /// For monitoring: lists problems. Exit code 0: no problem; 8: a certificate ends soon or its
+    /// renewal fails; 1: a failure; 4: TPM not reachable.
     #[arg(long)]
     pub(crate) check: bool,
-    /// With --check: a certificate ends soon if its end is nearer than this: a time as 14d or 12h,
-    /// or a part of its life as 1/3.
+    /// With --check: the time before the end of a certificate at which the certificate counts as
+    /// ending soon. A time such as 14d or 12h, or a part of the validity such as 1/3.
     #[arg(long, value_name = "TIME", requires = "check", default_value = "14d")]
     pub(crate) expiring: RenewWithin,
     /// With --check: writes metrics to this file, in the text format of Prometheus. The textfile
@@ -507,12 +514,13 @@ pub(crate) struct StatusArgs {
 /// Arguments of `devid provision` and `devid reset`.
 #[derive(Args)]
 pub(crate) struct ProvisionArgs {
-    /// The time in seconds to wait for a TPM that does not answer, if its answer matters.
+    /// The time in seconds to wait for a TPM that does not answer. devid waits only if the answer
+    /// would change the result.
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     pub(crate) wait: u64,
     /// The subject of the certificate, for example CN=node,O=Example. By default the subject of the
     /// configuration or of the factory certificate. ${machine-id}, ${dmi.serial} and
-    /// ${idev-id.serial} stand for values of this device.
+    /// ${idev-id.serial} are replaced by values of this device.
     #[arg(long, value_name = "NAME")]
     pub(crate) subject: Option<String>,
 }

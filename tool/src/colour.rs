@@ -1,5 +1,6 @@
-//! Colours of text for a person. They are used only if standard output is a terminal with colours.
-//! The environment can override this (NO_COLOR, CLICOLOR, CLICOLOR_FORCE, TERM=dumb).
+//! Colours for text output. Colours are used only if standard output is a terminal that supports
+//! them. Environment variables can override this rule (NO_COLOR, CLICOLOR, CLICOLOR_FORCE,
+//! TERM=dumb).
 
 use anstyle::{AnsiColor, Style};
 use std::io::stdout;
@@ -21,7 +22,7 @@ pub(crate) struct Painter {
 }
 
 impl Painter {
-    /// The painter for standard output.
+    /// Decides whether standard output has colours, and returns the painter.
     pub(crate) fn of_standard_output() -> Self {
         let choice = anstream::AutoStream::choice(&stdout());
         Self {
@@ -29,7 +30,8 @@ impl Painter {
         }
     }
 
-    /// A coloured text of one line. The text itself cannot control the terminal.
+    /// Returns the text in this colour, on one line. Control characters in the text are replaced,
+    /// so that the text cannot control the terminal.
     pub(crate) fn paint(self, colour: Colour, text: &str) -> String {
         let style = match colour {
             Colour::Plain => return text.to_owned(),

@@ -1,4 +1,5 @@
-//! `devid completions`: made from the verbs. The script calls `devid list` to complete labels.
+//! `devid completions`: makes shell completions from the verbs. The shell calls `devid list` to
+//! complete labels.
 
 use crate::cli::{Arguments, NAME, OutputFormat};
 use crate::output::{CommandError, Output};
@@ -43,7 +44,8 @@ fn collect_verbs(command: &Command, above: &str, verbs: &mut Vec<String>) {
     }
 }
 
-/// Extends clap's own function. For the first word that is not an option, it offers labels.
+/// Extends the function that clap made. For the first word that is not an option, the new function
+/// offers labels.
 fn bash(verbs: &[String]) -> String {
     let patterns: Vec<_> = verbs.iter().map(|verb| format!("'{verb} '")).collect();
     format!(
@@ -92,7 +94,7 @@ _devid_labels() {{
     compadd -a labels
 }}
 
-# The functions of the verbs see the words behind their verb only.
+# The completion function of a verb sees only the words after the verb.
 _devid_note_config() {{
     typeset -ga _devid_config=()
     local -i at

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 /// Names of standard output: a dash by convention, and the paths that a shell may give.
 const STANDARD_OUTPUT: [&str; 4] = ["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"];
 
-/// True if the path names standard output.
+/// Returns true if the path names standard output.
 pub(crate) fn is_standard_output(path: &Path) -> bool {
     STANDARD_OUTPUT.iter().any(|name| path == Path::new(name))
 }
@@ -29,7 +29,7 @@ impl Destination {
         }
     }
 
-    /// The path, if the destination is a file.
+    /// Returns the path, if the destination is a file.
     pub(crate) fn path(&self) -> Option<&Path> {
         match self {
             Self::StandardOutput => None,
@@ -37,7 +37,8 @@ impl Destination {
         }
     }
 
-    /// Checks that a text of this kind may go there.
+    /// Checks that the destination may be written. An existing file with data of another kind is
+    /// refused.
     pub(crate) fn check(&self, kind: FileKind) -> Result<(), CommandError> {
         match self {
             Self::StandardOutput => Ok(()),
@@ -58,7 +59,7 @@ impl Destination {
         }
     }
 
-    /// Writes the PEM text to the file, or returns it as the answer.
+    /// Writes the PEM text to the file, or returns the text if there is no file.
     pub(crate) fn deliver(
         &self,
         pem: &str,
@@ -69,7 +70,8 @@ impl Destination {
         self.deliver_as(pem.as_bytes(), pem, kind, mode, form)
     }
 
-    /// Writes the bytes, or returns them as the answer. A JSON document has their PEM form.
+    /// Writes the bytes to the file, or returns the bytes if there is no file. A JSON document
+    /// contains the bytes in PEM.
     pub(crate) fn deliver_as(
         &self,
         bytes: &[u8],

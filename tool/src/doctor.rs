@@ -1,4 +1,4 @@
-//! `devid doctor`
+//! `devid doctor`: finds problems, and prints the remedies.
 
 use crate::cli::OutputFormat;
 use crate::colour::{Colour, Painter};
@@ -9,7 +9,7 @@ use devid_core::config;
 use devid_core::identity::{Finding, Health, by_label, doctor};
 use std::collections::BTreeSet;
 
-/// From this number on, findings of one kind are shown together.
+/// The smallest number of findings of one kind that are shown together.
 const MANY: usize = 4;
 
 /// Prints each finding and its remedy. Fails if there is a problem.
@@ -38,7 +38,8 @@ pub(crate) fn run(
     Ok(output)
 }
 
-/// A quiet run shows problems only. Many findings of one kind are shown together.
+/// Writes the findings as text. With `quiet`, only problems are written. If there are many findings
+/// of one kind, they are written together.
 fn paragraph(findings: &[Finding], painter: Painter, quiet: bool) -> String {
     let mut text = String::new();
     let is_told = |finding: &&Finding| !quiet || finding.state == Health::Problem;
@@ -62,7 +63,7 @@ fn paragraph(findings: &[Finding], painter: Painter, quiet: bool) -> String {
         done.insert(kind);
         let object = |one: &Finding| one.object.clone().unwrap_or_default();
         alike.sort_by(|one, other| by_label(&object(one), &object(other)));
-        let head = format!("{} of this kind ({})", alike.len(), finding.id);
+        let head = format!("{} findings of this kind ({})", alike.len(), finding.id);
         paint(&mut text, painter, finding, &head);
         for one in &alike {
             row(&mut text, format_args!("           {}", one.text));
@@ -108,10 +109,10 @@ fn remedies(text: &mut String, alike: &[&Finding]) {
         let others = alike.iter().filter(has_same);
         let others = others.filter(|other| other.command != one.command).count();
         if others > 0 {
-            let where_ = "devid doctor --json has every command";
+            let where_ = "devid doctor --json lists all commands";
             row(
                 text,
-                format_args!("         and so for {others} more: {where_}"),
+                format_args!("         {others} more findings need a similar command: {where_}"),
             );
         }
     }

@@ -1,4 +1,4 @@
-//! `devid enroll`: a certificate from a server
+//! `devid enroll`: requests a certificate from a server.
 
 use crate::certificates::{subject, taken};
 use crate::cli::{EnrollArgs, OutputFormat};
@@ -10,10 +10,10 @@ use crate::verify::read_pin;
 use devid_core::identity::{Device, FACTORY};
 use std::time::Duration;
 
-/// The server has not decided yet.
+/// The exit code if the server has not decided yet.
 pub(crate) const PENDING: u8 = 7;
 
-/// Asks a server for a certificate.
+/// Requests a certificate from a server.
 pub(crate) fn run(
     device: &Device,
     args: EnrollArgs,
@@ -27,7 +27,7 @@ pub(crate) fn run(
         return Err(CommandError::new(
             5,
             format!(
-                "{service}: there is no token of that name; devid token add {service} --group GROUP makes it"
+                "{service}: no token has this name; make the token: devid token add {service} --group GROUP"
             ),
         ));
     }
@@ -113,8 +113,8 @@ fn paragraph(outcome: &Outcome) -> String {
         row(
             &mut text,
             format_args!(
-                "pending: the server has the request for {} and has not decided yet; the same command \
-                 asks again, in {seconds} s",
+                "pending: the server has the request for {} and has not decided yet; run the \
+                 same command again in {seconds} s",
                 outcome.label
             ),
         );

@@ -1,4 +1,4 @@
-//! `devid attest` and `devid activate`
+//! `devid attest`, `devid activate` and `devid challenge`: makes evidence, and answers challenges.
 
 use crate::cli::OutputFormat;
 use crate::destination::Destination;
@@ -51,8 +51,8 @@ pub(crate) fn attest(
         return Err(CommandError::new(
             5,
             format!(
-                "{service}: there is no token of a service of that name; devid token add {service} --group \
-                 GROUP makes it"
+                "{service}: no token of a service has this name; make the token: devid token add {service} \
+                 --group GROUP"
             ),
         ));
     }
@@ -65,7 +65,7 @@ pub(crate) fn attest(
             false => Audience::Anybody,
         },
     };
-    // Evidence for the CA links the service with the device.
+    // Evidence for the CA shows which device runs the service, so no other user may read it.
     let mode = if args.to_ca { 0o600 } else { 0o644 };
     let (bundle, made) = evidence::leaving_nothing(device, || {
         let inventory = device.inventory();
@@ -110,7 +110,7 @@ pub(crate) fn attest(
     })
 }
 
-/// The destination of a signature that is separate from the evidence.
+/// Returns the file for a signature that is separate from the evidence.
 fn signature_file(
     form: Option<EvidenceForm>,
     out: &Destination,
@@ -156,7 +156,7 @@ pub(crate) fn activate(
     document(response.to_json(), RESPONSE_FORMAT, out, 0o644, form)
 }
 
-/// The answer to an owner's HMAC challenge.
+/// Answers an owner's HMAC challenge.
 pub(crate) fn challenge(
     device: &Device,
     args: ChallengeArgs,
@@ -171,11 +171,11 @@ pub(crate) fn challenge(
     let transport_key = transport_key.transpose()?;
     let unfit = match transport_key {
         None if challenge.wants_transport_key() => Some(
-            "the message is one of bootz, whose answer is bound to a transport key: say with \
-             --transport-key FILE which",
+            "the message is a bootz challenge, and its answer is bound to a transport key; give the \
+             transport key with --transport-key FILE",
         ),
         Some(_) if !challenge.takes_transport_key() => Some(
-            "--transport-key: the message is one of enrollz, whose answer has no place for a transport key",
+            "--transport-key: the message is an enrollz challenge, and its answer has no field for a transport key; run the command without this option",
         ),
         _ => None,
     };
@@ -191,7 +191,7 @@ fn read(path: &Path) -> Result<Vec<u8>, CommandError> {
         .map_err(|error| CommandError::new(1, format!("{}: {error}", path.display())))
 }
 
-/// A document in this format, unless it goes to a file.
+/// Writes evidence in this format to the file, or returns it if there is no file.
 fn document(
     text: Result<String, DocumentError>,
     format: &str,
@@ -203,7 +203,7 @@ fn document(
     written(text, FileKind::Document(format), out, mode, form)
 }
 
-/// A document in JSON, unless it goes to a file.
+/// Writes a JSON document to the file, or returns the document if there is no file.
 fn written(
     text: String,
     kind: FileKind<'_>,

@@ -12,34 +12,35 @@ use std::path::PathBuf;
 pub(crate) struct AttestArgs {
     #[arg(help = NAME, required_unless_present = "service")]
     pub(crate) label: Option<String>,
-    /// For a service: the key SERVICE in the token SERVICE. Its evidence is signed by an attestation key of
-    /// its own, which a CA has certified, and says nothing of the device.
+    /// For a service: makes evidence for the key SERVICE in the token SERVICE. A separate
+    /// attestation key, which a CA has certified, signs the evidence. The evidence contains no data
+    /// of the device.
     #[arg(long = "for", value_name = "SERVICE", conflicts_with = "label")]
     pub(crate) service: Option<String>,
-    /// For the CA that certifies the attestation key of a service: with the endorsement key and all that
-    /// names the device. Nobody else should see it.
+    /// Makes evidence for the CA that certifies the attestation key of a service. This evidence
+    /// contains the endorsement key and all data that name the device. Send it to that CA only.
     #[arg(long)]
     pub(crate) to_ca: bool,
-    /// A value from the CA, which proves that the evidence is fresh: hexadecimal digits, or a file.
-    /// A value of more than 32 bytes is hashed with SHA-256.
+    /// A nonce from the CA, which proves that the evidence is fresh: hexadecimal digits, or a file.
+    /// A nonce of more than 32 bytes is hashed with SHA-256.
     #[arg(long, value_name = "HEX|FILE", group = "qualifying")]
     pub(crate) nonce: Option<String>,
     /// The key authorization of an ACME challenge (device-attest-01). Its SHA-256 is the nonce.
     #[arg(long, value_name = "TOKEN.THUMBPRINT", group = "qualifying")]
     pub(crate) acme: Option<String>,
-    /// Certificates of the endorsement key and of its CAs, DER or PEM, for a TPM that holds none.
-    /// Can be given several times.
+    /// Certificates of the endorsement key and of its CAs, DER or PEM. Needed if the TPM stores no
+    /// such certificate. Can be given several times.
     #[arg(long, value_name = "FILE")]
     pub(crate) ek_cert: Vec<PathBuf>,
-    /// The certificate of the attestation key, and the certificates of its CAs, from devid ca issue
-    /// --attestation-key.
+    /// A file of devid ca issue --attestation-key: the certificate of the attestation key, and the
+    /// certificates of its CAs.
     #[arg(long, value_name = "FILE")]
     pub(crate) ak_cert: Option<PathBuf>,
-    /// A file with the PIN of the key, if the configuration has none. A wrong PIN counts towards
-    /// the TPM's lockout.
+    /// A file with the PIN of the key. Needed if the configuration has no PIN. A wrong PIN counts
+    /// towards the TPM's lockout.
     #[arg(long, value_name = "FILE")]
     pub(crate) pin_file: Option<PathBuf>,
-    /// The form of the evidence.
+    /// The format of the evidence.
     #[arg(long, value_enum, default_value_t = FormArg::Json)]
     pub(crate) form: FormArg,
     #[command(flatten)]
@@ -47,13 +48,13 @@ pub(crate) struct AttestArgs {
 }
 
 impl AttestArgs {
-    /// The name of the key.
+    /// Returns the name of the key.
     pub(crate) fn name(&self) -> String {
         name_for(self.service.as_deref(), self.label.as_deref())
     }
 }
 
-/// Forms of evidence.
+/// Formats of evidence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum FormArg {
     /// JSON, for devid ca.
@@ -69,7 +70,8 @@ pub(crate) enum FormArg {
 }
 
 impl FormArg {
-    /// `None` for the JSON form of this project.
+    /// Returns the format of another specification. Returns `None` for the JSON format of this
+    /// project.
     pub(crate) fn foreign(self) -> Option<EvidenceForm> {
         match self {
             Self::Json => None,
@@ -81,13 +83,13 @@ impl FormArg {
     }
 }
 
-/// What is answered.
+/// Arguments of `devid challenge`.
 #[derive(Args)]
 pub(crate) struct ChallengeArgs {
     /// The owner's message as JSON: HMACChallenge or ChallengeRequest of enrollz, or
     /// ChallengeRequestTPM20HMAC of bootz; - is standard input.
     pub(crate) challenge: PathBuf,
-    /// A serialised TransportKey of bootz, which the answer is bound to.
+    /// A serialised TransportKey of bootz. The answer is bound to this key.
     #[arg(long, value_name = "FILE")]
     pub(crate) transport_key: Option<PathBuf>,
     #[command(flatten)]
@@ -105,8 +107,8 @@ pub(crate) enum CaVerb {
         #[command(flatten)]
         out: OutArgs,
     },
-    /// Makes a challenge that only the TPM of this evidence can answer with devid activate. A
-    /// challenge can be answered once.
+    /// Makes a challenge. Only the TPM of this evidence can answer the challenge, with devid
+    /// activate. A challenge can be answered once.
     Challenge {
         /// The output file of devid attest.
         evidence: PathBuf,
@@ -117,7 +119,8 @@ pub(crate) enum CaVerb {
         #[command(flatten)]
         out: OutArgs,
     },
-    /// Verifies evidence: the key of its request is in a certified TPM and never leaves it.
+    /// Verifies evidence: that the key of its request is in a certified TPM and never leaves the
+    /// TPM.
     Verify {
         #[command(flatten)]
         how: VerifyArgs,
@@ -132,24 +135,25 @@ pub(crate) enum CaVerb {
         /// The CA's private key, PEM, not encrypted.
         #[arg(long, value_name = "FILE")]
         ca_key: PathBuf,
-        /// The lifetime of the certificate in days. The certificate does not outlive that of the
-        /// CA.
+        /// The lifetime of the certificate in days. The certificate never ends after the CA's
+        /// certificate.
         #[arg(long, value_name = "DAYS", default_value_t = 365)]
         days: u32,
-        /// The subject of the certificate, for example CN=web,O=Example. By default the device's
-        /// name in its factory certificate, else the subject of the request.
+        /// The subject of the certificate, for example CN=web,O=Example. The default is the
+        /// device's name in its factory certificate, or else the subject of the request.
         #[arg(long, value_name = "NAME", conflicts_with = "attestation_key")]
         subject: Option<String>,
-        /// Certifies the attestation key instead, for verifiers that need such a certificate (ACME
-        /// device-attest-01).
+        /// Certifies the attestation key, and not the key of the request. For verifiers that need
+        /// such a certificate (ACME device-attest-01).
         #[arg(long)]
         attestation_key: bool,
         /// The name of the device in the attestation key's certificate (permanentIdentifier). By
         /// default the SHA-256 of the endorsement key's certificate.
         #[arg(long, value_name = "TEXT", requires = "attestation_key")]
         identifier: Option<String>,
-        /// The attestation key is that of a service, as devid attest --to-ca shows it: its certificate names
-        /// the service, and nothing of the device or its TPM.
+        /// States that the attestation key belongs to this service. The device made the evidence
+        /// with devid attest --to-ca. The certificate names the service, and contains no data of
+        /// the device or its TPM.
         #[arg(
             long = "for",
             value_name = "SERVICE",
@@ -184,11 +188,11 @@ pub(crate) struct LifetimeArgs {
 pub(crate) struct VerifyArgs {
     /// The output file of devid attest.
     pub(crate) evidence: PathBuf,
-    /// Trusted certificates of the TPM's maker and of the device's maker: a file, or a folder of
-    /// files.
+    /// Trusted certificates of the TPM's manufacturer and of the device's manufacturer: a file, or
+    /// a folder of files.
     #[arg(long, value_name = "FILE|DIR")]
     pub(crate) roots: PathBuf,
-    /// The nonce that the device was given, if devid ca nonce did not make it.
+    /// The nonce that the device used. Needed if devid ca nonce did not make the nonce.
     #[arg(long, value_name = "HEX|FILE", group = "freshness")]
     pub(crate) nonce: Option<String>,
     /// Accepts evidence that is not fresh.

@@ -1,4 +1,4 @@
-//! `devid export` in files of other programs, and `devid show --keylime`
+//! `devid export` in the file formats of other programs, and `devid show --keylime`.
 
 use crate::cli::OutputFormat;
 use crate::output::{CommandError, Output};
@@ -39,8 +39,8 @@ pub(crate) fn keylime(
     )
 }
 
-/// The settings for the other program go to standard output. Missing files are named on standard
-/// error.
+/// Returns the settings for the other program, for standard output. Missing files are named on
+/// standard error.
 fn told(exported: &Exported, form: OutputFormat) -> Result<Output, CommandError> {
     let output = Output::new(form, exported, || {
         let mut text = String::new();

@@ -1,4 +1,4 @@
-//! Commands that run after a new certificate (`reload`), each with a time limit.
+//! The `reload` commands that run after a new certificate was stored, each with a time limit.
 
 use log::info;
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -7,13 +7,13 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-/// Runs a command by the shell. The variable DEVID_LABEL holds the label. Standard output of the
-/// command is dropped, because it is not the answer of this verb. Standard error is shown.
+/// Runs a command in the shell. The variable DEVID_LABEL has the label. The standard output of the
+/// command is dropped, because it is not the output of devid. The standard error is shown.
 ///
 /// # Errors
 ///
-/// The reason why the command failed. After its time limit, the command and its child processes are
-/// ended.
+/// Returns the reason why the command failed. After the time limit, the command and its child
+/// processes are killed.
 pub(crate) fn run(command: &str, label: &str, limit: Duration) -> Result<(), String> {
     info!("{label}: {command}");
     let mut child = Command::new("/bin/sh")
@@ -31,7 +31,8 @@ pub(crate) fn run(command: &str, label: &str, limit: Duration) -> Result<(), Str
     }
 }
 
-/// The exit status. `None` if the command exceeded its time limit and was ended.
+/// Waits for the command, and returns its exit status. Returns `None` if the command exceeded its
+/// time limit and was killed.
 fn wait(child: &mut Child, limit: Duration) -> io::Result<Option<ExitStatus>> {
     const FIRST_PAUSE: Duration = Duration::from_millis(1);
     const LONGEST_PAUSE: Duration = Duration::from_millis(100);

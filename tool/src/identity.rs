@@ -1,4 +1,4 @@
-//! `devid provision`, `reset` and `prune`: the device's own identity
+//! `devid provision`, `reset` and `prune`: makes, erases and cleans up the device's own identity.
 
 use crate::cli::{OutputFormat, ProvisionArgs};
 use crate::destination::Destination;
@@ -11,7 +11,7 @@ use devid_core::x509::SubjectTemplate;
 use serde_json::json;
 use std::time::Duration;
 
-/// Gives the device its identity.
+/// Makes the device's own identity, or maintains it.
 pub(crate) fn provision(
     config: &Config,
     how: &ProvisionArgs,
@@ -27,7 +27,7 @@ pub(crate) fn provision(
     summary(&done, form)
 }
 
-/// Erases the identity and makes a new one.
+/// Erases the device's own identity and makes a new identity.
 pub(crate) fn reset(
     config: &Config,
     yes: bool,
@@ -42,7 +42,7 @@ pub(crate) fn reset(
 }
 
 fn what_is_lost(config: &Config) -> String {
-    let mut text = "this erases permanently everything in the token devid".to_owned();
+    let mut text = "this command permanently erases everything in the token devid".to_owned();
     let others = config.tokens.iter().skip(1);
     let others: Vec<&str> = others.map(|token| token.name.as_str()).collect();
     if !others.is_empty() {
@@ -53,12 +53,12 @@ fn what_is_lost(config: &Config) -> String {
         );
     }
     text += "; a software identity; the master key, so that copies of wrapped keys become useless; and the \
-             copy of the certificate in NV. The factory identity stays. Nothing was done; to go on: \
+             copy of the certificate in NV. The factory identity stays. Nothing was done; to continue: \
              devid reset --factory --yes";
     text
 }
 
-/// Deletes files that were put aside.
+/// Deletes files that devid moved aside.
 pub(crate) fn prune(config: &Config, form: OutputFormat) -> Result<Output, CommandError> {
     let deleted = devid_core::identity::prune(config)?;
     let output = Output::new(form, &json!({ "deleted": deleted }), || {
@@ -96,7 +96,8 @@ fn provisioning(
     })
 }
 
-/// If the request goes to standard output, no other text goes there.
+/// Describes the result. If the certificate request goes to standard output, no other text is
+/// written to standard output.
 fn summary(done: &Provisioned, form: OutputFormat) -> Result<Output, CommandError> {
     let output = Output::new(form, done, || {
         if let Some(request) = &done.request {

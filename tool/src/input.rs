@@ -1,11 +1,11 @@
-//! Files that a verb reads, and standard input.
+//! Reads the files that a verb needs, and standard input.
 
 use crate::output::CommandError;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-/// True if the path stands for standard input.
+/// Returns true if the path stands for standard input.
 pub(crate) fn is_standard_input(path: &Path) -> bool {
     path == Path::new("-")
 }
@@ -14,16 +14,16 @@ pub(crate) fn is_standard_input(path: &Path) -> bool {
 ///
 /// # Errors
 ///
-/// The input is longer than `largest` bytes, or cannot be read.
+/// Fails if the input is longer than `largest` bytes, or cannot be read.
 pub(crate) fn standard_input(largest: u64) -> Result<Vec<u8>, CommandError> {
     read(std::io::stdin(), largest, "standard input")
 }
 
-/// Reads a whole file; `-` is standard input.
+/// Reads a whole file. `-` is standard input.
 ///
 /// # Errors
 ///
-/// The file is longer than `largest` bytes, or cannot be read.
+/// Fails if the file is longer than `largest` bytes, or cannot be read.
 pub(crate) fn file(path: &Path, largest: u64) -> Result<Vec<u8>, CommandError> {
     if is_standard_input(path) {
         return standard_input(largest);

@@ -1,4 +1,4 @@
-//! `devid key`, `export --tss2` and `persist`
+//! `devid key`, `devid export --tss2` and `devid persist`.
 
 use crate::cli::{AlgorithmArg, OutputFormat, ParentArg, SchemeArg};
 use crate::destination::Destination;
@@ -15,7 +15,7 @@ use devid_core::tpm::{Hash, Secret, SignatureScheme};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
-/// The storage of a key that is neither persistent nor sealed.
+/// Returns where a key is stored that is neither persistent nor sealed.
 pub(crate) fn storage(
     kind: AlgorithmArg,
     parent: ParentArg,
@@ -46,7 +46,7 @@ pub(crate) fn storage(
     }
 }
 
-/// The algorithm of an argument.
+/// Converts the argument into an algorithm.
 pub(crate) fn algorithm(kind: AlgorithmArg) -> KeyAlgorithm {
     match kind {
         AlgorithmArg::P256 => KeyAlgorithm::Ec(Curve::P256),
@@ -76,12 +76,12 @@ pub(crate) fn generate(
     Ok(output.about(made.audit_subject()))
 }
 
-/// The longest file of a key folder, in bytes, and more than that.
+/// A limit in bytes that is above the longest file of a key folder.
 const LARGEST: u64 = 128 << 10;
 /// The longest authorisation value, in bytes.
 const LONGEST_VALUE: u64 = 64;
 
-/// Has a token take over a key or a certificate of another program's store.
+/// Imports a key or a certificate from another program's store into a token.
 pub(crate) fn take_over(
     device: &Device,
     file: &Path,
@@ -98,8 +98,8 @@ pub(crate) fn take_over(
     let output = Output::new(form, &taken, || {
         let mut text = String::new();
         let what = match taken.known {
-            true => "is there already",
-            false => "was taken over",
+            true => "was already stored",
+            false => "was imported",
         };
         let said = format_args!("{}: the {} {what}: {}", taken.label, taken.kind, taken.file);
         row(&mut text, said);
@@ -112,7 +112,7 @@ pub(crate) fn take_over(
     })
 }
 
-/// Opens data that another program sealed in this TPM.
+/// Unseals data that another program sealed in this TPM.
 pub(crate) fn unseal(
     device: &Device,
     file: &Path,
@@ -130,7 +130,8 @@ pub(crate) fn unseal(
     })
 }
 
-/// The authorisation value of `--auth-file`; the empty one without it.
+/// Reads the authorisation value from the file of `--auth-file`. Returns an empty value without
+/// this option.
 fn read_value(file: Option<PathBuf>) -> Result<Secret, CommandError> {
     if !file.as_deref().is_some_and(input::is_standard_input) {
         return Ok(read_pin(file)?.unwrap_or_default());
@@ -179,7 +180,7 @@ pub(crate) fn delete(
         return Err(CommandError::new(
             6,
             format!(
-                "this deletes the key {label} permanently; nothing was done; to go on: devid key delete --yes {meant}"
+                "this command permanently deletes the key {label}; nothing was done; to continue: devid key delete --yes {meant}"
             ),
         ));
     }

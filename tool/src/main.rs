@@ -281,7 +281,8 @@ fn run(
     }
 }
 
-/// True if the text of a verb only reports success. `--quiet` leaves such a text out.
+/// Returns true if the text output of a verb only reports success. `--quiet` suppresses such a
+/// text.
 fn only_reports(verb: &Verb) -> bool {
     match verb {
         Verb::Provision { csr, .. } => csr.as_deref().is_none_or(|path| !is_standard_output(path)),

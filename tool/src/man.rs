@@ -1,5 +1,6 @@
-//! `devid man`: manual pages. The pages of the verbs come from their arguments. This file adds
-//! files, variables and examples. There is also a page of the module and a page of the settings.
+//! `devid man`: makes the manual pages. The pages of the verbs come from their arguments. This file
+//! adds the sections for files, variables and examples. A page of the module and a page of the
+//! settings are written too.
 
 mod settings;
 
@@ -23,16 +24,22 @@ const EXIT_STATUS: &Meanings = &[
     ),
     (
         "1",
-        "Failed, or not verified: there is a problem, or the key was not proven. Standard error has the reason and the remedy. Also: the output could not be written.",
+        "The command failed, the verification failed, or the output could not be written. Standard error has the reason and the remedy.",
     ),
-    ("2", "Wrong usage, or a name that several objects have."),
+    (
+        "2",
+        "The command line is wrong, or several objects have the given name.",
+    ),
     (
         "3",
-        "verify: the key is proven and there is no problem, but the CA certificate of the identity is not available.",
+        "verify: every check passed, but the CA certificate of the identity is not available.",
     ),
     ("4", "The TPM does not answer."),
-    ("5", "Not found."),
-    ("6", "Refused because data would be lost. Nothing was done."),
+    ("5", "The object was not found."),
+    (
+        "6",
+        "The command was refused, because data would be lost. Nothing was changed.",
+    ),
     (
         "8",
         "status --check: a certificate ends soon, or its renewal fails. Everything still works.",
@@ -41,7 +48,7 @@ const EXIT_STATUS: &Meanings = &[
 const FILES: &Meanings = &[
     (
         "/etc/devid-pkcs11/config.toml",
-        "The settings. The shipped file shows each default. The files config.d/*.toml beside it are read after it.",
+        "The settings. The installed file shows each default. The files config.d/*.toml in the same folder are read after this file.",
     ),
     (
         "/etc/devid-pkcs11/trust/*.pem",
@@ -49,11 +56,11 @@ const FILES: &Meanings = &[
     ),
     (
         "/etc/devid-pkcs11/chain/*.pem",
-        "CA certificates to show beside the identity. They are not trusted.",
+        "CA certificates that the token shows together with the identity. devid verify does not trust them.",
     ),
     (
         "/var/lib/devid-pkcs11/devid/",
-        "The key folder: one PEM file for each key and certificate of the device's own.",
+        "The key folder. Each key and certificate of the token devid has a PEM file here.",
     ),
     (
         "/var/lib/devid-pkcs11/devid/*.pem.lost",
@@ -65,29 +72,29 @@ const FILES: &Meanings = &[
     ),
     (
         "/var/lib/devid-pkcs11/software/",
-        "The identity of a device without TPM, if that is allowed. devid prune deletes *.pre-tpm.",
+        "The software identity of a device without TPM, if the settings allow a software identity. devid prune deletes *.pre-tpm.",
     ),
     (
         "/var/lib/devid-pkcs11/tpm_in_use",
-        "The marker: the identity is in the TPM, in this handle, with this name.",
+        "The marker. The file means that the identity is in the TPM, and contains the handle and the TPM name of the key.",
     ),
     (
         "/var/lib/devid-pkcs11/factory-reset",
-        "A file with this name requests a factory reset at the next start.",
+        "If this file exists, devid provision does a factory reset at the next start.",
     ),
     (
         "/run/devid-pkcs11/generation",
-        "Changes when devid changes data that running programs may have read.",
+        "devid changes this file when it changes data that running programs may have read.",
     ),
 ];
 const ENVIRONMENT: &Meanings = &[
     (
         "DEVID_PKCS11_CONFIG",
-        "Another config.toml. The folders trust/, chain/ and config.d/ are beside it.",
+        "The file to read instead of config.toml. The folders trust/, chain/ and config.d/ must be in the same folder.",
     ),
     (
         "DEVID_PKCS11_TCTI",
-        "The TPM, in TCTI notation. Overrides the setting tcti.",
+        "The TPM, in the TCTI notation of tpm2-tss. Overrides the setting tcti.",
     ),
     ("DEVID_PKCS11_STATE", "Replaces /var/lib/devid-pkcs11."),
     ("DEVID_PKCS11_RUN", "Replaces /run/devid-pkcs11."),
@@ -105,71 +112,77 @@ const ENVIRONMENT: &Meanings = &[
     ),
 ];
 
-/// The examples of a verb, by the name of its page.
+/// Returns the examples for a verb. `page` is the name of its page.
 fn examples(page: &str) -> &'static Meanings {
     match page {
         "devid-status" => &[
             (
                 "devid status --json",
-                "For programs: the location of the identity, the end of its certificates, and the state of the TPM.",
+                "Shows programs the location of the identity, the end of its certificates, and the state of the TPM.",
             ),
             (
                 "devid status --check --textfile /var/lib/prometheus/node-exporter/devid.prom",
-                "For monitoring: an exit code, and metrics for the textfile collector of Prometheus's node_exporter.",
+                "For monitoring: returns an exit code, and writes metrics for the textfile collector of Prometheus's node_exporter.",
             ),
         ],
         "devid-token" => &[(
             "devid token add mail-relay --group mail",
-            "A token for a service.",
+            "Makes a token for a service.",
         )],
         "devid-token-add" => &[(
             "devid token add mail-relay --group mail",
-            "The token mail-relay, whose key folder belongs to the user and the group mail.",
+            "Makes the token mail-relay. Its key folder belongs to the user and the group mail.",
         )],
         "devid-token-remove" => &[(
             "devid token remove mail-relay",
-            "Removes the setting. The keys stay in their folder.",
+            "Removes the token from the settings. The keys stay in their folder.",
         )],
         "devid-list" => &[("devid list", "Lists the objects of all tokens.")],
         "devid-show" => &[
             (
                 "devid show idev-id",
-                "The factory's identity: serial number and model of the device, issuer, validity.",
+                "Shows the factory identity: serial number and model of the device, issuer, validity.",
             ),
-            ("devid show devid/web", "The key web of the token devid."),
+            (
+                "devid show devid/web",
+                "Shows the key web of the token devid.",
+            ),
             (
                 "devid show idev-id --keylime --out /var/lib/keylime",
-                "Settings for Keylime's agent, and the certificates that they name.",
+                "Shows the settings for Keylime's agent, and writes the certificates that the settings name.",
             ),
             (
                 "devid show --cert ca.pem",
-                "Shows the certificate in a file. It need not belong to this device.",
+                "Shows the certificate in a file. The certificate need not belong to this device.",
             ),
         ],
         "devid-tree" => &[(
             "devid tree",
-            "Shows all objects with their relations, and the days that are left.",
+            "Shows all objects with their relations, and the days until each certificate ends.",
         )],
         "devid-verify" => &[
             (
                 "devid verify idev-id --ca ca.pem",
-                "Verifies with the maker's CA certificate. Without it the exit code is 3.",
+                "Verifies with the manufacturer's CA certificate. Without a CA certificate the exit code is 3.",
             ),
             (
                 "devid verify idev-id --ca ca.pem --crl ca.crl",
-                "Also checks revocation by the CA. Without a list, revocation is not checked.",
+                "Also checks that the CA has not revoked the certificate.",
             ),
             (
                 "devid verify idev-id --pin-file /run/pin",
-                "For a key with a PIN.",
+                "Verifies an identity whose key has a PIN.",
             ),
         ],
         "devid-bench" => &[
             (
                 "devid bench",
-                "How long the TPM takes to sign, to make keys, to open a sealed key and to try a PIN.",
+                "Shows how long the TPM takes to sign, to make keys, to unseal a key and to check a PIN.",
             ),
-            ("devid bench --json", "The same for programs."),
+            (
+                "devid bench --json",
+                "Writes the figures as JSON, for programs.",
+            ),
         ],
         "devid-doctor" => &[("devid doctor", "Shows each finding with its remedy.")],
         "devid-provision" => &[
@@ -179,7 +192,7 @@ fn examples(page: &str) -> &'static Meanings {
             ),
             (
                 "devid provision --csr devid.csr",
-                "Makes the key only. A CA certifies it, and devid import-cert stores the certificate.",
+                "Makes only the key and a certificate request. A CA certifies the key, and devid import-cert stores the certificate.",
             ),
         ],
         "devid-reset" => &[(
@@ -188,16 +201,16 @@ fn examples(page: &str) -> &'static Meanings {
         )],
         "devid-prune" => &[(
             "devid prune",
-            "For a device that will not return to software that only uses files.",
+            "Deletes the software key. For a device that will not go back to a software version without TPM.",
         )],
         "devid-key-generate" => &[
             (
                 "devid key generate web",
-                "Makes a P-256 key in the TPM, and keeps it wrapped on the disk.",
+                "Makes a P-256 key in the TPM. The disk stores the wrapped key.",
             ),
             (
                 "devid key generate mail --algorithm rsa2048 --decrypts",
-                "Makes a key that also decrypts mail.",
+                "Makes a key that also decrypts, for example mail.",
             ),
             (
                 "devid key generate node --parent srk --scheme ecdsa-sha256",
@@ -206,25 +219,28 @@ fn examples(page: &str) -> &'static Meanings {
         ],
         "devid-key-import" => &[(
             "devid key import web.pem --auth-file auth",
-            "A key that tpm2-openssl made with a password; from now on the token's PIN opens it.",
+            "Imports a key that tpm2-openssl made with a password. In the token, the PIN protects the key.",
         )],
         "devid-key-unseal" => &[(
             "devid key unseal secret.pem --auth-file auth > secret",
-            "Data that another program sealed, and wrote to a TSS2 file.",
+            "Unseals data that another program sealed and wrote to a TSS2 file.",
         )],
-        "devid-key-list" => &[("devid key list", "The keys of the token devid.")],
+        "devid-key-list" => &[(
+            "devid key list",
+            "Lists the keys of all tokens with a key folder.",
+        )],
         "devid-key-delete" => &[(
             "devid key delete web --yes",
             "Deletes the key and its certificates permanently.",
         )],
         "devid-master" => &[(
             "devid master renew",
-            "After the master key was evicted: lists the loss, and what stays.",
+            "After the master key was evicted: lists the objects that are lost, and the objects that stay.",
         )],
         "devid-master-renew" => &[
             (
                 "devid master renew",
-                "Lists the loss after the master key was evicted. Changes nothing.",
+                "After the master key was evicted: lists the objects that are lost. Changes nothing.",
             ),
             (
                 "devid master renew --yes",
@@ -244,11 +260,11 @@ fn examples(page: &str) -> &'static Meanings {
         "devid-attest" => &[
             (
                 "devid attest web --nonce nonce.bin --out web.evidence",
-                "Shows a CA that the key web is in this TPM.",
+                "Makes evidence for a CA that the key web is in this TPM.",
             ),
             (
                 "devid attest idev-id --nonce 00112233445566778899aabbccddeeff",
-                "Evidence for the factory's key, on standard output.",
+                "Writes evidence for the factory key to standard output.",
             ),
         ],
         "devid-activate" => &[(
@@ -258,11 +274,11 @@ fn examples(page: &str) -> &'static Meanings {
         "devid-challenge" => &[
             (
                 "devid challenge request.json --out response.json",
-                "What an enrollz service asked, and what it is answered.",
+                "Answers the challenge of an enrollz service.",
             ),
             (
                 "devid challenge request.json --transport-key transport.key",
-                "The same for a bootz server.",
+                "Answers the challenge of a bootz server. The answer is bound to the transport key.",
             ),
         ],
         "devid-import-cert" => &[(
@@ -272,11 +288,11 @@ fn examples(page: &str) -> &'static Meanings {
         "devid-enroll" => &[
             (
                 "devid enroll web --est https://est.example --trust est-ca.pem --san web.example",
-                "Requests a certificate for the key web, and makes the key if it is missing. The factory identity logs in at the server.",
+                "Requests a certificate for the key web, and makes the key if it is missing. devid logs in with the factory identity.",
             ),
             (
                 "devid enroll web --est https://est.example --fingerprint HEX --wait 600",
-                "Trusts the server if its CA has that fingerprint, and waits if the server has not decided yet.",
+                "Trusts the server if its CA certificate has that fingerprint, and waits if the server has not decided yet.",
             ),
         ],
         "devid-renew" => &[
@@ -286,41 +302,41 @@ fn examples(page: &str) -> &'static Meanings {
             ),
             (
                 "devid renew web --rollback",
-                "Restores the previous certificate, and the previous key if it was replaced.",
+                "Restores the previous certificate, and the previous key if the key was replaced.",
             ),
         ],
         "devid-key-rekey" => &[
             (
                 "devid key rekey web --out web.csr",
-                "Makes a new key that waits beside the old key until a CA certifies it.",
+                "Makes a new key. The old key stays in use until a CA certifies the new key.",
             ),
             (
                 "devid import-cert web.pem",
-                "Replaces key and certificate together, under the same label.",
+                "Stores the new certificate. The new key and certificate replace the old key and certificate.",
             ),
         ],
         "devid-export" => &[
             (
                 "devid export web --tss2 --out web.tss2.pem",
-                "For tpm2-openssl and others.",
+                "Writes the wrapped key for tpm2-openssl and similar programs.",
             ),
             (
                 "devid export web --tpm2-tools web.tpm",
-                "For tpm2_load. Prints the command with the key's parent.",
+                "Writes the files for tpm2_load. Prints the command with the key's parent.",
             ),
             (
                 "devid export node --spire /etc/spire/devid",
-                "For SPIRE's tpm_devid plugin. Prints its settings.",
+                "Writes the files for SPIRE's tpm_devid plugin. Prints the settings of the plugin.",
             ),
         ],
         "devid-sign" => &[
             (
                 "devid sign idev-id request.json --cms --content-type 1.2.840.113549.1.9.16.1.40",
-                "A voucher request for BRSKI (RFC 8995).",
+                "Signs a voucher request for BRSKI (RFC 8995).",
             ),
             (
                 "devid sign idev-id challenge --raw --out challenge.sig",
-                "For openssl dgst -verify.",
+                "Makes a signature that openssl dgst -verify can check.",
             ),
         ],
         "devid-ca-nonce" => &[(
@@ -333,33 +349,33 @@ fn examples(page: &str) -> &'static Meanings {
         )],
         "devid-ca-verify" => &[(
             "devid ca verify evidence.json --roots roots/",
-            "Checks that the key is in a TPM of a trusted maker.",
+            "Checks that the key is in a TPM of a trusted manufacturer.",
         )],
         "devid-ca-issue" => &[(
             "devid ca issue evidence.json --roots roots/ --ca-cert ca.pem --ca-key ca.key --out web.pem",
-            "Also issues a certificate for the key.",
+            "Checks the evidence, and issues a certificate for the key.",
         )],
         "devid-persist" => &[(
             "devid persist idev-id",
-            "After TPM2_Clear: the factory's key gets its handle back.",
+            "After TPM2_Clear: puts the factory key into its handle again.",
         )],
         "devid-uri" => &[
             (
                 "devid uri idev-id --pem key.pem",
-                "For programs that read a key from a file: curl --key key.pem",
+                "Writes a file for programs that read a key from a file: curl --key key.pem",
             ),
             (
                 "devid uri idev-id --type cert",
-                "The certificate beside the key.",
+                "Writes the URI of the certificate.",
             ),
         ],
         "devid-uri2pem" => &[(
             "devid uri2pem 'pkcs11:token=idev-id;type=private' > key.pem",
-            "Makes the PEM file from a given URI.",
+            "Writes a PEM file with the given URI.",
         )],
         "devid-completions" => &[(
             "devid completions bash > /etc/bash_completion.d/devid",
-            "For bash.",
+            "Writes the completions for bash.",
         )],
         _ => &[],
     }

@@ -8,7 +8,8 @@ use devid_core::config;
 use devid_core::identity::{LostObject, Renewal, renew_master};
 use serde_json::Value;
 
-/// Makes a new master key if the old one is gone. Without `yes` it only lists the loss.
+/// Makes a new master key if the TPM no longer has the old master key. Without `yes`, only lists
+/// the lost objects.
 pub(crate) fn renew(
     settings: &Settings,
     yes: bool,
@@ -21,7 +22,7 @@ pub(crate) fn renew(
         return Ok(output);
     }
     let text = "the listed objects are already lost, and their files would be moved aside; nothing was done. \
-                To go on: devid master renew --yes";
+                To continue: devid master renew --yes";
     let refused = CommandError::new(6, text);
     let document = output.document.map(|mut document| {
         if let (Value::Object(fields), Value::Object(error)) = (&mut document, refused.json()) {
@@ -66,13 +67,13 @@ fn paragraph(renewal: &Renewal) -> String {
     }
     for token in open {
         let told = format!(
-            "{token} has no PIN then: set a PIN before its next key (C_InitToken and C_InitPIN)"
+            "the token {token} loses its PIN: set a PIN before you make its next key (C_InitToken and C_InitPIN)"
         );
         line(&mut text, "pin", &told);
     }
     for kept in &renewal.kept {
         let (label, handle) = (&kept.label, &kept.handle);
-        let told = format!("{}/{label}: only in handle {handle}", kept.token);
+        let told = format!("{}/{label}: the key is only in handle {handle}", kept.token);
         line(&mut text, "kept", &told);
     }
     text
@@ -85,7 +86,7 @@ fn described(lost: &LostObject) -> String {
     let what = match *kind {
         "certificate" => "its certificate",
         "sealed" => "a sealed key",
-        "behind-pin" => "a key that a lost PIN opened",
+        "behind-pin" => "a key that needs a lost PIN",
         "pin" => "a PIN",
         _ => "a key",
     };

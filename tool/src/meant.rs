@@ -1,8 +1,8 @@
-//! Suggests a command line if a verb does not exist or is in the wrong place.
+//! Suggests a correct command line if a verb does not exist or is in the wrong position.
 
 use clap::Command;
 
-/// Verbs of other tools, and the verb of this tool for each.
+/// The verbs of this tool, and the verbs of other tools that mean the same.
 const WORDS: [(&str, &str); 22] = [
     (
         "key generate",
@@ -51,7 +51,7 @@ const WORDS: [(&str, &str); 22] = [
     ("completions", "completion complete"),
     ("--version", "version"),
 ];
-/// Nouns that users write after a verb or before it. In this tool the verb implies them.
+/// Nouns that users write before or after a verb, although the verb of this tool implies the noun.
 const NOUNS: [(&str, &str); 4] = [
     ("key", "key keys keypair key-pair"),
     ("cert", "cert certs certificate certificates"),
@@ -61,7 +61,7 @@ const NOUNS: [(&str, &str); 4] = [
         "token tokens object objects identity identities factory",
     ),
 ];
-/// A verb and a noun, and the command of this tool for both.
+/// A verb, a noun, and the command of this tool for the verb with the noun.
 const PAIRS: [(&str, &str, &str); 13] = [
     ("list", "key", "key list"),
     ("list", "cert", "list"),
@@ -78,8 +78,8 @@ const PAIRS: [(&str, &str, &str); 13] = [
     ("reset", "all", "reset --factory"),
 ];
 
-/// The words of the suggested command, without the name of the tool. `None` if there is no
-/// suggestion. `command` is the tool with all its verbs.
+/// Returns the words of the suggested command, without the name of the tool. Returns `None` if no
+/// command is similar. `command` is the tool with all its verbs.
 pub(crate) fn meant(command: &Command, words: &[String]) -> Option<Vec<String>> {
     let places = positionals(command, words);
     let at = |number: usize| places.get(number).map(|place| words[*place].as_str());
@@ -116,7 +116,7 @@ pub(crate) fn meant(command: &Command, words: &[String]) -> Option<Vec<String>> 
     (meant != words).then_some(meant)
 }
 
-/// The positions of words that are neither global options nor their values.
+/// Returns the positions of words that are neither global options nor their values.
 fn positionals(command: &Command, words: &[String]) -> Vec<usize> {
     let takes_value = |word: &str| {
         let mut all = command.get_arguments();
@@ -140,7 +140,7 @@ fn positionals(command: &Command, words: &[String]) -> Vec<usize> {
     places
 }
 
-/// The verb for a word after `key` or `master`.
+/// Returns the verb for a word after `key` or `master`.
 fn below(command: &Command, group: &Command, word: &str) -> Option<String> {
     let verb = match command.find_subcommand(word) {
         Some(verb) => verb.get_name().to_owned(),
@@ -157,7 +157,7 @@ fn below(command: &Command, group: &Command, word: &str) -> Option<String> {
     })
 }
 
-/// The command for a verb with a noun after it.
+/// Returns the command for a verb with a noun after it.
 fn pair(verb: &str, word: &str) -> Option<String> {
     let noun = noun(word)?;
     let mut pairs = PAIRS.iter();
@@ -177,7 +177,8 @@ fn takes_no_name(command: &Command, verb: &str) -> bool {
     found.is_some_and(|verb| verb.get_positionals().next().is_none())
 }
 
-/// The verb for a word: another name for it, or the correct spelling.
+/// Returns the verb that the word means. The word may be a verb of another tool, or a misspelled
+/// verb.
 fn verb_called(command: &Command, word: &str) -> Option<String> {
     let lower = word.to_lowercase();
     let groups = command.get_subcommands().filter(|one| !one.is_hide_set());
@@ -195,7 +196,8 @@ fn verb_called(command: &Command, word: &str) -> Option<String> {
         let words = words.split(' ');
         words.map(|word| (word, (*verb).to_owned()))
     });
-    // Verbs of the higher level come first, also under another name; then the verbs of the tool.
+    // The verbs of the group and their other names come first. The verbs of the tool come after
+    // them.
     let all: Vec<(&str, String)> = verbs.chain(others).collect();
     let is_exact = |one: &&(&str, String)| one.0 == lower;
     let is_higher = |one: &&(&str, String)| !one.1.contains(' ');
@@ -212,7 +214,7 @@ fn verb_called(command: &Command, word: &str) -> Option<String> {
     exact.or_else(nearest).map(|(_, verb)| verb.clone())
 }
 
-/// The most wrong letters in a word.
+/// Returns how many wrong letters are accepted in a word of this length.
 fn most(name: &str) -> usize {
     match name.len() {
         0..=2 => 0,
@@ -277,7 +279,7 @@ mod tests {
             ("reset factory", "reset --factory"),
             ("version", "--version"),
             ("completion bash", "completions bash"),
-            // Spelling mistakes.
+            // Misspelled verbs.
             ("shwo web", "show web"),
             ("statsu", "status"),
             ("genrate web", "key generate web"),

@@ -1,10 +1,10 @@
-//! A status in the text format of Prometheus (exposition format 0.0.4).
+//! Writes a status in the text format of Prometheus (exposition format 0.0.4).
 
 use devid_core::identity::{CheckedCertificate, Mode, Status, StatusCheck};
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
-/// All metrics of a device. Times are seconds since 1970.
+/// Returns all metrics of a device. Times are in seconds since 1970-01-01.
 pub(crate) fn metrics(status: &Status, check: &StatusCheck) -> String {
     let mut text = String::new();
     let modes = [
@@ -36,7 +36,7 @@ pub(crate) fn metrics(status: &Status, check: &StatusCheck) -> String {
             help,
             bare(i64::from(tpm.locked)),
         );
-        let help = "Wrong authorisation values that count in the TPM now.";
+        let help = "Number of wrong authorisation values that the TPM counts now.";
         let counted = i64::from(tpm.lockout_counter);
         family(&mut text, "devid_tpm_lockout_tries", help, bare(counted));
     }
@@ -81,13 +81,13 @@ pub(crate) fn metrics(status: &Status, check: &StatusCheck) -> String {
     family(
         &mut text,
         "devid_enrolment_failures",
-        "Failures in a row of a key's enrolment.",
+        "Number of consecutive failures of a key's enrolment.",
         enrolments,
     );
     text
 }
 
-/// Each certificate with unique labels.
+/// Returns each certificate with labels that occur only once.
 fn named(all: &[CheckedCertificate]) -> Vec<(String, &CheckedCertificate)> {
     let mut seen = BTreeSet::new();
     let labels = |one: &CheckedCertificate| {
@@ -118,7 +118,7 @@ fn family(text: &mut String, name: &str, help: &str, values: impl Iterator<Item 
     }
 }
 
-/// The value of a label between its quotes.
+/// Escapes the value of a label, which stands between quotes.
 fn escaped(value: &str) -> String {
     let mut text = String::new();
     for c in value.chars() {

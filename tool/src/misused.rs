@@ -1,4 +1,5 @@
-//! Wrong command lines: error, suggestion, help texts and the version.
+//! Answers wrong command lines with an error and a suggestion. Also prints the help texts and the
+//! version.
 
 use crate::cli::Arguments;
 use crate::meant::meant;
@@ -12,7 +13,7 @@ use devid_core::shell::quoted;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-/// Answers a command line without a valid verb: with a help text or an error.
+/// Answers a command line without a valid verb. The answer is a help text or an error.
 pub(crate) fn answer(error: clap::Error) -> ExitCode {
     if !error.use_stderr() {
         let printed = error.print().and_then(|()| io::stdout().flush());
@@ -40,7 +41,7 @@ pub(crate) fn answer(error: clap::Error) -> ExitCode {
     ExitCode::from(2)
 }
 
-/// Adds a suggested command line to the error, if there is one.
+/// Adds a suggested command line to the error, if a similar command exists.
 fn with_suggestion(mut error: clap::Error) -> clap::Error {
     let is_about_words = matches!(
         error.kind(),

@@ -12,17 +12,18 @@ use serde_json::Value;
 #[derive(Debug, Default)]
 pub(crate) struct Output {
     pub(crate) code: u8,
-    /// For standard output.
+    /// The text for standard output.
     pub(crate) text: String,
-    /// For standard output instead of the text.
+    /// Bytes for standard output. If there are bytes, the text is not written.
     pub(crate) bytes: Option<Vec<u8>>,
-    /// The answer in JSON, for `--json`. The text is then empty.
+    /// The answer as JSON, for `--json`. Then the text is empty.
     pub(crate) document: Option<Value>,
-    /// For standard error.
+    /// The text for standard error.
     pub(crate) complaint: Option<String>,
     /// The object that the verb used or changed.
     pub(crate) subject: Option<AuditSubject>,
-    /// If the verb handled several objects: each with its own exit code.
+    /// The objects that the verb handled, each with its own exit code. `None` if the verb handles
+    /// only one object.
     pub(crate) each: Option<Vec<(AuditSubject, u8)>>,
     /// True if the verb had nothing to do.
     pub(crate) is_unchanged: bool,
@@ -43,7 +44,7 @@ impl Output {
         }
     }
 
-    /// The error with the object that the verb used or changed.
+    /// Adds the object that the verb used or changed, for the audit line.
     pub(crate) fn about(self, subject: AuditSubject) -> Self {
         Self {
             subject: Some(subject),
@@ -51,7 +52,7 @@ impl Output {
         }
     }
 
-    /// The value as JSON, or as the text.
+    /// Makes an output from a value: JSON with `--json`, otherwise the text that `text` returns.
     pub(crate) fn new(
         form: OutputFormat,
         value: &impl Serialize,
@@ -71,7 +72,7 @@ impl Output {
     }
 }
 
-/// The kind of error in a word, for an exit code.
+/// Returns the name of the error kind for an exit code.
 pub(crate) fn kind_of(code: u8) -> &'static str {
     match code {
         2 => "usage",
@@ -89,7 +90,7 @@ impl CommandError {
         Self { code, text }
     }
 
-    /// For standard output with `--json`: `{"error": {"code", "kind", "text"}}`.
+    /// Returns the error as JSON for `--json`: `{"error": {"code", "kind", "text"}}`.
     pub(crate) fn json(&self) -> Value {
         let (code, kind, text) = (self.code, kind_of(self.code), &self.text);
         serde_json::json!({ "error": { "code": code, "kind": kind, "text": text } })

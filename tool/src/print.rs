@@ -1,5 +1,6 @@
-//! Writes the answer of a verb to the outputs of the process. A reader that closed its pipe is not
-//! an error: the exit code stays. A full disk is an error: exit code 1.
+//! Writes the answer of a verb to standard output and standard error. If the reader has closed the
+//! pipe, the exit code does not change. If the output cannot be written for another reason, for
+//! example a full disk, the exit code is 1.
 
 use crate::output::Output;
 use crate::text::printable;
@@ -19,7 +20,7 @@ pub(crate) fn say(said: impl Display) {
 ///
 /// # Errors
 ///
-/// A part of the text was not written.
+/// Fails if a part of the text was not written.
 pub(crate) fn write(text: &[u8]) -> io::Result<()> {
     let mut out = stdout().lock();
     match out.write_all(text).and_then(|()| out.flush()) {

@@ -1,5 +1,5 @@
-//! Progress messages of a wait, for a person. They go to standard error, and start two seconds
-//! after the start of the run.
+//! Progress messages for a user who waits. The messages are written to standard error. The first
+//! message is written two seconds after the start of the run.
 
 use crate::cli::OutputFormat;
 use crate::text::printable;
@@ -10,7 +10,7 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// No progress is shown during this time.
+/// The time after the start of the run in which no progress is shown.
 const SILENCE: Duration = Duration::from_secs(2);
 /// The time between two lines if standard error is not a terminal.
 const BETWEEN_LINES: Duration = Duration::from_secs(30);
@@ -24,9 +24,9 @@ pub(crate) struct Progress(Arc<Mutex<ProgressLine>>);
 /// The target of progress messages.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum ProgressTarget {
-    /// One line, which the next line replaces.
+    /// A terminal: one line, which the next message replaces.
     Terminal,
-    /// Few and complete lines.
+    /// A file or pipe: few, complete lines.
     File,
     #[default]
     Nowhere,
@@ -54,7 +54,8 @@ impl Default for ProgressLine {
 }
 
 impl Progress {
-    /// For a run that starts now. With JSON nothing is shown if both outputs go to one file.
+    /// Makes the progress of a run that starts now. With JSON output, no progress is shown if
+    /// standard output and standard error are the same file.
     pub(crate) fn new(form: OutputFormat, quiet: bool) -> Self {
         let is_dumb = std::env::var_os("TERM").is_none_or(|kind| kind == "dumb");
         let target = match (stderr().is_terminal(), form) {
@@ -121,7 +122,8 @@ impl ProgressLine {
     }
 }
 
-/// True if standard output and standard error are one file or pipe (`2>&1`), or if this is unknown.
+/// Returns true if standard output and standard error are the same file or pipe (`2>&1`), or if the
+/// function cannot find out.
 fn outputs_are_one() -> bool {
     let about = |file: BorrowedFd<'_>| {
         let file = File::from(file.try_clone_to_owned().ok()?);

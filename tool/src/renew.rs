@@ -21,7 +21,7 @@ use std::time::Duration;
 struct Renewed {
     label: String,
     result: RenewalResult,
-    /// The time of the renewal.
+    /// When the certificate must be renewed.
     #[serde(skip_serializing_if = "Option::is_none")]
     need: Option<RenewalNeed>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -29,8 +29,8 @@ struct Renewed {
     /// The reason of a failure. The old certificate stays in use.
     #[serde(skip_serializing_if = "Option::is_none")]
     fault: Option<String>,
-    /// Commands that failed after the new certificate was installed. The new certificate stays in
-    /// use.
+    /// The `reload` commands that failed after the new certificate was stored. The new certificate
+    /// stays in use.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     failed_commands: Vec<String>,
 }
@@ -47,7 +47,7 @@ enum RenewalResult {
     Pending,
     /// The renewal failed.
     Failed,
-    /// The last renewal failed. The next try comes later.
+    /// The last renewal failed, and the time for the next try has not come.
     Resting,
 }
 
@@ -59,7 +59,9 @@ pub(crate) fn run(
 ) -> Result<Output, CommandError> {
     let mut all = device.config().certificates.clone();
     if let Some(token) = device.service_token() {
-        info!("token {token}: its user runs no commands after a renewal");
+        info!(
+            "token {token}: reload commands are skipped, because this run has the rights of the service's user"
+        );
         all.iter_mut().for_each(|one| one.reload.clear());
     }
     let named = |one: &&CertificateSettings| match &args.label {
@@ -71,7 +73,7 @@ pub(crate) fn run(
         return Err(CommandError::new(
             5,
             format!(
-                "{label}: no [[certificate]] in config.toml names this label; devid enroll works without"
+                "{label}: no [[certificate]] in config.toml has this label; add a [[certificate]] with this label, or run devid enroll"
             ),
         ));
     }
@@ -117,12 +119,13 @@ pub(crate) fn run(
 }
 
 impl Renewed {
-    /// True if no server was asked.
+    /// Returns true if devid did not contact a server.
     fn is_unchanged(&self) -> bool {
         matches!(self.result, RenewalResult::NotDue | RenewalResult::Resting)
     }
 
-    /// The exit code for this certificate. Failed commands do not change it.
+    /// Returns the exit code for this certificate. Failed `reload` commands do not change the exit
+    /// code.
     fn code(&self) -> u8 {
         match self.result {
             RenewalResult::Failed => 1,
@@ -168,7 +171,8 @@ impl Renewal<'_> {
         let entry = self.entry()?;
         let (token, label) = self.remembered_by(entry.as_ref());
         let record = self.device.enrolment(token, label)?;
-        // A killed run installed the new certificate, and did not run the commands.
+        // An earlier run stored the new certificate, and was killed before it ran the `reload`
+        // commands.
         if let (Some(entry), Some(record)) = (&entry, record.as_ref().filter(|one| one.reload_due))
         {
             self.reload(entry, record.clone(), done)?;
@@ -187,7 +191,7 @@ impl Renewal<'_> {
             ),
             _ => {}
         }
-        // The wait after a failure holds for one server only.
+        // The wait after a failure applies only to the server that failed.
         let same = record.as_ref().filter(|one| self.is_of_server(one));
         if let Some(rest) = same.and_then(EnrolmentRecord::rest)
             && !self.is_asked_for
@@ -218,8 +222,8 @@ impl Renewal<'_> {
         Ok(())
     }
 
-    /// The token and label that name the enrolment in its record. For a key that does not exist
-    /// yet: its future token and label.
+    /// Returns the token and the label under which the enrolment is recorded. If the key does not
+    /// exist yet, these are its future token and label.
     fn remembered_by<'a>(&'a self, entry: Option<&'a TokenEntry>) -> (&'a str, &'a str) {
         match entry {
             Some(entry) => (&entry.token, &entry.label),
@@ -249,7 +253,7 @@ impl Renewal<'_> {
         let settings = self.settings;
         let usage = |why: String| CommandError::new(1, format!("[[certificate]] est: {why}"));
         let subject = settings.subject.as_deref();
-        // A renewal repeats the names of the certificate.
+        // A renewal copies the names of the old certificate.
         let is_first = self
             .entry()?
             .is_none_or(|entry| entry.certificate().is_none_or(|one| one.is_self_signed()));
@@ -291,8 +295,8 @@ impl Renewal<'_> {
         }))
     }
 
-    /// Runs the commands after a new certificate, and deletes the record of the enrolment. A failed
-    /// command changes nothing else.
+    /// Runs the `reload` commands after a new certificate was stored, and deletes the record of the
+    /// enrolment. A failed command does not stop the other commands.
     fn reload(
         &self,
         entry: &TokenEntry,
@@ -343,9 +347,13 @@ fn paragraph(one: &Renewed) -> String {
             &mut text,
             format_args!("{}: pending, the server has not decided yet", one.label),
         ),
-        (RenewalResult::Resting, _) => {
-            row(&mut text, format_args!("{}: tried again later", one.label))
-        }
+        (RenewalResult::Resting, _) => row(
+            &mut text,
+            format_args!(
+                "{}: the last renewal failed; devid tries again later",
+                one.label
+            ),
+        ),
         (RenewalResult::Failed, _) => row(
             &mut text,
             format_args!(

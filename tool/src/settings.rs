@@ -12,7 +12,7 @@ const CONFIG: &str = "DEVID_PKCS11_CONFIG";
 /// The source of the settings.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
-    /// The absolute path from `--config`.
+    /// The absolute path of the file that `--config` names.
     pub(crate) file: Option<PathBuf>,
     is_privileged: bool,
 }
@@ -20,8 +20,8 @@ pub(crate) struct Settings {
 impl Settings {
     /// # Errors
     ///
-    /// A program with more rights than its caller accepts neither a file nor a variable from its
-    /// caller.
+    /// Fails if the program has more rights than its caller, and the caller gave a settings file.
+    /// Such a program does not accept settings from its caller.
     pub(crate) fn new(file: Option<PathBuf>) -> Result<Self, CommandError> {
         let is_privileged = config::is_privileged();
         let file = match file {
@@ -46,7 +46,7 @@ impl Settings {
         })
     }
 
-    /// The environment. The file of `--config` overrides its variable.
+    /// Returns the environment variables. The file of `--config` overrides its variable.
     pub(crate) fn environment(&self) -> impl Fn(&str) -> Option<OsString> {
         let environment = config::environment(self.is_privileged);
         let file = self.file.clone();
@@ -68,7 +68,7 @@ impl Settings {
         Ok(config)
     }
 
-    /// The device of these settings.
+    /// Reads the settings, and returns the device that they describe.
     pub(crate) fn device(&self) -> Result<Device, CommandError> {
         Ok(Device::new(self.read()?))
     }

@@ -1,4 +1,4 @@
-//! `devid list` and `devid show`
+//! `devid list` and `devid show`: describes tokens and their objects.
 
 use crate::certificates::LARGEST;
 use crate::cli::OutputFormat;
@@ -30,11 +30,12 @@ struct ListedToken {
     problem: Option<String>,
 }
 
-/// Lists all identities, own keys and certificates, a paragraph each. Names a token that cannot be
-/// read. Fails only if no token can be read.
+/// Lists all identities, own keys and certificates, each in a paragraph. If a token cannot be read,
+/// its error is listed. Fails only if no token can be read.
 pub(crate) fn list(device: &Device, form: OutputFormat) -> Result<Output, CommandError> {
     let mut inventory = device.inventory();
-    // The order: the device's own identity, keys by label, then certificates without key.
+    // The order is: the device's own identity, then the keys by label, then the certificates
+    // without key.
     inventory.entries.sort_by(|one, other| {
         let rank = |one: &TokenEntry| {
             let is_key = one.has_key() || one.software.is_some() || one.attests;
@@ -83,7 +84,7 @@ fn paragraphs(inventory: &Inventory, objects: &[EntryDescription]) -> String {
         }
         text.push('\n');
     }
-    // Left out if a token with this name has already listed it.
+    // The software identity is not listed again if a token with this name has already listed it.
     if inventory.serials.iter().all(|(token, _)| token != SOFTWARE) {
         for object in objects.iter().filter(|object| object.token == SOFTWARE) {
             text.push_str("in software\n\n");
@@ -97,7 +98,8 @@ fn paragraphs(inventory: &Inventory, objects: &[EntryDescription]) -> String {
     text
 }
 
-/// The most important fault: a TPM out of reach comes before an empty token.
+/// Returns the most important error. A TPM that cannot be reached is more important than an empty
+/// token.
 fn worst(inventory: &Inventory) -> Option<devid_core::identity::IdentityError> {
     let mut faults = inventory.faults.iter().map(|(_, fault)| fault);
     let worst = faults

@@ -1,4 +1,4 @@
-//! `devid sign`
+//! `devid sign`: signs a file for another program.
 
 use crate::cli::OutputFormat;
 use crate::destination::Destination;
@@ -12,7 +12,7 @@ use devid_core::tpm::Hash;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
-/// A hash of SHA-2.
+/// A hash algorithm of SHA-2.
 #[derive(Clone, Copy, ValueEnum)]
 #[allow(missing_docs)]
 pub(crate) enum HashArg {
@@ -31,10 +31,11 @@ impl From<HashArg> for Hash {
     }
 }
 
-/// The longest file to be signed, in bytes. Message and content are held in memory.
+/// The longest file to be signed, in bytes. The file and the message are in memory at the same
+/// time.
 const LARGEST: u64 = 64 << 20;
 
-/// CMS with content of this type, an OID in dotted form.
+/// Returns the form of a CMS message whose content has this type, an OID in dotted form.
 pub(crate) fn cms(content_type: Option<&str>, detached: bool) -> Result<MessageForm, CommandError> {
     MessageForm::cms(content_type, detached).map_err(|why| CommandError::new(2, why))
 }

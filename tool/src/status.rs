@@ -1,4 +1,4 @@
-//! `devid status`: the location of the identity, and the state of its TPM.
+//! `devid status`: shows the location of the identity, and the state of its TPM.
 
 use crate::cli::OutputFormat;
 use crate::output::{CommandError, Output};
@@ -27,7 +27,7 @@ fn paragraph(status: &Status) -> String {
     };
     let mut text = format!("mode {mode}\n");
     if status.identity == Some(IdentitySource::Factory) {
-        let whose = "the factory's; the device has no identity of its own";
+        let whose = "the factory identity; the device has no own identity";
         line(&mut text, "identity", whose);
     }
     if let Some(reason) = &status.reason {
@@ -66,13 +66,13 @@ fn paragraph(status: &Status) -> String {
     }
     if !status.missing.is_empty() {
         let labels = status.missing.join(", ");
-        let text_of = format!("{labels}: none yet; devid renew requests it");
+        let text_of = format!("{labels}: no certificate yet; devid renew requests the certificate");
         line(&mut text, "certificate", &text_of);
     }
     enrolments(&mut text, &status.enrolments);
     let handle = &status.master.handle;
     let master = match (status.master.held, status.master.needed) {
-        (Some(true), _) => format!("{handle}: there"),
+        (Some(true), _) => format!("{handle}: present"),
         (Some(false), _) => format!("{handle}: missing"),
         (None, true) => format!("{handle}: unknown"),
         (None, false) => "none yet".into(),
@@ -93,7 +93,7 @@ fn paragraph(status: &Status) -> String {
             let about = format!("{} {}, firmware {}", tpm.maker, tpm.model, tpm.firmware);
             line(&mut text, "TPM", &about);
             let lockout = format!(
-                "{} of {} failed tries, one forgotten each {} s; lockout authorisation after {} s",
+                "{} of {} failed tries; the TPM forgets one try each {} s; after a wrong lockout authorisation it refuses others for {} s",
                 tpm.lockout_counter, tpm.lockout_at, tpm.lockout_interval, tpm.lockout_recovery
             );
             line(&mut text, "lockout", &lockout);
@@ -106,7 +106,7 @@ fn paragraph(status: &Status) -> String {
     text
 }
 
-/// The state of a service in one line.
+/// Returns the state of a service in one line.
 fn service(one: &RoleStatus) -> String {
     let label = match one.token.as_str() {
         OWN => one.label.clone(),
@@ -126,7 +126,7 @@ fn service(one: &RoleStatus) -> String {
     said
 }
 
-/// Groups enrolments that failed at one server for one reason.
+/// Writes the failed enrolments. Enrolments that failed at one server for one reason share a line.
 fn enrolments(text: &mut String, all: &[EnrolmentStatus]) {
     let mut groups: Vec<Vec<&EnrolmentStatus>> = Vec::new();
     for one in all {

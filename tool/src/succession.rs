@@ -1,4 +1,4 @@
-//! `devid key rekey` and `renew --rollback`: the replacement of a key, and its reversal.
+//! `devid key rekey` and `devid renew --rollback`: replaces a key, and restores the replaced key.
 
 use crate::certificates::{deliver_request, kind_of, subject, taken};
 use crate::cli::{OutputFormat, RekeyArgs};
@@ -11,7 +11,7 @@ use devid_core::identity::Device;
 use devid_core::x509::RequestContent;
 use serde_json::json;
 
-/// Makes a request for a key that will replace another key.
+/// Makes a new key that will replace a key, and writes a certificate request for the new key.
 pub(crate) fn rekey(
     device: &Device,
     args: RekeyArgs,
@@ -26,7 +26,7 @@ pub(crate) fn rekey(
             let label = &entry.label;
             row(
                 &mut text,
-                format_args!("the new key for {label} is given up; the old one stays"),
+                format_args!("the new key for {label} was deleted; the old key stays in use"),
             );
             text
         });

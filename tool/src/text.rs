@@ -1,5 +1,5 @@
-//! Text for a person, line by line. Text from other sources (a name in a certificate, a label, a
-//! path) can neither start a new line nor control the terminal.
+//! Writes text for a user, line by line. Text from other sources (a name in a certificate, a label,
+//! a path) can neither start a new line nor control the terminal.
 
 pub(crate) use devid_core::printable;
 use std::fmt::{Display, Write};
@@ -10,12 +10,12 @@ pub(crate) fn row(text: &mut String, said: impl Display) {
     text.push('\n');
 }
 
-/// Appends a line after a mark, which may have a colour.
+/// Appends a line that starts with a mark. The mark may have a colour.
 pub(crate) fn marked(text: &mut String, mark: impl Display, said: impl Display) {
     let _ = writeln!(text, "{mark} {}", printable(said));
 }
 
-/// Appends a line of a paragraph.
+/// Appends an indented line of a paragraph: a name and a value.
 pub(crate) fn line(text: &mut String, name: &str, value: &str) {
     row(text, format_args!("  {name:<13} {value}"));
 }

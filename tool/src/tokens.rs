@@ -1,4 +1,4 @@
-//! `devid token`: tokens for services
+//! `devid token`: makes and removes the tokens of services.
 
 use crate::cli::{OutputFormat, TokenVerb};
 use crate::output::{CommandError, Output};
@@ -35,7 +35,7 @@ fn added(done: &ServiceToken) -> String {
     let mut text = String::new();
     let what = match done.changed {
         true => "made",
-        false => "there already",
+        false => "exists already",
     };
     row(&mut text, format_args!("token {}: {what}", done.token));
     line(&mut text, "keys in", &done.folder.display().to_string());

@@ -1,4 +1,4 @@
-//! `devid tree`
+//! `devid tree`: shows the device and its objects as a tree.
 
 use crate::cli::OutputFormat;
 use crate::colour::{Colour, Painter};
@@ -9,7 +9,7 @@ use devid_core::identity::{
 };
 use std::fmt::Write;
 
-/// A certificate with at most this many days left is marked.
+/// A certificate that ends within this number of days is marked.
 const SOON: i64 = 30;
 
 /// Shows the device, its TPM, its tokens and their objects. Works without TPM.
@@ -32,11 +32,11 @@ struct Node {
     below: Vec<Node>,
 }
 
-/// The characters of the branches.
+/// The characters that draw the branches.
 struct Strokes {
-    /// Before a branch with a following branch, and before the last branch.
+    /// The characters before a branch that has a next branch, and before the last branch.
     branch: [&'static str; 2],
-    /// Before the lines below such a branch.
+    /// The characters before the lines below such a branch.
     trunk: [&'static str; 2],
 }
 
@@ -50,7 +50,8 @@ impl Strokes {
         trunk: ["|   ", "    "],
     };
 
-    /// By the locale: the first of these variables that is set decides (POSIX, section 8.2).
+    /// Chooses the characters by the locale. The first variable of the list that is set decides
+    /// (POSIX, section 8.2).
     fn of_environment() -> Self {
         let mut values = ["LC_ALL", "LC_CTYPE", "LANG"]
             .into_iter()
@@ -87,7 +88,8 @@ impl Node {
         text
     }
 
-    /// Writes `first` before the line, and `rest` before all lines below it.
+    /// Writes the node and the nodes below it. `first` stands before the line of the node, and
+    /// `rest` before all lines below it.
     fn draw(
         &self,
         text: &mut String,

@@ -1,4 +1,4 @@
-//! `devid uri` and `devid uri2pem`: PKCS#11 URIs (RFC 7512), and their PEM form for
+//! `devid uri` and `devid uri2pem`: writes PKCS#11 URIs (RFC 7512), and their PEM format for
 //! pkcs11-provider: `SEQUENCE { VisibleString, UTF8String }`.
 
 use crate::cli::{OutputFormat, TypeArg};
@@ -28,7 +28,7 @@ pub(crate) fn run(
     if let Some(path) = &entry.software {
         let path = path.display();
         let why = format!(
-            "{label}: this key is the file {path}; programs use the file, or a [[token]] for its folder"
+            "{label}: this key is the file {path} and has no URI; configure the file in the program, or add a [[token]] for the folder of the file"
         );
         return Err(CommandError::new(6, why));
     }
@@ -56,7 +56,7 @@ pub(crate) fn run(
     })
 }
 
-/// The PEM text.
+/// Encodes a URI in the PEM format of pkcs11-provider.
 pub(crate) fn to_pem(
     uri: &str,
     out: &Destination,
@@ -70,7 +70,7 @@ fn pem_of(uri: &str) -> Result<String, CommandError> {
     encode(uri).map_err(|error| CommandError::new(1, error.to_string()))
 }
 
-/// The label of this class. A certificate may have another label than its key.
+/// Returns the URI of the object of this class. A certificate may have another label than its key.
 fn named(entry: &TokenEntry, class: TypeArg) -> Result<String, CommandError> {
     let missing = |what| {
         let label = &entry.label;

@@ -1,5 +1,5 @@
-//! Log lines of the core. Warnings are lines on standard error, or a field of the JSON document.
-//! Waits are shown as progress. `-v` shows the other lines with their levels.
+//! Receives the log lines of the core. Warnings become lines on standard error, or a field of the
+//! JSON document. Waits are shown as progress. `-v` shows the other lines with their levels.
 
 use crate::cli::OutputFormat;
 use crate::print::say;
@@ -8,7 +8,7 @@ use devid_core::{TICKS, WAITING};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// The warnings so far. Each text occurs once.
+/// The warnings of this run. Each text occurs only once.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Warnings {
     texts: Arc<Mutex<Vec<String>>>,
@@ -18,8 +18,8 @@ pub(crate) struct Warnings {
 }
 
 impl Warnings {
-    /// Collects all warnings from now on. In text form they go to standard error at once. `verbose`
-    /// is the number of `-v`.
+    /// Starts to collect warnings. With text output, each warning is written to standard error at
+    /// once. `verbose` is the number of `-v` options.
     pub(crate) fn install(form: OutputFormat, verbose: u8, quiet: bool) -> Self {
         let warnings = Self {
             progress: Progress::new(form, quiet),
@@ -35,7 +35,7 @@ impl Warnings {
                 _ => LevelFilter::Debug,
             },
         };
-        // The call fails only if there is a logger already.
+        // The call fails only if the process already has a logger.
         if log::set_boxed_logger(Box::new(logger)).is_ok() {
             // Waits are logged at this level.
             log::set_max_level(LevelFilter::Trace);
@@ -43,7 +43,7 @@ impl Warnings {
         warnings
     }
 
-    /// Takes all warnings so far.
+    /// Returns the collected warnings, and clears the list.
     pub(crate) fn take(&self) -> Vec<String> {
         std::mem::take(&mut *self.texts.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -60,7 +60,7 @@ impl Warnings {
         }
     }
 
-    /// Adds a warning. True if it is new.
+    /// Adds a warning. Returns true if the list did not contain its text.
     fn add(&self, text: &str) -> bool {
         let mut known = self.texts.lock().unwrap_or_else(PoisonError::into_inner);
         let is_new = !known.iter().any(|one| one == text);
@@ -80,7 +80,7 @@ struct Logger {
 }
 
 impl Log for Logger {
-    /// Only our own lines. A line of another library could hold secrets.
+    /// Accepts only log lines of this project. A log line of another library could contain secrets.
     fn enabled(&self, metadata: &Metadata) -> bool {
         let target = metadata.target();
         let is_shown = target.starts_with("devid") && metadata.level() <= self.shown;
@@ -94,7 +94,7 @@ impl Log for Logger {
         let text = record.args().to_string();
         match record.target() {
             TICKS => return self.warnings.progress.show(&text),
-            // Progress shows these waits already.
+            // The progress output already shows this wait.
             WAITING => return,
             _ => {}
         }

@@ -8,31 +8,31 @@ use std::str::FromStr;
 use std::time::Duration;
 use toml::de::DeValue;
 
-/// A certificate that is renewed before it ends.
+/// The settings of a certificate that is renewed before its end of validity.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CertificateSettings {
-    /// The label of its key.
+    /// The label of the key.
     pub label: String,
     /// The URL of the EST server.
     pub est: String,
-    /// The label of the identity that is shown to the server, if it is not the certificate itself
-    /// or the factory's.
+    /// The label of the identity that the device shows to the server. `None`: it shows the
+    /// certificate itself, or the factory's certificate.
     pub identity: Option<String>,
-    /// The trust anchor for the server.
+    /// The trust anchor for the server's certificate.
     pub trust: ServerTrust,
-    /// The subject of a first certificate.
+    /// The subject of the first certificate for the key.
     pub subject: Option<String>,
-    /// The subjectAltName of a first certificate.
+    /// The subjectAltName of the first certificate for the key.
     pub san: Vec<String>,
-    /// Purposes of the key.
+    /// The purposes of the key (extended key usage).
     pub eku: Vec<String>,
     /// True if each renewal makes a new key.
     pub new_key: bool,
-    /// The time before its end at which it is renewed.
+    /// The time before the end of validity at which the certificate is renewed.
     pub within: RenewWithin,
-    /// Commands that run when a new certificate is in use.
+    /// The commands that run when a new certificate is in use.
     pub reload: Vec<String>,
-    /// The time limit for each of them.
+    /// The time limit for each command of `reload`.
     pub reload_limit: Duration,
     /// The time limit for one answer of the server.
     pub timeout: Duration,
@@ -40,7 +40,7 @@ pub struct CertificateSettings {
     pub prove: Option<String>,
     /// The user name for a server that requires one.
     pub user: Option<String>,
-    /// The password for such a server.
+    /// The source of the password for such a server.
     pub password: Option<SecretSource>,
 }
 
@@ -50,21 +50,22 @@ const RELOAD_LIMIT: Duration = Duration::from_secs(2 * 60);
 /// The time limit for one answer of a server.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The trust anchor for a server.
+/// The trust anchor for a server's certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ServerTrust {
-    /// The certificates in this file.
+    /// All certificates in this file are trust anchors.
     File(PathBuf),
-    /// A CA whose certificate has this SHA-256.
+    /// The trust anchor is the CA certificate with this SHA-256 hash.
     Fingerprint([u8; 32]),
 }
 
-/// The time before its end at which a certificate is renewed.
+/// The time before the end of validity at which a certificate is renewed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RenewWithin {
-    /// When this part of its validity is left: numerator and denominator.
+    /// The certificate is renewed when this part of its validity remains: numerator and
+    /// denominator.
     Part(u32, u32),
-    /// When this time is left.
+    /// The certificate is renewed when this time remains.
     Left(Duration),
 }
 
@@ -75,7 +76,8 @@ impl Default for RenewWithin {
 }
 
 impl RenewWithin {
-    /// Seconds before the end, for a validity of `life` seconds.
+    /// Returns the seconds before the end at which a certificate with a validity of `life` seconds
+    /// is renewed.
     pub fn of(self, life: u64) -> u64 {
         match self {
             Self::Part(part, whole) => {
@@ -91,8 +93,12 @@ impl FromStr for RenewWithin {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong =
-            || format!("{text:?}: expected a part of the life, as 1/3, or a time, as 30d or 12h");
+        let wrong = || {
+            format!(
+                "{text:?}: expected a part of the validity, such as 1/3, or a time, such as 30d \
+                 or 12h"
+            )
+        };
         if let Some((part, whole)) = text.split_once('/') {
             let numbers = part.trim().parse().ok().zip(whole.trim().parse().ok());
             return match numbers {
@@ -104,7 +110,7 @@ impl FromStr for RenewWithin {
     }
 }
 
-/// A positive time, such as `30d`, `12h`, `5m` or `20s`.
+/// Parses a positive time, such as `30d`, `12h`, `5m` or `20s`.
 fn duration(text: &str) -> Option<Duration> {
     let text = text.trim();
     let seconds = match text.chars().last()? {
@@ -127,7 +133,7 @@ impl FromStr for Limit {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let limit = duration(text).map(Self);
-        limit.ok_or_else(|| format!("{text:?}: expected a time, as 20s or 5m"))
+        limit.ok_or_else(|| format!("{text:?}: expected a time, such as 20s or 5m"))
     }
 }
 
@@ -145,7 +151,7 @@ impl FromStr for Printable {
     }
 }
 
-/// A URL for EST.
+/// An https URL of an EST server.
 struct HttpsUrl(String);
 
 impl FromStr for HttpsUrl {
@@ -172,7 +178,7 @@ impl CertificateSettings {
         let user = printable(section.text("user"));
         let password = section.text("password");
         if user.is_some() != password.is_some() {
-            section.complain_here("user and password go together");
+            section.complain_here("user and password must be given together");
         }
         let keys = [("same", false), ("new", true)];
         let settings = Self {
@@ -207,7 +213,7 @@ impl CertificateSettings {
     }
 }
 
-/// HOST:PORT.
+/// A server in the form HOST:PORT.
 struct HostAndPort(String);
 
 impl FromStr for HostAndPort {
@@ -224,7 +230,7 @@ impl FromStr for HostAndPort {
     }
 }
 
-/// One text, or a list of texts.
+/// Parses a text, or a list of texts.
 fn texts(value: &DeValue<'_>) -> Result<Vec<String>, String> {
     let expected = || "expected text in quotes, or a list of such texts".to_owned();
     let one = |value: &DeValue<'_>| match value {
@@ -237,7 +243,7 @@ fn texts(value: &DeValue<'_>) -> Result<Vec<String>, String> {
     }
 }
 
-/// An absolute path, or `sha256:` and the digits.
+/// Parses an absolute path, or `sha256:` followed by hexadecimal digits.
 fn server_trust(value: &DeValue<'_>) -> Result<ServerTrust, String> {
     let expected = || {
         "expected the absolute path of a file with certificates, or sha256: and the SHA-256 of a \

@@ -17,10 +17,10 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use toml::de::DeValue;
 
-/// A limit above the size of any reasonable configuration.
+/// The maximum size of a file. Usual configuration files are much smaller.
 const LARGEST: u64 = 1 << 20;
 
-/// A parsed file: each setting may be missing.
+/// The settings of a file. Each setting may be missing.
 #[derive(Debug, Default)]
 pub(super) struct FileSettings {
     pub(super) tcti: Option<TctiSetting>,
@@ -37,7 +37,7 @@ pub(super) struct FileSettings {
     pub(super) token: Vec<TokenTable>,
     pub(super) certificate: Vec<CertificateSettings>,
     pub(super) owner: Option<ShowOwner>,
-    /// Files in `config.d/` that are not drop-ins because of their names.
+    /// The files in `config.d/` that are not drop-ins because of their names.
     pub(super) left_out: Vec<PathBuf>,
 }
 
@@ -54,9 +54,9 @@ pub(super) struct ProvisionTable {
 
 #[derive(Debug, Clone)]
 pub(super) struct TokenTable {
-    /// Its position in the text.
+    /// The position of the table in the text.
     at: usize,
-    /// Its file and line.
+    /// The file and the line of the table.
     pub(super) place: String,
     pub(super) name: String,
     pub(super) path: Option<PathBuf>,
@@ -90,7 +90,7 @@ impl FileSettings {
         self.log.as_ref().and_then(|log| log.audit).unwrap_or(false)
     }
 
-    /// Applies the settings of `later`; lists are joined.
+    /// Replaces the settings of this value by those of `later`. Lists are joined.
     fn overlay(&mut self, later: Self) {
         self.tcti = later.tcti.or(self.tcti.take());
         self.timeout_ms = later.timeout_ms.or(self.timeout_ms);
@@ -130,14 +130,14 @@ impl FileSettings {
     }
 }
 
-/// An identity in unusual places (`[[identity]]`).
+/// An identity whose certificate or key is not where the TCG places it (`[[identity]]`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IdentityHint {
-    /// A persistent handle, 0x81000000 to 0x81FFFFFF.
+    /// The persistent handle of the key, 0x81000000 to 0x81FFFFFF.
     pub handle: Option<u32>,
-    /// An NV index with a certificate, 0x01000000 to 0x01FFFFFF.
+    /// The NV index of the certificate, 0x01000000 to 0x01FFFFFF.
     pub nv: Option<u32>,
-    /// A file with a certificate, DER or PEM.
+    /// The file with the certificate, in DER or PEM.
     pub certificate: Option<PathBuf>,
     /// The source of the key's authorisation value, if the value is not empty.
     pub auth: Option<IdentityAuth>,
@@ -148,9 +148,9 @@ pub struct IdentityHint {
 /// The source of an identity key's authorisation value (`auth`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum IdentityAuth {
-    /// The configuration: callers need no PIN.
+    /// The value comes from the configuration, so callers need no PIN.
     Secret(SecretSource),
-    /// The login (`pin`): the identity has its own slot, and its PIN is the value.
+    /// The value is the PIN of the login (`pin`). The identity has its own slot.
     Pin,
 }
 
@@ -173,13 +173,13 @@ impl FromStr for LogLevel {
 
     fn from_str(text: &str) -> Result<Self, String> {
         text.parse().map(Self).map_err(|_| {
-            format!("{text:?} is no level: expected off, error, warn, info, debug or trace")
+            format!("{text:?} is not a log level: expected off, error, warn, info, debug or trace")
         })
     }
 }
 
-/// The `[log]` table of a faulty file, as far as readable: the error must reach the log that the
-/// administrator reads.
+/// Returns the `[log]` table of a file with errors, as far as it can be read. The error must reach
+/// the log that the administrator reads.
 pub(super) fn log_table(file: &Path) -> Option<LogTable> {
     believed(file).ok()?;
     let text = text_of(file).ok()?;
@@ -187,7 +187,8 @@ pub(super) fn log_table(file: &Path) -> Option<LogTable> {
     written.log
 }
 
-/// The file, overridden by its drop-ins. A file that is not `required` may be missing.
+/// Reads the file and its drop-ins. Drop-ins override the file. The file may be missing unless
+/// `required` is true.
 pub(super) fn read(
     file: &Path,
     required: bool,
@@ -212,8 +213,8 @@ pub(super) fn read(
     Ok(written)
 }
 
-/// Checks that only users whom the administrator trusts could have written the file. Otherwise
-/// neither the file nor defaults are used, since the intended settings are unknown.
+/// Checks that only users whom the administrator trusts could have written the file. If the check
+/// fails, neither the file nor the defaults are used, because the intended settings are unknown.
 fn believed(path: &Path) -> Result<(), ConfigError> {
     match distrusted(path) {
         None => Ok(()),
@@ -232,7 +233,7 @@ fn text_of(path: &Path) -> std::io::Result<String> {
     String::from_utf8(content).map_err(|error| no_text(syntax::no_text(error.as_bytes())))
 }
 
-/// The drop-ins of a folder, and other files there.
+/// Returns the drop-ins of a folder, and the other files of the folder.
 fn drop_ins(folder: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>), ConfigError> {
     let all = paths_in(folder).map_err(|error| ConfigError::file(folder, error))?;
     let is_drop_in = |path: &PathBuf| path.extension().is_some_and(|end| end == "toml");
@@ -265,7 +266,8 @@ fn parse(file: &Path, text: &str) -> Result<FileSettings, ConfigError> {
     }
 }
 
-/// The valid settings of a file and its first fault; `Err` holds the position of a syntax error.
+/// Returns the valid settings of a file and its first error. A syntax error is an `Err` with its
+/// position.
 fn understood(text: &str) -> Result<(FileSettings, Option<SettingError>), usize> {
     let text = text.strip_prefix('\u{FEFF}').unwrap_or(text);
     let table = toml::de::DeTable::parse(text);
@@ -323,7 +325,7 @@ impl LogTable {
     }
 }
 
-/// Handles as numbers of a setting.
+/// Returns a range of handles as the range of a number setting.
 fn wide(handles: RangeInclusive<u32>) -> RangeInclusive<u64> {
     u64::from(*handles.start())..=u64::from(*handles.end())
 }
@@ -372,8 +374,8 @@ impl TokenTable {
 
 impl MasterTable {
     fn of(mut section: TomlTable<'_>) -> Self {
-        /// The storage root key's handles and those of the device's own keys (Registry of Reserved
-        /// TPM 2.0 Handles, section 2.3.1).
+        /// The handles that the master key must not have: those of the storage root key and of the
+        /// device's own keys (Registry of Reserved TPM 2.0 Handles, section 2.3.1).
         const NOT_FREE: [RangeInclusive<u32>; 2] =
             [handle::PERSISTENT..=handle::SRK, handle::DEVICE_KEYS];
         let owners = wide(handle::STORAGE_KEYS);
@@ -399,8 +401,8 @@ impl MasterTable {
 
 impl ProvisionTable {
     fn of(mut section: TomlTable<'_>) -> Self {
-        // An index for owners: the factory's certificates are in the TCG range (Registry of
-        // Reserved TPM 2.0 Handles, section 2.2).
+        // Only an index of the owner is permitted. The factory's certificates are in the TCG range
+        // (Registry of Reserved TPM 2.0 Handles, section 2.2).
         let owners = wide(handle::OWNER_NV_INDICES);
         let provision = Self {
             own: section.flag("own"),
@@ -418,7 +420,7 @@ impl ProvisionTable {
     }
 }
 
-/// A file name that is no longer than a token's label.
+/// The name of a token. It is a file name that is no longer than a token's label.
 struct TokenName(String);
 
 impl FromStr for TokenName {
@@ -426,14 +428,15 @@ impl FromStr for TokenName {
 
     fn from_str(name: &str) -> Result<Self, String> {
         const LONGEST: usize = 32;
-        /// Labels of tokens that always exist.
+        /// The labels of tokens that always exist.
         const RESERVED: [&str; 2] = [FACTORY, SESSIONS];
         let sound =
             (1..=LONGEST).contains(&name.len()) && !name.contains('/') && !RESERVED.contains(&name);
         match sound && !name.starts_with('.') {
             true => Ok(Self(name.into())),
             false => Err(format!(
-                "{name:?}: expected 1 to 32 characters that can name a folder, and neither {FACTORY} nor {SESSIONS}"
+                "{name:?}: expected 1 to 32 characters that can name a folder, but not {FACTORY} \
+                 or {SESSIONS}"
             )),
         }
     }

@@ -1,7 +1,7 @@
 //! Configuration: `config.toml`, its drop-ins `config.d/*.toml`, and the environment.
 //!
-//! An unknown or wrong setting is an error that names file, line and key. A device must not run
-//! with a partly valid configuration.
+//! An unknown or wrong setting is an error. The error names the file, the line and the setting. A
+//! device must not run with a partly valid configuration.
 
 mod certificate;
 mod file;
@@ -35,13 +35,14 @@ use std::time::Duration;
 
 const FILE: &str = "/etc/devid-pkcs11/config.toml";
 const RUN: &str = "/run/devid-pkcs11";
-/// The label of the factory's token, and of its first identity.
+/// The label of the factory's token, and of the first identity on this token.
 pub const FACTORY: &str = "idev-id";
-/// The label of the token of the owner's certificates, and of the first of them.
+/// The label of the token with the owner's certificates, and of the first certificate on this
+/// token.
 pub const OWNER: &str = "oidevid";
-/// The label of the token of the device's own keys, and of the device's own identity.
+/// The label of the token with the device's own keys, and of the device's own identity.
 pub const OWN: &str = "devid";
-/// The label of the token that holds only session objects.
+/// The label of the token that has only session objects.
 pub(crate) const SESSIONS: &str = "sessions";
 const STATE: &str = "/var/lib/devid-pkcs11";
 const TIMEOUT_MS: u64 = 30_000;
@@ -60,33 +61,33 @@ pub struct Config {
     pub audit: bool,
     /// The source of random bytes.
     pub random: RandomSource,
-    /// True if there is a token that holds only session objects.
+    /// True if there is a token that has only session objects.
     pub session_slot: bool,
     /// True if each signature of the TPM is verified before the caller receives it.
     pub verify_signatures: bool,
-    /// Identities that the search needs hints for.
+    /// The hints that a scan needs to find identities.
     pub identities: Vec<IdentityHint>,
-    /// The folder of CA certificates that tokens show beside the identity.
+    /// The folder of CA certificates that tokens show in addition to the identity.
     pub chain: PathBuf,
     /// The folder of CA certificates that `devid` trusts when it verifies an identity.
     pub trust: PathBuf,
-    /// The folder of drop-ins, `config.d/` beside the configuration's file.
+    /// The folder of drop-ins: `config.d/` in the folder of the configuration file.
     pub drop_ins: PathBuf,
-    /// /run/devid-pkcs11: data until the next boot.
+    /// /run/devid-pkcs11, the folder for data that are valid until the next boot.
     pub run: PathBuf,
-    /// /run/devid-pkcs11/lock: process locks for PIN tries and for shared TPM slots.
+    /// /run/devid-pkcs11/lock, the folder of process locks for PIN tries and for shared TPM slots.
     pub locks: PathBuf,
-    /// /var/lib/devid-pkcs11: the parent of the key folders.
+    /// /var/lib/devid-pkcs11, the parent of the key folders.
     pub state: PathBuf,
-    /// The master key, which wraps the device's own keys.
+    /// The settings of the master key, which wraps the device's own keys.
     pub master: Master,
-    /// The tokens with key folders: `devid`, then further ones.
+    /// The tokens with key folders: first `devid`, then the other tokens.
     pub tokens: Vec<TokenSettings>,
     /// How the device gets its own identity.
     pub provision: Provision,
-    /// Certificates of the device's owner for the factory's keys.
+    /// The settings for the owner's certificates for the factory's keys.
     pub owner: OwnerSettings,
-    /// Certificates that the device renews.
+    /// The certificates that the device renews.
     pub certificates: Vec<CertificateSettings>,
     /// The file that `devid` touches after each change that other processes may have cached.
     pub generation: PathBuf,
@@ -95,25 +96,25 @@ pub struct Config {
 }
 
 impl Config {
-    /// The TPM of this configuration. Sends nothing and opens nothing yet.
+    /// Creates the client of the TPM of this configuration. It opens nothing and sends nothing yet.
     pub fn tpm(&self, refusals: Refusals) -> Tpm {
         Tpm::new(self.tcti.clone(), self.limits, &self.locks, refusals)
             .with_master(self.master.handle)
             .verifying_signatures(self.verify_signatures)
     }
 
-    /// The key folder of a token.
+    /// Returns the key folder of a token.
     pub(crate) fn key_folder(&self, token: &TokenSettings) -> PathBuf {
         let named = || self.state.join(&token.name);
         token.path.clone().unwrap_or_else(named)
     }
 
-    /// True if the lock folder is the common one, not a private one.
+    /// Returns true if the lock folder is the common folder of all users, not a private folder.
     pub(crate) fn locks_with_all(&self) -> bool {
         self.run == Path::new(RUN)
     }
 
-    /// Ignored files and outdated settings, each as a sentence.
+    /// Returns a sentence for each ignored file and each outdated setting.
     pub fn warnings(&self) -> impl Iterator<Item = String> {
         let unread = self.left_out.iter().map(|path| not_read(path, ".toml"));
         let alias = self.tcti_by_alias.then(|| {
@@ -126,55 +127,56 @@ impl Config {
     }
 }
 
-/// A folder of ours beside the state folder, `/var/lib/devid-pkcs11-NAME`.
+/// Returns a folder of this project in the parent of the state folder:
+/// `/var/lib/devid-pkcs11-NAME`.
 pub(crate) fn beside_state(state: &Path, name: &str) -> PathBuf {
     let mut path = state.as_os_str().to_owned();
     path.push(format!("-{name}"));
     path.into()
 }
 
-/// The message for a file that is ignored because of its suffix.
+/// Returns the message for a file that is ignored because of its suffix.
 pub(crate) fn not_read(path: &Path, end: &str) -> String {
     let path = path.display();
-    format!("{path}: not read, since its name does not end in {end}")
+    format!("{path}: the file is not read, because its name does not end in {end}")
 }
 
-/// The master key (`[master]`).
+/// The settings of the master key (`[master]`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Master {
-    /// Its persistent handle.
+    /// The persistent handle of the master key.
     pub handle: u32,
     /// The authorisation value of the owner hierarchy, if it is not empty.
     pub owner_auth: Option<SecretSource>,
-    /// The folder with root certificates of TPM makers. If set, a storage root key is trusted only
-    /// with a certified endorsement key.
+    /// The folder with root certificates of TPM manufacturers. If it is set, a storage root key is
+    /// trusted only with a certified endorsement key.
     pub ek_roots: Option<PathBuf>,
 }
 
 /// The source of bytes for C_GenerateRandom.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RandomSource {
-    /// getrandom(2).
+    /// The kernel: getrandom(2).
     Kernel,
-    /// TPM2_GetRandom.
+    /// The TPM: TPM2_GetRandom.
     Tpm,
 }
 
 /// The level and target of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogSettings {
-    /// Off by default.
+    /// The level of the log. The log is off by default.
     pub level: LevelFilter,
-    /// Where lines go.
+    /// The target of the lines.
     pub target: LogTarget,
 }
 
 /// The target of log lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LogTarget {
-    /// /dev/log, which the journal also reads.
+    /// Lines go to /dev/log, which the journal also reads.
     Syslog,
-    /// Appended to this file.
+    /// Lines are appended to this file.
     File(PathBuf),
 }
 
@@ -182,28 +184,28 @@ pub enum LogTarget {
 /// wrong, so that the error can be logged.
 #[derive(Debug)]
 pub struct LoadedConfig {
-    /// Valid in any case.
+    /// The log settings, which are valid in any case.
     pub log: LogSettings,
-    /// The settings, or the first error.
+    /// The settings, or the first error in them.
     pub config: Result<Config, ConfigError>,
 }
 
-/// An error in a setting: its place and its description.
+/// An error in a setting: its file and line, and its description.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
     place: String,
     what: String,
     /// True if a file could not be read now.
     unread: bool,
-    /// True if other users could have written it.
+    /// True if other users could have written the file.
     distrusted: bool,
 }
 
-/// Reads a variable of the environment, for [`load`].
+/// A function that reads a variable of the environment, for [`load`].
 pub type Variable<'a> = &'a dyn Fn(&str) -> Option<OsString>;
 
-/// The environment of the process; empty for a program with more rights than its caller (setuid,
-/// file capabilities).
+/// Returns the environment of the process. The environment is empty for a program with more rights
+/// than its caller (setuid, file capabilities).
 pub fn environment(is_privileged: bool) -> impl Fn(&str) -> Option<OsString> {
     move |name| match is_privileged {
         true => None,
@@ -211,8 +213,9 @@ pub fn environment(is_privileged: bool) -> impl Fn(&str) -> Option<OsString> {
     }
 }
 
-/// True if this program has more rights than its caller: the kernel's AT_SECURE (getauxval(3)),
-/// read from a file. If the file cannot be read, as with file capabilities, the answer is true.
+/// Returns true if this program has more rights than its caller. The function reads AT_SECURE
+/// (getauxval(3)) from a file of the kernel. If the file cannot be read, as with file capabilities,
+/// the function returns true.
 pub fn is_privileged() -> bool {
     use rustix::process::{getegid, geteuid, getgid, getuid};
     const WORD: usize = size_of::<usize>();
@@ -225,11 +228,11 @@ pub fn is_privileged() -> bool {
         || getgid() != getegid()
 }
 
-/// Reads file, drop-ins and environment.
+/// Reads the configuration file, its drop-ins and the environment.
 ///
 /// | variable | effect |
 /// |---|---|
-/// | `DEVID_PKCS11_CONFIG` | replaces the file; drop-ins and `chain/` are searched beside it |
+/// | `DEVID_PKCS11_CONFIG` | replaces the file; drop-ins and `chain/` are searched in its folder |
 /// | `DEVID_PKCS11_TCTI` | takes precedence over the file |
 /// | `DEVID_PKCS11_LOG` | `LEVEL` or `LEVEL,TARGET`; takes precedence over the file |
 /// | `DEVID_PKCS11_RUN` | replaces /run/devid-pkcs11 |
@@ -257,7 +260,7 @@ pub fn load(variable: Variable) -> LoadedConfig {
             log: LogSettings::OFF,
             config: Ok(config),
         },
-        // No log is configured, but the administrator must learn of the error.
+        // The configuration sets no log, but the administrator must learn of the error.
         (Ok(None), Err(fault)) => LoadedConfig {
             log: LogSettings::ERRORS,
             config: Err(fault),
@@ -269,7 +272,8 @@ pub fn load(variable: Variable) -> LoadedConfig {
     }
 }
 
-/// The settings if the files are invalid: the defaults and the valid variables. For read-only use.
+/// Returns the settings to use if the files are invalid: the defaults and the valid variables. Only
+/// for commands that change nothing.
 pub fn defaults(variable: Variable) -> Config {
     let variable: Variable = &without_empty(variable);
     let tcti = tcti_variable(variable).ok().flatten();
@@ -280,7 +284,7 @@ fn without_empty(variable: Variable) -> impl Fn(&str) -> Option<OsString> {
     move |name| variable(name).filter(|value| !value.is_empty())
 }
 
-/// A setting `tcti`.
+/// The setting `tcti`.
 #[derive(Debug)]
 struct TctiSetting {
     tcti: Tcti,
@@ -327,8 +331,9 @@ fn settings(mut written: FileSettings, variable: Variable) -> Result<Config, Con
     Ok(overlaid(written, tcti, tokens, variable))
 }
 
-/// True if the system's configuration asks for audit lines, whatever file a variable names. True
-/// also if that file is invalid, since its wish is unknown.
+/// Returns true if the system's configuration file requires audit lines, even if a variable names
+/// another file. Also returns true if the system's file is invalid, because its setting is then
+/// unknown.
 fn system_asks_audit(file: &Path) -> bool {
     let written = file::read(file, false, &beside(file, "config.d"));
     written.map_or(true, |written| written.asks_audit())
@@ -439,7 +444,7 @@ where
 impl FromStr for LogSettings {
     type Err = String;
 
-    /// `LEVEL` or `LEVEL,TARGET`.
+    /// Parses `LEVEL` or `LEVEL,TARGET`.
     fn from_str(text: &str) -> Result<Self, String> {
         let (level, target) = text.split_once(',').unwrap_or((text, "syslog"));
         Ok(Self {
@@ -457,7 +462,7 @@ impl FromStr for LogTarget {
             Some(path) if Path::new(path).is_absolute() => Ok(Self::File(path.into())),
             None if text == "syslog" => Ok(Self::Syslog),
             _ => Err(format!(
-                "{text:?} is no log target: expected syslog or file:/absolute/path"
+                "{text:?} is not a log target: expected syslog or file:/absolute/path"
             )),
         }
     }
@@ -473,12 +478,13 @@ impl ConfigError {
         }
     }
 
-    /// True if a file could not be read now and may be valid, so that a retry may help.
+    /// Returns true if a file could not be read now and may be valid. A later attempt may then
+    /// succeed.
     pub fn is_unread(&self) -> bool {
         self.unread
     }
 
-    /// True if the error says that users other than root may write the file or its folder.
+    /// Returns true if users other than root may write the file or its folder.
     pub fn is_of_trust(&self) -> bool {
         self.distrusted
     }

@@ -9,19 +9,19 @@ use std::path::{Path, PathBuf};
 pub struct OwnerSettings {
     /// The token that shows the certificates.
     pub show: ShowOwner,
-    /// The file that holds them, PEM.
+    /// The PEM file with the certificates.
     pub certificates: PathBuf,
 }
 
 /// The token on which programs find the owner's certificates for the factory's keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ShowOwner {
-    /// None: tokens show the factory's certificates.
+    /// No token shows them. Tokens show the factory's certificates.
     #[default]
     Nowhere,
-    /// The factory's token, in place of the factory's certificates.
+    /// The factory's token shows them instead of the factory's certificates.
     Instead,
-    /// A separate token, `oidevid`.
+    /// A separate token with the name `oidevid` shows them.
     Token,
 }
 
@@ -32,7 +32,7 @@ impl ShowOwner {
         ("token", Self::Token),
     ];
 
-    /// The word of the setting.
+    /// Returns the word of the setting in the configuration file.
     pub fn word(self) -> &'static str {
         let mut words = Self::WORDS.iter();
         words
@@ -48,7 +48,8 @@ impl ShowOwner {
 }
 
 impl OwnerSettings {
-    /// The default file is in a public folder, since only its group may enter the state folder.
+    /// Creates the settings. The default file is in a public folder, because only the group of the
+    /// state folder may enter the state folder.
     pub(super) fn new(show: Option<ShowOwner>, state: &Path) -> Self {
         Self {
             show: show.unwrap_or_default(),

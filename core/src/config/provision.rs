@@ -1,4 +1,4 @@
-//! `[provision]`: how the device gets an identity of its own.
+//! `[provision]`: how the device gets its own identity.
 
 use super::file::ProvisionTable;
 use crate::x509::SubjectTemplate;
@@ -7,65 +7,66 @@ use std::path::{Path, PathBuf};
 /// The settings for the device's own identity (`[provision]`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Provision {
-    /// The wish for an own identity beside the factory's.
+    /// Whether the device needs its own identity in addition to the factory's identity.
     pub own: OwnIdentity,
-    /// The marker: a file that says that the identity is in the TPM, and names its key.
+    /// The marker file. It states that the identity is in the TPM, and names the key.
     pub marker: PathBuf,
-    /// The behaviour without TPM.
+    /// The behaviour on a device without TPM.
     pub fallback: Fallback,
-    /// An identity of another party, to be used instead of our own.
+    /// An identity of another party that is used instead of an own identity.
     pub existing: Option<ExistingSource>,
-    /// The wish to leave a software key when the device has a TPM.
+    /// The time at which a software key is given up when the device has a TPM.
     pub leave_software: LeaveSoftware,
-    /// The NV index for a copy of the certificate; without it no copy is written.
+    /// The NV index for a copy of the certificate. `None`: no copy is written.
     pub nv_index: Option<u32>,
-    /// The subject of the device's own certificate; by default the factory's.
+    /// The subject of the device's own certificate. `None`: the factory's subject.
     pub subject: Option<SubjectTemplate>,
 }
 
-/// The wish for an own identity (`own`).
+/// Whether the device needs its own identity (`own`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum OwnIdentity {
-    /// Not configured: a device with a factory identity is complete, until `devid provision` makes
+    /// Not configured. A device with a factory identity is complete, until `devid provision` makes
     /// an own identity.
     #[default]
     Unset,
-    /// `true`: the device needs an own identity.
+    /// `true`: the device needs its own identity.
     Wanted,
-    /// `false`: the factory identity suffices.
+    /// `false`: the factory identity is enough.
     Unwanted,
 }
 
-/// The behaviour without TPM.
+/// The behaviour on a device without TPM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Fallback {
-    /// No identity is made.
+    /// The device gets no identity.
     #[default]
     None,
-    /// A key in a file.
+    /// The device gets a key in a file.
     Software,
 }
 
 /// The time at which a device with a software key moves to a TPM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum LeaveSoftware {
-    /// Never.
+    /// The device never moves to the TPM.
     Never,
-    /// When a new certificate is made, since the identity changes then anyway.
+    /// The device moves when a new certificate is made, because the identity changes then in any
+    /// case.
     #[default]
     OnNewCertificate,
 }
 
-/// The location of an existing identity of another party.
+/// The location of an identity of another party.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ExistingSource {
-    /// In a token of ours, by PKCS#11 URI (RFC 7512).
+    /// An object of a token of this module, by its PKCS#11 URI (RFC 7512).
     Uri(String),
-    /// In two files.
+    /// Two files.
     Files {
-        /// The certificate, optionally followed by those of its issuers.
+        /// The file with the certificate. The certificates of its issuers may follow.
         certificate: PathBuf,
-        /// PKCS#8, or a key wrapped by the TPM (`TSS2 PRIVATE KEY`).
+        /// The file with the key: PKCS#8, or a key wrapped by the TPM (`TSS2 PRIVATE KEY`).
         key: PathBuf,
     },
 }

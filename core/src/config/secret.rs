@@ -10,25 +10,25 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-/// The longest authorisation value of a TPM: as long as its widest digest.
+/// The maximum size of an authorisation value in a TPM: the size of its longest digest.
 const LARGEST: u64 = 64;
 const WORLD_READS: u32 = 0o004;
-/// Additional bytes to read: a newline, and surplus text for the error message.
+/// The number of bytes that are read in addition: a newline, and some text for the error message.
 const LEFT_OVER: u64 = 16;
 
 /// The source of a secret.
 #[derive(Clone, PartialEq, Eq)]
 pub enum SecretSource {
-    /// The configuration itself.
+    /// The configuration contains the secret itself.
     Hex(Secret),
-    /// A file; one newline (LF) at its end is ignored.
+    /// The secret is in a file. A newline (LF) at the end of the file is ignored.
     File(PathBuf),
-    /// A file in `$CREDENTIALS_DIRECTORY`, where systemd stores the files of `LoadCredential=`
-    /// (systemd.exec(5)); one newline at its end is ignored.
+    /// The secret is in a file of `$CREDENTIALS_DIRECTORY`, where systemd puts the files of
+    /// `LoadCredential=` (systemd.exec(5)). A newline at the end of the file is ignored.
     Credential {
-        /// The file.
+        /// The name of the file.
         name: String,
-        /// The folder, if the environment names it.
+        /// The folder, if the environment variable is set.
         folder: Option<PathBuf>,
     },
 }
@@ -41,11 +41,11 @@ impl SecretSource {
         }
     }
 
-    /// The file of the secret; `None` if the configuration contains it.
+    /// Returns the file of the secret. Returns `None` if the configuration contains the secret.
     ///
     /// # Errors
     ///
-    /// `$CREDENTIALS_DIRECTORY` is not set.
+    /// Fails if `$CREDENTIALS_DIRECTORY` is not set.
     pub fn path(&self) -> io::Result<Option<PathBuf>> {
         Ok(match self {
             Self::Hex(_) => None,
@@ -61,15 +61,16 @@ impl SecretSource {
     ///
     /// # Errors
     ///
-    /// The file is writable by others, missing, empty, not regular, or too long for an
-    /// authorisation value. Or it contains leftovers of an editor, or `$CREDENTIALS_DIRECTORY` is
-    /// not set.
+    /// Fails if the file is writable by other users, missing, empty, not a regular file, or too
+    /// long for an authorisation value. Also fails if the file contains remains of an editor, or if
+    /// `$CREDENTIALS_DIRECTORY` is not set.
     pub fn read(&self) -> io::Result<Secret> {
         if let Self::Hex(secret) = self {
             return Ok(secret.clone());
         }
         let path = self.path()?.unwrap_or_default();
-        // A value written by another user may be a guess, and a wrong value counts.
+        // If another user can write the value, it may be a guess. A wrong value counts towards
+        // lockout.
         if let Some(fault) = distrusted(&path) {
             if let Some(errno) = fault.unread {
                 return Err(errno.into());
@@ -78,7 +79,10 @@ impl SecretSource {
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
         }
         if stat(&path).is_ok_and(|about| about.st_mode & WORLD_READS != 0) {
-            warn!("{}: everybody may read this secret", path.display());
+            warn!(
+                "{}: all users may read this secret; restrict its mode with chmod o-r",
+                path.display()
+            );
         }
         let mut secret = Secret::new(file::read(&path, LARGEST + LEFT_OVER)?);
         if secret.last() == Some(&b'\n') {
@@ -90,7 +94,7 @@ impl SecretSource {
         }
     }
 
-    /// The file and the reason, if other users could have replaced the secret.
+    /// Returns the file and the reason, if other users could have replaced the secret.
     pub(crate) fn distrusted(&self) -> Option<(PathBuf, Distrust)> {
         let path = self.path().ok()??;
         let fault = distrusted(&path).filter(|fault| fault.unread.is_none())?;
@@ -98,12 +102,13 @@ impl SecretSource {
     }
 }
 
-/// The reason why a file holds no clean secret, if any. A wrong value counts towards the TPM's
-/// lockout, so the file is refused before. Binary contents are accepted as they are.
+/// Checks that the content of a file is only a secret. Returns the reason if it is not, else
+/// `None`. A wrong value counts towards the TPM's lockout, so such a file is refused before a try.
+/// Binary contents are accepted unchanged.
 #[must_use]
 pub fn left_over(secret: &[u8]) -> Option<&'static str> {
     if secret.starts_with(b"\xEF\xBB\xBF") {
-        return Some("it begins with a byte order mark, which is no part of a secret");
+        return Some("it begins with a byte order mark, which is not a part of the secret");
     }
     if secret.starts_with(b"\xFF\xFE") || secret.starts_with(b"\xFE\xFF") {
         return Some("it is UTF-16: save it as UTF-8, or give the bytes as hex:");
@@ -116,15 +121,15 @@ pub fn left_over(secret: &[u8]) -> Option<&'static str> {
         _ if text.ends_with('\r') => {
             Some("it ends with a carriage return (CRLF, as Windows writes it)")
         }
-        _ if text.trim_matches(is_end_of_line).is_empty() => Some("it is empty but for newlines"),
+        _ if text.trim_matches(is_end_of_line).is_empty() => Some("it contains only newlines"),
         _ if text.ends_with('\n') => Some("it ends with more than one newline"),
-        _ if text.trim().is_empty() => Some("it is empty but for blanks"),
+        _ if text.trim().is_empty() => Some("it contains only blanks"),
         _ if text.starts_with('\n') => Some("it begins with a newline"),
         _ if text.contains(is_end_of_line) => Some("it has more than one line"),
         _ if text.starts_with(char::is_whitespace) => Some("it begins with a blank"),
         _ if text.ends_with(char::is_whitespace) => Some("it ends with a blank"),
         _ if text.contains(char::is_control) => Some("it has a control character"),
-        _ if text.contains(is_unseen) => Some("it has a character that cannot be seen"),
+        _ if text.contains(is_unseen) => Some("it has an invisible character"),
         _ => None,
     });
     let too_long = || (secret.len() as u64 > LARGEST).then_some("it is longer than 64 bytes");
@@ -146,7 +151,7 @@ impl FromStr for SecretSource {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        // The message omits the text, which may be the secret.
+        // The message does not show the text, because the text may be the secret.
         let wrong = || "expected hex:DIGITS, file:/absolute/path or credential:NAME".to_owned();
         match text.split_once(':').ok_or_else(wrong)? {
             ("hex", digits) => match bytes_of(digits) {
@@ -204,7 +209,7 @@ mod tests {
         assert!(credential.read().is_err());
     }
 
-    /// Checked before a try, since a wrong value counts towards the TPM's lockout.
+    /// The file is checked before a try, because a wrong value counts towards the TPM's lockout.
     #[test]
     fn a_file_with_more_than_a_secret_in_it_is_refused() {
         let folder = tempfile::tempdir().unwrap();
@@ -238,7 +243,7 @@ mod tests {
             ("1234\u{A0}\n".as_bytes(), "ends with a blank"),
             (b"1234\0", "control character"),
             (b"12\x1B34", "control character"),
-            ("1234\u{200B}".as_bytes(), "cannot be seen"),
+            ("1234\u{200B}".as_bytes(), "invisible character"),
             (&[b'1'; 65], "64 bytes"),
             (&[b'1'; 80], "64 bytes"),
             (&[b'1'; 81], "over 80 bytes"),
@@ -255,7 +260,7 @@ mod tests {
             (b"open sesame\n", b"open sesame"),
             ("Gr\u{FC}\u{DF}e\n".as_bytes(), "Gr\u{FC}\u{DF}e".as_bytes()),
             (&longest, &longest[..64]),
-            // Binary: each byte counts.
+            // In binary content each byte is a part of the secret.
             (b"\x80\x81\r", b"\x80\x81\r"),
             (b"\x80 \n", b"\x80 "),
         ] {

@@ -1,7 +1,8 @@
-//! A section of a configuration file (a table of TOML), whose settings are taken out one by one.
+//! A section of a configuration file (a table of TOML). The reader takes the settings out of the
+//! section one by one, and reports the settings that remain.
 //!
-//! An error message uses the words of the administrator. The message names the expected value, and
-//! shows the written value only for settings that are no secrets.
+//! An error message names the expected value. It shows the written value only for settings that are
+//! not secrets.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -11,7 +12,7 @@ use std::str::FromStr;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-/// All sections with their settings. The first holds the settings before any section.
+/// All sections with their settings. The first entry has the settings before the first section.
 const SETTINGS: [(&str, &[&str]); 8] = [
     (
         "",
@@ -86,16 +87,16 @@ pub(super) struct SettingError {
     pub(super) what: String,
 }
 
-/// The first error in the text so far.
+/// The first error that was found in the text so far.
 #[derive(Debug, Default)]
 pub(super) struct FirstError(RefCell<Option<SettingError>>);
 
-/// A section with its remaining settings.
+/// A section with the settings that were not read yet.
 #[derive(Debug)]
 pub(super) struct TomlTable<'t> {
     text: &'t str,
     first_error: &'t FirstError,
-    /// The name as written: `[log]`, `[[token]]`; empty before the first section.
+    /// The name as it is written: `[log]`, `[[token]]`. Empty before the first section.
     name: &'static str,
     at: usize,
     left: DeTable<'t>,
@@ -117,7 +118,7 @@ impl FirstError {
 }
 
 impl<'t> TomlTable<'t> {
-    /// The settings before the first section, and all sections.
+    /// Returns the settings before the first section, and all sections.
     pub(super) fn whole(text: &'t str, first_error: &'t FirstError, table: DeTable<'t>) -> Self {
         Self {
             text,
@@ -128,12 +129,12 @@ impl<'t> TomlTable<'t> {
         }
     }
 
-    /// Its position in the text.
+    /// Returns the position of the section in the text.
     pub(super) fn at(&self) -> usize {
         self.at
     }
 
-    /// A text in quotes, parsed as `T`. The error of `T` is shown.
+    /// Reads a text in quotes and parses it as `T`. The error of `T` becomes the message.
     pub(super) fn text<T: FromStr>(&mut self, key: &str) -> Option<T>
     where
         T::Err: fmt::Display,
@@ -152,12 +153,12 @@ impl<'t> TomlTable<'t> {
         })
     }
 
-    /// A time limit, up to an hour.
+    /// Reads a time limit of up to an hour.
     pub(super) fn milliseconds(&mut self, key: &str) -> Option<u64> {
         self.number(key, 1..=3_600_000, "milliseconds from 1 to 3600000")
     }
 
-    /// A number in this range; `expected` describes it.
+    /// Reads a number in this range. `expected` describes the range in messages.
     pub(super) fn number(
         &mut self,
         key: &str,
@@ -167,7 +168,7 @@ impl<'t> TomlTable<'t> {
         self.number_unless(key, range, expected, |_| None)
     }
 
-    /// A number that the callback `wrong` does not reject.
+    /// Reads a number in this range that the function `wrong` does not reject.
     pub(super) fn number_unless(
         &mut self,
         key: &str,
@@ -179,7 +180,7 @@ impl<'t> TomlTable<'t> {
         self.taken(key, |value| match value.get_ref() {
             DeValue::Integer(digits) => {
                 let number = u64::from_str_radix(digits.as_str(), digits.radix()).ok();
-                // As written, possibly in hexadecimal digits.
+                // The number as it is written, possibly in hexadecimal digits.
                 let written = text.get(value.span()).unwrap_or_default();
                 let number = number.filter(|number| range.contains(number));
                 let number = number.ok_or_else(|| format!("{written}: expected {expected}"))?;
@@ -190,7 +191,7 @@ impl<'t> TomlTable<'t> {
         })
     }
 
-    /// A list of persistent handles.
+    /// Reads a list of persistent handles.
     pub(super) fn handles(&mut self, key: &str) -> Option<Vec<u32>> {
         let text = self.text;
         let expected = "expected handles from 0x81000000 to 0x81FFFFFF, without quotes";
@@ -211,12 +212,12 @@ impl<'t> TomlTable<'t> {
         })
     }
 
-    /// An absolute path.
+    /// Reads an absolute path.
     pub(super) fn path(&mut self, key: &str) -> Option<PathBuf> {
         self.taken(key, |value| absolute(value.get_ref()))
     }
 
-    /// One of these words.
+    /// Reads one of these words.
     pub(super) fn one_of<T: Copy>(&mut self, key: &str, words: &[(&str, T)]) -> Option<T> {
         let all = words.iter().map(|(word, _)| format!("\"{word}\""));
         let all = all.collect::<Vec<_>>().join(" or ");
@@ -230,7 +231,7 @@ impl<'t> TomlTable<'t> {
         })
     }
 
-    /// The value of `key`, parsed by `read`; an error is recorded.
+    /// Takes the setting `key` and parses it with `read`. Records an error.
     pub(super) fn taken<T>(
         &mut self,
         key: &str,
@@ -255,13 +256,13 @@ impl<'t> TomlTable<'t> {
         }
     }
 
-    /// Records an error of the section as a whole.
+    /// Records an error that concerns the whole section.
     pub(super) fn complain_here(&self, what: &str) {
         self.first_error
             .note(self.at, format!("{}: {what}", self.name));
     }
 
-    /// A section that occurs once, such as `[log]`.
+    /// Returns a section that occurs once, such as `[log]`.
     pub(super) fn section(&mut self, name: &'static str) -> Option<Self> {
         let key = bare(name);
         let (at, value) = self.remove(key)?;
@@ -273,14 +274,14 @@ impl<'t> TomlTable<'t> {
                 None
             }
             _ => {
-                let what = format!("{key}: it is a section: {name} on a line of its own");
+                let what = format!("{key}: this is a section: write {name} on a separate line");
                 self.first_error.note(at, what);
                 None
             }
         }
     }
 
-    /// A section that may occur several times, such as `[[token]]`.
+    /// Returns the sections of a name that may occur several times, such as `[[token]]`.
     pub(super) fn sections(&mut self, name: &'static str) -> Vec<Self> {
         let key = bare(name);
         let Some((at, value)) = self.remove(key) else {
@@ -299,20 +300,23 @@ impl<'t> TomlTable<'t> {
                     });
                     return below.collect();
                 }
-                format!("{key}: it is a section: {name} on a line of its own")
+                format!("{key}: this is a section: write {name} on a separate line")
             }
-            DeValue::Table(_) => format!("[{key}] must be {name}: there may be several"),
-            _ => format!("{key}: it is a section: {name} on a line of its own"),
+            DeValue::Table(_) => {
+                format!("[{key}] must be {name}: this section may occur several times")
+            }
+            _ => format!("{key}: this is a section: write {name} on a separate line"),
         };
         self.first_error.note(at, what);
         Vec::new()
     }
 
-    /// Records the remaining settings as unknown.
+    /// Records an error for each setting that was not read, because it is unknown.
     pub(super) fn end(self) {
         for key in self.left.keys() {
             let (at, key) = (key.span().start, key.get_ref());
-            // A key in quotes, or with digits, may be a misplaced value.
+            // A key in quotes, or a key with digits, may be a secret at a wrong position. It is not
+            // shown.
             let quoted = self.text[at..].starts_with(['"', '\'']);
             let what = unknown(key, self.name);
             match is_known(key) || is_like_one(key) || is_plain(key) && !quoted {
@@ -345,24 +349,24 @@ impl<'t> TomlTable<'t> {
     }
 }
 
-/// A value that is an absolute path.
+/// Parses a value that must be an absolute path.
 pub(super) fn absolute(value: &DeValue<'_>) -> Result<PathBuf, String> {
     match value {
         DeValue::String(text) if Path::new(&**text).is_absolute() => Ok(PathBuf::from(&**text)),
         DeValue::String(text) if text.starts_with('~') => Err(format!(
-            "{text}: expected an absolute path; ~ is not replaced here"
+            "{text}: expected an absolute path; ~ is not replaced by the home folder"
         )),
         DeValue::String(text) => Err(format!("{text}: expected an absolute path")),
         other => Err(format!("expected an absolute path in quotes{}", not(other))),
     }
 }
 
-/// A description of the actual type, without the value.
+/// Describes the actual type of a value, without the value.
 fn not(value: &DeValue<'_>) -> &'static str {
     match value {
         DeValue::String(_) => ", not a text",
         DeValue::Integer(_) => ", not a number",
-        DeValue::Float(_) => ", not a number with a point",
+        DeValue::Float(_) => ", not a number with a decimal point",
         DeValue::Boolean(_) => ", not true or false",
         DeValue::Datetime(_) => ", not a date",
         DeValue::Array(_) => ", not a list",
@@ -370,30 +374,30 @@ fn not(value: &DeValue<'_>) -> &'static str {
     }
 }
 
-/// A section's name without its brackets.
+/// Returns the name of a section without its brackets.
 fn bare(name: &str) -> &str {
     name.trim_matches(['[', ']'])
 }
 
-/// True for a setting or section of this name, in any place.
+/// Returns true if a setting or section of any section has this name.
 pub(super) fn is_known(name: &str) -> bool {
     SETTINGS
         .iter()
         .any(|(section, keys)| bare(section) == name || keys.contains(&name))
 }
 
-/// The section of this name as it is written.
+/// Returns the section of this name, with its brackets.
 pub(super) fn section_called(name: &str) -> Option<&'static str> {
     let mut names = SETTINGS.iter().map(|(section, _)| *section);
     names.find(|section| !name.is_empty() && bare(section) == name)
 }
 
-/// True for a name in the style of settings, which is unlikely for a PIN.
+/// Returns true for a name that looks like a setting. Such a name is unlikely to be a PIN.
 fn is_plain(name: &str) -> bool {
     name.chars().all(|c| c.is_ascii_alphabetic() || c == '_')
 }
 
-/// True if the name is similar to a known setting or section.
+/// Returns true if the name is similar to a known setting or section.
 fn is_like_one(name: &str) -> bool {
     let all = SETTINGS.iter().flat_map(|(section, keys)| {
         let keys = keys.iter().map(|key| (*key, *section));
@@ -402,10 +406,10 @@ fn is_like_one(name: &str) -> bool {
     closest(name, all.collect()).is_some()
 }
 
-/// The message for an unknown setting in `section`, with a suggestion.
+/// Returns the message for an unknown setting in `section`, with a suggestion.
 fn unknown(key: &str, section: &str) -> String {
     if let Some(name) = section_called(key) {
-        return format!("{name} is a section of its own");
+        return format!("{name} is a section, not a setting of this section");
     }
     let place = |section: &str| match section {
         "" => "above the first section".to_owned(),
@@ -414,7 +418,7 @@ fn unknown(key: &str, section: &str) -> String {
     let elsewhere = SETTINGS.iter().filter(|(_, keys)| keys.contains(&key));
     let elsewhere: Vec<_> = elsewhere.map(|(section, _)| place(section)).collect();
     if !elsewhere.is_empty() {
-        return format!("it belongs {}", elsewhere.join(" or "));
+        return format!("this setting belongs {}", elsewhere.join(" or "));
     }
     let here = SETTINGS.iter().filter(|(one, _)| *one == section);
     let others = SETTINGS.iter().filter(|(one, _)| *one != section);
@@ -436,14 +440,15 @@ fn unknown(key: &str, section: &str) -> String {
         None => match SETTINGS.iter().find(|(one, _)| *one == section) {
             Some((_, keys)) if !section.is_empty() => {
                 let keys = keys.join(", ");
-                format!("there is no such setting in {section}; it has {keys}")
+                format!("there is no such setting in {section}; its settings are {keys}")
             }
             _ => "there is no such setting".into(),
         },
     }
 }
 
-/// The most similar known word, if one is similar enough; the first of equals.
+/// Returns the known word that is most similar, if it is similar enough. Of equally similar words
+/// the first is returned.
 fn closest<'a>(word: &str, among: Vec<(&'a str, &'a str)>) -> Option<(&'a str, &'a str)> {
     const ALIKE: f64 = 0.7;
     let word = word.to_ascii_lowercase().replace('-', "_");
@@ -462,7 +467,7 @@ fn closest<'a>(word: &str, among: Vec<(&'a str, &'a str)>) -> Option<(&'a str, &
 mod tests {
     use super::*;
 
-    /// The installed file lists all settings, in comments.
+    /// The installed configuration file must list all settings in comments.
     #[test]
     fn the_settings_are_those_that_the_installed_file_lists() {
         let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../pkcs11-conf/config.toml");

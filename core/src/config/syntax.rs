@@ -1,12 +1,13 @@
-//! Explains syntax errors in the words of the writer. Only names of settings are shown, since the
-//! line may hold a secret.
+//! Explains syntax errors in terms of the configuration file. Only names of settings are shown,
+//! because the line may contain a secret.
 
 use super::section::{is_known, section_called};
 
 const SHAPE: &str = "expected NAME = VALUE, or a [SECTION]";
 const VALUE: &str = "a value is text in quotes, a number, true or false";
 
-/// The line (from 0) to correct, and the error. `at` is the position where parsing stopped.
+/// Returns the line to correct (the first line is 0), and the error. `at` is the position where the
+/// parser stopped.
 pub(super) fn explain(text: &str, at: usize) -> (usize, String) {
     let number = text[..at.min(text.len())].matches('\n').count();
     let lines: Vec<&str> = text.lines().collect();
@@ -17,7 +18,7 @@ pub(super) fn explain(text: &str, at: usize) -> (usize, String) {
             .unwrap_or_default()
             .trim_matches([' ', '\t', '\r'])
     };
-    // A value on its own line: the line before lacks one.
+    // If the value is on its own line, the line before has no value and is the line to correct.
     let before = (0..number)
         .rev()
         .find(|number| !is_bare_comment(line(*number)));
@@ -42,19 +43,19 @@ fn is_bare_comment(line: &str) -> bool {
     line.is_empty() || line.starts_with('#')
 }
 
-/// Explains a line that is valid by itself.
+/// Explains a line that is valid without the rest of the file.
 fn twice(line: &str) -> String {
     let name = line.trim_start_matches('[').split([']', '=', '.']).next();
     let name = name.unwrap_or_default().trim();
     match section_called(name) {
         Some(section) if line.starts_with('[') => {
-            format!("{section} occurs twice, or in two forms")
+            format!("{section} occurs twice, or is written in two forms")
         }
         _ => with_name(line, "the setting occurs twice"),
     }
 }
 
-/// The error, preceded by the name of the setting if it is known.
+/// Returns the error, preceded by the name of the setting if the name is known.
 fn with_name(line: &str, what: &str) -> String {
     let end = line.find(|c: char| !c.is_ascii_alphanumeric() && c != '_');
     let name = &line[..end.unwrap_or(line.len())];
@@ -66,13 +67,10 @@ fn with_name(line: &str, what: &str) -> String {
 
 fn fault(line: &str) -> String {
     if let Some(odd) = line.chars().find(|c| is_invisible(*c)) {
-        return format!(
-            "the line has a character that cannot be seen (U+{:04X})",
-            odd as u32
-        );
+        return format!("the line has an invisible character (U+{:04X})", odd as u32);
     }
     if line.contains(is_typographic_quote) {
-        return "there are typographic quotes; only straight ones (\") hold text".into();
+        return "the line has typographic quotes; write text in straight quotes (\")".into();
     }
     let begins = |marks: &[&str]| marks.iter().any(|mark| line.starts_with(mark));
     if begins(&["//", ";", "/*", "--", "<!"]) {
@@ -92,14 +90,14 @@ fn fault(line: &str) -> String {
         None => {
             let end = line.find(['"', '\'']).unwrap_or(line.len());
             match line[..end].contains(':') {
-                true => "there is a colon in the place of the equals sign".into(),
-                false => format!("there is no equals sign: {SHAPE}"),
+                true => "the line has a colon instead of an equals sign".into(),
+                false => format!("the line has no equals sign: {SHAPE}"),
             }
         }
     }
 }
 
-/// The text on both sides of the first equals sign outside of quotes.
+/// Returns the text on both sides of the first equals sign outside of quotes.
 fn assignment(line: &str) -> Option<(&str, &str)> {
     let mut quote = None;
     for (at, c) in line.char_indices() {
@@ -119,7 +117,7 @@ fn header(line: &str) -> String {
     let closed = line.find(']').map(|at| line[at..].trim_start_matches(']'));
     match (section_called(name), closed) {
         (_, Some(rest)) if !rest.trim().is_empty() && !rest.trim().starts_with('#') => {
-            "the name of a section must be on a line of its own".into()
+            "the name of a section must be on a separate line".into()
         }
         (Some(section), _) => format!("a bracket is missing: expected {section}"),
         (None, _) => "invalid section name: expected [NAME] or [[NAME]]".into(),
@@ -135,26 +133,26 @@ fn wrong_value(name: &str, value: &str) -> String {
         return "expected one equals sign only".into();
     }
     if name.is_empty() {
-        return format!("there is no name: {SHAPE}");
+        return format!("the line has no name: {SHAPE}");
     }
     if name.contains(char::is_whitespace) {
-        return "a setting's name has no blanks".into();
+        return "the name of a setting must not contain blanks".into();
     }
     if word.is_empty() {
-        return format!("there is no value: {VALUE}");
+        return format!("the line has no value: {VALUE}");
     }
     if SWITCHES.contains(&&*word.to_ascii_lowercase()) {
         return "expected true or false, or text in quotes".into();
     }
     match value.chars().next() {
         Some(quote @ ('"' | '\'')) => wrong_text(value, quote),
-        Some('[' | '{') => "the bracket is not closed on this line, or what it holds is wrong".into(),
+        Some('[' | '{') => "the bracket is not closed on this line, or its content is wrong".into(),
         Some(c) if c.is_ascii_digit() || c == '+' || c == '-' => {
-            "this is no number: digits, or 0x and hexadecimal digits, without a unit; and text stands \
+            "expected a number (digits, or 0x and hexadecimal digits, without a unit), or text \
              in quotes"
                 .into()
         }
-        _ => "text stands in quotes".into(),
+        _ => "text must be in quotes".into(),
     }
 }
 
@@ -172,7 +170,7 @@ fn wrong_text(value: &str, quote: char) -> String {
             "unexpected text follows the value; a comment begins with #".into()
         }
         Some(_) if inner.contains('\\') => {
-            "write a backslash twice in \" quotes, and once in ' quotes".into()
+            "write a backslash twice in \" quotes, or once in ' quotes".into()
         }
         Some(_) => format!("the value cannot be read: {VALUE}"),
     }
@@ -203,7 +201,7 @@ fn is_typographic_quote(c: char) -> bool {
     )
 }
 
-/// Explains a file that is not UTF-8.
+/// Explains the error of a file that is not UTF-8.
 pub(super) fn no_text(content: &[u8]) -> String {
     if content.starts_with(b"\xFF\xFE") || content.starts_with(b"\xFE\xFF") {
         return "this is UTF-16: save it as UTF-8".into();

@@ -60,8 +60,8 @@ fn limits(ordinary: u64, generation: u64) -> Limits {
     Limits::new(ordinary, generation)
 }
 
-/// Default limits: 30 s for ordinary commands, 5 minutes for key generations. The latter is never
-/// smaller.
+/// The default limits are 30 s for ordinary commands and 5 minutes for key generations. The limit
+/// for key generations is never smaller than that for ordinary commands.
 #[test]
 fn time_limits_by_class() {
     for (text, of_both) in [
@@ -155,12 +155,12 @@ fn a_fault_names_file_line_and_key() {
         (
             "[log]\nlevel = \"loud\"\n",
             2,
-            "level: \"loud\" is no level",
+            "level: \"loud\" is not a log level",
         ),
         (
             "[log]\ntarget = \"stderr\"\n",
             2,
-            "target: \"stderr\" is no log target",
+            "target: \"stderr\" is not a log target",
         ),
         ("random = \"dice\"\n", 1, "random: \"dice\": expected"),
         (
@@ -254,7 +254,7 @@ fn a_named_file_must_be_there() {
         folder.fault()
     );
     let none = load(&|name| (name == "DEVID_PKCS11_RUN").then(|| "/r".into()));
-    // Without a variable the default file is used, and it may be missing.
+    // Without a variable the default file is used. This file may be missing.
     assert!(none.config.is_ok() || Path::new(FILE).exists());
 }
 

@@ -1,34 +1,34 @@
-//! `[[token]]`: the tokens with a key folder.
+//! `[[token]]`: the settings of the tokens with a key folder.
 
 use super::file::TokenTable;
 use super::{ConfigError, OWN, SecretSource};
 use std::path::PathBuf;
 
-/// A token with a key folder: `devid`, or a further one.
+/// The settings of a token with a key folder: `devid`, or another token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenSettings {
-    /// Its label, unless its security officer changed it.
+    /// The label of the token, unless its security officer changed the label.
     pub name: String,
-    /// The key folder; by default a folder with the token's name in the state folder.
+    /// The key folder. `None`: a folder with the token's name in the state folder.
     pub path: Option<PathBuf>,
-    /// True if private keys may be stored in clear; this is then the default for new keys.
+    /// True if private keys may be stored in clear. New keys are then stored in clear by default.
     pub allow_file_keys: bool,
     /// True if a PIN may be tried even if a wrong PIN would put the TPM into lockout.
     pub allow_last_try: bool,
-    /// The source of the user's PIN, if callers need not enter it.
+    /// The source of the user's PIN, if callers need not enter the PIN.
     pub pin: Option<SecretSource>,
     /// Persistent storage keys that are parents of keys in files. The empty authorisation value may
-    /// be used for them, although a wrong value counts towards lockout.
+    /// be used for these parents, although a wrong value counts towards lockout.
     pub parents: Vec<u32>,
     /// True if RSA keys in files that decrypt may also sign without padding (CKM_RSA_X_509).
     pub allow_raw_rsa: bool,
-    /// Whether it is the token of one service: who owns its folder sees no other token, and its keys have
-    /// an attestation key of their own.
+    /// True if the token belongs to one service. The owner of its folder then sees no other token,
+    /// and its keys have their own attestation key.
     pub service: bool,
 }
 
 impl TokenSettings {
-    /// The defaults for a token of this name.
+    /// Returns the default settings for a token of this name.
     fn named(name: &str) -> Self {
         Self {
             name: name.into(),
@@ -53,15 +53,15 @@ impl TokenSettings {
     }
 }
 
-/// Only `devid`, with defaults.
+/// Returns only the token `devid`, with default settings.
 pub(super) fn none() -> Vec<TokenSettings> {
     vec![TokenSettings::named(OWN)]
 }
 
-/// All tokens, `devid` first. Later settings of a token override earlier ones.
+/// Returns all tokens; `devid` is first. Later settings of a token override earlier settings.
 pub(super) fn all(written: Vec<TokenTable>) -> Result<Vec<TokenSettings>, ConfigError> {
     let mut tokens = none();
-    // The place of each path setting.
+    // The file and line of each path setting.
     let mut places = vec![String::new()];
     for token in written {
         let place = token.place.clone();

@@ -1,5 +1,5 @@
-//! Tests of faulty files: the message uses the writer's words, names file, line and setting, and
-//! shows no secret.
+//! Tests of files with errors. The message must name the file, the line and the setting, and must
+//! show no secret.
 
 use super::*;
 
@@ -10,7 +10,8 @@ mod values;
 const SECRET: &str = "not-a-real-pin";
 const SECRETS: [&str; 5] = [SECRET, "12345678", "6e6f742d", "trustno1", "hunter"];
 
-/// Words that messages must not contain: of serde, of the TOML parser, of Rust.
+/// Words that messages must not contain, because only programmers know them: words of serde, of the
+/// TOML parser, and of Rust.
 const JARGON: [&str; 34] = [
     "struct",
     "u64",
@@ -63,7 +64,8 @@ fn complaint(text: &[u8]) -> String {
         .to_owned()
 }
 
-/// Checks that the message begins with the line, has these words, and has no forbidden words.
+/// Checks that the message begins with the line, contains these words, and contains no forbidden
+/// word.
 #[track_caller]
 fn is_told(shown: &str, line: usize, words: &[&str]) {
     let said = complaint(shown.as_bytes());
@@ -79,7 +81,7 @@ fn is_told(shown: &str, line: usize, words: &[&str]) {
     }
 }
 
-/// A file of `testdata/config`, as users sent it.
+/// A file of `testdata/config` that a user sent.
 macro_rules! sent {
     ($name:literal) => {
         include_str!(concat!("../../testdata/config/", $name, ".toml"))

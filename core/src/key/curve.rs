@@ -3,7 +3,7 @@
 use super::PublicKey;
 use p256::elliptic_curve::sec1::ToSec1Point;
 
-/// Runs `$body` with `$c` as the crate of this curve: `p256`, `p384` or `p521`.
+/// Runs `$body`. In `$body` the name `$c` is the crate of this curve: `p256`, `p384` or `p521`.
 macro_rules! by_curve {
     ($curve:expr, $c:ident => $body:expr) => {
         match $curve {
@@ -40,7 +40,7 @@ impl Curve {
     /// All curves.
     pub const ALL: [Self; 3] = [Self::P256, Self::P384, Self::P521];
 
-    /// The size of a coordinate, and of the order, in bytes.
+    /// Returns the size of a coordinate and of the order, in bytes.
     pub const fn width(self) -> usize {
         match self {
             Self::P256 => 32,
@@ -49,7 +49,7 @@ impl Curve {
         }
     }
 
-    /// The curve's object identifier as DER (`namedCurve` of RFC 5480, section 2.1.1).
+    /// Returns the curve's object identifier in DER (`namedCurve` of RFC 5480, section 2.1.1).
     pub const fn oid_der(self) -> &'static [u8] {
         match self {
             // 1.2.840.10045.3.1.7
@@ -61,7 +61,7 @@ impl Curve {
         }
     }
 
-    /// The size of the field in bits, as in PKCS#11 key sizes.
+    /// Returns the size of the field in bits, as in PKCS#11 key sizes.
     pub const fn bits(self) -> u32 {
         match self {
             Self::P256 => 256,
@@ -70,7 +70,8 @@ impl Curve {
         }
     }
 
-    /// The public key of a scalar as wide as the order; `None` if the scalar is invalid.
+    /// Returns the public key of a private scalar as wide as the order; `None` if the scalar is
+    /// invalid.
     pub(crate) fn public_of(self, scalar: &[u8]) -> Option<PublicKey> {
         by_curve!(self, c => {
                         let secret = c::SecretKey::from_slice(scalar).ok()?;
@@ -79,7 +80,7 @@ impl Curve {
         })
     }
 
-    /// A SEC 1 point in uncompressed form; `None` if the point is not on the curve.
+    /// Returns a SEC 1 point in uncompressed form; `None` if the point is not on the curve.
     pub(super) fn uncompressed(self, point: &[u8]) -> Option<Vec<u8>> {
         by_curve!(self, c => {
                         c::PublicKey::from_sec1_bytes(point)

@@ -1,18 +1,19 @@
-//! SubjectPublicKeyInfo (RFC 5280, section 4.1.2.7) in the various encodings of certificates.
+//! Parses SubjectPublicKeyInfo (RFC 5280, section 4.1.2.7) in the various encodings of
+//! certificates.
 
 use super::{Curve, PublicKey, from_hex};
 use crate::ber::{BIT_STRING, Element, INTEGER, OBJECT_IDENTIFIER, OCTET_STRING, SEQUENCE};
 
-/// Contents of OBJECT IDENTIFIERs.
+/// The contents of OBJECT IDENTIFIERs.
 mod oid {
-    /// 1.2.840.10045.2.1
+    /// id-ecPublicKey, 1.2.840.10045.2.1
     pub(super) const EC_PUBLIC_KEY: &[u8] = &[0x2A, 0x86, 0x48, 0xCE, 0x3D, 2, 1];
-    /// 1.2.840.10045.1.1
+    /// prime-field, 1.2.840.10045.1.1
     pub(super) const PRIME_FIELD: &[u8] = &[0x2A, 0x86, 0x48, 0xCE, 0x3D, 1, 1];
     /// id-ecDH and id-ecMQV, 1.3.132.1.12 and 13 (RFC 5480, section 2.1.2)
     pub(super) const EC_DH: &[u8] = &[0x2B, 0x81, 4, 1, 12];
     pub(super) const EC_MQV: &[u8] = &[0x2B, 0x81, 4, 1, 13];
-    /// 1.2.840.113549.1.1.1
+    /// rsaEncryption, 1.2.840.113549.1.1.1
     pub(super) const RSA_ENCRYPTION: &[u8] = &[0x2A, 0x86, 0x48, 0x86, 0xF7, 0x0D, 1, 1, 1];
     /// id-RSAES-OAEP and id-RSASSA-PSS (RFC 4055, sections 1.2 and 3.1)
     pub(super) const RSA_OAEP: &[u8] = &[0x2A, 0x86, 0x48, 0x86, 0xF7, 0x0D, 1, 1, 7];
@@ -30,7 +31,7 @@ struct CurveParameters {
     base: [&'static str; 2],
 }
 
-/// Algorithm, optional parameters, and bits of a key.
+/// The fields of a SubjectPublicKeyInfo: algorithm, optional parameters, and bits of the key.
 struct KeyInfo<'a> {
     algorithm: &'a [u8],
     parameters: Option<Element<'a>>,
@@ -42,7 +43,7 @@ impl PublicKey {
     /// named or have explicit parameters. A point may be compressed. The algorithm may restrict the
     /// use of the key.
     ///
-    /// `None` if the algorithm is not supported, or the key is invalid.
+    /// Returns `None` if the algorithm is not supported, or if the key is invalid.
     pub fn from_info_der(der: &[u8]) -> Option<Self> {
         let info = KeyInfo::read(der)?;
         match info.algorithm {
@@ -54,14 +55,14 @@ impl PublicKey {
         }
     }
 
-    /// Parses a SubjectPublicKeyInfo if [`Self::is_plain_info`].
+    /// Parses a SubjectPublicKeyInfo. Returns `None` unless [`Self::is_plain_info`] is true.
     pub(crate) fn from_plain_info(der: &[u8]) -> Option<Self> {
         Self::from_info_der(der).filter(|_| Self::is_plain_info(der))
     }
 
-    /// True if a SubjectPublicKeyInfo has the usual encoding: rsaEncryption (RFC 3279, section
-    /// 2.3.1), or id-ecPublicKey with a named curve (RFC 5480, section 2.1.1). Other encodings
-    /// restrict the key, or many verifiers cannot read them.
+    /// Returns true if a SubjectPublicKeyInfo has the usual encoding: rsaEncryption (RFC 3279,
+    /// section 2.3.1), or id-ecPublicKey with a named curve (RFC 5480, section 2.1.1). Other
+    /// encodings restrict the key, or many verifiers cannot read them.
     pub fn is_plain_info(der: &[u8]) -> bool {
         KeyInfo::read(der).is_some_and(|info| match info.algorithm {
             oid::RSA_ENCRYPTION => true,
@@ -96,7 +97,8 @@ impl<'a> KeyInfo<'a> {
     }
 }
 
-/// RSAPublicKey (RFC 8017, appendix A.1.1); a modulus may lack the zero before its leading bit.
+/// Parses an RSAPublicKey (RFC 8017, appendix A.1.1). The zero before the leading bit of the
+/// modulus may be missing.
 fn rsa(der: &[u8]) -> Option<PublicKey> {
     match Element::only(der)?.children_of(SEQUENCE)?[..] {
         [modulus, exponent] if (modulus.tag, exponent.tag) == (INTEGER, INTEGER) => {
@@ -106,7 +108,7 @@ fn rsa(der: &[u8]) -> Option<PublicKey> {
     }
 }
 
-/// ECParameters (RFC 3279, section 2.3.5): the name of a curve, or its parameters.
+/// Parses ECParameters (RFC 3279, section 2.3.5): the name of a curve, or its parameters.
 fn curve(parameters: &Element) -> Option<Curve> {
     let mut all = Curve::ALL.into_iter();
     match parameters.tag {
@@ -116,7 +118,7 @@ fn curve(parameters: &Element) -> Option<Curve> {
     }
 }
 
-/// `None` unless these are the parameters of that curve. Seed and cofactor are optional and
+/// Returns `None` unless these are the parameters of that curve. Seed and cofactor are optional and
 /// ignored.
 fn described(parameters: &Element, curve: Curve) -> Option<()> {
     let numbers = curve.numbers();
@@ -144,7 +146,7 @@ fn described(parameters: &Element, curve: Curve) -> Option<()> {
         wanted.is_some_and(|wanted| number_of(number) == number_of(&wanted))
     };
     let mut less_three = from_hex(numbers.prime)?;
-    // All these primes end in 255, so no borrow occurs.
+    // The last byte of each of these primes is 255, so no borrow occurs.
     *less_three.last_mut()? -= 3;
     let point = PublicKey::from_point(curve, &usual_point(base.content)?)?;
     let [x, y] = numbers.base.map(from_hex);
@@ -158,7 +160,8 @@ fn described(parameters: &Element, curve: Curve) -> Option<()> {
     same.then_some(())
 }
 
-/// Converts the hybrid form of a point (ITU-T X9.62, section 4.3.6), which repeats a bit of y.
+/// Converts the hybrid form of a point (ITU-T X9.62, section 4.3.6), which contains a bit of y
+/// twice, to the uncompressed form.
 fn usual_point(point: &[u8]) -> Option<Vec<u8>> {
     match point {
         [form @ (6 | 7), both @ ..] => {

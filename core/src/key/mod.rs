@@ -1,5 +1,5 @@
-//! Public keys in plain types, shared by certificates, TPM public areas and stores; and private
-//! keys outside of the TPM.
+//! Public keys as Rust types, for certificates, TPM public areas and stores. Also private keys
+//! outside of the TPM.
 
 mod curve;
 mod info;
@@ -27,30 +27,31 @@ use x509_cert::spki::{AlgorithmIdentifier, SubjectPublicKeyInfoOwned};
 /// The public exponent of new RSA keys: 65537.
 pub const F4: [u8; 3] = [1, 0, 1];
 
-/// A public key of a supported kind.
+/// A public key of a supported type.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PublicKey {
     /// A point on an elliptic curve.
     Ec {
-        /// The curve the point lies on.
+        /// The curve of the point.
         curve: Curve,
         /// `04 ‖ x ‖ y`, each coordinate [`Curve::width`] bytes (SEC 1, section 2.3.3).
         point: Vec<u8>,
     },
     /// An RSA key.
     Rsa {
-        /// Big-endian, without leading zeros.
+        /// The modulus, big-endian, without leading zeros.
         modulus: Vec<u8>,
-        /// Big-endian, without leading zeros.
+        /// The public exponent, big-endian, without leading zeros.
         exponent: Vec<u8>,
     },
 }
 
 impl PublicKey {
-    /// Creates the key from big-endian coordinates, which may lack leading zeros as in answers of a
-    /// TPM.
+    /// Creates the key from big-endian coordinates. As in answers of a TPM, leading zeros may be
+    /// missing.
     ///
-    /// `None` if they are longer than the field or the point is not on the curve.
+    /// Returns `None` if the coordinates are longer than the field, or if the point is not on the
+    /// curve.
     pub fn from_coordinates(curve: Curve, x: &[u8], y: &[u8]) -> Option<Self> {
         let mut point = vec![0x04];
         point.extend(pad_left(x, curve.width())?);
@@ -58,7 +59,7 @@ impl PublicKey {
         Self::from_point(curve, &point)
     }
 
-    /// True if a big-endian number is below the modulus of this RSA key.
+    /// Returns true if this is an RSA key and a big-endian number is below its modulus.
     pub fn has_below_modulus(&self, number: &[u8]) -> bool {
         match self {
             Self::Rsa { modulus, .. } => {
@@ -70,7 +71,7 @@ impl PublicKey {
 
     /// Creates the key from a SEC 1 point, compressed or not.
     ///
-    /// `None` if the point is not on the curve.
+    /// Returns `None` if the point is not on the curve.
     pub fn from_point(curve: Curve, point: &[u8]) -> Option<Self> {
         let point = curve.uncompressed(point)?;
         Some(Self::Ec { curve, point })
@@ -78,8 +79,8 @@ impl PublicKey {
 
     /// Creates the key from an RSA modulus and exponent, big-endian.
     ///
-    /// `None` unless the modulus fills whole bytes (its leading bit is set) and has 1024 to 4096
-    /// bits, and the exponent is odd.
+    /// Returns `None` unless the modulus fills whole bytes (its leading bit is set) and has 1024 to
+    /// 4096 bits, and the exponent is odd.
     pub fn from_rsa(modulus: &[u8], exponent: &[u8]) -> Option<Self> {
         let (modulus, exponent) = (without_zeros(modulus), without_zeros(exponent));
         let sound = (128..=512).contains(&modulus.len())
@@ -91,7 +92,8 @@ impl PublicKey {
         })
     }
 
-    /// The content of subjectPublicKey in a certificate, without the header of the BIT STRING.
+    /// Returns the content of subjectPublicKey in a certificate, without the header of the BIT
+    /// STRING.
     pub fn subject_public_key(&self) -> Vec<u8> {
         match self {
             Self::Ec { point, .. } => point.clone(),
@@ -110,8 +112,9 @@ impl PublicKey {
         }
     }
 
-    /// The SubjectPublicKeyInfo (RFC 5280, section 4.1.2.7): for RSA with the parameters NULL
-    /// (RFC 3279, section 2.3.1), for a curve with its name (RFC 5480, section 2.1.1).
+    /// Returns the SubjectPublicKeyInfo (RFC 5280, section 4.1.2.7). An RSA key has the parameters
+    /// NULL (RFC 3279, section 2.3.1), an EC key has the name of its curve (RFC 5480, section
+    /// 2.1.1).
     pub fn info_der(&self) -> Vec<u8> {
         let (oid, parameters) = match self {
             Self::Ec { curve, .. } => (EC_PUBLIC_KEY, Any::from_der(curve.oid_der()).ok()),
@@ -129,13 +132,14 @@ impl PublicKey {
         info.unwrap_or_default()
     }
 
-    /// SHA-1 of the bits of the subjectPublicKey (RFC 5280, section 4.2.1.2, method 1).
+    /// Returns the SHA-1 hash of the bits of the subjectPublicKey (RFC 5280, section 4.2.1.2,
+    /// method 1).
     pub fn id(&self) -> KeyId {
         KeyId::of(&self.subject_public_key())
     }
 
-    /// The key in the type of the `rsa` crate; `None` for another kind of key, or one that the
-    /// crate rejects.
+    /// Returns the key in the type of the `rsa` crate. Returns `None` for a key of another type, or
+    /// a key that the crate rejects.
     pub(crate) fn to_rsa(&self) -> Option<RsaPublicKey> {
         let number = BoxedUint::from_be_slice_vartime;
         match self {
@@ -146,7 +150,7 @@ impl PublicKey {
         }
     }
 
-    /// The size of the field or of the modulus in bits.
+    /// Returns the size of the field or of the modulus in bits.
     pub fn bits(&self) -> u32 {
         match self {
             Self::Ec { curve, .. } => curve.bits(),
@@ -154,7 +158,7 @@ impl PublicKey {
         }
     }
 
-    /// The size of a signature in bytes: r and s, or the size of the modulus.
+    /// Returns the size of a signature in bytes: that of r and s together, or that of the modulus.
     pub fn signature_width(&self) -> usize {
         match self {
             Self::Ec { curve, .. } => 2 * curve.width(),
@@ -164,7 +168,7 @@ impl PublicKey {
 }
 
 impl fmt::Display for PublicKey {
-    /// `p256`, `rsa2048`: the algorithm, as labels name it.
+    /// Writes the algorithm as labels name it: `p256`, `rsa2048`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Ec { curve, .. } => write!(f, "p{}", curve.bits()),
@@ -173,25 +177,27 @@ impl fmt::Display for PublicKey {
     }
 }
 
-/// SHA-1 of the subjectPublicKey bits: links a certificate, a public and a private key.
+/// The SHA-1 hash of the subjectPublicKey bits. It links a certificate, a public key and a private
+/// key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct KeyId([u8; 20]);
 
 impl KeyId {
-    /// The identifier of these subjectPublicKey bits (without the BIT STRING's header).
+    /// Returns the identifier of these subjectPublicKey bits (without the header of the BIT
+    /// STRING).
     pub fn of(subject_public_key: &[u8]) -> Self {
         Self(Sha1::digest(subject_public_key).into())
     }
 
-    /// The 20 bytes.
+    /// Returns the 20 bytes of the hash.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 }
 
-/// A big-endian number with leading zeros, `width` bytes in total.
+/// Returns a big-endian number with leading zeros, `width` bytes in total.
 ///
-/// `None` if the number needs more than `width` bytes.
+/// Returns `None` if the number needs more than `width` bytes.
 pub fn pad_left(number: &[u8], width: usize) -> Option<Vec<u8>> {
     let excess = number.len().saturating_sub(width);
     if number[..excess].iter().any(|&byte| byte != 0) {
@@ -203,12 +209,12 @@ pub fn pad_left(number: &[u8], width: usize) -> Option<Vec<u8>> {
     Some(padded)
 }
 
-/// Two lower-case hexadecimal digits for each byte.
+/// Returns two lower-case hexadecimal digits for each byte.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Decodes an even number of hexadecimal digits of either case.
+/// Decodes an even number of hexadecimal digits in upper or lower case.
 pub fn from_hex(digits: &str) -> Option<Vec<u8>> {
     let pairs = (0..digits.len()).step_by(2);
     let digit = |at| digits.get(at..at + 1)?.chars().next()?.to_digit(16);
@@ -271,7 +277,7 @@ mod tests {
         let key = leaf[0].public_key().unwrap();
         assert_eq!(key.info_der(), leaf[0].public_key_info_der());
         let rsa = PublicKey::from_rsa(&[0xC1; 256], &[1, 0, 1]).unwrap();
-        // rsaEncryption with NULL, as RFC 3279 demands.
+        // The algorithm rsaEncryption with NULL, as RFC 3279 requires.
         let algorithm = "300d06092a864886f70d0101010500";
         assert!(hex(&rsa.info_der()).contains(algorithm));
         for key in [key, rsa] {

@@ -12,8 +12,8 @@ use rsa::BoxedUint;
 use std::fmt;
 use zeroize::Zeroizing;
 
-/// A private key outside of the TPM, with its public half; wiped on drop. Inconsistent numbers of
-/// an RSA key are detected only at its use.
+/// A private key outside of a TPM, with its public key. The private key is wiped when it is
+/// dropped. Inconsistent numbers of an RSA key are detected only when the key is used.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PrivateKeyInfo {
     pub(super) der: Zeroizing<Vec<u8>>,
@@ -21,7 +21,8 @@ pub struct PrivateKeyInfo {
 }
 
 impl PrivateKeyInfo {
-    /// The key of a scalar as wide as the order of the curve; `None` if the scalar is invalid.
+    /// Creates the key of a scalar as wide as the order of the curve. Returns `None` if the scalar
+    /// is invalid.
     pub fn from_scalar(curve: Curve, scalar: &[u8]) -> Option<Self> {
         use p256::elliptic_curve::pkcs8::EncodePrivateKey;
         let der = Zeroizing::new(by_curve!(curve, c => {
@@ -32,15 +33,19 @@ impl PrivateKeyInfo {
         Some(Self { der, public })
     }
 
-    /// The RSA key with this modulus and this prime factor, and the exponent 65537.
+    /// Creates the RSA key with this modulus and this prime factor, and the exponent 65537.
     ///
     /// # Errors
     ///
-    /// The numbers are inconsistent, or the key cannot be used in memory.
+    /// Fails if the numbers are inconsistent, or if the key cannot be used in memory.
     pub fn from_prime(modulus: &[u8], prime: &[u8]) -> Result<Self, String> {
         let numbers = RsaNumbers::of(modulus, prime);
         let numbers = numbers.ok_or("the prime is not one of two factors of the modulus")?;
-        Self::from_pkcs1(&numbers.to_der().ok_or("invalid numbers of a key")?)
+        Self::from_pkcs1(
+            &numbers
+                .to_der()
+                .ok_or("the numbers of the key are invalid")?,
+        )
     }
 
     pub(super) fn from_pkcs1(der: &[u8]) -> Result<Self, String> {
@@ -51,12 +56,12 @@ impl PrivateKeyInfo {
         Ok(Self { der, public })
     }
 
-    /// PrivateKeyInfo, DER.
+    /// Returns the PrivateKeyInfo in DER.
     pub fn der(&self) -> &[u8] {
         &self.der
     }
 
-    /// The public half.
+    /// Returns the public key.
     pub fn public(&self) -> &PublicKey {
         &self.public
     }
@@ -72,7 +77,7 @@ impl fmt::Debug for PrivateKeyInfo {
 struct RsaNumbers {
     modulus: Vec<u8>,
     exponent: Zeroizing<Vec<u8>>,
-    /// The larger prime first.
+    /// The two primes; the larger prime is first.
     primes: [Zeroizing<Vec<u8>>; 2],
     /// The private exponent modulo each prime minus one.
     exponents: [Zeroizing<Vec<u8>>; 2],
@@ -80,7 +85,8 @@ struct RsaNumbers {
 }
 
 impl RsaNumbers {
-    /// Computed in constant time; `None` unless the prime is one of two factors of half the width.
+    /// Computes the numbers in constant time. Returns `None` unless the prime is one of two factors
+    /// of half the width.
     fn of(modulus: &[u8], prime: &[u8]) -> Option<Self> {
         let half = modulus.len().div_ceil(2);
         let bits = half as u32 * 8;
@@ -124,7 +130,7 @@ impl RsaNumbers {
         })
     }
 
-    /// RSAPrivateKey, DER.
+    /// Returns the RSAPrivateKey in DER.
     fn to_der(&self) -> Option<Zeroizing<Vec<u8>>> {
         let number = |bytes| UintRef::new(bytes).ok();
         let [p, q] = &self.primes;

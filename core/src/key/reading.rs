@@ -1,4 +1,4 @@
-//! Parses the file formats of private keys, and explains other contents.
+//! Parses the file formats of private keys, and describes other contents.
 
 use super::{Curve, PrivateKeyInfo, PublicKey, pad_left};
 use crate::oid::{EC_PUBLIC_KEY, RSA_ENCRYPTION};
@@ -11,18 +11,18 @@ use sec1::EcPrivateKey;
 use zeroize::Zeroizing;
 
 /// The message about a file with an encrypted key.
-const ENCRYPTED: &str = "its private key is encrypted, and devid asks for no passphrase; make a \
-                         copy in clear with openssl pkey -in … -out …, mode 0600";
+const ENCRYPTED: &str = "its private key is encrypted, but devid does not ask for a passphrase; \
+     make a copy in clear with openssl pkey -in … -out …, mode 0600";
 const EXPLICIT: &str = "an EC key that describes its curve instead of naming it";
-const NO_NUMBER: &str = "its number is no private key of its curve";
-/// The smallest RSA key that is used in memory, in bits.
+const NO_NUMBER: &str = "its number is not a valid private key of its curve";
+/// The minimum size of an RSA key that is used in memory, in bits.
 const SMALLEST_RSA: u32 = 2048;
 
 const EC_PARAMETERS: &str = "EC PARAMETERS";
 const EC_KEY: &str = "EC PRIVATE KEY";
 const KEY: &str = "PRIVATE KEY";
 
-/// Names of unsupported key algorithms.
+/// The names of unsupported key algorithms.
 const ALGORITHMS: [(&str, &str); 13] = [
     ("1.2.840.113549.1.1.7", "RSAES-OAEP only"),
     ("1.2.840.113549.1.1.10", "RSASSA-PSS only"),
@@ -39,7 +39,7 @@ const ALGORITHMS: [(&str, &str); 13] = [
     ("1.3.132.1.12", "ECDH only"),
 ];
 
-/// Names of unsupported curves.
+/// The names of unsupported curves.
 const CURVES: [(&str, &str); 8] = [
     ("1.3.132.0.10", "secp256k1"),
     ("1.3.132.0.33", "P-224"),
@@ -52,15 +52,15 @@ const CURVES: [(&str, &str); 8] = [
 ];
 
 impl PrivateKeyInfo {
-    /// Parses a PrivateKeyInfo, DER, and keeps its encoding. Only a missing NULL beside
+    /// Parses a PrivateKeyInfo in DER, and keeps its encoding. Only a missing NULL after
     /// rsaEncryption is added (RFC 8017, appendix A.1).
     ///
     /// # Errors
     ///
-    /// The description of the actual content.
+    /// Fails with a description of the content.
     pub fn from_der(der: &[u8]) -> Result<Self, String> {
         let info = PrivateKeyInfoRef::try_from(der);
-        let info = info.map_err(|why| format!("no private key: {why}"))?;
+        let info = info.map_err(|why| format!("not a private key: {why}"))?;
         let private = info.private_key.as_bytes();
         let public = match info.algorithm.oid {
             EC_PUBLIC_KEY => {
@@ -72,7 +72,7 @@ impl PrivateKeyInfo {
             }
             RSA_ENCRYPTION => rsa_public(private)?,
             other => {
-                let known = "EC and RSA keys are known";
+                let known = "only EC and RSA keys are supported";
                 return Err(format!("a private key for {}; {known}", named(other)));
             }
         };
@@ -85,12 +85,12 @@ impl PrivateKeyInfo {
     ///
     /// # Errors
     ///
-    /// The description of the actual content.
+    /// Fails with a description of the content.
     pub fn from_pem(file: &[u8]) -> Result<Self, String> {
         refuse_encrypted(file)?;
         let blocks = pem::parse(file)?.blocks;
         let first = blocks.iter().position(|block| block.label.ends_with(KEY));
-        let first = first.ok_or("no private key in it")?;
+        let first = first.ok_or("it contains no private key")?;
         let from = match first.checked_sub(1) {
             Some(before)
                 if blocks[before].label == EC_PARAMETERS && blocks[first].label == EC_KEY =>
@@ -103,13 +103,13 @@ impl PrivateKeyInfo {
     }
 
     /// Parses the PEM blocks of one private key: PrivateKeyInfo, RSAPrivateKey, or ECPrivateKey.
-    /// Some programs put EC parameters before the latter (RFC 5915, section 4).
+    /// Some programs put a block of EC parameters before an ECPrivateKey (RFC 5915, section 4).
     ///
-    /// `None` if the blocks are no private key.
+    /// Returns `None` if the blocks are not a private key.
     ///
     /// # Errors
     ///
-    /// The description of another kind of private key.
+    /// Fails with a description of a private key of another type.
     pub(crate) fn from_blocks(blocks: &[Block<'_>]) -> Option<Result<Self, String>> {
         let (parameters, key) = match blocks {
             [key] => (None, key),
@@ -125,7 +125,7 @@ impl PrivateKeyInfo {
                     Err(_) => Err(EXPLICIT.into()),
                 }
             }
-            (_, Some(_)) => Err(format!("a {EC_PARAMETERS} block in front of a {kind} key")),
+            (_, Some(_)) => Err(format!("a {EC_PARAMETERS} block before a {kind} key")),
             ("", None) => Self::from_der(&key.der),
             ("RSA", None) => Self::from_pkcs1(&key.der),
             ("ENCRYPTED", None) => Err(ENCRYPTED.into()),
@@ -135,12 +135,13 @@ impl PrivateKeyInfo {
                     .into(),
             ),
             (kind, None) => Err(format!(
-                "a private key for {kind}; EC and RSA keys are known"
+                "a private key for {kind}; only EC and RSA keys are supported"
             )),
         })
     }
 
-    /// `beside`: the curve from the parameters before the key, if the key does not name its curve.
+    /// Parses an ECPrivateKey. `beside` is the curve from the parameters before the key. It is used
+    /// if the key does not name its curve.
     fn from_sec1(der: &[u8], beside: Option<ObjectIdentifier>) -> Result<Self, String> {
         let key = EcPrivateKey::from_der(der).ok();
         let names_its_own = key.is_some_and(|key| key.parameters.is_some());
@@ -148,7 +149,7 @@ impl PrivateKeyInfo {
         Self::from_scalar(curve, &scalar).ok_or_else(|| NO_NUMBER.into())
     }
 
-    /// The scalar of a key on a curve, as wide as the order of the curve.
+    /// Returns the private scalar of an EC key, as wide as the order of the curve.
     pub(crate) fn scalar(&self) -> Option<Zeroizing<Vec<u8>>> {
         let info = PrivateKeyInfoRef::try_from(&self.der[..]).ok()?;
         let read = ec_scalar(info.private_key.as_bytes(), outer_curve(&info).ok()?);
@@ -167,21 +168,21 @@ pub(crate) fn refuse_encrypted(file: &[u8]) -> Result<(), String> {
     }
 }
 
-/// The curve in the PrivateKeyInfo.
+/// Returns the curve that the PrivateKeyInfo names.
 fn outer_curve(info: &PrivateKeyInfoRef<'_>) -> Result<Option<ObjectIdentifier>, String> {
     let parameters = info.algorithm.parameters;
     let named = parameters.map(|named| named.decode_as::<ObjectIdentifier>());
     named.transpose().map_err(|_| EXPLICIT.into())
 }
 
-/// The curve and the scalar in an ECPrivateKey, the scalar as wide as the order. Some programs add
-/// or omit leading zeros. `curve` is the curve that the enclosing structure names.
+/// Returns the curve and the scalar of an ECPrivateKey. The scalar is as wide as the order. Some
+/// programs add or omit leading zeros. `curve` is the curve that the enclosing structure names.
 fn ec_scalar(
     der: &[u8],
     curve: Option<ObjectIdentifier>,
 ) -> Result<(Curve, Zeroizing<Vec<u8>>), String> {
     let key = EcPrivateKey::from_der(der);
-    let key = key.map_err(|why| format!("no EC key with a named curve: {why}"))?;
+    let key = key.map_err(|why| format!("not an EC key with a named curve: {why}"))?;
     let inner = key.parameters.and_then(|named| named.named_curve());
     let curve = match (curve, inner) {
         (Some(outer), Some(inner)) if outer != inner => {
@@ -196,7 +197,7 @@ fn ec_scalar(
     };
     let zeros = key.private_key.iter().take_while(|&&byte| byte == 0);
     let scalar = pad_left(&key.private_key[zeros.count()..], curve.width()).map(Zeroizing::new);
-    let scalar = scalar.ok_or("its number is wider than the order of its curve")?;
+    let scalar = scalar.ok_or("its number is longer than the order of its curve")?;
     if let Some(point) = key.public_key {
         let public = PublicKey::from_point(curve, point);
         if public.is_none() || public != curve.public_of(&scalar) {
@@ -223,21 +224,23 @@ fn named(oid: ObjectIdentifier) -> String {
     }
 }
 
-/// The name of an unsupported key algorithm.
+/// Returns the name of an unsupported key algorithm, if it is in the list.
 pub(crate) fn algorithm_name(oid: ObjectIdentifier) -> Option<&'static str> {
     let text = oid.to_string();
     let found = ALGORITHMS.iter().find(|(known, _)| *known == text);
     found.map(|(_, name)| *name)
 }
 
-/// The public half of an RSAPrivateKey that can be used in memory.
+/// Returns the public key of an RSAPrivateKey that can be used in memory.
 pub(super) fn rsa_public(der: &[u8]) -> Result<PublicKey, String> {
     if !cfg!(feature = "soft-rsa") {
-        return Err("RSA keys are for the TPM only in this build (feature soft-rsa)".into());
+        return Err(
+            "this build uses RSA keys only in the TPM (it lacks the feature soft-rsa)".into(),
+        );
     }
-    let key = RsaPrivateKeyRef::from_der(der).map_err(|why| format!("no RSA key: {why}"))?;
+    let key = RsaPrivateKeyRef::from_der(der).map_err(|why| format!("not an RSA key: {why}"))?;
     if key.other_prime_infos.is_some() {
-        return Err("an RSA key of more than two primes; two are known".into());
+        return Err("an RSA key of more than two primes; only two primes are supported".into());
     }
     let modulus = key.modulus.as_bytes();
     let public = PublicKey::from_rsa(modulus, key.public_exponent.as_bytes());
@@ -247,7 +250,7 @@ pub(super) fn rsa_public(der: &[u8]) -> Result<PublicKey, String> {
             let zeros = modulus.first().map_or(0, |byte| byte.leading_zeros());
             let bits = 8 * modulus.len() - zeros as usize;
             Err(format!(
-                "an RSA key of {bits} bits; 2048 to 4096 bits are known"
+                "an RSA key of {bits} bits; 2048 to 4096 bits are supported"
             ))
         }
     }

@@ -1,5 +1,5 @@
-//! Private keys in the formats of other programs: made with OpenSSL 3.0 and its `asn1parse
-//! -genconf`.
+//! Private keys in the formats of other programs. They were made with OpenSSL 3.0 and its
+//! `asn1parse -genconf`.
 
 use super::{Curve, PrivateKeyInfo, PublicKey};
 
@@ -53,7 +53,8 @@ fn an_encrypted_key_is_called_so() {
     }
 }
 
-/// An ECPrivateKey with this number, and with the curve outside or inside.
+/// Returns an ECPrivateKey with this number. The key names the curve in the enclosing structure,
+/// itself, or not at all.
 fn sec1(number: &[u8], curve: Option<Curve>, public: Option<&[u8]>) -> Vec<u8> {
     let of = |tag: u8, content: &[u8]| {
         let mut der = vec![tag];
@@ -100,14 +101,14 @@ fn a_scalar_has_the_width_that_its_program_gave_it() {
                 assert_eq!(key, known, "{} bytes", number.len());
             }
         }
-        // Without a name, the width identifies the curve.
+        // If no curve is named, the size of the number identifies the curve.
         assert_eq!(from_sec1(&sec1(&scalar, None, None)), Ok(known.clone()));
         let mut other = point.clone();
         other[width] ^= 1;
         for (number, curve, public, why) in [
-            (&vec![0xFF; width], curve, None, "no private key"),
-            (&vec![0; width], curve, None, "no private key"),
-            (&vec![1; width + 1], curve, None, "wider"),
+            (&vec![0xFF; width], curve, None, "not a valid private key"),
+            (&vec![0; width], curve, None, "not a valid private key"),
+            (&vec![1; width + 1], curve, None, "longer than the order"),
             (&scalar, curve, Some(&other[..]), "public key"),
         ] {
             let said = from_sec1(&sec1(number, Some(curve), public)).unwrap_err();

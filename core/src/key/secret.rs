@@ -1,6 +1,6 @@
 //! Types of secret keys.
 
-/// The longest secret key, in bytes.
+/// The maximum size of a secret key, in bytes.
 pub const LONGEST_SECRET_KEY: usize = 1024;
 
 /// The type of a secret key.
@@ -15,7 +15,7 @@ pub enum SecretKeyType {
 impl SecretKeyType {
     const ALL: [Self; 2] = [Self::Aes, Self::GenericSecret];
 
-    /// The word in files and in `devid`.
+    /// Returns the word for this type in files and in `devid`.
     pub fn word(self) -> &'static str {
         match self {
             Self::Aes => "aes",
@@ -23,12 +23,12 @@ impl SecretKeyType {
         }
     }
 
-    /// Reverses [`Self::word`].
+    /// Returns the type for a result of [`Self::word`].
     pub(crate) fn from_word(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|one| one.word() == word)
     }
 
-    /// True if a key of this type can have this length in bytes.
+    /// Returns true if a key of this type can have this length in bytes.
     pub fn takes(self, length: usize) -> bool {
         match self {
             Self::Aes => matches!(length, 16 | 24 | 32),

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Algorithms(u32);
 
-/// The algorithms of interest. The position in this list is the number of the bit.
+/// The algorithms of interest. The index in this list is the number of the bit in [`Algorithms`].
 const ASKED: [u16; 10] = [
     RSA,
     ECC,
@@ -28,23 +28,25 @@ const ASKED: [u16; 10] = [
     Hash::Sha384.algorithm(),
     Hash::Sha512.algorithm(),
 ];
-/// Name of this exchange in the log.
+/// The name of this exchange in the log.
 const ALGORITHMS: &str = "GetCapability(algorithms)";
-/// Set in every [`Algorithms`], so that an empty set differs from "not known".
+/// This bit is set in every [`Algorithms`], so that an empty set differs from the number 0, which
+/// means "not asked yet".
 const TOLD: u32 = 1 << 31;
 
-/// The bit of an algorithm; 0 for an algorithm that is not in [`ASKED`].
+/// Returns the bit of an algorithm, or 0 for an algorithm that is not in [`ASKED`].
 fn bit(identifier: u16) -> u32 {
     let place = ASKED.iter().position(|asked| *asked == identifier);
     place.map_or(0, |place| 1 << place)
 }
 
 impl Algorithms {
-    /// All algorithms in the list. Assumed of a TPM that does not report its algorithms.
+    /// All algorithms in [`ASKED`]. This value is assumed for a TPM that does not report its
+    /// algorithms.
     pub const ANY: Self = Self(TOLD | ((1 << ASKED.len()) - 1));
 
-    /// The algorithms with these identifiers. Unknown identifiers are ignored. An empty list means
-    /// that the TPM does not report its algorithms, and gives [`Algorithms::ANY`].
+    /// Returns the algorithms with these identifiers. Unknown identifiers are ignored. An empty
+    /// list means that the TPM does not report its algorithms, and gives [`Algorithms::ANY`].
     pub fn from_ids(identifiers: &[u16]) -> Self {
         if identifiers.is_empty() {
             return Self::ANY;
@@ -56,35 +58,35 @@ impl Algorithms {
         self.0 & bit(identifier) != 0
     }
 
-    /// True if the TPM supports RSA keys.
+    /// Returns true if the TPM supports RSA keys.
     pub fn has_rsa(self) -> bool {
         self.has(RSA)
     }
 
-    /// True if the TPM supports elliptic-curve keys.
+    /// Returns true if the TPM supports elliptic-curve keys.
     pub fn has_ecc(self) -> bool {
         self.has(ECC)
     }
 
-    /// True if elliptic-curve keys can do ECDH.
+    /// Returns true if elliptic-curve keys can do ECDH.
     pub fn agrees(self) -> bool {
         self.has_ecc() && self.has(ECDH)
     }
 
-    /// The hashes, in the order of [`Hash::ALL`].
+    /// Returns the supported hashes, in the order of [`Hash::ALL`].
     pub fn hashes(self) -> Vec<Hash> {
         let known = |hash: &Hash| self.has(hash.algorithm());
         Hash::ALL.into_iter().filter(known).collect()
     }
 
-    /// This set, limited to these hashes.
+    /// Returns this set without the hashes that are not in `hashes`.
     #[must_use]
     pub fn only(self, hashes: &[Hash]) -> Self {
         let unwanted = Hash::ALL.into_iter().filter(|hash| !hashes.contains(hash));
         Self(unwanted.fold(self.0, |all, hash| all & !bit(hash.algorithm())))
     }
 
-    /// True if a key without a fixed scheme can sign by this scheme.
+    /// Returns true if a key without a fixed scheme can sign by this scheme.
     pub fn sign(self, scheme: SignatureScheme) -> bool {
         let has_key = match scheme {
             SignatureScheme::Ecdsa(_) => self.has_ecc(),
@@ -101,28 +103,31 @@ impl fmt::Debug for Algorithms {
     }
 }
 
-/// The reported algorithms of a TPM, shared by all its users. Empty until the TPM was asked. Atomic
-/// values instead of a lock: a forked child can continue to use them.
+/// The algorithms that a TPM reported. All users of the TPM share this value. The value is empty
+/// until the TPM was asked. Its fields are atomic instead of locked, so that a forked child can use
+/// them.
 #[derive(Debug, Clone, Default)]
 pub struct KnownAlgorithms(Arc<Known>);
 
 #[derive(Debug, Default)]
 struct Known {
     algorithms: AtomicU32,
-    /// Bits of the largest RSA key that the TPM makes for us; 0 if not asked yet.
+    /// Bits of the largest RSA key that the TPM makes with this project's attributes; 0 if not
+    /// asked yet.
     largest_rsa: AtomicU32,
-    /// Bits of the largest curve that the TPM makes for us; 0 if not asked yet.
+    /// Bits of the largest curve for which the TPM makes keys with this project's attributes; 0 if
+    /// not asked yet.
     largest_curve: AtomicU32,
 }
 
 impl KnownAlgorithms {
-    /// The algorithms, if they are known already.
+    /// Returns the algorithms, if they are known already.
     pub fn known(&self) -> Option<Algorithms> {
         let told = self.0.algorithms.load(Ordering::Acquire);
         (told & TOLD != 0).then_some(Algorithms(told))
     }
 
-    /// The algorithms if they are known, else [`Algorithms::ANY`].
+    /// Returns the algorithms if they are known, else [`Algorithms::ANY`].
     pub fn or_any(&self) -> Algorithms {
         self.known().unwrap_or(Algorithms::ANY)
     }
@@ -131,7 +136,8 @@ impl KnownAlgorithms {
         self.0.algorithms.store(algorithms.0, Ordering::Release);
     }
 
-    /// Bits of the largest key of this kind that the TPM makes for us; `None` if not asked yet.
+    /// Returns the bits of the largest key of this kind that the TPM makes with this project's
+    /// attributes. Returns `None` if the TPM was not asked yet.
     pub fn largest(&self, kind: KeyKind) -> Option<u32> {
         let bits = self.largest_of(kind).load(Ordering::Acquire);
         (bits != 0).then_some(bits)
@@ -145,7 +151,7 @@ impl KnownAlgorithms {
     }
 }
 
-/// RSA or elliptic curve, of any size.
+/// The type of a key, RSA or elliptic curve, without its size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum KeyKind {
@@ -154,8 +160,8 @@ pub enum KeyKind {
 }
 
 impl KeyKind {
-    /// The optional sizes of this kind, largest first, and the bits of the smallest size. Every TPM
-    /// has the smallest size.
+    /// Returns the optional sizes of this kind, largest first, and the bits of the smallest size.
+    /// Every TPM has the smallest size.
     const fn optional(self) -> ([(KeyAlgorithm, u32); 2], u32) {
         match self {
             Self::Ec => (
@@ -176,27 +182,27 @@ impl KeyKind {
     }
 }
 
-/// The known abilities of a TPM. Attributes of keys depend on them.
+/// The known abilities of a TPM. Attributes of keys depend on these abilities.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Capabilities {
     /// The reported algorithms; `None` if the TPM was not asked.
     pub algorithms: Option<Algorithms>,
-    /// False once a PSS signature had an unusable salt length.
+    /// False if a PSS signature of the TPM had an unusable salt length.
     pub pss: bool,
 }
 
-/// Pause before a TPM that did not report its algorithms is asked again.
+/// The pause before a TPM that did not report its algorithms is asked again.
 #[derive(Debug, Default)]
 pub(super) struct RetryPause(Option<Instant>);
 
 impl RetryPause {
-    /// True if the pause is over.
+    /// Returns true if the pause is over.
     pub(super) fn is_over(&self) -> bool {
         self.0.is_none_or(|end| Instant::now() >= end)
     }
 
-    /// Starts the pause after a failed question that began at `asked`. The pause is as long as the
-    /// question took, at least one second. After [`TpmError::Busy`] it is one second.
+    /// Starts the pause after a request that began at `asked` and failed. The pause is as long as
+    /// the request, and at least one second. After [`TpmError::Busy`] it is one second.
     pub(super) fn begin(&mut self, asked: Instant, error: &TpmError) {
         const LEAST: Duration = Duration::from_secs(1);
         let rest = match error {
@@ -208,7 +214,7 @@ impl RetryPause {
 
     #[cfg(test)]
     pub(super) fn takes(&mut self, rest: Duration) {
-        assert!(self.0.is_some(), "it has begun");
+        assert!(self.0.is_some(), "the pause has begun");
         self.0 = Some(Instant::now() + rest);
     }
 }
@@ -222,8 +228,8 @@ impl From<Algorithms> for KnownAlgorithms {
 }
 
 impl Tpm {
-    /// The algorithms that the TPM implements; the TPM is asked once. A TPM that does not report
-    /// them may implement all.
+    /// Returns the algorithms that the TPM implements. The TPM is asked only once. For a TPM that
+    /// does not report its algorithms, all algorithms are assumed.
     pub fn algorithms(&self) -> Result<Algorithms, TpmError> {
         if let Some(known) = self.known_algorithms().known() {
             return Ok(known);
@@ -235,11 +241,11 @@ impl Tpm {
         let algorithms = match asked {
             Ok(identifiers) => Algorithms::from_ids(&identifiers),
             Err(TpmError::Response(code)) if code.is_definite() => {
-                warn!("the TPM does not tell its algorithms: {code}");
+                warn!("the TPM does not report its algorithms: {code}");
                 Algorithms::ANY
             }
             Err(TpmError::Unsupported(why)) => {
-                warn!("the TPM's list of algorithms is not understood: {why}");
+                warn!("the TPM's list of algorithms is not valid: {why}");
                 Algorithms::ANY
             }
             Err(error) => return Err(error),
@@ -248,9 +254,9 @@ impl Tpm {
         Ok(algorithms)
     }
 
-    /// The algorithms, or [`Algorithms::ANY`] if the TPM does not answer or another thread is
-    /// asking. After a fault there is a pause before the next question, since each question would
-    /// wait as long.
+    /// Returns the algorithms. Returns [`Algorithms::ANY`] if the TPM does not answer, or if
+    /// another thread asks the TPM now. After a failed request there is a pause before the next
+    /// request, because each request could wait for its whole time limit.
     pub fn algorithms_or_any(&self) -> Algorithms {
         if self.known_algorithms().known().is_none()
             && let Some(mut rest) = self.asking.try_lock()
@@ -261,9 +267,9 @@ impl Tpm {
         self.known_algorithms().or_any()
     }
 
-    /// Asks for the algorithms if they are unknown and the question need not wait. The question is
-    /// skipped if a thread uses the TPM, or if a process has the TPM make a key. Returns true if
-    /// the algorithms are known afterwards.
+    /// Asks for the algorithms if they are unknown and the request would not wait. The request
+    /// would wait if a thread uses the TPM, or if the TPM makes a key for any process. Returns true
+    /// if the algorithms are known afterwards.
     pub fn learn_algorithms(&self) -> bool {
         if self.known_algorithms().known().is_none()
             && let Some(mut rest) = self.asking.try_lock()
@@ -280,7 +286,7 @@ impl Tpm {
         self.known_algorithms().known().is_some()
     }
 
-    /// True if [`Tpm::learn_algorithms`] would send a command now.
+    /// Returns true if [`Tpm::learn_algorithms`] would send a command now.
     pub fn can_ask_algorithms(&self) -> bool {
         self.known_algorithms().known().is_none()
             && self.asking.try_lock().is_some_and(|rest| rest.is_over())
@@ -291,13 +297,13 @@ impl Tpm {
     fn ask(&self, rest: &mut RetryPause, asked: impl FnOnce() -> Result<Algorithms, TpmError>) {
         let began = Instant::now();
         if let Err(error) = asked() {
-            warn!("the TPM does not tell its algorithms now: {error}");
+            warn!("the TPM does not report its algorithms now: {error}");
             rest.begin(began, &error);
         }
     }
 
-    /// Asks once for the largest key of this kind: two commands at most. A TPM that did not report
-    /// its algorithms is not asked.
+    /// Asks once for the largest key of this kind. Sends two commands at most. A TPM that did not
+    /// report its algorithms is not asked.
     pub fn learn_largest(&self, kind: KeyKind) {
         let known = self.known_algorithms();
         if known.known().is_none() || known.largest(kind).is_some() {
@@ -313,7 +319,7 @@ impl Tpm {
                 Ok(true) => return known.largest_of(kind).store(bits, Ordering::Release),
                 Ok(false) => {}
                 Err(error) => {
-                    warn!("the TPM does not tell now which keys it makes: {error}");
+                    warn!("the TPM does not report now which keys it makes: {error}");
                     return rest.begin(began, &error);
                 }
             }
@@ -321,7 +327,7 @@ impl Tpm {
         known.largest_of(kind).store(smallest, Ordering::Release);
     }
 
-    /// True if the TPM can hold keys of this kind with the attributes that we use.
+    /// Returns true if the TPM can make keys of this kind with this project's attributes.
     pub fn implements(&self, algorithm: KeyAlgorithm) -> Result<bool, TpmError> {
         let usage = KeyPurpose {
             signs: true,

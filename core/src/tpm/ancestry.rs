@@ -1,7 +1,8 @@
-//! The parent under which a key was made, told by its qualified name (Part 1, section 16: "Names").
+//! The parent under which a key was made. The qualified name of the key shows it (Part 1, section
+//! 16: "Names").
 //!
-//! Some TPMs return the name in place of the qualified name. In that case templates and handles
-//! decide, here and in the callers.
+//! Some TPMs return the name instead of the qualified name. In that case templates and handles
+//! decide, in this file and in its callers.
 
 use super::exchange::Exchange;
 use super::flush;
@@ -9,22 +10,22 @@ use super::{
     Auth, AuthHandle, SRK, StorageKey, Tpm, TpmError, handle, qualified_name_below, template,
 };
 
-/// The parent of the key in a persistent handle.
+/// The facts about the parent of the key in a persistent handle.
 enum Ancestry {
     /// The handle is empty.
     Empty,
-    /// The qualified name of the key. The value depends on all ancestors.
+    /// The qualified name of the key. It is a digest over the names of all ancestors.
     Below(Vec<u8>),
     /// The TPM does not return a qualified name.
     Untold,
 }
 
 impl Tpm {
-    /// True if the key at its handle is a primary key, which can be derived again from its template
-    /// after any eviction.
+    /// Returns true if the key is a primary key. A primary key can be derived again from its
+    /// template after any eviction.
     ///
-    /// If the TPM returns no qualified name, the primary key of the same template is compared
-    /// instead: two more commands.
+    /// If the TPM returns no qualified name, the key is compared with the primary key of the same
+    /// template. This costs two more commands.
     pub fn is_primary(&self, key: &StorageKey) -> Result<bool, TpmError> {
         const HIERARCHIES: [u32; 3] = [handle::OWNER, handle::ENDORSEMENT, handle::PLATFORM];
         let below = |one: u32| qualified_name_below(&one.to_be_bytes(), key.name());
@@ -37,8 +38,8 @@ impl Tpm {
         }
     }
 
-    /// True if the owner hierarchy derives this key from the storage key template. True also if the
-    /// key is in a handle reserved for primary keys.
+    /// Returns true if the owner hierarchy derives this key from the storage key template. Also
+    /// returns true if the key is in a handle that is reserved for primary keys.
     fn comes_back(&self, key: &StorageKey) -> Result<bool, TpmError> {
         if key.handle() == SRK || handle::ENDORSEMENT_KEYS.contains(&key.handle()) {
             return Ok(true);
@@ -57,7 +58,8 @@ impl Tpm {
             });
         match derived {
             Ok(name) => Ok(name == key.name()),
-            // Without owner authorisation only the comparison with the storage root key remains.
+            // Without the owner's authorisation the key can only be compared with the storage root
+            // key.
             Err(TpmError::Response(code)) if code.is_definite() => {
                 Ok(self.name_at(SRK)?.is_some_and(|root| root == key.name()))
             }
@@ -65,8 +67,8 @@ impl Tpm {
         }
     }
 
-    /// True if the key of this name, in a persistent handle, was made below the key in the other
-    /// handle. `None` if the TPM returns no qualified name.
+    /// Returns true if the key of this name, in a persistent handle, was made below the key in the
+    /// other handle. Returns `None` if the TPM returns no qualified name.
     pub fn lies_below(
         &self,
         parent: u32,
@@ -81,9 +83,9 @@ impl Tpm {
         self.is_at(qualified_name_below(&parent, name), handle)
     }
 
-    /// True if the key with this name, in a persistent handle, is a child of the storage key named
-    /// `parent`. The parent must have been a child of the storage root key. The parent need not be
-    /// in the TPM now. `None` if the TPM returns no qualified name.
+    /// Returns true if the key with this name, in a persistent handle, is a child of the storage
+    /// key named `parent`. The function assumes that the parent is a child of the storage root key.
+    /// The parent need not be in the TPM now. Returns `None` if the TPM returns no qualified name.
     pub fn lay_below(
         &self,
         parent: &[u8],
@@ -100,7 +102,7 @@ impl Tpm {
         self.is_at(below, handle)
     }
 
-    /// True if the object in a handle has this qualified name.
+    /// Returns true if the object in a handle has this qualified name.
     fn is_at(&self, qualified: Option<Vec<u8>>, handle: u32) -> Result<Option<bool>, TpmError> {
         Ok(match self.place(handle)? {
             Ancestry::Empty => Some(false),
@@ -109,7 +111,7 @@ impl Tpm {
         })
     }
 
-    /// The ancestry of the object in a persistent handle.
+    /// Reads the qualified name of the object in a persistent handle.
     fn place(&self, handle: u32) -> Result<Ancestry, TpmError> {
         Exchange::new("ReadPublic").run(self, |link| match link.qualified_name(handle) {
             Err(TpmError::Response(code)) if code.is_missing_handle() => Ok(Ancestry::Empty),

@@ -1,4 +1,4 @@
-//! Answers about keys, signatures and codes that hold more, less or other data than today's TPMs
+//! Answers about keys, signatures and codes with more, fewer or other data than today's TPMs
 //! return.
 
 use super::fake::{
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(20);
 const PERSISTENT: u32 = 0x8100_0000;
-/// ML-KEM (level 1.85), which the library does not know.
+/// TPM_ALG_MLKEM (level 1.85), which is unknown to this project.
 const MLKEM: u16 = 0x00A0;
 
 fn told(replies: impl IntoIterator<Item = Reply>) -> (FakeTpm, Tpm) {
@@ -20,8 +20,8 @@ fn told(replies: impl IntoIterator<Item = Reply>) -> (FakeTpm, Tpm) {
     (fake, tpm)
 }
 
-/// A key of level 1.85 (TPMT_PUBLIC): its type, SHA-256, attributes, no policy, then fields that
-/// only a TPM of that level knows.
+/// Returns a key of level 1.85 (TPMT_PUBLIC): its type, SHA-256, attributes, no policy, then fields
+/// that only a TPM of that level knows.
 fn stranger(kind: u16) -> Vec<u8> {
     let attributes = 0x0003_0072_u32.to_be_bytes();
     [
@@ -34,7 +34,7 @@ fn stranger(kind: u16) -> Vec<u8> {
     .concat()
 }
 
-/// A storage key on P-256, its point the generator.
+/// Returns the TPMT_PUBLIC of a storage key on P-256. Its public point is the generator.
 fn storage_key() -> Vec<u8> {
     let template = template::storage_root(false);
     let point = p256_area(0, &[0, 0x10]);
@@ -71,13 +71,13 @@ fn a_key_of_any_kind_is_read_as_it_is() {
             );
         }
     }
-    // Attributes that are not known yet change nothing.
+    // Attributes that are not defined yet change nothing.
     let mut later = area.clone();
     later[4] |= 0x80;
     assert!(PublicArea::parse(&later).unwrap().is_identity());
 }
 
-/// The key is then derived again for each session.
+/// If the TPM refuses TPM2_ContextSave, the key for salts is derived again for each session.
 #[test]
 fn a_tpm_that_saves_no_context_has_a_key_for_salts() {
     let area = storage_key();
@@ -119,10 +119,10 @@ fn a_salt_key_is_looked_for_in_the_next_place() {
         let (fake, tpm) = told(replies);
         let found = tpm.salt_key().unwrap();
         assert_eq!(found.handle(), place);
-        assert_eq!(tpm.salt_key(), Ok(found), "and it is remembered");
+        assert_eq!(tpm.salt_key(), Ok(found), "the key is remembered");
         assert_eq!(fake.seen(), vec![READ_PUBLIC; asked]);
     }
-    // No handle holds a key for salts, so a primary key of the NULL hierarchy is made.
+    // No handle contains a key for salts, so a primary key of the NULL hierarchy is made.
     let nowhere = [strange(), Reply::Code(0x18B), Reply::Code(0x084)];
     let (fake, tpm) = told(
         nowhere
@@ -198,7 +198,7 @@ fn random_bytes_and_secrets_of_another_size_are_refused() {
     assert_eq!(
         bytes,
         [1, 1, 1, 2, 2, 2, 2, 2],
-        "as many commands as it takes"
+        "as many commands as the TPM needs"
     );
     let (_fake, tpm) = told([Reply::Body(vec![0, 8, 1])]);
     assert!(matches!(
@@ -244,7 +244,7 @@ fn codes_that_nothing_knows_are_told_and_the_command_is_not_sent_again() {
     }
 }
 
-/// Two handles hold the same key, and the TPM returns no qualified name.
+/// The TPM returns the name instead of the qualified name. Two handles contain the same key.
 #[test]
 fn a_qualified_name_that_is_the_name_tells_nothing() {
     let area = storage_key();
@@ -263,7 +263,7 @@ fn a_qualified_name_that_is_the_name_tells_nothing() {
         Ok(Some(false))
     );
 
-    // The template gives the same key, so the key is primary.
+    // The template gives the same key, so the key is a primary key.
     let mut other = area.clone();
     *other.last_mut().unwrap() ^= 1;
     for (made, is_primary) in [(&area, true), (&other, false)] {
@@ -276,7 +276,7 @@ fn a_qualified_name_that_is_the_name_tells_nothing() {
             [fake::CREATE_PRIMARY, fake::FLUSH_CONTEXT]
         );
     }
-    // Owner authorisation is missing, so the storage root key is compared.
+    // The owner's authorisation is missing, so the key is compared with the storage root key.
     let (_fake, tpm) = told([there(), Reply::Code(0x9A2), there()]);
     assert_eq!(tpm.is_primary(&key), Ok(true));
     for place in [SRK, 0x8101_0001] {

@@ -1,6 +1,6 @@
-//! Attestation: TPM2_Certify by an attestation key, and TPM2_ActivateCredential. The latter proves
-//! to a CA that an attestation key and an endorsement key are in the same TPM (Part 1, sections 24
-//! and 31).
+//! Attestation: TPM2_Certify by an attestation key, and TPM2_ActivateCredential. With
+//! TPM2_ActivateCredential a CA verifies that an attestation key and an endorsement key are in the
+//! same TPM (Part 1, sections 24 and 31).
 
 use super::command::policy::{Certification, by_endorsement};
 use super::exchange::Exchange;
@@ -16,7 +16,7 @@ use crate::file::Lock;
 use crate::key::Curve;
 use log::debug;
 
-/// A restricted signing key. It signs only data that the TPM itself made.
+/// A restricted signing key. The key signs only data that the TPM itself made.
 #[derive(Debug)]
 pub struct AttestationKey {
     source: AttestationKeySource,
@@ -32,43 +32,45 @@ enum AttestationKeySource {
     OfOwner(OwnerPrimary),
 }
 
-/// The state of the TPM before some commands. After a transport fault, [`Tpm::sweep`] uses it to
-/// find objects that these commands left behind.
+/// The state of the TPM before some commands. After a transport fault, [`Tpm::sweep`] compares this
+/// state to find objects that these commands left behind.
 pub(crate) struct TpmTrace {
     faults: u64,
-    /// Loaded sessions; `None` behind a resource manager, which cleans up itself.
+    /// Loaded sessions. `None` behind a resource manager, which flushes the sessions of a closed
+    /// connection itself.
     sessions: Option<Vec<u32>>,
-    /// Transient objects, where hash sequences are to be found again.
+    /// Loaded transient objects. `None` if no hash sequence must be found again.
     objects: Option<Vec<u32>>,
 }
 
 impl AttestationKey {
-    /// A key in a persistent handle. `None` if it is not an attestation key, or if its
-    /// authorisation value or policy is unknown. `is_open`: the configuration says that its
-    /// authorisation value is empty.
+    /// Creates the value for a key in a persistent handle. Returns `None` if the key is not an
+    /// attestation key, or if its authorisation value or policy is unknown. `is_open`: the
+    /// configuration says that the authorisation value is empty.
     pub(crate) fn resident(key: &PersistentKey, area: &[u8], is_open: bool) -> Option<Self> {
         Self::of(AttestationKeySource::Handle(key.handle()), area, is_open)
     }
 
-    /// A primary key, derived from a template.
+    /// Creates the value for a primary key that is derived from a template.
     pub(crate) fn derived(key: PrimaryKey, area: &PublicArea) -> Option<Self> {
         Self::of(AttestationKeySource::Derived(key), area.as_bytes(), false)
     }
 
-    /// A wrapped key from a file; its authorisation value is empty.
+    /// Creates the value for a wrapped key from a file, with the empty authorisation value.
     pub(crate) fn wrapped(key: WrappedKey) -> Option<Self> {
         let area = key.area().to_vec();
         Self::of(AttestationKeySource::Wrapped(key), &area, false)
     }
 
-    /// True if the template is that of [`Tpm::create_owner_attestation_key`], and the public area is of
-    /// an attestation key.
+    /// Returns true if the template is that of [`Tpm::create_owner_attestation_key`], and the
+    /// public area is that of an attestation key.
     pub(crate) fn is_template_of_owner(template: &[u8], area: &[u8]) -> bool {
         super::owner_primary::is_template(template)
             && PublicArea::parse(area).is_some_and(|area| area.attests())
     }
 
-    /// A key of its own in the owner hierarchy, whose authorisation value is empty.
+    /// Creates the value for an attestation key of this project in the owner hierarchy. The
+    /// hierarchy has the empty authorisation value.
     pub(crate) fn of_owner(key: OwnerPrimary) -> Option<Self> {
         let area = key.area().to_vec();
         Self::of(AttestationKeySource::OfOwner(key), &area, false)
@@ -78,7 +80,8 @@ impl AttestationKey {
         let attests = PublicArea::parse(area).is_some_and(|area| area.attests());
         let is_usable = match auth_way(area, AuthRole::User) {
             AuthWay::Policy(_) => true,
-            // The empty value may be wrong, so it is tried only if wrong values are not counted.
+            // The empty value may be wrong. It is tried only if the TPM does not count wrong values
+            // for this key.
             AuthWay::Value => is_open || !counts_wrong_auth(area),
             AuthWay::UnknownPolicy => false,
         };
@@ -90,17 +93,17 @@ impl AttestationKey {
         })
     }
 
-    /// Its TPMT_PUBLIC, as returned by the TPM.
+    /// Returns the TPMT_PUBLIC as the TPM gave it.
     pub fn area(&self) -> &[u8] {
         &self.area
     }
 
-    /// The TPM name.
+    /// Returns the TPM name.
     pub fn name(&self) -> &[u8] {
         &self.name
     }
 
-    /// How it signs.
+    /// Returns the scheme by which the key signs.
     pub(crate) fn scheme(&self) -> Option<SignatureScheme> {
         match PublicArea::parse(&self.area)?.scheme {
             KeyScheme::Fixed(scheme) => Some(scheme),
@@ -108,7 +111,7 @@ impl AttestationKey {
         }
     }
 
-    /// The lock for one try of its authorisation value, if a wrong value would count towards
+    /// Takes the lock for one try of the authorisation value, if a wrong value would count towards
     /// lockout.
     pub(crate) fn lock_try(&self, tpm: &Tpm) -> Result<Option<Lock>, TpmError> {
         let roles = [
@@ -122,7 +125,8 @@ impl AttestationKey {
         }
     }
 
-    /// Loads the key if needed. Returns its handle, and true if the caller must flush the handle.
+    /// Loads the key if it has no persistent handle. Returns the handle, and true if the caller
+    /// must flush the handle.
     pub(super) fn load(&self, link: &mut Link) -> Result<(u32, bool), TpmError> {
         match &self.source {
             AttestationKeySource::Handle(handle) => {
@@ -142,25 +146,29 @@ impl AttestationKey {
     }
 }
 
-/// Why a key with this TPMT_PUBLIC cannot be certified; `None` if it can. Costs no TPM command.
+/// Returns the reason why a key with this TPMT_PUBLIC cannot be certified; `None` if it can be
+/// certified. Sends no TPM command.
 pub(crate) fn no_certification(area: &PublicArea) -> Option<&'static str> {
     match auth_way(area.as_bytes(), AuthRole::Admin(command_code::CERTIFY)) {
         AuthWay::UnknownPolicy => Some(
-            "it can be certified only by a policy, and its policy is none of the TCG's (adminWithPolicy \
+            "it can be certified only by a policy, and its policy is not a policy of the TCG \
+             (adminWithPolicy \
              is set; authPolicy is neither that of IDevID keys nor that of IAKs)",
         ),
         AuthWay::Value | AuthWay::Policy(_) => None,
     }
 }
 
-/// True if certifying a key with this TPMT_PUBLIC shows the key's authorisation value.
+/// Returns true if TPM2_Certify of a key with this TPMT_PUBLIC proves the authorisation value of
+/// the key.
 pub(crate) fn is_certified_by_value(area: &PublicArea) -> bool {
     auth_way(area.as_bytes(), AuthRole::Admin(command_code::CERTIFY)) == AuthWay::Value
 }
 
 impl Link {
-    /// TPM2_Certify of a loaded key with this TPMT_PUBLIC, by an attestation key. Up to eleven
-    /// commands: load and flush of the attestation key, and three or four for each policy session.
+    /// Runs TPM2_Certify by an attestation key, for a loaded key with this TPMT_PUBLIC. Sends up to
+    /// eleven commands: load and flush of the attestation key, and three or four for each policy
+    /// session.
     pub(crate) fn certify_by(
         &mut self,
         key: AuthHandle,
@@ -187,7 +195,8 @@ impl Link {
         certified
     }
 
-    /// Runs a command with a handle that is authorised in this way.
+    /// Runs a command with a handle. The public area of the object decides the authorisation: value
+    /// or policy.
     pub(super) fn by_role<R>(
         &mut self,
         used: AuthHandle,
@@ -204,7 +213,8 @@ impl Link {
                 )
             }),
             AuthWay::UnknownPolicy => Err(TpmError::Unsupported(
-                "the key is used only by a policy that is none of the TCG's".into(),
+                "the key can be used only by a policy, and its policy is not a policy of the TCG"
+                    .into(),
             )),
         }
     }
@@ -220,7 +230,7 @@ impl Link {
         let (salt_key, ek, ek_is_passing) = loaded.map_err(by_endorsement)?;
         let here = SaltKey::in_handle(ek, &salt_key.public, salt_key.hash, &salt_key.name);
         let activated = key.load(self).and_then(|(ak, ak_is_passing)| {
-            // In a salted session, so that the secret is encrypted on the bus.
+            // The session is salted, so that the secret is encrypted on the bus.
             let used = AuthHandle::new(ak, &key.name, Auth::Value(&[], Some(&here)));
             let role = AuthRole::Admin(command_code::ACTIVATE_CREDENTIAL);
             let way = auth_way(&key.area, role);
@@ -243,7 +253,7 @@ impl Link {
     }
 }
 
-/// The kinds of attestation keys that are made, in the order of preference.
+/// The kinds of attestation keys that this project makes, in the order of preference.
 pub(super) const KINDS: [(KeyAlgorithm, SignatureScheme); 2] = [
     (
         KeyAlgorithm::Ec(Curve::P256),
@@ -255,7 +265,8 @@ pub(super) const KINDS: [(KeyAlgorithm, SignatureScheme); 2] = [
     ),
 ];
 
-/// What `make` gives for the first kind of attestation key that the TPM has: P-256, then RSA-2048.
+/// Calls `make` for P-256 and then for RSA-2048. Returns the first result of a kind that the TPM
+/// has.
 pub(super) fn first_kind<R>(
     make: impl Fn(KeyAlgorithm, SignatureScheme) -> Option<Result<R, TpmError>>,
 ) -> Result<R, TpmError> {
@@ -264,7 +275,7 @@ pub(super) fn first_kind<R>(
         match make(algorithm, scheme) {
             None => {}
             Some(Err(TpmError::Response(code))) if code.is_unsupported_value() => {
-                debug!("{algorithm:?}: TPM answered {code}");
+                debug!("{algorithm:?}: the TPM answered {code}");
                 refused = code.into();
             }
             Some(made) => return made,
@@ -273,7 +284,7 @@ pub(super) fn first_kind<R>(
     Err(refused)
 }
 
-/// Reports a wrong authorisation of the second handle as one of the attestation key.
+/// Changes a wrong authorisation of the second handle into an error about the attestation key.
 fn of_second(error: TpmError) -> TpmError {
     match error {
         TpmError::Response(code) if code.is_wrong_auth() && code.is_of_second_session() => {
@@ -288,9 +299,9 @@ fn of_second(error: TpmError) -> TpmError {
 }
 
 impl Tpm {
-    /// Makes a new attestation key below the storage root key, and the storage root key if it is
-    /// missing. The key is on P-256, or RSA-2048 if the TPM lacks P-256. Two commands, more if the
-    /// storage root key is made.
+    /// Makes a new attestation key below the storage root key. Makes the storage root key if it is
+    /// missing. The new key is on P-256, or RSA-2048 if the TPM lacks P-256. Sends two commands,
+    /// and more if the storage root key is made.
     pub(crate) fn create_attestation_key(&self, owner: &AuthValue) -> Result<WrappedKey, TpmError> {
         let root = self.believed_root(owner)?;
         first_kind(|algorithm, scheme| {
@@ -299,9 +310,9 @@ impl Tpm {
         })
     }
 
-    /// Opens the secret that a CA encrypted for this endorsement key and attestation key. Only the
-    /// TPM that has both keys can open it. `blob` and `secret` are the contents of TPM2B_ID_OBJECT
-    /// and TPM2B_ENCRYPTED_SECRET. Up to fourteen commands.
+    /// Decrypts the secret that a CA encrypted for this endorsement key and attestation key. Only
+    /// the TPM that has both keys can decrypt it. `blob` and `secret` are the contents of
+    /// TPM2B_ID_OBJECT and TPM2B_ENCRYPTED_SECRET. Sends up to fourteen commands.
     pub(crate) fn activate_credential(
         &self,
         key: &AttestationKey,
@@ -313,9 +324,10 @@ impl Tpm {
         activating.run(self, |link| link.activate(key, endorsement, blob, secret))
     }
 
-    /// The signature of an attestation key over data that the TPM hashes for it; `None` where the TPM gives
-    /// no ticket: of fewer than four bytes, and of data that begin as its own statements do
-    /// (TPM_GENERATED_VALUE). Up to ten commands, and more for data of more than 1024 bytes.
+    /// Returns the signature of an attestation key over data that the TPM hashes. Returns `None` if
+    /// the TPM gives no ticket. The TPM gives no ticket for fewer than four bytes, and for data
+    /// that begin with TPM_GENERATED_VALUE as the TPM's own statements do. Sends up to ten
+    /// commands, and more for data of more than 1024 bytes.
     pub(crate) fn sign_hashed(
         &self,
         key: &AttestationKey,
@@ -343,7 +355,7 @@ impl Tpm {
         })
     }
 
-    /// Records the current state.
+    /// Records the loaded sessions, and the count of transport faults.
     pub(crate) fn trace(&self) -> Result<TpmTrace, TpmError> {
         let sessions = match self.tcti().is_managed() {
             true => None,
@@ -358,8 +370,8 @@ impl Tpm {
         })
     }
 
-    /// What is loaded now, for commands that begin a hash sequence: such an object says of itself neither
-    /// whose it is nor what it is for.
+    /// Records the loaded sessions and objects, for commands that begin a hash sequence. A hash
+    /// sequence has no name, so only such a record can show that a sequence is new.
     pub(crate) fn trace_with_sequences(&self) -> Result<TpmTrace, TpmError> {
         let trace = self.trace()?;
         let objects = match trace.sessions {
@@ -369,8 +381,8 @@ impl Tpm {
         Ok(TpmTrace { objects, ..trace })
     }
 
-    /// After a transport fault, flushes keys of ours and sessions that were left behind since
-    /// `trace`. A lost answer named a handle that the module never learned.
+    /// After a transport fault, flushes this project's keys and sessions that appeared since
+    /// `trace`. Their handles were in an answer that was lost.
     pub(crate) fn sweep(&self, trace: &TpmTrace) {
         let Some(before) = &trace.sessions else {
             return;
@@ -402,7 +414,7 @@ impl Tpm {
             Ok(())
         });
         if let Err(error) = swept {
-            debug!("what was left in the TPM: {error}");
+            debug!("objects that may remain in the TPM were not flushed: {error}");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Keys below the storage root key that every program can derive in the owner hierarchy (TCG, TPM
-//! 2.0 Provisioning Guidance, section 7.5.1). Programs that know no handle of that key can use
-//! them.
+//! 2.0 Provisioning Guidance, section 7.5.1). A program can use these keys without knowing a
+//! persistent handle of the storage root key.
 
 use super::exchange::Exchange;
 use super::storage::by_owner;
@@ -10,9 +10,10 @@ use super::{
 };
 
 impl Tpm {
-    /// Makes a new key that signs by this scheme only. Its parent is the storage root key of its
-    /// own kind: RSA-2048 for an RSA key, P-256 for others. Five commands. The HMACs of the
-    /// responses prove that the TPM with the storage root key made both.
+    /// Makes a new key that signs by this scheme only. The parent is the derived storage root key
+    /// of the same type: RSA-2048 for an RSA key, P-256 for an EC key. Sends five commands. The
+    /// HMACs of the responses prove that the TPM with the storage root key made the key and derived
+    /// the parent.
     pub fn create_below_owner(
         &self,
         algorithm: KeyAlgorithm,
@@ -20,7 +21,8 @@ impl Tpm {
         value: &Secret,
         owner: &AuthValue,
     ) -> Result<WrappedKey, TpmError> {
-        let unfit = || TpmError::Unsupported("no such key signs by such a scheme".into());
+        let unfit =
+            || TpmError::Unsupported("a key of this type cannot sign by this scheme".into());
         let template = template::signing_key(algorithm, scheme).ok_or_else(unfit)?;
         let rsa = matches!(algorithm, KeyAlgorithm::Rsa(_));
         let root = template::storage_root(rsa);
@@ -39,7 +41,7 @@ impl Tpm {
                     link.create(used, secrets, &template)
                 }
                 None => Err(TpmError::Unsupported(
-                    "the TPM made a storage root key that reads no salt".into(),
+                    "the TPM made a storage root key that cannot decrypt a salt".into(),
                 )),
             };
             flush(link, parent, &made);

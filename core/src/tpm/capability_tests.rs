@@ -1,4 +1,4 @@
-//! Answers about the TPM and its NV indices that hold more, less or other data than today's TPMs
+//! Answers about the TPM and its NV indices with more, fewer or other data than today's TPMs
 //! return.
 
 use super::fake::{FakeTpm, GET_CAPABILITY, NV_READ, Reply, capability, longer};
@@ -10,7 +10,7 @@ const ALGORITHMS: u32 = 0;
 const HANDLES: u32 = 1;
 const PROPERTIES: u32 = 6;
 const PERSISTENT: u32 = 0x8100_0000;
-/// ML-KEM (level 1.85), which the library does not know.
+/// TPM_ALG_MLKEM (level 1.85), which is unknown to this project.
 const MLKEM: u16 = 0x00A0;
 const INDEX: u32 = 0x01C9_0000;
 
@@ -40,7 +40,7 @@ fn properties(pairs: &[(u32, u32)]) -> Reply {
     capability(false, PROPERTIES, &items)
 }
 
-/// A truncated body.
+/// Returns the reply without its last byte.
 fn cut(reply: Reply) -> Reply {
     match reply {
         Reply::Body(mut body) => {
@@ -78,7 +78,11 @@ fn a_fault_leaves_the_algorithms_to_be_asked_for() {
     tpm.asking.lock().takes(LIMIT);
     assert!(!tpm.can_ask_algorithms() && !tpm.learn_algorithms());
     assert_eq!(tpm.algorithms_or_any(), Algorithms::ANY);
-    assert_eq!(fake.seen().len(), 2, "not asked while it rests");
+    assert_eq!(
+        fake.seen().len(),
+        2,
+        "the TPM is not asked during the pause"
+    );
     tpm.asking.lock().takes(Duration::ZERO);
     assert!(tpm.can_ask_algorithms());
     assert!(!tpm.algorithms_or_any().has_ecc());
@@ -87,7 +91,7 @@ fn a_fault_leaves_the_algorithms_to_be_asked_for() {
     assert_eq!(fake.seen().len(), 3);
 }
 
-/// Another thread of the parent was asking when it forked.
+/// At the fork, another thread of the parent was asking the TPM.
 #[test]
 fn a_forked_child_asks_for_itself() {
     let (_fake, tpm) = told([algorithms(false, &[0x0001])]);
@@ -97,7 +101,7 @@ fn a_forked_child_asks_for_itself() {
     assert!(!child.algorithms_or_any().has_ecc());
     assert!(
         tpm.known_algorithms().known().is_some(),
-        "keys of the parent share it"
+        "the parent's keys use the same value"
     );
 }
 
@@ -211,7 +215,7 @@ fn a_property_is_found_among_others_or_not_told() {
             Some(1024),
         ),
         (longer(properties(&[(0x12C, 768)])), Some(768)),
-        // A TPM that lacks a property answers with the next one.
+        // A TPM that lacks a property answers with the next property.
         (properties(&[(0x12D, 4)]), None),
         (properties(&[]), None),
         (Reply::Code(0x084), None),
@@ -268,7 +272,7 @@ fn lockout_is_found_among_strangers_or_asked_for_by_itself() {
         properties(&[]),
     ]);
     let error = tpm.lockout().unwrap_err().to_string();
-    assert!(error.contains("does not tell"), "{error}");
+    assert!(error.contains("does not report"), "{error}");
 }
 
 fn data(bytes: &[u8]) -> Reply {

@@ -1,4 +1,5 @@
-//! One TPM, shared by all threads of the process. Its connection is opened when it is first needed.
+//! The client of one TPM. All threads of the process share the client. It opens its connection at
+//! the first command.
 
 use super::algorithms::RetryPause;
 use super::connections::Connection;
@@ -22,52 +23,53 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-/// A TPM and the links to it that this process holds.
+/// A TPM and the connections of this process to the TPM.
 ///
-/// The lock of a link is held for one exchange: the few commands that belong together, and their
-/// repetitions. A thread waits for the lock at most as long as one command may take. Behind a key
-/// generation it waits until the generation ends.
+/// A thread locks a link for one exchange: commands that belong together, and their repetitions.
+/// Another thread waits for the lock no longer than the time limit of one command. Behind a key
+/// generation the wait lasts until the generation ends.
 pub struct Tpm {
     tcti: Tcti,
     timing: Arc<Timing>,
-    /// Locked during an exchange.
+    /// The link is locked during an exchange.
     pub(super) link: Mutex<Option<Link>>,
-    /// Separate links, for keys that stay loaded.
+    /// Separate links for keys that stay loaded.
     pub(super) connections: Mutex<Vec<Connection>>,
-    /// Guards slots of transient objects that all processes share.
+    /// Guards the slots for transient objects that all processes share.
     slots_lock: ProcessLock,
     /// Guards one try of a PIN.
     pin_lock: ProcessLock,
     /// Guards the creation of a key that must exist only once.
     new_key_lock: ProcessLock,
     timeout_memory: TimeoutMemory,
-    /// True if the TPM has ever answered.
+    /// True if the TPM has answered at least once.
     answered: AtomicBool,
-    /// Counts transport faults. After a fault, earlier knowledge about handles is uncertain.
+    /// Counts transport faults. After a fault, a handle may contain another object than before.
     faults: AtomicU64,
     refusals: Refusals,
-    /// Names of keys that this process loads. A transient object with such a name may be flushed.
+    /// The TPM names of the keys that this process loads. A transient object with one of these
+    /// names may be flushed.
     flushable_names: Mutex<HashSet<Vec<u8>>>,
     /// The handle of the master key. All objects below this key may be flushed.
     pub(super) master: Option<u32>,
-    /// The key for salts, and the count of faults when it was found.
+    /// The key for salts, and the count of faults at the time when the key was found.
     pub(super) salt_key: Mutex<Option<(u64, SaltKey)>>,
     root: StorageRoot,
     verifies_signatures: bool,
     pss_given_up: AtomicBool,
     pub(super) nv_chunk: OnceCell<u16>,
     known_algorithms: KnownAlgorithms,
-    /// Held while a thread asks for [`Tpm::known_algorithms`].
+    /// A thread locks this value while it asks for [`Tpm::known_algorithms`].
     pub(super) asking: Mutex<RetryPause>,
-    /// The schemes by which a signature of this TPM was verified; see [`Tpm::has_proven`].
+    /// The schemes for which a signature of this TPM was verified; see [`Tpm::has_proven`].
     proven: AtomicU32,
 }
 
 impl Tpm {
     /// Creates the client. The client opens the TPM at its first command.
     ///
-    /// `limits` bound each command, and each wait for a lock.
-    /// `locks` is the folder of the locks between processes.
+    /// `limits` gives the time limit of each command, and of each wait for a lock. `locks` is the
+    /// folder with the files for the locks between processes.
     pub fn new(tcti: Tcti, limits: Limits, locks: &Path, refusals: Refusals) -> Self {
         Self {
             slots_lock: ProcessLock::for_object_slots(&tcti, locks),
@@ -94,7 +96,8 @@ impl Tpm {
         }
     }
 
-    /// This TPM; its process locks are recorded in `held`, so that forked children can close them.
+    /// Returns this client. The client then records its process locks in `held`, so that a forked
+    /// child can close them.
     pub fn noting_locks(self, held: &'static Held) -> Self {
         Self {
             slots_lock: self.slots_lock.noting(held),
@@ -105,10 +108,10 @@ impl Tpm {
         }
     }
 
-    /// This TPM for a forked child, which will open its own connections.
+    /// Creates the client for a forked child. The child opens its own connections.
     ///
     /// The child closes the parent's connections without sending a byte. If another thread of the
-    /// parent was in an exchange at the fork, its connection is left open and unused.
+    /// parent was in an exchange at the fork, its connection stays open and unused.
     pub fn for_child(&self, refusals: Refusals) -> Self {
         if let Some(link) = self.link.try_lock().and_then(|mut link| link.take()) {
             link.abandon();
@@ -143,18 +146,19 @@ impl Tpm {
         }
     }
 
-    /// This TPM, with this knowledge of its storage root key.
+    /// Returns this client with the known facts about the storage root key.
     #[must_use]
     pub fn with_root(self, root: StorageRoot) -> Self {
         Self { root, ..self }
     }
 
-    /// The knowledge of the storage root key.
+    /// Returns the known facts about the storage root key.
     pub(crate) fn root(&self) -> &StorageRoot {
         &self.root
     }
 
-    /// This TPM; with `true` each signature is verified before the caller receives it.
+    /// Returns this client. With `true`, each signature is verified before the caller receives the
+    /// signature.
     #[must_use]
     pub fn verifying_signatures(self, verifies_signatures: bool) -> Self {
         Self {
@@ -163,33 +167,33 @@ impl Tpm {
         }
     }
 
-    /// True if each signature must be verified before the caller receives it.
+    /// Returns true if each signature must be verified before the caller receives the signature.
     pub(crate) fn verifies_signatures(&self) -> bool {
         self.verifies_signatures
     }
 
-    /// The TCTI: the address of the TPM.
+    /// Returns the TCTI, which is the address of the TPM.
     pub fn tcti(&self) -> &Tcti {
         &self.tcti
     }
 
-    /// The time limits of commands. A wait for a lock has the limit of ordinary commands.
+    /// Returns the time limits of commands. A wait for a lock has the limit of ordinary commands.
     pub(super) fn limits(&self) -> Limits {
         self.timing().limits()
     }
 
-    /// The number of transport faults so far. While it does not change, earlier answers remain
-    /// valid.
+    /// Returns the number of transport faults so far. While this number does not change, earlier
+    /// answers about handles remain valid.
     pub fn faults(&self) -> u64 {
         self.faults.load(Ordering::Acquire)
     }
 
-    /// True if the TPM has ever answered to this process or to its parent before a fork.
+    /// Returns true if the TPM has answered this process, or its parent before a fork.
     pub fn has_answered(&self) -> bool {
         self.answered.load(Ordering::Relaxed)
     }
 
-    /// True unless a PSS signature of this TPM had an unusable salt length.
+    /// Returns true unless a PSS signature of this TPM had an unusable salt length.
     pub fn signs_pss(&self) -> bool {
         !self.pss_given_up.load(Ordering::Acquire)
     }
@@ -199,12 +203,12 @@ impl Tpm {
         self.pss_given_up.store(true, Ordering::Release);
     }
 
-    /// The algorithms that the TPM reported; see [`Tpm::algorithms`].
+    /// Returns the algorithms that the TPM reported; see [`Tpm::algorithms`].
     pub fn known_algorithms(&self) -> &KnownAlgorithms {
         &self.known_algorithms
     }
 
-    /// The abilities that are known now. Costs no TPM command.
+    /// Returns the abilities that are known now. Sends no TPM command.
     pub fn capabilities(&self) -> Capabilities {
         Capabilities {
             algorithms: self.known_algorithms.known(),
@@ -212,19 +216,19 @@ impl Tpm {
         }
     }
 
-    /// True if a signature by this scheme and kind of key was verified in this process, or in its
-    /// parent before a fork. `None` as scheme means the raw RSA operation.
+    /// Returns true if a signature by this scheme and type of key was verified in this process, or
+    /// in its parent before a fork. `None` as scheme means the raw RSA operation.
     pub fn has_proven(&self, scheme: Option<SignatureScheme>, key: &PublicKey) -> bool {
         self.proven.load(Ordering::Acquire) & proof(scheme, key) != 0
     }
 
-    /// Records such a verified signature.
+    /// Records that a signature by this scheme and type of key was verified.
     pub fn note_proven(&self, scheme: Option<SignatureScheme>, key: &PublicKey) {
         self.proven.fetch_or(proof(scheme, key), Ordering::AcqRel);
     }
 
-    /// Registers a key by its TPM name. A transient object of this name may be flushed when the TPM has no
-    /// slot left.
+    /// Registers a key by its TPM name. A transient object of this name may be flushed when the TPM
+    /// has no slot left.
     pub fn register_flushable(&self, name: &[u8]) {
         let mut names = self.flushable_names.lock();
         if !names.contains(name) {
@@ -232,8 +236,8 @@ impl Tpm {
         }
     }
 
-    /// Locks a mutex that another thread may hold during a TPM command. Waits at most as long as a
-    /// command may take.
+    /// Locks a mutex that another thread may hold during a TPM command. Waits no longer than the
+    /// time limit of one command.
     pub(crate) fn wait_for<'a, T>(
         &self,
         held: &'a Mutex<T>,
@@ -249,12 +253,13 @@ impl Tpm {
         }
     }
 
-    /// A new link; it opens its connection at its first command.
+    /// Creates a link. The link opens its connection at its first command.
     pub(super) fn new_link(&self) -> Result<Link, TpmError> {
         Link::new(&self.tcti, Arc::clone(&self.timing))
     }
 
-    /// Locks the slots of transient objects that all processes share; `None` if the lock cannot be had.
+    /// Locks the slots for transient objects that all processes share. Returns `None` if the lock
+    /// cannot be taken.
     pub(super) fn lock_object_slots(&self) -> Option<Lock> {
         self.slots_lock.take_if_free(self.patience())
     }
@@ -263,7 +268,7 @@ impl Tpm {
         &self.timing
     }
 
-    /// The time limit of a wait for other processes.
+    /// Returns the time limit of a wait for other processes.
     fn patience(&self) -> Duration {
         self.limits().for_class(CommandClass::Ordinary).time
     }
@@ -285,13 +290,14 @@ impl Tpm {
         self.flushable_names.lock().contains(name)
     }
 
-    /// The state of the dictionary-attack counter: one command.
+    /// Reads the state of the dictionary-attack counter. Sends one command.
     pub fn lockout(&self) -> Result<Lockout, TpmError> {
         Exchange::new("GetCapability(lockout)").run(self, |link| link.lockout())
     }
 
-    /// Locks tries of values that may be wrong, among all threads and processes. `last`: lock also
-    /// if a wrong value would put the TPM into lockout.
+    /// Takes the lock for tries of authorisation values that may be wrong. The lock excludes all
+    /// other threads and processes. With `last`, takes the lock even if a wrong value would cause
+    /// lockout.
     ///
     /// # Errors
     ///
@@ -300,7 +306,7 @@ impl Tpm {
     pub(crate) fn lock_pin_try(&self, last: bool) -> Result<Option<Lock>, TpmError> {
         let patience = self.timing().wait(CommandClass::Ordinary);
         let mut lock = self.pin_lock.take(self.patience());
-        // Another thread of this process may hold the lock and wait behind a key generation.
+        // Another thread of this process may hold the lock while it waits for a key generation.
         while let Err(NotLocked::Held(_)) = &lock
             && patience.is_behind_generation()
             && let Ok(left) = patience.left()
@@ -315,24 +321,25 @@ impl Tpm {
         }
     }
 
-    /// The reason why no PIN can be tried, if the reason is a missing lock. Creates no file and
-    /// sends no command.
+    /// Returns the reason why the PIN lock cannot be taken; without the lock no PIN is tried.
+    /// Creates no file and sends no command.
     pub(crate) fn pin_lock_fault(&self) -> Option<Distrust> {
         self.pin_lock.fault()
     }
 
-    /// The node or file that is locked for a try of a PIN.
+    /// Returns the device node or file that is locked while a PIN is tried.
     pub(crate) fn pin_lock_path(&self) -> Option<PathBuf> {
         self.pin_lock.path()
     }
 
-    /// Locks the creation of a key that must exist only once, among all processes that use this
-    /// lock. `None` if the lock is not available.
+    /// Locks the creation of a key that must exist only once. The lock works between all processes
+    /// with the same lock folder. Returns `None` if the lock is not available.
     pub(crate) fn lock_new_key(&self) -> Option<Lock> {
         self.new_key_lock.take_if_free(self.patience())
     }
 
-    /// This TPM, with its master key in this handle. Objects below the master key may be flushed.
+    /// Returns this client with the handle of the master key. Objects below the master key may be
+    /// flushed.
     #[must_use]
     pub fn with_master(self, handle: u32) -> Self {
         Self {
@@ -341,8 +348,8 @@ impl Tpm {
         }
     }
 
-    /// This TPM with a memory of timeouts. After one timeout, here or at a copy, no further command
-    /// is sent.
+    /// Returns this client with a memory of timeouts. All clients with the same memory stop sending
+    /// commands after one timeout.
     pub fn with_timeout_memory(self, timeout_memory: TimeoutMemory) -> Self {
         Self {
             timeout_memory,
@@ -354,9 +361,9 @@ impl Tpm {
         &self.timeout_memory
     }
 
-    /// A property of the TPM (TPM_CAP_TPM_PROPERTIES).
+    /// Reads a property of the TPM (TPM_CAP_TPM_PROPERTIES).
     ///
-    /// `None` if the TPM does not report it.
+    /// Returns `None` if the TPM does not report the property.
     pub fn property(&self, property: Property) -> Result<Option<u32>, TpmError> {
         let what = "GetCapability(properties)";
         Exchange::new(what).run(self, |link| link.property(property))
@@ -370,7 +377,7 @@ impl Tpm {
             let got = Exchange::new("GetRandom").run(self, |link| link.random(want))?;
             if got.is_empty() || got.len() > usize::from(want) {
                 return Err(TpmError::WrongAnswer(format!(
-                    "GetRandom gave {} bytes",
+                    "TPM2_GetRandom returned {} bytes",
                     got.len()
                 )));
             }
@@ -381,7 +388,8 @@ impl Tpm {
     }
 }
 
-/// The bit for a combination of scheme, hash and curve. Each signature reads it.
+/// Returns the bit that stands for a combination of scheme, hash and type of key. Each signature
+/// reads the bit.
 #[inline(always)]
 fn proof(scheme: Option<SignatureScheme>, key: &PublicKey) -> u32 {
     let Some(scheme) = scheme else {

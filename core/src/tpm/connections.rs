@@ -2,26 +2,27 @@
 
 use super::Link;
 
-/// The number of keys that stay loaded behind a resource manager. The least recently used key makes
-/// room.
+/// The number of keys that stay loaded behind a resource manager. Another key replaces the least
+/// recently used key.
 const LOADED: usize = 8;
 
 /// A link, and the keys that are loaded in its space.
 pub(super) struct Connection {
     pub(super) link: Option<Link>,
-    /// The least recently used first.
+    /// The loaded keys, the least recently used key first.
     pub(super) loaded: Vec<LoadedKey>,
 }
 
 pub(super) struct LoadedKey {
     pub(super) name: Vec<u8>,
     pub(super) handle: u32,
-    /// The fault count at loading. After a fault the new connection has an empty space.
+    /// The count of transport faults when the key was loaded. After a fault the new connection has
+    /// an empty space.
     pub(super) faults: u64,
 }
 
 impl Connection {
-    /// In a forked child: closes the parent's connection.
+    /// Closes the parent's connection in a forked child, without sending a byte.
     pub(super) fn abandon(self) {
         if let Some(link) = self.link {
             link.abandon();
@@ -29,8 +30,9 @@ impl Connection {
     }
 }
 
-/// The connection that has, or will load, the key of this name. The connection moves to the end of
-/// the list, since the least recently used comes first.
+/// Returns the connection that has the key of this name loaded, or that will load it. Moves this
+/// connection to the end of the list, because the list begins with the least recently used
+/// connection.
 pub(super) fn connection_for<'a>(
     connections: &'a mut Vec<Connection>,
     name: &[u8],
@@ -42,7 +44,7 @@ pub(super) fn connection_for<'a>(
         None if keys_in_one > 1 && !connections.is_empty() => 0,
         None => {
             if connections.len() * keys_in_one >= LOADED {
-                connections.remove(0); // the connection ends together with its loaded objects
+                connections.remove(0); // its loaded objects are flushed
             }
             connections.push(Connection {
                 link: None,

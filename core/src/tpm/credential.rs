@@ -1,11 +1,11 @@
-//! TPM2_MakeCredential in software: encrypts a secret for a TPM that has a certain key (Part 1,
-//! section 24; Part 3, section 12.6).
+//! TPM2_MakeCredential in software: encrypts a secret for the TPM that has a given endorsement key
+//! (Part 1, section 24; Part 3, section 12.6).
 
 use super::protected::{Recipient, protect};
 use super::{Hash, PublicArea, TpmError};
 use crate::key::{Curve, PublicKey};
 
-/// The inputs of TPM2_ActivateCredential, both without the size field of their TPM2B.
+/// The inputs of TPM2_ActivateCredential. Both are without the size field of their TPM2B.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Credential {
     /// TPMS_ID_OBJECT.
@@ -14,14 +14,14 @@ pub(crate) struct Credential {
     pub(crate) encrypted_secret: Vec<u8>,
 }
 
-/// A credential for the object of this name in the TPM of this endorsement key. `area` is the
-/// TPMT_PUBLIC of that key. Without it the TCG template for such a key is assumed (EK Credential
-/// Profile, annex B). `secret` may be as long as a digest of the nameAlg.
+/// Makes a credential for the object of this name in the TPM of this endorsement key. `area` is the
+/// TPMT_PUBLIC of the endorsement key. Without `area` the TCG template for such a key is assumed
+/// (EK Credential Profile, annex B). `secret` is at most as long as a digest of the nameAlg.
 ///
 /// # Errors
 ///
 /// [`TpmError::Unsupported`] if the key cannot decrypt credentials, if its template is unknown, or
-/// if random bytes are missing.
+/// if the system gives no random bytes.
 pub(crate) fn make_credential(
     key: &PublicKey,
     area: Option<&PublicArea>,
@@ -46,10 +46,11 @@ pub(crate) fn make_credential(
 
 fn by_area(area: &PublicArea) -> Result<(Hash, u32), TpmError> {
     if !area.is_storage_key() {
-        let why = "the endorsement key is no restricted decryption key";
+        let why = "the endorsement key is not a restricted decryption key";
         return Err(TpmError::Unsupported(why.into()));
     }
-    let unknown = || TpmError::Unsupported("the endorsement key encrypts by no AES-CFB".into());
+    let unknown =
+        || TpmError::Unsupported("the endorsement key has no symmetric algorithm AES-CFB".into());
     let bits = area.aes_key_bits().ok_or_else(unknown)?;
     Ok((area.name_hash, bits))
 }
@@ -104,7 +105,7 @@ mod tests {
     fn a_signing_key_reads_no_credential() {
         let area = PublicArea::parse(&p256_area(IDENTITY, &[0, 0x10])).unwrap();
         assert!(make_credential(&area.key.clone(), Some(&area), &[0; 34], &[5; 32]).is_err());
-        // A storage key without a cipher.
+        // This storage key has no symmetric algorithm.
         let area = PublicArea::parse(&p256_area(0x0003_00B2, &[0, 0x10])).unwrap();
         assert!(make_credential(&area.key.clone(), Some(&area), &[0; 34], &[5; 32]).is_err());
     }

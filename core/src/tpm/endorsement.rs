@@ -19,31 +19,31 @@ pub struct EndorsementKey {
 }
 
 impl EndorsementKey {
-    /// The endorsement key as a key for salts.
+    /// Returns the endorsement key as a key for salts.
     pub(super) fn salt_key(&self) -> &SaltKey {
         &self.salt_key
     }
 
-    /// Its TPMT_PUBLIC, as returned by the TPM.
+    /// Returns the TPMT_PUBLIC as the TPM gave it.
     pub fn area(&self) -> &[u8] {
         &self.area
     }
 
-    /// The TPM name.
+    /// Returns the TPM name.
     pub fn name(&self) -> &[u8] {
         &self.salt_key.name
     }
 
-    /// The public key.
+    /// Returns the public key.
     pub fn public(&self) -> &PublicKey {
         &self.salt_key.public
     }
 }
 
 impl Tpm {
-    /// The TPM's endorsement key with this public key, in a handle or derived. `None` if the TPM
-    /// has no such key. `index`: the NV index of its certificate. Each template that is tried costs
-    /// a key generation.
+    /// Returns the TPM's endorsement key with this public key, from a handle or derived from a
+    /// template. Returns `None` if the TPM has no such key. `index` is the NV index of the
+    /// certificate. Each template that is tried costs a key generation.
     ///
     /// # Errors
     ///
@@ -57,12 +57,13 @@ impl Tpm {
         self.first_endorsement_key(KeyAlgorithm::of(public), index, is_it)
     }
 
-    /// What `look` makes of the first endorsement key of this algorithm of which it makes something: those
-    /// in handles come first, then those that templates give. `index`: as of [`Self::endorsement_key_of`].
+    /// Calls `look` for the endorsement keys of this algorithm: first those in handles, then those
+    /// that templates give. Returns the first result that is not `None`. `index` is the NV index of
+    /// the certificate.
     ///
     /// # Errors
     ///
-    /// As of [`Self::endorsement_key_of`], and those of `look`.
+    /// The errors of [`Self::endorsement_key_of`] and of `look`.
     pub(crate) fn first_endorsement_key<R, E: From<TpmError>>(
         &self,
         algorithm: KeyAlgorithm,
@@ -108,13 +109,14 @@ impl Tpm {
         Ok(None)
     }
 
-    /// The endorsement keys in persistent handles.
+    /// Returns the endorsement keys in persistent handles.
     pub(crate) fn endorsement_keys_in_handles(&self) -> Result<Vec<EndorsementKey>, TpmError> {
         self.storage_keys_in(handle::ENDORSEMENT_KEYS)
     }
 
-    /// The storage keys in the persistent handles of the platform hierarchy: platform primary keys, which
-    /// serve as endorsement keys where a maker certified none (OpenConfig, enrollz).
+    /// Returns the storage keys in the persistent handles of the platform hierarchy. If the
+    /// manufacturer certified no endorsement key, these platform primary keys serve as endorsement
+    /// keys (OpenConfig, enrollz).
     #[cfg(feature = "evidence")]
     pub(crate) fn platform_keys_in_handles(&self) -> Result<Vec<EndorsementKey>, TpmError> {
         self.storage_keys_in(handle::PLATFORM_OBJECTS)
@@ -139,8 +141,8 @@ impl Tpm {
         Ok(found)
     }
 
-    /// The endorsement key of a TPM without certificate and handle for one: on P-256, else
-    /// RSA-2048.
+    /// Returns the endorsement key for a TPM without certificate and without endorsement key in a
+    /// handle. The key is derived: on P-256, or RSA-2048 if the TPM lacks P-256.
     #[cfg(feature = "evidence")]
     pub(crate) fn usual_endorsement_key(&self) -> Result<Option<EndorsementKey>, TpmError> {
         use crate::key::Curve;
@@ -153,21 +155,23 @@ impl Tpm {
         Ok(None)
     }
 
-    /// `None` if the TPM makes no such key.
+    /// Derives an endorsement key from this template. Returns `None` if the TPM cannot make such a
+    /// key.
     fn derived_endorsement_key(&self, area: Vec<u8>) -> Result<Option<EndorsementKey>, TpmError> {
         match self.saved_primary(Hierarchy::Endorsement, area) {
             Ok((salt_key, area)) => Ok(Some(EndorsementKey { salt_key, area })),
             Err(TpmError::Response(code)) if code.is_wrong_auth() => Err(TpmError::EndorsementAuth),
             Err(TpmError::Response(code)) if code.is_definite() || code.is_parameter() => {
-                warn!("no endorsement key is derived: the TPM answered {code}");
+                warn!("the endorsement key cannot be derived: the TPM answered {code}");
                 Ok(None)
             }
             Err(error) => Err(error),
         }
     }
 
-    /// The templates that the TPM stores for the certificate at this index. `usual` is the template
-    /// of the profile.
+    /// Returns the templates for the certificate at this index. These are the template of the
+    /// profile (`usual`), the template that the TPM stores in NV, and both templates with each
+    /// nonce in NV.
     fn stored_templates(&self, certificate: u32, usual: &[u8]) -> Result<Vec<Vec<u8>>, TpmError> {
         let mut templates = vec![usual.to_vec()];
         let mut nonces = Vec::new();
@@ -190,8 +194,8 @@ impl Tpm {
         Ok(templates)
     }
 
-    /// The content of an NV index that every user may read, or the owner with the empty value.
-    /// `None` for any other index.
+    /// Reads an NV index that every user may read, or that the owner may read with the empty value.
+    /// Returns `None` for any other index.
     pub(crate) fn open_nv(&self, index: u32) -> Result<Option<Vec<u8>>, TpmError> {
         let about = match self.nv_public(index) {
             Err(error) if is_answer(&error) => return Ok(None),

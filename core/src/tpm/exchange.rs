@@ -1,4 +1,4 @@
-//! An exchange: the few commands that belong together, and their repetitions.
+//! An exchange: a few TPM commands that belong together, and their repetitions.
 //!
 //! Only this module repeats commands. After a transport fault it opens a new connection, and
 //! repeats only exchanges that may run twice.
@@ -15,41 +15,44 @@ use std::time::{Duration, Instant};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(200);
-/// The time that other processes have to free a slot for objects.
+/// The time that other processes have to free a slot for transient objects.
 const OBJECT_PATIENCE: Duration = Duration::from_secs(2);
 /// The minimum number of tries, however long the commands take.
 const OBJECT_TRIES: u32 = 2;
 
-/// Values that were answered with "wrong authorisation": keys by name, NV indices by number, each
-/// with the TCTI. Kept for the life of the process, since each further try may count towards the
-/// lockout of the whole TPM.
+/// The set of authorisation values that the TPM answered with "wrong authorisation". A key is
+/// listed by its name, an NV index by its number, each together with the TCTI. The set lives as
+/// long as the process, because each further try may count towards the lockout of the whole TPM.
 #[derive(Debug, Default, Clone)]
 pub struct Refusals(Arc<Mutex<HashSet<RefusedValue>>>);
 
-/// The TCTI, the name or number, and a hash of the value; no hash for the empty value.
+/// The TCTI, the name or number of the object, and a hash of the value. The hash is empty for the
+/// empty value.
 type RefusedValue = (String, Vec<u8>, Vec<u8>);
 
 impl Refusals {
-    /// A copy for a forked child; empty if another thread of the parent held the lock.
+    /// Returns a copy for a forked child. The copy is empty if another thread of the parent had the
+    /// set locked at the fork.
     pub fn for_child(&self) -> Self {
         let known = self.0.try_lock().map(|known| known.clone());
         Self(Arc::new(Mutex::new(known.unwrap_or_default())))
     }
 }
 
-/// The subject of an exchange, and the authorisation value that its commands prove.
+/// The object that an exchange uses, and the authorisation value that the commands prove.
 #[derive(Clone, Copy)]
 pub(super) struct AuthSubject<'a> {
-    /// The name of a key, or the number of an index.
+    /// The TPM name of a key, or the number of an NV index.
     pub(super) id: &'a [u8],
-    /// Its description in errors: `key`, and its handle if it has one.
+    /// The words for the object in error messages: `key`, and the handle if the object has a
+    /// handle.
     pub(super) called: &'a str,
     pub(super) handle: Option<u32>,
     pub(super) value: &'a [u8],
 }
 
 impl<'a> AuthSubject<'a> {
-    /// A subject without handle that is authorised by this value.
+    /// Creates a subject without handle, with this authorisation value.
     pub(super) fn new(id: &'a [u8], called: &'a str, value: &'a AuthValue) -> Self {
         Self {
             id,
@@ -59,7 +62,7 @@ impl<'a> AuthSubject<'a> {
         }
     }
 
-    /// A subject that is authorised by the empty value.
+    /// Creates a subject without handle, with the empty authorisation value.
     pub(super) fn open(id: &'a [u8], called: &'a str) -> Self {
         Self {
             id,
@@ -69,9 +72,9 @@ impl<'a> AuthSubject<'a> {
         }
     }
 
-    /// The TCTI, the subject, and a hash of the value.
+    /// Returns the entry for [`Refusals`]: the TCTI, the subject, and a hash of the value.
     fn refusal(&self, tpm: &Tpm) -> RefusedValue {
-        // A hash instead of the value, so that the value leaves no copy in memory.
+        // The entry contains a hash, so that no copy of the value stays in memory.
         let mark = match self.value {
             [] => Vec::new(),
             value => Hash::Sha256.hmac(self.id, &[value])[..4].to_vec(),
@@ -91,21 +94,21 @@ impl<'a> AuthSubject<'a> {
     }
 }
 
-/// The conduct of commands that belong together.
+/// The rules for a group of commands: whether they may run twice, and what they need.
 #[derive(Clone, Copy)]
 pub(super) struct Exchange<'a> {
-    /// Name of the exchange in the log.
+    /// The name of the exchange in the log.
     what: &'a str,
-    /// True if the whole exchange may run twice: reads, and signatures by the empty value. False if
-    /// a try may count towards lockout or if a command writes.
+    /// True if the whole exchange may run twice: reads, and signatures with the empty value. False
+    /// if a try may count towards lockout or if a command writes.
     retryable: bool,
-    /// True if the exchange needs a transient slot, which all processes share without a resource
-    /// manager.
+    /// True if the exchange needs a slot for a transient object. Without a resource manager all
+    /// processes share these slots.
     needs_object_slot: bool,
     subject: Option<AuthSubject<'a>>,
 }
 
-/// A TPM without a free slot for objects, since the first such answer.
+/// Counts the answers "no room for objects", and records the time of the first such answer.
 #[derive(Default)]
 struct Crowded {
     since: Option<Instant>,
@@ -113,14 +116,14 @@ struct Crowded {
 }
 
 impl Crowded {
-    /// True if another try is worthwhile after one more "no room" answer.
+    /// Counts one more "no room" answer. Returns true if another try is worthwhile.
     fn goes_on(&mut self) -> bool {
         let since = *self.since.get_or_insert_with(Instant::now);
         self.tries += 1;
         self.tries <= OBJECT_TRIES || since.elapsed() < OBJECT_PATIENCE
     }
 
-    /// True if other processes have had time to free their slots.
+    /// Returns true if other processes have had time to free their slots.
     fn is_long(&self) -> bool {
         let long = |since: Instant| since.elapsed() > OBJECT_PATIENCE / 2;
         self.since.is_some_and(long)
@@ -128,7 +131,7 @@ impl Crowded {
 }
 
 impl<'a> Exchange<'a> {
-    /// Commands that only read from the TPM; the exchange may run twice.
+    /// Creates an exchange of commands that only read from the TPM. The exchange may run twice.
     pub(super) fn new(what: &'a str) -> Self {
         Self {
             what,
@@ -138,7 +141,7 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// Commands about a key that is loaded before and flushed afterwards.
+    /// Marks the exchange as needing a slot for a transient object.
     pub(super) fn needing_object_slot(self) -> Self {
         Self {
             needs_object_slot: true,
@@ -146,7 +149,8 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// Commands in an auth session salted to this key. The key may have to be loaded first.
+    /// Marks the exchange as running in an auth session that is salted to this key. A key without
+    /// handle must be loaded first, so it needs a slot.
     pub(super) fn salted(self, key: Option<&SaltKey>) -> Self {
         let is_loaded = key.is_some_and(|key| key.handle().is_none());
         Self {
@@ -155,7 +159,7 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// Commands that write to the TPM.
+    /// Marks the exchange as writing to the TPM. The exchange is then not repeated.
     pub(super) fn writing(self) -> Self {
         Self {
             retryable: false,
@@ -163,7 +167,8 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// Commands that prove the owner's authorisation value. Refusals of it are not remembered.
+    /// Marks the exchange as proving the owner's authorisation value. A refused owner value is not
+    /// remembered.
     pub(super) fn showing_owner(self, value: &AuthValue) -> Self {
         Self {
             retryable: self.retryable && value.is_empty(),
@@ -171,9 +176,9 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// Commands that prove the authorisation value of a subject. A wrong value counts towards
-    /// lockout each time. Nothing is sent if the subject refused this value before. `salt_key` is
-    /// the key for the salt of the session.
+    /// Creates an exchange that proves the authorisation value of a subject. Each wrong value
+    /// counts towards lockout. No command is sent if the subject refused this value before.
+    /// `salt_key` is the key for the salt of the session.
     pub(super) fn authorised(
         what: &'a str,
         subject: AuthSubject<'a>,
@@ -189,8 +194,8 @@ impl<'a> Exchange<'a> {
 
     /// Runs the commands over the shared link.
     ///
-    /// Repeats while the TPM asks for it. After a transport fault it repeats once over a new
-    /// connection, if the exchange may run twice.
+    /// Repeats the commands while the TPM asks for a repetition. After a transport fault it repeats
+    /// them once over a new connection, if the exchange may run twice.
     pub(super) fn run<R>(
         self,
         tpm: &Tpm,
@@ -212,7 +217,8 @@ impl<'a> Exchange<'a> {
         result
     }
 
-    /// Warns of lockout. Called when the link is free again, to ask how long the lockout lasts.
+    /// Logs a warning that the TPM is in lockout. The caller must not have the link locked, because
+    /// this function reads the duration of the lockout from the TPM.
     pub(super) fn tell_lockout(self, tpm: &Tpm) {
         if self.subject.is_none() {
             return;
@@ -221,7 +227,7 @@ impl<'a> Exchange<'a> {
             Ok(Lockout {
                 counter, interval, ..
             }) => warn!(
-                "the TPM is in lockout: {counter} failed tries count, one is forgotten each \
+                "the TPM is in lockout: it counts {counter} failed tries, and forgets one try each \
                  {interval} s; until then a key that is not noDA cannot sign"
             ),
             Err(_) => warn!("the TPM is in lockout"),
@@ -249,8 +255,8 @@ impl<'a> Exchange<'a> {
             }
             Some(TimeoutCause::Busy) | None => {}
         }
-        // Checked and recorded while the link is locked, so that two threads never try the same
-        // value.
+        // The link is locked during the check and during the record of a refusal. So two threads
+        // never try the same value.
         if let Some(subject) = &subject {
             let refused = tpm.refusals().0.lock();
             if !refused.is_empty() && refused.contains(&subject.refusal(tpm)) {
@@ -284,7 +290,7 @@ impl<'a> Exchange<'a> {
                         || (code.is_out_of_objects() && crowded.goes_on()) =>
                 {
                     debug!(
-                        "{what}: TPM answered {code}, sent again in {} ms",
+                        "{what}: the TPM answered {code}; the commands are sent again in {} ms",
                         pause.as_millis()
                     );
                     if code.is_out_of_objects() {
@@ -302,11 +308,11 @@ impl<'a> Exchange<'a> {
                         warn!("{what}: {error}");
                         return Err(error);
                     }
-                    warn!("{what}: {error}; sent again over a new connection");
+                    warn!("{what}: {error}; the commands are sent again over a new connection");
                     reconnected = true;
                 }
                 Err(TpmError::Response(code)) if code.is_lockout() => {
-                    debug!("{what}: TPM answered {code}");
+                    debug!("{what}: the TPM answered {code}");
                     return Err(TpmError::Lockout(tpm.tcti().clone()));
                 }
                 Err(error) => {
@@ -316,8 +322,8 @@ impl<'a> Exchange<'a> {
                             subject.error()
                         }
                         (error @ TpmError::Unreachable(_), _) => {
-                            // The next answer may come from another TPM, or from this one after a
-                            // reset.
+                            // The next answer may come from another TPM, or from the same TPM after
+                            // a reset.
                             tpm.note_fault();
                             error
                         }
@@ -347,12 +353,13 @@ impl<'a> Exchange<'a> {
 mod tests {
     use super::*;
 
-    /// One try of an exchange with a key generation may exceed the whole time limit.
+    /// A time-limit check alone would fail here: one try with a key generation may exceed the whole
+    /// limit.
     #[test]
     fn a_crowded_tpm_is_asked_again_however_slow_it_is() {
         let mut crowded = Crowded::default();
         assert!(crowded.goes_on());
-        assert!(!crowded.is_long(), "others have had no time yet");
+        assert!(!crowded.is_long(), "other processes have had no time yet");
         crowded.since = Instant::now().checked_sub(OBJECT_PATIENCE);
         assert!(crowded.is_long());
         assert!(crowded.goes_on(), "the second answer");

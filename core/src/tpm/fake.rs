@@ -1,4 +1,5 @@
-//! A TPM for unit tests: answers each command as the test says, over a Unix socket.
+//! A simulated TPM for unit tests. It answers commands over a Unix socket with replies from the
+//! test.
 
 use super::{Limits, Link, Refusals, Tcti, Tpm, sized};
 use parking_lot::{Mutex, MutexGuard};
@@ -21,17 +22,17 @@ pub(crate) const NV_READ: u32 = 0x14E;
 
 /// The answer to one command.
 pub(crate) enum Reply {
-    /// Only a response code.
+    /// A response that consists of this response code only.
     Code(u32),
-    /// Success, with these parameters after the header.
+    /// A successful response with these parameters after the header.
     Body(Vec<u8>),
-    /// Success of a command with one authorisation.
+    /// A successful response to a command with one authorisation.
     AuthorisedBody(Vec<u8>),
-    /// Success of a command that returns a handle.
+    /// A successful response to a command that returns a handle.
     Made(u32, Vec<u8>),
-    /// The connection ends without an answer.
+    /// The server closes the connection without an answer.
     Hangup,
-    /// No answer for as long as the client waits.
+    /// The server sends no answer for as long as the client waits.
     Silence,
 }
 
@@ -42,7 +43,7 @@ pub(crate) struct FakeTpm {
 }
 
 impl FakeTpm {
-    /// A server that answers with `replies`, in order.
+    /// Starts a server that answers with `replies`, in this order.
     pub(crate) fn new(replies: impl IntoIterator<Item = Reply>) -> Self {
         let mut replies: VecDeque<Reply> = replies.into_iter().collect();
         let folder = tempfile::tempdir().unwrap();
@@ -76,7 +77,7 @@ impl FakeTpm {
                     ),
                     Reply::Hangup => continue,
                     Reply::Silence => {
-                        // Returns when the client gives up and closes.
+                        // The read returns when the client stops waiting and closes the connection.
                         let _ = stream.read(&mut [0]);
                         continue;
                     }
@@ -87,35 +88,35 @@ impl FakeTpm {
         Self { folder, seen }
     }
 
-    /// A client of this TPM.
+    /// Returns a client of this TPM with one time limit for all commands.
     pub(crate) fn tpm(&self, limit: Duration) -> Tpm {
         self.tpm_with(Limits::new(limit, limit))
     }
 
-    /// A client with these limits.
+    /// Returns a client with these time limits.
     pub(crate) fn tpm_with(&self, limits: Limits) -> Tpm {
         let path = self.folder.path().join("tpm");
         let tcti: Tcti = format!("swtpm:path={}", path.display()).parse().unwrap();
         Tpm::new(tcti, limits, self.folder.path(), Refusals::default())
     }
 
-    /// The folder for process locks of its clients.
+    /// Returns the folder for process locks of the clients.
     pub(crate) fn locks(&self) -> PathBuf {
         self.folder.path().to_owned()
     }
 
-    /// The codes of all commands so far.
+    /// Returns the codes of all commands that the server has received.
     pub(crate) fn seen(&self) -> Vec<u32> {
         self.seen.lock().clone()
     }
 }
 
-/// Holds the link, like a thread with a command under way.
+/// Locks the link, as a thread does during a command.
 pub(crate) fn keep_link(tpm: &Tpm) -> MutexGuard<'_, Option<Link>> {
     tpm.link.lock()
 }
 
-/// A body with additional bytes at its end.
+/// Returns the reply with additional bytes at its end.
 pub(crate) fn longer(reply: Reply) -> Reply {
     match reply {
         Reply::Body(body) => Reply::Body([&body[..], &[0xEE; 9]].concat()),
@@ -124,7 +125,8 @@ pub(crate) fn longer(reply: Reply) -> Reply {
     }
 }
 
-/// Parameters followed by an authorisation: an empty nonce, attributes, no HMAC.
+/// Returns the parameters followed by a response authorisation: an empty nonce, attributes, no
+/// HMAC.
 fn authorised(body: &[u8]) -> Vec<u8> {
     [
         &(body.len() as u32).to_be_bytes()[..],
@@ -134,7 +136,7 @@ fn authorised(body: &[u8]) -> Vec<u8> {
     .concat()
 }
 
-/// The body of a TPM2_GetCapability response: a list of this capability, its items as bytes.
+/// Returns a TPM2_GetCapability response: a list of this capability, with its items as bytes.
 pub(crate) fn capability(more: bool, capability: u32, items: &[Vec<u8>]) -> Reply {
     let mut body = vec![u8::from(more)];
     body.extend(capability.to_be_bytes());
@@ -143,19 +145,19 @@ pub(crate) fn capability(more: bool, capability: u32, items: &[Vec<u8>]) -> Repl
     Reply::Body(body)
 }
 
-/// The body of a TPM2_CreatePrimary response: this area, this name, no creation data.
+/// Returns a TPM2_CreatePrimary response with this area and this name, without creation data.
 pub(crate) fn primary(handle: u32, area: &[u8], name: &[u8]) -> Reply {
-    let creation = [0, 0, 0, 0, 0, 32]; // no PCRs, their digest
+    let creation = [0, 0, 0, 0, 0, 32]; // no PCRs, and the size of their digest
     let creation = [&creation[..], &[0; 32], &[0], &[0, 0x10, 0, 0, 0, 0, 0, 0]].concat();
     let mut body = sized(area);
     body.extend(sized(&creation));
-    body.extend(sized(&[0; 32])); // its digest
+    body.extend(sized(&[0; 32])); // the creation hash
     body.extend([0x80, 0x21, 0x40, 0, 0, 7, 0, 0]); // the NULL ticket
     body.extend(sized(name));
     Reply::Made(handle, body)
 }
 
-/// The body of a TPM2_ReadPublic response: this area, and this name also as the qualified name.
+/// Returns a TPM2_ReadPublic response with this area. The name is also the qualified name.
 pub(crate) fn public(area: &[u8], name: &[u8]) -> Reply {
     let mut body = Vec::new();
     for part in [area, name, name] {
@@ -165,7 +167,7 @@ pub(crate) fn public(area: &[u8], name: &[u8]) -> Reply {
     Reply::Body(body)
 }
 
-/// The body of a TPM2_Sign response: ECDSA with SHA-256.
+/// Returns a TPM2_Sign response: an ECDSA signature with SHA-256.
 pub(crate) fn signature(r: &[u8], s: &[u8]) -> Reply {
     let mut body = vec![0x00, 0x18, 0x00, 0x0B];
     for half in [r, s] {
@@ -175,8 +177,8 @@ pub(crate) fn signature(r: &[u8], s: &[u8]) -> Reply {
     Reply::AuthorisedBody(body)
 }
 
-/// The TPMT_PUBLIC of TCG's template H-2 with these attributes and this scheme, on the generator of
-/// P-256.
+/// Returns the TPMT_PUBLIC of TCG's template H-2 with these attributes and this scheme. The public
+/// point is the generator of P-256.
 pub(crate) fn p256_area(attributes: u32, scheme: &[u8]) -> Vec<u8> {
     let mut area = vec![0x00, 0x23, 0x00, 0x0B];
     area.extend(attributes.to_be_bytes());
@@ -196,8 +198,8 @@ pub(crate) fn p256_area(attributes: u32, scheme: &[u8]) -> Vec<u8> {
     area
 }
 
-/// An RSA key without a fixed scheme. Its modulus is the first `width` bytes of the one in
-/// `testdata/`.
+/// Returns the TPMT_PUBLIC of an RSA key without a fixed scheme. The modulus is the first `width`
+/// bytes of the modulus in `testdata/`.
 pub(crate) fn rsa_area(width: u16) -> Vec<u8> {
     let mut area = vec![0x00, 0x01, 0x00, 0x0B];
     area.extend(IDENTITY.to_be_bytes());
@@ -212,5 +214,5 @@ pub(crate) fn rsa_area(width: u16) -> Vec<u8> {
 
 /// The fixed scheme ECDSA with SHA-256.
 pub(crate) const FIXED: &[u8] = &[0x00, 0x18, 0x00, 0x0B];
-/// Attributes of an identity's key.
+/// The attributes of an identity's key.
 pub(crate) const IDENTITY: u32 = 0x0004_00F2;

@@ -1,6 +1,6 @@
-//! A verifier's HMAC key certifies an attestation key: the verifier wrapped the HMAC key for an
-//! endorsement key, so the certification proves that both are in one TPM (Part 1, sections 23.3 and
-//! 31; OpenConfig, enrollz: `HMACChallenge`).
+//! An HMAC key of a verifier certifies an attestation key. The verifier wrapped the HMAC key for an
+//! endorsement key. The certification therefore proves that the endorsement key and the attestation
+//! key are in one TPM (Part 1, sections 23.3 and 31; OpenConfig, enrollz: `HMACChallenge`).
 
 use super::command::policy::{Certification, by_endorsement};
 use super::exchange::Exchange;
@@ -14,45 +14,46 @@ use super::{
 use crate::key::{Curve, PublicKey};
 use tpm2_protocol::data::TpmaObject;
 
-/// A wrapped HMAC key, as TPM2_Import takes it. No size stands before its parts.
+/// A wrapped HMAC key, as TPM2_Import accepts it. The parts have no size fields.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct HmacKey {
-    /// TPMT_PUBLIC.
+    /// The TPMT_PUBLIC of the key.
     area: Vec<u8>,
     name: Vec<u8>,
-    /// The content of the TPM2B_PRIVATE: a duplicate with an outer wrapper and no inner one.
+    /// The content of the TPM2B_PRIVATE: a duplicate with an outer wrapper and no inner wrapper.
     duplicate: Vec<u8>,
     /// The content of the TPM2B_ENCRYPTED_SECRET.
     seed: Vec<u8>,
 }
 
-/// The TPM's answer for an HMAC key.
+/// The result of a certification by an HMAC key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum HmacOutcome {
-    /// It certified the attestation key by it.
+    /// The HMAC key certified the attestation key.
     Certified(Certification),
-    /// TPM2_Import refuses one of its parts.
+    /// TPM2_Import refused the HMAC key.
     NotImported(ResponseCode),
-    /// Its halves are of two keys. Some TPMs find that at TPM2_Import, others at TPM2_Load.
+    /// The public and the private part belong to two keys. Some TPMs detect this at TPM2_Import,
+    /// others at TPM2_Load.
     NotLoaded(ResponseCode),
-    /// TPM2_Certify refuses the empty authorisation value for it.
+    /// TPM2_Certify refused the empty authorisation value of the HMAC key.
     HasValue,
 }
 
 impl HmacKey {
-    /// A wrapped key with this TPMT_PUBLIC.
+    /// Creates the value for a wrapped key with this TPMT_PUBLIC.
     ///
     /// # Errors
     ///
-    /// Why the public area is none of a restricted HMAC key that can be imported, and that the empty
-    /// authorisation value opens.
+    /// Fails with the reason if the public area is not usable. The key must be a restricted HMAC
+    /// key that can be imported, and that the empty authorisation value authorises.
     pub(crate) fn new(
         area: Vec<u8>,
         duplicate: Vec<u8>,
         seed: Vec<u8>,
     ) -> Result<Self, &'static str> {
         check_area(&area)?;
-        let name = name_of(&area).ok_or("its name is by a hash that is not known here")?;
+        let name = name_of(&area).ok_or("its nameAlg is not a known hash")?;
         Ok(Self {
             area,
             name,
@@ -61,15 +62,16 @@ impl HmacKey {
         })
     }
 
-    /// The algorithm of the key that the seed is encrypted for. For RSA the seed is as long as the
-    /// modulus; for a curve the seed is a point. `None` if the seed has neither form.
+    /// Returns the algorithm of the key for which the seed is encrypted. For RSA the seed is as
+    /// long as the modulus. For a curve the seed is a point. Returns `None` if the seed has neither
+    /// form.
     pub(crate) fn wrapped_for(&self) -> Option<KeyAlgorithm> {
         let point = split_sized(&self.seed)
             .and_then(|(x, rest)| Some((x, split_sized(rest)?)))
             .filter(|(_, (_, rest))| rest.is_empty());
         let longest = point.map(|(x, (y, _))| x.len().max(y.len()));
         match (self.seed.len(), longest) {
-            // A TPM may leave out leading zeros.
+            // A TPM may omit leading zeros.
             (_, Some(1..=32)) => Some(KeyAlgorithm::Ec(Curve::P256)),
             (_, Some(33..=48)) => Some(KeyAlgorithm::Ec(Curve::P384)),
             (_, Some(49..=66)) => Some(KeyAlgorithm::Ec(Curve::P521)),
@@ -78,12 +80,13 @@ impl HmacKey {
         }
     }
 
-    /// True if the seed can be encrypted for this key. RSA gives a number below the modulus; with a
-    /// larger number some TPMs go into failure mode.
+    /// Returns true if the seed can be encrypted for this key. For RSA the seed must be a number
+    /// below the modulus. With a larger number some TPMs go into failure mode.
     pub(crate) fn may_be_for(&self, parent: &EndorsementKey) -> bool {
         let is_usable = match auth_way(parent.area(), AuthRole::User) {
             AuthWay::Policy(_) => true,
-            // The empty value may be wrong, and is tried only where that is never counted.
+            // The empty value may be wrong. It is tried only if the TPM does not count wrong values
+            // for this key.
             AuthWay::Value => !counts_wrong_auth(parent.area()),
             AuthWay::UnknownPolicy => false,
         };
@@ -103,17 +106,20 @@ fn check_area(area: &[u8]) -> Result<(), &'static str> {
         return Err("its type is not TPM_ALG_KEYEDHASH");
     }
     if name_hash_of(area).is_none() {
-        return Err("its name is by a hash that is not known here");
+        return Err("its nameAlg is not a known hash");
     }
-    let (_policy, rest) = area.get(8..).and_then(split_sized).ok_or("it is cut")?;
+    let (_policy, rest) = area
+        .get(8..)
+        .and_then(split_sized)
+        .ok_or("the public area is truncated")?;
     let hash = word(rest, 2).and_then(Hash::of_algorithm);
     if word(rest, 0) != Some(HMAC) || hash.is_none() {
-        return Err("its scheme is not TPM_ALG_HMAC with a hash that is known here");
+        return Err("its scheme is not TPM_ALG_HMAC with a known hash");
     }
     match rest.get(4..).and_then(split_sized) {
-        None => return Err("it is cut"),
+        None => return Err("the public area is truncated"),
         Some((_unique, [])) => {}
-        Some(_) => return Err("further bytes stand behind it"),
+        Some(_) => return Err("the public area is followed by more bytes"),
     }
     let attributes = attributes_of(area);
     let has = |bit: TpmaObject| attributes & bit.bits() != 0;
@@ -124,7 +130,7 @@ fn check_area(area: &[u8]) -> Result<(), &'static str> {
             TpmaObject::USER_WITH_AUTH,
             "its attribute userWithAuth is clear",
         ),
-        // A wrong value would count towards lockout.
+        // A wrong value for the HMAC key would count towards lockout.
         (TpmaObject::NO_DA, "its attribute noDA is clear"),
     ] {
         if !has(bit) {
@@ -148,8 +154,9 @@ fn check_area(area: &[u8]) -> Result<(), &'static str> {
 }
 
 impl Link {
-    /// Up to eighteen commands. The endorsement key and the HMAC key are in the TPM at the same time,
-    /// then the HMAC key and the attestation key. Nothing stays.
+    /// Imports the HMAC key and certifies the attestation key. Sends up to eighteen commands. The
+    /// TPM first has the endorsement key and the HMAC key loaded, then the HMAC key and the
+    /// attestation key. All are flushed at the end.
     fn certify_by_hmac_key(
         &mut self,
         key: &AttestationKey,
@@ -184,7 +191,7 @@ impl Link {
         }
     }
 
-    /// The HMAC key in a transient handle.
+    /// Imports and loads the HMAC key. Returns its transient handle.
     fn imported(
         &mut self,
         endorsement: &EndorsementKey,
@@ -221,7 +228,7 @@ impl Link {
                 Ok(Err(HmacOutcome::NotImported(code)))
             }
             Err(TpmError::Response(code)) if code.is_wrong_auth() => Err(TpmError::Unsupported(
-                "the key that the HMAC key is wrapped for has an authorisation value".into(),
+                "the HMAC key is wrapped for a key that has an authorisation value".into(),
             )),
             Err(error) => Err(error),
         };
@@ -233,13 +240,13 @@ impl Link {
 }
 
 impl Tpm {
-    /// Imports an HMAC key below an endorsement key and has it certify an attestation key, with these
-    /// bytes in extraData.
+    /// Imports an HMAC key below an endorsement key. The HMAC key then certifies an attestation
+    /// key, with these bytes in extraData.
     ///
     /// # Errors
     ///
-    /// [`TpmError::EndorsementAuth`] where the endorsement hierarchy has an authorisation value; those of
-    /// the TPM that are not about the HMAC key.
+    /// [`TpmError::EndorsementAuth`] if the endorsement hierarchy has an authorisation value. Also
+    /// the errors of the TPM commands that do not concern the HMAC key.
     pub(crate) fn certify_by_hmac_key(
         &self,
         key: &AttestationKey,
@@ -247,7 +254,7 @@ impl Tpm {
         hmac: &HmacKey,
         qualifying: &[u8],
     ) -> Result<HmacOutcome, TpmError> {
-        // After a transport fault the key is flushed by its name.
+        // After a transport fault the HMAC key is found by its name and flushed.
         self.register_flushable(&hmac.name);
         let certifying = Exchange::new("Certify by an HMAC key").needing_object_slot();
         certifying.run(self, |link| {
@@ -260,7 +267,7 @@ impl Tpm {
 mod tests {
     use super::*;
 
-    /// The public area that OpenConfig's attestz makes; the digest is of no matter here.
+    /// The public area of an HMAC key as OpenConfig's attestz makes it. The digest has any value.
     fn area() -> Vec<u8> {
         let mut area = vec![0, 8, 0, 0x0B, 0, 5, 4, 0x40, 0, 0, 0, 5, 0, 0x0B, 0, 32];
         area.extend([7; 32]);

@@ -6,30 +6,30 @@ use crate::shell::quoted;
 /// The dictionary-attack state of the TPM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lockout {
-    /// Failed tries that count now.
+    /// The number of failed tries that the TPM counts now.
     pub counter: u32,
     /// The number of failed tries that causes lockout.
     pub most: u32,
-    /// Seconds until one failed try is forgotten; 0 if none is forgotten or the TPM does not report
-    /// it.
+    /// The seconds until the TPM forgets one failed try. 0 if it forgets none, or if the TPM does
+    /// not report the time.
     pub interval: u32,
 }
 
 impl Lockout {
-    /// The number of failed tries that remain before lockout.
+    /// Returns the number of failed tries that remain before lockout.
     pub fn tries_left(&self) -> u32 {
         self.most.saturating_sub(self.counter)
     }
 }
 
 impl Tcti {
-    /// The command that ends lockout early.
+    /// Returns the shell command that ends lockout early.
     pub(crate) fn clearing_lockout(&self) -> String {
         self.tool("tpm2_dictionarylockout --clear-lockout")
     }
 
-    /// A command of tpm2-tools for this TPM. The TCTI is omitted if it is the default of
-    /// tpm2-tools.
+    /// Returns a shell command of tpm2-tools for this TPM. The option `--tcti` is omitted if
+    /// tpm2-tools uses this TPM by default.
     pub(crate) fn tool(&self, command: &str) -> String {
         let (name, words) = command.split_once(' ').unwrap_or((command, ""));
         match *self == Self::default() {

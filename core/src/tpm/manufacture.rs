@@ -1,6 +1,6 @@
-//! The writes of a device maker to a TPM: factory keys in persistent handles, and NV indices that
-//! are filled once and then locked. No function here undefines an index, overwrites bytes or
-//! empties a handle.
+//! The writes of a device manufacturer to a TPM: factory keys in persistent handles, and NV indices
+//! that are filled once and then locked. No function of this file undefines an index, overwrites
+//! bytes or empties a handle.
 
 use super::exchange::Exchange;
 use super::nv::{PIECE, WRITTEN};
@@ -11,9 +11,9 @@ use super::{
     SaltKey, Tpm, TpmError, UniqueLabel,
 };
 
-/// WRITELOCKED.
+/// TPMA_NV_WRITELOCKED: the index is locked against writing.
 const LOCKED: u32 = 1 << 11;
-/// Bytes that TPMs return for unwritten parts of an index.
+/// The byte values that TPMs return for unwritten parts of an index.
 const UNWRITTEN: [u8; 2] = [0xFF, 0x00];
 
 /// The hierarchy whose authorisation defines, writes and locks an NV index.
@@ -25,22 +25,22 @@ pub enum NvHierarchy {
     Platform,
 }
 
-/// How much of an NV index already holds the wanted bytes.
+/// The state of an NV index, compared with the bytes that it shall contain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NvProgress {
     /// The index does not exist.
     Absent,
     /// The index exists, but some bytes are missing.
     Begun(NvPublic),
-    /// The index holds the bytes. The attributes tell if it is locked.
+    /// The index contains the bytes. The attributes tell if the index is locked.
     Filled(NvPublic),
-    /// The index holds other bytes or has other attributes; the text describes them.
+    /// The index contains other bytes or has other attributes. The text describes the difference.
     Other(String),
 }
 
 impl NvHierarchy {
-    /// TPMA_NV of an unwritten index: WRITEDEFINE, PPREAD, OWNERREAD, AUTHREAD, NO_DA, and the
-    /// write attribute of the hierarchy.
+    /// Returns the TPMA_NV of an unwritten index: WRITEDEFINE, PPREAD, OWNERREAD, AUTHREAD, NO_DA,
+    /// and the write attribute of the hierarchy.
     pub fn attributes(self) -> u32 {
         const COMMON: u32 = 0x0207_2000;
         const OWNERWRITE: u32 = 1 << 1;
@@ -52,7 +52,7 @@ impl NvHierarchy {
         }
     }
 
-    /// The hierarchy that defined an index with these attributes.
+    /// Returns the hierarchy that defined an index with these attributes.
     pub fn of(about: NvPublic) -> Self {
         match about.attributes & (1 << 30) {
             0 => Self::Owner,
@@ -69,41 +69,42 @@ impl NvHierarchy {
 }
 
 impl PublicArea {
-    /// True if the key has the attributes and policy of the TCG template for this kind.
+    /// Returns true if the key has the attributes and policy of the TCG template for this kind.
     pub fn is_factory_key(&self, kind: DevIdKind) -> bool {
         is_template_of(kind, self.as_bytes())
     }
 }
 
 impl NvPublic {
-    /// True if the index is locked against writing.
+    /// Returns true if the index is locked against writing.
     pub fn is_locked(self) -> bool {
         self.attributes & LOCKED != 0
     }
 }
 
 impl Tpm {
-    /// The factory key that a TCG template gives on this TPM. Nothing stays in the TPM. Three
-    /// commands, including a key generation.
+    /// Makes the factory key that a TCG template gives on this TPM. Flushes the key afterwards.
+    /// Sends three commands, including a key generation.
     ///
     /// # Errors
     ///
-    /// [`TpmError::Unsupported`] for a size without template; the TPM's response code for a size
-    /// that it lacks.
+    /// [`TpmError::Unsupported`] for a size without template. The TPM's response code for a size
+    /// that the TPM lacks.
     pub fn factory_key(
         &self,
         kind: DevIdKind,
         algorithm: KeyAlgorithm,
         label: UniqueLabel,
     ) -> Result<(PublicArea, PrimaryKey), TpmError> {
-        let unfit = || TpmError::Unsupported("there is no template for keys of this size".into());
+        let unfit =
+            || TpmError::Unsupported("the TCG has no template for keys of this size".into());
         let template = devid_template(kind, algorithm, label).ok_or_else(unfit)?;
-        let odd = || TpmError::Unsupported("the TPM made a key of another kind".into());
+        let odd = || TpmError::Unsupported("the TPM made a key of another type".into());
         self.derived(template, None)?.ok_or_else(odd)
     }
 
-    /// How much of `index` holds `bytes`. `by` is the hierarchy that will fill the index. Two
-    /// commands, and those of a read.
+    /// Returns how much of `bytes` is in the NV index. `by` is the hierarchy that will fill the
+    /// index. Sends two commands, and the commands of a read.
     pub fn nv_progress(
         &self,
         index: u32,
@@ -122,14 +123,15 @@ impl Tpm {
             return Ok(match is_ours && has_size {
                 true => NvProgress::Begun(about),
                 false => NvProgress::Other(format!(
-                    "it is defined for {} bytes with the attributes 0x{:08X}, and was not written",
+                    "the index is defined for {} bytes with the attributes 0x{:08X}, and was not \
+                     written",
                     about.size, about.attributes
                 )),
             });
         }
         let Some(there) = self.nv_of_others(index, about, &AuthValue::default())? else {
             return Ok(NvProgress::Other(
-                "it holds what not everybody may read".into(),
+                "not every user may read the index".into(),
             ));
         };
         if there == bytes {
@@ -138,7 +140,7 @@ impl Tpm {
         let is_begun = is_ours && has_size && !about.is_locked();
         Ok(match is_begun && missing_pieces(&there, bytes).is_some() {
             true => NvProgress::Begun(about),
-            false => NvProgress::Other(format!("it holds {} other bytes", there.len())),
+            false => NvProgress::Other(format!("the index contains {} other bytes", there.len())),
         })
     }
 
@@ -160,12 +162,12 @@ impl Tpm {
         })
     }
 
-    /// Writes the missing bytes of an index. The beginning is written last, so that readers ignore
-    /// a half-written index. Writes to the TPM: one command for each 512 bytes.
+    /// Writes the missing bytes of an index. The first bytes are written last, so that readers
+    /// ignore a half-written index. Writes to the TPM: one command for each 512 bytes.
     ///
     /// # Errors
     ///
-    /// [`TpmError::Unsupported`] if the index holds other bytes.
+    /// [`TpmError::Unsupported`] if the index contains other bytes.
     pub fn nv_write_missing(
         &self,
         index: u32,
@@ -179,7 +181,7 @@ impl Tpm {
             _ => missing_pieces(&self.nv_read(index, about.size)?, bytes),
         };
         let missing: Vec<usize> = missing.ok_or_else(|| {
-            TpmError::Unsupported(format!("NV index 0x{index:08X} holds other bytes"))
+            TpmError::Unsupported(format!("NV index 0x{index:08X} contains other bytes"))
         })?;
         for number in missing.into_iter().rev() {
             let offset = number * PIECE;
@@ -219,7 +221,8 @@ impl Tpm {
     }
 }
 
-/// The numbers of the pieces of `bytes` that `there` lacks; `None` if `there` holds other bytes.
+/// Returns the numbers of the pieces of `bytes` that `there`, the content of the index, lacks.
+/// Returns `None` if `there` contains other bytes.
 fn missing_pieces(there: &[u8], bytes: &[u8]) -> Option<Vec<usize>> {
     let mut missing = Vec::new();
     for (number, (there, wanted)) in there.chunks(PIECE).zip(bytes.chunks(PIECE)).enumerate() {

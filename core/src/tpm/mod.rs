@@ -1,9 +1,9 @@
-//! TPM 2.0: the commands that this project uses, in plain types, and their errors.
+//! TPM 2.0: the commands that this project uses, as Rust types, and their errors.
 //!
-//! A `Link` sends commands over one transport. The rest of the crate uses [`Tpm`], which opens a
-//! link at its first command, retries and reconnects. Rooms, from the ground up: `transport`,
-//! `structures`, `command`, then [`Tpm`] and the kinds of keys. Section numbers are those of the
-//! TPM 2.0 Library Specification, level 1.59.
+//! A `Link` sends commands over one transport. The rest of the crate uses [`Tpm`]. [`Tpm`] opens a
+//! link at its first command, repeats commands and reconnects. The modules from the bottom up are
+//! `transport`, `structures`, `command`, [`Tpm`], and the kinds of keys. Section numbers are those
+//! of the TPM 2.0 Library Specification, level 1.59.
 
 mod algorithms;
 mod ancestry;

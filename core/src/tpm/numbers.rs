@@ -37,11 +37,11 @@ pub(crate) mod handle {
     pub(crate) const STORAGE_KEYS: RangeInclusive<u32> = PERSISTENT..=0x8100_FFFF;
     /// The storage root key (TCG, TPM 2.0 Provisioning Guidance, section 7.8).
     pub(crate) const SRK: u32 = 0x8100_0001;
-    /// The second storage root key, where a TPM has two.
+    /// The second storage root key, on a TPM with two storage root keys.
     pub(crate) const SECOND_SRK: u32 = 0x8100_0002;
     /// The usual handle of the master key.
     pub(crate) const MASTER_KEY: u32 = 0x8100_0080;
-    /// Handles for the master key if another program uses the usual one.
+    /// The handles for the master key if another program uses the usual handle.
     pub(crate) const MASTER_KEYS: RangeInclusive<u32> = MASTER_KEY..=0x8100_00FF;
     /// Handles for the device's own keys.
     pub(crate) const DEVICE_KEYS: RangeInclusive<u32> = 0x8100_0100..=0x8100_01FF;
@@ -52,7 +52,7 @@ pub(crate) mod handle {
     pub(crate) const ENDORSEMENT_KEYS: RangeInclusive<u32> = 0x8101_0000..=0x8101_FFFF;
     /// The IDevID key (TCG, TPM 2.0 Provisioning Guidance, section 7.8).
     pub(crate) const IDEVID_KEY: u32 = 0x8102_0000;
-    /// Keys of device identities.
+    /// The handles for keys of device identities.
     pub(crate) const DEVID_KEYS: RangeInclusive<u32> = IDEVID_KEY..=0x8102_FFFF;
 
     /// NV indices of DevID certificates and their chains.

@@ -1,46 +1,46 @@
-//! Our own NV indices. They hold copies that must survive the loss of the disk.
+//! NV indices of this project. They contain copies that must survive the loss of the disk.
 
 use super::exchange::{AuthSubject, Exchange};
 use super::storage::by_owner;
 use super::{Auth, AuthHandle, AuthValue, NvPublic, Property, Tpm, TpmError};
 
-/// The largest TPM2_NV_Read before the TPM reported its limit, or if it reports none.
+/// The size of a TPM2_NV_Read before the TPM reported its limit, or if the TPM reports none.
 const NV_CHUNK_UNASKED: u16 = 512;
 const NV_CHUNK_MOST: u32 = 2048;
 
-/// OWNERWRITE, PPREAD, OWNERREAD, AUTHREAD, NO_DA: every user of the TPM can read the index; only
-/// the owner can write it.
+/// TPMA_NV: OWNERWRITE, PPREAD, OWNERREAD, AUTHREAD, NO_DA. Every user of the TPM can read the
+/// index; only the owner can write it.
 const ATTRIBUTES: u32 = 0x0207_0002;
 pub(super) const WRITTEN: u32 = 1 << 29;
-/// The largest write in one command; every TPM accepts this size.
+/// The size of the largest write in one command. Every TPM accepts this size.
 pub(super) const PIECE: usize = 512;
 
-/// The content of an NV index that we want to use.
+/// The content of an NV index that this project wants to use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NvContent {
     /// The index is free, or a killed writer left it incomplete.
     Free,
-    /// These bytes, in an index with our attributes.
+    /// The content of an index with this project's attributes.
     Ours(Vec<u8>),
-    /// The index has other attributes, so it belongs to another program. Holds its content if that
-    /// is readable.
+    /// The index has other attributes, so it belongs to another program. The value is the content
+    /// of the index, if this process can read it.
     Foreign(Option<Vec<u8>>),
 }
 
 impl Tpm {
-    /// The public area of an NV index.
+    /// Reads the public area of an NV index.
     pub fn nv_public(&self, index: u32) -> Result<NvPublic, TpmError> {
         Exchange::new("NV_ReadPublic").run(self, |link| link.nv_read_public(index))
     }
 
-    /// `size` bytes of an NV index, read with its own empty authorisation value in as many commands
-    /// as the TPM needs.
+    /// Reads `size` bytes of an NV index, with the index's own empty authorisation value. Sends as
+    /// many commands as the TPM needs.
     pub fn nv_read(&self, index: u32, size: u16) -> Result<Vec<u8>, TpmError> {
         let (id, name) = (index.to_be_bytes(), format!("NV index 0x{index:08X}"));
         self.in_pieces(size, |offset, size| {
             let exchange = Exchange::authorised("NV_Read", AuthSubject::open(&id, &name), None);
             exchange.run(self, |link| {
-                // The empty value needs no session, so the name is not needed.
+                // The empty value needs no session, so the name of the index is not needed.
                 link.nv_read(AuthHandle::open(index, &[]), (index, &[]), offset, size)
             })
         })
@@ -93,7 +93,7 @@ impl Tpm {
     fn nv_chunk(&self) -> Result<u16, TpmError> {
         self.nv_chunk
             .get_or_try_init(|| {
-                // The limit of one command is far below 64 KiB.
+                // One command returns far fewer than 64 KiB.
                 let most = self.property(Property::NvBufferMax)?;
                 let most = most.filter(|most| *most > 0);
                 Ok(most.map_or(NV_CHUNK_UNASKED, |most| most.min(NV_CHUNK_MOST) as u16))
@@ -101,13 +101,13 @@ impl Tpm {
             .copied()
     }
 
-    /// Stores these bytes at an NV index, and replaces its earlier content. Writes to the TPM only
+    /// Stores these bytes at an NV index, and replaces the earlier content. Writes to the TPM only
     /// if the bytes differ.
     ///
     /// # Errors
     ///
-    /// [`TpmError::Unsupported`] if the index belongs to another program, or is too small for the
-    /// bytes. If the TPM refuses the new bytes, the earlier content is kept.
+    /// [`TpmError::Unsupported`] if the index belongs to another program, or if the bytes are too
+    /// many for an index. If the TPM refuses the new bytes, the earlier content is kept.
     pub fn nv_store(&self, index: u32, bytes: &[u8], owner: &AuthValue) -> Result<(), TpmError> {
         let most = self.nv_index_max()?;
         if bytes.len() > most {
@@ -122,7 +122,7 @@ impl Tpm {
             NvContent::Free => None,
             NvContent::Foreign(_) => {
                 return Err(TpmError::Unsupported(format!(
-                    "NV index 0x{index:08X} is somebody else's"
+                    "NV index 0x{index:08X} belongs to another program"
                 )));
             }
         };
@@ -135,8 +135,8 @@ impl Tpm {
         put
     }
 
-    /// The largest size of an NV index. If the TPM reports none or 0, the largest number of the
-    /// field is used. The TPM refuses a size that is too large, and nothing is lost.
+    /// Returns the largest size of an NV index. If the TPM reports no size or 0, returns the
+    /// largest number of the field. The TPM refuses a size that is too large, and nothing is lost.
     pub fn nv_index_max(&self) -> Result<usize, TpmError> {
         let most = self.property(Property::NvIndexMax)?;
         let most = most.filter(|most| *most > 0);
@@ -144,7 +144,7 @@ impl Tpm {
         Ok(most.unwrap_or(u16::MAX).into())
     }
 
-    /// Defines a free index and fills it.
+    /// Defines a free index and writes the bytes to the index.
     fn nv_define_and_write(
         &self,
         index: u32,
@@ -162,7 +162,7 @@ impl Tpm {
             .salted(salt_key.as_ref())
             .writing();
         by_owner(defining.run(self, |link| link.nv_define(used, index, public)))?;
-        // The beginning is written last, so that readers ignore an incomplete index.
+        // The first bytes are written last, so that readers ignore an incomplete index.
         for (number, piece) in bytes.chunks(PIECE).enumerate().rev() {
             let name = public.name(index);
             let offset = (number * PIECE) as u16;
@@ -178,7 +178,7 @@ impl Tpm {
         Ok(())
     }
 
-    /// The content of our index.
+    /// Reads the content of an index of this project.
     pub fn nv_content(&self, index: u32, owner: &AuthValue) -> Result<NvContent, TpmError> {
         let about = match self.nv_public(index) {
             Err(TpmError::Response(code)) if code.is_missing_handle() => {
@@ -190,7 +190,8 @@ impl Tpm {
             ATTRIBUTES => Ok(NvContent::Free),
             attributes if attributes == ATTRIBUTES | WRITTEN => {
                 let bytes = self.nv_read(index, about.size)?;
-                // Unwritten bytes are all equal, and the beginning is written last.
+                // Unwritten bytes are all equal. Because the first bytes are written last, a
+                // complete index begins with bytes that differ.
                 let first = &bytes[..bytes.len().min(PIECE)];
                 let begun = first.iter().any(|byte| *byte != first[0]);
                 Ok(match begun || bytes.len() <= PIECE {
@@ -202,8 +203,8 @@ impl Tpm {
         }
     }
 
-    /// The content of another program's index; `None` if we may not read it. Never sends a wrong
-    /// value that would count towards lockout.
+    /// Reads the content of another program's index. Returns `None` if this process may not read
+    /// it. Never sends a wrong value that would count towards lockout.
     pub(super) fn nv_of_others(
         &self,
         index: u32,
@@ -229,7 +230,8 @@ impl Tpm {
         }
     }
 
-    /// Removes our index if it exists; keeps an index of another program. Writes to the TPM.
+    /// Removes the index if it has this project's attributes. Keeps an index of another program.
+    /// Writes to the TPM.
     pub fn nv_remove(&self, index: u32, owner: &AuthValue) -> Result<(), TpmError> {
         let about = match self.nv_public(index) {
             Err(TpmError::Response(code)) if code.is_missing_handle() => return Ok(()),

@@ -1,6 +1,7 @@
-//! Attestation keys of services: primary keys of the owner hierarchy. Each comes from a template with random
-//! bytes of its own, so no two have anything in common. In what such a key signs, the TPM hides its
-//! firmware version and its counters of restarts (Part 1, section 36.7), differently for each key.
+//! Attestation keys of services: primary keys of the owner hierarchy. Each key has its own template
+//! with random bytes, so nothing links two keys. In the data that such a key signs, the TPM
+//! obfuscates its firmware version and its restart counters (Part 1, section 36.7), differently for
+//! each key.
 
 use super::attestation::{KINDS, first_kind};
 use super::exchange::Exchange;
@@ -8,7 +9,7 @@ use super::storage::by_owner;
 use super::{Auth, AuthHandle, AuthValue, Link, SaltKey, Tpm, TpmError, flush, name_of, template};
 use crate::tpm::random_secret;
 
-/// A primary key of the owner hierarchy, by its template.
+/// A primary key of the owner hierarchy, described by its template.
 #[derive(Debug)]
 pub(crate) struct OwnerPrimary {
     template: Vec<u8>,
@@ -21,7 +22,8 @@ pub(crate) struct OwnerPrimary {
 /// The number of random bytes in the field `unique` of a template.
 const UNIQUE: usize = 32;
 
-/// True if a template is that of an attestation key in the owner hierarchy, with any `unique`.
+/// Returns true if a template is that of an attestation key in the owner hierarchy. The field
+/// `unique` may have any value.
 pub(super) fn is_template(template: &[u8]) -> bool {
     KINDS.iter().any(|(algorithm, scheme)| {
         let made = |unique| template::primary_attestation_key(*algorithm, *scheme, unique);
@@ -34,17 +36,17 @@ pub(super) fn is_template(template: &[u8]) -> bool {
 }
 
 impl OwnerPrimary {
-    /// TPMT_PUBLIC, as the TPM gave it.
+    /// Returns the TPMT_PUBLIC as the TPM gave it.
     pub(crate) fn area(&self) -> &[u8] {
         &self.area
     }
 
-    /// The TPMT_PUBLIC that the TPM derives it from.
+    /// Returns the template (a TPMT_PUBLIC) from which the TPM derives the key.
     pub(crate) fn template(&self) -> &[u8] {
         &self.template
     }
 
-    /// A transient handle; to be flushed. One command.
+    /// Derives the key. Returns a transient handle, which the caller must flush. Sends one command.
     pub(super) fn load(&self, link: &mut Link) -> Result<u32, TpmError> {
         let auth = Auth::by(self.owner.as_bytes(), self.salt_key.as_ref());
         let made = by_owner(link.create_primary(AuthHandle::owner(auth), &self.template));
@@ -58,12 +60,12 @@ impl OwnerPrimary {
 }
 
 impl Tpm {
-    /// A new attestation key in the owner hierarchy: on P-256, or RSA-2048 where the TPM has no P-256.
-    /// Two commands.
+    /// Makes a new attestation key in the owner hierarchy. The key is on P-256, or RSA-2048 if the
+    /// TPM lacks P-256. Sends two commands.
     ///
     /// # Errors
     ///
-    /// The owner's authorisation value is wrong, or the TPM has neither kind.
+    /// Fails if the owner's authorisation value is wrong, or if the TPM lacks P-256 and RSA-2048.
     pub(crate) fn create_owner_attestation_key(
         &self,
         owner: &AuthValue,
@@ -88,11 +90,12 @@ impl Tpm {
         self.owner_attestation_key(template, area, owner)
     }
 
-    /// An attestation key that was made before.
+    /// Returns an attestation key that was made before, from its template.
     ///
     /// # Errors
     ///
-    /// There is no key for the salt of the owner's authorisation value.
+    /// Fails if the TPM has no key for the salt of the session that proves the owner's
+    /// authorisation value.
     pub(crate) fn owner_attestation_key(
         &self,
         template: Vec<u8>,
@@ -100,8 +103,10 @@ impl Tpm {
         owner: &AuthValue,
     ) -> Result<OwnerPrimary, TpmError> {
         let name = name_of(&area);
-        let name = name.ok_or_else(|| TpmError::Unsupported("no name of such a key".into()))?;
-        // What a killed process left is flushed.
+        let name = name.ok_or_else(|| {
+            TpmError::Unsupported("the public area of the attestation key has no valid name".into())
+        })?;
+        // If a process is killed, a later process finds the key by this name and flushes it.
         self.register_flushable(&name);
         Ok(OwnerPrimary {
             template,
@@ -112,11 +117,11 @@ impl Tpm {
         })
     }
 
-    /// That the TPM gives this key still. Two commands.
+    /// Checks that the TPM still derives this key. Sends two commands.
     ///
     /// # Errors
     ///
-    /// [`TpmError::SeedChanged`] if it gives another one: it was cleared, or is another TPM.
+    /// [`TpmError::SeedChanged`] if the TPM derives another key: it was cleared, or is another TPM.
     pub(crate) fn check_gives(&self, key: &OwnerPrimary) -> Result<(), TpmError> {
         let loading = Exchange::new("CreatePrimary")
             .needing_object_slot()

@@ -4,22 +4,24 @@ use super::exchange::{AuthSubject, Exchange};
 use super::{Auth, AuthHandle, AuthValue, Link, Tpm, TpmError};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A key in a persistent handle, with the name that it had at the scan.
+/// A key in a persistent handle. `name` is the TPM name that the key had at the scan.
 #[derive(Debug)]
 pub struct PersistentKey {
     handle: u32,
     name: Vec<u8>,
-    /// The fault count when this name was last seen behind the handle.
+    /// The count of transport faults when the handle was last known to contain the key of this
+    /// name.
     seen_at: AtomicU64,
 }
 
 impl Tpm {
-    /// All handles of the same range as `first`, from `first` on, ascending.
+    /// Returns all handles of the same range as `first`, from `first` on, in ascending order.
     pub fn handles(&self, first: u32) -> Result<Vec<u32>, TpmError> {
         Exchange::new("GetCapability(handles)").run(self, |link| link.handles(first))
     }
 
-    /// The public area (TPMT_PUBLIC) behind a persistent handle, and the key.
+    /// Reads the public area (TPMT_PUBLIC) of a persistent handle. Returns the public area and the
+    /// key.
     pub fn persistent_key(&self, handle: u32) -> Result<(Vec<u8>, PersistentKey), TpmError> {
         let seen_at = self.faults();
         let (area, name) =
@@ -32,10 +34,11 @@ impl Tpm {
         Ok((area, key))
     }
 
-    /// Runs commands with a persistent key; `value` is its authorisation value, which may be empty.
+    /// Runs commands with a persistent key. `value` is its authorisation value, which may be empty.
     ///
-    /// After a transport fault one more command checks the handle first. Each command that proves a
-    /// value costs one more. With the empty value the commands may run twice.
+    /// After a transport fault one more command first checks the name in the handle. A value that
+    /// is not empty costs one more command each time. With the empty value the commands may run
+    /// twice.
     pub(crate) fn with_persistent<R>(
         &self,
         what: &str,
@@ -67,12 +70,12 @@ impl Tpm {
 }
 
 impl PersistentKey {
-    /// The persistent handle.
+    /// Returns the persistent handle.
     pub fn handle(&self) -> u32 {
         self.handle
     }
 
-    /// The TPM name: algorithm and digest of the public area (Part 1, section 16).
+    /// Returns the TPM name: algorithm and digest of the public area (Part 1, section 16).
     pub fn name(&self) -> &[u8] {
         &self.name
     }

@@ -1,8 +1,8 @@
-//! Primary keys without a handle: derived from a template when needed, and flushed afterwards.
+//! Primary keys without a persistent handle. They are derived when needed, and flushed afterwards.
 //!
-//! A TPM derives the same primary key from the same template. Deriving is slow, so the context is
-//! saved. A signature then costs TPM2_ContextLoad, Sign and FlushContext, and no object stays in
-//! the few slots of the TPM.
+//! A TPM derives the same primary key from the same template each time. Deriving is slow, so the
+//! context of the key is saved. A signature then costs TPM2_ContextLoad, Sign and FlushContext, and
+//! no object stays in the few slots of the TPM.
 
 use super::exchange::{AuthSubject, Exchange};
 use super::policy::DevIdKind;
@@ -16,16 +16,16 @@ use crate::key::PublicKey;
 use log::{debug, info, warn};
 use parking_lot::Mutex;
 
-/// A key by its template and name.
+/// A key that is described by its template and name.
 #[derive(Debug)]
 pub struct PrimaryKey {
     template: Vec<u8>,
     name: Vec<u8>,
-    /// Locked only briefly; a thread that finds it locked derives the key instead.
+    /// Locked only briefly. A thread that finds the mutex locked derives the key instead.
     context: Mutex<SavedContext>,
 }
 
-/// The saved state of a key for its next use.
+/// The state of the saved context of a key.
 #[derive(Debug, Clone, Default)]
 enum SavedContext {
     /// No context is saved now.
@@ -36,35 +36,37 @@ enum SavedContext {
     Never,
 }
 
-/// A saved context, and whether it was proven.
+/// A saved context, and whether the context has given the right key before.
 #[derive(Debug, Clone)]
 struct KeyContext {
-    /// TPMS_CONTEXT.
+    /// The TPMS_CONTEXT of the key.
     saved: Vec<u8>,
-    /// True if TPM2_ContextLoad returned the right key once.
+    /// True if TPM2_ContextLoad has returned the right key at least once.
     proven: bool,
 }
 
-/// A template that gave the right key: its area, its name and its saved context.
+/// The result of a template that gave the right key: the public area, the name and the saved
+/// context.
 type Tried = (PublicArea, Vec<u8>, SavedContext);
 
 impl PrimaryKey {
-    /// The template from which the TPM derives the key.
+    /// Returns the template from which the TPM derives the key.
     pub fn template(&self) -> &[u8] {
         &self.template
     }
 
-    /// The TPM name.
+    /// Returns the TPM name.
     pub fn name(&self) -> &[u8] {
         &self.name
     }
 }
 
 impl Tpm {
-    /// Tries the factory templates, `likeliest` first, until one gives this public key.
+    /// Tries the factory templates, `likeliest` first, until a template gives this public key.
     ///
-    /// `None` if no template fits. Two commands for each candidate, three for the right one. Each
-    /// candidate costs a key generation, with the time limit of a generation.
+    /// Returns `None` if no template gives it. Sends two commands for each candidate, and three for
+    /// the right candidate. Each candidate costs a key generation, with the time limit of a
+    /// generation.
     pub fn find_primary_key(
         &self,
         public: &PublicKey,
@@ -74,7 +76,7 @@ impl Tpm {
         self.derived_by(likeliest.into_iter().chain(candidates), public)
     }
 
-    /// Tries the templates of attestation keys in the same way.
+    /// Tries the templates of attestation keys, as [`Tpm::find_primary_key`] does for factory keys.
     #[cfg(feature = "evidence")]
     pub(crate) fn find_attestation_primary(
         &self,
@@ -93,16 +95,17 @@ impl Tpm {
             match self.derived(template, Some(public)) {
                 Ok(None) => {}
                 Ok(found) => return Ok(found),
-                // The TPM lacks an algorithm, or a damaged hint is not a valid structure.
-                Err(error) if is_refusal(&error) => info!("template refused: {error}"),
+                // The TPM lacks an algorithm, or a hint file is damaged and is not a valid
+                // template.
+                Err(error) if is_refusal(&error) => info!("the TPM refused the template: {error}"),
                 Err(error) => return Err(error),
             }
         }
         Ok(None)
     }
 
-    /// The key that a template gives, if its public key is this one. Two commands, three for the
-    /// right one.
+    /// Returns the key that a template gives, if the key has this public key. Sends two commands,
+    /// or three if it has.
     pub(super) fn derived(
         &self,
         template: Vec<u8>,
@@ -123,8 +126,8 @@ impl Tpm {
         }))
     }
 
-    /// Runs commands with a primary key: two more commands, and another two if its context was
-    /// lost. The commands may run twice.
+    /// Runs commands with a loaded primary key. Sends two more commands, and another two if the
+    /// context was lost. The commands may run twice.
     pub(crate) fn with_primary<R>(
         &self,
         what: &str,
@@ -136,7 +139,7 @@ impl Tpm {
         exchange.run(self, |link| {
             let mut handle = key.load(link)?;
             let mut answer = commands(link, AuthHandle::open(handle, &key.name));
-            // Without a resource manager another program may flush our object.
+            // Without a resource manager another program may have flushed the loaded key.
             if is_gone(&answer) {
                 handle = key.load(link)?;
                 answer = commands(link, AuthHandle::open(handle, &key.name));
@@ -146,13 +149,14 @@ impl Tpm {
         })
     }
 
-    /// Flushes transient objects that are keys of ours, lie below the master key, or come from
-    /// factory templates. A lost answer or a killed process left them behind. A program that is
-    /// using such an object must load it again.
+    /// Flushes transient objects that a lost answer or a killed process left behind. These are keys
+    /// of this process, objects below the master key, and objects from factory templates. A program
+    /// that is using such an object must load the object again.
     ///
-    /// With `roots` it also flushes storage root keys, storage keys and attestation keys like ours
-    /// below one, and endorsement keys. A killed provisioning or attestation may leave them. Other programs make such keys too, so this is for the
-    /// case that no slot became free for long.
+    /// With `roots` it also flushes endorsement keys, storage root keys, and storage keys and
+    /// attestation keys with this project's templates below a storage root key. A killed
+    /// provisioning or attestation may leave such objects. Other programs make such keys too, so
+    /// `roots` is only for a TPM without a free slot for a long time.
     ///
     /// If `code` reports missing session slots, sessions that have existed for long are flushed
     /// too.
@@ -173,7 +177,10 @@ impl Tpm {
             };
             match ours {
                 Ok(true) => {
-                    warn!("transient 0x{handle:08X} was left over, flushed");
+                    warn!(
+                        "transient object 0x{handle:08X} occupies a slot that is needed, \
+                         so the object is flushed"
+                    );
                     link.flush(handle)?;
                 }
                 Ok(false) | Err(TpmError::Response(_) | TpmError::Unsupported(_)) => {}
@@ -186,8 +193,8 @@ impl Tpm {
         }
     }
 
-    /// True if a transient object is ours. Our objects are keys that this process loads, factory
-    /// keys, and keys below the master key of this qualified name.
+    /// Returns true if this project may flush a transient object. The object must be a key that
+    /// this process loads, a factory key, or a key below the master key of this qualified name.
     pub(super) fn may_flush(
         &self,
         link: &mut Link,
@@ -198,8 +205,8 @@ impl Tpm {
         if self.is_flushable(&name) || template::is_devid_template(&area) {
             return Ok(true);
         }
-        // Session keys of a dead process are recognised only by their parent, or by their template
-        // if the TPM returns no qualified name.
+        // The session keys of a dead process are recognised by their parent. If the TPM returns no
+        // qualified name, they are recognised by their template.
         let Some(there) = link.qualified_name(handle)? else {
             return Ok(template::is_device_key(&area));
         };
@@ -208,20 +215,23 @@ impl Tpm {
     }
 }
 
-/// Flushes loaded auth sessions. Our sessions last for one command, so an old session was left by a
-/// killed process. A session of another program cannot be told from it; that program must then
-/// start a new one.
+/// Flushes all loaded auth sessions. The caller has waited about a second for a free slot. Sessions
+/// of this project last for one command, so such an old session was left by a killed process. A session of another program cannot be distinguished from such a session and is flushed too.
+/// That program must then start a new session.
 fn reclaim_sessions(link: &mut Link) -> Result<(), TpmError> {
     for handle in link.sessions()? {
-        warn!("session 0x{handle:08X} was left over, flushed");
+        warn!(
+            "auth session 0x{handle:08X} occupies a slot that is needed, so the \
+             session is flushed"
+        );
         link.flush(handle)?;
     }
     Ok(())
 }
 
-/// True if a transient object has the template of our storage root key or salt key. True also for a
-/// storage key or attestation key with our template below a storage root key, and for an
-/// endorsement key.
+/// Returns true if a transient object has this project's template of a storage root key or salt
+/// key. Also returns true for a storage key or attestation key with this project's template below a
+/// storage root key, and for an endorsement key.
 fn is_root_or_below(link: &mut Link, handle: u32) -> Result<bool, TpmError> {
     const HIERARCHIES: [u32; 3] = [handle::OWNER, handle::NULL, handle::ENDORSEMENT];
     let (area, name) = link.read_public(handle)?;
@@ -229,7 +239,7 @@ fn is_root_or_below(link: &mut Link, handle: u32) -> Result<bool, TpmError> {
     if !is_ours && !is_endorsement_key(&area) {
         return Ok(false);
     }
-    // If the TPM returns no qualified name, the template decides.
+    // If the TPM returns no qualified name, the template alone decides.
     let Some(there) = link.qualified_name(handle)? else {
         return Ok(true);
     };
@@ -250,8 +260,8 @@ fn is_root_or_below(link: &mut Link, handle: u32) -> Result<bool, TpmError> {
     }
 }
 
-/// True if the template is at fault, so that another template may work. False if the hierarchy or
-/// the TPM is at fault.
+/// Returns true if the error concerns the template, so that another template may work. Returns
+/// false if the error concerns the hierarchy or the TPM.
 fn is_refusal(error: &TpmError) -> bool {
     match error {
         TpmError::Response(code) => code.is_definite() && !code.is_of_handle_or_session(),
@@ -259,8 +269,8 @@ fn is_refusal(error: &TpmError) -> bool {
     }
 }
 
-/// True if a context is unusable: the TPM restarted, the link changed, or the TPM keeps no contexts
-/// of flushed objects.
+/// Returns true if a context is unusable: the TPM restarted, the link changed, or the TPM keeps no
+/// contexts of flushed objects.
 fn is_useless(error: &TpmError) -> bool {
     match error {
         TpmError::Response(code) => !code.is_temporary(),
@@ -270,7 +280,7 @@ fn is_useless(error: &TpmError) -> bool {
 
 impl PrimaryKey {
     /// Loads the key from its saved context, or derives it again. Returns a transient handle, which
-    /// the caller flushes. One command, and one more at the first load of a context.
+    /// the caller must flush. Sends one command, and one more at the first load of a context.
     pub(super) fn load(&self, link: &mut Link) -> Result<u32, TpmError> {
         let kept = self.context.try_lock().map(|kept| kept.clone());
         let mut saves = !matches!(kept, Some(SavedContext::Never));
@@ -295,8 +305,8 @@ impl PrimaryKey {
         Ok(handle)
     }
 
-    /// Loads the key from its saved context. If this fails, tells if a new context may help; it
-    /// cannot if the TPM returned another key.
+    /// Loads the key from its saved context. If the load fails, the error says whether a new
+    /// context may help. A new context cannot help if the TPM returned another key.
     fn load_context(
         &self,
         link: &mut Link,
@@ -305,7 +315,7 @@ impl PrimaryKey {
         let handle = match link.context_load(&context.saved) {
             Ok(handle) => handle,
             Err(error) if is_useless(&error) => {
-                debug!("TPM2_ContextLoad: {error}; the key is derived anew");
+                debug!("TPM2_ContextLoad: {error}; the key is derived again");
                 return Ok(Err(true));
             }
             Err(error) => return Err(error),
@@ -322,7 +332,7 @@ impl PrimaryKey {
                 Ok(Ok(handle))
             }
             Ok(_) => {
-                warn!("TPM2_ContextLoad gave another key back; the key is derived for each use");
+                warn!("TPM2_ContextLoad returned another key; the key is derived for each use");
                 link.flush(handle)?;
                 Ok(Err(false))
             }
@@ -334,8 +344,8 @@ impl PrimaryKey {
         }
     }
 
-    /// Forgets a proven context, because a signature did not verify. Returns `false` if there is
-    /// none.
+    /// Forgets a context, because a signature did not verify. Returns `false` if there is no
+    /// context that gave the right key before.
     pub(crate) fn forget_context(&self) -> bool {
         let Some(mut place) = self.context.try_lock() else {
             return false;
@@ -349,8 +359,8 @@ impl PrimaryKey {
     }
 }
 
-/// Saves the context of an object. If the TPM refuses, the key is derived for this use only, or
-/// always if the TPM never saves contexts.
+/// Saves the context of an object. If the TPM refuses once, the key is derived for this use only.
+/// If the TPM never saves contexts, the key is derived for each use.
 fn saved(link: &mut Link, handle: u32) -> Result<SavedContext, TpmError> {
     let kept = match link.context_save(handle) {
         Ok(saved) => {
@@ -372,7 +382,7 @@ fn saved(link: &mut Link, handle: u32) -> Result<SavedContext, TpmError> {
     Ok(kept)
 }
 
-/// TPMS_CONTEXT of an object; `None` if the TPM refuses to save it.
+/// Returns the TPMS_CONTEXT of an object, or `None` if the TPM refuses to save the object.
 pub(super) fn saved_context(link: &mut Link, handle: u32) -> Result<Option<Vec<u8>>, TpmError> {
     Ok(match saved(link, handle)? {
         SavedContext::Context(context) => Some(context.saved),
@@ -380,7 +390,7 @@ pub(super) fn saved_context(link: &mut Link, handle: u32) -> Result<Option<Vec<u
     })
 }
 
-/// `None` if the template gives another key.
+/// Derives a key from a template. Returns `None` if the template gives another key.
 fn try_template(
     link: &mut Link,
     template: &[u8],

@@ -1,4 +1,4 @@
-//! Tests of primary keys, over canned answers.
+//! Tests of primary keys, with prepared answers of the TPM.
 
 use super::fake::{
     CONTEXT_LOAD, CONTEXT_SAVE, CREATE_PRIMARY, FIXED, FLUSH_CONTEXT, FakeTpm, IDENTITY,
@@ -11,17 +11,17 @@ use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(20);
 const HANDLE: u32 = 0x8000_0000;
-/// Size of a unique field that holds a point of P-256.
+/// The size of a field `unique` with a point of P-256.
 const POINT: usize = 2 * (2 + 32);
 
 fn certified() -> PublicKey {
     PublicArea::parse(&p256_area(IDENTITY, FIXED)).unwrap().key
 }
 
-/// The area for candidate number `candidate`, with the point of the certified key.
+/// Returns the public area for candidate number `candidate`, with the point of the certified key.
 fn area_of(candidate: usize) -> Vec<u8> {
     let candidates = template::devid_candidates(DevIdKind::Identity, &certified());
-    // The fourth template has an empty unique field: two sizes.
+    // The field `unique` of the fourth template is empty: it consists of two sizes.
     let rest = candidates[3].len() - 4;
     let point = p256_area(IDENTITY, FIXED);
     let point = &point[point.len() - POINT..];
@@ -49,7 +49,7 @@ fn flushed() -> Reply {
     Reply::Body(Vec::new())
 }
 
-/// TPMS_CONTEXT in the endorsement hierarchy.
+/// Returns a TPMS_CONTEXT in the endorsement hierarchy.
 fn context() -> Reply {
     let mut body = vec![0; 7];
     body.extend([1, 0x80, 0, 0, 0, 0x40, 0, 0, 0x0B]);
@@ -77,8 +77,8 @@ fn sign(tpm: &Tpm, key: &PrimaryKey) -> Result<Signature, TpmError> {
 
 #[test]
 fn a_refused_template_costs_that_candidate_only() {
-    // CURVE, HASH, SCHEME, VALUE, HANDLE without a number; a vendor code; a code of the command
-    // itself.
+    // CURVE, HASH, SCHEME, VALUE and HANDLE without a parameter number; CURVE with parameter number
+    // 2; a vendor code; AUTH_UNAVAILABLE.
     for code in [0x0A6, 0x083, 0x092, 0x084, 0x08B, 0x2E6, 0x501, 0x12F] {
         let fake = FakeTpm::new([Reply::Code(code), derived_by(1), context(), flushed()]);
         let found = fake
@@ -87,7 +87,7 @@ fn a_refused_template_costs_that_candidate_only() {
             .unwrap();
         assert!(found.is_some(), "{code:x}");
     }
-    // A structure of an unknown kind.
+    // A structure of an unknown type.
     let strange = Reply::Made(HANDLE, sized(&[0, 0xA0, 0, 0x0B, 7, 7]));
     let fake = FakeTpm::new([strange, derived_by(1), context(), flushed()]);
     assert!(
@@ -96,7 +96,7 @@ fn a_refused_template_costs_that_candidate_only() {
             .unwrap()
             .is_some()
     );
-    // The hierarchy or the TPM refuses, not the template, so no other candidate is tried.
+    // The hierarchy or the TPM refuses the command, not the template. No other candidate is tried.
     for code in [0x185, 0x085, 0x101, 0x97F] {
         let fake = FakeTpm::new([Reply::Code(code)]);
         let tried = fake.tpm(LIMIT).find_primary_key(&certified(), None);
@@ -130,8 +130,8 @@ fn a_context_is_proven_once_and_then_costs_three_commands() {
 
 #[test]
 fn a_context_that_is_refused_leads_to_a_new_derivation() {
-    // INTEGRITY, HANDLE, VALUE, SIZE, with a number and without; not loaded; the gap; a vendor
-    // code.
+    // INTEGRITY, HANDLE, VALUE and SIZE, with a parameter number and without; REFERENCE_H0;
+    // CONTEXT_GAP; a vendor code; BAD_CONTEXT.
     for code in [
         0x1DF, 0x09F, 0x08B, 0x184, 0x084, 0x095, 0x910, 0x901, 0x501, 0x150,
     ] {
@@ -175,11 +175,11 @@ fn a_context_that_brings_another_key_back_is_given_up() {
     assert_eq!(fake.seen()[6..], [anew, anew].concat());
 }
 
-/// Each candidate has the whole time limit; together they may take longer.
+/// Each candidate has the whole time limit. All candidates together may take longer.
 #[test]
 fn each_candidate_has_the_whole_limit() {
     const PATIENCE: Duration = Duration::from_secs(3);
-    // Pauses of 1, 2, 4 … 128 ms and seven of 200 ms: more than half the limit.
+    // Pauses of 1, 2, 4 … 128 ms and seven of 200 ms: together more than half the limit.
     let slow = || (0..15).map(|_| Reply::Code(0x922));
     let other = || [Reply::Code(0x2E6)];
     let replies = slow().chain(other()).chain(slow()).chain(other());

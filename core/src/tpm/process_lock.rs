@@ -1,17 +1,17 @@
 //! Locks between processes (flock(2)) on one TPM.
 //!
-//! | lock | guards | without it |
+//! | lock | what the lock guards | if the lock cannot be taken |
 //! |---|---|---|
 //! | PIN | reading the TPM's counter of failed tries, and one try | no PIN is tried |
 //! | slots | loading and using keys in transient object slots that all processes share | the process continues |
 //! | keeping | making a key that must exist only once | the process continues |
-//! | generation | nothing: it tells other processes that the TPM makes a key; several processes can hold it together | a silent TPM cannot be told from a busy one |
+//! | generation | no data: the lock tells other processes that the TPM makes a key; several processes can hold the lock together | a busy TPM looks like a TPM that does not answer |
 //!
-//! The last three locks are advisory: checks of names and signatures detect a wrong key in any
-//! case.
+//! The last three locks are advisory, because checks of names and signatures detect a wrong key
+//! without a lock.
 //!
-//! Only users of the TPM can hold a lock. The PIN lock is the device node of a kernel TPM.
-//! Otherwise a lock is a file in the lock folder, which only root and this user can replace
+//! Only users of the TPM can hold a lock. For a kernel TPM the PIN lock is on the device node.
+//! Every other lock is on a file in the lock folder. Only root and this user can replace that file
 //! ([`crate::trust::alone`]).
 
 use super::Tcti;
@@ -36,33 +36,34 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// The files of the folder for locks.
+/// The names of the files in the lock folder.
 const PINS: &str = "pin";
 const SLOTS: &str = "slots";
 const KEEPING: &str = "keep";
 const GENERATION: &str = "busy";
-/// The group of users who may use a TPM (tpm-udev, and the unit of tpm2-abrmd).
+/// The group of users who may use a TPM. The group is set by tpm-udev and by the unit of
+/// tpm2-abrmd.
 const GROUP: &str = "tss";
-/// The time limit for the PIN lock after a wait in vain.
+/// The time limit for the PIN lock after a wait that ended without the lock.
 const SHORT_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A lock between processes.
 #[derive(Debug, Clone)]
 pub(super) struct ProcessLock {
     target: LockTarget,
-    /// The time limit for the lock after a wait in vain.
+    /// The time limit of a wait that follows a wait without success.
     again: Duration,
-    /// True if the last wait was in vain.
+    /// True if the last wait ended without the lock.
     in_vain: Arc<AtomicBool>,
     /// The record of held locks for forked children, if this process may fork.
     held: Option<&'static Held>,
-    /// Exclusive, or shared by several processes.
+    /// The kind of flock(2): exclusive, or shared by several processes.
     sharing: FlockOperation,
 }
 
 #[derive(Debug, Clone)]
 enum LockTarget {
-    /// No lock: a resource manager separates the clients.
+    /// No lock is needed, because a resource manager separates the clients.
     None,
     File(PathBuf),
     /// The device node of a kernel TPM, and the file to use if the node cannot be opened.
@@ -72,14 +73,15 @@ enum LockTarget {
 /// The reason why the lock is not held.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum NotLocked {
-    /// Another process holds it.
+    /// Another process holds the lock on this path.
     Held(PathBuf),
-    /// No lock is available that is safe from other users.
+    /// Other users could replace every available lock file.
     Unusable(Distrust),
 }
 
 impl ProcessLock {
-    /// The lock for slots of transient objects, if all processes share them.
+    /// Creates the lock for the slots of transient objects. It locks nothing if a resource manager
+    /// gives each process its own slots.
     pub(super) fn for_object_slots(tcti: &Tcti, locks: &Path) -> Self {
         Self::at(match tcti.is_managed() {
             true => LockTarget::None,
@@ -87,7 +89,7 @@ impl ProcessLock {
         })
     }
 
-    /// The lock for one try of a PIN.
+    /// Creates the lock for one try of a PIN.
     pub(super) fn for_pins(tcti: &Tcti, locks: &Path) -> Self {
         let file = locks.join(PINS);
         Self {
@@ -99,12 +101,13 @@ impl ProcessLock {
         }
     }
 
-    /// The lock for making a key that must exist only once.
+    /// Creates the lock for making a key that must exist only once.
     pub(super) fn for_new_keys(locks: &Path) -> Self {
         Self::at(LockTarget::File(locks.join(KEEPING)))
     }
 
-    /// The lock of processes that have the TPM make a key. Several processes can hold it at a time.
+    /// Creates the lock of processes for which the TPM makes a key. Several processes can hold this
+    /// lock at a time.
     pub(super) fn for_generations(locks: &Path) -> Self {
         Self {
             sharing: FlockOperation::NonBlockingLockShared,
@@ -122,7 +125,7 @@ impl ProcessLock {
         }
     }
 
-    /// This lock; its acquisitions are recorded in `held`.
+    /// Returns this lock; each time it is taken, it is recorded in `held`.
     pub(super) fn noting(self, held: &'static Held) -> Self {
         Self {
             held: Some(held),
@@ -130,8 +133,8 @@ impl ProcessLock {
         }
     }
 
-    /// Takes the lock. The lock is held until the value is dropped or the process dies. After one
-    /// wait in vain, further waits are short until the lock is free again.
+    /// Takes the lock. The process holds the lock until the value is dropped or the process dies.
+    /// After a wait without success, further waits are short until the lock is free again.
     pub(super) fn take(&self, limit: Duration) -> Result<Option<Lock>, NotLocked> {
         let patience = match self.in_vain.load(Ordering::Relaxed) {
             true => limit.min(self.again),
@@ -155,14 +158,15 @@ impl ProcessLock {
         taken.map(Some)
     }
 
-    /// Takes the lock; `None` for a caller that continues without it.
+    /// Takes the lock if possible. Returns `None` if not; the caller then continues without the
+    /// lock.
     pub(super) fn take_if_free(&self, limit: Duration) -> Option<Lock> {
         let known = self.in_vain.load(Ordering::Relaxed);
         let taken = self.take(limit);
         taken.unwrap_or_else(|why| {
             match &why {
                 NotLocked::Held(place) if !known => warn!(
-                    "{}: another process keeps the lock; continuing without it, and not waiting \
+                    "{}: another process holds the lock; continuing without it, and not waiting \
                      again",
                     place.display()
                 ),
@@ -173,7 +177,7 @@ impl ProcessLock {
         })
     }
 
-    /// True if any process holds the lock file now. Creates no file.
+    /// Returns true if any process holds the lock file now. Creates no file.
     pub(super) fn is_held(&self) -> bool {
         let LockTarget::File(file) = &self.target else {
             return false;
@@ -194,7 +198,8 @@ impl ProcessLock {
         Lock::take_noted(fd, patience, self.held, self.sharing)
     }
 
-    /// Locks a file, and checks that its name still leads to it once it is locked.
+    /// Locks a file. Then checks that the path still leads to the locked file, and tries again if
+    /// not.
     fn take_file(&self, file: &Path, patience: Duration) -> Result<Lock, NotLocked> {
         let end = Instant::now() + patience;
         loop {
@@ -218,7 +223,8 @@ impl ProcessLock {
         }
     }
 
-    /// The reason why the lock cannot be used, apart from a current holder. Creates no file.
+    /// Returns the reason why the lock cannot be used. The function ignores whether a process holds
+    /// the lock now. Creates no file.
     pub(super) fn fault(&self) -> Option<Distrust> {
         let file = match &self.target {
             LockTarget::None => return None,
@@ -228,7 +234,7 @@ impl ProcessLock {
         opened(file, false).err().filter(|_| !would_be_made(file))
     }
 
-    /// The locked path: the node if it can be opened, else the file.
+    /// Returns the path that is locked: the device node if it can be opened, else the file.
     pub(super) fn path(&self) -> Option<PathBuf> {
         match &self.target {
             LockTarget::None => None,
@@ -240,7 +246,7 @@ impl ProcessLock {
     }
 }
 
-/// True if taking the lock would create missing parts of the path.
+/// Returns true if taking the lock would create missing parts of the path.
 fn would_be_made(file: &Path) -> bool {
     let is_there = |path: &Path| !matches!(found(|| lstat(path)), Ok(None));
     let may_add = |folder: &Path| access(folder, Access::WRITE_OK | Access::EXEC_OK).is_ok();
@@ -258,8 +264,9 @@ fn would_be_made(file: &Path) -> bool {
     }
 }
 
-/// A device node that all users of this TPM, and only they, can open at the same time. This is the
-/// node of the resource manager, since the other node admits one process at a time.
+/// Opens a device node that all users of this TPM, and no other users, can open at the same time.
+/// The function chooses the node of the resource manager, because the other node admits only one
+/// process at a time.
 fn shared_node(node: &Path) -> Option<(PathBuf, OwnedFd)> {
     let node = node.canonicalize().ok()?;
     let about = stat(&node).ok()?;
@@ -286,7 +293,8 @@ fn shared_node(node: &Path) -> Option<(PathBuf, OwnedFd)> {
         .then_some((node, fd))
 }
 
-/// Opens a lock file and its folder, if both are trustworthy. With `make`, creates what is missing.
+/// Opens a lock file and its folder, if other users can replace neither of them. With `make`,
+/// creates the missing file or folder.
 fn opened(file: &Path, make: bool) -> Result<(OwnedFd, OwnedFd), Distrust> {
     let at = |place: &Path| {
         let place = place.to_path_buf();
@@ -303,7 +311,7 @@ fn opened(file: &Path, make: bool) -> Result<(OwnedFd, OwnedFd), Distrust> {
     }
     let there = there.ok_or_else(|| at(path)(Errno::NOENT))?;
     let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    // A user who may pass through the folder need not be able to list it.
+    // O_PATH needs no right to list the folder.
     let folder = open(&there, flags | OFlags::PATH, Mode::empty()).map_err(at(path))?;
     let about = Owned::from(&fstat(&folder).map_err(at(path))?);
     let name = name_of(file).map_err(at(file))?;
@@ -316,7 +324,10 @@ fn opened(file: &Path, make: bool) -> Result<(OwnedFd, OwnedFd), Distrust> {
         true => Ok((folder, fd)),
         false => Err(Distrust::of(
             file,
-            format!("it belongs to user {}, who can exchange it", there.st_uid),
+            format!(
+                "the file belongs to user {}, who can replace it",
+                there.st_uid
+            ),
         )),
     }
 }
@@ -327,13 +338,16 @@ fn name_of(file: &Path) -> Result<&std::ffi::OsStr, Errno> {
 
 fn said(errno: Errno) -> String {
     match errno {
-        Errno::NOENT => "it is not there".into(),
-        Errno::ACCESS | Errno::PERM => format!("user {} has no right to", geteuid().as_raw()),
+        Errno::NOENT => "it does not exist".into(),
+        Errno::ACCESS | Errno::PERM => {
+            format!("user {} has no right to open it", geteuid().as_raw())
+        }
         other => other.to_string(),
     }
 }
 
-/// Root makes the folder for all users of the TPM, other users make it for themselves.
+/// Creates the lock folder. Root creates it for all users of the TPM; other users create it only
+/// for themselves.
 fn make_folder(path: &Path) -> Result<(), Errno> {
     let errno = |error: std::io::Error| Errno::from_io_error(&error).unwrap_or(Errno::IO);
     let made = |mode: u32, all: bool, path: &Path| {
@@ -357,7 +371,7 @@ fn make_folder(path: &Path) -> Result<(), Errno> {
     {
         fchmod(&folder, Mode::from_raw_mode(0o750))?;
     }
-    // Other users could not create these files.
+    // Root also creates the files, because other users could not create files in this folder.
     let about = Owned::from(&fstat(&folder)?);
     for name in [PINS, SLOTS, KEEPING, GENERATION] {
         if let Err(NoLock::System(errno)) = made_lock(&folder, name, about, true) {
@@ -367,8 +381,8 @@ fn make_folder(path: &Path) -> Result<(), Errno> {
     Ok(())
 }
 
-/// A lock file for all who may pass through its folder; created if it is missing and the folder is
-/// ours.
+/// Opens a lock file that all users of its folder can open. Creates a missing file if this user
+/// owns the folder.
 fn made_lock(
     folder: &OwnedFd,
     name: impl rustix::path::Arg + Copy,
@@ -390,7 +404,7 @@ impl std::fmt::Display for NotLocked {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Held(place) => {
-                write!(f, "{}: another process keeps the lock", place.display())
+                write!(f, "{}: another process holds the lock", place.display())
             }
             Self::Unusable(why) => why.fmt(f),
         }
@@ -414,7 +428,7 @@ mod tests {
         ProcessLock::for_pins(&"swtpm".parse().unwrap(), locks)
     }
 
-    /// A waiter whose file was replaced waits for the new file.
+    /// If the lock file is replaced while a process waits, the process then waits for the new file.
     #[test]
     fn a_file_that_was_exchanged_is_no_lock() {
         let (_home, locks) = home();
@@ -426,7 +440,7 @@ mod tests {
             tell.send(()).unwrap();
             taken.unwrap().unwrap()
         });
-        // Waits until the waiter has opened the file, too.
+        // Wait until the second thread has opened the file, too.
         let of_lock = |path: PathBuf| fs::read_link(path).is_ok_and(|to| to == locks.join(PINS));
         let descriptors = || fs::read_dir("/proc/self/fd").unwrap().flatten();
         while descriptors().filter(|fd| of_lock(fd.path())).count() < 2 {
@@ -437,7 +451,7 @@ mod tests {
         let second = lock(&locks).take(Duration::ZERO).unwrap().unwrap();
         drop(first);
         let early = told.recv_timeout(Duration::from_millis(300));
-        assert!(early.is_err(), "two have the lock");
+        assert!(early.is_err(), "two threads hold the lock");
         drop(second);
         let third = waiter.join().unwrap();
         assert!(matches!(
@@ -451,11 +465,15 @@ mod tests {
     #[test]
     fn looking_makes_nothing() {
         let (home, locks) = home();
-        assert_eq!(lock(&locks).fault(), None, "it is made when it is needed");
+        assert_eq!(
+            lock(&locks).fault(),
+            None,
+            "the lock file is created when it is needed"
+        );
         assert_eq!(fs::read_dir(home.path()).unwrap().count(), 0);
         drop(lock(&locks).take(Duration::ZERO).unwrap());
         assert_eq!(lock(&locks).fault(), None);
-        // A folder in which locks were taken before.
+        // A lock folder from an earlier use, without the PIN file.
         fs::remove_file(locks.join(PINS)).unwrap();
         fs::write(locks.join(SLOTS), "").unwrap();
         assert_eq!(lock(&locks).fault(), None);
@@ -466,7 +484,7 @@ mod tests {
         let why = lock(&none).fault().unwrap();
         assert_eq!(
             why.to_string(),
-            format!("{}: it is not there", none.display())
+            format!("{}: it does not exist", none.display())
         );
     }
 

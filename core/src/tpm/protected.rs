@@ -1,5 +1,5 @@
-//! Data that only one storage key of a TPM can decrypt, bound to the name of an object (Part 1,
-//! section 22: protected storage; annexes B.10 and C.6).
+//! Data that only one storage key of a TPM can decrypt. The data are bound to the name of an object
+//! (Part 1, section 22: protected storage; annexes B.10 and C.6).
 
 use super::command::kdf::{kdfa, share_secret};
 use super::{Hash, Secret, TpmError};
@@ -13,20 +13,20 @@ use cfb_mode::cipher::KeyIvInit;
 #[derive(Clone, Copy)]
 pub(super) struct Recipient<'a> {
     pub(super) public: &'a PublicKey,
-    /// Its nameAlg.
+    /// The nameAlg of the storage key.
     pub(super) hash: Hash,
-    /// Key size of its symmetric algorithm, AES in CFB mode.
+    /// The key size of the storage key's symmetric algorithm, AES in CFB mode.
     pub(super) key_bits: u32,
 }
 
-/// Returns two byte strings. The first is the integrity HMAC as a TPM2B, followed by the encrypted
-/// TPM2B of `content`. The second is the content of the TPM2B_ENCRYPTED_SECRET. `label` names the
-/// purpose.
+/// Encrypts `content`. Returns two byte strings. The first is the integrity HMAC as a TPM2B,
+/// followed by the encrypted TPM2B of `content`. The second is the content of the
+/// TPM2B_ENCRYPTED_SECRET. `label` is the label of the standard for the purpose.
 ///
 /// # Errors
 ///
-/// [`TpmError::Unsupported`] if the key does not encrypt, if it uses another cipher, or if random
-/// bytes are missing.
+/// [`TpmError::Unsupported`] if the key does not encrypt, if it uses another cipher, or if the
+/// system gives no random bytes.
 pub(super) fn protect(
     to: Recipient,
     label: &str,
@@ -74,8 +74,8 @@ mod tests {
     use super::*;
     use crate::key::hex;
 
-    /// Seed 00 01 02 …, name 000B ‖ 40..5F, content 80..9F; computed by an independent program, and
-    /// opened by swtpm 0.7.1.
+    /// Test vectors with the seed 00 01 02 …, the name 000B ‖ 40..5F and the content 80..9F. An
+    /// independent program computed them, and swtpm 0.7.1 decrypted them.
     #[test]
     fn the_vectors_of_both_strengths() {
         let name: Vec<u8> = [0x00, 0x0B].into_iter().chain(0x40..=0x5F).collect();

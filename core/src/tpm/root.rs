@@ -1,6 +1,7 @@
-//! Trust in the storage root key. If certificates of endorsement keys are trusted, the TPM proves
-//! with such a key that it has this storage root key. Otherwise the first storage root key that is
-//! used is trusted. The key is remembered in both cases, and a different key later is an error.
+//! Trust in the storage root key (SRK). If the administrator trusts certificates of endorsement
+//! keys, the TPM must prove by a certified endorsement key that it has this SRK. Otherwise the
+//! first SRK that is used is trusted. The SRK is remembered in both cases. A different SRK later is
+//! an error.
 
 use super::endorsement::CERTIFICATES;
 use super::exchange::Exchange;
@@ -14,67 +15,72 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// The reason for the trust in a storage root key: the first byte of the record.
+/// The reason for the trust in a storage root key. This number is the first byte of the record.
 const AT_FIRST_USE: u8 = 0;
 const BY_CERTIFICATE: u8 = 1;
 
 /// Verifies that a certificate belongs to the endorsement key of a genuine TPM.
 pub trait EndorsementVerifier: fmt::Debug + Send + Sync {
-    /// The key of the certificate in these bytes of an NV index.
+    /// Returns the endorsement public key of a certificate. `certificate` is the content of an NV
+    /// index.
     ///
     /// # Errors
     ///
-    /// The reason why the certificate is not trusted.
+    /// Fails with the reason why the certificate is not trusted.
     fn key_of(&self, certificate: &[u8]) -> Result<PublicKey, String>;
 
-    /// The remedy for a TPM without such a certificate, as a sentence.
+    /// Returns the remedy for a TPM without a trusted certificate, as a sentence for error
+    /// messages.
     fn instead(&self) -> String;
 }
 
-/// The reason why the remembered storage root key is not known.
+/// The reason why the record of the storage root key gives no key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RecordError {
     /// The record is damaged.
     Damaged(String),
-    /// The record cannot be read now, or other users may write to it. Its content may be right.
+    /// The record cannot be read now, or other users may write to the record. The record may be
+    /// correct.
     Unread(String),
 }
 
 /// Remembers the storage root key between processes.
 pub trait StorageRootRecord: fmt::Debug + Send + Sync {
-    /// The file of the record.
+    /// Returns the path of the file with the record.
     fn path(&self) -> PathBuf;
 
-    /// The way to accept another key, as a sentence.
+    /// Returns the command that makes this project accept another storage root key, as a sentence.
     fn accepting(&self) -> String;
 
-    /// The remembered bytes; `None` if there are none, or if this process may not read them.
+    /// Returns the remembered bytes. Returns `None` if there is no record, or if this process may
+    /// not read the record.
     ///
     /// # Errors
     ///
-    /// The record is damaged or unreadable.
+    /// Fails if the record is damaged or unreadable.
     fn recall(&self) -> Result<Option<Vec<u8>>, RecordError>;
 
-    /// TPMT_PUBLIC of the master key, which wraps the keys, if it is known.
+    /// Returns the TPMT_PUBLIC of the master key, which wraps the keys of the device, if it is
+    /// known.
     fn master(&self) -> Option<Vec<u8>>;
 
-    /// Stores these bytes. `false` if this process may not write, or if the folder does not exist
-    /// yet.
+    /// Stores these bytes. Returns `false` if this process may not write, or if the folder does not
+    /// exist yet.
     ///
     /// # Errors
     ///
-    /// The bytes cannot be written.
+    /// Fails with the reason why the bytes cannot be written.
     fn keep(&self, content: &[u8]) -> Result<bool, String>;
 
     /// Removes the record.
     ///
     /// # Errors
     ///
-    /// The file cannot be removed.
+    /// Fails with the reason why the file cannot be removed.
     fn forget(&self) -> Result<(), String>;
 }
 
-/// The knowledge of a TPM's storage root key before the TPM is asked.
+/// The facts about a TPM's storage root key that are known before the TPM is asked.
 #[derive(Debug, Clone, Default)]
 pub struct StorageRoot {
     record: Option<Arc<dyn StorageRootRecord>>,
@@ -89,7 +95,7 @@ struct RootEntry {
 }
 
 impl StorageRoot {
-    /// With this record.
+    /// Creates a `StorageRoot` that reads and writes this record.
     pub fn remembered_by(record: Arc<dyn StorageRootRecord>) -> Self {
         Self {
             record: Some(record),
@@ -97,7 +103,8 @@ impl StorageRoot {
         }
     }
 
-    /// With this verifier: the TPM must prove itself by a certificate that the verifier accepts.
+    /// Returns this `StorageRoot` with a verifier. With a verifier the TPM must show a certificate
+    /// that the verifier accepts.
     #[must_use]
     pub fn endorsed_by(self, endorser: Option<Arc<dyn EndorsementVerifier>>) -> Self {
         Self { endorser, ..self }
@@ -108,7 +115,7 @@ impl StorageRoot {
         record.map(|record| record.accepting()).unwrap_or_default()
     }
 
-    /// The file of the record; empty if there is no record.
+    /// Returns the path of the record; the path is empty if there is no record.
     pub(crate) fn path(&self) -> PathBuf {
         let record = self.record.as_ref();
         record.map(|record| record.path()).unwrap_or_default()
@@ -121,7 +128,7 @@ impl StorageRoot {
         let unsure = |why: String| {
             let path = record.path();
             TpmError::Distrusted(format!(
-                "{}: {why}: the file says which storage root key is trusted, so no key is trusted \
+                "{}: {why}: this file records the trusted storage root key, so no key is trusted \
                  now. {}",
                 path.display(),
                 record.accepting()
@@ -130,8 +137,8 @@ impl StorageRoot {
         let content = record.recall().map_err(|why| match why {
             RecordError::Damaged(why) => unsure(why),
             RecordError::Unread(why) => TpmError::Unread(format!(
-                "{}: {why}: the file says which storage root key is trusted, and could not be \
-                 read now, so no key is trusted now. The TPM may be right: if the fault is \
+                "{}: {why}: this file records the trusted storage root key, and could not be \
+                 read now, so no key is trusted now. The TPM may be correct. If the fault is \
                  permanent, repair the file, then try again",
                 record.path().display()
             )),
@@ -142,17 +149,19 @@ impl StorageRoot {
             .transpose()
     }
 
-    /// Checks that no storage root key is remembered. Called if the TPM shows none.
+    /// Checks that the record contains no storage root key. The caller found no storage root key in
+    /// the TPM.
     ///
     /// # Errors
     ///
-    /// [`TpmError::Distrusted`] if one is remembered.
+    /// [`TpmError::Distrusted`] if the record contains a key.
     pub(super) fn check_none_remembered(&self) -> Result<(), TpmError> {
         match self.remembered()? {
             None => Ok(()),
             Some(known) => Err(TpmError::Distrusted(format!(
-                "handle 0x{SRK:08X} is empty or holds no storage key, but {} remembers the \
-                 storage root key that was there ({}): the TPM {CLEARED_OR_EXCHANGED}, another \
+                "handle 0x{SRK:08X} is empty or contains no storage key, but {} records the \
+                 storage root key that was in this handle ({}): the TPM {CLEARED_OR_EXCHANGED}, \
+                 another \
                  program emptied the handle, or an attacker between this program and the TPM \
                  hides the key. No authorisation value was sent, and no key was made. {}",
                 self.path().display(),
@@ -162,18 +171,19 @@ impl StorageRoot {
         }
     }
 
-    /// True if a certificate is required and the remembered key was not proven by a certificate.
+    /// Returns true if a certificate is required and the remembered key was not proven by a
+    /// certificate.
     pub(super) fn lacks_certificate(&self) -> bool {
         let by_certificate = |known: Option<RootEntry>| known.is_some_and(|one| one.by_certificate);
         self.endorser.is_some() && !self.remembered().is_ok_and(by_certificate)
     }
 
-    /// TPMT_PUBLIC of the master key, if it is remembered too.
+    /// Returns the TPMT_PUBLIC of the master key, if the record knows the master key.
     pub(super) fn master(&self) -> Option<Vec<u8>> {
         self.record.as_ref()?.master()
     }
 
-    /// Writes the record, if possible.
+    /// Writes the record. A failure is only logged.
     fn remember(&self, remembered: &RootEntry) {
         let Some(record) = &self.record else {
             return;
@@ -187,7 +197,7 @@ impl StorageRoot {
         }
     }
 
-    /// Removes the record: the next storage root key is trusted.
+    /// Removes the record. The storage root key that is used next becomes the trusted key.
     pub(crate) fn forget(&self) -> Result<(), String> {
         self.record
             .as_ref()
@@ -219,7 +229,8 @@ impl RootEntry {
 }
 
 impl Tpm {
-    /// Checks that the storage root key of this name may be trusted. Its handle shows this key.
+    /// Checks that the storage root key of this name may be trusted. The caller found this name in
+    /// the handle of the storage root key.
     ///
     /// # Errors
     ///
@@ -231,8 +242,8 @@ impl Tpm {
         if let Some(other) = remembered.as_ref().filter(|known| known.name != name) {
             let path = root.path();
             return Err(TpmError::Distrusted(format!(
-                "handle 0x{SRK:08X} holds another storage root key (TPM name {}) than the one \
-                 that {} remembers ({}): the TPM {CLEARED_OR_EXCHANGED}, another program put its \
+                "handle 0x{SRK:08X} contains another storage root key (TPM name {}) than the key \
+                 that {} records ({}): the TPM {CLEARED_OR_EXCHANGED}, another program put its \
                  key there, or an attacker between this program and the TPM shows his own key. No \
                  authorisation value was sent, and no key was made. {}",
                 hex(name),
@@ -261,18 +272,18 @@ impl Tpm {
         Ok(())
     }
 
-    /// The TPM name of the remembered storage root key.
+    /// Returns the TPM name of the remembered storage root key.
     pub(super) fn remembered_root(&self) -> Result<Option<Vec<u8>>, TpmError> {
         let remembered = self.root().remembered()?;
         Ok(remembered.map(|known| known.name))
     }
 
-    /// The error for a TPM that derives another storage root key than the remembered one.
+    /// Returns the error for a TPM that derives another storage root key than the remembered key.
     pub(super) fn other_root_derived(&self, name: &[u8], other: &[u8]) -> TpmError {
         let root = self.root();
         TpmError::Distrusted(format!(
-            "the storage root key that the TPM derives (TPM name {}) is not the one that {} \
-             remembers ({}): the TPM {CLEARED_OR_EXCHANGED}, or an attacker between this program \
+            "the storage root key that the TPM derives (TPM name {}) is not the key that {} \
+             records ({}): the TPM {CLEARED_OR_EXCHANGED}, or an attacker between this program \
              and the TPM shows his own key. Nothing was made persistent in the TPM. {}",
             hex(name),
             root.path().display(),
@@ -281,14 +292,16 @@ impl Tpm {
         ))
     }
 
-    /// True if the TPM lacks the remembered storage root key, or has another one.
+    /// Returns true if a storage root key is remembered, and its handle is empty or contains
+    /// another key.
     pub(crate) fn has_other_root(&self) -> Result<bool, TpmError> {
         let remembered = self.root().remembered()?;
         let there = self.name_at(SRK)?;
         Ok(remembered.is_some_and(|known| there.as_ref() != Some(&known.name)))
     }
 
-    /// Proves by a certified endorsement key that its TPM has this storage root key.
+    /// Proves by a certified endorsement key that the TPM of this endorsement key has this storage
+    /// root key.
     fn prove_root(&self, name: &[u8]) -> Result<(), TpmError> {
         let Some(endorsement) = self.endorsement_key()? else {
             return Ok(());
@@ -306,11 +319,12 @@ impl Tpm {
         }
     }
 
-    /// The endorsement key of a trusted certificate; `None` if no certificate is required.
+    /// Returns the endorsement key of a trusted certificate. Returns `None` if no certificate is
+    /// required.
     ///
     /// # Errors
     ///
-    /// [`TpmError::Distrusted`] if the TPM has no such certificate.
+    /// [`TpmError::Distrusted`] if the TPM has no trusted certificate.
     pub(super) fn endorsement_key(&self) -> Result<Option<SaltKey>, TpmError> {
         let Some(endorser) = &self.root().endorser else {
             return Ok(None);
@@ -327,7 +341,7 @@ impl Tpm {
                 other => other?,
             };
             if !about.readable_by_own_auth() || about.counts_wrong_auth() {
-                no("not every user may read it");
+                no("not every user may read this index");
                 continue;
             }
             let content = match self.nv_read(index, about.size) {
@@ -350,7 +364,7 @@ impl Tpm {
             }
         }
         if reasons.is_empty() {
-            reasons.push("no NV index holds the certificate of an endorsement key".into());
+            reasons.push("no NV index contains the certificate of an endorsement key".into());
         }
         Err(TpmError::Distrusted(format!(
             "a TPM whose endorsement key is certified is required, and this TPM has none: {}. No \
@@ -360,12 +374,13 @@ impl Tpm {
         )))
     }
 
-    /// True if the handle holds a storage key of this name that this TPM made. As proof, the TPM
-    /// that reads the salts of `salt_key` seals a byte below the key. Three commands.
+    /// Returns true if the handle contains a storage key of this name that this TPM made. As proof,
+    /// the TPM seals a byte below the storage key, in a session that is salted to `salt_key`. Sends
+    /// three commands.
     ///
-    /// A public area alone proves nothing: TPM2_LoadExternal accepts any public area, and the HMAC
-    /// covers the name, not the handle. So an attacker on the bus could show his own key. But only
-    /// the TPM itself can load a key with fixedTPM including the private half.
+    /// A public area alone proves nothing. TPM2_LoadExternal accepts any public area, and the HMAC
+    /// covers the name, not the handle. An attacker on the bus could therefore show his own key.
+    /// But only the TPM itself can load a key with fixedTPM including the private part.
     ///
     /// # Errors
     ///
@@ -399,8 +414,9 @@ impl Tpm {
         }
     }
 
-    /// True if the handle holds the object of this name. The HMAC of the TPM that reads the salts
-    /// of this key proves it. The caller knows already that the TPM has the private half. Three
+    /// Returns true if the handle contains the object of this name. The HMAC of the response proves
+    /// the name: only the TPM that has the private part of `salt_key` can compute the HMAC. The
+    /// caller must know already that the TPM has the private part of the object. Sends three
     /// commands.
     ///
     /// # Errors
@@ -419,7 +435,7 @@ impl Tpm {
         let reading = Exchange::new("ReadPublic").salted(Some(salt_key));
         match reading.run(self, |link| link.read_public_proven(used)) {
             Ok(area) => Ok(super::name_of(&area).is_some_and(|there| there == name)),
-            // The HMAC covers the name, so the handle is empty or holds another object.
+            // The HMAC covers the name, so the handle is empty or contains another object.
             Err(TpmError::Response(code)) if code.is_missing_handle() || code.is_wrong_auth() => {
                 Ok(false)
             }
@@ -428,8 +444,8 @@ impl Tpm {
     }
 }
 
-/// True if the TPM itself answered, and the answer concerns only this object. Others may still be
-/// read.
+/// Returns true if the TPM itself answered, and the answer concerns only this object. Other objects
+/// may still be readable.
 pub(super) fn is_answer(error: &TpmError) -> bool {
     matches!(
         error,

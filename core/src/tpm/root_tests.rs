@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// A record with this content.
+/// A record that returns this content.
 #[derive(Debug)]
 struct Record(Result<Option<Vec<u8>>, RecordError>);
 
@@ -32,14 +32,14 @@ impl StorageRootRecord for Record {
     }
 }
 
-/// Root copies printed commands, so a temporary fault must not print a command that removes the
-/// record.
+/// Root may copy and run a printed command. After a temporary fault the message must therefore not
+/// contain the command that removes the record.
 #[test]
 fn the_memory_is_moved_away_only_where_it_is_damaged() {
     let of = |recalled| StorageRoot::remembered_by(Arc::new(Record(recalled)));
     let unread = of(Err(RecordError::Unread("Too many open files".into())));
     let Err(TpmError::Unread(why)) = unread.remembered() else {
-        panic!("it is not known now");
+        panic!("the storage root key is not known now");
     };
     assert!(
         why.contains("try again") && !why.contains("mv it away"),
@@ -50,7 +50,7 @@ fn the_memory_is_moved_away_only_where_it_is_damaged() {
         Ok(Some(vec![9])),
     ] {
         let Err(TpmError::Distrusted(why)) = of(recalled).remembered() else {
-            panic!("it is damaged");
+            panic!("the record is damaged");
         };
         assert!(why.contains("mv it away"), "{why}");
     }

@@ -1,4 +1,5 @@
-//! The choice of the TPM key that reads the salt of an auth session (Part 1, section 19.6.8).
+//! The choice of the TPM key that decrypts the salt of an auth session (Part 1, section 19.6.8).
+//! Such a key is called a key for salts.
 
 use super::command::Hierarchy;
 use super::exchange::Exchange;
@@ -17,23 +18,24 @@ const PLACES: [u32; 3] = [
 /// The purpose of an auth session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum SaltPurpose {
-    /// To prove a value, or to authenticate answers of the TPM.
+    /// The session proves an authorisation value, or authenticates answers of the TPM.
     Show,
-    /// To encrypt the answer of a key without authorisation value. An attacker in the middle could
-    /// use that key himself, so a false key for salts gives him nothing more.
+    /// The session encrypts the answer of a key without authorisation value. An attacker in the
+    /// middle could use that key himself, so a false key for salts gives this attacker nothing new.
     Hide,
 }
 
 impl Tpm {
-    /// The key for salts: the storage root key, else an endorsement key, else a key that is made
-    /// for this purpose. Searched once, and again after a transport fault.
+    /// Returns the key for salts: the storage root key, else an endorsement key, else a key that is
+    /// made for this purpose. The key is searched once, and again after each transport fault.
     ///
-    /// If that key is doubtful, the known master key is used instead: two commands each time.
+    /// If the key that was found is not trusted, the known master key is used instead. This costs
+    /// two commands each time.
     ///
     /// # Errors
     ///
-    /// [`TpmError::Distrusted`] if the storage root key is not trusted, or is missing though one is
-    /// remembered. [`TpmError::Unread`] if the record cannot be read now.
+    /// [`TpmError::Distrusted`] if the storage root key is not trusted, or if it is missing
+    /// although the record contains one. [`TpmError::Unread`] if the record cannot be read now.
     pub fn salt_key(&self) -> Result<SaltKey, TpmError> {
         self.salt_key_to(SaltPurpose::Show)
     }
@@ -75,7 +77,7 @@ impl Tpm {
         }
     }
 
-    /// The first key for salts in a handle.
+    /// Returns the first key for salts in a persistent handle.
     fn shown_salt_key(&self) -> Result<Option<SaltKey>, TpmError> {
         for handle in PLACES {
             let public =
@@ -90,7 +92,7 @@ impl Tpm {
                 return Ok(found);
             }
             warn!(
-                "handle 0x{handle:08X} holds no storage key of RSA, P-256, P-384 or P-521 (its \
+                "handle 0x{handle:08X} contains no storage key of RSA, P-256, P-384 or P-521 (its \
                  type is 0x{:04X}), so no auth session is salted to it: the next handle is tried",
                 area.first_chunk()
                     .map_or(0, |kind| u16::from_be_bytes(*kind))
@@ -99,8 +101,9 @@ impl Tpm {
         Ok(None)
     }
 
-    /// The master key, if its public area is remembered and the TPM shows it in its handle. An
-    /// attacker who shows it falsely cannot decrypt a salt for it.
+    /// Returns the master key, if its public area is remembered and its handle contains it. An
+    /// attacker who shows this public area cannot decrypt a salt, because he lacks the private
+    /// part.
     fn known_master(&self) -> Result<Option<SaltKey>, TpmError> {
         let remembered = self.master.zip(self.root().master());
         let Some(master) =
@@ -115,22 +118,23 @@ impl Tpm {
         }
     }
 
-    /// Forgets the chosen key, since a better key may exist now.
+    /// Forgets the chosen key for salts, because a better key may exist now.
     pub(super) fn seek_salt_key(&self) {
         *self.salt_key.lock() = None;
     }
 
-    /// Checks that the value may be proven to the TPM. If needed, the storage root key is trusted
-    /// and remembered.
+    /// Checks that the value may be proven to this TPM. If needed, the storage root key becomes
+    /// trusted and is remembered.
     ///
     /// # Errors
     ///
-    /// Those of [`Tpm::salt_key`].
+    /// The errors of [`Tpm::salt_key`].
     pub(crate) fn check_shows(&self, value: &AuthValue) -> Result<(), TpmError> {
         self.salt_key_for(value).map(drop)
     }
 
-    /// The key for salts for commands that prove this value or encrypt their response.
+    /// Returns the key for salts if the commands prove a value or encrypt their response. Otherwise
+    /// returns `None`.
     pub(super) fn salt_key_for(&self, value: &AuthValue) -> Result<Option<SaltKey>, TpmError> {
         match &value.salt {
             _ if value.is_empty() && !value.encrypts_response => Ok(None),
@@ -140,8 +144,8 @@ impl Tpm {
         }
     }
 
-    /// The key for salts for a command in an auth session, even if the value is empty. The HMAC of
-    /// the response then proves its origin.
+    /// Returns the key for salts for a command in an auth session, even if the value is empty. The
+    /// HMAC of the response then proves which TPM answered.
     pub(super) fn session_key(&self, value: &AuthValue) -> Result<SaltKey, TpmError> {
         match &value.salt {
             Salt::For(key) => Ok(key.clone()),
@@ -149,14 +153,15 @@ impl Tpm {
         }
     }
 
-    /// A P-256 storage key in the NULL hierarchy, for a TPM without a key for salts in a handle.
-    /// Kept as long as this process; loaded only while a session starts.
+    /// Returns a P-256 storage key in the NULL hierarchy, for a TPM without a key for salts in a
+    /// handle. The process keeps the saved context, and loads the key only while a session starts.
     pub(super) fn null_key(&self) -> Result<SaltKey, TpmError> {
         let (key, _) = self.saved_primary(Hierarchy::Null, template::storage_root(false))?;
         Ok(key)
     }
 
-    /// A primary key as a key for salts, and its TPMT_PUBLIC. Three commands.
+    /// Derives a primary key and saves its context. Returns it as a key for salts, together with
+    /// its TPMT_PUBLIC. Sends three commands.
     pub(super) fn saved_primary(
         &self,
         hierarchy: Hierarchy,

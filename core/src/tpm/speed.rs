@@ -1,8 +1,8 @@
 //! Measures the speed of the TPM with keys that are made for the measurement, used and flushed. The
 //! measurement writes nothing to the TPM, and uses no authorisation value of the owner.
 //!
-//! The keys are below a storage key of the NULL hierarchy, which is open to every user of the TPM.
-//! They are noDA, so nothing here counts towards lockout.
+//! The keys are below a storage key of the NULL hierarchy, which every user of the TPM may use. The
+//! keys are noDA, so a failed command does not count towards lockout.
 
 use super::command::Hierarchy;
 use super::exchange::Exchange;
@@ -13,28 +13,28 @@ use super::{
 use crate::key::Curve;
 use std::time::{Duration, Instant};
 
-/// A measured operation. The TPM commands are those between this program and the TPM.
+/// A measured operation. The description of each variant lists the measured TPM commands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
     /// TPM2_Create of a key pair: one command.
     Generate(KeyAlgorithm),
     /// TPM2_Sign by a loaded key: one command.
     Sign(KeyAlgorithm),
-    /// TPM2_Load, Sign, FlushContext: a signature by a key from a file, on a TPM without resource
-    /// manager.
+    /// TPM2_Load, Sign and FlushContext: a signature by a key from a file, on a TPM without
+    /// resource manager.
     LoadAndSign(KeyAlgorithm),
-    /// TPM2_Load, StartAuthSession, Unseal, FlushContext: the opening of a sealed key.
+    /// TPM2_Load, StartAuthSession, Unseal and FlushContext: a sealed key is unsealed.
     Unseal,
-    /// TPM2_GetCapability and the commands of [`Operation::Unseal`]: the check of a PIN.
+    /// TPM2_GetCapability and the commands of [`Operation::Unseal`]: a PIN is checked.
     Login,
 }
 
-/// The times of an operation.
+/// The measured times of an operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OperationTiming {
-    /// The operation.
+    /// The measured operation.
     pub operation: Operation,
-    /// The times in ascending order; there is at least one.
+    /// The measured times in ascending order; at least one.
     pub times: Vec<Duration>,
 }
 
@@ -43,34 +43,34 @@ pub struct OperationTiming {
 pub struct Speed {
     /// The operations, in the order of the measurement.
     pub timings: Vec<OperationTiming>,
-    /// Keys that the TPM does not make.
+    /// The kinds of keys that the TPM does not make.
     pub lacks: Vec<KeyAlgorithm>,
     /// True if the caller ended the measurement early.
     pub is_cut: bool,
 }
 
-/// The repetitions of an operation: `least` times, then until `time` has passed, but not more than
-/// `most` times.
+/// The number of repetitions of an operation: at least `least`, at most `most`. Between these
+/// bounds the repetitions stop when `time` has passed.
 struct Rounds {
     least: usize,
     most: usize,
     time: Duration,
 }
 
-/// For operations with an existing key.
+/// The repetitions for operations with an existing key.
 const OFTEN: Rounds = Rounds {
     least: 5,
     most: 25,
     time: Duration::from_secs(2),
 };
-/// For key generations, which take a minute on some chips.
+/// The repetitions for key generations, which take a minute on some chips.
 const SELDOM: Rounds = Rounds {
     least: 1,
     most: 5,
     time: Duration::from_secs(6),
 };
-/// P-256 and RSA-2048: every TPM supports these sizes, if it supports the algorithm (TCG, PC Client
-/// Platform TPM Profile).
+/// The measured sizes, P-256 and RSA-2048. Every TPM that supports the algorithm supports this size
+/// (TCG, PC Client Platform TPM Profile).
 const ALGORITHMS: [KeyAlgorithm; 2] = [KeyAlgorithm::Ec(Curve::P256), KeyAlgorithm::Rsa(2048)];
 const SIGNS: KeyPurpose = KeyPurpose {
     signs: true,
@@ -88,16 +88,17 @@ struct Bench<'a> {
 
 impl Tpm {
     /// Measures the TPM. Each object is flushed before the function returns, also after an error.
-    /// `is_ended` is called between two commands; if it returns true, the measurement ends.
+    /// `is_ended` is called between two commands. If it returns true, the measurement ends.
     ///
     /// # Errors
     ///
-    /// Those of the TPM. A kind of key that the TPM lacks is no error.
+    /// The errors of the TPM commands. A kind of key that the TPM lacks is no error.
     pub fn speed(&self, is_ended: &dyn Fn() -> bool) -> Result<Speed, TpmError> {
         let faults = self.faults();
         let measured = self.measured(is_ended);
         if self.faults() != faults {
-            // A lost answer may have named an object.
+            // An answer that was lost may have contained the handle of an object, so all known
+            // names are flushed.
             self.flush_registered()?;
         }
         measured
@@ -106,7 +107,7 @@ impl Tpm {
     fn measured(&self, is_ended: &dyn Fn() -> bool) -> Result<Speed, TpmError> {
         let mut speed = Speed::default();
         let algorithms = self.algorithms()?;
-        // On a TPM without curves, the storage key is RSA.
+        // On a TPM without elliptic curves, the storage key is RSA.
         let root = template::storage_root(!algorithms.has_ecc());
         let (parent, area) = self.saved_primary(Hierarchy::Null, root)?;
         let bench = Bench {
@@ -200,7 +201,7 @@ impl Bench<'_> {
                 let auth = Auth::Value(&value, Some(&salt_key));
                 match link.unseal(AuthHandle::new(handle, &name, auth))? == data {
                     true => Ok(()),
-                    false => Err(TpmError::WrongAnswer("other data were unsealed".into())),
+                    false => Err(TpmError::WrongAnswer("the TPM unsealed other data".into())),
                 }
             })
         };
@@ -216,7 +217,8 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// Registers the object, so that it is flushed in any handle. Returns its name.
+    /// Registers the name of an object, so that the object is flushed in any handle. Returns the
+    /// name.
     fn register(&self, (area, _): &(Vec<u8>, Vec<u8>)) -> Vec<u8> {
         let name = name_of(area).unwrap_or_default();
         self.tpm.register_flushable(&name);
@@ -228,7 +230,8 @@ impl Bench<'_> {
         &self,
         mut commands: impl FnMut(&mut Link, &StorageKey) -> Result<R, TpmError>,
     ) -> Result<R, TpmError> {
-        let unfit = || TpmError::Unsupported("the TPM made a key that wraps none".into());
+        let unfit =
+            || TpmError::Unsupported("the TPM made a key that cannot wrap other keys".into());
         let measuring = Exchange::new("measuring").needing_object_slot();
         measuring.run(self.tpm, |link| {
             let (now, handle, _) = link.with_salt_key(&self.parent)?;
@@ -241,7 +244,8 @@ impl Bench<'_> {
         })
     }
 
-    /// The times of an operation; empty if the measurement ends before the first round.
+    /// Repeats an operation and returns the times. Returns an empty list if the measurement ends
+    /// before the first repetition.
     fn repeated(
         &self,
         rounds: &Rounds,
@@ -269,7 +273,8 @@ impl Speed {
     }
 }
 
-/// Runs commands with a child of `parent` loaded: TPMT_PUBLIC and the content of a TPM2B_PRIVATE.
+/// Runs commands with a loaded child of `parent`. The child is a TPMT_PUBLIC and the content of a
+/// TPM2B_PRIVATE.
 fn with_loaded<R>(
     link: &mut Link,
     parent: &StorageKey,

@@ -9,20 +9,21 @@ use super::{
 };
 use crate::key::{Curve, PublicKey};
 
-/// A TPMT_PUBLIC, and the name of its object.
+/// A TPMT_PUBLIC, and the TPM name of the object.
 type AreaAndName = (Vec<u8>, Vec<u8>);
 
-/// A loaded object that is to become persistent.
+/// A loaded object that TPM2_EvictControl is to make persistent.
 struct TransientObject {
-    /// Its transient handle.
+    /// The transient handle of the object.
     handle: u32,
-    /// Its TPM name.
+    /// The TPM name of the object.
     name: Vec<u8>,
-    /// Its TPMT_PUBLIC, if it reads the salt of the TPM2_EvictControl session.
+    /// The TPMT_PUBLIC of the object, if the TPM2_EvictControl session is salted to the object
+    /// itself.
     area: Option<Vec<u8>>,
 }
 
-/// A storage key in a persistent handle; its authorisation value is empty.
+/// A storage key in a persistent handle. The authorisation value of the key is empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StorageKey {
     handle: u32,
@@ -35,14 +36,14 @@ pub struct StorageKey {
 /// The algorithm and size of a new key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyAlgorithm {
-    /// On this curve.
+    /// An EC key on this curve.
     Ec(Curve),
-    /// RSA with a modulus of so many bits, the exponent 65537.
+    /// An RSA key with a modulus of this number of bits, and the exponent 65537.
     Rsa(u32),
 }
 
 impl KeyAlgorithm {
-    /// That of a public key.
+    /// Returns the algorithm and size of a public key.
     pub fn of(public: &PublicKey) -> Self {
         match public {
             PublicKey::Ec { curve, .. } => Self::Ec(*curve),
@@ -54,26 +55,26 @@ impl KeyAlgorithm {
 /// The permitted uses of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeyPurpose {
-    /// The key signs.
+    /// True if the key may sign.
     pub signs: bool,
-    /// RSA: it decrypts. EC: it agrees on secrets.
+    /// RSA: true if the key may decrypt. EC: true if the key may agree on secrets (ECDH).
     pub decrypts: bool,
 }
 
 impl StorageKey {
-    /// Its persistent handle.
+    /// Returns the persistent handle.
     pub fn handle(&self) -> u32 {
         self.handle
     }
 
-    /// The TPM name.
+    /// Returns the TPM name.
     pub fn name(&self) -> &[u8] {
         &self.name
     }
 
-    /// The key found in a handle, or remembered.
+    /// Creates the value from a public area that was read from the handle, or that was remembered.
     ///
-    /// `None` if it is not a storage key.
+    /// Returns `None` if the public area is not that of a storage key.
     pub fn from_area(handle: u32, area: &[u8]) -> Option<Self> {
         let parsed = PublicArea::parse(area).filter(PublicArea::is_storage_key)?;
         Some(Self {
@@ -85,47 +86,48 @@ impl StorageKey {
         })
     }
 
-    /// True if the key has the template of [`Tpm::make_storage_key`].
+    /// Returns true if the key has the template of [`Tpm::make_storage_key`].
     pub fn has_our_template(&self) -> bool {
         template::is_storage_root(&self.area)
     }
 
-    /// Its TPMT_PUBLIC.
+    /// Returns the TPMT_PUBLIC.
     pub fn area(&self) -> &[u8] {
         &self.area
     }
 
-    /// This key as a key for salts.
+    /// Returns this key as a key for the salts of auth sessions.
     pub fn salt_key(&self) -> SaltKey {
         SaltKey::in_handle(self.handle, &self.public, self.hash, &self.name)
     }
 
-    /// Its use in an auth session that is salted to the key itself. The HMAC then proves the origin
-    /// of the response.
+    /// Returns the handle with its authorisation: an auth session that is salted to `salt_key`. The
+    /// HMAC of the response then proves that the TPM of `salt_key` answered.
     pub(super) fn used<'a>(&'a self, salt_key: &'a SaltKey) -> AuthHandle<'a> {
         AuthHandle::new(self.handle, &self.name, Auth::Value(&[], Some(salt_key)))
     }
 }
 
 impl Tpm {
-    /// The storage key in a persistent handle; `None` if the handle is empty.
+    /// Reads the storage key in a persistent handle. Returns `None` if the handle is empty.
     ///
     /// # Errors
     ///
-    /// [`TpmError::Unsupported`] if the handle holds another kind of object.
+    /// [`TpmError::Unsupported`] if the handle contains another kind of object.
     pub fn storage_key(&self, handle: u32) -> Result<Option<StorageKey>, TpmError> {
         let Some((area, _)) = self.public_at(handle)? else {
             return Ok(None);
         };
-        let none = || TpmError::Unsupported(format!("handle 0x{handle:08X} holds no storage key"));
+        let none =
+            || TpmError::Unsupported(format!("handle 0x{handle:08X} contains no storage key"));
         StorageKey::from_area(handle, &area)
             .map(Some)
             .ok_or_else(none)
     }
 
     /// Makes a random storage key below the storage root key, in this handle. Makes the storage
-    /// root key if it is missing. The wrapped form is stored nowhere: if the key is evicted, it is
-    /// lost together with all keys below it. Writes to the TPM.
+    /// root key if it is missing. The wrapped form is not stored. If the key is evicted, this key
+    /// and all keys below it are lost. Writes to the TPM.
     ///
     /// If another process makes a key in this handle at the same time, that key is returned.
     pub fn make_storage_key(&self, handle: u32, owner: &AuthValue) -> Result<StorageKey, TpmError> {
@@ -147,8 +149,9 @@ impl Tpm {
         }
     }
 
-    /// The first half of [`Tpm::make_storage_key`]: a storage key without a handle. The caller
-    /// records its name before [`Tpm::persist`]. The wrapped form must not be stored.
+    /// Creates a storage key without a handle: the first half of [`Tpm::make_storage_key`]. The
+    /// caller must record the name of the key before [`Tpm::persist`]. The caller must not store
+    /// the wrapped form.
     pub fn create_storage_key(&self, owner: &AuthValue) -> Result<WrappedKey, TpmError> {
         let root = self.believed_root(owner)?;
         self.create_below(
@@ -158,8 +161,9 @@ impl Tpm {
         )
     }
 
-    /// Proves that the TPM itself has this key in its handle now, and that no recorded answer was
-    /// replayed. The TPM is the one with the trusted storage root key, if it has one.
+    /// Proves that the TPM has this key in its handle now, and that no recorded answer was
+    /// replayed. If a storage root key is trusted, the proof also shows that the same TPM has that
+    /// storage root key.
     ///
     /// # Errors
     ///
@@ -168,16 +172,16 @@ impl Tpm {
         match self.wraps_proven(key.handle, &key.name, &self.salt_key()?) {
             Ok(true) => Ok(()),
             Ok(false) | Err(TpmError::WrongAnswer(_)) => Err(TpmError::Unproven(format!(
-                "handle 0x{:08X}: the TPM does not have the storage key there that an answer \
-                 showed: the answer was replayed, or came from an attacker. Nothing was made; try \
-                 again, and check the connection to the TPM if the error repeats",
+                "handle 0x{:08X}: the TPM does not have the storage key that its answer showed \
+                 for this handle: the answer was replayed, or came from an attacker. Nothing was \
+                 made; try again, and check the connection to the TPM if the error repeats",
                 key.handle
             ))),
             Err(error) => Err(error),
         }
     }
 
-    /// The trusted storage root key; made if it is missing.
+    /// Returns the trusted storage root key. Makes the key if it is missing.
     pub(super) fn believed_root(&self, owner: &AuthValue) -> Result<StorageKey, TpmError> {
         let root = match self.storage_key(SRK)? {
             Some(root) => root,
@@ -208,19 +212,20 @@ impl Tpm {
                 area: Some(area),
             })
         });
-        // From now on the new key reads the salts.
+        // Search the key for salts again: the new storage root key is now that key.
         self.seek_salt_key();
         match kept {
             Ok(()) => StorageKey::from_area(SRK, &made).ok_or_else(|| missing(SRK)),
-            // Another process was first. Both derived the same key.
+            // Another process made the handle persistent first. Both processes derived the same
+            // key.
             Err(TpmError::KeyReplaced(_)) => self.storage_key(SRK)?.ok_or_else(|| missing(SRK)),
             Err(error) => Err(error),
         }
     }
 
-    /// Makes the object from `load` persistent in a handle, and flushes it. The HMAC of the
-    /// response proves that the TPM with the salt key did so. Without `salt_key` the loaded key
-    /// itself reads the salt.
+    /// Makes the object from `load` persistent in a handle, and flushes the transient object. The
+    /// HMAC of the response proves that the TPM with the salt key ran the command. Without
+    /// `salt_key` the session is salted to the loaded key itself.
     ///
     /// # Errors
     ///
@@ -233,7 +238,8 @@ impl Tpm {
         salt_key: Option<&SaltKey>,
         mut load: impl FnMut(&mut Link) -> Result<TransientObject, TpmError>,
     ) -> Result<(), TpmError> {
-        let unfit = || TpmError::Unsupported("the TPM made a key that reads no salt".into());
+        let unfit =
+            || TpmError::Unsupported("the TPM made a key that cannot decrypt a salt".into());
         let mut put = None;
         let putting = Exchange::new(what).needing_object_slot().writing();
         let kept = by_owner(putting.run(self, |link| {
@@ -254,7 +260,7 @@ impl Tpm {
             (Err(TpmError::Response(code)), _) if code.is_taken() => {
                 Err(TpmError::KeyReplaced(handle))
             }
-            // The command may have run despite the error; the content of the handle decides.
+            // The command may have run despite the error. The content of the handle decides.
             (Err(error), Some(loaded)) if !error.is_silence() => {
                 let own = loaded.salt_key(handle);
                 let salt_key = salt_key.or(own.as_ref()).ok_or_else(unfit)?;
@@ -267,8 +273,8 @@ impl Tpm {
         }
     }
 
-    /// A new key below a storage key. Two commands. The HMAC of the response proves that the TPM
-    /// with the storage key made the new key.
+    /// Makes a new key below a storage key. Sends two commands. The HMAC of the response proves
+    /// that the TPM with the storage key made the new key.
     pub fn create_key(
         &self,
         parent: &StorageKey,
@@ -281,8 +287,8 @@ impl Tpm {
         self.create_below(parent, secrets, &template)
     }
 
-    /// Seals data under this authorisation value. Two commands, in an auth session that encrypts
-    /// the data. `counts`: a wrong value counts towards lockout.
+    /// Seals data under this authorisation value. Sends two commands, in an auth session that
+    /// encrypts the data. `counts`: true if a wrong value counts towards lockout.
     pub fn seal(
         &self,
         parent: &StorageKey,
@@ -297,12 +303,12 @@ impl Tpm {
         )
     }
 
-    /// Unseals a result of [`Tpm::seal`]; the data are encrypted on the bus. Four commands, or
-    /// three if the object stays loaded.
+    /// Unseals a result of [`Tpm::seal`]. The data are encrypted on the bus. Sends four commands,
+    /// or three if the object stays loaded.
     ///
     /// # Errors
     ///
-    /// [`TpmError::WrongAuth`] for a wrong value; the TPM has counted it.
+    /// [`TpmError::WrongAuth`] for a wrong value. The TPM has then counted the wrong value.
     pub fn unseal(&self, sealed: &WrappedKey, value: &AuthValue) -> Result<Secret, TpmError> {
         let value = value.clone().encrypting_response();
         self.with_wrapped("Unseal", sealed, &value, |link, used| link.unseal(used))
@@ -316,13 +322,13 @@ impl Tpm {
     ) -> Result<WrappedKey, TpmError> {
         let salt_key = parent.salt_key();
         let used = parent.used(&salt_key);
-        // A repetition is harmless: the TPM keeps nothing of a lost answer.
+        // A repetition is harmless, because TPM2_Create leaves no object in the TPM.
         let (area, private) =
             Exchange::new("Create").run(self, |link| link.create(used, secrets, template))?;
         Ok(WrappedKey::below(parent, area, private))
     }
 
-    /// Imports a key from outside, encrypted for the storage key. Two commands.
+    /// Imports a key from outside the TPM, encrypted for the storage key. Sends two commands.
     ///
     /// `secret` is the scalar of an EC key, or one prime of an RSA modulus.
     pub fn import_key(
@@ -343,7 +349,8 @@ impl Tpm {
         Ok(WrappedKey::below(parent, area, private))
     }
 
-    /// Also makes a wrapped key persistent in a handle. Writes to the TPM; four commands.
+    /// Makes a wrapped key persistent in a handle. The wrapped key stays usable. Writes to the TPM,
+    /// and sends four commands.
     ///
     /// # Errors
     ///
@@ -359,7 +366,7 @@ impl Tpm {
         })
     }
 
-    /// [`Tpm::persist`] for a primary key.
+    /// Makes a primary key persistent in a handle, as [`Tpm::persist`] does for a wrapped key.
     pub fn persist_primary(
         &self,
         key: &PrimaryKey,
@@ -381,17 +388,19 @@ impl Tpm {
         self.put_at("EvictControl", handle, owner, Some(&salt_key), load)
     }
 
-    /// The name of the object in a persistent handle; `None` if the handle is empty.
+    /// Returns the TPM name of the object in a persistent handle. Returns `None` if the handle is
+    /// empty.
     pub(crate) fn name_at(&self, handle: u32) -> Result<Option<Vec<u8>>, TpmError> {
         Ok(self.public_at(handle)?.map(|(_, name)| name))
     }
 
-    /// True if the persistent handle holds the key of this name.
+    /// Returns true if the persistent handle contains the key of this name.
     pub fn holds(&self, handle: u32, name: &[u8]) -> Result<bool, TpmError> {
         Ok(self.name_at(handle)?.is_some_and(|there| there == name))
     }
 
-    /// TPMT_PUBLIC and name of the object in a persistent handle; `None` if the handle is empty.
+    /// Returns the TPMT_PUBLIC and the name of the object in a persistent handle. Returns `None` if
+    /// the handle is empty.
     pub(super) fn public_at(&self, handle: u32) -> Result<Option<AreaAndName>, TpmError> {
         Exchange::new("ReadPublic").run(self, |link| match link.read_public(handle) {
             Err(TpmError::Response(code)) if code.is_missing_handle() => Ok(None),
@@ -399,7 +408,8 @@ impl Tpm {
         })
     }
 
-    /// Removes the key of this name from a persistent handle, if it is there. Writes to the TPM.
+    /// Removes the key of this name from a persistent handle. Does nothing if the handle is empty
+    /// or contains another key. Writes to the TPM.
     pub fn evict(&self, handle: u32, name: &[u8], owner: &AuthValue) -> Result<(), TpmError> {
         if !self.holds(handle, name)? {
             return Ok(());
@@ -426,7 +436,7 @@ impl TransientObject {
         })
     }
 
-    /// The object as a key for salts, in this handle.
+    /// Returns the object as a key for salts, as it will be in this handle.
     fn salt_key(&self, handle: u32) -> Option<SaltKey> {
         SaltKey::from_area(handle, self.area.as_deref()?)
     }
@@ -434,12 +444,12 @@ impl TransientObject {
 
 fn missing(handle: u32) -> TpmError {
     TpmError::Unsupported(format!(
-        "handle 0x{handle:08X} is empty although it was filled"
+        "handle 0x{handle:08X} is empty, although a key was put into it"
     ))
 }
 
-/// Turns a wrong authorisation into [`TpmError::OwnerAuth`], since only the owner may change
-/// persistent handles.
+/// Changes a "wrong authorisation" error into [`TpmError::OwnerAuth`], because only the owner may
+/// change persistent handles.
 pub(super) fn by_owner<R>(result: Result<R, TpmError>) -> Result<R, TpmError> {
     result.map_err(|error| match error {
         TpmError::Response(code) if code.is_wrong_auth() => TpmError::OwnerAuth,

@@ -1,18 +1,18 @@
-//! The reason why the TPM does not load a wrapped key, derived from its answer to TPM2_Load.
+//! The reason why the TPM does not load a wrapped key, derived from the response code of TPM2_Load.
 
 use super::ResponseCode;
 use std::fmt;
 
-/// The reason why the TPM does not load a wrapped key. No reason proves that the TPM was exchanged.
+/// The reason why the TPM does not load a wrapped key. No reason proves that the TPM was replaced.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unloadable {
     /// The parent of the key, according to its file.
     pub parent: Parent,
-    /// The obstacle.
+    /// The reason itself.
     pub why: Obstacle,
 }
 
-/// An obstacle to loading a wrapped key.
+/// A reason why a wrapped key cannot be loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Obstacle {
     /// The parent's handle is empty.
@@ -25,17 +25,17 @@ pub enum Obstacle {
     ParentCounts,
     /// The parent needs a policy.
     ParentHasPolicy,
-    /// The parent did not wrap the key, or one of its halves was changed.
+    /// TPM2_Load refused the key: another parent wrapped it, or the file was changed.
     NotWrapped(ResponseCode),
 }
 
 /// The parent of a wrapped key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Parent {
-    /// A storage key in a persistent handle; its authorisation value is empty.
+    /// A storage key in a persistent handle, with the empty authorisation value.
     Persistent(u32),
     /// The storage root key that the owner hierarchy derives, RSA-2048 or P-256. The format "TSS2
-    /// PRIVATE KEY" uses it for keys whose parent is the hierarchy.
+    /// PRIVATE KEY" names the owner hierarchy as the parent of such a key.
     Owner {
         /// True for RSA-2048, false for P-256.
         rsa: bool,
@@ -43,8 +43,8 @@ pub enum Parent {
 }
 
 impl Obstacle {
-    /// The obstacle behind an answer to TPM2_Load or to making the parent; `None` if the answer
-    /// does not concern the key.
+    /// Returns the reason for a response code of TPM2_Load, or of the command that derives the
+    /// parent. Returns `None` if the code does not concern the key or the parent.
     pub(super) fn from_code(code: ResponseCode) -> Option<Self> {
         match code {
             code if code.is_wrong_auth() => Some(Self::ParentHasPassword),
@@ -65,7 +65,7 @@ impl fmt::Display for Unloadable {
             Obstacle::NoStorageKey => {
                 write!(
                     f,
-                    "its parent is unusable: {parent} holds no key that wraps others"
+                    "its parent is unusable: {parent} contains no storage key"
                 )
             }
             Obstacle::ParentHasPassword => write!(f, "its parent asks for a password ({parent})"),
@@ -77,8 +77,8 @@ impl fmt::Display for Unloadable {
             Obstacle::ParentHasPolicy => write!(f, "its parent asks for a policy ({parent})"),
             Obstacle::NotWrapped(code) => write!(
                 f,
-                "its file is damaged, or another key than its parent ({parent}) wrapped it: TPM2_Load \
-                 answered {code}"
+                "its file is damaged, or another key than its parent ({parent}) wrapped it: \
+                 TPM2_Load answered {code}"
             ),
         }
     }
@@ -109,7 +109,7 @@ mod tests {
             (0x1DF, Some(Obstacle::NotWrapped(ResponseCode(0x1DF)))),
             (0x2C4, Some(Obstacle::NotWrapped(ResponseCode(0x2C4)))),
             (0x155, Some(Obstacle::NotWrapped(ResponseCode(0x155)))),
-            // Codes without a subject.
+            // Response codes without the number of a handle, session or parameter.
             (0x09F, Some(Obstacle::NotWrapped(ResponseCode(0x09F)))),
             (0x084, Some(Obstacle::NotWrapped(ResponseCode(0x084)))),
             (0x08B, Some(Obstacle::NoParent)),

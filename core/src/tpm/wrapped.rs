@@ -1,8 +1,8 @@
-//! Keys in files, wrapped by a key of the TPM; loaded when needed.
+//! Keys in files, wrapped by a key of the TPM. They are loaded when needed.
 //!
-//! Behind a resource manager a key stays loaded in the space of its connection, so a signature is
-//! one command. Without a resource manager the key is loaded, used and flushed: three commands, and
-//! no object stays in the TPM.
+//! Behind a resource manager a key stays loaded in the space of its connection. A signature then
+//! costs one command. Without a resource manager the key is loaded, used and flushed. A signature
+//! then costs three commands, and no object stays in the TPM.
 
 use super::connections::{Connection, LoadedKey, connection_for};
 use super::exchange::{AuthSubject, Exchange};
@@ -21,19 +21,21 @@ pub struct WrappedKey {
     area: Vec<u8>,
     private: Vec<u8>,
     name: Vec<u8>,
-    /// True if the empty value may be used for the parent.
+    /// True if the empty authorisation value may be used for the parent.
     parent_is_open: AtomicBool,
-    /// For a new key: its parent, until the parent has proven that it loads the key.
+    /// The parent of a new key, until the parent has proven that it can load the key. Otherwise
+    /// `None`.
     unproven_below: Mutex<Option<StorageKey>>,
-    /// True if each authorisation value for the key is sent once, also after a lost answer.
+    /// True if each authorisation value for the key is sent only once, even if the answer is lost.
     sends_once: bool,
 }
 
 impl WrappedKey {
-    /// `area` is a TPMT_PUBLIC, `private` the content of a TPM2B_PRIVATE.
+    /// Creates the value for a key. `area` is a TPMT_PUBLIC, `private` the content of a
+    /// TPM2B_PRIVATE.
     pub fn new(parent: Parent, area: Vec<u8>, private: Vec<u8>) -> Self {
         Self {
-            // An area without a valid name is refused by every TPM.
+            // Every TPM refuses an area without a valid name.
             name: name_of(&area).unwrap_or_default(),
             parent,
             area,
@@ -44,7 +46,8 @@ impl WrappedKey {
         }
     }
 
-    /// A key just made below this storage key. Its first load uses an auth session.
+    /// Creates the value for a key that was just made below this storage key. The first load of the
+    /// key uses an auth session.
     pub(super) fn below(parent: &StorageKey, area: Vec<u8>, private: Vec<u8>) -> Self {
         Self {
             unproven_below: Mutex::new(Some(parent.clone())),
@@ -52,8 +55,9 @@ impl WrappedKey {
         }
     }
 
-    /// The key below an unknown parent. Before the empty value is used, the parent is checked: a
-    /// wrong value must not count towards lockout.
+    /// Returns the key, with a parent that is not known to this process. The public area of the
+    /// parent is then checked before the empty value is used. A wrong value must not count towards
+    /// lockout.
     #[must_use]
     pub fn below_stranger(self) -> Self {
         Self {
@@ -62,8 +66,9 @@ impl WrappedKey {
         }
     }
 
-    /// The key with an authorisation value that may be wrong, also if the value is empty. If the TPM counts
-    /// wrong values, the value is sent once, and an exchange whose answer was lost is not repeated.
+    /// Returns the key, with an authorisation value that may be wrong, even if the value is empty.
+    /// If the TPM counts wrong values for the key, a value is sent only once, and an exchange whose
+    /// answer was lost is not repeated.
     #[must_use]
     pub(crate) fn of_unknown_value(self) -> Self {
         Self {
@@ -72,31 +77,31 @@ impl WrappedKey {
         }
     }
 
-    /// Its TPMT_PUBLIC.
+    /// Returns the TPMT_PUBLIC.
     pub fn area(&self) -> &[u8] {
         &self.area
     }
 
-    /// The wrapped private half: the content of a TPM2B_PRIVATE.
+    /// Returns the wrapped private part: the content of a TPM2B_PRIVATE.
     pub fn private(&self) -> &[u8] {
         &self.private
     }
 
-    /// The TPM name.
+    /// Returns the TPM name.
     pub fn name(&self) -> &[u8] {
         &self.name
     }
 
-    /// Its parent.
+    /// Returns the parent of the key.
     pub fn parent(&self) -> &Parent {
         &self.parent
     }
 
-    /// Loads the key. Returns a transient handle, which the caller flushes.
+    /// Loads the key. Returns a transient handle, which the caller must flush.
     ///
     /// # Errors
     ///
-    /// [`TpmError::Unloadable`] for all answers that concern the key or its parent.
+    /// [`TpmError::Unloadable`] for all response codes that concern the key or its parent.
     pub(super) fn load(&self, link: &mut Link) -> Result<u32, TpmError> {
         if !self.parent_is_open.load(Ordering::Acquire) {
             self.parent.check(link)?;
@@ -132,7 +137,8 @@ impl WrappedKey {
 }
 
 impl Parent {
-    /// Translates an error of TPM2_Load below this parent.
+    /// Changes an error of TPM2_Load below this parent into [`TpmError::Unloadable`], if the error
+    /// concerns the key or the parent.
     fn explained(&self, error: TpmError) -> TpmError {
         let TpmError::Response(code) = error else {
             return error;
@@ -150,7 +156,8 @@ impl Parent {
         })
     }
 
-    /// Runs commands with the handle and the name of the parent, which is in the TPM meanwhile.
+    /// Runs commands with the handle and the name of the parent. A parent without persistent handle
+    /// is derived before and flushed afterwards.
     fn run<R>(
         &self,
         link: &mut Link,
@@ -174,8 +181,8 @@ impl Parent {
         }
     }
 
-    /// Checks by the public area that the empty value can be used for this parent without harm: one
-    /// command.
+    /// Checks by the public area that the empty value can be used for this parent without counting
+    /// towards lockout. Sends one command.
     fn check(&self, link: &mut Link) -> Result<(), TpmError> {
         let Self::Persistent(handle) = self else {
             return Ok(());
@@ -192,18 +199,19 @@ impl Parent {
 }
 
 impl Tpm {
-    /// Checks that the TPM loads the key. The authorisation value of the key is not used.
+    /// Checks that the TPM loads the key. Does not use the authorisation value of the key.
     pub(crate) fn check_loads(&self, key: &WrappedKey) -> Result<(), TpmError> {
         self.with_wrapped("Load", key, &AuthValue::default(), |_, _| Ok(()))
     }
 
-    /// The key with a new authorisation value, which only the parent of the key and this process
-    /// know. `key` itself, and every copy of it, keeps the old value. Below a persistent parent,
-    /// the TPM runs six commands.
+    /// Returns the key with a new authorisation value. Only the parent of the key and this process
+    /// know the new value. `key` itself, and every copy of it, keeps the old value. Below a
+    /// persistent parent, the function sends six commands.
     ///
     /// # Errors
     ///
-    /// [`TpmError::WrongAuth`] for a wrong old value: the TPM counts it, unless the key is noDA.
+    /// [`TpmError::WrongAuth`] if the old value is wrong. The TPM counts the wrong value, unless
+    /// the key is noDA.
     pub(crate) fn with_new_value(
         &self,
         key: &WrappedKey,
@@ -213,9 +221,9 @@ impl Tpm {
         // The session encrypts the new value, even if the old value is empty.
         let old = old.clone().encrypting_response();
         self.register_flushable(&key.name);
-        // The key is loaded for this command only. A connection that keeps keys loaded would later find
-        // the key by its name, with the old value.
-        // If the TPM counts wrong values, the value is sent once, also after a lost answer.
+        // The key is loaded for this command only. A connection that keeps keys loaded would later
+        // find the key by its name, with the old value. If the TPM counts wrong values, the value
+        // is sent only once, even if the answer is lost.
         let exchange = match counts_wrong_auth(&key.area) {
             true => key.exchange("ObjectChangeAuth", &old).writing(),
             false => key.exchange("ObjectChangeAuth", &old),
@@ -231,7 +239,7 @@ impl Tpm {
         Ok(changed)
     }
 
-    /// Runs commands with a loaded wrapped key; `value` is its authorisation value.
+    /// Runs commands with a loaded wrapped key. `value` is the authorisation value of the key.
     ///
     /// The commands may run twice if the value is empty.
     pub(crate) fn with_wrapped<R>(
@@ -260,7 +268,7 @@ impl Tpm {
         exchange.run(self, |link| {
             let mut handle = key.load(link)?;
             let mut answer = commands(link, AuthHandle::new(handle, &key.name, auth));
-            // Without a resource manager another program may flush our object.
+            // Without a resource manager another program may have flushed the loaded key.
             if is_gone(&answer) {
                 handle = key.load(link)?;
                 answer = commands(link, AuthHandle::new(handle, &key.name, auth));
@@ -314,7 +322,7 @@ impl Tpm {
 }
 
 impl WrappedKey {
-    /// An exchange that loads the key and proves this value.
+    /// Creates an exchange that loads the key and proves this authorisation value.
     fn exchange<'a>(&'a self, what: &'a str, value: &'a AuthValue) -> Exchange<'a> {
         let subject = AuthSubject::new(&self.name, "a wrapped key", value);
         let exchange = Exchange::authorised(what, subject, None).needing_object_slot();

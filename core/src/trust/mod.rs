@@ -1,22 +1,22 @@
-//! Rules for trusting files.
+//! Rules that decide whether a file is trusted.
 //!
 //! A user who can write a file of a key folder decides which key a program signs with. A user who
-//! can write to the folder can replace its files. The same holds for configuration and secrets. So
-//! these rules apply:
+//! can write to the folder can replace its files. The danger is equal for configuration files and
+//! secrets. The following rules therefore apply:
 //!
-//! - The owner of the folder is trusted, since an administrator gave the folder to this owner. The
-//!   group is trusted if the mode lets the group write.
+//! - The owner of the folder is trusted, because an administrator gave the folder to this owner.
+//!   The group is trusted if the mode lets the group write.
 //! - Root and the effective user of this process are trusted.
 //! - No other user may be able to write. A world-writable file is always refused. A group-writable
 //!   file must have the group of the folder.
-//! - The owner of a file can always make it writable, so the owner must be trusted. Alternatively,
-//!   in a group-writable folder, the file must have the group of the folder. Only a member of the
-//!   group can have set it.
+//! - The owner of a file can always make the file writable, so the owner must be trusted. In a
+//!   group-writable folder, a file with the group of the folder is also accepted, because only a
+//!   member of the group can have set this group.
 //!
 //! A file or folder that breaks a rule is refused. Access control lists count as far as the group
-//! bits of the mode show them. If the check fails, the file is not trusted either; only a missing
-//! file (`ENOENT`, `ENOTDIR`) is harmless. For configuration and the files that it names, the
-//! folders of the path are checked as well ([`distrusted`]). For a key folder they are not.
+//! bits of the mode show them. If the check fails, the file is not trusted. Only a missing file
+//! (`ENOENT`, `ENOTDIR`) is no danger. For configuration files and the files that they name, the
+//! folders of the path are checked too ([`distrusted`]). For a key folder they are not checked.
 
 mod path;
 
@@ -30,13 +30,14 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 
-/// The reason why a folder is not trusted, if any; a missing folder is empty.
+/// Returns the reason why a folder is not trusted; `None` if it is trusted. A missing folder is
+/// like an empty folder.
 ///
 /// With `alone`, a group-writable folder is not trusted either.
 ///
 /// # Errors
 ///
-/// The check fails now.
+/// Fails if the check is not possible now.
 pub(crate) fn distrusted_folder(path: &Path, alone: bool) -> io::Result<Option<String>> {
     let Some(about) = found(|| stat(path))? else {
         return Ok(None);
@@ -51,12 +52,12 @@ pub(crate) fn distrusted_folder(path: &Path, alone: bool) -> io::Result<Option<S
     })
 }
 
-/// The reason why a file is not trusted, if any. With `secret`, also for a private key that others
-/// can read. A missing file is empty.
+/// Returns the reason why a file is not trusted; `None` if it is trusted. With `secret`, a private
+/// key that other users can read is not trusted. A missing file is like an empty file.
 ///
 /// # Errors
 ///
-/// Those of [`distrusted_folder`].
+/// The errors of [`distrusted_folder`].
 pub(crate) fn distrusted_file(path: &Path, secret: bool) -> io::Result<Option<String>> {
     let folder = path.parent().unwrap_or(Path::new("/"));
     let (Some(file), Some(folder)) = (found(|| lstat(path))?, found(|| stat(folder))?) else {
@@ -77,7 +78,7 @@ pub(crate) fn distrusted_file(path: &Path, secret: bool) -> io::Result<Option<St
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct UntrustedFile {
     why: String,
-    /// The error of the system, if the check fails now.
+    /// The error of the system, if the check is not possible now.
     pub(crate) unread: Option<Errno>,
 }
 
@@ -102,7 +103,7 @@ const WORLD_WRITES: u32 = 0o002;
 const OTHERS: u32 = 0o077;
 const STICKY: u32 = 0o1000;
 
-/// Owner, group and mode of a file or folder.
+/// The owner, group and mode of a file or folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Owned {
     owner: u32,
@@ -111,7 +112,7 @@ pub(crate) struct Owned {
 }
 
 impl Owned {
-    /// Checks a folder; `Err` holds the reason of a refusal.
+    /// Checks a folder. Fails with the reason if the folder is refused.
     pub(crate) fn as_folder(self) -> Result<(), String> {
         match self.lets(WORLD_WRITES) {
             true => Err("everybody may write into this folder".into()),
@@ -119,8 +120,8 @@ impl Owned {
         }
     }
 
-    /// Checks a file in this folder for a process of this user; `Err` holds the reason of a
-    /// refusal.
+    /// Checks a file in this folder, for a process of this user. Fails with the reason if the file
+    /// is refused.
     pub(crate) fn as_file_in(self, folder: Self, user: Uid) -> Result<(), UntrustedFile> {
         let of_folders_group = self.group == folder.group;
         if self.lets(WORLD_WRITES) {
@@ -140,7 +141,7 @@ impl Owned {
         match path::is_unmapped(self.owner) {
             Ok(true) => Ok(()),
             Ok(false) => Err(UntrustedFile::for_good(format!(
-                "the file belongs to user {}, neither root nor the folder's owner {} nor this \
+                "the file belongs to user {}, who is not root, the folder's owner {} or this \
                  process's user {}",
                 self.owner,
                 folder.owner,
@@ -153,10 +154,13 @@ impl Owned {
         }
     }
 
-    /// Checks a file with a private key in clear; `Err` holds the reason of a refusal.
+    /// Checks a file with a private key in clear. Fails with the reason if the file is refused.
     pub(crate) fn as_secret(self) -> Result<(), String> {
         match self.lets(OTHERS) {
-            true => Err("others than its owner may read this private key: chmod 600".into()),
+            true => Err(
+                "users other than the owner may read this private key: restrict it with chmod 600"
+                    .into(),
+            ),
             false => Ok(()),
         }
     }
@@ -169,22 +173,22 @@ impl Owned {
         self.owner
     }
 
-    /// This owner and group with another mode.
+    /// Returns this owner and group with another mode.
     pub(crate) fn with_mode(self, mode: u32) -> Self {
         Self { mode, ..self }
     }
 
-    /// True if the user of this process owns it.
+    /// Returns true if the file belongs to the user of this process.
     pub(crate) fn is_mine(self) -> bool {
         self.owner == geteuid().as_raw()
     }
 
-    /// True if the group of the folder may use its files.
+    /// Returns true if the group of the folder may use its files.
     pub(crate) fn lets_group_in(self) -> bool {
         self.lets(GROUP_PASSES)
     }
 
-    /// True if the group of the folder may write to it.
+    /// Returns true if the group of the folder may write to it.
     pub(crate) fn is_shared(self) -> bool {
         self.lets(GROUP_WRITES)
     }
@@ -217,7 +221,7 @@ mod tests {
         Owned { owner, group, mode }
     }
 
-    /// A failed check does not make a file trusted.
+    /// A file is not trusted if the check is not possible.
     #[test]
     fn what_cannot_be_judged_is_not_trusted() {
         let home = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! Checks all folders of a path: users who could replace the file.
+//! Checks all folders of a path for users who could replace the file.
 
 use super::{GROUP_WRITES, Owned, STICKY, WORLD_WRITES};
 use crate::trouble::{found, trouble};
@@ -13,33 +13,34 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 const ROOT: u32 = 0;
-/// The limit of the kernel (path_resolution(7)).
+/// The maximum number of symbolic links in a path, as in the kernel (path_resolution(7)).
 const MOST_LINKS: usize = 40;
 
 /// The reason why a file or folder is not trusted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Distrust {
-    /// The path at fault: the file itself, or a folder of its path.
+    /// The path that is not trusted: the file itself, or a folder of its path.
     pub(crate) place: PathBuf,
-    /// The users who could change it.
+    /// The reason: the users who could change the file.
     pub(crate) why: String,
-    /// The error of the system, if the check fails now; a later check may succeed.
+    /// The error of the system, if the check is not possible now. A later check may succeed.
     pub(crate) unread: Option<Errno>,
 }
 
-/// The reason why the file or folder at a path is not trusted, if any. Links are followed, and each
-/// folder of the path is checked. A missing or unreachable file is not trusted.
+/// Returns the reason why the file or folder at a path is not trusted; `None` if it is trusted.
+/// Links are followed, and each folder of the path is checked. A missing or unreachable file is not
+/// trusted.
 pub(crate) fn distrusted(path: &Path) -> Option<Distrust> {
     walk(path, TrustRule::Folders).err()
 }
 
-/// Checks that only root and this user can make, replace or remove a name in a folder. The folder
-/// may be missing; then the last existing folder of its path counts, since its writers could make
-/// it.
+/// Checks that only root and this user can make, replace or remove a name in a folder. If the
+/// folder is missing, the last existing folder of its path is checked, because its writers could
+/// make the missing folder.
 ///
 /// # Errors
 ///
-/// Other users can, or the check fails.
+/// Fails if other users can do so, or if the check is not possible.
 pub(crate) fn names_only_ours(folder: &Path) -> Result<(), Distrust> {
     let (End::There(last) | End::Missing(last)) = walk(folder, TrustRule::Alone)?;
     let about = lstat(&last).map_err(|errno| Distrust::unread(&last, &errno.into()))?;
@@ -56,18 +57,18 @@ fn may_write(who: &str) -> String {
 
 /// The end of a path.
 enum End {
-    /// The path exists; this is its form without links.
+    /// The path exists. The value is the path without links.
     There(PathBuf),
-    /// The next name in this folder is missing.
+    /// The next name of the path is missing in this folder.
     Missing(PathBuf),
 }
 
-/// The resolved path of a folder, if only root and this user can replace anything on its path, or
-/// foreign files in it. `None` if it does not exist.
+/// Returns the resolved path of a folder; `None` if it does not exist. Only root and this user may
+/// be able to replace something on its path, or files of other users in the folder.
 ///
 /// # Errors
 ///
-/// Other users can, or the check fails.
+/// Fails if other users can do so, or if the check is not possible.
 pub(crate) fn alone(folder: &Path) -> Result<Option<PathBuf>, Distrust> {
     Ok(match walk(folder, TrustRule::Alone)? {
         End::There(folder) => Some(folder),
@@ -75,10 +76,10 @@ pub(crate) fn alone(folder: &Path) -> Result<Option<PathBuf>, Distrust> {
     })
 }
 
-/// The users who are trusted with a folder.
+/// The users who may write to a folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum TrustRule {
-    /// Its owner, and its group if the group may write.
+    /// The owner of the folder, and its group if the group may write.
     Folders,
     /// Only root and this user.
     Alone,
@@ -142,7 +143,7 @@ fn walk(path: &Path, rule: TrustRule) -> Result<End, Distrust> {
     Ok(End::There(here))
 }
 
-/// The names of a path, the last first.
+/// Returns the names of a path; the last name is first.
 fn parts(path: &Path) -> Vec<OsString> {
     let names = path.components().rev();
     let named = names.filter(|part| matches!(part, Component::Normal(_) | Component::ParentDir));
@@ -150,7 +151,7 @@ fn parts(path: &Path) -> Vec<OsString> {
 }
 
 impl TrustRule {
-    /// Checks if other users could have made or can replace an entry of a folder.
+    /// Checks that no other user could have made, or can replace, an entry of a folder.
     fn judge_entry(
         self,
         (here, folder): (&Path, &Stat),
@@ -175,7 +176,7 @@ impl TrustRule {
             false => Err(Distrust::of(
                 there,
                 format!(
-                    "{}, and {who} may make such a name there",
+                    "{}, and {who} may create files in this folder",
                     stranger(entry.owner)
                 ),
             )),
@@ -197,7 +198,7 @@ impl TrustRule {
         }
     }
 
-    /// Untrusted users who may write to a folder.
+    /// Returns the users who are not trusted but may write to a folder.
     fn writers(self, folder: Owned) -> Option<String> {
         if folder.lets(WORLD_WRITES) {
             return Some("everybody".into());
@@ -207,18 +208,18 @@ impl TrustRule {
     }
 }
 
-/// True for root and the user of this process.
+/// Returns true for root and the user of this process.
 pub(super) fn is_ours(user: u32) -> bool {
     user == ROOT || user == geteuid().as_raw()
 }
 
-/// True if the number stands for users outside of this user namespace (user_namespaces(7)). Their
-/// files come from the maker of the container. No user inside can write them, unless the mode lets
-/// everybody write.
+/// Returns true if the number stands for users outside of this user namespace (user_namespaces(7)).
+/// The creator of the container made their files. No user inside the container can write these
+/// files, unless the mode lets all users write.
 ///
 /// # Errors
 ///
-/// The check fails now. Without /proc the answer is false.
+/// Fails if the check is not possible now. Without /proc the function returns false.
 pub(super) fn is_unmapped(user: u32) -> io::Result<bool> {
     let read = |file: &str| match read_to_string(file) {
         Err(error) if trouble(&error).is_none() => Ok(String::new()),
@@ -256,9 +257,9 @@ impl Distrust {
         let why = match errno {
             Errno::ACCESS | Errno::PERM => {
                 let user = geteuid().as_raw();
-                format!("user {user} has no right to see who may write there ({error})")
+                format!("user {user} has no right to read which users may write to it ({error})")
             }
-            _ => format!("nobody can say now who may write there ({error})"),
+            _ => format!("it is not known now which users may write to it ({error})"),
         };
         Self {
             unread: Some(errno),
@@ -285,7 +286,7 @@ mod tests {
         fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
     }
 
-    /// Gives a file or link to another user; `false` if the tests do not run as root.
+    /// Gives a file or link to another user. Returns `false` if the tests do not run as root.
     fn give(path: &Path) -> bool {
         std::os::unix::fs::lchown(path, Some(OTHER), None).is_ok()
     }
@@ -305,16 +306,16 @@ mod tests {
             ("a/b", 0o777, false),
             ("a/b", 0o755, true),
             ("a", 0o777, false),
-            // The sticky bit protects our folder there.
+            // The sticky bit of the folder protects the entries of this user.
             ("a", 0o1777, true),
             ("a/b", 0o1777, true),
         ] {
             mode(&at(name), bits);
             assert_eq!(distrusted(&file).is_none(), sound, "{name} {bits:o}");
         }
-        assert!(distrusted(&at("a/b")).is_some(), "everybody adds files");
+        assert!(distrusted(&at("a/b")).is_some(), "all users may add files");
         assert_eq!(distrusted(&at("none/at/all")), None);
-        // A file of another user in a world-writable folder.
+        // A link to a file of another user, in a world-writable folder.
         symlink(&file, at("a/link")).unwrap();
         assert_eq!(distrusted(&at("a/link")), None);
         if give(&at("a/link")) {
@@ -362,15 +363,15 @@ mod tests {
         mode(&folder, 0o770);
         if chown(&folder, None, Some(OTHER)).is_ok() {
             mode(&folder, 0o770);
-            assert!(alone(&folder).is_err(), "the group exchanges files");
+            assert!(alone(&folder).is_err(), "the group may replace files");
             mode(&folder, 0o1770);
             assert!(alone(&folder).is_ok());
             mode(home.path(), 0o770);
             chown(home.path(), None, Some(OTHER)).unwrap();
-            assert!(alone(&folder).is_err(), "the group exchanges the folder");
+            assert!(alone(&folder).is_err(), "the group may replace the folder");
             mode(home.path(), 0o700);
             chown(home.path(), Some(OTHER), None).unwrap();
-            assert!(alone(&folder).is_err(), "its owner exchanges the folder");
+            assert!(alone(&folder).is_err(), "the owner may replace the folder");
             chown(home.path(), Some(ROOT), None).unwrap();
             assert!(give(&folder));
             assert!(alone(&folder).is_err());

@@ -1,4 +1,4 @@
-//! Algorithms of keys and signatures in certificates, and the encoding of ECDSA signatures.
+//! The algorithms of keys and signatures in certificates, and the encoding of ECDSA signatures.
 
 use crate::ber::{Element, INTEGER, NULL, OBJECT_IDENTIFIER, SEQUENCE, encoded};
 use crate::key::{Curve, PublicKey, algorithm_name, by_curve};
@@ -14,8 +14,8 @@ use x509_cert::der::oid::db::DB;
 use x509_cert::der::{self, Decode};
 use x509_cert::spki::AlgorithmIdentifierOwned;
 
-/// The kind of the certified key: `P-256`, `RSA-2048`, `ML-DSA-65`; for an unknown kind its object
-/// identifiers.
+/// Returns the type of the certified key: `P-256`, `RSA-2048`, `ML-DSA-65`. For an unknown type
+/// returns its object identifiers.
 pub(crate) fn certified_key(certificate: &Certificate) -> String {
     match certificate.public_key() {
         Some(PublicKey::Ec { curve, .. }) => match curve {
@@ -36,8 +36,8 @@ pub(crate) fn certified_key(certificate: &Certificate) -> String {
     }
 }
 
-/// The signature algorithm of the certificate: `ecdsa-with-SHA256`, `ML-DSA-65`, or the object
-/// identifier; `None` if unreadable.
+/// Returns the signature algorithm of the certificate: `ecdsa-with-SHA256`, `ML-DSA-65`, or the
+/// object identifier. Returns `None` if the algorithm cannot be read.
 pub(crate) fn signed_by(certificate: &Certificate) -> Option<String> {
     let oid = certificate.signature_algorithm().ok()?.oid;
     let short = || DB.by_oid(&oid).map(str::to_owned);
@@ -45,17 +45,17 @@ pub(crate) fn signed_by(certificate: &Certificate) -> Option<String> {
     Some(named.unwrap_or_else(|| oid.to_string()))
 }
 
-/// A description of an unsupported key: its algorithm, curve or size.
+/// Describes an unsupported key: its algorithm, and its curve or size.
 pub(crate) fn kind_of_key(info: &[u8]) -> String {
     let names: Vec<String> = algorithm_of_key(info).into_iter().map(name).collect();
     match (&names[..], modulus_bits(info)) {
         ([kind], Some(bits)) if kind.starts_with("rsa") => format!("{kind}, {bits} bits"),
-        ([], _) => "without a name".into(),
+        ([], _) => "no algorithm".into(),
         _ => names.join(", "),
     }
 }
 
-/// The identifiers in a SubjectPublicKeyInfo: the algorithm, and a named curve.
+/// Returns the identifiers in a SubjectPublicKeyInfo: of the algorithm, and of a named curve.
 pub(crate) fn algorithm_of_key(info: &[u8]) -> Vec<ObjectIdentifier> {
     let parts = Element::only(info).and_then(|info| info.children_of(SEQUENCE));
     let algorithm = parts.and_then(|parts| parts.first()?.children());
@@ -70,7 +70,7 @@ pub(crate) fn algorithm_of_key(info: &[u8]) -> Vec<ObjectIdentifier> {
         .collect()
 }
 
-/// The modulus size in bits of an RSA key in a SubjectPublicKeyInfo.
+/// Returns the size in bits of the modulus of an RSA key in a SubjectPublicKeyInfo.
 fn modulus_bits(info: &[u8]) -> Option<usize> {
     let parts = Element::only(info)?.children_of(SEQUENCE)?;
     let bits = parts.get(1)?;
@@ -81,14 +81,14 @@ fn modulus_bits(info: &[u8]) -> Option<usize> {
     Some((modulus.len() - zeros) * 8 - leading)
 }
 
-/// Its name in const-oid's database, and its numbers.
+/// Returns the name of an object identifier in const-oid's database, with its numbers.
 pub(crate) fn name(oid: ObjectIdentifier) -> String {
     let name = DB.by_oid(&oid);
     name.map_or_else(|| oid.to_string(), |name| format!("{name}, {oid}"))
 }
 
-/// The ECDSA-Sig-Value (RFC 3279, section 2.2.3) of r ‖ s, each as wide as the order of the curve.
-/// `None` if this is no signature of the curve.
+/// Encodes r ‖ s, each as wide as the order of the curve, as ECDSA-Sig-Value (RFC 3279, section
+/// 2.2.3). Returns `None` if the bytes are not a signature of the curve.
 pub(crate) fn ecdsa_to_der(curve: Curve, fixed: &[u8]) -> Option<Vec<u8>> {
     by_curve!(curve, c => {
         let signature = c::ecdsa::Signature::from_slice(fixed).ok()?;
@@ -96,7 +96,7 @@ pub(crate) fn ecdsa_to_der(curve: Curve, fixed: &[u8]) -> Option<Vec<u8>> {
     })
 }
 
-/// Reverses [`ecdsa_to_der`].
+/// Decodes the result of [`ecdsa_to_der`].
 pub(crate) fn ecdsa_to_fixed(curve: Curve, der: &[u8]) -> Option<Vec<u8>> {
     by_curve!(curve, c => {
         let signature = c::ecdsa::Signature::from_der(der).ok()?;
@@ -104,7 +104,7 @@ pub(crate) fn ecdsa_to_fixed(curve: Curve, der: &[u8]) -> Option<Vec<u8>> {
     })
 }
 
-/// The object identifier of a hash (RFC 5754, section 2).
+/// Returns the object identifier of a hash (RFC 5754, section 2).
 pub(crate) fn digest_algorithm(hash: Hash) -> ObjectIdentifier {
     match hash {
         Hash::Sha1 => SHA_1,
@@ -114,8 +114,8 @@ pub(crate) fn digest_algorithm(hash: Hash) -> ObjectIdentifier {
     }
 }
 
-/// The AlgorithmIdentifier of a signature by this scheme (RFC 5754, section 3; RFC 4055, section
-/// 3.1). The salt of RSASSA-PSS is as long as the digest.
+/// Returns the AlgorithmIdentifier of a signature by this scheme (RFC 5754, section 3; RFC 4055,
+/// section 3.1). The salt of RSASSA-PSS is as long as the digest.
 pub(crate) fn signature_algorithm(
     scheme: SignatureScheme,
 ) -> der::Result<AlgorithmIdentifierOwned> {
@@ -143,7 +143,7 @@ pub(crate) fn signature_algorithm(
     Ok(AlgorithmIdentifierOwned { oid, parameters })
 }
 
-/// RSASSA-PSS-params (RFC 4055, section 3.1), DER.
+/// Returns RSASSA-PSS-params (RFC 4055, section 3.1) in DER.
 fn pss_parameters(hash: Hash) -> Vec<u8> {
     let identifier = |oid: ObjectIdentifier| encoded(OBJECT_IDENTIFIER, oid.as_bytes());
     let null = encoded(NULL, &[]);
@@ -152,7 +152,7 @@ fn pss_parameters(hash: Hash) -> Vec<u8> {
         &[identifier(digest_algorithm(hash)), null].concat(),
     );
     let mask = encoded(SEQUENCE, &[identifier(MGF_1), digest.clone()].concat());
-    // At most 64, so one byte.
+    // The width is at most 64, so one byte is enough.
     let salt = encoded(INTEGER, &[hash.width() as u8]);
     let fields = [(0xA0, digest), (0xA1, mask), (0xA2, salt)];
     let fields = fields.map(|(tag, content)| encoded(tag, &content));

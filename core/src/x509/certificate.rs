@@ -1,7 +1,7 @@
-//! X.509 certificates as factories leave them (RFC 5280; IEEE 802.1AR, section 8).
+//! X.509 certificates as factories made them (RFC 5280; IEEE 802.1AR, section 8).
 //!
 //! The fields that identify a certificate and its key are unchanged slices of the certificate. The
-//! other fields are parsed on request, and may be unreadable.
+//! other fields are parsed on request, and the parsing may fail.
 
 use super::decode::{NoCertificate, Unreadable, decoded};
 use super::extension::Extension;
@@ -25,7 +25,7 @@ use x509_cert::spki::AlgorithmIdentifierOwned;
 
 const EXTENSIONS: u8 = 0xA3;
 
-/// A certificate: its bytes, and the ranges of its parts.
+/// A certificate: its bytes, and the positions of its fields.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Certificate {
     der: Vec<u8>,
@@ -33,12 +33,12 @@ pub struct Certificate {
 }
 
 impl Certificate {
-    /// Parses a certificate without trailing bytes. Only the fields that identify it must be
-    /// readable.
+    /// Parses a certificate without trailing bytes. Only the fields that identify the certificate
+    /// must be readable.
     ///
     /// # Errors
     ///
-    /// The bytes are no certificate.
+    /// Fails if the bytes are not a certificate.
     pub fn from_der(der: &[u8]) -> Result<Self, NoCertificate> {
         match CertificateParts::of(der) {
             Some(parts) => Ok(Self {
@@ -49,74 +49,75 @@ impl Certificate {
         }
     }
 
-    /// The whole certificate, as it was read.
+    /// Returns the bytes of the whole certificate, unchanged.
     pub fn der(&self) -> &[u8] {
         &self.der
     }
 
-    /// The whole certificate as PEM.
+    /// Returns the whole certificate as PEM.
     pub fn pem(&self) -> String {
         use x509_cert::der::pem::{LineEnding, encode_string};
         // Encoding cannot fail for this length.
         encode_string("CERTIFICATE", LineEnding::LF, &self.der).unwrap_or_default()
     }
 
-    /// SHA-256 of the whole certificate.
+    /// Returns the SHA-256 hash of the whole certificate.
     pub fn sha256(&self) -> [u8; 32] {
         Sha256::digest(&self.der).into()
     }
 
-    /// SHA-1 of the whole certificate.
+    /// Returns the SHA-1 hash of the whole certificate.
     pub fn sha1(&self) -> [u8; 20] {
         Sha1::digest(&self.der).into()
     }
 
-    /// The subject, a Name, as encoded in the certificate.
+    /// Returns the subject as it is encoded in the certificate (a Name).
     pub fn subject_der(&self) -> &[u8] {
         self.part(&self.parts.subject)
     }
 
-    /// The subject in the format of RFC 4514.
+    /// Returns the subject in the format of RFC 4514.
     pub fn subject(&self) -> String {
         name_text(self.subject_name())
     }
 
-    /// The parsed subject.
+    /// Returns the parsed subject.
     pub(crate) fn subject_name(&self) -> Result<Name<'_>, Unreadable> {
         Name::read(self.subject_der()).ok_or_else(Unreadable::nothing)
     }
 
-    /// The issuer, a Name, as encoded in the certificate.
+    /// Returns the issuer as it is encoded in the certificate (a Name).
     pub fn issuer_der(&self) -> &[u8] {
         self.part(&self.parts.issuer)
     }
 
-    /// The issuer in the format of RFC 4514.
+    /// Returns the issuer in the format of RFC 4514.
     pub fn issuer(&self) -> String {
         name_text(self.issuer_name())
     }
 
-    /// The parsed issuer.
+    /// Returns the parsed issuer.
     pub(crate) fn issuer_name(&self) -> Result<Name<'_>, Unreadable> {
         Name::read(self.issuer_der()).ok_or_else(Unreadable::nothing)
     }
 
-    /// The serial number: a whole INTEGER, as encoded in the certificate.
+    /// Returns the serial number as it is encoded in the certificate: an INTEGER with its header.
     pub fn serial_der(&self) -> &[u8] {
         self.part(&self.parts.serial)
     }
 
-    /// The content of the serial number's INTEGER: big-endian, two's complement.
+    /// Returns the serial number: the content of the INTEGER, big-endian, in two's complement.
     pub fn serial(&self) -> &[u8] {
         Element::only(self.serial_der()).map_or(&[], |integer| integer.content)
     }
 
-    /// SubjectPublicKeyInfo, as encoded in the certificate.
+    /// Returns the SubjectPublicKeyInfo as it is encoded in the certificate.
     pub fn public_key_info_der(&self) -> &[u8] {
         self.part(&self.parts.key_info)
     }
 
-    /// The identifier of the certified key, always computed from the usual encoding of the key.
+    /// Returns the identifier of the certified key. The identifier is always computed from the
+    /// usual encoding of the key.
     pub fn key_id(&self) -> KeyId {
         match self.public_key() {
             Some(key) => key.id(),
@@ -129,34 +130,34 @@ impl Certificate {
         }
     }
 
-    /// The certified key in any encoding, if this project supports its kind. Used to find the owner
-    /// of a certificate.
+    /// Returns the certified key in any encoding, if this project supports its type. With this key
+    /// a certificate is assigned to its private key.
     pub fn public_key(&self) -> Option<PublicKey> {
         PublicKey::from_info_der(self.public_key_info_der())
     }
 
-    /// The certified key, if it has the encoding that every verifier reads.
+    /// Returns the certified key, if it has the encoding that every verifier reads.
     pub(crate) fn plain_public_key(&self) -> Option<PublicKey> {
         PublicKey::from_plain_info(self.public_key_info_der())
     }
 
-    /// True if it says CA:TRUE, or if this field is unreadable.
+    /// Returns true if basicConstraints has CA:TRUE, or if basicConstraints cannot be read.
     pub fn is_ca(&self) -> bool {
         self.why_ca().is_some()
     }
 
-    /// The reason why it is or may be a CA certificate.
+    /// Returns the reason why the certificate is or may be a CA certificate.
     pub(crate) fn why_ca(&self) -> Option<String> {
         match self.basic_constraints() {
             Ok(constraints) => constraints
                 .is_some_and(|it| it.ca)
                 .then(|| "it says CA:TRUE".into()),
-            Err(why) => Some(format!("whether it is a CA's {why}")),
+            Err(why) => Some(format!("the extension basicConstraints {why}")),
         }
     }
 
-    /// True if it says that its key is restricted: by the TCG policy for such keys, or by the
-    /// purpose of an attestation key (tcg-kp-AIKCertificate).
+    /// Returns true if the certificate states that its key is restricted: by the TCG policy for
+    /// such keys, or by the purpose of an attestation key (tcg-kp-AIKCertificate).
     pub fn is_of_attestation_key(&self) -> bool {
         let says = |extension: ObjectIdentifier, what: ObjectIdentifier| {
             let what = what.to_der().unwrap_or_default();
@@ -167,14 +168,14 @@ impl Certificate {
             || says(EXTENDED_KEY_USAGE, TCG_KP_AIK_CERTIFICATE)
     }
 
-    /// True if the certificate has a subjectAltName, also one that cannot be read.
+    /// Returns true if the certificate has a subjectAltName, even if this extension cannot be read.
     #[cfg(feature = "evidence")]
     pub(crate) fn has_alt_name(&self) -> bool {
         !matches!(self.extension(crate::oid::SUBJECT_ALT_NAME), Ok(None))
     }
 
-    /// True if a TLS client may use it: it names no purposes, or client authentication (RFC 5280,
-    /// section 4.2.1.12).
+    /// Returns true if a TLS client may use the certificate. The certificate then has no extended
+    /// key usage, or an extended key usage with client authentication (RFC 5280, section 4.2.1.12).
     pub fn is_for_clients(&self) -> bool {
         match self.purposes() {
             Ok(Some(purposes)) => {
@@ -185,18 +186,18 @@ impl Certificate {
         }
     }
 
-    /// True if it is for an EST server: id-kp-cmcRA (RFC 7030, section 3.6.1).
+    /// Returns true if the certificate is for an EST server: id-kp-cmcRA (RFC 7030, section 3.6.1).
     pub fn is_of_registration_authority(&self) -> bool {
         let purposes = self.purposes().ok().flatten();
         purposes.is_some_and(|purposes| purposes.contains(&CMC_RA))
     }
 
-    /// The signed bytes: the TBSCertificate as encoded in the certificate.
+    /// Returns the signed bytes: the TBSCertificate as it is encoded in the certificate.
     pub(crate) fn signed_part(&self) -> &[u8] {
         self.part(&self.parts.signed)
     }
 
-    /// 1, 2 or 3.
+    /// Returns the version: 1, 2 or 3.
     pub(crate) fn version(&self) -> Result<u8, Unreadable> {
         let named = self.part(&self.parts.version);
         if named.is_empty() {
@@ -214,17 +215,18 @@ impl Certificate {
         }
     }
 
-    /// The signature algorithm beside the signature.
+    /// Returns the field signatureAlgorithm, which the signature does not cover.
     pub(crate) fn signature_algorithm(&self) -> Result<AlgorithmIdentifierOwned, Unreadable> {
         decoded(self.part(&self.parts.algorithm))
     }
 
-    /// True if the signed part names the same algorithm (RFC 5280, section 4.1.1.2).
+    /// Returns true if the field signatureAlgorithm and the signed field `signature` are equal (RFC
+    /// 5280, section 4.1.1.2).
     pub(crate) fn names_one_algorithm(&self) -> bool {
         self.part(&self.parts.algorithm) == self.part(&self.parts.signed_algorithm)
     }
 
-    /// The signature, without unused bits.
+    /// Returns the signature, without unused bits.
     pub(crate) fn signature(&self) -> Result<&[u8], Unreadable> {
         let bits = Element::only(self.part(&self.parts.signature));
         match bits.map(|bits| bits.content) {
@@ -233,21 +235,22 @@ impl Certificate {
         }
     }
 
-    /// All extensions.
+    /// Returns all extensions.
     ///
     /// # Errors
     ///
-    /// An extension or their list cannot be read.
+    /// Fails if an extension or the list of extensions cannot be read.
     pub(crate) fn extensions(&self) -> Result<Vec<Extension<'_>>, Unreadable> {
         let (found, whole) = self.extensions_there();
         whole.then_some(found).ok_or_else(Unreadable::nothing)
     }
 
-    /// One extension.
+    /// Returns one extension.
     ///
     /// # Errors
     ///
-    /// The extension occurs twice; or it was not found, and a part cannot be read.
+    /// Fails if the extension occurs twice. Also fails if it was not found, but a part of the list
+    /// cannot be read.
     pub(crate) fn extension(
         &self,
         id: ObjectIdentifier,
@@ -255,13 +258,13 @@ impl Certificate {
         let (all, whole) = self.extensions_there();
         let mut found = all.into_iter().filter(|one| one.id == id);
         match (found.next(), found.next()) {
-            (Some(_), Some(_)) => Err(Unreadable("it is there twice".into())),
+            (Some(_), Some(_)) => Err(Unreadable("the extension occurs twice".into())),
             (None, _) if !whole => Err(Unreadable::nothing()),
             (found, _) => Ok(found),
         }
     }
 
-    /// The readable extensions, and true if these are all.
+    /// Returns the readable extensions, and true if these are all extensions.
     fn extensions_there(&self) -> (Vec<Extension<'_>>, bool) {
         let mut rest = self.part(&self.parts.rest);
         let (mut found, mut whole) = (Vec::new(), true);
@@ -292,12 +295,12 @@ impl Certificate {
     }
 
     /// Checks that x509-cert parses the certificate strictly, except that BER may replace DER.
-    /// Times and names are excluded: [`Self::not_before`], [`Self::not_after`] and
+    /// Times and names are not checked: [`Self::not_before`], [`Self::not_after`] and
     /// [`ComparableName`](super::comparison::ComparableName) read forms that x509-cert rejects.
     ///
     /// # Errors
     ///
-    /// x509-cert does not parse it.
+    /// Fails if x509-cert cannot parse the certificate.
     pub(crate) fn is_well_formed(&self) -> Result<(), Unreadable> {
         const NO_NAME: &[u8] = &[SEQUENCE, 0];
         const ANY_TIMES: &[u8] = b"\x30\x1e\x17\x0d700101000000Z\x17\x0d700101000000Z";
@@ -311,27 +314,27 @@ impl Certificate {
         decoded::<CertificateInner<Raw>>(&ber::encoded(SEQUENCE, &whole)).map(drop)
     }
 
-    /// The first second of validity.
+    /// Returns the first second of validity.
     ///
     /// # Errors
     ///
-    /// The encoding differs from RFC 5280, section 4.1.2.5.
+    /// Fails if the encoding differs from RFC 5280, section 4.1.2.5.
     pub fn not_before(&self) -> Result<Time, Unreadable> {
         self.times()
             .and_then(|[not_before, _]| Time::read(&not_before))
     }
 
-    /// The last second of validity.
+    /// Returns the last second of validity.
     ///
     /// # Errors
     ///
-    /// The encoding differs from RFC 5280, section 4.1.2.5.
+    /// Fails if the encoding differs from RFC 5280, section 4.1.2.5.
     pub fn not_after(&self) -> Result<Time, Unreadable> {
         self.times()
             .and_then(|[_, not_after]| Time::read(&not_after))
     }
 
-    /// notBefore and notAfter as encoded in the certificate.
+    /// Returns notBefore and notAfter as they are encoded in the certificate.
     pub(crate) fn times(&self) -> Result<[Element<'_>; 2], Unreadable> {
         let validity = Element::only(self.part(&self.parts.validity));
         let times = validity.and_then(|validity| validity.children());
@@ -340,8 +343,8 @@ impl Certificate {
             .ok_or_else(Unreadable::nothing)
     }
 
-    /// First and last day of validity, if readable; 9999-12-31 means "no end" (RFC 5280, section
-    /// 4.1.2.5).
+    /// Returns the first and the last day of validity, if they can be read. 9999-12-31 means "no
+    /// end" (RFC 5280, section 4.1.2.5).
     pub fn validity(&self) -> (Option<Date>, Option<Date>) {
         let day = |time: Result<Time, Unreadable>| time.ok().map(|time| time.day);
         (day(self.not_before()), day(self.not_after()))

@@ -73,7 +73,7 @@ fn a_cut_or_damaged_certificate_is_none_and_never_a_panic() {
         let mut damaged = der.clone();
         damaged[at] ^= flip;
         for certificate in Certificate::parse_all(&damaged).unwrap_or_default() {
-            // A certificate that parses can be shown.
+            // The functions that show a certificate must accept every certificate that parses.
             certificate.public_key();
             certificate.validity();
             certificate.is_ca();
@@ -82,7 +82,8 @@ fn a_cut_or_damaged_certificate_is_none_and_never_a_panic() {
     }
 }
 
-/// Certificates of forms that were once refused. All but the root are for software keys.
+/// A certificate in a form that earlier versions refused. Except for the root, the certificates are
+/// for software keys.
 macro_rules! shape {
     ($name:literal) => {
         Certificate::from_der(include_bytes!(concat!(
@@ -202,12 +203,12 @@ fn an_extension_is_absent_or_read_or_unreadable() {
     let twice = shape!("ext-dup");
     assert_eq!(
         twice.extension(names).unwrap_err().to_string(),
-        "cannot be read: it is there twice"
+        "cannot be read: the extension occurs twice"
     );
     let root = one(include_bytes!("../../testdata/shapes/root.pem"));
     assert!(root.is_ca() && shape!("ca-true-leaf").is_ca());
     assert!(
         shape!("bc-badvalue").is_well_formed().is_ok(),
-        "its value alone is odd"
+        "only its value is unusual"
     );
 }

@@ -25,22 +25,22 @@ use x509_cert::time::{Time, Validity};
 
 /// id-on-permanentIdentifier (RFC 4043).
 const PERMANENT_IDENTIFIER: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.8.3");
-/// tcg-on-ekPermIdSha256: marks identifiers that are the digest of an EK certificate.
+/// The identifier tcg-on-ekPermIdSha256, for a digest of an EK certificate.
 const EK_PERM_ID_SHA256: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.23.133.12.1");
 
-/// The CA.
+/// The CA that issues the certificate.
 pub(crate) struct Authority<'a, E> {
     pub(crate) certificate: &'a Certificate,
     pub(crate) signer: CertificateSigner<'a, E>,
 }
 
-/// The kind of key that a certificate certifies, with the names in the certificate.
+/// The type of key that a certificate certifies, with the names in the certificate.
 pub(crate) enum Certified {
-    /// A device's own key that signs any data (an LDevID).
+    /// A key of the device that signs any data (an LDevID).
     Device(Subject),
     /// An attestation key, with the names of its TPM.
     Attestation(AttestationNames),
-    /// An attestation key of a service: nothing of the TPM.
+    /// An attestation key of a service. The certificate contains no name of the TPM.
     ServiceAttestation(Subject),
 }
 
@@ -51,19 +51,20 @@ pub(crate) struct AttestationNames {
     pub(crate) identifier: PermanentIdentifier,
 }
 
-/// PermanentIdentifier (RFC 4043).
+/// A PermanentIdentifier (RFC 4043).
 pub(crate) enum PermanentIdentifier {
-    /// SHA-256 of the endorsement key's certificate, in hexadecimal digits.
+    /// The SHA-256 hash of the endorsement key's certificate, in hexadecimal digits.
     OfEkCertificate(String),
-    /// Any text.
+    /// An identifier that the CA chose.
     Named(String),
 }
 
-/// A certificate for this key, from a day ago until `until`, but not beyond the CA's certificate.
+/// Issues a certificate for this key. It is valid from a day ago until `until`, but no longer than
+/// the CA's certificate.
 ///
 /// # Errors
 ///
-/// Those of the signer, or [`IssueError`].
+/// The errors of the signer, or [`IssueError`].
 pub(crate) fn certify<E: From<IssueError>>(
     key: &PublicKey,
     certified: Certified,
@@ -76,7 +77,7 @@ pub(crate) fn certify<E: From<IssueError>>(
     });
     let issuer = issuer.ok_or_else(|| {
         IssueError::Failed(format!(
-            "the name {} of the CA cannot be written again",
+            "the name {} of the CA cannot be encoded in the new certificate",
             by.certificate.subject()
         ))
     })?;
@@ -96,7 +97,7 @@ pub(crate) fn certify<E: From<IssueError>>(
     Ok(Certificate::from_der(&der).map_err(|error| IssueError::Failed(error.to_string()))?)
 }
 
-/// Limited by the validity of the CA's certificate.
+/// Returns the validity of the new certificate. It ends no later than that of the CA's certificate.
 fn validity(lifetime: Duration, ca: &Certificate) -> Result<Validity, IssueError> {
     let unread = |why| IssueError::Failed(format!("the validity of the CA's certificate {why}"));
     let (first, last) = (
@@ -122,7 +123,7 @@ fn validity(lifetime: Duration, ca: &Certificate) -> Result<Validity, IssueError
 
 struct Issued {
     issuer: Name,
-    /// The CA's key identifier.
+    /// The key identifier of the CA.
     authority: Vec<u8>,
     certified: Certified,
 }
@@ -155,7 +156,7 @@ impl BuilderProfile for Issued {
             path_len_constraint: None,
         };
         extensions.push(leaf.to_extension(tbs.subject(), &extensions)?);
-        // keyIdentifier [0]
+        // The tag [0] is keyIdentifier.
         let authority = encoded(SEQUENCE, &encoded(0x80, &self.authority));
         extensions.push(extension(AUTHORITY_KEY_ID, false, authority)?);
         match &self.certified {
@@ -177,7 +178,8 @@ impl BuilderProfile for Issued {
 }
 
 impl AttestationNames {
-    /// GeneralNames: a directoryName (TCG, EK Credential Profile, section 3.2.9) and an otherName.
+    /// Returns the GeneralNames: a directoryName (TCG, EK Credential Profile, section 3.2.9) and an
+    /// otherName.
     fn encoded(&self) -> Vec<u8> {
         const SET: u8 = 0x31;
         const UTF8_STRING: u8 = 0x0C;

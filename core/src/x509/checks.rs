@@ -1,5 +1,5 @@
-//! Single checks of a verification: requirements and recommendations for a device's certificate
-//! (IEEE 802.1AR, section 8; TCG, TPM 2.0 Keys for Device Identity and Attestation, section 8).
+//! The checks of a device's certificate in a verification (IEEE 802.1AR, section 8; TCG, TPM 2.0
+//! Keys for Device Identity and Attestation, section 8).
 
 use super::clock::valid_at;
 use super::profile::{Profile, critical, ends_in_right_form};
@@ -10,10 +10,10 @@ use crate::x509::device::SUBJECT;
 use serde::Serialize;
 use x509_cert::der::DateTime;
 
-/// A check of the verification.
+/// A check and its result.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Check {
-    /// The subject of the check.
+    /// The name of the check: the field that it checks.
     pub name: &'static str,
     /// The result.
     pub outcome: Outcome,
@@ -25,18 +25,19 @@ pub struct Check {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
-    /// The requirement is met.
+    /// The certificate meets the requirement.
     Passed,
-    /// The standard wants something else, but the deviation is common and harmless.
+    /// The certificate differs from a recommendation of the standard. The difference is common and
+    /// harmless.
     Noted,
     /// The check was not possible.
     Skipped,
-    /// The requirement is not met.
+    /// The certificate does not meet the requirement.
     Failed,
 }
 
-/// The first violation of a requirement for device certificates; `None` if there is none. Without
-/// `now`, the validity is not checked.
+/// Returns the first violation of a requirement for device certificates, or `None` if there is
+/// none. Without `now`, the validity is not checked.
 pub(crate) fn first_failure(certificate: &Certificate, now: Option<DateTime>) -> Option<String> {
     let mut points = profile_checks(certificate);
     points.extend(now.map(|now| validity_check(certificate, Ok(now))));
@@ -44,7 +45,7 @@ pub(crate) fn first_failure(certificate: &Certificate, now: Option<DateTime>) ->
     wrong.next().map(Check::to_string)
 }
 
-/// All checks that need only the certificate, except for its validity.
+/// Runs all checks that need only the certificate. The validity is checked by [`validity_check`].
 pub(crate) fn profile_checks(certificate: &Certificate) -> Vec<Check> {
     let profile = Profile::of(certificate);
     vec![
@@ -62,7 +63,8 @@ pub(crate) fn profile_checks(certificate: &Certificate) -> Vec<Check> {
     ]
 }
 
-/// `now` is the current time; `Err` holds the build time, if the clock is before that.
+/// Checks the validity. `now` is the current time. If the clock is before the build time of this
+/// program, `now` is an `Err` with the build time.
 pub(crate) fn validity_check(certificate: &Certificate, now: Result<DateTime, DateTime>) -> Check {
     let name = "validity";
     match now.map(|now| valid_at(certificate, now)) {
@@ -80,7 +82,7 @@ pub(crate) fn validity_check(certificate: &Certificate, now: Result<DateTime, Da
 
 fn clock_is_wrong(built: DateTime) -> String {
     format!(
-        "not checked: the clock stands before {built}, the build time of this program; set the \
+        "not checked: the clock is before {built}, the build time of this program; set the \
          clock and verify again"
     )
 }
@@ -124,7 +126,7 @@ fn subject(profile: &Profile) -> Check {
         ),
         (None, _) => Check::noted(
             name,
-            "no serialNumber: the certificate does not name one device".into(),
+            "no serialNumber, so the certificate names no device".into(),
         ),
     }
 }
@@ -137,7 +139,10 @@ fn constraints(certificate: &Certificate) -> Check {
             Check::failed(name, "CA:TRUE: a device must not issue certificates".into())
         }
         Ok(Some(_)) => Check::passed(name, "CA:FALSE".into()),
-        Ok(None) => Check::passed(name, "none, so no CA".into()),
+        Ok(None) => Check::passed(
+            name,
+            "none, so the certificate is not a CA certificate".into(),
+        ),
     }
 }
 
@@ -145,7 +150,7 @@ fn usage(certificate: &Certificate) -> Check {
     let name = "key usage";
     match certificate.key_usage() {
         Err(why) => Check::failed(name, why.to_string()),
-        Ok(None) => Check::noted(name, "none: the key may be used for anything".into()),
+        Ok(None) => Check::noted(name, "none, so the key may be used for any purpose".into()),
         Ok(Some(usage)) if !usage.digital_signature() => {
             Check::failed(name, "digitalSignature is missing".into())
         }
@@ -181,16 +186,13 @@ fn hardware_module(certificate: &Certificate, profile: &Profile) -> Check {
         }
         Some(module) => Check::noted(
             name,
-            format!(
-                "inside a {}, not in an otherName as RFC 4108 has it",
-                module.place
-            ),
+            format!("in a {}; RFC 4108 requires an otherName", module.place),
         ),
         None => Check::noted(name, "none".into()),
     }
 }
 
-/// The check of extensions without a check of their own.
+/// Checks the extensions that have no check of their own in this file.
 fn other_extensions(profile: &Profile) -> Check {
     let name = "other extensions";
     let own = [
@@ -205,7 +207,10 @@ fn other_extensions(profile: &Profile) -> Check {
         true => Check::passed(name, "each occurs once and can be read".into()),
         false => Check::failed(
             name,
-            format!("cannot be read, or there twice: {}", unread.join(", ")),
+            format!(
+                "extensions that cannot be read, or occur twice: {}",
+                unread.join(", ")
+            ),
         ),
     }
 }
@@ -213,15 +218,15 @@ fn other_extensions(profile: &Profile) -> Check {
 fn form_of_end(certificate: &Certificate) -> Check {
     let name = "form of the end";
     match ends_in_right_form(certificate) {
-        true => Check::passed(name, "as RFC 5280 has it".into()),
+        true => Check::passed(name, "as RFC 5280 requires".into()),
         false => Check::noted(
             name,
-            "RFC 5280 has GeneralizedTime from 2050 on, and UTCTime before".into(),
+            "RFC 5280 requires GeneralizedTime from 2050 on, and UTCTime before".into(),
         ),
     }
 }
 
-/// The check of critical extensions that path validation does not cover.
+/// Checks the critical extensions that path validation does not check.
 fn critical_extensions(certificate: &Certificate) -> Check {
     let name = "critical extensions";
     let nameless = certificate.subject_name().is_ok_and(|name| name.is_empty());
@@ -235,10 +240,13 @@ fn critical_extensions(certificate: &Certificate) -> Check {
         .map(ToString::to_string)
         .collect();
     match odd.is_empty() {
-        true => Check::passed(name, "none that should not be".into()),
+        true => Check::passed(name, "only extensions that may be critical".into()),
         false => Check::noted(
             name,
-            format!("{}: 802.1AR wants them not critical", odd.join(", ")),
+            format!(
+                "{}: by 802.1AR these extensions are not critical",
+                odd.join(", ")
+            ),
         ),
     }
 }
@@ -268,11 +276,12 @@ impl Check {
         Self::new(name, Outcome::Failed, text)
     }
 
-    /// Passed if `good`; else noted, with the wish of the standard.
+    /// Returns a passed check if `good` is true. Otherwise returns a noted check with the
+    /// recommendation of the standard.
     fn noted_unless(good: bool, name: &'static str, is: String, wanted: &str) -> Self {
         match good {
             true => Self::passed(name, is),
-            false => Self::noted(name, format!("{is}; 802.1AR wants {wanted}")),
+            false => Self::noted(name, format!("{is}; 802.1AR requires {wanted}")),
         }
     }
 }

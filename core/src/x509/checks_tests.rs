@@ -61,7 +61,7 @@ fn each_fault_is_found_at_its_own_point_and_nowhere_else() {
         (
             "basic constraints",
             Failed,
-            // An unreadable extension may say anything.
+            // An extension that cannot be read may have any meaning.
             good().with((BASIC_CONSTRAINTS, true, "0500")),
         ),
         ("key usage", Failed, good().with(AGREES)),
@@ -120,7 +120,7 @@ fn what_the_standard_allows_is_no_fault() {
             assert_eq!(point.outcome, Outcome::Passed, "{point}");
         }
     }
-    // With an empty subject, the subjectAltName must be critical.
+    // If the subject is empty, the subjectAltName must be critical.
     assert_eq!(
         outcome(&issued(&nameless), "critical extensions"),
         Outcome::Passed
@@ -155,7 +155,7 @@ fn validity_is_judged_by_a_clock_that_can_be_believed() {
     );
 }
 
-/// An extension may be absent, readable, or unreadable: three different cases.
+/// An extension may be absent, readable, or unreadable. These are three different cases.
 #[test]
 fn what_cannot_be_read_fails_at_its_point_and_is_not_taken_for_absent() {
     let cases: &[(&str, ObjectIdentifier, &[&str])] = &[
@@ -277,7 +277,7 @@ fn what_cannot_be_read_fails_at_its_point_and_is_not_taken_for_absent() {
             let sample = Sample::of_device().with((*identifier, false, value));
             is_unreadable(&issued(&sample), name, value);
         }
-        // The extension occurs twice, each time valid.
+        // The extension occurs twice, each time with a valid value.
         let good = Sample::of_device()
             .with(IS_NO_CA)
             .with(PURPOSE)
@@ -349,7 +349,7 @@ fn odd_values_that_can_be_read_are_read() {
         (
             (AUTHORITY_KEY_ID, false, "3000"),
             "authority key identifier",
-            "none; 802.1AR wants one",
+            "none; 802.1AR requires one",
         ),
         // An x400Address, and a DNS name with a byte over 127.
         (

@@ -1,15 +1,17 @@
-//! The current time, if the clock is plausible: a device without a battery starts in 1970.
+//! The current time, if the clock is plausible. The clock of a device without a battery starts in
+//! 1970.
 
 use crate::x509::path::is_signed_by;
 use crate::x509::{Certificate, Time};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use x509_cert::der::DateTime;
 
-/// The time of the system clock.
+/// Returns the time of the system clock.
 ///
 /// # Errors
 ///
-/// The clock is wrong, since it is before the build time of this program. Holds the build time.
+/// Fails with the build time of this program if the clock is before the build time, because the
+/// clock is then wrong.
 pub(crate) fn now() -> Result<DateTime, DateTime> {
     judged(SystemTime::now(), built())
 }
@@ -30,29 +32,29 @@ fn judged(now: SystemTime, built: SystemTime) -> Result<DateTime, DateTime> {
     }
 }
 
-/// True if the system clock is before the build time of this program, so that validity cannot be
-/// checked.
+/// Returns true if the system clock is before the build time of this program. The validity of
+/// certificates can then not be checked.
 pub fn clock_is_wrong() -> bool {
     now().is_err()
 }
 
 impl Certificate {
-    /// Checks that the certificate is valid now. Passes if the clock is wrong.
+    /// Checks that the certificate is valid now. Succeeds if the clock is wrong.
     ///
     /// # Errors
     ///
-    /// The reason why it is not valid.
+    /// Fails with the reason why the certificate is not valid.
     pub fn is_valid_now(&self) -> Result<(), String> {
         now().map_or(Ok(()), |now| valid_at(self, now))
     }
 
-    /// True if it is signed by its own key.
+    /// Returns true if the certificate is signed by its own key.
     pub fn is_self_signed(&self) -> bool {
         self.subject_der() == self.issuer_der() && is_signed_by(self, self) == Ok(true)
     }
 }
 
-/// Checks that a certificate is valid at this time; `Err` holds the reason.
+/// Checks that a certificate is valid at this time. Fails with the reason if it is not.
 pub(crate) fn valid_at(certificate: &Certificate, now: DateTime) -> Result<(), String> {
     let now = Time::from(now);
     let read = |time: Result<Time, _>| time.map_err(|why| format!("has a time that {why}"));
@@ -62,7 +64,7 @@ pub(crate) fn valid_at(certificate: &Certificate, now: DateTime) -> Result<(), S
     );
     match until {
         _ if now < from => Err(format!("is not valid before {from}; now it is {now}")),
-        // The last second does not count, as in OpenSSL.
+        // As in OpenSSL, the certificate is not valid in its last second.
         until if until <= now && !until.is_no_end() => {
             Err(format!("was valid until {until}; now it is {now}"))
         }

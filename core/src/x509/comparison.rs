@@ -1,5 +1,5 @@
-//! Comparison of names (RFC 5280, section 7.1): ignores string types, case and repeated blanks.
-//! Only ASCII letters have case here, as in OpenSSL.
+//! Comparison of names (RFC 5280, section 7.1). It ignores string types, upper and lower case, and
+//! repeated blanks. As in OpenSSL, the case matters for letters that are not ASCII.
 
 use crate::ber::{BIT_STRING, Element, OBJECT_IDENTIFIER, SEQUENCE, SET};
 
@@ -11,16 +11,17 @@ const IA5: u8 = 0x16;
 const UNIVERSAL: u8 = 0x1C;
 const BMP: u8 = 0x1E;
 
-/// A Name in a comparable form: the attributes of each RDN, in order.
+/// A Name in a form that can be compared: the attributes of each RDN, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ComparableName(Vec<Vec<ComparableAttribute>>);
 
-/// Identifier, string type if it matters, and comparable value.
+/// The identifier, the string type if it matters, and the value for the comparison.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct ComparableAttribute(Vec<u8>, u8, Vec<u8>);
 
 impl ComparableName {
-    /// `None` if the bytes are no Name, or a string is invalid for its type.
+    /// Reads a Name. Returns `None` if the bytes are not a Name, or if a string is invalid for its
+    /// type.
     pub(crate) fn read(der: &[u8]) -> Option<Self> {
         let sets = Element::only(der)?.children_of(SEQUENCE)?;
         let relative = |set: Element| {
@@ -36,13 +37,14 @@ impl ComparableName {
         ))
     }
 
-    /// True if the name is in the subtree of `base` (section 4.2.1.10).
+    /// Returns true if the name is in the subtree of `base` (section 4.2.1.10).
     pub(crate) fn is_below(&self, base: &Self) -> bool {
         self.0.starts_with(&base.0)
     }
 }
 
-/// True if both Names (DER) are equal. Unreadable names are compared byte for byte.
+/// Returns true if both Names (DER) are equal. Names that cannot be read are compared byte for
+/// byte.
 pub(crate) fn is_same_name(one: &[u8], other: &[u8]) -> bool {
     if one == other {
         return true;
@@ -60,15 +62,16 @@ fn attribute(element: &Element) -> Option<ComparableAttribute> {
         return None;
     }
     let (tag, compared) = match value.tag {
-        // A SEQUENCE is no string: swtpm_cert puts a hardwareModuleName into a directoryName.
+        // A SEQUENCE is not a string, but swtpm_cert puts a hardwareModuleName into a
+        // directoryName.
         NUMERIC | BIT_STRING | SEQUENCE => (value.tag, value.content.to_vec()),
         tag => (UTF8, folded(&text(tag, value.content)?)),
     };
     Some(ComparableAttribute(kind.content.to_vec(), tag, compared))
 }
 
-/// True if these bytes are a valid OBJECT IDENTIFIER (X.690, section 8.19): each arc is complete,
-/// and none has leading zero digits.
+/// Returns true if these bytes are a valid OBJECT IDENTIFIER (X.690, section 8.19). Each arc must
+/// be complete and have no leading zeros.
 fn is_identifier(content: &[u8]) -> bool {
     let goes_on = |byte: &u8| byte & 0x80 != 0;
     let begins = |at: usize| at == 0 || !goes_on(&content[at - 1]);
@@ -76,7 +79,8 @@ fn is_identifier(content: &[u8]) -> bool {
     content.last().is_some_and(|last| !goes_on(last)) && !padded
 }
 
-/// The string without changes; `None` if it is invalid for its type. A T61String counts as Latin-1.
+/// Returns the string unchanged; `None` if it is invalid for its type. A T61String is read as
+/// Latin-1.
 pub(crate) fn text(tag: u8, bytes: &[u8]) -> Option<String> {
     match tag {
         UTF8 => str::from_utf8(bytes).ok().map(str::to_owned),
@@ -152,7 +156,7 @@ mod tests {
         assert!(is_same_name(&wanted, &one(SEQUENCE, &module)));
         let other = one(SEQUENCE, &encoded(SEQUENCE, &encoded(4, b"sn")));
         assert!(!is_same_name(&wanted, &other));
-        // A number is no valid value in a name, as in OpenSSL.
+        // As in OpenSSL, an INTEGER is not a valid value in a name.
         assert!(ComparableName::read(&one(2, &[7])).is_none());
     }
 

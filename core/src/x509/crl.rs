@@ -1,5 +1,5 @@
-//! Certificate revocation lists (RFC 5280, section 5): complete CRLs about the issuer's own
-//! certificates.
+//! Certificate revocation lists (RFC 5280, section 5). Only complete CRLs about certificates of the
+//! CRL's issuer are supported.
 
 use super::decode::{Unreadable, decoded};
 use super::extension::Extension;
@@ -16,39 +16,40 @@ const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
 const CRL_EXTENSIONS: u8 = 0xA0;
 
-/// A CRL.
+/// A parsed CRL.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Crl {
     signed: Vec<u8>,
-    /// The algorithms beside the signature, and in the signed part.
+    /// The field signatureAlgorithm, and the signed field `signature` with the algorithm.
     algorithms: [Vec<u8>; 2],
-    /// The content of the BIT STRING.
+    /// The signature: the content of the BIT STRING.
     signature: Vec<u8>,
     issuer: Vec<u8>,
     pub(crate) this_update: Time,
     pub(crate) next_update: Option<Time>,
-    /// The identifier of the key that signed it.
+    /// The identifier of the key that signed the CRL.
     pub(crate) authority_key: Option<Vec<u8>>,
     pub(crate) scope: Scope,
     entries: Vec<RevokedCertificate>,
 }
 
-/// The scope of a CRL.
+/// The set of certificates that a CRL is about.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Scope {
     pub(crate) no_authorities: bool,
     pub(crate) only_authorities: bool,
-    /// The distribution points of the certificates in scope, names in DER; empty for all.
+    /// The distribution points of the certificates in scope, as names in DER. Empty if the CRL is
+    /// for all distribution points.
     pub(crate) names: Vec<Vec<u8>>,
 }
 
 /// A revoked certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RevokedCertificate {
-    /// Content of the INTEGER.
+    /// The serial number: the content of the INTEGER.
     serial: Vec<u8>,
     pub(crate) date: Time,
-    /// The reason in the words of section 5.3.1.
+    /// The name of the reason in section 5.3.1.
     pub(crate) reason: &'static str,
 }
 
@@ -57,16 +58,16 @@ impl Crl {
     ///
     /// # Errors
     ///
-    /// The bytes are no CRL, or one of an unsupported kind.
+    /// Fails if the bytes are not a CRL, or are a CRL of an unsupported type.
     pub(crate) fn from_der(der: &[u8]) -> Result<Self, String> {
         let whole = Element::only(der).and_then(|whole| whole.children_of(SEQUENCE));
         let (signed, algorithm, signature) = match whole.as_deref() {
             Some([signed, algorithm, signature]) if signature.tag == BIT_STRING => {
                 (signed, algorithm, signature)
             }
-            _ => return Err("it is no CRL".into()),
+            _ => return Err("it is not a CRL".into()),
         };
-        let mut parts = CrlParts::of(signed).ok_or("it is no CRL")?;
+        let mut parts = CrlParts::of(signed).ok_or("it is not a CRL")?;
         let mut list = Self {
             signed: signed.whole.to_vec(),
             algorithms: [algorithm.whole, parts.algorithm.whole].map(<[u8]>::to_vec),
@@ -107,7 +108,7 @@ impl Crl {
             }
             DELTA_CRL_INDICATOR => {
                 return Err(
-                    "it is a delta CRL, which lists changes only: give the complete one".into(),
+                    "it is a delta CRL, which lists only changes: give the complete CRL".into(),
                 );
             }
             ISSUING_DISTRIBUTION_POINT => {
@@ -115,7 +116,7 @@ impl Crl {
             }
             id if extension.critical => {
                 return Err(format!(
-                    "it has the critical extension {id}, which is not understood here"
+                    "it has the critical extension {id}, which is not supported"
                 ));
             }
             _ => {}
@@ -123,12 +124,12 @@ impl Crl {
         Ok(())
     }
 
-    /// The issuer in the format of RFC 4514.
+    /// Returns the issuer in the format of RFC 4514.
     pub(crate) fn issuer(&self) -> String {
         name_text(Name::read(&self.issuer).ok_or_else(Unreadable::nothing))
     }
 
-    /// The issuer, a Name, as encoded.
+    /// Returns the issuer as it is encoded in the CRL (a Name).
     pub(crate) fn issuer_der(&self) -> &[u8] {
         &self.issuer
     }
@@ -141,25 +142,25 @@ impl Crl {
         decoded(&self.algorithms[0])
     }
 
-    /// True if the signed part names the algorithm beside the signature.
+    /// Returns true if the field signatureAlgorithm and the signed field `signature` are equal.
     pub(crate) fn names_one_algorithm(&self) -> bool {
         self.algorithms[0] == self.algorithms[1]
     }
 
-    /// The signature, without unused bits.
+    /// Returns the signature, without unused bits.
     pub(crate) fn signature(&self) -> Result<&[u8], Unreadable> {
         self.signature
             .strip_prefix(&[0])
             .ok_or_else(Unreadable::nothing)
     }
 
-    /// The entry of a serial number (content of the INTEGER), if there is one.
+    /// Returns the entry for a serial number (the content of the INTEGER), if there is one.
     pub(crate) fn entry(&self, serial: &[u8]) -> Option<&RevokedCertificate> {
         self.entries.iter().find(|entry| entry.serial == serial)
     }
 }
 
-/// A parsed TBSCertList.
+/// The fields of a TBSCertList.
 struct CrlParts<'a> {
     algorithm: Element<'a>,
     issuer: Element<'a>,
@@ -189,11 +190,11 @@ impl<'a> CrlParts<'a> {
 }
 
 impl Scope {
-    /// IssuingDistributionPoint (section 5.2.5); `None` if unreadable.
+    /// Parses an IssuingDistributionPoint (section 5.2.5). Returns `None` if it cannot be read.
     ///
     /// # Errors
     ///
-    /// The kind of CRL is not supported.
+    /// Fails if the type of the CRL is not supported.
     fn read(value: &Element) -> Result<Option<Self>, String> {
         let mut scope = Self::default();
         let Some(parts) = value.children_of(SEQUENCE) else {
@@ -206,7 +207,8 @@ impl Scope {
                     Some(names) => scope.names = names,
                     None => {
                         return Err(
-                            "the name of its distribution point is not understood here".into()
+                            "the type of the name of its distribution point is not supported"
+                                .into(),
                         );
                     }
                 },
@@ -214,13 +216,15 @@ impl Scope {
                 0x82 => scope.only_authorities = says(),
                 0x83 => {
                     return Err(
-                        "it is for some reasons of revocation only: give the complete CRL".into(),
+                        "it lists only some reasons of revocation: give the complete CRL".into(),
                     );
                 }
                 0x84 if says() => {
-                    return Err("it is an indirect CRL, with certificates of other issuers".into());
+                    return Err(
+                        "it is an indirect CRL, which lists certificates of other issuers".into(),
+                    );
                 }
-                0x85 if says() => return Err("it is for attribute certificates only".into()),
+                0x85 if says() => return Err("it lists only attribute certificates".into()),
                 0x84 | 0x85 => {}
                 _ => return Ok(None),
             }
@@ -229,7 +233,7 @@ impl Scope {
     }
 }
 
-/// The fullName of a DistributionPointName.
+/// Returns the names in the fullName of a DistributionPointName.
 fn full_names(part: &Element) -> Option<Vec<Vec<u8>>> {
     let names = Element::only(part.content)?.children_of(0xA0)?;
     let read = names
@@ -241,7 +245,7 @@ fn full_names(part: &Element) -> Option<Vec<Vec<u8>>> {
 
 impl RevokedCertificate {
     fn read(element: &Element) -> Result<Self, String> {
-        let unread = || "a revoked certificate in it cannot be read".to_owned();
+        let unread = || "an entry for a revoked certificate cannot be read".to_owned();
         let parts = element.children_of(SEQUENCE).ok_or_else(unread)?;
         let (serial, date, more) = match parts[..] {
             [serial, date] => (serial, date, None),
@@ -266,8 +270,8 @@ impl RevokedCertificate {
                 }
                 id if extension.critical => {
                     return Err(format!(
-                        "a revoked certificate in it has the critical extension {id}, which is not \
-                         understood here"
+                        "an entry for a revoked certificate has the critical extension {id}, \
+                         which is not supported"
                     ));
                 }
                 _ => {}
@@ -277,7 +281,7 @@ impl RevokedCertificate {
     }
 }
 
-/// CRLReason (section 5.3.1).
+/// Returns the name of a CRLReason (section 5.3.1).
 fn reason(code: usize) -> Option<&'static str> {
     Some(match code {
         0 => "unspecified",
@@ -294,7 +298,7 @@ fn reason(code: usize) -> Option<&'static str> {
     })
 }
 
-/// The extensions of the whole list, without their outer tag.
+/// Returns the extensions of the whole CRL. `tagged` is the field with its outer tag.
 fn extensions(tagged: Option<Element<'_>>) -> Result<Vec<Extension<'_>>, String> {
     let Some(tagged) = tagged else {
         return Ok(Vec::new());
@@ -312,7 +316,7 @@ fn extension_list<'a>(list: &Element<'a>) -> Result<Vec<Extension<'a>>, String> 
     let mut ids: Vec<_> = all.iter().map(|one| one.id).collect();
     ids.sort();
     match ids.windows(2).find(|pair| pair[0] == pair[1]) {
-        Some(pair) => Err(format!("the extension {} is there twice", pair[0])),
+        Some(pair) => Err(format!("the extension {} occurs twice", pair[0])),
         None => Ok(all),
     }
 }

@@ -1,5 +1,5 @@
-//! The wishes of a server for a request: CsrAttrs (RFC 7030, section 4.5.2; RFC 8951, section 4;
-//! RFC 9908).
+//! CsrAttrs: the contents that a server requires in a request (RFC 7030, section 4.5.2; RFC 8951,
+//! section 4; RFC 9908).
 
 use super::extension::Extension;
 use super::names::Name;
@@ -26,37 +26,38 @@ const EXTENSION_REQUEST: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.84
 const TEMPLATE: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.16.2.61");
 const EXTENSION_TEMPLATE: ObjectIdentifier =
     ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.16.2.62");
-/// A placeholder may show the size of an RSA key by a modulus; its length in bytes is used.
+/// The supported sizes of an RSA key. A server may show the size by a modulus as a placeholder. The
+/// length of this modulus in bytes is the size.
 const RSA_SIZES: [u32; 3] = [2048, 3072, 4096];
 
-/// The wishes of a server for a request. Unknown wishes are ignored.
+/// The contents that a server requires in a request. Unknown attributes of the server are ignored.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct CsrAttributes {
     /// True if the request must contain tls-unique as challengePassword (RFC 7030, section 3.5).
     pub wants_channel_binding: bool,
-    /// The kind of key, or the name of an unsupported kind.
+    /// The type of key, or the description of an unsupported type.
     pub key: Option<Result<KeyAlgorithm, String>>,
-    /// The hash for the request's signature.
+    /// The hash for the signature of the request.
     pub(super) hash: Option<Hash>,
     /// Extensions: identifier, criticality, value.
     pub(super) extensions: Vec<(ObjectIdentifier, bool, Vec<u8>)>,
-    /// The subject, a Name in DER.
+    /// The subject, as a Name in DER.
     pub(super) subject: Option<Vec<u8>>,
 }
 
 impl CsrAttributes {
-    /// Parses the answer of a server: base64 with optional blanks, or DER. An empty answer means no
-    /// wishes.
+    /// Parses the answer of a server: base64 with optional blanks, or DER. An empty answer requires
+    /// nothing.
     ///
     /// # Errors
     ///
-    /// The fault of the answer.
+    /// Fails with a description if the answer is not valid.
     pub fn parse(body: &[u8]) -> Result<Self, String> {
         let der = match body.trim_ascii() {
             [] => return Ok(Self::default()),
             text => bare_base64(text).unwrap_or_else(|| body.to_vec()),
         };
-        let damaged = || "no list of attributes (RFC 8951, section 4)".to_owned();
+        let damaged = || "it is not a list of attributes (RFC 8951, section 4)".to_owned();
         let all = Element::only(&der).and_then(|list| list.children_of(SEQUENCE));
         let all = all.ok_or_else(damaged)?;
         let mut found = Self::default();
@@ -67,7 +68,8 @@ impl CsrAttributes {
                     let (kind, values) = attribute(one).ok_or_else(damaged)?;
                     if kind == TEMPLATE {
                         let template = values.first().ok_or_else(damaged)?;
-                        // The template is exclusive (RFC 9908, section 4).
+                        // If there is a template, other attributes are ignored (RFC 9908, section
+                        // 4).
                         return Self::of_template(template).ok_or_else(damaged);
                     }
                     found.note_attribute(kind, &values).ok_or_else(damaged)?;
@@ -101,7 +103,7 @@ impl CsrAttributes {
                 }
             }
             EXTENSION_REQUEST | EXTENSION_TEMPLATE => {
-                // Older servers name extensions by their identifiers only, without values.
+                // Older servers list only the identifiers of extensions, without values.
                 let lists = values.iter().filter(|value| value.tag == SEQUENCE);
                 for one in lists
                     .map(Element::children)
@@ -116,7 +118,8 @@ impl CsrAttributes {
         Some(())
     }
 
-    /// Ignores an extension without a value; the client's own setting applies.
+    /// Reads an extension. An extension without a value is ignored; the client's own setting
+    /// applies.
     fn note_extension(&mut self, element: &Element) -> Option<()> {
         let parts = element.children_of(SEQUENCE)?;
         if parts.last()?.tag != OCTET_STRING {
@@ -151,7 +154,7 @@ impl CsrAttributes {
         Some(found)
     }
 
-    /// Reads a SubjectPublicKeyInfo whose key may be missing, or be a placeholder for its size.
+    /// Reads a SubjectPublicKeyInfo. The key may be missing, or be a placeholder for its size.
     fn note_key(&mut self, part: &Element) -> Option<()> {
         let parts = part.children()?;
         let algorithm = parts.first()?.children_of(SEQUENCE)?;
@@ -174,7 +177,7 @@ impl CsrAttributes {
     }
 }
 
-/// A Name in which all values are given.
+/// Returns a Name in DER, if all its attributes have values.
 fn whole_name(element: &Element) -> Option<Vec<u8>> {
     let der = as_der(element.whole)?;
     let name = Name::read(&der)?;
@@ -182,8 +185,8 @@ fn whole_name(element: &Element) -> Option<Vec<u8>> {
     has_all.then_some(der)
 }
 
-/// True for an empty subjectAltName, or one with an empty directoryName or address (RFC 9908,
-/// section 3.4).
+/// Returns true if the client shall fill in the names. The subjectAltName is then empty, or has an
+/// empty directoryName or address (RFC 9908, section 3.4).
 fn asks_to_fill_in(value: &[u8]) -> bool {
     let Some(names) = Element::only(value).and_then(|names| names.children_of(SEQUENCE)) else {
         return false;
@@ -225,7 +228,7 @@ mod tests {
     use super::*;
     use crate::ber::encoded;
 
-    /// RFC 8951, section 4.
+    /// The example of RFC 8951, section 4.
     #[test]
     fn the_standards_example_is_understood() {
         let text = b"MEEGCSqGSIb3DQEJBzASBgcqhkjOPQIBMQcGBSuBBAAi\r\nMBYGCSqGSIb3DQEJDjEJBgcrBgEBAQEWBggqhkjOPQQDAw==\n";
@@ -235,7 +238,7 @@ mod tests {
         assert_eq!(found.hash, Some(Hash::Sha384));
         assert!(
             found.extensions.is_empty(),
-            "an identifier alone asks for nothing in particular"
+            "an identifier without a value requires nothing"
         );
     }
 

@@ -1,13 +1,13 @@
-//! Decoding of values that may be BER, and the error for unreadable ones.
+//! Decodes values that may be BER, and defines the errors for values that cannot be read.
 
 use crate::ber;
 use x509_cert::der::Decode;
 
-/// The error for an unreadable value, with a description if useful.
+/// The error for a value that cannot be read. The text describes the value, or is empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unreadable(pub(super) String);
 
-/// The reason why bytes are no certificate.
+/// The reason why bytes are not a certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NoCertificate(pub(super) String);
 

@@ -1,4 +1,5 @@
-//! The device that a certificate names, and the field that does (IEEE 802.1AR, section 8.6).
+//! Finds the device that a certificate names, and the field with its name (IEEE 802.1AR, section
+//! 8.6).
 
 use super::certificate::Certificate;
 use super::names::Name;
@@ -7,13 +8,13 @@ use crate::key::hex;
 use crate::oid::{COMMON_NAME, HARDWARE_MODULE_NAME, SERIAL_NUMBER, SUBJECT_ALT_NAME};
 use x509_cert::der::asn1::ObjectIdentifier;
 
-/// Kinds of GeneralName (RFC 5280, section 4.2.1.6).
+/// The tags of types of GeneralName (RFC 5280, section 4.2.1.6).
 const OTHER_NAME: u8 = 0xA0;
 const DIRECTORY_NAME: u8 = 0xA4;
-/// The value of an otherName.
+/// The tag of the value of an otherName.
 const EXPLICIT: u8 = 0xA0;
 
-/// The usual field: the subject itself.
+/// The usual field of the serial number: the subject.
 pub(crate) const SUBJECT: &str = "subject";
 
 /// The device that a certificate names.
@@ -21,24 +22,24 @@ pub(crate) const SUBJECT: &str = "subject";
 pub(crate) struct NamedDevice {
     pub(crate) serial: Option<String>,
     pub(crate) model: Option<String>,
-    /// The field of serial number and model; `None` without a serial number.
+    /// The field that contains serial number and model; `None` if there is no serial number.
     pub(crate) source: Option<&'static str>,
 }
 
-/// HardwareModuleName (RFC 4108, section 5).
+/// The HardwareModuleName of RFC 4108, section 5.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct HardwareModuleName {
     pub(crate) kind: ObjectIdentifier,
-    /// Text if printable, else hexadecimal digits.
+    /// The field hwSerialNum, as text if it is printable, else in hexadecimal digits.
     pub(crate) serial: String,
-    /// The kind of GeneralName.
+    /// The type of GeneralName that contains the HardwareModuleName.
     pub(crate) place: &'static str,
 }
 
 impl NamedDevice {
-    /// Reads the serialNumber of the subject; else that of a directoryName in the subjectAltName;
-    /// else a hardwareModuleName there. A common name alone may name a service, so it does not
-    /// count.
+    /// Reads the serial number of the device. Tries the serialNumber of the subject, then the
+    /// serialNumber of a directoryName in the subjectAltName, then a hardwareModuleName in the
+    /// subjectAltName. A common name is not used, because it may name a service.
     pub(crate) fn of(certificate: &Certificate) -> Self {
         let subject = certificate.subject_name().ok();
         if let Some(found) = subject.and_then(|name| Self::in_name(&name, SUBJECT)) {
@@ -71,7 +72,8 @@ impl NamedDevice {
     }
 }
 
-/// The combined format of some makers in a serialNumber: `PID:model SN:serial`.
+/// The format of some manufacturers, with model and serial number in one serialNumber:
+/// `PID:model SN:serial`.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Packed {
     serial: Option<String>,
@@ -79,8 +81,8 @@ struct Packed {
 }
 
 impl Packed {
-    /// Parses marks: capital letters before a colon, at the beginning or after a separator. The
-    /// value extends to the next mark.
+    /// Parses the format. A mark is capital letters before a colon, at the beginning or after a
+    /// separator. A value extends to the next mark.
     fn read(text: &str) -> Self {
         let separates = |c: char| c.is_whitespace() || matches!(c, ',' | ';' | '/' | '|');
         let mut marks = Vec::new();
@@ -108,8 +110,8 @@ impl Packed {
     }
 }
 
-/// The first HardwareModuleName in the subjectAltName. swtpm_cert writes it as an attribute of a
-/// directoryName instead.
+/// Returns the first HardwareModuleName in the subjectAltName. swtpm_cert writes it as an attribute
+/// of a directoryName instead of an otherName.
 pub(crate) fn hardware_module(certificate: &Certificate) -> Option<HardwareModuleName> {
     let names = alternative_names(certificate);
     let other = |name: &Element| {
@@ -154,7 +156,8 @@ impl HardwareModuleName {
     }
 }
 
-/// The GeneralNames of the subjectAltName; a faulty one does not affect the others.
+/// Returns the GeneralNames of the subjectAltName. Other names are returned even if one name cannot
+/// be read.
 fn alternative_names(certificate: &Certificate) -> Vec<Element<'_>> {
     let extension = certificate.extension(SUBJECT_ALT_NAME).ok().flatten();
     let names = extension.and_then(|it| Element::only(it.value)?.children_of(SEQUENCE));

@@ -3,7 +3,7 @@
 use crate::ber::{BOOLEAN, Element, OBJECT_IDENTIFIER, OCTET_STRING, SEQUENCE};
 use x509_cert::der::asn1::ObjectIdentifier;
 
-/// An extension.
+/// An extension: its identifier, criticality and value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Extension<'a> {
     pub(crate) id: ObjectIdentifier,
@@ -13,7 +13,7 @@ pub(crate) struct Extension<'a> {
 }
 
 impl<'a> Extension<'a> {
-    /// `None` if the element is no extension.
+    /// Parses an Extension. Returns `None` if the element is not an Extension.
     pub(super) fn read(element: &Element<'a>) -> Option<Self> {
         let parts = element.children_of(SEQUENCE)?;
         let (id, critical, value) = match parts[..] {

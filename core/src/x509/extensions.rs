@@ -1,5 +1,5 @@
 //! Values of extensions (RFC 5280, section 4.2.1). An extension can be absent, readable or
-//! unreadable: three different results.
+//! unreadable. These are three different results.
 
 use super::certificate::Certificate;
 use super::decode::Unreadable;
@@ -11,32 +11,32 @@ use crate::oid::*;
 use std::collections::BTreeSet;
 use x509_cert::der::asn1::ObjectIdentifier;
 
-/// `Ok(None)`: the certificate does not have the extension.
+/// The value of an extension. `Ok(None)`: the certificate does not have the extension.
 pub(crate) type ExtensionResult<T> = Result<Option<T>, Unreadable>;
 
-/// BasicConstraints (section 4.2.1.9).
+/// The extension BasicConstraints (section 4.2.1.9).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct BasicConstraints {
     pub(crate) ca: bool,
-    /// The number of CAs that may stand between this CA and a leaf. A number out of range counts as
-    /// the maximum.
+    /// The number of CAs that may be between this CA and a leaf. A number out of range is replaced
+    /// by the maximum.
     pub(crate) path_len: Option<usize>,
 }
 
-/// KeyUsage (section 4.2.1.3); bit 0 of the standard is the highest bit here.
+/// The extension KeyUsage (section 4.2.1.3). Bit 0 of the standard is the highest bit of the value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct KeyUsage(u16);
 
-/// AuthorityKeyIdentifier (section 4.2.1.1).
+/// The extension AuthorityKeyIdentifier (section 4.2.1.1).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct AuthorityKeyId<'a> {
     pub(crate) key: Option<&'a [u8]>,
     pub(crate) issuer: Vec<GeneralName<'a>>,
-    /// The content of the INTEGER.
+    /// The serial number: the content of the INTEGER.
     pub(crate) serial: Option<&'a [u8]>,
 }
 
-/// PolicyConstraints (section 4.2.1.11).
+/// The extension PolicyConstraints (section 4.2.1.11).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct PolicyConstraints {
     pub(crate) require_explicit_policy: Option<usize>,
@@ -45,8 +45,8 @@ pub(crate) struct PolicyConstraints {
 
 type IsUnread = fn(&Certificate) -> bool;
 
-/// The extensions that decide about a path, or that OpenSSL parses in each certificate: identifier,
-/// name, and a test for unreadable values.
+/// The extensions that decide about a path, or that OpenSSL parses in each certificate. Each entry
+/// has the identifier, the name, and a function that tests whether the value cannot be read.
 const READ: &[(ObjectIdentifier, &str, IsUnread)] = &[
     (BASIC_CONSTRAINTS, "basicConstraints", |it| {
         it.basic_constraints().is_err()
@@ -96,7 +96,7 @@ impl Certificate {
         self.value_of(KEY_USAGE, KeyUsage::read)
     }
 
-    /// The extKeyUsage.
+    /// Returns the purposes in extKeyUsage.
     pub(crate) fn purposes(&self) -> ExtensionResult<Vec<ObjectIdentifier>> {
         self.value_of(EXTENDED_KEY_USAGE, |value| {
             some(value.children_of(SEQUENCE)?, |one| identifier(&one))
@@ -113,14 +113,14 @@ impl Certificate {
         })
     }
 
-    /// All names of the subjectAltName.
+    /// Returns all names of the subjectAltName.
     pub(crate) fn alternative_names(&self) -> ExtensionResult<Vec<GeneralName<'_>>> {
         self.value_of(SUBJECT_ALT_NAME, |value| {
             some(value.children_of(SEQUENCE)?, |one| GeneralName::read(&one))
         })
     }
 
-    /// The certificatePolicies, without their qualifiers.
+    /// Returns the policies in certificatePolicies, without their qualifiers.
     pub(crate) fn policies(&self) -> ExtensionResult<Vec<ObjectIdentifier>> {
         self.value_of(CERTIFICATE_POLICIES, |value| {
             let policies = some(value.children_of(SEQUENCE)?, |one| policy(&one))?;
@@ -129,7 +129,7 @@ impl Certificate {
         })
     }
 
-    /// Pairs of issuerDomainPolicy and subjectDomainPolicy.
+    /// Returns the policy mappings, as pairs of issuerDomainPolicy and subjectDomainPolicy.
     pub(crate) fn policy_mappings(
         &self,
     ) -> ExtensionResult<Vec<(ObjectIdentifier, ObjectIdentifier)>> {
@@ -147,7 +147,7 @@ impl Certificate {
         self.value_of(POLICY_CONSTRAINTS, PolicyConstraints::read)
     }
 
-    /// The number of further certificates that may name anyPolicy.
+    /// Returns the number of further certificates that may name anyPolicy.
     pub(crate) fn inhibit_any_policy(&self) -> ExtensionResult<usize> {
         self.value_of(INHIBIT_ANY_POLICY, |value| {
             (value.tag == INTEGER).then(|| count(value))?
@@ -158,7 +158,7 @@ impl Certificate {
         self.value_of(NAME_CONSTRAINTS, NameConstraints::read)
     }
 
-    /// All full names of all distribution points, as encoded.
+    /// Returns all full names of all CRL distribution points, as they are encoded.
     pub(crate) fn distribution_points(&self) -> ExtensionResult<Vec<&[u8]>> {
         self.value_of(CRL_DISTRIBUTION_POINTS, |value| {
             let points = some(value.children_of(SEQUENCE)?, |one| full_names(&one))?;
@@ -166,7 +166,8 @@ impl Certificate {
         })
     }
 
-    /// Names of extensions that are unreadable, or occur twice and so are ambiguous.
+    /// Returns the names of extensions that cannot be read, or that occur twice and are therefore
+    /// ambiguous.
     pub(crate) fn unreadable(&self) -> Vec<String> {
         let Ok(all) = self.extensions() else {
             return vec!["one of its extensions".into()];
@@ -231,7 +232,7 @@ impl KeyUsage {
         "decipherOnly",
     ];
 
-    /// At least one bit must be set, and no surplus bytes may follow the named bits.
+    /// Parses a KeyUsage. At least one bit must be set, and no bytes may follow the named bits.
     fn read(value: &Element) -> Option<Self> {
         let bits = match bits(value)?[..] {
             [first] => u16::from_be_bytes([first, 0]),
@@ -257,7 +258,7 @@ impl KeyUsage {
         self.has(6)
     }
 
-    /// The bit names of section 4.2.1.3.
+    /// Returns the names of the set bits, as in section 4.2.1.3.
     pub(crate) fn names(self) -> Vec<&'static str> {
         let set = |(number, name): (usize, &'static str)| self.has(number).then_some(name);
         Self::NAMES
@@ -293,7 +294,7 @@ impl<'a> AuthorityKeyId<'a> {
 }
 
 impl PolicyConstraints {
-    /// At least one of the two fields must be present.
+    /// Parses PolicyConstraints. At least one of the two fields must be present.
     fn read(value: &Element) -> Option<Self> {
         let [mut require_explicit_policy, mut inhibit_policy_mapping] = [None; 2];
         for part in value.children_of(SEQUENCE)? {
@@ -314,7 +315,7 @@ impl PolicyConstraints {
     }
 }
 
-/// PolicyInformation (section 4.2.1.4).
+/// Returns the identifier in a PolicyInformation (section 4.2.1.4).
 fn policy(element: &Element) -> Option<ObjectIdentifier> {
     match &element.children_of(SEQUENCE)?[..] {
         [policy] => identifier(policy),

@@ -9,57 +9,59 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// A limit above the size of any reasonable certificate file.
+/// The maximum size of a certificate file. Usual certificate files are much smaller.
 pub(crate) const LARGEST: u64 = 1 << 20;
 
-/// The file name extensions that are read in a folder, in any case. A file may have another name to
-/// disable it (`ca.pem.disabled`).
+/// The file name extensions that are read in a folder, in upper or lower case. An administrator can
+/// disable a file by another extension (`ca.pem.disabled`).
 const ENDINGS: [&str; 4] = ["pem", "crt", "cer", "der"];
 
-/// A file and its contents.
+/// A certificate file and its contents.
 #[derive(Debug)]
 pub(crate) struct CertificateFile {
     pub(crate) path: PathBuf,
-    /// The stamp before the content was read, if it was read.
+    /// The stamp of the file before its content was read; `None` if it was not read.
     pub(crate) stamp: Option<FileStamp>,
     pub(crate) certificates: Result<Vec<Certificate>, CertificateFileError>,
-    /// Other contents of the file, each described.
+    /// Descriptions of the other contents of the file.
     pub(crate) beside: Vec<String>,
 }
 
 /// The reason why a file gives no certificate.
 #[derive(Debug)]
 pub(crate) enum CertificateFileError {
-    /// Other users may write to it.
+    /// Other users may write to the file.
     Distrusted(Distrust),
-    /// Its name has another extension.
+    /// The name of the file has another extension.
     OtherName,
-    /// The path is a folder without such an extension.
+    /// The path is a folder whose name has no such extension.
     Folder,
-    /// The path is a dangling symbolic link.
+    /// The path is a symbolic link to a missing file.
     Dangling,
-    /// The error of the system.
+    /// The system returned this error.
     Failed(io::Error),
-    /// The content that it holds instead.
+    /// The file contains no certificate. The text describes the content.
     Nothing(String),
 }
 
-/// The paths in a folder, without leftovers of editors; none if the folder is missing.
+/// Returns the paths in a folder, without backup files of editors. Returns none if the folder is
+/// missing.
 ///
 /// # Errors
 ///
-/// The folder cannot be listed.
+/// Fails if the folder cannot be listed.
 pub(crate) fn candidates(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let mut paths = paths_in(folder)?;
     paths.retain(|path| !is_leftover(path));
     Ok(paths)
 }
 
-/// The certificate files of a folder, and other files with the reason why they give no certificate.
+/// Reads the certificate files of a folder. Also returns other files, with the reason why they give
+/// no certificate.
 ///
 /// # Errors
 ///
-/// The folder cannot be listed.
+/// Fails if the folder cannot be listed.
 pub(crate) fn in_folder(folder: &Path) -> io::Result<Vec<CertificateFile>> {
     let paths = candidates(folder)?.into_iter();
     Ok(paths.map(CertificateFile::listed).collect())
@@ -76,7 +78,7 @@ impl CertificateFile {
         }
     }
 
-    /// Reads a file that the administrator named, with any name.
+    /// Reads a file that the administrator named. Its name may have any extension.
     pub(crate) fn read(path: PathBuf) -> Self {
         let (bytes, stamp) = match file::read_stamped(&path, LARGEST) {
             Ok(read) => read,
@@ -88,8 +90,8 @@ impl CertificateFile {
                 };
             }
         };
-        // Checked after the reading, which rejects special files: /dev/null, for example, is
-        // writable by all.
+        // The trust is checked after the reading, because the reading rejects special files. For
+        // example all users may write to /dev/null.
         if let Some(why) = distrusted(&path) {
             let unread = why
                 .unread
@@ -128,14 +130,14 @@ impl CertificateFile {
         }
     }
 
-    /// A sentence for each ignored content of this file.
+    /// Returns a sentence for each content of this file that is ignored.
     pub(crate) fn left_out(&self) -> Vec<String> {
         let path = self.path.display();
         match &self.certificates {
             Ok(_) => {
                 let beside = self.beside.iter();
                 beside
-                    .map(|what| format!("{path}: beside a certificate: {what}"))
+                    .map(|what| format!("{path}: in addition to a certificate: {what}"))
                     .collect()
             }
             Err(CertificateFileError::Distrusted(why)) => {
@@ -150,11 +152,11 @@ impl fmt::Display for CertificateFileError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Distrusted(why) => why.fmt(f),
-            Self::OtherName => {
-                f.write_str("not read, since its name does not end in .pem, .crt, .cer or .der")
-            }
+            Self::OtherName => f.write_str(
+                "the file is not read, because its name does not end in .pem, .crt, .cer or .der",
+            ),
             Self::Folder => f.write_str("a folder, whose files are not read"),
-            Self::Dangling => f.write_str("a symbolic link that leads nowhere"),
+            Self::Dangling => f.write_str("a symbolic link to a missing file"),
             Self::Failed(error) => error.fmt(f),
             Self::Nothing(what) => f.write_str(what),
         }

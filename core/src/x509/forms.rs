@@ -1,4 +1,4 @@
-//! Descriptions of bytes that are no certificate.
+//! Descriptions of bytes that are not a certificate, for error messages.
 
 use super::parts::CertificateParts;
 use crate::ber::{
@@ -9,24 +9,24 @@ use crate::pem::PemReader;
 const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
 const ENUMERATED: u8 = 0x0A;
-/// Context-specific tag 0, constructed.
+/// The tag `[0]`, constructed.
 const CONTEXT: u8 = 0xA0;
-/// 1.2.840.113549.1.7: PKCS#7, without the last number.
+/// 1.2.840.113549.1.7, the start of the identifiers of PKCS#7.
 const PKCS7: &[u8] = &[0x2A, 0x86, 0x48, 0x86, 0xF7, 0x0D, 1, 7];
-/// 1.2.840.113549.1.9.16.1: contents of CMS.
+/// 1.2.840.113549.1.9.16.1, the start of the identifiers of CMS contents.
 const CMS: &[u8] = &[0x2A, 0x86, 0x48, 0x86, 0xF7, 0x0D, 1, 9, 16, 1];
-/// 2.23.133.10.1: keys that a TPM wrapped.
+/// 2.23.133.10.1, the start of the identifiers of keys that a TPM wrapped.
 const TSS2: &[u8] = &[0x67, 0x81, 0x05, 0x0A, 1];
 
-const PKCS7_IS: &str = "PKCS#7: openssl pkcs7 -print_certs takes the certificates out of it (with -inform DER if it \
-     is binary)";
+const PKCS7_IS: &str = "PKCS#7: openssl pkcs7 -print_certs extracts the certificates (with \
+     -inform DER if it is binary)";
 const PRIVATE_KEY_IS: &str = "a private key, which is secret, not a certificate";
 const PUBLIC_KEY_IS: &str = "a public key, not a certificate";
 const REQUEST_IS: &str = "a certificate request (PKCS#10); the CA answers it with a certificate";
 const CRL_IS: &str = "a list of revoked certificates (CRL)";
 const ATTRIBUTES_IS: &str = "an attribute certificate, which certifies no key";
 
-/// Files that begin with certain bytes.
+/// The first bytes of file formats, with the descriptions of the formats.
 const MAGIC: [(&[u8], &str); 19] = [
     (b"\x1F\x8B", "gzip: gunzip unpacks it"),
     (b"PK\x03\x04", "a ZIP archive: unzip unpacks it"),
@@ -37,11 +37,11 @@ const MAGIC: [(&[u8], &str); 19] = [
     (b"\x04\x22\x4D\x18", "lz4: lz4 -d unpacks it"),
     (
         b"\xFE\xED\xFE\xED",
-        "a Java keystore (JKS): keytool -exportcert takes a certificate out of it",
+        "a Java keystore (JKS): keytool -exportcert extracts a certificate",
     ),
     (
         b"\xCE\xCE\xCE\xCE",
-        "a Java keystore (JCEKS): keytool -exportcert takes a certificate out of it",
+        "a Java keystore (JCEKS): keytool -exportcert extracts a certificate",
     ),
     (b"\x7FELF", "a program (ELF)"),
     (b"%PDF", "a PDF document"),
@@ -63,11 +63,11 @@ const MAGIC: [(&[u8], &str); 19] = [
     ),
     (
         b"Bag Attributes",
-        "what openssl pkcs12 writes, without its PEM blocks",
+        "output of openssl pkcs12 without its PEM blocks",
     ),
 ];
 
-/// True if `bytes` begin with a certificate or a truncated one.
+/// Returns true if `bytes` begin with a certificate or a truncated certificate.
 pub(super) fn is_certificate(bytes: &[u8]) -> bool {
     match Element::first(bytes) {
         Ok((element, _)) => CertificateParts::of(element.whole).is_some(),
@@ -76,7 +76,7 @@ pub(super) fn is_certificate(bytes: &[u8]) -> bool {
     }
 }
 
-/// True for a SEQUENCE that contains a SEQUENCE with a version or a serial number.
+/// Returns true for a SEQUENCE that contains a SEQUENCE with a version or a serial number.
 fn begins_a_certificate(bytes: &[u8]) -> bool {
     fn inside(bytes: &[u8]) -> Option<&[u8]> {
         let [SEQUENCE, length, rest @ ..] = bytes else {
@@ -88,7 +88,7 @@ fn begins_a_certificate(bytes: &[u8]) -> bool {
     signed.is_some_and(|it| matches!(it, [0xA0, 3, 2, 1, ..] | [INTEGER, 1..=21, ..]))
 }
 
-/// Describes bytes that are no certificate.
+/// Describes bytes that are not a certificate.
 pub(super) fn name(bytes: &[u8]) -> String {
     let text = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
     let text = text.trim_ascii();
@@ -105,17 +105,17 @@ pub(super) fn name(bytes: &[u8]) -> String {
     match Element::first(bytes) {
         Err(NoElement::Cut(length)) if begins_a_certificate(bytes) => {
             return format!(
-                "a certificate that is cut: {} of its {length} bytes are there",
+                "a truncated certificate: only {} of its {length} bytes are present",
                 bytes.len()
             );
         }
         Ok((_, behind)) if is_certificate(bytes) && !behind.is_empty() => {
-            return format!("a certificate with {} bytes behind it", behind.len());
+            return format!("a certificate that {} other bytes follow", behind.len());
         }
         _ => {}
     }
     structure(bytes).map_or_else(
-        || format!("{} bytes that are no certificate", bytes.len()),
+        || format!("{} bytes that are not a certificate", bytes.len()),
         |what| what.into(),
     )
 }
@@ -133,20 +133,22 @@ pub(super) fn in_block(label: &str, der: &[u8]) -> String {
         "PKCS7" | "CMS" | "PKCS #7 SIGNED DATA" => PKCS7_IS.into(),
         _ if label.starts_with("PGP ") => "an OpenPGP block".into(),
         _ if is_certificate(der) => {
-            "a certificate, but under another label than CERTIFICATE: correct its two lines".into()
+            "a certificate, but under another label than CERTIFICATE: correct the BEGIN and END \
+             lines"
+                .into()
         }
         _ => name(der),
     };
-    format!("the PEM block {label} holds {what}")
+    format!("the PEM block {label} contains {what}")
 }
 
-/// Describes erased or empty storage.
+/// Describes empty or erased storage.
 fn padding(bytes: &[u8]) -> Option<String> {
     let first = *bytes.first()?;
     let same = matches!(first, 0 | 0xFF) && bytes.iter().all(|byte| *byte == first);
     same.then(|| {
         format!(
-            "{} bytes 0x{first:02X} and nothing else: nothing was written there, or it was erased",
+            "{} bytes 0x{first:02X} and nothing else: the storage was never written, or was erased",
             bytes.len()
         )
     })
@@ -169,7 +171,7 @@ fn wide_text(bytes: &[u8]) -> Option<String> {
         _ => return None,
     };
     Some(format!(
-        "UTF-{width} text: iconv -f UTF-{width} -t UTF-8 makes a text of it that can be read"
+        "UTF-{width} text: convert it with iconv -f UTF-{width} -t UTF-8"
     ))
 }
 
@@ -184,18 +186,18 @@ fn of_text(text: &[u8]) -> Option<String> {
     Some(if let Some(boundary) = boundary {
         crate::pem::damaged(&boundary)
     } else if lower.starts_with("<!doctype html") || lower.contains("<html") {
-        "an HTML page: what a web server says, not the file itself".into()
+        "an HTML page: probably an error page of a web server instead of the file".into()
     } else if lower.starts_with('<') {
         "XML".into()
     } else if text.starts_with(['{', '[']) {
         "JSON".into()
     } else if text.contains("-----BEGIN ") {
-        "text with a PEM block that does not begin its line".into()
+        "text in which a PEM block does not begin at the start of a line".into()
     } else if dense.len().is_multiple_of(2) && dense.chars().all(|c| c.is_ascii_hexdigit()) {
-        "hexadecimal digits: xxd -r -p makes bytes of them".into()
+        "hexadecimal digits: convert them to bytes with xxd -r -p".into()
     } else if is_base64(&dense) {
         "base64 without the lines -----BEGIN CERTIFICATE----- before it and -----END \
-         CERTIFICATE----- behind it"
+         CERTIFICATE----- after it"
             .into()
     } else {
         "text without a PEM block".into()
@@ -211,9 +213,9 @@ fn is_base64(text: &str) -> bool {
 fn structure(bytes: &[u8]) -> Option<&'static str> {
     let whole = match Element::first(bytes) {
         Ok((whole, _)) => whole,
-        // A truncated structure of unknown kind.
+        // A truncated structure of unknown type.
         Err(NoElement::Cut(_)) if bytes.first() == Some(&SEQUENCE) => {
-            return Some("the beginning of something whose end is not there");
+            return Some("a truncated ASN.1 structure");
         }
         Err(_) => return None,
     };
@@ -229,7 +231,7 @@ fn structure(bytes: &[u8]) -> Option<&'static str> {
             "a key that a TPM wrapped, not a certificate"
         }
         ([INTEGER, SEQUENCE, ..], _) if is_pkcs12(&parts) => {
-            "PKCS#12: openssl pkcs12 -in … -nokeys -clcerts takes the certificate out of it"
+            "PKCS#12: openssl pkcs12 -in … -nokeys -clcerts extracts the certificate"
         }
         ([INTEGER, SEQUENCE, OCTET_STRING, ..], _)
         | ([INTEGER, OCTET_STRING, ..], _)
@@ -244,11 +246,11 @@ fn structure(bytes: &[u8]) -> Option<&'static str> {
                 .iter()
                 .all(|one| CertificateParts::of(one.whole).is_some()) =>
         {
-            "a PkiPath (several certificates in a SEQUENCE), a format that is not supported: write each \
-             certificate as PEM, or concatenate the DER certificates"
+            "a PkiPath (several certificates in a SEQUENCE), a format that is not supported: \
+             write each certificate as PEM, or concatenate the DER certificates"
         }
         ([ENUMERATED, ..], _) => "an answer about revocation (OCSP)",
-        _ => "something in ASN.1 that is no certificate",
+        _ => "an ASN.1 structure that is not a certificate",
     })
 }
 
@@ -266,11 +268,11 @@ fn signed(inside: &[u8]) -> &'static str {
             INTEGER,
             ..,
         ] => ATTRIBUTES_IS,
-        _ => "a damaged certificate: its parts are not what they should be",
+        _ => "a damaged certificate: its fields do not have the order of RFC 5280",
     }
 }
 
-/// PFX (RFC 7292, section 4): version 3 and contents of PKCS#7.
+/// Returns true for a PFX (RFC 7292, section 4): version 3 and contents of PKCS#7.
 fn is_pkcs12(parts: &[Element]) -> bool {
     let contents = parts.get(1).and_then(|contents| contents.children());
     let kind = contents.and_then(|contents| contents.first().copied());

@@ -12,23 +12,24 @@ pub(crate) struct NameConstraints<'a> {
     pub(crate) excluded: Vec<GeneralName<'a>>,
 }
 
-/// GeneralName (section 4.2.1.6); for kinds that are not compared, only the tag is kept.
+/// A GeneralName (section 4.2.1.6). For types that are never compared, only the tag is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum GeneralName<'a> {
-    /// An otherName of this kind.
+    /// An otherName with this type identifier.
     Other(ObjectIdentifier),
     Email(&'a [u8]),
     Dns(Cow<'a, [u8]>),
-    /// A Name, DER.
+    /// A directoryName, as a Name in DER.
     Directory(&'a [u8]),
     Uri(&'a [u8]),
     Ip(&'a [u8]),
-    /// x400Address, ediPartyName or registeredID.
+    /// An x400Address, ediPartyName or registeredID, with its tag.
     Odd(u8),
 }
 
 impl<'a> NameConstraints<'a> {
-    /// At least one of the two fields must be present, and neither may be empty.
+    /// Parses NameConstraints. At least one of the two fields must be present, and neither may be
+    /// empty.
     pub(super) fn read(value: &Element<'a>) -> Option<Self> {
         let parts = value.children_of(SEQUENCE)?;
         let subtrees = |part: &Element<'a>| some(part.children()?, |one| subtree(&one));
@@ -88,7 +89,8 @@ impl<'a> GeneralName<'a> {
     }
 }
 
-/// The base of a GeneralSubtree; rejects one with a distance, which section 4.2.1.10 forbids.
+/// Returns the base of a GeneralSubtree. Rejects a subtree with a maximum, or with a minimum other
+/// than 0, which section 4.2.1.10 forbids.
 fn subtree<'a>(element: &Element<'a>) -> Option<GeneralName<'a>> {
     let parts = element.children_of(SEQUENCE)?;
     let [base, rest @ ..] = &parts[..] else {
@@ -102,7 +104,7 @@ fn subtree<'a>(element: &Element<'a>) -> Option<GeneralName<'a>> {
     from_zero.then(|| GeneralName::read(base))?
 }
 
-/// The full names of a DistributionPoint (section 4.2.1.13), as encoded.
+/// Returns the full names of a DistributionPoint (section 4.2.1.13), as they are encoded.
 pub(super) fn full_names<'a>(element: &Element<'a>) -> Option<Vec<&'a [u8]>> {
     let parts = element.children_of(SEQUENCE)?;
     let mut rest = &parts[..];
@@ -131,7 +133,7 @@ pub(super) fn full_names<'a>(element: &Element<'a>) -> Option<Vec<&'a [u8]>> {
         Some(Some(names)) if names.tag == 0xA0 => some(names.children()?, |one| {
             GeneralName::read(&one).map(|_| one.whole)
         }),
-        // nameRelativeToCRLIssuer is never compared with a CRL.
+        // A nameRelativeToCRLIssuer is never compared with a CRL.
         Some(Some(relative)) if relative.tag == 0xA1 => {
             let set = encoded(SET, relative.content);
             ComparableName::read(&encoded(SEQUENCE, &set))?;

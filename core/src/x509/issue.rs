@@ -1,4 +1,4 @@
-//! The device's own certificates and requests (RFC 5280; RFC 2986), signed by its keys.
+//! Certificates and requests that the device's own keys sign (RFC 5280; RFC 2986).
 
 use super::algorithms::{ecdsa_to_der, signature_algorithm};
 use super::clock::now;
@@ -26,56 +26,59 @@ use x509_cert::spki::{
 };
 use x509_cert::time::{Time, Validity};
 
-/// A verifier whose clock is slightly late must still accept a new certificate. EVE uses the same
-/// value.
+/// A new certificate is valid from this time before now. A verifier whose clock is late must still
+/// accept the certificate. EVE uses the same value.
 const BACKDATED: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The subject of a certificate.
+/// The subject of a certificate, and its subjectAltName if there is one.
 #[derive(Debug, Clone)]
 pub struct Subject {
     name: Name,
-    /// The Name in DER.
+    /// The subject as a Name in DER.
     pub(crate) der: Vec<u8>,
     pub(super) alternative: Option<Extension>,
 }
 
-/// Signs a digest.
+/// A function that signs a digest.
 type SignDigest<'a, E> = dyn Fn(&[u8]) -> Result<Vec<u8>, E> + 'a;
 
-/// The view of a private key that signs a certificate or request.
+/// A private key as the signing functions of this file need it.
 pub(crate) struct CertificateSigner<'a, E> {
     pub(crate) public: &'a PublicKey,
-    /// ECDSA or RSASSA-PKCS1-v1_5.
+    /// The signature scheme: ECDSA or RSASSA-PKCS1-v1_5.
     pub(crate) scheme: SignatureScheme,
     /// Signs a digest of the scheme's hash. Returns r ‖ s, each as wide as the order of the curve,
-    /// or a number as wide as the modulus.
+    /// or an RSA signature as wide as the modulus.
     pub(crate) sign: &'a SignDigest<'a, E>,
 }
 
-/// The reason why no certificate or request was made.
+/// The reason why a certificate or request could not be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum IssueError {
-    /// The text is not valid as a subject.
+    /// The text is not a valid subject.
     Subject(String),
-    /// The encoding failed, or random bytes are missing.
+    /// The encoding failed, or the system gave no random bytes.
     Failed(String),
 }
 
 impl Subject {
-    /// Subject and subjectAltName of another certificate: an LDevID names the same device as its
-    /// IDevID (IEEE 802.1AR, section 8.6).
+    /// Copies subject and subjectAltName of another certificate. An LDevID names the same device as
+    /// its IDevID (IEEE 802.1AR, section 8.6).
     pub(crate) fn copied(certificate: &Certificate) -> Result<Self, IssueError> {
         let whose = || certificate.subject();
         let name = certificate.subject_name().ok();
         let name = name.and_then(|name| Name::from_der(&name.rewritten()?).ok());
         let name = name.ok_or_else(|| {
-            IssueError::Failed(format!("the name {} cannot be encoded again", whose()))
+            IssueError::Failed(format!(
+                "the name {} cannot be encoded in a new certificate",
+                whose()
+            ))
         })?;
         let there = match certificate.extension(SUBJECT_ALT_NAME) {
             Ok(there) => there,
             Err(why) if name.is_empty() => {
                 return Err(IssueError::Failed(format!(
-                    "the only name of the device {why}"
+                    "the subjectAltName, which is the only name of the device, {why}"
                 )));
             }
             Err(why) => {
@@ -86,7 +89,8 @@ impl Subject {
         let alternative = match there {
             Some(there) => Some(Extension {
                 extn_id: SUBJECT_ALT_NAME,
-                // With an empty subject, only this extension names the device (RFC 5280, 4.2.1.6).
+                // If the subject is empty, only the subjectAltName names the device (RFC 5280,
+                // 4.2.1.6).
                 critical: name.is_empty(),
                 extn_value: OctetString::new(there.value).map_err(unencodable)?,
             }),
@@ -95,12 +99,12 @@ impl Subject {
         Self::of(name, alternative)
     }
 
-    /// Subject and subjectAltName of another certificate, byte for byte if they are DER. Some
-    /// servers compare the bytes at a renewal (RFC 7030, section 4.2.2).
+    /// Copies subject and subjectAltName of another certificate. The bytes are unchanged if they
+    /// are DER, because some servers compare the bytes at a renewal (RFC 7030, section 4.2.2).
     ///
     /// # Errors
     ///
-    /// Those of [`Self::copied`].
+    /// The errors of [`Self::copied`].
     pub(crate) fn verbatim(certificate: &Certificate) -> Result<Self, IssueError> {
         let mut subject = Self::copied(certificate)?;
         subject.der = as_der(certificate.subject_der()).unwrap_or(subject.der);
@@ -113,7 +117,7 @@ impl Subject {
         Ok(subject)
     }
 
-    /// The subject of a request, without other names.
+    /// Returns the subject of a request, without other names.
     #[cfg(feature = "evidence")]
     pub(crate) fn asked_for(
         request: &super::received_request::Request,
@@ -131,7 +135,7 @@ impl Subject {
     pub fn parse(text: &str) -> Result<Self, IssueError> {
         let name = text.parse().map_err(|error| {
             IssueError::Subject(format!(
-                "{text:?}: no subject ({error}); expected for example CN=web,O=Example"
+                "{text:?} is not a subject ({error}); expected for example CN=web,O=Example"
             ))
         })?;
         Self::of(name, None)
@@ -146,7 +150,7 @@ impl Subject {
         })
     }
 
-    /// True if the subject is empty.
+    /// Returns true if the subject is empty.
     pub(super) fn is_empty(&self) -> bool {
         self.name.is_empty()
     }
@@ -155,7 +159,7 @@ impl Subject {
     ///
     /// # Errors
     ///
-    /// The bytes are no Name.
+    /// Fails if the bytes are not a Name.
     pub(super) fn from_der(der: &[u8]) -> Result<Self, IssueError> {
         Ok(Self {
             der: der.to_vec(),
@@ -163,12 +167,13 @@ impl Subject {
         })
     }
 
-    /// The subject for a service's key: its label, without information about the device.
+    /// Returns the subject for the key of a service: its label, without information about the
+    /// device.
     pub(crate) fn named(label: &str) -> Result<Self, IssueError> {
         let special = |one: char| ",+\"\\<>;=#".contains(one);
         match label.chars().any(special) {
             true => Err(IssueError::Subject(format!(
-                "{label}: not valid in a subject; give a subject with --subject"
+                "{label} is not valid in a subject; give a subject with --subject"
             ))),
             false => Self::parse(&format!("CN={label}")),
         }
@@ -184,8 +189,8 @@ impl Subject {
         self.alternative.as_ref()
     }
 
-    /// The subject for a device without a name, derived from its key. The subject has no
-    /// serialNumber, since that would name a device (IEEE 802.1AR, section 8.6).
+    /// Returns a subject for a device without a name, derived from its key. The subject has no
+    /// serialNumber, because a serialNumber would name a device (IEEE 802.1AR, section 8.6).
     pub(crate) fn of_key(public: &PublicKey) -> Result<Self, IssueError> {
         let digest = Hash::Sha256.digest(&[&public.info_der()]);
         let digits = crate::key::hex(&digest[..8]);
@@ -193,17 +198,17 @@ impl Subject {
     }
 }
 
-/// A certificate signed by its own key, without end.
+/// Issues a certificate that its own key signs. The certificate has no end of validity.
 ///
 /// # Errors
 ///
-/// Those of the signer, or [`IssueError`].
+/// The errors of the signer, or [`IssueError`].
 pub(crate) fn self_signed<E: From<IssueError>>(
     subject: Subject,
     signer: &CertificateSigner<'_, E>,
 ) -> Result<Certificate, E> {
     let (_, from) = usable_from()?;
-    // The builder writes UTCTime where the standard requires it.
+    // The builder writes UTCTime for years before 2050, as the standard requires.
     let from = Time::GeneralTime(GeneralizedTime::from_date_time(from));
     let validity = Validity::new(from, Time::INFINITY);
     let info = SubjectPublicKeyInfoOwned::from_der(&signer.public.info_der());
@@ -218,7 +223,7 @@ pub(crate) fn self_signed<E: From<IssueError>>(
     Ok(Certificate::from_der(&der).map_err(|error| IssueError::Failed(error.to_string()))?)
 }
 
-/// A positive number with 126 random bits (RFC 5280, section 4.1.2.2).
+/// Returns a positive serial number with 126 random bits (RFC 5280, section 4.1.2.2).
 pub(super) fn serial_number() -> Result<SerialNumber, IssueError> {
     let mut serial = [0; 16];
     random(&mut serial).map_err(|error| IssueError::Failed(format!("no random bytes: {error}")))?;
@@ -226,16 +231,16 @@ pub(super) fn serial_number() -> Result<SerialNumber, IssueError> {
     SerialNumber::new(&serial).map_err(unencodable)
 }
 
-/// The current time, and the first second of validity of a new certificate.
+/// Returns the current time, and the first second of validity of a new certificate.
 pub(super) fn usable_from() -> Result<(DateTime, DateTime), IssueError> {
-    // If the clock is before the build time, it is wrong. The build time is a lower limit.
+    // A clock before the build time is wrong. The build time is then used as the current time.
     let now = now().unwrap_or_else(|built| built);
     let from = now.unix_duration().saturating_sub(BACKDATED);
     let from = DateTime::from_unix_duration(from).map_err(unencodable)?;
     Ok((now, from))
 }
 
-/// Replaces `Builder::build`, which would drop the TPM's error message.
+/// Builds and signs a certificate or request. `Builder::build` would lose the TPM's error message.
 pub(super) fn signed<B: Builder, E: From<IssueError>>(
     mut builder: B,
     signer: &CertificateSigner<'_, E>,
@@ -250,17 +255,18 @@ pub(super) fn signed<B: Builder, E: From<IssueError>>(
 }
 
 impl<E: From<IssueError>> CertificateSigner<'_, E> {
-    /// The signature over a message, encoded for certificates and requests.
+    /// Signs a message. Returns the signature in the encoding of certificates and requests.
     pub(super) fn signature(&self, message: &[u8]) -> Result<Vec<u8>, E> {
         let signature = (self.sign)(&self.scheme.hash().digest(&[message]))?;
         Ok(match self.public {
-            PublicKey::Ec { curve, .. } => ecdsa_to_der(*curve, &signature)
-                .ok_or_else(|| IssueError::Failed("no signature of this curve".into()))?,
+            PublicKey::Ec { curve, .. } => ecdsa_to_der(*curve, &signature).ok_or_else(|| {
+                IssueError::Failed("the signature does not have the size of the curve".into())
+            })?,
             PublicKey::Rsa { .. } => signature,
         })
     }
 
-    /// The AlgorithmIdentifier of the signature, DER.
+    /// Returns the AlgorithmIdentifier of the signature in DER.
     pub(super) fn algorithm(&self) -> Result<Vec<u8>, IssueError> {
         signature_algorithm(self.scheme)
             .and_then(|algorithm| algorithm.to_der())
@@ -296,7 +302,7 @@ impl BuilderProfile for SelfIssued {
     }
 }
 
-/// The description of a signer that x509-cert needs; it cannot sign.
+/// A public key and its scheme. x509-cert needs this description of a signer, which cannot sign.
 struct Described {
     public: PublicKey,
     scheme: SignatureScheme,

@@ -1,5 +1,5 @@
-//! Names of certificates as text (RFC 5280, section 4.1.2.4), with all string types that makers
-//! use.
+//! Names of certificates as text (RFC 5280, section 4.1.2.4), with all string types that
+//! manufacturers use.
 
 use super::decode::Unreadable;
 use crate::ber::{Element, SEQUENCE, SET, as_der, encoded};
@@ -19,13 +19,13 @@ pub(crate) struct Name<'a>(Vec<Vec<NameAttribute<'a>>>);
 /// One attribute of an RDN.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct NameAttribute<'a> {
-    /// `None` for an identifier with numbers that are too large.
+    /// The identifier of the attribute. `None` if a number of the identifier is too large.
     pub(crate) kind: Option<ObjectIdentifier>,
     pub(crate) value: Element<'a>,
 }
 
 impl<'a> Name<'a> {
-    /// `None` if the bytes are no Name.
+    /// Reads a Name. Returns `None` if the bytes are not a Name.
     pub(crate) fn read(der: &'a [u8]) -> Option<Self> {
         let sets = Element::only(der)?.children_of(SEQUENCE)?;
         let relative = |set: Element<'a>| -> Option<Vec<NameAttribute<'a>>> {
@@ -42,14 +42,15 @@ impl<'a> Name<'a> {
         self.0.iter().flatten()
     }
 
-    /// The first string value of this kind, with any characters.
+    /// Returns the first string value of an attribute of this kind. The value may contain any
+    /// characters.
     pub(crate) fn text(&self, kind: ObjectIdentifier) -> Option<String> {
         let mut values = self.attributes().filter(|one| one.kind == Some(kind));
         values.find_map(|one| string(&one.value))
     }
 
-    /// The name re-encoded in DER, with string types that every reader supports. `None` if an
-    /// attribute cannot be encoded.
+    /// Encodes the name again in DER, with string types that every reader supports. Returns `None`
+    /// if an attribute cannot be encoded.
     pub(crate) fn rewritten(&self) -> Option<Vec<u8>> {
         let relative = |attributes: &Vec<NameAttribute>| -> Option<Vec<u8>> {
             let pairs = attributes.iter().map(NameAttribute::rewritten);
@@ -90,7 +91,7 @@ impl NameAttribute<'_> {
 }
 
 impl fmt::Display for Name<'_> {
-    /// The format of RFC 4514: the last RDN first.
+    /// Writes the format of RFC 4514: the last RDN is first.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (at, relative) in self.0.iter().rev().enumerate() {
             for (beside, attribute) in relative.iter().enumerate() {
@@ -126,7 +127,8 @@ impl fmt::Display for NameAttribute<'_> {
     }
 }
 
-/// Escapes by RFC 4514, section 2.4; control characters become hexadecimal pairs.
+/// Writes text with the escapes of RFC 4514, section 2.4. Control characters become hexadecimal
+/// pairs.
 pub(super) fn escaped(f: &mut impl Write, text: &str) -> fmt::Result {
     let last = text.chars().count().saturating_sub(1);
     for (at, c) in text.chars().enumerate() {
@@ -141,7 +143,7 @@ pub(super) fn escaped(f: &mut impl Write, text: &str) -> fmt::Result {
     Ok(())
 }
 
-/// True for characters that a terminal interprets or does not show: control characters and
+/// Returns true for characters that a terminal interprets or does not show: control characters and
 /// direction marks.
 fn is_hidden(c: char) -> bool {
     let marks = ['\u{061C}', '\u{FEFF}'];
@@ -158,12 +160,13 @@ fn pairs(c: char) -> String {
     bytes.map(|byte| format!("\\{byte:02x}")).collect()
 }
 
-/// A string of X.520, without trailing NULs; `None` if the value is no string.
+/// Returns a string of X.520 without trailing NULs; `None` if the value is not a string.
 pub(crate) fn string(value: &Element) -> Option<String> {
     const BMP: u8 = 0x1E;
     let bytes = value.content;
     let text = match value.tag {
-        // UTF8, Numeric, Printable, T61, IA5, Visible, General.
+        // UTF8String, NumericString, PrintableString, T61String, IA5String, VisibleString,
+        // GeneralString.
         UTF8_STRING | 0x12 | 0x13 | 0x14 | 0x16 | 0x1A | 0x1B => eight_bit(bytes),
         BMP => {
             let (units, rest) = bytes.as_chunks();
@@ -185,7 +188,8 @@ pub(crate) fn string(value: &Element) -> Option<String> {
     Some(text.trim_end_matches('\0').to_owned())
 }
 
-/// Decodes UTF-8, whatever the type says; otherwise Latin-1, as OpenSSL does for a T61String.
+/// Decodes UTF-8, whatever the string type. Other bytes are decoded as Latin-1, as OpenSSL does for
+/// a T61String.
 fn eight_bit(bytes: &[u8]) -> String {
     match str::from_utf8(bytes) {
         Ok(text) => text.to_owned(),
@@ -193,7 +197,7 @@ fn eight_bit(bytes: &[u8]) -> String {
     }
 }
 
-/// The name in the format of RFC 4514, or a note that it is unreadable.
+/// Returns the name in the format of RFC 4514, or a note that it cannot be read.
 pub(crate) fn name_text(name: Result<Name, Unreadable>) -> String {
     name.map_or_else(
         |_| "a name that cannot be read".into(),

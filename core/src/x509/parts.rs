@@ -1,15 +1,16 @@
-//! Ranges of the parts of a certificate (RFC 5280, section 4.1).
+//! The positions of the fields in the bytes of a certificate (RFC 5280, section 4.1).
 
 use crate::ber::{BIT_STRING, Element, INTEGER, SEQUENCE};
 use std::ops::Range;
 
 const VERSION: u8 = 0xA0;
 
-/// Ranges of the parts in the bytes of a certificate, each with its header.
+/// The positions of the fields in the bytes of a certificate. Each range includes the header of the
+/// field.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct CertificateParts {
     pub(super) signed: Range<usize>,
-    /// Empty for version 1, which is not encoded.
+    /// An empty range for version 1, which is not encoded.
     pub(super) version: Range<usize>,
     pub(super) serial: Range<usize>,
     pub(super) signed_algorithm: Range<usize>,
@@ -24,7 +25,7 @@ pub(super) struct CertificateParts {
 }
 
 impl CertificateParts {
-    /// `None` if the bytes are no certificate.
+    /// Finds the fields. Returns `None` if the bytes are not a certificate.
     pub(super) fn of(der: &[u8]) -> Option<Self> {
         let [signed, algorithm, signature] = Element::only(der)?.children_of(SEQUENCE)?[..] else {
             return None;

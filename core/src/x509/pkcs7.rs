@@ -1,5 +1,5 @@
-//! Parses PKCS#7 certificates (RFC 5652, section 5; RFC 5272 calls the form without signers
-//! certs-only) and other answers of a CA.
+//! Parses PKCS#7 certificates (RFC 5652, section 5) and other answers of a CA. RFC 5272 calls
+//! PKCS#7 without signers certs-only.
 
 use super::certificate::Certificate;
 use super::decode::NoCertificate;
@@ -10,14 +10,14 @@ use log::warn;
 use x509_cert::der::oid::db::rfc5911::ID_SIGNED_DATA;
 use x509_cert::der::pem::Base64Decoder;
 
-/// `[0]`, constructed: the content of ContentInfo, and the certificates of SignedData.
+/// The tag `[0]`, constructed: the content of ContentInfo, or the certificates of SignedData.
 const CONTEXT_0: u8 = 0xA0;
-/// The certificates in the answer of a CA: PEM, DER or PKCS#7. PKCS#7 may also be PEM, or base64
-/// without boundary lines; lines may have any length.
+/// Returns the certificates in the answer of a CA: PEM, DER or PKCS#7. PKCS#7 may also be PEM, or
+/// base64 without boundary lines. Lines may have any length.
 ///
 /// # Errors
 ///
-/// There is no certificate; the error describes the answer.
+/// Fails if there is no certificate. The error describes the answer.
 pub fn certificates_of_answer(bytes: &[u8]) -> Result<Vec<Certificate>, NoCertificate> {
     let text = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
     match bare_base64(text) {
@@ -34,7 +34,7 @@ fn of_der(bytes: &[u8]) -> Result<Vec<Certificate>, NoCertificate> {
     }
 }
 
-/// Parses PEM blocks; PKCS#7 may also have the label of a certificate.
+/// Parses PEM blocks. A block with PKCS#7 may also have the label of a certificate.
 fn of_pem(bytes: &[u8]) -> Result<Vec<Certificate>, NoCertificate> {
     let mut found = Vec::new();
     for block in PemReader::of(bytes).blocks.into_iter().flatten() {
@@ -46,14 +46,14 @@ fn of_pem(bytes: &[u8]) -> Result<Vec<Certificate>, NoCertificate> {
             None => {}
         }
     }
-    // The general parser describes the contents and the ignored parts.
+    // The general parser describes the contents that are ignored or not readable.
     match found.is_empty() {
         true => Certificate::parse_all(bytes),
         false => Ok(found),
     }
 }
 
-/// The decoded bytes of a text that is only base64, with optional blanks.
+/// Decodes a text that is only base64, with optional blanks. Returns `None` for other text.
 pub(super) fn bare_base64(text: &[u8]) -> Option<Vec<u8>> {
     let digits: Vec<u8> = text
         .iter()
@@ -78,12 +78,13 @@ pub(super) fn bare_base64(text: &[u8]) -> Option<Vec<u8>> {
     (decoded.first() == Some(&SEQUENCE)).then_some(decoded)
 }
 
-/// The SignedData in a ContentInfo; `None` if there is none.
+/// Returns the SignedData in a ContentInfo; `None` if there is none.
 fn signed_data(bytes: &[u8]) -> Option<Result<Element<'_>, NoCertificate>> {
     let fault = |what: &str| Some(Err(NoCertificate(format!("PKCS#7 {what}"))));
     let info = match Element::first(bytes) {
         Ok((info, _)) => info,
-        // A SEQUENCE with an indefinite or too long length, followed by the identifier.
+        // A SEQUENCE whose length is indefinite or too long, followed by the identifier of
+        // SignedData.
         Err(why) => {
             let named = bytes.windows(ID_SIGNED_DATA.as_bytes().len()).take(16);
             let is_one = named
@@ -92,7 +93,7 @@ fn signed_data(bytes: &[u8]) -> Option<Result<Element<'_>, NoCertificate>> {
             return match (is_one && bytes.first() == Some(&SEQUENCE), why) {
                 (false, _) => None,
                 (true, NoElement::Cut(length)) => fault(&format!(
-                    "that is cut: {} of its {length} bytes are there",
+                    "that is truncated: only {} of its {length} bytes are present",
                     bytes.len()
                 )),
                 (true, NoElement::Broken) => fault("that is damaged"),
@@ -116,7 +117,7 @@ fn signed_data(bytes: &[u8]) -> Option<Result<Element<'_>, NoCertificate>> {
     }
 }
 
-/// The certificates in SignedData, in their order.
+/// Returns the certificates in SignedData, in the order of the bytes.
 fn in_signed_data(content: Element<'_>) -> Result<Vec<Certificate>, NoCertificate> {
     let fault = |what: &str| NoCertificate(format!("PKCS#7 {what}"));
     let parts = content.children().unwrap_or_default();
@@ -127,7 +128,7 @@ fn in_signed_data(content: Element<'_>) -> Result<Vec<Certificate>, NoCertificat
         return Err(fault("that is damaged"));
     }
     let Some(set) = rest.first().filter(|part| part.tag == CONTEXT_0) else {
-        return Err(fault("that holds no certificate"));
+        return Err(fault("that contains no certificate"));
     };
     let mut found = Vec::new();
     for one in set
@@ -136,15 +137,19 @@ fn in_signed_data(content: Element<'_>) -> Result<Vec<Certificate>, NoCertificat
     {
         match Certificate::from_der(one.whole) {
             Ok(certificate) => found.push(certificate),
-            // A certificate format that is not used for devices (RFC 5652, section 10.2.2).
+            // A certificate format that devices do not use (RFC 5652, section 10.2.2).
             Err(_) if one.tag != SEQUENCE => {
-                warn!("PKCS#7: a certificate of another form is left out")
+                warn!("PKCS#7: a certificate in another format is ignored")
             }
-            Err(why) => return Err(fault(&format!("with a certificate that is none: {why}"))),
+            Err(why) => {
+                return Err(fault(&format!(
+                    "in which a certificate is not valid: {why}"
+                )));
+            }
         }
     }
     match found.is_empty() {
-        true => Err(fault("that holds no certificate")),
+        true => Err(fault("that contains no certificate")),
         false => Ok(found),
     }
 }
@@ -233,7 +238,7 @@ mod tests {
         );
     }
 
-    /// Indefinite lengths, as in BER.
+    /// A BER encoding with indefinite lengths.
     #[test]
     fn an_open_length_is_read() {
         let leaf = leaf();
@@ -256,14 +261,19 @@ mod tests {
     fn what_holds_none_is_named() {
         let der = certs_only(&[&leaf()]);
         let said = |bytes: &[u8]| certificates_of_answer(bytes).unwrap_err().to_string();
-        assert!(said(&der[..der.len() / 2]).contains("PKCS#7 that is cut"));
+        assert!(said(&der[..der.len() / 2]).contains("PKCS#7 that is truncated"));
         let cut = base64(&der[..der.len() / 2], 64, "\n");
-        assert!(said(&cut).contains("PKCS#7 that is cut"), "{}", said(&cut));
-        assert!(said(&wrapped(&[])).contains("holds no certificate"));
-        assert!(said(&wrapped(&encoded(CONTEXT_0, &[]))).contains("holds no certificate"));
+        assert!(
+            said(&cut).contains("PKCS#7 that is truncated"),
+            "{}",
+            said(&cut)
+        );
+        assert!(said(&wrapped(&[])).contains("contains no certificate"));
+        assert!(said(&wrapped(&encoded(CONTEXT_0, &[]))).contains("contains no certificate"));
         assert!(said(&encoded(SEQUENCE, &oid(ID_SIGNED_DATA))).contains("without content"));
         assert!(
-            said(&wrapped(&encoded(CONTEXT_0, &encoded(SEQUENCE, &[5, 0])))).contains("is none")
+            said(&wrapped(&encoded(CONTEXT_0, &encoded(SEQUENCE, &[5, 0]))))
+                .contains("is not valid")
         );
         assert!(said(b"<html>sorry</html>").contains("HTML"));
         assert!(!said(b"").is_empty());

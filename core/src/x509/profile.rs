@@ -1,5 +1,5 @@
-//! The profile of a device's certificate (IEEE 802.1AR, section 8; TCG, TPM 2.0 Keys for Device
-//! Identity and Attestation, section 8).
+//! The profile of a device's certificate: its fields in readable form (IEEE 802.1AR, section 8;
+//! TCG, TPM 2.0 Keys for Device Identity and Attestation, section 8).
 
 use crate::key::hex;
 use crate::x509::algorithms::{certified_key, signed_by};
@@ -9,7 +9,7 @@ use crate::x509::{Certificate, Unreadable};
 use serde::Serialize;
 use x509_cert::der::asn1::ObjectIdentifier;
 
-/// Identifiers in device certificates, and their meanings.
+/// Object identifiers in device certificates, and their meanings.
 const MEANINGS: [(&str, &str); 13] = [
     ("2.23.133.11.1.1", "verified TPM residency"),
     ("2.23.133.11.1.2", "verified fixedTPM: an IDevID"),
@@ -26,78 +26,82 @@ const MEANINGS: [(&str, &str); 13] = [
     ("2.5.29.32.0", "any policy"),
 ];
 
-/// The contents of a certificate.
+/// The contents of a certificate in readable form.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Profile {
-    /// In the format of RFC 4514.
+    /// The subject in the format of RFC 4514.
     pub subject: String,
-    /// In the format of RFC 4514.
+    /// The issuer in the format of RFC 4514.
     pub issuer: String,
-    /// Hexadecimal digits of the certificate's own serial number.
+    /// The serial number of the certificate in hexadecimal digits.
     pub certificate_serial: String,
-    /// The certified key: `P-256`, `RSA-2048`, `ML-DSA-65`, or object identifiers.
+    /// The type of the certified key: `P-256`, `RSA-2048`, `ML-DSA-65`, or object identifiers.
     pub public_key: String,
-    /// The signature algorithm; `None` if unreadable.
+    /// The signature algorithm; `None` if it cannot be read.
     pub signature_algorithm: Option<String>,
-    /// The device's serial number.
+    /// The serial number of the device.
     pub device_serial: Option<String>,
-    /// The field that contains it: `subject`, or a kind of name in the subjectAltName.
+    /// The field that contains the serial number: `subject`, or a type of name in the
+    /// subjectAltName.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub device_serial_from: Option<&'static str>,
-    /// The device's model.
+    /// The model of the device.
     pub model: Option<String>,
-    /// RFC 3339, UTC; or a note that it is unreadable, with its content.
+    /// The start of validity (RFC 3339, UTC). If it cannot be read, a note with the content of the
+    /// field.
     pub not_before: String,
-    /// In the same format; `None` for 99991231235959Z, which means "no end" (RFC 5280, 4.1.2.5).
+    /// The end of validity in the format of `not_before`. `None` for 99991231235959Z, which means
+    /// "no end" (RFC 5280, 4.1.2.5).
     pub not_after: Option<String>,
-    /// The device in the words of its hardware module's maker (RFC 4108, section 5).
+    /// The name of the hardware module, as its manufacturer gave it (RFC 4108, section 5).
     pub hardware_module: Option<HardwareModule>,
-    /// Certificate policies.
+    /// The certificate policies.
     pub policies: Vec<Meaning>,
-    /// Purposes of the key.
+    /// The purposes of the key (extended key usage).
     pub extended_key_usage: Vec<Meaning>,
-    /// Uses of the key, with the names of RFC 5280, section 4.2.1.3; `None` if the extension is
-    /// missing or unreadable.
+    /// The key usages, with the names of RFC 5280, section 4.2.1.3. `None` if the extension is
+    /// missing or cannot be read.
     pub key_usage: Option<Vec<&'static str>>,
-    /// Names of extensions that are unreadable or occur twice.
+    /// The names of extensions that cannot be read or occur twice.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unreadable: Vec<String>,
     /// True for a CA certificate.
     pub authority: bool,
-    /// Hexadecimal digits.
+    /// The key identifier of the issuer in hexadecimal digits.
     pub authority_key_id: Option<String>,
-    /// Hexadecimal digits.
+    /// The key identifier of the subject in hexadecimal digits.
     pub subject_key_id: Option<String>,
-    /// The hash of the whole certificate, hexadecimal digits.
+    /// The SHA-256 hash of the whole certificate in hexadecimal digits.
     pub sha256: String,
-    /// The hash of the whole certificate, hexadecimal digits.
+    /// The SHA-1 hash of the whole certificate in hexadecimal digits.
     pub sha1: String,
 }
 
-/// HardwareModuleName of RFC 4108, section 5.
+/// The HardwareModuleName of RFC 4108, section 5.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct HardwareModule {
-    /// hwType.
+    /// The field hwType.
     #[serde(rename = "type")]
     pub kind: Meaning,
-    /// hwSerialNum: text if printable, else hexadecimal digits.
+    /// The field hwSerialNum, as text if it is printable, else in hexadecimal digits.
     pub serial: String,
-    /// The field of the subjectAltName: `otherName`, as RFC 4108 requires, or `directoryName`.
+    /// The field of the subjectAltName that contains the name: `otherName`, as RFC 4108 requires,
+    /// or `directoryName`.
     pub place: &'static str,
 }
 
-/// An object identifier, with its meaning if known.
+/// An object identifier, with its meaning if the meaning is known.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Meaning {
-    /// In dotted notation.
+    /// The object identifier in dotted notation.
     pub oid: String,
-    /// In a few words.
+    /// The meaning in a few words.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub meaning: Option<&'static str>,
 }
 
 impl Profile {
-    /// Reads a certificate. `unreadable` names the extensions that cannot be read.
+    /// Reads the fields of a certificate. `unreadable` lists the extensions that cannot be read.
     pub fn of(certificate: &Certificate) -> Self {
         let device = NamedDevice::of(certificate);
         let not_before = certificate.not_before();
@@ -167,13 +171,13 @@ fn hardware_module(certificate: &Certificate) -> Option<HardwareModule> {
     })
 }
 
-/// Identifiers of the critical extensions.
+/// Returns the identifiers of the critical extensions.
 pub(crate) fn critical(certificate: &Certificate) -> Result<Vec<ObjectIdentifier>, Unreadable> {
     let all = certificate.extensions()?.into_iter();
     Ok(all.filter(|one| one.critical).map(|one| one.id).collect())
 }
 
-/// True if notAfter has the encoding that RFC 5280, section 4.1.2.5, requires for its year.
+/// Returns true if notAfter has the encoding that RFC 5280, section 4.1.2.5, requires for its year.
 pub(crate) fn ends_in_right_form(certificate: &Certificate) -> bool {
     const GENERALIZED_TIME: u8 = 0x18;
     let (Ok([_, written]), Ok(end)) = (certificate.times(), certificate.not_after()) else {

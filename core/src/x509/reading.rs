@@ -1,4 +1,4 @@
-//! Parses certificates from outside: files, NV indices, bytes from a caller.
+//! Parses certificates from outside: from files, NV indices, or bytes of a caller.
 
 use super::certificate::Certificate;
 use super::decode::NoCertificate;
@@ -13,24 +13,24 @@ const STORED: [u8; 2] = [0x10, 0x01];
 const FULL: [u8; 2] = [0x10, 0x02];
 const PARTIAL: [u8; 2] = [0x10, 0x03];
 
-/// The contents of such bytes.
+/// The result of parsing bytes that may contain certificates.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ParsedCertificates {
-    /// The certificates, in their order.
+    /// The certificates, in the order of the bytes.
     pub certificates: Vec<Certificate>,
-    /// Descriptions of contents that are no certificates.
+    /// Descriptions of the contents that are not certificates.
     pub unread: Vec<String>,
     /// True if the last certificate is truncated.
     pub is_cut: bool,
 }
 
 impl Certificate {
-    /// All certificates in `bytes`, and descriptions of other contents. Accepts PEM with text
-    /// around it, or a sequence of DER certificates. A TCG header or size may precede, and padding
-    /// may follow.
+    /// Parses all certificates in `bytes`, and describes other contents. Accepts PEM with text
+    /// around it, or a sequence of DER certificates. Before a certificate, a TCG header or size is
+    /// ignored; after the certificates, padding is ignored.
     pub fn read_all(bytes: &[u8]) -> ParsedCertificates {
         let scan = match forms::is_certificate(without_header(bytes)) {
-            // Text inside a DER certificate is no PEM.
+            // Text in a DER certificate may look like PEM, but is not PEM.
             true => PemReader::default(),
             false => PemReader::of(without_header(bytes)),
         };
@@ -40,17 +40,17 @@ impl Certificate {
         }
     }
 
-    /// The certificate at the head of a PEM block. The trust settings that `openssl x509 -trustout`
-    /// appends are ignored.
+    /// Parses the certificate at the start of a PEM block. The trust settings that
+    /// `openssl x509 -trustout` appends are ignored.
     pub(crate) fn in_block(der: &[u8]) -> Result<Self, NoCertificate> {
         Self::from_der(Element::first(der).map_or(der, |(first, _)| first.whole))
     }
 
-    /// [`Self::read_all`] with at least one certificate. Other contents are logged.
+    /// Parses as [`Self::read_all`]. Returns at least one certificate. Other contents are logged.
     ///
     /// # Errors
     ///
-    /// There is no certificate; the error describes the contents.
+    /// Fails if there is no certificate. The error describes the contents.
     pub fn parse_all(bytes: &[u8]) -> Result<Vec<Self>, NoCertificate> {
         let ParsedCertificates {
             certificates,
@@ -61,7 +61,10 @@ impl Certificate {
             return Err(NoCertificate(unread.join("; ")));
         };
         for what in unread {
-            warn!("beside the certificate of {}: {what}", first.subject());
+            warn!(
+                "other content in addition to the certificate of {}: {what}",
+                first.subject()
+            );
         }
         Ok(certificates)
     }
@@ -120,13 +123,13 @@ impl ParsedCertificates {
             (false, _) if is_padding => {}
             (false, _) => reading
                 .unread
-                .push(format!("behind it: {}", forms::name(rest))),
+                .push(format!("after the certificate: {}", forms::name(rest))),
         }
         reading
     }
 }
 
-/// PEM labels under which OpenSSL also reads a certificate.
+/// Returns true for the PEM labels under which OpenSSL also reads a certificate.
 pub(crate) fn is_certificate_label(label: &str) -> bool {
     matches!(
         label,
@@ -134,8 +137,8 @@ pub(crate) fn is_certificate_label(label: &str) -> bool {
     )
 }
 
-/// Removes the TCG prefix of a certificate in NV: a header, or its size as in a TPM2B, in either
-/// byte order.
+/// Removes the prefix of a certificate in NV: a TCG header, or a size as in a TPM2B in either byte
+/// order.
 fn without_header(bytes: &[u8]) -> &[u8] {
     match bytes {
         [0x10, 0x01, _, _, _, rest @ ..] => return rest.strip_prefix(&FULL).unwrap_or(rest),

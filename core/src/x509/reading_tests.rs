@@ -114,10 +114,13 @@ fn a_cut_certificate_goes_on_elsewhere() {
     let second = [leaf.der(), &leaf.der()[..100]].concat();
     let reading = Certificate::read_all(&second);
     assert!(reading.is_cut && reading.certificates.len() == 1);
-    assert!(reading.unread[0].contains("cut: 100 of"), "{reading:?}");
+    assert!(
+        reading.unread[0].contains("truncated certificate: only 100 of"),
+        "{reading:?}"
+    );
 }
 
-/// Other structures of similar shape; tags distinguish them.
+/// Other structures with a similar shape. Only their tags differ.
 #[test]
 fn neighbours_of_certificates_are_named() {
     let sequence = |parts: &[&[u8]]| encoded(SEQUENCE, &parts.concat());
@@ -154,7 +157,7 @@ fn neighbours_of_certificates_are_named() {
             "TPM wrapped",
         ),
         (sequence(&[one]), "ASN.1"),
-        (vec![0x04, 2, 7, 7], "4 bytes that are no certificate"),
+        (vec![0x04, 2, 7, 7], "4 bytes that are not a certificate"),
     ] {
         let why = why_not(&bytes);
         assert!(why.contains(said), "{why}, not {said}");
@@ -190,7 +193,7 @@ fn files_of_other_kinds_are_named() {
         (b"{\"errors\": []}".to_vec(), "JSON"),
         (
             format!("cert: {}", text.replace('\n', "\\n")).into_bytes(),
-            "begin its line",
+            "begin at the start of a line",
         ),
         (b"ssh-ed25519 AAAA nobody".to_vec(), "OpenSSH public key"),
         (b"Not found".to_vec(), "text without a PEM block"),
@@ -259,7 +262,7 @@ fn damage_is_never_a_panic() {
                 let all = Certificate::read_all(&damaged);
                 for reading in [cut, all] {
                     let said = !reading.unread.is_empty() || !reading.certificates.is_empty();
-                    assert!(said, "{at}: there is nothing, and no reason");
+                    assert!(said, "{at}: there is neither a certificate nor a reason");
                     for one in reading.certificates {
                         one.subject();
                         one.public_key();

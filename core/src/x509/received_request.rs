@@ -1,4 +1,4 @@
-//! Parses certificate requests (PKCS#10; RFC 2986) for a CA: strict DER.
+//! Parses certificate requests for a CA (PKCS#10; RFC 2986). Only DER is accepted.
 
 use super::decode::Unreadable;
 use super::names::Name;
@@ -10,7 +10,7 @@ use x509_cert::ext::Extension;
 use x509_cert::request::CertReq;
 use x509_cert::spki::AlgorithmIdentifierOwned;
 
-/// A request.
+/// A parsed certificate request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Request {
     der: Vec<u8>,
@@ -24,14 +24,16 @@ impl Request {
     ///
     /// # Errors
     ///
-    /// The reason why the bytes are no request.
+    /// Fails with the reason why the bytes are not a request.
     pub(crate) fn from_der(der: &[u8]) -> Result<Self, String> {
-        let parsed = CertReq::from_der(der).map_err(|why| format!("no PKCS#10 request: {why}"))?;
-        // An attribute that the library interprets differently must not count.
+        let parsed =
+            CertReq::from_der(der).map_err(|why| format!("it is not a PKCS#10 request: {why}"))?;
+        // If the library reads an attribute differently, the encoding differs. Such a request is
+        // refused.
         if parsed.to_der().ok().as_deref() != Some(der) {
-            return Err("no PKCS#10 request: not in DER".into());
+            return Err("it is not a PKCS#10 request: it is not in DER".into());
         }
-        let encodable = |why| format!("no PKCS#10 request: {why}");
+        let encodable = |why| format!("it is not a PKCS#10 request: {why}");
         let info = parsed.info.public_key.to_der().map_err(encodable)?;
         let subject = parsed.info.subject.to_der().map_err(encodable)?;
         Ok(Self {
@@ -42,27 +44,28 @@ impl Request {
         })
     }
 
-    /// SubjectPublicKeyInfo, DER.
+    /// Returns the SubjectPublicKeyInfo in DER.
     pub(crate) fn public_key_info_der(&self) -> &[u8] {
         &self.info
     }
 
-    /// The key of the request, if it has the encoding that every verifier reads.
+    /// Returns the key of the request, if it has the encoding that every verifier reads.
     pub(crate) fn public_key(&self) -> Option<PublicKey> {
         PublicKey::from_plain_info(&self.info)
     }
 
-    /// The requested subject, a Name in DER.
+    /// Returns the requested subject, as a Name in DER.
     pub(crate) fn subject_der(&self) -> &[u8] {
         &self.subject
     }
 
-    /// The parsed subject.
+    /// Returns the requested subject, parsed.
     pub(crate) fn subject(&self) -> Option<Name<'_>> {
         Name::read(&self.subject)
     }
 
-    /// The value of the requested subjectAltName; empty if unreadable.
+    /// Returns the value of the requested subjectAltName. Returns an empty value if it cannot be
+    /// read.
     pub(crate) fn alternative_names(&self) -> Option<Vec<u8>> {
         let attributes = self.parsed.info.attributes.iter();
         let requests = attributes.filter(|one| one.oid == EXTENSION_REQUEST);
@@ -84,7 +87,7 @@ impl Request {
         }
     }
 
-    /// CertificationRequestInfo, as encoded in the request.
+    /// Returns the CertificationRequestInfo as it is encoded in the request.
     pub(crate) fn signed_part(&self) -> &[u8] {
         let parts = Element::only(&self.der).and_then(|whole| whole.children());
         let first = parts.and_then(|parts| parts.first().map(|info| info.whole));
@@ -95,7 +98,7 @@ impl Request {
         &self.parsed.algorithm
     }
 
-    /// The signature, without unused bits.
+    /// Returns the signature, without unused bits.
     pub(crate) fn signature(&self) -> Result<&[u8], Unreadable> {
         let bits = self.parsed.signature.as_bytes();
         bits.ok_or_else(Unreadable::nothing)

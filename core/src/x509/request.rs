@@ -12,34 +12,35 @@ use x509_cert::der::asn1::{ObjectIdentifier, OctetString};
 use x509_cert::der::oid::db::rfc5912::ID_EXTENSION_REQ as EXTENSION_REQUEST;
 use x509_cert::ext::Extension;
 
-/// `[0]`, constructed: the attributes of CertificationRequestInfo.
+/// The tag `[0]`, constructed, of the attributes in CertificationRequestInfo.
 const ATTRIBUTES: u8 = 0xA0;
-/// digitalSignature alone, in the bit order of RFC 5280, section 4.2.1.3.
+/// The KeyUsage with digitalSignature only, in the bit order of RFC 5280, section 4.2.1.3.
 const DIGITAL_SIGNATURE: u16 = 1 << 15;
 
-/// The content of a request. Missing parts are filled with defaults of the key.
+/// The content of a request. Missing parts are filled with the defaults of the key.
 #[derive(Debug, Clone, Default)]
 pub struct RequestContent {
     subject: Option<Subject>,
-    /// GeneralNames, each in DER.
+    /// The GeneralNames, each in DER.
     alternative_names: Vec<Vec<u8>>,
-    /// Purposes of the extended key usage.
+    /// The purposes of the extended key usage.
     purposes: Vec<ObjectIdentifier>,
-    /// Bits of the key usage; the highest is digitalSignature. 0 if not given.
+    /// The bits of the key usage; the highest bit is digitalSignature. 0 if no usage was given.
     usage: u16,
-    /// Extensions that are requested unchanged.
+    /// Extensions that the request contains unchanged.
     extensions: Vec<Extension>,
-    /// The wanted hash of its signature, if the key supports it.
+    /// The hash for the signature of the request. It is used if the key supports it.
     hash: Option<Hash>,
     /// Further attributes of the request (Attribute), each in DER.
     attributes: Vec<Vec<u8>>,
 }
 
 impl RequestContent {
-    /// Parses the words of a command line: a subject (RFC 4514), names for the subjectAltName,
+    /// Parses the values of a command line: a subject (RFC 4514), names for the subjectAltName,
     /// purposes, and key usages. Names have a prefix (`dns:`, `ip:`, `email:`, `uri:`, `rid:`,
-    /// `dirname:`, `upn:`), unless their kind is clear. Purposes are words (`serverAuth`) or OIDs,
-    /// key usages are words (`digitalSignature`). Commas separate several values in a text.
+    /// `dirname:`, `upn:`). The prefix may be omitted if the type of the name is clear. Purposes
+    /// are words (`serverAuth`) or OIDs. Key usages are words (`digitalSignature`). Commas separate
+    /// several values in a text.
     ///
     /// # Errors
     ///
@@ -54,7 +55,7 @@ impl RequestContent {
             let parts = texts.iter().flat_map(|text| text.split(','));
             parts.map(|part| part.trim().to_owned()).collect()
         };
-        // A directory name contains commas itself.
+        // A directory name itself contains commas, so it is not split.
         let names = names.iter().flat_map(|text| {
             match text.trim().to_ascii_lowercase().starts_with("dirname:") {
                 true => vec![text.trim().to_owned()],
@@ -78,12 +79,12 @@ impl RequestContent {
         })
     }
 
-    /// The content for renewing this certificate: subject and subjectAltName byte for byte (RFC
-    /// 7030, section 4.2.2), and its usages.
+    /// Returns the content for the renewal of this certificate: its usages, and subject and
+    /// subjectAltName byte for byte (RFC 7030, section 4.2.2).
     ///
     /// # Errors
     ///
-    /// Its names cannot be encoded again.
+    /// Fails if the names cannot be encoded.
     pub fn renewing(certificate: &Certificate) -> Result<Self, IssueError> {
         let mut content = Self {
             subject: Some(Subject::verbatim(certificate)?),
@@ -101,7 +102,8 @@ impl RequestContent {
         Ok(content)
     }
 
-    /// This content, with the names, purposes and usages of `other` where given.
+    /// Returns this content. The names, purposes and usages of `other` replace those of this
+    /// content, if `other` has them.
     #[must_use]
     pub fn overridden_by(self, other: Self) -> Self {
         let mut extensions = self.extensions;
@@ -117,7 +119,7 @@ impl RequestContent {
         }
     }
 
-    /// This content with one more attribute of this value, DER.
+    /// Returns this content with one more attribute of this type. `value` is in DER.
     #[cfg(feature = "evidence")]
     #[must_use]
     pub(crate) fn with_attribute(mut self, kind: ObjectIdentifier, value: Vec<u8>) -> Self {
@@ -125,16 +127,16 @@ impl RequestContent {
         self
     }
 
-    /// True if the content has a subject or other names.
+    /// Returns true if the content has a subject or other names.
     pub fn names_somebody(&self) -> bool {
         self.subject.is_some() || !self.alternative_names.is_empty()
     }
 
-    /// Adds the wishes of a server, where the content does not contradict.
+    /// Adds the contents that a server requires. The values of this content have precedence.
     ///
     /// # Errors
     ///
-    /// [`IssueError::Failed`] for a wish that cannot be met.
+    /// [`IssueError::Failed`] for a required content that is not possible.
     pub fn with_wishes(&mut self, wishes: &CsrAttributes) -> Result<(), IssueError> {
         for (id, critical, value) in &wishes.extensions {
             let is_said = match *id {
@@ -164,17 +166,17 @@ impl RequestContent {
         Ok(())
     }
 
-    /// The wanted hash of its signature, if the key supports it.
+    /// Returns the hash for the signature of the request. It is used if the key supports it.
     pub(crate) fn hash(&self) -> Option<Hash> {
         self.hash
     }
 
-    /// The subject, if given.
+    /// Returns the subject, if it was given.
     pub(crate) fn subject(&self) -> Option<&Subject> {
         self.subject.as_ref()
     }
 
-    /// All extensions of the request, for a key with this subject.
+    /// Returns all extensions of the request, for a key with this subject.
     fn all_extensions(&self, subject: &Subject) -> Result<Vec<Extension>, IssueError> {
         let extension = |extn_id, critical, value: Vec<u8>| {
             let extn_value = OctetString::new(value).map_err(unencodable)?;
@@ -227,7 +229,7 @@ impl RequestContent {
     }
 }
 
-/// KeyUsage in DER: without trailing zero bits.
+/// Encodes a KeyUsage in DER, without trailing zero bits.
 fn usage_bits(bits: u16) -> Vec<u8> {
     let unused = bits.trailing_zeros();
     let [high, low] = bits.to_be_bytes();
@@ -237,11 +239,11 @@ fn usage_bits(bits: u16) -> Vec<u8> {
     }
 }
 
-/// A PKCS#10 request, DER. `subject` is used if the content has none.
+/// Makes a PKCS#10 request and returns it in DER. `subject` is used if the content has no subject.
 ///
 /// # Errors
 ///
-/// Those of the signer, or [`IssueError`].
+/// The errors of the signer, or [`IssueError`].
 pub(crate) fn request<E: From<IssueError>>(
     subject: &Subject,
     content: &RequestContent,
@@ -266,13 +268,13 @@ pub(crate) fn request<E: From<IssueError>>(
     Ok(encoded(SEQUENCE, &parts.concat()))
 }
 
-/// An Attribute with one value, DER.
+/// Encodes an Attribute with one value in DER.
 fn attribute(kind: ObjectIdentifier, value: &[u8]) -> Vec<u8> {
     let kind = encoded(OBJECT_IDENTIFIER, kind.as_bytes());
     encoded(SEQUENCE, &[kind, encoded(SET, value)].concat())
 }
 
-/// A request as PEM.
+/// Returns a request in PEM.
 pub fn request_pem(der: &[u8]) -> String {
     use x509_cert::der::pem::{LineEnding, encode_string};
     // Encoding cannot fail for this length.
@@ -351,10 +353,10 @@ mod tests {
             all.iter().map(|(id, ..)| *id).collect::<Vec<_>>(),
             [KEY_USAGE, EXTENDED_KEY_USAGE, other]
         );
-        assert!(!all[1].1, "it is what was said");
+        assert!(!all[1].1, "the criticality is that of the command line");
     }
 
-    /// Servers compare the bytes (globalsign/est).
+    /// Some servers compare the bytes of the names (globalsign/est).
     #[test]
     fn a_renewal_names_the_same_to_the_byte() {
         for shape in [

@@ -1,4 +1,4 @@
-//! Names, purposes and usages from a command line.
+//! Parses names, purposes and key usages from the command line.
 
 use super::issue::{IssueError, Subject};
 use crate::ber::{OBJECT_IDENTIFIER, encoded};
@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use x509_cert::der::asn1::ObjectIdentifier;
 
 const UTF8_STRING: u8 = 0x0C;
-/// Microsoft's user principal name, an otherName.
+/// The user principal name of Microsoft, an otherName.
 const UPN: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.311.20.2.3");
 
 const PURPOSES: [(&str, &str); 8] = [
@@ -20,7 +20,8 @@ const PURPOSES: [(&str, &str); 8] = [
     ("smartcardLogon", "1.3.6.1.4.1.311.20.2.2"),
 ];
 
-/// KeyUsage (RFC 5280, section 4.2.1.3), bit 0 first; nonRepudiation has two names.
+/// The KeyUsage names and their bits (RFC 5280, section 4.2.1.3). Bit 0 is first; nonRepudiation
+/// has two names.
 const USAGES: [(&str, u32); 10] = [
     ("digitalSignature", 0),
     ("nonRepudiation", 1),
@@ -38,7 +39,7 @@ fn wrong(what: String) -> IssueError {
     IssueError::Subject(what)
 }
 
-/// A GeneralName (RFC 5280, section 4.2.1.6), DER.
+/// Parses a GeneralName (RFC 5280, section 4.2.1.6) and returns it in DER.
 pub(super) fn alternative_name(text: &str) -> Result<Vec<u8>, IssueError> {
     let expected = || {
         wrong(format!(
@@ -97,7 +98,7 @@ fn ip(text: &str) -> Option<Vec<u8>> {
 fn dns(text: &str) -> Result<Vec<u8>, IssueError> {
     if !text.is_ascii() {
         return Err(wrong(format!(
-            "{text:?}: a host name is written in ASCII (xn--...) in a certificate"
+            "{text:?}: a host name in a certificate must be in ASCII (xn--...)"
         )));
     }
     let name = text.strip_prefix("*.").unwrap_or(text);
@@ -144,7 +145,7 @@ fn oid(text: &str) -> Result<ObjectIdentifier, IssueError> {
     })
 }
 
-/// A purpose of the extended key usage.
+/// Parses a purpose of the extended key usage.
 pub(super) fn purpose(text: &str) -> Result<ObjectIdentifier, IssueError> {
     let known = PURPOSES
         .iter()
@@ -159,7 +160,7 @@ pub(super) fn purpose(text: &str) -> Result<ObjectIdentifier, IssueError> {
     })
 }
 
-/// One bit of the key usage; the highest is digitalSignature.
+/// Parses a key usage and returns its bit. The highest bit is digitalSignature.
 pub(super) fn key_usage(text: &str) -> Result<u16, IssueError> {
     let known = USAGES
         .iter()

@@ -1,4 +1,4 @@
-//! Certificates for unit tests, with any content, even if no reasonable CA would issue them.
+//! Certificates for unit tests. They may have contents that no CA would issue.
 
 use crate::key::{Curve, PublicKey, from_hex};
 use crate::oid::{
@@ -18,19 +18,20 @@ pub(crate) const ECDSA_SHA256: &str = "300a06082a8648ce3d040302";
 const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
 
-/// A key and its name.
+/// The key and the name of a CA or a device.
 #[derive(Clone)]
 pub(crate) struct Party {
     pub(crate) name: &'static str,
     key: SigningKey,
 }
 
-/// The content of a certificate; [`Sample::of_device`] gives that of a correct device certificate.
+/// The content of a certificate. [`Sample::of_device`] returns the content of a correct device
+/// certificate.
 #[derive(Clone)]
 pub(crate) struct Sample {
-    /// `None` for version 1.
+    /// The version; `None` for version 1, which is not encoded.
     pub(crate) version: Option<u8>,
-    /// The content of the INTEGER.
+    /// The serial number: the content of the INTEGER.
     pub(crate) serial: Vec<u8>,
     pub(crate) subject: &'static str,
     pub(crate) from: (u8, &'static str),
@@ -38,7 +39,7 @@ pub(crate) struct Sample {
     pub(crate) extensions: Vec<Extension>,
 }
 
-/// Identifier, criticality, and the value in hexadecimal digits.
+/// An extension: identifier, criticality, and the value in hexadecimal digits.
 pub(crate) type Extension = (ObjectIdentifier, bool, &'static str);
 
 pub(crate) const IS_CA: Extension = (BASIC_CONSTRAINTS, true, "30030101ff");
@@ -47,20 +48,21 @@ pub(crate) const NO_CA_BELOW: Extension = (BASIC_CONSTRAINTS, true, "30060101ff0
 pub(crate) const SIGNS: Extension = (KEY_USAGE, true, "03020780");
 pub(crate) const AGREES: Extension = (KEY_USAGE, true, "03020308");
 pub(crate) const SIGNS_CERTIFICATES: Extension = (KEY_USAGE, true, "03020204");
-/// The key identifier that [`BY_SOMEBODY`] names.
+/// A subjectKeyIdentifier with the identifier to which [`BY_SOMEBODY`] refers.
 pub(crate) const IS_SOMEBODY: Extension = (SUBJECT_KEY_ID, false, "0403010203");
 pub(crate) const IS_ANOTHER: Extension = (SUBJECT_KEY_ID, false, "0403040506");
 pub(crate) const BY_SOMEBODY: Extension = (AUTHORITY_KEY_ID, false, "30058003010203");
-/// 2.23.133.11.1.2
+/// A policy of the TCG: 2.23.133.11.1.2.
 pub(crate) const POLICY: Extension = (CERTIFICATE_POLICIES, false, "300a300806066781050b0102");
-/// serverAuth
+/// The purpose serverAuth.
 pub(crate) const PURPOSE: Extension = (EXTENDED_KEY_USAGE, true, "300a06082b06010505070301");
-/// Policies 1.2.3, 1.2.4, and any; names outside example.
+/// Policies 1.2.3, 1.2.4 and anyPolicy, and name constraints that exclude the DNS names below
+/// `example`.
 pub(crate) const POLICY_3: Extension = (CERTIFICATE_POLICIES, false, "3006300406022a03");
 pub(crate) const POLICY_4: Extension = (CERTIFICATE_POLICIES, false, "3006300406022a04");
 pub(crate) const ANY_POLICY: Extension = (CERTIFICATE_POLICIES, true, "300830060604551d2000");
 pub(crate) const NAMES: Extension = (NAME_CONSTRAINTS, true, "300da10b3009820765 78616d706c65");
-/// HardwareModuleName of RFC 4108: type 2.23.133.1.2, serial number 7.
+/// A HardwareModuleName of RFC 4108: type 2.23.133.1.2, serial number 7.
 pub(crate) const MODULE: Extension = (
     SUBJECT_ALT_NAME,
     false,
@@ -78,7 +80,7 @@ impl Party {
         PublicKey::from_point(Curve::P256, point.as_bytes()).unwrap()
     }
 
-    /// The signed part, followed by algorithm and signature of this party.
+    /// Returns the signed part followed by the algorithm and the signature of this party.
     pub(crate) fn sealed(&self, signed: &[u8]) -> Vec<u8> {
         let digest = Hash::Sha256.digest(&[signed]);
         let signature: Signature = self.key.sign_prehash(&digest).unwrap();
@@ -87,7 +89,7 @@ impl Party {
         element(SEQUENCE, &whole)
     }
 
-    /// A CA certificate for this party, issued by another.
+    /// Returns a CA certificate for this party, issued by `issuer`.
     pub(crate) fn certified_by(&self, issuer: &Self, extensions: &[Extension]) -> Certificate {
         let sample = Sample {
             subject: self.name,
@@ -99,7 +101,7 @@ impl Party {
 }
 
 impl Sample {
-    /// Valid from 2024 on, without end.
+    /// Returns the content of a device certificate that is valid from 2024 on, without end.
     pub(crate) fn of_device() -> Self {
         Self {
             version: Some(2),
@@ -123,7 +125,7 @@ impl Sample {
         self
     }
 
-    /// Limits the validity to a time before 2050.
+    /// Sets the end of validity to a time before 2050.
     pub(crate) fn until(self, end: &'static str) -> Self {
         Self {
             until: (UTC_TIME, end),
@@ -131,12 +133,12 @@ impl Sample {
         }
     }
 
-    /// A certificate for the key of `holder`, signed by `issuer`.
+    /// Returns a certificate for the key of `holder`, signed by `issuer`.
     pub(crate) fn issued(&self, issuer: &Party, holder: &Party) -> Certificate {
         self.issued_for(issuer, &holder.public())
     }
 
-    /// A certificate for a key of any kind.
+    /// Returns a certificate for a key of any type, signed by `issuer`.
     pub(crate) fn issued_for(&self, issuer: &Party, key: &PublicKey) -> Certificate {
         let mut parts = Vec::new();
         parts.extend(self.version.map(|number| element(0xA0, &[2, 1, number])));
@@ -157,7 +159,7 @@ impl Sample {
     }
 }
 
-/// The middle of a year.
+/// Returns the first of July of a year.
 pub(crate) fn in_year(year: u16) -> DateTime {
     DateTime::new(year, 7, 1, 0, 0, 0).unwrap()
 }

@@ -1,10 +1,11 @@
-//! A subject with variables, for devices that are made from one image: `CN=${machine-id},O=Example`.
+//! A subject with variables, for devices that are made from one image:
+//! `CN=${machine-id},O=Example`.
 
 use super::issue::{IssueError, Subject};
 use super::names::{Name, escaped, string};
 use std::fmt;
 
-/// The largest length of a common name or serial number in X.520 (RFC 5280, appendix A.1:
+/// The maximum length of a common name or serial number in X.520 (RFC 5280, appendix A.1:
 /// ub-common-name, ub-serial-number).
 const LONGEST: usize = 64;
 
@@ -36,7 +37,7 @@ impl SubjectVariable {
     /// All variables.
     pub const ALL: [Self; 3] = [Self::MachineId, Self::DmiSerial, Self::IdevIdSerial];
 
-    /// The name between the braces.
+    /// Returns the name between the braces.
     pub fn name(self) -> &'static str {
         match self {
             Self::MachineId => "machine-id",
@@ -57,20 +58,20 @@ impl SubjectTemplate {
     ///
     /// # Errors
     ///
-    /// A variable is unknown or not closed, or the rest is no valid name.
+    /// Fails if a variable is unknown or not closed, or if the other text is not a valid name.
     pub fn parse(text: &str) -> Result<Self, IssueError> {
         let wrong = |why: String| IssueError::Subject(format!("{text:?}: {why}"));
         let (mut parts, mut rest) = (Vec::new(), text);
         while let Some((before, behind)) = rest.split_once("${") {
             let (name, after) = behind
                 .split_once('}')
-                .ok_or_else(|| wrong("${ without }".into()))?;
+                .ok_or_else(|| wrong("${ without a closing }".into()))?;
             let known = SubjectVariable::ALL.into_iter();
             let variable = known.clone().find(|one| one.name() == name);
             let variable = variable.ok_or_else(|| {
                 let all: Vec<String> = known.map(|one| one.to_string()).collect();
                 wrong(format!(
-                    "there is no variable ${{{name}}}; there are {}",
+                    "there is no variable ${{{name}}}; the variables are {}",
                     all.join(", ")
                 ))
             })?;
@@ -86,22 +87,24 @@ impl SubjectTemplate {
         template
             .with(|_| Ok::<_, IssueError>("x".into()))
             .map_err(|_| {
-                wrong("no subject; expected for example CN=${machine-id},O=Example".into())
+                wrong("it is not a subject; expected for example CN=${machine-id},O=Example".into())
             })?;
         Ok(template)
     }
 
-    /// The template text.
+    /// Returns the text of the template.
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// Replaces the variables of the template by `values`. Returns the subject as a string of RFC 4514 and
-    /// as an X.501 Name. A value may contain any character; no character of a value is syntax.
+    /// Replaces the variables of the template by `values`. Returns the subject as a string of RFC
+    /// 4514 and as an X.501 Name. A value may contain any character; no character of a value is
+    /// syntax.
     ///
     /// # Errors
     ///
-    /// Those of `value`; or a value is empty, too long, or not permitted in a name.
+    /// The errors of `values`. Also fails if a value is empty, too long, or not permitted in a
+    /// name.
     pub fn with<E: From<IssueError>>(
         &self,
         value: impl Fn(SubjectVariable) -> Result<String, E>,
@@ -130,7 +133,7 @@ impl SubjectTemplate {
         };
         match values.iter().find(|(_, value)| !holds(value)) {
             Some((variable, value)) => {
-                let why = format!("{variable} does not stand in a value of {text:?}: {value:?}");
+                let why = format!("{variable} is not in a value of {text:?}: {value:?}");
                 Err(IssueError::Subject(why).into())
             }
             None => Ok((text, subject)),
@@ -138,12 +141,12 @@ impl SubjectTemplate {
     }
 }
 
-/// The reason why a value is not permitted in a name, if any.
+/// Returns the reason why a value is not permitted in a name; `None` if it is permitted.
 fn unfit(value: &str) -> Option<&'static str> {
     if value.is_empty() {
         Some("is empty")
     } else if value.chars().any(char::is_control) {
-        Some("holds control characters")
+        Some("contains control characters")
     } else if value.chars().count() > LONGEST {
         Some("has more than 64 characters")
     } else {
@@ -195,12 +198,12 @@ mod tests {
             (
                 "CN=${machine}",
                 "a",
-                "no variable ${machine}; there are ${machine-id}, ",
+                "no variable ${machine}; the variables are ${machine-id}, ",
             ),
             ("CN=${}", "a", "no variable ${}"),
-            ("CN=${machine-id", "a", "without }"),
-            ("${machine-id}", "a", "no subject"),
-            ("", "a", "no subject"),
+            ("CN=${machine-id", "a", "without a closing }"),
+            ("${machine-id}", "a", "not a subject"),
+            ("", "a", "not a subject"),
             ("CN=${dmi.serial}", "", "${dmi.serial} is empty"),
             ("CN=${dmi.serial}", "a\nb", "control characters"),
             ("CN=${dmi.serial}", "a\0", "control characters"),

@@ -1,4 +1,4 @@
-//! Times of a certificate (RFC 5280, section 4.1.2.5), in any year that can be encoded.
+//! Times of a certificate (RFC 5280, section 4.1.2.5). Every year that can be encoded is accepted.
 
 use super::decode::Unreadable;
 use crate::ber::Element;
@@ -9,7 +9,7 @@ use x509_cert::der::DateTime;
 const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
 
-/// A day of the Gregorian calendar, UTC.
+/// A day of the Gregorian calendar, in UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[allow(missing_docs)]
 pub struct Date {
@@ -19,7 +19,7 @@ pub struct Date {
 }
 
 impl Date {
-    /// The day of the system clock; the first day of 1970 if it is out of range.
+    /// Returns the day of the system clock; the first day of 1970 if the clock is out of range.
     pub fn today() -> Self {
         DateTime::from_system_time(SystemTime::now())
             .or(DateTime::new(1970, 1, 1, 0, 0, 0))
@@ -46,9 +46,9 @@ impl Date {
         (1..=days).contains(&self.day)
     }
 
-    /// Days since 1970-01-01.
+    /// Returns the number of days since 1970-01-01.
     fn number(self) -> i64 {
-        // If years begin with March, the leap day is the last day.
+        // Years are counted from March, so the leap day is the last day of a year.
         let early = i64::from(self.month < 3);
         let year = i64::from(self.year) - early;
         let month = i64::from(self.month) + 12 * early - 3;
@@ -58,21 +58,21 @@ impl Date {
     }
 }
 
-/// A second, UTC.
+/// A second, in UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Time {
     /// The day.
     pub day: Date,
-    /// Hours, minutes and seconds of the day.
+    /// The hour, minute and second of the day.
     clock: [u8; 3],
 }
 
 impl Time {
-    /// Parses a time of a certificate: with seconds and Z, by RFC 5280.
+    /// Parses a time of a certificate. By RFC 5280 it has seconds and ends with Z.
     ///
     /// # Errors
     ///
-    /// The format differs, or the second does not exist.
+    /// Fails if the format differs, or if the second does not exist.
     pub(super) fn read(element: &Element) -> Result<Self, Unreadable> {
         let unreadable = || {
             let text = String::from_utf8_lossy(element.content);
@@ -102,12 +102,13 @@ impl Time {
         is_one.then_some(Self { day, clock }).ok_or_else(unreadable)
     }
 
-    /// True for "no end" (RFC 5280, section 4.1.2.5): any time in the year 9999.
+    /// Returns true for "no end" (RFC 5280, section 4.1.2.5). Any time in the year 9999 counts as
+    /// "no end".
     pub fn is_no_end(self) -> bool {
         self.day.year == 9999
     }
 
-    /// Seconds since 1970.
+    /// Returns the number of seconds since 1970.
     pub fn unix_seconds(self) -> i64 {
         let [hour, minute, second] = self.clock.map(i64::from);
         self.day.number() * 86_400 + hour * 3600 + minute * 60 + second
@@ -128,7 +129,7 @@ impl From<DateTime> for Time {
 }
 
 impl fmt::Display for Time {
-    /// RFC 3339.
+    /// Writes the format of RFC 3339.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Date { year, month, day } = self.day;
         let [hour, minute, second] = self.clock;

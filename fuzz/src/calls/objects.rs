@@ -6,7 +6,7 @@ use crate::templates::{Kept, P256, mechanism, question, template};
 use cryptoki_sys::*;
 
 impl Caller {
-    /// The call of this number.
+    /// Makes the call with this number.
     pub(super) fn call_objects(&mut self, number: usize) {
         let mut kept = Kept::default();
         let table = self.table;

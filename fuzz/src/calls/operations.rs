@@ -6,7 +6,7 @@ use crate::templates::Kept;
 use cryptoki_sys::*;
 
 impl Caller {
-    /// The call of this number.
+    /// Makes the call with this number.
     pub(super) fn call_operations(&mut self, number: usize) {
         let mut kept = Kept::default();
         let table = self.table;

@@ -1,4 +1,4 @@
-//! Logins, PINs, and what tokens tell.
+//! Logins, PINs, and calls that read properties of tokens.
 
 use super::Caller;
 use crate::call;
@@ -7,7 +7,7 @@ use cryptoki_sys::*;
 use std::ptr;
 
 impl Caller {
-    /// The call of this number.
+    /// Makes the call with this number.
     pub(super) fn call_tokens(&mut self, number: usize) {
         let table = self.table;
         match number {
@@ -116,7 +116,7 @@ impl Caller {
         }
     }
 
-    /// Counts PINs that were refused.
+    /// Counts a refused PIN.
     fn note_pin(&mut self, rv: CK_RV) {
         self.wrong_pins += u32::from(rv == CKR_PIN_INCORRECT);
     }

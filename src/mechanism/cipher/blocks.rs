@@ -1,4 +1,5 @@
-//! ECB and CBC (NIST SP 800-38A). CBC also with the padding of PKCS#7 (RFC 5652, section 6.3).
+//! The cipher modes ECB and CBC (NIST SP 800-38A), and CBC with the padding of PKCS#7 (RFC 5652,
+//! section 6.3).
 
 use super::{BLOCK, Direction, LONGEST_MESSAGE};
 use crate::error::Error;
@@ -12,14 +13,15 @@ use aes_kw::cipher::{
 };
 use subtle::{Choice, ConstantTimeEq, ConstantTimeLess};
 
-/// A current message.
+/// A message in progress.
 #[derive(Clone)]
 pub(crate) struct Blocks {
     direction: Direction,
     padded: bool,
     /// For CBC: the previous ciphertext block or the initialisation vector.
     chain: Option<[u8; BLOCK]>,
-    /// Input without output so far: an incomplete block, or a last block that may hold the padding.
+    /// Input bytes that have no output yet: an incomplete block, or a last block that may hold the
+    /// padding.
     pending: Secret,
 }
 
@@ -45,7 +47,7 @@ impl Blocks {
         Ok(total - self.kept_of(total))
     }
 
-    /// The number of bytes that wait for more input, out of `total`.
+    /// Returns how many of `total` input bytes must wait for more input.
     fn kept_of(&self, total: usize) -> usize {
         match (self.padded, self.direction) {
             (true, Direction::Decrypt) if total > 0 => (total - 1) % BLOCK + 1,
@@ -75,7 +77,7 @@ impl Blocks {
             self.pending.extend_from_slice(part);
             return Ok(());
         }
-        // The waiting bytes are at most one block, and `ready` includes them.
+        // `pending` has at most one block, and `ready` includes its bytes.
         let (now, later) = part.split_at(ready - self.pending.len());
         let from = out.len();
         out.extend_from_slice(&self.pending);
@@ -108,7 +110,7 @@ impl Blocks {
         Ok(())
     }
 
-    /// Processes whole blocks in place.
+    /// Encrypts or decrypts whole blocks in place.
     fn process(&mut self, key: &[u8], blocks: &mut [u8]) -> Result<(), Error> {
         let processed = match key.len() {
             16 => self.through::<Aes128>(key, blocks),
@@ -143,8 +145,9 @@ impl Blocks {
     }
 }
 
-/// The length of the last block without its padding. `None` for a wrong padding. Runs in constant
-/// time: an attacker who could tell two faults apart could decrypt without the key (Vaudenay 2002).
+/// Returns the length of the last block without its padding. Returns `None` for a wrong padding.
+/// Runs in constant time. Otherwise an attacker could distinguish wrong paddings, and decrypt
+/// without the key (Vaudenay 2002).
 fn unpadded(last: &[u8]) -> Option<usize> {
     let fill = *last.last()?;
     let mut sound = !fill.ct_eq(&0) & !(BLOCK as u8).ct_lt(&fill);

@@ -1,5 +1,6 @@
-//! GCM (NIST SP 800-38D) by GHASH and counter mode. The crate `aes-gcm` is not used: it takes whole
-//! messages only, and needs the lengths of vector and tag at compile time.
+//! The cipher mode GCM (NIST SP 800-38D), made of GHASH and counter mode. The crate `aes-gcm` is
+//! not used. That crate takes whole messages only. Its lengths of initialisation vector and tag are
+//! fixed at compile time.
 
 use super::{BLOCK, Direction, LONGEST_MESSAGE};
 use crate::error::Error;
@@ -16,13 +17,13 @@ use ghash::GHash;
 use ghash::universal_hash::UniversalHash;
 use subtle::ConstantTimeEq;
 
-/// The longest message (section 5.2.1.1).
+/// The length of the longest message in bytes (NIST SP 800-38D, section 5.2.1.1).
 const LONGEST: u64 = (1 << 36) - 32;
-/// The length of an initialisation vector that needs no GHASH.
+/// The length in bytes of an initialisation vector that needs no GHASH.
 const USUAL_IV: usize = 12;
 
-/// The bytes of a tag of this many bits. `None` for tags below 96 bits: they are for special uses
-/// (appendix C), since many decryptions would let an attacker forge a message.
+/// Converts the length of a tag from bits to bytes. Returns `None` for a tag below 96 bits. With
+/// such a tag, many decryptions let an attacker forge a message (NIST SP 800-38D, appendix C).
 pub(crate) fn tag_length(bits: CK_ULONG) -> Option<usize> {
     match bits {
         96 | 104 | 112 | 120 | 128 => usize::try_from(bits / 8).ok(),
@@ -30,7 +31,7 @@ pub(crate) fn tag_length(bits: CK_ULONG) -> Option<usize> {
     }
 }
 
-/// A current message.
+/// A message in progress.
 #[derive(Clone)]
 pub(crate) struct Gcm {
     direction: Direction,
@@ -41,10 +42,10 @@ pub(crate) struct Gcm {
     tag: usize,
     /// The length of the additional data in bits.
     aad_bits: u64,
-    /// The number of encrypted bytes.
+    /// The number of message bytes that were encrypted or decrypted.
     done: u64,
-    /// Encryption: ciphertext that does not fill a block yet. Decryption: the whole ciphertext and
-    /// the tag.
+    /// When encrypting: ciphertext that does not fill a block yet. When decrypting: the whole
+    /// ciphertext and the tag.
     held: Vec<u8>,
 }
 
@@ -151,7 +152,8 @@ impl Gcm {
         self.apply(key, 0, &mut out[from..])
     }
 
-    /// The tag of a message of this length. `rest` is ciphertext that was not hashed yet.
+    /// Returns the tag of a message. `rest` is the ciphertext that GHASH has not read yet. `length`
+    /// is the length of the message in bytes.
     fn tag_of(&self, key: &[u8], rest: &[u8], length: u64) -> Result<[u8; BLOCK], Error> {
         let mut hash = self.hash.clone();
         hash.update_padded(rest);
@@ -165,7 +167,7 @@ impl Gcm {
         Ok(tag.0)
     }
 
-    /// Hashes ciphertext. Keeps bytes that do not fill a block.
+    /// Adds ciphertext to GHASH. Keeps the bytes that do not fill a block for the next call.
     fn absorb(&mut self, ciphertext: &[u8]) {
         let missing = match self.held.len() {
             0 => 0,
@@ -182,7 +184,7 @@ impl Gcm {
         self.held.extend_from_slice(&rest[whole..]);
     }
 
-    /// Applies the key stream from this position of the message.
+    /// Encrypts or decrypts `data` in place. `place` is the position of `data` in the message.
     fn apply(&self, key: &[u8], place: u64, data: &mut [u8]) -> Result<(), Error> {
         let applied = match key.len() {
             16 => self.apply_by::<Aes128>(key, place, data),
@@ -211,7 +213,7 @@ fn bits(bytes: &[u8]) -> u64 {
     8 * bytes.len() as u64
 }
 
-/// The last block of GHASH, which holds the lengths.
+/// Returns the last block of GHASH, which holds the lengths.
 fn lengths(aad_bits: u64, bits: u64) -> ghash::Block {
     let mut block = Array([0; BLOCK]);
     block[..8].copy_from_slice(&aad_bits.to_be_bytes());

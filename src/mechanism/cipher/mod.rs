@@ -1,8 +1,8 @@
-//! Ciphers of secret keys (PKCS#11 3.0, sections 6.10.4 to 6.10.7 and 6.10.11): mechanisms with
-//! their parameters, and current encryptions and decryptions.
+//! Ciphers with secret keys (PKCS#11 3.0, sections 6.10.4 to 6.10.7 and 6.10.11): the mechanisms
+//! with their parameters, and encryptions and decryptions in progress.
 //!
-//! A current operation does not hold the key, because another thread may close the key. Each call
-//! passes the key again.
+//! An operation in progress does not hold the key, because another thread may log out and wipe the
+//! key. Each call passes the key again.
 
 mod blocks;
 mod gcm;
@@ -16,12 +16,13 @@ use devid_core::overwrite_stack;
 use gcm::Gcm;
 pub(crate) use gcm::tag_length;
 
-/// Bytes of an AES block, and of the initialisation vector of CBC.
+/// The length in bytes of an AES block, and of the initialisation vector of CBC.
 pub(crate) const BLOCK: usize = 16;
-/// The longest message or part. Also the longest ciphertext that is held until its tag was checked.
+/// The length in bytes of the longest message or part. This length also limits a ciphertext that
+/// waits for the check of its tag.
 pub(crate) const LONGEST_MESSAGE: usize = 64 << 20;
 
-/// A cipher with its parameter.
+/// A cipher mechanism with its parameter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct CipherMechanism {
     pub(crate) row: &'static Mechanism,
@@ -38,12 +39,12 @@ enum CipherMode {
     Gcm {
         iv: Vec<u8>,
         aad: Vec<u8>,
-        /// Bytes.
+        /// The length of the tag in bytes.
         tag: usize,
     },
 }
 
-/// The direction of a cipher.
+/// Encryption or decryption.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Direction {
     Encrypt,
@@ -51,7 +52,7 @@ pub(crate) enum Direction {
 }
 
 impl Direction {
-    /// The error for input of an impossible length.
+    /// Returns the error for an input of a wrong length.
     fn length_error(self, length: usize) -> Error {
         match self {
             Self::Encrypt => Error::DataLenRange(length),
@@ -102,7 +103,7 @@ impl CipherMechanism {
     }
 }
 
-/// A current encryption or decryption.
+/// An encryption or decryption in progress.
 #[derive(Clone)]
 pub(crate) enum CipherState {
     Blocks(Blocks),
@@ -110,12 +111,12 @@ pub(crate) enum CipherState {
 }
 
 impl CipherState {
-    /// The number of output bytes for a part of this length. For the last part, add
+    /// Returns the number of output bytes for a part of this length. For the last part, add
     /// [`Self::finish_length`].
     ///
     /// # Errors
     ///
-    /// The part is too long.
+    /// Fails if the part is too long.
     pub(crate) fn update_length(&self, part: usize) -> Result<usize, Error> {
         match self {
             Self::Blocks(blocks) => blocks.update_length(part),
@@ -123,12 +124,12 @@ impl CipherState {
         }
     }
 
-    /// The most output bytes at the end, after one more part of this length. If a padding is
-    /// removed, only the decryption shows the true number.
+    /// Returns the largest number of output bytes at the end of the message, after one more part of
+    /// `part` bytes. If a padding is removed, only the decryption shows the exact number.
     ///
     /// # Errors
     ///
-    /// The message has an impossible length.
+    /// Fails if a message of this length is impossible.
     pub(crate) fn finish_length(&self, part: usize) -> Result<usize, Error> {
         match self {
             Self::Blocks(blocks) => blocks.finish_length(part),
@@ -136,7 +137,8 @@ impl CipherState {
         }
     }
 
-    /// True if the last output may be shorter than [`Self::finish_length`].
+    /// Returns true if the operation removes a padding. The last output may then be shorter than
+    /// [`Self::finish_length`].
     pub(crate) fn takes_padding_off(&self) -> bool {
         match self {
             Self::Blocks(blocks) => blocks.takes_padding_off(),
@@ -144,7 +146,7 @@ impl CipherState {
         }
     }
 
-    /// Processes a part, and appends its output.
+    /// Encrypts or decrypts a part, and appends the output to `out`.
     pub(crate) fn update(
         &mut self,
         key: &[u8],
@@ -160,12 +162,12 @@ impl CipherState {
         updated
     }
 
-    /// Ends the operation, and appends the last output.
+    /// Ends the operation, and appends the last output to `out`.
     ///
     /// # Errors
     ///
-    /// [`Error::EncryptedDataInvalid`] for a wrong padding or tag. GCM has then returned no byte of
-    /// the message.
+    /// [`Error::EncryptedDataInvalid`] if the padding or the tag is wrong. In GCM no byte of the
+    /// message was returned before this error.
     pub(crate) fn finish(self, key: &[u8], out: &mut Secret) -> Result<(), Error> {
         reserve(out, self.finish_length(0)?)?;
         let finished = match self {
@@ -177,8 +179,8 @@ impl CipherState {
     }
 }
 
-/// Reserves memory before data is appended. A vector that grows would leave a copy in memory, and a
-/// failed growth would end the process.
+/// Reserves memory in `out` before data is appended. If the vector grew later, a copy of secret
+/// data would stay in memory. If it could not grow, the process would end.
 fn reserve(out: &mut Secret, more: usize) -> Result<(), Error> {
     if out.capacity() - out.len() >= more {
         return Ok(());

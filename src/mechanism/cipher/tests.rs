@@ -12,7 +12,7 @@ fn gcm(iv: &[u8], aad: &[u8], tag_bits: CK_ULONG) -> Result<CipherMechanism, Err
     cipher(CKM_AES_GCM, Parameter::Gcm { iv, aad, tag_bits })
 }
 
-/// Runs the message in parts of this length.
+/// Encrypts or decrypts the message in parts of this length.
 fn run(
     mechanism: &CipherMechanism,
     key: &[u8],

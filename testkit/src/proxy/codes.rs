@@ -1,6 +1,6 @@
-//! Codes of commands and answers that tests name (TPM 2.0 Part 2, 6.5 and 6.6).
+//! The codes of commands and answers that tests use (TPM 2.0 Part 2, 6.5 and 6.6).
 
-/// TPM_CC: commands that tests name.
+/// TPM_CC: the commands that tests use.
 pub mod command {
     pub const CONTEXT_LOAD: u32 = 0x161;
     pub const CREATE_PRIMARY: u32 = 0x131;
@@ -24,7 +24,7 @@ pub mod command {
     pub const NV_WRITE_LOCK: u32 = 0x138;
 }
 
-/// TPM_RC: answers that tests inject.
+/// TPM_RC: the answers that tests inject.
 pub mod answer {
     pub const FAILURE: u32 = 0x101;
     pub const NV_RATE: u32 = 0x920;

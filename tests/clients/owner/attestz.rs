@@ -1,6 +1,6 @@
-//! OpenConfig's cases of initial install, rotation and re-attestation (attestz-1.1, -1.2, -1.3), as far as
-//! they are the device's keys and certificates. A quote is TPM2_Quote by tpm2-tools with the IAK in its
-//! handle; the owner verifies it by the oIAK certificate.
+//! OpenConfig's cases of initial install, rotation and re-attestation (attestz-1.1, attestz-1.2,
+//! attestz-1.3), if they concern the device's keys and certificates. tpm2-tools make a quote
+//! (TPM2_Quote) with the IAK in its handle. The owner verifies the quote with the oIAK certificate.
 
 use super::{Bench, labels};
 use std::fs;
@@ -126,9 +126,12 @@ fn attestz_1_1_4_certificates_of_another_card(link: Link) {
     let [oidevid, oiak] = bench.import_both();
     let theirs = other.both();
     for (own, strange) in [(&oidevid, &theirs[1]), (&oiak, &theirs[0])] {
-        bench.refuses(&[own, strange], &["none of the factory's keys"]);
+        bench.refuses(&[own, strange], &["no factory key of this device"]);
     }
-    bench.refuses(&[&theirs[0], &theirs[1]], &["none of the factory's keys"]);
+    bench.refuses(
+        &[&theirs[0], &theirs[1]],
+        &["no factory key of this device"],
+    );
 }
 
 /// A card with a TPM of its own: its keys are others.

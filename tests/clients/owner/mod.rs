@@ -1,6 +1,6 @@
-//! An owner's certificates for the factory keys: where other programs find them, which of them are
-//! refused, and the effect of a rotation and of a reset. The names of the cases follow OpenConfig's
-//! lists (attestz-1.1, enrollz-1).
+//! An owner's certificates for the factory keys: which token shows them, which of them are refused,
+//! and the effect of a rotation and of a reset. The test names follow OpenConfig's lists
+//! (attestz-1.1, enrollz-1).
 
 use cryptoki_sys::*;
 use std::fs;

@@ -1,4 +1,5 @@
-//! NSS (certutil, modutil), as browsers use it, with the factory's certificate and the owner's present.
+//! NSS (certutil, modutil), which browsers use, with the factory's certificate and the owner's
+//! certificate at the same time.
 
 use super::{Bench, labels};
 use std::collections::BTreeSet;

@@ -1,4 +1,4 @@
-//! Devices of each kind, from the bare TPM to a signature through the module.
+//! Devices with each type of key, from the empty TPM to a signature by the module.
 
 use super::{Line, MODEL, SERIAL, der, install, writes};
 use std::fs;

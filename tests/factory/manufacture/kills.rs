@@ -1,5 +1,6 @@
-//! `devid-manufacture` is killed at each TPM command, before and after the TPM executes it. The device has no
-//! identity then or all of it, and the next run finishes it.
+//! `devid-manufacture` is killed at each TPM command, before and after the TPM executes the
+//! command. Then the device has no identity or a complete identity, and the next run completes the
+//! identity.
 
 use super::{Line, der, install};
 use std::os::unix::process::ExitStatusExt;

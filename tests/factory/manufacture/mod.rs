@@ -1,4 +1,5 @@
-//! `devid-manufacture` on a TPM as its chip maker leaves it, and what module and `devid` show afterwards.
+//! `devid-manufacture` on a TPM in the state in which the chip manufacturer delivers it, and the
+//! output of the module and `devid` afterwards.
 
 mod devices;
 mod kills;

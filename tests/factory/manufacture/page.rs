@@ -1,4 +1,4 @@
-//! docs/MANUFACTURE.md: its commands are run as they stand there.
+//! Runs the commands of docs/MANUFACTURE.md without changes.
 
 use super::Line;
 use std::fs;

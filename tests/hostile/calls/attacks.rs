@@ -1,5 +1,5 @@
-//! The hostile calls, and which codes are right for each. The codes come from PKCS#11 3.0,
-//! chapter 5, not from what a module says.
+//! The hostile calls, and the right codes for each call. The codes come from PKCS#11 3.0, chapter
+//! 5, and not from the results of a module.
 
 use super::entries::{Arg, Entry, Scene};
 use cryptoki_sys::*;

@@ -1,4 +1,4 @@
-//! Hostile calls against one function table, each in a process of its own.
+//! Makes hostile calls with one function table, each in a separate process.
 
 use super::attacks::{Attack, Row, rows};
 use super::call::{Bench, Call};

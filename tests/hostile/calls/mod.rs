@@ -1,8 +1,8 @@
-//! Hostile callers: every fault of a call is tried on every entry of every function table, each
-//! call in its own process. The call returns the right code, and the process does not crash. It
-//! prints nothing, and writes only into the caller's buffers.
+//! Hostile callers: every kind of wrong argument is tried on every function of every function
+//! table. Each call has its own process. The call must return the right code, and the process must
+//! not crash. The call must print nothing, and write only into the caller's buffers.
 //!
-//! Rules that hold for every module also run on SoftHSM, to check the test itself.
+//! Rules that apply to every module also run on SoftHSM, to check the test itself.
 
 mod attacks;
 mod call;

@@ -1,5 +1,5 @@
-//! A story with altered answers, run many times, each with a seed; and the conditions after each
-//! run.
+//! Runs a story many times with altered answers, each time with another seed. Checks the conditions
+//! after each run.
 
 use super::report::Told;
 use super::stage::{Outcome, PERSISTENT, SESSIONS, Stage, TRANSIENT};

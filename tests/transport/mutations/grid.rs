@@ -1,11 +1,13 @@
-//! Each fault at each command of each story: a connection that ends before or after the command, half an
-//! answer, an answer without sense, silence, and each code that a client must survive.
+//! Each fault at each command of each story: a connection that ends before or after the command,
+//! half an answer, an answer without meaning, a missing answer, and each code that a client must
+//! handle.
 //!
-//! Whatever happens to one command: the story goes on, what holds of altered answers holds, no file is left
-//! half-written. An answer that asks for another try fails no call.
+//! After each fault the story continues, the conditions for altered answers are met, and no file is
+//! half-written. If an answer asks for another try, no call fails.
 //!
-//! `DEVID_FAULTS=N` tells N cases of each story, evenly from all (default 8); `all` tells every case.
-//! `DEVID_FAULT_ONLY=CASE`, a case that a failure names, tells that one alone.
+//! `DEVID_FAULTS=N` runs N cases of each story, evenly chosen from all cases (default 8).
+//! `DEVID_FAULTS=all` runs every case. A failure names its case. `DEVID_FAULT_ONLY=CASE` runs only
+//! that case.
 
 use super::case::{Case, Faults, Story, VARIANTS};
 use std::collections::BTreeMap;

@@ -1,5 +1,5 @@
-//! The stage of the stories: a TPM and a home in their initial state, a proxy that may alter
-//! answers, and children that run the stories.
+//! The environment of the stories: a TPM and a home folder in their initial state, a proxy that may
+//! alter answers, and child processes that run the stories.
 
 use super::report::{Report, Told};
 use std::fs;

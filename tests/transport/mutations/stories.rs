@@ -1,4 +1,4 @@
-//! The steps of the children. After every answer they continue, and report the answer.
+//! The steps of the child processes. They continue after every answer, and report the answer.
 
 use super::report::Report;
 use super::stage::Scene;

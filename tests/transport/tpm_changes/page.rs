@@ -1,7 +1,8 @@
 //! docs/TPM-CHANGES.md, read by the stories.
 
 use super::stage::{KEYS, Seen};
-use std::fs;
+use std::env;
+use std::fs::{self, File};
 use testkit::folders;
 use testkit::pages::blocks_of;
 
@@ -51,9 +52,33 @@ impl Section {
         found.map_or(String::new(), |block| block.text)
     }
 
-    /// The page says this, and nothing else.
+    /// Writes what happens into the page: the table, and the blocks that are there.
+    fn write(&self, table: &str, doctor: &str, left: &str) {
+        let path = folders::root().join(PAGE);
+        let lock = File::create(folders::scratch().join("page.lock")).expect("a lock file");
+        lock.lock().expect("a lock");
+        let page = fs::read_to_string(&path).expect("the page");
+        let mut text = self.text.clone();
+        let rows: Vec<&str> = self
+            .text
+            .lines()
+            .filter(|line| line.starts_with('|'))
+            .collect();
+        text = text.replace(&rows.join("\n"), table.trim_end());
+        for (end, new) in [("", doctor), ("-after", left)] {
+            let head = format!("```text tpm-{}{end}\n", self.name);
+            let block = head.clone() + &self.block("text", end) + "```";
+            text = text.replace(&block, &format!("{head}{new}```"));
+        }
+        fs::write(path, page.replace(&self.text, &text)).expect("written");
+    }
+
+    /// The page says this, and nothing else. With `DEVID_PAGE=write` the story writes the page.
     #[track_caller]
     pub fn says(&self, table: &str, doctor: &str, left: &str) {
+        if env::var_os("DEVID_PAGE").is_some_and(|mode| mode == "write") {
+            return self.write(table, doctor, left);
+        }
         let rows = self.text.lines().filter(|line| line.starts_with('|'));
         let told: String = rows.map(|line| format!("{line}\n")).collect();
         let same = told == table

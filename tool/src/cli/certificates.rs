@@ -13,61 +13,62 @@ use std::path::PathBuf;
 pub(crate) struct EnrollArgs {
     #[arg(help = NAME, required_unless_present = "service")]
     pub(crate) label: Option<String>,
-    /// For a service: the key SERVICE in the token SERVICE, which devid token add makes. The
-    /// certificate names the service, and shares no data with the certificate of another service,
-    /// except what the CA adds.
+    /// For a service: uses the key SERVICE in the token SERVICE, which devid token add makes. The
+    /// certificate names the service. The certificate has no data in common with certificates of
+    /// other services, except data that the CA adds.
     #[arg(long = "for", value_name = "SERVICE", conflicts_with = "label")]
     pub(crate) service: Option<String>,
     /// The server, for example `https://est.example:8443`. The default path is /.well-known/est.
     #[arg(long, value_name = "URL")]
     pub(crate) est: String,
-    /// The identity for the login at the server.
+    /// The identity that logs in at the server.
     #[arg(long = "as", value_name = "LABEL")]
     pub(crate) as_identity: Option<String>,
-    /// A file with the CA certificates that the server's certificate is checked against, or with
-    /// the server's own certificate.
+    /// A file with CA certificates that verify the server's certificate, or with the server's own
+    /// certificate.
     #[arg(long, value_name = "FILE", group = "whom")]
     pub(crate) trust: Option<PathBuf>,
     /// The SHA-256 of a CA certificate of the server, in hexadecimal digits. devid fetches the
-    /// server's CA certificates, and trusts them if one of them has this hash.
+    /// server's CA certificates. devid trusts these certificates if one of them has this SHA-256.
     #[arg(long, value_name = "HEX", group = "whom")]
     pub(crate) fingerprint: Option<String>,
     #[command(flatten)]
     pub(crate) content: RequestArgs,
-    /// The algorithm of a new key. By default the algorithm that the server wants, else P-256.
+    /// The algorithm of a new key. The default is the algorithm that the server requires, or else
+    /// P-256.
     #[arg(long, value_enum)]
     pub(crate) algorithm: Option<AlgorithmArg>,
-    /// Makes a new key for the label. The new key and its certificate replace the old pair
-    /// together.
+    /// Makes a new key for the label. The new key and its certificate replace the old key and its
+    /// certificate at the same time.
     #[arg(long)]
     pub(crate) new_key: bool,
     /// The user name for the password.
     #[arg(long, value_name = "NAME", requires = "password_file")]
     pub(crate) user: Option<String>,
-    /// A file with a password, for a server that asks for one.
+    /// A file with the password, for a server that requires a password.
     #[arg(long, value_name = "FILE", requires = "user")]
     pub(crate) password_file: Option<PathBuf>,
-    /// A file with the PIN of a key, if the configuration has none. A wrong PIN counts towards the
-    /// TPM's lockout.
+    /// A file with the PIN of the key. Needed if the configuration has no PIN. A wrong PIN counts
+    /// towards the TPM's lockout.
     #[arg(long, value_name = "FILE")]
     pub(crate) pin_file: Option<PathBuf>,
     /// The time limit of one request to the server, in seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     pub(crate) timeout: u64,
-    /// How many seconds to wait for a server that has not decided yet.
+    /// The time in seconds to wait for a server that has not decided yet.
     #[arg(long, value_name = "SECONDS", default_value_t = 0)]
     pub(crate) wait: u64,
 }
 
 #[cfg(feature = "est")]
 impl EnrollArgs {
-    /// The name of the key.
+    /// Returns the name of the key.
     pub(crate) fn name(&self) -> String {
         name_for(self.service.as_deref(), self.label.as_deref())
     }
 }
 
-/// The name of a service's key, or of the one with this label.
+/// Returns the name of a service's key. Without a service, returns the label.
 pub(crate) fn name_for(service: Option<&str>, label: Option<&str>) -> String {
     match (service, label) {
         (Some(service), _) => format!("{service}/{service}"),
@@ -78,8 +79,9 @@ pub(crate) fn name_for(service: Option<&str>, label: Option<&str>) -> String {
 /// The content of a request for a certificate.
 #[derive(Args, Debug, Default)]
 pub(crate) struct RequestArgs {
-    /// The subject, for example CN=web,O=Example. By default the factory's name of the device for
-    /// the device's own identity, and the label for a key of a service.
+    /// The subject, for example CN=web,O=Example. The default for the device's own identity is the
+    /// name of the device in its factory certificate. The default for a key of a service is the
+    /// label.
     #[arg(long, value_name = "NAME")]
     pub(crate) subject: Option<String>,
     /// A further name (subjectAltName): dns:HOST, ip:ADDRESS, email:ADDRESS, uri:URI, rid:OID,
@@ -102,15 +104,15 @@ pub(crate) struct CsrArgs {
     pub(crate) label: String,
     #[command(flatten)]
     pub(crate) content: RequestArgs,
-    /// Adds the TPM's certification of the key to the request (draft-ietf-lamps-csr-attestation; a
-    /// draft, which may change).
+    /// Adds the TPM's certification of the key to the request (draft-ietf-lamps-csr-attestation).
+    /// The draft may still change.
     #[arg(long)]
     pub(crate) attest: bool,
-    /// A value from the CA, which proves that the evidence is fresh: hexadecimal digits, or a file.
+    /// A nonce from the CA, which proves that the evidence is fresh: hexadecimal digits, or a file.
     #[arg(long, value_name = "HEX|FILE", requires = "attest")]
     pub(crate) nonce: Option<String>,
-    /// A file with the PIN of the key, if the configuration has none. A wrong PIN counts towards
-    /// the TPM's lockout.
+    /// A file with the PIN of the key. Needed if the configuration has no PIN. A wrong PIN counts
+    /// towards the TPM's lockout.
     #[arg(long, value_name = "FILE")]
     pub(crate) pin_file: Option<PathBuf>,
     /// The format of the request.
@@ -133,16 +135,16 @@ pub(crate) enum OutformArg {
 pub(crate) struct RekeyArgs {
     #[arg(help = NAME)]
     pub(crate) label: String,
-    /// The algorithm of the new key. By default that of the old key.
+    /// The algorithm of the new key. The default is the algorithm of the old key.
     #[arg(long, value_enum)]
     pub(crate) algorithm: Option<AlgorithmArg>,
-    /// Deletes the new key that waits for its certificate.
+    /// Deletes the new key that still waits for its certificate.
     #[arg(long)]
     pub(crate) discard: bool,
     #[command(flatten)]
     pub(crate) content: RequestArgs,
-    /// A file with the PIN of the key, if the configuration has none. A wrong PIN counts towards
-    /// the TPM's lockout.
+    /// A file with the PIN of the key. Needed if the configuration has no PIN. A wrong PIN counts
+    /// towards the TPM's lockout.
     #[arg(long, value_name = "FILE")]
     pub(crate) pin_file: Option<PathBuf>,
     /// The format of the request.
@@ -155,15 +157,15 @@ pub(crate) struct RekeyArgs {
 /// Arguments of `devid renew`.
 #[derive(Args)]
 pub(crate) struct RenewArgs {
-    /// Renews the certificate of this label only, even after a recent failure. By default all
+    /// Renews only the certificate of this label, even after a recent failure. The default is all
     /// certificates that the configuration names.
     pub(crate) label: Option<String>,
-    /// Renews a certificate this long before its end: a part of its life as 1/3, or a time as 30d.
-    /// Replaces the value of the configuration.
+    /// Renews a certificate at this time before its end: a part of its validity such as 1/3, or a
+    /// time such as 30d. Overrides the value of the configuration.
     #[arg(long, value_name = "PART")]
     pub(crate) within: Option<String>,
-    /// Restores the previous certificate of the key, and the previous key if it was replaced. The
-    /// current pair is kept, so the same command restores it again.
+    /// Restores the previous certificate of the key, and the previous key if the key was replaced.
+    /// The current key and certificate are kept, so a second run of the command restores them.
     #[arg(long, requires = "label")]
     pub(crate) rollback: bool,
 }

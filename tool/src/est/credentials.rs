@@ -1,10 +1,10 @@
-//! HTTP authentication (RFC 7617 Basic, RFC 7616 Digest), if a server requires it.
+//! HTTP authentication (Basic: RFC 7617, Digest: RFC 7616), for a server that requires a password.
 
 use base64ct::{Base64, Encoding};
 use devid_core::key::hex;
 use devid_core::tpm::Hash;
 
-/// A name and a password.
+/// A user name and a password.
 pub(crate) struct Credentials {
     pub(crate) user: String,
     pub(crate) password: devid_core::tpm::Secret,
@@ -17,12 +17,12 @@ impl std::fmt::Debug for Credentials {
 }
 
 impl Credentials {
-    /// The value of Authorization that answers these challenges (WWW-Authenticate). `fresh`: random
-    /// digits.
+    /// Returns the value of the header Authorization for the challenges of the server (header
+    /// WWW-Authenticate). `fresh`: random digits for the nonce of the client.
     ///
     /// # Errors
     ///
-    /// The server requires a scheme that is not supported.
+    /// Fails if the server requires a scheme that is not supported.
     pub(super) fn answer(
         &self,
         challenges: &[String],
@@ -47,8 +47,8 @@ impl Credentials {
                 Ok(format!("Basic {}", Base64::encode_string(&pair)))
             }
             false => Err(format!(
-                "the server asks for a password by {}, and only Basic and Digest with SHA-256 are known \
-                 here",
+                "the server requires a password by {}, but devid supports only Basic, and Digest \
+                 with SHA-256",
                 challenges.join(", ")
             )),
         }
@@ -113,12 +113,12 @@ impl Challenge {
     }
 }
 
-/// The challenges of a header. A header may hold several (RFC 9110, section 11.6.1).
+/// Returns the challenges of a header. A header may hold several (RFC 9110, section 11.6.1).
 fn challenges_of(text: &str) -> Vec<Challenge> {
     let mut found: Vec<Challenge> = Vec::new();
     for part in parts(text) {
         let (first, rest) = match part.split_once(char::is_whitespace) {
-            // A scheme, possibly with its first parameter.
+            // This part starts a new challenge: the scheme, and possibly its first parameter.
             Some((scheme, rest)) if !scheme.contains('=') => (Some(scheme), rest.trim()),
             None if !part.contains('=') => (Some(part.as_str()), ""),
             _ => (None, part.as_str()),
@@ -142,7 +142,7 @@ fn challenges_of(text: &str) -> Vec<Challenge> {
     found
 }
 
-/// The parts between commas that are not inside quotes.
+/// Returns the parts between commas that are not inside quotes.
 fn parts(text: &str) -> Vec<String> {
     let (mut parts, mut quoted, mut escaped) = (vec![String::new()], false, false);
     for c in text.chars() {

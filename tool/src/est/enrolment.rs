@@ -1,4 +1,5 @@
-//! One enrolment: the key, the identity for the login, the request, and the answer.
+//! An enrolment: finds or makes the key, logs in at the server, sends the request, and stores the
+//! answer.
 
 use super::credentials::Credentials;
 use super::protocol::{Client, Issued, Operation, bootstrap, open_session};
@@ -20,12 +21,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// The trust in the server.
+/// How the server is trusted.
 #[derive(Debug, Clone)]
 pub(crate) enum ServerTrust {
     /// A certificate in this file must verify the server.
     File(PathBuf),
-    /// One CA certificate of the server must have this SHA-256.
+    /// A CA certificate of the server must have this SHA-256.
     Fingerprint([u8; 32]),
 }
 
@@ -35,11 +36,12 @@ pub(crate) struct Enrolment<'a> {
     pub(crate) label: String,
     pub(crate) url: EstUrl,
     pub(crate) trust: ServerTrust,
-    /// The identity for the login at the server.
+    /// The identity that logs in at the server.
     pub(crate) as_identity: Option<String>,
     /// The content of the request.
     pub(crate) content: RequestContent,
-    /// The algorithm of a new key. By default the algorithm that the server wants, else P-256.
+    /// The algorithm of a new key. The default is the algorithm that the server requires, or else
+    /// P-256.
     pub(crate) algorithm: Option<KeyAlgorithm>,
     /// True if a new key will replace the current key.
     pub(crate) new_key: bool,
@@ -48,12 +50,14 @@ pub(crate) struct Enrolment<'a> {
     pub(crate) limit: Duration,
     /// The longest wait for a server that has not decided yet.
     pub(crate) patience: Duration,
-    /// True if the root certificates from the server may verify the new certificate, in addition to
-    /// `trust/`.
+    /// True if the server's root certificates may verify the new certificate, in addition to the
+    /// certificates in `trust/`.
     pub(crate) believes_server: bool,
-    /// A server, HOST:PORT, to which the new certificate must first open a session.
+    /// The server (HOST:PORT) for a test: devid must open a TLS session with the new certificate
+    /// before the certificate replaces the old certificate.
     pub(crate) prove: Option<String>,
-    /// True if commands will follow. The record of the enrolment is then kept until they ran.
+    /// True if `reload` commands will run after the enrolment. The record of the enrolment is then
+    /// kept until they have run.
     pub(crate) reloads: bool,
 }
 
@@ -62,22 +66,23 @@ pub(crate) struct Enrolment<'a> {
 pub(crate) struct Outcome {
     pub(crate) label: String,
     pub(crate) server: String,
-    /// `simpleenroll` or `simplereenroll`.
+    /// The EST operation: `simpleenroll` or `simplereenroll`.
     pub(crate) operation: String,
     /// True if the key was made for this enrolment.
     pub(crate) key_made: bool,
-    /// The identity for the login.
+    /// The identity that logged in at the server.
     pub(crate) shown: Option<String>,
     /// The certificate with the given fingerprint.
     pub(crate) trusted: Option<TrustedCertificate>,
     /// The stored certificate.
     pub(crate) enrolled: Option<Enrolled>,
-    /// The seconds to wait before the next request. Then no certificate was stored yet.
+    /// The time in seconds before the next request. `Some` means that no certificate was stored
+    /// yet.
     pub(crate) retry_after: Option<u64>,
 }
 
-/// A key, its waiting successor, and the record of the request. The request is for the successor,
-/// if there is one.
+/// A key, its successor that waits for a certificate, and the record of the request. If there is a
+/// successor, the request is for the successor.
 struct Requested {
     key: TokenEntry,
     successor: Option<TokenEntry>,
@@ -96,8 +101,8 @@ impl Enrolment<'_> {
     ///
     /// # Errors
     ///
-    /// No certificate was stored, and the previous certificate stays in use. The request is
-    /// recorded, so the next call continues with it.
+    /// If this function fails, no certificate was stored, and the previous certificate stays in
+    /// use. The request is recorded, so the next call continues with it.
     pub(crate) fn run(&self, credentials: Option<Credentials>) -> Result<Outcome, CommandError> {
         let there = self.key()?;
         let shown = self.shown(there.as_ref())?;
@@ -185,7 +190,7 @@ impl Enrolment<'_> {
                 outcome.retry_after = Some(wait.as_secs());
             }
             Err(error) => {
-                // The request may be the cause of the refusal.
+                // The request may be the cause of the refusal. The next run makes a new request.
                 self.device.keep_enrolment(&EnrolmentRecord {
                     retry_at: 0,
                     ..record.with_request(None)
@@ -196,7 +201,7 @@ impl Enrolment<'_> {
         Ok(outcome)
     }
 
-    /// The key with the label, if there is one.
+    /// Returns the key with this label. Returns `None` if no key has the label.
     fn key(&self) -> Result<Option<TokenEntry>, CommandError> {
         let entry = match self.device.find(&self.label) {
             Ok(entry) => entry,
@@ -211,20 +216,20 @@ impl Enrolment<'_> {
             (true, _) => Err(CommandError::new(
                 6,
                 format!(
-                    "{label}: this is the factory's identity, whose certificate stays; enroll a key under \
-                     another label, with --as {label}"
+                    "{label}: the factory's certificate is never replaced; enroll a key under another label \
+                     with --as {label}"
                 ),
             )),
             (false, true) => Ok(Some(entry)),
             (false, false) => Err(CommandError::new(
                 6,
-                format!("{label}: not a private key; choose another label"),
+                format!("{label}: this object is not a private key; choose another label"),
             )),
         }
     }
 
-    /// The identity for the login: the named identity, else the certificate to be renewed, or the
-    /// factory identity.
+    /// Returns the identity that logs in at the server: the named identity, or the identity to be
+    /// renewed, or the factory identity.
     fn shown(&self, key: Option<&TokenEntry>) -> Result<Option<TokenEntry>, CommandError> {
         if let Some(named) = &self.as_identity {
             return Ok(Some(self.device.find(named)?));
@@ -243,7 +248,8 @@ impl Enrolment<'_> {
         }
     }
 
-    /// The certificates that verify the server, and the certificate with the given fingerprint.
+    /// Returns the certificates that verify the server. If a fingerprint was given, also returns
+    /// the certificate with that fingerprint.
     fn trusted_certificates(
         &self,
     ) -> Result<(Vec<Certificate>, Option<TrustedCertificate>), CommandError> {
@@ -264,8 +270,8 @@ impl Enrolment<'_> {
         }
     }
 
-    /// The key, made if it is missing, and its request. The request is the one that the server
-    /// already has, or a new one. A new request is recorded before it is sent.
+    /// Returns the key and its request. Makes the key if it is missing. The request is the request
+    /// that the server already has, or a new request. A new request is recorded before it is sent.
     fn requested(
         &self,
         there: Option<TokenEntry>,
@@ -293,7 +299,7 @@ impl Enrolment<'_> {
                     .is_request_of(waits.as_ref().unwrap_or(key), &request)
                 && (waits.is_some() || !self.new_key)
             {
-                info!("the server is asked again with the same request");
+                info!("the request of the last run is sent again");
                 return Ok(Requested {
                     key: key.clone(),
                     successor: waits,
@@ -306,8 +312,8 @@ impl Enrolment<'_> {
             return Err(CommandError::new(
                 1,
                 format!(
-                    "{}: the server wants requests bound to the TLS session (tls-unique), which TLS 1.3 \
-                     does not have and this client does not do; its operator can switch that off",
+                    "{}: the server requires requests that are bound to the TLS session (tls-unique), and \
+                     devid does not support this; ask the server's operator to switch it off",
                     self.url
                 ),
             ));
@@ -351,7 +357,7 @@ impl Enrolment<'_> {
         })
     }
 
-    /// The algorithm that the server wants.
+    /// Returns the algorithm that the server requires.
     fn wished(&self, wishes: &CsrAttributes) -> Result<Option<KeyAlgorithm>, CommandError> {
         match &wishes.key {
             Some(Err(kind)) if self.algorithm.is_none() => Err(self.unknown_kind(kind)),
@@ -381,13 +387,14 @@ impl Enrolment<'_> {
         CommandError::new(
             1,
             format!(
-                "{}: the server wants {kind}, which this device does not make",
+                "{}: the server requires {kind}, and this device does not make such keys",
                 self.url
             ),
         )
     }
 
-    /// Sends the request, and repeats it while the server has not decided and there is time left.
+    /// Sends the request. Sends the request again while the server has not decided and the time
+    /// limit has not passed.
     fn issued(
         &self,
         client: &Client,
@@ -411,7 +418,7 @@ impl Enrolment<'_> {
         }
     }
 
-    /// Opens a session with the new identity to the server of the configuration.
+    /// Opens a TLS session with the new identity, to the server that the configuration names.
     fn prove(&self, identity: Arc<TlsIdentity>, trusted: &[Certificate]) -> Result<(), String> {
         let Some((host, port)) = self
             .prove
@@ -460,7 +467,7 @@ pub(crate) fn note_failure(
     }
 }
 
-/// Checks that the key has the algorithm that the server wants.
+/// Checks that the key has the algorithm that the server requires.
 fn check_kind(
     key: &TokenEntry,
     wishes: &CsrAttributes,
@@ -480,8 +487,8 @@ fn check_kind(
         Some(Ok(wanted)) if *wanted != is => Err(CommandError::new(
             1,
             format!(
-                "{}: the server wants a key of {}, and {} is one of {}; a new label gets a key as the \
-                 server wants it",
+                "{}: the server requires a {} key, and {} is a {} key; use a new label, so that devid \
+                 makes a key of the required type",
                 enrolment.url,
                 words(*wanted),
                 key.label,
@@ -496,7 +503,7 @@ fn is_same(one: &TokenEntry, other: &TokenEntry) -> bool {
     one.token == other.token && one.public == other.public
 }
 
-/// The self-signed certificates.
+/// Returns the self-signed certificates.
 fn roots(cas: &[Certificate]) -> Vec<Certificate> {
     cas.iter()
         .filter(|one| one.is_self_signed())

@@ -7,9 +7,9 @@ use std::time::{Duration, SystemTime};
 /// The longest head of an answer, in bytes.
 const LONGEST_HEAD: usize = 64 << 10;
 const MOST_HEADERS: usize = 100;
-/// The longest body, in bytes. Certificates of a CA are shorter.
+/// The longest body, in bytes. Certificates of a CA are much shorter.
 pub(super) const LARGEST_BODY: usize = 1 << 20;
-/// The longest text of a server that is shown.
+/// The longest text of a server that is shown to the user, in bytes.
 const SHOWN: usize = 1 << 10;
 
 /// A request.
@@ -20,7 +20,7 @@ pub(super) struct Request<'a> {
     pub(super) path: &'a str,
     /// The value of the header Authorization.
     pub(super) authorization: Option<&'a str>,
-    /// A PKCS#10 request in DER. Without it the method is GET.
+    /// A PKCS#10 request in DER. `None`: the method is GET.
     pub(super) pkcs10: Option<&'a [u8]>,
 }
 
@@ -32,7 +32,7 @@ pub(super) struct Response {
     pub(super) body: Vec<u8>,
 }
 
-/// The reason why there is no answer.
+/// The reason why the server's answer is missing.
 #[derive(Debug)]
 pub(super) enum HttpError {
     /// The connection failed.
@@ -73,8 +73,8 @@ impl Request<'_> {
         }
         head += "\r\n";
         head += body.as_deref().unwrap_or_default();
-        // A server that refuses early may close before it has read all data. Its answer names the
-        // reason.
+        // A server that refuses early may close the connection before it has read all data. Its
+        // answer then has the reason.
         let _ = stream
             .write_all(head.as_bytes())
             .and_then(|()| stream.flush());
@@ -89,7 +89,7 @@ impl Response {
             let mut response = Self::default();
             let body = response.read_head(stream, &mut bytes)?;
             bytes.drain(..body);
-            // An informational answer is followed by the final answer.
+            // The final answer follows an informational answer.
             if (100..200).contains(&response.status) {
                 continue;
             }
@@ -98,7 +98,7 @@ impl Response {
         }
     }
 
-    /// The length of the head.
+    /// Reads the head of the answer into `bytes`, and returns its length.
     fn read_head(
         &mut self,
         stream: &mut impl Read,
@@ -174,13 +174,13 @@ impl Response {
         Ok(bytes)
     }
 
-    /// The first value of a header.
+    /// Returns the first value of a header.
     pub(super) fn header(&self, name: &str) -> Option<String> {
         let found = self.headers.iter().find(|(known, _)| known == name);
         found.map(|(_, value)| String::from_utf8_lossy(value).into_owned())
     }
 
-    /// All values of a header.
+    /// Returns all values of a header.
     pub(super) fn headers(&self, name: &str) -> Vec<String> {
         let found = self.headers.iter().filter(|(known, _)| known == name);
         found
@@ -188,7 +188,7 @@ impl Response {
             .collect()
     }
 
-    /// The wait that the server asks for (RFC 9110, section 10.2.3).
+    /// Returns the time after which the server expects the next request (RFC 9110, section 10.2.3).
     pub(super) fn retry_after(&self, now: SystemTime) -> Option<Duration> {
         let value = self.header("retry-after")?;
         let value = value.trim();
@@ -201,7 +201,7 @@ impl Response {
         }
     }
 
-    /// The text of the server, if it is meant for a person.
+    /// Returns the text of the answer, if it is readable text.
     pub(super) fn words(&self) -> Option<String> {
         let kind = self
             .header("content-type")
@@ -238,7 +238,8 @@ fn too_large() -> HttpError {
     broken(format!("the answer is over {LARGEST_BODY} bytes"))
 }
 
-/// The rest of a body in chunks (RFC 9112, section 7.1). `bytes` were received before.
+/// Reads the rest of a body in chunks (RFC 9112, section 7.1), and returns the whole body. `bytes`
+/// were received before.
 fn chunks(stream: &mut impl Read, mut bytes: Vec<u8>) -> Result<Vec<u8>, HttpError> {
     let mut body = Vec::new();
     let cut = || broken("the answer is incomplete: it ends within a chunk");
@@ -254,7 +255,7 @@ fn chunks(stream: &mut impl Read, mut bytes: Vec<u8>) -> Result<Vec<u8>, HttpErr
                 Ok(httparse::Status::Partial) => return Err(cut()),
             }
         };
-        // Data after the last chunk is not needed.
+        // The module does not need the data after the last chunk.
         if size == 0 {
             return Ok(body);
         }
@@ -273,8 +274,8 @@ fn chunks(stream: &mut impl Read, mut bytes: Vec<u8>) -> Result<Vec<u8>, HttpErr
     }
 }
 
-/// Reads more data; false at the end. A TLS session without a closing message is at its end too.
-/// HTTP lengths, and the length in PKCS#7, show whether data was cut.
+/// Reads more data. Returns false at the end of the data. A TLS session that ended without a
+/// closing message counts as ended. The lengths in HTTP and in PKCS#7 show whether data is missing.
 fn more(stream: &mut impl Read, bytes: &mut Vec<u8>) -> Result<bool, HttpError> {
     let mut room = [0; 8 << 10];
     match stream.read(&mut room) {

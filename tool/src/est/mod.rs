@@ -1,7 +1,7 @@
-//! Enrolment over Secure Transport (EST, RFC 7030): the client's side.
+//! The client of Enrolment over Secure Transport (EST, RFC 7030).
 //!
-//! `url`, `http` and `tls` are the transport. `trust` decides about the server, `protocol`
-//! implements EST, and `enrolment` does the work of `devid enroll`.
+//! `url`, `http` and `tls` are the transport. `trust` decides whether the server is trusted,
+//! `protocol` implements EST, and `enrolment` does the work of `devid enroll`.
 
 mod credentials;
 mod enrolment;

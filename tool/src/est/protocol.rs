@@ -1,4 +1,4 @@
-//! EST (RFC 7030, RFC 8951): the operations of a server, and the meaning of its answers.
+//! EST (RFC 7030, RFC 8951): sends the operations to a server, and interprets the answers.
 
 use super::credentials::Credentials;
 use super::http::{HttpError, Request, Response};
@@ -15,12 +15,12 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 const MOST_REDIRECTS: usize = 3;
-/// The wait before the next request if the server names none, and the limits of the wait.
+/// The time before the next request if the server names no time, and the limits of that time.
 const WAIT: Duration = Duration::from_secs(60);
 const SHORTEST_WAIT: Duration = Duration::from_secs(5);
 const LONGEST_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// A server, the trust in it, and the identity for the login.
+/// A server, the certificates that it is trusted by, and the identity that logs in.
 pub(super) struct Client {
     pub(super) url: EstUrl,
     pub(super) servers: Arc<TrustedServers>,
@@ -35,11 +35,11 @@ pub(super) struct Client {
 pub(super) enum Issued {
     /// Certificates in any order.
     Certificates(Vec<Certificate>),
-    /// The server has not decided yet: the request must be repeated after this time.
+    /// The server has not decided yet. The request must be repeated after this time.
     Later(Duration),
 }
 
-/// The operation for a certificate.
+/// The EST operation that requests a certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Operation {
     Enroll,
@@ -62,7 +62,7 @@ impl fmt::Display for Operation {
 }
 
 impl Client {
-    /// The certificates of the server's CAs.
+    /// Requests the certificates of the server's CAs.
     pub(super) fn cacerts(&self) -> Result<Vec<Certificate>, CommandError> {
         let response = self.ask("cacerts", None)?;
         match response.status {
@@ -72,7 +72,7 @@ impl Client {
         }
     }
 
-    /// The server's requirements for a request.
+    /// Requests the server's requirements for a certificate request.
     pub(super) fn csrattrs(&self) -> Result<CsrAttributes, CommandError> {
         let response = self.ask("csrattrs", None)?;
         match response.status {
@@ -93,7 +93,7 @@ impl Client {
         let name = operation.name();
         let response = self.ask(name, Some(request))?;
         match response.status {
-            // One known server answers 201.
+            // At least one server answers 201 and not 200.
             200 | 201 => certificates_of_answer(&response.body)
                 .map(Issued::Certificates)
                 .map_err(|why| self.fault(name, format!("the server answered {why}"))),
@@ -105,8 +105,8 @@ impl Client {
         }
     }
 
-    /// Runs one operation. Follows redirects within the server, and gives a password if the server
-    /// requires it.
+    /// Runs one operation. Follows redirects to the same server. Sends the password if the server
+    /// requires a password.
     fn ask(&self, name: &str, pkcs10: Option<&[u8]>) -> Result<Response, CommandError> {
         let (mut path, mut authorization, mut led) = (self.url.operation(name), None, 0);
         loop {
@@ -125,8 +125,8 @@ impl Client {
                             return Err(self.fault(
                                 name,
                                 format!(
-                                    "the server redirects to another server, {to}, and nothing was sent there; if it is the right \
-                                     server, give its URL with --est, and --trust or --fingerprint for it"
+                                    "the server redirects to another server, {to}, and nothing was sent to that server; if you \
+                                     want to use it, give its URL with --est, and give --trust or --fingerprint"
                                 ),
                             ));
                         }
@@ -199,7 +199,7 @@ impl Client {
         self.fault(name, transport_fault(error, self.limit))
     }
 
-    /// The error for a status that is no success.
+    /// Returns the error for an HTTP status that is not a success.
     fn refused(&self, name: &str, response: &Response) -> CommandError {
         let words = response
             .words()
@@ -224,8 +224,8 @@ impl Client {
     }
 }
 
-/// The server's CA certificates, and the one with the fingerprint. Only the fingerprint is known
-/// before. No identity is shown.
+/// Requests the server's CA certificates, and returns them with the certificate that has the
+/// fingerprint. At this time only the fingerprint is trusted. No identity is sent to the server.
 pub(super) fn bootstrap(
     url: &EstUrl,
     fingerprint: &[u8; 32],
@@ -245,7 +245,8 @@ pub(super) fn bootstrap(
             authorization: None,
             pkcs10: None,
         };
-        // A server that refuses requests without certificate has still shown its own certificate.
+        // Even if the server refused the request, the TLS handshake showed the server's
+        // certificate.
         let answer = request.exchange(&mut stream).unwrap_or_default();
         if let (301 | 302 | 307 | 308, Some(location)) = (answer.status, answer.header("location"))
             && let Redirect::Here(other) = url.redirect(&path, location.trim())
@@ -274,8 +275,8 @@ pub(super) fn bootstrap(
     Err(fault("the server redirects too often".into()))
 }
 
-/// Opens a TLS session with this identity, to check whether the server accepts it. In TLS 1.3 the
-/// server can refuse after the handshake, so this function waits a moment.
+/// Opens a TLS session with this identity, to check whether the server accepts the identity. In TLS
+/// 1.3 the server can refuse after the handshake. Therefore this function waits a short time.
 pub(super) fn open_session(
     place: (&str, u16),
     servers: Arc<TrustedServers>,
@@ -317,7 +318,7 @@ fn fresh_digits() -> Result<String, String> {
     Ok(devid_core::key::hex(&fresh))
 }
 
-/// The message for a failed connection or handshake.
+/// Describes the error of a failed connection or handshake.
 fn transport_fault(error: &io::Error, limit: Duration) -> String {
     let tls = error
         .get_ref()
@@ -332,7 +333,7 @@ fn transport_fault(error: &io::Error, limit: Duration) -> String {
         None => error.to_string(),
         Some(rustls::Error::AlertReceived(alert)) => alert_words(*alert),
         Some(rustls::Error::InvalidCertificate(why)) => certificate_words(why),
-        Some(rustls::Error::InvalidMessage(_)) => "the server does not speak TLS".into(),
+        Some(rustls::Error::InvalidMessage(_)) => "the server does not use TLS".into(),
         Some(other) => format!("TLS: {other}"),
     }
 }
@@ -369,12 +370,14 @@ fn alert_words(alert: AlertDescription) -> String {
 
 fn certificate_words(why: &CertificateError) -> String {
     let what = match why {
-        CertificateError::UnknownIssuer => "no trusted certificate verifies it".into(),
+        CertificateError::UnknownIssuer => {
+            "no trusted certificate verifies this certificate".into()
+        }
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-            format!("it is for another name ({why})")
+            format!("the certificate is for another name ({why})")
         }
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-            format!("it, or a CA certificate above it, has expired ({why})")
+            format!("the certificate or a CA certificate in its chain has expired ({why})")
         }
         other => other.to_string(),
     };

@@ -1,4 +1,4 @@
-//! TLS sessions with an EST server: the check of the server, and the proof of the client.
+//! TLS sessions with an EST server: the server is verified, and the client proves its identity.
 
 use devid_core::identity::TlsIdentity;
 use devid_core::key::{Curve, PublicKey};
@@ -16,7 +16,7 @@ use std::net::{TcpStream, ToSocketAddrs};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// An encrypted session with a time limit.
+/// A TLS session with a time limit.
 pub(super) type Stream = StreamOwned<ClientConnection, LimitedStream>;
 
 /// A TCP connection with one time limit for all reads and writes.
@@ -56,7 +56,7 @@ fn left(end: Instant) -> io::Result<Duration> {
     }
 }
 
-/// The kernel reports a timeout as "try again".
+/// Replaces the kernel's error "try again" by a timeout error.
 fn timed_out(error: io::Error) -> io::Error {
     match error.kind() {
         io::ErrorKind::WouldBlock => io::ErrorKind::TimedOut.into(),
@@ -82,21 +82,21 @@ impl Write for LimitedStream {
     }
 }
 
-/// The use of the client's identity in the handshake.
+/// The use of the client's identity in the handshake: used, not asked for, or not possible.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) enum ClientProof {
     /// The server asked for no certificate.
     #[default]
     NotAsked,
-    /// The server asked for a certificate, and got it.
+    /// The server asked for a certificate, and the client sent its certificate.
     Shown,
-    /// The server wants a signature that the key cannot make.
+    /// The server accepts only signatures that the key cannot make.
     NoScheme(String),
-    /// The key did not sign, for this reason.
+    /// The key did not sign. The text is the reason.
     NoSignature(String),
 }
 
-/// The identity for servers that ask for a certificate.
+/// The identity that is sent to a server that asks for a certificate.
 #[derive(Debug)]
 pub(super) struct ClientIdentity {
     identity: Arc<TlsIdentity>,
@@ -122,7 +122,7 @@ impl ClientIdentity {
         }
     }
 
-    /// The use of the identity in the last handshake.
+    /// Returns whether the last handshake used the identity.
     pub(super) fn proof(&self) -> ClientProof {
         self.proof
             .lock()
@@ -134,7 +134,8 @@ impl ClientIdentity {
         self.identity.label()
     }
 
-    /// TLS 1.3 is offered only if the key can make a signature of TLS 1.3.
+    /// Returns the TLS versions that are offered. TLS 1.3 is offered only if the key can make a
+    /// signature of TLS 1.3.
     fn versions(&self) -> Vec<&'static SupportedProtocolVersion> {
         match schemes(&self.identity, true).is_empty() {
             true => vec![&version::TLS12],
@@ -167,7 +168,7 @@ struct StoreKey {
     proof: Arc<Mutex<ClientProof>>,
 }
 
-/// A key with its signature scheme.
+/// A key and the signature scheme that was chosen for it.
 #[derive(Debug)]
 struct StoreSigner {
     identity: Arc<TlsIdentity>,
@@ -178,8 +179,8 @@ struct StoreSigner {
 
 impl SigningKey for StoreKey {
     fn choose_scheme(&self, offered: &[SignatureScheme]) -> Option<Box<dyn Signer>> {
-        // For TLS 1.3, rustls removes forbidden schemes from the server's list. PKCS#1 v1.5 is in
-        // every other list.
+        // rustls removes the schemes that TLS 1.3 forbids from the server's list. Every list of a
+        // TLS 1.2 server contains PKCS#1 v1.5.
         let is_13 = !offered.iter().any(|one| is_pkcs1(*one));
         let found = schemes(&self.identity, is_13).into_iter();
         let found = found
@@ -229,8 +230,8 @@ fn is_pkcs1(scheme: SignatureScheme) -> bool {
     )
 }
 
-/// The signature schemes of a key, the best first: its own hash before others. In TLS 1.3 each
-/// curve has one hash.
+/// Returns the signature schemes of a key, the best scheme first. The hash that belongs to the key
+/// comes before other hashes. In TLS 1.3 each curve has one hash.
 fn schemes(identity: &TlsIdentity, is_13: bool) -> Vec<(SignatureScheme, KeyScheme)> {
     use SignatureScheme as S;
     let ecdsa = |scheme, hash| (scheme, KeyScheme::Ecdsa(hash));
@@ -269,16 +270,16 @@ fn schemes(identity: &TlsIdentity, is_13: bool) -> Vec<(SignatureScheme, KeySche
         .collect()
 }
 
-/// The algorithms of every session.
+/// Returns the cryptographic algorithms of all sessions.
 pub(super) fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }
 
-/// Opens a session. Without an identity no certificate is shown.
+/// Opens a session. Without an identity no certificate is sent.
 ///
 /// # Errors
 ///
-/// The server cannot be reached, or TLS fails.
+/// Fails if the server cannot be reached, or if the TLS handshake fails.
 pub(super) fn open(
     (host, port): (&str, u16),
     verifier: Arc<dyn rustls::client::danger::ServerCertVerifier>,
@@ -301,7 +302,7 @@ pub(super) fn open(
         }
         None => config.with_no_client_auth(),
     };
-    // A resumed session may have lost the identity of the client.
+    // A resumed session may not contain the identity of the client.
     config.resumption = rustls::client::Resumption::disabled();
     let name = ServerName::try_from(host.to_owned());
     let name = name.map_err(|_| io::Error::other(format!("{host:?} is not a host name")))?;

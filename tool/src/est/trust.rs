@@ -1,4 +1,5 @@
-//! The trust in servers: given certificates, or the fingerprint of a certificate.
+//! Decides whether a server is trusted: by given certificates, or by the fingerprint of a
+//! certificate.
 
 use super::tls::provider;
 use devid_core::x509::Certificate;
@@ -12,14 +13,15 @@ use std::fmt::Debug;
 use std::sync::{Arc, Mutex};
 use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
 
-/// id-kp-cmcRA: this purpose identifies an EST server with any name (RFC 7030, section 3.6.1).
+/// The object identifier id-kp-cmcRA. A certificate with this purpose identifies an EST server with
+/// any name (RFC 7030, section 3.6.1).
 const CMC_RA: &[u8] = &[0x2B, 6, 1, 5, 5, 7, 3, 28];
 
 /// Parses the SHA-256 of a whole certificate: hexadecimal digits, with or without colons.
 ///
 /// # Errors
 ///
-/// The text is not such a fingerprint.
+/// Fails if the text is not such a fingerprint.
 pub(crate) fn fingerprint(text: &str) -> Result<[u8; 32], String> {
     let lower = text.trim().to_ascii_lowercase();
     let digits = lower.strip_prefix("sha256").unwrap_or(&lower);
@@ -34,8 +36,8 @@ pub(crate) fn fingerprint(text: &str) -> Result<[u8; 32], String> {
     })
 }
 
-/// Trusts servers by these certificates. A CA certificate verifies a server with the requested
-/// name, or a server that may issue certificates by EST. The certificate of a server verifies that
+/// Trusts a server by these certificates. A CA certificate verifies a server that has the requested
+/// name, or that may issue certificates by EST. The certificate of a server verifies only that
 /// server.
 #[derive(Debug)]
 pub(super) struct TrustedServers {
@@ -48,7 +50,7 @@ pub(super) struct TrustedServers {
 impl TrustedServers {
     /// # Errors
     ///
-    /// No certificate can be used.
+    /// Fails if no certificate can be used.
     pub(super) fn new(trusted: &[Certificate]) -> Result<Self, String> {
         let provider = provider();
         let (mut store, mut roots) = (RootCertStore::empty(), Vec::new());
@@ -78,7 +80,8 @@ impl TrustedServers {
         })
     }
 
-    /// Verifies a server with any name that may issue certificates.
+    /// Checks that the server's certificate may issue certificates by EST. The name of the server
+    /// is not checked.
     fn is_registration_authority(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -91,7 +94,7 @@ impl TrustedServers {
         }
         let algorithms = self.provider.signature_verification_algorithms.all;
         EndEntityCert::try_from(end_entity).is_ok_and(|certificate| {
-            // CAs above it need not have this purpose.
+            // The CA certificates in the chain need not have this purpose.
             let usage = KeyUsage::required_if_present(CMC_RA);
             let way = certificate.verify_for_usage(
                 algorithms,
@@ -135,7 +138,7 @@ impl CertificateJudge for TrustedServers {
     }
 }
 
-/// The server's certificates in a handshake, and the data for their check.
+/// The server's certificates in a handshake, and the data that their check needs.
 pub(super) struct Shown<'a> {
     end_entity: &'a CertificateDer<'a>,
     intermediates: &'a [CertificateDer<'a>],
@@ -149,14 +152,14 @@ pub(super) trait CertificateJudge: Debug + Send + Sync {
     fn judge(&self, shown: &Shown) -> Result<(), Error>;
 }
 
-/// Makes a judge usable for rustls. The signature of the handshake is verified in any case.
+/// Connects a judge to rustls. The signature of the handshake is always verified.
 #[derive(Debug)]
 struct ServerVerifier<J> {
     judge: Arc<J>,
     provider: Arc<CryptoProvider>,
 }
 
-/// The rustls verifier for a judge.
+/// Returns the rustls verifier that asks this judge.
 pub(super) fn verifier<J: CertificateJudge + 'static>(
     judge: &Arc<J>,
 ) -> Arc<dyn ServerCertVerifier> {
@@ -213,8 +216,9 @@ impl<J: CertificateJudge> ServerCertVerifier for ServerVerifier<J> {
     }
 }
 
-/// The time for the check of a server. A clock before the build time of this program is wrong. Then
-/// the start of the server's certificate is used.
+/// Returns the time for the check of a server's certificate. If the clock is before the build time
+/// of this program, the clock is wrong. Then the start of the certificate's validity is used as the
+/// time.
 fn believed(end_entity: &CertificateDer<'_>, now: UnixTime) -> UnixTime {
     if !clock_is_wrong() {
         return now;
@@ -228,7 +232,7 @@ fn believed(end_entity: &CertificateDer<'_>, now: UnixTime) -> UnixTime {
     })
 }
 
-/// Trusts any server, and records its certificates. It is only for the request for CA certificates,
+/// Accepts any server, and records its certificates. Used only for the request for CA certificates,
 /// whose answer is compared with a fingerprint. No other data is sent to such a server.
 #[derive(Debug, Default)]
 pub(super) struct Bootstrap {
@@ -236,7 +240,7 @@ pub(super) struct Bootstrap {
 }
 
 impl Bootstrap {
-    /// The certificates that the server showed in the handshake.
+    /// Returns the certificates that the server showed in the handshake.
     pub(super) fn seen(&self) -> Vec<Certificate> {
         let seen = self
             .seen

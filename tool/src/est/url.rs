@@ -5,10 +5,10 @@ use std::fmt;
 const WELL_KNOWN: &str = "/.well-known/est";
 const HTTPS: u16 = 443;
 
-/// The URL of an EST server. The names of operations are added to it.
+/// The URL of an EST server. The name of an operation is appended to the path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct EstUrl {
-    /// A name or an address; an IPv6 address without brackets.
+    /// A host name or an IP address. An IPv6 address has no brackets.
     pub(super) host: String,
     pub(super) port: u16,
     /// The path, without a slash at its end.
@@ -18,18 +18,18 @@ pub(crate) struct EstUrl {
 /// The target of a redirect.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Redirect {
-    /// A path at this server.
+    /// A path on the same server.
     Here(String),
     /// Another server.
     Elsewhere(String),
 }
 
 impl EstUrl {
-    /// Parses `https://HOST[:PORT][/PATH]`. The default path is the well-known path.
+    /// Parses `https://HOST[:PORT][/PATH]`. The default path is the well-known path of EST.
     ///
     /// # Errors
     ///
-    /// The fault in the text.
+    /// Describes the mistake in the text.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let fault = |what: &str| {
             Err(format!(
@@ -38,21 +38,21 @@ impl EstUrl {
         };
         let rest = match text.split_once("://") {
             Some((scheme, rest)) if scheme.eq_ignore_ascii_case("https") => rest,
-            Some(_) => return fault("EST needs HTTPS"),
-            None => return fault("no URL"),
+            Some(_) => return fault("EST needs a URL with https://"),
+            None => return fault("not a URL"),
         };
         if rest.contains(['?', '#', '\\']) || !rest.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return fault("the URL of an EST server must not have a query or blanks");
+            return fault("the URL of an EST server must not contain a query or blanks");
         }
         let (authority, path) = match rest.find('/') {
             Some(at) => rest.split_at(at),
             None => (rest, ""),
         };
         if authority.contains('@') {
-            return fault("a URL must not hold a password; use --user and --password-file");
+            return fault("the URL must not contain a password; use --user and --password-file");
         }
         let Some((host, port)) = split_port(authority) else {
-            return fault("no host");
+            return fault("the URL has no host");
         };
         let path = path.trim_end_matches('/');
         Ok(Self {
@@ -62,12 +62,12 @@ impl EstUrl {
         })
     }
 
-    /// The path of an operation.
+    /// Returns the path of an operation.
     pub(super) fn operation(&self, name: &str) -> String {
         format!("{}/{name}", self.path)
     }
 
-    /// The value of the header Host.
+    /// Returns the value of the header Host.
     pub(super) fn authority(&self) -> String {
         let host = match self.host.contains(':') {
             true => format!("[{}]", self.host),
@@ -79,7 +79,7 @@ impl EstUrl {
         }
     }
 
-    /// The meaning of a header Location in an answer about `path`.
+    /// Resolves a header Location in the answer to a request for `path`.
     pub(super) fn redirect(&self, path: &str, location: &str) -> Redirect {
         let elsewhere = || Redirect::Elsewhere(location.to_owned());
         if let Some(rest) = location.strip_prefix("//") {
@@ -99,7 +99,7 @@ impl EstUrl {
         }
         match location.starts_with('/') {
             true => Redirect::Here(location.to_owned()),
-            // A path beside the requested path.
+            // A relative path replaces the last part of the requested path.
             false => {
                 let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
                 Redirect::Here(format!("{folder}/{location}"))
@@ -108,7 +108,7 @@ impl EstUrl {
     }
 }
 
-/// Host and port. An IPv6 address is in brackets.
+/// Splits a text into host and port. An IPv6 address is in brackets.
 fn split_port(authority: &str) -> Option<(String, u16)> {
     let (host, port) = match authority.strip_prefix('[') {
         Some(rest) => {

@@ -1,5 +1,5 @@
-//! devid-pkcs11.conf(5), made from the commented example file. The first comment describes the
-//! file. Each later comment describes the settings after it.
+//! Makes devid-pkcs11.conf(5) from the commented example file. The first comment describes the
+//! file. Each later comment describes the settings that follow it.
 
 use clap_mangen::roff::{Inline, Roff, bold, roman};
 
@@ -8,7 +8,7 @@ const FILE: &str = include_str!("../../../pkcs11-conf/config.toml");
 /// A line of the commented file.
 enum Line<'a> {
     Blank,
-    /// `# text`; empty between two paragraphs
+    /// `# text`. The text is empty between two paragraphs.
     Remark(&'a str),
     /// `#[table]` or `#[[table]]`
     Table(&'a str),
@@ -75,7 +75,7 @@ fn paragraph(roff: &mut Roff, remarks: &mut Vec<&str>) {
     }
 }
 
-/// Joins the comments so far into one text, and clears the list.
+/// Joins the collected comment lines into one text, and clears the list.
 fn joined(remarks: &mut Vec<&str>) -> Vec<Inline> {
     let text = remarks.join(" ");
     remarks.clear();

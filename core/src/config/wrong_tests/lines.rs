@@ -5,7 +5,7 @@ use super::is_told;
 #[test]
 fn lines_that_are_no_settings() {
     for (text, line, words) in [
-        // Secrets in place of a value, a name or a whole line.
+        // A secret instead of a value, a name or a whole line.
         (
             "[[token]]\nname = \"devid\"\npin =\n  \"not-a-real-pin\"\n",
             3,
@@ -121,7 +121,11 @@ fn lines_that_are_no_settings() {
         ("timeout_ms = # soon\n", 1, &["timeout_ms: ", "no value"]),
         ("timeout_ms = 30s\n", 1, &["timeout_ms: ", "without a unit"]),
         ("timeout_ms = 0X10\n", 1, &["timeout_ms: ", "0x"]),
-        ("timeout_ms = 010\n", 1, &["timeout_ms: ", "no number"]),
+        (
+            "timeout_ms = 010\n",
+            1,
+            &["timeout_ms: ", "expected a number"],
+        ),
         ("random = kernel\n", 1, &["random: ", "quotes"]),
         ("random = `tpm`\n", 1, &["random: ", "typographic"]),
         ("; a comment\n", 1, &["a comment begins with #"]),
@@ -133,7 +137,7 @@ fn lines_that_are_no_settings() {
         ),
         ("[[token]\nname = \"a\"\n", 1, &["expected [[token]]"]),
         ("[log\nlevel = \"info\"\n", 1, &["expected [log]"]),
-        ("[log] level = \"info\"\n", 1, &["a line of its own"]),
+        ("[log] level = \"info\"\n", 1, &["on a separate line"]),
         ("[log]\n[log]\n", 2, &["[log] occurs twice"]),
         (
             "[token]\nname = \"a\"\n[[token]]\nname = \"b\"\n",
@@ -147,7 +151,11 @@ fn lines_that_are_no_settings() {
         ),
         ("[provision]\nown = Yes\n", 2, &["own: ", "true or false"]),
         ("[provision]\nown = TRUE\n", 2, &["own: ", "true or false"]),
-        ("[[token]]\nallow last try = true\n", 2, &["no blanks"]),
+        (
+            "[[token]]\nallow last try = true\n",
+            2,
+            &["not contain blanks"],
+        ),
         ("= 5\n", 1, &["no name"]),
         ("\u{a0}timeout_ms = 5\n", 1, &["U+00A0"]),
         ("\u{200b}timeout_ms = 5\n", 1, &["U+200B"]),
@@ -164,7 +172,7 @@ fn lines_that_are_no_settings() {
         ),
     ] {
         is_told(text, line, words);
-        // Windows line ends, a byte order mark, and leading blanks make no difference.
+        // Windows line ends, a byte order mark, and leading blanks do not change the result.
         is_told(
             &format!("\u{FEFF}{}", text.replace('\n', "\r\n")),
             line,

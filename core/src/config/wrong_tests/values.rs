@@ -307,14 +307,14 @@ fn settings_that_are_not_known_there() {
         (
             "[provision.token]\nname = \"a\"\n",
             1,
-            &["token: ", "[[token]] is a section of its own"],
+            &["token: ", "[[token]] is a section, not a setting"],
         ),
         (
             "[provision]\nown = true\npin = \"trustno1\"\n",
             3,
             &["pin: ", "in [[token]]"],
         ),
-        // A value in place of a name is never shown.
+        // A value that is written instead of a name is never shown.
         ("\"hunter\" = \"pin\"\n", 1, &["no such setting"]),
         ("\"trustno1\" = \"pin\"\n", 1, &["no such setting"]),
         (
@@ -322,7 +322,7 @@ fn settings_that_are_not_known_there() {
             3,
             &["[[token]]: ", "no such setting"],
         ),
-        // The first of several errors.
+        // The message is about the first of several errors.
         ("[log]\nlevel = 5\n[[token]]\nname = 5\n", 2, &["level: "]),
         ("[[token]]\nname = 5\n[log]\nlevel = 5\n", 2, &["name: "]),
     ] {

@@ -1,5 +1,5 @@
-//! The attestation key of a key folder: of the device's own, for a TPM whose factory gave it none, or of a
-//! service.
+//! The attestation key in a key folder. The key belongs to a service, or to a device whose maker
+//! put no attestation key into the TPM.
 
 use super::{DevidStore, StoreError};
 use crate::shell::word;
@@ -10,13 +10,14 @@ use log::info;
 use std::path::Path;
 
 impl DevidStore {
-    /// The attestation key of this folder, and its certificates; made if there is none: of a service in
-    /// the owner hierarchy, else below the storage root key. Two commands for that, and more where the
-    /// storage root key is made.
+    /// Returns the attestation key of this folder and its certificates. Creates the key if there is
+    /// none. The key of a service is in the owner hierarchy. Every other key is below the storage
+    /// root key. The creation costs two TPM commands, and more if the TPM has no storage root key
+    /// yet.
     ///
     /// # Errors
     ///
-    /// The TPM does not load the stored key.
+    /// Fails if the TPM does not load the stored key.
     pub(crate) fn attestation_key(&self) -> Result<(AttestationKey, Vec<Certificate>), StoreError> {
         let kept = match self.folder.attestation_key()? {
             Some(kept) => kept,
@@ -25,11 +26,11 @@ impl DevidStore {
         self.usable_attestation_key(kept)
     }
 
-    /// The stored attestation key with its certificates; `None` if there is none.
+    /// Returns the stored attestation key and its certificates, or `None` if no key is stored.
     ///
     /// # Errors
     ///
-    /// Those of [`attestation_key`](Self::attestation_key).
+    /// Fails if the TPM does not load the stored key.
     pub(crate) fn kept_attestation_key(
         &self,
     ) -> Result<Option<(AttestationKey, Vec<Certificate>)>, StoreError> {
@@ -38,12 +39,12 @@ impl DevidStore {
             .transpose()
     }
 
-    /// The stored attestation key with this TPM name; `None` if the stored key has another name. The TPM
-    /// executes no command for a key with another name.
+    /// Returns the stored attestation key with this TPM name. Returns `None` if the stored key has
+    /// another name. For a key with another name the TPM executes no command.
     ///
     /// # Errors
     ///
-    /// Those of [`attestation_key`](Self::attestation_key).
+    /// Fails if the TPM does not load the stored key.
     pub(crate) fn attestation_key_called(
         &self,
         name: &[u8],
@@ -65,8 +66,8 @@ impl DevidStore {
         let lost = |why: &str| {
             StoreError::Unsupported(format!(
                 "{}: the TPM does not load the attestation key: {why}. If the TPM was cleared or \
-                 exchanged, the key and its certificates are lost: {} sets the file aside, and the \
-                 next evidence uses a new key",
+                 exchanged, the key and its certificates are lost. In this case set the file \
+                 aside: {}. The next evidence then uses a new key",
                 path.display(),
                 aside(&path),
             ))
@@ -81,9 +82,12 @@ impl DevidStore {
                 AttestationKey::wrapped(wrapped)
             }
             AttestationKeyForm::Primary { template, area } => {
-                // A service's user writes this file, and root may use it with the owner's value.
+                // The user of a service can write this file, and root may use the key with the
+                // owner's authorisation value. So the template must be checked.
                 if !AttestationKey::is_template_of_owner(template, area) {
-                    return Err(unfit("its template is not that of an attestation key"));
+                    return Err(unfit(
+                        "its template is not the template of an attestation key",
+                    ));
                 }
                 let owner = self.owner_auth()?;
                 let (template, area) = (template.clone(), area.clone());
@@ -95,17 +99,18 @@ impl DevidStore {
                 AttestationKey::of_owner(key)
             }
         };
-        let none = || unfit("its key is not an attestation key with an empty authorisation value");
+        let none =
+            || unfit("it does not hold an attestation key with an empty authorisation value");
         Ok((key.ok_or_else(none)?, kept.certificates))
     }
 
     fn made_attestation_key(&self) -> Result<AttestationKeyFile, StoreError> {
-        // The folder must exist first: it holds the record of the storage root key and the key
-        // itself.
+        // The folder must exist before the key: the folder stores the key and the record of the
+        // storage root key.
         self.folder.begin(&self.first_serial()?)?;
         self.folder.check_room()?;
         let _turn = self.tpm.lock_new_key();
-        // Another process may have stored one meanwhile.
+        // Another process may have stored an attestation key in the meantime.
         if let Some(kept) = self.folder.attestation_key()? {
             return Ok(kept);
         }
@@ -122,7 +127,8 @@ impl DevidStore {
             false => {
                 let made = self.tpm.create_attestation_key(&owner);
                 let made: WrappedKey = made.map_err(StoreError::of_making)?;
-                // Its first load is in a session that proves where it comes from.
+                // The first load of the key runs in an auth session that proves the origin of the
+                // key.
                 self.tpm.check_loads(&made)?;
                 AttestationKeyForm::Wrapped(Tss2Key::of(Tss2Kind::Loadable, &made, false))
             }
@@ -133,12 +139,12 @@ impl DevidStore {
         };
         self.folder.keep_attestation_key(&kept)?;
         let path = self.folder.attestation_key_path();
-        info!("{}: a new attestation key", path.display());
+        info!("{}: created a new attestation key", path.display());
         Ok(kept)
     }
 
-    /// True if a certificate is for the attestation key of this folder. For a service, whose user
-    /// writes the file, the TPM must have the key.
+    /// Returns true if a certificate belongs to the attestation key of this folder. For a service
+    /// the TPM must also have the key, because the user of the service can write the file.
     pub(crate) fn has_attestation_key_of(
         &self,
         certificate: &Certificate,

@@ -1,4 +1,4 @@
-//! Login with the PIN from the configuration.
+//! The login with a PIN that the configuration names.
 
 use super::DevidStore;
 use crate::file;
@@ -11,18 +11,18 @@ use log::warn;
 use std::fs::create_dir_all;
 use std::path::Path;
 
-/// Length of a PIN's mark in hexadecimal digits. Too short to find the PIN from it.
+/// The length of the mark of a PIN, in hexadecimal digits. The mark is too short to find the PIN
+/// from it.
 const DIGITS: usize = 8;
 
 impl DevidStore {
-    /// Logs the user in with the PIN from the configuration, if there is one. A wrong PIN is not
-    /// tried again, also by other processes, until the PIN or the seal changes. Otherwise a service
-    /// that starts at each boot would use up all tries. A mark of the wrong PIN is stored in the
-    /// folder `run`.
+    /// Logs the user in with the PIN from the configuration, if there is one. After a wrong PIN, no
+    /// process tries this PIN again until the PIN or the seal changes. Otherwise a service that
+    /// starts at each boot would use up all tries. A file in the folder `run` marks the wrong PIN.
     ///
     /// # Errors
     ///
-    /// [`LoginError::Wrong`] also for a PIN that was not tried again.
+    /// Fails with [`LoginError::Wrong`] also for a PIN that was not tried again.
     pub fn login_configured(&self, run: &Path) -> Result<(), LoginError> {
         let Some(pin) = self.configured_pin() else {
             return Ok(());
@@ -31,11 +31,11 @@ impl DevidStore {
         let path = run.join(format!("wrong-pin-{}", self.name()));
         match file::read(&path, DIGITS as u64) {
             Ok(known) if known == mark.as_bytes() => return Err(LoginError::Wrong),
-            // The file may say that the PIN was wrong.
+            // The file may record that the PIN was wrong. So the PIN is not tried.
             Err(error) if trouble(&error).is_some() => {
                 return Err(LoginError::Refused(format!(
-                    "{}: {error}: the file says whether the PIN was wrong before, so the PIN is not \
-                     tried before the file can be read",
+                    "{}: {error}. This file records whether the PIN was wrong before, so the PIN \
+                     is not tried until the file can be read",
                     path.display()
                 )));
             }
@@ -58,7 +58,7 @@ impl DevidStore {
         outcome
     }
 
-    /// A hash that identifies a PIN together with the seal it was tried on.
+    /// Returns a hash that identifies a PIN together with the seal for which the PIN was tried.
     fn mark(&self, pin: &Secret) -> Result<String, LoginError> {
         let seal = self
             .folder

@@ -1,4 +1,4 @@
-//! Errors of the device's own keys.
+//! The errors of a store of own keys.
 
 use crate::key::{Curve, PublicKey};
 use crate::store::folder::FolderError;
@@ -10,41 +10,42 @@ use std::fmt;
 pub enum StoreError {
     /// The TPM or the connection to it failed.
     Tpm(TpmError),
-    /// The folder or one of its files failed.
+    /// The key folder or one of its files caused an error.
     Folder(FolderError),
-    /// The TPM lacks the master key that wraps this folder's keys: it was cleared or exchanged. The
-    /// text names the remedy.
+    /// The TPM does not have the master key that wraps the keys of this folder. The TPM was cleared
+    /// or exchanged. The text names the remedy.
     OtherTpm(String),
-    /// The TPM or this store does not support such a key.
+    /// The TPM or this store does not support the kind of key.
     Unsupported(String),
     /// The TPM does not support this curve.
     NoCurve(String),
     /// This token does not offer the requested protection for this key.
     Protection(String),
-    /// The numbers of a private key are inconsistent.
+    /// The numbers of a private key do not belong together.
     BadKey(String),
     /// The TPM has no room for another persistent key.
     NoRoom(String),
     /// The token needs a login first.
     NotLoggedIn,
-    /// The object was destroyed meanwhile, or is of another kind.
+    /// The object was destroyed in the meantime, or is of another type.
     Gone,
 }
 
 impl StoreError {
-    /// Translates an error of making a key: a refused parameter means that the TPM cannot make such
-    /// a key.
+    /// Translates an error of a command that creates a key. If the TPM refuses a parameter, it does
+    /// not support the requested kind of key.
     pub(super) fn of_making(error: TpmError) -> Self {
         match error {
             TpmError::Response(code) if code.is_no_room() => Self::NoRoom(code.to_string()),
             TpmError::Response(code) if code.is_parameter() => Self::Unsupported(format!(
-                "the TPM cannot make such a key: it answered {code}"
+                "the TPM cannot create a key of this kind: it returned {code}"
             )),
             other => Self::Tpm(other),
         }
     }
 
-    /// [`of_making`](Self::of_making) with the algorithm, to report an unsupported curve.
+    /// Translates an error as [`of_making`](Self::of_making) does. Knows the algorithm, and so
+    /// reports a curve that the TPM does not support.
     pub(super) fn of_making_a(algorithm: KeyAlgorithm, error: TpmError) -> Self {
         match (algorithm, error) {
             (KeyAlgorithm::Ec(curve), TpmError::Response(code)) if code.is_unsupported_value() => {
@@ -56,12 +57,12 @@ impl StoreError {
 
     fn no_curve(curve: Curve, code: ResponseCode) -> Self {
         Self::NoCurve(format!(
-            "the TPM does not support the curve {curve:?}: it answered {code}. devid doctor lists \
-             its curves"
+            "the TPM does not support the curve {curve:?}: it returned {code}. devid doctor lists \
+             the supported curves"
         ))
     }
 
-    /// Translates an error of TPM2_Import, which refuses every bad key.
+    /// Translates an error of TPM2_Import. The TPM checks the key and refuses invalid keys.
     pub(super) fn of_import(key: &PublicKey, error: TpmError) -> Self {
         match error {
             TpmError::Response(code) if code.is_unsupported_curve() => match key {
@@ -69,11 +70,11 @@ impl StoreError {
                 PublicKey::Rsa { .. } => Self::Tpm(error),
             },
             TpmError::Response(code) if code.is_unsupported_value() => Self::Unsupported(format!(
-                "the TPM cannot import such a key: it answered {code}"
+                "the TPM cannot import a key of this kind: it returned {code}"
             )),
-            TpmError::Response(code) if code.is_parameter() => {
-                Self::BadKey(format!("the TPM refuses the key: {code}"))
-            }
+            TpmError::Response(code) if code.is_parameter() => Self::BadKey(format!(
+                "the TPM refuses the key as invalid: it returned {code}"
+            )),
             other => Self::Tpm(other),
         }
     }
@@ -100,7 +101,7 @@ impl fmt::Display for StoreError {
             Self::Tpm(error @ TpmError::OwnerAuth) => {
                 write!(
                     f,
-                    "{error}: the setting owner_auth of [master] must name it"
+                    "{error}: set owner_auth under [master] in config.toml to its source"
                 )
             }
             Self::Tpm(error) => crate::store::Advised(error).fmt(f),
@@ -111,8 +112,8 @@ impl fmt::Display for StoreError {
             | Self::Protection(why)
             | Self::BadKey(why)
             | Self::NoRoom(why) => f.write_str(why),
-            Self::NotLoggedIn => f.write_str("the token needs a login first"),
-            Self::Gone => f.write_str("the object is gone"),
+            Self::NotLoggedIn => f.write_str("the token needs a login of the user first"),
+            Self::Gone => f.write_str("the object does not exist any more"),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Maintenance of stored keys: persistent handles and removal.
+//! Maintains stored keys: puts keys into persistent handles, and removes keys.
 
 use super::{DevidStore, StoreError};
 use crate::store::folder::{self, EntryContent, FolderError, KeyFolder, PinSeal, RefusedFile};
@@ -6,21 +6,21 @@ use crate::store::unloadable;
 use crate::tpm::{SRK, TpmError, handle, is_device_key, name_of};
 use log::debug;
 
-/// A key in a persistent handle of ours.
+/// A key of the device in a persistent handle.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyInHandle {
-    /// The handle.
+    /// The persistent handle.
     pub handle: u32,
-    /// Its TPMT_PUBLIC.
+    /// The TPMT_PUBLIC of the key.
     pub area: Vec<u8>,
-    /// Its TPM name.
+    /// The TPM name of the key.
     pub name: Vec<u8>,
 }
 
 impl DevidStore {
-    /// Makes a key of the folder persistent again. Uses the handle that its file names, or a free
-    /// handle if another key is there. If the key is already in another handle of ours, only the
-    /// file is corrected. Returns the handle. Writes to the TPM.
+    /// Makes a key of the folder persistent again, and returns the handle. Uses the handle that the
+    /// file of the key names. If another key is in that handle, uses a free handle. If the key is
+    /// already in a handle for device keys, corrects only the file. Writes to the TPM.
     pub fn persist_again(&self, name: &str) -> Result<u32, StoreError> {
         let listing = self.folder.list()?;
         let EntryContent::Pair(pair) = &listing.entry(name)?.content else {
@@ -28,7 +28,7 @@ impl DevidStore {
         };
         let Some(key) = pair.material.wrapped() else {
             return Err(StoreError::Protection(
-                "only a key that the TPM itself uses can be in a handle".into(),
+                "only a key that the TPM itself uses can be in a persistent handle".into(),
             ));
         };
         let parentless = |why: &str| StoreError::Unsupported(why.into());
@@ -43,7 +43,8 @@ impl DevidStore {
             Some(handle) if handle::DEVICE_KEYS.contains(&handle) => handle,
             _ => self.name_handle(name, None)?,
         };
-        // The search for another handle begins at the first, independent of the file.
+        // The search for another handle begins at the first handle for device keys. The handle in
+        // the file does not matter.
         let mut last = None;
         loop {
             if self.tpm.holds(handle, wrapped.name())? {
@@ -61,8 +62,8 @@ impl DevidStore {
         }
     }
 
-    /// Translates an error of making a key persistent. A key that does not load has a damaged file,
-    /// or the TPM is another one.
+    /// Translates an error of making a key persistent. If the key does not load, its file is
+    /// damaged or the TPM is another one.
     fn not_loaded(&self, name: &str, error: TpmError) -> StoreError {
         match self.master_record().judged(&self.tpm, error) {
             TpmError::Unloadable(why) => StoreError::Folder(FolderError::Damaged {
@@ -73,7 +74,8 @@ impl DevidStore {
         }
     }
 
-    /// The handle of ours that holds the key with this TPM name.
+    /// Returns the handle that holds the key with this TPM name. Searches only the handles for
+    /// device keys.
     pub(super) fn handle_with(&self, name: &[u8]) -> Result<Option<u32>, TpmError> {
         for handle in self.tpm.handles(*handle::DEVICE_KEYS.start())? {
             if handle::DEVICE_KEYS.contains(&handle) && self.tpm.holds(handle, name)? {
@@ -83,16 +85,17 @@ impl DevidStore {
         Ok(None)
     }
 
-    /// Writes a free handle into the file of the key, before the key is made persistent.
+    /// Chooses a free handle and writes it into the file of the key. The caller makes the key
+    /// persistent after that.
     fn name_handle(&self, name: &str, last: Option<u32>) -> Result<u32, StoreError> {
         let handle = self.free_handle(last)?;
         self.rewrite(name, |pair| pair.handle = Some(handle))?;
         Ok(handle)
     }
 
-    /// Settles the trust in the key that will read the salt for the owner's value. Called before
-    /// the folder is locked for a destruction, since the record of that trust is in the same
-    /// folder. An error here is ignored: it occurs again when the value is used.
+    /// Decides whether to trust the key that encrypts the owner's authorisation value. Callers use
+    /// this function before they lock the folder for a destruction, because the record of the trust
+    /// is in the same folder. Ignores errors, because they occur again when the value is used.
     pub(super) fn settle_eviction_of(&self, name: &str) {
         if self.master.owner_auth.is_some()
             && let Ok(listing) = self.folder.list()
@@ -105,8 +108,8 @@ impl DevidStore {
         }
     }
 
-    /// Checks that the owner's value can be used, if one of these keys is in its handle. Called
-    /// before anything is destroyed.
+    /// Checks that the owner's authorisation value can be used, if one of these keys is in its
+    /// persistent handle. Callers check this before they destroy anything.
     fn check_evictable<'a>(
         &self,
         contents: impl Iterator<Item = &'a EntryContent>,
@@ -130,7 +133,7 @@ impl DevidStore {
         }
     }
 
-    /// Destroys all objects of the file, and evicts the key from its persistent handle.
+    /// Destroys all objects in the file, and evicts the key from its persistent handle.
     pub fn destroy_whole(&self, name: &str) -> Result<(), StoreError> {
         self.settle_eviction_of(name);
         self.destroy_settled(name)
@@ -138,7 +141,8 @@ impl DevidStore {
 
     fn destroy_settled(&self, name: &str) -> Result<(), StoreError> {
         let evicted = self.folder.change(name, |entry| {
-            // The handle is emptied first, so that no key stays in an unlisted handle.
+            // The handle is emptied before the file is removed. So no key stays in a handle that no
+            // file names.
             self.evict(&entry.content)?;
             Ok::<_, StoreError>(None)
         });
@@ -148,14 +152,16 @@ impl DevidStore {
         }
     }
 
-    /// Checks that files can be removed, before any irreversible step.
+    /// Checks that files can be removed. Callers check this before an irreversible step.
     pub fn check_writable(&self) -> Result<(), StoreError> {
         Ok(self.folder.check_writable()?)
     }
 
-    /// Destroys objects, certificates first, so that no certificate outlives its key. With `all`,
-    /// destroys all objects; else those made through the token or wrapped by the master key.
-    /// Without `tpm`, spares TPM keys, since they would stay in their handles.
+    /// Destroys objects. Destroys certificates first, so that no certificate outlives its key.
+    ///
+    /// - With `all`, destroys all objects. Without `all`, destroys only objects that the token
+    ///   created or that the master key wraps.
+    /// - Without `tpm`, spares the keys of the TPM, because they would stay in their handles.
     pub fn erase(&self, all: bool, tpm: bool) -> Result<(), StoreError> {
         let listing = self.whole_listing()?;
         let goes = listing.entries.iter().filter(|entry| {
@@ -182,17 +188,17 @@ impl DevidStore {
         Ok(())
     }
 
-    /// Evicts the key in the master key's handle if it has this name. All keys that it wraps are
-    /// lost by this. Writes to the TPM.
+    /// Evicts the key in the handle of the master key, if the key has this name. All keys that the
+    /// master key wraps are lost. Writes to the TPM.
     pub fn destroy_master(&self, name: &[u8]) -> Result<(), StoreError> {
         Ok(self
             .tpm
             .evict(self.master.handle, name, &self.owner_auth()?)?)
     }
 
-    /// Removes the record of the master key and the PINs that it sealed. The next key of the folder
-    /// gets a new master key. Only for a folder without keys below the master key, after
-    /// [`destroy_master`](Self::destroy_master).
+    /// Removes the record of the master key, and the seals of PINs below the master key. The next
+    /// key of the folder gets a new master key. Callers use this after
+    /// [`destroy_master`](Self::destroy_master), for a folder without keys below the master key.
     pub fn forget_master(&self) -> Result<(), StoreError> {
         for seal in [PinSeal::User, PinSeal::SecurityOfficer] {
             if self.folder.has_seal(seal)? {
@@ -203,7 +209,7 @@ impl DevidStore {
         Ok(self.folder.forget_master()?)
     }
 
-    /// Removes the key of this name from a persistent handle of ours. Writes to the TPM.
+    /// Evicts the key with this name from a persistent handle for device keys. Writes to the TPM.
     pub fn evict_key(&self, handle: u32, name: &[u8]) -> Result<(), StoreError> {
         match handle::DEVICE_KEYS.contains(&handle) {
             true => Ok(self.tpm.evict(handle, name, &self.owner_auth()?)?),
@@ -211,10 +217,13 @@ impl DevidStore {
         }
     }
 
-    /// Keys in persistent handles of ours that lie below the master key or below a former one. If
-    /// the TPM holds no master key: keys with our template that do not lie below the storage root
-    /// key. Keys of other programs do. If the TPM returns no qualified name: all keys with our
-    /// template.
+    /// Returns the keys in persistent handles that belong to this device.
+    ///
+    /// | TPM | keys that are returned |
+    /// |---|---|
+    /// | has a master key | keys below the master key, or below a former master key |
+    /// | has no master key | keys with the template of device keys that are not below the storage root key, because keys of other programs are below it |
+    /// | returns no qualified name | all keys with the template of device keys |
     pub fn keys_in_handles(&self) -> Result<Vec<KeyInHandle>, StoreError> {
         let mut keys = Vec::new();
         let master = self.master.handle;
@@ -222,7 +231,7 @@ impl DevidStore {
             Err(TpmError::Unsupported(_)) => false,
             other => other?.is_some(),
         };
-        // A damaged record names no master key.
+        // If the record is damaged, no master key is known.
         let known = self.master_names().unwrap_or_default();
         for handle in self.tpm.handles(*handle::DEVICE_KEYS.start())? {
             if handle::DEVICE_KEYS.contains(&handle) {
@@ -249,7 +258,7 @@ impl DevidStore {
         Ok(keys)
     }
 
-    /// The TPM names of all keys that the folder holds in wrapped form.
+    /// Returns the TPM names of all keys that the folder stores in wrapped form.
     pub fn wrapped_names(&self) -> Result<Vec<Vec<u8>>, StoreError> {
         let name = |content: &EntryContent| match content {
             EntryContent::Pair(pair) => name_of(&pair.material.wrapped()?.public),
@@ -263,55 +272,57 @@ impl DevidStore {
             .collect())
     }
 
-    /// All objects of the folder, for a caller that acts because an object is missing.
+    /// Returns all objects of the folder. Callers that act because an object is missing need a
+    /// complete listing.
     ///
     /// # Errors
     ///
-    /// Also if a file could not be read now.
+    /// Fails also if one file could not be read.
     pub(super) fn whole_listing(&self) -> Result<folder::FolderListing, StoreError> {
         Ok(self.folder.list()?.whole()?)
     }
 
-    /// Checks that all objects could be read, before an action that depends on missing objects.
+    /// Checks that all objects could be read. Callers check this before an action that depends on
+    /// missing objects.
     ///
     /// # Errors
     ///
-    /// An object could not be read now.
+    /// Fails if an object could not be read.
     pub fn check_readable(&self) -> Result<(), StoreError> {
         self.whole_listing().map(drop)
     }
 
-    /// The names of files whose content gives no object.
+    /// Returns the names of files that hold no valid object.
     ///
     /// # Errors
     ///
-    /// Also if a file could not be read now, since it may be an object.
+    /// Fails also if one file could not be read, because the file may hold an object.
     pub fn damaged_files(&self) -> Result<Vec<RefusedFile>, StoreError> {
         Ok(self.whole_listing()?.refused)
     }
 
-    /// See [`KeyFolder::tidy`](crate::store::folder::KeyFolder::tidy).
+    /// Calls [`KeyFolder::tidy`](crate::store::folder::KeyFolder::tidy).
     pub fn tidy(&self) {
         self.folder.tidy();
     }
 
-    /// See [`KeyFolder::in_the_way`](crate::store::folder::KeyFolder::in_the_way).
+    /// Calls [`KeyFolder::in_the_way`](crate::store::folder::KeyFolder::in_the_way).
     pub fn in_the_way(&self) -> Vec<(String, &'static str)> {
         self.folder.in_the_way()
     }
 
-    /// The names of files that give no object.
+    /// Returns the names of files that hold no valid object, or that could not be read.
     pub fn refused_files(&self) -> Result<Vec<RefusedFile>, StoreError> {
         Ok(self.folder.list()?.refused)
     }
 
-    /// The names of files that are ignored because of their names.
+    /// Returns the names of files that the folder ignores because of their names.
     pub fn left_out_files(&self) -> Result<Vec<String>, StoreError> {
         Ok(self.folder.list()?.left_out)
     }
 }
 
-/// Handle and TPM name of a key whose file names a persistent handle.
+/// Returns the handle and the TPM name of a key whose file names a persistent handle.
 fn evictable(content: &EntryContent) -> Option<(u32, Vec<u8>)> {
     let EntryContent::Pair(pair) = content else {
         return None;

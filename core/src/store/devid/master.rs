@@ -1,10 +1,10 @@
-//! The master key: a random storage key in a persistent handle. Its wrapped form is stored nowhere,
-//! so evicting it destroys all keys that it wraps.
+//! The master key: a random storage key in a persistent handle. Its wrapped form is stored nowhere.
+//! So its eviction destroys all keys that it wraps.
 //!
-//! The folder remembers its public area. With this record a cleared or exchanged TPM can be told
-//! from one that never had a master key. So no new master key hides the loss. Only this module
-//! decides if the TPM has the master key, by its name. A key that does not load proves nothing,
-//! since its own file may be damaged.
+//! The key folder records the public area of the master key. A TPM that was cleared or exchanged
+//! has no key with the recorded name. So the loss is noticed, and no new master key hides it. Only
+//! this module decides by the name whether the TPM has the master key. A key that does not load
+//! proves nothing, because its own file may be damaged.
 
 use super::{DevidStore, StoreError};
 use crate::store::folder::{FolderError, KeyFolder};
@@ -15,29 +15,30 @@ use crate::tpm::{
 use log::{info, warn};
 use std::path::PathBuf;
 
-/// The presence of a folder's master key in the TPM.
+/// Tells whether the TPM has the master key of a folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::store) enum MasterPresence {
-    /// The TPM holds it.
+    /// The TPM holds the master key.
     Held,
-    /// Its handle is empty.
+    /// The handle of the master key is empty.
     Missing,
-    /// Its handle holds another key, or an object that is not a storage key.
+    /// The handle of the master key holds another key, or an object that is not a storage key.
     Other,
-    /// The folder has no record of the master key, and its handle is in use.
+    /// The folder has no record of a master key, and the handle is in use.
     Unknown,
 }
 
-/// Traces of a missing master key in the TPM.
+/// Traces that a missing master key left in the TPM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::store) enum MasterTraces {
     /// The master key itself, in this other handle.
     Elsewhere(u32),
-    /// Keys that were made below it. So the TPM is the right one, and was not cleared.
+    /// Keys that were created below the master key. So the TPM is the right one, and was not
+    /// cleared.
     Children,
-    /// Only a storage root key: the TPM may be the right one.
+    /// Only a storage root key. The TPM may be the right one.
     Root,
-    /// No trace, as in a TPM that was cleared.
+    /// No trace. The TPM may have been cleared.
     None,
 }
 
@@ -53,12 +54,12 @@ impl MasterRecord {
         Self { folder, handle }
     }
 
-    /// Its TPMT_PUBLIC; `None` if there is no record.
+    /// Reads the TPMT_PUBLIC of the master key. Returns `None` if the folder has no record.
     ///
     /// # Errors
     ///
-    /// [`FolderError::Damaged`] also if the area differs from our template, or its point is not on
-    /// the curve.
+    /// Fails with [`FolderError::Damaged`] also if the area does not have the template of a master
+    /// key, or if its point is not on the curve.
     pub(super) fn area(&self) -> Result<Option<Vec<u8>>, FolderError> {
         let folder = KeyFolder::new(self.folder.clone());
         let Some(area) = folder.master()? else {
@@ -70,11 +71,11 @@ impl MasterRecord {
         }
     }
 
-    /// The presence of the master key in the TPM: one command.
+    /// Finds out whether the TPM has the master key. Costs one TPM command.
     ///
     /// # Errors
     ///
-    /// The TPM or the folder cannot be read.
+    /// Fails if the TPM or the folder cannot be read.
     pub(in crate::store) fn standing(&self, tpm: &Tpm) -> Result<MasterPresence, StoreError> {
         let remembered = match self.area() {
             Err(FolderError::Damaged { .. }) => None,
@@ -89,8 +90,8 @@ impl MasterRecord {
         })
     }
 
-    /// Explains why the TPM does not load a key of the folder. The error is
-    /// [`TpmError::ForeignKey`] only if the master key should wrap it and is missing or different.
+    /// Explains why the TPM does not load a key of the folder. Returns [`TpmError::ForeignKey`]
+    /// only if the master key is the parent of the key, and the TPM does not have the master key.
     pub(in crate::store) fn judged(&self, tpm: &Tpm, error: TpmError) -> TpmError {
         let of_master = matches!(&error, TpmError::Unloadable(Unloadable { parent, .. })
             if *parent == Parent::Persistent(self.handle));
@@ -110,22 +111,22 @@ impl MasterRecord {
         TpmError::ForeignKey(loss)
     }
 
-    /// The message for a TPM without the master key.
+    /// Returns the message for a TPM without the master key.
     fn loss(&self, tpm: &Tpm, finding: &str) -> String {
         let seen = match self.traces(tpm).unwrap_or(MasterTraces::Root) {
             MasterTraces::Elsewhere(handle) => {
                 return format!(
                     "handle 0x{:08X} {finding}, but the master key that wraps the keys of {} is in \
-                     handle 0x{handle:08X}: write handle = 0x{handle:08X} under [master] in \
+                     handle 0x{handle:08X}: set handle = 0x{handle:08X} under [master] in \
                      config.toml",
                     self.handle,
                     self.folder.display()
                 );
             }
             MasterTraces::Children => {
-                "it was evicted, since keys that were made below it are still in the TPM. The \
-                 keys that it wrapped are lost; devid master renew lists them, and makes a new \
-                 master key"
+                "it was evicted, because keys that were created below it are still in the TPM. The \
+                 keys that it wrapped are lost. devid master renew lists the lost keys and creates \
+                 a new master key"
                     .to_owned()
             }
             MasterTraces::Root => format!(
@@ -133,19 +134,19 @@ impl MasterRecord {
                  remedy, and devid master renew lists the lost keys"
             ),
             MasterTraces::None => format!(
-                "the TPM {CLEARED_OR_EXCHANGED}, and they are lost with it. Bring back the TPM of \
-                 the folder, or start again with devid reset --factory --yes"
+                "the TPM {CLEARED_OR_EXCHANGED}, and the keys are lost with it. Bring back the TPM \
+                 of the folder, or start again with devid reset --factory --yes"
             ),
         };
         format!(
-            "handle 0x{:08X} {finding}, but the keys of {} are wrapped by a key that was there: \
-             {seen}",
+            "handle 0x{:08X} {finding}, but the keys of {} are wrapped by a master key that was in \
+             this handle: {seen}",
             self.handle,
             self.folder.display()
         )
     }
 
-    /// The traces of the missing master key in the TPM.
+    /// Searches the TPM for traces of the missing master key.
     pub(in crate::store) fn traces(&self, tpm: &Tpm) -> Result<MasterTraces, StoreError> {
         if let Some(name) = self.area()?.and_then(|area| name_of(&area)) {
             let mut has_children = false;
@@ -174,12 +175,13 @@ impl MasterRecord {
 }
 
 impl DevidStore {
-    /// The record of the master key in this folder.
+    /// Returns the record of the master key in this folder.
     pub(super) fn master_record(&self) -> MasterRecord {
         MasterRecord::new(self.folder.path().to_owned(), self.master.handle)
     }
 
-    /// The parent for new keys. Made if it is missing and the folder has no keys below one.
+    /// Returns the parent for new keys. Creates the master key if the TPM does not have it and the
+    /// folder has no keys below a master key.
     pub(super) fn master_for_new_keys(&self) -> Result<StorageKey, StoreError> {
         let handle = self.master.handle;
         let remembered = self.master_record().area()?;
@@ -194,42 +196,47 @@ impl DevidStore {
             (Some(_), Some(_)) => Err(self.other_tpm("holds another key")),
             (Some(_), None) => Err(self.other_tpm("is empty")),
             (None, None) if self.has_wrapped_keys()? => Err(self.other_tpm("is empty")),
-            // The key of another token, or of a lost folder.
+            // The storage key belongs to another token, or to a lost folder.
             (None, Some(key)) => {
                 if !key.has_our_template() || self.tpm.is_primary(&key)? {
                     let whose = format!(
-                        "handle 0x{handle:08X} holds a storage key that is none of ours: name \
-                         another handle in [master]"
+                        "handle 0x{handle:08X} holds a storage key that devid did not create: set \
+                         another handle under [master] in config.toml"
                     );
                     return Err(TpmError::Unsupported(whose).into());
                 }
-                // The folder must exist first: it holds the record of the storage root key.
+                // The folder must exist first, because it stores the record of the storage root
+                // key.
                 self.folder.begin(&self.first_serial()?)?;
                 self.tpm.prove(&key)?;
-                info!("handle 0x{handle:08X} holds a storage key of ours: it is the master key");
+                info!(
+                    "handle 0x{handle:08X} holds a storage key that devid created: it becomes the \
+                     master key"
+                );
                 self.folder.remember_master(key.area())?;
                 Ok(key)
             }
             (None, None) => {
-                // The folder is checked first: without room for a key file, no master key is made.
+                // The folder is checked first. If the disk has no space for the file of a key, no
+                // master key is created.
                 self.folder.begin(&self.first_serial()?)?;
                 self.folder.check_room()?;
                 let key = self.tpm.make_storage_key(handle, &self.owner_auth()?)?;
-                info!("master key made at 0x{handle:08X}");
+                info!("created the master key in handle 0x{handle:08X}");
                 self.folder.remember_master(key.area())?;
                 Ok(key)
             }
         }
     }
 
-    /// The remembered master key, to which PIN sessions are salted.
+    /// Returns the recorded master key. The auth sessions for PINs are salted to this key.
     pub(super) fn remembered_master(&self) -> Result<StorageKey, StoreError> {
         let area = self.master_record().area()?;
         let master = area.and_then(|area| StorageKey::from_area(self.master.handle, &area));
         master.ok_or_else(|| self.folder.missing_master().into())
     }
 
-    /// The error for a TPM without the master key.
+    /// Returns the error for a TPM without the master key.
     fn other_tpm(&self, finding: &str) -> StoreError {
         StoreError::OtherTpm(self.master_record().loss(&self.tpm, finding))
     }
@@ -241,7 +248,8 @@ impl DevidStore {
         Ok(entries.any(|entry| entry.content.parent() == master))
     }
 
-    /// True if the TPM holds the master key of this folder; `None` if the folder has no record.
+    /// Returns true if the TPM has the master key of this folder. Returns `None` if the folder has
+    /// no record.
     pub fn master_is_held(&self) -> Result<Option<bool>, StoreError> {
         let record = self.master_record();
         if record.area()?.is_none() {
@@ -250,7 +258,7 @@ impl DevidStore {
         Ok(Some(record.standing(&self.tpm)? == MasterPresence::Held))
     }
 
-    /// The TPM name of the remembered master key.
+    /// Returns the TPM name of the recorded master key.
     pub fn master_name(&self) -> Result<Option<Vec<u8>>, StoreError> {
         Ok(self.master_record().area()?.and_then(|area| name_of(&area)))
     }

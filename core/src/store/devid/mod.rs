@@ -1,8 +1,8 @@
-//! The device's own keys: files in a folder, wrapped by a master key of the TPM. Some keys are in
-//! persistent handles as well. The folder also holds certificates and data.
+//! The store of own keys: files in a key folder. A master key of the TPM wraps the keys. Some keys
+//! are also in persistent handles. The folder also stores certificates and data.
 //!
-//! There is no index: each file in the folder is an object. A file that another program adds
-//! appears at the next scan.
+//! The folder has no index: each valid file is an object. A file that another program adds appears
+//! at the next scan.
 
 #[cfg(feature = "evidence")]
 mod attestation;
@@ -58,13 +58,13 @@ use std::sync::atomic::AtomicBool;
 /// The users who can use a new key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OpenedBy {
-    /// A user who knows the PIN, if the token has one.
+    /// A user who knows the PIN, if the token has a PIN.
     User,
-    /// Every user, without a login.
+    /// Every user, without login.
     Anybody,
 }
 
-/// The key folder of one token, and the TPM that its keys are for.
+/// The store of one token: its key folder, and the TPM of its keys.
 #[derive(Debug)]
 pub struct DevidStore {
     tpm: Arc<Tpm>,
@@ -74,7 +74,8 @@ pub struct DevidStore {
     allow_last_try: bool,
     allows_file_keys: bool,
     pin: Option<SecretSource>,
-    /// Parents without an authorisation value, although a wrong value would count towards lockout.
+    /// The handles of parents with an empty authorisation value. The TPM counts wrong values for
+    /// them.
     parents: Vec<u32>,
     allows_raw_rsa: bool,
     is_service: bool,
@@ -82,16 +83,17 @@ pub struct DevidStore {
     login: Arc<Login>,
     /// The login of the security officer, who uses no keys.
     officer: Arc<Login>,
-    /// The objects of the last scan, by name; locked only briefly.
+    /// The objects of the last scan, by name. The mutex is locked only briefly.
     shown: Mutex<HashMap<String, CachedObject>>,
-    /// The times at which certificates of the last scan become valid or expire, the earliest first.
+    /// The times at which certificates of the last scan become valid or expire, in ascending order.
     turns: Mutex<Vec<i64>>,
-    /// True if the last scan skipped the question for the TPM's algorithms, to avoid waiting.
+    /// True if the last scan did not ask for the TPM's algorithms, because it would have had to
+    /// wait.
     puts_off: AtomicBool,
 }
 
 impl DevidStore {
-    /// All tokens with a key folder, `devid` first. Reads no file and sends no command.
+    /// Returns the stores of all tokens, `devid` first. Reads no file and sends no TPM command.
     pub fn all(config: &Config, tpm: &Arc<Tpm>) -> Vec<Self> {
         let tokens = config.tokens.iter();
         tokens
@@ -99,23 +101,23 @@ impl DevidStore {
             .collect()
     }
 
-    /// The TPM of its keys.
+    /// Returns the TPM that the keys belong to.
     pub(super) fn tpm(&self) -> &Tpm {
         &self.tpm
     }
 
-    /// The name of the token in the configuration.
+    /// Returns the name of the token in the configuration.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Whether it is the token of one service.
+    /// Returns true if the token belongs to one service.
     pub fn is_service(&self) -> bool {
         self.is_service
     }
 
-    /// Whether it is the token of a service that the user of this process runs: who owns its folder, and is
-    /// not root. Such a user sees no other token.
+    /// Returns true if the token belongs to a service, and the user of this process owns its folder
+    /// and is not root. This user sees no other token.
     pub fn is_of_own_service(&self) -> bool {
         let user = geteuid();
         self.is_service
@@ -123,17 +125,17 @@ impl DevidStore {
             && stat(self.path()).is_ok_and(|about| about.st_uid == user.as_raw())
     }
 
-    /// Its key folder.
+    /// Returns the path of the key folder.
     pub fn path(&self) -> &Path {
         self.folder.path()
     }
 
-    /// The file of an object.
+    /// Returns the path of the file of an object.
     pub fn file(&self, name: &str) -> PathBuf {
         self.path().join(format!("{name}.pem"))
     }
 
-    /// The protection of a new key; `said` is the caller's request, if any.
+    /// Returns the protection of a new key. `said` is the request of the caller, if any.
     pub fn protection(&self, said: Option<Protection>) -> Protection {
         said.unwrap_or(match self.allows_file_keys {
             true => Protection::File,
@@ -161,12 +163,12 @@ impl DevidStore {
         }
     }
 
-    /// A new key that is not stored yet; dropping it leaves no trace. With the default protection
-    /// the TPM makes it, and only the TPM uses it.
+    /// Creates a key that is not stored yet. If the caller drops the key, nothing remains. With the
+    /// default protection the TPM creates the key, and only the TPM uses it.
     ///
-    /// The TPM runs six commands, seven with a PIN. They are an auth session and TPM2_Create,
-    /// another session and TPM2_Load, and the use that proves the key. The first key of a folder
-    /// needs more commands, to make the master key.
+    /// The TPM executes six commands, or seven with a PIN: an auth session and TPM2_Create, another
+    /// auth session and TPM2_Load, and the commands that use the new key once. The first key of a
+    /// folder needs more commands, because the master key is created.
     pub fn generate(
         &self,
         algorithm: KeyAlgorithm,
@@ -184,13 +186,13 @@ impl DevidStore {
         self.usable(made?, access)
     }
 
-    /// A new key as from [`DevidStore::generate`], but below the storage root key that every
-    /// program can derive. The key has a fixed scheme and no authorisation value.
+    /// Creates a key as [`DevidStore::generate`] does, but below the storage root key, which every
+    /// program can derive. The key has a fixed scheme and an empty authorisation value.
     ///
     /// # Errors
     ///
-    /// The owner hierarchy has an authorisation value; without it no program can derive the storage
-    /// root key.
+    /// Fails if the owner hierarchy has an authorisation value. No other program could derive the
+    /// storage root key without this value.
     pub fn generate_below_root(
         &self,
         algorithm: KeyAlgorithm,
@@ -199,12 +201,12 @@ impl DevidStore {
         let owner = self.owner_auth()?;
         if !owner.is_empty() {
             return Err(StoreError::Unsupported(
-                "the owner hierarchy has an authorisation value ([master] owner_auth), and a key below the \
-                 storage root key is used only where that is empty"
+                "a key below the storage root key needs an owner hierarchy without authorisation \
+                 value, but [master] owner_auth sets a value"
                     .into(),
             ));
         }
-        // The folder must exist first: it holds the record of the storage root key.
+        // The folder must exist first, because it stores the record of the storage root key.
         self.folder.begin(&self.first_serial()?)?;
         let value = Secret::default();
         let made = self
@@ -214,12 +216,12 @@ impl DevidStore {
         self.usable(made?, Access::Open)
     }
 
-    /// An imported key that is not stored yet. A key for the TPM is encrypted for the master key
-    /// before it reaches the bus. As many commands as [`DevidStore::generate`].
+    /// Imports a key that is not stored yet. A key for the TPM is encrypted for the master key
+    /// before it reaches the bus. The import costs as many commands as [`DevidStore::generate`].
     ///
     /// # Errors
     ///
-    /// [`StoreError::BadKey`] if its numbers are inconsistent.
+    /// Fails with [`StoreError::BadKey`] if the numbers of the key do not belong together.
     pub fn import(
         &self,
         private: &PrivateKey,
@@ -240,27 +242,29 @@ impl DevidStore {
         self.usable(taken?, access)
     }
 
-    /// True if a key with this protection is used in memory.
+    /// Returns true if the module uses a key with this protection in memory.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Protection`] if this token or build supports no such key.
+    /// Fails with [`StoreError::Protection`] if this token or this build does not support the
+    /// protection.
     fn is_for_memory(&self, protection: Protection, is_rsa: bool) -> Result<bool, StoreError> {
         let refused = |why: &str| Err(StoreError::Protection(why.into()));
         match protection {
             Protection::Tpm => Ok(false),
-            Protection::File if !self.allows_file_keys => {
-                refused("keys in clear are not allowed on this token ([[token]] allow_file_keys)")
-            }
+            Protection::File if !self.allows_file_keys => refused(
+                "this token does not allow keys in unencrypted files: set allow_file_keys under \
+                 [[token]] in config.toml to allow them",
+            ),
             _ if is_rsa && !cfg!(feature = "soft-rsa") => refused(
-                "RSA keys are for the TPM only in this build: it lacks the one implementation in \
-                 software that is known not to leak them through its timing (feature soft-rsa)",
+                "this build uses RSA keys only in the TPM, because it lacks the software \
+                 implementation with constant time (feature soft-rsa)",
             ),
             Protection::Sealed | Protection::File => Ok(true),
         }
     }
 
-    /// A key that is used in memory.
+    /// Returns a key that the module uses in memory.
     fn in_memory(
         &self,
         private: &PrivateKeyInfo,
@@ -283,11 +287,11 @@ impl DevidStore {
         Ok(Arc::new(key.opened_by(access)))
     }
 
-    /// Stores a key from [`DevidStore::generate`] or [`DevidStore::import`]; with `persistent` also
-    /// in a persistent handle. Returns the name of the new object.
+    /// Stores a key from [`DevidStore::generate`] or [`DevidStore::import`]. With `persistent`,
+    /// also puts the key into a persistent handle. Returns the name of the new object.
     ///
-    /// The file names the handle before the key is there, so that no unlisted handle can hold a
-    /// key.
+    /// The file names the handle before the handle holds the key. So every handle with a key is
+    /// named in a file.
     pub fn keep(
         &self,
         key: &Key,
@@ -296,15 +300,15 @@ impl DevidStore {
         public: Option<ObjectAttributes>,
         persistent: bool,
     ) -> Result<String, StoreError> {
-        let unfit = || StoreError::Unsupported("the key has no form for a file".into());
+        let unfit = || StoreError::Unsupported("the key cannot be stored in a file".into());
         let material = key.material().ok_or_else(unfit)?;
         let wrapped = key.on_disk();
         if persistent && wrapped.is_none() {
             return Err(StoreError::Protection(
-                "only a key that the TPM itself uses can be in a handle".into(),
+                "only a key that the TPM itself uses can be in a persistent handle".into(),
             ));
         }
-        // All checks that can fail come before the file is written.
+        // All checks that can fail come before the write of the file.
         let owner = persistent
             .then(|| self.owner_auth_by_master())
             .transpose()?;
@@ -325,7 +329,7 @@ impl DevidStore {
         };
         if !fits && self.folder.has_seal(PinSeal::SecurityOfficer)? {
             return Err(StoreError::Protection(
-                "a private key that no PIN opens cannot be kept on a token with a PIN".into(),
+                "a token with a PIN cannot store a private key that is used without a PIN".into(),
             ));
         }
         self.folder.begin(&self.first_serial()?)?;
@@ -339,8 +343,8 @@ impl DevidStore {
         Ok(name)
     }
 
-    /// Puts a key into the handle that its file names, or into the next one if another process took
-    /// that handle.
+    /// Puts a key into the handle that its file names, or into another free handle if that is
+    /// taken.
     fn fill(
         &self,
         name: &str,
@@ -361,25 +365,25 @@ impl DevidStore {
         }
     }
 
-    /// Removes the file of a key that did not get into its handle. If this is unknown, the file
-    /// stays, since it names the handle.
+    /// Removes the file of a key that did not get into its handle. Keeps the file if the handle may
+    /// hold the key.
     fn take_back(&self, name: &str, wrapped: &WrappedKey, handle: u32) {
         match self.tpm.holds(handle, wrapped.name()) {
             // An error here means that another process removed the file already.
             Ok(false) => drop(self.folder.remove(name)),
             Ok(true) | Err(_) => warn!(
-                "{}: {name:?} was made, and may be in handle 0x{handle:08X}",
+                "{}: {name:?} was created, and may be in handle 0x{handle:08X}",
                 self.folder.path().display()
             ),
         }
     }
 
-    /// Adds an object that is not a pair. Returns its name.
+    /// Adds an object that is not a key pair. Returns the name of the object.
     pub fn add(&self, content: EntryContent) -> Result<String, StoreError> {
         match content {
-            EntryContent::Pair(_) | EntryContent::SecretKey(_) => {
-                Err(StoreError::Unsupported("a key is kept, not added".into()))
-            }
+            EntryContent::Pair(_) | EntryContent::SecretKey(_) => Err(StoreError::Unsupported(
+                "a key must be stored with its proof".into(),
+            )),
             content => {
                 self.folder.begin(&self.first_serial()?)?;
                 Ok(self.folder.add(content)?.name)
@@ -387,8 +391,8 @@ impl DevidStore {
         }
     }
 
-    /// Reads the object's file again, applies `change` to its attributes, and writes the file. If
-    /// `change` fails, the file stays as it is.
+    /// Reads the file of an object again, applies `change` to the attributes, and writes the file.
+    /// If `change` fails, the file stays unchanged.
     pub fn edit<E>(
         &self,
         name: &str,
@@ -412,8 +416,9 @@ impl DevidStore {
         Ok(outcome)
     }
 
-    /// Destroys an object, and the private key in its persistent handle. The other half of a pair
-    /// stays. If there is no room to rewrite the public half, it is destroyed too.
+    /// Destroys an object. Evicts a private key from its persistent handle. The other object of the
+    /// key pair stays. If the disk has no space to rewrite the public key object, that object is
+    /// destroyed too.
     pub fn destroy(&self, name: &str, half: ObjectPart) -> Result<(), StoreError> {
         if half == ObjectPart::Whole {
             return Ok(self.folder.remove(name)?);
@@ -437,7 +442,8 @@ impl DevidStore {
         self.settle_eviction_of(name);
         self.folder.reduce(name, |entry| {
             let pair = pair_of(entry)?;
-            // The handle is emptied first; otherwise the key could stay in an unlisted handle.
+            // The handle is emptied before the file changes. Otherwise the key could stay in a
+            // handle that no file names.
             self.evict(&entry.content)?;
             let shown = pair.shown_public.clone();
             let public = |shown| EntryContent::Public(pair.public.clone(), shown);
@@ -446,10 +452,10 @@ impl DevidStore {
         Ok(())
     }
 
-    /// A usable key from the TPM's output, after proof that it belongs to the TPM. One use of the
-    /// key, and one more command for the auth session of its load.
+    /// Returns a usable key, after a proof that the key belongs to the TPM. The proof costs one use
+    /// of the key, and the load in an auth session.
     fn usable(&self, wrapped: WrappedKey, access: Access) -> Result<Arc<Key>, StoreError> {
-        let unknown = || TpmError::Unsupported("the TPM made a key of another kind".into());
+        let unknown = || TpmError::Unsupported("the TPM created a key of another type".into());
         let area = PublicArea::parse(wrapped.area()).ok_or_else(unknown)?;
         let key = Key::wrapped(wrapped, area, None, self.abilities()).opened_by(access);
         match key.prove_itself(&self.tpm) {
@@ -460,7 +466,7 @@ impl DevidStore {
         }
     }
 
-    /// The known abilities of the TPM; if it was not asked, all abilities.
+    /// Returns the known abilities of the TPM. If they are unknown, assumes all abilities.
     fn abilities(&self) -> Abilities {
         Abilities {
             algorithms: self.tpm.known_algorithms().clone(),
@@ -468,11 +474,11 @@ impl DevidStore {
         }
     }
 
-    /// The first free handle of ours, after `last` if that one was in use.
+    /// Returns the first free handle for device keys after `last`.
     fn free_handle(&self, last: Option<u32>) -> Result<u32, StoreError> {
         let taken = self.tpm.handles(handle::PERSISTENT)?;
         let free = |handle: &u32| Some(*handle) > last && !taken.contains(handle);
-        let none = || StoreError::NoRoom("all our persistent handles are in use".into());
+        let none = || StoreError::NoRoom("all handles for device keys are in use".into());
         handle::DEVICE_KEYS.into_iter().find(free).ok_or_else(none)
     }
 
@@ -488,7 +494,7 @@ impl DevidStore {
         Ok(())
     }
 
-    /// The user's PIN, if the configuration names its source.
+    /// Returns the PIN of the user, if the configuration names its source.
     pub fn configured_pin(&self) -> Option<Secret> {
         let source = self.pin.as_ref()?;
         let pin = source.read();
@@ -496,7 +502,7 @@ impl DevidStore {
             .ok()
     }
 
-    /// The owner's authorisation value, salted to the remembered master key if there is one.
+    /// Returns the owner's authorisation value, with a session salted to the recorded master key.
     fn owner_auth_by_master(&self) -> Result<AuthValue, StoreError> {
         let owner = self.owner_auth()?;
         Ok(match self.remembered_master() {
@@ -505,7 +511,7 @@ impl DevidStore {
         })
     }
 
-    /// The authorisation value of the owner hierarchy.
+    /// Returns the authorisation value of the owner hierarchy.
     pub(crate) fn owner_auth(&self) -> Result<AuthValue, StoreError> {
         let Some(source) = &self.master.owner_auth else {
             return Ok(AuthValue::default());
@@ -518,7 +524,7 @@ impl DevidStore {
     }
 }
 
-/// The changeable part of an object; `None` if the file has no such object.
+/// Returns the changeable part of an object, or `None` if the file has no such object.
 fn editable(content: &mut EntryContent, half: ObjectPart) -> Option<Editable<'_>> {
     let description = match (content, half) {
         (EntryContent::Pair(pair), ObjectPart::Private) => &mut pair.private,

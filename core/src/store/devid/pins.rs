@@ -1,10 +1,10 @@
-//! PINs. Each PIN opens a seal of the TPM that holds the secret of the token. The authorisation
-//! value of each key is derived from that secret. So a change of the PIN needs only a new seal, and
-//! no key depends on the PIN itself.
+//! PINs of a token. Each PIN opens a seal of the TPM, and the seal holds the secret of the token.
+//! The authorisation value of each key is derived from that secret. So a change of a PIN needs only
+//! a new seal, and no key depends on the PIN itself.
 //!
-//! The seals are our only objects that count wrong values. Too many wrong values put the whole TPM
-//! into lockout, and then a factory identity cannot sign. So the TPM is first asked for the
-//! remaining tries, and the last try is never made.
+//! The seals are the only objects of the project for which the TPM counts wrong values. Too many
+//! wrong values lock the whole TPM, and a factory identity cannot sign while the TPM is locked. So
+//! the module first asks the TPM for the number of remaining tries, and never uses the last try.
 
 use super::{DevidStore, OpenedBy, StoreError};
 use crate::store::folder::{EntryContent, KeyAuth, PinSeal, PinSealText, Tss2Key, Tss2Kind};
@@ -15,9 +15,9 @@ use log::{info, warn};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-/// Length of the salt that separates the keys of a token.
+/// The length of the salt from which the authorisation value of one key is derived, in bytes.
 const SALT: usize = 16;
-/// Permitted lengths of a PIN in bytes.
+/// The permitted lengths of a PIN in bytes.
 pub(in crate::store) const PIN_LENGTHS: RangeInclusive<usize> = 4..=64;
 
 /// A new seal that is not stored yet.
@@ -28,15 +28,18 @@ struct NewSeal {
 }
 
 impl DevidStore {
-    /// Initialises the token with the PIN of the security officer, who then sets the user's PIN. If
-    /// the token had an officer's PIN before, all its objects are destroyed.
+    /// Initialises the token with the PIN of the security officer. The security officer then sets
+    /// the PIN of the user. If the token was initialised before, all its objects are destroyed.
     ///
     /// # Errors
     ///
-    /// [`LoginError::Wrong`] if the PIN is not the officer's. The error is [`LoginError::NotEmpty`]
-    /// if the token holds objects but never had an officer, since a stranger must not destroy them.
-    /// The error is [`LoginError::Refused`] if a key cannot be destroyed, and [`LoginError::Tpm`]
-    /// if the TPM does not open the new seal. The token is then unchanged.
+    /// After an error the token is unchanged.
+    ///
+    /// - [`LoginError::Wrong`]: the PIN is not the PIN of the security officer.
+    /// - [`LoginError::NotEmpty`]: the token holds objects but was never initialised. A user
+    ///   without PIN must not destroy these objects.
+    /// - [`LoginError::Refused`]: a key cannot be destroyed.
+    /// - [`LoginError::Tpm`]: the TPM does not open the new seal.
     pub fn initialize(&self, pin: &[u8], label: &str) -> Result<(), LoginError> {
         let value = value_of(pin)?;
         let has_officer = self.folder.has_seal(PinSeal::SecurityOfficer);
@@ -49,7 +52,7 @@ impl DevidStore {
             return Err(LoginError::NotEmpty);
         }
         let secret = random_secret(SECRET)?;
-        // Before anything is destroyed.
+        // The new seal is tested before any object is destroyed.
         let sealed = self.proven_seal(PinSeal::SecurityOfficer, &value, &secret, label)?;
         if has_officer {
             self.erase(true, true)?;
@@ -65,12 +68,12 @@ impl DevidStore {
         Ok(())
     }
 
-    /// Sets the user's PIN; the officer must be logged in.
+    /// Sets the PIN of the user. The security officer must be logged in.
     ///
     /// # Errors
     ///
-    /// [`LoginError::Refused`] while the token holds keys whose files do not mention authorisation.
-    /// These keys would still need no PIN.
+    /// Fails with [`LoginError::Refused`] while the token holds keys whose files have no line
+    /// `Auth`. These keys would still need no PIN.
     pub fn set_user_pin(&self, pin: &[u8]) -> Result<(), LoginError> {
         let value = value_of(pin)?;
         let secret = self.officer.secret().map_err(|_| LoginError::NotLoggedIn)?;
@@ -87,16 +90,16 @@ impl DevidStore {
         };
         if let Some(key) = listing.entries.iter().find(|one| open(&one.content)) {
             return Err(LoginError::Refused(format!(
-                "the key {:?} needs no PIN and would still need none: destroy such keys first, \
-                 then set the PIN, then make them again",
+                "the key {:?} needs no PIN, and would need none after this call either: destroy \
+                 such keys, set the PIN, then create the keys again",
                 key.name
             )));
         }
         self.put(&self.proven_seal(PinSeal::User, &value, &secret, "")?)
     }
 
-    /// Changes a PIN; the caller must know the old one. Only the seal is replaced. A copy of the
-    /// old file still opens with the old PIN.
+    /// Changes a PIN. The caller must know the old PIN. Replaces only the seal. A copy of the old
+    /// file can still be opened with the old PIN.
     pub fn change_pin(&self, seal: PinSeal, old: &[u8], new: &[u8]) -> Result<(), LoginError> {
         let value = value_of(new)?;
         let secret = self.open(seal, old)?;
@@ -109,7 +112,8 @@ impl DevidStore {
 
     /// Opens a seal with a PIN.
     pub(super) fn open(&self, seal: PinSeal, pin: &[u8]) -> Result<Secret, LoginError> {
-        // Such a PIN was never set, so no try is counted.
+        // A PIN of this length cannot have been set. The TPM is not asked, so it counts no failed
+        // try.
         let value = value_of(pin).map_err(|_| LoginError::Wrong)?;
         let sealed = self.folder.seal(seal).map_err(StoreError::from)?;
         let (sealed, _) = sealed.ok_or(LoginError::NotInitialized)?;
@@ -137,7 +141,8 @@ impl DevidStore {
         }
     }
 
-    /// The label of the token, set at its initialisation.
+    /// Returns the label that the token got at its initialisation. A token without such a label has
+    /// its name as label.
     pub fn label(&self) -> Result<String, StoreError> {
         let officer = self.folder.seal(PinSeal::SecurityOfficer)?;
         let given = officer
@@ -146,11 +151,11 @@ impl DevidStore {
         Ok(given.unwrap_or_else(|| self.name.clone()))
     }
 
-    /// The access of a new key, and the authorisation value for the TPM.
+    /// Returns the access to a new key, and the authorisation value that the TPM gives to the key.
     ///
     /// # Errors
     ///
-    /// The token needs a login.
+    /// Fails if the token needs a login.
     pub(super) fn access_for_new_key(
         &self,
         opened_by: OpenedBy,
@@ -171,7 +176,8 @@ impl DevidStore {
     }
 
     /// Checks that the logged-in user has the current secret of the token. Another process may have
-    /// initialised the token meanwhile, and keys made with the old secret could never be opened.
+    /// initialised the token in the meantime. No PIN could open a key that is created with the old
+    /// secret.
     pub(super) fn check_login(&self) -> Result<(), StoreError> {
         if !self.folder.has_seal(PinSeal::SecurityOfficer)? {
             return Ok(());
@@ -186,11 +192,11 @@ impl DevidStore {
     fn is_current(&self, secret: &Secret) -> Result<bool, StoreError> {
         let officer = self.folder.seal(PinSeal::SecurityOfficer)?;
         let mark = officer.and_then(|(_, beside)| beside.mark);
-        // An old seal has no mark.
+        // The seal of an older version has no mark.
         let is_current = mark.is_none_or(|mark| mark == secret_mark(secret));
         if !is_current {
             warn!(
-                "{}: the token was initialised anew since the login: log out, then log in with \
+                "{}: the token was initialised again after the login: log out, then log in with \
                  the new PIN",
                 self.folder.path().display()
             );
@@ -198,7 +204,7 @@ impl DevidStore {
         Ok(is_current)
     }
 
-    /// The access that the file of a key states.
+    /// Returns the access that the file of a key requires.
     pub(super) fn access_of(&self, auth: &KeyAuth) -> Access {
         match auth {
             KeyAuth::Unsaid => Access::Open,
@@ -207,7 +213,7 @@ impl DevidStore {
         }
     }
 
-    /// The access to a key with this salt.
+    /// Returns the access to a key with this salt.
     pub(super) fn access(&self, salt: &[u8]) -> Access {
         Access::Derived {
             login: Arc::clone(&self.login),
@@ -215,12 +221,12 @@ impl DevidStore {
         }
     }
 
-    /// A new seal that is not stored yet. The TPM has opened it once with its PIN, so the PIN is
-    /// known to work.
+    /// Creates a seal that is not stored yet. The TPM opens the seal once with the PIN, so the PIN
+    /// is known to work.
     ///
     /// # Errors
     ///
-    /// Nothing was changed.
+    /// After an error the token is unchanged.
     fn proven_seal(
         &self,
         seal: PinSeal,
@@ -230,9 +236,12 @@ impl DevidStore {
     ) -> Result<NewSeal, LoginError> {
         let master = self.master_for_new_keys()?;
         let sealed = match self.tpm.seal(&master, value, secret, true) {
-            // Our storage keys have the empty value, so the auth session is at fault.
+            // The parent is a storage key with an empty authorisation value. So the auth session
+            // caused the error.
             Err(TpmError::Response(code)) if code.is_wrong_auth() => {
-                return Err(unopened("it took the parent's right value for a wrong one"));
+                return Err(unopened(
+                    "it rejected the right authorisation value of the parent as wrong",
+                ));
             }
             other => other?,
         };
@@ -243,10 +252,10 @@ impl DevidStore {
             Ok(_) => return Err(unopened("it returned other data")),
             Err(TpmError::WrongAuth(_)) => {
                 return Err(unopened(
-                    "it took the right PIN for a wrong one, and counted a failed try",
+                    "it rejected the right PIN as wrong, and counted a failed try",
                 ));
             }
-            Err(TpmError::Unloadable(_)) => return Err(unopened("it did not load it")),
+            Err(TpmError::Unloadable(_)) => return Err(unopened("it did not load the new seal")),
             Err(TpmError::Lockout(tcti)) => return Err(LoginError::Locked(tcti)),
             Err(error) => return Err(error.into()),
         }
@@ -270,15 +279,17 @@ impl DevidStore {
         Ok(listing.entries.is_empty() && listing.refused.is_empty())
     }
 
-    /// Refuses if the device's own identity is in this folder; an officer must not destroy it.
+    /// Fails if the own identity of the device is in this folder. The security officer must not
+    /// destroy it.
     fn refuse_identity(&self) -> Result<(), LoginError> {
         let listing = self.whole_listing()?;
         let stays = |content: &EntryContent| matches!(content, EntryContent::Pair(pair) if !pair.private.destroyable);
         match listing.entries.iter().find(|one| stays(&one.content)) {
             None => Ok(()),
             Some(key) => Err(LoginError::Refused(format!(
-                "{}: the key {:?} cannot be destroyed, as the device's own identity cannot, so the \
-                 token is not initialised anew; only devid reset --factory gives that up",
+                "{}: the key {:?} belongs to the own identity of the device and cannot be \
+                 destroyed, so the token is not initialised again; only devid reset --factory ends \
+                 the identity",
                 self.folder.path().display(),
                 key.name
             ))),
@@ -286,18 +297,18 @@ impl DevidStore {
     }
 }
 
-/// The error for a PIN that is not set.
+/// Returns the error for a PIN that cannot be set.
 fn unopened(what: &str) -> LoginError {
     let why = format!(
         "the TPM cannot seal and unseal data for a new PIN: {what}. No PIN was set, and the token \
-         is as it was. The auth sessions of this TPM differ from the standard, so no PIN works on \
-         it"
+         is unchanged. The auth sessions of this TPM differ from the standard, so no PIN works \
+         with it"
     );
     TpmError::WrongAnswer(why).into()
 }
 
-/// The authorisation value for a PIN. The value has no trailing zeros, which a TPM would strip, and
-/// is no wider than the hash.
+/// Returns the authorisation value for a PIN: the hash of the PIN. The PIN itself might end in zero
+/// bytes, which a TPM would remove, or be longer than the TPM permits.
 fn value_of(pin: &[u8]) -> Result<Secret, LoginError> {
     match PIN_LENGTHS.contains(&pin.len()) {
         true => Ok(Secret::new(Hash::Sha256.digest(&[pin]))),

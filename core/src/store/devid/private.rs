@@ -1,4 +1,4 @@
-//! Private keys for import into the token.
+//! Private keys for an import into the token.
 
 use super::StoreError;
 use crate::key::{Curve, F4, PrivateKeyInfo, PublicKey};
@@ -9,7 +9,7 @@ use pkcs8::PrivateKeyInfoRef;
 use rsa::BoxedUint;
 use std::fmt;
 
-/// A private key from outside; wiped on drop.
+/// A private key that was created outside the token. The value is wiped on drop.
 pub enum PrivateKey {
     /// The scalar, big-endian, at most as wide as the curve's order.
     Ec(Curve, Secret),
@@ -17,18 +17,19 @@ pub enum PrivateKey {
     Rsa {
         /// The modulus, big-endian.
         modulus: Vec<u8>,
-        /// One of its two factors.
+        /// One of the two prime factors.
         prime: Secret,
     },
 }
 
 impl PrivateKey {
-    /// Parses a PrivateKeyInfo, DER (RFC 5958, section 2), without trailing bytes.
-    /// [`PrivateKey::halves`] checks that its numbers are consistent.
+    /// Parses a PrivateKeyInfo in DER (RFC 5958, section 2) without trailing bytes.
+    /// [`PrivateKey::halves`] checks that the numbers belong together.
     ///
     /// # Errors
     ///
-    /// [`StoreError::BadKey`] if the bytes are no PrivateKeyInfo, or hold an unsupported key.
+    /// Fails with [`StoreError::BadKey`] if the bytes are no PrivateKeyInfo, or hold a key that is
+    /// not supported.
     pub fn from_info(der: &[u8]) -> Result<Self, StoreError> {
         let bad = |why: &str| StoreError::BadKey(why.into());
         let info = PrivateKeyInfoRef::try_from(der).map_err(|_| bad("no PrivateKeyInfo"))?;
@@ -36,13 +37,15 @@ impl PrivateKey {
             let key = PrivateKeyInfo::from_der(der).map_err(StoreError::BadKey)?;
             return match (key.public(), key.scalar()) {
                 (PublicKey::Ec { curve, .. }, Some(scalar)) => Ok(Self::Ec(*curve, scalar)),
-                _ => Err(bad("no scalar of a known curve")),
+                _ => Err(bad("not a private key of a supported curve")),
             };
         }
         let key = RsaPrivateKeyRef::try_from(info.private_key.as_bytes());
         let key = key.map_err(|_| bad("no RSAPrivateKey"))?;
         if key.other_prime_infos.is_some() || key.public_exponent.as_bytes() != F4 {
-            return Err(bad("an RSA key of more than two primes, or not of 65537"));
+            return Err(bad(
+                "an RSA key with more than two primes, or with another public exponent than 65537",
+            ));
         }
         Ok(Self::Rsa {
             modulus: key.modulus.as_bytes().to_vec(),
@@ -50,11 +53,11 @@ impl PrivateKey {
         })
     }
 
-    /// The public key, and the private number that TPM2_Import takes.
+    /// Returns the public key, and the private number that TPM2_Import needs.
     ///
     /// # Errors
     ///
-    /// The numbers are inconsistent.
+    /// Fails if the numbers do not belong together.
     pub fn halves(&self) -> Result<(PublicKey, Secret), StoreError> {
         let bad = |why: &str| StoreError::BadKey(why.into());
         match self {
@@ -62,13 +65,19 @@ impl PrivateKey {
                 let scalar = fitted(scalar, curve.width())
                     .ok_or_else(|| bad("the scalar is wider than the curve's order"))?;
                 let public = curve.public_of(&scalar);
-                Ok((public.ok_or_else(|| bad("no scalar of the curve"))?, scalar))
+                Ok((
+                    public.ok_or_else(|| {
+                        bad("the scalar is zero, or not smaller than the curve's order")
+                    })?,
+                    scalar,
+                ))
             }
             Self::Rsa { modulus, prime } => {
                 let public = PublicKey::from_rsa(modulus, &F4);
-                let public = public.ok_or_else(|| bad("no RSA modulus of a known size"))?;
+                let public = public.ok_or_else(|| bad("not an RSA modulus of a supported size"))?;
                 let width = public.signature_width() / 2;
-                let prime = fitted(prime, width).ok_or_else(|| bad("a prime that is too wide"))?;
+                let prime = fitted(prime, width)
+                    .ok_or_else(|| bad("a prime that is too long for the modulus"))?;
                 match divides(&prime, modulus) {
                     true => Ok((public, prime)),
                     false => Err(bad("the prime does not divide the modulus")),
@@ -79,16 +88,20 @@ impl PrivateKey {
 }
 
 impl PrivateKey {
-    /// The key for use in memory.
+    /// Returns the key in the form for a use in memory.
     ///
     /// # Errors
     ///
-    /// The numbers are inconsistent, or this build supports no such key in memory.
+    /// Fails if the numbers do not belong together, or if this build does not support the key in
+    /// memory.
     pub(super) fn info(&self) -> Result<PrivateKeyInfo, StoreError> {
         let (_, secret) = self.halves()?;
         match self {
-            Self::Ec(curve, _) => PrivateKeyInfo::from_scalar(*curve, &secret)
-                .ok_or_else(|| StoreError::BadKey("no scalar of the curve".into())),
+            Self::Ec(curve, _) => PrivateKeyInfo::from_scalar(*curve, &secret).ok_or_else(|| {
+                StoreError::BadKey(
+                    "the scalar is zero, or not smaller than the curve's order".into(),
+                )
+            }),
             Self::Rsa { modulus, .. } => {
                 PrivateKeyInfo::from_prime(modulus, &secret).map_err(StoreError::BadKey)
             }
@@ -102,7 +115,7 @@ impl fmt::Debug for PrivateKey {
     }
 }
 
-/// A big-endian number in `width` bytes.
+/// Returns a big-endian number in `width` bytes, or `None` if the number is longer.
 fn fitted(number: &Secret, width: usize) -> Option<Secret> {
     crate::key::pad_left(number, width).map(Secret::new)
 }
@@ -111,6 +124,6 @@ fn divides(prime: &Secret, modulus: &[u8]) -> bool {
     let modulus = BoxedUint::from_be_slice_vartime(modulus);
     let prime = BoxedUint::from_be_slice(prime, modulus.bits_precision());
     let prime = prime.ok().and_then(|prime| prime.into_nz().into_option());
-    // A factor of 1 is not acceptable.
+    // The number 1 divides every modulus, but is not a prime.
     prime.is_some_and(|prime| prime.bits() > 1 && (modulus % prime).is_zero().into())
 }

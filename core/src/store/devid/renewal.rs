@@ -1,4 +1,5 @@
-//! Loss of the master key: the losses, the surviving keys, and the start with another master key.
+//! The loss of the master key: lists the lost objects and the surviving keys, and starts with
+//! another master key.
 
 use super::{DevidStore, StoreError};
 use crate::key::PublicKey;
@@ -6,56 +7,58 @@ use crate::store::folder::{Entry, EntryContent, KeyOrigin, KeyPair, PinSeal, Sec
 use crate::tpm::{SRK, StorageKey, TpmError, WrappedKey, handle, name_of};
 use std::path::PathBuf;
 
-/// The losses of a folder together with its master key, and the surviving keys.
+/// The objects of a folder that are lost with its master key, and the keys that survive.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Losses {
-    /// In the order in which files are set aside, so that an interrupted run can continue.
+    /// The lost objects, in the order in which their files are set aside. The order allows an
+    /// interrupted run to continue.
     pub lost: Vec<Loss>,
-    /// Keys that the master key wrapped and that are in persistent handles.
+    /// The keys that the master key wrapped and that survive in persistent handles.
     pub kept: Vec<SurvivingKey>,
 }
 
-/// An object that can no longer be used.
+/// A lost object, which nobody can use any more.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Loss {
-    /// Its label; for a PIN, its owner.
+    /// The label of the object. For a PIN, the user whose PIN it is.
     pub label: String,
-    /// Its kind.
+    /// The kind of the object.
     pub what: LossKind,
-    /// Its file.
+    /// The file of the object.
     pub file: PathBuf,
 }
 
-/// Kinds of lost objects.
+/// The kinds of lost objects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LossKind {
-    /// The certificate of a key that is lost.
+    /// A certificate whose key is lost.
     Certificate,
-    /// A key that was used by the TPM only.
+    /// A key that only the TPM could use.
     Wrapped,
-    /// A key that was used in memory.
+    /// A key that the module used in memory.
     Sealed,
-    /// A key that needs a lost PIN.
+    /// A key whose PIN is lost.
     BehindPin,
     /// A PIN.
     Pin(PinSeal),
 }
 
-/// A key that survives only in its persistent handle.
+/// A key that survives in its persistent handle only.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SurvivingKey {
-    /// Its label.
+    /// The label of the key.
     pub label: String,
-    /// The handle.
+    /// The persistent handle.
     pub handle: u32,
 }
 
 impl DevidStore {
-    /// The objects that are lost without the master key. One command for each key with a handle.
+    /// Returns the objects that are lost without the master key. Costs one TPM command for each key
+    /// with a handle.
     ///
     /// # Errors
     ///
-    /// Also if a file could not be read now.
+    /// Fails also if one file could not be read.
     pub fn losses(&self) -> Result<Losses, StoreError> {
         let listing = self.whole_listing()?;
         let (mut keys, mut kept, mut living) = (Vec::new(), Vec::new(), Vec::new());
@@ -90,8 +93,8 @@ impl DevidStore {
             let public = certificate.public_key()?;
             goes(&public).then(|| self.lost(entry, LossKind::Certificate))
         });
-        // Certificates go first, since their keys identify them. Those beside a pair are identified
-        // by their names.
+        // Certificates go first, because their keys identify them. The names of certificates in the
+        // subfolders identify their pairs.
         let mut lost: Vec<Loss> = certificates.collect();
         let gone: Vec<&PathBuf> = keys.iter().map(|(_, key)| &key.file).collect();
         lost.extend(self.lost_successions(&gone)?);
@@ -113,8 +116,8 @@ impl DevidStore {
         Ok(Losses { lost, kept })
     }
 
-    /// The lost successors and predecessors. Those of a pair whose file is in `gone` are lost with
-    /// it.
+    /// Returns the lost successors and predecessors. The certificates of a pair whose file is in
+    /// `gone` are lost with the pair.
     fn lost_successions(&self, gone: &[&PathBuf]) -> Result<Vec<Loss>, StoreError> {
         let mut lost = Vec::new();
         for folder in [self.next(), self.previous()] {
@@ -145,7 +148,7 @@ impl DevidStore {
                 });
             }
         }
-        // As above, keys go last.
+        // Keys go last, because they identify the certificates.
         lost.sort_by_key(|one| one.what != LossKind::Certificate);
         Ok(lost)
     }
@@ -158,7 +161,8 @@ impl DevidStore {
         }
     }
 
-    /// The loss of a secret key without the master key; `None` if another key seals it.
+    /// Returns how a secret key is lost without the master key. Returns `None` if another key seals
+    /// it.
     fn loss_of(&self, key: &SecretKeyFile) -> Option<LossKind> {
         if key.auth.salt().is_some() {
             return Some(LossKind::BehindPin);
@@ -189,8 +193,8 @@ impl DevidStore {
         })
     }
 
-    /// True if the master key, or a former one in another handle, wraps the key. Keys that were
-    /// made through the token have no other parent.
+    /// Returns true if the master key, or a former master key in another handle, wraps the key.
+    /// Keys that the token created have no other parent.
     pub(super) fn was_wrapped_here(&self, pair: &KeyPair) -> bool {
         self.was_wrapped_by_master(pair.material.parent(), pair.origin)
     }
@@ -207,7 +211,7 @@ impl DevidStore {
         parent == self.master.handle || ours
     }
 
-    /// True if keys or PINs of the folder need a master key.
+    /// Returns true if keys or PINs of the folder need a master key.
     pub fn needs_master(&self) -> Result<bool, StoreError> {
         if self.folder.has_seal(PinSeal::SecurityOfficer)? || self.folder.has_seal(PinSeal::User)? {
             return Ok(true);
@@ -222,7 +226,7 @@ impl DevidStore {
         }))
     }
 
-    /// Sets a lost file aside, and returns its new path. Deletes nothing.
+    /// Renames the file of a lost object, and returns the new path. Deletes nothing.
     pub fn set_aside(&self, lost: &Loss) -> Result<Option<PathBuf>, StoreError> {
         let moved = match lost.what {
             LossKind::Pin(seal) => self.folder.set_seal_aside(seal)?,
@@ -240,21 +244,21 @@ impl DevidStore {
         Ok(moved.map(|name| self.path().join(name)))
     }
 
-    /// Records another master key, and the earlier one as a former one.
+    /// Records another master key. Adds the earlier master key to the former ones.
     pub fn begin_with(&self, master: &StorageKey) -> Result<(), StoreError> {
         Ok(self.folder.exchange_master(master.area())?)
     }
 
-    /// A new master key without a handle.
+    /// Creates a master key that is in no handle yet.
     pub fn make_master(&self) -> Result<WrappedKey, StoreError> {
         Ok(self.tpm.create_storage_key(&self.owner_auth()?)?)
     }
 
-    /// Makes it persistent in the master key's handle. Writes to the TPM.
+    /// Makes a key persistent in the handle of the master key. Writes to the TPM.
     ///
     /// # Errors
     ///
-    /// [`TpmError::KeyReplaced`] if the handle is in use.
+    /// Fails with [`TpmError::KeyReplaced`] if the handle is in use.
     pub fn put_master(&self, key: &WrappedKey) -> Result<(), StoreError> {
         let kept = self
             .tpm
@@ -265,7 +269,7 @@ impl DevidStore {
         })
     }
 
-    /// The TPM names of the remembered master key and of former ones.
+    /// Returns the TPM names of the recorded master key and of the former master keys.
     pub(super) fn master_names(&self) -> Result<Vec<Vec<u8>>, StoreError> {
         let former = self.folder.former_masters()?;
         let mut names: Vec<_> = former.iter().filter_map(|area| name_of(area)).collect();
@@ -273,14 +277,14 @@ impl DevidStore {
         Ok(names)
     }
 
-    /// True if the folder had another master key before.
+    /// Returns true if the folder had another master key before.
     pub fn had_other_master(&self) -> bool {
         self.folder
             .former_masters()
             .is_ok_and(|former| !former.is_empty())
     }
 
-    /// Files that were set aside with a lost master key.
+    /// Returns the files that were set aside after the loss of a master key.
     pub fn lost_files(&self) -> Result<Vec<PathBuf>, StoreError> {
         let mut files = self.folder.lost_files()?;
         for folder in [self.next(), self.previous()] {
@@ -290,10 +294,10 @@ impl DevidStore {
     }
 }
 
-/// The fate of a key without the master key.
+/// The fate of a key after the loss of the master key.
 enum Fate {
     Lost(LossKind),
     InHandle(u32),
-    /// Another key wraps it, or no key does.
+    /// Another key wraps it, or it is not wrapped.
     Untouched,
 }

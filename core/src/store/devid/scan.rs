@@ -1,4 +1,4 @@
-//! The objects of the folder, as a store lists them.
+//! Lists the objects of the key folder for the token.
 
 use super::{DevidStore, StoreError};
 use crate::key::PublicKey;
@@ -20,22 +20,23 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// The operations that [`Store`](crate::store::Store) needs.
+/// Operations that [`Store`](crate::store::Store) calls.
 impl DevidStore {
     pub(in crate::store) fn stamp(&self) -> store::StoreStamp {
         let stamp = self.stamped(self.folder.stamp(), now());
         store::StoreStamp::Folder(stamp)
     }
 
-    /// Lists the objects. Normally sends no TPM command, with two exceptions. A folder without
-    /// objects asks the TPM for a sign of life, if the TPM has not answered yet. An empty token
-    /// exists only together with its TPM. And a folder with RSA keys asks once for the TPM's
-    /// algorithms, as they limit the mechanisms of each key. That question is put off while it
-    /// would have to wait.
+    /// Lists the objects. Normally sends no TPM command. There are two exceptions:
+    ///
+    /// - A folder without objects asks the TPM for random bytes, if the TPM has not answered yet.
+    ///   An empty token is shown only if its TPM answers.
+    /// - A folder with RSA keys asks once for the TPM's algorithms, because they limit the
+    ///   mechanisms of each key. The scan does not ask while it would have to wait.
     ///
     /// # Errors
     ///
-    /// [`ScanError`] if there is nothing to show.
+    /// Fails with [`ScanError`] if the token cannot be shown.
     pub fn scan(&self) -> Result<ScanResult, ScanError> {
         let listing = self.listing()?;
         let needs_tpm = listing.objects.is_empty() && !self.allows_file_keys;
@@ -84,9 +85,10 @@ impl DevidStore {
         }
     }
 
-    /// The PINs that are set. Costs no TPM command.
+    /// Returns which PINs are set. Costs no TPM command.
     pub fn pins(&self) -> Pins {
-        // If this is unknown, a PIN is assumed: no key is given out without a PIN by mistake.
+        // If the system does not tell whether a PIN is set, a PIN is assumed. So no key is used
+        // without a PIN by mistake.
         let has = |seal| self.folder.has_seal(seal).unwrap_or(true);
         match (has(PinSeal::SecurityOfficer), has(PinSeal::User)) {
             (false, _) => Pins::None,
@@ -99,7 +101,7 @@ impl DevidStore {
     ///
     /// # Errors
     ///
-    /// [`LoginError`]: no user is logged in then.
+    /// After an error no user is logged in.
     pub fn login(&self, who: UserType, pin: &[u8]) -> Result<(), LoginError> {
         match who {
             UserType::User => self.login.begin(self.open(PinSeal::User, pin)?),
@@ -123,17 +125,17 @@ impl DevidStore {
     }
 }
 
-/// An object of the last scan, with its source.
+/// An object of the last scan, with the content of its file.
 #[derive(Debug, Clone)]
 pub(super) struct CachedObject {
     source: Arc<Entry>,
     shown: Arc<StoredObject>,
-    /// The abilities of the TPM at that time.
+    /// The abilities of the TPM at the time of the scan.
     can: Capabilities,
 }
 
 impl CachedObject {
-    /// This object, updated if the known abilities changed.
+    /// Returns this object, updated if the known abilities of the TPM changed.
     fn anew(&self, can: Capabilities) -> Self {
         let shown = match self.can == can {
             true => Arc::clone(&self.shown),
@@ -174,12 +176,12 @@ impl CachedObject {
 }
 
 impl DevidStore {
-    /// The objects of the folder, without asking the TPM. Currently valid certificates come first,
-    /// and among them the newest.
+    /// Returns the objects of the folder without any TPM command. Certificates that are valid now
+    /// come before other certificates, and newer certificates before older ones.
     ///
     /// # Errors
     ///
-    /// [`ScanError::Folder`] and [`ScanError::Unread`].
+    /// Fails with [`ScanError::Folder`] or [`ScanError::Unread`].
     pub fn listing(&self) -> Result<ScanResult, ScanError> {
         let (now, faults, can) = (now(), self.tpm.faults(), self.tpm.capabilities());
         let listing = self.folder.list().map_err(unreadable)?;
@@ -232,7 +234,8 @@ impl DevidStore {
         }
     }
 
-    /// The serial number of the folder; before the first write, the one that it will have.
+    /// Returns the serial number of the folder. Before the first write, returns the number that the
+    /// folder will get.
     fn serial(&self) -> Result<String, FolderError> {
         match self.folder.serial()? {
             Some(serial) => Ok(serial),
@@ -240,11 +243,12 @@ impl DevidStore {
         }
     }
 
-    /// The serial number for this installation and folder.
+    /// Returns the serial number for this installation and folder.
     ///
     /// # Errors
     ///
-    /// machine-id(5) could not be read now. Otherwise the serial number would change later.
+    /// Fails if machine-id(5) could not be read. With another value the serial number would change
+    /// later.
     pub(super) fn first_serial(&self) -> Result<String, FolderError> {
         let serial = machine::serial(&self.folder.path().display().to_string());
         serial.or_else(|errno| self.folder.unread(Path::new(machine::MACHINE), errno))
@@ -253,9 +257,10 @@ impl DevidStore {
     pub(super) fn key_of(&self, name: &str, pair: &KeyPair) -> Key {
         let key = match &pair.material {
             KeyMaterial::Wrapped(key) => self.wrapped_key(key, pair.handle),
-            KeyMaterial::Clear(_) if !self.allows_file_keys => {
-                Err("it is in clear, and [[token]] allow_file_keys does not allow that here")
-            }
+            KeyMaterial::Clear(_) if !self.allows_file_keys => Err(
+                "its file is not encrypted, and allow_file_keys under [[token]] does not allow \
+                 such files",
+            ),
             material => Key::in_memory(&pair.public, material),
         };
         let key = key.unwrap_or_else(|why| Key::refused(pair.public.clone(), why));
@@ -283,8 +288,9 @@ impl DevidStore {
         key.opened_by(self.access_of(&file.auth))
     }
 
-    /// True if the empty value may be used for a parent, although a wrong value may count. This
-    /// holds for parents that have no value by convention or by configuration.
+    /// Returns true if the empty authorisation value may be tried for a parent, although the TPM
+    /// may count a wrong value. The value of such a parent is empty by convention or by
+    /// configuration.
     pub(super) fn is_open(&self, parent: &Parent) -> bool {
         match *parent {
             Parent::Owner { .. } => true,
@@ -299,14 +305,15 @@ impl DevidStore {
         key: &Tss2Key,
         handle: Option<u32>,
     ) -> Result<Key, &'static str> {
-        let area = PublicArea::parse(&key.public).ok_or("its public area is not supported")?;
+        let area = PublicArea::parse(&key.public)
+            .ok_or("this version does not support its public area")?;
         if key.has_policy() {
-            return Err("it needs a policy, according to its file");
+            return Err("its file states that a use needs a policy");
         }
         if key.kind != Tss2Kind::Loadable {
             return Err(
-                "it is importable: another program must import it into the TPM first \
-                        (TPM2_Import)",
+                "it is importable, but not imported: another program must first import it into the \
+                 TPM (TPM2_Import)",
             );
         }
         let wrapped = key.wrapped()?;
@@ -330,28 +337,29 @@ fn unreadable(error: FolderError) -> ScanError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DevidStamp {
     folder: folder::FolderStamp,
-    /// Transport faults so far.
+    /// The number of transport faults until now.
     faults: u64,
     /// The known abilities of the TPM.
     can: Capabilities,
-    /// True if a question to the TPM was put off, and can be asked now.
+    /// True if an earlier scan did not ask the TPM for its algorithms, and the TPM can be asked
+    /// now.
     asks: bool,
-    /// The number of validity times that have passed.
+    /// The number of validity times that are in the past.
     passed: usize,
 }
 
-/// Seconds since 1970 by the system clock.
+/// Returns the seconds since 1970 by the system clock.
 fn now() -> i64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     now.unwrap_or_default().as_secs() as i64
 }
 
-/// The number of these sorted times that have passed.
+/// Returns how many of these sorted times are in the past.
 fn passed(turns: &[i64], now: i64) -> usize {
     turns.partition_point(|turn| *turn <= now)
 }
 
-/// The seconds at which an object becomes valid and expires.
+/// Returns the times at which an object becomes valid and expires.
 fn turns_of(kind: &ObjectKind) -> Vec<i64> {
     match kind {
         ObjectKind::Certificate(certificate, _) => {
@@ -363,7 +371,8 @@ fn turns_of(kind: &ObjectKind) -> Vec<i64> {
     }
 }
 
-/// The first and the last second of validity since 1970; `None` if unreadable.
+/// The first and the last second of validity since 1970. `None` stands for a time that cannot be
+/// parsed.
 type Validity = (Option<i64>, Option<i64>);
 
 fn validity(certificate: &Certificate) -> Validity {
@@ -374,9 +383,9 @@ fn validity(certificate: &Certificate) -> Validity {
     )
 }
 
-/// Sort key: pairs, public keys, currently valid certificates, other certificates, data. Newer
-/// certificates come first; with equal start, the longer validity comes first. An unreadable
-/// validity counts as not valid.
+/// Returns the sort key of an object. The order is: key pairs, other keys, certificates that are
+/// valid now, other certificates, data. Newer certificates come first. For equal start times the
+/// longer validity comes first. A certificate with an unreadable validity counts as not valid.
 fn rank(kind: &ObjectKind, now: i64) -> (u8, bool, Reverse<Validity>) {
     let (class, validity) = match kind {
         ObjectKind::Pair { .. } => (0, None),

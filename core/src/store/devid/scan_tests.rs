@@ -1,4 +1,4 @@
-//! Commands of a scan of a key folder, over canned answers.
+//! Tests the TPM commands of a scan of a key folder, with prepared responses.
 
 use super::DevidStore;
 use crate::config::{Config, defaults};
@@ -16,7 +16,7 @@ use tempfile::TempDir;
 const PSS: SignatureScheme = SignatureScheme::Rsapss(Hash::Sha256);
 const GET_RANDOM: u32 = 0x17B;
 
-/// A key folder with one RSA key below the storage root key, and a TPM that has answered before.
+/// A key folder with one RSA key below the storage root key. The TPM has answered before.
 struct Bench {
     fake: FakeTpm,
     tpm: Arc<Tpm>,
@@ -52,7 +52,7 @@ impl Bench {
         let tpm = Arc::new(fake.tpm(Duration::from_secs(20)));
         tpm.random(&mut [0]).unwrap();
         let store = DevidStore::all(&config, &tpm).remove(0);
-        // The stamps of freshly written files differ for a moment.
+        // The stamp of a file that was just written is unreliable for a moment.
         let is_settled = || {
             let before = store.stamp();
             pause(Duration::from_millis(10));
@@ -72,7 +72,7 @@ impl Bench {
     }
 }
 
-/// RSA, SHA-256 and PKCS#1 v1.5.
+/// Returns the list of algorithms: RSA, SHA-256 and PKCS#1 v1.5.
 fn algorithms() -> Reply {
     let items = [0x0001_u16, 0x000B, 0x0014];
     let items = items.map(|one| [&one.to_be_bytes()[..], &[0; 4]].concat());

@@ -1,4 +1,4 @@
-//! Creation and import of secret keys.
+//! Creates and imports secret keys.
 
 use super::{DevidStore, OpenedBy, StoreError};
 use crate::key::SecretKeyType;
@@ -7,14 +7,15 @@ use crate::store::folder::{EntryContent, KeyOrigin, ObjectAttributes, SecretKeyF
 use crate::tpm::{Secret, random_secret};
 
 impl DevidStore {
-    /// Makes a random secret key and stores it in the folder. Returns the name of the object. A
-    /// private key needs a login if the token has a PIN.
+    /// Creates a random secret key and stores it in the folder. Returns the name of the object. A
+    /// private object needs a login if the token has a PIN.
     ///
-    /// Two commands: an auth session and TPM2_Create. More if the token has no master key yet.
+    /// Costs two TPM commands: an auth session and TPM2_Create. Costs more if the token has no
+    /// master key yet.
     ///
     /// # Errors
     ///
-    /// Nothing is stored then.
+    /// After an error nothing is stored.
     pub fn generate_secret_key(
         &self,
         key_type: SecretKeyType,
@@ -27,11 +28,11 @@ impl DevidStore {
         self.keep_secret_key(key_type, &value, origin, sensitive, description)
     }
 
-    /// Stores a secret key from outside, as [`Self::generate_secret_key`] does.
+    /// Stores a secret key that the caller provides, as [`Self::generate_secret_key`] does.
     ///
     /// # Errors
     ///
-    /// Nothing is stored then.
+    /// After an error nothing is stored.
     pub fn import_secret_key(
         &self,
         key_type: SecretKeyType,
@@ -53,10 +54,10 @@ impl DevidStore {
     ) -> Result<String, StoreError> {
         if !key_type.takes(value.len()) {
             return Err(StoreError::BadKey(
-                "no key of its type has this length".into(),
+                "the length is not a valid length of a key of this type".into(),
             ));
         }
-        // A public object opens without login, even if there is a PIN.
+        // A public object needs no login, even if the token has a PIN.
         let opened_by = match description.private {
             true => OpenedBy::User,
             false => OpenedBy::Anybody,

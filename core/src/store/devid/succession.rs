@@ -1,5 +1,5 @@
-//! Succession: a key takes the place of another, with its certificate. The successor waits in a
-//! hidden folder. One rename then exchanges the pair, and the predecessor is kept for one
+//! Succession: another key, with its certificate, replaces a key. The successor waits in a hidden
+//! subfolder. A single rename exchanges the pair. Another subfolder keeps the predecessor for one
 //! generation.
 
 use super::{DevidStore, OpenedBy, StoreError};
@@ -14,14 +14,14 @@ use std::sync::Arc;
 const NEXT: &str = ".next";
 const PREVIOUS: &str = ".previous";
 
-/// The earlier state of a pair.
+/// The earlier key and certificate of a pair.
 #[derive(Debug, Default)]
 pub struct Predecessor {
-    /// The earlier key, if it was another one.
+    /// The earlier key, if the last change replaced the key.
     pub key: Option<Arc<Key>>,
     /// The earlier certificate.
     pub certificate: Option<Certificate>,
-    /// The CA certificates above it.
+    /// The CA certificates above the earlier certificate.
     pub ca_certificates: Vec<Certificate>,
 }
 
@@ -34,7 +34,7 @@ impl DevidStore {
         self.folder.inside(PREVIOUS)
     }
 
-    /// The entries that a token shows.
+    /// Returns the entries that a token shows.
     pub(super) fn shown_entries(entries: &[Arc<Entry>]) -> Vec<Arc<Entry>> {
         let pair = |name: &str| {
             let at = entries
@@ -52,18 +52,18 @@ impl DevidStore {
             .collect()
     }
 
-    /// Stores a key from [`generate`](Self::generate) as the successor of the pair with this name,
-    /// with the attributes of that pair.
+    /// Stores a key from [`generate`](Self::generate) as the successor of the pair with this name.
+    /// The successor gets the attributes of that pair.
     ///
     /// # Errors
     ///
-    /// The pair does not exist, or the key cannot be stored.
+    /// Fails if the pair does not exist, or if the key cannot be stored.
     pub fn keep_successor(&self, name: &str, key: &Key) -> Result<(), StoreError> {
         let old = self.pair(name)?;
         let material = key.material();
         let material = material
-            .ok_or_else(|| StoreError::Unsupported("the key has no form for a file".into()))?;
-        // URIs may name the pair by its identifier, so the identifier stays.
+            .ok_or_else(|| StoreError::Unsupported("the key cannot be stored in a file".into()))?;
+        // URIs may name the pair by its CKA_ID, so the successor has the same CKA_ID.
         let id = Some(effective_id(&old));
         let named = |about: ObjectAttributes| ObjectAttributes {
             id: id.clone(),
@@ -84,11 +84,11 @@ impl DevidStore {
         Ok(self.next().place(name, &EntryContent::Pair(pair))?)
     }
 
-    /// The successor of a pair, if there is one.
+    /// Returns the successor of a pair, if there is one.
     ///
     /// # Errors
     ///
-    /// The file cannot be read.
+    /// Fails if the file cannot be read.
     pub fn successor(&self, name: &str) -> Result<Option<Arc<Key>>, StoreError> {
         Ok(match self.content_in(&self.next(), name)? {
             Some(EntryContent::Pair(pair)) => Some(Arc::new(self.key_of(name, &pair))),
@@ -96,30 +96,30 @@ impl DevidStore {
         })
     }
 
-    /// The names of pairs that have a successor.
+    /// Returns the names of pairs that have a successor.
     ///
     /// # Errors
     ///
-    /// The folder cannot be read.
+    /// Fails if the folder cannot be read.
     pub fn succeeded(&self) -> Result<Vec<String>, StoreError> {
         let entries = self.next().list()?.whole()?.entries;
         Ok(entries.iter().map(|entry| entry.name.clone()).collect())
     }
 
-    /// Discards a successor.
+    /// Removes a successor.
     ///
     /// # Errors
     ///
-    /// The file cannot be removed.
+    /// Fails if the file cannot be removed.
     pub fn drop_successor(&self, name: &str) -> Result<(), StoreError> {
         gone_is_well(self.next().remove(name))
     }
 
-    /// The earlier state of a pair.
+    /// Returns the earlier key and certificate of a pair, if they are stored.
     ///
     /// # Errors
     ///
-    /// The file cannot be read.
+    /// Fails if a file cannot be read.
     pub fn predecessor(&self, name: &str) -> Result<Option<Predecessor>, StoreError> {
         let mut found = Predecessor::default();
         for entry in self.generation(name)? {
@@ -137,8 +137,8 @@ impl DevidStore {
         Ok(Some(found).filter(|found| found.certificate.is_some() || found.key.is_some()))
     }
 
-    /// Keeps the current state of a pair for one generation: its certificate, the CA certificates,
-    /// and the key if it will change.
+    /// Stores the current certificate of a pair and the CA certificates in the subfolder of
+    /// predecessors. With `with_key`, stores the key too, because the key will change.
     fn keep_generation(
         &self,
         name: &str,
@@ -170,12 +170,12 @@ impl DevidStore {
         Ok(())
     }
 
-    /// Stores a new certificate for the current key of a pair. The new certificate atomically
-    /// replaces the one in the file `old`, which is kept for one generation.
+    /// Stores a new certificate for the current key of a pair. The new certificate replaces the
+    /// certificate in the file `old` atomically. The old certificate is kept for one generation.
     ///
     /// # Errors
     ///
-    /// The old certificate is still in place.
+    /// After an error the old certificate is still stored.
     pub fn renew_certificate(
         &self,
         name: &str,
@@ -194,11 +194,12 @@ impl DevidStore {
     }
 
     /// Replaces a pair by its successor, together with the certificate. `olds` are the files of the
-    /// pair's certificates.
+    /// old certificates.
     ///
     /// # Errors
     ///
-    /// Either the old or the new pair is complete. [`settle`](Self::settle) continues.
+    /// After an error either the old or the new pair is complete. [`settle`](Self::settle)
+    /// completes the exchange.
     pub fn succeed(
         &self,
         name: &str,
@@ -211,7 +212,7 @@ impl DevidStore {
         let Some(EntryContent::Pair(next)) = self.content_in(&self.next(), name)? else {
             return Err(StoreError::Gone);
         };
-        // From here on, certificates are shown or hidden with their keys.
+        // After the renaming, each certificate is shown only while its key is shown.
         let bound = certificate_name(name, &pair.public);
         for (number, old) in olds.iter().enumerate() {
             let to = match number {
@@ -230,12 +231,12 @@ impl DevidStore {
         self.settle(name)
     }
 
-    /// Completes an exchange that a killed writer left. If the certificate of the successor is
-    /// stored, the successor replaces the pair, and the remains of the old key are removed.
+    /// Completes an exchange that a killed writer began. If the certificate of the successor is
+    /// stored, the successor replaces the pair. The remaining files of the old key are removed.
     ///
     /// # Errors
     ///
-    /// The exchange cannot be completed now.
+    /// Fails if the exchange cannot be completed at present.
     pub fn settle(&self, name: &str) -> Result<(), StoreError> {
         if let Some(EntryContent::Pair(next)) = self.content_in(&self.next(), name)? {
             let waits = certificate_name(name, &next.public);
@@ -279,15 +280,17 @@ impl DevidStore {
         Ok(())
     }
 
-    /// Makes the earlier state of a pair its successor, and returns its certificates.
+    /// Stores the predecessor of a pair as its successor again.
     ///
     /// # Errors
     ///
-    /// Another successor exists already.
+    /// Fails if the pair has another successor already, or no predecessor.
     pub fn recall(&self, name: &str) -> Result<(), StoreError> {
         if self.successor(name)?.is_some() {
             return Err(StoreError::Unsupported(
-                "a new key waits for its certificate already".into(),
+                "another new key already waits for its certificate; devid key rekey --discard \
+                 deletes it"
+                    .into(),
             ));
         }
         match self.content_in(&self.previous(), name)? {
@@ -296,11 +299,11 @@ impl DevidStore {
         }
     }
 
-    /// Removes the earlier state of a pair, and evicts its key from a handle.
+    /// Removes the predecessor of a pair, and evicts its key from its handle.
     ///
     /// # Errors
     ///
-    /// The files cannot be removed.
+    /// Fails if the files cannot be removed.
     pub fn forget_predecessor(&self, name: &str) -> Result<(), StoreError> {
         let current = self.pair(name).ok();
         for entry in self.generation(name)? {
@@ -327,7 +330,7 @@ impl DevidStore {
         Ok(())
     }
 
-    /// All files of the earlier state of a pair.
+    /// Returns all files of the predecessor of a pair.
     fn generation(&self, name: &str) -> Result<Vec<Arc<Entry>>, StoreError> {
         let mut entries = self.previous().list()?.whole()?.entries;
         let of_pair = format!("{name}.");
@@ -354,11 +357,12 @@ impl DevidStore {
         }
     }
 
-    /// The uses in the file of a pair, `None` if the file names none, and the users of the pair.
+    /// Returns the uses that the file of a pair permits, and the users of the pair. The uses are
+    /// `None` if the file has no line about them.
     ///
     /// # Errors
     ///
-    /// The pair does not exist.
+    /// Fails if the pair does not exist.
     pub fn uses(&self, name: &str) -> Result<(Option<Usage>, OpenedBy), StoreError> {
         let pair = self.pair(name)?;
         let opened_by = match pair.auth {
@@ -369,7 +373,7 @@ impl DevidStore {
     }
 }
 
-/// The CKA_ID of a pair.
+/// Returns the CKA_ID of a pair.
 fn effective_id(pair: &KeyPair) -> Vec<u8> {
     let id = pair.private.id.clone();
     id.unwrap_or_else(|| pair.public.id().as_bytes().to_vec())

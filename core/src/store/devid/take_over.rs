@@ -1,35 +1,38 @@
-//! A token takes over keys that another program made in this TPM. Each key keeps its parent and its
-//! private half, and gets a new authorisation value, which only the PIN of the token opens.
+//! A token takes over keys that another program created in this TPM. Each key keeps its parent and
+//! its private number. The key gets a new authorisation value, which only the PIN of the token
+//! opens.
 
 use super::{DevidStore, OpenedBy, StoreError};
 use crate::store::folder::{EntryContent, KeyAuth, KeyOrigin, KeyPair, Tss2Key, Tss2Kind};
 use crate::store::{LoginError, Pins};
 use crate::tpm::{AuthValue, PublicArea, Secret, TpmError};
 
-/// The result of a take-over of one object.
+/// The result of taking over one object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TakenOver {
-    /// The name of its file, without `.pem`.
+    /// The name of the object's file, without `.pem`.
     pub name: String,
-    /// True if the token had the object before; then nothing was changed.
+    /// True if the token had the object before. In this case nothing was changed.
     pub known: bool,
 }
 
 impl DevidStore {
-    /// Takes a key over, with its attributes; `value` is its current authorisation value. The
-    /// source of the key does not change, and still opens with that value. The user must be logged
-    /// in.
+    /// Takes over a key with its attributes. `value` is its current authorisation value. The file
+    /// of the other program stays unchanged, and its key can still be used with that value. The
+    /// user must be logged in.
     ///
     /// # Errors
     ///
-    /// Nothing was kept. [`StoreError::Protection`] for a token without PIN,
-    /// [`StoreError::Unsupported`] for a key that needs a policy, or that this TPM cannot load. A
-    /// wrong `value` is sent to the TPM once, and never as the last try before lockout.
+    /// After an error nothing is stored. A wrong `value` is sent to the TPM only once, and never as
+    /// the last try before lockout.
+    ///
+    /// - [`StoreError::Protection`]: the token has no PIN.
+    /// - [`StoreError::Unsupported`]: the key needs a policy, or this TPM cannot load it.
     pub fn take_over_key(&self, pair: &KeyPair, value: Secret) -> Result<TakenOver, StoreError> {
         if self.pins() != Pins::User {
             return Err(StoreError::Protection(format!(
-                "the token {} has no user PIN, so every user could read the value that opens the \
-                 key from its file. Set the PINs while the token holds no objects, as \
+                "the token {} has no user PIN, so every user could read the authorisation value of \
+                 the key from its file. Set the PINs while the token holds no objects, as \
                  docs/PINS.md shows",
                 self.name
             )));
@@ -39,15 +42,17 @@ impl DevidStore {
         }
         let unfit = |why: &str| StoreError::Unsupported(why.to_owned());
         let material = pair.material.wrapped();
-        let tss2 =
-            material.ok_or_else(|| unfit("only keys that the TPM uses can be taken over"))?;
+        let tss2 = material
+            .ok_or_else(|| unfit("only keys that the TPM itself uses can be taken over"))?;
         let key = self.wrapped_key(tss2, None).map_err(unfit)?;
         if let Some(why) = key.obstacle() {
             return Err(StoreError::Unsupported(why));
         }
         let counts = PublicArea::parse(&tss2.public).is_none_or(|area| area.counts_wrong_auth());
         let (access, new) = self.access_for_new_key(OpenedBy::User)?;
-        let wrapped = key.on_disk().ok_or_else(|| unfit("it is not wrapped"))?;
+        let wrapped = key
+            .on_disk()
+            .ok_or_else(|| unfit("the key is not wrapped by the TPM"))?;
         let turn = match counts {
             true => self.tpm.lock_pin_try(false)?,
             false => None,
@@ -67,11 +72,11 @@ impl DevidStore {
         Ok(TakenOver { name, known: false })
     }
 
-    /// Takes a certificate over, with its attributes.
+    /// Takes over a certificate with its attributes.
     ///
     /// # Errors
     ///
-    /// Nothing was kept.
+    /// After an error nothing is stored.
     pub fn take_over_certificate(&self, content: EntryContent) -> Result<TakenOver, StoreError> {
         let listing = self.whole_listing()?;
         let same = listing.entries.iter().find(|one| one.content == content);
@@ -86,19 +91,21 @@ impl DevidStore {
         }
     }
 
-    /// Opens data that another program sealed in this TPM. Value and data cross the bus encrypted.
+    /// Unseals data that another program sealed in this TPM. The authorisation value and the data
+    /// cross the bus encrypted.
     ///
     /// # Errors
     ///
-    /// [`LoginError::Wrong`] for a wrong value, which the TPM counts. The last try before lockout
-    /// is not used, unless the token permits it (`allow_last_try`).
+    /// Fails with [`LoginError::Wrong`] for a wrong value, which the TPM counts. The last try
+    /// before lockout is not used, unless the configuration of the token permits it
+    /// (`allow_last_try`).
     pub fn unseal(&self, seal: &Tss2Key, value: Secret) -> Result<Secret, LoginError> {
         let unfit = |why: &str| LoginError::Store(StoreError::Unsupported(why.to_owned()));
         if seal.kind != Tss2Kind::Sealed {
-            return Err(unfit("it holds a key, and no sealed data"));
+            return Err(unfit("it holds a key, not sealed data"));
         }
         if seal.has_policy() {
-            return Err(unfit("it needs a policy, according to its file"));
+            return Err(unfit("its file states that a use needs a policy"));
         }
         let sealed = seal.wrapped().map_err(unfit)?.of_unknown_value();
         let sealed = match self.is_open(sealed.parent()) {
@@ -114,11 +121,11 @@ impl DevidStore {
         })
     }
 
-    /// The name of the key with the same public half, behind the PIN, if the token has one.
+    /// Returns the name of the key with this public key, if the token has the key behind the PIN.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Protection`] if the token has the key without a PIN.
+    /// Fails with [`StoreError::Protection`] if the token has the key without a PIN.
     fn known_key(&self, pair: &KeyPair) -> Result<Option<String>, StoreError> {
         let listing = self.whole_listing()?;
         let same = listing.entries.iter().find_map(|one| match &one.content {
@@ -130,7 +137,7 @@ impl DevidStore {
             Some((entry, known)) => match known.auth {
                 KeyAuth::Salt(_) => Ok(Some(entry.name.clone())),
                 KeyAuth::Open | KeyAuth::Unsaid => Err(StoreError::Protection(format!(
-                    "the token has the key already, and no PIN opens it there: {}",
+                    "the token already has this key, and its file protects it by no PIN: {}",
                     self.file(&entry.name).display()
                 ))),
             },

@@ -1,4 +1,4 @@
-//! Finds files whose keys cannot be used although they look valid.
+//! Finds keys that cannot be used although their files look valid.
 
 use super::{DevidStore, StoreError};
 use crate::store::listing::ObjectKind;
@@ -9,7 +9,7 @@ use std::fmt;
 /// A key that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnusableKey {
-    /// The name of its file, without `.pem`.
+    /// The name of the key's file, without `.pem`.
     pub name: String,
     /// The reason, with the path of the file.
     pub why: String,
@@ -18,12 +18,12 @@ pub struct UnusableKey {
 }
 
 impl DevidStore {
-    /// The unusable keys, by name. The TPM loads each key from its file, if it answers: two
-    /// commands for each key. None of them counts towards lockout.
+    /// Returns the unusable keys, sorted by name. If the TPM answers, it loads each key from its
+    /// file. This costs two commands for each key. The commands do not count towards lockout.
     ///
     /// # Errors
     ///
-    /// The folder cannot be read.
+    /// Fails if the folder cannot be read.
     pub fn unusable_keys(&self) -> Result<Vec<UnusableKey>, StoreError> {
         let listing = match self.scan() {
             Ok(listing) => listing,
@@ -37,8 +37,8 @@ impl DevidStore {
             let file = self.file(&shown.name);
             let of_file = |why: &dyn fmt::Display| format!("{}: {why}", file.display());
             let (obstacle, checked) = match &shown.kind {
-                // Made below a lost master key: only the handle still has the key, so its file
-                // cannot load.
+                // The key was created below a lost master key. Only its handle still has the key,
+                // so its file cannot be loaded.
                 ObjectKind::Pair { key, .. } if self.lives_in_handle_alone(key) => continue,
                 ObjectKind::Pair { key, .. } => (key.obstacle(), key.check_file(&self.tpm)),
                 ObjectKind::SecretKey(key, ..) => (None, key.check_file(&self.tpm)),
@@ -64,7 +64,7 @@ impl DevidStore {
         Ok(found)
     }
 
-    /// True if the TPM holds a key in its handle that was made below a former master key.
+    /// Returns true if the TPM holds the key in its handle, and the parent was a former master key.
     pub fn lives_in_handle_alone(&self, key: &Key) -> bool {
         let (Some(handle), Some(name)) = (key.handle(), key.name()) else {
             return false;
@@ -77,7 +77,7 @@ impl DevidStore {
         let mut gone = names.iter().filter(|one| there.as_ref() != Some(*one));
         gone.any(|parent| match self.tpm.lay_below(parent, handle, name) {
             Ok(Some(lay_below)) => lay_below,
-            // The TPM returns no qualified name; then the file decides.
+            // The TPM returns no qualified name. So the file of the key decides.
             Ok(None) => matches!(
                 key.check_file(&self.tpm),
                 Err(SignError::Tpm(TpmError::Unloadable(_)))

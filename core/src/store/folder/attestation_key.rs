@@ -1,5 +1,5 @@
-//! The attestation key of a folder, beside the objects: a key that no token shows, and what certificates it
-//! has.
+//! The attestation key of the key folder, in a hidden file of its own. No token shows this key. The
+//! file also holds the certificates of the key.
 
 use super::read::{OpenFolder, ReadError};
 use super::write::{Readers, Writer};
@@ -17,28 +17,30 @@ const CERTIFICATE: &str = "CERTIFICATE";
 /// The content of an attestation key's file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AttestationKeyFile {
-    /// The key.
+    /// The private and public key.
     pub key: AttestationKeyForm,
-    /// Its certificate, then those of its issuers; empty before a CA gave it one.
+    /// The certificate of the key, then the certificates of its issuers. Empty until a CA certifies
+    /// the key.
     pub certificates: Vec<Certificate>,
 }
 
-/// How an attestation key is kept.
+/// The form in which the file stores an attestation key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AttestationKeyForm {
-    /// As the TPM wrapped it.
+    /// A key that the TPM created and wrapped (encrypted).
     Wrapped(Tss2Key),
-    /// What the TPM derives it from in the owner hierarchy, and what it gave; each a TPMT_PUBLIC.
+    /// A primary key, which the TPM derives again from its template in the owner hierarchy. Each
+    /// field is a TPMT_PUBLIC.
     Primary {
-        /// The template.
+        /// The template, which is the input of TPM2_CreatePrimary.
         template: Vec<u8>,
-        /// The public area of the key.
+        /// The public area of the key, which is the output of TPM2_CreatePrimary.
         area: Vec<u8>,
     },
 }
 
 impl AttestationKeyForm {
-    /// Its TPMT_PUBLIC.
+    /// Returns the TPMT_PUBLIC of the key.
     pub fn area(&self) -> &[u8] {
         match self {
             Self::Wrapped(key) => &key.public,
@@ -48,16 +50,16 @@ impl AttestationKeyForm {
 }
 
 impl KeyFolder {
-    /// The file of the attestation key.
+    /// Returns the path of the file with the attestation key.
     pub fn attestation_key_path(&self) -> PathBuf {
         self.path.join(FILE)
     }
 
-    /// The stored attestation key; `None` if there is none.
+    /// Reads the stored attestation key. Returns `None` if no key is stored.
     ///
     /// # Errors
     ///
-    /// The file cannot be read or parsed.
+    /// Fails if the file cannot be read or parsed.
     pub fn attestation_key(&self) -> Result<Option<AttestationKeyFile>, FolderError> {
         let Some(folder) = self.noted(OpenFolder::at(&self.path))? else {
             return Ok(None);
@@ -69,12 +71,13 @@ impl KeyFolder {
         read.map(Some).map_err(|why| self.because_file(FILE, why))
     }
 
-    /// Stores an attestation key, if none exists. Its certificates can be changed later
-    /// ([`certify_attestation_key`](Self::certify_attestation_key)).
+    /// Stores an attestation key, if none exists.
+    /// [`certify_attestation_key`](Self::certify_attestation_key) can change its certificates
+    /// later.
     ///
     /// # Errors
     ///
-    /// Those of [`add`](Self::add).
+    /// Fails if a key is already stored, or if the folder cannot be written.
     pub fn keep_attestation_key(&self, kept: &AttestationKeyFile) -> Result<(), FolderError> {
         let text = rendered(kept).map_err(FolderError::Unfit)?;
         let writer = Writer::make_folder(&self.path, self.patience, None)?;
@@ -85,7 +88,7 @@ impl KeyFolder {
     ///
     /// # Errors
     ///
-    /// There is no attestation key; or those of [`add`](Self::add).
+    /// Fails if no attestation key is stored, or if the folder cannot be written.
     pub fn certify_attestation_key(
         &self,
         certificates: Vec<Certificate>,
@@ -100,11 +103,11 @@ impl KeyFolder {
         writer.replace(FILE, text.map_err(FolderError::Unfit)?.as_bytes())
     }
 
-    /// Removes the attestation key; the next evidence uses a new one.
+    /// Removes the attestation key. The next evidence bundle then uses a new key.
     ///
     /// # Errors
     ///
-    /// The file cannot be removed.
+    /// Fails if the file cannot be removed.
     pub fn forget_attestation_key(&self) -> Result<(), FolderError> {
         self.delete_own(FILE)
     }
@@ -117,7 +120,7 @@ fn rendered(kept: &AttestationKeyFile) -> Result<String, String> {
             pem::render(KEY, &der)?
         }
         AttestationKeyForm::Primary { template, area } => {
-            // Two TPM2B_PUBLIC.
+            // The block holds two TPM2B_PUBLIC structures.
             pem::render(TEMPLATE, &[sized(template), sized(area)].concat())?
         }
     };
@@ -136,7 +139,7 @@ fn parsed(content: &[u8]) -> Result<AttestationKeyFile, String> {
         KEY => {
             let key = Tss2Key::from_der(&first.der).map_err(|why| why.to_string())?;
             if key.kind != Tss2Kind::Loadable {
-                return Err("its key is none that the TPM loads".into());
+                return Err("its key is of a kind that TPM2_Load does not accept".into());
             }
             AttestationKeyForm::Wrapped(key)
         }
@@ -145,12 +148,12 @@ fn parsed(content: &[u8]) -> Result<AttestationKeyFile, String> {
                 let (area, rest) = tpm2b(rest)?;
                 rest.is_empty().then(|| (template.to_vec(), area.to_vec()))
             });
-            let (template, area) = parts.ok_or("its template is cut")?;
+            let (template, area) = parts.ok_or("its template is incomplete")?;
             AttestationKeyForm::Primary { template, area }
         }
         _ => {
             return Err(format!(
-                "it begins neither with a {KEY} nor with a {TEMPLATE}"
+                "its first PEM block is neither a {KEY} nor a {TEMPLATE}"
             ));
         }
     };
@@ -164,7 +167,7 @@ fn parsed(content: &[u8]) -> Result<AttestationKeyFile, String> {
     })
 }
 
-/// The content of a TPM2B, and what follows.
+/// Splits bytes into the content of the first TPM2B and the bytes that follow it.
 fn tpm2b(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (size, rest) = bytes.split_first_chunk()?;
     rest.split_at_checked(usize::from(u16::from_be_bytes(*size)))

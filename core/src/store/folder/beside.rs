@@ -1,5 +1,5 @@
-//! Hidden folders for successors and predecessors, which have the names of the objects that they
-//! replace.
+//! Hidden subfolders for the successors and predecessors of objects. A file in such a subfolder has
+//! the name of the object that it replaces, or that replaced it.
 
 use super::names::file_name;
 use super::write::Writer;
@@ -9,20 +9,21 @@ use crate::key::PublicKey;
 use rustix::fs::renameat;
 use std::path::PathBuf;
 
-/// Length of a key's identifier in hexadecimal digits.
+/// The length of a key's identifier (CKA_ID) in hexadecimal digits.
 const ID_DIGITS: usize = 40;
 
 impl KeyFolder {
-    /// A subfolder that no token shows, since its name begins with a dot.
+    /// Returns a subfolder of the key folder. No token shows its files, because its name begins
+    /// with a dot.
     pub(in crate::store) fn inside(&self, name: &str) -> Self {
         Self::new(self.path.join(PathBuf::from(name)))
     }
 
-    /// Stores an object under this name, and replaces an existing one.
+    /// Stores an object under this name. Replaces an object that has the name already.
     ///
     /// # Errors
     ///
-    /// Those of [`add`](Self::add).
+    /// Fails if the folder cannot be written.
     pub(in crate::store) fn place(
         &self,
         name: &str,
@@ -33,11 +34,11 @@ impl KeyFolder {
         writer.replace(&file_name(name), &file.map_err(FolderError::Unfit)?)
     }
 
-    /// Renames an object, and replaces an existing one of the new name.
+    /// Renames an object. Replaces an object that has the new name already.
     ///
     /// # Errors
     ///
-    /// Also if the object is gone.
+    /// Fails if the object does not exist any more, or if the folder cannot be written.
     pub(in crate::store) fn rename(&self, name: &str, to: &str) -> Result<(), FolderError> {
         let writer = self.writer_for(name)?;
         let fd = &writer.folder().fd;
@@ -46,11 +47,12 @@ impl KeyFolder {
         sync_folder(fd).map_err(FolderError::at(&path))
     }
 
-    /// Moves an object into this folder, and atomically replaces an object of the same name.
+    /// Moves an object from `other` into this folder. Replaces an object of the same name
+    /// atomically.
     ///
     /// # Errors
     ///
-    /// Nothing was moved, unless the disk failed afterwards.
+    /// After an error no object was moved, unless the disk failed after the move.
     pub(in crate::store) fn take_from(&self, other: &Self, name: &str) -> Result<(), FolderError> {
         let (here, there) = (self.writer_for(name)?, other.writer_for(name)?);
         let (here, there) = (&here.folder().fd, &there.folder().fd);
@@ -61,14 +63,14 @@ impl KeyFolder {
     }
 }
 
-/// The file name of a certificate for this key of a pair.
+/// Returns the file name (without `.pem`) of a certificate that belongs to one key of a pair.
 pub(in crate::store) fn certificate_name(pair: &str, key: &PublicKey) -> String {
     format!("{pair}.{}", crate::key::hex(key.id().as_bytes()))
 }
 
-/// True if the token shows an object. A certificate that is named after a pair and its key is shown
-/// only while the pair has that key. So one change of the key file exchanges key and certificate
-/// together.
+/// Returns true if the token shows an object. The name of a certificate can contain the name of a
+/// pair and the identifier of its key. Such a certificate is shown only while the pair has that
+/// key. So a single change of the key file exchanges key and certificate together.
 pub(in crate::store) fn is_shown(
     entry: &Entry,
     mut pair: impl FnMut(&str) -> Option<PublicKey>,

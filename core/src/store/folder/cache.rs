@@ -1,4 +1,4 @@
-//! The results of the last listing of the folder.
+//! The remembered results of the last listing of the key folder.
 
 use super::Entry;
 use crate::file::FileStamp;
@@ -7,40 +7,43 @@ use rustix::io::Errno;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// A file that gives no object.
+/// A file that holds no valid object, and the reason.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct RefusedFile {
-    /// Its name.
+    /// The name of the file.
     pub file: String,
-    /// The reason.
+    /// The reason why the file holds no valid object.
     pub why: String,
-    /// True if the content is at fault, false if ownership or permissions are.
+    /// True if the content of the file is wrong. False if its owner, its permissions or an error of
+    /// the system is the reason.
     pub by_content: bool,
 }
 
-/// The files of the last listing.
+/// The files that the last listing found.
 #[derive(Debug, Default)]
 pub(super) struct FolderCache {
-    /// The owner and mode of the folder when its files were judged.
+    /// The owner and mode of the folder at the time when its files were checked.
     pub(super) folder: Option<Owned>,
     pub(super) files: HashMap<String, CachedFile>,
     pub(super) left_out: Vec<String>,
 }
 
-/// The state of a file at the last listing.
+/// A file at the time of the last listing.
 #[derive(Debug, Clone)]
 pub(super) struct CachedFile {
-    /// `None` if stat failed.
+    /// The result of stat(2); `None` if stat(2) failed.
     pub(super) stamp: Option<FileStamp>,
-    /// True if every later change would give another stamp.
+    /// True if every later change of the file changes its stamp.
     pub(super) settled: bool,
     pub(super) found: Result<Arc<Entry>, RefusedFile>,
-    /// The reason if the file could not be read now; `found` is then the earlier result.
+    /// The reason why the file cannot be read at present, if any. In this case `found` holds the
+    /// result of an earlier reading.
     pub(super) trouble: Option<Errno>,
 }
 
 impl CachedFile {
-    /// The entry for a file that cannot be read now: the earlier result if there is one.
+    /// Returns the entry for a file that cannot be read at present. Uses the object of an earlier
+    /// reading, if there was one.
     pub(super) fn hidden(
         file: &str,
         earlier: Option<&Self>,

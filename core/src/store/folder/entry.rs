@@ -1,10 +1,10 @@
-//! The content of a file in the key folder, in plain types.
+//! Types for the content of a file in the key folder.
 
 use super::Tss2Key;
 use crate::key::{PrivateKeyInfo, PublicKey, SecretKeyType};
 use crate::x509::{Certificate, Date};
 
-/// An object of the folder, or a pair of them.
+/// An object of the key folder, or a key pair, with its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// The file name without `.pem`: unique in the folder and constant.
@@ -17,55 +17,56 @@ pub struct Entry {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(
     clippy::large_enum_variant,
-    reason = "each entry lies behind an Arc of its own"
+    reason = "each entry is stored in its own Arc"
 )]
 pub enum EntryContent {
-    /// A key pair in one file, so that both halves appear together.
+    /// A key pair. One file holds both keys, so that they appear together.
     Pair(KeyPair),
     /// A secret key.
     SecretKey(SecretKeyFile),
     /// A public key without a private key.
     Public(PublicKey, ObjectAttributes),
-    /// One certificate.
+    /// A certificate.
     Certificate(Certificate, ObjectAttributes),
-    /// Data of an application.
+    /// A data object of an application.
     Data(Data),
 }
 
-/// A private key wrapped by the TPM, and its public key.
+/// A private key in one of the forms of a file, and its public key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyPair {
-    /// The private key in the form of the file.
+    /// The private key, in the form that the file stores.
     pub material: KeyMaterial,
-    /// Its public key.
+    /// The public key of the pair.
     pub public: PublicKey,
-    /// The persistent handle, if the key is in one.
+    /// The persistent handle that holds the key, if any.
     pub handle: Option<u32>,
-    /// The authorisation of the key on a token with a PIN.
+    /// The authorisation that a use of the key needs, on a token with a PIN.
     pub auth: KeyAuth,
-    /// The origin of the key.
+    /// Tells whether the key was generated or imported.
     pub origin: KeyOrigin,
-    /// The attributes of the private half.
+    /// The attributes of the private key object.
     pub private: ObjectAttributes,
-    /// The attributes of the public half; `None` if it was destroyed separately.
+    /// The attributes of the public key object. `None` if the public key object was destroyed
+    /// alone.
     pub shown_public: Option<ObjectAttributes>,
 }
 
-/// The authorisation of a key on a token with a PIN.
+/// The authorisation that a use of a key needs, on a token with a PIN.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum KeyAuth {
-    /// The file does not say. The authorisation value is empty, and only logged-in users see the
-    /// key. This is the case for files of other programs.
+    /// The file has no line `Auth`, as in the files of other programs. The authorisation value is
+    /// empty, and only logged-in users see the key.
     #[default]
     Unsaid,
-    /// None, as the maker of the key requested.
+    /// The key needs no PIN, because its creator requested that.
     Open,
-    /// A value derived from this salt and the secret of the token.
+    /// The authorisation value is derived from this salt and the secret of the token.
     Salt(Vec<u8>),
 }
 
 impl KeyAuth {
-    /// The salt from which the authorisation value is derived.
+    /// Returns the salt from which the authorisation value is derived, if any.
     pub fn salt(&self) -> Option<&[u8]> {
         match self {
             Self::Salt(salt) => Some(salt),
@@ -74,24 +75,26 @@ impl KeyAuth {
     }
 }
 
-/// A private key in one of the forms of a file.
+/// A private key, in one of the forms that a file stores.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeyMaterial {
-    /// Wrapped by a key of the TPM: only the TPM uses it.
+    /// The key is wrapped by a storage key of the TPM. Only the TPM uses it.
     Wrapped(Tss2Key),
-    /// Encrypted under a random key that the TPM has sealed; used in memory.
+    /// The key is encrypted under a random key, which the TPM has sealed. The module uses the key
+    /// in memory.
     Sealed {
-        /// The sealed key.
+        /// The sealed random key.
         seal: Tss2Key,
-        /// EncryptedPrivateKeyInfo, DER (RFC 5958, section 3).
+        /// The encrypted private key: EncryptedPrivateKeyInfo in DER (RFC 5958, section 3).
         encrypted: Vec<u8>,
     },
-    /// In clear: every reader of the file has the key.
+    /// The key is not encrypted: every user who can read the file has the key.
     Clear(PrivateKeyInfo),
 }
 
 impl KeyMaterial {
-    /// The handle of the TPM key that is needed to use it.
+    /// Returns the handle of the TPM key that loads or unseals the key. Returns `None` for a key
+    /// that is not encrypted.
     pub fn parent(&self) -> Option<u32> {
         match self {
             Self::Wrapped(key) | Self::Sealed { seal: key, .. } => Some(key.parent),
@@ -99,7 +102,7 @@ impl KeyMaterial {
         }
     }
 
-    /// The wrapped key, if the TPM itself uses it.
+    /// Returns the wrapped key, if the TPM itself uses the key.
     pub fn wrapped(&self) -> Option<&Tss2Key> {
         match self {
             Self::Wrapped(key) => Some(key),
@@ -108,27 +111,28 @@ impl KeyMaterial {
     }
 }
 
-/// A secret key, encrypted under a random key that the TPM has sealed; used in memory.
+/// A secret key that is encrypted under a random key, which the TPM has sealed. The module uses the
+/// secret key in memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SecretKeyFile {
-    /// Its type.
+    /// The type of the secret key.
     pub key_type: SecretKeyType,
-    /// The sealed key.
+    /// The sealed random key.
     pub seal: Tss2Key,
-    /// Encrypted under the sealed key: nonce, ciphertext and tag of AES-256-GCM.
+    /// The encrypted secret key: nonce, ciphertext and tag of AES-256-GCM.
     pub encrypted: Vec<u8>,
     /// See [`KeyPair::auth`].
     pub auth: KeyAuth,
-    /// The origin of the key.
+    /// Tells whether the key was generated or imported.
     pub origin: KeyOrigin,
-    /// The value of CKA_SENSITIVE. The key cannot be read in any case.
+    /// The value of CKA_SENSITIVE. The value of the key can never be read, even if this is false.
     pub sensitive: bool,
-    /// Its attributes.
+    /// The attributes of the secret key object.
     pub description: ObjectAttributes,
 }
 
 impl EntryContent {
-    /// The handle of the TPM key that is needed to use a private or secret key.
+    /// Returns the handle of the TPM key that loads or unseals a private or secret key.
     pub fn parent(&self) -> Option<u32> {
         match self {
             Self::Pair(pair) => pair.material.parent(),
@@ -137,7 +141,8 @@ impl EntryContent {
         }
     }
 
-    /// Its attributes; for a pair those of the private half.
+    /// Returns the attributes of the object. For a key pair, returns the attributes of the private
+    /// key.
     pub fn description(&self) -> &ObjectAttributes {
         match self {
             Self::Pair(pair) => &pair.private,
@@ -151,53 +156,53 @@ impl EntryContent {
 /// The origin of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum KeyOrigin {
-    /// The TPM made it at our request.
+    /// The TPM created the key at the request of this project.
     Generated,
     /// The key was imported.
     Imported,
-    /// The file does not say; an administrator stored it.
+    /// The file has no line `Origin`. An administrator or another program stored the file.
     #[default]
     Unknown,
 }
 
-/// Attributes of one object.
+/// The attributes that a file stores for one object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObjectAttributes {
-    /// The label; by default the file name without `.pem`.
+    /// The label (CKA_LABEL). The default is the file name without `.pem`.
     pub label: String,
-    /// The identifier; `None` for the default, [`PublicKey::id`] of the key.
+    /// The identifier (CKA_ID). `None` stands for the default, the [`PublicKey::id`] of the key.
     pub id: Option<Vec<u8>>,
-    /// A Name, DER; may be empty.
+    /// The subject (CKA_SUBJECT): a Name in DER; may be empty.
     pub subject: Vec<u8>,
-    /// The first day of use.
+    /// The first day of use (CKA_START_DATE).
     pub start: Option<Date>,
-    /// The last day of use.
+    /// The last day of use (CKA_END_DATE).
     pub end: Option<Date>,
-    /// True if only logged-in users see the object.
+    /// True if only logged-in users see the object (CKA_PRIVATE).
     pub private: bool,
-    /// True if the user must authenticate before each use of the key.
+    /// True if the user must authenticate before each use of the key (CKA_ALWAYS_AUTHENTICATE).
     pub always_authenticate: bool,
-    /// True if its attributes can be changed.
+    /// True if the attributes of the object can be changed (CKA_MODIFIABLE).
     pub modifiable: bool,
-    /// True if it can be copied.
+    /// True if the object can be copied (CKA_COPYABLE).
     pub copyable: bool,
-    /// True if it can be destroyed.
+    /// True if the object can be destroyed (CKA_DESTROYABLE).
     pub destroyable: bool,
-    /// The permitted uses of the key; `None` for all uses of its kind.
+    /// The permitted uses of the key. `None` permits all uses of its key type.
     pub usage: Option<Usage>,
-    /// The permitted mechanisms of the key, as opaque numbers; empty for all mechanisms of its
-    /// kind.
+    /// The permitted mechanisms of the key (CKA_ALLOWED_MECHANISMS), as numbers. Empty permits all
+    /// mechanisms of its key type.
     pub mechanisms: Vec<u64>,
-    /// For a certificate: the hash of the subject's public key as its writer stated it; may be
-    /// empty.
+    /// For a certificate: the hash of the subject's public key, as the caller of C_CreateObject
+    /// gave it. May be empty.
     pub subject_key_hash: Vec<u8>,
-    /// For a certificate: the hash of the issuer's public key as its writer stated it; may be
-    /// empty.
+    /// For a certificate: the hash of the issuer's public key, as the caller of C_CreateObject gave
+    /// it. May be empty.
     pub issuer_key_hash: Vec<u8>,
 }
 
 impl ObjectAttributes {
-    /// Default attributes with this label.
+    /// Returns the default attributes with this label.
     pub fn labelled(label: impl Into<String>) -> Self {
         Self {
             label: label.into(),
@@ -234,7 +239,7 @@ pub enum Use {
 }
 
 impl Use {
-    /// All uses, in the order of a file.
+    /// All uses, in the order in which a file lists them.
     pub const ALL: [Self; 9] = [
         Self::Sign,
         Self::SignRecover,
@@ -253,27 +258,27 @@ impl Use {
 pub struct Usage(u16);
 
 impl Usage {
-    /// No use at all.
+    /// The empty set: the key may not be used.
     pub const NONE: Self = Self(0);
 
-    /// True if the set contains this use.
+    /// Returns true if the set contains this use.
     pub fn has(self, one: Use) -> bool {
         self.0 & Self::bit(one) != 0
     }
 
-    /// The set with this use added.
+    /// Returns the set with this use added.
     #[must_use]
     pub fn with(self, one: Use) -> Self {
         Self(self.0 | Self::bit(one))
     }
 
-    /// The set without this use.
+    /// Returns the set without this use.
     #[must_use]
     pub fn without(self, one: Use) -> Self {
         Self(self.0 & !Self::bit(one))
     }
 
-    /// In the order of [`Use::ALL`].
+    /// Iterates over the uses of the set, in the order of [`Use::ALL`].
     pub fn iter(self) -> impl Iterator<Item = Use> {
         Use::ALL.into_iter().filter(move |&one| self.has(one))
     }
@@ -292,27 +297,27 @@ impl FromIterator<Use> for Usage {
 /// A data object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Data {
-    /// Its attributes.
+    /// The attributes of the data object.
     pub description: ObjectAttributes,
     /// The application that owns the data.
     pub application: String,
-    /// The type of the data: an OBJECT IDENTIFIER, DER; may be empty.
+    /// The type of the data (CKA_OBJECT_ID): an OBJECT IDENTIFIER in DER; may be empty.
     pub object_id: Vec<u8>,
-    /// The data.
+    /// The data themselves (CKA_VALUE).
     pub value: Vec<u8>,
 }
 
-/// The changeable part of an object.
+/// The part of an object that a caller may change.
 #[derive(Debug)]
 pub enum Editable<'a> {
-    /// All of a data object.
+    /// The whole of a data object.
     Data(&'a mut Data),
-    /// The attributes of any other object.
+    /// The attributes of an object that is not a data object.
     Attributes(&'a mut ObjectAttributes),
 }
 
 impl Editable<'_> {
-    /// The attributes in both cases.
+    /// Returns the attributes of the object.
     pub fn description(&mut self) -> &mut ObjectAttributes {
         match self {
             Self::Data(data) => &mut data.description,

@@ -10,34 +10,34 @@ use std::path::{Path, PathBuf};
 pub enum FolderError {
     /// The file system is read-only.
     ReadOnly(PathBuf),
-    /// This process lacks the permission.
+    /// This process lacks the permission to read or write the path.
     Permission(PathBuf),
-    /// The disk is full, the quota of this user is used up, or files of this process may not be so
-    /// large.
+    /// The disk is full, the quota of this user is used up, or the file exceeds the size limit of
+    /// this process.
     NoSpace(PathBuf),
-    /// The object does not exist, or no longer.
+    /// No object of this name exists.
     Gone(String),
-    /// The file holds no valid object; it is left unchanged.
+    /// The file holds no valid object. The file is not changed.
     Damaged {
         /// The file's name.
         file: String,
-        /// The fault.
+        /// The reason why the file is damaged.
         reason: String,
     },
-    /// A user who must not write there may do so (`trust`).
+    /// A user without the right to change keys can write to the folder or file (`trust`).
     Unsafe {
         /// The folder or file.
         path: PathBuf,
-        /// The user and the permission.
+        /// The user, and the permission that is too wide.
         reason: String,
     },
-    /// A foreign file has the name of one of our files.
+    /// A file that this project did not make has the name of a file that the project needs.
     InTheWay(PathBuf, &'static str),
-    /// Another process kept the folder locked for too long.
+    /// Another process held the lock of the folder for too long.
     Locked(String),
     /// The content cannot be stored in a file.
     Unfit(String),
-    /// This process may not make the system call of this name, for any file.
+    /// The system does not permit this process to make the named system call.
     Denied(PathBuf, &'static str, Errno),
     /// Any other error of the system.
     System(PathBuf, Errno),
@@ -62,8 +62,8 @@ impl FolderError {
 }
 
 impl FolderError {
-    /// The file that could not be read now, and the error of the system. `None` for errors of
-    /// writing.
+    /// Returns the file that could not be read, with the error of the system. Returns `None` for
+    /// errors of writing.
     pub(crate) fn trouble(&self) -> Option<(&Path, Errno)> {
         match self {
             Self::Permission(path) => Some((path, Errno::ACCESS)),
@@ -78,19 +78,23 @@ impl fmt::Display for FolderError {
         match self {
             Self::ReadOnly(path) => write!(f, "{}: the file system is read-only", path.display()),
             Self::Permission(path) => {
-                write!(f, "{}: this process has no right to", path.display())
+                write!(f, "{}: this process lacks the permission", path.display())
             }
-            Self::NoSpace(path) => write!(f, "{}: no room is left", path.display()),
-            Self::Gone(name) => write!(f, "there is no object {name:?} in the folder"),
+            Self::NoSpace(path) => write!(
+                f,
+                "{}: no space is left (disk, quota, or size limit of files)",
+                path.display()
+            ),
+            Self::Gone(name) => write!(f, "the key folder has no object {name:?}"),
             Self::Damaged { file, reason } => write!(f, "{file:?}: {reason}"),
             Self::Unsafe { path, reason } => write!(f, "{}: {reason}", path.display()),
             Self::InTheWay(path, what) => write!(
                 f,
-                "{}: {what}, so nothing can be written (devid doctor names the remedy)",
+                "{}: {what}, so the key folder cannot be written; devid doctor names the remedy",
                 path.display()
             ),
             Self::Locked(who) => write!(f, "the key folder is locked by {who}"),
-            Self::Unfit(why) => write!(f, "it cannot be stored in a file: {why}"),
+            Self::Unfit(why) => write!(f, "the object cannot be stored in a file: {why}"),
             Self::Denied(path, call, error) => write!(
                 f,
                 "{}: the system call {call} is denied to this process ({error})",

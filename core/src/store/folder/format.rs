@@ -1,4 +1,4 @@
-//! The file format of the folder.
+//! Reads and writes the file format of the key folder.
 
 use super::text::{
     Lines, NO_AUTH, NO_PUBLIC_HALF, PUBLIC_HALF, escaped, handle, origin, public_half,
@@ -13,31 +13,31 @@ use crate::pem;
 use crate::tpm::{PublicArea, other_kind};
 use crate::x509::{Certificate, is_certificate_label};
 
-/// A limit above the size of every file in the folder.
+/// The largest size of a file in the folder, in bytes. The module writes and reads no larger file.
 pub(super) const LARGEST: u64 = 64 << 10;
 
 const PAIR: &str = "TSS2 PRIVATE KEY";
 const ENCRYPTED: &str = "ENCRYPTED PRIVATE KEY";
 const CLEAR: &str = "PRIVATE KEY";
-/// A label of this project, not of a standard. Older versions refuse the file and leave it
-/// unchanged.
+/// The label of a secret key's PEM block. This project defined it; no standard has such a label.
+/// Older versions of the module refuse the file and do not change it.
 const SECRET: &str = "DEVID SECRET KEY";
 const PUBLIC: &str = "PUBLIC KEY";
 const CERTIFICATE: &str = "CERTIFICATE";
 const DATA: &str = "DATA";
 
-/// Other content of a file; it is kept when the file is rewritten.
+/// Text of a file that is no part of the object. A rewritten file keeps this text.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Remarks {
     above: Vec<Vec<u8>>,
     below: Vec<u8>,
 }
 
-/// Parses the file called `name` (without `.pem`).
+/// Parses the content of the file called `name` (without `.pem`).
 ///
 /// # Errors
 ///
-/// The fault of the file.
+/// Fails with the reason why the file holds no valid object.
 pub(super) fn parse(name: &str, file: &[u8]) -> Result<(EntryContent, Remarks), String> {
     refuse_encrypted(file)?;
     let parts = pem::parse(file)?;
@@ -68,7 +68,8 @@ pub(super) fn parse(name: &str, file: &[u8]) -> Result<(EntryContent, Remarks), 
         }
         [PUBLIC] => {
             let key = PublicKey::from_info_der(der(0));
-            let key = key.ok_or("no public key of a kind that is known here")?;
+            let key =
+                key.ok_or("the public key is of a type that this version does not support")?;
             EntryContent::Public(key, read_description(&mut lines, "", absent)?)
         }
         [label] if is_certificate_label(label) => {
@@ -90,11 +91,14 @@ pub(super) fn parse(name: &str, file: &[u8]) -> Result<(EntryContent, Remarks), 
                 (Some(key), _) => key?,
                 (None, [other]) => {
                     return Err(format!(
-                        "a PEM block of a kind that is not known: {other:?}"
+                        "the type of the PEM block is not supported: {other:?}"
                     ));
                 }
                 (None, _) => {
-                    return Err("more than one PEM block; each object has its own file".into());
+                    return Err(
+                        "the file has more than one PEM block; store each object in its own file"
+                            .into(),
+                    );
                 }
             };
             let public = key.public().clone();
@@ -114,15 +118,15 @@ pub(super) fn parse(name: &str, file: &[u8]) -> Result<(EntryContent, Remarks), 
 }
 
 impl EntryContent {
-    /// Parses the bytes of a file as the key folder does with the file `name.pem`.
+    /// Parses bytes as the content of a file `name.pem` in the key folder.
     ///
     /// # Errors
     ///
-    /// The file is wrong; the error gives the reason.
+    /// Fails with the reason why the bytes are no valid object.
     pub fn of_file(name: &str, file: &[u8]) -> Result<Self, String> {
         if file.len() as u64 > LARGEST {
             return Err(format!(
-                "larger than the {LARGEST} bytes that a file may have"
+                "larger than {LARGEST} bytes, the limit for a file in the key folder"
             ));
         }
         parse(name, file).map(|(content, _)| content)
@@ -130,27 +134,30 @@ impl EntryContent {
 }
 
 impl Tss2Key {
-    /// The one TSS2 object of a PEM file.
+    /// Parses the only TSS2 object of a PEM file.
     ///
     /// # Errors
     ///
-    /// The file is wrong; the error gives the reason.
+    /// Fails with the reason why the file holds no such object.
     pub fn of_file(file: &[u8]) -> Result<Self, String> {
         let parts = pem::parse(file)?;
         match &parts.blocks[..] {
             [block] if block.label == PAIR => {
                 Self::from_der(&block.der).map_err(|why| why.to_string())
             }
-            _ => Err(format!("not one block {PAIR}")),
+            _ => Err(format!(
+                "the file does not hold exactly one PEM block {PAIR}"
+            )),
         }
     }
 }
 
-/// The bytes that [`parse`] turns into this content and these remarks.
+/// Renders the content and the other text as the bytes of a file. Parses the bytes again and
+/// compares the result.
 ///
 /// # Errors
 ///
-/// The reason why no such bytes exist. The result is parsed again and compared.
+/// Fails with the reason why [`parse`] would not give this content back.
 pub(super) fn render(
     name: &str,
     content: &EntryContent,
@@ -212,12 +219,12 @@ pub(super) fn render(
     file.extend_from_slice(&beside.below);
     if file.len() as u64 > LARGEST {
         return Err(format!(
-            "larger than the {LARGEST} bytes that a file may have"
+            "larger than {LARGEST} bytes, the limit for a file in the key folder"
         ));
     }
     match parse(name, &file)? {
         (again, remarks) if again == *content && remarks == *beside => Ok(file),
-        _ => Err("it would not be read back as the same object".into()),
+        _ => Err("a program that reads the file would get another object".into()),
     }
 }
 
@@ -235,7 +242,7 @@ fn seal(der: &[u8]) -> Result<Tss2Key, String> {
     let seal = Tss2Key::from_der(der).map_err(|why| why.to_string())?;
     match seal.kind {
         ObjectKind::Sealed => Ok(seal),
-        _ => Err("a key whose encrypting key is not sealed data".into()),
+        _ => Err("the TSS2 block holds a key, not the sealed data that decrypts this key".into()),
     }
 }
 
@@ -246,7 +253,7 @@ fn sealed(
 ) -> Result<(KeyMaterial, PublicKey), String> {
     let seal = seal(seal_der)?;
     let public = PublicKey::from_info_der(public);
-    let public = public.ok_or("no public key of a kind that is known here")?;
+    let public = public.ok_or("the public key is of a type that this version does not support")?;
     let encrypted = encrypted.to_vec();
     Ok((KeyMaterial::Sealed { seal, encrypted }, public))
 }
@@ -351,7 +358,7 @@ mod tests {
         pair.private.label = "new".into();
         let again = render("stem", &EntryContent::Pair(pair), &remarks).unwrap();
         let again = String::from_utf8(again).unwrap();
-        // The public half keeps its label.
+        // The line `Public-Label` preserves the old label of the public key object.
         let above = "# of the web server\n\nColour: red\nLabel: new\nPublic-Label: old\n-----BEGIN";
         assert!(again.starts_with(above), "{again}");
         assert!(again.ends_with("-----\nand below\n"));
@@ -375,11 +382,11 @@ mod tests {
             (sealed.into_bytes(), "sealed data"),
             (
                 pem::render("RSA PRIVATE KEY", &[0x30, 0]).unwrap().into(),
-                "no RSA key",
+                "not an RSA key",
             ),
             (
                 pem::render("EC PRIVATE KEY", &[0x30, 0]).unwrap().into(),
-                "no EC key",
+                "not an EC key",
             ),
             (
                 pem::render("OPENSSH PRIVATE KEY", &[0x30, 0])
@@ -393,11 +400,11 @@ mod tests {
             ),
             (
                 pem::render("PKCS7", &[0x30, 0]).unwrap().into(),
-                "kind that is not known: \"PKCS7\"",
+                "not supported: \"PKCS7\"",
             ),
             (
                 pem::render(CLEAR, &[0x30, 0]).unwrap().into(),
-                "no private key",
+                "not a private key",
             ),
             ([KEY, KEY].concat(), "more than one"),
             ([KEY, LEAF].concat(), "more than one"),

@@ -1,4 +1,4 @@
-//! Listing of the folder, and the stamp that tells when a listing can differ.
+//! Lists the key folder. A stamp tells when a new listing may differ from the last listing.
 
 use super::cache::{CachedFile, FolderCache, RefusedFile};
 use super::names::{SUFFIX, is_lost, is_object};
@@ -12,39 +12,42 @@ use rustix::io::Errno;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// The contents of the folder.
+/// The result of listing the key folder.
 #[derive(Debug)]
 pub struct FolderListing {
-    /// By name. A file that did not change since the last listing gives the same `Arc`.
+    /// The objects, sorted by name. A file that did not change since the last listing gives the
+    /// same `Arc`.
     pub entries: Vec<Arc<Entry>>,
-    /// Files that give no object, by name.
+    /// The files that hold no valid object, sorted by name.
     pub refused: Vec<RefusedFile>,
-    /// The names of files that are ignored because of their names.
+    /// The names of files that the folder ignores because of their names.
     pub left_out: Vec<String>,
-    /// The first file that could not be read now and may hold an object.
+    /// The first file that cannot be read at present, but may hold an object.
     pub unread: Option<FolderError>,
-    /// See [`KeyFolder::stamp`]; taken before the files were read.
+    /// The stamp of the folder before its files were read; see [`KeyFolder::stamp`].
     pub stamp: FolderStamp,
 }
 
-/// The state on which a listing depends.
+/// The state of the files and of the folder on which a listing depends.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct FolderStamp {
     folder: Option<FileStamp>,
     files: Vec<FileStamp>,
-    /// Objects that could not be read.
+    /// The names of objects that could not be read, with the errors of the system.
     unread: Vec<(String, Errno)>,
-    /// The time of the stamp, if the stamp is unreliable. A change shortly before might repeat the
-    /// stamp, or a part of the folder could not be read. Such a stamp is equal to no later one.
+    /// The time at which the stamp was taken, if the stamp is unreliable. A change shortly before
+    /// may have left the stamp unchanged, or a part of the folder could not be read. An unreliable
+    /// stamp differs from every later stamp.
     pub(super) unsettled: Option<Moment>,
 }
 
 impl FolderListing {
-    /// This listing, if it is complete. For a caller that acts because an object is missing.
+    /// Returns this listing, if it is complete. Callers that act because an object is missing need
+    /// a complete listing.
     ///
     /// # Errors
     ///
-    /// A file could not be read now.
+    /// Fails if a file could not be read.
     pub fn whole(self) -> Result<Self, FolderError> {
         match self.unread {
             Some(error) => Err(error),
@@ -52,11 +55,11 @@ impl FolderListing {
         }
     }
 
-    /// The object of this name.
+    /// Returns the object of this name.
     ///
     /// # Errors
     ///
-    /// The object does not exist, or its file could not be read now.
+    /// Fails if the object does not exist, or if a file that may hold it could not be read.
     pub fn entry(&self, name: &str) -> Result<&Arc<Entry>, FolderError> {
         let found = self.entries.iter().find(|entry| entry.name == name);
         let missing = || match &self.unread {
@@ -68,12 +71,12 @@ impl FolderListing {
 }
 
 impl KeyFolder {
-    /// All objects. Only changed files are read; a missing folder is empty. If a file cannot be
-    /// read now, its earlier object is listed, if there is one.
+    /// Lists all objects. Reads only files that changed. A missing folder gives an empty listing.
+    /// If a file cannot be read at present, the listing contains the object of an earlier reading.
     ///
     /// # Errors
     ///
-    /// The folder as a whole cannot be read or is not trustworthy.
+    /// Fails if the folder itself cannot be read or is not trustworthy.
     pub fn list(&self) -> Result<FolderListing, FolderError> {
         self.noted(self.listed())
     }
@@ -144,9 +147,8 @@ impl KeyFolder {
         })
     }
 
-    /// Among ignored names, those that an administrator may have meant as objects. Excludes hidden
-    /// files (like the module's own), backups of editors, and files that were set aside. Each is
-    /// logged once.
+    /// Returns the ignored names that an administrator may have meant as objects. Leaves out hidden
+    /// files, backups of editors, and files that were set aside. Logs each name once.
     fn left_out(&self, others: Vec<String>, before: &FolderCache) -> Vec<String> {
         let is_own = |name: &str| name.contains(".pem.pre-tpm") || is_lost(name);
         let mut left: Vec<String> = others;
@@ -158,7 +160,7 @@ impl KeyFolder {
         left
     }
 
-    /// Records which objects could not be read; the folder itself was readable.
+    /// Records the objects that could not be read. The folder itself was readable.
     fn note_objects(&self, unread: &[(String, Errno)]) {
         let paths: Vec<_> = unread
             .iter()
@@ -173,13 +175,13 @@ impl KeyFolder {
         }
     }
 
-    /// The file name, if the path leads to an object of this folder.
+    /// Returns the file name, if the path belongs to an object of this folder.
     fn object_in<'p>(&self, path: &'p Path) -> Option<&'p str> {
         let name = path.strip_prefix(&self.path).ok()?.to_str()?;
         (is_object(name.as_bytes()) && !name.contains('/')).then_some(name)
     }
 
-    /// Records the file that could not be read, if this caused the error.
+    /// Records the file that caused the error, if the error means that a file could not be read.
     pub(super) fn noted<T>(&self, outcome: Result<T, FolderError>) -> Result<T, FolderError> {
         if let Some((path, errno)) = outcome.as_ref().err().and_then(FolderError::trouble) {
             self.troubles.note(path, errno);
@@ -187,13 +189,14 @@ impl KeyFolder {
         outcome
     }
 
-    /// The error for a file elsewhere that the folder depends on and that could not be read now.
+    /// Returns the error for a file outside the folder that an object depends on. The file could
+    /// not be read.
     pub(crate) fn unread<T>(&self, path: &Path, errno: Errno) -> Result<T, FolderError> {
         self.noted(Err(FolderError::at(path)(errno)))
     }
 
-    /// The state on which a listing depends. Listings differ only if the stamp differs. Reads only
-    /// files that could not be read before.
+    /// Returns the state on which a listing depends. Two listings differ only if their stamps
+    /// differ. Reads only files that could not be read before.
     pub fn stamp(&self) -> FolderStamp {
         let now = Moment::now();
         let mut stamp = FolderStamp::default();
@@ -207,7 +210,8 @@ impl KeyFolder {
         for path in others.iter().filter(|path| **path != self.path) {
             self.troubles.recheck(path, format::LARGEST);
         }
-        // The fault may have interrupted the last scan, and the fault of an object may be over.
+        // A file that is readable again calls for a new scan. The fault may have interrupted the
+        // last scan.
         let is_over = objects.iter().any(|path| {
             let is = |(name, _): &(String, Errno)| path.ends_with(name);
             !stamp.unread.iter().any(is)
@@ -220,7 +224,7 @@ impl KeyFolder {
 
     fn look_over(&self, unread: &[PathBuf], stamp: &mut FolderStamp) -> Result<(), FolderError> {
         let Some(folder) = OpenFolder::at(&self.path).inspect_err(|_| {
-            // Not trustworthy until its stamp changes.
+            // The folder is not trustworthy. Its stamp tells when that may have changed.
             stamp.folder = match Sight::of(&self.path) {
                 Sight::There(about) => Some(about),
                 Sight::Missing | Sight::Unread(_) => None,

@@ -1,8 +1,9 @@
-//! The key folder of a token: one PEM file for each object, which other programs can read too.
+//! The key folder of a token. Each object has one PEM file, which other programs can read too.
 //!
-//! A file is an object if its name ends in `.pem` and does not begin with a dot, whoever made it.
-//! Readers take no lock and need no write access: a file is replaced as a whole or not at all
-//! (`write`). A damaged file costs one object, is logged once, and is never deleted.
+//! A file is an object if its name ends in `.pem` and does not begin with a dot. Any program may
+//! have written it. Readers take no lock and need no write access, because a writer replaces only
+//! whole files (`write`). A damaged file hides only its own object. The module logs a damaged file
+//! once and never deletes it.
 
 #[cfg(feature = "evidence")]
 mod attestation_key;
@@ -59,28 +60,30 @@ use std::sync::Arc;
 use std::time::Duration;
 use write::{LOCK, Readers, Writer};
 
-/// 16 random hexadecimal digits, made at the first write.
+/// The file with the serial number of the token: 16 random hexadecimal digits. The first write
+/// creates the file.
 const SERIAL: &str = ".serial";
-/// The TPMT_PUBLIC of the master key, in hexadecimal digits.
+/// The file that records the master key: its TPMT_PUBLIC in hexadecimal digits.
 const MASTER: &str = ".master";
-/// More room than [`MASTER`] and a seal need.
+/// More bytes than the file [`MASTER`] and the file of a seal need together.
 const ROOM: usize = 8 << 10;
-/// The time limit for the lock of another writer.
+/// The longest time to wait for the lock of another writer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A key folder. If it does not exist, the first write makes it.
+/// The key folder of a token. If the folder does not exist, the first write creates it.
 #[derive(Debug)]
 pub struct KeyFolder {
     path: PathBuf,
     patience: Duration,
-    /// The last listing. Locked only briefly, never while files are read.
+    /// The result of the last listing. The mutex is locked only briefly, never while files are
+    /// read.
     known: Mutex<Arc<FolderCache>>,
-    /// Files that could not be read, including the folder itself.
+    /// The paths that could not be read; the folder itself may be among them.
     troubles: Troubles,
 }
 
 impl KeyFolder {
-    /// Creates the object. Reads nothing yet.
+    /// Creates the value. Does not access the disk.
     pub fn new(path: PathBuf) -> Self {
         Self {
             path,
@@ -90,8 +93,9 @@ impl KeyFolder {
         }
     }
 
-    /// The folder in a forked child, where a lock may stay held for ever. Takes over the last
-    /// listing unless a thread of the parent was replacing it.
+    /// Returns a copy for a forked child. The child needs new locks, because a thread of the parent
+    /// may have held the old locks. The copy takes over the last listing, unless the parent was
+    /// replacing the listing.
     pub fn for_child(&self) -> Self {
         let known = self.known.try_lock().map(|known| Arc::clone(&known));
         Self {
@@ -102,7 +106,7 @@ impl KeyFolder {
         }
     }
 
-    /// Its path.
+    /// Returns the path of the folder.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -111,7 +115,8 @@ impl KeyFolder {
     ///
     /// # Errors
     ///
-    /// No object was added, unless the disk failed after writing.
+    /// Fails if the folder cannot be written. After an error no object was added, unless the disk
+    /// failed after the write.
     pub fn add(&self, content: EntryContent) -> Result<Entry, FolderError> {
         let writer = Writer::make_folder(&self.path, self.patience, None)?;
         let kind = match content {
@@ -137,31 +142,33 @@ impl KeyFolder {
         Ok(Entry { name, content })
     }
 
-    /// True if [`add`](Self::add) generates such names; false for names that a person gave.
+    /// Returns true if [`add`](Self::add) generates names of this form. Returns false for a name
+    /// that a person chose.
     pub fn is_generated_name(name: &str) -> bool {
         let kinds = ["key", "secret", "public", "certificate", "data"];
-        // A certificate may have the name of its pair.
+        // The name of a certificate may begin with the name of its key pair.
         let name = name.split_once('.').map_or(name, |(pair, _)| pair);
         let parts = name.split_once('-');
         parts.is_some_and(|(kind, rest)| kinds.contains(&kind) && is_random(rest))
     }
 
-    /// Checks that the folder has room for the record of the master key, before the key is made.
+    /// Checks that the disk has space for the record of the master key, before the key is made.
     ///
     /// # Errors
     ///
-    /// There is no room, or the folder is not writable.
+    /// Fails if the space is missing, or if the folder is not writable.
     pub fn check_room(&self) -> Result<(), FolderError> {
         let writer = Writer::make_folder(&self.path, self.patience, None)?;
         writer.check_room(ROOM)
     }
 
     /// Replaces an object by the result of `edit`, or removes it if the result is `None`. The lock
-    /// keeps other writers out, so no change of theirs is lost.
+    /// keeps other writers out, so their changes are not lost.
     ///
     /// # Errors
     ///
-    /// Those of `edit` and of the folder; nothing was changed then.
+    /// Fails with the error of `edit`, or if the folder cannot be written. After an error the
+    /// object is unchanged.
     pub fn change<E: From<FolderError>>(
         &self,
         name: &str,
@@ -170,19 +177,23 @@ impl KeyFolder {
         self.exchange(name, edit, |_, failed| Err(failed))
     }
 
-    /// [`change`](Self::change) for an object that must not stay unchanged. If the result of `edit`
-    /// cannot be written, the whole object is removed, which needs no room.
+    /// Does what [`change`](Self::change) does, for an object that must not stay unchanged. If the
+    /// result of `edit` cannot be written, the whole object is removed. A removal needs no space on
+    /// the disk.
     ///
     /// # Errors
     ///
-    /// Those of `edit`, and of the folder if the object cannot be removed either.
+    /// Fails with the error of `edit`, or if the object can neither be written nor removed.
     pub fn reduce<E: From<FolderError>>(
         &self,
         name: &str,
         edit: impl FnOnce(&Entry) -> Result<Option<EntryContent>, E>,
     ) -> Result<Option<Entry>, E> {
         self.exchange(name, edit, |writer, failed| {
-            warn!("{failed}: what was to stay of {name:?} is destroyed with the rest");
+            warn!(
+                "{failed}: the remaining part of {name:?} could not be written, so the whole \
+                 object is destroyed"
+            );
             writer.delete(&file_name(name))
         })
     }
@@ -219,20 +230,21 @@ impl KeyFolder {
         }
     }
 
-    /// Removes an object, whatever its file holds now.
+    /// Removes an object, whatever content its file has.
     ///
     /// # Errors
     ///
-    /// Also if the object is gone already.
+    /// Fails if the object does not exist, or if the folder cannot be written.
     pub fn remove(&self, name: &str) -> Result<(), FolderError> {
         self.writer_for(name)?.delete(&file_name(name))
     }
 
-    /// Checks as far as possible that files can be changed and removed. A missing folder passes.
+    /// Checks as far as possible that files can be changed and removed. Succeeds if the folder is
+    /// missing.
     ///
     /// # Errors
     ///
-    /// The folder is not writable.
+    /// Fails if the folder is not writable.
     pub fn check_writable(&self) -> Result<(), FolderError> {
         match Writer::open(&self.path, self.patience)? {
             Some(writer) => writer.check(""),
@@ -240,7 +252,7 @@ impl KeyFolder {
         }
     }
 
-    /// Removes leftovers of killed writers, if the folder is writable now.
+    /// Removes temporary files of killed writers, if the folder is writable.
     pub fn tidy(&self) {
         let names = std::fs::read_dir(&self.path)
             .into_iter()
@@ -248,13 +260,13 @@ impl KeyFolder {
             .flatten();
         let mut names = names.map(|entry| entry.file_name());
         if names.any(|name| writer_of(name.as_encoded_bytes()).is_some()) {
-            // The writer removes them before it writes.
+            // The constructor of the writer removes the temporary files.
             let _ = Writer::open(&self.path, Duration::ZERO);
         }
     }
 
-    /// Foreign files with names of ours, and their kinds. Examples are a lock that is not a regular
-    /// file, and a temporary name that no writer removes.
+    /// Returns files of other programs whose names this project needs, each with the reason.
+    /// Examples are a lock that is not a regular file, and a temporary name that no writer removes.
     pub fn in_the_way(&self) -> Vec<(String, &'static str)> {
         let mut found = Vec::new();
         if let Ok(there) = lstat(self.path.join(LOCK))
@@ -276,60 +288,63 @@ impl KeyFolder {
             let name = entry.file_name().to_string_lossy().into_owned();
             (
                 name,
-                "no file that was being written here; it is left alone",
+                "this file has the name of a temporary file, but no writer of the key folder made \
+                 it; it is not removed",
             )
         }));
         found
     }
 
-    /// Makes the folder if it is missing, and gives it this serial number if it has none.
+    /// Creates the folder if it is missing. Gives it this serial number if it has none.
     ///
     /// # Errors
     ///
-    /// The folder cannot be written.
+    /// Fails if the folder cannot be written.
     pub fn begin(&self, serial: &str) -> Result<(), FolderError> {
         Writer::make_folder(&self.path, self.patience, Some(serial)).map(drop)
     }
 
-    /// 16 constant hexadecimal digits; `None` before the first write.
+    /// Reads the serial number: 16 hexadecimal digits that never change. Returns `None` before the
+    /// first write.
     ///
     /// # Errors
     ///
-    /// The file cannot be read or parsed.
+    /// Fails if the file cannot be read or parsed.
     pub fn serial(&self) -> Result<Option<String>, FolderError> {
         let sound = |digits: &str| digits.len() == 16;
         Ok(self.own_file(SERIAL, sound)?.map(|bytes| hex(&bytes)))
     }
 
-    /// The remembered TPMT_PUBLIC of the master key.
+    /// Reads the recorded TPMT_PUBLIC of the master key. Returns `None` if no master key is
+    /// recorded.
     ///
     /// # Errors
     ///
-    /// The file cannot be read or parsed.
+    /// Fails if the file cannot be read or parsed.
     pub fn master(&self) -> Result<Option<Vec<u8>>, FolderError> {
         self.own_file(MASTER, |digits| !digits.is_empty())
     }
 
-    /// Records the master key.
+    /// Records the public area of the master key.
     ///
     /// # Errors
     ///
-    /// Those of [`add`](Self::add).
+    /// Fails if the folder cannot be written.
     pub fn remember_master(&self, area: &[u8]) -> Result<(), FolderError> {
         let writer = Writer::make_folder(&self.path, self.patience, None)?;
         writer.replace(MASTER, format!("{}\n", hex(area)).as_bytes())
     }
 
-    /// Removes the record of the master key.
+    /// Removes the record of the master key. A missing record is no error.
     ///
     /// # Errors
     ///
-    /// Those of [`remove`](Self::remove); a missing record is no error.
+    /// Fails if the folder cannot be written.
     pub fn forget_master(&self) -> Result<(), FolderError> {
         self.delete_own(MASTER)
     }
 
-    /// Removes a file that is no object, if it exists.
+    /// Removes a file that is no object, if the file exists.
     fn delete_own(&self, file: &str) -> Result<(), FolderError> {
         let Some(writer) = Writer::open(&self.path, self.patience)? else {
             return Ok(());
@@ -355,30 +370,30 @@ impl KeyFolder {
         let digits = Some(digits.trim())
             .filter(|digits| sound(digits))
             .and_then(from_hex);
-        let wrong = "not valid hexadecimal digits";
+        let wrong = "the content is not an even number of hexadecimal digits";
         digits
             .map(Some)
             .ok_or_else(|| self.damaged_own(file, wrong))
     }
 
-    /// The error for a record that cannot belong to a master key.
+    /// Returns the error for a record that is not the public area of a master key.
     pub(in crate::store) fn damaged_master(&self) -> FolderError {
-        self.damaged_own(MASTER, "not the public area of a master key")
+        self.damaged_own(MASTER, "the content is not the public area of a master key")
     }
 
-    /// The error for a missing record, if keys or seals below a master key exist.
+    /// Returns the error for a missing record, although keys or seals below a master key exist.
     pub(in crate::store) fn missing_master(&self) -> FolderError {
-        self.damaged_own(MASTER, "it is missing")
+        self.damaged_own(MASTER, "the file is missing")
     }
 
     fn damaged_own(&self, file: &str, what: &str) -> FolderError {
         FolderError::Damaged {
             file: self.path.join(file).display().to_string(),
-            reason: format!("{what}; bring it back from a copy"),
+            reason: format!("{what}; restore the file from a backup"),
         }
     }
 
-    /// The content of a file that is no object; `None` if the file is missing.
+    /// Reads the content of a file that is no object. Returns `None` if the file is missing.
     fn content_of(
         &self,
         folder: &OpenFolder<'_>,

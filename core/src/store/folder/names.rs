@@ -1,32 +1,34 @@
-//! File names in the folder.
+//! Names of the files in the key folder.
 
-/// The suffix of an object's file.
+/// The suffix of the file of an object.
 pub(super) const SUFFIX: &str = ".pem";
-/// The suffix of a file that was set aside; a number follows if that name is in use.
+/// The suffix of a file that was set aside. A number follows the suffix if another file has the
+/// name already.
 pub(super) const LOST: &str = ".pem.lost";
 
-/// The file of the object with this name.
+/// Returns the file name of the object with this name.
 pub(super) fn file_name(name: &str) -> String {
     format!("{name}{SUFFIX}")
 }
 
-/// The object's name; reverses [`file_name`].
+/// Returns the name of the object in this file. This function reverses [`file_name`].
 pub(super) fn object_name(file: &str) -> &str {
     file.strip_suffix(SUFFIX).unwrap_or(file)
 }
 
-/// True if the file holds an object.
+/// Returns true if the name is that of an object's file.
 pub(super) fn is_object(file: &[u8]) -> bool {
     file.ends_with(SUFFIX.as_bytes()) && !file.starts_with(b".")
 }
 
-/// True if these are random digits of a generated name: 16, hexadecimal, lower case.
+/// Returns true if the text is the random part of a generated name: 16 hexadecimal digits in lower
+/// case.
 pub fn is_random(digits: &str) -> bool {
     let lower = |byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
     digits.len() == 16 && digits.bytes().all(lower)
 }
 
-/// True if [`KeyFolder::set_aside`](super::KeyFolder::set_aside) gave the file this name.
+/// Returns true if [`KeyFolder::set_aside`](super::KeyFolder::set_aside) gave the file this name.
 pub(super) fn is_lost(name: &str) -> bool {
     let Some((_, number)) = name.rsplit_once(LOST) else {
         return false;

@@ -1,5 +1,5 @@
-//! The seals of a token's PINs: data that the TPM unseals for a user who knows the PIN. Their files
-//! lie beside the objects under hidden names.
+//! The seals of a token's PINs. A seal is data that the TPM unseals for a user who knows the PIN.
+//! The files of the seals are hidden files in the key folder.
 
 use super::text::{Lines, escaped, unescaped, write_line};
 use super::write::Writer;
@@ -11,24 +11,25 @@ use rustix::io::Errno;
 
 const LABEL: &str = "TSS2 PRIVATE KEY";
 
-/// The line with the mark of the secret.
+/// The name of the line that identifies the sealed secret.
 const MARK: &str = "Secret";
 
-/// The text lines of a seal's file.
+/// The lines of text in the file of a seal.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PinSealText {
-    /// The label of the token; only with the officer's seal.
+    /// The label of the token. Only the seal of the security officer has this line.
     pub label: String,
-    /// Identifies the sealed secret without revealing it. Old files have none.
+    /// A value that identifies the sealed secret and does not reveal it. Files of older versions
+    /// have no such line.
     pub mark: Option<Vec<u8>>,
 }
 
-/// The owner of the PIN of a seal.
+/// The user whose PIN opens a seal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PinSeal {
-    /// The security officer; this seal also holds the label of the token.
+    /// The security officer. The file of this seal also stores the label of the token.
     SecurityOfficer,
-    /// The user.
+    /// The normal user.
     User,
 }
 
@@ -42,11 +43,12 @@ impl PinSeal {
 }
 
 impl KeyFolder {
-    /// True if the seal exists, even if it is unreadable. Reads no file.
+    /// Returns true if the file of the seal exists, even if the file is unreadable. Reads no file.
     ///
     /// # Errors
     ///
-    /// The existence is unknown. The token must not be treated as one without PIN.
+    /// Fails if the system does not tell whether the file exists. The caller must not treat the
+    /// token as a token without PIN.
     pub fn has_seal(&self, seal: PinSeal) -> Result<bool, FolderError> {
         let path = self.path.join(seal.file());
         let there = is_there(&path);
@@ -56,11 +58,11 @@ impl KeyFolder {
         }))
     }
 
-    /// The seal and its text lines; `None` if there is none.
+    /// Reads a seal and its lines of text. Returns `None` if the seal does not exist.
     ///
     /// # Errors
     ///
-    /// The file cannot be read or parsed.
+    /// Fails if the file cannot be read or parsed.
     pub fn seal(&self, seal: PinSeal) -> Result<Option<(Tss2Key, PinSealText)>, FolderError> {
         let file = seal.file();
         let Some(folder) = self.noted(OpenFolder::at(&self.path))? else {
@@ -73,19 +75,19 @@ impl KeyFolder {
         sealed.map(Some).map_err(|why| self.because_file(file, why))
     }
 
-    /// The error for a seal that the TPM rejects.
+    /// Returns the error for a seal that the TPM rejects.
     pub(in crate::store) fn damaged_seal(&self, seal: PinSeal, why: &str) -> FolderError {
         FolderError::Damaged {
             file: self.path.join(seal.file()).display().to_string(),
-            reason: format!("{why}; bring it back from a copy"),
+            reason: format!("{why}; restore the file from a backup"),
         }
     }
 
-    /// Stores a seal, and replaces an existing one.
+    /// Stores a seal. Replaces an existing seal of the same user.
     ///
     /// # Errors
     ///
-    /// Those of [`add`](Self::add).
+    /// Fails if the folder cannot be written.
     pub fn put_seal(
         &self,
         seal: PinSeal,
@@ -110,7 +112,7 @@ impl KeyFolder {
     ///
     /// # Errors
     ///
-    /// Those of [`remove`](Self::remove).
+    /// Fails if the folder cannot be written.
     pub fn remove_seal(&self, seal: PinSeal) -> Result<(), FolderError> {
         self.delete_own(seal.file())
     }
@@ -119,7 +121,7 @@ impl KeyFolder {
 fn parsed(content: &[u8]) -> Result<(Tss2Key, PinSealText), String> {
     let parts = pem::parse(content)?;
     let [block] = &parts.blocks[..] else {
-        return Err("more than one PEM block".into());
+        return Err("the file does not hold exactly one PEM block".into());
     };
     let sealed = Tss2Key::from_der(&block.der).map_err(|why| why.to_string())?;
     let mut lines = Lines::new(parts.above);
@@ -131,7 +133,7 @@ fn parsed(content: &[u8]) -> Result<(Tss2Key, PinSealText), String> {
     };
     match (block.label, sealed.kind) {
         (LABEL, Tss2Kind::Sealed) => Ok((sealed, beside)),
-        _ => Err("no sealed data".into()),
+        _ => Err("the PEM block does not hold sealed data".into()),
     }
 }
 

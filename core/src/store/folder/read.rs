@@ -1,4 +1,4 @@
-//! Reading of the folder and its files.
+//! Reads the key folder and its files.
 
 use super::cache::{CachedFile, RefusedFile};
 use super::format::{self, Remarks};
@@ -17,7 +17,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-/// The folder, opened.
+/// The key folder with an open descriptor.
 pub(super) struct OpenFolder<'a> {
     pub(super) path: &'a Path,
     pub(super) fd: OwnedFd,
@@ -25,20 +25,20 @@ pub(super) struct OpenFolder<'a> {
     pub(super) stamp: FileStamp,
 }
 
-/// The file names of the folder.
+/// The names of the files in the folder.
 #[derive(Default)]
 pub(super) struct Names {
     /// The names of objects.
     pub(super) objects: Vec<CString>,
-    /// All other names, including those of the module's own files.
+    /// All other names. Hidden files of this project are among them.
     pub(super) others: Vec<String>,
 }
 
-/// The reason why a file gives no object.
+/// The reason why a file holds no valid object.
 pub(super) enum ReadError {
-    /// The file is gone.
+    /// The file does not exist any more.
     Gone,
-    /// The content is invalid; it stays so until the stamp changes.
+    /// The content is invalid. The result is final until the stamp of the file changes.
     Damaged(String),
     Untrusted(String),
     /// An error of the system, which may be temporary.
@@ -46,7 +46,7 @@ pub(super) enum ReadError {
 }
 
 impl<'a> OpenFolder<'a> {
-    /// `None` if the folder does not exist.
+    /// Opens the folder. Returns `None` if the folder does not exist.
     pub(super) fn at(path: &'a Path) -> Result<Option<Self>, FolderError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = match retry_on_intr(|| open(path, flags, Mode::empty())) {
@@ -67,7 +67,7 @@ impl<'a> OpenFolder<'a> {
         }))
     }
 
-    /// The names of all files in the folder.
+    /// Returns the names of all files in the folder.
     pub(super) fn names(&self) -> rustix::io::Result<Names> {
         let mut names = Names::default();
         for name in file::names(&self.fd)? {
@@ -79,7 +79,7 @@ impl<'a> OpenFolder<'a> {
         Ok(names)
     }
 
-    /// `None` if the file is gone.
+    /// Returns the stamp of a file, or `None` if the file does not exist any more.
     pub(super) fn file_stamp(&self, name: &CString) -> rustix::io::Result<Option<FileStamp>> {
         match retry_on_intr(|| statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW)) {
             Ok(about) => Ok(Some(FileStamp::from(&about))),
@@ -88,12 +88,13 @@ impl<'a> OpenFolder<'a> {
         }
     }
 
-    /// Reads a file; `earlier` is its earlier state. `None` if the file is gone.
+    /// Reads a file. `earlier` is the result of the last reading. Returns `None` if the file does
+    /// not exist any more.
     ///
     /// # Errors
     ///
-    /// The process lacks a resource (descriptors, memory). An object must not seem to be missing
-    /// for that reason.
+    /// Fails if the process lacks a resource (descriptors or memory). Otherwise an existing object
+    /// would seem to be missing.
     pub(super) fn look_at(
         &self,
         file: &str,
@@ -114,14 +115,15 @@ impl<'a> OpenFolder<'a> {
                 _ => (Ok(Arc::new(entry)), true),
             },
             Err(ReadError::Gone) if file.contains(char::REPLACEMENT_CHARACTER) => {
-                (refused("its name is not UTF-8".into(), false), true)
+                (refused("the file name is not UTF-8".into(), false), true)
             }
             Err(ReadError::Gone) => return Ok(None),
             Err(ReadError::Damaged(why)) => (refused(why, true), true),
             Err(ReadError::Untrusted(why)) => (refused(why, false), false),
             Err(ReadError::Failed(error)) => match trouble(&error) {
                 Some(errno) => {
-                    // A change of the file may have removed the read permission.
+                    // If a change of the file removed the read permission, the earlier object is
+                    // not listed.
                     let taken_away = errno == Errno::ACCESS;
                     let same = |seen: &&CachedFile| seen.stamp == Some(stamp) || !taken_away;
                     let same = earlier.filter(same);
@@ -146,18 +148,18 @@ impl<'a> OpenFolder<'a> {
             && earlier.is_none_or(|earlier| earlier.stamp != stamp || earlier.found != seen.found)
         {
             let folder = self.path.display();
-            warn!("{folder}: {file:?} gives no object: {}", why.why);
+            warn!("{folder}: {file:?} holds no valid object: {}", why.why);
         }
         Ok(Some(seen))
     }
 
-    /// The reason why a file cannot be read now, if any.
+    /// Returns the reason why a file cannot be read at present, if any.
     pub(super) fn trouble_with(&self, file: &str) -> Option<Errno> {
         let read = file::read_in(&self.fd, file, format::LARGEST);
         read.err().as_ref().and_then(trouble)
     }
 
-    /// An object, and the other content of its file.
+    /// Reads an object, and the other text of its file.
     pub(super) fn read(&self, name: &str) -> Result<(Entry, Remarks), ReadError> {
         let (content, owned) = self.judged(&file_name(name))?;
         let (content, remarks) = format::parse(name, &content).map_err(ReadError::Damaged)?;

@@ -1,4 +1,4 @@
-//! Sample contents for tests of the folder.
+//! Sample contents for the tests of the key folder.
 
 use super::{
     Data, EntryContent, KeyAuth, KeyMaterial, KeyOrigin, KeyPair, ObjectAttributes, SecretKeyFile,
@@ -7,7 +7,7 @@ use super::{
 use crate::key::{Curve, PrivateKeyInfo, PublicKey, SecretKeyType};
 use crate::x509::{Certificate, Date};
 
-/// Made by tpm2_encodeobject, see `tss2`.
+/// The file was made by tpm2_encodeobject; the tests of `tss2` give the command.
 pub(super) const KEY: &[u8] = include_bytes!("../../../testdata/tss2-encodeobject.pem");
 pub(super) const LEAF: &[u8] = include_bytes!("../../../testdata/leaf.pem");
 
@@ -25,7 +25,7 @@ pub(super) fn key() -> Tss2Key {
     }
 }
 
-/// A key in clear and a sealed key.
+/// Returns a key that is not encrypted, and a sealed key.
 fn in_memory() -> [KeyPair; 2] {
     let curve = Curve::P384;
     let key = PrivateKeyInfo::from_scalar(curve, &[7; 48]).unwrap();
@@ -78,7 +78,7 @@ pub(super) fn data() -> Data {
     }
 }
 
-/// A data object that differs only by its value.
+/// Returns a data object whose value contains the number.
 pub(super) fn numbered(number: usize) -> EntryContent {
     EntryContent::Data(Data {
         value: number.to_string().into_bytes(),

@@ -1,5 +1,5 @@
-//! Files that are set aside with a lost master key. They keep their content under names that are
-//! not objects' names. The public areas of former master keys are remembered.
+//! Sets files aside when their master key is lost. The files keep their content, but get names that
+//! are not names of objects. The folder remembers the public areas of former master keys.
 
 use super::names::{file_name, is_lost};
 use super::read::OpenFolder;
@@ -9,24 +9,27 @@ use crate::key::{from_hex, hex};
 use rustix::io::Errno;
 use std::path::PathBuf;
 
-/// The TPMT_PUBLICs of former master keys, in hexadecimal digits, one per line.
+/// The file with the TPMT_PUBLIC of each former master key, in hexadecimal digits, one key per
+/// line.
 const FORMER: &str = ".master.former";
 
 impl KeyFolder {
-    /// Sets an object's file aside unchanged. Returns the new name.
+    /// Renames the file of an object, so that the file is no object any more. Does not change its
+    /// content. Returns the new name.
     ///
     /// # Errors
     ///
-    /// Those of [`remove`](Self::remove); the file then keeps its name.
+    /// After an error the file has its old name. Fails for a reason that [`remove`](Self::remove)
+    /// has.
     pub fn set_aside(&self, name: &str) -> Result<String, FolderError> {
         self.writer_for(name)?.set_aside(&file_name(name))
     }
 
-    /// Sets a seal aside, if it exists.
+    /// Renames the file of a seal, if the seal exists. Returns the new name.
     ///
     /// # Errors
     ///
-    /// Those of [`set_aside`](Self::set_aside).
+    /// Fails if the folder cannot be written.
     pub fn set_seal_aside(&self, seal: PinSeal) -> Result<Option<String>, FolderError> {
         let Some(writer) = Writer::open(&self.path, self.patience)? else {
             return Ok(None);
@@ -37,11 +40,11 @@ impl KeyFolder {
         }
     }
 
-    /// All files that were set aside.
+    /// Returns the paths of all files that were set aside.
     ///
     /// # Errors
     ///
-    /// The folder cannot be read.
+    /// Fails if the folder cannot be read.
     pub fn lost_files(&self) -> Result<Vec<PathBuf>, FolderError> {
         let fault = |error: std::io::Error| {
             let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
@@ -63,11 +66,11 @@ impl KeyFolder {
         Ok(lost)
     }
 
-    /// The TPMT_PUBLICs of former master keys.
+    /// Reads the TPMT_PUBLIC of each former master key.
     ///
     /// # Errors
     ///
-    /// The file cannot be read or parsed.
+    /// Fails if the file cannot be read or parsed.
     pub fn former_masters(&self) -> Result<Vec<Vec<u8>>, FolderError> {
         let Some(folder) = self.noted(OpenFolder::at(&self.path))? else {
             return Ok(Vec::new());
@@ -77,16 +80,16 @@ impl KeyFolder {
         let areas = text
             .lines()
             .map(|line| from_hex(line).filter(|area| !area.is_empty()));
-        let wrong = "not valid hexadecimal digits";
+        let wrong = "the content is not an even number of hexadecimal digits per line";
         let areas: Option<Vec<_>> = areas.collect();
         areas.ok_or_else(|| self.damaged_own(FORMER, wrong))
     }
 
-    /// Records this master key, and the earlier one as a former one.
+    /// Records this master key. Adds the earlier master key to the former ones.
     ///
     /// # Errors
     ///
-    /// Those of [`add`](Self::add).
+    /// Fails if the folder cannot be written.
     pub fn exchange_master(&self, area: &[u8]) -> Result<(), FolderError> {
         let mut former = self.former_masters()?;
         let known = self.master()?;
@@ -103,7 +106,7 @@ impl KeyFolder {
     ///
     /// # Errors
     ///
-    /// Those of [`forget_master`](Self::forget_master).
+    /// Fails if the folder cannot be written.
     pub fn forget_former_masters(&self) -> Result<(), FolderError> {
         self.delete_own(FORMER)
     }

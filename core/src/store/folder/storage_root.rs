@@ -1,4 +1,4 @@
-//! The folder's record of the TPM's storage root key.
+//! The record of the TPM's storage root key (SRK) in the key folder.
 
 use super::write::Writer;
 use super::{FolderError, KeyFolder};
@@ -7,7 +7,7 @@ use crate::shell::word;
 use crate::tpm::{RecordError, StorageRootRecord};
 use std::path::{Path, PathBuf};
 
-/// In hexadecimal digits.
+/// The file with the record, in hexadecimal digits.
 const ROOT: &str = ".storage-root";
 
 impl StorageRootRecord for KeyFolder {
@@ -20,8 +20,8 @@ impl StorageRootRecord for KeyFolder {
         let mut aside = path.clone().into_os_string();
         aside.push(".old");
         format!(
-            "Only if you know why: mv -T {} {} (then the current storage root key is trusted and \
-             remembered)",
+            "Only if you know why the storage root key changed: mv -T {} {} (then the current \
+             storage root key is trusted and recorded)",
             word(&path),
             word(Path::new(&aside))
         )
@@ -29,7 +29,7 @@ impl StorageRootRecord for KeyFolder {
 
     fn recall(&self) -> Result<Option<Vec<u8>>, RecordError> {
         match self.own_file(ROOT, |digits| !digits.is_empty()) {
-            // A user who may not read the folder uses none of its keys either.
+            // A user without permission to read the folder cannot use its keys either.
             Err(FolderError::Permission(_)) => Ok(None),
             Err(error @ FolderError::Damaged { .. }) => {
                 Err(RecordError::Damaged(error.to_string()))
@@ -51,7 +51,7 @@ impl StorageRootRecord for KeyFolder {
         };
         match kept {
             Ok(()) => Ok(true),
-            // A user who only uses keys need not be able to write.
+            // A user who only uses keys may lack the permission to write the record.
             Err(FolderError::Permission(_) | FolderError::ReadOnly(_)) => Ok(false),
             Err(error) => Err(error.to_string()),
         }
@@ -68,7 +68,7 @@ mod tests {
     use std::fs::{Permissions, set_permissions, write};
     use std::os::unix::fs::PermissionsExt;
 
-    /// A damaged file differs from a file that cannot be read.
+    /// A damaged file gives another error than a file that cannot be read.
     #[test]
     fn what_cannot_be_read_is_not_damaged() {
         let home = tempfile::tempdir().unwrap();

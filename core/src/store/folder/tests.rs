@@ -1,5 +1,5 @@
-//! Tests of the folder for readers and writers. `crash` has other processes, `refused` has files
-//! that give no object.
+//! Tests of the key folder with readers and writers. The tests in `crash` start other processes.
+//! The tests in `refused` have files that hold no valid object.
 
 mod crash;
 mod refused;
@@ -12,14 +12,14 @@ use tempfile::TempDir;
 
 const LOCK_FILE: &str = ".lock";
 
-/// A missing folder inside a temporary one.
+/// Returns a key folder that does not exist, inside a temporary folder.
 fn empty() -> (TempDir, KeyFolder) {
     let around = tempfile::tempdir().unwrap();
     let folder = KeyFolder::new(around.path().join("state/devid"));
     (around, folder)
 }
 
-/// A folder with `count` data objects, as an administrator would store them.
+/// Returns a folder with `count` data objects, as an administrator would store them.
 fn filled(count: usize) -> (TempDir, KeyFolder) {
     let (around, folder) = empty();
     fs::create_dir_all(folder.path()).unwrap();
@@ -53,7 +53,7 @@ fn all_files(folder: &KeyFolder) -> Vec<String> {
     names
 }
 
-/// Waits until the stamp of the last change is reliable.
+/// Waits until the stamp of the last change is reliable, and returns the stamp.
 fn settled(folder: &KeyFolder) -> FolderStamp {
     loop {
         let stamp = folder.stamp();
@@ -300,7 +300,7 @@ fn what_changes_twice_within_a_tick_is_not_missed() {
     assert_eq!(folder.list().unwrap().entries, listed.entries);
 }
 
-/// Replaces the remembered contents, but keeps the current stamps.
+/// Replaces the remembered contents, but not the remembered stamps.
 fn misremember(folder: &KeyFolder) {
     let mut known = folder.known.lock();
     let mut files = known.files.clone();
@@ -340,7 +340,7 @@ fn a_child_is_not_blocked_by_its_parents_threads() {
     assert_eq!(folder.for_child().list().unwrap().entries, entries);
 }
 
-/// The processor time of this thread; other programs do not add to it.
+/// Returns the processor time of this thread, which other programs do not influence.
 fn thread_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
@@ -366,7 +366,8 @@ fn ten_thousand_files_are_listed_fast() {
     });
     let stamp = best(&|| drop(folder.stamp()));
     let list = best(&|| drop(folder.list().unwrap()));
-    // No file is read again. So each call costs a small multiple of a stat of each file.
+    // No file is read again. So a call costs at most a small multiple of the time for one stat(2)
+    // of each file.
     assert!(stamp < 20 * walk, "{stamp:?} {walk:?}");
     assert!(list < 40 * walk, "{list:?} {walk:?}");
 }

@@ -1,7 +1,8 @@
-//! Attributes as lines of text above a PEM block: `Name: value`, in UTF-8.
+//! Reads and writes attributes as lines of text above a PEM block. A line has the form
+//! `Name: value` in UTF-8.
 //!
-//! Defaults are not written, so a file without any line is a normal object. A wrong value in a
-//! known line makes the file damaged: an attribute is never guessed.
+//! The writer omits default values, so a file without lines is a valid object. A wrong value makes
+//! the whole file damaged, because an attribute is never guessed.
 
 use super::{KeyOrigin, ObjectAttributes, Usage, Use};
 use crate::key::{from_hex, hex};
@@ -9,10 +10,10 @@ use crate::x509::Date;
 use std::fmt::Write;
 use std::str::FromStr;
 
-/// The name prefix of lines about the public half of a pair.
+/// The prefix of the names of lines about the public key of a pair.
 pub(super) const PUBLIC_HALF: &str = "Public-";
 
-/// The lines that were not taken yet.
+/// The lines of a file that no caller has taken.
 pub(super) struct Lines<'a>(Vec<&'a [u8]>);
 
 impl<'a> Lines<'a> {
@@ -20,7 +21,8 @@ impl<'a> Lines<'a> {
         Self(lines)
     }
 
-    /// Takes the line with this name and parses its value with `read`.
+    /// Removes the lines with this name and parses the value with `read`. Returns `None` if no line
+    /// has the name.
     pub(super) fn take<T>(
         &mut self,
         name: &str,
@@ -38,19 +40,20 @@ impl<'a> Lines<'a> {
                 let understood = text.and_then(|text| read(text.trim_matches([' ', '\t'])));
                 understood
                     .map(Some)
-                    .ok_or_else(|| format!("the line {name} cannot be understood"))
+                    .ok_or_else(|| format!("the value of the line {name} is invalid"))
             }
-            _ => Err(format!("there are several lines {name}")),
+            _ => Err(format!("more than one line has the name {name}")),
         }
     }
 
-    /// The remaining lines: remarks, or lines of a newer version.
+    /// Returns the remaining lines. They are remarks, or lines of a newer version.
     pub(super) fn rest(self) -> Vec<Vec<u8>> {
         self.0.into_iter().map(<[u8]>::to_vec).collect()
     }
 }
 
-/// The attributes in lines whose names begin with `prefix`; `absent` holds the defaults.
+/// Reads the attributes from lines whose names begin with `prefix`. `absent` holds the default
+/// values.
 pub(super) fn read_description(
     lines: &mut Lines<'_>,
     prefix: &str,
@@ -171,8 +174,8 @@ pub(super) fn write_description(
     }
 }
 
-/// The default attributes of a pair's public half. Administrators expect label, identifier and
-/// subject of the private half to apply to both.
+/// Returns the default attributes of a pair's public key. The label, identifier and subject of the
+/// private key apply to the public key too, as administrators expect.
 pub(super) fn public_half(private: &ObjectAttributes) -> ObjectAttributes {
     ObjectAttributes {
         id: private.id.clone(),
@@ -182,15 +185,15 @@ pub(super) fn public_half(private: &ObjectAttributes) -> ObjectAttributes {
 }
 
 pub(super) fn write_line(out: &mut String, name: &str, value: &str) {
-    // Writing into a String does not fail.
+    // A write into a String cannot fail.
     let _ = match value {
         "" => writeln!(out, "{name}:"),
         value => writeln!(out, "{name}: {value}"),
     };
 }
 
-/// Escapes text to one line. Nothing at its ends can be trimmed, and a simple parser cannot mistake
-/// it for a PEM boundary.
+/// Escapes text so that it fits on one line. A parser cannot trim the result, and cannot take it
+/// for the boundary of a PEM block.
 pub(super) fn escaped(text: &str) -> String {
     let mut out = String::new();
     for (at, char) in text.char_indices() {
@@ -210,7 +213,7 @@ pub(super) fn escaped(text: &str) -> String {
     out
 }
 
-/// `None` for an escape that [`escaped`] does not write.
+/// Reverses [`escaped`]. Returns `None` for an escape sequence that [`escaped`] does not write.
 pub(super) fn unescaped(text: &str) -> Option<String> {
     let mut out = String::new();
     let mut rest = text;
@@ -234,7 +237,7 @@ pub(super) fn unescaped(text: &str) -> Option<String> {
     Some(out)
 }
 
-/// `0x81000100`
+/// Parses a handle of the form `0x81000100`.
 pub(super) fn handle(text: &str) -> Option<u32> {
     u32::try_from(hexadecimal(text.strip_prefix("0x")?)?).ok()
 }
@@ -247,12 +250,13 @@ pub(super) fn origin(text: &str) -> Option<KeyOrigin> {
     }
 }
 
-/// The value that says that the public half was destroyed.
+/// The value of the line `Public` for a pair whose public key object was destroyed.
 pub(super) const NO_PUBLIC_HALF: &str = "none";
-/// The value that says that the key needs no PIN by intention.
+/// The value of the line `Auth` for a key that needs no PIN by intention.
 pub(super) const NO_AUTH: &str = "none";
 const NO_USE: &str = "none";
-/// Used if the public half has the default identifier and the private half has not.
+/// The value of the line `Public-ID` if the public key has the default identifier but the private
+/// key has another.
 const DEFAULT_ID: &str = "default";
 
 fn id(text: &str) -> Option<Option<Vec<u8>>> {
@@ -302,7 +306,7 @@ fn hexadecimal(digits: &str) -> Option<u64> {
     u64::from_str_radix(digits, 16).ok().filter(|_| sound)
 }
 
-/// `2031-01-31`
+/// Parses a date of the form `2031-01-31`.
 fn day(text: &str) -> Option<Date> {
     let parts: Vec<_> = text.split('-').collect();
     let [year, month, day] = parts[..] else {

@@ -1,7 +1,8 @@
-//! The DER inside "TSS2 PRIVATE KEY" (draft-bottomley-tpm2-keys, section 3.1: TPMKey).
+//! Reads and writes the DER inside a PEM block "TSS2 PRIVATE KEY" (draft-bottomley-tpm2-keys,
+//! section 3.1: TPMKey).
 //!
-//! The reader accepts more than the writer produces, since programs encode the BOOLEAN and the
-//! parent's INTEGER differently.
+//! The reader accepts more than the writer produces, because programs encode the BOOLEAN and the
+//! INTEGER of the parent differently.
 
 use crate::tpm::handle;
 use std::fmt;
@@ -11,7 +12,8 @@ use x509_cert::der::{self, Decode, Encode, Reader, SliceReader, Tag, TagNumber, 
 const LOADABLE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.23.133.10.1.3");
 const IMPORTABLE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.23.133.10.1.4");
 const SEALED: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.23.133.10.1.5");
-/// Written by tpm2-tss-engine before the draft defined the three above.
+/// The type of a loadable key that tpm2-tss-engine wrote before the draft defined the identifiers
+/// above.
 const LOADABLE_OF_OLD: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.23.133.10.2");
 
 const EMPTY_AUTH: u32 = 0;
@@ -21,50 +23,51 @@ const AUTH_POLICY: u32 = 3;
 const DESCRIPTION: u32 = 4;
 const RSA_PARENT: u32 = 5;
 
-/// An object wrapped by a TPM key.
+/// An object that a storage key of the TPM has wrapped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tss2Key {
-    /// Its kind, which decides how the TPM uses it.
+    /// The kind of the object. The kind decides which commands the TPM needs.
     pub kind: Tss2Kind,
-    /// The handle of the parent: persistent, or a hierarchy that stands for its standard storage
-    /// key.
+    /// The handle of the parent. A persistent handle names the parent itself. The handle of a
+    /// hierarchy stands for the standard storage key of the hierarchy.
     pub parent: u32,
-    /// TPMT_PUBLIC, without size field.
+    /// The TPMT_PUBLIC, without the size field of a TPM2B_PUBLIC.
     pub public: Vec<u8>,
-    /// The content of the TPM2B_PRIVATE, without size field.
+    /// The content of the TPM2B_PRIVATE, without its size field.
     pub private: Vec<u8>,
-    /// True if the authorisation value is empty. `Some(false)` does not prove the opposite, since
-    /// tpm2_encodeobject writes it for every key.
+    /// True if the authorisation value is empty. `Some(false)` does not prove that the value is not
+    /// empty, because tpm2_encodeobject writes `false` for every key.
     pub empty_auth: Option<bool>,
-    /// The SEQUENCE of policy commands for a use, DER as found.
+    /// The SEQUENCE of policy commands that a use of the object needs, in DER as found.
     pub policy: Option<Vec<u8>>,
-    /// The SEQUENCE of alternative named policies, DER as found.
+    /// The SEQUENCE of alternative policies with names, in DER as found.
     pub auth_policy: Option<Vec<u8>>,
-    /// The encrypted seed of an importable object.
+    /// The encrypted seed of an importable object (the secret of TPM2_Import).
     pub secret: Option<Vec<u8>>,
-    /// True for the RSA storage key of a hierarchy, false for the one on P-256.
+    /// True if the parent is the RSA storage key of the hierarchy, false if it is the storage key
+    /// on P-256.
     pub rsa_parent: bool,
-    /// A description for readers of the file.
+    /// A description for people who read the file.
     pub description: Option<String>,
 }
 
-/// The use of a wrapped object by the TPM.
+/// The kind of a wrapped object. The kind decides which commands the TPM needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tss2Kind {
-    /// TPM2_Load.
+    /// A key for TPM2_Load.
     Loadable,
-    /// TPM2_Import, then TPM2_Load.
+    /// A key for TPM2_Import and then TPM2_Load.
     Importable,
-    /// TPM2_Load and TPM2_Unseal: data, not a key.
+    /// Data for TPM2_Load and then TPM2_Unseal.
     Sealed,
 }
 
-/// The reason why bytes are no such key.
+/// The reason why bytes are not the DER of a TSS2 object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NoTss2Key(String);
 
 impl Tss2Key {
-    /// A loadable key whose authorisation value is empty.
+    /// Returns a loadable key whose authorisation value is empty.
     pub fn loadable(parent: u32, public: Vec<u8>, private: Vec<u8>) -> Self {
         Self {
             kind: Tss2Kind::Loadable,
@@ -80,31 +83,31 @@ impl Tss2Key {
         }
     }
 
-    /// True if a policy must be satisfied before the key can be used.
+    /// Returns true if a use of the key needs a policy session.
     pub fn has_policy(&self) -> bool {
-        // An empty SEQUENCE has two bytes.
+        // An empty SEQUENCE is two bytes long.
         let filled = |der: &Option<Vec<u8>>| der.as_ref().is_some_and(|der| der.len() > 2);
         filled(&self.policy) || filled(&self.auth_policy)
     }
 
-    /// Parses the output of any known program.
+    /// Parses the DER that this project or another known program wrote.
     ///
     /// # Errors
     ///
-    /// The bytes are no such key, or have an unknown member. Such a member could restrict the use
-    /// of the key.
+    /// Fails if the bytes are no TSS2 object, or if they have an unknown member. An unknown member
+    /// may restrict the use of the key.
     pub fn from_der(der: &[u8]) -> Result<Self, NoTss2Key> {
         let outer = AnyRef::from_der(der)
             .ok()
             .filter(|outer| outer.tag() == Tag::Sequence);
-        let outer = outer.ok_or_else(|| NoTss2Key::because("it is not one whole SEQUENCE"))?;
+        let outer = outer.ok_or_else(|| NoTss2Key::because("it is not exactly one SEQUENCE"))?;
         let mut members = Members::of(outer.value())?;
         let kind = match members.next("type")?.decode_as::<ObjectIdentifier>() {
             Ok(LOADABLE | LOADABLE_OF_OLD) => Tss2Kind::Loadable,
             Ok(IMPORTABLE) => Tss2Kind::Importable,
             Ok(SEALED) => Tss2Kind::Sealed,
             Ok(other) => return Err(NoTss2Key(format!("its type {other} is unknown"))),
-            Err(_) => return Err(NoTss2Key::because("type is no OBJECT IDENTIFIER")),
+            Err(_) => return Err(NoTss2Key::because("its type is not an OBJECT IDENTIFIER")),
         };
         let empty_auth = members.optional(EMPTY_AUTH, "emptyAuth", boolean)?;
         let policy = members.optional(POLICY, "policy", raw_sequence)?;
@@ -126,15 +129,16 @@ impl Tss2Key {
         };
         match members.reader.is_finished() {
             true => Ok(key),
-            false => Err(NoTss2Key::because("something follows privkey")),
+            false => Err(NoTss2Key::because("bytes follow the member privkey")),
         }
     }
 
-    /// Encodes to DER with the members of the draft only, so that every reader accepts it.
+    /// Encodes the object in DER. Writes only members that the draft defines, so that every reader
+    /// accepts the result.
     ///
     /// # Errors
     ///
-    /// A part is too long for its size field.
+    /// Fails if a part is too long for its size field.
     pub fn to_der(&self) -> Result<Vec<u8>, NoTss2Key> {
         let kind = match self.kind {
             Tss2Kind::Loadable => LOADABLE,
@@ -173,16 +177,17 @@ impl Tss2Key {
     }
 }
 
-/// The members of the SEQUENCE in order.
+/// An iterator over the members of the SEQUENCE.
 struct Members<'a> {
     reader: SliceReader<'a>,
-    /// The next member, if it was read already.
+    /// A member that was decoded already but not used yet.
     here: Option<AnyRef<'a>>,
 }
 
 impl<'a> Members<'a> {
     fn of(content: &'a [u8]) -> Result<Self, NoTss2Key> {
-        let reader = SliceReader::new(content).map_err(|_| NoTss2Key::because("it is empty"))?;
+        let reader =
+            SliceReader::new(content).map_err(|_| NoTss2Key::because("its SEQUENCE is empty"))?;
         Ok(Self { reader, here: None })
     }
 
@@ -190,11 +195,11 @@ impl<'a> Members<'a> {
         match self.here.take() {
             Some(member) => Ok(member),
             None => AnyRef::decode(&mut self.reader)
-                .map_err(|_| NoTss2Key(format!("{what} is cut or missing"))),
+                .map_err(|_| NoTss2Key(format!("its member {what} is incomplete or missing"))),
         }
     }
 
-    /// The member with this tag, if it is next.
+    /// Returns the content of the next member, if the member has this tag.
     fn optional<T>(
         &mut self,
         number: u32,
@@ -207,7 +212,7 @@ impl<'a> Members<'a> {
             return Ok(None);
         }
         let inner = AnyRef::from_der(member.value()).ok().and_then(content);
-        let wrong = || NoTss2Key(format!("{what} is of a wrong type"));
+        let wrong = || NoTss2Key(format!("its member {what} has the wrong type"));
         inner.ok_or_else(wrong).map(Some)
     }
 
@@ -215,23 +220,26 @@ impl<'a> Members<'a> {
         let member = self.next("parent")?;
         match member.tag() {
             Tag::Integer => handle(member.value())
-                .ok_or_else(|| NoTss2Key::because("parent is no number of 32 bits")),
+                .ok_or_else(|| NoTss2Key::because("its member parent is not a 32-bit number")),
             Tag::ContextSpecific { number, .. } => Err(NoTss2Key(format!(
-                "its member [{number}] is unknown, or not at its place"
+                "its member [{number}] is unknown, or stands at the wrong position"
             ))),
-            _ => Err(NoTss2Key::because("parent is no INTEGER")),
+            _ => Err(NoTss2Key::because("its member parent is not an INTEGER")),
         }
     }
 
-    /// The content of a TPM2B in an OCTET STRING.
+    /// Returns the content of the TPM2B in the next member, which is an OCTET STRING.
     fn sized(&mut self, what: &str) -> Result<Vec<u8>, NoTss2Key> {
         let member = octets(self.next(what)?);
-        let sized = member.ok_or_else(|| NoTss2Key(format!("{what} is no OCTET STRING")))?;
+        let sized =
+            member.ok_or_else(|| NoTss2Key(format!("its member {what} is not an OCTET STRING")))?;
         match sized.split_first_chunk() {
             Some((size, content)) if usize::from(u16::from_be_bytes(*size)) == content.len() => {
                 Ok(content.to_vec())
             }
-            _ => Err(NoTss2Key(format!("{what} is not as long as it says"))),
+            _ => Err(NoTss2Key(format!(
+                "the length of its member {what} differs from the member's size field"
+            ))),
         }
     }
 }
@@ -242,7 +250,8 @@ impl NoTss2Key {
     }
 }
 
-/// BER encodes TRUE as any byte but 0; tpm2-openssl 1.1 writes 0x01, which DER forbids.
+/// Decodes a BOOLEAN. BER permits every byte other than 0 as TRUE. tpm2-openssl 1.1 writes 0x01,
+/// which DER forbids.
 fn boolean(member: AnyRef<'_>) -> Option<bool> {
     match (member.tag(), member.value()) {
         (Tag::Boolean, &[byte]) => Some(byte != 0),
@@ -266,7 +275,8 @@ fn raw_sequence(member: AnyRef<'_>) -> Option<Vec<u8>> {
         .filter(|_| member.tag() == Tag::Sequence)
 }
 
-/// A handle is unsigned. Some programs write it in four bytes, as if it were negative.
+/// Decodes a handle, which is an unsigned number. Some programs encode it in four bytes, like a
+/// negative number.
 fn handle(integer: &[u8]) -> Option<u32> {
     let bytes = match integer {
         [] => return None,
@@ -299,13 +309,15 @@ fn explicit(number: u32, inner: &[u8]) -> der::Result<Vec<u8>> {
 fn with_size(content: &[u8]) -> Result<Vec<u8>, NoTss2Key> {
     match u16::try_from(content.len()) {
         Ok(size) => Ok([&size.to_be_bytes(), content].concat()),
-        Err(_) => Err(NoTss2Key::because("an area is too long for the TPM")),
+        Err(_) => Err(NoTss2Key::because(
+            "a structure is too long for the size field of a TPM2B",
+        )),
     }
 }
 
 impl fmt::Display for NoTss2Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "no TSS2 private key: {}", self.0)
+        write!(f, "not a TSS2 private key: {}", self.0)
     }
 }
 
@@ -316,14 +328,16 @@ mod tests {
     use super::*;
     use crate::pem;
 
-    /// Made with tpm2-tools 5.4 and tpm2-openssl 1.1.1 on an swtpm: tpm2_create and
-    /// tpm2_encodeobject -C 0x81000001.
+    /// A file made with tpm2-tools 5.4 and tpm2-openssl 1.1.1 on swtpm, by the commands tpm2_create
+    /// and tpm2_encodeobject -C 0x81000001.
     const ENCODEOBJECT: &[u8] = include_bytes!("../../../testdata/tss2-encodeobject.pem");
-    /// openssl genpkey -algorithm EC: below the owner's storage key.
+    /// A file made by openssl genpkey -algorithm EC. The key is below the storage key of the owner
+    /// hierarchy.
     const OPENSSL_OWNER: &[u8] = include_bytes!("../../../testdata/tss2-openssl-owner.pem");
-    /// go-tpm-keyfiles: NewLoadableKey, with a description.
+    /// A file made by go-tpm-keyfiles (NewLoadableKey), with a description.
     const GO_KEYFILES: &[u8] = include_bytes!("../../../testdata/tss2-go-keyfiles.pem");
-    /// openssl genpkey -algorithm RSA -pkeyopt parent:0x81000001 -pkeyopt user-auth:…
+    /// A file made by openssl genpkey -algorithm RSA -pkeyopt parent:0x81000001 -pkeyopt
+    /// user-auth:…
     const OPENSSL_PASSWORD: &[u8] = include_bytes!("../../../testdata/tss2-openssl-password.pem");
 
     fn der_of(file: &[u8]) -> Vec<u8> {
@@ -334,8 +348,8 @@ mod tests {
         Tss2Key::loadable(0x8100_0080, vec![1, 2, 3], vec![4, 5])
     }
 
-    /// Replaces the only occurrence of these bytes in the key's DER. Both byte strings are equally
-    /// long, so no length changes.
+    /// Replaces the only occurrence of the bytes `old` in the DER of a key. `old` and `new` have
+    /// equal lengths, so no length field changes.
     fn exchanged(der: &[u8], old: &[u8], new: &[u8]) -> Vec<u8> {
         let at: Vec<_> = (0..der.len())
             .filter(|&at| der[at..].starts_with(old))
@@ -438,7 +452,8 @@ mod tests {
     fn the_type_of_old_files() {
         let der = key().to_der().unwrap();
         let old = LOADABLE_OF_OLD.to_der().unwrap();
-        // One arc, so one byte, is missing, and the SEQUENCE is shorter by one byte.
+        // One arc of the identifier is missing, which is one byte. So the SEQUENCE is one byte
+        // shorter.
         let mut der = exchanged(&der, &LOADABLE.to_der().unwrap(), &old);
         der[1] -= 1;
         assert_eq!(Tss2Key::from_der(&der), Ok(key()));
@@ -453,7 +468,7 @@ mod tests {
             (vec![], "SEQUENCE"),
             (b"-----BEGIN".to_vec(), "SEQUENCE"),
             ([&der[..], &[0]].concat(), "SEQUENCE"),
-            (longer, "follows"),
+            (longer, "bytes follow"),
             (
                 exchanged(&der, &[0x0A, 1, 3], &[0x0A, 1, 9]),
                 "2.23.133.10.1.9",

@@ -1,10 +1,11 @@
-//! Conversion between wrapped objects in files and those of the TPM.
+//! Converts wrapped objects between the form of a file and the form of the TPM commands.
 
 use super::tss2::{Tss2Key, Tss2Kind};
 use crate::tpm::{Parent, WrappedKey, handle};
 
 impl Tss2Key {
-    /// The file form of a wrapped object. `has_value`: its authorisation value is not empty.
+    /// Converts a wrapped object into the form of a file. `has_value` is true if the authorisation
+    /// value of the object is not empty.
     pub fn of(kind: Tss2Kind, wrapped: &WrappedKey, has_value: bool) -> Self {
         let (parent, rsa_parent) = match wrapped.parent() {
             Parent::Persistent(handle) => (*handle, false),
@@ -18,11 +19,11 @@ impl Tss2Key {
         }
     }
 
-    /// The object in the form of the TPM.
+    /// Converts the object into the form of the TPM commands.
     ///
     /// # Errors
     ///
-    /// The parent, if it is neither persistent nor in the owner hierarchy.
+    /// Fails if the parent is neither persistent nor in the owner hierarchy.
     pub fn wrapped(&self) -> Result<WrappedKey, &'static str> {
         let parent = match self.parent {
             handle if handle >> 24 == 0x81 => Parent::Persistent(handle),
@@ -30,18 +31,31 @@ impl Tss2Key {
                 rsa: self.rsa_parent,
             },
             handle::ENDORSEMENT => {
-                return Err("its parent is of the endorsement hierarchy, not of the owner's");
+                return Err(
+                    "its parent is in the endorsement hierarchy, but only parents in the owner \
+                     hierarchy are supported",
+                );
             }
             handle::PLATFORM => {
-                return Err("its parent is of the platform hierarchy, not of the owner's");
+                return Err(
+                    "its parent is in the platform hierarchy, but only parents in the owner \
+                     hierarchy are supported",
+                );
             }
             handle::NULL => {
-                return Err("its parent is of the null hierarchy, which ends with each restart");
+                return Err(
+                    "its parent is in the null hierarchy, whose keys do not survive a restart of \
+                     the TPM",
+                );
             }
             handle if handle >> 24 == 0x80 => {
-                return Err("its parent was in a transient handle, which no longer exists");
+                return Err("its parent was in a transient handle, which does not exist any more");
             }
-            _ => return Err("its parent is neither a persistent key nor the owner hierarchy"),
+            _ => {
+                return Err(
+                    "its parent is neither in a persistent handle nor in the owner hierarchy",
+                );
+            }
         };
         Ok(WrappedKey::new(
             parent,

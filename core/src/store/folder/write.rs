@@ -1,4 +1,5 @@
-//! Changing the folder: one writer at a time, and each file as a whole or not at all.
+//! Changes the key folder. Only one writer at a time has the lock, and each file is replaced as a
+//! whole.
 //!
 //! A reader finds the old or the new file. A killed writer leaves at most its temporary file, which
 //! the next writer removes.
@@ -28,23 +29,23 @@ pub(super) const LOCK: &str = ".lock";
 const FOLDER_MODE: u32 = 0o750;
 const FILE_MODE: u32 = 0o640;
 
-/// The permitted readers of a new file.
+/// The users who may read a new file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Readers {
-    /// Its owner and the group of the folder.
+    /// The owner of the file and the group of the folder.
     Group,
-    /// Its owner only.
+    /// The owner of the file only.
     Owner,
 }
 
-/// The only writer of the folder; holds the lock.
+/// The only writer of the folder. The value holds the lock.
 pub(super) struct Writer<'a> {
     folder: OpenFolder<'a>,
     _lock: Lock,
 }
 
 impl<'a> Writer<'a> {
-    /// `None` if the folder does not exist.
+    /// Takes the lock of the folder. Returns `None` if the folder does not exist.
     pub(super) fn open(path: &'a Path, patience: Duration) -> Result<Option<Self>, FolderError> {
         let Some(folder) = OpenFolder::at(path)? else {
             return Ok(None);
@@ -54,12 +55,13 @@ impl<'a> Writer<'a> {
             folder,
             _lock: lock,
         };
-        // The lock is held, so no other writer owns a temporary file.
+        // This process holds the lock, so no running writer owns a temporary file.
         remove_leftovers(&writer.folder.fd, |_| false).map_err(FolderError::at(path))?;
         Ok(Some(writer))
     }
 
-    /// Makes the folder if it is missing, with this serial number or a random one.
+    /// Creates the folder if it is missing, and takes its lock. A folder without serial number gets
+    /// this number, or a random one.
     pub(super) fn make_folder(
         path: &'a Path,
         patience: Duration,
@@ -84,19 +86,19 @@ impl<'a> Writer<'a> {
         Ok(writer)
     }
 
-    /// The folder, for reads that no other writer can disturb.
+    /// Returns the open folder. No other writer can change it while this writer exists.
     pub(super) fn folder(&self) -> &OpenFolder<'a> {
         &self.folder
     }
 
-    /// Checks as far as possible that a file can be changed and removed, before an irreversible
-    /// step outside the folder.
+    /// Checks as far as possible that a file can be changed and removed. Callers check this before
+    /// an irreversible step outside the folder.
     pub(super) fn check(&self, file: &str) -> Result<(), FolderError> {
         let both = Access::WRITE_OK | Access::EXEC_OK;
         let asked = match accessat(&self.folder.fd, ".", both, AtFlags::EACCESS) {
-            // The kernel is old, or a container filter does not know faccessat2(2). The filter's
-            // error equals that of an immutable folder. The system call access(2) checks the real
-            // user and group, and is not emulated, unlike faccessat of the C library.
+            // The kernel is too old for faccessat2(2), or a container filter denies it. The filter
+            // returns the same error number as an immutable folder. access(2) checks the real user
+            // and group, and the C library does not emulate it.
             Err(Errno::NOSYS | Errno::INVAL | Errno::PERM) if is_as_started() => {
                 match access(self.folder.path, both) {
                     Err(Errno::NOSYS | Errno::PERM) => self.not_immutable(),
@@ -120,7 +122,7 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Writes a file under an unused name.
+    /// Writes a file under a name that no file has.
     pub(super) fn put_new(
         &self,
         file: &str,
@@ -130,7 +132,7 @@ impl<'a> Writer<'a> {
         self.put(file, content, Err(readers))
     }
 
-    /// Replaces a file and keeps its owner, group and mode.
+    /// Replaces a file. Keeps its owner, group and mode.
     pub(super) fn replace(&self, file: &str, content: &[u8]) -> Result<(), FolderError> {
         match self.about(file)? {
             Some(old) => self.put(file, content, Ok(&old)),
@@ -138,12 +140,12 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Checks that there is room for a file of this size.
+    /// Checks that the disk has space for a file of this size.
     pub(super) fn check_room(&self, bytes: usize) -> Result<(), FolderError> {
         file::try_room(&self.folder.fd, bytes).map_err(FolderError::at(self.folder.path))
     }
 
-    /// Renames a file to a name with the suffix for lost files, and returns that name.
+    /// Renames a file to a name with the suffix for lost files. Returns the new name.
     pub(super) fn set_aside(&self, file: &str) -> Result<String, FolderError> {
         let stem = file.strip_suffix(SUFFIX).unwrap_or(file);
         for number in 1.. {
@@ -176,7 +178,8 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// `old` describes the file to replace, or names the readers of a new file.
+    /// Writes a file. `old` is the stat of the file to replace, or the permitted readers of a new
+    /// file.
     fn put(
         &self,
         file: &str,
@@ -192,8 +195,8 @@ impl<'a> Writer<'a> {
         self.settled(file, put)
     }
 
-    /// Reports success for a completed change, even if the disk did not confirm it. After an error
-    /// the caller would assume that nothing changed.
+    /// Reports success for a completed change, even if the disk did not confirm the change. After
+    /// an error the caller would assume that the folder is unchanged.
     fn settled(&self, file: &str, changed: Result<(), Undone>) -> Result<(), FolderError> {
         let path = self.folder.path.join(file);
         match changed {
@@ -201,8 +204,8 @@ impl<'a> Writer<'a> {
             Err(Undone::Unchanged(failed)) => Err(FolderError::at(&path)(failed)),
             Err(Undone::Unsettled(failed)) => {
                 warn!(
-                    "{}: the change is made, but the disk did not confirm it: {failed}; a loss of \
-                     power may undo it",
+                    "{}: the file was changed, but the disk did not confirm the change: {failed}; \
+                     a power failure may undo it",
                     path.display()
                 );
                 Ok(())
@@ -210,8 +213,9 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Sets owner, group and mode: those of the old file, or those of a new file, which the
-    /// folder's group may read. If the group cannot be set, the file is for its owner only.
+    /// Sets the owner, the group and the mode of a file. A replaced file keeps its old values. A
+    /// new file is readable by the group of the folder. If the group cannot be set, only the owner
+    /// may read the file.
     fn dress(&self, fd: &OwnedFd, old: Result<&Stat, Readers>) -> Result<(), Failed> {
         let made = fstat(fd)?;
         let (owner, group, mode) = match old {
@@ -219,7 +223,7 @@ impl<'a> Writer<'a> {
             Err(Readers::Group) => (made.st_uid, self.folder.owned.group(), FILE_MODE),
             Err(Readers::Owner) => (made.st_uid, made.st_gid, FILE_MODE & 0o600),
         };
-        // Only root can change the owner; otherwise the writer owns the file.
+        // Only root can change the owner. Otherwise the user of this process owns the file.
         if owner != made.st_uid {
             let _ = fchown(fd, Some(Uid::from_raw(owner)), None);
         }
@@ -228,7 +232,7 @@ impl<'a> Writer<'a> {
         fchmod(fd, Mode::from_raw_mode(mode)).map_err(Failed::at("fchmod"))
     }
 
-    /// The stat of the file, if it exists.
+    /// Returns the stat of the file, or `None` if the file does not exist.
     fn about(&self, file: &str) -> Result<Option<Stat>, FolderError> {
         match statat(&self.folder.fd, file, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(about) => Ok(Some(about)),
@@ -238,7 +242,7 @@ impl<'a> Writer<'a> {
     }
 }
 
-/// True if the process has the rights of the user and group that started it.
+/// Returns true if the effective user and group are the real user and group.
 fn is_as_started() -> bool {
     getuid() == geteuid() && getgid() == getegid()
 }
@@ -246,7 +250,8 @@ fn is_as_started() -> bool {
 fn locked(folder: &OpenFolder<'_>, patience: Duration) -> Result<Lock, FolderError> {
     let path = folder.path.join(LOCK);
     let lock = match open_lock(&folder.fd, LOCK, true) {
-        // A writer that frees space needs none: it locks the folder itself instead.
+        // A removal must work on a full disk, where no lock file can be created. So the writer
+        // locks the folder itself.
         Err(NoLock::System(Errno::NOSPC | Errno::DQUOT)) => {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
             openat(&folder.fd, ".", flags, Mode::empty()).map_err(FolderError::at(&path))?
@@ -263,8 +268,8 @@ fn locked(folder: &OpenFolder<'_>, patience: Duration) -> Result<Lock, FolderErr
     taken.ok_or_else(|| FolderError::Locked(holder(inode)))
 }
 
-/// Sets who can open the lock. Every process that can open it can keep writers away, so only users
-/// who may write to the folder get access.
+/// Sets the permissions of the lock file. A process that can open the lock file can block all
+/// writers. So only users with write access to the folder may open it.
 fn keep_for_writers(lock: &OwnedFd, folder: Owned) -> rustix::io::Result<()> {
     let about = fstat(lock)?;
     let mode = if folder.is_shared() { 0o640 } else { 0o600 };
@@ -273,19 +278,19 @@ fn keep_for_writers(lock: &OwnedFd, folder: Owned) -> rustix::io::Result<()> {
     if is_so || !(me.is_root() || me.as_raw() == about.st_uid) {
         return Ok(());
     }
-    // The owner and group of the folder, as far as possible.
+    // The lock file gets the owner and group of the folder, as far as the system permits.
     let _ = fchown(lock, Some(Uid::from_raw(folder.owner())), None);
     let of_group = fchown(lock, None, Some(Gid::from_raw(folder.group()))).is_ok();
     let mode = if of_group { mode } else { 0o600 };
     match fchmod(lock, Mode::from_raw_mode(mode)) {
-        // The file belongs to another user now, or the system forbids chmod. Then it is for its
-        // owner only.
+        // The file belongs to another user, or the system denies fchmod(2). The file stays readable
+        // by its owner only.
         Err(Errno::PERM | Errno::NOSYS) => Ok(()),
         other => other,
     }
 }
 
-/// The process that holds the lock, according to the kernel (proc_locks(5)).
+/// Returns the name of the process that holds the lock, from /proc/locks (proc_locks(5)).
 fn holder(inode: u64) -> String {
     let inode = format!(":{inode}");
     let locks = std::fs::read_to_string("/proc/locks").unwrap_or_default();
@@ -306,7 +311,7 @@ fn holder(inode: u64) -> String {
     }
 }
 
-/// Makes the folder and its parents. Each folder is synced before its contents.
+/// Creates the folder and its missing parents. Syncs each folder before its contents.
 fn make_folder(path: &Path) -> Result<(), FolderError> {
     let fault =
         |error: io::Error| FolderError::at(path)(Errno::from_io_error(&error).unwrap_or(Errno::IO));

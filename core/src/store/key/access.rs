@@ -1,4 +1,4 @@
-//! Access of users to a key.
+//! The access to a key: who may use the key, and with which authorisation value.
 
 use super::login::{Login, Visit, derived_auth};
 use crate::store::SignError;
@@ -7,48 +7,49 @@ use crate::tpm::{AuthValue, Tpm, TpmError};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// The access of users to a key.
+/// Tells who may use a key, and where its authorisation value comes from.
 #[derive(Debug, Clone, Default)]
 pub enum Access {
-    /// No login; the authorisation value is empty.
+    /// The key needs no login. Its authorisation value is empty.
     #[default]
     Open,
-    /// No login even on a token with a PIN, as the maker of the key requested.
+    /// The key needs no login, even on a token with a PIN, because its creator requested that.
     Everybody,
-    /// The configuration gives its authorisation value.
+    /// The configuration gives the authorisation value of the key.
     Given(Arc<Given>),
-    /// The configuration names a source of the authorisation value that could not be read. No value
-    /// is tried, since a wrong one may count towards lockout.
+    /// The configuration names a source of the authorisation value, but the source could not be
+    /// read. No value is tried, because a wrong value may count towards lockout.
     Hidden,
-    /// The login gives the authorisation value.
+    /// The PIN of the login is the authorisation value.
     Login(Arc<Login>),
-    /// The authorisation value derives from the secret of the login.
+    /// The authorisation value is derived from the secret of the token.
     Derived {
-        /// The login with the secret of the token.
+        /// The login, which knows the secret of the token.
         login: Arc<Login>,
-        /// The salt that separates the keys of the token.
+        /// The salt of the key. Each key has its own salt.
         salt: Vec<u8>,
     },
 }
 
-/// An authorisation value from the configuration. The value may be wrong until the TPM has accepted
-/// it.
+/// An authorisation value from the configuration. The value may be wrong until the TPM accepts it.
 #[derive(Debug)]
 pub struct Given {
     value: AuthValue,
-    /// True if it may be tried even if a wrong value would put the TPM into lockout.
+    /// True if the value may be tried even if a wrong value would put the TPM into lockout.
     last: bool,
     taken: AtomicBool,
 }
 
 impl Access {
-    /// The authorisation value of the key.
+    /// Returns the authorisation value of the key.
     pub(in crate::store) fn value(&self) -> Result<AuthValue, SignError> {
         match self {
             Self::Open | Self::Everybody => Ok(AuthValue::default()),
             Self::Given(given) => Ok(given.value.clone()),
             Self::Hidden => Err(TpmError::Unsupported(
-                "[[identity]] auth: the key's authorisation value could not be read".into(),
+                "the source of the key's authorisation value (auth under [[identity]]) could not \
+                 be read"
+                    .into(),
             )
             .into()),
             Self::Login(login) => login.secret().map(AuthValue::new),
@@ -56,7 +57,7 @@ impl Access {
         }
     }
 
-    /// The salt from which the authorisation value derives.
+    /// Returns the salt from which the authorisation value is derived, if any.
     pub(in crate::store) fn salt(&self) -> Option<&[u8]> {
         match self {
             Self::Derived { salt, .. } => Some(salt),
@@ -64,7 +65,7 @@ impl Access {
         }
     }
 
-    /// The access in the form of a file.
+    /// Returns the access in the form that a file stores.
     pub(in crate::store) fn kept(&self) -> KeyAuth {
         match self {
             Self::Derived { salt, .. } => KeyAuth::Salt(salt.clone()),
@@ -73,8 +74,8 @@ impl Access {
         }
     }
 
-    /// The value from the configuration, until the key has accepted it. A wrong value may count
-    /// towards the lockout of the TPM.
+    /// Returns the value from the configuration, if the TPM has not accepted it yet. A wrong value
+    /// may count towards the lockout of the TPM.
     pub(super) fn untried(&self) -> Option<&Given> {
         match self {
             Self::Given(given) if !given.taken.load(Ordering::Acquire) => Some(given),
@@ -82,7 +83,7 @@ impl Access {
         }
     }
 
-    /// [`Access::value`] for a key in memory.
+    /// Does what [`Access::value`] does, for a key that the module uses in memory.
     pub(super) fn visit(&self) -> Result<Visit<'_>, SignError> {
         let Self::Derived { login, salt } = self else {
             return Ok(Visit::without_login(self.value()?));
@@ -94,7 +95,7 @@ impl Access {
 }
 
 impl Given {
-    /// Runs the first commands that use the value, under the lock for tries.
+    /// Runs the first commands that use the value. Holds the lock for tries of a PIN.
     pub(super) fn tried<R>(
         &self,
         tpm: &Tpm,

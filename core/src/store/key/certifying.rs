@@ -1,4 +1,4 @@
-//! Certification of a key: TPM2_Certify.
+//! Certifies a key by TPM2_Certify.
 
 use super::{Key, Protection};
 use crate::store::SignError;
@@ -8,17 +8,20 @@ use crate::tpm::{
 };
 
 impl Key {
-    /// The reason why no TPM can certify the key; `None` if one may. Costs no TPM command.
+    /// Returns the reason why no TPM can certify the key. Returns `None` if a TPM may certify it.
+    /// Costs no TPM command.
     pub fn no_certification(&self) -> Option<String> {
         let why = match (self.protection(), self.area()) {
             (Protection::Sealed, _) => {
-                "it is used in memory, and the TPM seals only what opens its file: the TPM has no such key \
-                 to certify"
+                "the module uses it in memory, and the TPM seals only the key to its file: the TPM \
+                 does not hold this key, so it cannot certify it"
             }
-            (Protection::File, _) => "it is in a file: the TPM has no such key to certify",
+            (Protection::File, _) => {
+                "it is stored in a file: the TPM does not hold this key, so it cannot certify it"
+            }
             (Protection::Tpm, Some(area)) if !area.is_of_this_tpm() => {
-                "it was made outside of the TPM and imported, so copies may be anywhere (fixedTPM or \
-                 sensitiveDataOrigin is clear): no verifier accepts it as the TPM's own"
+                "it was created outside of the TPM and imported (fixedTPM or sensitiveDataOrigin \
+                 is clear): copies of it may exist, so verifiers reject it as a key of the TPM"
             }
             (Protection::Tpm, Some(area)) => self.idle().or(no_certification(area))?,
             (Protection::Tpm, None) => self.idle()?,
@@ -26,12 +29,13 @@ impl Key {
         Some(why.into())
     }
 
-    /// Has the TPM certify the key: TPMS_ATTEST with `qualifying` as extraData, and the attestation
-    /// key's signature. The key's authorisation value is used only if its policy does not suffice.
+    /// Lets the TPM certify the key. Returns a TPMS_ATTEST with `qualifying` as extraData, signed
+    /// by the attestation key. Uses the authorisation value of the key only if the policy of the
+    /// key does not permit TPM2_Certify.
     ///
     /// # Errors
     ///
-    /// [`SignError::Refused`] for a key that cannot be certified.
+    /// Fails with [`SignError::Refused`] for a key that cannot be certified.
     pub(crate) fn certify(
         &self,
         tpm: &Tpm,

@@ -1,8 +1,8 @@
-//! Decryption and key agreement.
+//! Decrypts, and agrees on secrets.
 //!
-//! RSA padding is removed in software, so that every hash and label can be used. The removal takes
-//! constant time, since an attacker who can distinguish padding faults can decrypt without the key
-//! (Bleichenbacher 1998, Manger 2001).
+//! The module removes RSA padding in software, so that it supports every hash and label. The
+//! removal takes constant time. An attacker who can distinguish padding errors can decrypt without
+//! the key (Bleichenbacher 1998, Manger 2001).
 
 use super::{Key, KeyLocation};
 use crate::key::{Curve, PublicKey, pad_left};
@@ -27,16 +27,19 @@ pub enum DecryptRequest<'a> {
 }
 
 impl Key {
-    /// True if the key decrypts or, on a curve, agrees on secrets. False for keys with a fixed
-    /// scheme, since the TPM would remove the padding, and for primary keys not yet derived.
+    /// Returns true if the key decrypts, or agrees on secrets if it is on a curve. Also returns
+    /// false for two kinds of keys:
+    ///
+    /// - a key with a fixed scheme, because the TPM would remove the padding;
+    /// - a primary key that is not derived yet.
     pub fn decrypts(&self) -> bool {
         let area = self.area();
         matches!(self.place, KeyLocation::Memory(_))
             || area.is_some_and(|area| area.decrypts() && area.takes_any_scheme())
     }
 
-    /// True if the key can decrypt this padding. TPM keys can do all, keys in memory all but OAEP
-    /// with two different hashes.
+    /// Returns true if the key can decrypt this padding. Keys of the TPM support every padding.
+    /// Keys in memory support no OAEP with two different hashes.
     pub fn opens(&self, request: DecryptRequest) -> bool {
         match &self.place {
             KeyLocation::Memory(soft) => soft.opens(request),
@@ -44,13 +47,14 @@ impl Key {
         }
     }
 
-    /// Decrypts: as many commands as a signature, and one more for the auth session that encrypts
-    /// the answer.
+    /// Decrypts a ciphertext. Costs as many commands as a signature, and one command for the auth
+    /// session that encrypts the response.
     ///
     /// # Errors
     ///
-    /// [`SignError::Ciphertext`] for every fault of the ciphertext, without distinction.
-    /// [`SignError::Scheme`] for a padding that it does not [open](Self::opens).
+    /// - [`SignError::Ciphertext`] for every error of the ciphertext; the caller cannot distinguish
+    ///   them.
+    /// - [`SignError::Scheme`] for a padding that the key does not [support](Self::opens).
     pub fn decrypt(
         &self,
         tpm: &Tpm,
@@ -63,7 +67,7 @@ impl Key {
         if !self.decrypts() {
             return Err(SignError::Scheme);
         }
-        // For a number that is not below the modulus, a TPM reports a failure of its own.
+        // For a number that is not less than the modulus, a TPM returns an error code of its own.
         if ciphertext.len() != modulus.len() || ciphertext >= &modulus[..] {
             return Err(SignError::Ciphertext);
         }
@@ -76,8 +80,11 @@ impl Key {
             link.rsa_decrypt(key, ciphertext)
         })?;
         let block = pad_left(&block, modulus.len()).map(Secret::new);
-        let block =
-            block.ok_or_else(|| TpmError::WrongAnswer("a block wider than its key".into()))?;
+        let block = block.ok_or_else(|| {
+            TpmError::WrongAnswer(
+                "the decrypted block is longer than the modulus of the key".into(),
+            )
+        })?;
         let plain = match request {
             DecryptRequest::Pkcs1 => pkcs1(&block),
             DecryptRequest::Oaep { hash, mgf, label } => oaep(&block, hash, mgf, label),
@@ -85,12 +92,12 @@ impl Key {
         plain.ok_or(SignError::Ciphertext)
     }
 
-    /// Agrees on a secret with the peer's point, `04 ‖ x ‖ y`. Returns the x coordinate, as wide as
-    /// the field (SEC 1, section 3.3.1).
+    /// Agrees on a secret with the point of the peer, `04 ‖ x ‖ y`. Returns the x coordinate with
+    /// the length of the field (SEC 1, section 3.3.1).
     ///
     /// # Errors
     ///
-    /// [`SignError::Ciphertext`] if the point is not on the curve of the key.
+    /// Fails with [`SignError::Ciphertext`] if the point is not on the curve of the key.
     pub fn agree(&self, tpm: &Tpm, point: &[u8]) -> Result<Secret, SignError> {
         let PublicKey::Ec { curve, .. } = self.public() else {
             return Err(SignError::Scheme);
@@ -116,13 +123,13 @@ impl Key {
 
 fn padded(z: &Secret, curve: Curve) -> Result<Secret, SignError> {
     let z = pad_left(z, curve.width()).map(Secret::new);
-    z.ok_or_else(|| TpmError::WrongAnswer("a coordinate wider than its field".into()).into())
+    z.ok_or_else(|| TpmError::WrongAnswer("the coordinate is longer than its field".into()).into())
 }
 
-/// The message in `00 02 ‖ at least eight other than 00 ‖ 00 ‖ message`.
+/// Returns the message in the block `00 02 ‖ eight or more bytes other than 00 ‖ 00 ‖ message`.
 ///
-/// Processes every byte in constant time. Only the start of the message, and so its length, can be
-/// observed.
+/// Processes every byte in constant time. An observer can learn only where the message starts, and
+/// so its length.
 fn pkcs1(block: &[u8]) -> Option<Secret> {
     const SHORTEST_PADDING: u32 = 8;
     let mut sound = block.first()?.ct_eq(&0) & block.get(1)?.ct_eq(&2);
@@ -138,7 +145,8 @@ fn pkcs1(block: &[u8]) -> Option<Secret> {
     bool::from(sound).then(|| Secret::new(block[start as usize..].to_vec()))
 }
 
-/// The message in `00 ‖ masked seed ‖ masked(hash of the label ‖ 00… ‖ 01 ‖ message)`.
+/// Returns the message in the block
+/// `00 ‖ masked seed ‖ masked(hash of the label ‖ 00… ‖ 01 ‖ message)`.
 fn oaep(block: &[u8], hash: Hash, mgf: Hash, label: &[u8]) -> Option<Secret> {
     let width = hash.width();
     if block.len() < 2 * width + 2 {
@@ -156,7 +164,7 @@ fn oaep(block: &[u8], hash: Hash, mgf: Hash, label: &[u8]) -> Option<Secret> {
         let is_one = byte.ct_eq(&1);
         let is_zero = byte.ct_eq(&0);
         start = u32::conditional_select(&start, &(at + 1), is_one & !begun);
-        // Only zeros may precede the 01.
+        // Only bytes 00 may precede the byte 01.
         sound &= begun | is_one | is_zero;
         begun |= is_one;
     }
@@ -164,7 +172,8 @@ fn oaep(block: &[u8], hash: Hash, mgf: Hash, label: &[u8]) -> Option<Secret> {
     bool::from(sound).then(|| Secret::new(rest[start as usize..].to_vec()))
 }
 
-/// `data` XOR the mask MGF1 of `seed` (RFC 8017, appendix B.2.1); adds and removes the mask.
+/// Returns `data` XOR the MGF1 mask of `seed` (RFC 8017, appendix B.2.1). The function adds a mask
+/// and also removes it.
 pub(super) fn masked(data: &[u8], seed: &[u8], mgf: Hash) -> Secret {
     let mut plain = Secret::new(data.to_vec());
     for (counter, chunk) in (0_u32..).zip(plain.chunks_mut(mgf.width())) {

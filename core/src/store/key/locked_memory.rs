@@ -1,13 +1,13 @@
-//! Memory for opened keys.
+//! Locked memory for decrypted keys.
 
 use log::warn;
 use region::LockGuard;
 use zeroize::Zeroize;
 
-/// Bytes that are not swapped, and wiped on drop. They have their own pages, since locking works on
-/// whole pages.
+/// Bytes that the system does not swap, and that are wiped on drop. They fill whole pages of their
+/// own, because the system locks whole pages.
 pub(super) struct Locked {
-    /// The first field, so that the lock ends before the memory is freed.
+    /// The first field is dropped first, so the lock ends before the memory is freed.
     guard: Option<LockGuard>,
     pages: Vec<u8>,
     start: usize,

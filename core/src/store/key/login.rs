@@ -1,4 +1,5 @@
-//! Logins: the secret of a login, the values derived from it, and the keys that it opened.
+//! Logins: the secret of a login, the authorisation values derived from it, and the keys that were
+//! decrypted during the login.
 
 use super::locked_memory::Locked;
 use crate::key::PublicKey;
@@ -9,25 +10,26 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Longer than any lock is held without waiting for a TPM.
+/// Longer than the mutex is held when no thread waits for the TPM.
 const A_MOMENT: Duration = Duration::from_secs(1);
-/// Length of a token's secret, and of each derived value, in bytes.
+/// The length of a token's secret, and of each derived value, in bytes.
 pub(in crate::store) const SECRET: usize = 32;
 
-/// The secret of a login and the keys that it opened. Kept until logout.
+/// The secret of a login, and the keys that were decrypted during the login. Both are kept until
+/// logout.
 #[derive(Default)]
 pub struct Login(Mutex<Logins>);
 
 #[derive(Default)]
 struct Logins {
-    /// The number of logins so far.
+    /// The number of logins until now.
     count: u64,
     current: Option<CurrentLogin>,
 }
 
 struct CurrentLogin {
     secret: Secret,
-    /// Keys that are used in memory.
+    /// The decrypted keys that the module uses in memory.
     opened: Vec<OpenedKey>,
 }
 
@@ -36,12 +38,12 @@ struct OpenedKey {
     key: Arc<Locked>,
 }
 
-/// The identity of an opened key.
+/// The identity of a decrypted key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum OpenedKeyId<'a> {
-    /// A private key by its public half.
+    /// A private key, identified by its public key.
     Private(&'a PublicKey),
-    /// A secret key by the TPM name of its seal.
+    /// A secret key, identified by the TPM name of its seal.
     Secret(&'a [u8]),
 }
 
@@ -66,9 +68,9 @@ impl OwnedKeyId {
     }
 }
 
-/// One permitted use of a key.
+/// The permission to use a key once.
 pub(super) struct Visit<'a> {
-    /// The login and its number, if one is needed.
+    /// The login and its number. `None` if the key needs no login.
     login: Option<(&'a Login, u64)>,
     /// The authorisation value for the TPM.
     pub(super) value: AuthValue,
@@ -79,7 +81,7 @@ impl<'a> Visit<'a> {
         Self { login: None, value }
     }
 
-    /// A use by the login of this number.
+    /// Returns the permission to use a key during the login with this number.
     pub(super) fn by(login: &'a Login, count: u64, value: AuthValue) -> Self {
         Self {
             login: Some((login, count)),
@@ -87,7 +89,7 @@ impl<'a> Visit<'a> {
         }
     }
 
-    /// The opened key, if it was used before. A key without login is kept in `place`.
+    /// Returns the decrypted key, if it was used before. A key without login is stored in `place`.
     pub(super) fn opened(&self, id: OpenedKeyId<'_>, place: &UnlockedKey) -> Option<Arc<Locked>> {
         let Some((login, count)) = self.login else {
             return place.try_lock()?.clone();
@@ -98,7 +100,7 @@ impl<'a> Visit<'a> {
         known.map(|known| Arc::clone(&known.key))
     }
 
-    /// Keeps an opened key until logout, unless the login has ended meanwhile.
+    /// Stores a decrypted key until logout. Does nothing if the login has ended.
     pub(super) fn keep(&self, id: OpenedKeyId<'_>, place: &UnlockedKey, opened: &Arc<Locked>) {
         let Some((login, count)) = self.login else {
             if let Some(mut place) = place.try_lock() {
@@ -118,11 +120,11 @@ impl<'a> Visit<'a> {
     }
 }
 
-/// A key in memory that was opened without a login.
+/// A key in memory that was decrypted without a login.
 pub(super) type UnlockedKey = Mutex<Option<Arc<Locked>>>;
 
 impl Login {
-    /// Logs in with this secret; the keys can now be used.
+    /// Begins a login with this secret. After that, the keys can be used.
     pub fn begin(&self, secret: Secret) {
         let mut logins = self.0.lock();
         logins.count += 1;
@@ -136,10 +138,10 @@ impl Login {
         self.now().map(|(_, secret)| secret)
     }
 
-    /// The number of the login, and its secret.
+    /// Returns the number of the login, and its secret.
     pub(super) fn now(&self) -> Result<(u64, Secret), SignError> {
-        // The lock is held only briefly. In a child it stays held for ever if a thread of the
-        // parent held it.
+        // A thread holds the mutex only briefly. In a forked child the mutex stays locked for ever
+        // if a thread of the parent held it at the fork.
         let logins = self.0.try_lock_for(A_MOMENT);
         let logins = logins.ok_or(SignError::NotLoggedIn)?;
         match &logins.current {
@@ -148,7 +150,8 @@ impl Login {
         }
     }
 
-    /// Logs out. Wipes the secret, and opened keys once they are no longer in use.
+    /// Ends the login. Wipes the secret. Wipes each decrypted key when no operation uses it any
+    /// more.
     pub fn end(&self) {
         if let Some(mut logins) = self.0.try_lock_for(A_MOMENT) {
             logins.current = None;
@@ -157,7 +160,7 @@ impl Login {
 }
 
 impl Logins {
-    /// The login of this number, if it has not ended.
+    /// Returns the login with this number, if it has not ended.
     fn of(&mut self, count: u64) -> Option<&mut CurrentLogin> {
         self.current.as_mut().filter(|_| self.count == count)
     }
@@ -169,18 +172,20 @@ impl fmt::Debug for Login {
     }
 }
 
-/// The authorisation value of a key, derived from the token's secret and the key's salt.
+/// Returns the authorisation value of a key, derived from the secret of the token and the salt of
+/// the key.
 pub(in crate::store) fn derived_auth(secret: &Secret, salt: &[u8]) -> Secret {
     hkdf(secret, &[b"devid-pkcs11 key ", salt])
 }
 
-/// A mark that identifies a token's secret without revealing it.
+/// Returns a value that identifies the secret of a token without revealing it.
 pub(in crate::store) fn secret_mark(secret: &Secret) -> Vec<u8> {
     const MARK: usize = 16;
     hkdf(secret, &[b"devid-pkcs11 token"])[..MARK].to_vec()
 }
 
-/// HKDF with SHA-256, no salt and one block of output (RFC 5869, sections 2.2 and 2.3).
+/// Computes HKDF with SHA-256, without salt, and with a single block of output (RFC 5869, sections
+/// 2.2 and 2.3).
 fn hkdf(secret: &[u8], info: &[&[u8]]) -> Secret {
     let key = Hash::Sha256.hmac(&[0; SECRET], &[secret]);
     Hash::Sha256.hmac(&key, &[info, &[&[1]]].concat())
@@ -193,7 +198,7 @@ mod tests {
 
     #[test]
     fn keys_derive_as_the_standard_has_it() {
-        // RFC 5869, A.3: the first block.
+        // The first block of the test vector in RFC 5869, A.3.
         let value = hkdf(&[0x0b; 22], &[]);
         let expected = "8da4e775a563c18f715f802a063c5a31b8a11f5c5ee1879ec3454e5f3c738d2d";
         assert_eq!(hex(&value), expected);

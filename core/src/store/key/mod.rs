@@ -1,4 +1,4 @@
-//! A private key: its location, its access and its use.
+//! A private key: where it is, who may use it, and how it is used.
 
 mod access;
 #[cfg(feature = "evidence")]
@@ -44,70 +44,70 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 pub struct Key {
     place: KeyLocation,
     access: Access,
-    /// The algorithms of the TPM, or of RSA in memory. Asked only for keys to which they matter.
+    /// The supported algorithms. The TPM is asked only for keys that need the answer.
     algorithms: KnownAlgorithms,
     pss_salt: AtomicU8,
     source: Option<KeyFile>,
-    /// True if the raw RSA operation is allowed.
+    /// True if the configuration permits the raw RSA operation.
     allows_unpadded: bool,
-    /// True if [`Key::prepare`] has found the key.
+    /// True if [`Key::prepare`] has succeeded.
     is_ready: AtomicBool,
 }
 
-/// The protection of a private key.
+/// The protection of a private key against copying.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Protection {
     /// Only the TPM uses the key.
     #[default]
     Tpm,
-    /// The file is encrypted under a key that the TPM has sealed. The private key is used in
-    /// memory.
+    /// The file is encrypted under a key that the TPM has sealed. The module uses the private key
+    /// in memory.
     Sealed,
     /// Only file permissions protect the key.
     File,
 }
 
-/// The abilities of the TPM that matter to a key.
+/// The abilities of the TPM that a key depends on.
 #[derive(Debug, Default)]
 pub(super) struct Abilities {
-    /// The implemented algorithms, if the TPM was asked.
+    /// The algorithms that the TPM supports, if it was asked.
     pub(super) algorithms: KnownAlgorithms,
-    /// False once a PSS signature had an unusable salt length.
+    /// False if a PSS signature of the TPM had a salt of the wrong length.
     pub(super) pss: bool,
 }
 
-/// The location of a key.
+/// The place where a key is stored.
 #[derive(Debug)]
 enum KeyLocation {
-    /// In a persistent handle.
+    /// In a persistent handle of the TPM.
     Handle(PersistentKey, PublicArea),
-    /// No location: the key is derived from a factory template that is not known yet.
+    /// In no place: the TPM derives the key from a factory template, which may be unknown yet.
     Template(
         PublicKey,
         Templates,
         OnceLock<(PublicArea, PrimaryKey)>,
         Mutex<()>,
     ),
-    /// Wrapped in a file; also in a persistent handle if the file says so and this is true.
+    /// Wrapped in a file. The key may also be in the persistent handle that the file names.
     Disk(WrappedKey, PublicArea, Option<Persisted>),
-    /// Used in memory.
+    /// In a file; the module uses the key in memory.
     Memory(SoftKey),
-    /// In a file, in an unsupported form; the text names the cause.
+    /// In a file of a kind that is not supported. The text gives the reason.
     Refused(PublicKey, &'static str),
 }
 
-/// The persistent handle from a key's file, and the key found there at its first use. `None` if the
-/// handle holds another object.
+/// The persistent handle that a key's file names. The first use of the key checks what the handle
+/// holds. `found` is `None` if the handle holds another object.
 #[derive(Debug)]
 struct Persisted {
     handle: u32,
     found: OnceLock<Option<PersistentKey>>,
-    /// True if the key was there and is gone.
+    /// True if the handle held the key earlier, but does not hold it any more.
     lost: AtomicBool,
 }
 
 impl Key {
-    /// A key in a persistent handle.
+    /// Returns a key in a persistent handle.
     pub(super) fn resident(
         resident: PersistentKey,
         area: PublicArea,
@@ -116,7 +116,7 @@ impl Key {
         Self::new(KeyLocation::Handle(resident, area), abilities)
     }
 
-    /// A key in a persistent handle with an empty authorisation value.
+    /// Returns a key in a persistent handle whose authorisation value is empty.
     #[cfg(feature = "manufacture")]
     pub(crate) fn in_handle(resident: PersistentKey, area: PublicArea) -> Self {
         let abilities = Abilities {
@@ -126,7 +126,7 @@ impl Key {
         Self::resident(resident, area, abilities)
     }
 
-    /// A key that the TPM may derive; the derivation is tried at the first use.
+    /// Returns a key that the TPM may derive. Its first use tries the derivation.
     pub(super) fn derivable(public: PublicKey, templates: Templates, abilities: Abilities) -> Self {
         Self::new(
             KeyLocation::Template(public, templates, OnceLock::new(), Mutex::new(())),
@@ -134,7 +134,7 @@ impl Key {
         )
     }
 
-    /// A key in a file. According to the file the TPM also holds it at `handle`.
+    /// Returns a key from a file. The file may also name a persistent `handle` with the key.
     pub(super) fn wrapped(
         wrapped: WrappedKey,
         area: PublicArea,
@@ -149,31 +149,31 @@ impl Key {
         Self::new(KeyLocation::Disk(wrapped, area, persisted), abilities)
     }
 
-    /// A key in a file that cannot be used.
+    /// Returns a key whose file cannot be used.
     pub(super) fn refused(public: PublicKey, why: &'static str) -> Self {
         Self::new(KeyLocation::Refused(public, why), Abilities::default())
     }
 
-    /// The salt from which its authorisation value derives.
+    /// Returns the salt from which the authorisation value is derived, if any.
     pub(crate) fn auth_salt(&self) -> Option<&[u8]> {
         self.access.salt()
     }
 
-    /// The access in the form of a file.
+    /// Returns the access in the form that a file stores.
     pub(super) fn auth(&self) -> KeyAuth {
         self.access.kept()
     }
 
-    /// True if it needs no login even on a token with a PIN, as its maker requested.
+    /// Returns true if the key needs no login, even on a token with a PIN.
     pub fn is_for_everybody(&self) -> bool {
         matches!(self.access, Access::Everybody)
     }
 
-    /// A key from a file that is used in memory.
+    /// Returns a key from a file that the module uses in memory.
     ///
     /// # Errors
     ///
-    /// The reason why the file holds no such key.
+    /// Fails with the reason why the module cannot use the key in memory.
     pub(super) fn in_memory(
         public: &PublicKey,
         material: &KeyMaterial,
@@ -186,23 +186,23 @@ impl Key {
         Ok(Self::new(KeyLocation::Memory(soft), abilities))
     }
 
-    /// A private key in clear, used in memory.
+    /// Returns a key from an unencrypted private key. The module uses the key in memory.
     ///
     /// # Errors
     ///
-    /// The reason why it cannot be used.
+    /// Fails with the reason why the key cannot be used.
     pub(crate) fn in_clear(key: PrivateKeyInfo) -> Result<Self, &'static str> {
         let public = key.public().clone();
         Self::in_memory(&public, &KeyMaterial::Clear(key))
     }
 
-    /// The content of its file; `None` for a key without file.
+    /// Returns the content of the key's file, or `None` if no file can store the key.
     pub(super) fn material(&self) -> Option<KeyMaterial> {
         let has_value = self.auth_salt().is_some();
         match &self.place {
             KeyLocation::Memory(soft) => Some(soft.material(has_value)),
             KeyLocation::Disk(wrapped, ..) => match wrapped.parent() {
-                // For the file of another program it is unknown if the key has a value.
+                // Another program made the key, so its authorisation value is unknown.
                 Parent::Owner { .. } if self.source.is_some() => None,
                 Parent::Persistent(_) | Parent::Owner { .. } => {
                     let key = Tss2Key::of(Tss2Kind::Loadable, wrapped, has_value);
@@ -213,7 +213,7 @@ impl Key {
         }
     }
 
-    /// Its wrapped form, if it has one.
+    /// Returns the wrapped form of the key, if it has one.
     pub(super) fn on_disk(&self) -> Option<&WrappedKey> {
         match &self.place {
             KeyLocation::Disk(wrapped, ..) => Some(wrapped),
@@ -224,7 +224,7 @@ impl Key {
         }
     }
 
-    /// The primary key, if it was derived already.
+    /// Returns the primary key, if the TPM has derived it.
     pub(crate) fn derived(&self) -> Option<&PrimaryKey> {
         match &self.place {
             KeyLocation::Template(_, _, derived, _) => derived.get().map(|(_, key)| key),
@@ -235,7 +235,7 @@ impl Key {
         }
     }
 
-    /// This key with this access.
+    /// Returns this key with the given access.
     #[must_use]
     pub(super) fn opened_by(self, access: Access) -> Self {
         Self { access, ..self }
@@ -258,7 +258,7 @@ impl Key {
         }
     }
 
-    /// The public half.
+    /// Returns the public key.
     pub fn public(&self) -> &PublicKey {
         match &self.place {
             KeyLocation::Handle(_, area) | KeyLocation::Disk(_, area, _) => &area.key,
@@ -268,7 +268,7 @@ impl Key {
         }
     }
 
-    /// The persistent handle, if the key has one.
+    /// Returns the persistent handle of the key, if it has one.
     pub fn handle(&self) -> Option<u32> {
         match &self.place {
             KeyLocation::Handle(resident, _) => Some(resident.handle()),
@@ -279,7 +279,7 @@ impl Key {
         }
     }
 
-    /// The TPM name; unknown for a primary key that is not derived yet.
+    /// Returns the TPM name, or `None` if the key is not in the TPM or not derived yet.
     pub fn name(&self) -> Option<&[u8]> {
         match &self.place {
             KeyLocation::Handle(resident, _) => Some(resident.name()),
@@ -289,17 +289,17 @@ impl Key {
         }
     }
 
-    /// The public area (TPMT_PUBLIC); unknown for a primary key that is not derived yet.
+    /// Returns the TPMT_PUBLIC, or `None` if the key is not in the TPM or not derived yet.
     pub fn public_area(&self) -> Option<&[u8]> {
         self.area().map(PublicArea::as_bytes)
     }
 
-    /// True if this TPM made the key; always true for a primary key.
+    /// Returns true if this TPM created the key. This is always so for a primary key.
     pub fn is_of_this_tpm(&self) -> bool {
         self.protection() == Protection::Tpm && self.area().is_none_or(PublicArea::is_of_this_tpm)
     }
 
-    /// The protection of the private key.
+    /// Returns the protection of the private key.
     pub fn protection(&self) -> Protection {
         match &self.place {
             KeyLocation::Memory(soft) if soft.is_sealed() => Protection::Sealed,
@@ -311,7 +311,7 @@ impl Key {
         }
     }
 
-    /// True if the key signs at all; always true for a primary key.
+    /// Returns true if the key can sign. A primary key can always sign.
     pub fn is_signing(&self) -> bool {
         match &self.place {
             _ if self.idle().is_some() => false,
@@ -319,8 +319,8 @@ impl Key {
         }
     }
 
-    /// True if the empty authorisation value is only an assumption, and a wrong one counts towards
-    /// lockout.
+    /// Returns true if two conditions hold: an empty authorisation value is only assumed, and a
+    /// wrong value counts towards lockout.
     pub(crate) fn supposes_empty_value(&self) -> bool {
         matches!(self.access, Access::Open | Access::Everybody)
             && self.area().is_some_and(PublicArea::counts_wrong_auth)
@@ -334,7 +334,7 @@ impl Key {
         }
     }
 
-    /// The permitted schemes; any scheme for a primary key that is not derived yet.
+    /// Returns the permitted scheme: any scheme, if the key is not derived yet.
     fn own_scheme(&self) -> KeyScheme {
         match self.area() {
             Some(area) => area.scheme,
@@ -342,13 +342,13 @@ impl Key {
         }
     }
 
-    /// Makes sure that the key is available: derives a primary key, and tries to load a key that
-    /// another program wrapped. Does so only once.
+    /// Makes sure that the key is available. Derives a primary key. Tries to load a key that
+    /// another program wrapped. Does this only once.
     ///
     /// # Errors
     ///
-    /// [`SignError::NotInThisTpm`] if no template gives the certified key, and
-    /// [`SignError::Refused`] for a key that cannot be used here.
+    /// - [`SignError::NotInThisTpm`] if no template gives the certified key.
+    /// - [`SignError::Refused`] for a key that cannot be used.
     pub fn prepare(&self, tpm: &Tpm) -> Result<(), SignError> {
         if self.is_ready.load(Ordering::Acquire) {
             return Ok(());
@@ -368,7 +368,7 @@ impl Key {
     }
 
     /// Asks the TPM once for its schemes and hashes, before the first use of a key without a fixed
-    /// scheme. Not needed for P-256: every TPM has SHA-256, and P-256 uses only this hash.
+    /// scheme. A key on P-256 needs no question: it uses only SHA-256, which every TPM has.
     fn learn_algorithms(&self, tpm: &Tpm) -> Result<(), TpmError> {
         let asks = match &self.place {
             KeyLocation::Handle(_, area) | KeyLocation::Disk(_, area, _) => {
@@ -396,8 +396,8 @@ impl Key {
         derived: &OnceLock<(PublicArea, PrimaryKey)>,
         turn: &Mutex<()>,
     ) -> Result<(), SignError> {
-        // Only one thread derives. The wait has a limit, since in a forked child the lock may stay
-        // held.
+        // Only one thread derives the key. The wait has a time limit, because the mutex may stay
+        // locked in a forked child.
         let _turn = tpm.wait_for(turn)?;
         if derived.get().is_some() {
             return Ok(());
@@ -418,7 +418,7 @@ impl Key {
         }
     }
 
-    /// The persistent key according to the file; one command at the first call.
+    /// Returns the persistent key, if its handle holds it. Sends a command at the first call.
     fn persisted<'a>(
         tpm: &Tpm,
         wrapped: &WrappedKey,
@@ -438,12 +438,12 @@ impl Key {
             Err(error) => return Err(error),
         };
         if there.is_none() {
-            info!("handle 0x{handle:08X} does not hold the key; it is loaded from its file");
+            info!("handle 0x{handle:08X} does not hold the key; its file is used instead");
         }
         Ok(found.get_or_init(|| there).as_ref())
     }
 
-    /// From now on loads the key from its file. `false` if there is no file, or it did so already.
+    /// Makes later uses load the key from its file. Returns `false` if that changes nothing.
     fn leave_handle(&self) -> bool {
         let KeyLocation::Disk(_, _, Some(persisted)) = &self.place else {
             return false;
@@ -454,12 +454,12 @@ impl Key {
         let first = !persisted.lost.swap(true, Ordering::AcqRel);
         if first {
             let handle = persisted.handle;
-            warn!("handle 0x{handle:08X} no longer holds the key; it is loaded from its file");
+            warn!("handle 0x{handle:08X} does not hold the key any more; its file is used");
         }
         first
     }
 
-    /// From now on derives the key again. `false` if it did not come from a saved context.
+    /// Makes later uses derive the key again. Returns `false` if that changes nothing.
     fn leave_context(&self) -> bool {
         match &self.place {
             KeyLocation::Template(_, _, derived, _) => {
@@ -472,12 +472,12 @@ impl Key {
         }
     }
 
-    /// Loads the key if needed and runs `commands`. Returns their result, and true if it must be
-    /// verified. A check is needed if another process may have reused the transient handle, or the
-    /// persistent handle after our key was destroyed. No check is needed if an authorisation value
-    /// was proven, since the HMACs cover the name of the key.
+    /// Loads the key if needed and runs `commands`. Returns their result, and true if the caller
+    /// must verify the result. Another process may have put another key into the transient handle,
+    /// or into the persistent handle. So the caller must verify a result, unless an authorisation
+    /// value was proven. The HMACs of that proof cover the name of the key.
     ///
-    /// The commands may run twice if the authorisation value is empty.
+    /// If the authorisation value is empty, the commands may run twice.
     fn with<R>(
         &self,
         tpm: &Tpm,
@@ -505,14 +505,14 @@ impl Key {
                 }
                 None => return Err(SignError::NotInThisTpm),
             },
-            // The TPM does not use such a key.
+            // The TPM does not hold a key that the module uses in memory.
             KeyLocation::Memory(_) => return Err(SignError::Scheme),
             KeyLocation::Refused(_, why) => return Err(SignError::Refused(self.of_file(why))),
         };
         used.map_err(|error| self.judged(tpm, error.into()))
     }
 
-    /// Runs commands with a key from a file: in its persistent handle if it is there, else loaded.
+    /// Runs commands with the key in its persistent handle, or with the key loaded from its file.
     fn with_file<R>(
         &self,
         tpm: &Tpm,
@@ -535,13 +535,13 @@ impl Key {
         tpm.with_wrapped(what, wrapped, value, commands)
     }
 
-    /// True if a wrong authorisation value counts towards the lockout of the whole TPM.
+    /// Returns true if a wrong authorisation value counts towards the lockout of the whole TPM.
     pub(super) fn counts_wrong_auth(&self) -> bool {
         self.area().is_none_or(PublicArea::counts_wrong_auth)
     }
 }
 
-/// True if the key is not, or no longer, in the expected location.
+/// Returns true if the error means that the handle does not hold the key.
 fn is_elsewhere(error: &TpmError) -> bool {
     match error {
         TpmError::Response(code) => code.is_missing_handle(),

@@ -1,4 +1,4 @@
-//! Reasons why a key from a file cannot be used, with the name of the file.
+//! The reasons why a key from a file cannot be used, with the path of the file.
 
 use super::{Access, Key, KeyLocation};
 use crate::store::devid::MasterRecord;
@@ -11,11 +11,11 @@ use std::path::PathBuf;
 pub(in crate::store) struct KeyFile {
     pub(in crate::store) file: PathBuf,
     pub(in crate::store) master: MasterRecord,
-    /// True if the key was made through this module, false if another program made it.
+    /// True if this project created the key, false if another program created it.
     pub(in crate::store) is_ours: bool,
 }
 
-/// The reason, preceded by the file.
+/// Returns the reason, preceded by the path of the file.
 pub(super) fn of_file(source: Option<&KeyFile>, why: &str) -> String {
     match source {
         Some(source) => format!("{}: {why}", source.file.display()),
@@ -23,7 +23,7 @@ pub(super) fn of_file(source: Option<&KeyFile>, why: &str) -> String {
     }
 }
 
-/// Explains a fault of the TPM.
+/// Explains an error of the TPM by the state of the master key.
 pub(super) fn explained(source: Option<&KeyFile>, tpm: &Tpm, error: SignError) -> SignError {
     match (error, source) {
         (SignError::Tpm(error), Some(source)) => SignError::Tpm(source.master.judged(tpm, error)),
@@ -31,7 +31,7 @@ pub(super) fn explained(source: Option<&KeyFile>, tpm: &Tpm, error: SignError) -
     }
 }
 
-/// Explains a fault of the TPM, and names the file.
+/// Explains an error of the TPM by the state of the master key, and adds the path of the file.
 pub(super) fn judged(source: Option<&KeyFile>, tpm: &Tpm, error: SignError) -> SignError {
     match explained(source, tpm, error) {
         SignError::Tpm(TpmError::Unloadable(why)) => {
@@ -49,7 +49,7 @@ pub(super) fn judged(source: Option<&KeyFile>, tpm: &Tpm, error: SignError) -> S
 }
 
 impl Key {
-    /// This key, from this file.
+    /// Returns this key with the file that it comes from.
     #[must_use]
     pub(in crate::store) fn kept_in(self, source: KeyFile) -> Self {
         Self {
@@ -58,7 +58,8 @@ impl Key {
         }
     }
 
-    /// The reason why the key neither signs nor decrypts for any user; `None` if it does or may.
+    /// Returns the reason why the key can neither sign nor decrypt for any user. Returns `None` if
+    /// the key may be usable.
     pub fn obstacle(&self) -> Option<String> {
         self.idle().map(|why| self.of_file(why))
     }
@@ -74,13 +75,13 @@ impl Key {
         of_file(self.source.as_ref(), why)
     }
 
-    /// Explains a fault of the TPM, and names the file.
+    /// Explains an error of the TPM by the state of the master key, and adds the path of the file.
     pub(super) fn judged(&self, tpm: &Tpm, error: SignError) -> SignError {
         judged(self.source.as_ref(), tpm, error)
     }
 
-    /// Checks that the TPM loads a key that another program wrapped, so that the user learns a
-    /// failure at the beginning.
+    /// Checks that the TPM loads a key that another program wrapped. So the user learns about an
+    /// error at the beginning of an operation.
     pub(super) fn check_loads(&self, tpm: &Tpm) -> Result<(), SignError> {
         let KeyLocation::Disk(wrapped, _, None) = &self.place else {
             return Ok(());
@@ -96,9 +97,9 @@ impl Key {
             })
     }
 
-    /// Checks that the key can be loaded from its file, even if a handle holds it too. The TPM
-    /// loads the key or its seal, and a seal without a value is opened. No command can count a
-    /// wrong value.
+    /// Checks that the key can be loaded from its file, even if a handle holds the key too. The TPM
+    /// loads the key, or the seal of a key that is used in memory. A seal without authorisation
+    /// value is also opened. No command can count a wrong value.
     pub(in crate::store) fn check_file(&self, tpm: &Tpm) -> Result<(), SignError> {
         match &self.place {
             KeyLocation::Disk(wrapped, ..) => self.check_loads_of(tpm, wrapped),
@@ -126,17 +127,17 @@ impl Key {
     }
 }
 
-/// The reason why the TPM permits no supported use of a key with this public area.
+/// Returns the reason why the TPM permits no supported use of a key with this public area.
 fn idle(area: &PublicArea) -> Option<&'static str> {
     match () {
-        () if area.asks_for_policy() => Some("it needs a policy"),
+        () if area.asks_for_policy() => Some("its use needs a policy"),
         () if area.is_storage_key() => {
-            Some("it is a storage key: it wraps other keys, and neither signs nor decrypts")
+            Some("it is a storage key: it wraps other keys, but can neither sign nor decrypt")
         }
         () if area.attests() => {
-            Some("it is restricted: it signs only what the TPM itself has made or hashed")
+            Some("it is a restricted key: it signs only data that the TPM itself created or hashed")
         }
         () if area.signs() || area.decrypts() => None,
-        () => Some("the TPM lets it neither sign nor decrypt"),
+        () => Some("its attributes permit the TPM neither to sign nor to decrypt with it"),
     }
 }

@@ -1,5 +1,5 @@
-//! RSA signatures with padding in software and the raw private operation. For keys that may
-//! decrypt, and for paddings that the TPM does not offer.
+//! RSA signatures with padding in software, and the raw private operation. Both serve keys that may
+//! decrypt. The padding in software also serves schemes that the TPM does not support.
 
 use super::{Key, KeyLocation};
 use crate::key::{PublicKey, pad_left};
@@ -9,9 +9,9 @@ use crate::store::key::decrypting::masked;
 use crate::tpm::{Hash, SignatureScheme, Tpm, TpmError, random_secret};
 
 impl Key {
-    /// True if the TPM gives the raw private operation of this RSA key (TPM2_RSA_Decrypt without
-    /// scheme). The padding is then made in software. Only for keys in files: a factory key is used
-    /// only as its maker intended.
+    /// Returns true if the TPM offers the raw private operation of this RSA key (TPM2_RSA_Decrypt
+    /// without scheme). The module then makes the padding in software. Only keys in files are used
+    /// in this way. A factory key is used only as its maker intended.
     pub fn pads(&self) -> bool {
         let KeyLocation::Disk(_, area, _) = &self.place else {
             return false;
@@ -19,13 +19,13 @@ impl Key {
         matches!(area.key, PublicKey::Rsa { .. }) && area.decrypts() && area.takes_any_scheme()
     }
 
-    /// True if the key signs without padding. The same operation decrypts, so the caller needs the
-    /// right to do both.
+    /// Returns true if the key signs without padding. The same operation decrypts, so the user
+    /// needs the right to decrypt as well.
     pub fn signs_unpadded(&self) -> bool {
         self.allows_unpadded && self.pads()
     }
 
-    /// This key, with signing without padding allowed or not.
+    /// Returns this key, which may or may not sign without padding.
     #[must_use]
     pub(in crate::store) fn allowing_unpadded(self, allows_unpadded: bool) -> Self {
         Self {
@@ -34,14 +34,15 @@ impl Key {
         }
     }
 
-    /// True if a padding by this scheme fits into the modulus.
+    /// Returns true if the module can make the padding of this scheme, and the padding fits into
+    /// the modulus.
     pub(super) fn pads_by(&self, scheme: SignatureScheme) -> bool {
         self.pads() && has_room(self.public(), scheme)
     }
 
-    /// Signs by the raw private operation: as many commands as a signature. A padded block is not
-    /// secret. But for a number that the caller chose, the result may be a decrypted message. That
-    /// result crosses the bus encrypted, which costs one more command.
+    /// Signs by the raw private operation. Costs as many commands as a signature. A padded block is
+    /// not secret. For a number that the caller chose, the result may be a decrypted message. So
+    /// that result crosses the bus encrypted, which costs one more command.
     pub(super) fn sign_padded(
         &self,
         tpm: &Tpm,
@@ -59,7 +60,7 @@ impl Key {
             SignRequest::Unpadded(number) => pad_left(number, width),
             SignRequest::Ecdsa(_) => None,
         };
-        // For a number that is not below the modulus, a TPM reports a failure of its own.
+        // For a number that is not less than the modulus, a TPM returns an error code of its own.
         let block = block.filter(|block| self.public().has_below_modulus(block));
         let block = block.ok_or(SignError::Scheme)?;
         let value = match request {
@@ -69,7 +70,8 @@ impl Key {
         let (answer, doubtful) = self.with(tpm, "RSA_Decrypt", &value, |link, key| {
             link.rsa_decrypt(key, &block)
         })?;
-        let too_wide = || TpmError::WrongAnswer("a signature wider than its key".into());
+        let too_wide =
+            || TpmError::WrongAnswer("the signature is longer than the modulus of the key".into());
         let signature = pad_left(&answer, width).ok_or_else(too_wide)?;
         if !doubtful && tpm.has_proven(None, self.public()) && !tpm.verifies_signatures() {
             return Ok(signature);
@@ -85,11 +87,11 @@ impl Key {
     }
 }
 
-/// The overhead of EMSA-PKCS1-v1_5 in bytes.
+/// The number of bytes that EMSA-PKCS1-v1_5 adds to the data, at least.
 const PKCS1_BESIDE: usize = 11;
 
-/// True if a padding by this scheme, with a salt as long as the digest, fits into the modulus of an
-/// RSA key (RFC 8017, sections 9.1.1 and 9.2).
+/// Returns true if the padding of this scheme fits into the modulus of an RSA key (RFC 8017,
+/// sections 9.1.1 and 9.2). For PSS the salt is as long as the digest.
 pub(super) fn has_room(key: &PublicKey, scheme: SignatureScheme) -> bool {
     let needed = match scheme {
         SignatureScheme::Rsassa(hash) => hash.digest_info().len() + hash.width() + PKCS1_BESIDE,
@@ -99,19 +101,21 @@ pub(super) fn has_room(key: &PublicKey, scheme: SignatureScheme) -> bool {
     needed <= key.signature_width()
 }
 
-/// EMSA-PKCS1-v1_5 (RFC 8017, section 9.2): `00 01 ‖ at least eight FF ‖ 00 ‖ data`.
+/// Returns the EMSA-PKCS1-v1_5 block (RFC 8017, section 9.2):
+/// `00 01 ‖ eight or more bytes FF ‖ 00 ‖ data`.
 fn pkcs1(data: &[u8], width: usize) -> Option<Vec<u8>> {
     let padding = width.checked_sub(data.len() + 3).filter(|&ffs| ffs >= 8)?;
     Some([&[0, 1][..], &vec![0xFF; padding], &[0], data].concat())
 }
 
-/// EMSA-PSS (RFC 8017, section 9.1.1) for a modulus of whole bytes, MGF1 with the same hash.
+/// Returns the EMSA-PSS block (RFC 8017, section 9.1.1) for a modulus of whole bytes. MGF1 uses the
+/// hash of the digest.
 fn pss(hash: Hash, digest: &[u8], salt: &[u8], width: usize) -> Option<Vec<u8>> {
     let sealed = hash.digest(&[&[0; 8], digest, salt]);
     let zeros = width.checked_sub(sealed.len() + salt.len() + 2)?;
     let data = [&vec![0; zeros][..], &[1], salt].concat();
     let mut block = masked(&data, &sealed, hash).to_vec();
-    // Clears the top bit, so that the number is below the modulus.
+    // The top bit is cleared, so that the number is less than the modulus.
     *block.first_mut()? &= 0x7F;
     block.extend(sealed);
     block.push(0xBC);

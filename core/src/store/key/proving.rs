@@ -1,5 +1,5 @@
-//! Proof that the TPM has the private half of a new key. The proof is a signature over fresh bytes,
-//! or a decryption or agreement if the key does not sign.
+//! Proves that the TPM has the private key of a new key pair. The key signs random bytes. A key
+//! that cannot sign decrypts random bytes, or agrees on a secret.
 
 use super::{DecryptRequest, Key};
 use crate::key::{Curve, PrivateKeyInfo, PublicKey};
@@ -7,16 +7,16 @@ use crate::signature::{SignRequest, verify};
 use crate::store::{SignError, encrypt};
 use crate::tpm::{Hash, SignatureScheme, Tpm, TpmError, random_scalar, random_secret};
 
-/// Number of random bytes for a proof.
+/// The number of random bytes for a proof.
 const FRESH: usize = 32;
 
 impl Key {
-    /// Has the TPM use the key, and checks the result with the public half. As many commands as one
-    /// use of the key.
+    /// Lets the TPM use the key, and checks the result with the public key. Costs as many commands
+    /// as one use of the key.
     ///
     /// # Errors
     ///
-    /// [`TpmError::Unproven`] if another key answered.
+    /// Fails with [`TpmError::Unproven`] if another key gave the result.
     pub(in crate::store) fn prove_itself(&self, tpm: &Tpm) -> Result<(), SignError> {
         let is_proven = match self.public() {
             _ if self.is_signing() => self.proves_by_signature(tpm)?,
@@ -26,8 +26,8 @@ impl Key {
         match is_proven {
             true => Ok(()),
             false => Err(TpmError::Unproven(
-                "another key than the new one answered: an attacker between this program and the \
-                 TPM shows his own key, or the TPM is defective"
+                "the result comes from another key than the new key: an attacker between this \
+                 program and the TPM presents a key of his own, or the TPM is defective"
                     .into(),
             )
             .into()),

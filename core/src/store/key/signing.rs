@@ -1,4 +1,4 @@
-//! Signing: the choice of a scheme for a request, and the check of the signature.
+//! Signs: chooses a scheme for a request, and verifies the signature.
 
 use super::padding::has_room;
 use super::{Key, KeyLocation};
@@ -9,15 +9,15 @@ use crate::tpm::{AuthValue, Hash, KeyScheme, KnownAlgorithms, PublicArea, Signat
 use log::warn;
 use std::sync::atomic::Ordering;
 
-/// The known salt length of the TPM's PSS signatures. The specification allows the length of the
-/// digest (FIPS 186-5), which TLS requires, or the longest that fits.
+/// What is known about the salt of the TPM's PSS signatures. The TPM specification permits two
+/// lengths: the length of the digest (FIPS 186-5), which TLS requires, or the longest that fits.
 pub(super) const SALT_UNKNOWN: u8 = 0;
 pub(super) const SALT_AS_LONG_AS_DIGEST: u8 = 1;
 pub(super) const SALT_OF_OTHER_LENGTH: u8 = 2;
 
 impl Key {
-    /// True if the key signs by any scheme that its TPM has. Such a key has no fixed scheme, and
-    /// every scheme fits into the modulus.
+    /// Returns true if the key signs by every scheme that its TPM supports. Such a key has no fixed
+    /// scheme, and its modulus is long enough for every scheme.
     pub fn signs_by_any_scheme(&self) -> bool {
         let has_room_for_all = match self.public() {
             PublicKey::Ec { .. } => true,
@@ -29,13 +29,13 @@ impl Key {
         self.is_signing() && self.own_scheme() == KeyScheme::Any && has_room_for_all
     }
 
-    /// True if the key signs digests of the scheme's hash by this scheme. ECDSA also accepts
-    /// digests of other hashes if `fit` succeeds.
+    /// Returns true if the key signs by this scheme a digest of the scheme's hash. For ECDSA the
+    /// key also signs digests of other hashes, if `fit` succeeds.
     pub fn signs(&self, scheme: SignatureScheme) -> bool {
         self.is_signing() && (self.signs_by_itself(scheme) || self.pads_by(scheme))
     }
 
-    /// True if the TPM, or aws-lc, makes the padding.
+    /// Returns true if the TPM, or aws-lc for a key in memory, makes the padding of this scheme.
     fn signs_by_itself(&self, scheme: SignatureScheme) -> bool {
         if self.area().is_some_and(|area| !area.signs()) {
             return false;
@@ -52,7 +52,7 @@ impl Key {
             {
                 false
             }
-            // A TPM would use a shorter salt.
+            // The modulus is too short for the salt. A TPM would use a shorter salt.
             (public @ PublicKey::Rsa { .. }, ..) if !has_room(public, scheme) => false,
             (PublicKey::Rsa { .. }, KeyScheme::Fixed(fixed), scheme) => fixed == scheme,
             (PublicKey::Rsa { .. }, KeyScheme::Any, scheme) => {
@@ -61,13 +61,16 @@ impl Key {
         }
     }
 
-    /// Signs: one command, three for a key that must be loaded, one more if it has an authorisation
-    /// value.
+    /// Signs a digest. Costs one command for a key in a handle, and three commands for a key that
+    /// must be loaded. An authorisation value costs one more command.
     ///
     /// # Errors
     ///
-    /// [`SignError::DigestLength`] for a digest that the key cannot sign, [`SignError::Scheme`] for
-    /// an unsupported scheme. No command is sent in these cases.
+    /// In the first two cases no command is sent.
+    ///
+    /// - [`SignError::DigestLength`] for a digest that the key cannot sign.
+    /// - [`SignError::Scheme`] for a scheme that is not supported.
+    /// - The errors of the TPM.
     pub fn sign(&self, tpm: &Tpm, request: SignRequest) -> Result<Vec<u8>, SignError> {
         self.prepare(tpm)?;
         let Some((scheme, digest)) = self.scheme_and_digest(request)? else {
@@ -95,23 +98,23 @@ impl Key {
             self.pss_salt_is(salted, SALT_AS_LONG_AS_DIGEST);
             return Ok(whole);
         }
-        // The key left its handle or context before the signature. The file still has it, or the
-        // TPM derives it.
+        // Another key was in the handle or context when the TPM signed. The right key can still be
+        // loaded from its file, or derived again.
         if self.leave_handle() || self.leave_context() {
             return self.sign(tpm, request);
         }
         let error = self.not_verified(tpm, scheme, salted, &digest, &whole);
         match self.pads_by(scheme) {
             true => {
-                warn!("{error}; the padding is made here instead");
+                warn!("{error}; the module makes the padding in software instead");
                 self.sign_padded(tpm, request)
             }
             false => Err(error),
         }
     }
 
-    /// The scheme and the digest for the TPM or for the key in memory; `None` if the padding is
-    /// made in this module.
+    /// Returns the scheme and the digest for the TPM, or for the key in memory. Returns `None` if
+    /// this module must make the padding.
     fn scheme_and_digest(
         &self,
         request: SignRequest,
@@ -149,7 +152,8 @@ impl Key {
         }
     }
 
-    /// Tries an authorisation value by a signature over random bytes, which nobody can misuse.
+    /// Tries an authorisation value by a signature over random bytes. Such a signature is useless
+    /// to an attacker.
     pub(in crate::store) fn prove(&self, tpm: &Tpm, value: &AuthValue) -> Result<(), SignError> {
         let scheme = match (self.own_scheme(), self.public()) {
             (KeyScheme::Fixed(scheme), _) => scheme,
@@ -166,9 +170,9 @@ impl Key {
         Ok(())
     }
 
-    /// Explains a signature that does not verify. The first PSS signature tells the length of the
-    /// salt. If it differs from the digest's length, verifiers reject the signature, and PSS is
-    /// disabled for all keys of this TPM.
+    /// Explains a signature that cannot be verified. The first PSS signature shows the length of
+    /// the salt. If the salt is not as long as the digest, verifiers reject the signature. In this
+    /// case PSS is disabled for all keys of this TPM.
     fn not_verified(
         &self,
         tpm: &Tpm,
@@ -181,8 +185,8 @@ impl Key {
             && has_longest_salt(self.public(), hash, digest, signature)
         {
             warn!(
-                "the TPM's PSS signatures have the longest salt: verifiers reject them, so PSS is \
-                 disabled"
+                "the TPM signs by PSS with the longest possible salt, which verifiers reject; so \
+                 PSS is disabled for this TPM"
             );
             self.pss_salt_is(salted, SALT_OF_OTHER_LENGTH);
             tpm.give_up_pss();
@@ -191,7 +195,7 @@ impl Key {
         SignError::unverified(&scheme.to_string())
     }
 
-    /// Records that PSS signatures of the TPM are unusable.
+    /// Records that verifiers reject the PSS signatures of the TPM.
     pub(in crate::store) fn give_up_pss(&self) {
         if !matches!(self.place, KeyLocation::Memory(_)) {
             self.pss_salt.store(SALT_OF_OTHER_LENGTH, Ordering::Relaxed);
@@ -209,9 +213,9 @@ impl Key {
     }
 }
 
-/// The hash whose width the TPM expects for a digest. A key without a fixed scheme uses a hash that
-/// is at least as wide as the order of the curve. If the TPM has no such hash, the key uses the
-/// widest hash.
+/// Returns the hash whose length the TPM expects for a digest. A key without a fixed scheme uses a
+/// hash that is at least as long as the order of the curve. If the TPM has no such hash, the key
+/// uses the longest hash.
 pub(super) fn ecdsa_hash(area: Option<&PublicArea>, curve: Curve, told: &KnownAlgorithms) -> Hash {
     match (area.map(|area| area.scheme), curve) {
         (Some(KeyScheme::Fixed(fixed)), _) => fixed.hash(),
@@ -235,11 +239,13 @@ fn of_width(digest: &[u8], hash: Hash) -> Result<Vec<u8>, SignError> {
     }
 }
 
-/// Converts a digest to `hash` bytes that ECDSA reads as the same number. ECDSA uses the left
-/// `order` bytes of a longer digest, and all bytes of a shorter one (FIPS 186-5, section 6.4.1).
+/// Converts a digest to `hash` bytes that stand for the same number in ECDSA. ECDSA uses only the
+/// left `order` bytes of a longer digest, and all bytes of a shorter digest (FIPS 186-5, section
+/// 6.4.1).
 ///
-/// If the hash is at least as wide as the order, the number stands left, followed by zeros.
-/// Otherwise it stands right, after zeros, and a digest that is too long is refused.
+/// - If `hash` is at least `order`, the number stands left, followed by zeros.
+/// - If `hash` is less than `order`, the number stands right, after zeros. A digest longer than
+///   `hash` is refused.
 pub(super) fn fit(digest: &[u8], hash: usize, order: usize) -> Option<Vec<u8>> {
     if digest.is_empty() {
         return None;

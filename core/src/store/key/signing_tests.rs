@@ -1,4 +1,4 @@
-//! Tests of signatures, over canned answers of a TPM.
+//! Tests of signatures with prepared responses of a TPM.
 
 use super::signing::{ecdsa_hash, fit};
 use super::{Abilities, Key};
@@ -16,10 +16,10 @@ fn digests_keep_their_value_or_are_refused() {
     assert_eq!(fit(&[], 32, 32), None);
     assert_eq!(fit(&[9], 4, 4), Some(vec![0, 0, 0, 9]));
     assert_eq!(fit(&[1, 2, 3, 4, 5], 4, 4), Some(vec![1, 2, 3, 4]));
-    // The hash is wider than the order: only its left bytes count.
+    // The hash is longer than the order: only its left bytes count.
     assert_eq!(fit(&[9], 6, 4), Some(vec![0, 0, 0, 9, 0, 0]));
     assert_eq!(fit(&[1, 2, 3, 4, 5], 6, 4), Some(vec![1, 2, 3, 4, 0, 0]));
-    // The hash is narrower than the order: cutting would lose significant bits.
+    // The hash is shorter than the order: a cut would lose significant bits.
     assert_eq!(fit(&[1, 2, 3, 4, 5], 4, 6), None);
     assert_eq!(fit(&[0, 0, 3, 4, 5], 4, 6), None);
     assert_eq!(fit(&[1, 2, 3], 4, 6), Some(vec![0, 1, 2, 3]));
@@ -47,7 +47,7 @@ fn short_halves_of_a_signature_are_padded_and_long_ones_refused() {
     );
 }
 
-/// Signs with the scalar 1, whose public key is the generator.
+/// Returns a signature by the scalar 1. Its public key is the generator of the curve.
 fn by_the_generator(digest: &[u8]) -> Reply {
     let one = SigningKey::from_slice(&pad_left(&[1], 32).unwrap()).unwrap();
     let signed: Signature = one.sign_prehash(digest).unwrap();
@@ -82,7 +82,7 @@ fn a_scheme_is_proven_by_one_signature_that_verifies() {
     assert!(!error.contains("connection"), "{error}");
     let key = key();
     assert!(key.sign(&tpm, request).is_ok());
-    // Later signatures are not verified, as long as no other key can have signed.
+    // Later signatures are not verified, unless another key may have signed.
     assert_eq!(
         key.sign(&tpm, request),
         Ok([[5; 32], [6; 32]].concat().to_vec())
@@ -134,7 +134,7 @@ fn an_rsa_key_signs_by_what_the_tpm_has() {
     }
 }
 
-/// For a key of 1024 bits the TPM can use a salt of at most 62 bytes with SHA-512.
+/// With SHA-512 and a key of 1024 bits, the TPM can use a salt of at most 62 bytes.
 #[test]
 fn a_key_that_is_too_narrow_for_the_salt_says_nothing_of_the_tpm() {
     let area = rsa_area(128);
@@ -164,7 +164,8 @@ fn a_key_that_is_too_narrow_for_the_salt_says_nothing_of_the_tpm() {
     }
 }
 
-/// A signature by OpenSSL over 32 bytes 7, with a salt of this length.
+/// Returns an answer with a signature that OpenSSL made over 32 bytes 7, with a salt of this
+/// length.
 fn pss_answer(signature: &[u8]) -> Reply {
     let mut body = vec![0x00, 0x16, 0x00, 0x0B, 0x01, 0x00];
     body.extend(signature);

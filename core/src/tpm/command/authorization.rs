@@ -6,11 +6,12 @@ use crate::tpm::{SaltKey, handle};
 /// A key or hierarchy that a command uses, with its authorisation.
 #[derive(Clone, Copy)]
 pub struct AuthHandle<'a> {
-    /// Its handle.
+    /// The handle of the entity.
     pub handle: u32,
-    /// Its name; for a hierarchy the bytes of the handle (Part 1, section 16).
+    /// The TPM name of the entity. The name of a hierarchy is the bytes of its handle (Part 1,
+    /// section 16).
     pub name: &'a [u8],
-    /// Its authorisation.
+    /// The authorisation of the entity.
     pub auth: Auth<'a>,
 }
 
@@ -19,24 +20,25 @@ pub struct AuthHandle<'a> {
 pub struct SensitiveCreate<'a> {
     /// The authorisation value of the new object.
     pub value: &'a [u8],
-    /// Data to be sealed.
+    /// The data to be sealed.
     pub data: &'a [u8],
 }
 
-/// A way to authorise the use of an entity.
+/// The authorisation for the use of an entity.
 #[derive(Clone, Copy)]
 pub enum Auth<'a> {
     /// The empty value as a password. No secret crosses the bus.
     Empty,
-    /// A value, proven in an HMAC auth session. The session serves one command, and costs one
-    /// command more. Secret parameters of the command are encrypted.
+    /// A value that is proven in an HMAC auth session. The session serves one command, and costs
+    /// one more command. Secret parameters of the command are encrypted.
     Value(&'a [u8], Option<&'a SaltKey>),
     /// A policy session with a satisfied policy. The command ends the session.
     Policy(&'a PolicySession),
 }
 
 impl<'a> Auth<'a> {
-    /// Authorisation by this value. The empty value without a salt key needs no auth session.
+    /// Returns the authorisation by this value. The empty value without a salt key needs no auth
+    /// session.
     pub fn by(value: &'a [u8], salt_key: Option<&'a SaltKey>) -> Self {
         match (value, salt_key) {
             ([], None) => Self::Empty,
@@ -46,12 +48,12 @@ impl<'a> Auth<'a> {
 }
 
 impl<'a> AuthHandle<'a> {
-    /// An entity by handle and name.
+    /// Creates the value for an entity with this handle and name.
     pub fn new(handle: u32, name: &'a [u8], auth: Auth<'a>) -> Self {
         Self { handle, name, auth }
     }
 
-    /// A key whose authorisation value is empty.
+    /// Creates the value for a key whose authorisation value is empty.
     pub fn open(handle: u32, name: &'a [u8]) -> Self {
         Self {
             handle,
@@ -60,7 +62,7 @@ impl<'a> AuthHandle<'a> {
         }
     }
 
-    /// TPM_RH_OWNER.
+    /// Creates the value for TPM_RH_OWNER.
     pub fn owner(auth: Auth<'a>) -> Self {
         const NAME: [u8; 4] = handle::OWNER.to_be_bytes();
         Self {
@@ -70,7 +72,7 @@ impl<'a> AuthHandle<'a> {
         }
     }
 
-    /// TPM_RH_PLATFORM.
+    /// Creates the value for TPM_RH_PLATFORM.
     #[cfg(feature = "manufacture")]
     pub fn platform(auth: Auth<'a>) -> Self {
         const NAME: [u8; 4] = handle::PLATFORM.to_be_bytes();
@@ -81,7 +83,7 @@ impl<'a> AuthHandle<'a> {
         }
     }
 
-    /// TPM_RH_NULL, whose authorisation value is always empty.
+    /// Creates the value for TPM_RH_NULL, whose authorisation value is always empty.
     pub fn null() -> Self {
         const NAME: [u8; 4] = handle::NULL.to_be_bytes();
         Self {
@@ -91,7 +93,7 @@ impl<'a> AuthHandle<'a> {
         }
     }
 
-    /// TPM_RH_ENDORSEMENT with the empty authorisation value.
+    /// Creates the value for TPM_RH_ENDORSEMENT with the empty authorisation value.
     pub fn endorsement() -> Self {
         const NAME: [u8; 4] = handle::ENDORSEMENT.to_be_bytes();
         Self {

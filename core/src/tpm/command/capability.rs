@@ -1,4 +1,4 @@
-//! TPM2_GetCapability (Part 3, section 30.2): the contents and abilities of a TPM.
+//! TPM2_GetCapability (Part 3, section 30.2), which lists the objects and abilities of a TPM.
 
 use super::Link;
 use super::response_reader::ResponseReader;
@@ -8,12 +8,12 @@ use tpm2_protocol::basic::TpmUint32;
 use tpm2_protocol::data::TpmCap;
 use tpm2_protocol::frame::TpmGetCapabilityCommand;
 
-/// The number of items in one request; a TPM answers with as many as fit.
+/// The number of items in one request. A TPM answers with as many items as fit into a response.
 const AT_ONCE: u32 = 254;
-/// Upper limit for the length of a list. A TPM that reports more items is not believed.
+/// The maximum length of a list. Reading stops at this length, even if the TPM reports more items.
 const MOST: usize = 10_000;
 
-/// One answer with a part of a list.
+/// One response with a part of a list.
 struct Page<T> {
     items: Vec<T>,
     /// True if the TPM has more items.
@@ -21,7 +21,8 @@ struct Page<T> {
 }
 
 impl Link {
-    /// The list of `capability` from `first` on, at most `count` items; `item` reads one.
+    /// Requests at most `count` items of the list of `capability`, from `first` on. `item` parses
+    /// one item.
     fn page<T>(
         &mut self,
         capability: TpmCap,
@@ -41,7 +42,7 @@ impl Link {
         let told = reading.uint32()?;
         if told != capability.value() {
             return Err(TpmError::WrongAnswer(format!(
-                "capability {} was asked for, and {told} came",
+                "the TPM answered with capability {told} instead of {}",
                 capability.value()
             )));
         }
@@ -52,8 +53,9 @@ impl Link {
         Ok(Page { items, more })
     }
 
-    /// All numbers from `first` on, without duplicates, ascending. One command for each full
-    /// answer. `key` reads the number of an item.
+    /// Requests all numbers of a list from `first` on. Returns them without duplicates, in
+    /// ascending order. Sends one command for each full response. `key` reads the number of an
+    /// item.
     fn numbers(
         &mut self,
         capability: TpmCap,
@@ -66,7 +68,7 @@ impl Link {
             let Page { items, more } = self.page(capability, next, AT_ONCE, &key)?;
             let known = found.len();
             found.extend(items.into_iter().filter(|number| *number >= first));
-            // A TPM that says "more" but returns nothing new would cause an endless loop.
+            // A TPM that reports "more" but returns no new item would cause an endless loop.
             let has_grown = found.len() > known && found.len() < MOST;
             match found.last().and_then(|last| last.checked_add(1)) {
                 Some(behind) if more && has_grown => next = behind,
@@ -75,7 +77,8 @@ impl Link {
         }
     }
 
-    /// TPM_CAP_HANDLES: the handles from `first` to the end of its range, ascending.
+    /// Returns the handles from `first` to the end of their range, in ascending order
+    /// (TPM_CAP_HANDLES).
     pub(crate) fn handles(&mut self, first: u32) -> Result<Vec<u32>, TpmError> {
         /// The bits of a handle that name its range (Part 2, section 7.2: TPM_HT).
         const RANGE: u32 = 0xFF00_0000;
@@ -84,7 +87,7 @@ impl Link {
         Ok(found.into_iter().filter(in_range).collect())
     }
 
-    /// TPM_CAP_HANDLES: the loaded auth sessions, of HMACs and of policies.
+    /// Returns the loaded HMAC sessions and policy sessions (TPM_CAP_HANDLES).
     pub(crate) fn sessions(&mut self) -> Result<Vec<u32>, TpmError> {
         let first = handle::LOADED_SESSION;
         let found = self.numbers(TpmCap::Handles, first, |reading| reading.uint32())?;
@@ -95,7 +98,7 @@ impl Link {
             .collect())
     }
 
-    /// TPM_CAP_ALGS: the identifiers of all algorithms.
+    /// Returns the identifiers of all algorithms (TPM_CAP_ALGS).
     pub(crate) fn algorithms(&mut self) -> Result<Vec<u16>, TpmError> {
         let found = self.numbers(TpmCap::Algs, 0, |reading| {
             let identifier = reading.uint16()?;
@@ -105,8 +108,8 @@ impl Link {
         Ok(found.into_iter().map(|one| one as u16).collect())
     }
 
-    /// TPM_CAP_TPM_PROPERTIES: all properties about lockout. One command, and one more for each
-    /// property that is missing in the answer.
+    /// Returns all properties about lockout (TPM_CAP_TPM_PROPERTIES). Sends one command, and one
+    /// more for each property that is missing in the response.
     pub(crate) fn lockout(&mut self) -> Result<Lockout, TpmError> {
         let (first, count) = (Property::LOCKOUT[0].tag(), Property::LOCKOUT.len() as u32);
         let told = self.page(TpmCap::TpmProperties, first, count, pair)?.items;
@@ -120,7 +123,7 @@ impl Link {
         }
         let [Some(counter), Some(most), interval] = values else {
             return Err(TpmError::Unsupported(
-                "the TPM does not tell how many failed tries count, nor how many are lockout"
+                "the TPM does not report how many failed tries it counts, or how many cause lockout"
                     .into(),
             ));
         };
@@ -131,9 +134,9 @@ impl Link {
         })
     }
 
-    /// TPM_CAP_TPM_PROPERTIES: one property; `None` if the TPM does not report it.
+    /// Returns one property; `None` if the TPM does not report it (TPM_CAP_TPM_PROPERTIES).
     pub(crate) fn property(&mut self, property: Property) -> Result<Option<u32>, TpmError> {
-        // A TPM without this property answers with the next one.
+        // A TPM without this property answers with the next property.
         match self.page(TpmCap::TpmProperties, property.tag(), 1, pair) {
             Ok(page) => Ok(page
                 .items
@@ -145,7 +148,7 @@ impl Link {
     }
 }
 
-/// TPMS_TAGGED_PROPERTY.
+/// Reads a TPMS_TAGGED_PROPERTY.
 fn pair(reading: &mut ResponseReader) -> Result<(u32, u32), TpmError> {
     Ok((reading.uint32()?, reading.uint32()?))
 }

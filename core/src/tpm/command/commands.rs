@@ -1,4 +1,4 @@
-//! The TPM commands of this project, one method each (Part 3).
+//! The TPM commands of this project (Part 3). Each command is one method.
 
 use super::created::check_created;
 use super::execute::{CommandAuth, written};
@@ -20,7 +20,7 @@ fn handle(value: u32) -> TpmHandle {
     TpmHandle::new(value)
 }
 
-/// The TPM_ALG_ID of a hash, in the type of the library.
+/// Returns the TPM_ALG_ID of a hash, in the type of the library.
 pub(super) fn algorithm(hash: Hash) -> TpmAlgId {
     match hash {
         Hash::Sha1 => TpmAlgId::Sha1,
@@ -30,7 +30,7 @@ pub(super) fn algorithm(hash: Hash) -> TpmAlgId {
     }
 }
 
-/// A public area or a template.
+/// Parses a public area or a template.
 fn public(area: &[u8]) -> Result<Tpm2bPublic, TpmError> {
     let unfit = |error| TpmError::Unsupported(format!("public area: {error}"));
     let (inner, _) = TpmtPublic::unmarshal(area).map_err(unfit)?;
@@ -41,15 +41,15 @@ fn unfit(error: tpm2_protocol::TpmError) -> TpmError {
     TpmError::Unsupported(format!("parameter: {error}"))
 }
 
-/// The parameters of TPM2_Create with these secrets in place of the empty TPM2B_SENSITIVE_CREATE.
-/// Marshalled by hand, since the structures of the library would leave copies of the secrets in
-/// memory.
+/// Returns the parameters of TPM2_Create, with these secrets instead of the empty
+/// TPM2B_SENSITIVE_CREATE. This function builds the bytes itself, because the structures of the
+/// library would leave copies of the secrets in memory.
 fn with_secrets(parameters: &[u8], secrets: SensitiveCreate) -> Result<Secret, TpmError> {
     let mut reading = ResponseReader::new(parameters);
     reading.tpm2b()?;
     let rest = reading.rest();
     let SensitiveCreate { value, data } = secrets;
-    let too_long = |_| TpmError::Unsupported("command: a secret that is too long".into());
+    let too_long = |_| TpmError::Unsupported("command: the secret is too long".into());
     let size = |count: usize| u16::try_from(count).map(u16::to_be_bytes).map_err(too_long);
     let sensitive = 4 + value.len() + data.len();
     let mut bytes = Secret::new(Vec::with_capacity(2 + sensitive + rest.len()));
@@ -62,7 +62,8 @@ fn with_secrets(parameters: &[u8], secrets: SensitiveCreate) -> Result<Secret, T
     Ok(bytes)
 }
 
-/// A command of two handles; `others` holds the name of the second entity.
+/// Returns the authorisation for a command with two handles. `others` contains the name of the
+/// second entity.
 fn naming<'a>(used: AuthHandle<'a>, others: &'a [&'a [u8]]) -> CommandAuth<'a> {
     CommandAuth {
         others,
@@ -75,7 +76,7 @@ impl Link {
     ///
     /// # Errors
     ///
-    /// The response code of the TPM if it does not implement them.
+    /// Fails with the response code of the TPM if it does not implement them.
     pub(crate) fn test_parameters(&mut self, area: &[u8]) -> Result<(), TpmError> {
         let public = public(area)?.inner;
         let command = TpmTestParmsCommand {
@@ -88,15 +89,16 @@ impl Link {
         self.call::<_, TpmTestParmsResponse>(&command).map(drop)
     }
 
-    /// TPM2_ReadPublic: the TPMT_PUBLIC as returned by the TPM, and the name of the object. The
-    /// object may be of an unknown kind.
+    /// TPM2_ReadPublic: returns the TPMT_PUBLIC as the TPM gave it, and the name of the object. The
+    /// object may have a type that is unknown to this project.
     pub(crate) fn read_public(&mut self, key: u32) -> Result<(Vec<u8>, Vec<u8>), TpmError> {
         let [area, name, _] = self.public(key)?;
         Ok((area, name))
     }
 
-    /// TPM2_ReadPublic in an audit session. The HMAC proves that the response comes from the TPM
-    /// that has the salt key, and that the object has this name. Two commands.
+    /// TPM2_ReadPublic in an audit session: returns the TPMT_PUBLIC. The HMAC proves that the
+    /// response comes from the TPM that has the salt key, and that the object has this name. Sends
+    /// two commands.
     pub(crate) fn read_public_proven(&mut self, key: AuthHandle) -> Result<Vec<u8>, TpmError> {
         let command = TpmReadPublicCommand {
             handles: [handle(key.handle)],
@@ -109,14 +111,14 @@ impl Link {
         marshalled(&answer.out_public.inner)
     }
 
-    /// TPM2_ReadPublic: the qualified name of the object, which depends on its ancestors. `None` if
-    /// the TPM returns the name in its place, or nothing.
+    /// TPM2_ReadPublic: returns the qualified name of the object, which depends on its ancestors.
+    /// Returns `None` if the TPM returns the name instead of the qualified name, or an empty value.
     pub(crate) fn qualified_name(&mut self, key: u32) -> Result<Option<Vec<u8>>, TpmError> {
         let [_, name, qualified] = self.public(key)?;
         Ok(Some(qualified).filter(|qualified| !qualified.is_empty() && *qualified != name))
     }
 
-    /// TPM2_ReadPublic: TPMT_PUBLIC, name, qualified name.
+    /// TPM2_ReadPublic: returns the TPMT_PUBLIC, the name and the qualified name.
     fn public(&mut self, key: u32) -> Result<[Vec<u8>; 3], TpmError> {
         let command = TpmReadPublicCommand {
             handles: [handle(key)],
@@ -127,8 +129,8 @@ impl Link {
         Ok([next()?, next()?, next()?])
     }
 
-    /// TPM2_CreatePrimary of a key without authorisation value: a transient handle, the TPMT_PUBLIC
-    /// and the name. The caller flushes the handle.
+    /// TPM2_CreatePrimary of a key without authorisation value: returns a transient handle, the
+    /// TPMT_PUBLIC and the name. The caller must flush the handle.
     pub(crate) fn create_primary(
         &mut self,
         hierarchy: AuthHandle,
@@ -147,7 +149,7 @@ impl Link {
         let made = check_created(&command.in_public.inner, &answer.out_public.inner);
         let made = made.and_then(|area| match name_of(&area) {
             Some(computed) if computed != name => Err(TpmError::Unsupported(
-                "the TPM answered with a name that is not its key's".into(),
+                "the TPM answered with a name that does not belong to the key".into(),
             )),
             _ => Ok((key, area, name)),
         });
@@ -157,8 +159,8 @@ impl Link {
         made
     }
 
-    /// TPM2_Create below `parent`, with the secrets given. Returns the TPMT_PUBLIC and the wrapped
-    /// private half (the content of a TPM2B_PRIVATE).
+    /// TPM2_Create below `parent`, with the given secrets. Returns the TPMT_PUBLIC and the wrapped
+    /// private part (the content of a TPM2B_PRIVATE).
     pub(crate) fn create(
         &mut self,
         parent: AuthHandle,
@@ -187,7 +189,8 @@ impl Link {
         Ok((area, answer.out_private.to_vec()))
     }
 
-    /// TPM2_Unseal: the sealed data. In an auth session the TPM encrypts the data on the bus.
+    /// TPM2_Unseal: returns the sealed data. In an auth session the TPM encrypts the data on the
+    /// bus.
     pub(crate) fn unseal(&mut self, sealed: AuthHandle) -> Result<Secret, TpmError> {
         let command = TpmUnsealCommand {
             handles: [handle(sealed.handle)],
@@ -195,8 +198,8 @@ impl Link {
         self.secret(&command, sealed)
     }
 
-    /// TPM2_Load of a result of [`Link::create`] or [`Link::import`]: a transient handle and the
-    /// name. The caller flushes the handle.
+    /// TPM2_Load of a result of [`Link::create`] or [`Link::import`]: returns a transient handle
+    /// and the name. The caller must flush the handle.
     pub(crate) fn load(
         &mut self,
         parent: AuthHandle,
@@ -212,7 +215,7 @@ impl Link {
         Ok((answer.handles[0].value(), answer.name.to_vec()))
     }
 
-    /// TPM2_Import of a duplicate without inner wrapper. Returns the private half, wrapped by
+    /// TPM2_Import of a duplicate without inner wrapper. Returns the private part, wrapped by
     /// `parent`.
     pub(crate) fn import(
         &mut self,
@@ -233,9 +236,9 @@ impl Link {
         Ok(answer.out_private.to_vec())
     }
 
-    /// TPM2_ObjectChangeAuth of the key with this handle, whose parent has the handle and name
-    /// `parent`. Returns the private half with the new authorisation value, wrapped by the parent.
-    /// The key in the TPM, and the private half that it was loaded from, keep the old value. The
+    /// TPM2_ObjectChangeAuth of the key with this handle. `parent` is the handle and name of the
+    /// parent. Returns the private part with the new authorisation value, wrapped by the parent.
+    /// The key in the TPM, and the private part from which it was loaded, keep the old value. The
     /// new value crosses the bus encrypted.
     pub(crate) fn object_change_auth(
         &mut self,
@@ -247,7 +250,8 @@ impl Link {
             handles: [handle(key.handle), handle(parent)],
             new_auth: Tpm2bAuth::default(),
         };
-        let too_long = |_| TpmError::Unsupported("command: a value that is too long".into());
+        let too_long =
+            |_| TpmError::Unsupported("command: the authorisation value is too long".into());
         let size = u16::try_from(value.len()).map_err(too_long)?;
         let mut parameters = Secret::new(Vec::with_capacity(2 + value.len()));
         parameters.extend(size.to_be_bytes());
@@ -263,8 +267,9 @@ impl Link {
         Ok(answer.out_private.to_vec())
     }
 
-    /// TPM2_EvictControl: makes the object with this handle and name persistent at `persistent`, or
-    /// removes the persistent object there. Writes to the TPM.
+    /// TPM2_EvictControl: makes the object with this handle and name persistent at the handle
+    /// `persistent`. If the object is persistent at this handle already, the command removes it.
+    /// Writes to the TPM.
     pub(crate) fn evict(
         &mut self,
         owner: AuthHandle,
@@ -279,7 +284,7 @@ impl Link {
         Ok(())
     }
 
-    /// TPM2_ContextSave: a context for [`Link::context_load`] of this link.
+    /// TPM2_ContextSave: returns a context for [`Link::context_load`] of this link.
     pub(crate) fn context_save(&mut self, key: u32) -> Result<Vec<u8>, TpmError> {
         let command = TpmContextSaveCommand {
             handles: [handle(key)],
@@ -288,7 +293,7 @@ impl Link {
         marshalled(&answer.context)
     }
 
-    /// TPM2_ContextLoad: a transient handle. The caller flushes it.
+    /// TPM2_ContextLoad: returns a transient handle, which the caller must flush.
     pub(crate) fn context_load(&mut self, context: &[u8]) -> Result<u32, TpmError> {
         let unfit = |error| TpmError::Unsupported(format!("context: {error}"));
         let (context, _) = TpmsContext::unmarshal(context).map_err(unfit)?;
@@ -319,10 +324,10 @@ impl Link {
         let mut reading = ResponseReader::new(ResponseReader::new(&answer.parameters).tpm2b()?);
         let (told, _name_hash) = (reading.uint32()?, reading.uint16()?);
         let attributes = reading.uint32()?;
-        reading.tpm2b()?; // the policy
+        reading.tpm2b()?; // the authPolicy
         if told != index {
             return Err(TpmError::WrongAnswer(format!(
-                "NV index 0x{index:08X} was asked for, and 0x{told:08X} came"
+                "the TPM answered with NV index 0x{told:08X} instead of 0x{index:08X}"
             )));
         }
         Ok(NvPublic {
@@ -331,8 +336,8 @@ impl Link {
         })
     }
 
-    /// TPM2_NV_Read of the index with this handle and name, authorised by the index itself or by
-    /// the owner.
+    /// TPM2_NV_Read of the index with this handle and name. The index itself or the owner
+    /// authorises the read.
     pub(crate) fn nv_read(
         &mut self,
         by: AuthHandle,
@@ -351,8 +356,8 @@ impl Link {
         Ok(ResponseReader::new(&answer.parameters).tpm2b()?.to_vec())
     }
 
-    /// TPM2_NV_DefineSpace: name by SHA-256, no policy, empty authorisation value. Writes to the
-    /// TPM.
+    /// TPM2_NV_DefineSpace of an index with a SHA-256 name, without policy, with the empty
+    /// authorisation value. Writes to the TPM.
     pub(crate) fn nv_define(
         &mut self,
         owner: AuthHandle,
@@ -369,8 +374,8 @@ impl Link {
         Ok(())
     }
 
-    /// TPM2_NV_Write into the index with this handle and name, authorised by the owner. Writes to
-    /// the TPM.
+    /// TPM2_NV_Write to the index with this handle and name, authorised by the owner. Writes to the
+    /// TPM.
     pub(crate) fn nv_write(
         &mut self,
         owner: AuthHandle,
@@ -415,7 +420,7 @@ impl Link {
         Ok(())
     }
 
-    /// TPM2_GetRandom: at most `count` bytes.
+    /// TPM2_GetRandom: returns at most `count` random bytes.
     pub(crate) fn random(&mut self, count: u16) -> Result<Vec<u8>, TpmError> {
         let command = TpmGetRandomCommand {
             handles: [],
@@ -425,7 +430,8 @@ impl Link {
         Ok(ResponseReader::new(&answer.parameters).tpm2b()?.to_vec())
     }
 
-    /// TPM2_Sign; `digest` has the width of the scheme's hash.
+    /// TPM2_Sign: returns the signature of `digest`, which must be as long as a digest of the
+    /// scheme's hash.
     pub(crate) fn sign(
         &mut self,
         key: AuthHandle,
@@ -435,7 +441,8 @@ impl Link {
         self.sign_by_ticket(key, scheme, digest, &HashTicket::none())
     }
 
-    /// The same of a digest that the TPM made: a restricted key signs no other.
+    /// TPM2_Sign of a digest that the TPM made, as the ticket shows. A restricted key signs no
+    /// other digest.
     pub(in crate::tpm) fn sign_by_ticket(
         &mut self,
         key: AuthHandle,
@@ -465,8 +472,8 @@ impl Link {
         let (by, hash) = (reading.uint16()?, reading.uint16()?);
         if (by, hash) != (scheme.algorithm(), scheme.hash().algorithm()) {
             return Err(TpmError::WrongAnswer(format!(
-                "a signature by {scheme:?} was asked for, and one by the scheme 0x{by:04X} with the \
-                 hash 0x{hash:04X} came"
+                "the command asked for a signature by {scheme:?}, but the TPM used the scheme \
+                 0x{by:04X} with the hash 0x{hash:04X}"
             )));
         }
         let mut number = || reading.tpm2b().map(<[u8]>::to_vec);
@@ -479,8 +486,8 @@ impl Link {
         })
     }
 
-    /// TPM2_RSA_Decrypt without padding: the whole block, as wide as the modulus but without
-    /// leading zeros. In an auth session the block is encrypted on the bus.
+    /// TPM2_RSA_Decrypt without padding: returns the whole block, as wide as the modulus but
+    /// without leading zeros. In an auth session the block is encrypted on the bus.
     pub(crate) fn rsa_decrypt(
         &mut self,
         key: AuthHandle,
@@ -495,8 +502,8 @@ impl Link {
         self.secret(&command, key)
     }
 
-    /// TPM2_ECDH_ZGen with the point of the peer: the x coordinate without leading zeros. In an
-    /// auth session the coordinate is encrypted on the bus.
+    /// TPM2_ECDH_ZGen with the point of the peer: returns the x coordinate without leading zeros.
+    /// In an auth session the coordinate is encrypted on the bus.
     pub(crate) fn ecdh_z(
         &mut self,
         key: AuthHandle,
@@ -514,8 +521,9 @@ impl Link {
         Ok(Secret::new(ResponseReader::new(&point).tpm2b()?.to_vec()))
     }
 
-    /// A command whose response begins with a secret; returns the content of the TPM2B. The
-    /// structures of the library would leave copies of it in memory.
+    /// Runs a command whose response begins with a secret. Returns the content of the TPM2B. This
+    /// function reads the bytes itself, because the structures of the library would leave copies of
+    /// the secret in memory.
     fn secret<C: TpmFrame>(&mut self, command: &C, used: AuthHandle) -> Result<Secret, TpmError> {
         let by = CommandAuth {
             attributes: ENCRYPT,

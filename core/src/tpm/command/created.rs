@@ -4,8 +4,8 @@ use super::marshalled;
 use crate::tpm::TpmError;
 use tpm2_protocol::data::{TpmtPublic, TpmuPublicParms};
 
-/// Checks a TPMT_PUBLIC against its template, and returns it marshalled. All fields but the unique
-/// field must be equal; the exponent 0 stands for 65537.
+/// Checks a TPMT_PUBLIC against its template, and returns the TPMT_PUBLIC as bytes. All fields
+/// except the unique field must be equal. The exponent 0 is equal to 65537.
 pub(super) fn check_created(template: &TpmtPublic, made: &TpmtPublic) -> Result<Vec<u8>, TpmError> {
     const F4: u32 = 65537;
     let mut expected = TpmtPublic {
@@ -23,7 +23,7 @@ pub(super) fn check_created(template: &TpmtPublic, made: &TpmtPublic) -> Result<
     match marshalled(&expected)? == area {
         true => Ok(area),
         false => Err(TpmError::Unsupported(
-            "the TPM answered with another key than the one that was asked for".into(),
+            "the TPM answered with another key than the command asked for".into(),
         )),
     }
 }

@@ -1,5 +1,5 @@
-//! Executes a command: authorisation, frame, response (Part 1, section 18; HMAC auth sessions:
-//! sections 17 to 19 and 21).
+//! Executes a command: makes the authorisation, sends the command, checks the response (Part 1,
+//! section 18; HMAC auth sessions: sections 17 to 19 and 21).
 //!
 //! Each authorised handle has its own authorisation: a password or an auth session.
 
@@ -28,7 +28,7 @@ const EMPTY_PASSWORD: [u8; 9] = [0x40, 0, 0, 9, 0, 0, 0, 0, 0];
 /// TPM_ST_NO_SESSIONS and TPM_ST_SESSIONS.
 const NO_SESSIONS: u16 = 0x8001;
 const SESSIONS: u16 = 0x8002;
-/// TPM_ST_RSP_COMMAND, of TPM 1.2: the answer of any TPM to a bad tag.
+/// TPM_ST_RSP_COMMAND of TPM 1.2. Every TPM answers a command with a bad tag by this tag.
 const BAD_TAG: u16 = 0x00C4;
 
 /// The authorisation of a command, and the parameters that are encrypted.
@@ -38,16 +38,16 @@ pub(super) struct CommandAuth<'a> {
     pub(super) used: AuthHandle<'a>,
     /// The entities of further handles that need authorisation.
     pub(super) also: &'a [AuthHandle<'a>],
-    /// The names of the other entities.
+    /// The names of the entities that need no authorisation.
     pub(super) others: &'a [&'a [u8]],
-    /// TPMA_SESSION of the session of `used`. [`DECRYPT`] encrypts the first parameter of the
-    /// command, [`ENCRYPT`] that of the response. [`AUDIT`](super::session::AUDIT) is for a command
-    /// without authorisation. 0 means none.
+    /// The TPMA_SESSION of the session of `used`; 0 for none. [`DECRYPT`] encrypts the first
+    /// parameter of the command. [`ENCRYPT`] encrypts the first parameter of the response.
+    /// [`AUDIT`](super::session::AUDIT) is for a command without authorisation.
     pub(super) attributes: u8,
 }
 
 impl<'a> CommandAuth<'a> {
-    /// A command with one handle and no secret parameters.
+    /// Creates the value for a command with one handle and no secret parameters.
     pub(super) fn new(used: AuthHandle<'a>) -> Self {
         Self {
             used,
@@ -57,7 +57,7 @@ impl<'a> CommandAuth<'a> {
         }
     }
 
-    /// The authorised entities, in the order of their handles.
+    /// Returns the authorised entities, in the order of their handles.
     fn authorised(&self) -> impl Iterator<Item = AuthHandle<'a>> + use<'a> {
         std::iter::once(self.used).chain(self.also.iter().copied())
     }
@@ -77,12 +77,12 @@ pub(super) struct Response {
 }
 
 impl Response {
-    /// Reads the response as a structure of the library.
+    /// Parses the response into a structure of the library.
     ///
     /// # Errors
     ///
     /// [`TpmError::Unsupported`] if the library does not know the structure, such as a vendor's
-    /// algorithm. The connection is not at fault; a repetition would give the same answer.
+    /// algorithm. The connection works, and a repetition would have an equal answer.
     pub(super) fn read<R: TpmUnmarshalBody>(&self) -> Result<R, TpmError> {
         R::unmarshal_body(&self.handles, &self.parameters)
             .map_err(|error| TpmError::Unsupported(format!("response: {error}")))
@@ -90,7 +90,7 @@ impl Response {
 }
 
 impl Link {
-    /// A command without authorisation.
+    /// Executes a command without authorisation.
     pub(super) fn call<C: TpmFrame, R: TpmUnmarshalBody>(
         &mut self,
         command: &C,
@@ -98,7 +98,7 @@ impl Link {
         self.execute(command, None, None, R::HANDLES)?.read()
     }
 
-    /// A command with authorisation.
+    /// Executes a command with authorisation.
     pub(super) fn call_by<C: TpmFrame, R: TpmUnmarshalBody>(
         &mut self,
         command: &C,
@@ -107,10 +107,11 @@ impl Link {
         self.execute(command, None, Some(by), R::HANDLES)?.read()
     }
 
-    /// Executes one command. `parameters`, if given, replace the parameters of `command`; `handles`
+    /// Executes one command. `parameters`, if given, replace the parameters of `command`. `handles`
     /// is the number of handles in the response.
     ///
-    /// An authorisation value is proven in an auth session for this command: one command more.
+    /// An authorisation value is proven in an auth session for this command. The session costs one
+    /// more command.
     pub(super) fn execute<C: TpmFrame>(
         &mut self,
         command: &C,
@@ -136,9 +137,10 @@ impl Link {
             .and_then(|auth| frame(code, &named, auth.as_deref(), &parameters))
             .and_then(|frame| self.transact(&frame, class))
             .and_then(|response| answer(code, &response, handles, by, &mut authorisations));
-        // After success the TPM has ended the session; after a failure the session remains. If the
-        // answer was lost, either is possible, and no other program can have received this handle
-        // since. If the TPM is silent, a further command would only time out again.
+        // After success the TPM has ended the session. After a failure the session remains. If the
+        // answer was lost, either is possible. No other program can have received this session
+        // handle in the meantime, so the flush is safe. If the TPM does not answer, a further
+        // command would only time out again.
         if let Err(error) = &answered
             && !error.is_silence()
         {
@@ -197,7 +199,7 @@ impl Link {
         started
     }
 
-    /// TPM2_StartAuthSession with a salt for the key in this handle.
+    /// TPM2_StartAuthSession with a salt for the key in this handle: returns the session.
     pub(super) fn start_session(
         &mut self,
         session_type: TpmSe,
@@ -229,7 +231,7 @@ impl Link {
     }
 }
 
-/// The authorisation area of a command. The first session may encrypt the first parameter.
+/// Returns the authorisation area of a command. The first session may encrypt the first parameter.
 fn authorisation(
     code: u32,
     by: CommandAuth,
@@ -267,7 +269,7 @@ fn authorisation(
     Ok(area)
 }
 
-/// TPMA_SESSION of the session with this position in the command.
+/// Returns the TPMA_SESSION of the session with this position in the command.
 fn asked_of(by: CommandAuth, number: usize) -> u8 {
     match number {
         0 => by.attributes,
@@ -275,7 +277,7 @@ fn asked_of(by: CommandAuth, number: usize) -> u8 {
     }
 }
 
-/// The bytes of a command; `auth` is its authorisation area.
+/// Returns the bytes of a command. `auth` is its authorisation area.
 fn frame(
     code: u32,
     handles: &[u8],
@@ -288,7 +290,9 @@ fn frame(
     };
     let size = HEADER + handles.len() + auth_size + parameters.len();
     if size > FRAME_MAX {
-        return Err(TpmError::Unsupported(format!("a command of {size} bytes")));
+        return Err(TpmError::Unsupported(format!(
+            "a command of {size} bytes is too long"
+        )));
     }
     let mut frame = Zeroizing::new(Vec::with_capacity(size));
     frame.extend(tag.to_be_bytes());
@@ -303,8 +307,8 @@ fn frame(
     Ok(frame)
 }
 
-/// A response code without the layer bits that a resource manager sets (TSS 2.0 Overview, section
-/// 3.3).
+/// Returns a response code without the layer bits that a resource manager sets (TSS 2.0 Overview,
+/// section 3.3).
 fn of_any_layer(code: u32) -> u32 {
     const LAYER: u32 = 0xFFFF_0000;
     match code & LAYER {
@@ -313,7 +317,7 @@ fn of_any_layer(code: u32) -> u32 {
     }
 }
 
-/// Parses a successful response. With an auth session its HMAC is verified, and an encrypted
+/// Parses a successful response. With an auth session the HMAC is verified, and an encrypted
 /// parameter is decrypted.
 fn answer(
     code: u32,
@@ -322,8 +326,13 @@ fn answer(
     by: Option<CommandAuth>,
     authorisations: &mut [Authorisation],
 ) -> Result<Response, TpmError> {
-    let short = || TpmError::Unsupported("response: shorter than it says".into());
-    let garbage = || TpmError::Broken(format!("no TPM response: {} bytes", response.len()));
+    let short = || TpmError::Unsupported("response: shorter than its size field says".into());
+    let garbage = || {
+        TpmError::Broken(format!(
+            "the answer of {} bytes is not a TPM response",
+            response.len()
+        ))
+    };
     let mut reading = ResponseReader::new(response);
     let (Ok(tag), Ok(size), Ok(failure)) = (reading.uint16(), reading.uint32(), reading.uint32())
     else {
@@ -337,7 +346,7 @@ fn answer(
         (tag, 0) if tag == expected => {}
         (SESSIONS | NO_SESSIONS, 0) => {
             return Err(TpmError::WrongAnswer(
-                "a response that does not answer this command".into(),
+                "the response does not belong to this command".into(),
             ));
         }
         // An unknown response code is still an answer.
@@ -374,13 +383,13 @@ fn answer(
         };
         if !session.verifies_response(code, parameters, nonce, attributes, hmac) {
             return Err(TpmError::WrongAnswer(
-                "a response that does not come from the TPM that holds the key".into(),
+                "the response does not come from the TPM that has the key".into(),
             ));
         }
         let asked = asked_of(by, number);
         if !answers_attributes(asked, attributes) {
             return Err(TpmError::WrongAnswer(format!(
-                "a response whose session has the attributes 0x{attributes:02X}, and not \
+                "the session of the response has the attributes 0x{attributes:02X}, and not \
                  0x{asked:02X} as the command asked"
             )));
         }
@@ -395,10 +404,10 @@ fn answer(
 }
 
 fn without_authorisation() -> TpmError {
-    TpmError::WrongAnswer("a response without its authorisation".into())
+    TpmError::WrongAnswer("the response has no authorisation".into())
 }
 
-/// Marshals into bytes that are wiped on drop.
+/// Marshals into bytes that are wiped when they are dropped.
 pub(super) fn written(
     write: impl FnOnce(&mut TpmWriter) -> tpm2_protocol::TpmResult<()>,
 ) -> Result<Secret, TpmError> {

@@ -1,5 +1,5 @@
-//! Key derivation (Part 1, section 11.4.10), and secrets encrypted for a key of the TPM (Part 1,
-//! annex B.10 and C.6).
+//! Key derivation (Part 1, section 11.4.10), and secrets that are encrypted for a key of the TPM
+//! (Part 1, annexes B.10 and C.6).
 
 use crate::key::by_curve;
 use crate::key::{Curve, PublicKey};
@@ -13,10 +13,10 @@ use sha1::Sha1;
 use sha2::{Digest as _, Sha256, Sha384, Sha512};
 use zeroize::Zeroizing;
 
-/// Secret bytes, wiped on drop.
+/// Secret bytes. They are wiped when they are dropped.
 pub type Secret = Zeroizing<Vec<u8>>;
 
-/// KDFa: counter mode with HMAC (SP 800-108). `label` without its final zero.
+/// Derives a key by KDFa: counter mode with HMAC (SP 800-108). `label` is without its final zero.
 pub(in crate::tpm) fn kdfa(
     hash: Hash,
     key: &[u8],
@@ -39,7 +39,7 @@ pub(in crate::tpm) fn kdfa(
     })
 }
 
-/// `bits` bits from a sequence of blocks; `block` computes a block from its number.
+/// Returns `bits` bits from a sequence of blocks. `block` computes a block from its number.
 fn counted(hash: Hash, bits: u32, block: impl Fn(&[u8]) -> Secret) -> Secret {
     let bytes = bits.div_ceil(8) as usize;
     let mut derived = room(bytes + hash.width());
@@ -53,13 +53,14 @@ fn counted(hash: Hash, bits: u32, block: impl Fn(&[u8]) -> Secret) -> Secret {
     derived
 }
 
-/// An empty secret with reserved capacity. A secret that outgrew its capacity would leave a copy in
-/// memory.
+/// Returns an empty secret with this capacity. A secret that outgrew its capacity would leave a
+/// copy in memory.
 pub(in crate::tpm) fn room(bytes: usize) -> Secret {
     Zeroizing::new(Vec::with_capacity(bytes))
 }
 
-/// KDFe: from the secret of a key agreement (SP 800-56A). `label` without its final zero.
+/// Derives a key by KDFe from the secret of a key agreement (SP 800-56A). `label` is without its
+/// final zero.
 fn kdfe(hash: Hash, z: &[u8], label: &str, party_u: &[u8], party_v: &[u8], bits: u32) -> Secret {
     counted(hash, bits, |counter| {
         let parts = [counter, z, label.as_bytes(), &[0], party_u, party_v];
@@ -68,8 +69,8 @@ fn kdfe(hash: Hash, z: &[u8], label: &str, party_u: &[u8], party_v: &[u8], bits:
 }
 
 /// Makes a random secret as wide as a digest of `hash`, and encrypts it for the TPM's key `to`.
-/// Returns the secret and the content of the TPM2B_ENCRYPTED_SECRET. `hash` is the nameAlg of that
-/// key; `label` names the purpose.
+/// Returns the secret and the content of the TPM2B_ENCRYPTED_SECRET. `hash` is the nameAlg of the
+/// key `to`. `label` is the label of the standard for the purpose.
 pub(in crate::tpm) fn share_secret(
     to: &PublicKey,
     hash: Hash,
@@ -81,14 +82,15 @@ pub(in crate::tpm) fn share_secret(
             let secret = random_secret(hash.width())?;
             // The label includes its final zero (Part 1, section B.4).
             let label = [label.as_bytes(), &[0]].concat();
-            let unfit = || TpmError::Unsupported("the TPM's RSA key does not encrypt".into());
+            let unfit =
+                || TpmError::Unsupported("the TPM's RSA key cannot encrypt the secret".into());
             let encrypted = encrypt_oaep(to, hash, hash, &label, &secret).ok_or_else(unfit)?;
             Ok((secret, encrypted))
         }
     }
 }
 
-/// `count` bytes of the kernel's random number generator.
+/// Returns `count` bytes of the kernel's random number generator.
 ///
 /// # Errors
 ///
@@ -100,7 +102,7 @@ pub fn random_secret(count: usize) -> Result<Secret, TpmError> {
     Ok(secret)
 }
 
-/// A random scalar, as wide as the order.
+/// Returns a random private scalar, as wide as the order of the curve.
 pub(crate) fn random_scalar(curve: Curve) -> Result<Secret, TpmError> {
     loop {
         // Nearly all numbers of this width are valid scalars: all but one in 2^32.
@@ -120,13 +122,14 @@ fn share_by_agreement(
     hash: Hash,
     label: &str,
 ) -> Result<(Secret, Vec<u8>), TpmError> {
-    let unfit = |_| TpmError::Unsupported("the TPM's key is no point of its curve".into());
+    let unfit =
+        |_| TpmError::Unsupported("the TPM's public key is not a point of its curve".into());
     use p256::elliptic_curve::sec1::ToSec1Point;
     let (z, ephemeral) = by_curve!(curve, c => {
                 let own = c::SecretKey::from_slice(&random_scalar(curve)?).map_err(unfit)?;
                 let theirs = c::PublicKey::from_sec1_bytes(point).map_err(unfit)?;
                 let shared = own.diffie_hellman(&theirs);
-                let z = Zeroizing::new(shared.raw_secret_bytes().to_vec()); // the rest wipes itself
+                let z = Zeroizing::new(shared.raw_secret_bytes().to_vec()); // `shared` wipes itself
                 (z, own.public_key().to_sec1_point(false).as_bytes().to_vec())
     });
     // 04 ‖ x ‖ y
@@ -142,8 +145,8 @@ fn share_by_agreement(
     Ok((secret, encrypted))
 }
 
-/// RSAES-OAEP (RFC 8017, section 7.1.1), with separate hashes for label and mask. `None` if the
-/// message is too long or the key is not RSA.
+/// Encrypts by RSAES-OAEP (RFC 8017, section 7.1.1), with separate hashes for label and mask.
+/// Returns `None` if the message is too long or the key is not RSA.
 pub(crate) fn encrypt_oaep(
     key: &PublicKey,
     hash: Hash,
@@ -166,7 +169,8 @@ pub(crate) fn encrypt_oaep(
 mod tests {
     use super::*;
 
-    /// Computed by an independent program: Z 00..1F, U 20..3F, V 40..5F.
+    /// The expected values were computed by an independent program, from Z 00..1F, U 20..3F and V
+    /// 40..5F.
     #[test]
     fn a_secret_from_a_key_agreement() {
         let bytes = |from: u8| (from..from + 0x20).collect::<Vec<u8>>();

@@ -7,7 +7,7 @@ mod commands;
 mod created;
 mod execute;
 pub(super) mod kdf;
-// Only the feature `evidence` uses keys by policies.
+// Only the feature `evidence` uses keys with policies.
 #[cfg_attr(not(feature = "evidence"), allow(dead_code, unreachable_pub))]
 pub(super) mod policy;
 mod response_reader;
@@ -27,19 +27,20 @@ pub use salt_key::SaltKey;
 use std::sync::Arc;
 use tpm2_protocol::{TpmMarshal, TpmWriter};
 
-/// A connection to a TPM. Each method sends one TPM command unless its text says otherwise.
+/// A connection to a TPM. Each method sends one TPM command unless its documentation says
+/// otherwise.
 ///
-/// The link does not retry, and does not guarantee that a handle still names the same object (see
-/// [`super::Tpm`]). After a transport error the next call opens a new connection.
+/// The link does not repeat commands. It does not guarantee that a handle still contains the same
+/// object (see [`super::Tpm`]). After a transport error the next call opens a new connection.
 pub(crate) struct Link {
     transport: Box<dyn Transport>,
     timing: Arc<Timing>,
-    /// The slowest class of the commands since the last reset of this field.
+    /// The slowest class of the commands that were sent since the caller last set this field.
     pub(super) slowest: CommandClass,
 }
 
 impl Link {
-    /// The link for a TCTI. The link opens its connection at the first command.
+    /// Creates the link for a TCTI. The link opens its connection at the first command.
     ///
     /// # Errors
     ///
@@ -63,20 +64,21 @@ impl Link {
         })
     }
 
-    /// In a forked child: closes the parent's connection without sending a byte.
+    /// Closes the parent's connection in a forked child, without sending a byte.
     pub(super) fn abandon(mut self) {
         self.transport.abandon();
     }
 }
 
-/// True if the handle no longer names the loaded object.
+/// Returns true if the answer shows that the handle no longer contains the loaded object.
 pub(super) fn is_gone<R>(answer: &Result<R, TpmError>) -> bool {
     matches!(answer, Err(TpmError::Response(code))
         if code.is_missing_handle() || code.is_unknown_handle())
 }
 
-/// Flushes a handle after commands; a failure is only logged. Skipped if the connection is broken
-/// or the TPM is silent. A wrong answer came over a working connection, so the flush is sent.
+/// Flushes a handle after the commands with the result `after`. A failure is only logged. Sends
+/// nothing if the connection is broken or the TPM does not answer. A wrong answer came over a
+/// working connection, so the flush is sent in that case.
 pub(super) fn flush<R>(link: &mut Link, handle: u32, after: &Result<R, TpmError>) {
     let cannot_be = |error: &TpmError| matches!(error, TpmError::Broken(_)) || error.is_silence();
     if !after.as_ref().is_err_and(cannot_be)
@@ -86,7 +88,7 @@ pub(super) fn flush<R>(link: &mut Link, handle: u32, after: &Result<R, TpmError>
     }
 }
 
-/// Marshals a structure.
+/// Returns a structure as bytes.
 fn marshalled(structure: &impl TpmMarshal) -> Result<Vec<u8>, TpmError> {
     let mut bytes = [0; FRAME_MAX];
     let mut writer = TpmWriter::new(&mut bytes);
@@ -113,7 +115,7 @@ mod tests {
     use std::time::Duration;
 
     impl Link {
-        /// A link over a transport that never waits.
+        /// Creates a link over a transport that never waits.
         pub(super) fn over(transport: impl Transport + 'static) -> Self {
             let second = Duration::from_secs(1);
             Self::within(Limits::new(second, second), transport)
@@ -128,7 +130,7 @@ mod tests {
         }
     }
 
-    /// Remembers the command, and returns the answer that the test set.
+    /// A transport that remembers the command, and returns the answer that the test set.
     struct Canned {
         sent: Arc<parking_lot::Mutex<Vec<u8>>>,
         answer: Vec<u8>,
@@ -177,7 +179,7 @@ mod tests {
         assert_eq!(*sent.lock(), expected);
     }
 
-    /// Accepts each command and never answers.
+    /// A transport that accepts each command and never answers.
     struct Mute;
 
     impl Endpoint for Mute {
@@ -205,7 +207,7 @@ mod tests {
         fn abandon(&mut self) {}
     }
 
-    /// The limits of a TPM that makes keys slowly.
+    /// Returns the limits for a TPM that makes keys slowly.
     fn slow() -> Limits {
         Limits::new(Duration::from_millis(20), Duration::from_secs(2))
     }
@@ -221,7 +223,7 @@ mod tests {
         made.map(drop).unwrap_err()
     }
 
-    /// The generation limit does not apply while an earlier answer is still owed.
+    /// While the answer to an earlier command is missing, the limit of ordinary commands applies.
     #[test]
     fn a_generation_waits_for_an_answer_that_is_owed_as_any_command_does() {
         let mut link = Link::within(slow(), Silent(KeptOpen::new()));
@@ -229,7 +231,11 @@ mod tests {
         assert_eq!(link.random(8), Err(ordinary.clone()));
         assert_eq!(create(&mut link), ordinary);
         let own = TpmError::Timeout(slow().for_class(CommandClass::Generation));
-        assert_eq!(create(&mut link), own, "sent over a new connection");
+        assert_eq!(
+            create(&mut link),
+            own,
+            "the command is sent over a new connection"
+        );
     }
 
     #[test]
@@ -237,7 +243,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("tpm");
         let listener = UnixListener::bind(&path).unwrap();
-        // Fills the backlog with one waiting connection.
+        // One waiting connection fills the backlog.
         rustix::net::listen(&listener, 0).unwrap();
         let _waiting = std::os::unix::net::UnixStream::connect(&path).unwrap();
         let channel = Channel::new(Socket::Unix(path), Framing::Raw);

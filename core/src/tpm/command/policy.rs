@@ -1,5 +1,5 @@
-//! Policy sessions (Part 1, section 19.7; Part 3, section 23): assertions in a session authorise
-//! the use of a key, instead of a value.
+//! Policy sessions (Part 1, section 19.7; Part 3, section 23). Assertions in such a session
+//! authorise the use of a key, instead of a value.
 
 use super::Link;
 use super::execute::CommandAuth;
@@ -21,9 +21,9 @@ pub struct PolicySession(pub(super) AuthSession);
 /// The result of TPM2_Certify.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Certification {
-    /// TPMS_ATTEST, as returned by the TPM.
+    /// The TPMS_ATTEST as the TPM gave it.
     pub attest: Vec<u8>,
-    /// TPMT_SIGNATURE over it.
+    /// The TPMT_SIGNATURE over `attest`.
     pub signature: Vec<u8>,
 }
 
@@ -32,11 +32,11 @@ fn unfit(error: tpm2_protocol::TpmError) -> TpmError {
 }
 
 impl Link {
-    /// Runs a command in a policy session with these assertions. Two commands precede it, and one
-    /// for each further assertion. The session ends in any case.
+    /// Runs a command in a policy session with these assertions. Sends two commands before it, and
+    /// one for each further assertion. The session ends in any case.
     ///
-    /// `salt`: the key that reads the salt of the session, and its handle. With a salt, HMACs
-    /// protect command and response, and parameters can be encrypted.
+    /// `salt` is the key that decrypts the salt of the session, and the handle of that key. With a
+    /// salt, HMACs protect command and response, and parameters can be encrypted.
     ///
     /// # Errors
     ///
@@ -56,7 +56,8 @@ impl Link {
         let answer = self
             .take(steps, session.0.handle)
             .and_then(|()| command(self, &session));
-        // No other program can have received this handle since, even if the answer was lost.
+        // The flush is safe even if the answer was lost, because no other program can have received
+        // this session handle in the meantime.
         if let Err(error) = &answer
             && !error.is_silence()
             && let Err(error) = self.flush(session.0.handle)
@@ -90,7 +91,7 @@ impl Link {
         Ok(())
     }
 
-    /// TPM2_PolicySecret of the endorsement hierarchy, by its empty authorisation value.
+    /// TPM2_PolicySecret of the endorsement hierarchy, with its empty authorisation value.
     fn policy_secret(&mut self, session: u32) -> Result<(), TpmError> {
         let entity = AuthHandle::endorsement();
         let command = TpmPolicySecretCommand {
@@ -104,8 +105,8 @@ impl Link {
         told.map(drop).map_err(by_endorsement)
     }
 
-    /// TPM2_Certify of `key` by `signer`, with `qualifying` in the extraData of the TPMS_ATTEST.
-    /// The signature has the scheme of the signer.
+    /// TPM2_Certify of `key` by `signer`: returns the statement and its signature. `qualifying`
+    /// becomes the extraData of the TPMS_ATTEST. The signature has the scheme of the signer.
     pub(in crate::tpm) fn certify(
         &mut self,
         key: AuthHandle,
@@ -132,8 +133,8 @@ impl Link {
         })
     }
 
-    /// TPM2_ActivateCredential: the secret that was encrypted for the name of `key` and for the
-    /// endorsement key. `blob` and `secret` are the contents of TPM2B_ID_OBJECT and
+    /// TPM2_ActivateCredential: returns the secret that was encrypted for the name of `key` and for
+    /// the endorsement key. `blob` and `secret` are the contents of TPM2B_ID_OBJECT and
     /// TPM2B_ENCRYPTED_SECRET. In a salted session the response is encrypted.
     pub(in crate::tpm) fn activate_credential(
         &mut self,
@@ -161,8 +162,9 @@ impl Link {
     }
 }
 
-/// Turns a wrong authorisation into [`TpmError::EndorsementAuth`], since the endorsement hierarchy
-/// refused the value, not the key. The TPM never counts such a try (Part 1, section 19.8).
+/// Changes a wrong authorisation into [`TpmError::EndorsementAuth`], because the endorsement
+/// hierarchy refused the value, not the key. The TPM never counts such a try (Part 1, section
+/// 19.8).
 pub(in crate::tpm) fn by_endorsement(error: TpmError) -> TpmError {
     match error {
         TpmError::Response(code) if code.is_wrong_auth() => TpmError::EndorsementAuth,

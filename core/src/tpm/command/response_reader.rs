@@ -1,7 +1,7 @@
-//! Reads the pieces of a response.
+//! Reads the fields of a response.
 //!
 //! The structures of the library refuse a whole answer because of one unknown number. This reader
-//! accepts unknown numbers, and ignores the bytes that follow the requested pieces.
+//! accepts unknown numbers, and ignores the bytes that follow the requested fields.
 
 use crate::tpm::TpmError;
 
@@ -13,22 +13,22 @@ impl<'a> ResponseReader<'a> {
         Self(bytes)
     }
 
-    /// BYTE.
+    /// Reads a BYTE.
     pub(super) fn uint8(&mut self) -> Result<u8, TpmError> {
         self.piece::<1>().map(u8::from_be_bytes)
     }
 
-    /// UINT16, or a TPM_ALG_ID.
+    /// Reads a UINT16, or a TPM_ALG_ID.
     pub(super) fn uint16(&mut self) -> Result<u16, TpmError> {
         self.piece::<2>().map(u16::from_be_bytes)
     }
 
-    /// UINT32.
+    /// Reads a UINT32.
     pub(super) fn uint32(&mut self) -> Result<u32, TpmError> {
         self.piece::<4>().map(u32::from_be_bytes)
     }
 
-    /// The content of a TPM2B.
+    /// Reads a TPM2B and returns its content.
     pub(super) fn tpm2b(&mut self) -> Result<&'a [u8], TpmError> {
         let size = self.uint16()?;
         let (content, rest) = self.0.split_at_checked(size.into()).ok_or_else(short)?;
@@ -36,12 +36,12 @@ impl<'a> ResponseReader<'a> {
         Ok(content)
     }
 
-    /// The unread bytes.
+    /// Returns the unread bytes.
     pub(super) fn rest(&self) -> &'a [u8] {
         self.0
     }
 
-    /// True if no byte is left.
+    /// Returns true if all bytes were read.
     pub(super) fn is_at_end(&self) -> bool {
         self.0.is_empty()
     }
@@ -54,5 +54,5 @@ impl<'a> ResponseReader<'a> {
 }
 
 fn short() -> TpmError {
-    TpmError::Unsupported("response: shorter than it says".into())
+    TpmError::Unsupported("response: shorter than its size field says".into())
 }

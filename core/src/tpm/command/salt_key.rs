@@ -1,28 +1,28 @@
-//! The TPM key that reads the salt of an auth session (Part 1, section 19.6.8).
+//! The TPM key that decrypts the salt of an auth session (Part 1, section 19.6.8).
 
 use super::{AuthHandle, Link, flush};
 use crate::key::PublicKey;
 use crate::tpm::{Hash, PublicArea, TpmError, name_of};
 use std::sync::Arc;
 
-/// A TPM key that reads salts.
+/// A TPM key that can decrypt salts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SaltKey {
     place: KeySource,
-    /// Its public half.
+    /// The public key.
     pub public: PublicKey,
-    /// Its nameAlg.
+    /// The nameAlg of the key.
     pub hash: Hash,
-    /// Its TPM name.
+    /// The TPM name of the key.
     pub name: Vec<u8>,
 }
 
-/// The location of the key in the TPM.
+/// The source of the key: a handle, or a saved context.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum KeySource {
-    /// In this handle.
+    /// The key is in this handle.
     Handle(u32),
-    /// In no handle: the key is loaded for each session and flushed afterwards.
+    /// The key has no handle. It is loaded for each session and flushed afterwards.
     Saved(Arc<SavedPrimary>),
 }
 
@@ -31,11 +31,12 @@ enum KeySource {
 struct SavedPrimary {
     hierarchy: Hierarchy,
     template: Vec<u8>,
-    /// `None` if the TPM saves no context: the key is derived for each session.
+    /// The saved context. `None` if the TPM saves no context; the key is then derived for each
+    /// session.
     context: Option<Vec<u8>>,
 }
 
-/// A hierarchy that derives primary keys with the empty authorisation value.
+/// A hierarchy that derives primary keys, with the empty authorisation value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::tpm) enum Hierarchy {
     /// TPM_RH_NULL, whose value is always empty. Its keys change with each TPM reset.
@@ -54,13 +55,13 @@ impl Hierarchy {
 }
 
 impl SaltKey {
-    /// The key with this TPMT_PUBLIC. `None` unless it is a storage key: a TPM accepts no other
-    /// kind for a salt.
+    /// Creates the value for a key with this TPMT_PUBLIC. Returns `None` unless the key is a
+    /// storage key, because a TPM accepts only a storage key for a salt.
     pub(in crate::tpm) fn from_area(handle: u32, area: &[u8]) -> Option<Self> {
         Self::at(KeySource::Handle(handle), area)
     }
 
-    /// The key in this handle.
+    /// Creates the value for a key in this handle.
     pub(in crate::tpm) fn in_handle(
         handle: u32,
         public: &PublicKey,
@@ -75,8 +76,8 @@ impl SaltKey {
         }
     }
 
-    /// A primary key without a handle. `context` is the result of TPM2_ContextSave, if the TPM gave
-    /// one.
+    /// Creates the value for a primary key without a handle. `context` is the result of
+    /// TPM2_ContextSave, if the TPM saved the context.
     pub(in crate::tpm) fn saved(
         hierarchy: Hierarchy,
         template: Vec<u8>,
@@ -102,7 +103,7 @@ impl SaltKey {
         })
     }
 
-    /// Its handle, if it has one.
+    /// Returns the handle of the key; `None` if it must be loaded.
     pub(in crate::tpm) fn handle(&self) -> Option<u32> {
         match self.place {
             KeySource::Handle(handle) => Some(handle),
@@ -127,7 +128,8 @@ impl Link {
             Some(Ok(handle)) => return Ok((key.clone(), handle, true)),
             // A temporary refusal: the exchange repeats the command.
             Some(Err(TpmError::Response(code))) if code.is_temporary() => return Err(code.into()),
-            // The TPM was restarted, or the context belongs to another connection.
+            // The TPM was restarted, or the context belongs to another connection. The key is
+            // derived again.
             None | Some(Err(TpmError::Response(_) | TpmError::Unsupported(_))) => {}
             Some(Err(error)) => return Err(error),
         }

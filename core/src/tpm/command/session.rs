@@ -1,8 +1,8 @@
 //! HMAC auth sessions (Part 1, sections 17 to 19). They prove an authorisation value to the TPM
-//! without showing it on the bus. Policy sessions use the same HMACs.
+//! without sending the value over the bus. Policy sessions use the same HMACs.
 //!
-//! A session serves one command. Its salt is encrypted for a key of the TPM. So a recording of the
-//! bus gives an attacker nothing to test guessed values against.
+//! A session serves one command. Its salt is encrypted for a key of the TPM. A recording of the bus
+//! therefore does not let an attacker test guessed values.
 
 use super::kdf::{Secret, kdfa, room, share_secret};
 use crate::stack::leaving_nothing;
@@ -13,7 +13,7 @@ use cfb_mode::{Decryptor, Encryptor};
 use std::fmt;
 use zeroize::Zeroizing;
 
-/// The hash of our HMAC sessions. Nonces and HMACs have its width.
+/// The hash of the HMAC sessions of this project. Nonces and HMACs have the width of its digests.
 pub(in crate::tpm) const HASH: Hash = Hash::Sha256;
 const KEY_BITS: u32 = 128;
 const BLOCK_BITS: u32 = 128;
@@ -21,9 +21,9 @@ const BLOCK_BITS: u32 = 128;
 /// Attributes of a session (TPMA_SESSION; Part 2, section 8.4).
 pub(in crate::tpm) const DECRYPT: u8 = 1 << 5;
 pub(in crate::tpm) const ENCRYPT: u8 = 1 << 6;
-/// The session authorises nothing; its HMAC protects the response.
+/// The session authorises nothing. Its HMAC protects the response.
 pub(in crate::tpm) const AUDIT: u8 = 1 << 7;
-/// Set by the TPM: no other audit session was used meanwhile.
+/// The TPM sets this bit if no other audit session was used in the meantime.
 const AUDIT_EXCLUSIVE: u8 = 1 << 1;
 
 /// An authorisation value, and the salt of the session that proves it.
@@ -31,24 +31,24 @@ const AUDIT_EXCLUSIVE: u8 = 1 << 1;
 pub struct AuthValue {
     value: Secret,
     pub(in crate::tpm) salt: Salt,
-    /// True if the response is a secret.
+    /// True if the response is a secret, so that the session must encrypt it.
     pub(in crate::tpm) encrypts_response: bool,
 }
 
-/// The salt of a session. The salt protects a recorded proof against guessing.
+/// The salt of a session. The salt prevents that a recorded proof is used to test guessed values.
 #[derive(Clone, Default)]
 pub(in crate::tpm) enum Salt {
-    /// Salted to any key that the TPM has for salts.
+    /// The session is salted to any key for salts that the TPM has.
     #[default]
     ForAny,
-    /// Salted to this key.
+    /// The session is salted to this key.
     For(SaltKey),
-    /// No salt: the value has too many random bits to be guessed.
+    /// The session has no salt, because the value has too many random bits to be guessed.
     Needless,
 }
 
 impl AuthValue {
-    /// A value that is proven in a session salted to any suitable key.
+    /// Creates a value that is proven in a session salted to any suitable key.
     pub fn new(value: Secret) -> Self {
         Self {
             value,
@@ -57,8 +57,8 @@ impl AuthValue {
         }
     }
 
-    /// A value of 256 random bits, which cannot be guessed. Its proof needs no salt; a salt would
-    /// cost more than the signature itself.
+    /// Creates a value of 256 random bits, which cannot be guessed. Its proof needs no salt. A salt
+    /// would cost more time than the signature itself.
     pub fn random(value: Secret) -> Self {
         Self {
             value,
@@ -67,8 +67,8 @@ impl AuthValue {
         }
     }
 
-    /// A value that is proven in a session salted to a remembered key. Another TPM, or an attacker
-    /// on the bus with his own key, cannot test guesses.
+    /// Creates a value that is proven in a session salted to a remembered key. Another TPM, or an
+    /// attacker on the bus with his own key, cannot test guessed values.
     pub fn salted(value: Secret, to: SaltKey) -> Self {
         Self {
             value,
@@ -77,8 +77,8 @@ impl AuthValue {
         }
     }
 
-    /// For a command with a secret response: the response is encrypted on the bus, even if the
-    /// value is empty. The empty value then costs one command more.
+    /// Returns the value for a command with a secret response. The response is then encrypted on
+    /// the bus, even if the value is empty. The empty value then costs one more command.
     pub(crate) fn encrypting_response(self) -> Self {
         Self {
             encrypts_response: true,
@@ -86,12 +86,12 @@ impl AuthValue {
         }
     }
 
-    /// The value itself.
+    /// Returns the bytes of the value.
     pub fn as_bytes(&self) -> &[u8] {
         &self.value
     }
 
-    /// The same value, salted to this key.
+    /// Returns the value with sessions that are salted to this key.
     pub fn salted_to(self, key: SaltKey) -> Self {
         Self {
             salt: Salt::For(key),
@@ -99,7 +99,7 @@ impl AuthValue {
         }
     }
 
-    /// True if the value is empty.
+    /// Returns true if the value is empty.
     pub fn is_empty(&self) -> bool {
         self.value.is_empty()
     }
@@ -111,7 +111,7 @@ impl fmt::Debug for AuthValue {
     }
 }
 
-/// True if the response has the session attributes that the command requested. `decrypt` is
+/// Returns true if the response has the session attributes that the command requested. `decrypt` is
 /// ignored: some TPMs repeat this attribute in the response, others do not.
 pub(in crate::tpm) fn answers_attributes(asked: u8, given: u8) -> bool {
     let own = match asked & AUDIT {
@@ -125,13 +125,13 @@ pub(in crate::tpm) fn answers_attributes(asked: u8, given: u8) -> bool {
 pub(in crate::tpm) struct StartAuthSession {
     pub(in crate::tpm) nonce: Secret,
     salt: Secret,
-    /// The salt, encrypted for the TPM; empty without a salt key.
+    /// The salt, encrypted for the TPM. Empty if the session has no salt.
     pub(in crate::tpm) encrypted_salt: Vec<u8>,
     pub(in crate::tpm) hash: Hash,
 }
 
 impl StartAuthSession {
-    /// `hash` is the hash of the session.
+    /// Creates the inputs. `hash` is the hash of the session.
     pub(in crate::tpm) fn new(salted_to: Option<&SaltKey>, hash: Hash) -> Result<Self, TpmError> {
         let (salt, encrypted_salt) = match salted_to {
             Some(key) => share_secret(&key.public, key.hash, "SECRET")?,
@@ -145,7 +145,7 @@ impl StartAuthSession {
         })
     }
 
-    /// The session that the TPM started, for an entity with this authorisation value.
+    /// Returns the session that the TPM started, for an entity with this authorisation value.
     pub(in crate::tpm) fn session(
         self,
         handle: u32,
@@ -159,7 +159,7 @@ impl StartAuthSession {
             let salted = kdfa(hash, &self.salt, "ATH", &nonce_tpm, &self.nonce, bits);
             key.extend_from_slice(&salted);
         }
-        // The TPM strips trailing zeros from values (Part 1, section 19.6.4.3).
+        // The TPM removes trailing zeros of authorisation values (Part 1, section 19.6.4.3).
         let zeros = value.iter().rev().take_while(|&&byte| byte == 0).count();
         key.extend_from_slice(&value[..value.len() - zeros]);
         AuthSession {
@@ -177,18 +177,18 @@ impl StartAuthSession {
 #[derive(Clone)]
 pub(in crate::tpm) struct AuthSession {
     pub(in crate::tpm) handle: u32,
-    /// The hash of its HMACs and keys.
+    /// The hash of the HMACs and keys of the session.
     pub(in crate::tpm) hash: Hash,
-    /// True for a policy session. Without a salt its HMACs are empty.
+    /// True for a policy session. The HMACs of a policy session without salt are empty.
     pub(in crate::tpm) is_policy: bool,
-    /// The session key and the authorisation value of the entity.
+    /// The session key, followed by the authorisation value of the entity.
     key: Secret,
     nonce_caller: Secret,
     nonce_tpm: Vec<u8>,
 }
 
 impl AuthSession {
-    /// A fresh nonce for the next command.
+    /// Makes a new nonce for the next command, and returns it.
     pub(in crate::tpm) fn next_nonce(&mut self) -> Result<&[u8], TpmError> {
         self.nonce_caller = super::kdf::random_secret(self.hash.width())?;
         Ok(&self.nonce_caller)
@@ -198,7 +198,7 @@ impl AuthSession {
         self.is_policy && self.key.is_empty()
     }
 
-    /// The HMAC over a command: its code, the names of its entities, its parameters.
+    /// Returns the HMAC over a command: its code, the names of its entities, its parameters.
     pub(in crate::tpm) fn command_hmac(
         &self,
         code: u32,
@@ -223,7 +223,7 @@ impl AuthSession {
         self.hash.hmac(&self.key, &parts)
     }
 
-    /// True if the HMAC of a successful response is right.
+    /// Returns true if the HMAC of a successful response is correct.
     pub(in crate::tpm) fn verifies_response(
         &mut self,
         code: u32,
@@ -257,7 +257,8 @@ impl AuthSession {
             .map_err(|_| TpmError::Unsupported("AES-128-CFB".into()))
     }
 
-    /// Decrypts the first parameter of a response, after [`AuthSession::verifies_response`].
+    /// Decrypts the first parameter of a response. The caller must call
+    /// [`AuthSession::verifies_response`] before.
     pub(in crate::tpm) fn decrypt(&self, parameters: &mut [u8]) -> Result<(), TpmError> {
         let (key, iv) = self.mask(&self.nonce_tpm, &self.nonce_caller);
         let content = first_content(parameters)?;
@@ -274,9 +275,9 @@ impl AuthSession {
     }
 }
 
-/// The content of the TPM2B at the beginning of the parameters.
+/// Returns the content of the TPM2B at the beginning of the parameters.
 fn first_content(parameters: &mut [u8]) -> Result<&mut [u8], TpmError> {
-    let short = || TpmError::WrongAnswer("a parameter shorter than it says".into());
+    let short = || TpmError::WrongAnswer("a parameter is shorter than its size field says".into());
     let (size, rest) = parameters.split_first_chunk_mut().ok_or_else(short)?;
     rest.get_mut(..usize::from(u16::from_be_bytes(*size)))
         .ok_or_else(short)
@@ -299,13 +300,13 @@ mod tests {
         u32::from_be_bytes(bytes[..4].try_into().unwrap())
     }
 
-    /// The content of a TPM2B, and the bytes that follow.
+    /// Returns the content of a TPM2B, and the bytes that follow.
     fn content(bytes: &[u8]) -> (&[u8], &[u8]) {
         let size = u16::from_be_bytes(bytes[..2].try_into().unwrap());
         bytes[2..].split_at(size.into())
     }
 
-    /// Nonce, attributes and HMAC of an authorisation, and the bytes that follow.
+    /// Returns the nonce, attributes and HMAC of an authorisation, and the bytes that follow.
     fn authorisation(bytes: &[u8]) -> (&[u8], u8, &[u8], &[u8]) {
         let (nonce, rest) = content(bytes);
         let (hmac, after) = content(&rest[1..]);
@@ -324,8 +325,8 @@ mod tests {
         }
     }
 
-    /// Replays unsalted auth sessions of ESAPI: our HMACs and ciphers agree with those of ESAPI and
-    /// of the TPM.
+    /// Replays recorded auth sessions of ESAPI without salt. This project computes the same HMACs
+    /// and encrypted parameters as ESAPI and the TPM.
     #[test]
     fn proofs_and_ciphers_are_those_of_esapi() {
         let mut lines = include_str!("vectors/esapi-sessions.txt").lines();

@@ -1,5 +1,5 @@
-//! Digests that the TPM made itself, with the ticket that a restricted key asks for (Part 1, section
-//! 25.6; Part 3, sections 15.4 and 17).
+//! Digests that the TPM made itself, with the ticket that a restricted key requires (Part 1,
+//! section 25.6; Part 3, sections 15.4 and 17).
 
 use super::Link;
 use super::commands::algorithm;
@@ -14,15 +14,17 @@ use tpm2_protocol::frame::{
     TpmSequenceUpdateResponse,
 };
 
-/// Bytes of one piece: each TPM takes as many (TPM_PT_INPUT_BUFFER).
+/// The number of bytes in one piece. Every TPM accepts a piece of this size (TPM_PT_INPUT_BUFFER).
 const PIECE: usize = 1024;
 
-/// That the TPM made a digest, and of nothing that looks like a statement of its own.
+/// The ticket of the TPM (TPMT_TK_HASHCHECK). It shows that the TPM made a digest, and that the
+/// hashed data do not look like a statement of the TPM.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::tpm) struct HashTicket(pub(super) TpmtTkHashcheck);
 
 impl HashTicket {
-    /// The NULL ticket: the digest was made outside, as an unrestricted key allows.
+    /// Returns the NULL ticket, for a digest from outside the TPM. Only an unrestricted key accepts
+    /// it.
     pub(super) fn none() -> Self {
         Self(TpmtTkHashcheck {
             tag: TpmSt::HashCheck,
@@ -31,7 +33,7 @@ impl HashTicket {
         })
     }
 
-    /// Whether a restricted key signs by it.
+    /// Returns true if a restricted key accepts the ticket.
     pub(in crate::tpm) fn is_given(&self) -> bool {
         self.0.hierarchy != TpmRh::Null
     }
@@ -43,12 +45,13 @@ fn piece(data: &[u8]) -> Result<Tpm2bMaxBuffer, TpmError> {
 }
 
 impl Link {
-    /// Has the TPM hash data: the digest and its ticket. One command up to 1024 bytes, else one for each
-    /// piece and one more; a sequence takes a slot for objects meanwhile.
+    /// Lets the TPM hash data. Returns the digest and its ticket. Sends one command for up to 1024
+    /// bytes. For more data it sends one command for each piece and one more, and the hash sequence
+    /// occupies a slot for objects.
     ///
     /// # Errors
     ///
-    /// [`TpmError::WrongAnswer`] for a digest that is not that of the data.
+    /// [`TpmError::WrongAnswer`] if the digest is not that of the data.
     pub(in crate::tpm) fn hashed(
         &mut self,
         hash: Hash,
@@ -69,7 +72,9 @@ impl Link {
         };
         match digest == hash.digest(&[data]) {
             true => Ok((digest, HashTicket(ticket))),
-            false => Err(TpmError::WrongAnswer("a digest of other data".into())),
+            false => Err(TpmError::WrongAnswer(
+                "the TPM returned the digest of other data".into(),
+            )),
         }
     }
 
@@ -86,7 +91,7 @@ impl Link {
         let started: TpmHashSequenceStartResponse = self.call(&start)?;
         let sequence = started.handles[0].value();
         let hashed = self.finished(sequence, data);
-        // The last command of a sequence takes it out of the TPM.
+        // The last command of a hash sequence removes the sequence from the TPM.
         if let Err(error) = &hashed
             && !error.is_silence()
             && let Err(error) = self.flush(sequence)
@@ -101,7 +106,7 @@ impl Link {
         sequence: u32,
         data: &[u8],
     ) -> Result<(Vec<u8>, TpmtTkHashcheck), TpmError> {
-        // A sequence has no name (Part 1, section 16).
+        // A hash sequence has no name (Part 1, section 16).
         let by = || CommandAuth::new(AuthHandle::open(sequence, &[]));
         let last = (data.len() - 1) / PIECE * PIECE;
         for part in data[..last].chunks(PIECE) {

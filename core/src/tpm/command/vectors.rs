@@ -1,8 +1,9 @@
-//! Our commands compared with recordings of a swtpm 0.7.1 from 2026-11-28. `wire.txt` was recorded
-//! over this link, `esapi.txt` over the ESAPI of libtss2 3.2.1. ESAPI sends additional
-//! TPM2_ReadPublic and TPM2_NV_ReadPublic commands.
+//! Compares the commands of this project with recordings of a swtpm 0.7.1 from 2026-11-28.
+//! `wire.txt` was recorded over this link, `esapi.txt` over the ESAPI of libtss2 3.2.1. ESAPI sends
+//! additional TPM2_ReadPublic and TPM2_NV_ReadPublic commands.
 //!
-//! Lines: `>` a command, `<` its answer, `=` the result of a step, `+` inputs that were random.
+//! The first character of a line says what it contains: `>` a command, `<` its answer, `=` the
+//! result of a step, `+` random inputs.
 
 use super::{CommandClass, Link, Timing, Transport, TransportError};
 use crate::key::{Curve, PublicKey};
@@ -43,7 +44,8 @@ impl Recording {
         rest
     }
 
-    /// Skips commands that only ESAPI sends, up to `wanted` or to a line that is no command.
+    /// Skips commands that only ESAPI sends. Stops at the command `wanted`, or at a line that is
+    /// not a command.
     fn pass_over(&self, wanted: Option<&str>) {
         const ONLY_ESAPI: [&str; 2] = ["00000173", "00000169"];
         loop {
@@ -63,7 +65,7 @@ impl Recording {
         assert_eq!(format!("{step}: {gave}"), self.next('='));
     }
 
-    /// The recorded duplicate and its seed.
+    /// Returns the recorded duplicate and its seed.
     fn input(&self) -> (Vec<u8>, Vec<u8>) {
         self.pass_over(None);
         let both = self.next('+');
@@ -93,7 +95,10 @@ fn played(text: &str) {
     let mut link = Link::over(recording.clone());
     story(&mut link, &recording);
     recording.pass_over(None);
-    assert!(recording.0.lock().is_empty(), "all of it was played");
+    assert!(
+        recording.0.lock().is_empty(),
+        "the test replayed the whole recording"
+    );
 }
 
 #[test]
@@ -176,7 +181,7 @@ fn about_the_tpm(link: &mut Link, recording: &Recording) {
     recording.tell("random", said(&link.random(16), |bytes| hex(bytes)));
 }
 
-/// A new key below the root, loaded.
+/// Makes a new key below the storage root key and loads it.
 fn loaded(link: &mut Link, recording: &Recording, kind: KeyAlgorithm) -> (u32, Vec<u8>) {
     let template = template::device_key(kind, BOTH);
     let root = AuthHandle::open(ROOT, &[]);
@@ -212,7 +217,7 @@ fn ec_keys(link: &mut Link, recording: &Recording) {
         let signed = link.sign(key, SignatureScheme::Ecdsa(hash), &vec![7; hash.width()]);
         recording.tell("sign by ECDSA", said(&signed, signature));
     }
-    // The point of the peer: the generator of the curve.
+    // The public point of the peer is the generator of the curve.
     let PublicKey::Ec { point, .. } = PublicArea::parse(&p256_area(0, &[0, 0x10])).unwrap().key
     else {
         panic!("an EC key");
@@ -292,7 +297,7 @@ fn sealed_data(link: &mut Link, recording: &Recording) {
 }
 
 fn imported(link: &mut Link, recording: &Recording) {
-    // The scalar 1, so the point is the generator.
+    // The private scalar is 1, so the public point is the generator.
     let public = PublicArea::parse(&p256_area(0, &[0, 0x10])).unwrap().key;
     let area = template::imported_key(&public, BOTH);
     let (twin, seed) = recording.input();

@@ -1,15 +1,16 @@
-//! The statement of a TPM about a key, signed by an attestation key (Part 2, section 10.12.12,
+//! The statement of a TPM about a key, which an attestation key signs (Part 2, section 10.12.12,
 //! TPMS_ATTEST).
 
-/// TPM_GENERATED_VALUE. An attestation key never signs outside data that begin with it.
+/// TPM_GENERATED_VALUE. An attestation key never signs data from outside that begin with this
+/// value.
 pub(crate) const TPM_GENERATED: u32 = 0xFF54_4347;
 /// TPM_ST_ATTEST_CERTIFY
 pub(crate) const ATTEST_CERTIFY: u16 = 0x8017;
-/// TPMS_CLOCK_INFO and the firmware version.
+/// The size of a TPMS_CLOCK_INFO and of the firmware version, in bytes.
 const CLOCK_AND_FIRMWARE: usize = 17 + 8;
 
-/// A TPMS_ATTEST whose attested part is two TPM2Bs, as for TPM2_Certify. Magic and type are read
-/// but not checked.
+/// A TPMS_ATTEST whose attested part is two TPM2Bs, as for TPM2_Certify. `magic` and the type are
+/// read but not checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Attest<'a> {
     pub(crate) magic: u32,
@@ -23,7 +24,7 @@ pub(crate) struct Attest<'a> {
 }
 
 impl<'a> Attest<'a> {
-    /// `None` for another structure, or if bytes follow.
+    /// Parses a TPMS_ATTEST. Returns `None` for another structure, or if more bytes follow.
     pub(crate) fn read(bytes: &'a [u8]) -> Option<Self> {
         let (magic, rest) = bytes.split_first_chunk()?;
         let (kind, rest) = rest.split_first_chunk()?;
@@ -42,7 +43,7 @@ impl<'a> Attest<'a> {
     }
 }
 
-/// The content of the TPM2B at the head of `bytes`, and the bytes that follow.
+/// Returns the content of the TPM2B at the start of `bytes`, and the bytes after the TPM2B.
 pub(crate) fn split_sized(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (size, rest) = bytes.split_first_chunk()?;
     rest.split_at_checked(u16::from_be_bytes(*size).into())

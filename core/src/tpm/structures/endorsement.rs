@@ -13,7 +13,7 @@ use tpm2_protocol::data::{
 use tpm2_protocol::{TpmMarshal, TpmUnmarshal, TpmWriter};
 
 /// The NV indices for certificates of endorsement keys, each with the template of the key. P-256
-/// stands before RSA-2048, which is slow to derive.
+/// comes before RSA-2048, because RSA keys are slow to derive.
 pub(in crate::tpm) const CERTIFICATES: [(u32, EndorsementTemplate); 8] = [
     (
         0x01C0_000A,
@@ -54,12 +54,13 @@ pub(in crate::tpm) const CERTIFICATES: [(u32, EndorsementTemplate); 8] = [
 pub(in crate::tpm) struct EndorsementTemplate {
     algorithm: KeyAlgorithm,
     hash: Hash,
-    /// True in the high range: the policy is PolicyB, and the unique field is empty.
+    /// True for the templates of the high range. Their policy is PolicyB, and their unique field is
+    /// empty.
     is_high: bool,
 }
 
 impl EndorsementTemplate {
-    /// Low range: L-1 (RSA-2048) and L-2 (P-256).
+    /// Returns a template of the low range: L-1 (RSA-2048) or L-2 (P-256).
     pub(in crate::tpm) const fn low(algorithm: KeyAlgorithm) -> Self {
         Self {
             algorithm,
@@ -68,7 +69,7 @@ impl EndorsementTemplate {
         }
     }
 
-    /// High range: H-1 to H-7, without SM2.
+    /// Returns a template of the high range: H-1 to H-7, without SM2.
     const fn high(algorithm: KeyAlgorithm, hash: Hash) -> Self {
         Self {
             algorithm,
@@ -77,11 +78,11 @@ impl EndorsementTemplate {
         }
     }
 
-    /// The templates that may give a key of this algorithm, the likeliest first. `index` is the NV
-    /// index of its certificate.
+    /// Returns the templates that may give a key of this algorithm, the likeliest first. `index` is
+    /// the NV index of the certificate.
     pub(in crate::tpm) fn candidates(algorithm: KeyAlgorithm, index: Option<u32>) -> Vec<Self> {
         let mut all: Vec<_> = CERTIFICATES.to_vec();
-        // Makers use different hashes with RSA-4096.
+        // Manufacturers use different hashes with RSA-4096.
         let other = Self::high(KeyAlgorithm::Rsa(4096), Hash::Sha512);
         all.push((0x01C0_001E, other));
         all.sort_by_key(|(there, _)| Some(*there) != index);
@@ -91,7 +92,7 @@ impl EndorsementTemplate {
             .collect()
     }
 
-    /// TPMT_PUBLIC.
+    /// Returns the TPMT_PUBLIC of the template.
     pub(in crate::tpm) fn area(self) -> Vec<u8> {
         /// fixedTPM, fixedParent, sensitiveDataOrigin, adminWithPolicy, restricted, decrypt.
         const LOW: u32 = 0x0003_00B2;
@@ -133,7 +134,8 @@ impl EndorsementTemplate {
     }
 }
 
-/// True if a public area has the template of an endorsement key, whatever its unique field holds.
+/// Returns true if a public area has the template of an endorsement key. The unique field may have
+/// any value.
 pub(in crate::tpm) fn is_endorsement_key(area: &[u8]) -> bool {
     let all = CERTIFICATES.iter().map(|(_, template)| template);
     all.into_iter().any(|template| {
@@ -148,8 +150,9 @@ pub(in crate::tpm) fn is_endorsement_key(area: &[u8]) -> bool {
     })
 }
 
-/// NV indices for the template of the key whose certificate is at this index, and for the nonce of
-/// the template. For P-256, makers disagree which of the two holds the template.
+/// Returns two NV indices that belong to the certificate index: for the template of the key and for
+/// the nonce of the template. For P-256, manufacturers disagree which of the two contains the
+/// template.
 pub(in crate::tpm) fn template_indices(certificate: u32) -> Vec<u32> {
     match certificate {
         0x01C0_0002 => vec![0x01C0_0003, 0x01C0_0004],
@@ -158,14 +161,14 @@ pub(in crate::tpm) fn template_indices(certificate: u32) -> Vec<u32> {
     }
 }
 
-/// The template in an NV index; `None` for other content.
+/// Returns the template in the content of an NV index; `None` for other content.
 pub(in crate::tpm) fn stored_template(content: &[u8]) -> Option<Vec<u8>> {
     let (area, _) = TpmtPublic::unmarshal(content).ok()?;
     let area = marshalled(&area)?;
     (content.starts_with(&area) && is_storage_key(&area)).then_some(area)
 }
 
-/// The template with this nonce in its unique field (section B.2).
+/// Returns the template with this nonce in its unique field (section B.2).
 pub(in crate::tpm) fn with_nonce(template: &[u8], nonce: &[u8]) -> Option<Vec<u8>> {
     let (mut area, _) = TpmtPublic::unmarshal(template).ok()?;
     let padded = |count: usize| {
@@ -197,7 +200,7 @@ fn marshalled(area: &TpmtPublic) -> Option<Vec<u8>> {
 mod tests {
     use super::*;
 
-    /// The template lengths of swtpm and tpm2-tools.
+    /// The lengths of the templates in swtpm and tpm2-tools.
     #[test]
     fn templates_have_the_lengths_of_the_profile() {
         let length = |index: u32| {
@@ -221,7 +224,10 @@ mod tests {
             assert!(is_endorsement_key(&key), "{index:x}");
             let last = key.len() - 1;
             key[last] ^= 1;
-            assert!(is_endorsement_key(&key), "{index:x}, as a key has it");
+            assert!(
+                is_endorsement_key(&key),
+                "{index:x}, the area of a key from the template"
+            );
             key[8] ^= 1;
             assert!(!is_endorsement_key(&key), "{index:x}, another policy");
         }

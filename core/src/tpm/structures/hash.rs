@@ -19,7 +19,7 @@ pub enum Hash {
     Sha512,
 }
 
-/// Evaluates `$body`, with `$hash` as the type of the algorithm.
+/// Evaluates `$body`. In `$body` the name `$hash` is the Rust type of the algorithm.
 macro_rules! by_algorithm {
     ($which:expr, $hash:ident => $body:expr) => {
         match $which {
@@ -46,7 +46,7 @@ macro_rules! by_algorithm {
 pub(in crate::tpm) use by_algorithm;
 
 impl fmt::Display for Hash {
-    /// The name in FIPS 180-4.
+    /// Writes the name of FIPS 180-4.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Sha1 => "SHA-1",
@@ -61,7 +61,7 @@ impl Hash {
     /// All hashes for signatures.
     pub const ALL: [Self; 4] = [Self::Sha1, Self::Sha256, Self::Sha384, Self::Sha512];
 
-    /// TPM_ALG_ID.
+    /// Returns the TPM_ALG_ID.
     pub const fn algorithm(self) -> u16 {
         match self {
             Self::Sha1 => algorithm::SHA1,
@@ -71,14 +71,14 @@ impl Hash {
         }
     }
 
-    /// The hash with this TPM_ALG_ID.
+    /// Returns the hash with this TPM_ALG_ID.
     pub(crate) fn of_algorithm(algorithm: u16) -> Option<Self> {
         Self::ALL
             .into_iter()
             .find(|hash| hash.algorithm() == algorithm)
     }
 
-    /// The digest size in bytes.
+    /// Returns the size of a digest in bytes.
     pub const fn width(self) -> usize {
         match self {
             Self::Sha1 => 20,
@@ -88,7 +88,7 @@ impl Hash {
         }
     }
 
-    /// The prefix of a digest in a DigestInfo (RFC 8017, section 9.2, note 1).
+    /// Returns the prefix of a digest in a DigestInfo (RFC 8017, section 9.2, note 1).
     pub const fn digest_info(self) -> &'static [u8] {
         match self {
             Self::Sha1 => b"\x30\x21\x30\x09\x06\x05\x2b\x0e\x03\x02\x1a\x05\x00\x04\x14",
@@ -104,14 +104,14 @@ impl Hash {
         }
     }
 
-    /// The digest of the concatenated parts.
+    /// Returns the digest of the concatenated parts.
     pub fn digest(self, parts: &[&[u8]]) -> Vec<u8> {
         leaving_nothing(|| {
             by_algorithm!(self, H => {
                 let mut hash = H::new();
                 parts.iter().for_each(|part| hash.update(part));
-                // Written directly to its destination: the input may be a PIN, and no copy may stay
-                // on the stack.
+                // The digest is written directly to its destination. The input may be a PIN, so no
+                // copy may stay on the stack.
                 let mut digest = vec![0; self.width()];
                 if let Ok(place) = digest.as_mut_slice().try_into() {
                     Digest::finalize_into(hash, place);
@@ -121,7 +121,7 @@ impl Hash {
         })
     }
 
-    /// HMAC (RFC 2104) of the concatenated parts.
+    /// Returns the HMAC (RFC 2104) of the concatenated parts.
     pub(crate) fn hmac(self, key: &[u8], parts: &[&[u8]]) -> Zeroizing<Vec<u8>> {
         leaving_nothing(|| {
             by_algorithm!(self, H => match Hmac::<H>::new_from_slice(key) {
@@ -139,7 +139,7 @@ impl Hash {
         })
     }
 
-    /// True if `expected` is the HMAC; compares in constant time.
+    /// Returns true if `expected` is the HMAC of the parts. Compares in constant time.
     pub(crate) fn hmac_is(self, key: &[u8], parts: &[&[u8]], expected: &[u8]) -> bool {
         leaving_nothing(|| {
             by_algorithm!(self, H => Hmac::<H>::new_from_slice(key).is_ok_and(|mut mac| {

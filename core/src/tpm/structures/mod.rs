@@ -1,11 +1,11 @@
-//! Structures of the TPM (Part 2), as plain types and as bytes.
+//! Structures of the TPM (Part 2), as Rust types and as bytes.
 
 #[cfg(feature = "evidence")]
 pub(crate) mod attest;
 pub(super) mod endorsement;
 pub(super) mod hash;
 mod nv;
-// Only the feature `evidence` uses keys by policies.
+// Only the feature `evidence` uses keys with policies.
 #[cfg_attr(not(feature = "evidence"), allow(dead_code, unreachable_pub))]
 pub(super) mod policy;
 mod property;
@@ -22,7 +22,7 @@ pub(crate) use public::{name_of, qualified_name_below};
 pub use response_code::ResponseCode;
 pub use signature::{Signature, SignatureScheme};
 
-/// A TPM2B with this content (Part 2, section 10.4).
+/// Returns a TPM2B with this content (Part 2, section 10.4).
 pub(crate) fn sized(bytes: &[u8]) -> Vec<u8> {
     let mut sized = (bytes.len() as u16).to_be_bytes().to_vec();
     sized.extend(bytes);

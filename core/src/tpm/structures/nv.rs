@@ -2,10 +2,10 @@
 
 use super::Hash;
 
-/// The public area of an index from TPM2_NV_ReadPublic (Part 2, section 13.5).
+/// The public area of an NV index, as TPM2_NV_ReadPublic returns it (Part 2, section 13.5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NvPublic {
-    /// TPMA_NV.
+    /// The TPMA_NV of the index.
     pub attributes: u32,
     /// The size of the index in bytes.
     pub size: u16,
@@ -18,26 +18,27 @@ impl NvPublic {
     const WRITTEN: u32 = 1 << 29;
     const READLOCKED: u32 = 1 << 28;
 
-    /// True if the authorisation value of the index allows a read now.
+    /// Returns true if the authorisation value of the index allows a read now.
     pub fn readable_by_own_auth(&self) -> bool {
         let needed = Self::AUTHREAD | Self::WRITTEN;
         self.attributes & needed == needed && self.attributes & Self::READLOCKED == 0
     }
 
-    /// True if the owner may read the index now.
+    /// Returns true if the owner may read the index now.
     pub fn readable_by_owner(&self) -> bool {
         let needed = Self::OWNERREAD | Self::WRITTEN;
         self.attributes & needed == needed && self.attributes & Self::READLOCKED == 0
     }
 
-    /// True if a wrong authorisation value counts towards the lockout of the whole TPM.
+    /// Returns true if a wrong authorisation value counts towards the lockout of the whole TPM.
     pub fn counts_wrong_auth(&self) -> bool {
         self.attributes & Self::NO_DA == 0
     }
 }
 
 impl NvPublic {
-    /// TPMS_NV_PUBLIC (Part 2, section 13.5) of an index with a SHA-256 name and without policy.
+    /// Returns the TPMS_NV_PUBLIC (Part 2, section 13.5) of an index with a SHA-256 name and
+    /// without policy.
     pub(in crate::tpm) fn area(&self, index: u32) -> Vec<u8> {
         let mut area = index.to_be_bytes().to_vec();
         area.extend(Hash::Sha256.algorithm().to_be_bytes());
@@ -47,7 +48,7 @@ impl NvPublic {
         area
     }
 
-    /// The name of the index (Part 1, section 16).
+    /// Returns the TPM name of the index (Part 1, section 16).
     pub(in crate::tpm) fn name(&self, index: u32) -> Vec<u8> {
         let algorithm = Hash::Sha256.algorithm().to_be_bytes();
         [&algorithm[..], &Hash::Sha256.digest(&[&self.area(index)])].concat()

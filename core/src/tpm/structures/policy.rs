@@ -6,11 +6,11 @@ use super::public::{attributes_of, auth_policy_of, name_hash_of};
 use crate::tpm::{Hash, command_code, handle, sized};
 use tpm2_protocol::data::TpmaObject;
 
-/// POLICYWRITE, WRITEALL, PPREAD, OWNERREAD, AUTHREAD, POLICYREAD, NO_DA, WRITTEN: the attributes
-/// of an index that may authorise a policy.
+/// The attributes of an index that may authorise a policy: POLICYWRITE, WRITEALL, PPREAD,
+/// OWNERREAD, AUTHREAD, POLICYREAD, NO_DA, WRITTEN.
 const INDEX_ATTRIBUTES: u32 = 0x220F_1008;
 
-/// The kind of TCG key that a policy is for.
+/// The kind of a TCG key to which a policy belongs.
 #[cfg_attr(
     not(feature = "manufacture"),
     allow(unreachable_pub, reason = "that feature alone shows it outside")
@@ -36,11 +36,11 @@ pub(in crate::tpm) enum AuthRole {
 /// The authorisation that a handle needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::tpm) enum AuthWay {
-    /// By the authorisation value.
+    /// The authorisation value.
     Value,
-    /// By a policy session with these assertions.
+    /// A policy session with these assertions.
     Policy(PolicySteps),
-    /// By a policy that the TCG does not define.
+    /// A policy that the TCG does not define.
     UnknownPolicy,
 }
 
@@ -48,16 +48,17 @@ pub(in crate::tpm) enum AuthWay {
 /// hierarchy, TPM2_PolicyCommandCode, TPM2_PolicyOR.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::tpm) struct PolicySteps {
-    /// The hash of the session: the nameAlg of the key.
+    /// The hash of the session, which is the nameAlg of the key.
     pub(in crate::tpm) hash: Hash,
-    /// TPM_CC of the command that the session is limited to.
+    /// The TPM_CC of the only command that the session authorises; `None` for any command.
     pub(in crate::tpm) command: Option<u32>,
     /// The branches of TPM2_PolicyOR; empty for a policy without branches.
     pub(in crate::tpm) branches: Vec<Vec<u8>>,
 }
 
-/// The authorisation of a key with this TPMT_PUBLIC in a role. If both the TCG policy and the
-/// authorisation value would serve, the policy is chosen, since it cannot count a wrong value.
+/// Returns the authorisation that a key with this TPMT_PUBLIC needs in a role. If both the TCG
+/// policy and the authorisation value are possible, the policy is chosen, because a policy cannot
+/// cause a failed try.
 pub(in crate::tpm) fn auth_way(area: &[u8], role: AuthRole) -> AuthWay {
     let attributes = attributes_of(area);
     let takes_value = match role {
@@ -98,7 +99,8 @@ fn known_steps(area: &[u8], role: AuthRole) -> Option<PolicySteps> {
     Some(steps(command, devid_branches(kind, hash)))
 }
 
-/// TPM2_PolicySecret of the endorsement hierarchy: PolicyA of the EK Credential Profile.
+/// Returns the digest of TPM2_PolicySecret of the endorsement hierarchy: PolicyA of the EK
+/// Credential Profile.
 pub(in crate::tpm) fn secret(hash: Hash) -> Vec<u8> {
     const ENDORSEMENT: [u8; 4] = handle::ENDORSEMENT.to_be_bytes();
     let zeros = vec![0; hash.width()];
@@ -107,12 +109,13 @@ pub(in crate::tpm) fn secret(hash: Hash) -> Vec<u8> {
     hash.digest(&[&entity]) // the policyRef is empty
 }
 
-/// PolicyB of the EK Credential Profile, for endorsement keys of the high range.
+/// Returns the digest of PolicyB of the EK Credential Profile, for endorsement keys of the high
+/// range.
 pub(in crate::tpm) fn endorsement(hash: Hash) -> Vec<u8> {
     one_of(hash, &endorsement_branches(hash))
 }
 
-/// PolicyA and PolicyC.
+/// Returns the branches of PolicyB: the digests of PolicyA and PolicyC.
 fn endorsement_branches(hash: Hash) -> Vec<Vec<u8>> {
     let index = match hash {
         Hash::Sha1 | Hash::Sha256 => 0x01C0_7F01,
@@ -122,14 +125,14 @@ fn endorsement_branches(hash: Hash) -> Vec<Vec<u8>> {
     vec![secret(hash), authorised_by(hash, index)]
 }
 
-/// The policy of a DevID key.
+/// Returns the digest of the policy of a DevID key.
 pub(in crate::tpm) fn devid(kind: DevIdKind, hash: Hash) -> Vec<u8> {
     one_of(hash, &devid_branches(kind, hash))
 }
 
-/// Four branches (section 7.3.6). Three use the secret of the endorsement hierarchy: alone, with
-/// TPM2_Certify, and with TPM2_ActivateCredential. The fourth is the policy that an NV index
-/// authorises.
+/// Returns the four branches of the policy of a DevID key (section 7.3.6). Three use the secret of
+/// the endorsement hierarchy: alone, with TPM2_Certify, and with TPM2_ActivateCredential. The
+/// fourth is the policy that an NV index authorises.
 fn devid_branches(kind: DevIdKind, hash: Hash) -> Vec<Vec<u8>> {
     let secret = secret(hash);
     let for_command = |command: u32| {
@@ -155,7 +158,8 @@ fn devid_branches(kind: DevIdKind, hash: Hash) -> Vec<Vec<u8>> {
     ]
 }
 
-/// TPM2_PolicyAuthorizeNV of the index that the TCG reserves for such policies.
+/// Returns the digest of TPM2_PolicyAuthorizeNV for an NV index. The TCG reserves the index for
+/// such a policy.
 fn authorised_by(hash: Hash, index: u32) -> Vec<u8> {
     let zeros = vec![0; hash.width()];
     let algorithm = hash.algorithm().to_be_bytes();
@@ -171,7 +175,7 @@ fn authorised_by(hash: Hash, index: u32) -> Vec<u8> {
     hash.digest(&[&zeros, &code, &name])
 }
 
-/// TPM2_PolicyOR.
+/// Returns the digest of TPM2_PolicyOR of these branches.
 fn one_of(hash: Hash, branches: &[Vec<u8>]) -> Vec<u8> {
     let zeros = vec![0; hash.width()];
     let code = command_code::POLICY_OR.to_be_bytes();
@@ -185,7 +189,7 @@ mod tests {
     use super::*;
     use crate::key::hex;
 
-    /// The digests that three independent implementations compute.
+    /// The expected digests were computed by three independent implementations.
     #[test]
     fn policies_are_those_of_the_standard() {
         use DevIdKind::{Attestation, Identity};

@@ -3,37 +3,37 @@
 /// A property of TPM_CAP_TPM_PROPERTIES (Part 2, section 6.13).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Property {
-    /// The most bytes that one TPM2_NV_Read returns.
+    /// The maximum number of bytes that one TPM2_NV_Read returns.
     NvBufferMax,
-    /// Failed tries that count now.
+    /// The number of failed tries that the TPM counts now.
     LockoutCounter,
     /// The number of failed tries that causes lockout.
     MaxAuthFail,
-    /// Seconds until one failed try is forgotten.
+    /// The seconds until the TPM forgets one failed try.
     LockoutInterval,
-    /// Seconds until the lockout authorisation may be tried again.
+    /// The seconds until the lockout authorisation may be tried again.
     LockoutRecovery,
-    /// The maker, four characters.
+    /// The manufacturer, as four characters.
     Manufacturer,
-    /// The maker's name for the model, first four characters.
+    /// The manufacturer's name for the model: characters 1 to 4.
     Vendor1,
-    /// The next four characters.
+    /// The manufacturer's name for the model: characters 5 to 8.
     Vendor2,
-    /// The next four characters.
+    /// The manufacturer's name for the model: characters 9 to 12.
     Vendor3,
-    /// The last four characters.
+    /// The manufacturer's name for the model: characters 13 to 16.
     Vendor4,
-    /// The upper half of the firmware's version.
+    /// The upper half of the firmware version.
     Firmware1,
-    /// The lower half of the firmware's version.
+    /// The lower half of the firmware version.
     Firmware2,
     /// TPMA_PERMANENT: which authorisation values are set, and whether the TPM is in lockout.
     Permanent,
     /// The number of persistent objects.
     Persistent,
-    /// The least number of further persistent objects that the TPM can hold.
+    /// The minimum number of further persistent objects that the TPM has room for.
     PersistentRoom,
-    /// The largest size of an NV index in bytes.
+    /// The maximum size of an NV index in bytes.
     NvIndexMax,
 }
 
@@ -45,7 +45,7 @@ impl Property {
         Self::LockoutInterval,
     ];
 
-    /// TPM_PT.
+    /// Returns the TPM_PT of the property.
     pub const fn tag(self) -> u32 {
         match self {
             Self::NvBufferMax => 0x12C,

@@ -9,36 +9,36 @@ use tpm2_protocol::data::{
     TpmAlgId, TpmEccCurve, TpmaObject, TpmtPublic, TpmuAsymScheme, TpmuPublicId, TpmuPublicParms,
 };
 
-/// The exponent for the value 0 in a public area.
+/// The RSA exponent that the value 0 in a public area stands for.
 const DEFAULT_EXPONENT: u32 = 65537;
 
 /// The permitted signature schemes of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyScheme {
-    /// Any scheme; each signature names one.
+    /// Any scheme. The scheme is a parameter of each signature command.
     Any,
     /// Only this scheme.
     Fixed(SignatureScheme),
 }
 
-/// The public area of a usable key.
+/// The public area of a key that this project can use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PublicArea {
-    /// The public key itself.
+    /// The public key.
     pub key: PublicKey,
-    /// The permitted schemes.
+    /// The permitted signature schemes.
     pub scheme: KeyScheme,
-    /// The hash of its name.
+    /// The nameAlg, which is the hash of the TPM name.
     pub name_hash: Hash,
     attributes: u32,
     bytes: Vec<u8>,
 }
 
 impl PublicArea {
-    /// From the bytes of a TPMT_PUBLIC.
+    /// Parses the bytes of a TPMT_PUBLIC.
     ///
-    /// `None` unless it is an RSA key or a key on a supported curve, with no scheme or a supported
-    /// signature scheme.
+    /// Returns `None` unless it is an RSA key or a key on a supported curve, with no scheme or a
+    /// supported signature scheme.
     pub fn parse(area: &[u8]) -> Option<Self> {
         let (public, []) = TpmtPublic::unmarshal(area).ok()? else {
             return None;
@@ -90,19 +90,19 @@ impl PublicArea {
         })
     }
 
-    /// The TPMT_PUBLIC as returned by the TPM. The name of the key contains its digest by the
-    /// nameAlg.
+    /// Returns the TPMT_PUBLIC as the TPM gave it. The name of the key contains the digest of these
+    /// bytes by the nameAlg.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// True for a storage key: restricted, decrypts, does not sign.
+    /// Returns true for a storage key: the key is restricted, decrypts, and does not sign.
     pub fn is_storage_key(&self) -> bool {
         is_storage_key(&self.bytes)
     }
 
-    /// The AES key size of a storage key (TPMT_SYM_DEF_OBJECT); `None` unless it encrypts by AES in
-    /// CFB mode.
+    /// Returns the AES key size of a storage key (TPMT_SYM_DEF_OBJECT). Returns `None` unless the
+    /// key encrypts by AES in CFB mode.
     #[cfg(feature = "evidence")]
     pub(crate) fn aes_key_bits(&self) -> Option<u32> {
         let (_policy, rest) = super::attest::split_sized(self.bytes.get(8..)?)?;
@@ -111,53 +111,55 @@ impl PublicArea {
         is_aes_cfb.then_some(word(2)?.into())
     }
 
-    /// The TPMA_OBJECT attributes (Part 2, section 8.3).
+    /// Returns the TPMA_OBJECT attributes (Part 2, section 8.3).
     #[cfg(feature = "evidence")]
     pub(crate) fn attributes(&self) -> u32 {
         self.attributes
     }
 
-    /// True if wrong authorisation values for the key count towards the lockout of the whole TPM.
+    /// Returns true if wrong authorisation values for the key count towards the lockout of the
+    /// whole TPM.
     pub fn counts_wrong_auth(&self) -> bool {
         self.attributes & TpmaObject::NO_DA.bits() == 0
     }
 
-    /// True if the key signs any data.
+    /// Returns true if the key signs any data.
     pub fn signs(&self) -> bool {
         let all = TpmaObject::RESTRICTED.bits() | TpmaObject::SIGN_ENCRYPT.bits();
         self.attributes & all == TpmaObject::SIGN_ENCRYPT.bits()
     }
 
-    /// True for an attestation key: it signs only data that the TPM itself made.
+    /// Returns true for an attestation key, which signs only data that the TPM itself made.
     pub fn attests(&self) -> bool {
         let all = TpmaObject::RESTRICTED.bits() | TpmaObject::SIGN_ENCRYPT.bits();
         self.attributes & all == all
     }
 
-    /// True if the key decrypts, or agrees on secrets, with any data.
+    /// Returns true if the key decrypts any data, or agrees on secrets with any peer.
     pub fn decrypts(&self) -> bool {
         let all = TpmaObject::RESTRICTED.bits() | TpmaObject::DECRYPT.bits();
         self.attributes & all == TpmaObject::DECRYPT.bits()
     }
 
-    /// True if each use names the scheme.
+    /// Returns true if each use of the key may choose the scheme.
     pub fn takes_any_scheme(&self) -> bool {
         self.scheme == KeyScheme::Any
     }
 
-    /// True if the use of the key needs a policy, not an authorisation value.
+    /// Returns true if the use of the key needs a policy, not an authorisation value.
     pub fn asks_for_policy(&self) -> bool {
         self.attributes & TpmaObject::USER_WITH_AUTH.bits() == 0
     }
 
-    /// True if this TPM made the private half, which never existed elsewhere.
+    /// Returns true if this TPM made the private part, which never existed outside this TPM.
     pub fn is_of_this_tpm(&self) -> bool {
         let set = TpmaObject::FIXED_TPM.bits() | TpmaObject::SENSITIVE_DATA_ORIGIN.bits();
         self.attributes & set == set
     }
 
-    /// True if the key can be an identity (TCG, TPM 2.0 Keys for Device Identity, section 7.3.4).
-    /// Such a key signs any data, has no other use, and never left this TPM or its parent.
+    /// Returns true if the key can be an identity (TCG, TPM 2.0 Keys for Device Identity, section
+    /// 7.3.4). Such a key signs any data and has no other use. It cannot move to another TPM or
+    /// parent.
     pub fn is_identity(&self) -> bool {
         let set = TpmaObject::SIGN_ENCRYPT.bits()
             | TpmaObject::FIXED_TPM.bits()
@@ -168,51 +170,51 @@ impl PublicArea {
     }
 }
 
-/// TPMA_OBJECT of a TPMT_PUBLIC of any kind; 0 if it is truncated.
+/// Returns the TPMA_OBJECT of a TPMT_PUBLIC of any kind; 0 if the TPMT_PUBLIC is truncated.
 pub(in crate::tpm) fn attributes_of(area: &[u8]) -> u32 {
     let bytes = area.get(4..8).and_then(|bytes| bytes.try_into().ok());
     bytes.map_or(0, u32::from_be_bytes)
 }
 
-/// [`PublicArea::is_storage_key`] for an object of any kind.
+/// Returns [`PublicArea::is_storage_key`] for an object of any kind.
 pub(in crate::tpm) fn is_storage_key(area: &[u8]) -> bool {
     let set = TpmaObject::RESTRICTED.bits() | TpmaObject::DECRYPT.bits();
     attributes_of(area) & (set | TpmaObject::SIGN_ENCRYPT.bits()) == set
 }
 
-/// True if wrong authorisation values for an object of any kind count towards lockout.
+/// Returns true if wrong authorisation values for an object of any kind count towards lockout.
 pub(in crate::tpm) fn counts_wrong_auth(area: &[u8]) -> bool {
     attributes_of(area) & TpmaObject::NO_DA.bits() == 0
 }
 
-/// Describes the kind of an object whose TPMT_PUBLIC [`PublicArea::parse`] rejects.
+/// Returns the reason why [`PublicArea::parse`] rejects this TPMT_PUBLIC.
 pub fn other_kind(area: &[u8]) -> &'static str {
     let Ok((public, [])) = TpmtPublic::unmarshal(area) else {
-        return "its public area is damaged, or of an unsupported algorithm";
+        return "its public area is damaged or has an unsupported algorithm";
     };
     let scheme = match &public.parameters {
-        TpmuPublicParms::KeyedHash(_) => return "it is sealed data or an HMAC key, no key pair",
-        TpmuPublicParms::SymCipher(_) => return "it is a symmetric key, no key pair",
+        TpmuPublicParms::KeyedHash(_) => return "it is sealed data or an HMAC key, not a key pair",
+        TpmuPublicParms::SymCipher(_) => return "it is a symmetric key, not a key pair",
         TpmuPublicParms::Ecc(parameters) => match parameters.curve_id {
             TpmEccCurve::NistP256 | TpmEccCurve::NistP384 | TpmEccCurve::NistP521 => {
                 parameters.scheme.scheme
             }
-            _ => return "its curve is none of P-256, P-384 and P-521",
+            _ => return "its curve is not P-256, P-384 or P-521",
         },
         TpmuPublicParms::Rsa(parameters) => parameters.scheme.scheme,
-        _ => return "its public area is of an unsupported algorithm",
+        _ => return "its public area has an unsupported algorithm",
     };
     match scheme {
-        TpmAlgId::Oaep => "it decrypts by OAEP alone, and by one hash",
-        TpmAlgId::Rsaes => "it decrypts by RSAES-PKCS1-v1_5 alone",
+        TpmAlgId::Oaep => "it can only decrypt by OAEP with one hash",
+        TpmAlgId::Rsaes => "it can only decrypt by RSAES-PKCS1-v1_5",
         TpmAlgId::Null | TpmAlgId::Ecdsa | TpmAlgId::Rsassa | TpmAlgId::Rsapss => {
-            "its public key or its hash is of an unsupported kind"
+            "its public key or its hash has an unsupported type"
         }
-        _ => "it is for a scheme that is neither ECDSA nor one of RSA's",
+        _ => "its scheme is not ECDSA, RSASSA or RSAPSS",
     }
 }
 
-/// The authPolicy of a TPMT_PUBLIC of any kind.
+/// Returns the authPolicy of a TPMT_PUBLIC of any kind.
 #[cfg_attr(not(feature = "evidence"), allow(dead_code))]
 pub(super) fn auth_policy_of(area: &[u8]) -> Option<&[u8]> {
     let (size, rest) = area.get(8..)?.split_first_chunk()?;
@@ -224,16 +226,17 @@ pub(in crate::tpm) fn name_hash_of(area: &[u8]) -> Option<Hash> {
     Hash::of_algorithm(u16::from_be_bytes(algorithm))
 }
 
-/// The name of an object with this TPMT_PUBLIC: its nameAlg and the digest (Part 1, section 16).
+/// Returns the name of an object with this TPMT_PUBLIC: its nameAlg and the digest (Part 1, section
+/// 16).
 ///
-/// `None` if the nameAlg is not supported.
+/// Returns `None` if the nameAlg is not supported.
 pub(crate) fn name_of(area: &[u8]) -> Option<Vec<u8>> {
     let hash = name_hash_of(area)?;
     Some([&hash.algorithm().to_be_bytes()[..], &hash.digest(&[area])].concat())
 }
 
-/// The qualified name of an object with this name, below a parent with this qualified name (Part 1,
-/// section 16: "Names").
+/// Returns the qualified name of an object with this name, below a parent with this qualified name
+/// (Part 1, section 16: "Names").
 pub(crate) fn qualified_name_below(parent: &[u8], name: &[u8]) -> Option<Vec<u8>> {
     let algorithm = name.first_chunk()?;
     let hash = Hash::of_algorithm(u16::from_be_bytes(*algorithm))?;
@@ -265,7 +268,7 @@ mod tests {
             (0x000200F2, "does not sign"),
             (0x000400F0, "may move to another TPM"),
             (0x000400E2, "may move to another parent"),
-            (0x000400D2, "was made outside"),
+            (0x000400D2, "was made outside the TPM"),
         ] {
             let area = PublicArea::parse(&idevid(attributes, FIXED)).unwrap();
             assert!(!area.is_identity(), "{what}");

@@ -2,15 +2,15 @@
 
 use std::fmt;
 
-/// A response code other than success, as the TPM sent it.
+/// A response code of a TPM that is not success.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ResponseCode(pub u32);
 
-/// The subject of a format-one code.
+/// The part of the command that a format-one code is about.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum About {
     Parameter,
-    /// A handle or an auth session.
+    /// A handle or an auth session of the command.
     Other,
     Untold,
 }
@@ -36,8 +36,8 @@ impl ResponseCode {
     const CURVE: u32 = 0x0A6;
     const INITIALIZE: u32 = 0x100;
     const FAILURE: u32 = 0x101;
-    /// Errors of a TPM's state, independent of the command. Besides the two above: EXCLUSIVE,
-    /// UPGRADE, TOO_MANY_CONTEXTS, REBOOT, NEEDS_TEST.
+    /// The errors that concern the state of the TPM, not the command. Besides INITIALIZE and
+    /// FAILURE these are EXCLUSIVE, UPGRADE, TOO_MANY_CONTEXTS, REBOOT and NEEDS_TEST.
     const OF_STATE: [u32; 7] = [
         Self::INITIALIZE,
         Self::FAILURE,
@@ -48,7 +48,7 @@ impl ResponseCode {
         0x153,
     ];
 
-    /// True if the TPM did nothing and asks for the same command again.
+    /// Returns true if the TPM did not run the command and asks for the same command again.
     pub fn asks_for_resend(self) -> bool {
         matches!(
             self.0,
@@ -56,36 +56,39 @@ impl ResponseCode {
         )
     }
 
-    /// True if the command may succeed later: the TPM asks for it again, or its slots are in use.
+    /// Returns true if the command may succeed later. The TPM asks for the command again, or its
+    /// slots are in use.
     pub fn is_temporary(self) -> bool {
         self.asks_for_resend() || self.is_out_of_objects()
     }
 
-    /// True if the TPM is in dictionary-attack lockout.
+    /// Returns true if the TPM is in dictionary-attack lockout.
     pub fn is_lockout(self) -> bool {
         self.0 == Self::LOCKOUT
     }
 
-    /// True if the TPM must be reset or started first.
+    /// Returns true if the TPM must be reset or started before it runs commands.
     pub fn is_out_of_order(self) -> bool {
         matches!(self.0, Self::INITIALIZE | Self::FAILURE)
     }
 
-    /// True if the authorisation value was wrong.
+    /// Returns true if the authorisation value was wrong.
     pub fn is_wrong_auth(self) -> bool {
         matches!(self.base(), Self::AUTH_FAIL | Self::BAD_AUTH)
     }
 
-    /// True if the hierarchy is disabled.
+    /// Returns true if the hierarchy is disabled.
     #[cfg(feature = "manufacture")]
     pub fn is_disabled_hierarchy(self) -> bool {
         self.base() == Self::HIERARCHY
     }
 
-    /// True if a parameter of the command is at fault, so that the same command will fail again.
+    /// Returns true if the TPM refuses a parameter of the command. The same command then fails
+    /// again.
     ///
-    /// Some TPMs leave out the subject. Such a bare code counts as one of a parameter, unless only
-    /// a handle, a hierarchy or an authorisation can have it.
+    /// Some TPMs omit which part of the command they refuse. This function treats such a code as
+    /// the refusal of a parameter, except HANDLE, HIERARCHY and the codes for a wrong authorisation
+    /// value.
     pub fn is_parameter(self) -> bool {
         match self.about() {
             Some(About::Parameter) => true,
@@ -96,28 +99,28 @@ impl ResponseCode {
         }
     }
 
-    /// The object is a hash sequence, which has no public area.
+    /// Returns true if the object is a hash sequence, which has no public area.
     #[cfg(feature = "evidence")]
     pub fn is_of_sequence(self) -> bool {
         const SEQUENCE: u32 = 0x103;
         self.0 == SEQUENCE
     }
 
-    /// The public and the sensitive area of an object are of two objects.
+    /// Returns true if the public area and the sensitive area belong to two objects.
     #[cfg(feature = "evidence")]
     pub fn is_of_unbound_halves(self) -> bool {
         const BINDING: u32 = 0x0A5;
         self.base() == BINDING
     }
 
-    /// The number of the parameter that is at fault, from 1.
+    /// Returns the number of the refused parameter. The first parameter has the number 1.
     #[cfg(feature = "evidence")]
     pub fn parameter(self) -> Option<u32> {
         (self.about() == Some(About::Parameter)).then_some(self.0 >> 8 & 0xF)
     }
 
-    /// True if a handle, an auth session or the hierarchy of the command is at fault, independent
-    /// of its parameters.
+    /// Returns true if the TPM refuses a handle, an auth session or the hierarchy of the command.
+    /// Other parameters would not help.
     pub fn is_of_handle_or_session(self) -> bool {
         match self.about() {
             Some(About::Other) => true,
@@ -126,74 +129,75 @@ impl ResponseCode {
         }
     }
 
-    /// The command's second session is at fault: the authorisation of its second handle.
+    /// Returns true if the TPM refuses the second session of the command, which authorises the
+    /// second handle.
     #[cfg(feature = "evidence")]
     pub fn is_of_second_session(self) -> bool {
         const SECOND_SESSION: u32 = 0xA00;
         self.about() == Some(About::Other) && self.0 & 0xF00 == SECOND_SESSION
     }
 
-    /// True if a handle of the command is empty: format-one HANDLE, or "reference not loaded".
+    /// Returns true if a handle of the command contains no object: HANDLE or TPM_RC_REFERENCE.
     pub fn is_missing_handle(self) -> bool {
         self.base() == Self::HANDLE || (0x910..=0x916).contains(&self.0)
     }
 
-    /// True if the value of the first handle is invalid. The TPM returns this code if a resource
-    /// manager passes on an unknown handle.
+    /// Returns true if the TPM refuses the value of the first handle. The TPM returns this code if
+    /// a resource manager passes an unknown handle to the TPM.
     pub fn is_unknown_handle(self) -> bool {
         self.0 == 0x184
     }
 
-    /// True if the persistent handle is in use.
+    /// Returns true if the persistent handle is in use.
     pub fn is_taken(self) -> bool {
         self.0 == Self::NV_DEFINED
     }
 
-    /// True if the TPM has no room for another persistent key.
+    /// Returns true if the TPM has no room for another persistent key.
     pub fn is_no_room(self) -> bool {
         matches!(self.0, Self::NV_SPACE | Self::OBJECT_MEMORY)
     }
 
-    /// True if the TPM does not implement a value: a curve, a size, an algorithm.
+    /// Returns true if the TPM does not implement a value: a curve, a size or an algorithm.
     pub fn is_unsupported_value(self) -> bool {
         // ASYMMETRIC, HASH, VALUE, KEY_SIZE, SCHEME, SYMMETRIC
         matches!(self.base(), 0x081 | 0x083 | 0x084 | 0x087 | 0x092 | 0x096)
             || self.is_unsupported_curve()
     }
 
-    /// True if the TPM does not implement the curve.
+    /// Returns true if the TPM does not implement the curve.
     pub fn is_unsupported_curve(self) -> bool {
         self.base() == Self::CURVE
     }
 
-    /// For TPM2_Load: true if the object is not as its parent wrapped it.
+    /// Returns true if TPM2_Load found that the parent did not wrap this object in this form.
     pub fn is_unsound_object(self) -> bool {
         self.is_parameter() || self.0 == Self::SENSITIVE
     }
 
-    /// True if the command does not accept the kind of entity in a handle.
+    /// Returns true if the command does not accept the type of the entity in a handle.
     pub fn is_other_kind(self) -> bool {
         let about = self.about();
         matches!(about, Some(About::Other | About::Untold)) && self.base() == Self::TYPE
     }
 
-    /// True if the entity needs a policy, not an authorisation value.
+    /// Returns true if the entity needs a policy, not an authorisation value.
     pub fn asks_for_policy(self) -> bool {
         matches!(self.base(), 0x124 | 0x12F)
     }
 
-    /// True if all slots for objects or sessions are in use.
+    /// Returns true if all slots for objects or all slots for sessions are in use.
     pub fn is_out_of_objects(self) -> bool {
         self.0 == Self::OBJECT_MEMORY || self.is_out_of_sessions()
     }
 
-    /// True if all slots for sessions are in use.
+    /// Returns true if all slots for sessions are in use.
     pub fn is_out_of_sessions(self) -> bool {
         matches!(self.0, Self::SESSION_MEMORY | Self::SESSION_HANDLES)
     }
 
-    /// True if the answer is final: the request cannot be met. Includes all errors except those of
-    /// the TPM's state, and a vendor's errors. False for warnings.
+    /// Returns true if the TPM finally refuses the request. These are all errors and vendor errors,
+    /// except errors of the TPM's state. Returns false for warnings.
     pub fn is_definite(self) -> bool {
         match self.0 {
             0x100..=0x17F => !Self::OF_STATE.contains(&self.0),
@@ -202,7 +206,7 @@ impl ResponseCode {
         }
     }
 
-    /// The subject of a format-one code; `None` for other codes.
+    /// Returns the part of the command that a format-one code is about; `None` for other codes.
     fn about(self) -> Option<About> {
         const FORMAT_ONE: u32 = 1 << 7;
         const PARAMETER: u32 = 1 << 6;
@@ -216,8 +220,8 @@ impl ResponseCode {
         }
     }
 
-    /// A format-one code without the number of its handle, session or parameter; other codes
-    /// unchanged.
+    /// Returns a format-one code without the number of its handle, session or parameter. Returns
+    /// other codes unchanged.
     fn base(self) -> u32 {
         match self.about() {
             None => self.0,
@@ -239,7 +243,7 @@ impl ResponseCode {
             Self::NV_SPACE => "TPM_RC_NV_SPACE: no room for another persistent key",
             Self::NV_DEFINED => "TPM_RC_NV_DEFINED",
             Self::INTEGRITY => "TPM_RC_INTEGRITY",
-            Self::OBJECT_MEMORY => "TPM_RC_OBJECT_MEMORY: others keep all slots for objects",
+            Self::OBJECT_MEMORY => "TPM_RC_OBJECT_MEMORY: all slots for objects are in use",
             Self::SESSION_MEMORY => "TPM_RC_SESSION_MEMORY",
             0x904 => "TPM_RC_MEMORY",
             Self::YIELDED => "TPM_RC_YIELDED",
@@ -304,14 +308,15 @@ mod tests {
 
     #[test]
     fn a_failure_is_not_an_answer() {
-        // Errors with and without a number, of a command, of a vendor.
+        // Errors with and without a number, errors of a command, errors of a vendor.
         for code in [
             0x18B, 0x08B, 0x14A, 0x149, 0x148, 0x98E, 0x08E, 0x12F, 0x1C4, 0x0A6, 0x0BF, 0x143,
             0x17F, 0x501, 0x57F,
         ] {
             assert!(ResponseCode(code).is_definite(), "{code:x}");
         }
-        // States, warnings, vendor warnings, TPM 1.2, other layers.
+        // Codes of the TPM's state, warnings, vendor warnings, codes of TPM 1.2 and of other
+        // software layers.
         for code in [
             0x101,
             0x100,

@@ -21,7 +21,7 @@ pub enum SignatureScheme {
 }
 
 impl SignatureScheme {
-    /// TPM_ALG_ID of the scheme, without its hash.
+    /// Returns the TPM_ALG_ID of the scheme, without its hash.
     pub const fn algorithm(self) -> u16 {
         match self {
             Self::Ecdsa(_) => algorithm::ECDSA,
@@ -30,7 +30,7 @@ impl SignatureScheme {
         }
     }
 
-    /// The hash that made the digest.
+    /// Returns the hash of the scheme, which makes the digest.
     pub const fn hash(self) -> Hash {
         match self {
             Self::Ecdsa(hash) | Self::Rsassa(hash) | Self::Rsapss(hash) => hash,
@@ -49,7 +49,7 @@ impl fmt::Display for SignatureScheme {
     }
 }
 
-/// A signature as returned by the TPM, big-endian; leading zeros may be missing.
+/// A signature as the TPM returned it. Numbers are big-endian; leading zeros may be missing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Signature {
     /// The two numbers of an ECDSA signature.
@@ -64,7 +64,7 @@ pub enum Signature {
 }
 
 impl Signature {
-    /// The TPMT_SIGNATURE for a signature in the format of [`Self::fixed`].
+    /// Returns the TPMT_SIGNATURE of a signature in the format of [`Self::fixed`].
     #[cfg(feature = "evidence")]
     pub(crate) fn marshalled(scheme: SignatureScheme, fixed: &[u8]) -> Vec<u8> {
         let words = [scheme.algorithm(), scheme.hash().algorithm()];
@@ -81,7 +81,7 @@ impl Signature {
 
     /// Parses a TPMT_SIGNATURE into scheme and signature.
     ///
-    /// `None` for a scheme not in [`SignatureScheme`], and for a wrong length.
+    /// Returns `None` for a scheme that [`SignatureScheme`] lacks, and for a wrong length.
     #[cfg(feature = "evidence")]
     pub(crate) fn read(bytes: &[u8]) -> Option<(SignatureScheme, Self)> {
         let (scheme, rest) = bytes.split_first_chunk()?;
@@ -109,8 +109,9 @@ impl Signature {
         rest.is_empty().then_some((scheme, signature))
     }
 
-    /// `width` bytes in the format of PKCS#11 (3.0, sections 6.1 and 6.3). An ECDSA signature is r
-    /// ‖ s, each as wide as the order of the curve. An RSA signature is as wide as the modulus.
+    /// Returns the signature as `width` bytes in the format of PKCS#11 (3.0, sections 6.1 and 6.3).
+    /// An ECDSA signature is r ‖ s, each as wide as the order of the curve. An RSA signature is as
+    /// wide as the modulus.
     ///
     /// # Errors
     ///
@@ -125,6 +126,8 @@ impl Signature {
                 .map(|(r, s)| [r, s].concat()),
             Self::Rsa(number) => pad_left(number, width),
         };
-        whole.ok_or_else(|| TpmError::WrongAnswer("a signature wider than its key".into()))
+        whole.ok_or_else(|| {
+            TpmError::WrongAnswer("the signature is longer than its key allows".into())
+        })
     }
 }

@@ -1,8 +1,8 @@
 //! Templates of keys. From a factory template a TPM derives an IDevID key or IAK that has no handle
 //! (TCG, TPM 2.0 Keys for Device Identity and Attestation, section 7.3.4).
 //!
-//! Makers filled the templates differently, and each difference gives another key. So there are
-//! several candidates, and the certificate identifies the right one.
+//! Manufacturers filled the templates differently, and each difference gives another key. This file
+//! therefore has several candidates. The certificate shows which candidate is right.
 
 use super::policy::{DevIdKind, devid};
 use crate::key::{Curve, PublicKey};
@@ -11,12 +11,12 @@ use crate::tpm::{Hash, KeyAlgorithm, KeyPurpose, PublicArea, SignatureScheme, si
 
 const SIGN: u32 = 1 << 18;
 const RESTRICTED: u32 = 1 << 16;
-/// fixedTPM, fixedParent, sensitiveDataOrigin.
+/// The attributes fixedTPM, fixedParent and sensitiveDataOrigin.
 const BOUND: u32 = 0x0000_0032;
-/// The hashes of templates, for names and policies.
+/// The hashes in the names and policies of templates.
 const HASHES: [Hash; 3] = [Hash::Sha256, Hash::Sha384, Hash::Sha512];
 
-/// The TPMT_PUBLICs that a factory may have used for this key, the likeliest first.
+/// Returns the TPMT_PUBLICs that a factory may have used for this key, the likeliest first.
 pub(in crate::tpm) fn devid_candidates(kind: DevIdKind, public: &PublicKey) -> Vec<Vec<u8>> {
     match public {
         PublicKey::Ec { curve, .. } => ecc(kind, *curve),
@@ -24,21 +24,22 @@ pub(in crate::tpm) fn devid_candidates(kind: DevIdKind, public: &PublicKey) -> V
     }
 }
 
-/// The position of the label in an ECC template. Makers filled the two coordinates differently, and
-/// each variant gives another key. An RSA template has only one position.
+/// The position of the label in an ECC template. Manufacturers filled the two coordinates
+/// differently, and each variant gives another key. An RSA template has only one position.
 #[cfg(feature = "manufacture")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum UniqueLabel {
-    /// In both coordinates.
+    /// The label is in both coordinates.
     #[default]
     Both,
-    /// In x; y is empty.
+    /// The label is in x; y is empty.
     X,
-    /// The first half in x, the rest in y.
+    /// The first half of the label is in x, the second half in y.
     Split,
 }
 
-/// The TPMT_PUBLIC from which a maker derives a new key; `None` for a size without template.
+/// Returns the TPMT_PUBLIC from which a manufacturer derives a new key. Returns `None` for a size
+/// without template.
 #[cfg(feature = "manufacture")]
 pub(in crate::tpm) fn devid_template(
     kind: DevIdKind,
@@ -52,11 +53,13 @@ pub(in crate::tpm) fn devid_template(
     candidates.into_iter().nth(at)
 }
 
-/// The storage root key that every program can derive (TCG, TPM 2.0 Provisioning Guidance, section
-/// 7.5.1). Used as the SRK, and for `TSS2 PRIVATE KEY` files whose parent is the owner hierarchy.
-/// Its unique field is empty, since zeros would give another key.
+/// Returns the template of the storage root key that every program can derive (TCG, TPM 2.0
+/// Provisioning Guidance, section 7.5.1). The key serves as the SRK, and as the parent in
+/// `TSS2 PRIVATE KEY` files that name the owner hierarchy. The unique field is empty, because zeros
+/// would give another key.
 pub(in crate::tpm) fn storage_root(rsa: bool) -> Vec<u8> {
-    /// fixedTPM, fixedParent, sensitiveDataOrigin, userWithAuth, noDA, restricted, decrypt.
+    /// The attributes fixedTPM, fixedParent, sensitiveDataOrigin, userWithAuth, noDA, restricted
+    /// and decrypt.
     const STORAGE: u32 = 0x0003_0472;
     let mut area = words(&[if rsa { RSA } else { ECC }, Hash::Sha256.algorithm()]);
     area.extend(STORAGE.to_be_bytes());
@@ -77,16 +80,16 @@ pub(in crate::tpm) fn storage_root(rsa: bool) -> Vec<u8> {
     area
 }
 
-/// True if a public area has the P-256 template of [`storage_root`].
+/// Returns true if a public area has the P-256 template of [`storage_root`].
 pub(in crate::tpm) fn is_storage_root(area: &[u8]) -> bool {
     let template = storage_root(false);
-    // Without the two empty coordinates at the end.
+    // The two empty coordinates at the end are not compared.
     area.starts_with(&template[..template.len() - 4])
 }
 
-/// The template of a key that the TPM makes for the device and keeps to itself. The attribute noDA
-/// prevents that a wrong value locks the whole TPM. No fixed scheme, so that it signs with every
-/// hash.
+/// Returns the template of a key that the TPM makes for the device and that never leaves the TPM.
+/// The attribute noDA prevents that a wrong value locks the whole TPM. The template has no fixed
+/// scheme, so the key signs with every hash.
 pub(in crate::tpm) fn device_key(algorithm: KeyAlgorithm, usage: KeyPurpose) -> Vec<u8> {
     let attributes = BOUND | used(usage);
     match algorithm {
@@ -95,7 +98,8 @@ pub(in crate::tpm) fn device_key(algorithm: KeyAlgorithm, usage: KeyPurpose) -> 
     }
 }
 
-/// [`device_key`] with a fixed scheme; `None` if the scheme belongs to another algorithm.
+/// Returns the template [`device_key`] with a fixed scheme. Returns `None` if the scheme belongs to
+/// another algorithm.
 pub(in crate::tpm) fn signing_key(
     algorithm: KeyAlgorithm,
     scheme: SignatureScheme,
@@ -103,7 +107,7 @@ pub(in crate::tpm) fn signing_key(
     by_scheme(BOUND | SIGN, algorithm, scheme, &[])
 }
 
-/// The template of a key that signs only data that the TPM itself made.
+/// Returns the template of a key that signs only data that the TPM itself made.
 #[cfg(feature = "evidence")]
 pub(in crate::tpm) fn attestation_key(
     algorithm: KeyAlgorithm,
@@ -112,8 +116,8 @@ pub(in crate::tpm) fn attestation_key(
     by_scheme(BOUND | SIGN | RESTRICTED, algorithm, scheme, &[])
 }
 
-/// The same as a template of a primary key. Other bytes in its unique field give another key. A coordinate
-/// of the smallest curve has room for 32 bytes.
+/// Returns [`attestation_key`] as a template of a primary key. Other bytes in `unique` give another
+/// key. A coordinate of the smallest curve has room for 32 bytes.
 #[cfg(feature = "evidence")]
 pub(in crate::tpm) fn primary_attestation_key(
     algorithm: KeyAlgorithm,
@@ -140,7 +144,7 @@ fn by_scheme(
     }
 }
 
-/// The public area of an imported key: [`device_key`] without fixedTPM, fixedParent and
+/// Returns the public area of an imported key: [`device_key`] without fixedTPM, fixedParent and
 /// sensitiveDataOrigin.
 pub(in crate::tpm) fn imported_key(public: &PublicKey, usage: KeyPurpose) -> Vec<u8> {
     match public {
@@ -152,10 +156,11 @@ pub(in crate::tpm) fn imported_key(public: &PublicKey, usage: KeyPurpose) -> Vec
     }
 }
 
-/// The template of sealed data; noDA unless wrong values must count.
+/// Returns the template of sealed data. It has noDA unless `counts` says that wrong values must
+/// count.
 pub(in crate::tpm) fn sealed(counts: bool) -> Vec<u8> {
     const NO_DA: u32 = 1 << 10;
-    /// fixedTPM, fixedParent, userWithAuth.
+    /// The attributes fixedTPM, fixedParent and userWithAuth.
     const ATTRIBUTES: u32 = 0x0000_0052;
     let mut area = words(&[KEYEDHASH, Hash::Sha256.algorithm()]);
     let no_da = if counts { 0 } else { NO_DA };
@@ -188,13 +193,13 @@ fn rsa_key(attributes: u32, scheme: Option<SignatureScheme>, bits: u16, modulus:
     area
 }
 
-/// TPMA_OBJECT bits for the uses of a key.
+/// Returns the TPMA_OBJECT bits for the uses of a key.
 fn used(usage: KeyPurpose) -> u32 {
     const DECRYPT: u32 = 1 << 17;
     (u32::from(usage.signs) * SIGN) | (u32::from(usage.decrypts) * DECRYPT)
 }
 
-/// A public area up to and including its signature scheme.
+/// Returns the start of a public area, up to and including the signature scheme.
 fn key_head(kind: u16, attributes: u32, scheme: Option<SignatureScheme>) -> Vec<u8> {
     const USER_WITH_AUTH: u32 = 1 << 6;
     const NO_DA: u32 = 1 << 10;
@@ -217,14 +222,14 @@ pub(super) fn curve_id(curve: Curve) -> u16 {
     }
 }
 
-/// True if a public area has the attributes and policy of an IDevID key or an IAK, so that it may
-/// come from these templates.
+/// Returns true if a public area has the attributes and policy of an IDevID key or an IAK. The key
+/// may then come from a factory template.
 pub(in crate::tpm) fn is_devid_template(area: &[u8]) -> bool {
     let kinds = [DevIdKind::Identity, DevIdKind::Attestation];
     kinds.into_iter().any(|kind| is_template_of(kind, area))
 }
 
-/// True if a public area may come from a template of this kind.
+/// Returns true if a public area may come from a template of this kind.
 pub(in crate::tpm) fn is_template_of(kind: DevIdKind, area: &[u8]) -> bool {
     HASHES.into_iter().any(|hash| {
         [RSA, ECC]
@@ -233,28 +238,29 @@ pub(in crate::tpm) fn is_template_of(kind: DevIdKind, area: &[u8]) -> bool {
     })
 }
 
-/// fixedTPM, fixedParent, sensitiveDataOrigin, userWithAuth, noDA.
+/// The attributes fixedTPM, fixedParent, sensitiveDataOrigin, userWithAuth and noDA.
 const OWN: u32 = 0x0000_0472;
 
-/// True if a public area has the template of [`device_key`]: it signs or decrypts.
+/// Returns true if a public area has the attributes of [`device_key`], whether the key signs or
+/// decrypts.
 pub(crate) fn is_device_key(area: &[u8]) -> bool {
     const USES: u32 = 0x0006_0000;
     open_attributes(area).is_some_and(|attributes| attributes & !USES == OWN)
 }
 
-/// True if a public area has the attributes of an attestation key that this project makes.
+/// Returns true if a public area has the attributes of an attestation key that this project makes.
 pub(in crate::tpm) fn is_attestation_key(area: &[u8]) -> bool {
     const SIGNS_ATTESTATIONS: u32 = 0x0005_0000;
     open_attributes(area) == Some(OWN | SIGNS_ATTESTATIONS)
 }
 
-/// The attributes of a public area without policy.
+/// Returns the attributes of a public area; `None` if the public area has a policy.
 fn open_attributes(area: &[u8]) -> Option<u32> {
     let attributes = area.get(4..8)?.try_into().ok()?;
     (area.get(8..10)? == [0, 0]).then_some(u32::from_be_bytes(attributes))
 }
 
-/// The TCG template of a public area; `None` for a key of another kind.
+/// Returns the name of the TCG template of a public area; `None` for a key of another kind.
 pub fn template_name(area: &[u8]) -> Option<String> {
     is_template_of(DevIdKind::Identity, area).then_some(())?;
     let key = PublicArea::parse(area)?.key;
@@ -263,7 +269,7 @@ pub fn template_name(area: &[u8]) -> Option<String> {
         (PublicKey::Ec { .. }, 256) => "H-2 (P-256, SHA-256)".into(),
         (PublicKey::Ec { .. }, 384) => "H-3 (P-384, SHA-384)".into(),
         (PublicKey::Ec { .. }, 521) => "H-4 (P-521, SHA-512)".into(),
-        _ => format!("as the TCG's, for {key}"),
+        _ => format!("like a template of the TCG, for {key}"),
     })
 }
 
@@ -282,7 +288,7 @@ fn ecc(kind: DevIdKind, curve: Curve) -> Vec<Vec<u8>> {
     let named = vec![ECDSA, hash.algorithm()];
     let schemes = match kind {
         DevIdKind::Identity => vec![named, vec![NULL]],
-        // A restricted key has a fixed scheme.
+        // A restricted key always has a fixed scheme.
         DevIdKind::Attestation => vec![named],
     };
     let mut all = Vec::new();
@@ -327,7 +333,7 @@ fn rsa(kind: DevIdKind, bits: u32) -> Vec<Vec<u8>> {
     all
 }
 
-/// The label in the unique field.
+/// Returns the label in the unique field.
 fn label(kind: DevIdKind) -> &'static [u8] {
     match kind {
         DevIdKind::Identity => b"IDEVID",
@@ -336,7 +342,7 @@ fn label(kind: DevIdKind) -> &'static [u8] {
 }
 
 fn head(kind: DevIdKind, algorithm: u16, hash: Hash) -> Vec<u8> {
-    /// userWithAuth, adminWithPolicy.
+    /// The attributes userWithAuth and adminWithPolicy.
     const BOTH: u32 = 0x0000_00C0;
     let restricted = match kind {
         DevIdKind::Identity => 0,

@@ -1,8 +1,8 @@
 //! The kernel's character devices `/dev/tpmrm0` and `/dev/tpm0` (Linux,
 //! `Documentation/security/tpm/tpm_tis.rst` and `tpm-dev-common.c`).
 //!
-//! One write sends a command, and one read returns its response. The device stays open: with the
-//! resource manager each opening creates a space of its own, which costs commands.
+//! One write sends a command, and one read returns the response. The device stays open. With the
+//! resource manager each opening creates a new space, which costs TPM commands.
 
 use super::kept_open::{Endpoint, KeptOpen};
 use super::socket::{above_standard_streams, poll_fd};
@@ -22,13 +22,13 @@ pub(super) struct CharDevice {
 
 /// An open device.
 struct OpenFile {
-    /// `None` only during drop.
+    /// The descriptor. It is `None` only while the value is dropped.
     fd: Option<OwnedFd>,
     file: FileId,
 }
 
-/// The identity of an opened file. A host may close descriptors that are not its own (`closefrom`),
-/// and the number then names another file.
+/// The identity of an opened file. A host process may close descriptors that it did not open
+/// (`closefrom`). The number of the descriptor may then belong to another file.
 #[derive(PartialEq, Eq)]
 struct FileId {
     file_system: u64,
@@ -55,7 +55,7 @@ impl OpenFile {
         })
     }
 
-    /// The descriptor, if its number still names the opened file.
+    /// Returns the descriptor, if its number still belongs to the opened file.
     fn fd(&self) -> Option<&OwnedFd> {
         let own = |fd: &&OwnedFd| FileId::of(fd).is_ok_and(|file| file == self.file);
         self.fd.as_ref().filter(own)
@@ -63,7 +63,7 @@ impl OpenFile {
 }
 
 impl Drop for OpenFile {
-    /// Leaves a number alone that now names a file of the host.
+    /// Does not close a descriptor whose number now belongs to a file of the host process.
     fn drop(&mut self) {
         if self.fd().is_none() {
             mem::forget(self.fd.take());
@@ -85,11 +85,14 @@ fn opened(path: &Path) -> Result<OpenFile, TransportError> {
     let fd = open(path, flags, Mode::empty()).map_err(|errno| {
         let path = path.display();
         TransportError::Unreachable(match errno {
-            Errno::NOENT => format!("{path} does not exist: no TPM, or no driver"),
+            Errno::NOENT => format!(
+                "{path} does not exist: the machine has no TPM, or the kernel has no driver"
+            ),
             Errno::ACCESS => format!(
                 "{path}: permission denied; the user must be in the device's group (usually tss)"
             ),
-            // EPERM comes from the kernel's list of allowed devices (cgroups(7)).
+            // The kernel returns EPERM if its list of allowed devices (cgroups(7)) lacks this
+            // device.
             Errno::PERM => format!(
                 "{path}: not permitted to this process, whatever its user and group: a service \
                  needs DeviceAllow={path} rw in its unit, a container the device itself (--device \
@@ -143,7 +146,7 @@ fn response(fd: &OwnedFd, wait: &Wait<'_>) -> Result<Vec<u8>, TransportError> {
         match read(fd, &mut frame[filled..]) {
             Ok(0) => {
                 return Err(TransportError::Broken(
-                    "the device gave an empty answer".into(),
+                    "the device returned an empty answer".into(),
                 ));
             }
             Ok(got) => filled += got,
@@ -173,7 +176,8 @@ impl Transport for CharDevice {
     }
 
     fn abandon(&mut self) {
-        // The parent has the same open file; this closes only the child's descriptor.
+        // The parent has the same open file. Closing the child's descriptor does not close the
+        // file.
         *self.open.open() = None;
     }
 }

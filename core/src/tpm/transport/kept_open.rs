@@ -1,4 +1,4 @@
-//! A connection that stays open, and an answer that an earlier command may still owe.
+//! A connection that stays open. The answer to an earlier command may still be missing on it.
 
 use super::{CommandClass, Timing, TransportError, Wait};
 
@@ -10,8 +10,9 @@ pub(in crate::tpm) trait Endpoint {
     fn receive(&mut self, wait: &Wait<'_>) -> Result<Vec<u8>, TransportError>;
 }
 
-/// A connection that is opened at the first command and kept. `owed` is true if the answer of a
-/// timed-out command is still to come. That answer is awaited before the next command is sent.
+/// A connection that is opened at the first command and stays open. `owed` is true if the answer to
+/// a command that timed out has not arrived yet. This answer is received before the next command is
+/// sent.
 pub(in crate::tpm) struct KeptOpen<K> {
     open: Option<K>,
     owed: bool,
@@ -25,7 +26,7 @@ impl<K: Endpoint> KeptOpen<K> {
         }
     }
 
-    /// The connection, if open; the caller may set it to `None` to close it.
+    /// Returns the connection, if it is open. The caller may set it to `None` to close it.
     pub(in crate::tpm) fn open(&mut self) -> &mut Option<K> {
         &mut self.open
     }
@@ -49,7 +50,8 @@ impl<K: Endpoint> KeptOpen<K> {
         let answer = exchange(kept, &mut self.owed, command, class, timing);
         let is_lost = match answer {
             Err(TransportError::Broken(_)) => true,
-            // The owed answer may have been discarded, and would not come a second time.
+            // The late answer of the earlier command may have been discarded. It would not arrive a
+            // second time.
             Err(TransportError::Timeout(_)) => owed_before,
             _ => false,
         };
@@ -72,7 +74,8 @@ fn exchange<K: Endpoint>(
         kept.receive(&before)?;
         *owed = false;
     }
-    // Some drivers execute the whole command during the write.
+    // The generation is recorded before the write, because some drivers execute the whole command
+    // during the write.
     let _generation = timing.note_start(class);
     kept.send(command, &before)?;
     *owed = true;

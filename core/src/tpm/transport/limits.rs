@@ -1,11 +1,11 @@
-//! Time limits of TPM commands by class, and of waiting threads.
+//! Time limits of TPM commands by class, and time limits of waiting threads.
 //!
 //! Most commands take less than a second. A TPM that makes an RSA key searches primes, which can
 //! take minutes on some chips. The Linux kernel allows 300 s for such commands
 //! (`drivers/char/tpm/tpm2-cmd.c`).
 //!
-//! A thread behind a key generation of this process waits until it ends. Other processes recognise
-//! the generation by a lock ([`ProcessLock::for_generations`]).
+//! A thread behind a key generation of this process waits until the generation ends. Other
+//! processes recognise the generation by a lock ([`ProcessLock::for_generations`]).
 
 use crate::system::Held;
 use crate::tpm::algorithm;
@@ -18,15 +18,16 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// Message about a TPM that works but does not answer.
+/// The message about a TPM that works but does not answer yet.
 pub(in crate::tpm) const BUSY: &str = "the TPM is busy: it is making a key for another process";
-/// The time for which a check of the generation lock may delay its acquisition.
+/// The time limit for taking the generation lock. A check of the lock by another process may delay
+/// it.
 const A_LOOK: Duration = Duration::from_millis(100);
 
 /// The class of a command.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum CommandClass {
-    /// All other commands.
+    /// Every command that is not listed for [`CommandClass::Generation`].
     #[default]
     Ordinary,
     /// TPM2_Create, TPM2_CreatePrimary, TPM2_CreateLoaded, and TPM2_Import of an RSA key.
@@ -34,7 +35,7 @@ pub enum CommandClass {
 }
 
 impl CommandClass {
-    /// The class of the command with this code (TPM_CC) and these parameters.
+    /// Returns the class of the command with this code (TPM_CC) and these parameters.
     pub(in crate::tpm) fn of_command(code: u32, parameters: &[u8]) -> Self {
         match code {
             CREATE_PRIMARY | CREATE | CREATE_LOADED => Self::Generation,
@@ -44,8 +45,8 @@ impl CommandClass {
     }
 }
 
-/// True if the second parameter of a TPM2_Import, a TPM2B_PUBLIC, is an RSA key (Part 3, section
-/// 13.3).
+/// Returns true if the second parameter of a TPM2_Import, a TPM2B_PUBLIC, is an RSA key (Part 3,
+/// section 13.3).
 fn is_of_rsa(parameters: &[u8]) -> bool {
     const RSA: [u8; 2] = algorithm::RSA.to_be_bytes();
     let encryption_key = parameters.split_first_chunk();
@@ -54,7 +55,7 @@ fn is_of_rsa(parameters: &[u8]) -> bool {
     public.and_then(|public| public.get(2..4)) == Some(&RSA)
 }
 
-/// The time limits of commands, by class.
+/// The time limits of commands, by class of command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     ordinary: Duration,
@@ -62,7 +63,7 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// The limit of a generation is at least the ordinary limit.
+    /// Creates the limits. If `generation` is smaller than `ordinary`, it is raised to `ordinary`.
     pub fn new(ordinary: Duration, generation: Duration) -> Self {
         Self {
             ordinary,
@@ -70,7 +71,7 @@ impl Limits {
         }
     }
 
-    /// The limit of a class.
+    /// Returns the time limit of a class.
     pub fn for_class(self, class: CommandClass) -> Limit {
         let time = match class {
             CommandClass::Ordinary => self.ordinary,
@@ -80,12 +81,12 @@ impl Limits {
     }
 }
 
-/// A time limit, and its class of commands.
+/// A time limit, and the class of commands to which it applies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limit {
-    /// The class.
+    /// The class of the commands.
     pub class: CommandClass,
-    /// The time from the sending of a command.
+    /// The maximum time from the sending of a command to its answer.
     pub time: Duration,
 }
 
@@ -95,19 +96,19 @@ impl fmt::Display for Limit {
     }
 }
 
-/// The time limits of one TPM, and the key generations that are under way there.
+/// The time limits for one TPM, and the key generations of this TPM that are under way.
 #[derive(Debug)]
 pub(in crate::tpm) struct Timing {
     limits: Limits,
-    /// The number of key generations of this process under way.
+    /// The number of key generations of this process that are under way.
     under_way: AtomicU32,
-    /// Counts starts and ends of generations.
+    /// Counts the starts and the ends of key generations.
     changes: AtomicU64,
-    /// Held by each process with a key generation under way.
+    /// The lock that each process holds while it has a key generation under way.
     busy: ProcessLock,
 }
 
-/// A key generation of this process; ends when it is dropped.
+/// A key generation of this process. It ends when the value is dropped.
 pub(in crate::tpm) struct Generation<'a> {
     timing: &'a Timing,
     _told_to_others: Option<crate::file::Lock>,
@@ -120,7 +121,7 @@ pub(in crate::tpm) struct Wait<'a> {
     began: Instant,
     lines: WaitLines,
     end: Cell<Instant>,
-    /// [`Timing::changes`] when `end` was set.
+    /// The value of [`Timing::changes`] when `end` was set.
     changes: Cell<u64>,
 }
 
@@ -138,12 +139,12 @@ impl Timing {
         }
     }
 
-    /// This timing; acquisitions of its lock are recorded in `held`.
+    /// Returns a copy of this value. Each time its lock is taken, the lock is recorded in `held`.
     pub(in crate::tpm) fn noting(&self, held: &'static Held) -> Self {
         Self::with(self.limits, self.busy.clone().noting(held))
     }
 
-    /// This timing for a forked child, which has no key generation under way.
+    /// Returns a copy for a forked child, which has no key generation under way.
     pub(in crate::tpm) fn for_child(&self) -> Self {
         Self::with(self.limits, self.busy.clone())
     }
@@ -152,7 +153,7 @@ impl Timing {
         self.limits
     }
 
-    /// Records the start of a command, if it is a key generation.
+    /// Records the start of a command, if the command is a key generation.
     pub(in crate::tpm) fn note_start(&self, class: CommandClass) -> Option<Generation<'_>> {
         (class == CommandClass::Generation).then(|| self.generation())
     }
@@ -167,7 +168,7 @@ impl Timing {
         }
     }
 
-    /// True if another process has a key generation under way, and this process has none.
+    /// Returns true if another process has a key generation under way, and this process has none.
     pub(in crate::tpm) fn is_busy(&self) -> bool {
         !self.is_generating() && self.busy.is_held()
     }
@@ -176,7 +177,7 @@ impl Timing {
         self.under_way.load(Ordering::Acquire) > 0
     }
 
-    /// Starts a wait with the limit of this class.
+    /// Starts a wait with the time limit of this class.
     pub(in crate::tpm) fn wait(&self, class: CommandClass) -> Wait<'_> {
         let (began, limit) = (Instant::now(), self.limits.for_class(class));
         Wait {
@@ -189,7 +190,8 @@ impl Timing {
         }
     }
 
-    /// The reason why a lock is not available, and why its holder is delayed.
+    /// Returns the reason why a lock is not available. If the TPM makes a key for another process,
+    /// the text says so.
     pub(in crate::tpm) fn explained(&self, why: &NotLocked) -> String {
         match why {
             NotLocked::Held(_) if self.is_busy() => format!("{why}, and {BUSY}"),
@@ -206,12 +208,12 @@ impl Drop for Generation<'_> {
 }
 
 impl Wait<'_> {
-    /// The time to wait before the next call.
+    /// Returns the time to wait before the next call.
     ///
     /// # Errors
     ///
-    /// The limit that has passed; behind a key generation of this process, the limit of
-    /// generations.
+    /// Fails with the time limit that has passed. Behind a key generation of this process this is
+    /// the limit of generations.
     pub(in crate::tpm) fn left(&self) -> Result<Duration, Limit> {
         let now = Instant::now();
         if now >= self.end.get() {
@@ -226,13 +228,15 @@ impl Wait<'_> {
         }
     }
 
-    /// True if a key generation of this process is under way, or was since the end was set.
+    /// Returns true if a key generation of this process is under way, or was under way since `end`
+    /// was set.
     pub(in crate::tpm) fn is_behind_generation(&self) -> bool {
         let changes = self.timing.changes.load(Ordering::Acquire);
         self.timing.is_generating() || changes != self.changes.get()
     }
 
-    /// Extends the wait if a key generation of this process was under way meanwhile.
+    /// Extends the wait if a key generation of this process is under way, or was under way during
+    /// the wait.
     fn prolong(&self, now: Instant) -> Result<(), Limit> {
         let longest = self.timing.limits.for_class(CommandClass::Generation);
         let last = self.began + longest.time;
@@ -246,7 +250,7 @@ impl Wait<'_> {
         Ok(())
     }
 
-    /// The reason for the wait.
+    /// Returns the reason for the wait, for the log.
     fn reason(&self, waited: Duration) -> &'static str {
         match self.limit.get().class {
             CommandClass::Generation => "the TPM is making a key",
@@ -307,7 +311,8 @@ mod tests {
         for code in [0x131, CREATE, 0x191] {
             assert!(generation(code, &[]), "{code:#x}");
         }
-        // Load, Sign, EvictControl, NV_Write, Unseal, RSA_Decrypt, ECDH_ZGen, GetRandom
+        // The codes of Load, Sign, EvictControl, NV_Write, Unseal, RSA_Decrypt, ECDH_ZGen and
+        // GetRandom.
         for code in [0x157, 0x15D, 0x120, 0x137, 0x15E, 0x159, 0x154, 0x17B] {
             assert!(!generation(code, &[0, 0, 0, 9, 0, 1]), "{code:#x}");
         }
@@ -315,7 +320,7 @@ mod tests {
         assert!(import(&[0, 0, 1, 0x18, 0, 1, 0, 0x0B]));
         assert!(
             import(&[0, 2, 7, 7, 1, 0x18, 0, 1, 0, 0x0B]),
-            "a key in front"
+            "a public key before the TPM2B_PUBLIC"
         );
         assert!(!import(&[0, 0, 0, 0x58, 0, 0x23, 0, 0x0B]));
         for short in [&[][..], &[0], &[0, 9, 0, 1], &[0, 0, 1, 0x18, 0]] {
@@ -326,7 +331,7 @@ mod tests {
     /// A TPM may suspend a key generation, and ask for the command again (TPM_RC_YIELDED).
     #[test]
     fn a_generation_is_repeated_for_as_long_as_it_may_take() {
-        // Pauses of 1, 2, 4 … ms: more than 20 ms together.
+        // The pauses are 1, 2, 4 … ms: more than 20 ms together.
         let retries = || (0..8).map(|_| RETRY);
         let fake = FakeTpm::new(retries().chain([Reply::Code(0x101)]));
         let tpm = fake.tpm_with(limits(20));
@@ -367,7 +372,7 @@ mod tests {
         let behind = timing.wait(CommandClass::Ordinary);
         assert!(behind.left().is_ok());
         drop(generation);
-        // The generation ended meanwhile, so the waiter has one more limit.
+        // The generation ended during the wait, so the thread may wait for one more limit.
         assert!(behind.left().is_ok());
         let passed = behind.left();
         assert_eq!(
@@ -386,7 +391,8 @@ mod tests {
         assert_eq!(passed, Err(limits.for_class(CommandClass::Ordinary)));
     }
 
-    /// Several processes may have keys made; the TPM is busy until the last generation ends.
+    /// Several processes may each have a key generation under way. The TPM is busy until the last
+    /// one ends.
     #[test]
     fn what_other_processes_do_is_seen() {
         let (folder, mine) = timing(0);
@@ -410,11 +416,11 @@ mod tests {
         assert_eq!(
             TpmError::timed_out(limit, &mine),
             silent,
-            "it is this process's own"
+            "this process makes the key"
         );
     }
 
-    /// The TPM still made a key for another process when our limit passed.
+    /// The TPM still made a key for another process when the limit of this command passed.
     #[test]
     fn a_generation_behind_one_of_another_process_is_told_so() {
         let fake = FakeTpm::new([Reply::Silence]);
@@ -427,7 +433,7 @@ mod tests {
         drop(generation);
     }
 
-    /// A process that keeps the lock exclusively hides a generation, but does not prevent it.
+    /// A process that holds the lock exclusively hides a key generation, but does not prevent it.
     #[test]
     fn a_lock_that_is_kept_stops_no_generation() {
         let (folder, timing) = timing(0);
@@ -440,7 +446,7 @@ mod tests {
     #[test]
     fn threads_wait_for_the_link_while_a_generation_goes_on() {
         let fake = FakeTpm::new([public(&p256_area(IDENTITY, &[0, 0x10]), &[0, 0x0B, 1])]);
-        // Long enough for the fake's answer on a busy machine.
+        // The limit is long enough for the answer of the simulated TPM on a busy machine.
         let tpm = fake.tpm_with(limits(3000));
         let held = tpm.link.lock();
         let generation = tpm.timing().generation();
@@ -453,7 +459,7 @@ mod tests {
                 asked
             });
             let early = told.recv_timeout(Duration::from_millis(3500));
-            assert!(early.is_err(), "more than the limit");
+            assert!(early.is_err(), "the thread waits for more than the limit");
             drop(held);
             drop(generation);
             assert_eq!(waiter.join().unwrap(), Ok(()));
@@ -477,7 +483,7 @@ mod tests {
                 lock
             });
             let early = told.recv_timeout(Duration::from_millis(50));
-            assert!(early.is_err(), "fifty times the limit");
+            assert!(early.is_err(), "the thread waits for fifty times the limit");
             drop(generation);
             let refused = waiter.join().unwrap();
             assert!(
@@ -496,7 +502,7 @@ mod tests {
         let held = held.take(LONG).unwrap();
         let generation = other.timing().generation();
         let why = tpm.lock_pin_try(false).unwrap_err().to_string();
-        assert!(why.contains("another process keeps the lock"), "{why}");
+        assert!(why.contains("another process holds the lock"), "{why}");
         assert!(why.contains(BUSY), "{why}");
         drop((held, generation));
     }

@@ -1,14 +1,16 @@
-//! A TPM inside the process: how the fuzz targets answer commands. Only builds of `fuzz/` have it.
+//! A TPM inside the process. The fuzz targets answer its commands. Only the builds of `fuzz/`
+//! contain this transport.
 
 use super::{CommandClass, Timing, Transport, TransportError, frame_size};
 use std::cell::RefCell;
 
-/// The setting `tcti` that leads here.
+/// The value of the setting `tcti` that selects this transport.
 pub const TCTI: &str = "swtpm:path=/in-memory";
-/// The path in it.
+/// The path in [`TCTI`].
 pub(super) const PATH: &str = "/in-memory";
 
-/// Answers a command with the bytes of a response; `None` ends the connection without an answer.
+/// A function that answers a command with the bytes of a response. `None` closes the connection
+/// without an answer.
 pub type Answerer = Box<dyn FnMut(&[u8]) -> Option<Vec<u8>>>;
 
 thread_local! {
@@ -20,7 +22,7 @@ pub fn install(answerer: Option<Answerer>) {
     ANSWERER.with(|place| *place.borrow_mut() = answerer);
 }
 
-/// The transport to the function of [`install`].
+/// The transport that calls the function of [`install`].
 pub(super) struct Memory;
 
 impl Transport for Memory {
@@ -35,10 +37,12 @@ impl Transport for Memory {
             None => Err(TransportError::Unreachable("no TPM is installed".into())),
         })?;
         let answer = answered.ok_or(TransportError::Broken("the connection ended".into()))?;
-        // As for a socket, the header gives the size of the answer.
+        // As with a socket, the header contains the size of the answer.
         match frame_size(&answer)? {
             size if size <= answer.len() => Ok(answer[..size].to_vec()),
-            _ => Err(TransportError::Broken("the answer is cut".into())),
+            _ => Err(TransportError::Broken(
+                "the answer is shorter than its header says".into(),
+            )),
         }
     }
 

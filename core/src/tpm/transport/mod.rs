@@ -1,5 +1,5 @@
-//! Transports: carry the bytes of a command to the TPM and those of its response back, within a
-//! time limit. A transport does not interpret commands.
+//! Transports. A transport carries the bytes of a command to the TPM, and the bytes of the response
+//! back, within a time limit. It does not interpret commands.
 
 mod device;
 pub(super) mod kept_open;
@@ -22,24 +22,24 @@ pub use tcti::{Tcti, TctiError};
 pub(super) use timeout_memory::TimeoutCause;
 pub use timeout_memory::TimeoutMemory;
 
-/// The largest command or response (Part 2, section 4: implementations use 4096).
+/// The maximum size of a command or response (Part 2, section 4: implementations use 4096).
 pub(super) const FRAME_MAX: usize = 4096;
-/// Size of the header of a command or response: tag, size, code.
+/// The size of the header of a command or response: tag, size and code.
 pub(super) const HEADER: usize = 10;
 
 /// Sends a command to the TPM and returns its response.
 pub(super) trait Transport: Send {
-    /// Sends one command of this class. The steps before the sending (a connection, an owed answer)
-    /// have the limit of ordinary commands. A key generation is under way ([`Timing::note_start`])
-    /// from the sending until this method returns. After an error the next call opens a new
-    /// connection.
+    /// Sends a command of this class and returns the response. The steps before the sending have
+    /// the limit of ordinary commands: opening a connection, and receiving a late answer to an
+    /// earlier command. A key generation is under way ([`Timing::note_start`]) from the sending
+    /// until this method returns. After an error the next call opens a new connection.
     fn transact(
         &mut self,
         command: &[u8],
         class: CommandClass,
         timing: &Timing,
     ) -> Result<Vec<u8>, TransportError>;
-    /// In a forked child: closes the parent's connection without sending a byte.
+    /// Closes the parent's connection in a forked child, without sending a byte.
     fn abandon(&mut self);
 }
 
@@ -57,17 +57,17 @@ impl From<Limit> for TransportError {
 }
 
 impl TransportError {
-    /// A fault while a command was under way.
+    /// Creates the error for a fault that occurred while a command was under way.
     pub(super) fn broken(doing: &str, error: impl std::fmt::Display) -> Self {
         Self::Broken(format!("{doing}: {error}"))
     }
 }
 
-/// The transport for a TCTI. The transport opens nothing before the first command.
+/// Creates the transport for a TCTI. The transport opens nothing before the first command.
 ///
 /// # Errors
 ///
-/// The reason why this build lacks the transport.
+/// Fails with the reason if this build lacks the transport.
 pub(super) fn new(tcti: &Tcti) -> Result<Box<dyn Transport>, String> {
     Ok(match tcti {
         Tcti::Device(path) => Box::new(CharDevice::new(path.clone())),
@@ -89,7 +89,7 @@ pub(super) fn new(tcti: &Tcti) -> Result<Box<dyn Transport>, String> {
     })
 }
 
-/// The size in the header of a frame.
+/// Returns the size in the header of a command or response.
 fn frame_size(header: &[u8]) -> Result<usize, TransportError> {
     let size = header.get(2..6).and_then(|size| size.try_into().ok());
     match size.map(|size| u32::from_be_bytes(size) as usize) {

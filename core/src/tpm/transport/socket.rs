@@ -1,7 +1,8 @@
-//! Sockets of software TPMs: swtpm (raw frames) and the reference simulator (mssim framing).
+//! Sockets of software TPMs: swtpm (commands without framing) and the reference simulator (mssim
+//! framing).
 //!
 //! A software TPM serves one client at a time, and a permanent connection would exclude all other
-//! processes. So each command has its own connection, and a reconnect needs no extra code.
+//! processes. Therefore each command has its own connection.
 
 use super::Socket;
 use super::{CommandClass, FRAME_MAX, HEADER, Timing, Transport, TransportError, Wait, frame_size};
@@ -20,19 +21,20 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
-/// The framing of a command on the socket.
+/// The bytes around a command on the socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::tpm) enum Framing {
-    /// No framing: the size in the header ends a frame.
+    /// No framing: the size in the header of a command or response marks its end.
     Raw,
-    /// MS_SIM: TPM_SEND_COMMAND with locality and size; size and a zero word around the response.
+    /// MS_SIM: TPM_SEND_COMMAND with locality and size. The response comes between its size and a
+    /// zero word.
     Mssim,
 }
 
 const MSSIM_SEND_COMMAND: u32 = 8;
 const MSSIM_SESSION_END: u32 = 20;
 
-/// A software TPM's socket.
+/// The socket of a software TPM.
 pub(in crate::tpm) struct Channel {
     socket: Socket,
     framing: Framing,
@@ -59,7 +61,7 @@ impl Channel {
                 {
                     match connect_tcp(&address, wait)? {
                         Ok(stream) => {
-                            // Best effort: without TCP_NODELAY a command may wait for an
+                            // A failure is ignored. Without TCP_NODELAY a command may wait for an
                             // acknowledgement.
                             let _ = stream.set_nodelay(true);
                             return above_standard_streams(stream.into());
@@ -79,8 +81,8 @@ impl Channel {
 }
 
 /// Connects to a TCP address. A software TPM has room for one waiting client. The kernel drops
-/// further requests and retries after 1 s, 2 s, 4 s and so on. Short tries are faster with many
-/// processes.
+/// further requests and retries after 1 s, 2 s, 4 s and so on. With many processes, short tries
+/// reach the TPM earlier.
 fn connect_tcp(
     address: &SocketAddr,
     wait: &Wait<'_>,
@@ -94,7 +96,7 @@ fn connect_tcp(
     }
 }
 
-/// Connects to a Unix socket; waits for a listener with a full backlog.
+/// Connects to a Unix socket. If the backlog of the listener is full, waits and tries again.
 fn connect_unix(path: &Path, wait: &Wait<'_>) -> Result<Result<OwnedFd, Errno>, TransportError> {
     const PAUSE: Duration = Duration::from_millis(2);
     let address = match SocketAddrUnix::new(path) {
@@ -115,8 +117,9 @@ fn connect_unix(path: &Path, wait: &Wait<'_>) -> Result<Result<OwnedFd, Errno>, 
     }
 }
 
-/// The same descriptor with a number above 2. Otherwise a host that closed its standard streams
-/// would read from or write to the TPM by mistake.
+/// Returns a duplicate of the descriptor with a number above 2. If the host process closed its
+/// standard streams, the descriptor could have such a number. The host would then read from the TPM
+/// or write to it by mistake.
 pub(super) fn above_standard_streams(fd: OwnedFd) -> Result<OwnedFd, TransportError> {
     match fd.as_raw_fd() {
         0..=2 => {
@@ -155,13 +158,13 @@ impl Transport for Channel {
                 let size = word(&stream.receive(4, &wait)?) as usize;
                 if !(HEADER..=FRAME_MAX).contains(&size) {
                     return Err(TransportError::Broken(format!(
-                        "a response of {size} bytes announced"
+                        "the TPM announced a response of {size} bytes"
                     )));
                 }
                 let response = stream.receive(size, &wait)?;
                 stream.receive(4, &wait)?; // the simulator's own status, always 0
-                // Best effort: the answer has arrived, and the simulator also notices a closed
-                // socket.
+                // A failure is ignored. The answer has arrived, and the simulator also notices a
+                // closed socket.
                 let _ = stream.send(&MSSIM_SESSION_END.to_be_bytes(), &wait);
                 Ok(response)
             }
@@ -171,12 +174,13 @@ impl Transport for Channel {
     fn abandon(&mut self) {}
 }
 
-/// One connection.
+/// A connection for one command.
 struct Stream(OwnedFd);
 
 impl Drop for Stream {
-    /// Shuts the connection down. A process that another thread forked meanwhile holds the
-    /// connection too. So close(2) alone would leave it open, and the TPM would wait.
+    /// Shuts the connection down. If another thread forked in the meantime, the forked process has
+    /// a copy of the descriptor. After close(2) alone the connection would stay open, and the TPM
+    /// would wait.
     fn drop(&mut self) {
         let _ = shutdown(&self.0, Shutdown::Both);
     }
@@ -215,7 +219,7 @@ impl Stream {
     }
 }
 
-/// Waits until `fd` is ready, or has an error or end that the next call reports.
+/// Waits until `fd` is ready, or has an error or end of file that the next call reports.
 pub(super) fn poll_fd(
     fd: BorrowedFd<'_>,
     flags: PollFlags,

@@ -12,9 +12,9 @@ pub enum Tcti {
     Device(PathBuf),
     /// `swtpm:host=…,port=…` (default 127.0.0.1:2321), or `swtpm:path=…` for a Unix socket.
     Swtpm(Socket),
-    /// `mssim:host=…,port=…`: the reference simulator's framing.
+    /// `mssim:host=…,port=…`: a socket with the framing of the reference simulator.
     Mssim(String, u16),
-    /// `tabrmd:…` and other transports of libtss2, in its format.
+    /// `tabrmd:…` and other transports of libtss2, in the format of libtss2.
     Loaded(String),
 }
 
@@ -27,15 +27,16 @@ pub enum Socket {
     Unix(PathBuf),
 }
 
-/// A TCTI string that cannot be parsed; the text names the cause.
+/// The error for a TCTI string that cannot be parsed. The text gives the cause.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TctiError(String);
 
 impl Tcti {
     const PORT: u16 = 2321;
 
-    /// True if a resource manager gives each connection a space of its own: the kernel's
-    /// (/dev/tpmrm0) or tpm2-abrmd. In all other cases the clients share the TPM's slots.
+    /// Returns true if a resource manager gives each connection its own space. This is the resource
+    /// manager of the kernel (/dev/tpmrm0) or tpm2-abrmd. In all other cases the clients share the
+    /// slots of the TPM.
     pub fn is_managed(&self) -> bool {
         let is_kernels = |path: &Path| {
             let name = path.file_name().and_then(|name| name.to_str());
@@ -52,7 +53,7 @@ impl Tcti {
         }
     }
 
-    /// The kernel device node behind this TCTI, if there is one.
+    /// Returns the device node of the kernel to which this TCTI leads, if there is one.
     pub(in crate::tpm) fn node(&self) -> Option<PathBuf> {
         let conf = match self {
             Self::Device(path) => return Some(path.clone()),
@@ -66,9 +67,9 @@ impl Tcti {
         }
     }
 
-    /// True if the kernel has a TPM for this TCTI, even if it does not answer or not to this user.
-    /// For other transports only an answer tells. If the check fails, the TPM is assumed to exist,
-    /// so that no second identity is made.
+    /// Returns true if the kernel has a TPM for this TCTI, even if this TPM does not answer, or not
+    /// this user. For other transports only an answer shows that the TPM exists. If the check
+    /// fails, the TPM is assumed to exist, so that no second identity is made.
     pub fn is_there(&self) -> bool {
         let there = |path: &Path| path.try_exists().unwrap_or(true);
         if let Some(node) = self.node() {
@@ -89,9 +90,10 @@ impl Tcti {
         }
     }
 
-    /// The number of keys that a managed space may hold. The kernel saves and loads all keys of a
-    /// space around each command and has room for three, so the number is one. For tpm2-abrmd the
-    /// number is eight: it loads only the keys that a command names, but allows few connections.
+    /// Returns the number of keys that one connection may keep loaded behind a resource manager.
+    /// The kernel saves and loads all keys of a connection around each command and has room for
+    /// three, so the number is one. For tpm2-abrmd the number is eight. It loads only the keys that
+    /// a command names, but allows few connections.
     pub(in crate::tpm) fn keys_in_a_space(&self) -> usize {
         match self {
             Self::Loaded(conf) if tcti_of_libtss2(conf).0 == "tabrmd" => 8,
@@ -100,31 +102,33 @@ impl Tcti {
     }
 }
 
-/// The name and the rest of a libtss2 string. libtss2 also accepts file names of its libraries.
+/// Splits a string of libtss2 into the name of the transport and its configuration. libtss2 also
+/// accepts the file name of a library as the name.
 fn tcti_of_libtss2(conf: &str) -> (&str, &str) {
     let (name, rest) = conf.split_once(':').unwrap_or((conf, ""));
     let name = name.strip_prefix("libtss2-tcti-").unwrap_or(name);
     (name.split('.').next().unwrap_or(name), rest)
 }
 
-/// True if a string begins with the alias `esapi:`. An older release required it before strings of
-/// libtss2.
+/// Returns true if a string begins with the alias `esapi:`. An older release required this alias
+/// before strings of libtss2.
 pub(crate) fn is_alias(text: &str) -> bool {
     text.starts_with("esapi:")
 }
 
-/// True if libtss2 has a transport of this name in addition to ours.
+/// Returns true if only libtss2 has a transport of this name.
 fn is_of_libtss2(name: &str) -> bool {
     let Some(library) = name.strip_prefix("libtss2-tcti-") else {
         return name == "tabrmd";
     };
-    // No path, since the loader would run any library there. Not `cmd`: it ends the host by SIGPIPE
-    // when its program ends, and writes past its buffer.
+    // A name with a path is refused, because the loader would run any library at this path. `cmd`
+    // is refused, because it ends the host by SIGPIPE when its program ends, and writes past its
+    // buffer.
     library.contains(".so") && !name.contains('/') && !library.starts_with("cmd.")
 }
 
 impl Default for Tcti {
-    /// The kernel's resource manager.
+    /// Returns the device of the kernel's resource manager.
     fn default() -> Self {
         Self::Device(PathBuf::from("/dev/tpmrm0"))
     }
@@ -162,7 +166,7 @@ fn socket(conf: &str) -> Result<Socket, TctiError> {
                 port = Some(
                     value
                         .parse()
-                        .map_err(|_| TctiError(format!("{value:?} is no port")))?,
+                        .map_err(|_| TctiError(format!("{value:?} is not a port number")))?,
                 );
             }
             Some(("path", value)) => path = Some(PathBuf::from(value)),
@@ -175,7 +179,7 @@ fn socket(conf: &str) -> Result<Socket, TctiError> {
     }
     match (path, host, port) {
         (Some(path), None, None) => Ok(Socket::Unix(path)),
-        (Some(_), _, _) => Err(TctiError("path= goes without host= and port=".into())),
+        (Some(_), _, _) => Err(TctiError("use either path=, or host= and port=".into())),
         (None, host, port) => Ok(Socket::Tcp(
             host.unwrap_or_else(|| "127.0.0.1".into()),
             port.unwrap_or(Tcti::PORT),

@@ -1,12 +1,12 @@
 //! Transports that only libtss2 provides (tpm2-abrmd and others). The library libtss2-tctildr is
-//! opened at the first command, and its context carries our bytes (TCG, TSS 2.0 TPM Command
-//! Transmission Interface API).
+//! loaded at the first command. Its context transmits the bytes of the commands (TCG, TSS 2.0 TPM
+//! Command Transmission Interface API).
 //!
-//! libtss2 sets no close-on-exec, and may write to the host's stderr (the environment variable
-//! `TSS2_LOG=all+none` prevents it). A time limit works if the transport takes a timeout or has a
-//! handle to poll. The transports for tpm2-abrmd, devices and the simulator do; the transport for
-//! swtpm waits for ever. Opening has the limit of the transport: 25 s for tpm2-abrmd, whose GLib
-//! thread a forked child lacks.
+//! libtss2 sets no close-on-exec, and may write to the host's stderr. The environment variable
+//! `TSS2_LOG=all+none` prevents these lines. A time limit works if the transport takes a timeout or
+//! has a handle to poll. The transports for tpm2-abrmd, devices and the simulator do. The transport
+//! for swtpm waits for ever. The opening of a transport has the transport's own limit. For
+//! tpm2-abrmd this limit is 25 s. A forked child lacks the GLib thread of this transport.
 
 use super::kept_open::{Endpoint, KeptOpen};
 use super::socket::poll_fd;
@@ -22,16 +22,16 @@ use tss_esapi::tss2_esys::{
 };
 
 const LOADER: &str = "libtss2-tctildr.so.0";
-/// From <dlfcn.h>: the library stays loaded, since it may have threads and handlers.
+/// RTLD_NODELETE of <dlfcn.h>: the library stays loaded, because it may have threads and handlers.
 const RTLD_NODELETE: i32 = 0x1000;
-/// The part of a response code with the error; the rest names the layer.
+/// The bits of a response code that contain the error. The other bits name the software layer.
 const CODE: TSS2_RC = 0xFFFF;
 /// TSS2_BASE_RC_TRY_AGAIN, TSS2_BASE_RC_BAD_VALUE.
 const TRY_AGAIN: TSS2_RC = 9;
 const BAD_VALUE: TSS2_RC = 11;
 /// TSS2_TCTI_TIMEOUT_BLOCK.
 const FOREVER: i32 = -1;
-/// An upper limit: no transport has more handles.
+/// The maximum number of poll handles. No transport has more.
 const MOST_HANDLES: usize = 8;
 
 type Initialize = unsafe extern "C" fn(*const c_char, *mut *mut TSS2_TCTI_CONTEXT) -> TSS2_RC;
@@ -54,9 +54,11 @@ struct TctiContext {
 unsafe impl Send for TctiContext {}
 
 impl Tctildr {
+    /// Creates the transport.
+    ///
     /// # Errors
     ///
-    /// The string names a configuration that tpm2-abrmd does not know.
+    /// Fails if the string names a configuration that tpm2-abrmd does not know.
     pub(super) fn new(conf: &str) -> Result<Self, String> {
         if conf.starts_with("tabrmd") {
             conf.parse::<TctiNameConf>()
@@ -78,10 +80,10 @@ impl TctiContext {
             ))
         };
         let name = CString::new(conf).map_err(|error| unreachable(error.to_string()))?;
-        // SAFETY: The library is libtss2's; its constructors have no demands.
+        // SAFETY: The library is a part of libtss2. Its constructors have no preconditions.
         let library = unsafe { Library::open(Some(LOADER), RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE) };
         let library = library.map_err(missing)?;
-        // SAFETY: tss2_tctildr.h declares both with these types.
+        // SAFETY: tss2_tctildr.h declares both functions with these types.
         let functions = unsafe {
             let initialize = library.get::<Initialize>(b"Tss2_TctiLdr_Initialize\0");
             let finalize = library.get::<Finalize>(b"Tss2_TctiLdr_Finalize\0");
@@ -89,18 +91,18 @@ impl TctiContext {
         };
         let (initialize, finalize) = functions.map_err(missing)?;
         let mut raw = ptr::null_mut();
-        // SAFETY: The name ends with a zero and is copied; `raw` is where the context goes. The code
-        // of the library stays loaded (RTLD_NODELETE).
+        // SAFETY: The name ends with a zero and is copied. The function writes the context to
+        // `raw`. The code of the library stays loaded (RTLD_NODELETE).
         let code = unsafe { initialize(name.as_ptr(), &raw mut raw) };
         match NonNull::new(raw) {
             Some(raw) if code == 0 => Ok(Self { raw, finalize }),
             _ => Err(unreachable(format!(
-                "libtss2 cannot open it (0x{code:X}): is it there, and may this user use it?"
+                "libtss2 cannot open the TPM (0x{code:X}): does it exist, and may this user use it?"
             ))),
         }
     }
 
-    /// The functions of the context.
+    /// Returns the functions of the context.
     fn functions(&self) -> TSS2_TCTI_CONTEXT_COMMON_V1 {
         let raw = self.raw.cast::<TSS2_TCTI_CONTEXT_COMMON_V1>();
         // SAFETY: Each context begins with this structure, whatever its version, and lives as long
@@ -119,17 +121,20 @@ impl TctiContext {
             revents: 0,
         }; MOST_HANDLES];
         let mut count = handles.len() as size_t;
-        // SAFETY: `handles` has room for `count` handles, and both are written by the call alone.
+        // SAFETY: `handles` has room for `count` handles. Only this call writes to `handles` and
+        // `count`.
         let code = unsafe { poll_handles(self.raw.as_ptr(), handles.as_mut_ptr(), &raw mut count) };
         match &handles[..] {
             [handle, ..] if code == 0 && count == 1 && handle.fd >= 0 => {
-                // SAFETY: The transport holds the descriptor open until it is finalised, which
-                // `&mut self` keeps off. If the host closed it, poll(2) fails, or waits for the new
-                // owner of the number. Nothing is read through it here.
+                // SAFETY: The transport holds the descriptor open until it is finalised, which the
+                // `&mut self` of this function excludes. If the host closed the descriptor, poll(2)
+                // fails, or waits for the new file with this number. This function reads nothing
+                // through the descriptor.
                 let fd = unsafe { BorrowedFd::borrow_raw(handle.fd) };
                 poll_fd(fd, PollFlags::IN, wait)
             }
-            // Not implemented, or several handles without a documented meaning.
+            // The function is not implemented, or gives several handles without a documented
+            // meaning.
             _ => Ok(()),
         }
     }
@@ -138,7 +143,7 @@ impl TctiContext {
 impl Endpoint for TctiContext {
     fn send(&mut self, command: &[u8], _: &Wait<'_>) -> Result<(), TransportError> {
         let transmit = self.functions().transmit.ok_or_else(lacking)?;
-        // SAFETY: The context is open; the command is readable and only read.
+        // SAFETY: The context is open. The call only reads the command.
         let code =
             unsafe { transmit(self.raw.as_ptr(), command.len() as size_t, command.as_ptr()) };
         succeeded("sending", code)
@@ -156,7 +161,8 @@ impl Endpoint for TctiContext {
                 false => i32::try_from(left.as_millis()).unwrap_or(i32::MAX),
             };
             let mut size = frame.len() as size_t;
-            // SAFETY: `frame` has room for `size` bytes, and both are written by the call alone.
+            // SAFETY: `frame` has room for `size` bytes. Only this call writes to `frame` and
+            // `size`.
             let code =
                 unsafe { receive(self.raw.as_ptr(), &raw mut size, frame.as_mut_ptr(), limit) };
             match code & CODE {
@@ -183,7 +189,7 @@ impl Drop for TctiContext {
 }
 
 fn lacking() -> TransportError {
-    TransportError::Broken("the transport lacks a function".into())
+    TransportError::Broken("the transport library lacks a function".into())
 }
 
 fn succeeded(doing: &str, code: TSS2_RC) -> Result<(), TransportError> {
@@ -209,7 +215,7 @@ impl Transport for Tctildr {
     }
 
     fn abandon(&mut self) {
-        // Finalising would end the parent's connection, so the context is leaked.
+        // Finalising would end the parent's connection, so the memory of the context is not freed.
         std::mem::forget(self.open.open().take());
     }
 }

@@ -1,4 +1,4 @@
-//! Chains of foreign CAs, with OpenSSL's verdict on each.
+//! Chains of various CAs. OpenSSL's result for each chain is known.
 
 use super::*;
 use crate::x509::checks::{Outcome, profile_checks};
@@ -45,16 +45,16 @@ fn what_is_not_verified_says_why() {
     for ((name, leaf, ca), why) in [
         (
             chain!("keyusage-3-bytes-no-certsign"),
-            "cannot be read, or has it twice: keyUsage",
+            "cannot be read, or that occurs twice: keyUsage",
         ),
         (
             chain!("keyusage-twice"),
-            "cannot be read, or has it twice: keyUsage",
+            "cannot be read, or that occurs twice: keyUsage",
         ),
-        (chain!("two-algorithms"), "names one algorithm inside"),
+        (chain!("two-algorithms"), "names two algorithms"),
         (
             chain!("issuer-brainpool"),
-            "the key of CN=Example Issuing CA,O=Example Devices is of a kind that is not known here \
+            "the key of CN=Example Issuing CA,O=Example Devices has an unsupported type \
              (id-ecPublicKey, 1.2.840.10045.2.1, brainpoolP256r1, 1.3.36.3.3.2.8.1.1.7)",
         ),
         (chain!("issuer-rsa2047"), "1.2.840.113549.1.1.1, 2047 bits)"),
@@ -67,7 +67,7 @@ fn what_is_not_verified_says_why() {
     }
 }
 
-/// Three bytes; the first contains digitalSignature.
+/// A keyUsage with three bytes, of which the first contains digitalSignature.
 #[test]
 fn a_key_usage_that_cannot_be_read_is_not_absent() {
     let leaf = include_bytes!("../../../testdata/shapes/ku-3bytes.der");
@@ -101,7 +101,7 @@ fn extensions_that_are_there_twice_or_broken_fail_at_their_point() {
     }
 }
 
-/// Unusual certificates of one CA, some of which OpenSSL 3.0 verifies.
+/// Unusual certificates of one CA. OpenSSL 3.0 verifies some of them.
 #[test]
 fn odd_leaves_are_verified_as_openssl_verifies_them() {
     macro_rules! shape {
@@ -134,8 +134,8 @@ fn odd_leaves_are_verified_as_openssl_verifies_them() {
     }
     for ((name, der), why) in [
         (shape!("attr-nonstring-sn.der"), "the subject of"),
-        (shape!("spki-ec-explicit.der"), "the kind of its key"),
-        (shape!("spki-ec-ecdh-oid.der"), "the kind of its key"),
+        (shape!("spki-ec-explicit.der"), "the type of its key"),
+        (shape!("spki-ec-ecdh-oid.der"), "the type of its key"),
         (shape!("bc-badvalue.der"), "basicConstraints"),
         (shape!("ext-dup.der"), "subjectAltName"),
     ] {
@@ -146,7 +146,7 @@ fn odd_leaves_are_verified_as_openssl_verifies_them() {
     }
 }
 
-/// ML-DSA is also verified in a thread of the host, whose stack may be small.
+/// ML-DSA is also verified in a thread of the host process. The stack of this thread may be small.
 #[test]
 fn ml_dsa_takes_a_small_stack_and_refuses_what_was_altered() {
     let (_, leaf, ca) = chain!("ml-dsa-87");
@@ -166,7 +166,7 @@ fn ml_dsa_takes_a_small_stack_and_refuses_what_was_altered() {
     small.spawn(run).unwrap().join().unwrap();
 }
 
-/// A device with an ML-DSA key: its certificate is verified, and its key is named.
+/// A device with an ML-DSA key. Its certificate is verified, and the type of its key is shown.
 #[test]
 fn a_device_with_an_ml_dsa_key() {
     let leaf = include_bytes!("../../../testdata/chains/ml-dsa-device.leaf.pem");

@@ -1,4 +1,4 @@
-//! ML-DSA signatures (FIPS 204) under certificates and CRLs (RFC 9881).
+//! Verification of ML-DSA signatures (FIPS 204) in certificates and CRLs (RFC 9881).
 
 use ml_dsa::pkcs8::spki::{AssociatedAlgorithmIdentifier, SubjectPublicKeyInfoRef};
 use ml_dsa::signature::Verifier;
@@ -7,7 +7,7 @@ use x509_cert::der::Decode;
 use x509_cert::der::asn1::{AnyRef, ObjectIdentifier};
 use x509_cert::spki::AlgorithmIdentifierOwned;
 
-/// A parameter set of ML-DSA. Keys and signatures have the same identifier.
+/// A parameter set of ML-DSA. A key and its signatures have one identifier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ParameterSet {
     MlDsa44,
@@ -18,7 +18,7 @@ pub(super) enum ParameterSet {
 impl ParameterSet {
     const ALL: [Self; 3] = [Self::MlDsa44, Self::MlDsa65, Self::MlDsa87];
 
-    /// Its identifier (RFC 9881, section 2).
+    /// Returns the object identifier of the set (RFC 9881, section 2).
     fn oid(self) -> ObjectIdentifier {
         match self {
             Self::MlDsa44 => MlDsa44::ALGORITHM_IDENTIFIER.oid,
@@ -27,18 +27,19 @@ impl ParameterSet {
         }
     }
 
-    /// The set with this identifier.
+    /// Returns the set with this object identifier.
     pub(super) fn by_oid(oid: ObjectIdentifier) -> Option<Self> {
         Self::ALL.into_iter().find(|set| set.oid() == oid)
     }
 
-    /// The set of a signature algorithm, which has no parameters (RFC 9881, section 3).
+    /// Returns the set of a signature algorithm. The algorithm must have no parameters (RFC 9881,
+    /// section 3).
     pub(super) fn of(algorithm: &AlgorithmIdentifierOwned) -> Option<Self> {
         Self::by_oid(algorithm.oid).filter(|_| algorithm.parameters.is_none())
     }
 
-    /// True if the key in a SubjectPublicKeyInfo made this signature over `data`, with an empty
-    /// context. False for keys of other algorithms.
+    /// Returns true if the key in a SubjectPublicKeyInfo made this signature over `data`, with an
+    /// empty context. Returns false for keys of other algorithms.
     pub(super) fn verifies(self, info: &[u8], data: &[u8], signature: &[u8]) -> bool {
         match self {
             Self::MlDsa44 => verifies::<MlDsa44>(info, data, signature),

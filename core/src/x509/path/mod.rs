@@ -1,5 +1,5 @@
 //! Certification path validation (RFC 5280, section 6): names, signatures, validity, CA rights,
-//! name constraints and policies. Revocation is checked afterwards, in [`revocation`].
+//! name constraints and policies. [`revocation`] checks revocation afterwards.
 
 mod ml_dsa;
 mod policies;
@@ -24,7 +24,8 @@ use std::cell::Cell;
 use x509_cert::der::DateTime;
 use x509_cert::der::asn1::ObjectIdentifier;
 
-/// Extensions that are evaluated, or that do not restrict this use.
+/// The extensions that this file evaluates, or that do not restrict the use of a device
+/// certificate.
 const UNDERSTOOD: &[ObjectIdentifier] = &[
     BASIC_CONSTRAINTS,
     KEY_USAGE,
@@ -35,40 +36,42 @@ const UNDERSTOOD: &[ObjectIdentifier] = &[
     POLICY_CONSTRAINTS,
     INHIBIT_ANY_POLICY,
 ];
-/// Additional extensions for a CA.
+/// The extensions that are supported only in CA certificates.
 const UNDERSTOOD_OF_CA: &[ObjectIdentifier] = &[NAME_CONSTRAINTS];
-/// Extensions that change the subject of a certificate and are not supported, critical or not.
+/// Extensions that change the subject of a certificate and are not supported. A certificate with
+/// such an extension is refused even if the extension is not critical.
 const REFUSED: &[(ObjectIdentifier, &str)] = &[
-    (PROXY_CERT_INFO, "it is a proxy's (RFC 3820)"),
+    (PROXY_CERT_INFO, "it is a proxy certificate (RFC 3820)"),
     (
         IP_ADDR_BLOCKS,
-        "it holds IP addresses (RFC 3779), which are not evaluated here",
+        "it contains IP addresses (RFC 3779), which are not supported",
     ),
     (
         AUTONOMOUS_SYS_IDS,
-        "it holds AS numbers (RFC 3779), which are not evaluated here",
+        "it contains AS numbers (RFC 3779), which are not supported",
     ),
 ];
-/// More certificates than any factory's chain.
+/// The maximum number of certificates in a path. No factory has a longer chain.
 const LONGEST: usize = 8;
-/// More signature checks than any normal search needs.
+/// The maximum number of signature checks in a search. Usual searches need fewer.
 const MOST_CHECKS: u32 = 100;
 
 /// The result of a path search.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum PathResult {
-    /// A trusted certificate was reached: the certificates of the path, the trusted one last.
+    /// A trusted certificate was reached. The value is the certificates of the path, the trusted
+    /// certificate last.
     Trusted(Vec<Certificate>),
-    /// The certificate of this issuer is missing.
+    /// The CA certificate of this issuer is missing.
     NoIssuer(String),
-    /// The leaf is signed by its own key; no CA confirms it.
+    /// The leaf is signed by its own key, so no CA confirms the leaf.
     SelfSigned,
-    /// A certificate is invalid.
+    /// A certificate is invalid. The text gives the reason.
     Invalid(String),
 }
 
-/// Searches a path from `leaf` to one of `trusted`, over `others`. Without `now`, validity is not
-/// checked.
+/// Searches a path from `leaf` to a certificate of `trusted`, over certificates of `others`.
+/// Without `now`, the validity is not checked.
 pub(crate) fn build_path(
     leaf: &Certificate,
     trusted: &[Certificate],
@@ -96,13 +99,13 @@ struct Search<'a> {
     trusted: &'a [Certificate],
     others: &'a [Certificate],
     now: Option<DateTime>,
-    /// The remaining number of signature checks.
+    /// The number of signature checks that remain.
     left: Cell<u32>,
 }
 
 impl Search<'_> {
-    /// Extends `way`, which leads from the leaf to the current certificate. `between` counts the
-    /// CAs below the next issuer for its path length.
+    /// Extends the path `way`, which leads from the leaf to the current certificate. `between` is
+    /// the number of CAs below the next issuer, for the check of its path length.
     fn up(&self, way: &[&Certificate], between: usize) -> PathResult {
         let Some(&child) = way.last() else {
             return PathResult::Invalid("no certificate".into());
@@ -118,7 +121,7 @@ impl Search<'_> {
             return end;
         }
         for issuer in self.trusted.iter().chain(self.others) {
-            // CAs that certify each other would cause a loop.
+            // CAs that certify each other would cause an endless search.
             if !names(child, issuer) || way.iter().any(|below| is_same_entity(below, issuer)) {
                 continue;
             }
@@ -138,7 +141,7 @@ impl Search<'_> {
             };
             match found {
                 PathResult::Trusted(_) => return found,
-                // An invalid certificate is a better explanation than a missing issuer.
+                // An invalid certificate explains the failure better than a missing issuer.
                 PathResult::Invalid(why) => end = PathResult::Invalid(why),
                 PathResult::NoIssuer(whose) if matches!(end, PathResult::NoIssuer(_)) => {
                     end = PathResult::NoIssuer(whose)
@@ -149,7 +152,7 @@ impl Search<'_> {
         end
     }
 
-    /// Checks that `issuer` may have issued `child`, and did.
+    /// Checks that `issuer` was allowed to issue `child`, and that it signed `child`.
     fn step(
         &self,
         child: &Certificate,
@@ -163,7 +166,11 @@ impl Search<'_> {
         match constraints {
             Some(constraints) if constraints.ca => {}
             None if self.is_old_root(issuer) => {}
-            _ => return Err(format!("the certificate of {whose} is not a CA's")),
+            _ => {
+                return Err(format!(
+                    "the certificate of {whose} is not a CA certificate"
+                ));
+            }
         }
         let usage = issuer.key_usage().map_err(unread)?;
         if usage.is_some_and(|usage| !usage.key_cert_sign()) {
@@ -180,15 +187,15 @@ impl Search<'_> {
         match is_signed_by(child, issuer) {
             Ok(true) => Ok(()),
             Ok(false) => Err(format!(
-                "the signature of {whose} under the certificate of {} is wrong",
+                "the signature of {whose} in the certificate of {} is wrong",
                 child.subject()
             )),
             Err(why) => Err(why),
         }
     }
 
-    /// True for a trusted root of version 1, which has no basicConstraints. Such a root is trusted
-    /// as it is (RFC 5280, section 6.1.1, d).
+    /// Returns true for a trusted root of version 1, which has no basicConstraints. Such a root is
+    /// trusted without further checks (RFC 5280, section 6.1.1, d).
     fn is_old_root(&self, issuer: &Certificate) -> bool {
         issuer.version() == Ok(1)
             && self.trusted.contains(issuer)
@@ -197,13 +204,14 @@ impl Search<'_> {
     }
 }
 
-/// True if `child` names `issuer` as its issuer. A CA of the same name with another key identifier
-/// does not match.
+/// Returns true if `child` names `issuer` as its issuer. A CA with this name but another key
+/// identifier does not match.
 pub(crate) fn names(child: &Certificate, issuer: &Certificate) -> bool {
     if !is_same_name(child.issuer_der(), issuer.subject_der()) {
         return false;
     }
-    // An unreadable extension excludes no issuer here; the later checks reject it.
+    // An authorityKeyIdentifier that cannot be read excludes no issuer. The later checks reject the
+    // certificate.
     let Ok(Some(wanted)) = child.authority_key_id() else {
         return true;
     };
@@ -229,13 +237,13 @@ fn is_self_issued(certificate: &Certificate) -> bool {
     is_same_name(certificate.issuer_der(), certificate.subject_der())
 }
 
-/// True if both are certificates of one name and key.
+/// Returns true if both certificates have the same name and the same key.
 fn is_same_entity(one: &Certificate, other: &Certificate) -> bool {
     is_same_name(one.subject_der(), other.subject_der())
         && one.public_key_info_der() == other.public_key_info_der()
 }
 
-/// Checks that all relevant parts of a certificate are readable and supported.
+/// Checks that all relevant parts of a certificate can be read and are supported.
 fn is_sound(certificate: &Certificate, also: &[ObjectIdentifier]) -> Result<(), String> {
     let whose = certificate.subject();
     certificate
@@ -255,8 +263,8 @@ fn is_sound(certificate: &Certificate, also: &[ObjectIdentifier]) -> Result<(), 
     if !unread.is_empty() {
         let unread = unread.join(", ");
         return Err(format!(
-            "the certificate of {whose} has an extension that cannot be read, or has it twice: \
-             {unread}"
+            "the certificate of {whose} has an extension that cannot be read, or that occurs \
+             twice: {unread}"
         ));
     }
     for extension in certificate.extensions().unwrap_or_default() {
@@ -269,8 +277,8 @@ fn is_sound(certificate: &Certificate, also: &[ObjectIdentifier]) -> Result<(), 
             .any(|known| known.contains(&extension.id));
         if extension.critical && !understood {
             return Err(format!(
-                "the certificate of {whose} has the critical extension {}, which is not understood \
-                 here",
+                "the certificate of {whose} has the critical extension {}, which is not \
+                 supported",
                 extension.id
             ));
         }
@@ -278,13 +286,14 @@ fn is_sound(certificate: &Certificate, also: &[ObjectIdentifier]) -> Result<(), 
     Ok(())
 }
 
-/// Checks that other verifiers can read the leaf's key. Most reject explicit curve parameters, and
-/// algorithm identifiers for another use.
+/// Checks that other verifiers can read the leaf's key. Most verifiers reject explicit curve
+/// parameters, and algorithm identifiers that are not for signatures.
 fn has_plain_key(leaf: &Certificate) -> Result<(), String> {
     match leaf.public_key().is_none() || signature::is_usual_key(leaf) {
         true => Ok(()),
         false => Err(format!(
-            "the certificate of {} names the kind of its key in a way that verifiers refuse: neither \
+            "the certificate of {} names the type of its key in a way that verifiers refuse: \
+             neither \
              by the name of a curve (RFC 5480, section 2.1.1) nor as an RSA key (RFC 3279, section \
              2.3.1)",
             leaf.subject()

@@ -1,5 +1,6 @@
-//! Policies along a path (RFC 5280, section 6.1): any policy is acceptable, and none is required
-//! unless a CA requires one. Policies of the trusted certificate count as well (RFC 5937).
+//! Certificate policies along a path (RFC 5280, section 6.1). Any policy is acceptable. No policy
+//! is required unless a CA requires one. The policies of the trusted certificate apply too (RFC
+//! 5937).
 
 use super::is_self_issued;
 use crate::oid::ANY_POLICY;
@@ -8,7 +9,7 @@ use crate::x509::{Certificate, Unreadable};
 use std::collections::BTreeSet;
 use x509_cert::der::asn1::ObjectIdentifier;
 
-/// The statements of a certificate about policies.
+/// The contents of a certificate about policies.
 struct PolicyStatement {
     whose: String,
     self_issued: bool,
@@ -18,27 +19,27 @@ struct PolicyStatement {
     inhibit_any: Option<usize>,
 }
 
-/// The state of the walk from the trusted certificate to the leaf. The sets are the leaves of the
-/// valid_policy_tree of section 6.1. Since any policy is acceptable, only the remaining policies
-/// matter, not their history.
+/// The state of the validation, which goes from the trusted certificate to the leaf. The sets are
+/// the leaves of the valid_policy_tree of section 6.1. Since any policy is acceptable, only the
+/// policies that remain matter, not how they became valid.
 struct Walk {
     explicit_policy: usize,
     policy_mapping: usize,
     inhibit_any: usize,
-    /// The policies that are valid at the last certificate, without anyPolicy.
+    /// The policies that are valid at the current certificate, without anyPolicy.
     valid: BTreeSet<ObjectIdentifier>,
-    /// The names of these policies in the next certificate.
+    /// The policies that the next certificate may name for the valid policies.
     expected: BTreeSet<ObjectIdentifier>,
     /// True if anyPolicy is valid, so that the next certificate may name any policy.
     any: bool,
 }
 
-/// Checks the policies of a path: the leaf first, the trusted certificate last.
+/// Checks the policies of a path. The leaf is first, the trusted certificate last.
 ///
 /// # Errors
 ///
-/// A certificate requires a valid policy and there is none; or it maps anyPolicy; or an extension
-/// is unreadable.
+/// Fails if a certificate requires a valid policy and no policy is valid. Also fails if a
+/// certificate maps anyPolicy, or if an extension cannot be read.
 pub(super) fn check(path: &[&Certificate]) -> Result<(), String> {
     let mut said = Vec::new();
     for certificate in path.iter().rev() {
@@ -110,7 +111,8 @@ impl PolicyStatement {
             .any(|(from, to)| [from, to].contains(&&ANY_POLICY))
         {
             return Err(format!(
-                "the certificate of {whose} maps anyPolicy, or to anyPolicy (RFC 5280, 6.1.4)"
+                "the certificate of {whose} maps anyPolicy to another policy, or another policy \
+                 to anyPolicy (RFC 5280, 6.1.4)"
             ));
         }
         Ok(Self {
@@ -128,7 +130,7 @@ impl PolicyStatement {
 }
 
 impl Walk {
-    /// Section 6.1.3, (d) and (e).
+    /// Applies the policies of a certificate: section 6.1.3, (d) and (e).
     fn take(&mut self, said: &PolicyStatement, always_any: bool) {
         let mut valid = said.policies.clone().unwrap_or_default();
         let names_any = valid.remove(&ANY_POLICY) && (always_any || self.inhibit_any > 0);
@@ -141,18 +143,18 @@ impl Walk {
         self.valid = valid;
     }
 
-    /// Section 6.1.3, (f).
+    /// Checks that a policy is valid if one is required: section 6.1.3, (f).
     fn is_explicit_enough(&self, whose: &str) -> Result<(), String> {
         match self.explicit_policy > 0 || self.any || !self.valid.is_empty() {
             true => Ok(()),
             false => Err(format!(
-                "a CA requires a policy that is valid for the whole chain (policyConstraints), and \
-                 for the certificate of {whose} there is none"
+                "a CA requires a policy that is valid for the whole chain (policyConstraints), but \
+                 no such policy is valid for the certificate of {whose}"
             )),
         }
     }
 
-    /// Section 6.1.4, (b).
+    /// Applies the policy mappings of a certificate: section 6.1.4, (b).
     fn map(&mut self, said: &PolicyStatement) {
         for (from, _) in &said.mappings {
             self.expected.remove(from);
@@ -167,7 +169,7 @@ impl Walk {
         self.expected.extend(mapped.map(|(_, to)| *to));
     }
 
-    /// Section 6.1.4, (i) and (j).
+    /// Applies the policy constraints of a certificate: section 6.1.4, (i) and (j).
     fn constrain(&mut self, said: &PolicyStatement) {
         let lower =
             |value: &mut usize, by: Option<usize>| *value = (*value).min(by.unwrap_or(*value));

@@ -9,10 +9,10 @@ const EXPLICIT_BELOW: Extension = (POLICY_CONSTRAINTS, true, "3003800101");
 const NO_MAPPING: Extension = (POLICY_CONSTRAINTS, true, "3006800100810100");
 const NO_ANY: Extension = (INHIBIT_ANY_POLICY, true, "020100");
 const NO_ANY_BELOW: Extension = (INHIBIT_ANY_POLICY, true, "020101");
-/// Maps 1.2.3 to 1.2.4 from here on.
+/// A policyMappings extension that maps 1.2.3 to 1.2.4 for the certificates below it.
 const MAPS: Extension = (POLICY_MAPPINGS, true, "300a300806022a0306022a04");
 
-/// A path from a root over a CA to a leaf, with these extensions.
+/// Checks a path from a root over a CA to a leaf, with these extensions.
 fn ends(root: &[Extension], ca: &[Extension], leaf: &[Extension]) -> Result<(), String> {
     let (top, middle) = (Party::new("CN=root", 1), Party::new("CN=ca", 3));
     let device = Party::new("CN=device", 2);
@@ -54,15 +54,15 @@ fn a_required_policy_must_be_valid_all_along() {
         (&[], &[EXPLICIT, POLICY_3], &[POLICY_3], true),
         (&[], &[EXPLICIT, POLICY_3], &[ANY], true),
         (&[], &[EXPLICIT, ANY], &[POLICY_3], true),
-        // Applies after one more certificate, which is the leaf itself.
+        // The requirement begins one certificate below, which is the leaf.
         (&[], &[EXPLICIT_BELOW], &[], false),
         (&[], &[EXPLICIT_BELOW, POLICY_3], &[POLICY_3], true),
-        // The trusted certificate requires it.
+        // The trusted certificate requires a policy.
         (&[EXPLICIT], &[POLICY_3], &[POLICY_3], true),
         (&[EXPLICIT], &[POLICY_3], &[], false),
         (&[EXPLICIT, POLICY_3], &[POLICY_4], &[POLICY_4], false),
         (&[EXPLICIT, POLICY_3], &[POLICY_3], &[POLICY_3], true),
-        // The leaf itself requires it.
+        // The leaf itself requires a policy.
         (&[], &[POLICY_3], &[EXPLICIT], false),
         (&[], &[POLICY_3], &[EXPLICIT, POLICY_3], true),
     ] {

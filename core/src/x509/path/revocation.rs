@@ -1,4 +1,4 @@
-//! Revocation by CRLs in files (RFC 5280, section 6.3). No CRL is downloaded.
+//! Checks revocation by CRLs from files (RFC 5280, section 6.3). CRLs are not downloaded.
 
 use super::is_signed_by;
 use crate::x509::comparison::is_same_name;
@@ -6,21 +6,21 @@ use crate::x509::crl::Crl;
 use crate::x509::{Certificate, Time};
 use x509_cert::der::DateTime;
 
-/// The coverage of a path by CRLs, if nothing is revoked.
+/// The result of the check if no certificate is revoked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RevocationStatus {
-    /// Subjects, each with the CRL that does not list it.
+    /// The subjects that a CRL covers, each with the description of the CRL.
     pub(crate) by: Vec<String>,
-    /// CAs without a CRL.
+    /// The subjects of CAs that no CRL covers.
     pub(crate) unknown: Vec<String>,
 }
 
-/// Checks each certificate below the trusted one against the newest CRL of its issuer. Without
-/// `now`, the age of CRLs is not checked.
+/// Checks each certificate below the trusted certificate against the newest CRL of its issuer.
+/// Without `now`, the age of CRLs is not checked.
 ///
 /// # Errors
 ///
-/// A certificate is revoked; a CRL is invalid; or the leaf has no CRL.
+/// Fails if a certificate is revoked, if a CRL is invalid, or if no CRL covers the leaf.
 pub(crate) fn check(
     path: &[Certificate],
     lists: &[Crl],
@@ -46,7 +46,7 @@ pub(crate) fn check(
             }
             None if below == 0 => {
                 return Err(format!(
-                    "none of the given CRLs is of {} and for {}",
+                    "none of the given CRLs is from the CA {} and covers the certificate of {}",
                     issuer.subject(),
                     certificate.subject()
                 ));
@@ -57,8 +57,8 @@ pub(crate) fn check(
     Ok(said)
 }
 
-/// The newest valid CRL of the issuer that covers the certificate. If a CRL has the issuer's name
-/// but none is valid, the reason.
+/// Returns the newest valid CRL of the issuer that covers the certificate. If only invalid CRLs
+/// have the issuer's name, fails with the reason.
 fn newest<'a>(
     certificate: &Certificate,
     issuer: &Certificate,
@@ -115,7 +115,7 @@ fn is_by(issuer: &Certificate, list: &Crl) -> Result<(), String> {
         .is_some_and(|(by, key)| by != key);
     if other_key {
         return Err(format!(
-            "the CRL of {whose} is signed by another key of that name"
+            "the CRL of {whose} is signed by another key of a CA with this name"
         ));
     }
     let usage = issuer.key_usage().ok().flatten();
@@ -124,7 +124,7 @@ fn is_by(issuer: &Certificate, list: &Crl) -> Result<(), String> {
     }
     match is_signed_by(list, issuer) {
         Ok(true) => Ok(()),
-        Ok(false) => Err(format!("the signature under the CRL of {whose} is wrong")),
+        Ok(false) => Err(format!("the signature of the CRL of {whose} is wrong")),
         Err(why) => Err(why),
     }
 }
@@ -137,7 +137,7 @@ fn is_unrevoked(
     let whose = list.issuer();
     if let Some(entry) = list.entry(certificate.serial()) {
         return Err(format!(
-            "the certificate of {} was revoked on {} ({}), says the CRL of {whose}",
+            "the certificate of {} was revoked on {} ({}) according to the CRL of {whose}",
             certificate.subject(),
             entry.date,
             entry.reason
@@ -152,10 +152,10 @@ fn is_unrevoked(
             "the CRL of {whose} is not valid before {this}; now it is {now}"
         )),
         None => Err(format!(
-            "the CRL of {whose} of {this} does not say until when it is valid (nextUpdate)"
+            "the CRL of {whose} of {this} has no end of validity (nextUpdate)"
         )),
         Some(next) if next <= now => Err(format!(
-            "the CRL of {whose} was valid until {next}; now it is {now}: give a new one"
+            "the CRL of {whose} was valid until {next}; now it is {now}: give a new CRL"
         )),
         Some(_) => Ok(()),
     }

@@ -7,7 +7,7 @@ use crate::x509::samples::{
 use x509_cert::der::asn1::ObjectIdentifier;
 
 const POINTS: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.31");
-/// cA, keyCertSign and cRLSign.
+/// A keyUsage with keyCertSign and cRLSign.
 const SIGNS_BOTH: crate::x509::samples::Extension = (KEY_USAGE, true, "03020106");
 
 /// The content of a test CRL.
@@ -16,13 +16,13 @@ struct List {
     issuer: &'static str,
     this: &'static str,
     next: Option<&'static str>,
-    /// Serial numbers, and their extensions.
+    /// The serial numbers of revoked certificates, each with the extensions of its entry.
     revoked: Vec<(Vec<u8>, &'static str)>,
     extensions: &'static str,
 }
 
 impl List {
-    /// Valid for all of 2026.
+    /// Returns a CRL that is valid for all of 2026.
     fn of(issuer: &'static str) -> Self {
         Self {
             issuer,
@@ -70,7 +70,7 @@ impl List {
 struct Bench {
     root: Party,
     ca: Party,
-    /// The leaf first.
+    /// The path; the leaf is first.
     path: [Certificate; 3],
 }
 
@@ -120,12 +120,15 @@ fn a_path_is_unrevoked_if_the_newest_crl_of_each_issuer_says_nothing_of_it() {
         said.by[0].ends_with("by the CRL of CN=CA of 2026-01-01T00:00:00Z"),
         "{said:?}"
     );
-    // A CA without a CRL is named.
+    // A CA without a CRL is listed.
     let said = bench.check(&[&ca]).unwrap();
     assert_eq!(said.unknown, ["CN=ca"]);
     let why = bench.check(&[&root]).unwrap_err();
-    assert!(why.contains("none of the given CRLs is of CN=ca"), "{why}");
-    // A leaf that is trusted itself.
+    assert!(
+        why.contains("none of the given CRLs is from the CA CN=ca"),
+        "{why}"
+    );
+    // A path that consists of a trusted leaf only.
     let said = check(&bench.path[..1], &[ca], None).unwrap();
     assert_eq!(said.by, [""; 0]);
 }
@@ -143,7 +146,8 @@ fn what_is_revoked_is_said_with_date_and_reason() {
             .revoking(bench.leaf(), extensions)
             .by(&bench.ca);
         let why = bench.check(&[&list.unwrap()]).unwrap_err();
-        let said = format!("was revoked on 2026-03-01T12:00:00Z ({reason}), says the CRL of CN=ca");
+        let said =
+            format!("was revoked on 2026-03-01T12:00:00Z ({reason}) according to the CRL of CN=ca");
         assert!(why.contains(&said), "{why}");
         assert!(why.contains(&bench.leaf().subject()), "{why}");
     }
@@ -156,7 +160,7 @@ fn what_is_revoked_is_said_with_date_and_reason() {
         why.contains("the certificate of CN=ca was revoked"),
         "{why}"
     );
-    // Another certificate of the CA.
+    // A revoked certificate of the CA that is not the leaf.
     let other = List::of("CN=ca")
         .revoking(&bench.path[1], "")
         .by(&bench.ca)
@@ -200,14 +204,14 @@ fn a_crl_out_of_date_or_by_another_says_nothing() {
             },
             "is not valid before 2026-12-01T00:00:00Z",
         ),
-        (List { next: None, ..of() }, "does not say until when"),
-        // Signed by another party, with the key identifier of that party.
+        (List { next: None, ..of() }, "has no end of validity"),
+        // A CRL that another party signed, with the key identifier of that party.
         (
             List {
                 extensions: "300e0603551d23040730058003040506",
                 ..of()
             },
-            "by another key of that name",
+            "by another key of a CA with this name",
         ),
     ] {
         let said = bench.check(&[&list.by(&bench.ca).unwrap()]).unwrap_err();
@@ -216,10 +220,10 @@ fn a_crl_out_of_date_or_by_another_says_nothing() {
     let forged = of().by(&bench.root).unwrap();
     let said = bench.check(&[&forged]).unwrap_err();
     assert!(
-        said.contains("the signature under the CRL of CN=ca is wrong"),
+        said.contains("the signature of the CRL of CN=ca is wrong"),
         "{said}"
     );
-    // A forged CRL does not affect a valid one.
+    // A forged CRL has no effect if there is a valid CRL.
     let right = of().revoking(bench.leaf(), "").by(&bench.ca).unwrap();
     let said = bench.check(&[&forged, &right]).unwrap_err();
     assert!(said.contains("was revoked"), "{said}");
@@ -243,12 +247,12 @@ fn a_key_that_may_not_sign_crls_signs_none() {
     assert!(why.contains("may not sign CRLs"), "{why}");
 }
 
-/// IssuingDistributionPoint, which is critical.
+/// An IssuingDistributionPoint, which is a critical extension.
 #[test]
 fn a_crl_for_some_certificates_says_nothing_of_others() {
     const OF_USERS: &str = "300f0603551d1c0101ff0405 30038101ff";
     const OF_CAS: &str = "300f0603551d1c0101ff0405 30038201ff";
-    /// http:a
+    /// A distribution point with the URI http:a.
     const OF_A: &str = "30180603551d1c0101ff040e 300ca00aa0088606687474703a61";
     let points = |value| (POINTS, false, value);
     let plain = Bench::new();
@@ -298,7 +302,7 @@ fn crls_of_other_kinds_are_refused_with_the_reason() {
         ("300a0603551d1404030201010a", "cannot be read"),
         (
             "300a0603551d140403020101300a0603551d140403020101",
-            "there twice",
+            "occurs twice",
         ),
     ] {
         let said = List {
@@ -309,7 +313,7 @@ fn crls_of_other_kinds_are_refused_with_the_reason() {
         .unwrap_err();
         assert!(said.contains(why), "{said}, not {why}");
     }
-    // An entry for another issuer's certificate, and an invalid reason.
+    // An entry with a critical extension for another issuer, and an invalid reason.
     for (entry, why) in [
         (
             "300f0603551d1d0101ff04053003a40130",

@@ -1,4 +1,4 @@
-//! Verification of the signatures of certificates and CRLs.
+//! Verifies the signatures of certificates and CRLs.
 
 use super::ml_dsa::ParameterSet;
 use crate::key::PublicKey;
@@ -20,17 +20,17 @@ use x509_cert::der::asn1::{Any, ObjectIdentifier};
 use x509_cert::der::{Decode, Encode};
 use x509_cert::spki::AlgorithmIdentifierOwned;
 
-/// The prefixes of algorithm identifiers for RSA and for curves.
+/// The first digits of the algorithm identifiers for RSA and for elliptic curves.
 const OF_RSA: &str = "1.2.840.113549.1.1.";
 const OF_CURVES: &str = "1.2.840.10045.4.";
 
-/// A signed structure.
+/// A signed structure: a certificate, a CRL or a request.
 pub(crate) struct Signed<'a> {
-    /// Its description for messages.
+    /// The description of the structure in messages.
     what: String,
     part: &'a [u8],
     algorithm: Result<AlgorithmIdentifierOwned, Unreadable>,
-    /// True if the signed part names the algorithm beside the signature.
+    /// True if the field signatureAlgorithm and the signed field `signature` are equal.
     names_one_algorithm: bool,
     signature: Result<&'a [u8], Unreadable>,
 }
@@ -72,21 +72,21 @@ impl<'a> From<&'a Request> for Signed<'a> {
     }
 }
 
-/// True if a request is signed by its own key.
+/// Returns true if a request is signed by its own key.
 ///
 /// # Errors
 ///
-/// Those of [`is_signed_by`].
+/// The errors of [`is_signed_by`].
 #[cfg(feature = "evidence")]
 pub(crate) fn is_signed_by_its_key(request: &Request) -> Result<bool, String> {
     is_signed_by_key(request.into(), request.public_key_info_der(), "the request")
 }
 
-/// True if the key of `issuer` made the signature of `child`.
+/// Returns true if the key of `issuer` made the signature of `child`.
 ///
 /// # Errors
 ///
-/// The algorithm or the key is not supported, or the signature is unreadable.
+/// Fails if the algorithm or the key is not supported, or if the signature cannot be read.
 pub(crate) fn is_signed_by<'a>(
     child: impl Into<Signed<'a>>,
     issuer: &Certificate,
@@ -98,14 +98,15 @@ pub(crate) fn is_signed_by<'a>(
     )
 }
 
-/// [`is_signed_by`] with the key of this SubjectPublicKeyInfo and the name of its owner.
+/// Verifies as [`is_signed_by`], with the key of this SubjectPublicKeyInfo and the name of its
+/// owner.
 fn is_signed_by_key(child: Signed, info: &[u8], whose: &str) -> Result<bool, String> {
     let what = &child.what;
-    let unreadable = |why: Unreadable| format!("the signature under {what} {why}");
+    let unreadable = |why: Unreadable| format!("the signature of {what} {why}");
     let algorithm = child.algorithm.map_err(unreadable)?;
     if !child.names_one_algorithm {
         return Err(format!(
-            "{what} names one algorithm inside of what was signed, and another beside the signature"
+            "{what} names two algorithms: its fields signatureAlgorithm and signature differ"
         ));
     }
     if let Some(set) = ParameterSet::of(&algorithm) {
@@ -116,7 +117,7 @@ fn is_signed_by_key(child: Signed, info: &[u8], whose: &str) -> Result<bool, Str
         SignatureAlgorithm::of(&algorithm).ok_or_else(|| match is_sha1(algorithm.oid) {
             true => format!("{what} is signed with SHA-1, which proves nothing"),
             false => format!(
-                "{what} is signed by an algorithm that is not known here ({})",
+                "{what} is signed by an unsupported algorithm ({})",
                 name(algorithm.oid)
             ),
         })?;
@@ -125,7 +126,7 @@ fn is_signed_by_key(child: Signed, info: &[u8], whose: &str) -> Result<bool, Str
     }
     let key = PublicKey::from_plain_info(info).ok_or_else(|| {
         format!(
-            "{what} cannot be verified: the key of {whose} is of a kind that is not known here ({})",
+            "{what} cannot be verified: the key of {whose} has an unsupported type ({})",
             kind_of_key(info)
         )
     })?;
@@ -144,8 +145,8 @@ fn is_signed_by_key(child: Signed, info: &[u8], whose: &str) -> Result<bool, Str
     })
 }
 
-/// True if a self-issued certificate is signed by its own key. If the algorithm is not supported,
-/// it must at least fit the kind of key.
+/// Returns true if a self-issued certificate is signed by its own key. If the algorithm is not
+/// supported, the function only checks that it fits the type of the key.
 pub(super) fn is_self_signed(certificate: &Certificate) -> bool {
     match is_signed_by(certificate, certificate) {
         Ok(signed) => signed,
@@ -161,7 +162,8 @@ pub(super) fn is_self_signed(certificate: &Certificate) -> bool {
     }
 }
 
-/// True if other verifiers can read the encoding of the key: plain, RSA for PSS only, or ML-DSA.
+/// Returns true if other verifiers can read the encoding of the key: a plain key, an RSA key for
+/// PSS only, or an ML-DSA key.
 pub(super) fn is_usual_key(certificate: &Certificate) -> bool {
     let info = certificate.public_key_info_der();
     PublicKey::is_plain_info(info)
@@ -175,7 +177,7 @@ fn is_ml_dsa(info: &[u8]) -> bool {
     first.is_some_and(|oid| ParameterSet::by_oid(*oid).is_some())
 }
 
-/// True for sha1WithRSAEncryption, ecdsa-with-SHA1 and their older names.
+/// Returns true for sha1WithRSAEncryption, ecdsa-with-SHA1 and their older names.
 fn is_sha1(oid: ObjectIdentifier) -> bool {
     let known = ["1.2.840.113549.1.1.5", "1.2.840.10045.4.1", "1.3.14.3.2.29"];
     known.contains(&oid.to_string().as_str())
@@ -185,7 +187,7 @@ fn is_sha1(oid: ObjectIdentifier) -> bool {
 enum SignatureAlgorithm {
     Ecdsa(Hash),
     Pkcs1(Hash),
-    /// With this salt length in bytes.
+    /// RSASSA-PSS with a salt of this length in bytes.
     Pss {
         hash: Hash,
         salt: usize,
@@ -216,7 +218,8 @@ impl SignatureAlgorithm {
         }
     }
 
-    /// The scheme in RSASSA-PSS-params (RFC 8017, appendix A.2.3), if MGF1 has the same hash.
+    /// Parses RSASSA-PSS-params (RFC 8017, appendix A.2.3). Returns `None` unless MGF1 has the hash
+    /// of the signature.
     fn pss(parameters: &[u8]) -> Option<Self> {
         let parameters = RsaPssParams::<Any>::from_der(parameters).ok()?;
         let hash = match parameters.hash.oid {

@@ -1,6 +1,6 @@
-//! Name constraints along a path (RFC 5280, sections 4.2.1.10 and 6.1.3). Distinguished names, DNS
-//! names and addresses are compared. A constraint on another kind makes the path invalid if a name
-//! of that kind occurs.
+//! Checks name constraints along a path (RFC 5280, sections 4.2.1.10 and 6.1.3). Distinguished
+//! names, DNS names and addresses are compared. A constraint on another type of name makes the path
+//! invalid if a name of this type occurs.
 
 use super::is_self_issued;
 use crate::oid::{COMMON_NAME, EMAIL_ADDRESS, SMTP_UTF8_MAILBOX};
@@ -10,15 +10,15 @@ use crate::x509::general_names::{GeneralName, NameConstraints};
 use std::borrow::Cow;
 
 const IA5: u8 = 0x16;
-/// More comparisons than normal certificates need.
+/// The maximum number of comparisons. Usual certificates need fewer.
 const MOST_COMPARISONS: usize = 1 << 20;
 
-/// Checks that all names of the path, from the leaf to the trusted certificate, satisfy the
-/// constraints above them.
+/// Checks that all names of the path satisfy the constraints of the CAs above them. The path begins
+/// with the leaf.
 ///
 /// # Errors
 ///
-/// A name violates a constraint or cannot be compared.
+/// Fails if a name violates a constraint or cannot be compared.
 pub(super) fn check(path: &[&Certificate]) -> Result<(), String> {
     for (at, issuer) in path.iter().enumerate().skip(1) {
         let whose = issuer.subject();
@@ -45,8 +45,8 @@ pub(super) fn check(path: &[&Certificate]) -> Result<(), String> {
     Ok(())
 }
 
-/// All names of a certificate. The common name of a leaf counts as a DNS name, if it looks like one
-/// and there is no other DNS name.
+/// Returns all names of a certificate. If a leaf has no DNS name, and its common name looks like a
+/// DNS name, the common name counts as a DNS name.
 fn names(certificate: &Certificate, is_leaf: bool) -> Result<Vec<GeneralName<'_>>, String> {
     let unread = |what: &str| format!("the {what} of {} cannot be read", certificate.subject());
     let alternative = certificate.alternative_names();
@@ -80,7 +80,7 @@ fn names(certificate: &Certificate, is_leaf: bool) -> Result<Vec<GeneralName<'_>
     Ok(names)
 }
 
-/// The reason why the constraints forbid one of the names, if any.
+/// Returns the reason why the constraints forbid one of the names; `None` if they allow all.
 fn breach(names: &[GeneralName], constraints: &NameConstraints) -> Option<String> {
     let NameConstraints {
         permitted,
@@ -98,7 +98,7 @@ fn breach(names: &[GeneralName], constraints: &NameConstraints) -> Option<String
             return None;
         }
         let shown = shown(name);
-        let unsure = || format!("a constraint on {shown} is not understood here");
+        let unsure = || format!("a constraint on {shown} is not supported");
         let mut inside = allowed.peek().is_none();
         for base in allowed {
             match is_below(name, base) {
@@ -132,7 +132,7 @@ fn is_same_kind(name: &GeneralName, base: &GeneralName) -> bool {
     }
 }
 
-/// True if the name is in the subtree; `None` if they cannot be compared.
+/// Returns true if the name is in the subtree of `base`; `None` if they cannot be compared.
 fn is_below(name: &GeneralName, base: &GeneralName) -> Option<bool> {
     use GeneralName::*;
     match (name, base) {
@@ -145,7 +145,8 @@ fn is_below(name: &GeneralName, base: &GeneralName) -> Option<bool> {
     }
 }
 
-/// The name may have further labels on the left. An empty base matches all names.
+/// Returns true if the name is `base` or has further labels on its left. An empty base matches all
+/// names.
 fn is_dns_below(name: &[u8], base: &[u8]) -> bool {
     let Some(start) = name.len().checked_sub(base.len()) else {
         return false;
@@ -158,7 +159,8 @@ fn is_dns_below(name: &[u8], base: &[u8]) -> bool {
     whole_labels && end.eq_ignore_ascii_case(base)
 }
 
-/// `base` is an address with its mask. Addresses of the other IP version do not match.
+/// Returns true if the address is in the network `base`, which is an address with its mask.
+/// Addresses of the other IP version do not match.
 fn is_in_network(address: &[u8], base: &[u8]) -> Option<bool> {
     if !matches!(address.len(), 4 | 16) || !matches!(base.len(), 8 | 32) {
         return None;
@@ -169,7 +171,7 @@ fn is_in_network(address: &[u8], base: &[u8]) -> Option<bool> {
     Some(address.len() == network.len() && same.all(|same| same))
 }
 
-/// Two or more labels of letters, digits, `_` and inner `-`.
+/// Returns true for two or more labels of letters, digits, `_` and inner `-`.
 fn looks_like_dns(name: &[u8]) -> bool {
     let is_label = |label: &[u8]| {
         let inner = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');

@@ -28,11 +28,11 @@ fn ends(
     }
 }
 
-/// Permitted: O=ex as a PrintableString.
+/// Permits only O=ex, a PrintableString.
 const ONLY_EX: &str = "3016a0143012a410300e310c300a060355040a1303657820";
-/// Excluded: O=ex as a PrintableString.
+/// Excludes O=ex, a PrintableString.
 const NOT_EX: &str = "3016a1143012a410300e310c300a060355040a1303657820";
-/// Permitted: 10.0.0.0/8
+/// Permits only 10.0.0.0/8.
 const ONLY_TEN: &str = "300ea00c300a87080a000000ff000000";
 
 #[test]
@@ -46,7 +46,7 @@ fn names_keep_to_the_constraints_above_them() {
             "is not among the permitted names",
         ),
         (ONLY_EX, "", "3004820261 62", ""),
-        // The subject O=ex with a directoryName O=ex; then with O=other.
+        // The subject O=ex with a directoryName O=ex, then with a directoryName O=other.
         (
             ONLY_EX,
             "CN=x,O=ex",
@@ -75,8 +75,8 @@ fn names_keep_to_the_constraints_above_them() {
             "30128710 0a000000000000000000000000000000",
             "not among the permitted",
         ),
-        (ONLY_TEN, "CN=x,O=Ex", "300587030a0102", "not understood"),
-        // A kind of name without constraints.
+        (ONLY_TEN, "CN=x,O=Ex", "300587030a0102", "is not supported"),
+        // A type of name for which there is no constraint.
         (ONLY_TEN, "CN=x,O=Ex", "3004820261 62", ""),
     ] {
         let found = ends(constraints, subject, names);
@@ -110,7 +110,7 @@ fn dns_names_are_below_a_domain_by_whole_labels() {
     }
 }
 
-/// As in OpenSSL, the common name alone may name a host.
+/// As in OpenSSL, the common name of a leaf without DNS name may be the name of a host.
 #[test]
 fn a_common_name_that_looks_like_a_host_is_one() {
     let excluded = "300fa10d300b82096576696c2e74657374";
@@ -120,7 +120,7 @@ fn a_common_name_that_looks_like_a_host_is_one() {
         ("CN=x.evil.test,O=Ex", "3004820261 62", true),
         ("CN=-x.evil.test,O=Ex", "", true),
         ("CN=evil test,O=Ex", "", true),
-        // As a NumericString, and as a BIT STRING.
+        // The common name as a NumericString, and as a BIT STRING.
         ("O=Ex,2.5.4.3=#120b782e6576696c2e74657374", "", false),
         ("O=Ex,2.5.4.3=#0303006576", "", false),
     ] {
@@ -131,7 +131,7 @@ fn a_common_name_that_looks_like_a_host_is_one() {
 
 #[test]
 fn a_constraint_that_is_not_compared_refuses_only_names_of_its_kind() {
-    // e-mail, URI, otherName 1.2.3, registeredID
+    // An e-mail address, a URI, an otherName 1.2.3, and a registeredID.
     for (constraint, name) in [
         ("3008a0063004 81026869", "30048102 6869"),
         ("3008a0063004 86026869", "30048602 6869"),
@@ -142,7 +142,7 @@ fn a_constraint_that_is_not_compared_refuses_only_names_of_its_kind() {
         ("3008a1063004 88022a03", "300488022a03"),
     ] {
         let why = ends(constraint, "CN=x,O=Ex", name).unwrap_err();
-        assert!(why.contains("is not understood here"), "{why}");
+        assert!(why.contains("is not supported"), "{why}");
         assert_eq!(ends(constraint, "CN=x,O=Ex", ""), Ok(()), "{constraint}");
     }
     let mail: Extension = (NAME_CONSTRAINTS, true, "3008a006300481026869");

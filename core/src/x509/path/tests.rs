@@ -74,7 +74,7 @@ fn a_self_signed_certificate_is_told_from_one_whose_issuer_is_missing() {
         length(&build_path(&own, std::slice::from_ref(&own), &[], None)),
         1
     );
-    // Subject and issuer have the same name, but another key signed it.
+    // Subject and issuer have the same name, but another key signed the certificate.
     let other = Sample::of_device().issued(&Party::new(device.name, 3), &device);
     assert!(matches!(
         build_path(&other, &[], &[], None),
@@ -119,15 +119,15 @@ fn an_expired_issuer_ends_the_way() {
     );
 }
 
-/// The issuer's certificate decides if it may issue.
+/// The extensions of the issuer's certificate decide whether the issuer may issue certificates.
 #[test]
 fn an_issuer_must_be_allowed_to_issue() {
     let (root, device) = (Party::new("CN=root", 1), Party::new("CN=device", 2));
     let leaf = Sample::of_device().issued(&root, &device);
     let critical = |extension: Extension| (extension.0, true, extension.2);
     for (extensions, said) in [
-        (&[][..], "not a CA's"),
-        (&[IS_NO_CA], "not a CA's"),
+        (&[][..], "not a CA certificate"),
+        (&[IS_NO_CA], "not a CA certificate"),
         (&[IS_CA, AGREES], "may not sign certificates"),
         (&[IS_CA, critical(IS_SOMEBODY)], "2.5.29.14"),
         (&[IS_CA, (MASA_URL, true, "16016d")], "1.3.6.1.5.5.7.1.32"),
@@ -161,7 +161,7 @@ fn a_path_length_counts_the_cas_between() {
             false => assert!(broken(&found).contains("only 0 CAs below"), "{found:?}"),
         }
     }
-    // Its own leaves are not CAs.
+    // Leaf certificates that the CA issued itself are not CAs.
     let trusted = root.certified_by(&root, &[NO_CA_BELOW]);
     let direct = Sample::of_device().issued(&root, &device);
     assert_eq!(length(&build_path(&direct, &[trusted], &[], None)), 2);
@@ -174,14 +174,14 @@ fn a_leaf_with_an_unknown_critical_extension_is_refused_and_with_a_policy_not() 
     let leaf = |extension| Sample::of_device().with(extension).issued(&root, &device);
     let found = build_path(&leaf(NAMES), &trusted, &[], None);
     assert!(broken(&found).contains("2.5.29.30"), "{found:?}");
-    // Even if the certificate itself is trusted.
+    // The check also applies if the certificate itself is trusted.
     let named = leaf(NAMES);
     broken(&build_path(&named, std::slice::from_ref(&named), &[], None));
     let policy = (POLICY.0, true, POLICY.2);
     assert_eq!(length(&build_path(&leaf(policy), &trusted, &[], None)), 2);
 }
 
-/// A CA that got a new key under its old name.
+/// A CA that received a new key under its old name.
 #[test]
 fn an_issuer_is_chosen_by_its_key_and_not_by_its_name_alone() {
     let (old, new) = (Party::new("CN=ca", 1), Party::new("CN=ca", 3));
@@ -191,7 +191,7 @@ fn an_issuer_is_chosen_by_its_key_and_not_by_its_name_alone() {
         let leaf = Sample::of_device().issued(ca, &device);
         assert_eq!(length(&build_path(&leaf, &trusted, &[], None)), 2);
     }
-    // Both key identifiers are present, so the other CA is no issuer, and the right one is missing.
+    // Both key identifiers are present, so the other CA does not match, and the issuer is missing.
     let leaf = Sample::of_device().issued(&old, &device);
     let other = new.certified_by(&new, &[IS_CA, IS_ANOTHER]);
     assert_eq!(
@@ -203,7 +203,7 @@ fn an_issuer_is_chosen_by_its_key_and_not_by_its_name_alone() {
     assert!(broken(&found).contains("signature"), "{found:?}");
 }
 
-/// An unreadable extension of a CA makes the path invalid, critical or not.
+/// A CA extension that cannot be read makes the path invalid, critical or not.
 #[test]
 fn a_ca_with_an_extension_that_cannot_be_read_or_is_there_twice_issues_nothing() {
     let (root, device) = (Party::new("CN=root", 1), Party::new("CN=device", 2));
@@ -231,7 +231,7 @@ fn a_ca_with_an_extension_that_cannot_be_read_or_is_there_twice_issues_nothing()
             "netscape-cert-type",
         ),
     ] {
-        let said = format!("cannot be read, or has it twice: {name}");
+        let said = format!("cannot be read, or that occurs twice: {name}");
         for critical in [false, true] {
             let mut extensions = vec![IS_CA];
             extensions.retain(|one| one.0 != identifier);
@@ -248,7 +248,7 @@ fn a_ca_with_an_extension_that_cannot_be_read_or_is_there_twice_issues_nothing()
     ] {
         let issuer = root.certified_by(&root, &[&[IS_CA][..], &twice].concat());
         let found = build_path(&leaf, &[issuer], &[], None);
-        assert!(broken(&found).contains("has it twice"), "{found:?}");
+        assert!(broken(&found).contains("occurs twice"), "{found:?}");
     }
 }
 
@@ -269,7 +269,8 @@ fn a_path_length_may_be_any_number() {
     }
 }
 
-/// RFC 5280, section 6.1.1, d: a trust anchor is trusted without further checks, also in OpenSSL.
+/// RFC 5280, section 6.1.1, d: a trust anchor is trusted without further checks. OpenSSL does this
+/// too.
 #[test]
 fn a_root_of_the_first_version_is_an_anchor_if_it_is_trusted_and_signed_itself() {
     let (root, device) = (Party::new("CN=root", 1), Party::new("CN=device", 2));
@@ -316,11 +317,14 @@ fn a_root_of_the_first_version_is_an_anchor_if_it_is_trusted_and_signed_itself()
         ),
     ] {
         let found = build_path(&leaf, &trusted, &others, None);
-        assert!(broken(&found).contains("not a CA's"), "{name}: {found:?}");
+        assert!(
+            broken(&found).contains("not a CA certificate"),
+            "{name}: {found:?}"
+        );
     }
 }
 
-/// A CA that certified its new key with its old one (RFC 5280, section 3.2, self-issued).
+/// A CA that certified its new key with its old key (RFC 5280, section 3.2, self-issued).
 #[test]
 fn a_self_issued_ca_leads_on_and_no_path_length_counts_it() {
     let (old, new) = (Party::new("CN=ca", 1), Party::new("CN=ca", 3));
@@ -331,7 +335,8 @@ fn a_self_issued_ca_leads_on_and_no_path_length_counts_it() {
     assert_eq!(length(&build_path(&leaf, &trusted, &between, None)), 3);
 }
 
-/// Issuer and serial number in the authorityKeyIdentifier identify one certificate of the issuer.
+/// The issuer and serial number in an authorityKeyIdentifier identify one certificate of the
+/// issuer.
 #[test]
 fn an_issuer_is_the_one_that_the_authority_key_identifier_names() {
     let (root, device) = (Party::new("CN=root", 1), Party::new("CN=device", 2));

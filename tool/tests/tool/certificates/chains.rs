@@ -1,4 +1,4 @@
-//! Certificates on the way up that are unusual, or meant to lead astray: made by OpenSSL.
+//! Unusual and misleading certificates in a certification path, made by OpenSSL.
 
 use crate::device::{Device, programs};
 use std::fs;

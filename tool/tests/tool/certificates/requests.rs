@@ -1,4 +1,4 @@
-//! Requests that leave the device, and certificates that come back.
+//! Certificate requests of the device, and the certificates that a CA returns.
 
 use crate::device::tpm::Swtpm;
 use crate::device::{Device, programs};
@@ -138,7 +138,10 @@ fn a_software_identity_asks_a_ca_too() {
     // The certificate again. Then a certificate of another CA, which replaces it together with its
     // chain.
     let said = device.ends(0, &["import-cert", &text(&first)]).text();
-    assert!(said.contains("the certificate was there already"), "{said}");
+    assert!(
+        said.contains("the certificate was already stored"),
+        "{said}"
+    );
     let leaf = device.certified(&request, &folder);
     device.ends(0, &["import-cert", &text(&leaf)]);
     assert_eq!(authorities(&device).len(), 2, "these lead up from it too");
@@ -185,7 +188,10 @@ fn the_certificates_of_cas_come_and_go_with_those_they_issued() {
     all.extend(fs::read(foreign.join("root.pem")).unwrap());
     fs::write(&chain, all).unwrap();
     let said = device.ends(0, &["import-cert", &text(&chain)]).text();
-    assert!(said.contains("not an issuer of the certificate"), "{said}");
+    assert!(
+        said.contains("not in the chain of the certificate"),
+        "{said}"
+    );
     assert_eq!(authorities(&device), ["web-ca-1", "web-ca-2"]);
 
     // Another key has a certificate of the same CA, so that is here already.

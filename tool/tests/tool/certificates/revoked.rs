@@ -1,4 +1,5 @@
-//! `devid verify --crl` beside `openssl verify -crl_check`, over what `openssl ca` writes.
+//! Compares `devid verify --crl` with `openssl verify -crl_check`, on CRLs that `openssl ca`
+//! writes.
 
 use crate::device::Device;
 use crate::device::programs::{program, run};
@@ -161,7 +162,7 @@ fn a_crl_that_proves_nothing_verifies_nothing() {
     says(&said, "was valid until 2025-02-01T00:00:00Z");
     bench.crl("root", &[], days, "root.crl");
     let (said, _) = bench.verify(&["root.crl"], "-crl_check", 1);
-    says(&said, "none of the given CRLs is of CN=ca");
+    says(&said, "none of the given CRLs is from the CA CN=ca");
     // A root of that name with another key.
     bench.crl("ca", &[], days, "ca.crl");
     bench.crl("other", &[], days, "other.crl");
@@ -178,9 +179,9 @@ fn a_file_that_is_no_crl_is_named() {
     bench.0.home.write("cut.crl", &whole[..whole.len() - 9]);
     bench.0.home.write("text.crl", "nothing\n");
     for (name, why) in [
-        ("leaf.pem", "it holds a PEM block of CERTIFICATE"),
-        ("cut.crl", "it is no CRL"),
-        ("text.crl", "it is no CRL: no PEM block"),
+        ("leaf.pem", "the first PEM block is CERTIFICATE"),
+        ("cut.crl", "it is not a CRL"),
+        ("text.crl", "it is not a CRL: no PEM block"),
         ("missing.crl", "No such file"),
     ] {
         let path = bench.0.path(name);

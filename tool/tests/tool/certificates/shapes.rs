@@ -1,5 +1,5 @@
-//! Real certificates and certificate files: the readable ones, in every place, and the messages for
-//! the others. OpenSSL reads the bytes too.
+//! Real certificates and certificate files: readable files are accepted everywhere, and other files
+//! get a message. OpenSSL reads the same bytes.
 
 use testkit::der;
 
@@ -140,7 +140,7 @@ fn a_key_is_shown_whatever_its_certificate_says_of_it() {
         assert_eq!(said.status.code(), Some(1), "{said}");
         assert!(said.err.contains("basic constraints"), "{said}");
         let doctor = device.devid(&["doctor"]).text();
-        for denial in ["no certificate is for it", "no token shows"] {
+        for denial in ["no known certificate is for this key", "no token shows"] {
             assert!(!doctor.contains(denial), "{doctor}");
         }
     }
@@ -176,11 +176,12 @@ fn a_device_with_an_attestation_key_alone_has_a_certificate() {
     for words in [&["list"][..], &["show", "iak"], &["doctor"], &["status"]] {
         let said = device.devid(words);
         let said = format!("{}{}", said.text(), said.err);
-        assert!(!said.contains("no identity's certificate"), "{said}");
+        assert!(!said.contains("no certificate of an identity"), "{said}");
     }
     let said = device.devid(&["verify", "iak"]);
     assert!(
-        said.err.contains("signs only what the TPM itself made"),
+        said.err
+            .contains("signs only data that the TPM itself created"),
         "{said}"
     );
 }
@@ -194,7 +195,10 @@ fn a_certificate_that_says_that_it_is_a_cas_is_refused_by_name() {
     let info = Certificate::new(&own).public_key_info;
     for (name, why) in [
         ("ca-true-leaf", "it says CA:TRUE"),
-        ("bc-badvalue", "whether it is a CA's cannot be read"),
+        (
+            "bc-badvalue",
+            "the extension basicConstraints cannot be read",
+        ),
     ] {
         let shape = fs::read(testdata("shapes").join(format!("{name}.der"))).unwrap();
         let file = device

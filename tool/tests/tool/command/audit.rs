@@ -1,4 +1,5 @@
-//! Audit lines of `devid`: what changed in any case, uses of keys on request.
+//! Audit lines of `devid`: changes are always recorded, and uses of keys are recorded if the
+//! settings ask for that.
 
 use crate::device::Device;
 use std::fs;

@@ -1,4 +1,4 @@
-//! `devid bench`: its measurements, and objects that it must not change.
+//! `devid bench`: its measurements, and the objects that it must not change.
 
 use crate::device::link::Link;
 use crate::device::programs::Running;

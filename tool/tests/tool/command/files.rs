@@ -1,4 +1,4 @@
-//! Files that a user names for output: nothing is lost there without `--force`.
+//! Output files that a user names: no content is lost without `--force`.
 
 use crate::device::Device;
 use std::fs;

@@ -1,4 +1,4 @@
-//! `--json`: one document on standard output, whatever happens.
+//! `--json`: every run writes one document to standard output.
 
 use crate::device::Device;
 use serde_json::Value;

@@ -1,4 +1,4 @@
-//! Fifty services on one device: the output for a person, and the output for monitoring.
+//! Fifty services on one device: the output for a user, and the output for monitoring programs.
 
 use crate::device::{Device, clock, evict, programs, proxy::Proxy, tpm::Swtpm};
 use serde_json::Value;
@@ -115,7 +115,7 @@ fn fifty_services_stay_readable_and_cost_no_commands() {
     // Findings of one kind stand together, and the doctor repeats no remedy.
     let doctor = later(&device, &["doctor"]).text();
     assert!(
-        doctor.contains("30 of this kind (certificate.ends-soon)"),
+        doctor.contains("30 findings of this kind (certificate.ends-soon)"),
         "{doctor}"
     );
     assert_eq!(doctor.matches("devid csr").count(), 1, "{doctor}");

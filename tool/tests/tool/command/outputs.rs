@@ -1,5 +1,5 @@
-//! Outputs that nobody reads, or that a full disk swallows: the exit code stays as documented, and nothing
-//! panics.
+//! Output to a closed pipe or a full disk: the exit code is as documented, and the program does not
+//! panic.
 
 use crate::device::Device;
 use std::collections::BTreeSet;

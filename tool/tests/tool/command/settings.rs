@@ -1,4 +1,4 @@
-//! Real mistakes in files that the tool reads, and its messages.
+//! Typical mistakes in files that the tool reads, and the messages about them.
 
 use crate::device::Device;
 use crate::device::mending::{assert_gone, found};

@@ -1,4 +1,4 @@
-//! A TPM that takes commands and never answers: one is sent, and that is known then.
+//! A TPM that takes commands and never answers. `devid` sends one command, and then no more.
 
 use crate::device::Device;
 use crate::device::programs::{Running, poll};

@@ -1,5 +1,5 @@
-//! A TPM that is slow to make a key. `devid` waits, shows that it waits, and names the process that
-//! keeps the TPM busy.
+//! A TPM that needs a long time to make a key. `devid` waits, shows that it waits, and names the
+//! process that uses the TPM.
 
 use crate::device::programs::{Running, Said, poll, program};
 use crate::device::proxy::{Fault, Proxy, command};

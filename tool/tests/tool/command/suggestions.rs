@@ -1,4 +1,4 @@
-//! A verb that does not exist, or stands elsewhere: the answer names the right one.
+//! A command that does not exist or is in the wrong position: the message names the right command.
 
 use crate::device::Device;
 use std::process::Command;

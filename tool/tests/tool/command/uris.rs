@@ -1,4 +1,5 @@
-//! PKCS#11 URIs (RFC 7512) as arguments: which are taken, which are refused, and whom they name.
+//! PKCS#11 URIs (RFC 7512) as arguments: the accepted URIs, the refused URIs, and the objects that
+//! they name.
 
 use crate::device::Device;
 

@@ -1,5 +1,6 @@
-//! Programs that are killed at one of their steps. A step is a system call that changes the entries
-//! of a folder or the content of a file, makes a file last, reaches the TPM, or begins or awaits a child.
+//! Kills programs at one of their steps. A step is a system call that changes the entries of a
+//! folder or the content of a file, calls fsync, sends a TPM command, or starts or awaits a child
+//! process.
 
 use std::fs;
 use std::os::unix::process::CommandExt;

@@ -1,4 +1,4 @@
-//! The doctor's findings, and doing what they say.
+//! Reads the doctor's findings, and runs the commands that they suggest.
 
 use super::{Device, programs};
 use serde_json::Value;

@@ -1,4 +1,4 @@
-//! A device for the tool's stories: a TPM of its own, a home, and the built `devid`.
+//! A device for the tool's stories: a separate TPM, a home folder, and the built `devid`.
 
 pub mod clock;
 pub mod cut;

@@ -1,4 +1,4 @@
-//! The key stores of a device, for what only a program with the module could do.
+//! The key stores of a device, for changes that only a program with the module could make.
 
 use super::Device;
 use devid_core::config;

@@ -1,4 +1,4 @@
-//! No file is left out without a word: what can be read is read, and the rest is named.
+//! No file is skipped without a message: readable files are read, and the other files are named.
 
 use crate::device::Device;
 use crate::device::factory::Identity;

@@ -1,4 +1,4 @@
-//! Which fields two services may see alike.
+//! The list of fields that may be equal for two services.
 
 use super::fields::Fields;
 

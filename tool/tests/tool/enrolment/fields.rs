@@ -1,4 +1,4 @@
-//! Documents as flat lists of fields: each value with a path that says where it stands.
+//! Converts documents to flat lists of fields. Each value has a path that shows its position.
 
 use std::collections::BTreeMap;
 use testkit::der::{body, elements};

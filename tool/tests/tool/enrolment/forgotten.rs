@@ -1,4 +1,5 @@
-//! What is remembered of an enrolment goes with its key, and with a certificate that came by hand.
+//! The record of an enrolment is deleted when its key is deleted, or when a certificate for the key
+//! is imported by hand.
 
 use super::est::bench;
 use super::services::{SERVICES, as_user, bench as bench_of_services};

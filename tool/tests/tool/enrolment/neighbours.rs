@@ -1,4 +1,4 @@
-//! Identities of every kind open the session, and servers stand in every place.
+//! Enrolment with identities of every type, and with servers in every configuration.
 
 use super::est::is_whole;
 use crate::device::est::Est;

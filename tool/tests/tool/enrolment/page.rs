@@ -1,4 +1,4 @@
-//! The commands of docs/ENROLMENT.md.
+//! Runs the commands of docs/ENROLMENT.md.
 
 use super::est::{bench, is_whole};
 use crate::device::programs;

@@ -1,4 +1,4 @@
-//! A key is replaced under its label, together with its certificate; one generation is kept.
+//! A key and its certificate are replaced under the same label. The last replaced pair is kept.
 
 use super::est::{bench, is_whole};
 use crate::device::{Device, persistent, programs};
@@ -142,7 +142,7 @@ fn a_new_key_can_be_given_up() {
     );
     device.ends(0, &["key", "rekey", "web", "--discard"]);
     let said = device.ends(6, &["import-cert", text(&late)]);
-    assert!(said.err.contains("none of the keys"), "{said}");
+    assert!(said.err.contains("no key of this device"), "{said}");
     assert_eq!(public(&device), first);
     device.ends(5, &["renew", "web", "--rollback"]);
     let (factory, _) = Device::manufactured();

@@ -1,7 +1,9 @@
-//! A renewal whose TPM fails: each kind of command that it sends meets faults, one at a time. The old pair or
-//! the new one is in use, whole, and the same command then ends well.
+//! A renewal with TPM faults. Each type of command that the renewal sends gets a fault, one fault
+//! in each run. After the run the old key and certificate or the new key and certificate are in
+//! use, completely. A second run of the command succeeds.
 //!
-//! `DEVID_FAULTS=all` tries each fault at each kind of command; else each kind meets one.
+//! `DEVID_FAULTS=all` tries each fault at each type of command. By default each type of command
+//! gets one fault.
 
 use super::est::{bench, is_whole};
 use crate::device::Device;

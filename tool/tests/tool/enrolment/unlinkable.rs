@@ -1,4 +1,5 @@
-//! What two services of a device see, field by field: nothing that tells that it is the same device.
+//! The data that two services of a device see, field by field. No field may show that the services
+//! are on the same device.
 
 use super::alike::{alike, contains, may_be_equal};
 use super::fields::{Fields, hex, of_attest, of_der, of_public, of_signature};

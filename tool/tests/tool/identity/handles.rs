@@ -1,4 +1,5 @@
-//! Persistent handles: those that other programs take among ours, and keys that need none.
+//! Persistent handles: handles of this project that other programs use, and keys that need no
+//! handle.
 
 use crate::device::{Device, persistent, programs, tpm2};
 

@@ -1,4 +1,5 @@
-//! Devices that are made from one image: names out of variables, certificates of a CA that come later, clones.
+//! Devices that are made from one image: certificate names from variables, certificates that a CA
+//! issues later, and clones.
 
 use super::life::run_page;
 use crate::device::programs::{self, Said};
@@ -102,21 +103,21 @@ fn a_name_that_cannot_be_had_stops_before_anything_is_written() {
             Some(ID),
             Some("\n"),
             6,
-            "tells no device",
+            "many devices have in common",
         ),
         (
             "CN=${dmi.serial}",
             Some(ID),
             Some("Default string\n"),
             6,
-            "tells no device",
+            "many devices have in common",
         ),
         (
             "CN=${dmi.serial}",
             Some(ID),
             Some("0000000\n"),
             6,
-            "tells no device",
+            "many devices have in common",
         ),
         (
             "CN=${dmi.serial}",

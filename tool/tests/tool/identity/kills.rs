@@ -1,5 +1,5 @@
-//! A killed run is repeated after each step: the state and the identity are the same as without
-//! kill.
+//! A run is killed at each step and repeated: the state and the identity are equal to the result of
+//! a run that was not killed.
 
 use crate::device::cut::{End, run_until};
 use crate::device::mending::{assert_gone, found, run};

@@ -1,4 +1,4 @@
-//! The commands of docs/LIFE.md.
+//! Runs the commands of docs/LIFE.md.
 
 use crate::device::{Device, programs};
 use std::fs;

@@ -1,5 +1,5 @@
-//! A rotation of the owner's certificates, killed at every step: the old certificates or the new
-//! ones are there, and always one of both.
+//! A rotation of the owner's certificates is killed at every step. Then the old certificates or the
+//! new certificates are stored, and never a mix of both.
 
 use crate::device::cut::{End, run_until};
 use crate::device::{Device, files};

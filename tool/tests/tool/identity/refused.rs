@@ -1,4 +1,5 @@
-//! An object that cannot be read, or is not trusted, is not missing: nothing replaces it.
+//! An object that cannot be read, or is not trusted, does not count as missing: nothing replaces
+//! it.
 
 use crate::device::{Device, mending, persistent, programs, tpm2};
 use std::fs::{self, Permissions};
@@ -90,7 +91,7 @@ fn files_that_are_refused_are_not_taken_for_gone() {
             let said = is_refused(&device, "identity.unreadable");
             let first = files[0].to_str().unwrap();
             // The mode is not the cause of damage.
-            let helps = ["chmod", "chmod", "bring it back from a copy"][number];
+            let helps = ["chmod", "chmod", "restore the file from a backup"][number];
             assert!(said.contains(first) && said.contains(helps), "{said}");
             assert!(!said.contains("gone"), "{said}");
             assert_eq!(persistent(&mut device), before);
@@ -143,7 +144,7 @@ fn without_tpm_files_that_are_refused_are_not_taken_for_gone_either() {
     assert!(!device.path("state/software").exists());
     let said = device.ends(6, RESET);
     assert!(
-        said.err.contains("gives no object") || said.err.contains("may write"),
+        said.err.contains("holds no valid object") || said.err.contains("may write"),
         "{said}"
     );
 }
@@ -458,7 +459,7 @@ fn a_full_tpm_keeps_the_copy_that_it_has() {
         }
     }
     let said = device.ends(0, &["import-cert", larger.to_str().unwrap()]);
-    assert!(said.text().contains("Make room in the TPM"), "{said}");
+    assert!(said.text().contains("Free NV memory in the TPM"), "{said}");
     assert_eq!(tpm2(&mut device, "tpm2_nvread", &read).out, copy);
     let done = device.json(PROVISION);
     assert_eq!(done["mode"], "tpm", "{done}");

@@ -1,4 +1,5 @@
-//! `devid key import`: keys that other programs made in this TPM come under the PIN of a token.
+//! `devid key import` imports keys that other programs made in this TPM. The PIN of the token then
+//! protects the keys.
 
 use crate::device::cut::{End, run_until};
 use crate::device::programs::{self, program, run};
@@ -82,11 +83,11 @@ fn a_key_with_a_password_comes_under_the_pin() {
         let file = of_openssl(&mut device, name, &[kind, parent, &password].concat());
         let before = fs::read(&file).unwrap();
         let taken = device.ends(0, &["key", "import", &file, "--auth-file", auth]);
-        assert!(taken.text().contains("was taken over"), "{taken}");
+        assert!(taken.text().contains("was imported"), "{taken}");
         signs(&device, name);
         assert_eq!(fs::read(&file).unwrap(), before, "the file is as it was");
         let again = device.ends(0, &["key", "import", &file, "--auth-file", auth]);
-        assert!(again.text().contains("is there already"), "{again}");
+        assert!(again.text().contains("was already stored"), "{again}");
     }
     assert_eq!(files(&device, "key-").len(), 3);
     assert_eq!(device.tpm().lockout_counter(), 0);
@@ -175,7 +176,7 @@ fn what_is_no_key_of_this_tpm_is_refused() {
     let key = device.path("key.pem");
     let key = key.to_str().unwrap();
     let said = device.ends(6, &["key", "import", key, "--token", "nosuch"]);
-    assert!(said.err.contains("there is no such token"), "{said}");
+    assert!(said.err.contains("no token has this name"), "{said}");
     assert!(files(&device, "key-").is_empty());
     device.ends(0, &["key", "import", key]);
     // The token has the key already, but for everybody.
@@ -239,5 +240,5 @@ fn sealed_data_are_opened_by_their_value() {
     make_key(&mut device, None);
     let key = device.path("key.pem");
     let said = device.ends(1, &["key", "unseal", key.to_str().unwrap()]);
-    assert!(said.err.contains("no sealed data"), "{said}");
+    assert!(said.err.contains("not sealed data"), "{said}");
 }

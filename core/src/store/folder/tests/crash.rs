@@ -1,18 +1,19 @@
-//! Tests with writers that are killed, that meet each other, or that may not write.
+//! Tests with writers that are killed, that wait for each other, or that have no write permission.
 //!
-//! The other processes are this test binary, started as a writer by an environment variable.
+//! The other processes run this test binary. An environment variable makes the binary a writer.
 
 use super::*;
 use rustix::fs::{FlockOperation, flock};
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
 
-/// The folder of the other process.
+/// The environment variable with the key folder of the other process.
 const PLACE: &str = "DEVID_TEST_FOLDER";
 const READY: &str = "ready";
 const VALUE: usize = 6_000;
 
-/// Too large for one write; complete if all bytes are equal.
+/// Returns an object that is too large for a single write(2). The object is complete if all bytes
+/// are equal.
 fn large(byte: u8) -> EntryContent {
     EntryContent::Data(Data {
         value: vec![byte; VALUE],
@@ -37,7 +38,7 @@ fn leftovers(folder: &KeyFolder) -> usize {
         .count()
 }
 
-/// This binary, running one of the tests below that are otherwise ignored.
+/// Returns a command that runs one ignored test of this binary.
 fn other_process(test: &str, folder: &KeyFolder) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "--ignored", "--nocapture", "--quiet"]);
@@ -78,7 +79,7 @@ fn writes_until_it_is_killed() {
     say_ready();
     for round in 0_u64.. {
         let listed = names(&folder);
-        // The first object is changed, the others are added and removed.
+        // The first object is changed; the other objects are added and removed.
         let result = match (round % 3, &listed[..]) {
             (1, [name, ..]) => folder
                 .change::<FolderError>(name, |_| Ok(Some(large(round as u8))))
@@ -98,7 +99,7 @@ fn a_killed_writer_leaves_whole_objects() {
         .unwrap();
     let (mut rounds, mut left, mut changed) = (0, 0, 0);
     let mut before = folder.list().unwrap();
-    // On a busy machine many writers are killed before they began.
+    // On a busy machine many writers are killed before they begin to write.
     while rounds < 200 || left < 5 || changed < 50 {
         let mut child = started(other_process("writes_until_it_is_killed", &folder));
         std::thread::sleep(Duration::from_micros(random(30_000)));
@@ -192,8 +193,8 @@ fn a_lock_that_is_never_given_up_is_not_waited_for_without_end() {
     folder.add(numbered(1)).unwrap();
 }
 
-/// Runs one of the tests below with its own mount on the folder; `false` if this system permits no
-/// mount.
+/// Runs one ignored test of this binary with its own mount on the folder. Returns `false` if this
+/// system permits no mount.
 fn on_a_mount(test: &str, folder: &KeyFolder, mount: &str) -> bool {
     let process = other_process(test, folder);
     let mut command = Command::new("unshare");

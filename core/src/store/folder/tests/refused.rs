@@ -1,4 +1,4 @@
-//! Tests of files and folders that give no object, and of the messages.
+//! Tests of files and folders that hold no valid object, and of the messages about them.
 
 use super::*;
 use rustix::fs::Mode;
@@ -81,7 +81,7 @@ fn what_is_damaged_is_said_once_until_it_changes() {
         folder.list().unwrap();
         settled(&folder);
     }
-    let first = format!(r#"{here}: "new\nline.pem" gives no object: no PEM block"#);
+    let first = format!(r#"{here}: "new\nline.pem" holds no valid object: there is no PEM block"#);
     assert_eq!(said(), [first]);
     fs::write(&path, "-----BEGIN DATA-----").unwrap();
     for _ in 0..2 {
@@ -120,7 +120,7 @@ fn what_is_no_file_is_no_object_and_nobody_waits_for_it() {
             ("link.pem", link),
         ]
     );
-    // A writer does not wait for a file that is no lock.
+    // A writer does not wait for a lock file that is not a regular file.
     fs::remove_file(folder.path().join(LOCK_FILE)).ok();
     symlink(&target, folder.path().join(LOCK_FILE)).unwrap();
     assert!(folder.add(numbered(1)).is_err());
@@ -141,7 +141,7 @@ fn what_others_may_write_is_refused() {
         assert_eq!(names(&folder), ["data-00002"], "a file of somebody else");
         set_mode(&path(2), 0o660);
         assert_eq!(names(&folder), [""; 0], "a group of others");
-        // The same files are judged again, since the folder has changed.
+        // The files are checked again, because the owner of the folder has changed.
         settled(&folder);
         chown(folder.path(), Some(12345), Some(12345)).unwrap();
         assert_eq!(names(&folder), ["data-00001", "data-00002"]);

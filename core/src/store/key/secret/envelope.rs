@@ -1,5 +1,5 @@
-//! The encryption of a secret key in its file: AES-256-GCM (NIST SP 800-38D) under a random key
-//! that encrypts nothing else. Nonce ‖ ciphertext ‖ tag.
+//! Encrypts and decrypts a secret key in its file. The cipher is AES-256-GCM (NIST SP 800-38D)
+//! under a random key, which encrypts nothing else. The result is nonce ‖ ciphertext ‖ tag.
 
 use crate::key::SecretKeyType;
 use crate::stack::leaving_nothing;
@@ -7,13 +7,13 @@ use crate::tpm::Secret;
 use aes_gcm::aead::{Aead, KeyInit, Payload};
 use aes_gcm::{Aes256Gcm, Nonce};
 
-/// Length of the encrypting key in bytes.
+/// The length of the encrypting key in bytes.
 pub(super) const KEY: usize = 32;
-/// Length of the nonce in bytes.
+/// The length of the nonce in bytes.
 pub(super) const NONCE: usize = 12;
 const TAG: usize = 16;
 
-/// `key` has [`KEY`] bytes, `nonce` [`NONCE`].
+/// Encrypts a secret key. `key` must have [`KEY`] bytes, `nonce` must have [`NONCE`] bytes.
 pub(super) fn encrypted(
     key_type: SecretKeyType,
     value: &[u8],
@@ -33,7 +33,8 @@ pub(super) fn encrypted(
     Some([nonce, &encrypted].concat())
 }
 
-/// `None` unless [`encrypted`] made the data from a key of this type with this key.
+/// Decrypts a secret key. Returns `None` unless [`encrypted`] created the data with the given type
+/// and `key`.
 pub(super) fn decrypted(key_type: SecretKeyType, encrypted: &[u8], key: &[u8]) -> Option<Secret> {
     let (nonce, encrypted) = encrypted.split_at_checked(NONCE)?;
     let number = Nonce::try_from(nonce).ok()?;
@@ -48,12 +49,12 @@ pub(super) fn decrypted(key_type: SecretKeyType, encrypted: &[u8], key: &[u8]) -
     })
 }
 
-/// Length of the enclosed key in bytes; `None` if the data are too short.
+/// Returns the length of the encrypted key in bytes. Returns `None` if the data are too short.
 pub(super) fn length(encrypted: &[u8]) -> Option<usize> {
     encrypted.len().checked_sub(NONCE + TAG)
 }
 
-/// The additional data that the tag authenticates.
+/// Returns the additional data that the tag authenticates.
 fn about(key_type: SecretKeyType) -> Vec<u8> {
     [b"devid-pkcs11 secret key ", key_type.word().as_bytes()].concat()
 }

@@ -1,7 +1,8 @@
-//! Secret keys, used in memory. Their files are encrypted under keys that the TPM has sealed.
+//! Secret keys that the module uses in memory. Their files are encrypted under keys that the TPM
+//! has sealed.
 //!
-//! So the key cannot be used on another device. The TPM does not protect it from an attacker who
-//! controls this device while the key is open.
+//! So the file is useless on another device. The TPM does not protect the key from an attacker who
+//! controls this device while the key is decrypted.
 
 mod envelope;
 
@@ -26,32 +27,32 @@ pub struct SecretKey {
     access: Access,
     sensitive: bool,
     source: Option<KeyFile>,
-    /// The opened key after its first use, if no login is needed.
+    /// The decrypted key after its first use, if the key needs no login.
     opened: UnlockedKey,
 }
 
-/// The location of a secret key's bytes.
+/// The place where the bytes of a secret key are stored.
 enum SecretKeyLocation {
-    /// Only in memory.
+    /// In the memory of this process only.
     Memory(SecretBytes),
     /// In a file, encrypted under a key that the TPM has sealed.
     Sealed {
         seal: Box<WrappedKey>,
         encrypted: Vec<u8>,
     },
-    /// In an unusable file; the text names the cause.
+    /// In a file that cannot be used. The text gives the reason.
     Refused(&'static str),
 }
 
-/// The bytes of an opened secret key, wiped when the last copy is dropped.
+/// The bytes of a decrypted secret key. They are wiped when the last copy is dropped.
 #[derive(Clone)]
 pub struct SecretBytes(Bytes);
 
 #[derive(Clone)]
 enum Bytes {
-    /// In locked memory, which is not swapped.
+    /// In locked memory, which the system does not swap.
     Locked(Arc<Locked>),
-    /// In ordinary memory, since the user may read this key anyway.
+    /// In ordinary memory, because the user may read the value of this key in any case.
     Readable(Arc<Secret>),
 }
 
@@ -77,8 +78,8 @@ impl Deref for SecretBytes {
 }
 
 impl SecretKey {
-    /// A key in the memory of this process, until the value is dropped. With `readable` a program may
-    /// read the key's value (CKA_SENSITIVE false, CKA_EXTRACTABLE true).
+    /// Returns a key that exists only in the memory of this process. With `readable`, programs may
+    /// read the value of the key (CKA_SENSITIVE false, CKA_EXTRACTABLE true).
     pub fn in_memory(key_type: SecretKeyType, value: Secret, readable: bool) -> Self {
         let length = value.len();
         let bytes = match readable {
@@ -89,12 +90,14 @@ impl SecretKey {
         Self::new(key_type, length, place, Access::Open)
     }
 
-    /// The key from a file.
+    /// Returns the key that a file stores.
     pub(in crate::store) fn of_file(file: &folder::SecretKeyFile) -> Self {
         let length =
             envelope::length(&file.encrypted).filter(|length| file.key_type.takes(*length));
         let place = match (file.seal.wrapped(), length) {
-            (_, None) => SecretKeyLocation::Refused("no key of its type has this length"),
+            (_, None) => {
+                SecretKeyLocation::Refused("the length is not a valid length of a key of this type")
+            }
             (Err(why), _) => SecretKeyLocation::Refused(why),
             (Ok(seal), Some(_)) => SecretKeyLocation::Sealed {
                 seal: Box::new(seal),
@@ -108,7 +111,7 @@ impl SecretKey {
         }
     }
 
-    /// This key, from this file.
+    /// Returns this key with the file that it comes from.
     #[must_use]
     pub(in crate::store) fn kept_in(self, source: KeyFile) -> Self {
         Self {
@@ -117,7 +120,7 @@ impl SecretKey {
         }
     }
 
-    /// This key with this access.
+    /// Returns this key with the given access.
     #[must_use]
     pub(in crate::store) fn opened_by(self, access: Access) -> Self {
         Self { access, ..self }
@@ -140,27 +143,28 @@ impl SecretKey {
         }
     }
 
-    /// Its type.
+    /// Returns the type of the key.
     pub fn key_type(&self) -> SecretKeyType {
         self.key_type
     }
 
-    /// Its length in bytes. Costs no TPM command.
+    /// Returns the length of the key in bytes. Costs no TPM command.
     pub fn length(&self) -> usize {
         self.length
     }
 
-    /// True if the key of a file says that it is sensitive.
+    /// Returns true if the key is sensitive (CKA_SENSITIVE).
     pub fn is_sensitive(&self) -> bool {
         self.sensitive
     }
 
-    /// True if it needs no login even on a token with a PIN, as its maker requested.
+    /// Returns true if the key needs no login even on a token with a PIN, because its creator
+    /// requested that.
     pub fn is_for_everybody(&self) -> bool {
         matches!(self.access, Access::Everybody)
     }
 
-    /// The reason why the key cannot be used, if any.
+    /// Returns the reason why the key cannot be used, if any.
     pub fn obstacle(&self) -> Option<&'static str> {
         match self.place {
             SecretKeyLocation::Refused(why) => Some(why),
@@ -168,7 +172,7 @@ impl SecretKey {
         }
     }
 
-    /// True if both are the same key, as far as known without opening them.
+    /// Returns true if both values are the same key. Compares sealed keys without decrypting them.
     pub fn is_same(&self, other: &Self) -> bool {
         match (&self.place, &other.place) {
             (SecretKeyLocation::Memory(one), SecretKeyLocation::Memory(other)) => {
@@ -186,7 +190,7 @@ impl SecretKey {
         }
     }
 
-    /// The bytes of a key that exists only in memory.
+    /// Returns the bytes of a key that exists only in memory.
     pub fn bytes_in_memory(&self) -> Option<&[u8]> {
         match &self.place {
             SecretKeyLocation::Memory(bytes) => Some(bytes),
@@ -194,13 +198,14 @@ impl SecretKey {
         }
     }
 
-    /// Opens the key. For a key from a file the TPM unseals it at the first use after login: four
-    /// commands.
+    /// Returns the decrypted key. The first use of a key from a file after a login costs four
+    /// commands, because the TPM unseals it.
     ///
     /// # Errors
     ///
-    /// [`SignError::NotLoggedIn`]; [`SignError::Refused`] for a file that was changed; errors of
-    /// the TPM.
+    /// - [`SignError::NotLoggedIn`] if the key needs a login.
+    /// - [`SignError::Refused`] if the file was changed.
+    /// - The errors of the TPM.
     pub fn open(&self, tpm: &Tpm) -> Result<SecretBytes, SignError> {
         let opened = self.unsealed(tpm);
         opened.map_err(|error| judged(self.source.as_ref(), tpm, error))
@@ -220,19 +225,21 @@ impl SecretKey {
         let key = tpm.unseal(seal, &visit.value)?;
         let value = decrypted(self.key_type, encrypted, &key);
         let value = value.ok_or_else(|| {
-            SignError::Refused("its file was changed: it does not hold the key that it says".into())
+            SignError::Refused(
+                "its file was changed: it does not decrypt to a key of the stated type".into(),
+            )
         })?;
         let opened = Arc::new(Locked::new(&value));
         visit.keep(id, &self.opened, &opened);
         Ok(SecretBytes(Bytes::Locked(opened)))
     }
 
-    /// Checks that the key can be used, as far as possible without a login. The TPM loads its seal,
-    /// and a key without login is opened.
+    /// Checks that the key can be used, as far as possible without a login. The TPM loads the seal
+    /// of the key. A key that needs no login is also decrypted.
     ///
     /// # Errors
     ///
-    /// Those of [`SecretKey::open`].
+    /// Fails with the errors of [`SecretKey::open`].
     pub(in crate::store) fn check_file(&self, tpm: &Tpm) -> Result<(), SignError> {
         let checked = match (&self.place, &self.access) {
             (SecretKeyLocation::Sealed { .. }, Access::Open | Access::Everybody) => {
@@ -247,7 +254,7 @@ impl SecretKey {
         checked.map_err(|error| explained(self.source.as_ref(), tpm, error))
     }
 
-    /// Seals a secret key. The callback `seal` has the TPM seal the encrypting key. Returns the
+    /// Seals a secret key. The callback `seal` lets the TPM seal the encrypting key. Returns the
     /// seal and the encrypted key.
     pub(in crate::store) fn sealed<E: From<TpmError>>(
         key_type: SecretKeyType,
@@ -264,7 +271,7 @@ impl SecretKey {
     }
 }
 
-/// `aes256`, `generic-secret512`: the type, and the length in bits.
+/// Writes the type and the length in bits, for example `aes256` or `generic-secret512`.
 impl fmt::Display for SecretKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}{}", self.key_type.word(), 8 * self.length)

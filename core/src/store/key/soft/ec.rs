@@ -1,4 +1,4 @@
-//! Keys on a curve, used in memory. Scalars are as wide as the order of the curve.
+//! Keys on a curve that the module uses in memory. A scalar has the length of the curve's order.
 
 use crate::key::by_curve;
 use crate::key::{Curve, PrivateKeyInfo, pad_left};
@@ -10,15 +10,17 @@ use zeroize::Zeroizing;
 
 pub(super) fn generate(curve: Curve) -> Result<PrivateKeyInfo, TpmError> {
     let made = PrivateKeyInfo::from_scalar(curve, &random_scalar(curve)?);
-    made.ok_or_else(|| TpmError::Unsupported("no scalar of its curve".into()))
+    made.ok_or_else(|| {
+        TpmError::Unsupported("the random number is not a scalar of the curve".into())
+    })
 }
 
-/// r ‖ s over a digest (FIPS 186-5, section 6.4, with the nonce of RFC 6979).
+/// Returns r ‖ s for a digest (FIPS 186-5, section 6.4, with the nonce of RFC 6979).
 pub(super) fn sign(curve: Curve, scalar: &[u8], digest: &[u8]) -> Result<Vec<u8>, SignError> {
     let unfit = || SignError::DigestLength(digest.len());
     let counted = &digest[..digest.len().min(curve.width())];
     let digest = pad_left(counted, curve.width()).ok_or_else(unfit)?;
-    // SigningKey would compute the public half each time.
+    // A SigningKey would compute the public key for each signature.
     macro_rules! through {
         ($curve:ident, $point:ident, $hash:ident) => {{
             let key = $curve::SecretKey::from_slice(scalar).map_err(|_| SignError::Scheme)?;
@@ -35,7 +37,7 @@ pub(super) fn sign(curve: Curve, scalar: &[u8], digest: &[u8]) -> Result<Vec<u8>
     })
 }
 
-/// The x coordinate of the shared point (SEC 1, section 3.3.1).
+/// Returns the x coordinate of the shared point (SEC 1, section 3.3.1).
 pub(super) fn agree(curve: Curve, scalar: &[u8], point: &[u8]) -> Result<Secret, SignError> {
     Ok(by_curve!(curve, c => {
                 let own = c::SecretKey::from_slice(scalar).map_err(|_| SignError::Scheme)?;

@@ -1,4 +1,5 @@
-//! The encryption of a sealed key in its file: PBES2 (RFC 8018, section 6.2) under a random key.
+//! Encrypts and decrypts a sealed key in its file: PBES2 (RFC 8018, section 6.2) under a random
+//! key.
 
 use crate::key::PrivateKeyInfo;
 use crate::system::random;
@@ -6,12 +7,13 @@ use crate::tpm::Secret;
 use pkcs8::pkcs5::pbes2;
 use pkcs8::{EncryptedPrivateKeyInfoRef, PrivateKeyInfoRef};
 
-/// The encrypting key is random, so a slow derivation would add no security.
+/// The number of PBKDF2 iterations. More iterations would add no security, because the encrypting
+/// key is random.
 const ITERATIONS: u32 = 1000;
-/// Length of the encrypting key in bytes.
+/// The length of the encrypting key in bytes.
 pub(super) const KEY: usize = 32;
 
-/// EncryptedPrivateKeyInfo, DER (RFC 5958, section 3).
+/// Returns an EncryptedPrivateKeyInfo in DER (RFC 5958, section 3).
 pub(super) fn encrypted(info: &PrivateKeyInfo, key: &Secret) -> Option<Vec<u8>> {
     let (mut salt, mut iv) = ([0; 16], [0; 16]);
     random(&mut salt).ok()?;
@@ -23,8 +25,9 @@ pub(super) fn encrypted(info: &PrivateKeyInfo, key: &Secret) -> Option<Vec<u8>> 
     Some(encrypted.as_bytes().to_vec())
 }
 
-/// `None` if the key is wrong, or if the parameters differ from those of [`encrypted`]. A changed
-/// file could otherwise request an endless derivation.
+/// Decrypts an EncryptedPrivateKeyInfo. Returns `None` if the key is wrong, or if the file asks for
+/// more iterations than [`encrypted`] uses. A changed file could otherwise ask for an endless
+/// derivation.
 pub(super) fn decrypted(encrypted: &[u8], key: &Secret) -> Option<Secret> {
     let encrypted = EncryptedPrivateKeyInfoRef::try_from(encrypted).ok()?;
     let parameters = encrypted.encryption_algorithm.pbes2()?;
@@ -36,7 +39,7 @@ pub(super) fn decrypted(encrypted: &[u8], key: &Secret) -> Option<Secret> {
     Some(Secret::new(info.as_bytes().to_vec()))
 }
 
-/// The key in hexadecimal digits, so that any program with PBES2 can use it as a password.
+/// Returns the key in hexadecimal digits, so that any program with PBES2 can use it as a password.
 fn password(key: &Secret) -> Secret {
     let digits = key.iter().flat_map(|byte| {
         let digit = |nibble: u8| char::from_digit(nibble.into(), 16).unwrap_or('0') as u8;

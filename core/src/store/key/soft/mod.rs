@@ -1,8 +1,8 @@
-//! Keys that are used in memory. Their files are in clear, or encrypted under keys that the TPM has
-//! sealed.
+//! Private keys that the module uses in memory. Their files are not encrypted, or encrypted under
+//! keys that the TPM has sealed.
 //!
-//! A sealed key cannot be used on another device. The TPM does not protect it from an attacker who
-//! controls this device while the key is open.
+//! A sealed key is useless on another device. The TPM does not protect the key from an attacker who
+//! controls this device while the key is decrypted.
 
 mod ec;
 mod envelope;
@@ -26,16 +26,16 @@ use envelope::{decrypted, encrypted};
 use std::fmt;
 use std::sync::Arc;
 
-/// A private key that is used in memory.
+/// A private key that the module uses in memory.
 pub(in crate::store) struct SoftKey {
     public: PublicKey,
     source: SoftKeyForm,
-    /// The opened key after its first use, if no login is needed. For a key on a curve it is the
-    /// scalar, for an RSA key the PrivateKeyInfo.
+    /// The decrypted key after its first use, if the key needs no login. For a key on a curve this
+    /// is the scalar, for an RSA key the PrivateKeyInfo.
     opened: UnlockedKey,
 }
 
-/// The form of the private key.
+/// The form in which the private key is stored.
 enum SoftKeyForm {
     Sealed {
         seal: WrappedKey,
@@ -44,14 +44,15 @@ enum SoftKeyForm {
     Clear(PrivateKeyInfo),
 }
 
-/// Signs a digest by a key in clear. An ECDSA signature is r ‖ s.
+/// Signs a digest by an unencrypted key. An ECDSA signature is r ‖ s.
 #[cfg(feature = "evidence")]
 pub(crate) fn sign_in_clear(
     private: &PrivateKeyInfo,
     scheme: SignatureScheme,
     digest: &[u8],
 ) -> Result<Vec<u8>, SignError> {
-    let damaged = || SignError::Refused("its numbers are inconsistent".into());
+    let damaged =
+        || SignError::Refused("the numbers of the private key do not belong together".into());
     match private.public() {
         PublicKey::Ec { curve, .. } => {
             ec::sign(*curve, &private.scalar().ok_or_else(damaged)?, digest)
@@ -63,26 +64,26 @@ pub(crate) fn sign_in_clear(
 }
 
 impl SoftKey {
-    /// Creates the key from the content of a file.
+    /// Creates the value from the content of a file.
     ///
     /// # Errors
     ///
-    /// The reason why it cannot be used in memory.
+    /// Fails with the reason why the key cannot be used in memory.
     pub(super) fn of(public: &PublicKey, material: &KeyMaterial) -> Result<Self, &'static str> {
         let is_rsa = matches!(public, PublicKey::Rsa { .. });
         if is_rsa && !cfg!(feature = "soft-rsa") {
-            return Err("RSA keys are for the TPM only in this build (feature soft-rsa)");
+            return Err("this build uses RSA keys only in the TPM (feature soft-rsa is off)");
         }
         let source = match material {
-            KeyMaterial::Wrapped(_) => return Err("the TPM alone uses it"),
+            KeyMaterial::Wrapped(_) => return Err("only the TPM can use it"),
             KeyMaterial::Sealed { seal, encrypted } => SoftKeyForm::Sealed {
                 seal: seal
                     .wrapped()
-                    .map_err(|_| "its seal does not belong to this TPM")?,
+                    .map_err(|_| "the parent of its seal is not supported")?,
                 encrypted: encrypted.clone(),
             },
             KeyMaterial::Clear(key) if is_rsa && rsa::usable(key).is_none() => {
-                return Err("the numbers of this RSA key are inconsistent");
+                return Err("the numbers of this RSA key do not belong together");
             }
             KeyMaterial::Clear(key) => SoftKeyForm::Clear(key.clone()),
         };
@@ -93,11 +94,12 @@ impl SoftKey {
         })
     }
 
-    /// Generates a key.
+    /// Generates a private key.
     ///
     /// # Errors
     ///
-    /// [`TpmError::Unsupported`] if random bytes are missing, or if this build lacks the algorithm.
+    /// Fails with [`TpmError::Unsupported`] if the system gives no random bytes, or if this build
+    /// lacks the algorithm.
     pub(in crate::store) fn generate(algorithm: KeyAlgorithm) -> Result<PrivateKeyInfo, TpmError> {
         match algorithm {
             KeyAlgorithm::Ec(curve) => ec::generate(curve),
@@ -105,7 +107,7 @@ impl SoftKey {
         }
     }
 
-    /// Seals a key. The callback `seal` has the TPM seal the encrypting key.
+    /// Seals a private key. The callback `seal` lets the TPM seal the encrypting key.
     pub(in crate::store) fn sealed<E: From<TpmError>>(
         private: &PrivateKeyInfo,
         seal: impl FnOnce(&Secret) -> Result<WrappedKey, E>,
@@ -123,12 +125,12 @@ impl SoftKey {
         &self.public
     }
 
-    /// True if the key is sealed by the TPM.
+    /// Returns true if the TPM has sealed the key.
     pub(super) fn is_sealed(&self) -> bool {
         matches!(self.source, SoftKeyForm::Sealed { .. })
     }
 
-    /// The seal; `None` for a key in clear.
+    /// Returns the seal of the key. Returns `None` for an unencrypted key.
     pub(super) fn seal(&self) -> Option<&WrappedKey> {
         match &self.source {
             SoftKeyForm::Sealed { seal, .. } => Some(seal),
@@ -136,7 +138,8 @@ impl SoftKey {
         }
     }
 
-    /// The content of its file. `has_value`: the seal has an authorisation value.
+    /// Returns the content of the key's file. `has_value` is true if the seal has an authorisation
+    /// value.
     pub(super) fn material(&self, has_value: bool) -> KeyMaterial {
         match &self.source {
             SoftKeyForm::Clear(private) => KeyMaterial::Clear(private.clone()),
@@ -147,7 +150,7 @@ impl SoftKey {
         }
     }
 
-    /// The hashes whose digests it signs.
+    /// Returns the hashes whose digests the key can sign.
     pub(super) fn hashes(&self) -> &'static [Hash] {
         match self.public {
             PublicKey::Ec { .. } => &Hash::ALL,
@@ -155,7 +158,7 @@ impl SoftKey {
         }
     }
 
-    /// True if it can decrypt this padding.
+    /// Returns true if the key can decrypt this padding.
     pub(super) fn opens(&self, request: DecryptRequest) -> bool {
         matches!(self.public, PublicKey::Rsa { .. }) && rsa::opens(request)
     }
@@ -190,7 +193,7 @@ impl SoftKey {
         rsa::decrypt(opened.bytes(), request, ciphertext)
     }
 
-    /// The x coordinate of the shared point (SEC 1, section 3.3.1).
+    /// Returns the x coordinate of the shared point (SEC 1, section 3.3.1).
     pub(super) fn agree(
         &self,
         tpm: &Tpm,
@@ -204,7 +207,7 @@ impl SoftKey {
         ec::agree(*curve, opened.bytes(), point)
     }
 
-    /// Checks that the key can be opened.
+    /// Checks that the key can be decrypted.
     pub(super) fn check(&self, tpm: &Tpm, access: &Access) -> Result<(), SignError> {
         self.open(tpm, access).map(drop)
     }
@@ -222,7 +225,7 @@ impl SoftKey {
                 PrivateKeyInfo::from_der(&info).map_err(|_| self.damaged())?
             }
         };
-        // Guards against a file that combines parts of two keys.
+        // This check detects a file that combines parts of two keys.
         if *private.public() != self.public {
             return Err(self.damaged());
         }
@@ -236,7 +239,9 @@ impl SoftKey {
     }
 
     fn damaged(&self) -> SignError {
-        SignError::Refused("its file holds another private key than it says".into())
+        SignError::Refused(
+            "its file holds a private key that does not belong to its public key".into(),
+        )
     }
 }
 

@@ -1,4 +1,5 @@
-//! A build without RSA in memory: it makes and accepts no such key, and refuses one in a file.
+//! A build without RSA in memory. The module creates and imports no RSA key in memory, and refuses
+//! such a key in a file.
 
 use crate::key::PrivateKeyInfo;
 use crate::store::{DecryptRequest, SignError};
@@ -7,7 +8,9 @@ use crate::tpm::{Hash, Secret, SignatureScheme, TpmError};
 pub(super) const HASHES: &[Hash] = &[];
 
 pub(super) fn generate(_: u32) -> Result<PrivateKeyInfo, TpmError> {
-    Err(TpmError::Unsupported("no RSA in this build".into()))
+    Err(TpmError::Unsupported(
+        "this build does not support RSA in memory".into(),
+    ))
 }
 
 pub(super) fn usable(_: &PrivateKeyInfo) -> Option<Secret> {

@@ -1,9 +1,9 @@
-//! RSA keys that are used in memory, by aws-lc, whose RSA runs in constant time.
+//! RSA keys that the module uses in memory. aws-lc computes the RSA operations in constant time.
 //!
-//! Each operation parses the PrivateKeyInfo again. A kept key would sign 2.6 times as fast
-//! (RSA-2048: 0.27 instead of 0.70 ms). But it would stay in unlocked memory, and hold a lock in C
-//! that another thread may own at a fork. During an operation the numbers are in unlocked memory,
-//! too; aws-lc wipes memory that it frees.
+//! Each operation parses the PrivateKeyInfo again. A parsed key would sign 2.6 times as fast
+//! (RSA-2048: 0.27 instead of 0.70 ms). But a parsed key would stay in memory that is not locked.
+//! It would also hold a lock of aws-lc that another thread may own at a fork. During an operation
+//! the numbers are in unlocked memory too. aws-lc wipes memory that it frees.
 
 use crate::key::PrivateKeyInfo;
 use crate::store::{DecryptRequest, SignError};
@@ -21,12 +21,12 @@ use aws_lc_rs::signature::{
     RSA_PSS_SHA512, RsaSignatureEncoding,
 };
 
-/// The crate verifies signatures with SHA-1, but makes none.
+/// aws-lc-rs verifies signatures with SHA-1, but does not create them.
 pub(super) const HASHES: &[Hash] = &[Hash::Sha256, Hash::Sha384, Hash::Sha512];
 
-/// A new key with the exponent 65537.
+/// Generates a key with the exponent 65537.
 pub(super) fn generate(bits: u32) -> Result<PrivateKeyInfo, TpmError> {
-    let failed = || TpmError::Unsupported(format!("no RSA key of {bits} bits was made"));
+    let failed = || TpmError::Unsupported(format!("no RSA key of {bits} bits could be generated"));
     let size = match bits {
         2048 => KeySize::Rsa2048,
         3072 => KeySize::Rsa3072,
@@ -39,13 +39,15 @@ pub(super) fn generate(bits: u32) -> Result<PrivateKeyInfo, TpmError> {
     PrivateKeyInfo::from_der(info.as_ref()).map_err(|_| failed())
 }
 
-/// The input for the operations below; `None` if the numbers of the key are inconsistent.
+/// Returns the input for the operations below. Returns `None` if the numbers of the key do not
+/// belong together.
 pub(super) fn usable(private: &PrivateKeyInfo) -> Option<Secret> {
     KeyPair::from_pkcs8(private.der()).ok()?;
     Some(Secret::new(private.der().to_vec()))
 }
 
-/// RSASSA-PKCS1-v1_5, or RSASSA-PSS with a salt as long as the digest (RFC 8017, section 8).
+/// Signs by RSASSA-PKCS1-v1_5, or by RSASSA-PSS with a salt as long as the digest (RFC 8017,
+/// section 8).
 pub(super) fn sign(
     info: &[u8],
     scheme: SignatureScheme,
@@ -79,7 +81,8 @@ pub(super) fn sign(
     Ok(signature)
 }
 
-/// True if [`decrypt`] supports this padding; for OAEP, label and mask need the same hash.
+/// Returns true if [`decrypt`] supports this padding. OAEP needs the same hash for the label and
+/// for the mask.
 pub(super) fn opens(request: DecryptRequest) -> bool {
     match request {
         DecryptRequest::Pkcs1 => true,
@@ -87,8 +90,8 @@ pub(super) fn opens(request: DecryptRequest) -> bool {
     }
 }
 
-/// Decrypts a message (RFC 8017, section 7). aws-lc removes the padding in constant time, and does
-/// not distinguish faults.
+/// Decrypts a message (RFC 8017, section 7). aws-lc removes the padding in constant time. Every
+/// error of the padding gives the same result.
 pub(super) fn decrypt(
     info: &[u8],
     request: DecryptRequest,
@@ -111,7 +114,7 @@ pub(super) fn decrypt(
     Ok(room)
 }
 
-/// Checks the random number generator, since each use of a private key needs random bytes.
+/// Checks the random number generator, because each use of a private key needs random bytes.
 fn ready() -> Result<(), TpmError> {
     check_getrandom().map_err(|failed| TpmError::Unsupported(format!("RSA in memory: {failed}")))
 }

@@ -1,4 +1,5 @@
-//! Certificates in parts, so that each part can be wrong while the signature is right.
+//! Certificates as separate fields. A test can make each field wrong and still sign the certificate
+//! correctly.
 
 use crate::ber::{Element, encoded};
 use aws_lc_rs::rand::SystemRandom;
@@ -14,18 +15,18 @@ pub(super) const ECDSA_SHA256: &str = "300a06082a8648ce3d040302";
 pub(super) const ECDSA_SHA384: &str = "300a06082a8648ce3d040303";
 pub(super) const ECDSA_SHA1: &str = "300906072a8648ce3d0401";
 pub(super) const RSA_SHA256: &str = "300d06092a864886f70d01010b0500";
-/// SHA-256, MGF1 with SHA-256, 32 bytes of salt.
+/// RSASSA-PSS with SHA-256, MGF1 with SHA-256, and 32 bytes of salt.
 pub(super) const RSA_PSS: &str = "304106092a864886f70d01010a3034a00f300d06096086480165030402010500\
                                   a11c301a06092a864886f70d010108300d06096086480165030402010500a203020120";
 
-/// A signing key.
+/// A signing key of a CA or a device.
 pub(super) enum Key {
     P256(p256::ecdsa::SigningKey),
     P384(p384::ecdsa::SigningKey),
     Rsa(RsaKeyPair, Vec<u8>),
 }
 
-/// The keys of all parties; [`Draft::signer`] and [`Draft::holder`] are their numbers.
+/// The keys of all parties. [`Draft::signer`] and [`Draft::holder`] are indices of this list.
 pub(super) struct Keys {
     all: Vec<Key>,
     /// Cached signatures, by signer, algorithm and message.
@@ -53,7 +54,7 @@ impl Keys {
         }
     }
 
-    /// SubjectPublicKeyInfo.
+    /// Returns the SubjectPublicKeyInfo of a key.
     pub(super) fn info(&self, number: usize) -> Vec<u8> {
         let (algorithm, bits) = match &self.all[number] {
             Key::P256(key) => (
@@ -81,7 +82,7 @@ impl Keys {
         signature
     }
 
-    /// The signature of a key, by this algorithm if it fits the key.
+    /// Returns the signature of a key. It is by this algorithm if the algorithm fits the key.
     fn sign(&self, number: usize, algorithm: &[u8], message: &[u8]) -> Vec<u8> {
         use crate::tpm::Hash;
         let hash = match algorithm {
@@ -113,7 +114,7 @@ impl Keys {
     }
 }
 
-/// An unsigned certificate: whole elements.
+/// A certificate before the signature. Each field is a whole element.
 #[derive(Clone)]
 pub(super) struct Draft {
     pub(super) version: Vec<u8>,
@@ -126,11 +127,11 @@ pub(super) struct Draft {
     pub(super) extensions: Option<Vec<Vec<u8>>>,
     pub(super) algorithm: Vec<u8>,
     pub(super) signer: usize,
-    /// Bytes of the signed part, by position, that are changed before signing.
+    /// Bytes of the signed part that are changed before signing, each with its position.
     pub(super) before: Vec<(usize, u8)>,
-    /// Bytes of the whole that are changed after signing.
+    /// Bytes of the certificate that are changed after signing, each with its position.
     pub(super) after: Vec<(usize, u8)>,
-    /// Replaces the signature.
+    /// Replaces the signature, if set.
     pub(super) bits: Option<Vec<u8>>,
 }
 
@@ -173,7 +174,7 @@ impl Draft {
         self
     }
 
-    /// Replaces the extension with this identifier, or appends it.
+    /// Replaces the extension with this identifier, or appends the extension.
     pub(super) fn set(&mut self, oid: &str, critical: bool, value: &[u8]) {
         let new = extension(oid, critical, value);
         let all = self.extensions.get_or_insert_default();
@@ -227,7 +228,7 @@ fn change(bytes: &mut [u8], by: &[(usize, u8)]) {
     }
 }
 
-/// `critical`: false is encoded by absence.
+/// Encodes an Extension. If `critical` is false, the field is omitted.
 pub(super) fn extension(oid: &str, critical: bool, value: &[u8]) -> Vec<u8> {
     let flag = if critical { &[1, 1, 0xFF][..] } else { &[] };
     encoded(
@@ -236,7 +237,7 @@ pub(super) fn extension(oid: &str, critical: bool, value: &[u8]) -> Vec<u8> {
     )
 }
 
-/// The OBJECT IDENTIFIER of an Extension.
+/// Returns the OBJECT IDENTIFIER of an Extension.
 pub(super) fn identifier_of(extension: &[u8]) -> Option<Vec<u8>> {
     let parts = Element::only(extension)?.children()?;
     Some(parts.first()?.whole.to_vec())
@@ -249,7 +250,7 @@ pub(super) fn name(text: &str) -> Vec<u8> {
     }
 }
 
-/// Hexadecimal digits, possibly with blanks.
+/// Decodes hexadecimal digits. They may contain blanks.
 pub(super) fn unhex(digits: &str) -> Vec<u8> {
     let digits: String = digits.split_whitespace().collect();
     crate::key::from_hex(&digits).unwrap()

@@ -1,9 +1,9 @@
-//! Mutated chains, compared with OpenSSL. A chain that OpenSSL refuses must never be verified here.
-//! If only OpenSSL verifies a chain, the reason must be in a list.
+//! Mutated chains, compared with OpenSSL. This project must not verify a chain that OpenSSL
+//! refuses. If only OpenSSL verifies a chain, the reason must be in a list.
 //!
 //! `DEVID_CHAIN_CASES=N` sets the number of cases, `DEVID_CHAIN_SEED=N` the seed. Each case has its
-//! own number. With this number as the seed and one case, `DEVID_CHAIN_KEEP=DIR` keeps its
-//! certificates.
+//! own number. To keep the certificates of a case, set the seed to this number, the number of cases
+//! to 1, and `DEVID_CHAIN_KEEP=DIR`.
 
 mod draft;
 mod mutations;
@@ -23,11 +23,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 const CASES: usize = 3000;
 const SEED: usize = 20_261_128;
 
-/// Reasons for being stricter than OpenSSL: words of our message, and the justification.
+/// The permitted reasons for refusing a chain that OpenSSL verifies. Each has words of this
+/// project's message, and the justification.
 const STRICTER: &[(&str, &str)] = &[
     (
         "basic constraints: CA:TRUE",
-        "a device's certificate must not be a CA's (802.1AR, 8)",
+        "a device's certificate must not be a CA certificate (802.1AR, 8)",
     ),
     (
         "digitalSignature is missing",
@@ -35,35 +36,38 @@ const STRICTER: &[(&str, &str)] = &[
     ),
     ("issuer: none", "an issuer has a name (RFC 5280, 4.1.2.4)"),
     (
-        "extension that cannot be read, or has it twice",
-        "no extension is there twice (RFC 5280, 4.2); each that counts is DER, whole, with nothing \
+        "extension that cannot be read, or that occurs twice",
+        "no extension occurs twice (RFC 5280, 4.2); each that counts is DER, whole, with nothing \
          behind it, and not empty",
     ),
-    ("critical extension", "critical, and not evaluated here"),
     (
-        "is not a CA's",
+        "critical extension",
+        "critical, and not evaluated by this project",
+    ),
+    (
+        "is not a CA certificate",
         "a CA of version 3 has basicConstraints (RFC 5280, 4.2.1.9)",
     ),
     ("SHA-1", "SHA-1 proves nothing"),
     (
-        "signed by an algorithm that is not known",
+        "signed by an unsupported algorithm",
         "neither ECDSA nor RSA with SHA-2",
     ),
     (
-        "of a kind that is not known here",
+        "has an unsupported type",
         "a key on another curve, or of another kind or size",
     ),
     (
         "is refused: it",
-        "RFC 3820 and RFC 3779 are not evaluated here",
+        "RFC 3820 and RFC 3779 are not evaluated by this project",
     ),
     (
         "requires a policy",
-        "what the trusted certificate says of policies counts as well (RFC 5937)",
+        "the policies of the trusted certificate apply too (RFC 5937)",
     ),
     ("maps anyPolicy", "of the trusted certificate, too"),
     (
-        "is not understood here",
+        "is not supported",
         "names that are not compared (e-mail, URI, registeredID)",
     ),
     (
@@ -72,7 +76,8 @@ const STRICTER: &[(&str, &str)] = &[
     ),
 ];
 
-/// OpenSSL checks policies only on request, and accepts any policy only with this option.
+/// The options of OpenSSL for policies. OpenSSL checks policies only on request, and accepts any
+/// policy only with anyPolicy.
 const POLICIES: &[&str] = &["-policy_check", "-policy", "2.5.29.32.0"];
 
 /// Reproducible random numbers (xorshift64*).
@@ -107,10 +112,10 @@ impl Random {
     }
 }
 
-/// One case for both verifiers.
+/// A chain for both verifiers, and the mutations that made it.
 struct Case {
     done: Vec<&'static str>,
-    /// The leaf first.
+    /// The certificates; the leaf is first.
     chain: Vec<Vec<u8>>,
     trusted: usize,
 }
@@ -148,7 +153,7 @@ impl Case {
         rest.get(1..).unwrap_or_default()
     }
 
-    /// The verdict of `devid verify` for a key that signed; returns the path.
+    /// Returns the result of `devid verify` for a key that has signed: the path, or the reason.
     fn ours(&self) -> Result<Vec<Certificate>, String> {
         let now = in_year(2026);
         let read = |all: &[Vec<u8>]| -> Vec<Certificate> {
@@ -168,15 +173,14 @@ impl Case {
         let mut failed = points.iter().filter(|one| one.outcome == Outcome::Failed);
         match failed.next().map(Check::to_string) {
             Some(why) => Err(why),
-            None if leaf.public_key().is_none() => {
-                Err("the key is of a kind that is not known here".into())
-            }
+            None if leaf.public_key().is_none() => Err("the key has an unsupported type".into()),
             None => Ok(path),
         }
     }
 
-    /// OpenSSL's verdict on a path if it has only these certificates. Of two CAs with one name it
-    /// takes the trusted one; then each step is checked separately.
+    /// Returns OpenSSL's result for a path that consists of these certificates only. If two CAs
+    /// have one name, OpenSSL takes the trusted CA. In that case each step of the path is verified
+    /// separately.
     fn step_by_step(&self, way: &[Certificate], folder: &Path) -> Result<(), String> {
         let der =
             |all: &[Certificate]| -> Vec<_> { all.iter().map(|one| one.der().to_vec()).collect() };
@@ -198,7 +202,7 @@ impl Case {
         Ok(())
     }
 
-    /// OpenSSL's verdict.
+    /// Returns OpenSSL's result.
     fn openssl(
         &self,
         trusted: &[Vec<u8>],
@@ -247,9 +251,9 @@ impl Case {
 struct Answers {
     ours: Result<Vec<Certificate>, String>,
     plain: Result<(), String>,
-    /// Set if OpenSSL verifies, and policies may explain a difference.
+    /// OpenSSL's result with its checks of policies, if OpenSSL verified the chain without them.
     of_policies: Result<(), String>,
-    /// Set if only we verify: OpenSSL's verdict on our path.
+    /// OpenSSL's result for the path of this project, if only this project verified the chain.
     of_our_way: Result<(), String>,
 }
 
@@ -285,13 +289,14 @@ struct Counts {
     cases: usize,
     both_verify: usize,
     both_refuse: usize,
-    /// OpenSSL verifies our path, but searched another one: it continues above a trusted
-    /// certificate, and tries only one of two issuers.
+    /// The number of chains for which OpenSSL verifies this project's path, but searched another
+    /// path. OpenSSL continues above a trusted certificate, and tries only one of two issuers.
     other_way: usize,
     stricter: BTreeMap<&'static str, usize>,
-    /// Refused by OpenSSL but verified here; or refused here for an unlisted reason.
+    /// Chains that only this project verified, and chains that it refused for a reason that is not
+    /// listed.
     wrong: Vec<String>,
-    /// By mutation: cases, and the number that OpenSSL verifies.
+    /// For each mutation: the number of cases, and the number that OpenSSL verified.
     done: BTreeMap<&'static str, [usize; 2]>,
 }
 
@@ -316,13 +321,13 @@ impl Counts {
                 self.other_way += 1;
                 return;
             }
-            (Ok(_), Err(why)) => format!("verified here; OpenSSL: {why}"),
+            (Ok(_), Err(why)) => format!("verified by devid; OpenSSL: {why}"),
             (Err(why), Ok(())) => match STRICTER.iter().find(|(words, _)| why.contains(words)) {
                 Some((words, _)) => {
                     *self.stricter.entry(words).or_default() += 1;
                     return;
                 }
-                None => format!("verified by OpenSSL; here: {why}"),
+                None => format!("verified by OpenSSL; devid: {why}"),
             },
         };
         self.wrong.push(format!("{seed}: {:?}: {wrong}", case.done));
@@ -335,13 +340,13 @@ impl Counts {
         );
         writeln!(
             text,
-            "{:6} verified here only: by a way that OpenSSL did not look for",
+            "{:6} verified by devid only: by a path that OpenSSL did not search",
             self.other_way
         )
         .unwrap();
         for (words, why) in STRICTER {
             let count = self.stricter.get(words).copied().unwrap_or_default();
-            writeln!(text, "{count:6} refused here only: {words:?} ({why})").unwrap();
+            writeln!(text, "{count:6} refused by devid only: {words:?} ({why})").unwrap();
         }
         for (what, [cases, verified]) in &self.done {
             writeln!(
@@ -387,13 +392,13 @@ fn what_openssl_refuses_is_never_verified() {
         }
     });
     let counts = counts.into_inner().unwrap();
-    // Printed even if the test passes.
+    // The table is printed even if the test passes.
     std::io::Write::write_all(&mut std::io::stdout(), counts.table().as_bytes()).unwrap();
     assert_eq!(counts.cases, cases);
     assert!(counts.wrong.is_empty(), "{:#?}", counts.wrong);
     if cases < CASES {
         return;
     }
-    // Enough cases are verified and refused by both.
+    // Both verifiers must verify, and must refuse, at least a tenth of the cases.
     assert!(counts.both_verify * 10 > cases && counts.both_refuse * 10 > cases);
 }

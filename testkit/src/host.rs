@@ -4,12 +4,16 @@ use super::folders;
 use super::home::Home;
 use super::module::library;
 use super::programs::{output, program, run};
+use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// `tests/c/NAME.c`, compiled into the home.
+/// `tests/c/NAME.c`, compiled into the home. `DEVID_HOST_FLAGS` holds more flags of the compiler:
+/// scripts/sanitize links the runtime of a sanitizer, which a module that was built with it needs.
 pub fn compiled(home: &Home, name: &str) -> PathBuf {
-    compile(home.path(name), name, &["-pthread"])
+    let more = env::var("DEVID_HOST_FLAGS").unwrap_or_default();
+    let kind: Vec<&str> = more.split_whitespace().chain(["-pthread"]).collect();
+    compile(home.path(name), name, &kind)
 }
 
 /// `tests/c/NAME.c` as a library for LD_PRELOAD.
@@ -27,11 +31,11 @@ fn compile(into: PathBuf, name: &str, kind: &[&str]) -> PathBuf {
     });
     compiler
         .args(["-std=gnu11", "-g", "-Wall", "-Wextra", "-Werror"])
-        .args(kind)
         .args(flags.split_whitespace())
         .arg("-I")
         .arg(root.join("include"))
-        .arg(root.join("tests/c").join(name).with_extension("c"));
+        .arg(root.join("tests/c").join(name).with_extension("c"))
+        .args(kind);
     run(compiler.arg("-o").arg(&into)).ok();
     into
 }

@@ -350,3 +350,7 @@ fn named(mut leaves: Vec<Leaf>) -> Vec<Identity> {
     }
     named
 }
+
+#[cfg(test)]
+#[path = "pairing_tests.rs"]
+mod tests;

@@ -4,16 +4,12 @@ use super::folders;
 use super::home::Home;
 use super::module::library;
 use super::programs::{output, program, run};
-use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Compiles `tests/c/NAME.c` into the home. Returns the path of the program. `DEVID_HOST_FLAGS` gives
-/// the compiler more flags: scripts/sanitize links the runtime of the sanitizer.
+/// Compiles `tests/c/NAME.c` into the home. Returns the path of the program.
 pub fn compiled(home: &Home, name: &str) -> PathBuf {
-    let more = env::var("DEVID_HOST_FLAGS").unwrap_or_default();
-    let kind: Vec<&str> = more.split_whitespace().chain(["-pthread"]).collect();
-    compile(home.path(name), name, &kind)
+    compile(home.path(name), name, &["-pthread"])
 }
 
 /// Compiles `tests/c/NAME.c` as a library for LD_PRELOAD. Returns the path of the library.
@@ -31,11 +27,11 @@ fn compile(into: PathBuf, name: &str, kind: &[&str]) -> PathBuf {
     });
     compiler
         .args(["-std=gnu11", "-g", "-Wall", "-Wextra", "-Werror"])
+        .args(kind)
         .args(flags.split_whitespace())
         .arg("-I")
         .arg(root.join("include"))
-        .arg(root.join("tests/c").join(name).with_extension("c"))
-        .args(kind);
+        .arg(root.join("tests/c").join(name).with_extension("c"));
     run(compiler.arg("-o").arg(&into)).ok();
     into
 }

@@ -350,7 +350,3 @@ fn named(mut leaves: Vec<Leaf>) -> Vec<Identity> {
     }
     named
 }
-
-#[cfg(test)]
-#[path = "pairing_tests.rs"]
-mod tests;

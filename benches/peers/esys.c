@@ -1,9 +1,9 @@
-/* The raw command through ESYS, without a module: esys TCTI ec|rsa persistent|loaded|file open|value
- * [HANDLE], driven by scripts/bench as host.c is.
+/* Signs through ESYS, without a PKCS#11 module: esys TCTI ec|rsa persistent|loaded|file open|value
+ * [HANDLE], driven by scripts/bench like host.c.
  *
- * Each signature is the least that the TPM needs: TPM2_Sign; for a key in a file TPM2_Load, Sign and
- * FlushContext; for a key with a value StartAuthSession and Sign. The keys lie below the storage root
- * key. "persistent" fills HANDLE until the end. */
+ * Each signature has the minimum number of TPM commands: TPM2_Sign; for a key in a file TPM2_Load, Sign
+ * and FlushContext; for a key with an authorisation value StartAuthSession and Sign. The keys are children
+ * of the storage root key. "persistent" puts the key into HANDLE until the program ends. */
 #define _GNU_SOURCE
 #include <stdio.h>
 #include <stdlib.h>

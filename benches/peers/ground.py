@@ -1,5 +1,5 @@
-"""What the measurements stand on: programs that are driven line by line, a TPM with its fronts, and the
-tokens of three modules on it."""
+"""The parts that all measurements use: programs that answer each input line, a TPM with its proxy and
+resource managers, and the tokens of three modules on this TPM."""
 
 import os
 import re
@@ -17,7 +17,7 @@ PIN = "123456"
 
 
 def run(words, env=None, text=None, check=True):
-    """A program that ends by itself; its outputs. A failure ends the run with what it said."""
+    """Runs a program to its end and returns its outputs. A failure ends the run with these outputs."""
     done = subprocess.run(words, env=env, input=text, capture_output=True, text=True)
     if check and done.returncode:
         sys.exit(f"bench: {' '.join(words)}: {done.returncode}\n{done.stdout}{done.stderr}")
@@ -25,7 +25,7 @@ def run(words, env=None, text=None, check=True):
 
 
 class Driven:
-    """A program that answers each line with a line."""
+    """A program that answers each line of its input with a line."""
 
     def __init__(self, words, env, ready="ready"):
         self.words = words
@@ -67,11 +67,11 @@ class Fronts(Driven):
         self.tpm, self.proxy = told["tpm"], told["proxy"]
 
     def manager(self):
-        """A new resource manager for one client."""
+        """Starts a resource manager for one client and returns its TCTI."""
         return self.ask("manager")
 
     def take(self):
-        """The codes of the commands that came through the proxy since the last call."""
+        """Returns the codes of the commands that came through the proxy since the last call."""
         return self.ask("take").split()
 
 
@@ -96,10 +96,10 @@ class Ground:
              os.path.join(HERE, name + ".c"), "-o", into, *flags])
         return into
 
-    # Ours.
+    # This project's module.
 
     def home(self, name):
-        """A folder with settings and state of our module."""
+        """Makes a folder with settings and state of this project's module."""
         path = os.path.join(self.folder, name)
         for part in ["config.d", "chain", "run", "state"]:
             os.makedirs(os.path.join(path, part), exist_ok=True)
@@ -118,21 +118,21 @@ class Ground:
         return Driven([self.tools["host"], module, token, pin], env)
 
     def set_pins(self):
-        """The token devid gets a PIN. It is called `own` then."""
+        """Sets the PINs of the token devid, which then has the label `own`."""
         env = self.ours(self.fronts.tpm)
         tool = ["pkcs11-tool", "--module", self.module]
         run([*tool, "--init-token", "--slot-index", "1", "--label", "own", "--so-pin", "87654321"], env)
         run([*tool, "--token-label", "own", "--login", "--login-type", "so", "--so-pin", "87654321",
              "--init-pin", "--new-pin", PIN], env)
 
-    # The peer.
+    # tpm2-pkcs11.
 
     def peer(self, tcti):
         return dict(self.clean, TPM2_PKCS11_STORE=os.path.join(self.folder, "peer"), TPM2_PKCS11_TCTI=tcti,
                     TPM2TOOLS_TCTI=tcti, TPM2_PKCS11_LOG_LEVEL="0", TSS2_LOG="all+none")
 
     def make_peer(self):
-        """tpm2-pkcs11's token, below the storage root key that is there already."""
+        """Makes a token of tpm2-pkcs11 below the existing storage root key."""
         os.makedirs(os.path.join(self.folder, "peer"))
         env = self.peer(self.fronts.manager())
         store = ["--path", os.path.join(self.folder, "peer")]
@@ -158,7 +158,7 @@ class Ground:
     def softhsm_host(self):
         return self.host(SOFTHSM, "soft", PIN, self.softhsm_env)
 
-    # The raw command.
+    # TPM commands without a PKCS#11 module.
 
     def esys(self, kind, place, auth, tcti=None, handle="81000900"):
         words = [self.tools["esys"], tcti or self.fronts.tpm, kind, place, auth, handle]
@@ -167,24 +167,24 @@ class Ground:
     # Whole processes.
 
     def instructions(self, words, env, text=None):
-        """Instructions of a process in user space."""
+        """Returns the number of instructions of a process in user space."""
         done = run(["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", *words], env, text)
         return int(re.search(r"Collected : (\d+)", done.stderr).group(1))
 
     def memory(self, words, env):
-        """The most resident memory of a process, in kB, as GNU time tells it."""
+        """Returns the maximum resident memory of a process in kB, as GNU time reports it."""
         done = run(["time", "-f", "%M", *words], env)
         return int(done.stderr.strip().splitlines()[-1])
 
     def commands(self, words, env, text=None):
-        """TPM commands that a process sends. Its environment names the proxy."""
+        """Returns the number of TPM commands of a process. Its environment must name the proxy."""
         self.fronts.take()
         run(words, env, text)
         return len(self.fronts.take())
 
 
 def temporary():
-    """A folder in memory where there is one, so that no disk is measured."""
+    """Makes a temporary folder, in memory if possible, so that the disk does not affect the figures."""
     place = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     return tempfile.mkdtemp(prefix="bench-", dir=place)
 

@@ -1,4 +1,4 @@
-"""TLS handshakes in one process, by a client's key behind pkcs11-provider."""
+"""Measures TLS handshakes in one process. The client's key is used through pkcs11-provider."""
 
 import os
 
@@ -9,7 +9,7 @@ COUNT = 40
 
 
 def configuration(ground, name, provider, module):
-    """An openssl.cnf as the one that we ship, for this module."""
+    """Writes an openssl.cnf for this module, with the settings of the packaged file."""
     path = os.path.join(ground.folder, f"{name}.cnf")
     with open(path, "w", encoding="utf-8") as file:
         file.write(f"""openssl_conf = openssl_init
@@ -34,7 +34,7 @@ distinguished_name = name_sect
 
 
 def certified(ground, name, env, uri):
-    """A certificate that the key made for itself."""
+    """Makes a self-signed certificate for the key."""
     certificate = os.path.join(ground.folder, f"{name}.pem")
     run(["openssl", "req", "-new", "-x509", "-subj", "/CN=client", "-days", "1", "-key", uri, "-out", certificate],
         env)
@@ -42,7 +42,7 @@ def certified(ground, name, env, uri):
 
 
 def handshakes(ground, results):
-    """Ours beside the peer's, in turn."""
+    """Measures this project's module and tpm2-pkcs11 in turn."""
     provider = run([os.path.join(ROOT, "scripts", "pkcs11-provider")]).stdout.strip()
     fronts, rows = ground.fronts, []
     ours = configuration(ground, "ours", provider, ground.module)
@@ -59,7 +59,7 @@ def handshakes(ground, results):
         ]
         certificates = [certified(ground, f"{kind}-{at}", env, uri) for at, (_, env, uri) in enumerate(cases)]
         for version in ["12", "13"]:
-            # Programs that end without C_Finalize leave sessions behind, and the TPM has three.
+            # A program that ends without C_Finalize leaves a session in the TPM, which has slots for three.
             run(["tpm2_flushcontext", "--loaded-session"], ground.peer(fronts.tpm))
             programs = [Driven([ground.tools["tls"], uri, certificate], env)
                         for (_, env, uri), certificate in zip(cases, certificates)]

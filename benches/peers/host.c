@@ -32,7 +32,7 @@ static int ascending(const void *left, const void *right)
     return (one > other) - (one < other);
 }
 
-/* The slot of the token with this label. */
+/* Returns the slot of the token with this label. */
 static CK_SLOT_ID slot_of(const char *label)
 {
     CK_SLOT_ID slots[32];
@@ -71,7 +71,7 @@ static void sign(CK_SESSION_HANDLE by)
     OK(call->C_Sign(by, digest, sizeof digest, signature, &length));
 }
 
-/* sign COUNT: median, 99th percentile and least of the wall times, and the mean of the own CPU time. */
+/* sign COUNT: answers with median, 99th percentile and minimum of the wall times, and the mean CPU time. */
 static void signatures(int count)
 {
     double cpu = now(CLOCK_PROCESS_CPUTIME_ID);
@@ -100,7 +100,7 @@ static void *signing(void *argument)
     return NULL;
 }
 
-/* threads THREADS COUNT: wall time of COUNT signatures by so many threads. */
+/* threads THREADS COUNT: answers with the wall time of COUNT signatures by THREADS threads. */
 static void threads(int count, int all)
 {
     struct share shares[64];
@@ -127,8 +127,8 @@ static void *signing_on(void *argument)
     return NULL;
 }
 
-/* attributes SIGNATURES: reads of attributes while another thread signs: median, 99th percentile, the
- * longest, and how many. */
+/* attributes SIGNATURES: reads attributes while another thread signs. Answers with the median, the 99th
+ * percentile and the maximum of the times, and the number of reads. */
 static void attributes(int signatures)
 {
     pthread_t thread;
@@ -150,7 +150,7 @@ static void attributes(int signatures)
     printf("%.0f %.0f %.0f %d\n", times[count / 2], times[count * 99 / 100], times[count - 1], count);
 }
 
-/* make LABEL ec|rsa private|open plain|persistent|sealed: the time that it took. */
+/* make LABEL ec|rsa private|open plain|persistent|sealed: makes a key, and answers with the time. */
 static void make(char *label, const char *kind, const char *access, const char *place)
 {
     CK_BBOOL yes = CK_TRUE, private = !strcmp(access, "private");

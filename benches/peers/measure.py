@@ -1,4 +1,4 @@
-"""Figures: medians, ratios of what was measured in turn, and the bars of the project."""
+"""Figures: medians, ratios of measurements that were made in turn, and the project's limits (bars)."""
 
 import os
 import statistics
@@ -15,7 +15,7 @@ class Results:
         self.tables.append((title, about, head, rows))
 
     def bar(self, what, bar, figure, shown, is_upper=True, note=""):
-        """`figure` reaches `bar` if it is no larger, or if it is no smaller."""
+        """Adds a limit. `figure` must be at most `bar` if `is_upper`, else at least `bar`."""
         reached = figure <= bar if is_upper else figure >= bar
         sign = "≤" if is_upper else "≥"
         self.bars.append((what, f"{sign} {number(bar)}", shown, reached, note))
@@ -25,7 +25,7 @@ class Results:
 
 
 def number(value):
-    """A number for a table."""
+    """Returns a number in the format of the tables."""
     if value is None:
         return "–"
     if isinstance(value, str):
@@ -38,7 +38,7 @@ def number(value):
 
 
 def in_turn(rounds, *actions):
-    """Each action once in each round. Its figures, a list for each action."""
+    """Runs each action once in each round. Returns a list of figures for each action."""
     figures = [[] for _ in actions]
     for _ in range(rounds):
         for at, action in enumerate(actions):
@@ -51,12 +51,12 @@ def median(values):
 
 
 def ratio(ones, others):
-    """The median of the ratios of the rounds: what was measured at about the same time is compared."""
+    """Returns the median of the ratios of the rounds. Only figures of one round are compared."""
     return median(one / other for one, other in zip(ones, others))
 
 
 def process(words, env, text=None):
-    """Wall and own CPU time of a whole process in ms."""
+    """Returns the wall time and the CPU time of a whole process in ms."""
     read, write = os.pipe()
     os.write(write, (text or "").encode())
     os.close(write)

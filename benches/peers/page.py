@@ -1,4 +1,4 @@
-"""docs/BENCHMARKS.md and its plot."""
+"""Writes docs/BENCHMARKS.md and its plot."""
 
 import math
 import os
@@ -21,7 +21,7 @@ def processor():
 
 
 def page(results, versions, weight, notes):
-    """The whole page. Its layout depends on no figure."""
+    """Returns the whole page. Its layout does not depend on the figures."""
     reached = sum(1 for bar in results.bars if bar[3])
     parts = [f"""# Benchmarks
 
@@ -45,7 +45,7 @@ takes swtpm less than 1 ms, so for a chip the commands count most, and the secti
 
 
 def plot(results):
-    """Two plots side by side: both axes logarithmic for keys, both linear for latency."""
+    """Returns two plots side by side. The plot for keys has logarithmic axes, that for latency linear axes."""
     halves = [
         half(results.series.get("keys", {}), 0, "pkcs11-tool with many keys", "pairs", "million instructions", True),
         half(results.series.get("latency", {}), WIDTH + 230, "A TPM that takes longer", "ms more for each command",

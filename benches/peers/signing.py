@@ -1,4 +1,4 @@
-"""Signatures: latency, own CPU time, instructions, throughput, and reads of attributes meanwhile."""
+"""Measures signatures: latency, CPU time, instructions, throughput, and reads of attributes during them."""
 
 from ground import PEER, PIN, SOFTHSM
 from measure import in_turn, median, number, ratio
@@ -7,7 +7,7 @@ ROUNDS = 15
 
 
 def make_keys(ground):
-    """Keys of each kind, in each place, of each module. The first ones make the storage root key."""
+    """Makes keys of each type, in each storage, with each module. The first key makes the storage root key."""
     ground.set_pins()
     ours = ground.our_host("own", PIN)
     for kind in ["ec", "rsa"]:
@@ -30,12 +30,12 @@ def opened(host, key, kind):
 
 
 def latency(ground, results):
-    """Each of our keys beside the same work of another, in turn."""
+    """Measures each key of this project's module in turn with an equal key of another program."""
     fronts = ground.fronts
     rows = []
 
     def beside(what, kind, ours, other, other_name, count, bar=None, is_upper=True):
-        # A ratio of signatures a second is the inverse of that of their times.
+        # The ratio of the rates of signatures is the inverse of the ratio of their times.
         one, two = in_turn(ROUNDS, lambda: ours.numbers(f"sign {count}"), lambda: other.numbers(f"sign {count}"))
         factor = ratio([x[0] for x in one], [x[0] for x in two])
         figures = [median(x[at] for x in side) / 1000 for side in (one, two) for at in (0, 3)]
@@ -74,7 +74,7 @@ def latency(ground, results):
 
 
 def instructions(ground, results):
-    """Instructions of a steady signature, by the difference of two counts."""
+    """Counts the instructions of a repeated signature, as the difference of two counts."""
     rows = []
 
     def each(what, words, env, key, kind, bar=None):
@@ -106,7 +106,7 @@ def instructions(ground, results):
 
 
 def throughput(ground, results):
-    """Signatures a second by threads and by processes."""
+    """Measures signatures per second with several threads and with several processes."""
     rows = []
     makers = [
         ("factory key", lambda: opened(ground.our_host("idev-id"), "idev-id", "ec"), 240),
@@ -125,7 +125,7 @@ def throughput(ground, results):
         rows.append([what, "threads", *by_threads])
         by_processes = []
         for count in counts:
-            # A resource manager of this run serves one client each, so all of the peer's work at once.
+            # Each process has its own resource manager, so all processes can work at the same time.
             hosts = [make() for _ in range(count)]
             for one in hosts:
                 one.process.stdin.write(f"threads 1 {total // count}\n")
@@ -139,7 +139,7 @@ def throughput(ground, results):
 
 
 def attributes(ground, results):
-    """Reads of attributes while another thread waits for a TPM that takes 200 ms a command."""
+    """Measures reads of attributes while another thread waits for a TPM that needs 200 ms per command."""
     ground.fronts.ask("delay 200")
     host = opened(ground.our_host("idev-id", tcti=ground.fronts.proxy), "idev-id", "ec")
     middle, high, most, count = host.numbers("attributes 10")

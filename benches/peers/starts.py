@@ -1,4 +1,4 @@
-"""Whole processes, TPM commands of each phase, many keys, and slow TPMs."""
+"""Measures whole processes, TPM commands of each phase, many keys, and slow TPMs."""
 
 import os
 import re
@@ -26,13 +26,13 @@ def signing(ground, module, token, label, *login):
 
 
 def by_id(words, identifier):
-    """The same with the key named by its CKA_ID: pkcs11-tool --sign looks at nothing else."""
+    """Returns the command with the key's CKA_ID: pkcs11-tool --sign reads no other attribute."""
     at = words.index("--label")
     return [*words[:at], "--id", identifier.encode().hex(), *words[at + 2:]]
 
 
 def cold(ground, results):
-    """pkcs11-tool from its start to its end."""
+    """Measures pkcs11-tool from its start to its end."""
     fronts, login = ground.fronts, ["--login", "--pin", PIN]
     manager = fronts.manager()
     cases = [
@@ -70,7 +70,7 @@ def cold(ground, results):
 
 
 def phases(ground, results):
-    """TPM commands of each phase of a process."""
+    """Counts the TPM commands of each phase of a process."""
     fronts = ground.fronts
     rows = []
 
@@ -110,7 +110,7 @@ def phases(ground, results):
 
 
 def many_keys(ground, results):
-    """Listings and first signatures with more and more keys."""
+    """Measures listings and first signatures with an increasing number of keys."""
     rows, ours, theirs = [], {}, {}
     fronts = ground.fronts
     home = ground.home("many")
@@ -139,7 +139,7 @@ def many_keys(ground, results):
             made += 1
         words = by_id(signing(ground, ground.module, "devid", "x"), f"key-{keys - 1}")
         ours[keys] = sizes(words, tool(ground.module, "--token-label", "devid", "-O"), env)
-    # The peer makes its keys itself, behind a manager, where they stay loaded.
+    # tpm2-pkcs11 makes its keys itself, behind a resource manager, where its keys stay loaded.
     shutil.copytree(os.path.join(ground.folder, "peer"), os.path.join(ground.folder, "peer-kept"))
     host, made = ground.peer_host(), 0
     manager = fronts.manager()
@@ -151,7 +151,7 @@ def many_keys(ground, results):
         words = by_id(signing(ground, PEER, "peer", "x", *login), f"many-{keys - 1}")
         theirs[keys] = sizes(words, tool(PEER, "--token-label", "peer", "-O"), ground.peer(manager))
     host.end()
-    # The store as it was before, for what comes after.
+    # The next measurements need the earlier store.
     shutil.rmtree(os.path.join(ground.folder, "peer"))
     os.rename(os.path.join(ground.folder, "peer-kept"), os.path.join(ground.folder, "peer"))
     for keys in [*KEYS, MOST_KEYS]:
@@ -176,7 +176,7 @@ def many_keys(ground, results):
 
 
 def first_signatures(ground, results):
-    """The first signature of a process that knows its key, with 1000 pairs and with one."""
+    """Measures the first signature of a process that knows its key, with 1000 key pairs and with one."""
     alone = ground.home("alone")
     many = os.path.join(ground.folder, "many", "state", "devid")
     shutil.copytree(many, os.path.join(alone, "state", "devid"),
@@ -197,7 +197,7 @@ def first_signatures(ground, results):
 
 
 def slow_tpms(ground, results):
-    """The same work on TPMs that take longer for each command, as chips do."""
+    """Measures equal work on TPMs that need more time per command, as TPM chips do."""
     fronts, rows = ground.fronts, []
     login = ["--login", "--pin", PIN]
     proxy = ground.ours(fronts.proxy)

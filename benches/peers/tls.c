@@ -1,7 +1,7 @@
-/* TLS handshakes in one process by a key behind pkcs11-provider: tls URI CERTIFICATE, driven by
- * scripts/bench. Client and server talk through memory; the server's Ed25519 key is in software.
+/* Makes TLS handshakes in one process with a key of pkcs11-provider: tls URI CERTIFICATE, driven by
+ * scripts/bench. Client and server exchange data in memory. The server's Ed25519 key is in software.
  *
- * It prints "ready" and answers "handshake VERSION COUNT", VERSION 12 or 13, with the wall time of so many
+ * It prints "ready" and answers "handshake VERSION COUNT", VERSION 12 or 13, with the wall time of COUNT
  * full handshakes in nanoseconds. */
 #define _GNU_SOURCE
 #include <openssl/err.h>
@@ -95,7 +95,7 @@ int main(int count, char **words)
     char line[256];
     int version, number;
     HOLDS(count == 3);
-    /* The key first: it loads the provider's module. */
+    /* The key is loaded first, because this loads the module of the provider. */
     EVP_PKEY *key = key_at(words[1]), *software = EVP_PKEY_Q_keygen(NULL, NULL, "ED25519");
     HOLDS(software);
     X509 *certificate = own_certificate(software);

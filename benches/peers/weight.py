@@ -1,4 +1,4 @@
-"""How large the module is, and what of it weighs."""
+"""Measures the size of the module, by section and by crate."""
 
 import collections
 import os
@@ -11,7 +11,7 @@ from measure import number
 
 
 def crate(symbol):
-    """The crate of a symbol, as well as its name tells."""
+    """Returns the crate of a symbol, as far as its name shows the crate."""
     symbol = symbol.lstrip("<&*(")
     if symbol.startswith("aws_lc"):
         return "aws-lc (C)"
@@ -20,7 +20,7 @@ def crate(symbol):
 
 
 def table(module, results):
-    """A section for the page, and the bar of the size."""
+    """Returns a section for the page, and adds the limit of the size."""
     with tempfile.NamedTemporaryFile() as stripped:
         subprocess.run(["strip", "-o", stripped.name, module], check=True)
         size = os.path.getsize(stripped.name)

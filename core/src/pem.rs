@@ -114,7 +114,7 @@ impl<'a> PemReader<'a> {
                         Some((label, inside)) if label == block.label => (Ok(()), inside),
                         Some((_, inside)) => (
                             Err(format!(
-                                "the block of {} has an end line with another label",
+                                "the PEM block of {} has an end line with another label",
                                 block.label
                             )),
                             inside,
@@ -157,7 +157,7 @@ impl<'a> Open<'a> {
         self.in_header = self.base64.is_empty() && (line.contains(&b':') || goes_on);
         if self.in_header {
             if line.trim_ascii().ends_with(b"ENCRYPTED") {
-                self.fault = Some(format!("the block of {} is encrypted", self.label));
+                self.fault = Some(format!("the PEM block of {} is encrypted", self.label));
             }
             return;
         }
@@ -368,7 +368,7 @@ mod tests {
             (String::new(), "no PEM block"),
             (text.replace("BEGIN", "begin"), "no PEM block"),
             (text[..text.len() - 20].into(), "has no end"),
-            (text.replace("END DATA", "END CERTIFICATE"), "as another"),
+            (text.replace("END DATA", "END CERTIFICATE"), "another label"),
             (text.replace("END DATA-----", "END DATA"), "boundary"),
             (text.replace("BwcH", "Bw!H"), "base64"),
             (text.replacen("Bwc", "Bw", 1), "base64"),

@@ -21,7 +21,7 @@ pub enum SignRequest<'a> {
     /// The raw private RSA operation on this number. The number is big-endian, below the modulus,
     /// and not longer than the modulus.
     Unpadded(&'a [u8]),
-    /// RSASSA-PSS over a digest of this hash, with MGF1 of the same hash, and a salt as long as the
+    /// RSASSA-PSS over a digest of this hash, with MGF1 of this hash, and a salt as long as the
     /// digest.
     Pss(Hash, &'a [u8]),
 }

@@ -101,7 +101,7 @@ impl Uri {
     pub fn parse(uri: &str) -> Result<Self, String> {
         let rest = uri
             .strip_prefix(SCHEME)
-            .ok_or_else(|| format!("{uri}: must begin with {SCHEME}"))?;
+            .ok_or_else(|| format!("{uri}: a PKCS#11 URI must begin with {SCHEME}"))?;
         let (path, query) = match rest.split_once('?') {
             Some((path, query)) => (path, Some(query)),
             None => (rest, None),

@@ -80,7 +80,7 @@ impl SecretSource {
         }
         if stat(&path).is_ok_and(|about| about.st_mode & WORLD_READS != 0) {
             warn!(
-                "{}: all users may read this secret; restrict the file with chmod 600",
+                "{}: all users may read this secret; restrict its mode with chmod o-r",
                 path.display()
             );
         }
@@ -102,9 +102,9 @@ impl SecretSource {
     }
 }
 
-/// Returns the reason why the content of a file is not only a secret; `None` if it is. A wrong
-/// value counts towards the TPM's lockout, so such a file is refused before a try. Binary contents
-/// are accepted unchanged.
+/// Checks that the content of a file is only a secret. Returns the reason if it is not, else
+/// `None`. A wrong value counts towards the TPM's lockout, so such a file is refused before a try.
+/// Binary contents are accepted unchanged.
 #[must_use]
 pub fn left_over(secret: &[u8]) -> Option<&'static str> {
     if secret.starts_with(b"\xEF\xBB\xBF") {

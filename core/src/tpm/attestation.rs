@@ -36,7 +36,8 @@ enum AttestationKeySource {
 /// state to find objects that these commands left behind.
 pub(crate) struct TpmTrace {
     faults: u64,
-    /// Loaded sessions. `None` behind a resource manager, which flushes forgotten sessions itself.
+    /// Loaded sessions. `None` behind a resource manager, which flushes the sessions of a closed
+    /// connection itself.
     sessions: Option<Vec<u32>>,
     /// Loaded transient objects. `None` if no hash sequence must be found again.
     objects: Option<Vec<u32>>,
@@ -274,7 +275,7 @@ pub(super) fn first_kind<R>(
         match make(algorithm, scheme) {
             None => {}
             Some(Err(TpmError::Response(code))) if code.is_unsupported_value() => {
-                debug!("{algorithm:?}: TPM answered {code}");
+                debug!("{algorithm:?}: the TPM answered {code}");
                 refused = code.into();
             }
             Some(made) => return made,

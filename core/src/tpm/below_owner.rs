@@ -21,7 +21,8 @@ impl Tpm {
         value: &Secret,
         owner: &AuthValue,
     ) -> Result<WrappedKey, TpmError> {
-        let unfit = || TpmError::Unsupported("no such key signs by such a scheme".into());
+        let unfit =
+            || TpmError::Unsupported("a key of this type cannot sign by this scheme".into());
         let template = template::signing_key(algorithm, scheme).ok_or_else(unfit)?;
         let rsa = matches!(algorithm, KeyAlgorithm::Rsa(_));
         let root = template::storage_root(rsa);
@@ -40,7 +41,7 @@ impl Tpm {
                     link.create(used, secrets, &template)
                 }
                 None => Err(TpmError::Unsupported(
-                    "the TPM made a storage root key that reads no salt".into(),
+                    "the TPM made a storage root key that cannot decrypt a salt".into(),
                 )),
             };
             flush(link, parent, &made);

@@ -377,7 +377,7 @@ impl Tpm {
             let got = Exchange::new("GetRandom").run(self, |link| link.random(want))?;
             if got.is_empty() || got.len() > usize::from(want) {
                 return Err(TpmError::WrongAnswer(format!(
-                    "GetRandom gave {} bytes",
+                    "TPM2_GetRandom returned {} bytes",
                     got.len()
                 )));
             }

@@ -104,7 +104,7 @@ impl fmt::Display for TpmError {
         match self {
             Self::Unreachable(why) => write!(f, "TPM not reachable: {why}"),
             Self::Broken(why) => write!(f, "connection to the TPM failed: {why}"),
-            Self::WrongAnswer(why) => write!(f, "the TPM's answer is not right: {why}"),
+            Self::WrongAnswer(why) => write!(f, "the TPM's answer is wrong: {why}"),
             Self::Timeout(limit) => {
                 write!(f, "no answer from the TPM within {limit}")
             }
@@ -124,13 +124,13 @@ impl fmt::Display for TpmError {
                 )
             }
             Self::SeedChanged => f.write_str(
-                "the TPM derives another key than before from the \
-                 same template: it was cleared, or it is another TPM",
+                "the TPM derives another key than before from the same template: the TPM was \
+                 cleared, or it is another TPM",
             ),
             Self::NeedsAuth(what) => write!(
                 f,
-                "{what} has an authorisation value; no value is tried again, because each \
-                 wrong try counts towards the TPM's lockout"
+                "{what} has an authorisation value; the empty value is not tried again, because \
+                 each wrong try counts towards the TPM's lockout"
             ),
             Self::WrongAuth(what) => write!(
                 f,

@@ -14,11 +14,10 @@ use super::{
 use crate::key::{Curve, PublicKey};
 use tpm2_protocol::data::TpmaObject;
 
-/// A wrapped HMAC key, as TPM2_Import accepts it. The parts have no size fields. The TPMT_PUBLIC of
-/// the key.
+/// A wrapped HMAC key, as TPM2_Import accepts it. The parts have no size fields.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct HmacKey {
-    /// TPMT_PUBLIC.
+    /// The TPMT_PUBLIC of the key.
     area: Vec<u8>,
     name: Vec<u8>,
     /// The content of the TPM2B_PRIVATE: a duplicate with an outer wrapper and no inner wrapper.

@@ -99,7 +99,7 @@ impl Tpm {
         let unfit =
             || TpmError::Unsupported("the TCG has no template for keys of this size".into());
         let template = devid_template(kind, algorithm, label).ok_or_else(unfit)?;
-        let odd = || TpmError::Unsupported("the TPM made a key of another kind".into());
+        let odd = || TpmError::Unsupported("the TPM made a key of another type".into());
         self.derived(template, None)?.ok_or_else(odd)
     }
 

@@ -45,7 +45,7 @@ pub(crate) mod handle {
     pub(crate) const MASTER_KEYS: RangeInclusive<u32> = MASTER_KEY..=0x8100_00FF;
     /// Handles for the device's own keys.
     pub(crate) const DEVICE_KEYS: RangeInclusive<u32> = 0x8100_0100..=0x8100_01FF;
-    /// The endorsement key of RSA-2048; the next constant is that of P-256.
+    /// The endorsement keys of RSA-2048 and P-256.
     pub(crate) const ENDORSEMENT_KEY_RSA: u32 = 0x8101_0001;
     pub(crate) const ENDORSEMENT_KEY_P256: u32 = 0x8101_0002;
     /// All endorsement keys.

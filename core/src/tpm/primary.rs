@@ -97,7 +97,7 @@ impl Tpm {
                 Ok(found) => return Ok(found),
                 // The TPM lacks an algorithm, or a hint file is damaged and is not a valid
                 // template.
-                Err(error) if is_refusal(&error) => info!("template refused: {error}"),
+                Err(error) if is_refusal(&error) => info!("the TPM refused the template: {error}"),
                 Err(error) => return Err(error),
             }
         }
@@ -216,9 +216,8 @@ impl Tpm {
 }
 
 /// Flushes all loaded auth sessions. The caller has waited about a second for a free slot. Sessions
-/// of this project last for one command, so such an old session was left by a killed process. A
-/// session of another program looks equal and is flushed too; that program must then start a new
-/// session.
+/// of this project last for one command, so such an old session was left by a killed process. A session of another program cannot be distinguished from such a session and is flushed too.
+/// That program must then start a new session.
 fn reclaim_sessions(link: &mut Link) -> Result<(), TpmError> {
     for handle in link.sessions()? {
         warn!(

@@ -223,8 +223,8 @@ impl ProcessLock {
         }
     }
 
-    /// Returns the reason why the lock cannot be used. A process that holds the lock now is no
-    /// reason. Creates no file.
+    /// Returns the reason why the lock cannot be used. The function ignores whether a process holds
+    /// the lock now. Creates no file.
     pub(super) fn fault(&self) -> Option<Distrust> {
         let file = match &self.target {
             LockTarget::None => return None,
@@ -264,8 +264,8 @@ fn would_be_made(file: &Path) -> bool {
     }
 }
 
-/// Opens a device node that all users of this TPM, and nobody else, can open at the same time. The
-/// function chooses the node of the resource manager, because the other node admits only one
+/// Opens a device node that all users of this TPM, and no other users, can open at the same time.
+/// The function chooses the node of the resource manager, because the other node admits only one
 /// process at a time.
 fn shared_node(node: &Path) -> Option<(PathBuf, OwnedFd)> {
     let node = node.canonicalize().ok()?;

@@ -128,7 +128,7 @@ impl StorageRoot {
         let unsure = |why: String| {
             let path = record.path();
             TpmError::Distrusted(format!(
-                "{}: {why}: the file says which storage root key is trusted, so no key is trusted \
+                "{}: {why}: this file records the trusted storage root key, so no key is trusted \
                  now. {}",
                 path.display(),
                 record.accepting()
@@ -137,8 +137,8 @@ impl StorageRoot {
         let content = record.recall().map_err(|why| match why {
             RecordError::Damaged(why) => unsure(why),
             RecordError::Unread(why) => TpmError::Unread(format!(
-                "{}: {why}: the file says which storage root key is trusted, and could not be \
-                 read now, so no key is trusted now. The TPM may be right: if the fault is \
+                "{}: {why}: this file records the trusted storage root key, and could not be \
+                 read now, so no key is trusted now. The TPM may be correct. If the fault is \
                  permanent, repair the file, then try again",
                 record.path().display()
             )),
@@ -159,8 +159,9 @@ impl StorageRoot {
         match self.remembered()? {
             None => Ok(()),
             Some(known) => Err(TpmError::Distrusted(format!(
-                "handle 0x{SRK:08X} is empty or holds no storage key, but {} remembers the \
-                 storage root key that was there ({}): the TPM {CLEARED_OR_EXCHANGED}, another \
+                "handle 0x{SRK:08X} is empty or contains no storage key, but {} records the \
+                 storage root key that was in this handle ({}): the TPM {CLEARED_OR_EXCHANGED}, \
+                 another \
                  program emptied the handle, or an attacker between this program and the TPM \
                  hides the key. No authorisation value was sent, and no key was made. {}",
                 self.path().display(),
@@ -241,8 +242,8 @@ impl Tpm {
         if let Some(other) = remembered.as_ref().filter(|known| known.name != name) {
             let path = root.path();
             return Err(TpmError::Distrusted(format!(
-                "handle 0x{SRK:08X} holds another storage root key (TPM name {}) than the one \
-                 that {} remembers ({}): the TPM {CLEARED_OR_EXCHANGED}, another program put its \
+                "handle 0x{SRK:08X} contains another storage root key (TPM name {}) than the key \
+                 that {} records ({}): the TPM {CLEARED_OR_EXCHANGED}, another program put its \
                  key there, or an attacker between this program and the TPM shows his own key. No \
                  authorisation value was sent, and no key was made. {}",
                 hex(name),
@@ -281,8 +282,8 @@ impl Tpm {
     pub(super) fn other_root_derived(&self, name: &[u8], other: &[u8]) -> TpmError {
         let root = self.root();
         TpmError::Distrusted(format!(
-            "the storage root key that the TPM derives (TPM name {}) is not the one that {} \
-             remembers ({}): the TPM {CLEARED_OR_EXCHANGED}, or an attacker between this program \
+            "the storage root key that the TPM derives (TPM name {}) is not the key that {} \
+             records ({}): the TPM {CLEARED_OR_EXCHANGED}, or an attacker between this program \
              and the TPM shows his own key. Nothing was made persistent in the TPM. {}",
             hex(name),
             root.path().display(),
@@ -340,7 +341,7 @@ impl Tpm {
                 other => other?,
             };
             if !about.readable_by_own_auth() || about.counts_wrong_auth() {
-                no("not every user may read it");
+                no("not every user may read this index");
                 continue;
             }
             let content = match self.nv_read(index, about.size) {
@@ -363,7 +364,7 @@ impl Tpm {
             }
         }
         if reasons.is_empty() {
-            reasons.push("no NV index holds the certificate of an endorsement key".into());
+            reasons.push("no NV index contains the certificate of an endorsement key".into());
         }
         Err(TpmError::Distrusted(format!(
             "a TPM whose endorsement key is certified is required, and this TPM has none: {}. No \

@@ -21,7 +21,7 @@ enum SaltPurpose {
     /// The session proves an authorisation value, or authenticates answers of the TPM.
     Show,
     /// The session encrypts the answer of a key without authorisation value. An attacker in the
-    /// middle could use that key himself, so a false key for salts gives him no more.
+    /// middle could use that key himself, so a false key for salts gives this attacker nothing new.
     Hide,
 }
 

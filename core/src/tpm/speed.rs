@@ -201,7 +201,7 @@ impl Bench<'_> {
                 let auth = Auth::Value(&value, Some(&salt_key));
                 match link.unseal(AuthHandle::new(handle, &name, auth))? == data {
                     true => Ok(()),
-                    false => Err(TpmError::WrongAnswer("other data were unsealed".into())),
+                    false => Err(TpmError::WrongAnswer("the TPM unsealed other data".into())),
                 }
             })
         };

@@ -118,7 +118,8 @@ impl Tpm {
         let Some((area, _)) = self.public_at(handle)? else {
             return Ok(None);
         };
-        let none = || TpmError::Unsupported(format!("handle 0x{handle:08X} holds no storage key"));
+        let none =
+            || TpmError::Unsupported(format!("handle 0x{handle:08X} contains no storage key"));
         StorageKey::from_area(handle, &area)
             .map(Some)
             .ok_or_else(none)
@@ -171,9 +172,9 @@ impl Tpm {
         match self.wraps_proven(key.handle, &key.name, &self.salt_key()?) {
             Ok(true) => Ok(()),
             Ok(false) | Err(TpmError::WrongAnswer(_)) => Err(TpmError::Unproven(format!(
-                "handle 0x{:08X}: the TPM does not have the storage key there that an answer \
-                 showed: the answer was replayed, or came from an attacker. Nothing was made; try \
-                 again, and check the connection to the TPM if the error repeats",
+                "handle 0x{:08X}: the TPM does not have the storage key that its answer showed \
+                 for this handle: the answer was replayed, or came from an attacker. Nothing was \
+                 made; try again, and check the connection to the TPM if the error repeats",
                 key.handle
             ))),
             Err(error) => Err(error),
@@ -237,7 +238,8 @@ impl Tpm {
         salt_key: Option<&SaltKey>,
         mut load: impl FnMut(&mut Link) -> Result<TransientObject, TpmError>,
     ) -> Result<(), TpmError> {
-        let unfit = || TpmError::Unsupported("the TPM made a key that reads no salt".into());
+        let unfit =
+            || TpmError::Unsupported("the TPM made a key that cannot decrypt a salt".into());
         let mut put = None;
         let putting = Exchange::new(what).needing_object_slot().writing();
         let kept = by_owner(putting.run(self, |link| {
@@ -442,7 +444,7 @@ impl TransientObject {
 
 fn missing(handle: u32) -> TpmError {
     TpmError::Unsupported(format!(
-        "handle 0x{handle:08X} is empty although it was filled"
+        "handle 0x{handle:08X} is empty, although a key was put into it"
     ))
 }
 

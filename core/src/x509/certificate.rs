@@ -152,9 +152,7 @@ impl Certificate {
             Ok(constraints) => constraints
                 .is_some_and(|it| it.ca)
                 .then(|| "it says CA:TRUE".into()),
-            Err(why) => Some(format!(
-                "the basicConstraints, which tell if it is a CA certificate, {why}"
-            )),
+            Err(why) => Some(format!("the extension basicConstraints {why}")),
         }
     }
 
@@ -176,8 +174,8 @@ impl Certificate {
         !matches!(self.extension(crate::oid::SUBJECT_ALT_NAME), Ok(None))
     }
 
-    /// Returns true if a TLS client may use the certificate. It then has no extended key usage, or
-    /// one with client authentication (RFC 5280, section 4.2.1.12).
+    /// Returns true if a TLS client may use the certificate. The certificate then has no extended
+    /// key usage, or an extended key usage with client authentication (RFC 5280, section 4.2.1.12).
     pub fn is_for_clients(&self) -> bool {
         match self.purposes() {
             Ok(Some(purposes)) => {
@@ -217,13 +215,13 @@ impl Certificate {
         }
     }
 
-    /// Returns the signature algorithm that is beside the signature.
+    /// Returns the field signatureAlgorithm, which the signature does not cover.
     pub(crate) fn signature_algorithm(&self) -> Result<AlgorithmIdentifierOwned, Unreadable> {
         decoded(self.part(&self.parts.algorithm))
     }
 
-    /// Returns true if the algorithm in the signed part is that beside the signature (RFC 5280,
-    /// section 4.1.1.2).
+    /// Returns true if the field signatureAlgorithm and the signed field `signature` are equal (RFC
+    /// 5280, section 4.1.1.2).
     pub(crate) fn names_one_algorithm(&self) -> bool {
         self.part(&self.parts.algorithm) == self.part(&self.parts.signed_algorithm)
     }

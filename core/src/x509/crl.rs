@@ -20,7 +20,7 @@ const CRL_EXTENSIONS: u8 = 0xA0;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Crl {
     signed: Vec<u8>,
-    /// The two algorithm identifiers: beside the signature, and in the signed part.
+    /// The field signatureAlgorithm, and the signed field `signature` with the algorithm.
     algorithms: [Vec<u8>; 2],
     /// The signature: the content of the BIT STRING.
     signature: Vec<u8>,
@@ -142,7 +142,7 @@ impl Crl {
         decoded(&self.algorithms[0])
     }
 
-    /// Returns true if the algorithm in the signed part is that beside the signature.
+    /// Returns true if the field signatureAlgorithm and the signed field `signature` are equal.
     pub(crate) fn names_one_algorithm(&self) -> bool {
         self.algorithms[0] == self.algorithms[1]
     }

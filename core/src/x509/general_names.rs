@@ -89,8 +89,8 @@ impl<'a> GeneralName<'a> {
     }
 }
 
-/// Returns the base of a GeneralSubtree. Rejects a subtree with minimum or maximum, which section
-/// 4.2.1.10 forbids.
+/// Returns the base of a GeneralSubtree. Rejects a subtree with a maximum, or with a minimum other
+/// than 0, which section 4.2.1.10 forbids.
 fn subtree<'a>(element: &Element<'a>) -> Option<GeneralName<'a>> {
     let parts = element.children_of(SEQUENCE)?;
     let [base, rest @ ..] = &parts[..] else {

@@ -69,13 +69,16 @@ impl Subject {
         let name = certificate.subject_name().ok();
         let name = name.and_then(|name| Name::from_der(&name.rewritten()?).ok());
         let name = name.ok_or_else(|| {
-            IssueError::Failed(format!("the name {} cannot be encoded again", whose()))
+            IssueError::Failed(format!(
+                "the name {} cannot be encoded in a new certificate",
+                whose()
+            ))
         })?;
         let there = match certificate.extension(SUBJECT_ALT_NAME) {
             Ok(there) => there,
             Err(why) if name.is_empty() => {
                 return Err(IssueError::Failed(format!(
-                    "the only name of the device {why}"
+                    "the subjectAltName, which is the only name of the device, {why}"
                 )));
             }
             Err(why) => {

@@ -98,7 +98,7 @@ fn ip(text: &str) -> Option<Vec<u8>> {
 fn dns(text: &str) -> Result<Vec<u8>, IssueError> {
     if !text.is_ascii() {
         return Err(wrong(format!(
-            "{text:?}: a host name is written in ASCII (xn--...) in a certificate"
+            "{text:?}: a host name in a certificate must be in ASCII (xn--...)"
         )));
     }
     let name = text.strip_prefix("*.").unwrap_or(text);

@@ -400,7 +400,7 @@ mod tests {
             ),
             (
                 pem::render("PKCS7", &[0x30, 0]).unwrap().into(),
-                "kind that is not known: \"PKCS7\"",
+                "not supported: \"PKCS7\"",
             ),
             (
                 pem::render(CLEAR, &[0x30, 0]).unwrap().into(),

@@ -468,7 +468,7 @@ mod tests {
             (vec![], "SEQUENCE"),
             (b"-----BEGIN".to_vec(), "SEQUENCE"),
             ([&der[..], &[0]].concat(), "SEQUENCE"),
-            (longer, "follows"),
+            (longer, "bytes follow"),
             (
                 exchanged(&der, &[0x0A, 1, 3], &[0x0A, 1, 9]),
                 "2.23.133.10.1.9",

@@ -82,7 +82,7 @@ impl Response {
     /// # Errors
     ///
     /// [`TpmError::Unsupported`] if the library does not know the structure, such as a vendor's
-    /// algorithm. The connection works, and a repetition would give an equal answer.
+    /// algorithm. The connection works, and a repetition would have an equal answer.
     pub(super) fn read<R: TpmUnmarshalBody>(&self) -> Result<R, TpmError> {
         R::unmarshal_body(&self.handles, &self.parameters)
             .map_err(|error| TpmError::Unsupported(format!("response: {error}")))

@@ -17,7 +17,7 @@ pub struct SaltKey {
     pub name: Vec<u8>,
 }
 
-/// Where the key comes from.
+/// The source of the key: a handle, or a saved context.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum KeySource {
     /// The key is in this handle.

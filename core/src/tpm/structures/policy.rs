@@ -99,8 +99,8 @@ fn known_steps(area: &[u8], role: AuthRole) -> Option<PolicySteps> {
     Some(steps(command, devid_branches(kind, hash)))
 }
 
-/// Returns the policy TPM2_PolicySecret of the endorsement hierarchy: PolicyA of the EK Credential
-/// Profile.
+/// Returns the digest of TPM2_PolicySecret of the endorsement hierarchy: PolicyA of the EK
+/// Credential Profile.
 pub(in crate::tpm) fn secret(hash: Hash) -> Vec<u8> {
     const ENDORSEMENT: [u8; 4] = handle::ENDORSEMENT.to_be_bytes();
     let zeros = vec![0; hash.width()];
@@ -109,12 +109,13 @@ pub(in crate::tpm) fn secret(hash: Hash) -> Vec<u8> {
     hash.digest(&[&entity]) // the policyRef is empty
 }
 
-/// Returns PolicyB of the EK Credential Profile, for endorsement keys of the high range.
+/// Returns the digest of PolicyB of the EK Credential Profile, for endorsement keys of the high
+/// range.
 pub(in crate::tpm) fn endorsement(hash: Hash) -> Vec<u8> {
     one_of(hash, &endorsement_branches(hash))
 }
 
-/// Returns the branches of PolicyB: PolicyA and PolicyC.
+/// Returns the branches of PolicyB: the digests of PolicyA and PolicyC.
 fn endorsement_branches(hash: Hash) -> Vec<Vec<u8>> {
     let index = match hash {
         Hash::Sha1 | Hash::Sha256 => 0x01C0_7F01,
@@ -124,7 +125,7 @@ fn endorsement_branches(hash: Hash) -> Vec<Vec<u8>> {
     vec![secret(hash), authorised_by(hash, index)]
 }
 
-/// Returns the policy of a DevID key.
+/// Returns the digest of the policy of a DevID key.
 pub(in crate::tpm) fn devid(kind: DevIdKind, hash: Hash) -> Vec<u8> {
     one_of(hash, &devid_branches(kind, hash))
 }
@@ -157,8 +158,8 @@ fn devid_branches(kind: DevIdKind, hash: Hash) -> Vec<Vec<u8>> {
     ]
 }
 
-/// Returns the policy TPM2_PolicyAuthorizeNV of the NV index that the TCG reserves for such
-/// policies.
+/// Returns the digest of TPM2_PolicyAuthorizeNV for an NV index. The TCG reserves the index for
+/// such a policy.
 fn authorised_by(hash: Hash, index: u32) -> Vec<u8> {
     let zeros = vec![0; hash.width()];
     let algorithm = hash.algorithm().to_be_bytes();
@@ -174,7 +175,7 @@ fn authorised_by(hash: Hash, index: u32) -> Vec<u8> {
     hash.digest(&[&zeros, &code, &name])
 }
 
-/// Returns the policy TPM2_PolicyOR of these branches.
+/// Returns the digest of TPM2_PolicyOR of these branches.
 fn one_of(hash: Hash, branches: &[Vec<u8>]) -> Vec<u8> {
     let zeros = vec![0; hash.width()];
     let code = command_code::POLICY_OR.to_be_bytes();

@@ -86,8 +86,9 @@ impl ResponseCode {
     /// Returns true if the TPM refuses a parameter of the command. The same command then fails
     /// again.
     ///
-    /// Some TPMs omit which part of the command they refuse. Such a code is taken as about a
-    /// parameter, except HANDLE, HIERARCHY and the codes for a wrong authorisation value.
+    /// Some TPMs omit which part of the command they refuse. This function treats such a code as
+    /// the refusal of a parameter, except HANDLE, HIERARCHY and the codes for a wrong authorisation
+    /// value.
     pub fn is_parameter(self) -> bool {
         match self.about() {
             Some(About::Parameter) => true,

@@ -146,7 +146,7 @@ fn response(fd: &OwnedFd, wait: &Wait<'_>) -> Result<Vec<u8>, TransportError> {
         match read(fd, &mut frame[filled..]) {
             Ok(0) => {
                 return Err(TransportError::Broken(
-                    "the device gave an empty answer".into(),
+                    "the device returned an empty answer".into(),
                 ));
             }
             Ok(got) => filled += got,

@@ -6,7 +6,7 @@
 //! `TSS2_LOG=all+none` prevents these lines. A time limit works if the transport takes a timeout or
 //! has a handle to poll. The transports for tpm2-abrmd, devices and the simulator do. The transport
 //! for swtpm waits for ever. The opening of a transport has the transport's own limit. For
-//! tpm2-abrmd this limit is 25 s in a forked child, which lacks the GLib thread.
+//! tpm2-abrmd this limit is 25 s. A forked child lacks the GLib thread of this transport.
 
 use super::kept_open::{Endpoint, KeptOpen};
 use super::socket::poll_fd;

@@ -45,11 +45,11 @@ fn what_is_not_verified_says_why() {
     for ((name, leaf, ca), why) in [
         (
             chain!("keyusage-3-bytes-no-certsign"),
-            "cannot be read, or has it twice: keyUsage",
+            "cannot be read, or that occurs twice: keyUsage",
         ),
         (
             chain!("keyusage-twice"),
-            "cannot be read, or has it twice: keyUsage",
+            "cannot be read, or that occurs twice: keyUsage",
         ),
         (chain!("two-algorithms"), "names two algorithms"),
         (

@@ -104,7 +104,7 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    /// Continues the path `way`, which leads from the leaf to the current certificate. `between` is
+    /// Extends the path `way`, which leads from the leaf to the current certificate. `between` is
     /// the number of CAs below the next issuer, for the check of its path length.
     fn up(&self, way: &[&Certificate], between: usize) -> PathResult {
         let Some(&child) = way.last() else {
@@ -263,8 +263,8 @@ fn is_sound(certificate: &Certificate, also: &[ObjectIdentifier]) -> Result<(), 
     if !unread.is_empty() {
         let unread = unread.join(", ");
         return Err(format!(
-            "the certificate of {whose} has an extension that cannot be read, or has it twice: \
-             {unread}"
+            "the certificate of {whose} has an extension that cannot be read, or that occurs \
+             twice: {unread}"
         ));
     }
     for extension in certificate.extensions().unwrap_or_default() {

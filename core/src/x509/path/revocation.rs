@@ -115,7 +115,7 @@ fn is_by(issuer: &Certificate, list: &Crl) -> Result<(), String> {
         .is_some_and(|(by, key)| by != key);
     if other_key {
         return Err(format!(
-            "the CRL of {whose} is signed by another key of that name"
+            "the CRL of {whose} is signed by another key of a CA with this name"
         ));
     }
     let usage = issuer.key_usage().ok().flatten();
@@ -152,10 +152,10 @@ fn is_unrevoked(
             "the CRL of {whose} is not valid before {this}; now it is {now}"
         )),
         None => Err(format!(
-            "the CRL of {whose} of {this} does not say until when it is valid (nextUpdate)"
+            "the CRL of {whose} of {this} has no end of validity (nextUpdate)"
         )),
         Some(next) if next <= now => Err(format!(
-            "the CRL of {whose} was valid until {next}; now it is {now}: give a new one"
+            "the CRL of {whose} was valid until {next}; now it is {now}: give a new CRL"
         )),
         Some(_) => Ok(()),
     }

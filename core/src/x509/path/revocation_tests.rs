@@ -204,14 +204,14 @@ fn a_crl_out_of_date_or_by_another_says_nothing() {
             },
             "is not valid before 2026-12-01T00:00:00Z",
         ),
-        (List { next: None, ..of() }, "does not say until when"),
+        (List { next: None, ..of() }, "has no end of validity"),
         // A CRL that another party signed, with the key identifier of that party.
         (
             List {
                 extensions: "300e0603551d23040730058003040506",
                 ..of()
             },
-            "by another key of that name",
+            "by another key of a CA with this name",
         ),
     ] {
         let said = bench.check(&[&list.by(&bench.ca).unwrap()]).unwrap_err();

@@ -30,7 +30,7 @@ pub(crate) struct Signed<'a> {
     what: String,
     part: &'a [u8],
     algorithm: Result<AlgorithmIdentifierOwned, Unreadable>,
-    /// True if the algorithm in the signed part is that beside the signature.
+    /// True if the field signatureAlgorithm and the signed field `signature` are equal.
     names_one_algorithm: bool,
     signature: Result<&'a [u8], Unreadable>,
 }
@@ -106,7 +106,7 @@ fn is_signed_by_key(child: Signed, info: &[u8], whose: &str) -> Result<bool, Str
     let algorithm = child.algorithm.map_err(unreadable)?;
     if !child.names_one_algorithm {
         return Err(format!(
-            "{what} names two algorithms: one in its signed part, and another beside the signature"
+            "{what} names two algorithms: its fields signatureAlgorithm and signature differ"
         ));
     }
     if let Some(set) = ParameterSet::of(&algorithm) {

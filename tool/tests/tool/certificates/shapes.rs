@@ -194,7 +194,10 @@ fn a_certificate_that_says_that_it_is_a_cas_is_refused_by_name() {
     let info = Certificate::new(&own).public_key_info;
     for (name, why) in [
         ("ca-true-leaf", "it says CA:TRUE"),
-        ("bc-badvalue", "whether it is a CA's cannot be read"),
+        (
+            "bc-badvalue",
+            "the extension basicConstraints cannot be read",
+        ),
     ] {
         let shape = fs::read(testdata("shapes").join(format!("{name}.der"))).unwrap();
         let file = device

@@ -81,7 +81,7 @@ fn what_is_damaged_is_said_once_until_it_changes() {
         folder.list().unwrap();
         settled(&folder);
     }
-    let first = format!(r#"{here}: "new\nline.pem" holds no valid object: no PEM block"#);
+    let first = format!(r#"{here}: "new\nline.pem" holds no valid object: there is no PEM block"#);
     assert_eq!(said(), [first]);
     fs::write(&path, "-----BEGIN DATA-----").unwrap();
     for _ in 0..2 {

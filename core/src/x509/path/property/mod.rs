@@ -36,7 +36,7 @@ const STRICTER: &[(&str, &str)] = &[
     ),
     ("issuer: none", "an issuer has a name (RFC 5280, 4.1.2.4)"),
     (
-        "extension that cannot be read, or has it twice",
+        "extension that cannot be read, or that occurs twice",
         "no extension occurs twice (RFC 5280, 4.2); each that counts is DER, whole, with nothing \
          behind it, and not empty",
     ),

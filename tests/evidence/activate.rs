@@ -132,16 +132,16 @@ fn a_challenge_for_somebody_else_is_told() {
     };
     refused(
         with("attestationKeyName", &other_key),
-        &["attestation key", "no such key"],
+        &["attestation key", "this device does not have"],
     );
     // Made for another key, though it names ours.
     let foreign = challenge(&device, "0x81010001", &other_key);
     let mut foreign = foreign;
     foreign["attestationKeyName"] = right["attestationKeyName"].clone();
-    refused(foreign, &["does not open the challenge", "devid attest"]);
+    refused(foreign, &["does not decrypt the challenge", "devid attest"]);
     let other = Device::other();
     let strange = challenge(&other, "0x81010001", &key);
-    refused(strange, &["another endorsement key"]);
+    refused(strange, &["endorsement key", "this TPM does not have"]);
     let curve = challenge(&device, "0x81010016", &key);
     for right in [&right, &curve] {
         for field in ["credential", "secret"] {
@@ -154,15 +154,15 @@ fn a_challenge_for_somebody_else_is_told() {
             for at in [0, 3, bytes.len() / 2, bytes.len() - 1] {
                 let mut flipped = bytes.clone();
                 flipped[at] ^= 0x10;
-                refused(with(&flipped), &["does not open the challenge"]);
+                refused(with(&flipped), &["does not decrypt the challenge"]);
             }
             refused(
                 with(&bytes[..bytes.len() - 1]),
-                &["does not open the challenge"],
+                &["does not decrypt the challenge"],
             );
             refused(
                 with(&[&bytes[..], &[0; 900]].concat()),
-                &["does not open the challenge"],
+                &["does not decrypt the challenge"],
             );
         }
     }

@@ -82,7 +82,7 @@ fn evidence_goes_to_a_file() {
     device.refuses(
         6,
         &["attest", "web", "--out", &out],
-        &["another kind of content"],
+        &["content of another kind"],
     );
     assert_eq!(fs::read(device.path("web.evidence")).unwrap(), b"a letter");
 }

@@ -244,7 +244,7 @@ fn messages_are_protojson() {
         &["two messages"],
     );
     refused(&device, 2, &json!({ "nonce": "AA==" }), &["nonce"]);
-    refused(&device, 2, &json!([]), &["no message"]);
+    refused(&device, 2, &json!([]), &["not a message"]);
     let twice = bare.to_string().replacen('{', "{\"duplicate\":\"\",", 1);
     device.home.write("twice.json", twice);
     device.refuses(

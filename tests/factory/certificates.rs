@@ -190,7 +190,7 @@ fn every_notation_of_a_point() {
     bench.burn(&der);
     assert_eq!(bench.find(&[(CKA_VALUE, der)]).len(), 1);
     assert_eq!(bench.find(&[(CKA_CLASS, ulong(CKO_PRIVATE_KEY))]).len(), 0);
-    bench.home.log_says(&["not understood"]);
+    bench.home.log_says(&["not supported"]);
 }
 
 fn every_notation_of_a_modulus() {

@@ -242,7 +242,10 @@ fn attestation_keys_are_shown_without_private_key(link: Link) {
         let certificate = bench.identities[at].certificate();
         assert_eq!(bench.label_of(&certificate).as_deref(), Some(label));
         assert_eq!(bench.classes(label), WITHOUT_PRIVATE_KEY, "{label}");
-        bench.is_logged(&["only attests", &format!("0x{:08X}", 0x8102_0000 + at)]);
+        bench.is_logged(&[
+            "the certificate of an attestation key",
+            &format!("0x{:08X}", 0x8102_0000 + at),
+        ]);
     }
     // The public half is no way to the private one.
     let public = (CKA_CLASS, ulong(CKO_PUBLIC_KEY));

@@ -191,7 +191,7 @@ fn a_tpm_without_a_certified_endorsement_key_is_refused(link: Link) {
             _ => {
                 testkit::own::outside(&bench.home, "other", &testkit::own::P256_KEY);
                 fs::copy(bench.home.path("other.pem"), bench.home.path("ek/root.pem")).unwrap();
-                "does not hold the certificate of its issuer"
+                "does not hold the certificate of the issuer"
             }
         };
         let own = Own::new(&bench.home);

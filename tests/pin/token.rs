@@ -144,9 +144,10 @@ fn a_token_with_objects_is_nobodys_to_take(link: Link) {
     token.raw.close(session).unwrap();
     let refused = token.init(OFFICER, LABEL);
     assert_eq!(refused, Err(Code(CKR_PIN_INCORRECT)));
-    bench
-        .home
-        .log_says(&["holds objects and has no officer's PIN", "destroy"]);
+    bench.home.log_says(&[
+        "holds objects but has no PIN of a security officer",
+        "destroy",
+    ]);
     let session = token.read_write();
     let signature = token.sign(session, private).unwrap();
     judge.accepts_message("-sha256", b"data", &signature).ok();

@@ -369,6 +369,9 @@ fn unsorted_handles_and_no_count_of_them(link: Link) {
     });
     bench.signs(CKM_ECDSA_SHA256);
     let said = bench.devid(&["doctor"]).all();
-    assert!(said.contains("1 persistent handles are taken"), "{said}");
-    assert!(said.contains("does not tell for how many more"), "{said}");
+    assert!(said.contains("1 persistent handles are in use"), "{said}");
+    assert!(
+        said.contains("does not report how many more keys fit"),
+        "{said}"
+    );
 }

@@ -56,7 +56,7 @@ fn the_first_signature_of_each_scheme_is_verified(link: Link) {
             signs_wrongly(proxy.book());
             let refused = module.sign(mechanism, key, b"data");
             assert_eq!(refused, Err(Code(CKR_DEVICE_ERROR)), "{mechanism:#x}");
-            home.log_says(&["does not verify with the key", "not given out"]);
+            home.log_says(&["cannot be verified with the public key", "discarded"]);
             proxy.book().heal();
             module.sign(mechanism, key, b"data").expect("a signature");
             proven.push(mechanism);

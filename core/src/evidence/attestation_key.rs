@@ -1,4 +1,5 @@
-//! Chooses the key that attests: the service's own; else the factory's IAK; else one of the device's own.
+//! Chooses the key that attests: the key of the service, else the IAK of the factory, else a key
+//! that the device made itself.
 
 use crate::identity::{Device, IdentityError, Inventory, TokenEntry};
 use crate::shell::argument;
@@ -6,23 +7,26 @@ use crate::tpm::AttestationKey;
 use crate::x509::Certificate;
 use log::warn;
 
-/// The reader of evidence.
+/// The party that reads evidence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Audience {
-    /// Any verifier. Evidence of a service's key then names nothing of the device.
+    /// Any verifier. Evidence about a service's key then names nothing of the device.
     #[default]
     Anybody,
-    /// A CA that certifies the attestation key. The CA must know the TPM, so the evidence names it.
+    /// A CA that certifies the attestation key. The CA must know the TPM, so the evidence names the
+    /// TPM.
     Ca,
 }
 
 impl AttestationKey {
-    /// The attestation key for the evidence of a key, and its certificates: the service's, if the key is in
-    /// the token of one; else the device's.
+    /// Returns the attestation key for evidence about a key, and its certificates. For a key in the
+    /// token of a service, this is the attestation key of the service. For other keys, this is the
+    /// attestation key of the device.
     ///
     /// # Errors
     ///
-    /// A service's has no certificate, and the evidence is not for the CA that gives it one.
+    /// Fails if a service's attestation key has no certificate, and the evidence is not for the CA
+    /// that certifies it.
     pub(super) fn of_entry(
         device: &Device,
         inventory: &Inventory,
@@ -39,9 +43,10 @@ impl AttestationKey {
         match kept.filter(|(_, certificates)| !certificates.is_empty()) {
             Some(found) => Ok(found),
             None => Err(IdentityError::refused(format!(
-                "{}: no CA has certified the attestation key of this service, so no verifier could trust its \
-                 evidence. Make evidence for the CA with devid attest {} --to-ca. The CA answers with devid ca \
-                 issue --attestation-key --for {}. Import the answer with devid import-cert",
+                "{}: no CA has certified the attestation key of this service, so no verifier would \
+                 trust its evidence. Make evidence for the CA with devid attest {} --to-ca. The CA \
+                 answers with devid ca issue --attestation-key --for {}. Import the answer with \
+                 devid import-cert",
                 entry.label,
                 argument(&format!("{}/{}", entry.token, entry.label)),
                 argument(store.name()),
@@ -49,13 +54,13 @@ impl AttestationKey {
         }
     }
 
-    /// The attestation key of a device, and its certificates. The device takes the first key that
-    /// exists, in this order:
+    /// Returns the attestation key of a device, and its certificates. The device uses the first key
+    /// that exists, in this order:
     ///
-    /// - a key in a handle of `[[identity]]`;
-    /// - the factory's key in a handle of the TCG's range;
-    /// - the factory's key, made again from its certificate and a template;
-    /// - the device's own key, which is made if there is none.
+    /// - a key in a handle that `[[identity]]` names;
+    /// - a key of the factory in a handle of the TCG's range;
+    /// - a key of the factory that the TPM derives from a template and that has a certificate;
+    /// - a key that the device made itself. The device makes this key if there is none.
     pub(super) fn of_device(
         device: &Device,
         inventory: &Inventory,
@@ -66,7 +71,7 @@ impl AttestationKey {
         }
     }
 
-    /// The attestation key with this TPM name, for a caller that knows the name.
+    /// Returns the attestation key with this TPM name.
     pub(super) fn called(
         device: &Device,
         inventory: &Inventory,
@@ -80,15 +85,15 @@ impl AttestationKey {
             match store.attestation_key_called(name) {
                 Ok(Some(key)) => return Ok(key),
                 Ok(None) => {}
-                // The folder of a service is no reason to fail for the others.
+                // A damaged folder of a service must not affect other tokens.
                 Err(error) if store.is_service() => warn!("token {}: {error}", store.name()),
                 Err(error) => return Err(error.into()),
             }
         }
         Err(IdentityError::refused(format!(
-            "the challenge is for an attestation key with the TPM name {}, and this device has no such \
-             key: it was made for another device, or for a key that a factory reset removed. Make \
-             new evidence with devid attest, and have the CA make a challenge for that evidence",
+            "the challenge is for an attestation key with the TPM name {}, which this device does \
+             not have: it was made for another device, or for a key that a factory reset removed. \
+             Make new evidence with devid attest, and ask the CA for a challenge for that evidence",
             crate::key::hex(name)
         )))
     }

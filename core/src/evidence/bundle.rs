@@ -1,8 +1,8 @@
-//! The evidence bundle: all that a device shows of one key, as one JSON document
+//! The evidence bundle: everything that a device shows about a key, as one JSON document
 //! (`docs/evidence.schema.json`).
 //!
-//! Reading a bundle proves nothing: each byte string is a claim of the device, and is verified
-//! later.
+//! A bundle that can be parsed proves nothing. Each byte string is a claim of the device, which the
+//! CA verifies later.
 
 use super::json::{self, Bytes, DocumentError, text};
 use crate::file;
@@ -14,58 +14,60 @@ use std::path::Path;
 
 /// The format of a [`Bundle`].
 pub const BUNDLE_FORMAT: &str = "devid-evidence/1";
-/// The most certificates in one list.
+/// The largest number of certificates in a list.
 pub const MOST_CERTIFICATES: usize = 32;
-/// A longer nonce is replaced by its SHA-256. A TPM whose longest hash is SHA-256 takes no more
-/// qualifying data than a TPMT_HA has room for (Part 2, section 10.4.3).
+/// The length of the longest nonce in bytes. A longer nonce is replaced by its SHA-256. A TPM whose
+/// longest hash is SHA-256 accepts only as much qualifying data as a TPMT_HA holds (Part 2, section
+/// 10.4.3).
 pub const LONGEST_NONCE: usize = 32;
 
-/// The evidence that a device shows of one of its keys.
+/// The evidence that a device shows about one of its keys.
 ///
-/// TPM structures stand without the size that a TPM2B has in front.
+/// TPM structures have no size field, unlike in a TPM2B.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Bundle {
-    /// The device's own description of itself.
+    /// What the device states about itself.
     #[serde(default)]
     pub device: Device,
-    /// The endorsement key's TPMT_PUBLIC, exactly as the TPM returned it; `None` if the TPM has no
-    /// usable endorsement key.
+    /// The TPMT_PUBLIC of the endorsement key, exactly as the TPM returned it. `None` if the TPM
+    /// has no usable endorsement key.
     pub ek_public: Option<Bytes>,
-    /// Certificates of endorsement keys, DER, in any order. The certificate of `ek_public` need not
-    /// be the first.
+    /// The certificates of endorsement keys in DER, in any order. The certificate of `ek_public`
+    /// need not be the first.
     #[serde(default, deserialize_with = "certificates")]
     pub ek_certificates: Vec<Bytes>,
-    /// CA certificates between the endorsement certificates and a root, DER, in any order.
+    /// The CA certificates between the endorsement certificates and a root, in DER, in any order.
     #[serde(default, deserialize_with = "certificates")]
     pub ek_chain: Vec<Bytes>,
     /// The restricted key that signed the evidence.
     pub attestation_key: AttestationKey,
     /// The key that is attested.
     pub key: CertifiedKey,
-    /// The factory's IDevID key, if the device has one and it differs from `key`.
+    /// The IDevID key of the factory, if the device has one and it is not `key`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idevid: Option<CertifiedKey>,
-    /// The qualifying data of each TPM2_Certify: the verifier's nonce, or its SHA-256 if the nonce
-    /// is longer than [`LONGEST_NONCE`]. `None`: there was no nonce, and the bundle is not fresh.
+    /// The qualifying data of each TPM2_Certify. This is the nonce of the verifier, or its SHA-256
+    /// if the nonce is longer than [`LONGEST_NONCE`]. `None` if there was no nonce; the bundle is
+    /// then not fresh.
     pub nonce: Option<Bytes>,
-    /// A PKCS#10 request (RFC 2986), DER, signed by `key`.
+    /// A certificate request (PKCS#10, RFC 2986) in DER, signed by `key`.
     pub csr: Bytes,
 }
 
-/// The device's own description of itself; nothing here is proven.
+/// What the device states about itself. Nothing in it is proven.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Device {
-    /// The TPM's manufacturer, TPM_PT_MANUFACTURER as text.
+    /// The manufacturer of the TPM: TPM_PT_MANUFACTURER as text.
     #[serde(default, deserialize_with = "text")]
     pub maker: Option<String>,
-    /// The TPM's firmware version.
+    /// The version of the TPM's firmware.
     #[serde(default, deserialize_with = "text")]
     pub firmware: Option<String>,
-    /// The device's serial number, as its IDevID certificate names it.
+    /// The serial number of the device, from its IDevID certificate.
     #[serde(default, deserialize_with = "text")]
     pub serial: Option<String>,
-    /// The device's model, as its IDevID certificate names it.
+    /// The model of the device, from its IDevID certificate.
     #[serde(default, deserialize_with = "text")]
     pub model: Option<String>,
 }
@@ -73,9 +75,10 @@ pub struct Device {
 /// The restricted signing key, and its certificates.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AttestationKey {
-    /// TPMT_PUBLIC, exactly as the TPM returned it.
+    /// The TPMT_PUBLIC, exactly as the TPM returned it.
     pub public: Bytes,
-    /// The key's certificate, then those of its issuers, DER; empty if the key has no certificate.
+    /// The certificate of the key, then the certificates of its issuers, in DER. Empty if the key
+    /// has no certificate.
     #[serde(default, deserialize_with = "certificates")]
     pub certificates: Vec<Bytes>,
 }
@@ -84,81 +87,82 @@ pub struct AttestationKey {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CertifiedKey {
-    /// The device's name for the key.
+    /// The name that the device gives to the key.
     #[serde(default, deserialize_with = "text")]
     pub label: Option<String>,
-    /// TPMT_PUBLIC, exactly as the TPM returned it.
+    /// The TPMT_PUBLIC, exactly as the TPM returned it.
     pub public: Bytes,
-    /// TPMS_ATTEST of TPM2_Certify.
+    /// The TPMS_ATTEST that TPM2_Certify returned.
     pub certify: Bytes,
-    /// TPMT_SIGNATURE of the attestation key over `certify`.
+    /// The TPMT_SIGNATURE of the attestation key over `certify`.
     pub signature: Bytes,
-    /// TPMS_CREATION_DATA, if the device kept it; no check needs it.
+    /// The TPMS_CREATION_DATA, if the device stored it. No check needs it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub creation_data: Option<Bytes>,
-    /// The certificate that the key has already, then those of its issuers, DER; empty if the key
-    /// has none.
+    /// A certificate that the key already has, then the certificates of its issuers, in DER. Empty
+    /// if the key has no certificate.
     #[serde(default, deserialize_with = "certificates")]
     pub certificates: Vec<Bytes>,
 }
 
 impl Bundle {
-    /// Reads a document. Unknown fields are skipped. Each known field must occur once, with the
-    /// right type, and within its bounds.
+    /// Parses a document. Skips unknown fields. Each known field must occur once, have the right
+    /// type, and not exceed its limit.
     ///
     /// # Errors
     ///
-    /// The document is wrong; the error gives line and column.
+    /// Fails if the document is wrong. The error names the line and the column.
     pub fn from_json(document: &[u8]) -> Result<Self, DocumentError> {
         json::read(document, BUNDLE_FORMAT)
     }
 
-    /// Reads a document from a file.
+    /// Parses a document from a file.
     ///
     /// # Errors
     ///
-    /// The file cannot be read, or those of [`Self::from_json`].
+    /// Fails if the file cannot be read, or for the reasons of [`Self::from_json`].
     pub fn from_file(path: &Path) -> Result<Self, IdentityError> {
         json::read_file(path, BUNDLE_FORMAT)
     }
 
-    /// The document, with a line feed at its end.
+    /// Returns the document, with a line feed at its end.
     ///
     /// # Errors
     ///
-    /// The document would be longer than [`json::LARGEST_DOCUMENT`].
+    /// Fails if the document would be longer than [`json::LARGEST_DOCUMENT`].
     pub fn to_json(&self) -> Result<String, DocumentError> {
         json::write(self, BUNDLE_FORMAT)
     }
 }
 
-/// Reads a nonce argument: hexadecimal digits, or a file. If the file holds hexadecimal digits,
-/// they are the nonce; else all bytes of the file are the nonce.
+/// Reads the nonce that an argument gives. The argument is hexadecimal digits or a file. A file
+/// with hexadecimal digits gives the bytes that the digits stand for. Another file gives all its
+/// bytes.
 ///
 /// # Errors
 ///
-/// The file cannot be read, or is empty.
+/// Fails if the file cannot be read, or is empty.
 pub fn nonce_of(argument: &str) -> Result<Vec<u8>, IdentityError> {
     if let Some(nonce) = from_hex(argument).filter(|nonce| !nonce.is_empty()) {
         return Ok(nonce);
     }
     let path = Path::new(argument);
     let bytes = file::read(path, json::LARGEST_FIELD as u64).map_err(|error| {
-        let what = "neither hexadecimal digits nor a file that can be read";
+        let what = "this is neither hexadecimal digits nor a file that can be read";
         IdentityError::failed(format!("{argument}: {what} ({error})"))
     })?;
     let digits = str::from_utf8(&bytes).ok();
     match digits.and_then(|digits| from_hex(digits.trim())) {
         Some(nonce) if !nonce.is_empty() => Ok(nonce),
-        _ if bytes.trim_ascii().is_empty() => {
-            Err(IdentityError::failed(format!("{argument}: no nonce in it")))
-        }
+        _ if bytes.trim_ascii().is_empty() => Err(IdentityError::failed(format!(
+            "{argument}: the file holds no nonce"
+        ))),
         _ => Ok(bytes),
     }
 }
 
-/// The qualifying data for a nonce: the nonce, or its SHA-256 if it is longer than
-/// [`LONGEST_NONCE`].
+/// Returns the qualifying data for a nonce: the nonce itself, or its SHA-256 if the nonce is longer
+/// than [`LONGEST_NONCE`].
 pub fn qualifying_data(nonce: &[u8]) -> Vec<u8> {
     match nonce.len() > LONGEST_NONCE {
         true => crate::tpm::Hash::Sha256.digest(&[nonce]),

@@ -1,5 +1,5 @@
-//! The work of a CA: it makes nonces and challenges, verifies evidence, and certifies keys. No TPM
-//! is needed.
+//! The work of a CA. It makes nonces and challenges, verifies evidence, and certifies keys. This
+//! work needs no TPM.
 
 use super::bundle::{Bundle, qualifying_data};
 use super::challenge::{Challenge, Response};
@@ -15,54 +15,54 @@ use log::warn;
 use std::path::{Path, PathBuf};
 use x509_cert::der::DateTime;
 
-/// The lifetime of a challenge or a nonce in seconds, unless the caller gives another.
+/// The default lifetime of a challenge or a nonce, in seconds.
 pub const LIFETIME: u64 = 60 * 60;
 
-/// A CA: the file in which it keeps its challenges and nonces.
+/// A CA, with the file that stores its challenges and nonces.
 #[derive(Debug, Clone)]
 pub struct Ca {
-    /// The file for challenges and nonces.
+    /// The file that stores challenges and nonces.
     pub state: PathBuf,
 }
 
 /// The rules for the verification of a bundle.
 #[derive(Debug, Clone, Copy)]
 pub struct EvidencePolicy<'a> {
-    /// A file with certificates that are trusted, or a folder of such files.
+    /// A file with trusted certificates, or a folder of such files.
     pub roots: &'a Path,
-    /// The nonce that the device received; `None` accepts any nonce that [`Ca::nonce`] made.
+    /// The nonce that the device received. `None` accepts every nonce that [`Ca::nonce`] made.
     pub nonce: Option<&'a [u8]>,
-    /// True to accept a bundle without such a nonce, however old it is.
+    /// True to accept a bundle without such a nonce, even if the bundle is old.
     pub allow_no_nonce: bool,
-    /// The device's answer to a challenge.
+    /// The answer of the device to a challenge.
     pub response: Option<&'a Response>,
 }
 
 impl Ca {
-    /// Makes a fresh nonce of 32 bytes for a device. The nonce is valid for `lifetime` seconds, and
-    /// for one use.
+    /// Creates a random nonce of 32 bytes for a device. The nonce is valid for `lifetime` seconds,
+    /// and can be used once.
     pub fn nonce(&self, lifetime: u64) -> Result<Vec<u8>, IdentityError> {
         let (_, seconds) = time()?;
         CaState::open(&self.state, seconds)?.nonce(lifetime)
     }
 
-    /// Makes a challenge for the device of a bundle. The challenge is valid for `lifetime` seconds,
-    /// and for one use. Nothing of the bundle is verified yet.
+    /// Creates a challenge for the device of a bundle. The challenge is valid for `lifetime`
+    /// seconds, and can be used once. The bundle is not verified yet.
     ///
     /// # Errors
     ///
-    /// The bundle names no key that could answer; or those of [`Self::nonce`].
+    /// Fails if the bundle names no key that could answer, or for the reasons of [`Self::nonce`].
     pub fn challenge(&self, bundle: &Bundle, lifetime: u64) -> Result<Challenge, IdentityError> {
         let (_, seconds) = time()?;
         CaState::open(&self.state, seconds)?.challenge(bundle, lifetime)
     }
 
-    /// Verifies a bundle. If all checks pass, its nonce and the challenge are marked as used.
+    /// Verifies a bundle. If all checks pass, marks its nonce and the challenge as used.
     ///
     /// # Errors
     ///
-    /// A file cannot be read or written, or the clock is wrong. A check that fails is no error: the
-    /// report tells about it.
+    /// Fails if a file cannot be read or written, or if the clock is wrong. A check that fails is
+    /// no error: the report contains its result.
     pub fn verify(
         &self,
         bundle: &Bundle,
@@ -77,8 +77,8 @@ impl Ca {
     ///
     /// # Errors
     ///
-    /// Those of [`Self::verify`]; or the CA's certificate and key do not fit together, or cannot
-    /// certify.
+    /// Fails for the reasons of [`Self::verify`]. Also fails if the certificate and the key of the
+    /// CA do not belong together, or cannot certify.
     pub fn issue(
         &self,
         bundle: &Bundle,
@@ -102,8 +102,8 @@ impl Ca {
         let state = CaState::open(&self.state, seconds)?;
         if policy.response.is_some() && !state.exists() {
             return Err(IdentityError::failed(format!(
-                "{}: this file with the CA's challenges does not exist: name the file of devid ca \
-                 challenge with --state",
+                "{}: this file with the CA's challenges does not exist; use --state to name the \
+                 file that devid ca challenge wrote",
                 self.state.display()
             )));
         }
@@ -129,7 +129,7 @@ impl Ca {
     }
 }
 
-/// The result of a verification, while the state is still locked.
+/// The result of a verification. The file of the CA is still locked.
 struct Judged {
     evidence: Evidence,
     state: CaState,
@@ -137,7 +137,7 @@ struct Judged {
 }
 
 impl Judged {
-    /// Marks nonce and answer as used, if all checks pass.
+    /// Marks the nonce and the challenge as used, if all checks pass.
     fn use_up(&mut self, policy: EvidencePolicy) -> Result<(), IdentityError> {
         let nonce = self.nonce.as_deref();
         if self.evidence.report.verified && (policy.response.is_some() || nonce.is_some()) {
@@ -150,14 +150,14 @@ impl Judged {
 fn time() -> Result<(DateTime, u64), IdentityError> {
     let now = now().map_err(|built| {
         IdentityError::failed(format!(
-            "the clock stands before {built}, when this program was built: set it, since nothing \
-             would ever expire"
+            "the clock is before {built}, when this program was built; set the clock, because \
+             nonces and challenges would not expire"
         ))
     })?;
     Ok((now, now.unix_duration().as_secs()))
 }
 
-/// The certificates of a file, or of a folder of files.
+/// Returns the certificates in a file, or in a folder of files.
 fn roots(path: &Path) -> Result<Vec<Certificate>, IdentityError> {
     let none =
         |why: &dyn std::fmt::Display| IdentityError::failed(format!("{}: {why}", path.display()));
@@ -173,7 +173,9 @@ fn roots(path: &Path) -> Result<Vec<Certificate>, IdentityError> {
         found.extend(file.certificates.unwrap_or_default());
     }
     match found.is_empty() {
-        true => Err(none(&"holds no certificate (.pem, .crt, .cer, .der)")),
+        true => Err(none(
+            &"the folder holds no certificate (.pem, .crt, .cer, .der)",
+        )),
         false => Ok(found),
     }
 }

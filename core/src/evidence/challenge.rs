@@ -1,5 +1,5 @@
-//! The challenge, and the device's answer to it. The answer tells a CA that an attestation key is
-//! in the same TPM as an endorsement key (Part 1, section 24: credential protection).
+//! The challenge of a CA, and the answer of a device. A right answer proves that an attestation key
+//! is in the TPM of an endorsement key (Part 1, section 24: credential protection).
 
 use super::bundle::Bundle;
 use super::json::{self, Bytes, DocumentError};
@@ -15,73 +15,75 @@ pub const CHALLENGE_FORMAT: &str = "devid-challenge/1";
 /// The format of a [`Response`].
 pub const RESPONSE_FORMAT: &str = "devid-response/1";
 
-/// A secret for one TPM: TPM2_ActivateCredential shows it only in that TPM, and only if the TPM has
-/// the named key.
+/// A secret for one TPM. TPM2_ActivateCredential decrypts the secret only in this TPM, and only if
+/// the TPM has the named key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Challenge {
-    /// Random bytes that identify the challenge; the response repeats them.
+    /// Random bytes that identify the challenge. The response contains them too.
     pub id: Bytes,
-    /// The attestation key's TPM name.
+    /// The TPM name of the attestation key.
     pub attestation_key_name: Bytes,
-    /// SubjectPublicKeyInfo of the endorsement key, DER.
+    /// The SubjectPublicKeyInfo of the endorsement key, in DER.
     pub endorsement_key: Bytes,
-    /// TPMS_ID_OBJECT: the content of the TPM2B_ID_OBJECT.
+    /// The TPMS_ID_OBJECT, which is the content of the TPM2B_ID_OBJECT.
     pub credential: Bytes,
     /// The content of the TPM2B_ENCRYPTED_SECRET.
     pub secret: Bytes,
 }
 
-/// The device's answer.
+/// The answer of the device to a challenge.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Response {
     /// The `id` of the challenge.
     pub id: Bytes,
-    /// The secret that TPM2_ActivateCredential showed.
+    /// The secret that TPM2_ActivateCredential returned.
     pub secret: Bytes,
 }
 
-/// The proof in a right answer to a challenge: the attestation key with this name is in the TPM of
+/// What a right answer to a challenge proves: the attestation key with this name is in the TPM of
 /// this endorsement key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Activation {
-    /// The attestation key's TPM name.
+    /// The TPM name of the attestation key.
     pub attestation_key_name: Bytes,
-    /// SubjectPublicKeyInfo of the endorsement key, DER.
+    /// The SubjectPublicKeyInfo of the endorsement key, in DER.
     pub endorsement_key: Bytes,
-    /// SHA-256 of the endorsement key's TPMT_PUBLIC, if the bundle had that structure.
+    /// The SHA-256 of the endorsement key's TPMT_PUBLIC, if the bundle had that structure.
     pub ek_public_sha256: Option<Bytes>,
 }
 
-/// Bytes of the secret: no longer than a digest of any endorsement key's nameAlg.
+/// The length of the secret in bytes. It is no longer than a digest of any endorsement key's
+/// nameAlg.
 const SECRET: usize = 32;
 const ID: usize = 16;
 
-/// A challenge for the device of a bundle, the secret in it, and the proof in a right answer.
+/// A challenge for the device of a bundle, the secret in it, and what a right answer proves.
 pub(super) struct Made {
     pub(super) challenge: Challenge,
     pub(super) secret: Zeroizing<Vec<u8>>,
     pub(super) activation: Activation,
 }
 
-/// Makes a challenge. Nothing of the bundle is trusted yet.
+/// Creates a challenge. The bundle is not verified yet.
 ///
 /// # Errors
 ///
-/// The bundle names no endorsement key that can open a credential, or no attestation key.
+/// Fails if the bundle names no endorsement key that can decrypt a credential, or no attestation
+/// key.
 pub(super) fn make(bundle: &Bundle) -> Result<Made, String> {
     let area = ek_public(bundle)?;
     let key = match (&area, bundle.ek_certificates.is_empty()) {
         (Some(area), true) => area.key.clone(),
         (_, _) => {
             let key = select(bundle, None)?.public_key();
-            key.ok_or("the kind of the certified endorsement key is not supported")?
+            key.ok_or("the endorsement certificate has a key of a type that is not supported")?
         }
     };
     if area.as_ref().is_some_and(|area| area.key != key) {
-        return Err("no certificate of the bundle is for its endorsement key".into());
+        return Err("the bundle has no certificate for its endorsement key".into());
     }
     let name = name_of(&bundle.attestation_key.public);
     let name = name.ok_or("the attestation key's public area is not supported")?;
@@ -111,58 +113,58 @@ pub(super) fn make(bundle: &Bundle) -> Result<Made, String> {
 }
 
 impl Challenge {
-    /// Reads a document. Unknown fields are skipped.
+    /// Parses a document. Skips unknown fields.
     ///
     /// # Errors
     ///
-    /// The document is wrong; the error gives line and column.
+    /// Fails if the document is wrong. The error names the line and the column.
     pub fn from_json(document: &[u8]) -> Result<Self, DocumentError> {
         json::read(document, CHALLENGE_FORMAT)
     }
 
-    /// Reads a document from a file.
+    /// Parses a document from a file.
     ///
     /// # Errors
     ///
-    /// The file cannot be read, or those of [`Self::from_json`].
+    /// Fails if the file cannot be read, or for the reasons of [`Self::from_json`].
     pub fn from_file(path: &Path) -> Result<Self, IdentityError> {
         json::read_file(path, CHALLENGE_FORMAT)
     }
 
-    /// The document, with a line feed at its end.
+    /// Returns the document, with a line feed at its end.
     ///
     /// # Errors
     ///
-    /// The document would be too long.
+    /// Fails if the document would be too long.
     pub fn to_json(&self) -> Result<String, DocumentError> {
         json::write(self, CHALLENGE_FORMAT)
     }
 }
 
 impl Response {
-    /// Reads a document. Unknown fields are skipped.
+    /// Parses a document. Skips unknown fields.
     ///
     /// # Errors
     ///
-    /// The document is wrong; the error gives line and column.
+    /// Fails if the document is wrong. The error names the line and the column.
     pub fn from_json(document: &[u8]) -> Result<Self, DocumentError> {
         json::read(document, RESPONSE_FORMAT)
     }
 
-    /// Reads a document from a file.
+    /// Parses a document from a file.
     ///
     /// # Errors
     ///
-    /// The file cannot be read, or those of [`Self::from_json`].
+    /// Fails if the file cannot be read, or for the reasons of [`Self::from_json`].
     pub fn from_file(path: &Path) -> Result<Self, IdentityError> {
         json::read_file(path, RESPONSE_FORMAT)
     }
 
-    /// The document, with a line feed at its end.
+    /// Returns the document, with a line feed at its end.
     ///
     /// # Errors
     ///
-    /// The document would be too long.
+    /// Fails if the document would be too long.
     pub fn to_json(&self) -> Result<String, DocumentError> {
         json::write(self, RESPONSE_FORMAT)
     }

@@ -1,4 +1,4 @@
-//! Collects the evidence that a device shows of one of its keys.
+//! Collects the evidence that a device shows about one of its keys.
 
 use super::attestation_key::Audience;
 use super::bundle::{self, Bundle, CertifiedKey, MOST_CERTIFICATES, qualifying_data};
@@ -16,27 +16,26 @@ use crate::x509::{Certificate, RequestContent};
 use log::warn;
 use std::path::PathBuf;
 
-/// The options for evidence.
+/// The options for collecting evidence.
 #[derive(Debug, Default)]
 pub struct Collection<'a> {
-    /// The nonce that the verifier chose, which makes the evidence fresh. Without a nonce, the
-    /// evidence is not fresh.
+    /// The nonce that the verifier chose. Without a nonce, the evidence is not fresh.
     pub nonce: Option<&'a [u8]>,
-    /// The PIN of the key, where the configuration has none.
+    /// The PIN of the key, if the configuration does not name it.
     pub pin: Option<&'a Secret>,
-    /// Files with certificates of the endorsement key and of the CAs above it, DER or PEM, for a
-    /// TPM that holds none.
+    /// Files with certificates of the endorsement key and of the CAs above it, in DER or PEM. They
+    /// serve a TPM that holds no such certificates.
     pub ek_files: &'a [PathBuf],
-    /// Whom it is for.
+    /// The party that reads the evidence.
     pub audience: Audience,
 }
 
-/// Does work with the TPM. If the connection was lost meanwhile, it removes the objects that the
-/// work left in the TPM.
+/// Calls `work`, which uses the TPM. If the connection was lost during the call, removes the
+/// objects that `work` left in the TPM.
 ///
 /// # Errors
 ///
-/// Those of `work`; or the TPM does not list its loaded objects.
+/// Fails with the error of `work`, or if the TPM does not list its loaded objects.
 pub fn leaving_nothing<R, E: From<IdentityError>>(
     device: &Device,
     work: impl FnOnce() -> Result<R, E>,
@@ -47,12 +46,12 @@ pub fn leaving_nothing<R, E: From<IdentityError>>(
     done
 }
 
-/// Makes evidence of one of the device's keys.
+/// Collects evidence about a key of the device.
 ///
 /// # Errors
 ///
-/// The key allows no evidence: it is used in memory, was imported, or has an unknown policy. Those
-/// of the TPM.
+/// Fails if a TPM cannot certify the key: it is used in memory, was imported, or has an unknown
+/// policy. Also fails with the errors of the TPM.
 pub fn collect(
     device: &Device,
     inventory: &Inventory,
@@ -69,14 +68,15 @@ pub fn collect(
             found.map_err(|why| IdentityError::failed(format!("{}: {why}", path.display())))?,
         );
     }
-    // A wrong PIN fails here, with the usual protection against lockout, and is not sent to the TPM
-    // again.
+    // A wrong PIN fails in this step, which has the usual protection against lockout. The PIN is
+    // not sent to the TPM again.
     let csr = device.request(entry, &RequestContent::default(), how.pin)?;
     let (signer, certificates) = AttestationKey::of_entry(device, inventory, entry, how.audience)?;
     let is_hidden = how.audience == Audience::Anybody && device.service_of(entry).is_some();
     if is_hidden && !how.ek_files.is_empty() {
         return Err(IdentityError::refused(format!(
-            "{}: evidence of a service's key must not name the endorsement key; --ek-cert needs --to-ca",
+            "{}: evidence about a service's key must not name the endorsement key, so --ek-cert \
+             needs --to-ca",
             entry.label
         )));
     }
@@ -89,7 +89,7 @@ pub fn collect(
     };
     let certified = certifying.certified(entry, key)?;
     if is_hidden {
-        // A CA may have copied the device's name into the certificate of the service's key.
+        // A CA may have copied the name of the device into the certificate of the service's key.
         let certified = CertifiedKey {
             certificates: Vec::new(),
             ..certified
@@ -136,11 +136,12 @@ pub fn collect(
     })
 }
 
-/// Evidence of an IDevID key that has no certificate yet. `csr` is its PKCS#10 request.
+/// Collects evidence about an IDevID key that has no certificate yet. `csr` is the PKCS#10 request
+/// for the key.
 ///
 /// # Errors
 ///
-/// Those of the TPM.
+/// Fails with the errors of the TPM.
 #[cfg(feature = "manufacture")]
 pub(crate) fn of_new_device(
     tpm: &crate::tpm::Tpm,
@@ -172,7 +173,7 @@ pub(crate) fn of_new_device(
     })
 }
 
-/// The statement of an attestation key about an IDevID key without certificate.
+/// Lets an attestation key certify an IDevID key that has no certificate yet.
 #[cfg(feature = "manufacture")]
 pub(crate) fn certified_by(
     tpm: &crate::tpm::Tpm,
@@ -183,7 +184,8 @@ pub(crate) fn certified_by(
         .certify(tpm, signer, qualifying)
         .map_err(|error| IdentityError::from(error).while_doing("the IDevID key: TPM2_Certify"))?;
     let area = idevid.public_area();
-    let area = area.ok_or_else(|| IdentityError::failed("the key has no public area"))?;
+    let area =
+        area.ok_or_else(|| IdentityError::failed("the TPM returned no public area of the key"))?;
     Ok(CertifiedKey {
         label: Some(FACTORY.to_owned()),
         public: area.into(),
@@ -194,43 +196,46 @@ pub(crate) fn certified_by(
     })
 }
 
-/// The key of an entry, if a TPM can certify that key.
+/// Returns the key of an entry, if a TPM can certify that key.
 fn certifiable(entry: &TokenEntry) -> Result<&Key, IdentityError> {
     let label = &entry.label;
     let refused = |why: &str| Err(IdentityError::refused(format!("{label}: {why}")));
     let key = match (&entry.key, &entry.software, &entry.secret) {
         (_, Some(_), _) => {
             return refused(
-                "this identity is in software: no TPM has its key, so there is no evidence of it",
+                "this identity is in software, so no TPM can certify its key and there is no \
+                 evidence about it",
             );
         }
         (_, _, Some(_)) => {
-            return refused("this is a secret key: a CA certifies only key pairs");
+            return refused("this is a secret key, but a CA certifies only key pairs");
         }
         (Some(key), None, None) => key,
         (None, None, None) if entry.attests => {
-            return refused("this is the attestation key: it signs the evidence of the other keys");
+            return refused(
+                "this is the attestation key, which signs the evidence about other keys",
+            );
         }
         (None, None, None) => {
             return Err(IdentityError::new(
                 IdentityErrorKind::NotFound,
-                format!("{label}: this device has no key for it"),
+                format!("{label}: this device does not have the private key"),
             ));
         }
     };
     match key.no_certification() {
-        Some(why) => refused(&format!("there is no evidence of this key: {why}")),
+        Some(why) => refused(&format!("there is no evidence about this key: {why}")),
         None => Ok(key),
     }
 }
 
-/// The factory's IDevID, if its key is there.
+/// Returns the factory's IDevID, if the TPM has its key.
 fn factory_entry(inventory: &Inventory) -> Option<&TokenEntry> {
     let mut factory = inventory.entries.iter().filter(|one| one.token == FACTORY);
     factory.find(|one| !one.attests && one.key.is_some())
 }
 
-/// The common values of all keys that are certified at once.
+/// The values that all certified keys of a bundle have in common.
 struct Certifying<'a> {
     device: &'a Device,
     inventory: &'a Inventory,
@@ -261,7 +266,8 @@ impl Certifying<'_> {
         })
     }
 
-    /// The factory's IDevID, if the evidence is of another key and the IDevID can be certified.
+    /// Certifies the IDevID of the factory. Returns `None` if the evidence is about the IDevID
+    /// itself, or if the IDevID cannot be certified.
     fn idevid(&self, entry: &TokenEntry) -> Result<Option<CertifiedKey>, IdentityError> {
         let Some(factory) = factory_entry(self.inventory) else {
             return Ok(None);
@@ -284,7 +290,7 @@ impl Certifying<'_> {
             Ok(certified) => Ok(Some(certified)),
             Err(error) if error.kind == IdentityErrorKind::Tpm => Err(error),
             Err(error) => {
-                warn!("{error}; the evidence does not include the factory's identity");
+                warn!("{error}; the evidence does not include the factory identity");
                 Ok(None)
             }
         }

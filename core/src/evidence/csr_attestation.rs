@@ -1,5 +1,5 @@
-//! Evidence inside a request for a certificate (draft-ietf-lamps-csr-attestation). The draft may
-//! change: the statement of TPM2_Certify stands in an appendix that was withdrawn.
+//! Evidence inside a certificate request (draft-ietf-lamps-csr-attestation). The draft may change:
+//! an appendix that was withdrawn defined the statement of TPM2_Certify.
 
 use super::bundle::Bundle;
 use crate::ber::{OBJECT_IDENTIFIER, OCTET_STRING, SEQUENCE, encoded};
@@ -7,14 +7,16 @@ use crate::oid::{ATTESTATION_ATTRIBUTE, TCG_ATTEST_TPM_CERTIFY};
 use crate::x509::RequestContent;
 
 impl Bundle {
-    /// The content of a request, plus the attribute id-aa-attestation. The attribute has one
-    /// statement about the key, and the certificates of the attestation key if there are any.
+    /// Returns the content of a request with the added attribute id-aa-attestation. The attribute
+    /// holds one statement about the key. If the attestation key has certificates, the attribute
+    /// holds them too.
     #[must_use]
     pub fn within(&self, content: RequestContent) -> RequestContent {
         content.with_attribute(ATTESTATION_ATTRIBUTE, self.attestation_bundle())
     }
 
-    /// AttestationBundle, DER: TPMS_ATTEST, TPMT_SIGNATURE and TPMT_PUBLIC, each without a size.
+    /// Returns an AttestationBundle in DER: TPMS_ATTEST, TPMT_SIGNATURE and TPMT_PUBLIC, each
+    /// without a size field.
     fn attestation_bundle(&self) -> Vec<u8> {
         let key = &self.key;
         let parts = [&key.certify, &key.signature, &key.public];

@@ -1,5 +1,5 @@
-//! The endorsement key and its certificates, as the device has them (TCG, EK Credential Profile for TPM
-//! 2.0, section 2.2.1.4).
+//! The endorsement key and its certificates on the device (TCG, EK Credential Profile for TPM 2.0,
+//! section 2.2.1.4).
 
 use crate::identity::IdentityError;
 use crate::key::PublicKey;
@@ -8,9 +8,9 @@ use crate::x509::Certificate;
 use log::{debug, warn};
 use std::ops::RangeInclusive;
 
-/// The NV indices for what TPM makers keep.
+/// The NV indices that TPM makers use.
 const MAKERS: RangeInclusive<u32> = 0x01C0_0000..=0x01C0_FFFF;
-/// NV indices of the certificates of endorsement keys, in the low range and in the high range.
+/// The NV indices of endorsement certificates, in the low range and in the high range.
 const CERTIFICATES: [u32; 9] = [
     0x01C0_0002,
     0x01C0_000A,
@@ -22,25 +22,25 @@ const CERTIFICATES: [u32; 9] = [
     0x01C0_001C,
     0x01C0_001E,
 ];
-/// NV indices of the CA certificates above the endorsement certificates.
+/// The NV indices of the CA certificates above the endorsement certificates.
 const CHAIN: RangeInclusive<u32> = 0x01C0_0100..=0x01C0_01FF;
 
-/// The endorsement keys of a device, and their certificates.
+/// The endorsement key of a device, and the certificates of its endorsement keys.
 #[derive(Debug, Default)]
 pub(crate) struct Endorsement {
-    /// The key with which a CA shares secrets: the first whose certificate the device has, else a
-    /// key that the TPM derives.
+    /// The endorsement key for which a CA encrypts secrets. It is the first key whose certificate
+    /// the device has. Without such a certificate, it is a key that the TPM derives.
     pub(crate) key: Option<EndorsementKey>,
     pub(crate) certificates: Vec<Certificate>,
     pub(crate) chain: Vec<Certificate>,
 }
 
 impl Endorsement {
-    /// Reads certificates from NV, and finds the key of one certificate. `given` are further
-    /// certificates from the manufacturer, which go before the TPM's own.
+    /// Reads certificates from NV memory, and finds the key of one of them. `given` holds further
+    /// certificates from the manufacturer, which are searched before the certificates of the TPM.
     ///
-    /// The TPM runs one command for each NV index that exists, and two or more for each
-    /// certificate. If the key is in no handle, the TPM also generates a key.
+    /// The TPM executes one command for each NV index that exists, and two or more for each
+    /// certificate. If no handle holds the key, the TPM also generates a key.
     pub(crate) fn of(tpm: &Tpm, given: Vec<Certificate>) -> Result<Self, IdentityError> {
         let (mut placed, mut chain) = (Vec::new(), Vec::new());
         for certificate in given {
@@ -58,10 +58,13 @@ impl Endorsement {
                 continue;
             }
             let Some(content) = tpm.open_nv(index)? else {
-                warn!("NV index 0x{index:08X}: reading needs an authorisation, so it is left out");
+                warn!(
+                    "NV index 0x{index:08X} was not read, because reading it needs an authorisation"
+                );
                 continue;
             };
-            // The chain is one sequence: a certificate may continue in the next index.
+            // The indices of the chain form a single sequence, so a certificate may continue in the
+            // next index.
             let content = match is_chain && is_cut {
                 true => [std::mem::take(&mut cut), content].concat(),
                 false => content,
@@ -115,7 +118,7 @@ impl Endorsement {
         let found = tpm.endorsement_key_of(public, index)?;
         if found.is_none() {
             warn!(
-                "the TPM does not have the endorsement key of the certificate of {:?} ({public})",
+                "the TPM does not have the endorsement key for the certificate of {:?} ({public})",
                 certificate.issuer()
             );
         }

@@ -1,5 +1,5 @@
-//! Evidence in forms that other programs read. In some forms, the attested key signs the whole
-//! document.
+//! Writes evidence in forms that other programs read. In some forms, the attested key signs the
+//! whole document.
 
 use super::bundle::Bundle;
 use super::tcg_csr::{IdevidContents, LdevidContents, TcgCsrForm, enveloped};
@@ -15,25 +15,25 @@ use std::path::Path;
 /// A form of evidence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EvidenceForm {
-    /// TCG-CSR-IDEVID.
+    /// A TCG-CSR-IDEVID.
     TcgCsr(TcgCsrForm),
-    /// TCG-CSR-LDEVID, in its envelope.
+    /// A TCG-CSR-LDEVID in its envelope.
     TcgCsrLdevid,
-    /// The attestation object of WebAuthn with the statement `tpm`.
+    /// A WebAuthn attestation object with the statement `tpm`.
     WebAuthn,
 }
 
 /// Evidence in one of these forms.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ForeignEvidence {
-    /// The whole document; or its contents, if the signature stands beside them.
+    /// The whole document. If the signature is separate, only the signed contents.
     pub document: Vec<u8>,
-    /// TPMT_SIGNATURE of the attested key over the document, if the document does not hold the
-    /// signature.
+    /// The TPMT_SIGNATURE of the attested key over the document, if the signature is separate.
     pub signature: Option<Vec<u8>>,
 }
 
-/// The nonce of an ACME challenge: SHA-256 of the key authorization (RFC 8555, section 8.1).
+/// Returns the nonce for an ACME challenge: the SHA-256 of the key authorization (RFC 8555, section
+/// 8.1).
 pub fn acme_nonce(key_authorization: &str) -> Vec<u8> {
     Hash::Sha256.digest(&[key_authorization.as_bytes()])
 }
@@ -43,7 +43,7 @@ pub fn acme_nonce(key_authorization: &str) -> Vec<u8> {
 ///
 /// # Errors
 ///
-/// The bundle lacks a value that the form needs, or the key does not sign.
+/// Fails if the bundle lacks a value that the form needs, or if the key does not sign.
 pub fn in_form(
     device: &Device,
     entry: &TokenEntry,
@@ -51,13 +51,14 @@ pub fn in_form(
     form: EvidenceForm,
     pin: Option<&Secret>,
 ) -> Result<ForeignEvidence, IdentityError> {
-    // A bundle that hides the device has no endorsement key.
+    // A bundle that does not name the device has no endorsement key.
     if form != EvidenceForm::WebAuthn
         && bundle.ek_public.is_none()
         && device.service_of(entry).is_some()
     {
         return Err(IdentityError::refused(format!(
-            "{}: this format of evidence contains the endorsement key, which names the device: add --to-ca, which makes evidence for the CA alone",
+            "{}: this form of evidence contains the endorsement key, which names the device; use \
+             --to-ca to make evidence that is only for the CA",
             entry.label
         )));
     }
@@ -66,25 +67,27 @@ pub fn in_form(
     })
 }
 
-/// Signs bytes by the attested key, with this hash if the key supports it. Returns the signature in
-/// the form of [`Signature::fixed`].
+/// A function that signs bytes with the attested key. It uses this hash if the key supports it. It
+/// returns the signature in the form of [`Signature::fixed`].
 pub(crate) type SignContents<'a> =
     dyn Fn(&[u8], Option<Hash>) -> Result<(SignatureScheme, Vec<u8>), IdentityError> + 'a;
 
-/// Works like [`in_form`], with a signer of the caller's choice.
+/// Does what [`in_form`] does, with a signer that the caller chooses.
 pub(crate) fn in_form_signed(
     bundle: &Bundle,
     form: EvidenceForm,
     sign: &SignContents,
 ) -> Result<ForeignEvidence, IdentityError> {
-    // ASN.1, SHA-256 (RFC 3279, section 2.2).
+    // The envelope needs an ASN.1 signature with SHA-256 (RFC 3279, section 2.2).
     let in_envelope = |contents: Vec<u8>| -> Result<ForeignEvidence, IdentityError> {
         let (scheme, signature) = sign(&contents, Some(Hash::Sha256))?;
         let key = PublicArea::parse(&bundle.key.public).map(|area| area.key);
         let signature = match (scheme, key) {
             (SignatureScheme::Ecdsa(_), Some(crate::key::PublicKey::Ec { curve, .. })) => {
                 let der = ecdsa_to_der(curve, &signature);
-                der.ok_or_else(|| IdentityError::failed("the signature does not fit the curve"))?
+                der.ok_or_else(|| {
+                    IdentityError::failed("the signature does not belong to the curve")
+                })?
             }
             _ => signature,
         };
@@ -114,8 +117,8 @@ pub(crate) fn in_form_signed(
 }
 
 impl Bundle {
-    /// Sets the certificates of the attestation key from a file; its own certificate must be the
-    /// first.
+    /// Sets the certificates of the attestation key to those in a file. The first certificate of
+    /// the file must be for this key.
     pub fn add_attestation_certificates(&mut self, path: &Path) -> Result<(), IdentityError> {
         let bytes = file::read(path, LARGEST).map_err(IdentityError::file(path))?;
         let wrong = |why: String| IdentityError::failed(format!("{}: {why}", path.display()));
@@ -123,7 +126,8 @@ impl Bundle {
         let key = PublicArea::parse(&self.attestation_key.public).map(|area| area.key);
         if key.is_none() || found.first().and_then(Certificate::public_key) != key {
             return Err(wrong(
-                "its first certificate is not that of this device's attestation key".into(),
+                "the first certificate of the file is not for the attestation key of this device"
+                    .into(),
             ));
         }
         self.attestation_key.certificates = found.iter().map(|one| one.der().into()).collect();

@@ -1,8 +1,8 @@
-//! The HMAC challenge of OpenConfig's enrollz and bootz: an owner who knows a device's endorsement key, or
-//! its platform primary key, learns which IAK is in the same TPM.
+//! Answers the HMAC challenge of OpenConfig's enrollz and bootz. The owner knows the endorsement
+//! key or the platform primary key of a device. The answer proves which IAK is in the same TPM.
 //!
-//! Messages are those of `tpm_enrollz.proto` and `bootz.proto`, in the JSON that Protocol Buffers have for
-//! them (ProtoJSON): byte strings are base64, and a field has either of its names.
+//! The messages are those of `tpm_enrollz.proto` and `bootz.proto`, in the JSON of Protocol Buffers
+//! (ProtoJSON). Byte strings are in base64, and a field may have either of its two names.
 
 use super::collect::leaving_nothing;
 use super::json::{Bytes, LARGEST_DOCUMENT};
@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::fmt;
 
-/// What an owner sends, and in which message.
+/// A challenge of an owner, and the message that contained it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HmacChallenge {
     envelope: Envelope,
@@ -30,7 +30,7 @@ pub struct HmacChallenge {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InvalidChallenge(String);
 
-/// The TPM's answer.
+/// The answer of the TPM.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HmacAnswer {
     envelope: Envelope,
@@ -38,18 +38,18 @@ pub struct HmacAnswer {
     transport_key: Option<Bytes>,
 }
 
-/// The message around the challenge.
+/// The message that contains the challenge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Envelope {
-    /// None: `openconfig.attestz.HMACChallenge`.
+    /// No outer message: `openconfig.attestz.HMACChallenge`.
     Bare,
-    /// `openconfig.attestz.ChallengeRequest`.
+    /// The message `openconfig.attestz.ChallengeRequest`.
     Enrollz,
-    /// `ChallengeRequestTPM20HMAC` of bootz's `BootstrapStreamResponseV1`.
+    /// The message `ChallengeRequestTPM20HMAC` of bootz's `BootstrapStreamResponseV1`.
     Bootz,
 }
 
-/// The key that the HMAC key is wrapped for (`openconfig.attestz.Key`).
+/// The key for which the HMAC key is wrapped (`openconfig.attestz.Key`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum WrappingKey {
     Endorsement,
@@ -75,7 +75,7 @@ struct Message {
     in_sym_seed: Option<String>,
 }
 
-/// `openconfig.attestz.HMACChallenge`
+/// The message `openconfig.attestz.HMACChallenge`.
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 struct Parts {
@@ -86,7 +86,7 @@ struct Parts {
     in_sym_seed: Option<String>,
 }
 
-/// A value of an enumeration: its name, or its number.
+/// A value of an enumeration, by its name or its number.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum KeyType {
@@ -94,34 +94,37 @@ enum KeyType {
     Number(i64),
 }
 
-/// `openconfig.attestz.HMACChallengeResponse`
+/// The message `openconfig.attestz.HMACChallengeResponse`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Response {
-    /// TPM2B_PUBLIC.
+    /// A TPM2B_PUBLIC.
     iak_pub: Bytes,
-    /// TPM2B_ATTEST.
+    /// A TPM2B_ATTEST.
     iak_certify_info: Bytes,
-    /// TPMT_SIGNATURE.
+    /// A TPMT_SIGNATURE.
     iak_certify_info_signature: Bytes,
 }
 
 impl HmacChallenge {
-    /// Reads a message.
+    /// Parses a message.
     ///
     /// # Errors
     ///
-    /// It is none of the three, a field is empty or cut, or the HMAC key is of another kind.
+    /// Fails if the document is none of the three messages, if a field is empty or incomplete, or
+    /// if the HMAC key is of another kind.
     pub fn from_json(document: &[u8]) -> Result<Self, InvalidChallenge> {
         if document.len() > LARGEST_DOCUMENT {
             return Err(InvalidChallenge(format!(
-                "{} bytes; {LARGEST_DOCUMENT} are read at most",
+                "{} bytes, but at most {LARGEST_DOCUMENT} are permitted",
                 document.len()
             )));
         }
-        let none = |why: String| InvalidChallenge(format!("no message of enrollz or bootz: {why}"));
+        let none = |why: String| {
+            InvalidChallenge(format!("this is not a message of enrollz or bootz: {why}"))
+        };
         if !document.trim_ascii_start().starts_with(b"{") {
-            return Err(none("no JSON object".into()));
+            return Err(none("it is not a JSON object".into()));
         }
         let message: Message =
             serde_json::from_slice(document).map_err(|why| none(why.to_string()))?;
@@ -148,8 +151,8 @@ impl HmacChallenge {
             (false, true, false) => (Envelope::Bootz, Some((key_type, "keyType")), hmac_encrypted),
             _ => {
                 return Err(InvalidChallenge(
-                    "fields of two messages: HMACChallenge, ChallengeRequest and \
-                     ChallengeRequestTPM20HMAC are three"
+                    "it has fields of two messages; use the fields of only one: HMACChallenge, \
+                     ChallengeRequest or ChallengeRequestTPM20HMAC"
                         .into(),
                 ));
             }
@@ -165,12 +168,12 @@ impl HmacChallenge {
         })
     }
 
-    /// True if the message is of bootz, whose answer has a transport key.
+    /// Returns true if the message is from bootz, whose answer contains a transport key.
     pub fn wants_transport_key(&self) -> bool {
         self.envelope == Envelope::Bootz
     }
 
-    /// True if the answer can have a transport key.
+    /// Returns true if the answer can contain a transport key.
     pub fn takes_transport_key(&self) -> bool {
         self.envelope != Envelope::Enrollz
     }
@@ -179,7 +182,9 @@ impl HmacChallenge {
 impl WrappingKey {
     fn of(key: Option<KeyType>, field: &str) -> Result<Self, InvalidChallenge> {
         let unfit = |what: String| {
-            InvalidChallenge(format!("{field}: {what}; KEY_EK and KEY_PPK are answered"))
+            InvalidChallenge(format!(
+                "{field}: {what}; the supported values are KEY_EK and KEY_PPK"
+            ))
         };
         match key {
             Some(KeyType::Name(name)) if name == "KEY_EK" => Ok(Self::Endorsement),
@@ -211,13 +216,13 @@ impl Parts {
         let seed = content("inSymSeed", "TPM2B_ENCRYPTED_SECRET", self.in_sym_seed)?;
         HmacKey::new(area, duplicate, seed).map_err(|why| {
             InvalidChallenge(format!(
-                "hmacPubKey: no public area of a restricted HMAC key as enrollz has it: {why}"
+                "hmacPubKey: this is not the public area of a restricted HMAC key of enrollz: {why}"
             ))
         })
     }
 }
 
-/// The content of a TPM2B in base64.
+/// Returns the content of a TPM2B in base64.
 fn content(
     field: &str,
     structure: &str,
@@ -225,7 +230,7 @@ fn content(
 ) -> Result<Vec<u8>, InvalidChallenge> {
     let invalid = |why: String| InvalidChallenge(format!("{field}: {why}"));
     let text = text.unwrap_or_default();
-    // A reader of ProtoJSON takes both alphabets, with and without padding.
+    // A ProtoJSON reader must accept both alphabets of base64, with and without padding.
     let bytes = Base64::decode_vec(&text)
         .or_else(|_| Base64Unpadded::decode_vec(&text))
         .or_else(|_| Base64Url::decode_vec(&text))
@@ -234,26 +239,27 @@ fn content(
     let Some((size, rest)) = bytes.split_first_chunk() else {
         return Err(invalid(match bytes.is_empty() {
             true => "it is empty".into(),
-            false => format!("no {structure}: it is cut"),
+            false => format!("this is not a {structure}: it is incomplete"),
         }));
     };
     let said = usize::from(u16::from_be_bytes(*size));
     match said == rest.len() && said > 0 {
         true => Ok(rest.to_vec()),
         false => Err(invalid(format!(
-            "no {structure}: its size says {said} bytes, and {} follow",
+            "this is not a {structure}: its size field is {said}, but {} bytes follow",
             rest.len()
         ))),
     }
 }
 
 impl HmacAnswer {
-    /// Has the TPM answer. `transport_key` is a serialised `TransportKey` of bootz: the answer is bound to
-    /// it by a TPMT_HA with its SHA-256 in extraData.
+    /// Lets the TPM answer. `transport_key` is a serialised `TransportKey` of bootz. A TPMT_HA with
+    /// its SHA-256 in extraData binds the answer to this key.
     ///
     /// # Errors
     ///
-    /// The device has no IAK, the HMAC key was wrapped for another TPM, or its parts are of two keys.
+    /// Fails if the device has no IAK, if the HMAC key was wrapped for another TPM, or if its parts
+    /// belong to two keys.
     pub fn to(
         device: &Device,
         challenge: &HmacChallenge,
@@ -270,8 +276,9 @@ impl HmacAnswer {
         let found = AttestationKey::of_factory(device, &device.inventory(), None)?;
         let (iak, _) = found.ok_or_else(|| {
             IdentityError::refused(
-                "this device has no IAK: no handle from 0x81020000 to 0x8102FFFF holds one, and there is no \
-                 certificate of one. The maker makes IDevID and IAK (devid-manufacture keys)",
+                "this device has no IAK: no handle from 0x81020000 to 0x8102FFFF holds an IAK, and \
+                 no certificate of an IAK exists. The maker of the device makes IDevID and IAK \
+                 (devid-manufacture keys)",
             )
         })?;
         let qualifying = transport_key.map(|key| {
@@ -296,11 +303,11 @@ impl HmacAnswer {
         })
     }
 
-    /// The answer to the message that the challenge came in.
+    /// Returns the answer in the message that belongs to the message of the challenge.
     ///
     /// # Errors
     ///
-    /// It cannot be written as JSON.
+    /// Fails if the answer cannot be written as JSON.
     pub fn to_json(&self) -> Result<String, IdentityError> {
         let response = &self.response;
         let message = match self.envelope {
@@ -317,7 +324,7 @@ impl HmacAnswer {
     }
 }
 
-/// A challenge on its way to the TPM.
+/// A challenge that the TPM must answer.
 struct Challenged<'a> {
     device: &'a Device,
     challenge: &'a HmacChallenge,
@@ -326,7 +333,7 @@ struct Challenged<'a> {
 }
 
 impl Challenged<'_> {
-    /// Tries the keys that the HMAC key may be wrapped for.
+    /// Tries the keys for which the HMAC key may be wrapped.
     fn certified(&self) -> Result<Certification, IdentityError> {
         let tpm = &*self.device.tpm;
         let HmacChallenge {
@@ -334,8 +341,8 @@ impl Challenged<'_> {
         } = self.challenge;
         let algorithm = key.wrapped_for().ok_or_else(|| {
             IdentityError::refused(
-                "inSymSeed is of no length that an RSA-2048, RSA-3072 or RSA-4096 key has, and no point of \
-                 P-256, P-384 or P-521: the TPM imports no such key",
+                "inSymSeed has neither the length of an RSA-2048, RSA-3072 or RSA-4096 key, nor is \
+                 it a point of P-256, P-384 or P-521, so the TPM cannot import the HMAC key",
             )
         })?;
         let _try = self.iak.lock_try(tpm)?;
@@ -360,8 +367,8 @@ impl Challenged<'_> {
         answered.ok_or_else(|| self.not_imported(algorithm, &tried))
     }
 
-    /// `None` if the HMAC key is wrapped for another key than this one. What the TPM answered then is
-    /// added to `tried`.
+    /// Tries one key. Returns `None` if the HMAC key is wrapped for another key. In this case adds
+    /// the error of the TPM to `tried`.
     fn by(
         &self,
         parent: &EndorsementKey,
@@ -380,12 +387,14 @@ impl Challenged<'_> {
                 Ok(None)
             }
             Ok(HmacOutcome::NotLoaded(code)) => Err(IdentityError::refused(format!(
-                "the TPM does not take the HMAC key ({code}): hmacPubKey and duplicate are of two keys"
+                "the TPM does not load the HMAC key ({code}): hmacPubKey and duplicate belong to \
+                 two different keys"
             ))),
             Ok(HmacOutcome::HasValue) => Err(IdentityError::refused(
-                "the HMAC key has an authorisation value: those of enrollz have none",
+                "the HMAC key has an authorisation value, but HMAC keys of enrollz must have none",
             )),
-            // Some TPMs say that they failed where RSA's padding is wrong, and work on.
+            // Some TPMs report a failure if the RSA padding is wrong, although they continue to
+            // work.
             Err(TpmError::Response(code))
                 if code.is_out_of_order() && tpm.random(&mut [0]).is_ok() =>
             {
@@ -408,31 +417,35 @@ impl Challenged<'_> {
         };
         if tried.is_empty() {
             let place = match self.challenge.wrapped_for {
-                WrappingKey::Endorsement => "neither in a handle nor by a template of the TCG",
+                WrappingKey::Endorsement => {
+                    "no handle holds it, and no template of the TCG gives it"
+                }
                 WrappingKey::Platform => {
-                    "a persistent handle from 0x81800000 to 0x81FFFFFF would hold it"
+                    "no persistent handle from 0x81800000 to 0x81FFFFFF holds it"
                 }
             };
             return IdentityError::refused(format!(
-                "the HMAC key is wrapped for a key of {kind}, and this TPM has no such {called}: {place}"
+                "the HMAC key is wrapped for a {kind} key, but this TPM has no such {called}: \
+                 {place}"
             ));
         }
         let tried: Vec<String> = tried
             .iter()
             .map(|(name, code)| match code {
                 Some(code) => format!("TPM name {name}: {code}{}", part(*code)),
-                None => format!("TPM name {name}: the seed is none for it"),
+                None => format!("TPM name {name}: the seed is not for this key"),
             })
             .collect();
         IdentityError::refused(format!(
-            "the TPM does not import the HMAC key ({}): it was wrapped for another {called}, or it was \
-             changed on its way. Have the owner look up this device's {called}, and make a new challenge",
+            "the TPM does not import the HMAC key ({}): it was wrapped for another {called}, or it \
+             was changed in transit. Ask the owner to check the {called} of this device, and to \
+             make a new challenge",
             tried.join("; ")
         ))
     }
 }
 
-/// The field of the challenge that a response code of TPM2_Import is about.
+/// Returns the field of the challenge that a response code of TPM2_Import refers to.
 fn part(code: ResponseCode) -> &'static str {
     match code.parameter() {
         Some(2) => " (hmacPubKey)",

@@ -1,4 +1,4 @@
-//! Makes certificates for keys of verified bundles.
+//! Issues certificates for keys of verified bundles.
 
 use super::verify::Evidence;
 use crate::file;
@@ -15,60 +15,61 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use zeroize::Zeroizing;
 
-/// A file with a private key is shorter than this number of bytes.
+/// The largest size of a file with a private key, in bytes.
 const LARGEST_KEY: u64 = 16 << 10;
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The issuer of a certificate, and its options.
+/// The issuer of a certificate, and the options for the certificate.
 #[derive(Debug, Clone)]
 pub struct Issuance {
-    /// A file with the CA's certificate first. The certificates of the CA's own issuers may follow.
+    /// A file with the certificate of the CA first. The certificates of its own issuers may follow.
     pub ca_certificate: PathBuf,
-    /// A file with the CA's private key, PEM, not encrypted.
+    /// A file with the private key of the CA, in PEM, not encrypted.
     pub ca_key: PathBuf,
-    /// The certificate's validity in days, within the CA's own validity.
+    /// The validity of the certificate in days. It ends at the latest with the validity of the CA.
     pub days: u32,
-    /// The key to certify.
+    /// The key that the certificate is for.
     pub what: WhatToCertify,
 }
 
-/// The key to certify, and the name in its certificate.
+/// The key that the certificate is for, and the name in the certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WhatToCertify {
-    /// The attested key (LDevID). The subject is this text (RFC 4514), else the device's name in
-    /// the factory's certificate, else the subject of the request.
+    /// The attested key (LDevID). The subject is this text (RFC 4514). Without a text, it is the
+    /// name in the factory's certificate, or else the subject of the request.
     AttestedKey(Option<String>),
-    /// The attestation key, with this permanent identifier; else with SHA-256 of the endorsement
-    /// key's certificate.
+    /// The attestation key, with this permanent identifier. Without a text, the identifier is the
+    /// SHA-256 of the endorsement certificate.
     AttestationKey(Option<String>),
-    /// The attestation key of a service, whom its certificate names: nothing else of the device.
+    /// The attestation key of a service. The certificate names only the service, and nothing else
+    /// of the device.
     ServiceAttestationKey(String),
 }
 
-/// Certificates, the new one first.
+/// An issued certificate and the certificates above it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Issued {
     /// The new certificate.
     pub certificate: Certificate,
-    /// The certificates of the CA, in the order of its file.
+    /// The certificates of the CA, in the order of the CA's file.
     pub chain: Vec<Certificate>,
 }
 
 impl Issued {
-    /// All certificates, PEM.
+    /// Returns all certificates in PEM.
     pub fn pem(&self) -> String {
         let chain = self.chain.iter().map(Certificate::pem);
         chain.fold(self.certificate.pem(), |text, one| text + &one)
     }
 }
 
-/// The CA's certificate and its key.
+/// The certificate and the key of the CA.
 pub(super) struct Issuer {
     certificates: Vec<Certificate>,
     key: PrivateKeyInfo,
 }
 
-/// Reads the subject that the caller wants, before a nonce is used up.
+/// Parses the subject that the caller requests. Callers do this before a nonce is used.
 pub(super) fn subject(issuance: &Issuance) -> Result<Option<Subject>, IdentityError> {
     match &issuance.what {
         WhatToCertify::AttestedKey(Some(subject)) => Ok(Some(Subject::parse(subject)?)),
@@ -93,17 +94,19 @@ impl Issuer {
         let unread = |why| wrong(&format_args!("an extension of its first certificate {why}"));
         let constraints = first.basic_constraints().map_err(unread)?;
         if !constraints.is_some_and(|constraints| constraints.ca) {
-            return Err(wrong(&"its first certificate is not a CA's (CA:TRUE)"));
+            return Err(wrong(
+                &"the first certificate of the file is not a CA certificate (CA:TRUE)",
+            ));
         }
         let usage = first.key_usage().map_err(unread)?;
         if usage.is_some_and(|usage| !usage.key_cert_sign()) {
             return Err(wrong(
-                &"the key of its first certificate may not sign certificates",
+                &"the key of the first certificate may not sign certificates",
             ));
         }
         if let Ok(now) = now() {
             let valid = valid_at(first, now);
-            valid.map_err(|why| wrong(&format_args!("its first certificate {why}")))?;
+            valid.map_err(|why| wrong(&format_args!("the first certificate of the file {why}")))?;
         }
         let path = &issuance.ca_key;
         let wrong = at(path);
@@ -111,7 +114,7 @@ impl Issuer {
         let key = PrivateKeyInfo::from_pem(&Zeroizing::new(pem)).map_err(|why| wrong(&why))?;
         if first.public_key().as_ref() != Some(key.public()) {
             return Err(wrong(&format_args!(
-                "it is not the key of the first certificate in {}",
+                "the key does not belong to the first certificate in {}",
                 issuance.ca_certificate.display()
             )));
         }
@@ -138,7 +141,11 @@ impl Issuer {
                     (Some(subject), ..) => subject,
                     (None, Some(factory), _) => Subject::copied(factory)?,
                     (None, None, Some(request)) => Subject::asked_for(request)?,
-                    (None, None, None) => return Err(IdentityError::failed("there is no request")),
+                    (None, None, None) => {
+                        return Err(IdentityError::failed(
+                            "the bundle has no certificate request",
+                        ));
+                    }
                 };
                 (key, Certified::Device(subject))
             }
@@ -148,29 +155,31 @@ impl Issuer {
             }
             WhatToCertify::ServiceAttestationKey(_) => {
                 let subject = subject.ok_or_else(|| IdentityError::failed("no service"))?;
-                // A certificate is no proof that the key is in this TPM.
+                // A certificate does not prove that the key is in this TPM.
                 if evidence.report.tpm.is_none() {
                     return Err(IdentityError::failed(
-                        "a service's attestation key is certified when its TPM has answered a challenge: \
-                         give the answer with --response",
+                        "the attestation key of a service is certified only after its TPM has \
+                         answered a challenge; give the answer with --response",
                     ));
                 }
                 if !evidence.is_of_owner {
                     return Err(IdentityError::refused(
-                        "this is evidence by an attestation key of the device, which every service would \
-                         share: on the device, devid attest --for SERVICE --to-ca makes evidence by the key \
-                         of the service",
+                        "the evidence is by an attestation key of the device, which all services \
+                         would share; on the device, devid attest --for SERVICE --to-ca makes \
+                         evidence by the key of the service",
                     ));
                 }
                 (attestation_key(), Certified::ServiceAttestation(subject))
             }
         };
-        let key = key.ok_or_else(|| IdentityError::failed("there is no key to certify"))?;
+        let key = key.ok_or_else(|| IdentityError::failed("the bundle has no key to certify"))?;
         let scheme = scheme(self.key.public());
         let sign =
             |digest: &[u8]| Ok::<_, IdentityError>(sign_in_clear(&self.key, scheme, digest)?);
         let [ca, ..] = &self.certificates[..] else {
-            return Err(IdentityError::failed("there is no certificate of the CA"));
+            return Err(IdentityError::failed(
+                "the file has no certificate of the CA",
+            ));
         };
         let authority = Authority {
             certificate: ca,
@@ -189,11 +198,11 @@ impl Issuer {
     }
 }
 
-/// The TPM's three names in the endorsement key's certificate; verifiers need all three.
+/// Returns the three names of the TPM in the endorsement certificate. Verifiers need all three.
 fn names(evidence: &Evidence, identifier: Option<&str>) -> Result<AttestationNames, IdentityError> {
-    let missing = "the attestation key's certificate takes the TPM's names from the endorsement \
-                   key's certificate: verify with the answer to a challenge (--response), and \
-                   with an endorsement certificate that has these names";
+    let missing = "the certificate of an attestation key contains the names of the TPM from the \
+                   endorsement certificate. Verify with the answer to a challenge (--response), \
+                   and with an endorsement certificate that has these names";
     let tpm = evidence.report.tpm.as_ref();
     let tpm = tpm.ok_or_else(|| IdentityError::failed(missing))?;
     let named = |name: &Option<String>| name.clone().ok_or_else(|| IdentityError::failed(missing));
@@ -210,7 +219,7 @@ fn names(evidence: &Evidence, identifier: Option<&str>) -> Result<AttestationNam
     })
 }
 
-/// The signature scheme of a CA's key, with a hash of matching strength.
+/// Returns the signature scheme for the key of a CA. The hash has the strength of the key.
 fn scheme(key: &PublicKey) -> SignatureScheme {
     match key {
         PublicKey::Ec { curve, .. } => SignatureScheme::Ecdsa(match curve {

@@ -1,4 +1,4 @@
-//! The documents of an attestation: JSON objects that name their format in `format`.
+//! Documents of an attestation: JSON objects whose field `format` names their format.
 
 use crate::file;
 use crate::identity::IdentityError;
@@ -9,26 +9,26 @@ use std::fmt;
 use std::ops::Deref;
 use std::path::Path;
 
-/// The longest document that is read or written, in bytes.
+/// The largest size of a document in bytes.
 pub const LARGEST_DOCUMENT: usize = 1 << 20;
-/// The longest byte string in a document.
+/// The largest size of a byte string in a document.
 pub const LARGEST_FIELD: usize = 64 << 10;
-/// The longest text in a document, in bytes.
+/// The largest size of a text in a document, in bytes.
 pub const LONGEST_TEXT: usize = 1024;
 
-/// Bytes that a document holds as base64 (RFC 4648, section 4, with padding and without blanks).
+/// Bytes that a document holds in base64 (RFC 4648, section 4, with padding and without spaces).
 /// The length is from one byte to [`LARGEST_FIELD`].
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Bytes(Vec<u8>);
 
-/// The reason why bytes are no document of a format.
+/// The reason why bytes are not a document of the format.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DocumentError {
     format: &'static str,
     why: String,
 }
 
-/// A document, and the format that it names.
+/// A document, together with the name of its format.
 #[derive(Serialize)]
 struct Named<'a, T> {
     format: &'static str,
@@ -41,8 +41,8 @@ struct Name {
     format: String,
 }
 
-/// Reads a document of this format. Unknown fields are skipped. Each known field must occur once
-/// and have the right type.
+/// Parses a document of this format. Skips unknown fields. Each known field must occur once and
+/// have the right type.
 pub(super) fn read<T: DeserializeOwned>(
     document: &[u8],
     format: &'static str,
@@ -50,7 +50,7 @@ pub(super) fn read<T: DeserializeOwned>(
     let error = |why: String| DocumentError { format, why };
     if document.len() > LARGEST_DOCUMENT {
         return Err(error(format!(
-            "{} bytes; a document may have at most {LARGEST_DOCUMENT}",
+            "{} bytes, but a document has at most {LARGEST_DOCUMENT}",
             document.len()
         )));
     }
@@ -61,7 +61,7 @@ pub(super) fn read<T: DeserializeOwned>(
     serde_json::from_slice(document).map_err(|why| error(why.to_string()))
 }
 
-/// Reads a document from a file.
+/// Parses a document from a file.
 pub(super) fn read_file<T: DeserializeOwned>(
     path: &Path,
     format: &'static str,
@@ -71,23 +71,23 @@ pub(super) fn read_file<T: DeserializeOwned>(
     read(&bytes, format).map_err(at)
 }
 
-/// The document, with a line feed at its end.
+/// Returns the document, with a line feed at its end.
 pub(super) fn write<T: Serialize>(body: &T, format: &'static str) -> Result<String, DocumentError> {
     let error = |why: String| DocumentError { format, why };
     let text = serde_json::to_string_pretty(&Named { format, body });
     let text = text.map_err(|why| error(why.to_string()))? + "\n";
     match text.len() <= LARGEST_DOCUMENT {
         true => Ok(text),
-        false => Err(error(format!("over {LARGEST_DOCUMENT} bytes"))),
+        false => Err(error(format!("longer than {LARGEST_DOCUMENT} bytes"))),
     }
 }
 
-/// A text of at most [`LONGEST_TEXT`] bytes.
+/// Parses a text of at most [`LONGEST_TEXT`] bytes.
 pub(super) fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     let text = Option::<String>::deserialize(deserializer)?;
     match text.as_ref().is_some_and(|text| text.len() > LONGEST_TEXT) {
         true => Err(D::Error::custom(format!(
-            "a text may have at most {LONGEST_TEXT} bytes"
+            "the text is longer than {LONGEST_TEXT} bytes"
         ))),
         false => Ok(text),
     }
@@ -129,14 +129,14 @@ impl<'de> Deserialize<'de> for Bytes {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         let bytes = Base64::decode_vec(&text);
-        let bytes = bytes.map_err(|_| D::Error::custom("no base64 (RFC 4648, section 4)"))?;
+        let bytes = bytes.map_err(|_| D::Error::custom("not base64 (RFC 4648, section 4)"))?;
         match bytes.len() {
             0 => Err(D::Error::custom(
-                "empty; a byte string must have at least one byte",
+                "empty, but a byte string has at least one byte",
             )),
             1..=LARGEST_FIELD => Ok(Self(bytes)),
             more => Err(D::Error::custom(format!(
-                "{more} bytes; a byte string may have at most {LARGEST_FIELD}"
+                "{more} bytes, but a byte string has at most {LARGEST_FIELD}"
             ))),
         }
     }

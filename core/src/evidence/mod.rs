@@ -1,4 +1,5 @@
-//! Evidence that a key is in the TPM of a device: the device collects it, and a CA verifies it.
+//! Evidence that a key is in the TPM of a device. The device collects the evidence, and a CA
+//! verifies it.
 
 mod activate;
 mod attestation_key;

@@ -1,5 +1,5 @@
-//! The memory of a CA between two calls: open challenges, and nonces. They stand in one file that
-//! only its owner may read. Each secret and each nonce is valid for one use, and expires.
+//! The open challenges and nonces that a CA stores between two calls. They are in a file that only
+//! its owner may read. Each secret and each nonce can be used once, and expires.
 
 use super::challenge::{self, Activation, Challenge, Response};
 use super::json::{self, Bytes};
@@ -16,18 +16,18 @@ use std::time::Duration;
 use subtle::ConstantTimeEq;
 
 const FORMAT: &str = "devid-ca-state/1";
-/// The longest wait for another process that writes the file.
+/// The longest time to wait for another process that writes the file.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// The time in seconds for which the state keeps a nonce that another program made: a year.
+/// The time for which a nonce of another program is stored, in seconds: a year.
 const FOREIGN_NONCE: u64 = 365 * 24 * 60 * 60;
 
-/// The file, locked until this is dropped.
+/// The file, which is locked until this value is dropped.
 #[derive(Debug)]
 pub(super) struct CaState {
     path: PathBuf,
     content: Content,
     exists: bool,
-    /// The time, in seconds since 1970.
+    /// The present time, in seconds since 1970.
     now: u64,
     _lock: Lock,
 }
@@ -42,10 +42,10 @@ struct Content {
 #[serde(rename_all = "camelCase")]
 struct OpenChallenge {
     id: Bytes,
-    /// SHA-256 of the secret: a reader of the file cannot answer the challenge.
+    /// The SHA-256 of the secret. A reader of the file cannot answer the challenge with it.
     secret_sha256: Bytes,
     activation: Activation,
-    /// The end, in seconds since 1970.
+    /// The end of the lifetime, in seconds since 1970.
     expires: u64,
     used: bool,
 }
@@ -62,21 +62,22 @@ impl CaState {
     ///
     /// # Errors
     ///
-    /// The file is no state of a CA, other users may read or write it, or another process locks it.
+    /// Fails if the file has other content, if other users may read or write it, or if another
+    /// process holds the lock.
     pub(super) fn open(path: &Path, now: u64) -> Result<Self, IdentityError> {
         let at = IdentityError::file(path);
         let folder = match path.parent() {
             Some(folder) if !folder.as_os_str().is_empty() => folder,
             _ => Path::new("."),
         };
-        // Locks the folder, since each change replaces the file by a new file.
+        // The lock is on the folder, because each change replaces the file.
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let opened = open(folder, flags, Mode::empty());
         let opened = opened.map_err(|error| IdentityError::file(folder)(error.into()))?;
         let lock = Lock::take(opened, PATIENCE).map_err(|why| at(why.into()))?;
         let lock = lock.ok_or_else(|| {
             IdentityError::failed(format!(
-                "{}: another process locks its folder; try again",
+                "{}: another process holds the lock of its folder; run the command again",
                 path.display()
             ))
         })?;
@@ -90,7 +91,7 @@ impl CaState {
         match std::fs::metadata(path) {
             Ok(about) if about.permissions().mode() & 0o077 != 0 => {
                 return Err(IdentityError::refused(format!(
-                    "other users may read or write {0}, which holds secrets: chmod 600 {0}",
+                    "other users may read or write {0}, which holds secrets; run chmod 600 {0}",
                     path.display()
                 )));
             }
@@ -105,12 +106,12 @@ impl CaState {
         Ok(state)
     }
 
-    /// True if the file existed.
+    /// Returns true if the file existed.
     pub(super) fn exists(&self) -> bool {
         self.exists
     }
 
-    /// Makes a challenge, and remembers it for `lifetime` seconds.
+    /// Creates a challenge, and stores it for `lifetime` seconds.
     pub(super) fn challenge(
         &mut self,
         bundle: &Bundle,
@@ -128,7 +129,7 @@ impl CaState {
         Ok(made.challenge)
     }
 
-    /// Makes a nonce, and remembers it for `lifetime` seconds.
+    /// Creates a nonce, and stores it for `lifetime` seconds.
     pub(super) fn nonce(&mut self, lifetime: u64) -> Result<Vec<u8>, IdentityError> {
         let nonce = crate::tpm::random_secret(bundle::LONGEST_NONCE)?.to_vec();
         self.content.nonces.push(OpenNonce {
@@ -140,31 +141,30 @@ impl CaState {
         Ok(nonce)
     }
 
-    /// The proof in an answer.
+    /// Returns what an answer proves.
     ///
     /// # Errors
     ///
-    /// The answer proves nothing; the error gives the reason.
+    /// Fails with the reason if the answer proves nothing.
     pub(super) fn activation(&self, response: &Response) -> Result<Activation, String> {
         let mut all = self.content.challenges.iter();
         let found = all.find(|one| one.id == response.id);
         let found = found.ok_or_else(|| {
             format!(
-                "{} knows no challenge with this number: it was never made, or expired long ago",
+                "{} has no challenge with this number: the challenge was never made, or expired \
+                 long ago",
                 self.path.display()
             )
         })?;
         if found.used {
             return Err(
-                "the challenge was answered before, and is valid for one use: devid ca challenge \
+                "the challenge was already answered, but can be used only once; devid ca challenge \
                  makes a new one"
                     .into(),
             );
         }
         if found.expires <= self.now {
-            return Err(
-                "the challenge expired: run devid ca challenge again for a new challenge".into(),
-            );
+            return Err("the challenge has expired; devid ca challenge makes a new one".into());
         }
         let answered = Hash::Sha256.digest(&[&response.secret]);
         match bool::from(answered.ct_eq(&found.secret_sha256)) {
@@ -173,33 +173,35 @@ impl CaState {
         }
     }
 
-    /// The nonce in the bundle, if this CA made it.
+    /// Returns the nonce in the bundle, if this CA made it.
     pub(super) fn issued(&self, nonce: &[u8]) -> Option<Vec<u8>> {
         let mut all = self.content.nonces.iter();
         let found = all.find(|one| one.nonce[..] == *nonce);
         found.map(|one| one.nonce.to_vec())
     }
 
-    /// Checks that a nonce may be used. With `must_be_ours`, a nonce of another program may not be
+    /// Checks that a nonce may be used. With `must_be_ours`, only a nonce that this CA made may be
     /// used.
     pub(super) fn may_be_used(&self, nonce: &[u8], must_be_ours: bool) -> Result<(), String> {
         let mut all = self.content.nonces.iter();
         match all.find(|one| one.nonce[..] == *nonce) {
-            Some(one) if one.used => {
-                Err("the nonce was used before, and is valid for one use".into())
-            }
+            Some(one) if one.used => Err(
+                "the nonce was already used, but can be used only once; devid ca nonce makes a new \
+                 one"
+                    .into(),
+            ),
             Some(one) if one.expires <= self.now => {
-                Err("the nonce expired: devid ca nonce makes a new one".into())
+                Err("the nonce has expired; devid ca nonce makes a new one".into())
             }
             None if must_be_ours => Err(format!(
-                "{} does not contain this nonce: devid ca nonce makes one",
+                "{} does not contain this nonce; devid ca nonce makes one",
                 self.path.display()
             )),
             _ => Ok(()),
         }
     }
 
-    /// Marks nonce and challenge as used.
+    /// Marks a nonce and a challenge as used.
     pub(super) fn use_up(
         &mut self,
         nonce: Option<&[u8]>,
@@ -233,7 +235,8 @@ impl CaState {
             IdentityError::new(
                 IdentityErrorKind::Refused,
                 format!(
-                    "{}: too many challenges and nonces are open; wait until some expire",
+                    "{}: too many challenges and nonces are open; run the command again after some \
+                     have expired",
                     self.path.display()
                 ),
             )

@@ -1,4 +1,4 @@
-//! Tests: challenges and nonces are valid for one use, and expire.
+//! Tests that challenges and nonces can be used once, and expire.
 
 use super::*;
 use crate::evidence::verify::samples::{Kind, parts};
@@ -24,7 +24,7 @@ impl Fixture {
         CaState::open(&self.path(), now).unwrap()
     }
 
-    /// A challenge, and its right answer.
+    /// Returns the right answer to a new challenge.
     fn challenged(&self) -> Response {
         let mut state = self.at(NOW);
         let bundle = parts(Kind::Ec(Curve::P256)).bundle();
@@ -70,7 +70,7 @@ fn an_answer_comes_too_late() {
     assert!(fixture.at(NOW + 59).activation(&response).is_ok());
     let why = fixture.at(NOW + 60).activation(&response).unwrap_err();
     assert!(why.contains("expired"), "{why}");
-    // Expired entries are removed at the next change.
+    // The next change removes expired entries.
     fixture.at(NOW + 60).nonce(10).unwrap();
     assert!(fixture.at(NOW).content.challenges.is_empty());
 }

@@ -1,84 +1,84 @@
 //! TCG-CSR-IDEVID and TCG-CSR-LDEVID (TCG, TPM 2.0 Keys for Device Identity and Attestation,
-//! section 13): the same evidence in a structure of 4-byte words, big-endian.
+//! section 13). The structures hold the evidence of a bundle in 4-byte words, big-endian.
 //!
-//! Readers disagree on the form, so there are two forms ([`TcgCsrForm`]). The reader here accepts
-//! both.
+//! Readers of other projects expect different forms, so there are two forms ([`TcgCsrForm`]). The
+//! reader in this file accepts both.
 
 use super::Bundle;
 use crate::tpm::{Hash, TPM_GENERATED};
 use std::fmt;
 
-/// structVer of the contents.
+/// The structVer of the contents.
 const CONTENTS: u32 = 0x0000_0100;
-/// structVer of the envelope.
+/// The structVer of the envelope.
 const ENVELOPE: u32 = 0x0100_0100;
 const WORD: usize = 4;
-/// structVer, hashAlgoId, hashSz.
+/// The size of structVer, hashAlgoId and hashSz together.
 const HEADER: usize = 3 * WORD;
-/// In form A the length of the contents is a multiple of this.
+/// The length of the contents in the detached form is a multiple of this number.
 const BLOCK: usize = 16;
-/// The longest structure that is read.
+/// The largest size of a structure in bytes.
 const LARGEST: usize = 1 << 20;
 
 /// The form of the structure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TcgCsrForm {
-    /// The form that OpenConfig's attestz reads. There are a hash and padding, public areas have no
-    /// size, and the signature (TPMT_SIGNATURE) stands beside the contents.
+    /// The form that OpenConfig's attestz reads. It has a hash and padding. Public areas have no
+    /// size field. The signature (TPMT_SIGNATURE) is separate.
     Detached,
-    /// The form that Flight Control reads. There is neither hash nor padding, public areas have a
-    /// size (TPM2B_PUBLIC), and an envelope holds contents and signature.
+    /// The form that Flight Control reads. It has neither hash nor padding. Public areas have a
+    /// size field (TPM2B_PUBLIC). An envelope holds contents and signature.
     Enveloped,
 }
 
-/// The contents of a TCG-CSR-IDEVID. An absent value is empty.
+/// The contents of a TCG-CSR-IDEVID. A missing value is empty.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct IdevidContents {
     /// The model, as text.
     pub product_model: Vec<u8>,
     /// The serial number, as text.
     pub product_serial: Vec<u8>,
-    /// Data for the CA, such as a PKCS#10 request in PEM.
+    /// Data for the CA, for example a PKCS#10 request in PEM.
     pub ca_data: Vec<u8>,
     /// The event log of the boot.
     pub boot_event_log: Vec<u8>,
-    /// The endorsement key's certificate, DER; or its TPMT_PUBLIC.
+    /// The endorsement certificate in DER, or the TPMT_PUBLIC of the endorsement key.
     pub ek_certificate: Vec<u8>,
-    /// TPMT_PUBLIC of the attestation key.
+    /// The TPMT_PUBLIC of the attestation key.
     pub attestation_public: Vec<u8>,
-    /// The ticket of the attestation key's creation.
+    /// The creation ticket of the attestation key.
     pub creation_ticket: Vec<u8>,
-    /// TPMS_ATTEST of the creation.
+    /// The TPMS_ATTEST of the creation.
     pub creation_attest: Vec<u8>,
     /// The signature over `creation_attest`.
     pub creation_signature: Vec<u8>,
-    /// TPMT_PUBLIC of the attested key.
+    /// The TPMT_PUBLIC of the attested key.
     pub signing_public: Vec<u8>,
-    /// TPMS_ATTEST of TPM2_Certify.
+    /// The TPMS_ATTEST of TPM2_Certify.
     pub certify: Vec<u8>,
-    /// TPMT_SIGNATURE over `certify`.
+    /// The TPMT_SIGNATURE over `certify`.
     pub certify_signature: Vec<u8>,
 }
 
-/// The contents of a TCG-CSR-LDEVID. No public reader of this structure is known, so the writer
-/// follows the rules of TCG-CSR-IDEVID.
+/// The contents of a TCG-CSR-LDEVID. No public program that reads this structure is known, so the
+/// writer follows the rules of TCG-CSR-IDEVID.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct LdevidContents {
-    /// The endorsement key's certificate, DER.
+    /// The endorsement certificate in DER.
     pub ek_certificate: Vec<u8>,
-    /// The attestation key's certificate, DER.
+    /// The certificate of the attestation key in DER.
     pub iak_certificate: Vec<u8>,
-    /// The platform certificate, DER.
+    /// The platform certificate in DER.
     pub platform_certificate: Vec<u8>,
-    /// TPMT_PUBLIC of the attested key.
+    /// The TPMT_PUBLIC of the attested key.
     pub public: Vec<u8>,
-    /// TPMS_ATTEST of TPM2_Certify.
+    /// The TPMS_ATTEST of TPM2_Certify.
     pub certify: Vec<u8>,
-    /// TPMT_SIGNATURE over `certify`.
+    /// The TPMT_SIGNATURE over `certify`.
     pub certify_signature: Vec<u8>,
 }
 
-/// Contents of either kind.
+/// The contents of one of the two structures.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TcgContents {
     /// The contents for an IDevID.
@@ -87,26 +87,27 @@ pub enum TcgContents {
     Ldevid(Box<LdevidContents>),
 }
 
-/// A structure that was read.
+/// A parsed structure.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TcgCsr {
     /// The contents.
     pub contents: TcgContents,
     /// The bytes that are signed.
     pub signed: Vec<u8>,
-    /// The signature in the envelope, if there is one: an ASN.1 signature or a TPMT_SIGNATURE.
+    /// The signature in the envelope, if the structure has an envelope. It is an ASN.1 signature or
+    /// a TPMT_SIGNATURE.
     pub signature: Option<Vec<u8>>,
-    /// The result of the check of the hash; `None` if the structure has no hash.
+    /// True if the hash in the structure is right. `None` if the structure has no hash.
     pub hash_is_right: Option<bool>,
 }
 
-/// The reason why bytes are no such structure.
+/// The reason why bytes are not such a structure.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NoTcgCsr(&'static str);
 
 impl IdevidContents {
-    /// The contents for a bundle, with a PKCS#10 request as `ca_data`. Some readers need the
-    /// request, the others ignore `ca_data`.
+    /// Returns the contents for a bundle. `ca_data` holds a PKCS#10 request, which some readers
+    /// need and other readers ignore.
     pub fn of(bundle: &Bundle) -> Self {
         let text = |text: &Option<String>| text.clone().unwrap_or_default().into_bytes();
         let ek = bundle.ek_certificates.first().or(bundle.ek_public.as_ref());
@@ -123,7 +124,7 @@ impl IdevidContents {
         }
     }
 
-    /// The contents, to be signed by the attested key.
+    /// Returns the encoded contents, which the attested key must sign.
     pub fn encode(&self, form: TcgCsrForm) -> Vec<u8> {
         let public = |area: &[u8]| match form {
             TcgCsrForm::Detached => area.to_vec(),
@@ -171,7 +172,7 @@ impl IdevidContents {
 }
 
 impl LdevidContents {
-    /// The contents for a bundle.
+    /// Returns the contents for a bundle.
     pub fn of(bundle: &Bundle) -> Self {
         let first = |all: &[super::Bytes]| all.first().map(|der| der.to_vec()).unwrap_or_default();
         Self {
@@ -184,7 +185,7 @@ impl LdevidContents {
         }
     }
 
-    /// The contents, to be signed by the attested key.
+    /// Returns the encoded contents, which the attested key must sign.
     pub fn encode(&self) -> Vec<u8> {
         let fields = [
             &self.ek_certificate[..],
@@ -209,18 +210,19 @@ impl LdevidContents {
     }
 }
 
-/// Contents and signature in their envelope.
+/// Returns contents and signature in their envelope.
 pub fn enveloped(contents: &[u8], signature: &[u8]) -> Vec<u8> {
     let words = [ENVELOPE, contents.len() as u32, signature.len() as u32];
     [&words_of(&words)[..], contents, signature].concat()
 }
 
 impl TcgCsr {
-    /// Reads either kind in either form. Bytes after an envelope are ignored, as other readers do.
+    /// Parses one of the two structures, in either form. Ignores bytes after an envelope, as other
+    /// readers do.
     ///
     /// # Errors
     ///
-    /// The bytes are no such structure.
+    /// Fails if the bytes are not such a structure.
     pub fn read(bytes: &[u8]) -> Result<Self, NoTcgCsr> {
         if bytes.len() > LARGEST {
             return Err(NoTcgCsr("the structure is too long"));
@@ -228,7 +230,7 @@ impl TcgCsr {
         let (contents, signature) = match word(bytes, 0) {
             Some(ENVELOPE) => {
                 let size = |at| word(bytes, at).and_then(|size| usize::try_from(size).ok());
-                let cut = || NoTcgCsr("its envelope is cut off");
+                let cut = || NoTcgCsr("its envelope is incomplete");
                 let (contents, signature) = size(1).zip(size(2)).ok_or_else(cut)?;
                 let rest = &bytes[HEADER..];
                 let (contents, rest) = rest.split_at_checked(contents).ok_or_else(cut)?;
@@ -236,10 +238,10 @@ impl TcgCsr {
                 (contents, Some(signature.to_vec()))
             }
             Some(CONTENTS) => (bytes, None),
-            _ => return Err(NoTcgCsr("its structVer is not known")),
+            _ => return Err(NoTcgCsr("its structVer is unknown")),
         };
         if word(contents, 0) != Some(CONTENTS) {
-            return Err(NoTcgCsr("the structVer of its contents is not known"));
+            return Err(NoTcgCsr("the structVer of its contents is unknown"));
         }
         let found = Layout::find::<13>(contents).map(|(fields, hash)| {
             let read = IdevidContents::read(&fields);
@@ -248,12 +250,12 @@ impl TcgCsr {
         let found = found.or_else(|| {
             let (fields, hash) = Layout::find::<7>(contents)?;
             let read = LdevidContents::read(&fields);
-            // A cut TCG-CSR-IDEVID may have the sizes of a TCG-CSR-LDEVID.
+            // An incomplete TCG-CSR-IDEVID may have the sizes of a TCG-CSR-LDEVID.
             let is_attest = read.certify.starts_with(&TPM_GENERATED.to_be_bytes());
             is_attest.then(|| (TcgContents::Ldevid(read.into()), hash))
         });
         let (read, hash_is_right) =
-            found.ok_or(NoTcgCsr("the sum of its sizes is not its length"))?;
+            found.ok_or(NoTcgCsr("the sum of its sizes differs from its length"))?;
         Ok(Self {
             contents: read,
             signed: contents.to_vec(),
@@ -263,11 +265,11 @@ impl TcgCsr {
     }
 }
 
-/// The offsets of sizes and fields.
+/// Finds the positions of sizes and fields.
 struct Layout;
 
 impl Layout {
-    /// The fields, and the result of the check of the hash, if there is a hash.
+    /// Returns the fields. If the structure has a hash, also returns whether the hash is right.
     fn find<const FIELDS: usize>(contents: &[u8]) -> Option<([&[u8]; FIELDS], Option<bool>)> {
         let size = usize::try_from(word(contents, 2)?).ok()?;
         let with_hash = || {
@@ -323,14 +325,15 @@ fn encode(fields: &[&[u8]], form: TcgCsrForm, hash: Hash) -> Vec<u8> {
     [&words_of(&header)[..], &digest, &covered].concat()
 }
 
-/// The hash of a public area's name.
+/// Returns the hash algorithm of a public area's name.
 fn hash_of(area: &[u8]) -> Hash {
     let algorithm = area.get(2..4).and_then(|bytes| bytes.first_chunk());
     let named = algorithm.and_then(|bytes| Hash::of_algorithm(u16::from_be_bytes(*bytes)));
     named.unwrap_or(Hash::Sha256)
 }
 
-/// Removes the size in front, if there is one: no structure here begins with its own length.
+/// Removes the size field at the beginning, if there is one. No structure without size field begins
+/// with its own length.
 fn bare(bytes: &[u8]) -> Vec<u8> {
     match bytes.split_first_chunk() {
         Some((size, rest)) if usize::from(u16::from_be_bytes(*size)) == rest.len() => rest.to_vec(),
@@ -353,7 +356,7 @@ fn word(bytes: &[u8], at: usize) -> Option<u32> {
 
 impl fmt::Display for NoTcgCsr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "no TCG-CSR: {}", self.0)
+        write!(f, "not a TCG-CSR: {}", self.0)
     }
 }
 

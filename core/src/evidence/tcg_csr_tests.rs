@@ -19,16 +19,16 @@ fn idevid(csr: &TcgCsr) -> &IdevidContents {
     }
 }
 
-/// hashAlgoId, hashSz and the 13 sizes.
+/// Returns hashAlgoId, hashSz and the 13 sizes.
 fn sizes(contents: &[u8], hash: usize) -> (u32, u32, Vec<u32>) {
     let at = |at| word(contents, at).unwrap();
     let sizes = (0..13).map(|field| at(3 + hash / 4 + field)).collect();
     (at(1), at(2), sizes)
 }
 
-/// The lengths of a switch's structure that OpenConfig keeps as a sample. The keys are P-384, and
-/// ECDSA signs with SHA-384. Attest structures have 189 bytes, signatures 104, public areas 168,
-/// the EK certificate 1033. The model has 14 characters and the serial number 11.
+/// The lengths come from the structure of a switch, which OpenConfig publishes as a sample. The
+/// keys are P-384, and ECDSA signs with SHA-384. Attest structures have 189 bytes, signatures 104,
+/// public areas 168, the EK certificate 1033. The model has 14 characters and the serial number 11.
 #[test]
 fn the_detached_form_has_the_shape_of_a_real_one() {
     let contents = IdevidContents {
@@ -100,7 +100,7 @@ fn ldevids() {
     }
 }
 
-/// Padding of every length, of zeros and of other bytes.
+/// Covers padding of every length, of zeros and of other bytes.
 #[test]
 fn padding_of_any_kind() {
     let mut contents = IdevidContents::of(&bundle(Curve::P256));
@@ -126,7 +126,7 @@ fn fields_that_may_be_there() {
     contents.creation_ticket = vec![2; 5];
     contents.creation_attest = vec![3; 7];
     contents.creation_signature = vec![4; 9];
-    // A TPM without an EK certificate shows its public area instead.
+    // A TPM without EK certificate gives the public area of the EK instead.
     contents.ek_certificate = parts(Kind::Ec(Curve::P256)).ek_area();
     for form in [TcgCsrForm::Detached, TcgCsrForm::Enveloped] {
         let bytes = contents.encode(form);
@@ -146,7 +146,7 @@ fn what_is_cut_or_longer_is_none() {
             );
         }
         assert!(TcgCsr::read(&[&bytes[..], &[0]].concat()).is_err());
-        // One size is off by one, or has the largest value.
+        // One size is too large by one, or has the largest value.
         let start = if form == TcgCsrForm::Detached { 44 } else { 12 };
         for field in 0..13 {
             let at = start + 4 * field;
@@ -167,7 +167,7 @@ fn what_is_cut_or_longer_is_none() {
     assert!(TcgCsr::read(&vec![0; LARGEST + 1]).is_err());
 }
 
-/// The reader does not panic, whichever byte changes.
+/// The reader must not panic if any byte changes.
 #[test]
 fn changed_bytes_never_panic() {
     let bytes = IdevidContents::of(&bundle(Curve::P256)).encode(TcgCsrForm::Detached);
@@ -184,8 +184,8 @@ fn changed_bytes_never_panic() {
     }
 }
 
-/// Reads a switch's structure and writes it again: all bytes are equal, except the random padding.
-/// The statements of its attestation key pass the checks.
+/// Parses the structure of a switch and writes it again. All bytes are equal, except the random
+/// padding. The statements of its attestation key pass the checks.
 #[test]
 #[ignore = "the sample is in the Go module of attestz: scripts/test-evidence"]
 fn a_switchs_own() {
@@ -200,7 +200,7 @@ fn a_switchs_own() {
     assert_eq!(written.len(), bytes.len());
     let padding = sizes(&bytes, 48).2[12] as usize;
     let end = bytes.len() - padding;
-    // The part after the hash, which covers the padding.
+    // The bytes after the hash, which cover the padding.
     assert_eq!(written[60..end], bytes[60..end]);
     let key = CertifiedKey {
         label: None,

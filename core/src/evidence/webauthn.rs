@@ -1,45 +1,46 @@
-//! The attestation statement `tpm` of WebAuthn (Level 2, section 8.3), in the form that ACME's
+//! The attestation statement `tpm` of WebAuthn (Level 2, section 8.3). It has the form that ACME's
 //! device-attest-01 accepts: a CBOR map (RFC 8949) without authenticator data.
 
 use super::Bundle;
 use crate::tpm::{Hash, Signature, SignatureScheme};
 
-/// Major types of CBOR (RFC 8949, section 3.1).
+/// The major types of CBOR (RFC 8949, section 3.1).
 const NEGATIVE: u8 = 1;
 const BYTES: u8 = 2;
 const TEXT: u8 = 3;
 const ARRAY: u8 = 4;
 const MAP: u8 = 5;
 
-/// The attestation object: `fmt` and `attStmt`.
+/// Returns the attestation object, with `fmt` and `attStmt`.
 ///
-/// The nonce of the bundle must be SHA-256 of the bytes that the verifier calls attToBeSigned. For
+/// The nonce of the bundle must be the SHA-256 of the bytes that WebAuthn calls attToBeSigned. For
 /// ACME, these bytes are the key authorization.
 ///
 /// # Errors
 ///
-/// The attestation key has no certificate, but the statement must name one; or COSE has no number
-/// for its signature scheme.
+/// Fails if the attestation key has no certificate, because the statement must contain one. Also
+/// fails if COSE has no number for the signature scheme.
 pub fn attestation_object(bundle: &Bundle) -> Result<Vec<u8>, String> {
     let chain = &bundle.attestation_key.certificates;
     if chain.is_empty() {
         return Err(
-            "the attestation key has no certificate, which this statement must name: devid ca issue \
-             --attestation-key makes one"
+            "the attestation key has no certificate, but this form must contain one; devid ca \
+             issue --attestation-key issues it"
                 .into(),
         );
     }
     let (scheme, _) = Signature::read(&bundle.key.signature)
-        .ok_or("the signature of the attestation key cannot be read")?;
-    let algorithm = cose_algorithm(scheme)
-        .ok_or_else(|| format!("COSE has no number for {scheme}, the attestation key's scheme"))?;
+        .ok_or("the signature of the attestation key cannot be parsed")?;
+    let algorithm = cose_algorithm(scheme).ok_or_else(|| {
+        format!("COSE has no number for {scheme}, the scheme of the attestation key")
+    })?;
     let mut certificates = head(ARRAY, chain.len() as u64);
     for certificate in chain {
         certificates.extend(bytes(certificate));
     }
     let statement = map(&[
         ("ver", text("2.0")),
-        // -1 - n (section 3.1).
+        // CBOR encodes the negative number -1 - n as n (section 3.1).
         ("alg", head(NEGATIVE, algorithm)),
         ("x5c", certificates),
         ("sig", bytes(&bundle.key.signature)),
@@ -49,7 +50,8 @@ pub fn attestation_object(bundle: &Bundle) -> Result<Vec<u8>, String> {
     Ok(map(&[("fmt", text("tpm")), ("attStmt", statement)]))
 }
 
-/// n of the COSE algorithm -1 - n (RFC 9053, section 2.1; RFC 8812, section 2; RFC 8230, section 2).
+/// Returns n for the COSE algorithm -1 - n (RFC 9053, section 2.1; RFC 8812, section 2; RFC 8230,
+/// section 2).
 fn cose_algorithm(scheme: SignatureScheme) -> Option<u64> {
     let number = match scheme {
         SignatureScheme::Ecdsa(Hash::Sha256) => -7,
@@ -67,7 +69,7 @@ fn cose_algorithm(scheme: SignatureScheme) -> Option<u64> {
     u64::try_from(-1 - i64::from(number)).ok()
 }
 
-/// Definite lengths, in their shortest form (section 4.2.1).
+/// Returns the head of an item. Lengths are definite, and in their shortest form (section 4.2.1).
 fn head(major: u8, count: u64) -> Vec<u8> {
     let major = major << 5;
     let bytes = count.to_be_bytes();
@@ -151,7 +153,7 @@ mod tests {
         assert!(why.contains("--attestation-key"), "{why}");
     }
 
-    /// RFC 8949, appendix A.
+    /// The examples are from RFC 8949, appendix A.
     #[test]
     fn numbers_are_as_short_as_can_be() {
         for (count, digits) in [

@@ -1,4 +1,5 @@
-//! The attestation key that the factory left (IAK), as it is used: in a handle, or from a template.
+//! Finds the attestation key of the factory (IAK) for use. The key is in a persistent handle, or
+//! the TPM derives it from a template.
 
 use super::{Device, FACTORY, IdentityError, Inventory};
 use crate::key::PublicKey;
@@ -7,12 +8,13 @@ use crate::x509::Certificate;
 use log::{info, warn};
 
 impl AttestationKey {
-    /// The key and its certificates: the first in a handle, else the first by its certificate; `None` if
-    /// there is none. `wanted`: this public key and no other.
+    /// Returns the attestation key and its certificates, or `None` if the TPM has no such key.
+    /// Prefers a key in a handle to a key that must be derived. If `wanted` is given, returns only
+    /// the key with this public key.
     ///
     /// # Errors
     ///
-    /// Those of the TPM.
+    /// Fails with the errors of the TPM.
     pub(crate) fn of_factory(
         device: &Device,
         inventory: &Inventory,
@@ -35,12 +37,14 @@ impl AttestationKey {
             if !is_wanted || !public.attests() || !public.is_of_this_tpm() {
                 continue;
             }
-            // The configuration says that the value is empty where it names the handle and no value.
+            // If an `[[identity]]` entry names the handle and no authorisation value, the value is
+            // known to be empty.
             let is_open = hint.is_some_and(|hint| hint.auth.is_none());
             let Some(key) = Self::resident(&resident, &area, is_open) else {
                 warn!(
-                    "handle 0x{handle:08X} holds an attestation key that is used only by an authorisation \
-                     value, or by a policy that is none of the TCG's: it is not tried"
+                    "handle 0x{handle:08X} holds an attestation key that is not used: it needs an \
+                     authorisation value, or a policy that the TCG does not define. If its value \
+                     is empty, name the handle under [[identity]] without auth"
                 );
                 continue;
             };
@@ -60,7 +64,7 @@ impl AttestationKey {
             if let Some((area, derived)) = tpm.find_attestation_primary(public)?
                 && let Some(key) = Self::derived(derived, &area)
             {
-                info!("the attestation key is derived from a template of the TCG's");
+                info!("the TPM derived the attestation key from a template of the TCG");
                 return Ok(Some((key, inventory.chain(one)?)));
             }
             warn!(

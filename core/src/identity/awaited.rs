@@ -1,4 +1,5 @@
-//! A pending request to a CA. Until the CA answers, the device makes no certificate itself.
+//! A pending request to a CA. While the CA has not answered, the device makes no certificate
+//! itself.
 
 use super::IdentityError;
 use super::device::Device;
@@ -7,7 +8,8 @@ use crate::shell::quoted;
 use std::io::ErrorKind;
 use std::path::PathBuf;
 
-/// A file in the state folder. The file holds the requested subject in the format of RFC 4514.
+/// The file in the state folder that records the request. Its content is the requested subject in
+/// the format of RFC 4514.
 const NAME: &str = "awaited-certificate";
 const LARGEST: u64 = 64 << 10;
 
@@ -16,12 +18,12 @@ impl Device {
         self.config.state.join(NAME)
     }
 
-    /// The subject of the pending request, if there is one; empty if the request had the factory's
-    /// subject.
+    /// Returns the subject of the pending request, if there is one. An empty text stands for the
+    /// subject of the factory identity.
     ///
     /// # Errors
     ///
-    /// The file exists but cannot be read.
+    /// Fails if the file exists but cannot be read.
     pub(super) fn awaited(&self) -> Result<Option<String>, IdentityError> {
         let path = self.awaited_path();
         match file::read(&path, LARGEST) {
@@ -34,7 +36,7 @@ impl Device {
         }
     }
 
-    /// Records that later starts must wait for the answer.
+    /// Records the pending request. Later runs then wait for the answer of the CA.
     pub(super) fn await_certificate(&self, subject: Option<&str>) -> Result<(), IdentityError> {
         let path = self.awaited_path();
         let text = format!("{}\n", subject.unwrap_or_default());
@@ -48,7 +50,7 @@ impl Device {
     }
 }
 
-/// The message while a CA has not answered.
+/// Returns the message for the time while a CA has not answered.
 pub(super) fn waiting(subject: &str) -> String {
     let named = match subject.is_empty() {
         true => String::new(),
@@ -59,8 +61,9 @@ pub(super) fn waiting(subject: &str) -> String {
         false => format!(" --subject {}", quoted(subject)),
     };
     format!(
-        "the device's key waits for the certificate of a CA{named}: devid import-cert FILE \
-         imports it, devid provision --csr FILE{again} writes the request again, and devid \
-         provision --new-certificate makes a self-signed certificate instead"
+        "the device's key waits for the certificate of a CA{named}. To import the certificate, run \
+         devid import-cert FILE. To write the request again, run devid provision --csr \
+         FILE{again}. To make a self-signed certificate instead, run devid provision \
+         --new-certificate"
     )
 }

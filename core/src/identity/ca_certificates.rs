@@ -1,5 +1,5 @@
-//! CA certificates beside the keys. Each is added with the first certificate that needs it, and
-//! removed with the last.
+//! Stores CA certificates beside the keys. A CA certificate is added with the first certificate
+//! that needs it, and removed with the last.
 
 use super::IdentityError;
 use super::device::Device;
@@ -9,16 +9,17 @@ use crate::store::devid::DevidStore;
 use crate::x509::Certificate;
 use crate::x509::path::{is_signed_by, names};
 
-/// The certificates of a token.
+/// The certificates that a token holds.
 struct TokenCertificates {
-    /// File, label and certificate of each CA.
+    /// The file, the label and the certificate of each CA.
     ca_certificates: Vec<(String, String, Certificate)>,
     leaves: Vec<Certificate>,
 }
 
 impl Device {
-    /// Adds the certificates from `all` that a certificate for the key of this label needs. Returns
-    /// the subjects of the added ones, and of the others, which are not stored.
+    /// Stores the CA certificates from `all` that `leaf` needs. `label` is the label of the key.
+    /// Returns the subjects of the CA certificates that were added, and the subjects of those that
+    /// are not needed.
     pub(super) fn add_ca_certificates(
         &self,
         store: &DevidStore,
@@ -52,8 +53,8 @@ impl Device {
         Ok((added, others))
     }
 
-    /// Removes CA certificates that only the given certificates of this label need. Returns the
-    /// file names.
+    /// Removes the CA certificates of this label that only the certificates in `going` need.
+    /// Returns the names of the removed files.
     pub(super) fn drop_ca_certificates(
         &self,
         store: &DevidStore,
@@ -104,10 +105,12 @@ impl TokenCertificates {
     }
 }
 
-/// The certificates from `all` that issued one of `leaves`, directly or further up.
+/// Returns the certificates from `all` that issued a certificate in `leaves`, directly or through
+/// other CAs.
 pub(super) fn above<'a>(leaves: &[&Certificate], all: &'a [Certificate]) -> Vec<&'a Certificate> {
     let issued = |child: &Certificate, issuer: &Certificate| {
-        // A verifier of the chain may know an algorithm that is unknown here.
+        // The signature may use an algorithm that this program does not support, but a verifier
+        // does.
         names(child, issuer) && is_signed_by(child, issuer) != Ok(false)
     };
     let mut found: Vec<&Certificate> = Vec::new();

@@ -1,4 +1,4 @@
-//! The work of a provisioning run, and the replacement of a certificate.
+//! Prepares the work of a provisioning run, and replaces a certificate.
 
 use super::IdentityError;
 use super::awaited::waiting;
@@ -10,12 +10,12 @@ use crate::config::LeaveSoftware;
 use crate::x509::Certificate;
 
 impl Device {
-    /// The requested work, with names from this device. Nothing was changed yet, so a missing name
-    /// does no harm.
+    /// Returns the requested work, with names from this device. Changes nothing, so an error leaves
+    /// the device as it is.
     ///
     /// # Errors
     ///
-    /// A variable of the subject has no value, or no new certificate can be made.
+    /// Fails if a variable of the subject has no value, or if no new certificate can be made.
     pub(super) fn work<'a>(
         &self,
         seen: &Observed,
@@ -64,8 +64,8 @@ impl Device {
             plan,
             Plan::Generate | Plan::MakeSoftware | Plan::Certify | Plan::CertifySoftware
         );
-        // Recorded before the key is made. Otherwise a killed run could leave a key that a later
-        // start certifies itself.
+        // The request is recorded before the key is made. Otherwise a run that is killed could
+        // leave a key that a later run certifies itself.
         if work.request.is_some() && (will_wait || moves) {
             let subject = work.subject.as_ref().map(|(text, _)| text.as_str());
             self.await_certificate(subject)?;
@@ -73,7 +73,7 @@ impl Device {
         Ok(work)
     }
 
-    /// True if a new certificate makes the device leave its software identity.
+    /// Returns true if a new certificate makes the device leave its software identity.
     fn moves(&self, seen: &Observed, policy: Policy, plan: Plan) -> Result<bool, IdentityError> {
         if plan != Plan::KeepSoftware || policy.leave_software == LeaveSoftware::Never {
             return Ok(false);
@@ -82,14 +82,14 @@ impl Device {
             (seen.facts.tpm, seen.facts.tpm_is_there, &seen.tpm_fault)
         {
             return Err(fault.clone().while_doing(
-                "the device must move to its TPM with a new certificate, but the TPM does not \
-                 answer",
+                "cannot move the device to its TPM with a new certificate, because the TPM does \
+                 not answer",
             ));
         }
         Ok(seen.facts.tpm)
     }
 
-    /// True if a CA still has to answer, and the caller requested no other certificate.
+    /// Returns true if a CA still has to answer, and the caller requested no other certificate.
     pub(super) fn waits(&self, how: &Work, done: &mut Provisioned) -> Result<bool, IdentityError> {
         if how.new_certificate && how.request.is_none() {
             return Ok(false);
@@ -104,12 +104,13 @@ impl Device {
         Ok(true)
     }
 
-    /// Makes a new certificate for the current key of the identity, in place of the one that the
-    /// device made.
+    /// Makes a new certificate for the current key of the identity. The new certificate replaces a
+    /// certificate that the device made.
     ///
     /// # Errors
     ///
-    /// A CA issued the current certificate, or the identity is not ours. Nothing was changed.
+    /// Fails if a CA issued the current certificate, or if devid did not make the identity. After
+    /// an error nothing was changed.
     pub(super) fn certify_anew(
         &self,
         seen: &Observed,
@@ -127,17 +128,18 @@ impl Device {
         match plan {
             Plan::UseExisting => {
                 return refused(
-                    "another party made the identity of [provision] existing, so devid does not \
-                     certify it",
+                    "another party made the identity of existing under [provision], so devid does \
+                     not certify it",
                 );
             }
             Plan::UseFactory => {
                 return refused(
-                    "the device has only the factory's identity, which its maker certifies",
+                    "the device has only the factory identity, which the maker of the device \
+                     certifies",
                 );
             }
             Plan::Keep | Plan::KeepSoftware => {}
-            // The following steps make a certificate, or refuse.
+            // A later step makes a certificate, or fails.
             _ => return self.stop_awaiting(),
         }
         let in_software = seen.facts.certificate == Certified::SoftwareKey;
@@ -147,7 +149,7 @@ impl Device {
             false => one.protected && one.label == label,
         });
         let Some(owner) = owner else {
-            return refused("the device's key is not found");
+            return refused("the own key of the device was not found");
         };
         self.is_self_made(owner.certificate())?;
         let signer = self.signer(seen)?;
@@ -166,11 +168,12 @@ impl Device {
         }
         self.stop_awaiting()?;
         self.tell_others();
-        done.steps.push(format!("certificate made anew: {named}"));
+        done.steps.push(format!("made a new certificate: {named}"));
         Ok(())
     }
 
-    /// Checks that no CA issued the certificate, since it would be lost.
+    /// Checks that no CA issued the certificate. The replacement of a certificate from a CA would
+    /// lose it.
     pub(super) fn is_self_made(
         &self,
         certificate: Option<&Certificate>,
@@ -178,10 +181,11 @@ impl Device {
         match certificate.filter(|one| !one.is_self_signed()) {
             None => Ok(()),
             Some(issued) => Err(IdentityError::refused(format!(
-                "{} certified the device's key, and devid would replace this certificate by a \
-                 self-signed one; nothing was changed. Make a request with devid csr devid, and \
-                 import the answer with devid import-cert. devid provision --new-certificate \
-                 --csr FILE keeps the old certificate until the new one is imported",
+                "the CA {} certified the device's key, and a self-signed certificate would replace \
+                 this certificate; nothing was changed. To get a new certificate from a CA, make a \
+                 request with devid csr devid and import the answer with devid import-cert. devid \
+                 provision --new-certificate --csr FILE keeps the old certificate until the new \
+                 one is imported",
                 issued.issuer()
             ))),
         }

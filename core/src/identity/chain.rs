@@ -1,4 +1,4 @@
-//! Certificate chains of the device's keys.
+//! Certificate chains for the keys of the device.
 
 use super::ca_certificates::above;
 use super::device::{Device, Inventory};
@@ -8,29 +8,30 @@ use crate::shell::argument;
 use crate::x509::Certificate;
 
 impl Device {
-    /// The certificate of an entry, then those of its CAs that the device has, the issuer first.
+    /// Returns the certificate of an entry, then the certificates of its CAs that the device has.
+    /// The issuer comes first.
     ///
     /// # Errors
     ///
-    /// The key has no certificate.
+    /// Fails if the key has no certificate.
     pub fn chain(&self, entry: &TokenEntry) -> Result<Vec<Certificate>, IdentityError> {
         self.inventory().chain(entry)
     }
 }
 
 impl Inventory {
-    /// The chain of an entry, from tokens that were read before.
+    /// Returns the chain of an entry. Uses the tokens that were read before.
     ///
     /// # Errors
     ///
-    /// Those of [`Device::chain`].
+    /// Fails if the key has no certificate.
     pub(crate) fn chain(&self, entry: &TokenEntry) -> Result<Vec<Certificate>, IdentityError> {
         let Some(leaf) = entry.certificate() else {
             return Err(IdentityError::new(
                 IdentityErrorKind::NotFound,
                 format!(
-                    "{}: there is no certificate for this key; devid csr {} makes a request, \
-                     devid import-cert imports the CA's answer",
+                    "{}: this key has no certificate; devid csr {} makes a request, devid \
+                     import-cert imports the CA's answer",
                     entry.label,
                     argument(&entry.label)
                 ),
@@ -43,7 +44,7 @@ impl Inventory {
         Ok(chain)
     }
 
-    /// Known certificates of CAs. They are not trusted for that.
+    /// Returns the CA certificates that the tokens hold. Their presence does not make them trusted.
     pub(super) fn ca_certificates(&self) -> Vec<Certificate> {
         let certificates = self.entries.iter().flat_map(|one| &one.certificates);
         let certificates = certificates.map(|placed| &placed.certificate);

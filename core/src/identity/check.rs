@@ -1,20 +1,20 @@
-//! A status for monitoring: which certificates need attention, and when.
+//! Checks a status for monitoring: which certificates need attention, and how urgently.
 
 use super::expiry::Expiry;
 use super::status::{Mode, RoleStatus, Status};
 use crate::config::RenewWithin;
 use serde::Serialize;
 
-/// A status for monitoring.
+/// The result of a check for monitoring.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct StatusCheck {
     /// The most urgent finding.
     pub attention: Attention,
-    /// True if the TPM answers.
+    /// True if the TPM answered.
     pub tpm: bool,
-    /// Each certificate of a key, in the order of [`Status::roles`].
+    /// The certificates of all keys, in the order of [`Status::roles`].
     pub certificates: Vec<CheckedCertificate>,
-    /// The findings, for a person.
+    /// The findings, as text for a person.
     pub findings: Vec<String>,
 }
 
@@ -24,21 +24,22 @@ pub struct StatusCheck {
 pub enum Attention {
     /// No attention is needed.
     None,
-    /// Attention is needed soon: a certificate expires soon, or its renewal fails.
+    /// Attention is needed soon: a certificate expires soon, or its renewal failed.
     Soon,
-    /// Attention is needed now: a function does not work.
+    /// Attention is needed now: a function of the device does not work.
     Now,
-    /// Attention is needed now: the identity exists, but its TPM cannot be reached.
+    /// Attention is needed now: the identity exists, but its TPM does not answer.
     Tpm,
 }
 
 /// A certificate and its state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct CheckedCertificate {
-    /// Its token, label and identifier, its role, and its times.
+    /// The token, the label and the identifier of the certificate's key, its purpose (`role`), and
+    /// the validity times.
     #[serde(flatten)]
     pub role: RoleStatus,
-    /// Its state.
+    /// The state of the certificate.
     pub state: CertificateState,
 }
 
@@ -46,19 +47,19 @@ pub struct CheckedCertificate {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum CertificateState {
-    /// Valid, and not expiring within the given time.
+    /// The certificate is valid, and does not expire within the given time.
     Valid,
-    /// Valid, but expiring within the given time.
+    /// The certificate is valid, but expires within the given time.
     Expiring,
-    /// Expired.
+    /// The certificate has expired.
     Over,
-    /// Not valid yet.
+    /// The certificate is not valid yet.
     NotYet,
-    /// Its times cannot be read.
+    /// The validity times of the certificate cannot be parsed.
     Unreadable,
-    /// Unknown, since the clock is wrong.
+    /// The state is unknown, because the clock of the device is wrong.
     ClockWrong,
-    /// Its key is lost.
+    /// The key of the certificate is lost.
     KeyLost,
 }
 
@@ -74,7 +75,7 @@ impl CertificateState {
         Self::KeyLost,
     ];
 
-    /// Its name in JSON and in metrics.
+    /// Returns the name of the state in JSON and in metrics.
     pub fn name(self) -> &'static str {
         match self {
             Self::Valid => "valid",
@@ -119,8 +120,8 @@ impl CertificateState {
 }
 
 impl Status {
-    /// The check of this status. A certificate counts as expiring `within` this time before its
-    /// end. Asks no TPM.
+    /// Checks this status. A certificate counts as expiring if its validity ends `within` the given
+    /// time. Sends no TPM command.
     pub fn check(&self, within: RenewWithin) -> StatusCheck {
         let mut attention = Attention::None;
         let mut findings = Vec::new();
@@ -142,12 +143,15 @@ impl Status {
             find(Attention::Now, text.clone());
         }
         if self.tpm.as_ref().is_some_and(|tpm| tpm.locked) {
-            let text = "the TPM is in lockout, so factory keys cannot sign";
+            let text = "the TPM is in lockout, so factory keys cannot sign; devid doctor names the \
+                        remedy";
             find(Attention::Now, text.into());
         }
         if self.master.held == Some(false) && self.master.needed {
             let handle = &self.master.handle;
-            let text = format!("the master key is not in {handle}; devid doctor names the remedy");
+            let text = format!(
+                "handle {handle} does not hold the master key; devid doctor names the remedy"
+            );
             find(Attention::Now, text);
         }
         let certificates: Vec<_> = self
@@ -166,13 +170,13 @@ impl Status {
             }
         }
         for label in &self.missing {
-            let text = format!("{label}: no certificate yet; devid renew asks for it");
+            let text = format!("{label}: this key has no certificate yet; devid renew requests it");
             find(Attention::Now, text);
         }
         for one in &self.enrolments {
             if let Some(fault) = &one.fault {
                 let text = format!(
-                    "{}: renewal failed {} times in succession",
+                    "{}: the renewal failed {} times in succession",
                     one.label, one.failures
                 );
                 find(Attention::Soon, format!("{text}: {fault}"));

@@ -101,7 +101,7 @@ fn a_certificate_has_one_state() {
         let json = found.map(|state| toml::Value::try_from(state).unwrap());
         assert_eq!(json, state.map(Into::into), "serde says the same name");
     }
-    // A third of 90 days.
+    // The certificate is valid for 90 days. A third of that time is 30 days.
     let third = RenewWithin::Part(1, 3);
     for (seconds, state) in [(30 * DAY, "expiring"), (30 * DAY + 1, "valid")] {
         let found = CertificateState::of(&role("web", left(seconds)), third);

@@ -1,4 +1,4 @@
-//! Descriptions of entries, for people and programs.
+//! Describes entries of tokens for people and programs.
 
 use super::IdentityError;
 use super::device::Device;
@@ -13,53 +13,54 @@ use serde::Serialize;
 /// A description of a [`TokenEntry`], for people and programs.
 #[derive(Debug, Clone, Serialize)]
 pub struct EntryDescription {
-    /// The token that shows it.
+    /// The token that shows the entry.
     pub token: String,
-    /// Its label.
+    /// The label of the entry.
     pub label: String,
-    /// CKA_ID in hexadecimal digits.
+    /// The CKA_ID in hexadecimal digits.
     pub id: String,
-    /// The private or secret key.
+    /// The private or secret key, if the entry has a key.
     pub key: Option<KeyDescription>,
-    /// True for an attestation key, which signs only data that the TPM itself made.
+    /// True for an attestation key, which signs only data that the TPM itself created.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub attests: bool,
-    /// The certificates.
+    /// The certificates of the entry.
     pub certificates: Vec<CertificateDescription>,
 }
 
 /// A description of a private or secret key.
 #[derive(Debug, Clone, Serialize)]
 pub struct KeyDescription {
-    /// `p256`, `rsa2048`, `aes256`, `generic-secret256`, …
+    /// The algorithm: `p256`, `rsa2048`, `aes256`, `generic-secret256`, …
     pub algorithm: String,
-    /// Its location.
+    /// The place where the key is stored, as text.
     pub place: String,
-    /// Its persistent handle.
+    /// The persistent handle of the key, if it has one.
     pub handle: Option<String>,
-    /// Its TPM name in hexadecimal digits, once known.
+    /// The TPM name of the key in hexadecimal digits, if it is known.
     pub tpm_name: Option<String>,
-    /// `generated`, `imported` or `unknown`.
+    /// The origin of the key: `generated`, `imported` or `unknown`.
     pub origin: &'static str,
-    /// The factory template of the key, if there is one.
+    /// The factory template of the key, if it has a known template.
     pub template: Option<String>,
 }
 
 /// A description of a certificate.
 #[derive(Debug, Clone, Serialize)]
 pub struct CertificateDescription {
-    /// Its location.
+    /// The place where the certificate is stored.
     pub place: String,
-    /// Its content.
+    /// The content of the certificate.
     #[serde(flatten)]
     pub profile: Profile,
 }
 
-/// Describes certificates from outside: PEM, DER or PKCS#7. `source` names the bytes.
+/// Describes certificates that are in no token. The bytes are PEM, DER or PKCS#7. `source` is the
+/// name of the bytes in messages.
 ///
 /// # Errors
 ///
-/// There is no certificate; the error says what the bytes are.
+/// Fails if the bytes hold no certificate. The error tells what the bytes are.
 pub fn describe_certificates(
     bytes: &[u8],
     source: &str,
@@ -70,7 +71,7 @@ pub fn describe_certificates(
     let described = found.iter().zip(1..).map(|(certificate, number)| {
         let place = match is_one {
             true => source.to_owned(),
-            false => format!("{source}, number {number}"),
+            false => format!("{source}, certificate {number}"),
         };
         let profile = Profile::of(certificate);
         CertificateDescription { place, profile }
@@ -79,7 +80,7 @@ pub fn describe_certificates(
 }
 
 impl Device {
-    /// The description of an entry.
+    /// Returns the description of an entry.
     pub fn describe(&self, entry: &TokenEntry) -> EntryDescription {
         let certificates = entry.certificates.iter().map(|placed| {
             let profile = Profile::of(&placed.certificate);
@@ -130,17 +131,20 @@ impl Device {
         let file = file.display();
         let place = match (key.handle(), key.protection()) {
             (_, Protection::Sealed) => format!("sealed in {file}; used in memory"),
-            (_, Protection::File) => format!("in clear in {file}"),
+            (_, Protection::File) => format!("unencrypted in {file}"),
             (Some(handle), _) if entry.file.is_empty() => {
                 format!("persistent handle 0x{handle:08X}")
             }
             (None, _) if entry.file.is_empty() => {
-                "no handle: the TPM derives it when needed".into()
+                "in no handle: the TPM derives the key when it is needed".into()
             }
             (Some(handle), _) if self.lives_in_handle_alone(entry) => format!(
-                "only persistent handle 0x{handle:08X}: the master key that wrapped {file} is lost"
+                "in the persistent handle 0x{handle:08X} only: the master key that wrapped {file} \
+                 is lost"
             ),
-            (Some(handle), _) => format!("persistent handle 0x{handle:08X}, and wrapped in {file}"),
+            (Some(handle), _) => {
+                format!("in the persistent handle 0x{handle:08X}, and wrapped in {file}")
+            }
             (None, _) => format!("wrapped in {file}"),
         };
         KeyDescription {

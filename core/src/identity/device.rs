@@ -1,4 +1,4 @@
-//! The device: its tokens and their contents.
+//! The device with its tokens and their contents.
 
 use super::IdentityError;
 use super::endorsement::configured_tpm;
@@ -16,44 +16,44 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// The device: its configuration, its TPM and its tokens.
+/// A device: its configuration, its TPM and its tokens.
 #[derive(Debug)]
 pub struct Device {
     pub(super) config: Config,
     pub(crate) tpm: Arc<Tpm>,
-    /// The factory's identities whose keys need no PIN.
+    /// The store of factory identities whose keys need no PIN.
     pub(super) factory: IdevidStore,
-    /// The factory's identities behind a PIN, each in a store of its own.
+    /// The stores of factory identities whose keys need a PIN. Each identity has its own store.
     pub(super) factory_with_pin: Vec<IdevidStore>,
     /// The token `devid`.
     pub(crate) own: DevidStore,
-    /// The further tokens of the configuration.
+    /// The other tokens of the configuration.
     others: Vec<DevidStore>,
-    /// The result of the login, by token.
+    /// The result of the login to each token, by the name of the token.
     unlocked: Mutex<HashMap<String, Result<(), IdentityError>>>,
 }
 
 /// The contents of all tokens.
 #[derive(Debug, Default)]
 pub struct Inventory {
-    /// Serial numbers of the tokens that could be read.
+    /// The names and serial numbers of the tokens that could be read.
     pub serials: Vec<(String, String)>,
-    /// Factory identities, their issuers, own keys, other certificates.
+    /// The factory identities, their issuers, own keys, and other certificates.
     pub entries: Vec<TokenEntry>,
-    /// Tokens that could not be read, with the error.
+    /// The tokens that could not be read, each with its error.
     pub faults: Vec<(String, IdentityError)>,
-    /// Tokens with a file that could not be read now, so that an object may be missing.
+    /// The tokens with a file that could not be read. An object of such a token may be missing.
     pub unread: Vec<(String, IdentityError)>,
 }
 
 impl Device {
-    /// Creates the device. Reads nothing and sends nothing yet.
+    /// Creates the value. Reads no file and sends no TPM command.
     pub fn new(config: Config) -> Self {
         Self::with(config, TimeoutMemory::shared())
     }
 
-    /// This device without its knowledge, except for timeouts: a TPM that left a command without
-    /// answer is not asked again.
+    /// Returns this device without remembered contents. Remembers only timeouts: a TPM that did not
+    /// answer a command is not asked again.
     pub(super) fn reopened(&self) -> Self {
         Self::with(self.config.clone(), self.tpm.timeout_memory().clone())
     }
@@ -73,13 +73,13 @@ impl Device {
         }
     }
 
-    /// The configuration.
+    /// Returns the configuration.
     pub fn config(&self) -> &Config {
         &self.config
     }
 
-    /// Logs in to the token `devid`, if it needs a PIN and the configuration names its source.
-    /// Without a login, operations that need the PIN fail with an error about it.
+    /// Logs in to the token `devid`, if the token needs a PIN and the configuration names its
+    /// source. Without a login, an operation that needs the PIN fails with a message about the PIN.
     pub(super) fn unlock(&self) -> Result<(), IdentityError> {
         self.unlock_store(&self.own)
     }
@@ -101,30 +101,31 @@ impl Device {
         known.or_insert_with(login).clone()
     }
 
-    /// The key folder of the token `devid`.
+    /// Returns the path of the key folder of the token `devid`.
     pub fn folder(&self) -> PathBuf {
         self.own.path().to_owned()
     }
 
-    /// All tokens with a key folder, `devid` first.
+    /// Returns all tokens with a key folder; `devid` is the first.
     pub(super) fn stores(&self) -> impl Iterator<Item = &DevidStore> {
         std::iter::once(&self.own).chain(&self.others)
     }
 
-    /// The names of these tokens in the configuration.
+    /// Returns the names of the tokens with a key folder.
     pub fn tokens(&self) -> Vec<&str> {
         self.stores().map(DevidStore::name).collect()
     }
 
-    /// The token that shows an entry; `None` if the entry is in no key folder.
+    /// Returns the token that shows an entry. Returns `None` if the entry is in no key folder.
     pub(super) fn store_of(&self, entry: &TokenEntry) -> Option<&DevidStore> {
         let is_there = entry.software.is_none() && entry.token != FACTORY;
         self.stores()
             .find(|store| is_there && store.name() == entry.token)
     }
 
-    /// The persistent handles that may hold factory keys. First come those of `[[identity]]
-    /// handle`, in the order of the configuration, then those that the TCG registry reserves.
+    /// Returns the persistent handles that may hold keys of the factory. Handles of `[[identity]]`
+    /// come first, in the order of the configuration. Handles that the TCG registry reserves
+    /// follow.
     pub(crate) fn factory_handles(&self) -> Result<Vec<u32>, IdentityError> {
         let mut there = self.tpm.handles(handle::PERSISTENT)?;
         let named: Vec<u32> = self
@@ -141,7 +142,7 @@ impl Device {
         Ok(there)
     }
 
-    /// Reads all tokens. An unreadable token does not hide the others.
+    /// Reads all tokens. A token that cannot be read does not hide other tokens.
     pub fn inventory(&self) -> Inventory {
         let mut inventory = Inventory::default();
         let own = self.stores().map(|store| self.token_contents(store));
@@ -167,7 +168,7 @@ impl Device {
         inventory
     }
 
-    /// The factory's identities and the certificates of their issuers.
+    /// Returns the factory identities and the certificates of their issuers.
     pub(super) fn factory_contents(&self) -> TokenResult {
         let failed =
             |error: crate::store::ScanError| (FACTORY.to_owned(), IdentityError::from(error));
@@ -201,8 +202,8 @@ impl Device {
         }
     }
 
-    /// Adds the owner's certificates: as separate entries if programs see them so, else to the
-    /// entries of the factory's keys.
+    /// Adds the certificates of the owner. If programs see them on a separate token, they become
+    /// separate entries. Otherwise they are added to the entries of the factory's keys.
     fn add_owner(
         &self,
         owner: Vec<Identity>,
@@ -226,7 +227,7 @@ impl Device {
         }
     }
 
-    /// The keys and certificates of a token.
+    /// Returns the keys and certificates of a token.
     pub(super) fn token_contents(&self, store: &DevidStore) -> TokenResult {
         let token = store.name();
         let failed = |error: crate::store::ScanError| (token.to_owned(), error.into());
@@ -234,7 +235,7 @@ impl Device {
         let mut entries: Vec<TokenEntry> = Vec::new();
         let software = Software::in_state(&self.config.state);
         for shown in &listing.objects {
-            // The software identity is listed separately.
+            // The software identity has its own entry.
             if software.has(&store.file(&shown.name)) {
                 continue;
             }
@@ -315,11 +316,11 @@ pub(super) struct TokenContents {
     pub(super) token: String,
     pub(super) serial: String,
     pub(super) entries: Vec<TokenEntry>,
-    /// The reason why an object may be missing: a file could not be read now.
+    /// The reason why an object may be missing: a file could not be read.
     pub(super) unread: Option<IdentityError>,
 }
 
-/// The contents of a token; or its name and the error.
+/// The contents of a token, or its name and the error.
 type TokenResult = Result<TokenContents, (String, IdentityError)>;
 
 fn of_identity(token: &str, identity: Identity) -> TokenEntry {

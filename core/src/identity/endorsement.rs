@@ -1,5 +1,5 @@
-//! The configured TPM, with the record of its storage root key and the trusted makers of
-//! endorsement keys.
+//! Creates the configured TPM with two additions: the record of its storage root key, and the
+//! trusted makers of endorsement keys.
 
 use super::trusted_files::check_trusted;
 use crate::config::Config;
@@ -14,7 +14,7 @@ use crate::x509::path::{PathResult, build_path};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// The TPM of this configuration. Sends nothing and opens nothing yet.
+/// Returns the TPM of this configuration. Opens no connection and sends no command.
 pub fn configured_tpm(config: &Config, refusals: Refusals) -> Tpm {
     let folder = config.tokens.first().map(|devid| config.key_folder(devid));
     let root = folder.map_or_else(StorageRoot::default, |folder| {
@@ -42,7 +42,10 @@ impl EkRoots {
             .flatten()
             .collect();
         match found.is_empty() {
-            true => Err(format!("{folder} holds no certificate")),
+            true => Err(format!(
+                "{folder} holds no certificate; put the root certificate of the TPM's maker into \
+                 the folder"
+            )),
             false => Ok(found),
         }
     }
@@ -56,26 +59,31 @@ impl EndorsementVerifier for EkRoots {
         };
         let purposes = leaf.purposes().map_err(|why| why.to_string())?;
         if !purposes.is_some_and(|all| all.contains(&TCG_KP_EK_CERTIFICATE)) {
-            return Err("it is not for an endorsement key (tcg-kp-EKCertificate)".into());
+            return Err(
+                "the certificate is not for an endorsement key (tcg-kp-EKCertificate is missing)"
+                    .into(),
+            );
         }
         match build_path(leaf, &self.trusted()?, others, now().ok()) {
             PathResult::Trusted(_) => {}
             PathResult::NoIssuer(issuer) => {
                 return Err(format!(
-                    "{} does not hold the certificate of its issuer {issuer}",
+                    "{} does not hold the certificate of the issuer {issuer}",
                     self.folder.display()
                 ));
             }
-            PathResult::SelfSigned => return Err("it signed itself".into()),
+            PathResult::SelfSigned => return Err("the certificate is self-signed".into()),
             PathResult::Invalid(why) => return Err(why),
         }
         let public = leaf.public_key();
-        public.ok_or_else(|| "its key is of an unsupported kind".into())
+        public.ok_or_else(|| {
+            "the public key of the certificate is of a type that is not supported".into()
+        })
     }
 
     fn instead(&self) -> String {
         format!(
-            "Put the root certificate of the TPM's maker into {}; or remove the setting ek_roots \
+            "Put the root certificate of the TPM's maker into {}. Or remove the setting ek_roots \
              under [master], so that the storage root key is trusted at its first use",
             self.folder.display()
         )

@@ -1,4 +1,5 @@
-//! Entries of tokens for users: a key with its certificates, or a certificate without key.
+//! Entries of tokens as users see them. An entry is a key with its certificates, or a certificate
+//! without key.
 
 use crate::audit::AuditSubject;
 pub use crate::config::{FACTORY, OWN};
@@ -9,64 +10,67 @@ use crate::x509::Certificate;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// The name under which `devid` lists a software identity, beside the tokens.
+/// The name under which `devid` lists a software identity, as if it were a token.
 pub const SOFTWARE: &str = "software";
-/// The label of an existing identity in files.
+/// The label of an existing identity whose key and certificate are in files.
 pub const EXISTING: &str = "existing";
 
 /// A key with its certificates, or a certificate without key.
 #[derive(Debug, Clone)]
 pub struct TokenEntry {
-    /// The name of its token in the configuration.
+    /// The name of the token in the configuration.
     pub token: String,
-    /// The label of its token, which the security officer may have changed.
+    /// The label of the token, which the security officer may have changed.
     pub token_label: String,
-    /// Its label.
+    /// The label of the entry.
     pub label: String,
-    /// The file name in the key folder, without `.pem`; empty if there is no such file.
+    /// The name of the entry's file in the key folder, without `.pem`. Empty if the entry has no
+    /// file.
     pub file: String,
-    /// The identifier that links its parts.
+    /// The identifier (CKA_ID), which connects the key and its certificates.
     pub id: Vec<u8>,
-    /// The private key, if the device has it in its TPM.
+    /// The private key, if a token of the device has it.
     pub key: Option<Arc<Key>>,
-    /// The secret key, if it is one.
+    /// The secret key, if the entry is a secret key.
     pub secret: Option<Arc<SecretKey>>,
-    /// The private key's file, if it is a software key.
+    /// The file of the private key, if the entry is a software identity.
     pub software: Option<PathBuf>,
-    /// The public key, if it is of a known kind.
+    /// The public key, if its type is supported.
     pub public: Option<PublicKey>,
-    /// The origin of the key.
+    /// Tells whether the key was generated or imported.
     pub origin: KeyOrigin,
-    /// The certificates for the key: valid ones first, then the newest.
+    /// The certificates of the key. Valid certificates come first, and newer ones before older
+    /// ones.
     pub certificates: Vec<CertificateEntry>,
-    /// True for an attestation key.
+    /// True if the key is an attestation key.
     pub attests: bool,
-    /// True for the device's own identity, which applications cannot destroy.
+    /// True for the own identity of the device, which applications cannot destroy.
     pub protected: bool,
 }
 
-/// A certificate with its location.
+/// A certificate, with the place where it is stored.
 #[derive(Debug, Clone)]
 pub struct CertificateEntry {
     /// The certificate.
     pub certificate: Certificate,
-    /// Its CKA_LABEL, which may differ from the label of its key.
+    /// The CKA_LABEL of the certificate, which may differ from the label of its key.
     pub label: String,
-    /// Its CKA_ID.
+    /// The CKA_ID of the certificate.
     pub id: Vec<u8>,
-    /// NV index or file.
+    /// The place of the certificate: an NV index or a file.
     pub place: String,
-    /// The file name in the key folder, without `.pem`; empty if there is no such file.
+    /// The name of the certificate's file in the key folder, without `.pem`. Empty if the
+    /// certificate has no file.
     pub file: String,
 }
 
 impl TokenEntry {
-    /// True if a token holds a private or secret key of the entry.
+    /// Returns true if a token holds the private or secret key of the entry.
     pub fn has_key(&self) -> bool {
         self.key.is_some() || self.secret.is_some()
     }
 
-    /// The object as an audit line names it.
+    /// Returns the entry in the form of the audit log.
     pub fn audit_subject(&self) -> AuditSubject {
         let key = self.key.as_deref();
         let public = self.public.as_ref();
@@ -78,13 +82,13 @@ impl TokenEntry {
         }
     }
 
-    /// The certificate to show first.
+    /// Returns the first certificate, which is the one to show.
     pub fn certificate(&self) -> Option<&Certificate> {
         self.certificates.first().map(|placed| &placed.certificate)
     }
 }
 
-/// Adds a certificate to the entry of its key, or as a separate entry if there is none.
+/// Adds a certificate to the entry of its key. If there is no such entry, adds a new entry.
 pub(super) fn add_certificate(
     placed: CertificateEntry,
     token: (&str, &str),
@@ -118,7 +122,7 @@ pub(super) fn ca_label(label: &str, number: usize) -> String {
     format!("{label}-ca-{number}")
 }
 
-/// True for a label made by [`ca_label`]. Early releases wrote no number.
+/// Returns true if [`ca_label`] made the label. Early versions wrote no number.
 pub(super) fn is_ca_label_of(name: &str, label: &str) -> bool {
     let rest = name
         .strip_prefix(label)

@@ -1,4 +1,4 @@
-//! Errors of identity operations, in kinds that callers distinguish.
+//! Errors of operations on identities. Callers distinguish their kinds.
 
 use crate::config::ConfigError;
 use crate::store::devid::StoreError;
@@ -13,13 +13,13 @@ use std::path::Path;
 /// The reason why an operation failed, and the remedy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IdentityError {
-    /// The kind of fault.
+    /// The kind of the error.
     pub kind: IdentityErrorKind,
-    /// The message, for a person.
+    /// The message for a person.
     pub text: String,
 }
 
-/// Kinds of faults.
+/// The kinds of errors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IdentityErrorKind {
     /// The operation failed.
@@ -28,16 +28,16 @@ pub enum IdentityErrorKind {
     Denied,
     /// The request was wrong.
     Usage,
-    /// The TPM cannot be reached or does not work.
+    /// The TPM does not answer or does not work.
     Tpm,
     /// The named object does not exist.
     NotFound,
-    /// The operation would do harm and was refused.
+    /// The operation was refused, because it would do harm.
     Refused,
 }
 
 impl IdentityError {
-    /// A fault of this kind.
+    /// Creates an error of this kind.
     pub fn new(kind: IdentityErrorKind, text: impl Into<String>) -> Self {
         let text = text.into();
         Self { kind, text }
@@ -54,9 +54,11 @@ impl IdentityError {
     pub(crate) fn file(path: &Path) -> impl Fn(io::Error) -> Self {
         move |error| {
             let hint = match error.kind() {
-                io::ErrorKind::PermissionDenied => ": run devid as root, or as a user who may",
+                io::ErrorKind::PermissionDenied => {
+                    ": run devid as root, or as a user with the permission"
+                }
                 io::ErrorKind::ReadOnlyFilesystem => {
-                    " (under systemd: ReadWritePaths= of the unit must name it)"
+                    ": under systemd, add the path to ReadWritePaths= of the unit"
                 }
                 _ => "",
             };
@@ -70,14 +72,14 @@ impl IdentityError {
 
     fn asks_for_pin() -> Self {
         Self::failed(
-            "the key needs a PIN: configure it with pin = \"file:/PATH\" or \"credential:NAME\" \
-             under the [[token]] of the key in config.toml (name = \"devid\" for the device's own \
-             key; for a factory key use auth under [[identity]]), or give it to devid csr and \
-             devid verify with --pin-file FILE",
+            "the key needs a PIN. Set pin = \"file:/PATH\" or \"credential:NAME\" in config.toml, \
+             under the [[token]] of the key (name = \"devid\" for the device's own key). For a \
+             factory key set auth under [[identity]]. devid csr and devid verify also take the PIN \
+             by --pin-file FILE",
         )
     }
 
-    /// This error, preceded by the action.
+    /// Returns this error, preceded by the action that failed.
     #[must_use]
     pub(crate) fn while_doing(self, what: impl fmt::Display) -> Self {
         let text = format!("{what}: {}", self.text);
@@ -98,10 +100,10 @@ impl From<TpmError> for IdentityError {
         };
         let next = match &error {
             TpmError::OwnerAuth => {
-                "; configure it with owner_auth = \"file:/PATH\" or \"credential:NAME\" under \
-                 [master] in config.toml"
+                "; set owner_auth = \"file:/PATH\" or \"credential:NAME\" under [master] in \
+                 config.toml"
             }
-            TpmError::Busy(_) => "; try again when that key is made",
+            TpmError::Busy(_) => "; run the command again when the other key is made",
             TpmError::Response(_) => "; devid doctor shows the state of the TPM and the remedy",
             _ => "",
         };
@@ -113,7 +115,10 @@ impl From<StoreError> for IdentityError {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Tpm(error) => error.into(),
-            StoreError::Gone => Self::new(IdentityErrorKind::NotFound, "the object is gone"),
+            StoreError::Gone => Self::new(
+                IdentityErrorKind::NotFound,
+                "the object does not exist any more",
+            ),
             StoreError::OtherTpm(why) => Self::refused(why),
             StoreError::NotLoggedIn => Self::asks_for_pin(),
             other => Self::failed(other.to_string()),
@@ -127,8 +132,8 @@ impl From<LoginError> for IdentityError {
             LoginError::Tpm(error) => error.into(),
             LoginError::Store(error) => error.into(),
             LoginError::Wrong => Self::failed(
-                "[[token]] pin: wrong PIN; it is not tried again until it changes, since each \
-                 wrong try counts towards the TPM's lockout",
+                "wrong PIN (pin under [[token]]). The PIN is not tried again until it changes, \
+                 because each wrong try counts towards the TPM's lockout. Correct the PIN",
             ),
             other => Self::failed(format!("[[token]] pin: {other}")),
         }
@@ -147,7 +152,7 @@ impl From<SignError> for IdentityError {
             SignError::Tpm(error) => error.into(),
             SignError::NotLoggedIn => Self::asks_for_pin(),
             SignError::Refused(_) | SignError::Unloadable(_) => Self::failed(format!(
-                "{error}. Other keys are not affected; devid doctor says more"
+                "{error}. Other keys are not affected; devid doctor names the remedy"
             )),
             other => Self::failed(other.to_string()),
         }
@@ -192,7 +197,7 @@ mod tests {
     use super::*;
     use crate::tpm::ResponseCode;
 
-    /// The exit code tells that the TPM is at fault.
+    /// The exit code tells that the TPM caused the error.
     #[test]
     fn a_tpm_that_is_out_of_order_is_the_tpms_fault() {
         let kind = |code| IdentityError::from(TpmError::Response(ResponseCode(code))).kind;

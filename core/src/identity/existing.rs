@@ -1,7 +1,9 @@
-//! An existing identity that another party made, such as a cloud provider on its virtual TPM. Such
-//! an identity is used if its key signs and its certificate leads to a trusted one.
+//! An existing identity that another party made, for example a cloud provider on its virtual TPM.
+//! The device uses this identity under two conditions: the key signs, and the certificate leads to
+//! a trusted certificate.
 //!
-//! The factory identity is not meant here; it always stays beside the device's own.
+//! The factory identity is no existing identity in this sense. It always stays beside the device's
+//! own identity.
 
 use super::IdentityError;
 use super::device::Device;
@@ -22,17 +24,17 @@ use crate::x509::path::PathResult;
 use std::fmt;
 use std::path::Path;
 
-/// The findings about it, in words.
+/// The result of the search for the existing identity.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ExistingIdentity {
     pub(super) state: ExistingState,
     pub(super) text: String,
-    /// True if its key is in the TPM.
+    /// True if the key of the identity is in the TPM.
     pub(super) in_tpm: bool,
 }
 
 impl Device {
-    /// Searches the configured existing identity, if there is one.
+    /// Searches the existing identity that the configuration names, if any.
     pub(super) fn existing(&self) -> ExistingIdentity {
         let found = match &self.config.provision.existing {
             None => Ok(None),
@@ -64,7 +66,7 @@ impl Device {
         let wanted = parsed(uri)?;
         let mut tokens = Vec::new();
         for store in self.stores() {
-            // The officer may have changed the label of the token.
+            // The security officer may have changed the label of the token.
             let label = store.label().map_err(|error| format!("{uri}: {error}"))?;
             if wanted.matches_token(&[store.name(), &label]) {
                 tokens.push(store);
@@ -93,17 +95,17 @@ impl Device {
         }
         let (store, entry) = match (found, error) {
             (Some(found), _) => found,
-            // The unreadable token may hold it.
+            // The token that could not be read may hold the identity.
             (None, Some(why)) => return Err(why),
             (None, None) => return Ok(None),
         };
         self.unlock_store(store)
             .map_err(|fault| format!("{uri}: {fault}"))?;
         let Some(key) = &entry.key else {
-            return Err(format!("{uri}: there is a certificate, but no key"));
+            return Err(format!("{uri}: the object is a certificate without key"));
         };
         let Some(certificate) = entry.certificate() else {
-            return Err(format!("{uri}: there is a key, but no certificate"));
+            return Err(format!("{uri}: the key has no certificate"));
         };
         self.signs(key, &uri)?;
         self.leads_to_trust(certificate, &[], uri)?;
@@ -112,7 +114,7 @@ impl Device {
     }
 
     fn by_files(&self, certificate: &Path, key: &Path) -> Result<Option<(String, bool)>, String> {
-        // A path that cannot be checked now may exist.
+        // A path that cannot be checked may exist.
         let there =
             |path: &Path| is_there(path).map_err(|error| format!("{}: {error}", path.display()));
         match (there(certificate)?, there(key)?) {
@@ -139,7 +141,11 @@ impl Device {
         let private = read_key(key).map_err(|error| self.no_key_for_memory(key, &error))?;
         match leaf.public_key() {
             Some(public) if public == *private.public() => {}
-            _ => return Err(format!("{place}: the certificate is not for the key")),
+            _ => {
+                return Err(format!(
+                    "{place}: the certificate does not belong to the key"
+                ));
+            }
         }
         self.signs(&private, &key.display())?;
         self.leads_to_trust(leaf, others, &place)?;
@@ -149,10 +155,10 @@ impl Device {
     fn signs(&self, key: &Key, place: &dyn fmt::Display) -> Result<(), String> {
         match prove(&self.tpm, key, key.public()) {
             PossessionProof::Proven => Ok(()),
-            PossessionProof::OtherKey => Err(format!("{place}: another key signed")),
+            PossessionProof::OtherKey => Err(format!("{place}: another key made the signature")),
             PossessionProof::NotTried => Err(format!("{place}: {NOT_TRIED}")),
             PossessionProof::NoSignature(error) => {
-                Err(format!("{place}: the key does not sign: {error}"))
+                Err(format!("{place}: the key cannot sign: {error}"))
             }
         }
     }
@@ -162,13 +168,14 @@ impl Device {
         match error {
             KeyFileError::File(_) => why,
             KeyFileError::NoKey(_) => format!(
-                "{why}; put a key that the TPM wrapped into {}, and name it with a URI",
+                "{why}; put a key that the TPM wrapped into {}, and name it with a PKCS#11 URI",
                 self.folder().display()
             ),
         }
     }
 
-    /// The configured identity in files, if its certificate exists.
+    /// Returns the existing identity in files, if the configuration names it and its certificate
+    /// exists.
     pub(super) fn existing_entity(&self) -> Result<Option<TokenEntry>, IdentityError> {
         let Some(config::ExistingSource::Files { certificate, key }) =
             &self.config.provision.existing
@@ -203,7 +210,7 @@ impl Device {
         }))
     }
 
-    /// True for the identity that the configuration names as existing.
+    /// Returns true for the identity that the configuration names as existing.
     pub(super) fn is_existing(&self, entry: &TokenEntry) -> bool {
         match &self.config.provision.existing {
             None => false,
@@ -211,7 +218,7 @@ impl Device {
                 (entry.token.as_str(), entry.label.as_str()) == (SOFTWARE, EXISTING)
             }
             Some(config::ExistingSource::Uri(uri)) => {
-                // The serial number was compared during the search.
+                // The search has already compared the serial number.
                 let is = |uri: Uri| {
                     uri.matches_token(&[&entry.token, &entry.token_label])
                         && uri.matches_object(&entry.label, &entry.id)
@@ -228,7 +235,9 @@ impl Device {
         place: &str,
     ) -> Result<(), String> {
         if let Some(why) = first_failure(leaf, now().ok()) {
-            return Err(format!("{place}: not a certificate of a device: {why}"));
+            return Err(format!(
+                "{place}: this is not a certificate of a device: {why}"
+            ));
         }
         let trusted = self.trusted(None).map_err(|fault| fault.text)?;
         let trust = self.config.trust.display();
@@ -236,12 +245,12 @@ impl Device {
         match way.map_err(|fault| fault.text)? {
             PathResult::Trusted(_) => Ok(()),
             PathResult::NoIssuer(issuer) => Err(format!(
-                "{place}: not trusted: put the certificate of {issuer} into {trust}, or remove \
-                 [provision] existing from the configuration"
+                "{place}: the certificate is not trusted. Put the certificate of {issuer} into \
+                 {trust}, or remove existing under [provision] from config.toml"
             )),
             PathResult::SelfSigned => Err(format!(
-                "{place}: not trusted: it is self-signed. Put it into {trust} itself, or remove \
-                 [provision] existing from the configuration"
+                "{place}: the certificate is not trusted, because it is self-signed. Put it into \
+                 {trust}, or remove existing under [provision] from config.toml"
             )),
             PathResult::Invalid(why) => Err(format!("{place}: {why}")),
         }
@@ -258,18 +267,18 @@ fn placed(certificate: Certificate, path: &Path) -> CertificateEntry {
     }
 }
 
-/// The URI of an existing identity, which must name an object.
+/// Parses the PKCS#11 URI of an existing identity. The URI must name an object.
 fn parsed(text: &str) -> Result<Uri, String> {
     let uri = Uri::parse(text)?;
     if uri.names_token(FACTORY) {
         return Err(format!(
-            "{text}: an existing identity must be in a token with a key folder or in files; the \
-             factory identity is neither"
+            "{text}: this URI names the factory identity; an existing identity must be in files, \
+             or in a token with a key folder"
         ));
     }
     match uri.names_object() {
         true => Ok(uri),
-        false => Err(format!("{text}: must have object= or id=")),
+        false => Err(format!("{text}: the URI must have object= or id=")),
     }
 }
 

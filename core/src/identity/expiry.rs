@@ -1,4 +1,4 @@
-//! The remaining validity of a certificate, in seconds and days.
+//! Computes the remaining validity of a certificate, in seconds and days.
 
 use crate::x509::{Certificate, Time};
 use serde::Serialize;
@@ -11,42 +11,44 @@ const SECONDS_OF_A_DAY: i64 = 24 * 60 * 60;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case", tag = "ends")]
 pub enum Expiry {
-    /// No end (RFC 5280, section 4.1.2.5).
+    /// The validity has no end (RFC 5280, section 4.1.2.5).
     Never,
-    /// At this time.
+    /// The validity ends at a known time.
     #[serde(rename_all = "snake_case")]
     At {
-        /// RFC 3339, UTC.
+        /// The end of the validity (RFC 3339, UTC).
         not_after: String,
-        /// Whole days that are left. After the end: -1 on the first day, -2 on the second.
+        /// The number of whole days that remain. After the end: -1 on the first day, -2 on the
+        /// second day.
         days_left: i64,
-        /// Seconds that are left; 0 or less after the end.
+        /// The number of seconds that remain. Zero or negative after the end.
         seconds_left: i64,
     },
     /// The certificate is not valid yet.
     #[serde(rename_all = "snake_case")]
     NotYet {
-        /// RFC 3339, UTC.
+        /// The start of the validity (RFC 3339, UTC).
         not_before: String,
-        /// RFC 3339, UTC.
+        /// The end of the validity (RFC 3339, UTC).
         not_after: String,
     },
-    /// One of its times cannot be read.
+    /// A validity time of the certificate cannot be parsed.
     #[serde(rename_all = "snake_case")]
     Unreadable {
-        /// The unreadable value, in words.
+        /// The value that cannot be parsed, as text.
         not_after: String,
     },
-    /// At this time. The clock is wrong, so the remaining time is unknown.
+    /// The end of the validity is known. The clock of the device is wrong, so the remaining time is
+    /// unknown.
     #[serde(rename_all = "snake_case")]
     ClockWrong {
-        /// RFC 3339, UTC.
+        /// The end of the validity (RFC 3339, UTC).
         not_after: String,
     },
 }
 
 impl Expiry {
-    /// The expiry at the given time; `Err` holds the time of a wrong clock.
+    /// Returns the expiry at the given time. `Err` holds the time of a wrong clock.
     pub(super) fn of(certificate: &Certificate, now: Result<DateTime, DateTime>) -> Self {
         let (from, end) = match (certificate.not_before(), certificate.not_after()) {
             (Ok(from), Ok(end)) => (from, end),
@@ -76,28 +78,30 @@ impl Expiry {
 }
 
 impl fmt::Display for Expiry {
-    /// The remaining validity, or the time since expiry.
+    /// Writes the remaining validity, or the time since the end.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Never => f.write_str("without end"),
             Self::At {
                 days_left: days, ..
             } => match days {
-                ..=-3 => write!(f, "over for {} days", -days - 1),
-                -2 => f.write_str("over for 1 day"),
-                -1 => f.write_str("over for less than a day"),
+                ..=-3 => write!(f, "expired for {} days", -days - 1),
+                -2 => f.write_str("expired for 1 day"),
+                -1 => f.write_str("expired for less than a day"),
                 0 => f.write_str("less than a day left"),
                 1 => f.write_str("1 day left"),
                 2.. => write!(f, "{days} days left"),
             },
             Self::NotYet { not_before, .. } => write!(f, "not valid before {not_before}"),
-            Self::Unreadable { not_after } => write!(f, "one of its times {not_after}"),
-            Self::ClockWrong { not_after } => write!(f, "until {not_after}; the clock is wrong"),
+            Self::Unreadable { not_after } => write!(f, "invalid validity time: {not_after}"),
+            Self::ClockWrong { not_after } => {
+                write!(f, "valid until {not_after}; the clock is wrong")
+            }
         }
     }
 }
 
-/// The certificate has expired when its last second begins.
+/// Returns the number of whole days. The certificate counts as expired when its last second begins.
 fn whole_days(seconds_left: i64) -> i64 {
     let days = seconds_left.abs() / SECONDS_OF_A_DAY;
     match seconds_left > 0 {
@@ -155,7 +159,7 @@ mod tests {
         for now in [Ok(in_year(2026)), Err(in_year(2026)), Ok(in_year(9998))] {
             assert_eq!(Expiry::of(&endless, now), Expiry::Never);
         }
-        // A certificate without end still has a beginning.
+        // A certificate whose validity has no end still has a start.
         let early = Expiry::of(&endless, Ok(in_year(2001)));
         assert!(matches!(early, Expiry::NotYet { .. }), "{early:?}");
         let early = expiry("260711000001Z", Ok(in_year(2001)));

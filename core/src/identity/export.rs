@@ -1,4 +1,4 @@
-//! Export of keys for other programs: PEM files, files of tpm2-tools and of SPIRE, settings of
+//! Exports keys for other programs: PEM files, files of tpm2-tools and of SPIRE, and settings of
 //! Keylime.
 
 use super::IdentityError;
@@ -18,32 +18,32 @@ use std::path::{Path, PathBuf};
 
 const TSS2_BEGIN: &str = "-----BEGIN TSS2 PRIVATE KEY-----";
 const TSS2_END: &str = "-----END TSS2 PRIVATE KEY-----";
-/// A limit above the size of a file in the key folder.
+/// The largest size of a file in the key folder, in bytes.
 const LARGEST: u64 = 64 << 10;
 
-/// Written files, and the settings for the program that uses them.
+/// The files that were written, and the settings for the program that uses them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Exported {
-    /// The files.
+    /// The files that were written.
     pub files: Vec<PathBuf>,
-    /// Commands or settings for the program, one per line.
+    /// The commands or settings for the program, one per line.
     pub usage: Vec<String>,
-    /// A missing step or a reminder.
+    /// A step that the user must still do, or a reminder.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
 }
 
 impl Device {
-    /// The key in the format of other programs: PEM, `TSS2 PRIVATE KEY`. Only this TPM can use it.
+    /// Returns the key as a PEM block `TSS2 PRIVATE KEY`, which other programs read. Only this TPM
+    /// can use the key.
     ///
     /// # Errors
     ///
-    /// The key has no wrapped form, as is the case for a factory key.
+    /// Fails if the key has no wrapped form. A factory key is an example.
     pub fn wrapped_key(&self, entry: &TokenEntry) -> Result<String, IdentityError> {
         if entry.file.is_empty() {
             return Err(IdentityError::refused(format!(
-                "{}: there is no wrapped form of this key; devid uri {} prints its URI for \
-                 programs",
+                "{}: this key has no wrapped form; devid uri {} prints its URI for programs",
                 entry.label,
                 argument(&entry.label)
             )));
@@ -55,17 +55,16 @@ impl Device {
             || matches!(protection, Some(Protection::Sealed | Protection::File));
         if is_in_memory {
             return Err(IdentityError::refused(format!(
-                "{}: there is no wrapped form of this key: it is used in memory, and the TPM \
-                 seals only the key that encrypts {}",
+                "{}: this key has no wrapped form: it is used in memory, and the TPM seals only \
+                 the key that encrypts {}",
                 entry.label,
                 path.display()
             )));
         }
         if self.lives_in_handle_alone(entry) {
             return Err(IdentityError::refused(format!(
-                "{}: the master key that wrapped this key is lost, so its wrapped form is \
-                 unusable: the key is in its handle alone; devid uri {0} prints its URI for \
-                 programs",
+                "{}: the master key that wrapped this key is lost, so its wrapped form is useless. \
+                 Only its handle holds the key; devid uri {0} prints its URI for programs",
                 entry.label
             )));
         }
@@ -75,16 +74,21 @@ impl Device {
             let end = text[begin..].find(TSS2_END)? + TSS2_END.len();
             text.get(begin..begin + end)
         });
-        let missing = || IdentityError::failed(format!("{}: no {TSS2_BEGIN}", path.display()));
+        let missing = || {
+            IdentityError::failed(format!(
+                "{}: the file has no line {TSS2_BEGIN}",
+                path.display()
+            ))
+        };
         Ok(format!("{}\n", block.ok_or_else(missing)?))
     }
 
-    /// Writes the halves of a wrapped key in the format of tpm2-tools: TPM2B_PUBLIC in `key.pub`
-    /// and TPM2B_PRIVATE in `key.priv`.
+    /// Writes a wrapped key in the format of tpm2-tools: the TPM2B_PUBLIC to `key.pub` and the
+    /// TPM2B_PRIVATE to `key.priv`.
     ///
     /// # Errors
     ///
-    /// Those of [`wrapped_key`](Self::wrapped_key).
+    /// Fails if the key has no wrapped form, or if a file cannot be written.
     pub fn export_to_tools(
         &self,
         entry: &TokenEntry,
@@ -123,21 +127,24 @@ impl Device {
             files,
             usage,
             note: has_value.then(|| {
-                "the key's authorisation value derives from the token's PIN: tpm2_load can load \
-                 the key, but tpm2-tools cannot use it"
+                "the authorisation value of the key is derived from the token's PIN: tpm2_load can \
+                 load the key, but tpm2-tools cannot use it"
                     .into()
             }),
         })
     }
 
     /// Writes the files of SPIRE's tpm_devid plugin. `devid.pub` holds the TPMT_PUBLIC,
-    /// `devid.priv` the wrapped private half, and `devid.crt.pem` the certificate with its chain.
-    /// The TPM loads the key once before.
+    /// `devid.priv` the wrapped private key, and `devid.crt.pem` the certificate with its chain.
+    /// Lets the TPM load the key once before the files are written.
     ///
     /// # Errors
     ///
-    /// SPIRE cannot use the key. The parent must be the storage root key that every program
-    /// derives. The key must have a fixed scheme with SHA-256, and use its authorisation value.
+    /// Fails if SPIRE cannot use the key. SPIRE needs a key with these properties:
+    ///
+    /// - its parent is the storage root key that every program derives;
+    /// - it has a fixed scheme with SHA-256;
+    /// - its authorisation value permits its use.
     pub fn export_to_spire(
         &self,
         entry: &TokenEntry,
@@ -146,15 +153,15 @@ impl Device {
         let label = argument(&entry.label);
         let refused = |why: &str| {
             Err(IdentityError::refused(format!(
-                "{}: SPIRE cannot use this key: {why}. devid key generate LABEL --parent srk makes one that it \
-                 can use",
+                "{}: SPIRE cannot use this key: {why}. To make a key that SPIRE can use, run devid \
+                 key generate LABEL --parent srk",
                 entry.label
             )))
         };
         if entry.token == FACTORY {
             return refused(
-                "SPIRE certifies a key only by its authorisation value, but a factory key needs a \
-                 policy for that",
+                "SPIRE certifies a key only by its authorisation value, but the certification of a \
+                 factory key needs a policy",
             );
         }
         let key = self.tss2_key(entry)?;
@@ -163,7 +170,7 @@ impl Device {
             IdentityError::refused(format!("{}: SPIRE cannot use this key: {why}", entry.label))
         })?;
         let Parent::Owner { rsa } = *wrapped.parent() else {
-            return refused("SPIRE derives the parent, and does not use one in a handle");
+            return refused("SPIRE derives the parent, but the parent of this key is in a handle");
         };
         let area = PublicArea::parse(wrapped.area());
         let scheme = area.as_ref().map(|area| area.scheme);
@@ -171,9 +178,7 @@ impl Device {
             Some(KeyScheme::Fixed(SignatureScheme::Ecdsa(Hash::Sha256))) => false,
             Some(KeyScheme::Fixed(SignatureScheme::Rsassa(Hash::Sha256))) => true,
             _ => {
-                return refused(
-                    "its fixed scheme is neither ECDSA nor RSASSA-PKCS1-v1_5 with SHA-256",
-                );
+                return refused("its scheme is neither ECDSA nor RSASSA-PKCS1-v1_5 with SHA-256");
             }
         };
         if rsa != is_rsa {
@@ -185,7 +190,8 @@ impl Device {
             .check_loads(&wrapped)
             .map_err(|error| match error {
                 TpmError::Unloadable(why) => IdentityError::failed(format!(
-                    "{}: the TPM does not load the key below a fresh storage root key: {why}",
+                    "{}: the TPM does not load the key below a storage root key that it derived \
+                     anew: {why}",
                     entry.label
                 )),
                 other => other.into(),
@@ -215,20 +221,20 @@ impl Device {
             ],
             note: chain.is_empty().then(|| {
                 format!(
-                    "there is no certificate for the key yet, so devid.crt.pem is missing: make \
-                     the request with devid csr {label}, import the certificate with devid \
+                    "the key has no certificate yet, so devid.crt.pem was not written. Make the \
+                     request with devid csr {label}, import the certificate with devid \
                      import-cert, then run this command again"
                 )
             }),
         })
     }
 
-    /// The settings for Keylime's agent to find the factory's keys (keylime-agent.conf). With a
-    /// folder, the certificates are written there too.
+    /// Returns the settings by which Keylime's agent finds the keys of the factory
+    /// (keylime-agent.conf). If a folder is given, also writes the certificates into the folder.
     ///
     /// # Errors
     ///
-    /// The key is no factory key, or the TPM has no certificate of an IAK.
+    /// Fails if the key is not a factory key, or if the TPM has no certificate of an IAK.
     pub fn keylime_settings(
         &self,
         entry: &TokenEntry,
@@ -237,18 +243,19 @@ impl Device {
         let refused = |why: &str| Err(IdentityError::refused(format!("{}: {why}", entry.label)));
         if entry.token != FACTORY {
             return refused(
-                "Keylime's agent uses an IDevID and an IAK of the factory, but this key is neither",
+                "Keylime's agent uses an IDevID and an IAK of the factory, but this key is not \
+                 from the factory",
             );
         }
         let inventory = self.inventory();
         let factory = || inventory.entries.iter().filter(|one| one.token == FACTORY);
         let Some(idevid) = factory().find(|one| !one.attests && one.key.is_some()) else {
-            return refused("there is no IDevID whose key is in this TPM");
+            return refused("this TPM has no IDevID key with a certificate");
         };
         let Some(iak) = factory().find(|one| one.attests) else {
             return refused(
-                "there is no certificate of an IAK in this TPM, and Keylime's agent uses an IDevID only \
-                 with one",
+                "this TPM has no certificate of an IAK, and Keylime's agent uses an IDevID only \
+                 together with an IAK",
             );
         };
         let key = idevid.key.as_ref();
@@ -257,7 +264,7 @@ impl Device {
         }
         let template = key.and_then(|key| template_name(key.public_area()?));
         let template = template.as_deref().and_then(|name| name.split_once(' '));
-        // By default the agent assumes P-256 for H-5.
+        // Without a setting the agent assumes P-256 also for the template H-5.
         let template = match template {
             Some((name, _)) if name.starts_with("H-") => name,
             _ => "detect",
@@ -284,7 +291,8 @@ impl Device {
                 files: Vec::new(),
                 usage,
                 note: Some(format!(
-                    "devid show {} --keylime --out {KEYLIME} writes the two certificates there",
+                    "devid show {} --keylime --out {KEYLIME} writes the two certificates into this \
+                     folder",
                     argument(&entry.label)
                 )),
             });
@@ -303,8 +311,8 @@ impl Device {
         })
     }
 
-    /// The persistent handle of the factory's attestation key with this certificate, if there is
-    /// one.
+    /// Returns the persistent handle of the factory's attestation key for this certificate, if
+    /// there is one.
     fn attestation_handle(&self, iak: &TokenEntry) -> Result<Option<u32>, IdentityError> {
         for handle in self.factory_handles()? {
             let area = match self.tpm.persistent_key(handle) {
@@ -319,26 +327,27 @@ impl Device {
         Ok(None)
     }
 
-    /// The content of a wrapped key's file.
+    /// Parses the TSS2 object in the file of a wrapped key.
     fn tss2_key(&self, entry: &TokenEntry) -> Result<Tss2Key, IdentityError> {
         let text = self.wrapped_key(entry)?;
         let mut blocks = PemReader::of(text.as_bytes()).blocks.into_iter().flatten();
-        let none = || IdentityError::failed("the key's file has no PEM block");
+        let none = || IdentityError::failed("the file of the key has no PEM block");
         let block = blocks.next().ok_or_else(none)?;
         Tss2Key::from_der(&block.der).map_err(|why| IdentityError::failed(why.to_string()))
     }
 }
 
-/// The default folder of Keylime's agent for certificates, and its file names.
+/// The default folder of Keylime's agent for certificates. The names of the certificate files
+/// follow.
 const KEYLIME: &str = "/var/lib/keylime";
 const IDEVID_FILE: &str = "idevid-cert.crt";
 const IAK_FILE: &str = "iak-cert.crt";
 
-/// The attributes for tpm2_createprimary to make the storage root key that every program derives.
+/// The attributes that tpm2_createprimary needs to derive the storage root key.
 const ROOT_ATTRIBUTES: &str =
     "fixedtpm|fixedparent|sensitivedataorigin|userwithauth|noda|restricted|decrypt";
 
-/// Writes files into a folder; makes the folder if it is missing.
+/// Writes files into a folder. Creates the folder if it is missing.
 fn written(folder: &Path, files: &[(&str, Vec<u8>, u32)]) -> Result<Vec<PathBuf>, IdentityError> {
     std::fs::create_dir_all(folder).map_err(IdentityError::file(folder))?;
     let mut paths = Vec::new();
@@ -362,7 +371,7 @@ mod tests {
         EntryContent, KeyAuth, KeyFolder, KeyMaterial, KeyPair, Tss2Key, Tss2Kind,
     };
 
-    /// A seal encrypts the key's file, but is not the key itself.
+    /// The TPM seals the key that encrypts the file, but not the key in the file.
     #[test]
     fn a_key_that_is_used_in_memory_has_no_wrapped_form() {
         let state = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! The factory identity, checked by a signature of its key.
+//! Checks the factory identity by a signature of its key.
 
 use super::device::Device;
 use super::entry::TokenEntry;
@@ -10,16 +10,16 @@ use crate::x509::Certificate;
 /// The state of the factory identity.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum FactoryIdentity {
-    /// Its key signs, or needs a PIN first, or must not be tried now.
+    /// The key signs, needs a PIN first, or must not be tried at present.
     Usable,
-    /// There is no certificate of a device.
+    /// The device has no certificate of a device from its factory.
     Absent(IdentityError),
-    /// There is, or may be, a certificate of a device, but its key does not sign.
+    /// The device has, or may have, a certificate from its factory, but the key does not sign.
     Unusable(IdentityError),
 }
 
 impl FactoryIdentity {
-    /// The reason why it is unusable, if any.
+    /// Returns the reason why the identity is not usable, if any.
     pub(super) fn usable(self) -> Result<(), IdentityError> {
         match self {
             Self::Usable => Ok(()),
@@ -29,7 +29,7 @@ impl FactoryIdentity {
 }
 
 impl Device {
-    /// Searches the factory identity and tries its key.
+    /// Searches the factory identity, and lets its key sign.
     pub(super) fn factory_identity(&self) -> FactoryIdentity {
         let factory = match self.factory_contents() {
             Ok(read) => read,
@@ -48,7 +48,7 @@ impl Device {
                 }
                 PossessionProof::OtherKey => {
                     why = Some(IdentityError::failed(
-                        "another key than the factory's signed",
+                        "another key than the factory key made the signature",
                     ))
                 }
                 PossessionProof::NoSignature(error) => why = Some(error.into()),
@@ -60,9 +60,9 @@ impl Device {
         match why {
             Some(fault) => FactoryIdentity::Unusable(fault),
             None if factory.entries.iter().any(is_device) => FactoryIdentity::Unusable(missing(
-                "the TPM has no key for the factory's certificate",
+                "the TPM does not have the key for the factory's certificate",
             )),
-            None => FactoryIdentity::Absent(missing("the factory gave the device no identity")),
+            None => FactoryIdentity::Absent(missing("the device has no identity from its factory")),
         }
     }
 }

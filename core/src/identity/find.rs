@@ -1,4 +1,4 @@
-//! Resolution of the object names that a user gives to `devid`.
+//! Finds the object that a name in a `devid` command means.
 
 use super::device::{Device, Inventory};
 use super::entry::{FACTORY, OWN, SOFTWARE, TokenEntry};
@@ -9,42 +9,47 @@ use crate::shell::quoted;
 use crate::store::devid::DevidStore;
 use crate::uri::{ObjectType, Uri};
 
-/// Fewer hexadecimal digits are a label.
+/// The smallest number of hexadecimal digits that count as a CKA_ID. A shorter text is a label.
 const SHORTEST_ID: usize = 8;
-/// The largest number of names in a message.
+/// The largest number of names that a message lists.
 const MOST_TOLD: usize = 12;
 
-/// The name of an object as a user gives it.
+/// The name of an object, as the user gives it.
 enum ObjectName<'a> {
     /// A PKCS#11 URI.
     Uri(Uri),
-    /// `token/label`: the text after the token's name and a slash is a label, whatever it contains.
+    /// `token/label`. The text after the name of the token and the slash is a label, even if it
+    /// contains a slash.
     InToken(&'a str, &'a str),
     /// A label, or a CKA_ID in hexadecimal digits.
     Anywhere(&'a str),
 }
 
 impl Device {
-    /// The entry with this label, or with this CKA_ID in hexadecimal digits; `token/label` also
-    /// names the token. `idev-id` alone is the factory's, even if other objects have this label. A
-    /// PKCS#11 URI finds the same objects as in a program.
+    /// Finds the entry with this label, or with this CKA_ID in hexadecimal digits. The name can
+    /// have these forms:
+    ///
+    /// - `LABEL` or a CKA_ID; `idev-id` means the factory identity, even if other objects have this
+    ///   label;
+    /// - `TOKEN/LABEL`;
+    /// - a PKCS#11 URI, which finds the objects that it finds in other programs.
     ///
     /// # Errors
     ///
-    /// No object or several keys have this name, or the URI is wrong.
+    /// Fails if no object has the name, if several keys have it, or if the URI is wrong.
     pub fn find(&self, name: &str) -> Result<TokenEntry, IdentityError> {
         if Uri::is_uri(name) {
-            // Checked before a TPM is asked.
+            // The URI is checked before any TPM command.
             uri(name)?;
         }
         self.find_in(&self.inventory(), name)
     }
 
-    /// The entry of this name, in tokens that were read before.
+    /// Finds the entry with this name in tokens that were read before.
     ///
     /// # Errors
     ///
-    /// Those of [`find`](Self::find).
+    /// Fails if no object has the name, if several keys have it, or if the URI is wrong.
     pub fn find_in(&self, inventory: &Inventory, name: &str) -> Result<TokenEntry, IdentityError> {
         let wanted = self.object_name(name, inventory)?;
         match inventory.named(&wanted)[..] {
@@ -70,16 +75,17 @@ impl Device {
         })
     }
 
-    /// True if a token has this name in the configuration.
+    /// Returns true if the configuration has a token of this name.
     fn has_token(&self, name: &str) -> bool {
         [FACTORY, SESSIONS, SOFTWARE].contains(&name) || self.tokens().contains(&name)
     }
 
-    /// The token for a new key of this name, and its label. The default token is `devid`.
+    /// Returns the token for a new key of this name, and the label of the key. The default token is
+    /// `devid`.
     ///
     /// # Errors
     ///
-    /// The name has no label, or names a token that accepts no keys.
+    /// Fails if the name has no label, or names a token that accepts no keys.
     pub(super) fn place_of_new<'a>(
         &'a self,
         name: &str,
@@ -98,24 +104,24 @@ impl Device {
         Ok((self.taking_new(&token)?, label))
     }
 
-    /// The token with this name, which accepts new keys.
+    /// Returns the token with this name, if it accepts new keys.
     ///
     /// # Errors
     ///
-    /// No token has this name, or the token accepts no new keys.
+    /// Fails if no token has this name, or if the token accepts no new keys.
     pub(super) fn taking_new(&self, token: &str) -> Result<&DevidStore, IdentityError> {
         if let Some(store) = self.stores().find(|store| store.name() == token) {
             return Ok(store);
         }
         let why = match token {
-            FACTORY => "the factory's token cannot be written",
+            FACTORY => "the token of the factory identity cannot be written",
             SESSIONS => "this token holds only session objects of running programs",
-            SOFTWARE => "this is no token: devid provision makes an identity in files",
-            _ => "there is no such token",
+            SOFTWARE => "this is not a token; devid provision makes an identity in files",
+            _ => "no token has this name",
         };
         let tokens = self.tokens().join(", ");
         Err(IdentityError::refused(format!(
-            "{token}: {why}; keys are made in {tokens}"
+            "{token}: {why}; these tokens accept new keys: {tokens}"
         )))
     }
 }
@@ -134,8 +140,8 @@ impl TokenEntry {
         self.label == name || is_id()
     }
 
-    /// True if a PKCS#11 URI names its key or one of its certificates; the token's serial number is
-    /// ignored.
+    /// Returns true if a PKCS#11 URI names the key or a certificate of the entry. Ignores the
+    /// serial number of the token.
     fn is_named_by(&self, uri: &Uri) -> bool {
         let is_private = self.key.is_some() || self.software.is_some();
         let by_key = match uri.object_type() {
@@ -153,7 +159,8 @@ impl TokenEntry {
                     && certificates.any(|one| uri.matches_object(&one.label, &one.id)))
     }
 
-    /// Keys of a token rank before software keys, and these before certificates without key.
+    /// Returns the rank of the entry: keys of a token, then software keys, then certificates
+    /// without key.
     fn rank(&self) -> u8 {
         match (self.has_key(), &self.software) {
             (true, _) => 0,
@@ -162,13 +169,13 @@ impl TokenEntry {
         }
     }
 
-    /// True if no name can distinguish the two: certificates for one key.
+    /// Returns true if no name can distinguish the entries. They are certificates for the same key.
     fn is_twin_of(&self, other: &Self) -> bool {
         let told = |one: &Self| (one.token.clone(), one.label.clone(), one.id.clone());
         !self.has_key() && !other.has_key() && told(self) == told(other)
     }
 
-    /// Its possible names, the shortest first.
+    /// Returns the possible names of the entry, the shortest first.
     fn names(&self) -> [String; 3] {
         let Self { token, label, .. } = self;
         let object_type = match (&self.key, &self.secret) {
@@ -190,7 +197,8 @@ impl Inventory {
         self.entries.iter().any(|one| one.token_label == label)
     }
 
-    /// All entries that a name can mean, best first; only the first of twins.
+    /// Returns all entries that a name can mean, the best first. Of several entries that no name
+    /// distinguishes, returns only the first.
     fn named(&self, name: &ObjectName) -> Vec<&TokenEntry> {
         let mut found: Vec<_> = self.entries.iter().collect();
         match name {
@@ -213,7 +221,7 @@ impl Inventory {
         found
     }
 
-    /// The shortest unambiguous name of this entry.
+    /// Returns the shortest name that means only this entry.
     fn name_of(&self, entry: &TokenEntry) -> String {
         let [by_label, by_id, by_uri] = entry.names();
         let token = entry.token.as_str();
@@ -228,7 +236,8 @@ impl Inventory {
         }
     }
 
-    /// The serial number of its token; empty if it is in no token.
+    /// Returns the serial number of the entry's token. Returns an empty text if the entry is in no
+    /// token.
     fn serial(&self, entry: &TokenEntry) -> &str {
         let mut serials = self.serials.iter();
         let of_token = serials.find(|(token, _)| *token == entry.token);
@@ -244,7 +253,7 @@ impl Inventory {
         let (count, told) = (found.len(), listed(names.collect(), " or "));
         IdentityError::new(
             IdentityErrorKind::Usage,
-            format!("{name}: {count} {what} have this name; use one of these: {told}"),
+            format!("{name}: {count} {what} have this name; use one of these names: {told}"),
         )
     }
 
@@ -256,7 +265,7 @@ impl Inventory {
         };
         let mut unread = self.faults.iter().chain(&self.unread);
         if let Some((token, fault)) = unread.find(|(token, fault)| {
-            // An unreadable token may hold it.
+            // A token that could not be read may hold the object.
             fault.kind != IdentityErrorKind::NotFound && may_hold(token)
         }) {
             return fault.clone().while_doing(format!("token {token}"));
@@ -272,7 +281,7 @@ impl Inventory {
             (false, ..) => format!("there are {}", listed(there, ", ")),
             (true, _, ObjectName::InToken(token, _)) => format!("the token {token} is empty"),
             (true, Some((_, fault)), _) => fault.text.clone(),
-            (true, None, _) => "the tokens are empty".into(),
+            (true, None, _) => "all tokens are empty".into(),
         };
         IdentityError::new(
             IdentityErrorKind::NotFound,
@@ -281,14 +290,14 @@ impl Inventory {
     }
 }
 
-/// A list of names for a person, shortened if very long.
+/// Joins names for a message. Shortens a very long list.
 fn listed(mut names: Vec<String>, between: &str) -> String {
     let more = names.len().saturating_sub(MOST_TOLD);
     names.truncate(MOST_TOLD);
     match more {
         0 => names.join(between),
         _ => format!(
-            "{}, and {more} more, which devid list shows",
+            "{}, and {more} more (devid list shows all)",
             names.join(", ")
         ),
     }

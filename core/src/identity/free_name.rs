@@ -1,14 +1,16 @@
-//! Unused names for files that are set aside or made.
+//! Finds unused names for files.
 
 use super::IdentityError;
 use crate::trouble::is_there;
 use std::path::{Path, PathBuf};
 
-/// The name with this suffix, numbered if necessary, that is unused.
+/// Returns the path with this suffix, if no file has that name. Otherwise adds the first number
+/// that gives an unused name.
 ///
 /// # Errors
 ///
-/// It is unknown if a name is unused. A file that was set aside must never be overwritten.
+/// Fails if the system does not tell whether a name is in use. A file that was set aside must never
+/// be overwritten.
 pub(super) fn free_name(path: &Path, suffix: &str) -> Result<PathBuf, IdentityError> {
     let mut number = 1;
     loop {
@@ -25,11 +27,11 @@ pub(super) fn free_name(path: &Path, suffix: &str) -> Result<PathBuf, IdentityEr
     }
 }
 
-/// An unused name in a folder: `NAME.END`, else `NAME-2.END` and so on.
+/// Returns an unused name in a folder: `NAME.END`, `NAME-2.END`, `NAME-3.END` and so on.
 ///
 /// # Errors
 ///
-/// It is unknown if a name is unused.
+/// Fails if the system does not tell whether a name is in use.
 pub(super) fn free_numbered(
     folder: &Path,
     name: &str,

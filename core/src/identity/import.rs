@@ -1,4 +1,4 @@
-//! Import of certificates from a CA for keys of this device.
+//! Imports certificates from a CA for keys of this device.
 
 use super::IdentityError;
 use super::ca_certificates::above;
@@ -21,30 +21,32 @@ use std::path::Path;
 /// The result of an import.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct Imported {
-    /// The key's label.
+    /// The label of the key.
     pub label: String,
-    /// Subjects of the replaced certificates.
+    /// The subjects of the certificates that were replaced.
     pub replaced: Vec<String>,
-    /// Subjects of new CA certificates that came with it.
+    /// The subjects of the CA certificates that were added.
     pub authorities: Vec<String>,
-    /// Subjects of CA certificates that are not above it; these are not stored.
+    /// The subjects of certificates that the new certificate does not need. They were not stored.
     pub unrelated: Vec<String>,
-    /// True if the certificate was known already.
+    /// True if the token had the certificate before.
     pub known: bool,
-    /// True if a new key came into use.
+    /// True if the certificate made a new key replace the old key.
     pub rekeyed: bool,
-    /// The reason why a configured copy in NV is missing.
+    /// The reason why the copy in an NV index was not written, if the configuration requests a
+    /// copy.
     pub note: Option<String>,
 }
 
 impl Device {
-    /// Imports a certificate for a key of a token or for the software identity. It replaces the
-    /// earlier certificates of the key. CA certificates above it in the same file are imported too.
-    /// Formats: PEM, DER or PKCS#7.
+    /// Imports a certificate for a key of a token, or for the software identity. The certificate
+    /// replaces the earlier certificates of the key. Also imports the CA certificates in the file
+    /// that the certificate needs. The file is PEM, DER or PKCS#7.
     ///
     /// # Errors
     ///
-    /// No key matches, or the certificate is not valid now. Nothing was changed.
+    /// Fails if no key belongs to the certificate, or if the certificate is not valid at present.
+    /// After an error nothing was changed.
     pub fn import_certificate(&self, path: &Path) -> Result<Imported, IdentityError> {
         let bytes = file::read(path, LARGEST).map_err(IdentityError::file(path))?;
         let taken = self.import_answer(&bytes, &path.display().to_string())?;
@@ -52,8 +54,8 @@ impl Device {
         Ok(taken)
     }
 
-    /// Forgets requests and failures of a key whose certificate came by hand. Commands that a renewal still
-    /// owes are run all the same.
+    /// Removes the records of requests and failures for a key whose certificate the user imported.
+    /// Keeps a record while the commands after a renewal must still run.
     fn forget_answered(&self, answer: &[u8], label: &str) -> Result<(), IdentityError> {
         let records = self.enrolments().into_iter();
         let records: Vec<_> = records
@@ -78,11 +80,11 @@ impl Device {
         Ok(())
     }
 
-    /// Imports the answer of a CA; messages call it by `source`.
+    /// Imports the answer of a CA. `source` is the name of the answer in messages.
     ///
     /// # Errors
     ///
-    /// Those of [`import_certificate`](Self::import_certificate).
+    /// Fails for the reasons of [`import_certificate`](Self::import_certificate).
     pub fn import_answer(&self, bytes: &[u8], source: &str) -> Result<Imported, IdentityError> {
         let all = certificates_of_answer(bytes)
             .map_err(|why| IdentityError::failed(format!("{source}: {why}")))?;
@@ -100,7 +102,8 @@ impl Device {
             }
         }
         let found = self.one_of_ours(&leaves, source);
-        // A service's user writes the file of its attestation key, so keys of tokens come first.
+        // The user of a service can write the file of its attestation key. So keys of tokens are
+        // searched first.
         #[cfg(feature = "evidence")]
         if found.is_err()
             && let [certificate] = &leaves[..]
@@ -143,8 +146,8 @@ impl Device {
             match &found {
                 Some((other, first)) if first.public != owner.public => {
                     return Err(IdentityError::refused(format!(
-                        "{source}: certificates for two keys of this device, {} (for {}) and {} \
-                         (for {}); import one at a time",
+                        "{source}: the file has certificates for two keys of this device: {} (for \
+                         {}) and {} (for {}). Import each certificate from its own file",
                         other.subject(),
                         first.label,
                         leaf.subject(),
@@ -155,11 +158,12 @@ impl Device {
                 _ => found = Some((leaf, owner)),
             }
         }
-        let none = || IdentityError::refused(format!("{source}: there is no certificate"));
+        let none = || IdentityError::refused(format!("{source}: the file has no certificate"));
         found.ok_or_else(|| fault.unwrap_or_else(none))
     }
 
-    /// The token whose attestation key has this certificate. A damaged folder of a service is ignored.
+    /// Returns the token whose attestation key has this certificate. Ignores a damaged folder of a
+    /// service.
     #[cfg(feature = "evidence")]
     fn attested_by(&self, certificate: &Certificate) -> Result<Option<&DevidStore>, IdentityError> {
         for store in self.attesting_stores() {
@@ -173,7 +177,7 @@ impl Device {
         Ok(None)
     }
 
-    /// The error if all certificates are CA certificates, although one may be for a key of this
+    /// Returns the error for a file with CA certificates only. One of them may be for a key of this
     /// device.
     fn only_ca_certificates(&self, ca_certificates: &[Certificate], source: &str) -> IdentityError {
         let mut told = Vec::new();
@@ -186,13 +190,14 @@ impl Device {
             told.push(format!("the certificate of {}: {whose}", one.subject()));
         }
         IdentityError::refused(format!(
-            "{source}: there are only certificates of CAs ({}). A device's certificate must not be a \
-             CA's: have the CA issue one with CA:FALSE; nothing was changed",
+            "{source}: the file has only certificates of CAs ({}). The certificate of a device \
+             must not be a CA certificate: ask the CA to issue one with CA:FALSE. Nothing was \
+             changed",
             told.join("; ")
         ))
     }
 
-    /// The key of the certificate.
+    /// Finds the key of the certificate.
     fn owner_of(
         &self,
         certificate: &Certificate,
@@ -205,7 +210,7 @@ impl Device {
                 && one.public.is_some()
         });
         keys.find(|one| one.public == public).ok_or_else(|| {
-            // An unreadable token may hold the key.
+            // A token that could not be read may hold the key.
             let unread = inventory
                 .faults
                 .iter()
@@ -215,8 +220,8 @@ impl Device {
                 .map(|(token, fault)| format!(" Token {token}: {fault}."))
                 .collect();
             IdentityError::refused(format!(
-                "{source}: the certificate of {} is for none of the keys of this device (devid list \
-                 shows them); nothing was changed.{unread}",
+                "{source}: the certificate of {} belongs to no key of this device (devid list \
+                 shows the keys); nothing was changed.{unread}",
                 certificate.subject()
             ))
         })
@@ -254,10 +259,10 @@ impl Device {
             false => None,
         };
         if known {
-            // A killed run may have stopped at this point.
+            // An earlier run may have been killed at this point.
             self.drop_former_ca_certificates(store, owner)?;
         }
-        // A reader in between finds two certificates, and never none.
+        // A program that reads between the two changes finds two certificates, never none.
         let going: Vec<_> = old.iter().map(|old| &old.certificate).collect();
         self.drop_ca_certificates(store, label, &going)?;
         for old in old.iter().skip(usize::from(!known)) {
@@ -309,7 +314,7 @@ impl Device {
     }
 }
 
-/// Takes a certificate for the attestation key of a token.
+/// Stores a certificate for the attestation key of a token.
 #[cfg(feature = "evidence")]
 fn take_for_attestation(
     store: &DevidStore,
@@ -318,9 +323,9 @@ fn take_for_attestation(
 ) -> Result<Imported, IdentityError> {
     if store.is_service() && certificate.has_alt_name() {
         return Err(IdentityError::refused(format!(
-            "the certificate for the attestation key of {0} has a subjectAltName, which names the TPM: all \
-             evidence of this service would show the name. Have the CA issue the certificate again, by \
-             devid ca issue --attestation-key --for {0}; nothing was changed",
+            "the certificate for the attestation key of {0} has a subjectAltName, which names the \
+             TPM: all evidence of this service would show the name. Ask the CA to issue the \
+             certificate again, by devid ca issue --attestation-key --for {0}. Nothing was changed",
             argument(store.name()),
         )));
     }

@@ -1,4 +1,4 @@
-//! Private keys in separate files, of every kind that is used in memory.
+//! Reads private keys from files, of every type that can be used in memory.
 
 use super::IdentityError;
 use crate::file;
@@ -8,19 +8,19 @@ use std::io;
 use std::path::Path;
 use zeroize::Zeroizing;
 
-/// A limit above the size of a key file.
+/// The largest size of a key file, in bytes.
 const LARGEST: u64 = 16 << 10;
 
-/// The reason why a file gives no key.
+/// The reason why a file gives no private key.
 #[derive(Debug)]
 pub(super) enum KeyFileError {
     /// The file cannot be read.
     File(io::Error),
-    /// The file holds no key.
+    /// The file holds no supported private key.
     NoKey(String),
 }
 
-/// The first private key of a PEM file.
+/// Reads the first private key of a PEM file.
 pub(super) fn read_key(path: &Path) -> Result<Key, KeyFileError> {
     let pem = file::read(path, LARGEST).map_err(KeyFileError::File)?;
     let key = PrivateKeyInfo::from_pem(&Zeroizing::new(pem)).map_err(KeyFileError::NoKey)?;
@@ -28,7 +28,7 @@ pub(super) fn read_key(path: &Path) -> Result<Key, KeyFileError> {
 }
 
 impl KeyFileError {
-    /// True if the file may hold a key that this user must not read.
+    /// Returns true if the file may hold a key that this user has no permission to read.
     pub(super) fn is_hidden(&self) -> bool {
         matches!(self, Self::File(error) if error.kind() == io::ErrorKind::PermissionDenied)
     }

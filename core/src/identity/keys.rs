@@ -1,5 +1,5 @@
-//! Keys in addition to the device's own identity: one for each service, without any link between
-//! them.
+//! Keys in addition to the own identity of the device. Each service has its own key, and nothing
+//! connects these keys.
 
 use super::device::Device;
 use super::entry::{FACTORY, OWN, TokenEntry};
@@ -10,29 +10,29 @@ use crate::store::folder::{KeyOrigin, ObjectAttributes, Usage, Use};
 use crate::store::{Key, Protection};
 use crate::tpm::{SignatureScheme, TpmError, handle};
 
-/// The storage of a key of the token `devid`.
+/// The place and protection of a key of the token `devid`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum KeyStorage {
-    /// In a file, wrapped by the master key. The TPM loads it for each use.
+    /// The key is in a file, wrapped by the master key. The TPM loads the key for each use.
     #[default]
     Wrapped,
-    /// Also in a persistent handle, so the TPM need not load it.
+    /// The key is also in a persistent handle, so the TPM need not load it.
     Persistent,
-    /// In a file, encrypted under a key that the TPM sealed, and used in memory. Fast, but exposed
-    /// to attacks on the process.
+    /// The key is in a file, encrypted under a key that the TPM sealed. It is used in memory, which
+    /// is fast. But attacks on the process can reach the key.
     Sealed,
-    /// In a file, wrapped by the storage root key that every program derives; it has this fixed
-    /// scheme.
+    /// The key is in a file, wrapped by the storage root key that every program derives. The key
+    /// has this fixed scheme.
     BelowRoot(SignatureScheme),
 }
 
 impl Device {
-    /// Makes a key for a service. The name is a label in the token `devid`; `token/label` and
-    /// PKCS#11 URIs can name other tokens.
+    /// Creates a key for a service. The name is a label in the token `devid`, or `token/label`, or
+    /// a PKCS#11 URI.
     ///
     /// # Errors
     ///
-    /// The name is in use, or the store fails.
+    /// Fails if an object has the name already, or if the store fails.
     pub fn generate_key(
         &self,
         name: &str,
@@ -45,7 +45,7 @@ impl Device {
         if label.is_empty() || label.chars().any(char::is_control) {
             return Err(IdentityError::new(
                 IdentityErrorKind::Usage,
-                "a label is printable text",
+                "a label must be printable text, and must not be empty",
             ));
         }
         if label == OWN && store.name() == OWN {
@@ -55,7 +55,7 @@ impl Device {
         }
         if label == FACTORY {
             return Err(IdentityError::refused(format!(
-                "{FACTORY} is the label of the factory's identity; choose another label"
+                "{FACTORY} is the label of the factory identity; choose another label"
             )));
         }
         self.refuse_second(store, label)?;
@@ -82,7 +82,7 @@ impl Device {
         let private = described(Use::Sign, for_private);
         let public = described(Use::Verify, for_public);
         let origin = KeyOrigin::Generated;
-        // Another process may be about to store a key of that label.
+        // Another process may store a key with this label at the same time.
         let turn = self.tpm.lock_new_key();
         self.refuse_second(store, label)?;
         let name = store.keep(
@@ -95,8 +95,9 @@ impl Device {
         drop(turn);
         self.tell_others();
         let mut all = self.entries_of(store)?.into_iter();
-        all.find(|one| one.file == name)
-            .ok_or_else(|| IdentityError::failed("the key was made, and is gone"))
+        all.find(|one| one.file == name).ok_or_else(|| {
+            IdentityError::failed("the key was made, but another process deleted it")
+        })
     }
 
     fn refuse_second(&self, store: &DevidStore, label: &str) -> Result<(), IdentityError> {
@@ -106,43 +107,44 @@ impl Device {
             false => Ok(()),
             true => Err(IdentityError::refused(format!(
                 "{label}: the token {0} already has an object with this label; choose another \
-                 label, or run devid key delete {1}",
+                 label, or delete the object with devid key delete {1}",
                 store.name(),
                 argument(&format!("{}/{label}", store.name()))
             ))),
         }
     }
 
-    /// Deletes a key with its certificates, and CA certificates that no other certificate needs.
-    /// Returns the file names.
+    /// Deletes a key and its certificates. Also deletes CA certificates that no other certificate
+    /// needs. Returns the names of the deleted files.
     ///
     /// # Errors
     ///
-    /// The key is the device's own or the factory's.
+    /// Fails for the own identity and for the factory identity.
     pub fn delete_key(&self, entry: &TokenEntry) -> Result<Vec<String>, IdentityError> {
         if entry.token == FACTORY {
             return Err(IdentityError::refused(format!(
-                "{}: devid cannot delete the factory's identity",
+                "{}: devid cannot delete the factory identity",
                 entry.label
             )));
         }
         if entry.protected {
             return Err(IdentityError::refused(format!(
-                "{}: this is the device's own identity; only devid reset --factory removes it",
+                "{}: this is the own identity of the device; only devid reset --factory removes it",
                 entry.label
             )));
         }
         let store = self.store_of(entry).ok_or_else(|| {
             IdentityError::refused(format!(
-                "{}: only devid reset --factory removes it",
+                "{}: only devid reset --factory removes this object",
                 entry.label
             ))
         })?;
-        // An unreadable certificate may need the CA certificates.
+        // A certificate that could not be read may need the CA certificates.
         store.check_readable()?;
         let certificates = entry.certificates.iter();
         let going: Vec<_> = certificates.clone().map(|one| &one.certificate).collect();
-        // Before the key: what is remembered of a key that is gone would be told for ever.
+        // The records are removed before the key. Otherwise devid would report the records of a
+        // deleted key for ever.
         self.forget_enrolments_of(&entry.token, &entry.label)?;
         let mut gone = self.drop_ca_certificates(store, &entry.label, &going)?;
         let key = Some(&entry.file).filter(|file| !file.is_empty());
@@ -158,34 +160,42 @@ impl Device {
         Ok(gone)
     }
 
-    /// Makes a key persistent. A factory key goes to the handle `wish`, by default 0x81020000; one
-    /// of our keys goes to one of our handles. Returns the handle. Writes to the TPM, so only at
-    /// explicit request.
+    /// Makes a key persistent, and returns the handle. Writes to the TPM, so the user must request
+    /// it explicitly.
+    ///
+    /// | key | handle |
+    /// |---|---|
+    /// | of the factory | `wish`, by default 0x81020000 |
+    /// | of a key folder | a handle for device keys |
     ///
     /// # Errors
     ///
-    /// The key is in another handle already, no template gives the key, or the handle is in use.
+    /// Fails if the key is in another handle already, if no template gives the key, or if the
+    /// handle is in use.
     pub fn persist(&self, entry: &TokenEntry, wish: Option<u32>) -> Result<u32, IdentityError> {
         refuse_secret_key(
             entry,
-            "it is used in memory, and only a key that the TPM itself uses can be in a handle",
+            "it is used in memory, and only a key that the TPM itself uses can be in a persistent \
+             handle",
         )?;
         let Some(key) = &entry.key else {
             return Err(IdentityError::new(
                 IdentityErrorKind::NotFound,
-                format!("{}: this TPM has no key for it", entry.label),
+                format!("{}: this TPM does not have the key", entry.label),
             ));
         };
         let store = self.store_of(entry);
         match (store, key.handle(), wish) {
             (Some(_), _, Some(_)) => Err(IdentityError::refused(format!(
-                "{}: the file of a token's key names its handle; nothing was done. Omit --handle",
+                "{}: the file of this key names its handle, so --handle cannot be used; nothing \
+                 was done. Run the command without --handle",
                 entry.label
             ))),
             (Some(store), _, None) => Ok(store.persist_again(&entry.file)?),
             (None, Some(there), Some(wish)) if there != wish => {
                 Err(IdentityError::refused(format!(
-                    "{}: it is in handle 0x{there:08X} already, so it was not put into another one",
+                    "{}: the key is already in handle 0x{there:08X}, so it was not put into \
+                     another handle",
                     entry.label
                 )))
             }
@@ -198,11 +208,11 @@ impl Device {
         key.prepare(&self.tpm)?;
         let derived = key
             .derived()
-            .ok_or_else(|| IdentityError::failed("the key was not derived"))?;
+            .ok_or_else(|| IdentityError::failed("the TPM did not derive the key"))?;
         let owner = self.own.owner_auth()?;
         match self.tpm.persist_primary(derived, handle, &owner) {
             Err(TpmError::KeyReplaced(_)) => Err(IdentityError::refused(format!(
-                "handle 0x{handle:08X} is in use; choose another one with --handle"
+                "handle 0x{handle:08X} is in use; choose another handle with --handle"
             ))),
             other => {
                 other?;

@@ -1,6 +1,6 @@
-//! The marker: a file that says that the device's identity is in the TPM. The marker also names the
-//! key, so that a wrong marker is noticed. Other programs read the marker. devid itself only uses
-//! it to know that an identity was in the TPM once.
+//! The marker is a file that tells that the own identity of the device is in the TPM. The marker
+//! also names the key, so that a wrong marker is noticed. Other programs read the marker. devid
+//! uses the marker only to know that an identity was in the TPM before.
 
 use super::IdentityError;
 use crate::file;
@@ -9,15 +9,15 @@ use serde::Deserialize;
 use std::io::ErrorKind;
 use std::path::Path;
 
-/// A limit above the size of a marker.
+/// The largest size of a marker, in bytes.
 const LARGEST: u64 = 4096;
 
-/// The content of a marker; a foreign marker may have none.
+/// The content of a marker. The marker of another program may be empty.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct MarkerFile {
-    /// The persistent handle.
+    /// The persistent handle of the key.
     pub(super) handle: Option<u32>,
-    /// The key's TPM name.
+    /// The TPM name of the key.
     pub(super) name: Option<Vec<u8>>,
 }
 
@@ -28,18 +28,19 @@ struct MarkerText {
 }
 
 impl MarkerFile {
-    /// `None` if there is no marker.
+    /// Reads the marker. Returns `None` if the file does not exist.
     ///
     /// # Errors
     ///
-    /// The marker cannot be read, so its content is unknown.
+    /// Fails if the file cannot be read.
     pub(super) fn read(path: &Path) -> Result<Option<Self>, IdentityError> {
         let content = match file::read(path, LARGEST) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             other => other.map_err(IdentityError::file(path))?,
         };
         let text = String::from_utf8(content).unwrap_or_default();
-        // A foreign file is still a marker: other programs make an empty file.
+        // A file without valid content is still a marker, because other programs make an empty
+        // file.
         let written = toml::from_str::<MarkerText>(&text).ok();
         let handle = written.as_ref().and_then(|written| {
             let digits = written.handle.as_ref()?.strip_prefix("0x")?;
@@ -49,7 +50,7 @@ impl MarkerFile {
         Ok(Some(Self { handle, name }))
     }
 
-    /// Writes the marker, as at every start.
+    /// Writes the marker. This happens at each start of the device.
     pub(super) fn write(&self, path: &Path) -> Result<(), IdentityError> {
         let mut text = String::from("# The device's identity is in the TPM. Written by devid.\n");
         if let Some(handle) = self.handle {

@@ -1,5 +1,5 @@
-//! The subject of the device's own certificate: from the configuration or the caller, from the
-//! factory's certificate, or from the key itself.
+//! The subject of the own certificate. It comes from the caller, the configuration, the factory's
+//! certificate, or the key.
 
 use super::device::{Device, TokenContents};
 use super::entry::TokenEntry;
@@ -13,10 +13,10 @@ use std::path::Path;
 
 const MACHINE_ID: &str = "/etc/machine-id";
 const DMI_SERIAL: &str = "/sys/class/dmi/id/product_serial";
-/// A longer file holds no such value.
+/// The largest size of a file with a value, in bytes. A larger file holds no such value.
 const LARGEST: u64 = 4096;
-/// Values that firmware reports if the maker entered nothing, in lower case. Many devices share
-/// these values.
+/// Values that firmware reports if the maker entered none, in lower case. Many devices have these
+/// values, so they identify no device.
 const PLACEHOLDERS: [&str; 17] = [
     "to be filled by o.e.m.",
     "to be filled by o.e.m",
@@ -38,11 +38,12 @@ const PLACEHOLDERS: [&str; 17] = [
 ];
 
 impl Device {
-    /// The subject that a template gives on this device: in the format of RFC 4514, and as a name.
+    /// Returns the subject that a template gives on this device, in the format of RFC 4514 and as a
+    /// name.
     ///
     /// # Errors
     ///
-    /// A variable has no value on this device. No other value replaces it.
+    /// Fails if a variable has no value on this device. No other value replaces it.
     pub(super) fn subject_by(
         &self,
         template: &SubjectTemplate,
@@ -54,8 +55,8 @@ impl Device {
                 _ => IdentityErrorKind::Refused,
             },
             text: format!(
-                "the subject {:?}: {}; no certificate, key or request was made. Name the device \
-                 by --subject, or change subject under [provision] in config.toml",
+                "the subject {:?}: {}; no certificate, key or request was made. Give a subject \
+                 with --subject, or change subject under [provision] in config.toml",
                 template.text(),
                 fault.text
             ),
@@ -73,7 +74,7 @@ impl Device {
                 match is_id {
                     true => Ok(id),
                     false => Err(refused(format!(
-                        "{MACHINE_ID} holds no machine ID (machine-id(5)): {id:?}. \
+                        "{MACHINE_ID} does not hold a machine ID (machine-id(5)): {id:?}. \
                          systemd-machine-id-setup makes one"
                     ))),
                 }
@@ -88,25 +89,28 @@ impl Device {
                 match is_told(&serial) {
                     true => Ok(serial),
                     false => Err(refused(format!(
-                        "{DMI_SERIAL} holds {serial:?}, which tells no device from another"
+                        "{DMI_SERIAL} holds {serial:?}, which many devices have in common"
                     ))),
                 }
             }
             SubjectVariable::IdevIdSerial => {
                 let entry = self.factory_entry()?;
-                let entry = entry.ok_or_else(|| refused("there is no factory identity".into()))?;
+                let entry =
+                    entry.ok_or_else(|| refused("the device has no factory identity".into()))?;
                 let named = entry.certificate().map(NamedDevice::of);
                 named.and_then(|named| named.serial).ok_or_else(|| {
-                    refused("the factory's certificate names no serial number".into())
+                    refused(
+                        "the certificate of the factory has no serial number of the device".into(),
+                    )
                 })
             }
         }
     }
 
-    /// The factory identity whose certificate names the device, if there is one.
+    /// Returns the factory identity whose certificate names the device, if there is one.
     fn factory_entry(&self) -> Result<Option<TokenEntry>, IdentityError> {
         let factory = match self.factory_contents() {
-            // The subject is permanent, so an incomplete result is an error.
+            // The subject never changes later, so an incomplete result is an error.
             Ok(TokenContents {
                 unread: Some(fault),
                 ..
@@ -119,16 +123,17 @@ impl Device {
         Ok(identities.find(|one| !one.attests && one.key.is_some()))
     }
 
-    /// The subject of the device's own certificate: as configured, or as in the factory's
-    /// certificate, else from the key itself.
+    /// Returns the subject of the own certificate: from the configuration, else from the factory's
+    /// certificate, else from the key.
     pub(super) fn own_subject(&self, public: &PublicKey) -> Result<Subject, IdentityError> {
         if let Some(template) = &self.config.provision.subject {
             return Ok(self.subject_by(template)?.1);
         }
         let factory = match self.factory_entry() {
-            // Without a TPM, which is not needed here, the factory's subject is unknown.
+            // This function works without a TPM, but then the subject of the factory identity is
+            // unknown.
             Err(fault) if fault.kind == IdentityErrorKind::Tpm => {
-                warn!("the factory's name for the device is not known now: {fault}");
+                warn!("the factory's name for the device is unknown at present: {fault}");
                 None
             }
             other => other?,
@@ -140,7 +145,7 @@ impl Device {
     }
 }
 
-/// The only line of a file.
+/// Reads the only line of a file.
 fn text_of(variable: SubjectVariable, path: &Path) -> Result<String, IdentityError> {
     let bytes = file::read(path, LARGEST).map_err(|error| {
         let fault = IdentityError::file(path)(error);
@@ -150,7 +155,7 @@ fn text_of(variable: SubjectVariable, path: &Path) -> Result<String, IdentityErr
         }
     })?;
     let text = String::from_utf8(bytes).map_err(|_| {
-        IdentityError::refused(format!("{variable}: {} is no text", path.display()))
+        IdentityError::refused(format!("{variable}: {} is not UTF-8 text", path.display()))
     })?;
     Ok(text.trim().to_owned())
 }

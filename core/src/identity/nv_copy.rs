@@ -1,4 +1,4 @@
-//! The copy of the own certificate in an NV index, which survives the loss of the disk.
+//! The copy of the own certificate in an NV index. The copy survives the loss of the disk.
 
 use super::IdentityError;
 use super::device::Device;
@@ -10,9 +10,9 @@ use crate::x509::Certificate;
 #[derive(Debug)]
 pub(super) struct NvCopy {
     index: u32,
-    /// True if the index has our attributes.
+    /// True if devid wrote the index, as its attributes show.
     pub(super) is_ours: bool,
-    /// The certificate in it, if its content is one.
+    /// The certificate in the index, if the content is a certificate.
     pub(super) certificate: Option<Certificate>,
 }
 
@@ -23,12 +23,13 @@ impl NvCopy {
 }
 
 impl Device {
-    /// `None` if no index is configured, or if the index is free.
+    /// Reads the copy. Returns `None` if no index is configured, or if the index does not exist.
     pub(super) fn nv_copy(&self) -> Result<Option<NvCopy>, IdentityError> {
         let Some(index) = self.config.provision.nv_index else {
             return Ok(None);
         };
-        // Only a foreign index needs the owner's value, and then its content does not matter.
+        // Only an index of another program needs the owner's value, and the content of such an
+        // index does not matter.
         let owner = self.own.owner_auth().unwrap_or_default();
         let (is_ours, bytes) = match self.tpm.nv_content(index, &owner)? {
             NvContent::Free => return Ok(None),
@@ -43,7 +44,7 @@ impl Device {
         }))
     }
 
-    /// The previous key of the device's own identity.
+    /// Returns the previous key of the own identity, if it is stored.
     fn former_own_key(&self) -> Option<PublicKey> {
         let read = self.token_contents(&self.own).ok()?;
         let own = read.entries.iter().find(|one| one.protected)?;
@@ -51,9 +52,9 @@ impl Device {
         Some(former.public().clone())
     }
 
-    /// Writes the copy. The copy may only replace a certificate for the same key or for the
-    /// previous key. Otherwise returns the reason, since the index may hold the last trace of an
-    /// identity.
+    /// Writes the copy. The copy may replace only a certificate for the current or the previous
+    /// key. Otherwise returns the reason why it was not written. The index may hold the last trace
+    /// of another identity.
     pub(super) fn keep_copy(
         &self,
         certificate: &Certificate,
@@ -73,7 +74,7 @@ impl Device {
             let place = there.place();
             let whose = match &there.certificate {
                 Some(one) => format!("holds the certificate of {}", one.subject()),
-                None => "holds something else".to_owned(),
+                None => "holds data that are not a certificate".to_owned(),
             };
             let same_key = there.certificate.as_ref().is_some_and(|one| {
                 let public = one.public_key();
@@ -82,35 +83,35 @@ impl Device {
             });
             if !there.is_ours || !same_key {
                 let why = match (there.is_ours, &there.certificate) {
-                    (true, Some(_)) => format!("{place} {whose}, which is for another key"),
+                    (true, Some(_)) => format!("{place} {whose}, which belongs to another key"),
                     (true, None) => format!("{place} {whose}"),
                     (false, _) => format!("{place} belongs to another program and {whose}"),
                 };
                 return Ok(Some(format!(
-                    "{why}: no copy of the certificate is kept there. If no program needs it: \
-                     tpm2_nvundefine -C o 0x{index:08X}; otherwise set another index with \
-                     [provision] nv_index"
+                    "{why}: no copy of the certificate was written to it. If no program needs the \
+                     index, remove it with tpm2_nvundefine -C o 0x{index:08X}. Otherwise set \
+                     nv_index to another index under [provision] in config.toml"
                 )));
             }
         }
         let owner = self.own.owner_auth()?;
         match self.tpm.nv_store(index, certificate.der(), &owner) {
             Ok(()) => Ok(None),
-            // The identity is complete without the copy.
+            // The identity is complete even without the copy.
             Err(error @ TpmError::OwnerAuth) => Ok(Some(format!(
-                "NV index 0x{index:08X}: no copy of the certificate is kept there: {}",
+                "NV index 0x{index:08X}: no copy of the certificate was written: {}",
                 IdentityError::from(error)
             ))),
             Err(error @ (TpmError::Response(_) | TpmError::Unsupported(_))) => Ok(Some(format!(
-                "NV index 0x{index:08X}: no copy of the certificate is kept there: {error}. Make \
-                 room in the TPM (devid doctor lists what is in it), or remove nv_index from \
-                 [provision] in config.toml"
+                "NV index 0x{index:08X}: no copy of the certificate was written: {error}. Free NV \
+                 memory in the TPM (devid doctor lists its content), or remove nv_index under \
+                 [provision] from config.toml"
             ))),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// The reason why the certificate does not fit into an NV index, and the remedy.
+    /// Returns the reason why the certificate does not fit into an NV index, with the remedy.
     pub(super) fn copy_too_large(
         &self,
         certificate: &Certificate,
@@ -118,14 +119,15 @@ impl Device {
         let (size, most) = (certificate.der().len(), self.tpm.nv_index_max()?);
         Ok((size > most).then(|| {
             format!(
-                "no copy of the certificate is kept in NV: it has {size} bytes, and an index of \
-                 this TPM holds {most}. Have the CA issue a smaller one, or remove nv_index from \
-                 [provision] in config.toml"
+                "no copy of the certificate was written to NV memory: it has {size} bytes, but an \
+                 index of this TPM holds at most {most}. Ask the CA to issue a smaller \
+                 certificate, or remove nv_index under [provision] from config.toml"
             )
         }))
     }
 
-    /// Removes the copy, whatever its key; a foreign index stays.
+    /// Removes the copy, even if it is for another key. Does not remove an index of another
+    /// program.
     pub(super) fn forget_copy(&self) -> Result<(), IdentityError> {
         if let Some(index) = self.config.provision.nv_index {
             self.tpm.nv_remove(index, &self.own.owner_auth()?)?;

@@ -1,4 +1,4 @@
-//! Observation: the facts of the table, and their sources.
+//! Observes the device: collects the facts from which the table of states chooses the next step.
 
 use super::IdentityError;
 use super::device::Device;
@@ -19,11 +19,11 @@ use log::warn;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-const NOT_WRAPPED: &str = "the TPM does not hold the key that wraps it";
+const NOT_WRAPPED: &str = "the TPM does not hold the master key that wraps it";
 const PIN_LOST: &str =
-    "it needs a PIN, but the TPM does not hold the master key that sealed the PIN";
+    "its use needs a PIN, but the TPM does not hold the master key that sealed the PIN";
 
-/// The observations, and the facts that follow.
+/// What was observed, and the facts that follow from it.
 pub(super) struct Observed {
     pub(super) facts: Facts,
     pub(super) existing: ExistingIdentity,
@@ -31,34 +31,35 @@ pub(super) struct Observed {
     pub(super) software: Software,
     pub(super) software_key: Option<Key>,
     pub(super) mark: Option<MarkerFile>,
-    /// The handle of a key of ours without a file, which may be the identity's.
+    /// The handle of a device key that no file names. The key may belong to the identity.
     pub(super) orphan: Option<u32>,
-    /// A certificate without a key of the device.
+    /// A certificate for a key that the device does not have.
     pub(super) unmatched: Option<Certificate>,
-    /// The reason why the TPM cannot be used.
+    /// The reason why the TPM cannot be used, if any.
     pub(super) tpm_fault: Option<IdentityError>,
-    /// Names of files in the key folder that give no object, and may belong to the identity.
+    /// Files in the key folder that hold no valid object and may belong to the identity.
     pub(super) unread: Vec<RefusedFile>,
-    /// The reason why an important object may be missing: a file could not be read now.
+    /// The reason why an important object may be missing, if any: a file could not be read.
     pub(super) unread_now: Option<String>,
-    /// The reason why the contents of the state folder may be foreign.
+    /// The reason why another user may have written the state folder, if any.
     pub(super) untrusted: Option<UntrustedState>,
 }
 
-/// The TPM key of the device's own identity.
+/// The TPM key of the own identity.
 pub(super) struct OwnKey {
     pub(super) file: String,
     pub(super) key: Arc<Key>,
-    /// Valid ones first, then the newest.
+    /// The certificates of the key. Valid certificates come first, and newer ones before older
+    /// ones.
     pub(super) certificates: Vec<Certificate>,
-    /// The number of certificates in the folder; the others are in NV.
+    /// The number of certificates in the key folder. Other certificates come from the NV index.
     pub(super) certificates_in_folder: usize,
-    /// The reason why the TPM does not load it, if any.
+    /// The reason why the TPM does not load the key, if any.
     pub(super) lost: Option<String>,
 }
 
 impl Observed {
-    /// The handle of the key whose file is lost.
+    /// Returns the handle of the key whose file is lost, if known.
     pub(super) fn lost_handle(&self) -> Option<u32> {
         let named = || self.mark.as_ref().and_then(|mark| mark.handle);
         self.orphan.or_else(named)
@@ -66,15 +67,15 @@ impl Observed {
 }
 
 impl Device {
-    /// Reads all facts, and changes nothing.
+    /// Collects all facts. Changes nothing.
     ///
     /// # Errors
     ///
-    /// An important source cannot be read, so the next step is unknown.
+    /// Fails if an important source cannot be read, because the next step would be unknown.
     pub(super) fn observe(&self) -> Result<Observed, IdentityError> {
         let request = self.reset_request();
         let reset = is_there(&request).map_err(IdentityError::file(&request))?;
-        // Before a removal, damage does not matter.
+        // Before a reset, damaged files do not matter.
         let silent = self.tpm.random(&mut [0]).err();
         let tpm = silent.is_none();
         let half_there = matches!(
@@ -107,7 +108,7 @@ impl Device {
             Some(own) => self.state_of(own)?,
         };
         let software = Software::in_state(&self.config.state);
-        // Observing does not need the permission to use the key.
+        // An observation needs no permission to use the key.
         let (software_key, software_public) = unless(reset, software.halves())?;
         let software_certificate = unless(reset, software.certificate())?;
         let public = own.as_ref().map(|own| own.key.public().clone());
@@ -119,7 +120,7 @@ impl Device {
             false => None,
         };
         let copy = nv.as_ref().and_then(|copy| {
-            // A foreign index matters only if its certificate is for our own key.
+            // An index of another program matters only if its certificate is for our key.
             let certificate = copy.certificate.as_ref();
             certificate.filter(|one| copy.is_ours || of_key(one))
         });
@@ -176,12 +177,12 @@ impl Device {
         })
     }
 
-    /// The file that requests one factory reset.
+    /// Returns the path of the file that requests a factory reset.
     pub(super) fn reset_request(&self) -> PathBuf {
         reset_request(&self.config.state)
     }
 
-    /// The state of the key, by a signature.
+    /// Finds the state of the key by a signature.
     fn state_of(&self, own: &mut OwnKey) -> Result<TpmKey, IdentityError> {
         match prove(&self.tpm, &own.key, own.key.public()) {
             PossessionProof::Proven => {}
@@ -191,7 +192,7 @@ impl Device {
                 return Ok(TpmKey::Lost);
             }
             PossessionProof::OtherKey => {
-                own.lost = Some("another key signed".into());
+                own.lost = Some("another key made the signature".into());
                 return Ok(TpmKey::Lost);
             }
             PossessionProof::NoSignature(SignError::NotLoggedIn) => {
@@ -200,14 +201,14 @@ impl Device {
             PossessionProof::NoSignature(SignError::Unloadable(why) | SignError::Refused(why)) => {
                 let alone = match self.own.had_other_master() {
                     true => {
-                        ". If devid master renew was run after the key was made, its handle alone \
-                         held the key, and only devid reset makes a new identity"
+                        ". If devid master renew was run after the key was made, only the handle \
+                         held the key; in this case only devid reset makes a new identity"
                     }
                     false => "",
                 };
                 return Err(IdentityError::refused(format!(
-                    "{why}; the device's identity is in that file, so nothing is put in its place. \
-                     Bring it back from a copy{alone}"
+                    "{why}; this file holds the identity of the device, so it is not replaced. \
+                     Restore the file from a backup{alone}"
                 )));
             }
             PossessionProof::NoSignature(error) => return Err(error.into()),
@@ -221,7 +222,8 @@ impl Device {
         })
     }
 
-    /// The state of a key whose PIN is not available: the handle shows if it holds the key.
+    /// Finds the state of a key whose PIN is not available. The TPM shows whether the handle holds
+    /// the key.
     fn state_without_pin(&self, own: &mut OwnKey) -> Result<TpmKey, IdentityError> {
         if self.own.master_is_held()? == Some(false) {
             own.lost = Some(PIN_LOST.into());
@@ -235,7 +237,7 @@ impl Device {
         Err(SignError::NotLoggedIn.into())
     }
 
-    /// Logs in, unless the objects behind the PIN are lost anyway.
+    /// Logs in. Ignores an error if the objects behind the PIN are lost in any case.
     fn unlock_or_lost(&self) -> Result<(), IdentityError> {
         match self.unlock() {
             Err(_) if self.own.master_is_held() == Ok(Some(false)) => Ok(()),
@@ -265,10 +267,10 @@ impl Device {
     }
 }
 
-/// The key of the device's own identity, and all certificates with its label.
+/// Returns the key of the own identity, and all certificates with its label.
 ///
-/// Applications may have keys of that name. The device's own key is the one that cannot be
-/// destroyed.
+/// Applications may give this label to their keys. The key of the own identity is the only one that
+/// cannot be destroyed.
 fn own_identity(
     listing: &ScanResult,
     mark: Option<&MarkerFile>,
@@ -290,7 +292,8 @@ fn own_identity(
                 });
             }
             ObjectKind::Certificate(certificate, about) if about.label == OWN => {
-                // Pairs come first. A certificate for such a key belongs to it, whatever it states.
+                // The scan lists key pairs first. A certificate for such a key belongs to it, even
+                // if the certificate states a CA.
                 let public = certificate.public_key();
                 let is_own = |own: &OwnKey| public.as_ref() == Some(own.key.public());
                 if !certificate.is_ca() || keys.iter().any(is_own) {
@@ -308,7 +311,7 @@ fn own_identity(
         let public = Some(own.key.public().clone());
         certificates.iter().any(|one| one.public_key() == public)
     };
-    // Normally one, unless two programs made a key at the same time.
+    // Normally there is one key. Two programs may have made a key at the same time.
     let chosen = keys.iter().position(named);
     let chosen = chosen.or_else(|| keys.iter().position(certified));
     let own = match (chosen, keys.is_empty()) {
@@ -319,8 +322,9 @@ fn own_identity(
     (own, certificates)
 }
 
-/// True if a file without an object may belong to the device's identity: it is unreadable, or has a
-/// generated name. A damaged file of another program, with another name, does not.
+/// Returns true if a file without a valid object may belong to the own identity. This is so if the
+/// file is unreadable or has a generated name. A damaged file with another name belongs to another
+/// program.
 fn may_be_ours(file: &RefusedFile) -> bool {
     !file.by_content
         || file
@@ -329,18 +333,18 @@ fn may_be_ours(file: &RefusedFile) -> bool {
             .is_some_and(KeyFolder::is_generated_name)
 }
 
-/// The result; empty if it cannot be read and a reset will remove it.
+/// Returns the result. Returns an empty value if reading failed and a reset will remove the object.
 fn unless<T: Default>(reset: bool, found: Result<T, IdentityError>) -> Result<T, IdentityError> {
     match found {
         Err(fault) if reset => {
-            warn!("{fault}; the reset will remove it");
+            warn!("{fault}; the requested reset will remove it");
             Ok(T::default())
         }
         other => other,
     }
 }
 
-/// The file that requests a factory reset at the next provisioning.
+/// Returns the path of the file that requests a factory reset at the next provisioning.
 pub(super) fn reset_request(state: &Path) -> PathBuf {
     state.join("factory-reset")
 }

@@ -1,4 +1,4 @@
-//! Keys of ours in persistent handles whose files were lost.
+//! Device keys in persistent handles whose files were lost.
 
 use super::IdentityError;
 use super::device::Device;
@@ -6,12 +6,12 @@ use crate::key::{Curve, PublicKey};
 use crate::store::devid::KeyInHandle;
 use crate::tpm::{PublicArea, is_device_key};
 
-/// A key of ours in a persistent handle, without a file in any token.
+/// A device key in a persistent handle that no file of any token names.
 #[derive(Debug)]
 pub(super) struct Orphan(pub(super) KeyInHandle);
 
 impl Orphan {
-    /// True if it has the kind of the device's own key; only its file could confirm this.
+    /// Returns true if the key has the type of an own identity. Only its file could confirm this.
     pub(super) fn could_be_identity(&self) -> bool {
         let is_p256 = |key: &PublicKey| {
             let PublicKey::Ec { curve, .. } = key else {
@@ -26,7 +26,7 @@ impl Orphan {
 }
 
 impl Device {
-    /// All orphans, considering the files of all tokens.
+    /// Returns the device keys that no file of any token names.
     pub(super) fn orphans(&self) -> Result<Vec<Orphan>, IdentityError> {
         let mut filed = Vec::new();
         for store in self.stores() {

@@ -1,5 +1,5 @@
-//! Output files that a user names. An existing file is not lost by mistake: a private key, or a
-//! file of another kind, is replaced only at explicit request.
+//! Output files that a user names. An existing file is not overwritten by mistake. A private key,
+//! or a file of another kind, is replaced only at explicit request.
 
 use super::{IdentityError, IdentityErrorKind};
 use crate::file::{self, read};
@@ -10,77 +10,79 @@ use std::path::{Path, PathBuf};
 use x509_cert::der::Decode;
 use x509_cert::request::CertReq;
 
-/// A larger file is of no kind that the tool writes.
+/// The largest file that is read, in bytes. The tool writes no larger file.
 const LARGEST: u64 = 1 << 20;
-/// More symbolic links than Linux follows.
+/// More symbolic links than Linux follows for a path.
 const MOST_LINKS: usize = 40;
 
 /// An output file that the user named.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutputFile {
     path: PathBuf,
-    /// True if it may replace any file (`--force`).
+    /// True if the output may replace any file (`--force`).
     force: bool,
 }
 
-/// The kind of a file's content.
+/// The kind of content that a file has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FileKind<'a> {
-    /// Only PEM blocks with this label.
+    /// PEM blocks with this label, and nothing else.
     Pem(&'a str),
     /// A certificate request (PKCS#10) in DER.
     DerRequest,
     /// A page of the manual in roff.
     ManualPage,
-    /// A JSON document that names this format.
+    /// A JSON document that contains this format name.
     Document(&'a str),
     /// A TCG-CSR, or a TPMT_SIGNATURE.
     #[cfg(feature = "manufacture")]
     TcgCsr,
-    /// Bytes of no known form, which never replace a file.
+    /// Bytes without a known form. They never replace a file.
     Bytes,
-    /// A signed message. No existing file counts as one.
+    /// A signed message. It never replaces a file.
     SignedMessage,
-    /// Only hexadecimal digits.
+    /// Hexadecimal digits, and nothing else.
     Hex,
-    /// Metrics of ours in the text format of Prometheus.
+    /// Metrics of devid in the text format of Prometheus.
     Metrics,
 }
 
-/// The existing object at an output path.
+/// The object that exists at an output path.
 #[derive(Debug, PartialEq, Eq)]
 enum Occupant {
     Nothing,
-    /// A regular file, with its path after all symbolic links.
+    /// A regular file. The path contains no symbolic links.
     Regular(PathBuf),
-    /// An open file of this process (`/dev/stdout`, `/dev/fd/3`): written to, never replaced.
+    /// An open file of this process (`/dev/stdout`, `/dev/fd/3`). Output is appended, and the file
+    /// is never replaced.
     OpenFile,
     /// A device, a pipe or a socket.
     Special,
 }
 
 impl OutputFile {
-    /// Creates the value. Opens nothing yet.
+    /// Creates the value. Opens no file.
     pub fn new(path: impl Into<PathBuf>, force: bool) -> Self {
         let path = path.into();
         Self { path, force }
     }
 
-    /// The path as the user gave it.
+    /// Returns the path as the user gave it.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// True if it may replace any file.
+    /// Returns true if the output may replace any file.
     pub fn is_forced(&self) -> bool {
         self.force
     }
 
-    /// Checks that output of this kind may be written. Called before long work.
+    /// Checks that output of this kind may be written. Callers check this before long work.
     ///
     /// # Errors
     ///
-    /// An existing file would be lost, or the path is a folder or a dangling symbolic link.
+    /// Fails if an existing file would be lost. Also fails if the path is a folder, or a symbolic
+    /// link without target.
     pub fn check(&self, kind: FileKind) -> Result<(), IdentityError> {
         match self.occupant()? {
             Occupant::Regular(there) => self.check_file(&there, |old| is_of_kind(old, kind)),
@@ -88,12 +90,12 @@ impl OutputFile {
         }
     }
 
-    /// Atomically writes a file with this content and mode, also through a symbolic link. An
-    /// existing device or pipe is written to.
+    /// Writes a file with this content and mode. Replaces a file atomically, also through a
+    /// symbolic link. Writes to an existing device or pipe.
     ///
     /// # Errors
     ///
-    /// Those of [`OutputFile::check`] and of the file system.
+    /// Fails for the reasons of [`OutputFile::check`], or if the file system reports an error.
     pub fn write(&self, content: &[u8], kind: FileKind, mode: u32) -> Result<(), IdentityError> {
         let written = match self.occupant()? {
             Occupant::Nothing => file::write_new(&self.path, content, mode),
@@ -116,14 +118,14 @@ impl OutputFile {
         let refused =
             |why: &str| IdentityError::new(IdentityErrorKind::Failed, format!("{shown}: {why}"));
         match std::fs::metadata(path) {
-            Ok(there) if there.is_dir() => Err(refused("a folder is there; name a file in it")),
+            Ok(there) if there.is_dir() => Err(refused("this is a folder; name a file in it")),
             Ok(there) if !there.is_file() => Ok(Occupant::Special),
             Ok(_) if is_open_file(path) => Ok(Occupant::OpenFile),
             Ok(_) => {
                 let there = canonicalize(path).map_err(IdentityError::file(path))?;
                 Ok(Occupant::Regular(there))
             }
-            Err(_) if path.is_symlink() => Err(refused("a symbolic link that leads nowhere")),
+            Err(_) if path.is_symlink() => Err(refused("this is a symbolic link without target")),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Occupant::Nothing),
             Err(error) => Err(IdentityError::file(path)(error)),
         }
@@ -142,7 +144,7 @@ impl OutputFile {
             Ok(old) if old.trim_ascii().is_empty() || is_same(&old) => return Ok(()),
             Ok(old) => match private_key(&old) {
                 Some(label) => format!("it holds a private key ({label})"),
-                None => "it holds another kind of content".into(),
+                None => "it holds content of another kind".into(),
             },
             Err(error) => format!("it cannot be read ({error}), so it may hold a private key"),
         };
@@ -154,7 +156,8 @@ impl OutputFile {
     }
 }
 
-/// True if a path leads to an open file of a process in /proc, possibly through symbolic links.
+/// Returns true if a path leads to an open file of a process in /proc, perhaps through symbolic
+/// links.
 fn is_open_file(path: &Path) -> bool {
     let mut path = path.to_owned();
     for _ in 0..MOST_LINKS {
@@ -176,18 +179,18 @@ fn is_open_file(path: &Path) -> bool {
     false
 }
 
-/// Appends to an open file, since `>> file` is one, too.
+/// Appends to an open file. The shell opens the file of `>> file` in this way too.
 fn appended(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut file = File::options().append(true).open(path)?;
     file.write_all(content)
 }
 
-/// The label of the first private key of a file.
+/// Returns the label of the first private key in a file.
 fn private_key(content: &[u8]) -> Option<String> {
     let blocks = PemReader::of(content).blocks;
     let mut labels = blocks.iter().flatten().map(|block| block.label);
     let label = labels.find(|label| is_private(label));
-    // A damaged block may still hold a key of the user.
+    // A damaged block may still hold a private key of the user.
     let text = String::from_utf8_lossy(content);
     let damaged = || {
         text.contains("PRIVATE KEY-----")
@@ -200,7 +203,8 @@ fn is_private(label: &str) -> bool {
     label.ends_with("PRIVATE KEY")
 }
 
-/// True if the content is of this kind only. A private key of any other kind never is.
+/// Returns true if the content is of this kind and of no other kind. Content with a private key is
+/// never replaced by another kind.
 fn is_of_kind(content: &[u8], kind: FileKind) -> bool {
     match kind {
         FileKind::Pem(label) => {
@@ -218,9 +222,9 @@ fn is_of_kind(content: &[u8], kind: FileKind) -> bool {
         }
         #[cfg(feature = "manufacture")]
         FileKind::TcgCsr => match content.first_chunk() {
-            // structVer of the contents, or of the envelope.
+            // The field structVer of TCG_CSR_IDEVID_CONTENT, or of the enclosing TCG_CSR_IDEVID.
             Some([0 | 1, 0, 1, 0]) => true,
-            // RSASSA, RSAPSS or ECDSA, and a hash.
+            // A TPMT_SIGNATURE begins with RSASSA, RSAPSS or ECDSA, and a hash.
             Some([0, 0x14 | 0x16 | 0x18, 0, 0x0B..=0x0D]) => true,
             _ => false,
         },
@@ -246,12 +250,13 @@ fn is_of_kind(content: &[u8], kind: FileKind) -> bool {
     }
 }
 
-/// RFC 7468, section 7: older programs write NEW CERTIFICATE REQUEST.
+/// Removes the prefix of the label NEW CERTIFICATE REQUEST, which older programs write (RFC 7468,
+/// section 7).
 fn without_new(label: &str) -> &str {
     label.strip_prefix("NEW ").unwrap_or(label)
 }
 
-/// True if all text is inside PEM blocks.
+/// Returns true if the file has no text outside of PEM blocks.
 fn has_blocks_only(content: &[u8]) -> bool {
     let mut is_inside = false;
     content.split(|byte| *byte == b'\n').all(|line| {
@@ -339,7 +344,7 @@ mod tests {
         }
     }
 
-    /// Writing the same key again loses nothing; another key would be lost.
+    /// A second write of a key loses nothing. Another key would replace and lose the first key.
     #[test]
     fn a_key_is_replaced_by_itself_only() {
         let folder = tempfile::tempdir().unwrap();
@@ -383,7 +388,7 @@ mod tests {
         );
     }
 
-    /// An open file is appended to, and not replaced.
+    /// Output is appended to an open file. The file is not replaced.
     #[test]
     fn an_open_file_is_written_on() {
         let folder = tempfile::tempdir().unwrap();

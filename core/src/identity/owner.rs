@@ -1,5 +1,5 @@
-//! The owner's certificates for the factory's keys (OpenConfig's oIDevID and oIAK). They are in one
-//! file that root writes, so that a rotation is atomic.
+//! The certificates of the owner for keys of the factory (OpenConfig's oIDevID and oIAK). Root
+//! writes all of them in one file, so a rotation is atomic.
 
 use super::IdentityError;
 use super::ca_certificates::above;
@@ -17,12 +17,12 @@ use crate::x509::{Certificate, certificates_of_answer};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
-/// Certificates as an owner sent them: PEM, DER or PKCS#7.
+/// Certificates that an owner sent, in PEM, DER or PKCS#7.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OwnerFile {
-    /// Its name in messages.
+    /// The name of the file in messages.
     pub source: String,
-    /// Its content.
+    /// The content of the file.
     pub bytes: Vec<u8>,
 }
 
@@ -31,34 +31,40 @@ pub struct OwnerFile {
 pub struct OwnerImported {
     /// The imported certificates.
     pub certificates: Vec<OwnerCertificate>,
-    /// Subjects of the replaced certificates.
+    /// The subjects of the certificates that were replaced.
     pub replaced: Vec<String>,
-    /// Subjects of CA certificates that are not above them; these are not stored.
+    /// The subjects of CA certificates that the imported certificates do not need. They were not
+    /// stored.
     pub unrelated: Vec<String>,
-    /// Their file.
+    /// The file of the imported certificates.
     pub file: PathBuf,
-    /// Where programs see them: `nowhere`, `instead`, `token`.
+    /// The place where programs see the certificates: `nowhere`, `instead`, `token`.
     pub show: &'static str,
 }
 
-/// A certificate of the owner, and its factory key.
+/// A certificate of the owner, and the factory key that it certifies.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct OwnerCertificate {
     /// The label of the key on the factory's token.
     pub label: String,
-    /// The certificate's subject.
+    /// The subject of the certificate.
     pub subject: String,
 }
 
 impl Device {
-    /// Imports the owner's certificates for one or several factory keys, with the CA certificates
-    /// above them. Each must be for a factory key of this device, be valid now, and be signed by
-    /// its issuer. The issuer's certificate must be among these, in `chain/` or in `trust/`.
+    /// Imports certificates of the owner for factory keys, with the CA certificates that they need.
+    /// Each certificate must meet these conditions:
+    ///
+    /// - it is for a factory key of this device;
+    /// - it is valid now;
+    /// - its issuer has signed it. The certificate of the issuer is among the given files, in
+    ///   `chain/` or in `trust/`.
+    ///
     /// Certificates for other keys stay.
     ///
     /// # Errors
     ///
-    /// One of the certificates fails a check. Nothing was changed.
+    /// Fails if a certificate does not pass a check. After an error nothing was changed.
     pub fn import_owner_certificates(
         &self,
         files: &[OwnerFile],
@@ -73,7 +79,7 @@ impl Device {
         let issuers: Vec<Certificate> = issuers.into_iter().map(|(_, one)| one).collect();
         if leaves.is_empty() {
             return Err(refused(
-                "there is no certificate of a device among these, only certificates of CAs",
+                "the files hold only certificates of CAs, and no certificate of a device",
             ));
         }
         let keys = self.factory_keys()?;
@@ -84,7 +90,7 @@ impl Device {
             self.check_issuer(&leaf, &issuers, &source)?;
             if taken.iter().any(|(other, _)| other.label == key.label) {
                 return Err(refused(&format!(
-                    "{source}: two certificates for the key {}",
+                    "{source}: two certificates are for the key {}",
                     key.label
                 )));
             }
@@ -147,11 +153,12 @@ impl Device {
         })
     }
 
-    /// The owner's certificates and those of their CAs; none if there is no file.
+    /// Returns the certificates of the owner and of their CAs. Returns no certificate if the file
+    /// does not exist.
     ///
     /// # Errors
     ///
-    /// The file cannot be read, or other users may write to it.
+    /// Fails if the file cannot be read, or if other users may write to it.
     pub fn owner_certificates(&self) -> Result<Vec<Certificate>, IdentityError> {
         let file = &self.config.owner.certificates;
         match is_there(file).map_err(IdentityError::file(file))? {
@@ -161,7 +168,7 @@ impl Device {
         }
     }
 
-    /// Removes the owner's certificates, as a factory reset does.
+    /// Removes the certificates of the owner. A factory reset calls this function.
     pub(super) fn forget_owner(&self) -> Result<(), IdentityError> {
         let file = &self.config.owner.certificates;
         file::remove(file).map_err(IdentityError::file(file))
@@ -186,7 +193,7 @@ impl Device {
         let key = found.ok_or_else(|| {
             let labels: Vec<&str> = keys.iter().map(|key| key.label.as_str()).collect();
             refused(&format!(
-                "{source}: the certificate of {} is for none of the factory's keys of this device ({})",
+                "{source}: the certificate of {} belongs to no factory key of this device ({})",
                 leaf.subject(),
                 labels.join(", ")
             ))
@@ -196,7 +203,8 @@ impl Device {
             |one: &super::CertificateEntry| one.certificate == *leaf && one.place != ours;
         match key.certificates.iter().any(is_factorys) {
             true => Err(refused(&format!(
-                "{source}: the certificate of {} is the factory's own for the key {}",
+                "{source}: this certificate of {} is already the factory's certificate for the key \
+                 {}",
                 leaf.subject(),
                 key.label
             ))),
@@ -228,14 +236,15 @@ impl Device {
                 None if steps > 0 && !issuers.iter().any(|one| names(child, one)) => return Ok(()),
                 None if !issuers.iter().any(|one| names(child, one)) => {
                     return Err(refused(&format!(
-                        "{source}: the certificate of the issuer of {} is missing: put it into the same \
-                         file, after the device's",
+                        "{source}: the certificate of the issuer of {} is missing: append it to \
+                         this file, after the certificate of the device",
                         leaf.subject()
                     )));
                 }
                 None => {
                     return Err(refused(&format!(
-                        "{source}: the signature of the certificate of {} is not that of its issuer {}",
+                        "{source}: the signature of the certificate of {} was not made by the \
+                         issuer {}",
                         child.subject(),
                         candidates[0].subject()
                     )));
@@ -246,7 +255,7 @@ impl Device {
     }
 }
 
-/// All certificates of a file; an unreadable part is an error.
+/// Returns all certificates of a file. Fails if a part of the file cannot be parsed.
 fn whole(bytes: &[u8]) -> Result<Vec<Certificate>, String> {
     let read = Certificate::read_all(bytes);
     match (read.certificates.is_empty(), read.unread.first()) {

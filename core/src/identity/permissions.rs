@@ -1,5 +1,5 @@
-//! Missing permissions of this user, and remedies: who can grant them, or which mode is wrong. The
-//! administrator may have closed a file to this user on purpose.
+//! Finds missing permissions of this user, and remedies. A remedy tells who can grant the
+//! permission, or which mode is wrong. The administrator may have denied the permission on purpose.
 
 use super::remedy::Remedy;
 use crate::accounts::{group_name, user_name};
@@ -11,10 +11,11 @@ use rustix::io::Errno;
 use rustix::process::{getegid, geteuid, getgroups};
 use std::path::Path;
 
-/// Groups that users may be added to, since the rights of these groups are known.
+/// The groups that a remedy may add a user to. Their permissions are known.
 const GROUPS: [&str; 2] = ["devid", "tss"];
 
-/// The remedy that gives this user access to a path; `None` if the access is not denied.
+/// Returns the remedy that gives this user access to a path. Returns `None` if the system does not
+/// deny the access.
 pub(super) fn missing_permission(path: &Path, needed: Access) -> Option<Remedy> {
     let mut way: Vec<&Path> = path.ancestors().skip(1).collect();
     way.retain(|folder| !folder.as_os_str().is_empty());
@@ -28,24 +29,24 @@ pub(super) fn missing_permission(path: &Path, needed: Access) -> Option<Remedy> 
     }
 }
 
-/// True if this user is in a group.
+/// Returns true if this user is in a group.
 pub(super) fn is_member(group: u32) -> bool {
     let groups = getgroups().unwrap_or_default();
     getegid().as_raw() == group || groups.iter().any(|one| one.as_raw() == group)
 }
 
-/// The remedy that adds this user to a group.
+/// Returns the remedy that adds this user to a group.
 pub(super) fn membership(group: &str) -> Remedy {
     let user = geteuid().as_raw();
     let name = user_name(user);
     if name == user.to_string() {
         return Remedy::by_hand(format!(
-            "Run it as a user of the group {group}: user {user} has no account that could be put \
-             into it"
+            "Run the command as a user of the group {group}. User {user} has no account that could \
+             join the group"
         ));
     }
     Remedy::by_command(
-        "As root, and log in again",
+        "Run this command as root, then log in again",
         format!("usermod -aG {} {}", quoted(group), quoted(&name)),
     )
 }
@@ -54,11 +55,14 @@ fn opening(closed: &Path, needed: Access) -> Remedy {
     let (user, shown) = (geteuid(), closed.display());
     if user.is_root() {
         return Remedy::by_hand(format!(
-            "Check the file system of {shown} and the container: even root has no permission there"
+            "Check the file system of {shown} and the container, because even root has no \
+             permission"
         ));
     }
     let Ok(about) = stat(closed) else {
-        return Remedy::by_hand("Run it as root, or as a user who may look there");
+        return Remedy::by_hand(
+            "Run the command as root, or as a user with permission for the folder",
+        );
     };
     let (owner, mode) = (user_name(about.st_uid), about.st_mode & 0o7777);
     if about.st_uid == user.as_raw() {
@@ -67,7 +71,7 @@ fn opening(closed: &Path, needed: Access) -> Remedy {
             false => "u+rX",
         };
         let command = format!("chmod {more} {}", word(closed));
-        return Remedy::on_paths("This user owns it, so", &[closed], command);
+        return Remedy::on_paths("This user owns the path, so run", &[closed], command);
     }
     let bits = needed.bits().cast_unsigned() << 3;
     let group = group_name(about.st_gid).unwrap_or_else(|| about.st_gid.to_string());
@@ -75,17 +79,18 @@ fn opening(closed: &Path, needed: Access) -> Remedy {
     match is_for_group && !is_member(about.st_gid) {
         true if GROUPS.contains(&group.as_str()) => membership(&group),
         true => Remedy::by_hand(format!(
-            "{shown} is for the group {group}: the administrator decides if this user may join \
-             it, with all rights of the group; or run it as root"
+            "{shown} belongs to the group {group}. Ask the administrator whether this user may \
+             join the group, which gives all permissions of the group. Or run the command as root"
         )),
         false => Remedy::by_hand(format!(
-            "{shown} is for user {owner} (mode {mode:04o}): run it as that user, or as root"
+            "{shown} belongs to user {owner} (mode {mode:04o}): run the command as this user, or \
+             as root"
         )),
     }
 }
 
-/// The remedy for a file of a key folder that gives no object. The file may hold an identity, so
-/// the remedy never is to move it away.
+/// Returns the remedy for a file of a key folder that holds no valid object. The file may hold an
+/// identity, so no remedy moves it away.
 pub(super) fn for_unread_file(folder: &Path, file: &Path, by_content: bool) -> Remedy {
     if by_content {
         return Remedy::by_hand(
@@ -103,10 +108,11 @@ pub(super) fn for_unread_file(folder: &Path, file: &Path, by_content: bool) -> R
     for_distrusted_file(folder, file, mode)
 }
 
-/// The mode of a file with a private key in clear.
+/// The mode of a file with an unencrypted private key.
 pub(super) const ONLY_ITS_OWNER: &str = "u=rw,go=";
 
-/// The remedy for an untrusted file: its folder's owner becomes its owner, with this mode.
+/// Returns the remedy for a file that another user may have written. The owner of the folder
+/// becomes the owner of the file, and the file gets this mode.
 pub(super) fn for_distrusted_file(folder: &Path, file: &Path, mode: &str) -> Remedy {
     Remedy::on_paths(
         "If only its mode or owner is wrong, and no other user wrote or copied it",
@@ -119,19 +125,19 @@ pub(super) fn for_distrusted_file(folder: &Path, file: &Path, mode: &str) -> Rem
     )
 }
 
-/// The remedy for a world-writable folder.
+/// Returns the remedy for a folder that every user can write.
 pub(super) fn for_open_folder(folder: &Path) -> Remedy {
     let command = format!("chmod o-w {}", word(folder));
     Remedy::on_paths(
-        "Check that all files in it are yours, then",
+        "Check that you know all files in the folder, then run",
         &[folder],
         command,
     )
 }
 
-/// True if a file holds a private key in clear. True also for a file that cannot be read.
+/// Returns true if a file holds an unencrypted private key, or if the file cannot be read.
 fn holds_clear_key(file: &Path) -> bool {
-    /// A limit above the size of a file in a key folder.
+    /// The largest size of a file in a key folder, in bytes.
     const LARGEST: u64 = 1 << 20;
     let Ok(content) = file::read(file, LARGEST) else {
         return true;

@@ -1,5 +1,5 @@
-//! Proof of possession: a signature over fresh random bytes shows that a private key belongs to a
-//! public key.
+//! Proof of possession: a signature over random bytes shows that a private key belongs to a public
+//! key.
 
 use crate::key::PublicKey;
 use crate::signature::{SignRequest, verify};
@@ -7,39 +7,39 @@ use crate::store::{Key, SignError};
 use crate::system::random;
 use crate::tpm::{Hash, SignatureScheme, Tpm};
 
-/// The result of such a signature.
+/// The result of a proof of possession.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum PossessionProof {
-    /// The key belongs to the public key.
+    /// The private key belongs to the public key.
     Proven,
-    /// Another key signed.
+    /// Another key made the signature.
     OtherKey,
-    /// The key was not used: the try might count as a wrong authorisation value, and earlier failed
-    /// tries still count.
+    /// The key was not used. The use might count as a try with a wrong authorisation value, and the
+    /// TPM still counts earlier failed tries.
     NotTried,
-    /// The key gave no signature.
+    /// The key made no signature.
     NoSignature(SignError),
 }
 
 /// The text for [`PossessionProof::NotTried`].
-pub(super) const NOT_TRIED: &str = "it was not asked to sign: if it has an authorisation value, \
-                                    the try would count as a failed one, and failed tries count \
-                                    already. Try again when the TPM has forgotten them (devid \
-                                    status says when), or set the value with auth under \
-                                    [[identity]] in config.toml";
+pub(super) const NOT_TRIED: &str = "the key was not used: if it has an authorisation value, a use \
+                                    would count as a failed try, and the TPM already counts failed \
+                                    tries. Wait until the TPM forgets them (devid status prints \
+                                    when), or set auth under [[identity]] in config.toml";
 
-/// Signs random bytes with the key and verifies the signature with `public`. Nobody can misuse the
-/// signature, since the bytes are random.
+/// Signs random bytes with the key, and verifies the signature with `public`. Such a signature is
+/// useless to an attacker.
 pub(crate) fn prove(tpm: &Tpm, key: &Key, public: &PublicKey) -> PossessionProof {
     let mut fresh = [0; 32];
     if let Err(error) = random(&mut fresh) {
-        let why = crate::tpm::TpmError::Unsupported(format!("no random bytes: {error}"));
+        let why =
+            crate::tpm::TpmError::Unsupported(format!("the system gives no random bytes: {error}"));
         return PossessionProof::NoSignature(why.into());
     }
     if let Err(error) = key.prepare(tpm) {
         return PossessionProof::NoSignature(error);
     }
-    // One try is allowed. A failed try counts, and no further try follows while it counts.
+    // A single try is permitted. After a failed try, no try follows while the TPM counts that one.
     if key.supposes_empty_value()
         && let Ok(lockout) = tpm.lockout()
         && (lockout.counter > 0 || lockout.tries_left() == 1)
@@ -63,7 +63,7 @@ pub(crate) fn prove(tpm: &Tpm, key: &Key, public: &PublicKey) -> PossessionProof
     }
 }
 
-/// A scheme by which an RSA key signs.
+/// Returns a scheme by which an RSA key signs.
 pub(super) fn rsa_scheme(key: &Key) -> Option<SignatureScheme> {
     let hashes = [Hash::Sha256, Hash::Sha384, Hash::Sha512];
     let pkcs1 = hashes.into_iter().map(SignatureScheme::Rsassa);

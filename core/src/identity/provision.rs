@@ -1,5 +1,5 @@
-//! Provisioning: repeats observation and the next step of the table. So a run after an interruption
-//! continues where the earlier run stopped.
+//! Provisions the device: repeats an observation and the next step of the table. So a run after an
+//! interruption continues the interrupted run.
 
 use super::IdentityError;
 use super::device::Device;
@@ -28,58 +28,59 @@ use serde::Serialize;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// The setting for devices that use only the factory identity.
+/// The setting of devices that use only the factory identity.
 pub(super) const UNWANTED: &str = "[provision] own = false";
-/// A limit above the number of steps of any device.
+/// More steps than any device needs.
 const MOST_STEPS: usize = 8;
 const PAUSE: Duration = Duration::from_millis(200);
 const REQUEST: FileKind = FileKind::Pem("CERTIFICATE REQUEST");
-/// The time limit for another provisioning run.
+/// The longest time to wait for another provisioning run.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Options of provisioning.
+/// The options of a provisioning run.
 #[derive(Debug, Clone, Default)]
 pub struct Provisioning {
-    /// The time limit for a TPM that does not answer, if its answer matters.
+    /// The longest time to wait for a TPM that does not answer, if its answer matters.
     pub wait: Duration,
-    /// The target of a certificate request; with a request, no certificate is made.
+    /// The destination of a certificate request. With a request, the device makes no certificate.
     pub request: Option<RequestTarget>,
-    /// The subject of the certificate or request; by default the factory's.
+    /// The subject of the certificate or request. The default is the subject of the factory
+    /// identity.
     pub subject: Option<SubjectTemplate>,
-    /// True if a new certificate is wanted. A device with a software identity then moves to its
-    /// TPM, if permitted.
+    /// True if the user wants a new certificate. A device with a software identity then moves to
+    /// its TPM, if the configuration permits that.
     pub new_certificate: bool,
 }
 
-/// The options, with values from this device.
+/// The options of a provisioning run, with values from this device.
 pub(super) struct Work<'a> {
     pub(super) request: Option<&'a RequestTarget>,
-    /// In the format of RFC 4514, and as a name.
+    /// The subject in the format of RFC 4514, and as a name.
     pub(super) subject: Option<(String, Subject)>,
     pub(super) new_certificate: bool,
-    /// True if the software identity will be left.
+    /// True if the device leaves its software identity.
     pub(super) moves: bool,
 }
 
-/// The target of the certificate request.
+/// The destination of a certificate request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RequestTarget {
-    /// Into [`Provisioned::request`].
+    /// The field [`Provisioned::request`].
     Answer,
-    /// Into a file.
+    /// A file.
     File(OutputFile),
 }
 
-/// The result of provisioning.
+/// The result of a provisioning run.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Provisioned {
-    /// `tpm` or `software`.
+    /// The place of the identity: `tpm` or `software`.
     pub mode: &'static str,
-    /// Each step in words; empty if no step was needed.
+    /// The steps of the run, as text. Empty if no step was needed.
     pub steps: Vec<String>,
-    /// Omitted steps with the reasons; the identity can be used without them.
+    /// The steps that were omitted, with the reasons. The identity is usable without them.
     pub notes: Vec<String>,
-    /// The request (PKCS#10, PEM), if the target is the answer.
+    /// The certificate request (PKCS#10, PEM), if the caller asked for it in the result.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request: Option<String>,
     /// True if the key waits for the certificate of a CA.
@@ -96,8 +97,8 @@ impl Policy {
         }
     }
 
-    /// The policy of `devid provision`: the call itself requests an identity, unless the
-    /// configuration forbids it.
+    /// Returns the policy of `devid provision`. The command itself requests an identity, unless the
+    /// configuration forbids that.
     fn asked(self) -> Self {
         let own = match self.own {
             OwnIdentity::Unset | OwnIdentity::Wanted => OwnIdentity::Wanted,
@@ -107,11 +108,11 @@ impl Policy {
     }
 }
 
-/// Gives the device its identity, if it has none; runs at every start.
+/// Gives the device its own identity, if it has none. The device runs this function at each start.
 ///
 /// # Errors
 ///
-/// The refusals of the table, and faults of the steps; nothing existing is lost.
+/// Fails if the table refuses a step, or if a step fails. No existing identity is lost.
 pub fn provision(config: &Config, how: &Provisioning) -> Result<Provisioned, IdentityError> {
     if let Some(RequestTarget::File(file)) = &how.request {
         file.check(REQUEST)?;
@@ -135,8 +136,8 @@ pub fn provision(config: &Config, how: &Provisioning) -> Result<Provisioned, Ide
         }
         if let Some(fault) = seen.unread_now.take_if(|_| !seen.facts.reset) {
             return Err(IdentityError::failed(format!(
-                "{fault}. Nothing was changed: the unreadable file may hold the device's \
-                 identity. Run devid provision again when the file can be read"
+                "{fault}. Nothing was changed, because the unreadable file may hold the identity \
+                 of the device. Run devid provision again when the file can be read"
             )));
         }
         let plan = seen.facts.plan(policy);
@@ -148,7 +149,8 @@ pub fn provision(config: &Config, how: &Provisioning) -> Result<Provisioned, Ide
         if let Some(mode) = quiet? {
             return Ok(Provisioned { mode, ..done });
         }
-        // Reopened each time, since a key caches its first observation.
+        // The device is opened again after each step, because a key remembers its first
+        // observation.
         device = device.reopened();
         // A TPM that answered earlier in this run exists.
         let was_there = seen.facts.tpm_is_there;
@@ -156,13 +158,14 @@ pub fn provision(config: &Config, how: &Provisioning) -> Result<Provisioned, Ide
         seen.facts.tpm_is_there |= was_there;
     }
     Err(IdentityError::failed(format!(
-        "provisioning did not reach its end after these steps: {}",
+        "provisioning did not end after these steps: {}",
         done.steps.join("; ")
     )))
 }
 
-/// Waits while the TPM's answer could change the next step, and asks again meanwhile. The returned
-/// device does not ask a silent TPM again. Also returns the last observation.
+/// Waits while an answer of the TPM could change the next step. Sends a command to the TPM again
+/// and again. Returns the device and the last observation. The returned device does not ask a TPM
+/// that did not answer.
 fn wait_for_tpm(
     config: &Config,
     policy: Policy,
@@ -185,14 +188,14 @@ fn wait_for_tpm(
             return Ok((device, seen));
         }
         lines.tell((began, Instant::now()), limit, |_| {
-            format!("no TPM at {}", config.tcti)
+            format!("the TPM at {} does not answer", config.tcti)
         });
         pause(PAUSE);
     }
 }
 
 impl Device {
-    /// Takes one step; returns the mode if no step is left.
+    /// Takes one step. Returns the mode if no step remains.
     fn step(
         &self,
         plan: Plan,
@@ -214,12 +217,11 @@ impl Device {
             Plan::Reset => {
                 self.erase(seen)?;
                 done.steps
-                    .push("all keys and certificates of ours were erased".into());
+                    .push("erased all keys and certificates that devid made".into());
             }
             Plan::Generate => {
                 let name = self.make_key()?;
-                done.steps
-                    .push(format!("a key was made in the TPM: {name}"));
+                done.steps.push(format!("made a key in the TPM: {name}"));
             }
             Plan::Persist => done.steps.push(self.persist_own(seen)?),
             Plan::Certify => {
@@ -242,7 +244,7 @@ impl Device {
                 seen.software.make_key()?;
                 let path = seen.software.key_path();
                 done.steps
-                    .push(format!("a software key was made: {}", path.display()));
+                    .push(format!("made a software key: {}", path.display()));
             }
             Plan::CertifySoftware => {
                 let waits = self.waits(how, done)?;
@@ -277,7 +279,7 @@ impl Device {
                 if seen.facts.software {
                     seen.software.retire()?;
                     done.steps
-                        .push("the software key was put aside (devid prune deletes it)".into());
+                        .push("set the software key aside (devid prune deletes it)".into());
                 }
                 return Ok(Some("tpm"));
             }
@@ -285,8 +287,8 @@ impl Device {
         Ok(None)
     }
 
-    /// The current or future key of the identity: the TPM key if it exists, unless the plan keeps
-    /// the software key.
+    /// Returns the current or future key of the identity. This is the TPM key if it exists, unless
+    /// the plan keeps the software key.
     pub(super) fn signer<'a>(&'a self, seen: &'a Observed) -> Result<Signer<'a>, IdentityError> {
         let in_software = matches!(
             seen.facts.plan(Policy::from_config(&self.config)),
@@ -299,7 +301,7 @@ impl Device {
         Ok(Signer(&self.tpm, key.ok_or_else(gone)?))
     }
 
-    /// Makes a certificate request, if the options ask for it.
+    /// Makes a certificate request, if the options contain one.
     fn is_requested(
         &self,
         seen: &Observed,
@@ -317,14 +319,15 @@ impl Device {
             RequestTarget::File(file) => {
                 file.write(pem.as_bytes(), REQUEST, 0o644)?;
                 let path = file.path().display();
-                done.steps.push(format!("a request was written: {path}"));
+                done.steps
+                    .push(format!("wrote a certificate request: {path}"));
             }
         }
         Ok(true)
     }
 
-    /// Makes a new key in the folder and in a persistent handle; makes the master key first if it
-    /// is missing.
+    /// Creates a key in the folder and in a persistent handle. Creates the master key before that,
+    /// if it is missing.
     fn make_key(&self) -> Result<String, IdentityError> {
         let usage = KeyPurpose {
             signs: true,
@@ -336,7 +339,7 @@ impl Device {
             Protection::Tpm,
             OpenedBy::User,
         )?;
-        // Applications must not change the attributes of the identity.
+        // Applications must not change the attributes of the own identity.
         let described = |uses: Use| ObjectAttributes {
             modifiable: false,
             destroyable: false,
@@ -351,7 +354,7 @@ impl Device {
     fn persist_own(&self, seen: &Observed) -> Result<String, IdentityError> {
         let own = seen.own.as_ref().ok_or_else(gone)?;
         let handle = self.own.persist_again(&own.file)?;
-        Ok(format!("the key was put back into handle 0x{handle:08X}"))
+        Ok(format!("put the key back into handle 0x{handle:08X}"))
     }
 
     fn certify_own(&self, seen: &Observed, how: &Work) -> Result<String, IdentityError> {
@@ -359,10 +362,10 @@ impl Device {
         let certificate = signer.self_signed(self.subject(how, signer.public())?)?;
         let subject = certificate.subject();
         self.keep_certificate(&self.own, certificate, OWN, false)?;
-        Ok(format!("certificate made: {subject}"))
+        Ok(format!("made a certificate: {subject}"))
     }
 
-    /// Stores a certificate in a key folder; returns the file name.
+    /// Stores a certificate in a key folder. Returns the name of the file.
     pub(super) fn keep_certificate(
         &self,
         store: &DevidStore,
@@ -381,7 +384,7 @@ impl Device {
         }
     }
 
-    /// Copies the certificate to the folder or to NV, if one of the two is missing.
+    /// Copies the certificate to the key folder or to the NV index, if one of the two lacks it.
     fn copy_certificate(
         &self,
         seen: &Observed,
@@ -394,8 +397,9 @@ impl Device {
         if own.certificates_in_folder == 0 {
             self.keep_certificate(&self.own, certificate.clone(), OWN, false)?;
             let subject = certificate.subject();
-            done.steps
-                .push(format!("certificate brought back from NV: {subject}"));
+            done.steps.push(format!(
+                "restored the certificate from NV memory: {subject}"
+            ));
         }
         done.notes.extend(self.keep_copy(certificate)?);
         Ok(())
@@ -406,7 +410,7 @@ impl Device {
         self.mark_key(&own.key)
     }
 
-    /// Writes a marker for this key.
+    /// Writes a marker that names this key.
     pub(super) fn mark_key(&self, key: &Key) -> Result<(), IdentityError> {
         let path = &self.config.provision.marker;
         if let Some(folder) = path.parent() {
@@ -419,7 +423,7 @@ impl Device {
         mark.write(path)
     }
 
-    /// Tells running processes to scan again at their next search.
+    /// Tells running programs to scan again before their next search.
     pub(super) fn tell_others(&self) {
         let path = &self.config.generation;
         let told = path
@@ -428,14 +432,14 @@ impl Device {
             .and_then(|()| file::write(path, random_digits()?.as_bytes(), 0o644));
         if told.is_err() {
             warn!(
-                "{}: cannot be written, so other programs see the change late",
+                "{}: this file cannot be written, so other programs notice the change late",
                 path.display()
             );
         }
     }
 }
 
-/// Attributes of a certificate in a key folder.
+/// Returns the attributes of a certificate in a key folder.
 pub(super) fn certificate_attributes(label: &str, destroyable: bool) -> ObjectAttributes {
     ObjectAttributes {
         destroyable,
@@ -445,15 +449,15 @@ pub(super) fn certificate_attributes(label: &str, destroyable: bool) -> ObjectAt
 }
 
 fn gone() -> IdentityError {
-    IdentityError::failed("the device's key is gone")
+    IdentityError::failed("the own key of the device does not exist any more")
 }
 
-/// Uses an existing identity unchanged; returns its mode.
+/// Checks that an existing identity can be used unchanged. Returns its mode.
 fn used(existing: &ExistingIdentity, how: &Work) -> Result<&'static str, IdentityError> {
     if how.request.is_some() {
         return Err(IdentityError::refused(format!(
-            "[provision] existing is used, so no request was made: {}. devid csr makes a request \
-             for a key of a token",
+            "no request was made, because the device uses the identity of existing under \
+             [provision]: {}. devid csr makes a request for a key of a token",
             existing.text
         )));
     }
@@ -463,24 +467,24 @@ fn used(existing: &ExistingIdentity, how: &Work) -> Result<&'static str, Identit
     })
 }
 
-/// Why there is no request, where the factory's identity is used.
+/// Returns the error for a request on a device that uses only the factory identity.
 fn no_own_key() -> IdentityError {
     IdentityError::refused(format!(
-        "{UNWANTED}: the device has no key of its own, so no request was written. devid csr idev-id \
-         makes one for the factory's key; without that setting devid provision --csr makes a key and its \
-         request"
+        "{UNWANTED}: the device has no own key, so no request was written. devid csr idev-id makes \
+         a request for the factory key. Without this setting, devid provision --csr makes an own \
+         key and a request"
     ))
 }
 
-/// The lock of provisioning, in the state folder.
+/// The file in the state folder that a provisioning run locks.
 pub(super) const LOCK: &str = ".provision.lock";
 
-/// The kind of a foreign object in place of the lock.
+/// Returns the kind of object that is in place of the lock file, if it is not a regular file.
 pub(super) fn provision_lock(state: &Path) -> Option<&'static str> {
     no_lock(&lstat(state.join(LOCK)).ok()?)
 }
 
-/// Locks out a second provisioning, which would make a second key.
+/// Takes the lock of provisioning. A second run at the same time would make a second key.
 pub(super) fn only_one(state: &Path) -> Result<Lock, IdentityError> {
     let path = state.join(LOCK);
     let fault = |error: Errno| IdentityError::file(&path)(error.into());
@@ -489,7 +493,7 @@ pub(super) fn only_one(state: &Path) -> Result<Lock, IdentityError> {
     let fd = open_lock(&folder, LOCK, true).map_err(|why| match why {
         NoLock::System(error) => fault(error),
         NoLock::InTheWay(what) => IdentityError::failed(format!(
-            "{}: {what}; nothing was done. Check it by hand, and remove it",
+            "{}: {what}, so nothing was done. Check the file and remove it",
             path.display()
         )),
     })?;
@@ -497,7 +501,8 @@ pub(super) fn only_one(state: &Path) -> Result<Lock, IdentityError> {
         Lock::take(fd, PATIENCE).map_err(|failed| IdentityError::file(&path)(failed.into()))?;
     lock.ok_or_else(|| {
         IdentityError::failed(format!(
-            "{}: another devid is provisioning; try again when it has ended",
+            "{}: another devid process is provisioning; run the command again when that process \
+             has ended",
             path.display()
         ))
     })

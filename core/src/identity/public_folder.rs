@@ -1,5 +1,5 @@
-//! Public folders beside the state folder: services read there, and their users need not be in the
-//! group of the state folder.
+//! Makes public folders beside the state folder. Services read files in a public folder, although
+//! their users are not in the group of the state folder.
 
 use super::IdentityError;
 use rustix::fs::{Mode, OFlags, fchmod, fstat, mkdir, open};
@@ -9,8 +9,8 @@ use std::path::Path;
 
 const MODE: u32 = 0o755;
 
-/// Makes the folder if it is missing, and lets all users enter it, independent of the umask.
-/// Returns true if this changed anything. A folder of another user stays unchanged.
+/// Creates the folder if it is missing. Lets all users enter the folder, whatever the umask is.
+/// Returns true if this changed anything. Does not change a folder of another user.
 pub(super) fn make_public_folder(path: &Path) -> Result<bool, IdentityError> {
     let fault = |errno: Errno| IdentityError::file(path)(errno.into());
     let made = match mkdir(path, Mode::from_raw_mode(MODE)) {

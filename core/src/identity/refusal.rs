@@ -1,4 +1,4 @@
-//! Refusals and their remedies.
+//! The texts of refused steps, and their remedies.
 
 use super::device::Device;
 use super::existing::ExistingIdentity;
@@ -16,30 +16,30 @@ use crate::trouble::is_there;
 use crate::x509::Certificate;
 use std::path::PathBuf;
 
-/// A refusal in words.
+/// The text of a refused step, with its remedy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct RefusalDetails {
     kind: IdentityErrorKind,
-    /// The identifier for programs.
+    /// The identifier of the refusal, for programs.
     pub(super) id: &'static str,
     pub(super) text: String,
     pub(super) remedy: Remedy,
 }
 
-/// A certificate of the device's own identity without its key.
+/// A certificate of the own identity whose key is missing.
 struct UnmatchedCertificate {
     place: String,
     file: Option<PathBuf>,
-    /// True if it belongs to the software identity.
+    /// True if the certificate belongs to the software identity.
     software: bool,
 }
 
-/// The relation of the TPM to the key folder.
+/// Tells whether the TPM belongs to the key folder.
 enum TpmOrigin {
-    /// The TPM holds keys with our template that no file names. Either the TPM or the folder is
-    /// from another device.
+    /// The TPM holds keys with the template of device keys that no file names. The TPM or the
+    /// folder comes from another device.
     OtherDevice,
-    /// The TPM holds no such keys: it was cleared, or is new.
+    /// The TPM holds no such keys. The TPM was cleared, or is new.
     Unused,
 }
 
@@ -51,9 +51,10 @@ fn untrusted(seen: &Observed) -> RefusalDetails {
         text: why.map_or("the state folder".into(), |why| {
             format!("{}, so it is not trusted; nothing was changed", why.text)
         }),
-        remedy: why.map_or(Remedy::by_hand("Check who may write there"), |why| {
-            why.remedy.clone()
-        }),
+        remedy: why.map_or(
+            Remedy::by_hand("Check which users can write to the folder"),
+            |why| why.remedy.clone(),
+        ),
     }
 }
 
@@ -64,12 +65,12 @@ impl From<RefusalDetails> for IdentityError {
 }
 
 impl Device {
-    /// The refusal as an error, with its remedy.
+    /// Returns the refusal as an error, with its remedy.
     pub(super) fn refusal(&self, why: Refusal, seen: &Observed) -> IdentityError {
         self.refusal_details(why, seen).into()
     }
 
-    /// The parts of the refusal.
+    /// Returns the parts of the refusal: kind, identifier, text and remedy.
     pub(super) fn refusal_details(&self, why: Refusal, seen: &Observed) -> RefusalDetails {
         let tpm = self.silence(seen);
         let of_tpm = |id, text, remedy| RefusalDetails {
@@ -81,45 +82,47 @@ impl Device {
         match why {
             Refusal::NoTpm => of_tpm(
                 "identity.no-tpm",
-                format!("{tpm}, and the device has no identity of its own"),
+                format!("{tpm}, and the device has no own identity"),
                 Remedy::by_hand(
-                    "Make the TPM answer (devid doctor says how); or allow a software identity, \
-                     with fallback = \"software\" under [provision] in config.toml, and run devid \
+                    "Make the TPM answer (devid doctor tells how). Or set fallback = \"software\" \
+                     under [provision] in config.toml to permit a software identity, and run devid \
                      provision",
                 ),
             ),
             Refusal::TpmSilent => of_tpm(
                 "identity.tpm-silent",
-                format!("{tpm}; there is a TPM, so no software identity is made in its place"),
+                format!("{tpm}; a TPM exists, so no software identity is made instead"),
                 Remedy::by_hand(match self.config.provision.own {
-                    // The user may only miss the factory's identity.
+                    // The user may miss only the factory identity.
                     OwnIdentity::Unset | OwnIdentity::Unwanted => {
-                        "devid doctor says why it does not answer"
+                        "devid doctor tells why the TPM does not answer"
                     }
                     OwnIdentity::Wanted => {
-                        "devid doctor says why it does not answer; then devid provision"
+                        "devid doctor tells why the TPM does not answer; run devid provision when \
+                         the TPM answers"
                     }
                 }),
             ),
             Refusal::TpmGone => of_tpm(
                 "identity.tpm-gone",
                 format!(
-                    "{tpm}; the device's identity is in its TPM, and nothing is put in its place"
+                    "{tpm}; the identity of the device is in its TPM, so no other identity is made"
                 ),
                 Remedy::by_hand(
-                    "When the TPM answers, nothing need be done (devid doctor says more)",
+                    "No step is needed when the TPM answers again; devid doctor tells why it does \
+                     not answer",
                 ),
             ),
             Refusal::ResetNeedsTpm => of_tpm(
                 "identity.reset-waits",
                 format!(
-                    "{tpm}; a reset without the TPM would leave keys in it, or the device without \
-                     identity. Nothing was deleted; it is done at the next start at which the TPM \
-                     answers"
+                    "{tpm}; a reset without the TPM would leave keys in the TPM, or the device \
+                     without identity. Nothing was deleted. The reset is done at the next start \
+                     with a TPM that answers"
                 ),
                 self.no_reset(),
             ),
-            // The object may be in a file that cannot be read now.
+            // The object may be in a file that could not be read.
             Refusal::KeyLost | Refusal::FileLost | Refusal::Mismatch
                 if seen.unread_now.is_some() =>
             {
@@ -134,14 +137,14 @@ impl Device {
         }
     }
 
-    /// The remedy that cancels a requested reset.
+    /// Returns the remedy that cancels a requested reset.
     pub(super) fn no_reset(&self) -> Remedy {
         let request = self.reset_request();
         let command = format!("rm {}", word(&request));
         Remedy::on_paths("To cancel the reset", &[&request], command)
     }
 
-    /// The address of the TPM, and the reason why it does not answer.
+    /// Returns the address of the TPM, and the reason why it does not answer.
     fn silence(&self, seen: &Observed) -> String {
         match &seen.tpm_fault {
             Some(fault) => format!("{}: {fault}", self.config.tcti),
@@ -151,22 +154,22 @@ impl Device {
 
     fn key_lost(&self, seen: &Observed) -> RefusalDetails {
         let lost = seen.own.as_ref().and_then(|own| own.lost.as_deref());
-        let lost = lost.unwrap_or("the marker names one that is gone");
+        let lost = lost.unwrap_or("the marker names a key that is missing");
         let held = self.own.master_is_held();
         let (text, remedy) = match held {
             Ok(Some(true)) => (
                 format!(
-                    "the device's key is not here ({lost}), although the TPM holds the master key \
-                     as before: the file of the key was lost, or changed"
+                    "the own key of the device is missing ({lost}), although the TPM still holds \
+                     the master key: the file of the key was deleted or changed"
                 ),
                 self.bring_back_file(),
             ),
             Ok(_) | Err(_) => {
                 let behind_pin = |own: &OwnKey| own.key.auth_salt().is_some();
                 let text = match seen.own.as_ref().is_some_and(behind_pin) {
-                    true => format!("the device's key cannot be used any more: {lost}"),
+                    true => format!("the own key of the device cannot be used any more: {lost}"),
                     false => format!(
-                        "the TPM does not hold the device's key any more ({lost}): it \
+                        "the TPM does not hold the own key of the device any more ({lost}): it \
                          {CLEARED_OR_EXCHANGED}"
                     ),
                 };
@@ -181,22 +184,22 @@ impl Device {
         }
     }
 
-    /// The remedy if this TPM lacks the keys of the folder.
+    /// Returns the remedy for a TPM without the keys of the folder.
     pub(super) fn other_tpm(&self) -> Remedy {
         let folder = self.folder();
         let folder = folder.display();
         match self.whose() {
             // A reset would delete the keys of another device.
             TpmOrigin::OtherDevice => Remedy::by_hand(format!(
-                "This TPM holds keys of another key folder: use {folder} with its own TPM again, \
-                 or use this TPM with its own folder"
+                "This TPM holds keys of another key folder. Use {folder} with its own TPM, or use \
+                 this TPM with its own key folder"
             )),
             TpmOrigin::Unused => {
                 let state = &self.config.state;
                 Remedy::to_free_name(
                     format!(
-                        "Bring back the TPM of {folder}. Only if the TPM was cleared are the keys \
-                         lost permanently. Then make a new identity with"
+                        "Bring back the TPM of {folder}. The keys are lost for ever only if the \
+                         TPM was cleared. In this case make a new identity with"
                     ),
                     &[state],
                     free_name(state, "kept"),
@@ -214,12 +217,13 @@ impl Device {
 
     fn whose(&self) -> TpmOrigin {
         let handle = self.config.master.handle;
-        // If the question fails, such keys may exist.
+        // If the search fails, such keys may exist.
         let orphans = self.orphans();
         let orphans = orphans.map_or(true, |orphans| !orphans.is_empty());
         let held = self.own.master_is_held().ok().flatten() == Some(true);
         let wraps = self.tpm.handles(handle).map_or(true, |all| {
-            // The first handle from there on.
+            // The list begins at this handle, so its first entry tells whether the handle is in
+            // use.
             all.first() == Some(&handle)
         });
         match orphans || (wraps && !held) {
@@ -228,7 +232,7 @@ impl Device {
         }
     }
 
-    /// The refusal while the missing object may be in an unreadable file.
+    /// Returns the refusal for an object that may be in an unreadable file.
     fn unreadable(&self, seen: &Observed) -> RefusalDetails {
         let folder = self.folder();
         let first = seen.unread.first().cloned().unwrap_or_default();
@@ -241,8 +245,8 @@ impl Device {
             kind: IdentityErrorKind::Refused,
             id: "identity.unreadable",
             text: format!(
-                "{}: {why}{others}; the device's identity may be in it, so nothing is put in its \
-                 place",
+                "{}: {why}{others}; this file may hold the identity of the device, so no other \
+                 identity is made",
                 path.display()
             ),
             remedy: for_unread_file(&folder, &path, first.by_content),
@@ -256,7 +260,8 @@ impl Device {
             kind: IdentityErrorKind::Refused,
             id: "identity.file-lost",
             text: format!(
-                "the TPM holds the device's key{handle}, but its file is gone from {}",
+                "the TPM holds the own key of the device{handle}, but the file of the key is \
+                 missing in {}",
                 self.folder().display()
             ),
             remedy: self.bring_back_file(),
@@ -265,13 +270,14 @@ impl Device {
 
     fn bring_back_file(&self) -> Remedy {
         Remedy::by_hand(format!(
-            "Restore its file in {} from a backup, and leave the handle as it is: only the handle \
-             holds the key. Without a backup the identity is lost (devid reset --help)",
+            "Restore the file of the key in {} from a backup, and do not change the handle: only \
+             the handle holds the key. Without a backup the identity is lost (devid reset --help)",
             self.folder().display()
         ))
     }
 
-    /// The command that continues with the table; without waiting if there is no TPM to wait for.
+    /// Returns the command that continues the provisioning. The command does not wait if the device
+    /// has no TPM.
     pub(super) fn going_on(seen: &Observed) -> &'static str {
         match seen.facts.tpm_is_there {
             true => "devid provision",
@@ -286,7 +292,7 @@ impl Device {
         let place = about.as_ref().map_or("?", |about| about.place.as_str());
         let text = format!(
             "{place}: the certificate of {subject} is for a key that this device does not have; \
-             nothing is put over it"
+             this certificate is not replaced"
         );
         let has_key = match about.as_ref().is_some_and(|about| about.software) {
             true => seen.software_key.is_some(),
@@ -295,10 +301,10 @@ impl Device {
         let held = unmatched.and_then(|unmatched| self.orphan_of(unmatched));
         let remedy = match (held, about.and_then(|about| about.file)) {
             (Some(handle), _) => Remedy::by_hand(format!(
-                "Its key is still in handle 0x{handle:08X}. {}",
+                "The key of the certificate is still in handle 0x{handle:08X}. {}",
                 self.bring_back_file()
             )),
-            // The remaining key has no certificate, and gets one.
+            // The remaining key has no certificate, so the next run makes a certificate for it.
             (None, Some(file)) if has_key => {
                 let name = file.file_name().unwrap_or_default();
                 let aside = self.config.state.join(name);
@@ -307,7 +313,8 @@ impl Device {
                     _ => free_name(&aside, "aside"),
                 };
                 Remedy::to_free_name(
-                    "Restore its key; or, if the key that is here is the right one",
+                    "Restore the key of this certificate. Or, if the key that the device has is \
+                     the right one, run",
                     &[&file],
                     aside,
                     |aside| {
@@ -317,12 +324,12 @@ impl Device {
                 )
             }
             (None, Some(_)) => Remedy::by_hand(
-                "Restore its key's file from a backup. Without a backup the identity is lost, and \
-                 only devid reset makes a new one",
+                "Restore the file of the certificate's key from a backup. Without a backup the \
+                 identity is lost, and only devid reset makes a new identity",
             ),
             (None, None) => Remedy::by_hand(
-                "Restore its key's file from a backup; or set another index with nv_index under \
-                 [provision] in config.toml",
+                "Restore the file of the certificate's key from a backup. Or set nv_index to \
+                 another index under [provision] in config.toml",
             ),
         };
         RefusalDetails {
@@ -357,7 +364,7 @@ impl Device {
         }
     }
 
-    /// The handle that holds the certificate's key although no file names it.
+    /// Returns the handle that holds the key of the certificate although no file names the handle.
     fn orphan_of(&self, certificate: &Certificate) -> Option<u32> {
         let public = certificate.public_key()?;
         let orphans = self.orphans().unwrap_or_default().into_iter();
@@ -368,7 +375,7 @@ impl Device {
     }
 
     fn existing_unusable(&self, seen: &Observed) -> RefusalDetails {
-        // A missing file is missing, whether the TPM answers or not.
+        // For an identity in files, the answer of the TPM does not matter.
         let by_uri = matches!(
             self.config.provision.existing,
             Some(config::ExistingSource::Uri(_))
@@ -381,12 +388,10 @@ impl Device {
         RefusalDetails {
             kind: tpm.map_or(IdentityErrorKind::Refused, |_| IdentityErrorKind::Tpm),
             id: "identity.existing",
-            text: format!(
-                "[provision] existing: {text}{silence}; nothing is made beside what is there"
-            ),
+            text: format!("existing under [provision]: {text}{silence}; no other identity is made"),
             remedy: Remedy::by_hand(
-                "Repair it; or remove existing from [provision] in config.toml, so that devid \
-                 provision makes an own identity",
+                "Repair this identity. Or remove existing under [provision] from config.toml, so \
+                 that devid provision makes an own identity",
             ),
         }
     }

@@ -1,5 +1,5 @@
-//! Remedies: words, and optionally a command. A remedy never ends an identity, and never destroys a
-//! key that may still be useful.
+//! Remedies: a text, and in some cases a command. A remedy never ends an identity. A remedy never
+//! destroys a key that may still be useful.
 
 use super::error::IdentityError;
 use crate::trouble::found;
@@ -9,17 +9,17 @@ use rustix::process::geteuid;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// A remedy.
+/// A remedy for an error or a finding.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Remedy {
-    /// For a person.
+    /// The text for a person.
     pub(super) words: String,
-    /// A command for sh(1), to run after following the words.
+    /// A command for sh(1). The user first follows the text, then runs the command.
     pub(super) command: Option<String>,
 }
 
 impl Remedy {
-    /// A remedy without a command.
+    /// Creates a remedy without a command.
     pub(super) fn by_hand(words: impl Into<String>) -> Self {
         Self {
             words: words.into(),
@@ -27,9 +27,9 @@ impl Remedy {
         }
     }
 
-    /// A command, and words that tell when to use it. The command must not name variable paths;
-    /// [`Remedy::on_paths`] is for those. Users other than root also read that the command is for
-    /// root.
+    /// Creates a remedy from a command and a text that tells when to run it. The command must not
+    /// contain paths that vary; [`Remedy::on_paths`] checks such paths. For users other than root,
+    /// the text adds that root must run the command.
     pub(super) fn by_command(words: impl Into<String>, command: impl Into<String>) -> Self {
         let words = words.into();
         let is_said = geteuid().is_root() || words.contains("s root");
@@ -42,8 +42,8 @@ impl Remedy {
         }
     }
 
-    /// [`Remedy::on_paths`] with a command that gives a file the name `free`, if that name is
-    /// unused.
+    /// Calls [`Remedy::on_paths`] with a command that gives a file the name `free`. Without an
+    /// unused name, the remedy has no command.
     pub(super) fn to_free_name(
         words: impl fmt::Display,
         paths: &[&Path],
@@ -53,13 +53,15 @@ impl Remedy {
         match free {
             Ok(free) => Self::on_paths(words, &[paths, &[free.as_path()]].concat(), command(&free)),
             Err(fault) => Self::by_hand(format!(
-                "{words}: check this by hand; no command is given, because of this: {fault}"
+                "{words}: check this manually; no command is given, because no unused name was \
+                 found: {fault}"
             )),
         }
     }
 
-    /// A command that names these paths. Root will copy it. So there is no command if a path may
-    /// lead to another file, now or later. The words then give the reason.
+    /// Creates a remedy from a command that contains these paths. Root will run the command. So the
+    /// remedy has no command if a path may lead to another file, now or later. The text then gives
+    /// the reason.
     pub(super) fn on_paths(words: impl fmt::Display, paths: &[&Path], command: String) -> Self {
         match paths.iter().find_map(|path| hazard(path)) {
             None if paths.iter().all(|path| is_this_users(path)) => Self {
@@ -68,7 +70,7 @@ impl Remedy {
             },
             None => Self::by_command(words.to_string(), command),
             Some(why) => Self::by_hand(format!(
-                "{words}: check this by hand; no command is given, because {why}"
+                "{words}: check this manually; no command is given, because {why}"
             )),
         }
     }
@@ -83,15 +85,15 @@ impl fmt::Display for Remedy {
     }
 }
 
-/// The reason why a command for root must not contain this path, if any. Other users can replace
-/// the file, it is a symbolic link, or its name has invisible characters.
+/// Returns the reason why a command for root must not contain this path, if any. Examples are a
+/// file that other users can replace, a symbolic link, and a name with invisible characters.
 fn hazard(path: &Path) -> Option<String> {
     let shown = path.display();
     let is_text = path
         .to_str()
         .is_some_and(|text| !text.chars().any(char::is_control));
     if !is_text {
-        return Some("its name has invisible characters".into());
+        return Some("the name of a file has invisible characters".into());
     }
     if let Err(why) = names_only_ours(path.parent().unwrap_or(Path::new("/"))) {
         return Some(why.to_string());
@@ -104,13 +106,13 @@ fn hazard(path: &Path) -> Option<String> {
     match FileType::from_raw_mode(about.st_mode) {
         FileType::Symlink => Some(format!("{shown} is a symbolic link")),
         FileType::RegularFile if about.st_nlink > 1 => {
-            Some(format!("{shown} has another name too (a hard link)"))
+            Some(format!("{shown} has a second name (a hard link)"))
         }
         _ => None,
     }
 }
 
-/// True if this user may change the mode of a file without being root.
+/// Returns true if this user owns the file, and so may change its mode.
 fn is_this_users(path: &Path) -> bool {
     lstat(path).is_ok_and(|about| about.st_uid == geteuid().as_raw())
 }
@@ -148,7 +150,7 @@ mod tests {
         };
         mode(home.path(), 0o777);
         assert!(!has(&file));
-        // A missing folder is made by any user who may.
+        // Any user with write permission can create the missing folder.
         assert!(!has(&home.path().join("none/below/file")));
         mode(home.path(), 0o1777);
         assert!(!has(&home.path().join("none/below/file")));
@@ -159,13 +161,13 @@ mod tests {
         mode(&open, 0o777);
         symlink(open.join("none"), home.path().join("away")).unwrap();
         assert!(!has(&home.path().join("away/file")), "a link to nothing");
-        // In a folder for a group each member may replace his own files and add names.
+        // In a folder for a group, each member can replace his own files and create files.
         mode(&open, 0o1770);
         if std::os::unix::fs::chown(&open, None, Some(12345)).is_ok() {
             mode(&open, 0o1770);
             assert!(!has(&open.join("file")));
         }
-        // Paths that the system cannot resolve now.
+        // The system cannot resolve these paths.
         let around = home.path().join("loop");
         symlink(&around, &around).unwrap();
         assert!(!has(&around.join("file")));

@@ -1,4 +1,4 @@
-//! Certificate requests, signed by keys of the device.
+//! Certificate requests that keys of the device sign.
 
 use super::device::Device;
 use super::entry::{FACTORY, TokenEntry};
@@ -14,30 +14,32 @@ use crate::x509::{RequestContent, Subject};
 use std::sync::Arc;
 
 impl Device {
-    /// A request for a certificate (PKCS#10, DER). If the content has no subject, the device's own
-    /// identity gets the factory's subject, and the key of a service gets its label. The PIN is
-    /// tried only if the configuration has none; the TPM counts a wrong PIN.
+    /// Returns a certificate request (PKCS#10, DER). If the content has no subject, the own
+    /// identity gets the subject of the factory identity. The key of a service gets its label as
+    /// subject. The PIN is tried only if the configuration names none. The TPM counts a wrong PIN.
     ///
     /// # Errors
     ///
-    /// The entry has no private key, the key does not sign, or a name cannot be encoded.
+    /// Fails if the entry has no private key, if the key does not sign, or if a name cannot be
+    /// encoded.
     pub fn request(
         &self,
         entry: &TokenEntry,
         content: &RequestContent,
         pin: Option<&Secret>,
     ) -> Result<Vec<u8>, IdentityError> {
-        refuse_secret_key(entry, "no certificate is for a secret key")?;
+        refuse_secret_key(entry, "a secret key cannot have a certificate")?;
         let key = self.signing_key(entry, pin)?;
         let subject = self.subject_of(entry, content, key.public())?;
         Signer(&self.tpm, &key).request(&subject, content)
     }
 
-    /// The private key of an entry, after a login if needed; also of a software identity.
+    /// Returns the private key of an entry, after a login if needed. The entry may be a software
+    /// identity.
     ///
     /// # Errors
     ///
-    /// The entry has no private key, or its file cannot be read.
+    /// Fails if the entry has no private key, or if its file cannot be read.
     pub(super) fn signing_key(
         &self,
         entry: &TokenEntry,
@@ -50,7 +52,7 @@ impl Device {
         let Some(key) = &entry.key else {
             return Err(IdentityError::new(
                 IdentityErrorKind::NotFound,
-                format!("{}: this device has no key for it", entry.label),
+                format!("{}: this device does not have the private key", entry.label),
             ));
         };
         self.unlock_for(entry)?;
@@ -62,7 +64,7 @@ impl Device {
         }
     }
 
-    /// The subject of a request.
+    /// Returns the subject of a request.
     fn subject_of(
         &self,
         entry: &TokenEntry,

@@ -1,5 +1,5 @@
-//! Factory reset: removes all objects of ours from the TPM and from the disk. A reset never touches
-//! the factory identity or objects of other programs.
+//! Factory reset: removes all objects that devid made from the TPM and from the disk. A reset never
+//! changes the factory identity or objects of other programs.
 
 use super::device::Device;
 use super::free_name::free_name;
@@ -18,11 +18,11 @@ use rustix::fs::{Access, access};
 use rustix::io::Errno;
 use std::path::PathBuf;
 
-/// Erases the device's own identity with all its keys, and makes a new one.
+/// Erases the own identity of the device and all its keys, and makes a new identity.
 ///
 /// # Errors
 ///
-/// Those of [`provision()`]. The next provisioning continues an interrupted reset.
+/// Fails for the reasons of [`provision()`]. The next provisioning continues an interrupted reset.
 pub fn reset(config: &Config, how: &Provisioning) -> Result<Provisioned, IdentityError> {
     make_folder(&config.state)?;
     let path = reset_request(&config.state);
@@ -30,8 +30,8 @@ pub fn reset(config: &Config, how: &Provisioning) -> Result<Provisioned, Identit
     provision(config, how)
 }
 
-/// Deletes the files that were set aside when the device moved to its TPM, or with a lost master
-/// key. Returns the names.
+/// Deletes files that were set aside. They were set aside when the device moved to its TPM, or
+/// after the loss of a master key. Returns the paths of the deleted files.
 pub fn prune(config: &Config) -> Result<Vec<PathBuf>, IdentityError> {
     if !is_there(&config.state).map_err(IdentityError::file(&config.state))? {
         return Ok(Vec::new());
@@ -48,15 +48,16 @@ pub fn prune(config: &Config) -> Result<Vec<PathBuf>, IdentityError> {
 }
 
 impl Device {
-    /// Removes all objects of ours. An interrupted run starts again; the request file is removed
-    /// last.
+    /// Removes all objects that devid made. An interrupted run starts again, because the request
+    /// file is removed last.
     ///
-    /// The token `devid` is erased completely. In other tokens only objects made through them or
-    /// wrapped by the master key are erased. Another program may use their folder as well.
+    /// The token `devid` is erased completely. Another program may use the folders of other tokens.
+    /// So in these folders only objects that the token created, or that the master key wraps, are
+    /// erased.
     pub(super) fn erase(&self, seen: &Observed) -> Result<(), IdentityError> {
         let _turn = self.enrolment_turn()?;
         let tpm = seen.facts.tpm;
-        // All foreseeable failures are checked before anything is deleted.
+        // All errors that can be foreseen are checked before the first deletion.
         let master = match tpm {
             true => self.master_to_erase()?,
             false => None,
@@ -84,8 +85,8 @@ impl Device {
         for (number, store) in self.stores().enumerate() {
             store.erase(number == 0, tpm)?;
         }
-        // A file without object may still be the old identity. Such a file is renamed, so that it
-        // does not count again.
+        // A file without a valid object may still be the old identity. The file is renamed, so that
+        // devid ignores it.
         for refused in self.own.damaged_files().map_err(unread)? {
             let path = self.folder().join(refused.file);
             file::rename(&path, &free_name(&path, "refused")?)
@@ -101,11 +102,11 @@ impl Device {
             self.forget_copy()?;
             if let Some(master) = master {
                 self.own.destroy_master(master.name())?;
-                // The owner's value may be used with the master key, independent of the storage
-                // root key.
+                // The master key no longer encrypts the owner's authorisation value, so the
+                // storage root key must do that. The present storage root key is then trusted.
                 self.forget_root()?;
-                // Keys below the master key, found by a rule that needs no master key, would stop
-                // the provisioning.
+                // Without the master key, another rule finds device keys. Such keys would stop the
+                // provisioning, so they are evicted too.
                 self.evict_orphans()?;
             }
             for store in self.stores() {
@@ -123,13 +124,13 @@ impl Device {
         Ok(())
     }
 
-    /// Checks that the owner's value can be used. After a TPM was cleared or exchanged, a reset
-    /// trusts its current storage root key.
+    /// Checks that the owner's authorisation value can be used. After a TPM was cleared or
+    /// exchanged, a reset trusts its current storage root key.
     fn check_owner(&self) -> Result<(), IdentityError> {
         let owner = self.own.owner_auth().map_err(kept_all)?;
         let shown = match self.tpm.check_shows(&owner) {
             Err(TpmError::Distrusted(why)) if self.has_other_root()? => {
-                warn!("{why}. For the reset, the current storage root key of the TPM is trusted");
+                warn!("{why}. The reset trusts the current storage root key of the TPM");
                 self.forget_root()?;
                 self.tpm.check_shows(&owner)
             }
@@ -138,8 +139,8 @@ impl Device {
         shown.map_err(|error| kept_all(error.into()))
     }
 
-    /// True if the TPM has another storage root key than the remembered one, or if the record is
-    /// damaged.
+    /// Returns true if the TPM has another storage root key than the recorded one, or if the record
+    /// is damaged.
     fn has_other_root(&self) -> Result<bool, IdentityError> {
         match self.tpm.has_other_root() {
             Err(TpmError::Distrusted(_)) => Ok(true),
@@ -154,12 +155,13 @@ impl Device {
         Ok(())
     }
 
-    /// The key in the master key's handle, without which no copy of a wrapped key loads. This key
-    /// is the remembered one of a folder, or one that we must have made for a lost folder.
+    /// Returns the key in the handle of the master key. Without this key, no copy of a wrapped key
+    /// can be loaded. A folder records this key, or its template shows that devid made it for a
+    /// lost folder.
     fn master_to_erase(&self) -> Result<Option<StorageKey>, IdentityError> {
         let handle = self.config.master.handle;
         let key = match self.tpm.storage_key(handle) {
-            // An object that is no storage key wraps none of our keys.
+            // An object that is not a storage key wraps no keys.
             Ok(None) | Err(TpmError::Unsupported(_)) => return Ok(None),
             Ok(Some(key)) => key,
             Err(error) => return Err(error.into()),
@@ -169,33 +171,35 @@ impl Device {
             name.is_ok_and(|name| name.as_deref() == Some(key.name()))
         });
         let why = match self.tpm.is_primary(&key)? {
-            true => "holds a primary key, which can be derived again from its template",
+            true => "holds a primary key, which the TPM can derive again from its template",
             false if remembered || key.has_our_template() => return Ok(Some(key)),
-            false => "holds a storage key that is none of ours",
+            false => "holds a storage key that devid did not create",
         };
         Err(IdentityError::refused(format!(
-            "handle 0x{handle:08X} {why}: while it is there, copies of wrapped keys can be used \
-             again. Evict it if no other program needs it (tpm2_evictcontrol -C o -c \
-             0x{handle:08X}), or name another handle in [master]. Nothing was deleted; the next \
-             start does the reset, unless you cancel it. {}",
+            "handle 0x{handle:08X} {why}: while the handle holds this key, copies of wrapped keys \
+             can be used again. If no other program needs the key, evict it (tpm2_evictcontrol -C \
+             o -c 0x{handle:08X}). Otherwise set another handle under [master] in config.toml. \
+             Nothing was deleted. The next start does the reset, unless you cancel it. {}",
             self.no_reset()
         )))
     }
 }
 
-/// The error for a missing precondition of the reset.
+/// Returns the error for a reset that cannot begin.
 fn kept_all(error: StoreError) -> IdentityError {
     let fault = IdentityError::from(error);
     IdentityError::failed(format!(
-        "{fault}. Nothing was deleted; the reset goes on at the next start, or by devid provision"
+        "{fault}. Nothing was deleted. The reset continues at the next start, or with devid \
+         provision"
     ))
 }
 
-/// The error for an unreadable file, which may hold a key that the reset would leave behind.
+/// Returns the error for an unreadable file. The file may hold a key, and the reset would leave
+/// this key behind.
 fn unread(error: StoreError) -> IdentityError {
     let fault = IdentityError::from(error);
     IdentityError::failed(format!(
-        "{fault}. Nothing was deleted; when the file can be read, the next start or devid \
+        "{fault}. Nothing was deleted. When the file can be read, the next start or devid \
          provision continues the reset. If the file stays unreadable, move it out of the folder"
     ))
 }

@@ -1,5 +1,5 @@
-//! A token for one service: a key folder that only its user owns, and a drop-in of root that names
-//! it.
+//! A token for one service: a key folder that only the user of the service owns, and a drop-in file
+//! of root that configures the token.
 
 use super::device::Device;
 use super::public_folder::make_public_folder;
@@ -15,32 +15,37 @@ use rustix::process::geteuid;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
-/// The group may read and enter; new files inherit the group.
+/// The mode of the key folder. The group may read and enter the folder, and new files get this
+/// group.
 const FOLDER_MODE: u32 = 0o2750;
 const LONGEST: usize = 32;
 
-/// A service token that was made or removed.
+/// A token for a service that was added or removed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ServiceToken {
-    /// Its name.
+    /// The name of the token.
     pub token: String,
-    /// Its key folder.
+    /// The key folder of the token.
     pub folder: PathBuf,
-    /// The file in `config.d/` that names it.
+    /// The file in `config.d/` that configures the token.
     pub drop_in: PathBuf,
-    /// True if anything was changed.
+    /// True if the command changed anything.
     pub changed: bool,
-    /// True if the folder is there, with its keys.
+    /// True if the key folder still exists, with its keys.
     pub kept: bool,
 }
 
-/// Makes a token for a service, or completes an interrupted run. Its folder belongs to `user`, by
-/// default the user with the name of the group.
+/// Adds a token for a service, or completes an interrupted run. `user` owns the key folder. The
+/// default is the user with the name of the group.
 ///
 /// # Errors
 ///
-/// The name is not plain, or the group or user is unknown. Or a token of that name is elsewhere, or
-/// the folder belongs to another user. Objects of others stay unchanged.
+/// Fails in these cases, without a change of objects of other users:
+///
+/// - the name has other characters than a token name may have;
+/// - the group or the user does not exist;
+/// - the configuration has a token of this name with another folder;
+/// - the folder belongs to another user.
 pub fn add_service_token(
     config: &Config,
     name: &str,
@@ -48,12 +53,12 @@ pub fn add_service_token(
     user: Option<&str>,
 ) -> Result<ServiceToken, IdentityError> {
     let token = place(config, name)?;
-    let group_id = group_number(group)
-        .ok_or_else(|| refused(format!("there is no group {group} in /etc/group")))?;
+    let group_id =
+        group_number(group).ok_or_else(|| refused(format!("/etc/group has no group {group}")))?;
     let user = user.unwrap_or(group);
     let user_id = user_named(user).ok_or_else(|| {
         refused(format!(
-            "there is no user {user} in /etc/passwd; --user names the one that runs the service"
+            "/etc/passwd has no user {user}; give the user of the service with --user"
         ))
     })?;
     let elsewhere = config.tokens.iter().find(|one| one.name == name);
@@ -61,7 +66,7 @@ pub fn add_service_token(
         let path = other.path.as_ref();
         let path = path.map_or("the state folder".into(), |path| path.display().to_string());
         return Err(refused(format!(
-            "the configuration has a token {name} already, in {path}"
+            "the configuration already has a token {name}, whose key folder is in {path}"
         )));
     }
     let parent = token.folder.parent().unwrap_or(Path::new("/"));
@@ -80,7 +85,7 @@ pub fn add_service_token(
         Ok(there) if there == text.as_bytes() => false,
         Ok(_) => {
             return Err(refused(format!(
-                "{} holds other content than this command writes; check it by hand",
+                "{} has other content than this command writes; check the file",
                 token.drop_in.display()
             )));
         }
@@ -99,18 +104,18 @@ pub fn add_service_token(
     })
 }
 
-/// Removes the configuration of the token. Its keys stay in the folder; an empty folder is removed.
+/// Removes the configuration of the token. Its keys stay in the folder. An empty folder is removed.
 ///
 /// # Errors
 ///
-/// The drop-in does not exist, or cannot be removed.
+/// Fails if the drop-in file does not exist, or cannot be removed.
 pub fn remove_service_token(config: &Config, name: &str) -> Result<ServiceToken, IdentityError> {
     let token = place(config, name)?;
     if !token.drop_in.exists() {
         return Err(IdentityError::new(
             super::IdentityErrorKind::NotFound,
             format!(
-                "{}: not there; devid token add made no token {name}",
+                "{}: this file does not exist, so devid token add did not make the token {name}",
                 token.drop_in.display()
             ),
         ));
@@ -124,7 +129,7 @@ pub fn remove_service_token(config: &Config, name: &str) -> Result<ServiceToken,
     })
 }
 
-/// The location of a token with this name.
+/// Returns the paths of a token with this name.
 fn place(config: &Config, name: &str) -> Result<ServiceToken, IdentityError> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     let reserved = [OWN, FACTORY, SESSIONS, SOFTWARE].contains(&name);
@@ -135,14 +140,15 @@ fn place(config: &Config, name: &str) -> Result<ServiceToken, IdentityError> {
         return Err(IdentityError::new(
             super::IdentityErrorKind::Usage,
             format!(
-                "{name:?}: expected 1 to {LONGEST} letters, digits and ._- that begin with a letter or digit, and \
-                 none of {OWN}, {FACTORY}, {SESSIONS}, {SOFTWARE}"
+                "{name:?} is not a valid name: a name has 1 to {LONGEST} letters, digits and the \
+                 characters . _ -, begins with a letter or digit, and is none of {OWN}, {FACTORY}, \
+                 {SESSIONS}, {SOFTWARE}"
             ),
         ));
     }
     if !geteuid().is_root() {
         return Err(refused(
-            "only root makes and removes tokens for services".into(),
+            "only root can add and remove tokens for services; run the command as root".into(),
         ));
     }
     Ok(ServiceToken {
@@ -158,7 +164,7 @@ fn refused(why: String) -> IdentityError {
     IdentityError::refused(format!("{why}; nothing was changed"))
 }
 
-/// Makes a folder for root only, if it is missing. Returns true if it did.
+/// Creates a folder for root only, if it is missing. Returns true if it created the folder.
 fn made_folder(path: &Path) -> Result<bool, IdentityError> {
     match mkdir(path, Mode::from_raw_mode(0o700)) {
         Ok(()) => Ok(true),
@@ -168,7 +174,7 @@ fn made_folder(path: &Path) -> Result<bool, IdentityError> {
 }
 
 /// Gives the folder to the user and the group, unless another user owns it. Returns true if this
-/// changed it.
+/// changed the folder.
 fn give(path: &Path, user: (u32, &str), group: (u32, &str)) -> Result<bool, IdentityError> {
     let fault = |error: Errno| IdentityError::file(path)(error.into());
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -177,8 +183,8 @@ fn give(path: &Path, user: (u32, &str), group: (u32, &str)) -> Result<bool, Iden
     let is_new = about.st_uid == 0 && about.st_mode & 0o7777 == 0o700;
     if (about.st_uid, about.st_gid) != (user.0, group.0) && !is_new {
         return Err(refused(format!(
-            "{} belongs to user {} and group {}, not to {} and {}; devid token remove leaves it, so give \
-             the service another name, or move the folder away",
+            "{} belongs to user {} and group {}, not to {} and {}; devid token remove does not \
+             delete it. Give the service another name, or move the folder away",
             path.display(),
             about.st_uid,
             about.st_gid,
@@ -198,25 +204,25 @@ fn give(path: &Path, user: (u32, &str), group: (u32, &str)) -> Result<bool, Iden
 }
 
 impl Device {
-    /// The token of the service whose user runs this process. Its key folder is the only one that
-    /// this user may write, and the state folder is not writable.
+    /// Returns the token of the service whose user runs this process. This user can write the key
+    /// folder of this token, but no other key folder and not the state folder.
     pub fn service_token(&self) -> Option<&str> {
         self.service_store().map(DevidStore::name)
     }
 
-    /// Whether a token of this name is that of one service.
+    /// Returns true if the token with this name belongs to one service.
     pub fn is_service(&self, token: &str) -> bool {
         let mut stores = self.stores();
         stores.any(|store| store.name() == token && store.is_service())
     }
 
-    /// The token of a service that holds an entry.
+    /// Returns the token of an entry, if it belongs to one service.
     #[cfg(feature = "evidence")]
     pub(crate) fn service_of(&self, entry: &super::TokenEntry) -> Option<&DevidStore> {
         self.store_of(entry).filter(|store| store.is_service())
     }
 
-    /// The tokens that may have an attestation key: `devid`, and those of services.
+    /// Returns the tokens that may have an attestation key: `devid`, and the tokens of services.
     #[cfg(feature = "evidence")]
     pub(crate) fn attesting_stores(&self) -> impl Iterator<Item = &DevidStore> {
         let own = self.own.name();
@@ -224,7 +230,8 @@ impl Device {
             .filter(move |store| store.is_service() || store.name() == own)
     }
 
-    /// The tokens whose folders this process looks after: of the user of a service that one alone.
+    /// Returns the tokens that this process maintains. For the user of a service this is only the
+    /// token of the service.
     pub(super) fn open_stores(&self) -> impl Iterator<Item = &DevidStore> {
         let service = self.service_store().map(DevidStore::name);
         self.stores()
@@ -241,9 +248,9 @@ impl Device {
         its.next().is_none().then_some(found)
     }
 
-    /// True if this process automatically renews the certificate with this label of the
-    /// configuration. A service's user renews only those of its own token; root renews none in the
-    /// folder of a service's user.
+    /// Returns true if this process automatically renews the certificate with this label. The user
+    /// of a service renews only certificates of its own token. Root renews no certificate in a
+    /// folder of another user.
     pub fn looks_after(&self, label: &str) -> bool {
         let in_token = |store: &DevidStore| {
             let rest = label.strip_prefix(store.name());

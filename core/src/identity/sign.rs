@@ -1,4 +1,4 @@
-//! Signed messages for other parties.
+//! Signs messages for other parties.
 
 use super::device::Device;
 use super::entry::TokenEntry;
@@ -11,31 +11,31 @@ use crate::tpm::{AttestationKey, Hash, Secret, SignatureScheme, TPM_GENERATED};
 use crate::x509::Certificate;
 use base64ct::{Base64, Encoding};
 
-/// A signed message, with its algorithm.
+/// A signed message and its signature scheme.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SignedMessage {
-    /// The message in its format.
+    /// The message in the requested format.
     pub bytes: Vec<u8>,
     /// The signature scheme.
     pub scheme: SignatureScheme,
 }
 
 impl SignedMessage {
-    /// The message in base64 (RFC 4648, section 4).
+    /// Returns the message in base64 (RFC 4648, section 4).
     pub fn base64(&self) -> String {
         Base64::encode_string(&self.bytes)
     }
 }
 
 impl Device {
-    /// Signs a content in a format that other programs verify. The certificates of the key and of
-    /// its issuers are included if the format permits. The PIN is tried only if the configuration
-    /// has none; the TPM counts a wrong PIN.
+    /// Signs content in a format that other programs verify. Includes the certificates of the key
+    /// and of its issuers, if the format permits that. The PIN is tried only if the configuration
+    /// names none. The TPM counts a wrong PIN.
     ///
     /// # Errors
     ///
-    /// The private key is missing or does not sign, its certificate is missing, or the format has
-    /// no name for its algorithm.
+    /// Fails if the private key or its certificate is missing, if the key does not sign, or if the
+    /// format has no name for the algorithm.
     pub fn sign_message(
         &self,
         entry: &TokenEntry,
@@ -43,7 +43,7 @@ impl Device {
         form: &MessageForm,
         pin: Option<&Secret>,
     ) -> Result<SignedMessage, IdentityError> {
-        refuse_secret_key(entry, "a secret key signs no message for others")?;
+        refuse_secret_key(entry, "a secret key cannot sign messages for other parties")?;
         let chain = match form.has_certificates() {
             true => self.chain(entry)?,
             false => Vec::new(),
@@ -74,8 +74,8 @@ impl Device {
         Ok(SignedMessage { bytes, scheme })
     }
 
-    /// The same by the factory's attestation key, which signs only what the TPM hashes for it, and nothing
-    /// that could be taken for a statement of the TPM.
+    /// Signs content with the attestation key of the factory. This key signs only data that the TPM
+    /// hashed itself. It signs no data that a verifier could take for a statement of the TPM.
     fn signed_by_ticket(
         &self,
         entry: &TokenEntry,
@@ -89,17 +89,17 @@ impl Device {
         let (public, (key, _)) = public.zip(found).ok_or_else(|| {
             IdentityError::new(
                 IdentityErrorKind::NotFound,
-                format!("{label}: this device has no key for it"),
+                format!("{label}: this device does not have the private key"),
             )
         })?;
         let scheme = key.scheme().ok_or_else(|| {
-            IdentityError::failed(format!("{label}: the key has no scheme of its own"))
+            IdentityError::failed(format!("{label}: the key has no fixed scheme"))
         })?;
         if let MessageForm::Raw { hash: Some(hash) } = form
             && *hash != scheme.hash()
         {
             return Err(IdentityError::refused(format!(
-                "{label} is an attestation key, which signs by {scheme} alone, and not by {hash}"
+                "{label} is an attestation key, which signs only by {scheme}, not by {hash}"
             )));
         }
         let _try = key.lock_try(&self.tpm)?;
@@ -108,8 +108,8 @@ impl Device {
             let signature = self.tpm.sign_hashed(&key, scheme, message)?;
             let signature = signature.ok_or_else(|| {
                 IdentityError::refused(format!(
-                    "{label}: the TPM gives no ticket for these data, so its attestation key does not sign \
-                     them"
+                    "{label}: the TPM returns no ticket for these data, so its attestation key \
+                     cannot sign them"
                 ))
             })?;
             let whole = signature.fixed(public.signature_width())?;
@@ -117,7 +117,7 @@ impl Device {
             match verify(public, SignRequest::of(scheme, &digest), &whole) {
                 true => Ok(whole),
                 false => Err(IdentityError::failed(format!(
-                    "{label}: the TPM gave a signature that its public key does not verify"
+                    "{label}: the signature of the TPM cannot be verified with the public key"
                 ))),
             }
         };
@@ -131,12 +131,12 @@ impl Device {
         Ok(SignedMessage { bytes, scheme })
     }
 
-    /// Signs bytes; returns the scheme and the signature: r ‖ s, or a number as wide as the
-    /// modulus. The default hash matches the strength of the key.
+    /// Signs bytes. Returns the scheme and the signature. A signature is r ‖ s, or a number with
+    /// the length of the modulus. The default hash has the strength of the key.
     ///
     /// # Errors
     ///
-    /// Those of [`Self::sign_message`].
+    /// Fails for the reasons of [`Self::sign_message`].
     pub(crate) fn plain_signature(
         &self,
         entry: &TokenEntry,
@@ -156,7 +156,7 @@ impl Device {
     }
 }
 
-/// The scheme with another hash.
+/// Returns the scheme with another hash.
 fn by_hash(scheme: SignatureScheme, hash: Hash) -> SignatureScheme {
     match scheme {
         SignatureScheme::Ecdsa(_) => SignatureScheme::Ecdsa(hash),
@@ -165,24 +165,24 @@ fn by_hash(scheme: SignatureScheme, hash: Hash) -> SignatureScheme {
     }
 }
 
-/// An attestation key signs nothing that begins as the TPM's own statements do, nothing that is shorter
-/// than such a beginning, and nothing that would keep the TPM busy for long.
+/// Fails for data that an attestation key must not sign: data that begin like a statement of the
+/// TPM, data shorter than such a beginning, and data that would keep the TPM busy for long.
 fn refuse_statement(label: &str, message: &[u8]) -> Result<(), IdentityError> {
-    /// Each piece of 1024 bytes is a command.
+    /// The largest size of the data in bytes. The TPM needs a command for each piece of 1024 bytes.
     const LONGEST: usize = 1 << 20;
     let why = match message.len() {
         _ if message.starts_with(&TPM_GENERATED.to_be_bytes()) => {
-            "the data begin with FF 54 43 47 (TPM_GENERATED_VALUE), as statements of the TPM do, and must \
-             not be taken for one"
+            "the data begin with FF 54 43 47 (TPM_GENERATED_VALUE) like statements of the TPM, so \
+             a verifier could take them for such a statement"
         }
-        0..=3 => "the TPM gives no ticket for fewer than 4 bytes",
+        0..=3 => "the TPM returns no ticket for fewer than 4 bytes",
         4..=LONGEST => return Ok(()),
         _ => {
-            "these are over 1 MiB, and the TPM would hash them piece by piece; --cms signs a digest of \
-             them in its place"
+            "the data are longer than 1 MiB, and the TPM would have to hash them in small pieces; \
+             --cms signs a digest of the data instead"
         }
     };
     Err(IdentityError::refused(format!(
-        "{label} is an attestation key, which signs only what the TPM hashes for it: {why}"
+        "{label} is an attestation key, which signs only data that the TPM hashed itself: {why}"
     )))
 }

@@ -1,4 +1,4 @@
-//! Keys of the device that sign certificates and requests.
+//! Signs certificates and requests with keys of the device.
 
 use super::IdentityError;
 use super::prove::rsa_scheme;
@@ -17,12 +17,12 @@ impl Signer<'_> {
         self.1.public()
     }
 
-    /// A certificate signed by its own key, without end.
+    /// Makes a self-signed certificate whose validity has no end.
     pub(super) fn self_signed(&self, subject: Subject) -> Result<Certificate, IdentityError> {
         self.with(|signer| issue::self_signed(subject, signer))
     }
 
-    /// A PKCS#10 request, DER. `subject` is used if the content has none.
+    /// Makes a certificate request (PKCS#10, DER). Uses `subject` if the content has none.
     pub(crate) fn request(
         &self,
         subject: &Subject,
@@ -57,7 +57,7 @@ impl Signer<'_> {
         })
     }
 
-    /// The scheme for digests that match the strength of the key; for a key with a fixed scheme,
+    /// Returns the scheme whose hash has the strength of the key. A key with a fixed scheme returns
     /// that scheme.
     pub(crate) fn scheme(&self) -> Result<SignatureScheme, IdentityError> {
         match self.public() {
@@ -73,9 +73,7 @@ impl Signer<'_> {
                 Ok(named.unwrap_or(SignatureScheme::Ecdsa(own)))
             }
             PublicKey::Rsa { .. } => rsa_scheme(self.1).ok_or_else(|| {
-                IdentityError::failed(
-                    "the key signs neither by RSASSA-PKCS1-v1_5 nor by RSASSA-PSS",
-                )
+                IdentityError::failed("the key supports neither RSASSA-PKCS1-v1_5 nor RSASSA-PSS")
             }),
         }
     }
@@ -90,7 +88,7 @@ mod tests {
     use crate::x509::Profile;
     use crate::x509::path::is_signed_by;
 
-    /// A key in memory uses no TPM.
+    /// Returns a TPM that is never asked, because the key is used in memory.
     fn no_tpm() -> Tpm {
         config::defaults(&|_| None).tpm(Refusals::default())
     }

@@ -1,6 +1,7 @@
-//! The software identity: a key in a file, for a device without TPM, if the configuration allows
-//! it. Its two files are in `<state>/software`, which a `[[token]]` with `allow_file_keys` shows.
-//! When the device moves to its TPM, they stay as `*.pre-tpm` until a user prunes them.
+//! The software identity: a key in a file, for a device without TPM, if the configuration permits
+//! that. Its two files are in `<state>/software`. A `[[token]]` with `allow_file_keys` can show
+//! them. When the device moves to its TPM, the files are renamed to `*.pre-tpm` and stay until a
+//! user prunes them.
 
 use super::IdentityError;
 use super::entry::{
@@ -26,7 +27,8 @@ const KEY: &str = "devid.key.pem";
 const CERTIFICATE: &str = "devid.cert.pem";
 /// The suffix of a certificate file.
 const OF_CERTIFICATE: &str = ".cert.pem";
-/// The text line of a key folder, so that a configured token can show both under one label.
+/// The line of a key folder with the label. A token for this folder then shows key and certificate
+/// under one label.
 const LABEL: &[u8] = b"Label: devid\n";
 const RETIRED: &str = "pre-tpm";
 
@@ -47,28 +49,28 @@ impl Software {
         &self.folder
     }
 
-    /// The key's file.
+    /// Returns the path of the private key.
     pub(super) fn key_path(&self) -> PathBuf {
         self.folder.join(KEY)
     }
 
-    /// The certificate's file.
+    /// Returns the path of the certificate.
     pub(super) fn certificate_path(&self) -> PathBuf {
         self.folder.join(CERTIFICATE)
     }
 
-    /// True if a file belongs to the software identity.
+    /// Returns true if a file belongs to the software identity.
     pub(super) fn has(&self, file: &Path) -> bool {
         file.parent() == Some(&self.folder)
             && (file == self.key_path() || file == self.certificate_path() || is_ca_file(file))
     }
 
-    /// The key and its public half; both `None` if there is no key. If this user may not read the
-    /// key, the public half comes from the certificate.
+    /// Returns the private and the public key. Both are `None` if there is no key. If this user has
+    /// no permission to read the private key, the public key comes from the certificate.
     ///
     /// # Errors
     ///
-    /// The file holds no key of a known kind.
+    /// Fails if the file holds no key of a supported type.
     pub(super) fn halves(&self) -> Result<(Option<Key>, Option<PublicKey>), IdentityError> {
         let path = self.key_path();
         if !there(&path)? {
@@ -90,13 +92,13 @@ impl Software {
                 curve: Curve::P256, ..
             } => Ok((Some(key), Some(public))),
             other => Err(IdentityError::failed(format!(
-                "{}: a software identity is on P-256, and this key is {other}",
+                "{}: this key is {other}, but a software identity must be on P-256",
                 path.display()
             ))),
         }
     }
 
-    /// The certificate; `None` if there is none.
+    /// Returns the certificate, or `None` if there is none.
     pub(super) fn certificate(&self) -> Result<Option<Certificate>, IdentityError> {
         let path = self.certificate_path();
         if !there(&path)? {
@@ -105,11 +107,12 @@ impl Software {
         Ok(read_certificates(&path)?.into_iter().next())
     }
 
-    /// Makes a key and stores it.
+    /// Creates a key and stores it.
     pub(super) fn make_key(&self) -> Result<Key, IdentityError> {
         let failed = |why: &str| IdentityError::failed(format!("software key: {why}"));
         let private = PrivateKeyInfo::from_scalar(Curve::P256, &random_scalar(Curve::P256)?);
-        let private = private.ok_or_else(|| failed("no scalar of the curve"))?;
+        let private =
+            private.ok_or_else(|| failed("the random number is not a scalar of the curve"))?;
         let pem = pem::render("PRIVATE KEY", private.der()).map(Zeroizing::new);
         let pem = pem.map_err(|why| failed(&why))?;
         make_folder(&self.folder)?;
@@ -119,7 +122,7 @@ impl Software {
         Key::in_clear(private).map_err(failed)
     }
 
-    /// Replaces the certificate and the CA certificates above it.
+    /// Replaces the certificate, and the CA certificates above it.
     pub(super) fn keep(
         &self,
         certificate: &Certificate,
@@ -145,19 +148,19 @@ impl Software {
         Ok(())
     }
 
-    /// The files of the CA certificates.
+    /// Returns the paths of the CA certificates.
     fn ca_paths(&self) -> Result<Vec<PathBuf>, IdentityError> {
         let mut paths = self.all_paths()?;
         paths.retain(|path| is_ca_file(path));
         Ok(paths)
     }
 
-    /// All paths in the folder.
+    /// Returns all paths in the folder.
     fn all_paths(&self) -> Result<Vec<PathBuf>, IdentityError> {
         paths_in(&self.folder).map_err(IdentityError::file(&self.folder))
     }
 
-    /// The CA certificates with their paths.
+    /// Returns the CA certificates with their paths.
     pub(super) fn ca_certificates(&self) -> Result<Vec<(PathBuf, Certificate)>, IdentityError> {
         let mut found = Vec::new();
         for path in self.ca_paths()? {
@@ -170,13 +173,14 @@ impl Software {
         Ok(found)
     }
 
-    /// All its files, the key last, so that no certificate is left without key.
+    /// Returns the paths of all files of the identity. The key is last, so that no certificate
+    /// stays without key.
     fn paths(&self) -> Result<impl Iterator<Item = PathBuf>, IdentityError> {
         let first = [self.certificate_path()].into_iter();
         Ok(first.chain(self.ca_paths()?).chain([self.key_path()]))
     }
 
-    /// Sets all files aside. Files that were set aside before are not overwritten.
+    /// Renames all files of the identity. Does not overwrite files that were set aside before.
     pub(super) fn retire(&self) -> Result<(), IdentityError> {
         for path in self.paths()? {
             if there(&path)? {
@@ -187,7 +191,7 @@ impl Software {
         Ok(())
     }
 
-    /// Deletes all files, including those that were set aside.
+    /// Deletes all files of the identity, and all files that were set aside.
     pub(super) fn delete(&self) -> Result<(), IdentityError> {
         for path in self.paths()? {
             file::remove(&path).map_err(IdentityError::file(&path))?;
@@ -195,7 +199,7 @@ impl Software {
         self.prune().map(drop)
     }
 
-    /// Deletes files that were set aside; returns the names.
+    /// Deletes the files that were set aside. Returns their paths.
     pub(super) fn prune(&self) -> Result<Vec<PathBuf>, IdentityError> {
         let retired = self.retired()?;
         for path in &retired {
@@ -204,7 +208,7 @@ impl Software {
         Ok(retired)
     }
 
-    /// Files that were set aside.
+    /// Returns the files that were set aside.
     pub(super) fn retired(&self) -> Result<Vec<PathBuf>, IdentityError> {
         let mut retired = Vec::new();
         for path in self.all_paths()? {
@@ -220,7 +224,7 @@ impl Software {
 }
 
 impl Software {
-    /// True if a file name is one of a file that was set aside.
+    /// Returns true if the file has the name of a file that was set aside.
     fn was_ours(&self, path: &Path) -> bool {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let Some((name, number)) = name.rsplit_once(&format!(".{RETIRED}")) else {
@@ -235,7 +239,7 @@ impl Software {
 }
 
 impl Software {
-    /// The software identity, if there is one, and the CA certificates above it.
+    /// Returns the software identity, if there is one, and the CA certificates above it.
     pub(super) fn entries(&self) -> Result<Vec<TokenEntry>, IdentityError> {
         let (_, Some(public)) = self.halves()? else {
             return Ok(Vec::new());

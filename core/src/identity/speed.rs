@@ -1,4 +1,4 @@
-//! Measures the speed of the device's TPM, and advises a kind of key.
+//! Measures the speed of the device's TPM, and recommends a type of key.
 
 use super::{Device, IdentityError, maker_and_firmware};
 use crate::key::Curve;
@@ -6,9 +6,9 @@ use crate::tpm::{KeyAlgorithm, Operation, OperationTiming};
 use serde::Serialize;
 use std::time::Duration;
 
-/// A kind of key counts as faster than another from this factor on.
+/// The smallest factor by which a type of key counts as faster than another.
 const CLEARLY: f64 = 1.25;
-/// A slower signature limits services, so the advice mentions sealed keys.
+/// A slower signature limits services, so the advice then mentions sealed keys.
 const SLOW: Duration = Duration::from_millis(10);
 
 /// The measured speed of the device's TPM, in milliseconds.
@@ -16,48 +16,47 @@ const SLOW: Duration = Duration::from_millis(10);
 pub struct SpeedReport {
     /// The TCTI of the TPM.
     pub tcti: String,
-    /// TPM_PT_MANUFACTURER as text.
+    /// The maker of the TPM: TPM_PT_MANUFACTURER as text.
     pub maker: String,
-    /// TPM_PT_FIRMWARE_VERSION_1 and 2, in hexadecimal digits.
+    /// The firmware version: TPM_PT_FIRMWARE_VERSION_1 and 2, in hexadecimal digits.
     pub firmware: String,
-    /// True if the TPM is reached through a resource manager, so that a key from a file stays
-    /// loaded.
+    /// True if a resource manager serves the TPM. A key from a file then stays loaded.
     pub managed: bool,
-    /// The operations and their times.
+    /// The measured operations and their times.
     pub operations: Vec<MeasuredOperation>,
-    /// Kinds of keys that the TPM does not make.
+    /// The types of keys that the TPM does not support.
     pub lacks: Vec<&'static str>,
-    /// The advice: a sentence that names the best kind of key.
+    /// The advice: a sentence that names the best type of key.
     pub advice: String,
 }
 
 /// An operation and its times.
 #[derive(Debug, Clone, Serialize)]
 pub struct MeasuredOperation {
-    /// `generate`, `sign`, `load-and-sign`, `unseal` or `login`.
+    /// The name of the operation: `generate`, `sign`, `load-and-sign`, `unseal` or `login`.
     pub name: &'static str,
-    /// The kind of key, if the operation uses a key pair.
+    /// The type of the key, if the operation uses a key pair.
     pub key: Option<&'static str>,
-    /// The number of TPM commands in the operation.
+    /// The number of TPM commands of the operation.
     pub commands: u32,
-    /// The number of rounds.
+    /// The number of times that the operation was run.
     pub rounds: usize,
-    /// The median time of the rounds.
+    /// The median time.
     pub median_ms: f64,
-    /// The fastest round.
+    /// The shortest time.
     pub min_ms: f64,
-    /// The slowest round.
+    /// The longest time.
     pub max_ms: f64,
 }
 
 impl Device {
-    /// Measures the TPM. The measurement writes nothing to the TPM, needs no PIN, and flushes each
-    /// object that it loads. `is_ended` is called between two commands; if it returns true, the
-    /// measurement ends, and the result is `None`.
+    /// Measures the TPM. Writes nothing to the TPM, needs no PIN, and flushes each object that it
+    /// loads. Calls `is_ended` between two commands. If `is_ended` returns true, the measurement
+    /// ends, and the result is `None`.
     ///
     /// # Errors
     ///
-    /// Those of the TPM.
+    /// Fails with the errors of the TPM.
     pub fn speed(&self, is_ended: &dyn Fn() -> bool) -> Result<Option<SpeedReport>, IdentityError> {
         let (maker, firmware) = maker_and_firmware(&self.tpm)?;
         let speed = self.tpm.speed(is_ended)?;
@@ -102,7 +101,8 @@ impl MeasuredOperation {
     }
 }
 
-/// The name of a kind of key; `devid key generate --algorithm` writes it differently.
+/// Returns the name of a type of key. `devid key generate --algorithm` writes the names in another
+/// way.
 fn name(algorithm: KeyAlgorithm) -> &'static str {
     match algorithm {
         KeyAlgorithm::Ec(Curve::P256) => "P-256",
@@ -117,14 +117,14 @@ fn median(times: &[Duration]) -> Duration {
     times.get(times.len() / 2).copied().unwrap_or_default()
 }
 
-/// A kind of key, with the time of a signature and of a generation.
+/// A type of key, with the times of a signature and of a key generation.
 struct Candidate {
     name: &'static str,
     sign: Duration,
     generate: Duration,
 }
 
-/// A sentence that names the best kind of key.
+/// Returns a sentence that names the best type of key.
 fn advice(timings: &[OperationTiming], managed: bool) -> String {
     let took = |operation| {
         let found = timings.iter().find(|one| one.operation == operation);
@@ -145,18 +145,19 @@ fn advice(timings: &[OperationTiming], managed: bool) -> String {
     let rsa = candidate(KeyAlgorithm::Rsa(2048));
     let (fits, why) = match (ec, rsa) {
         (None, None) => {
-            return "This TPM makes neither P-256 nor RSA-2048 keys, so the device's own keys cannot be in it."
+            return "This TPM supports neither P-256 nor RSA-2048 keys, so it cannot hold the own \
+                    keys of the device."
                 .into();
         }
         (Some(only), None) | (None, Some(only)) => {
-            let why = "this TPM makes no other of the two common kinds".into();
+            let why = "this TPM does not support the other of the two common types".into();
             (only, why)
         }
         (Some(ec), Some(rsa)) => {
             let factor = ratio(rsa.sign, ec.sign);
             if factor * CLEARLY < 1.0 {
                 let why = format!(
-                    "they sign {:.1} times as fast as {} keys, though a new key takes {}",
+                    "they sign {:.1} times as fast as {} keys, but the generation of a key takes {}",
                     1.0 / factor,
                     ec.name,
                     shown(rsa.generate)
@@ -164,7 +165,8 @@ fn advice(timings: &[OperationTiming], managed: bool) -> String {
                 (rsa, why)
             } else if factor < CLEARLY {
                 let why = format!(
-                    "they sign about as fast as {} keys, and a new key takes {} instead of {}",
+                    "they sign about as fast as {} keys, and the generation of a key takes {} \
+                     instead of {}",
                     rsa.name,
                     shown(ec.generate),
                     shown(rsa.generate)
@@ -178,8 +180,9 @@ fn advice(timings: &[OperationTiming], managed: bool) -> String {
     };
     let sealed = match took(Operation::Unseal) {
         Some(open) if fits.sign > SLOW => format!(
-            "; a service that signs more than {} times a second needs a sealed key (devid key generate LABEL \
-             --sealed), which is opened once in {} and then signs in memory",
+            "; a service that signs more than {} times per second needs a sealed key (devid key \
+             generate LABEL --sealed). The TPM unseals such a key once in {}, and the key then \
+             signs in memory",
             (1.0 / fits.sign.as_secs_f64()).floor(),
             shown(open)
         ),
@@ -207,8 +210,8 @@ mod tests {
     const EC: KeyAlgorithm = KeyAlgorithm::Ec(Curve::P256);
     const RSA: KeyAlgorithm = KeyAlgorithm::Rsa(2048);
 
-    /// The arguments are the milliseconds of a signature and of a generation, for P-256 and for
-    /// RSA-2048.
+    /// Returns the advice. The arguments are the milliseconds of a signature and of a key
+    /// generation, for P-256 and for RSA-2048.
     fn advised(ec: Option<(u64, u64)>, rsa: Option<(u64, u64)>) -> String {
         let mut timings = Vec::new();
         let mut note = |operation, ms| {
@@ -228,7 +231,7 @@ mod tests {
 
     #[test]
     fn the_kind_that_signs_faster_fits() {
-        // A discrete chip, a firmware TPM, and a TPM that is equally fast with both kinds.
+        // Examples of a discrete chip, of a firmware TPM, and of a TPM with equally fast types.
         let chip = advised(Some((36, 60)), Some((77, 1568)));
         assert!(
             chip.starts_with("P-256 keys fit this TPM: they sign 2.1 times as fast"),

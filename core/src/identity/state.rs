@@ -1,159 +1,165 @@
-//! The table that decides the next step towards an own identity. Pure: it reads nothing and writes
-//! nothing.
+//! The table that decides the next step towards an own identity. The table is a pure function: it
+//! reads nothing and writes nothing.
 //!
-//! An identity is never replaced by another one. A missing certificate, a late TPM and
-//! contradictory facts are no reasons for that. Only an explicit reset ends an identity.
+//! The table never replaces an identity by another identity. A missing certificate, a late TPM or
+//! contradictory facts give no reason to do so. Only an explicit reset ends an identity.
 
 use crate::config::{Fallback, LeaveSoftware, OwnIdentity};
 
-/// The observed facts.
+/// The facts that were observed on the device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Facts {
-    /// A factory reset was requested.
+    /// True if a factory reset was requested.
     pub reset: bool,
-    /// The TPM answers.
+    /// True if the TPM answers.
     pub tpm: bool,
-    /// A TPM exists, even if it does not answer. Then no software identity is made instead.
+    /// True if a TPM exists, even if it does not answer. The device then makes no software
+    /// identity.
     pub tpm_is_there: bool,
-    /// The state of the configured existing identity.
+    /// The state of the existing identity that the configuration names.
     pub existing: ExistingState,
     /// The key that the certificate of the own identity certifies.
     pub certificate: Certified,
     /// The state of the TPM key of the own identity.
     pub key: TpmKey,
-    /// True if there is a software key.
+    /// True if the device has a software key.
     pub software: bool,
     /// The key that the marker names.
     pub marker: Marker,
-    /// The key folder has files that give no object. Any of them may belong to the identity.
+    /// True if the key folder has files that hold no valid object. Any of them may belong to the
+    /// identity.
     pub unread: bool,
-    /// Another user may have written the contents of the state folder, or requested the reset.
+    /// True if another user may have written the contents of the state folder, or requested the
+    /// reset.
     pub untrusted: bool,
 }
 
 /// The state of an identity that another party made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ExistingState {
-    /// None is configured, or its key and certificate are both missing.
+    /// The configuration names none, or both its key and its certificate are missing.
     None,
-    /// Its key signs, and its certificate leads to a trusted one.
+    /// The key signs, and the certificate leads to a trusted certificate.
     Usable,
-    /// It exists, but is not usable.
+    /// The identity exists, but is not usable.
     Unusable,
 }
 
-/// The key that a certificate certifies.
+/// Tells which key a certificate certifies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Certified {
-    /// There is no certificate.
+    /// The device has no certificate.
     None,
     /// The key in the TPM.
     TpmKey,
     /// The software key.
     SoftwareKey,
-    /// A key that is missing.
+    /// The certificate is for a key that the device does not have.
     Neither,
 }
 
 /// The state of the TPM key and its file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum TpmKey {
-    /// There is no file.
+    /// The key has no file.
     None,
-    /// There is no file, but a persistent handle of ours holds a key that may be it.
+    /// The key has no file, but a persistent handle for device keys holds a key that may be the
+    /// missing key.
     Orphaned,
-    /// There is a file, but the TPM was not asked: it does not answer, or a reset will remove the
-    /// key.
+    /// The key has a file, but the TPM was not asked. The TPM does not answer, or a reset will
+    /// remove the key.
     Filed,
-    /// The key is in its persistent handle.
+    /// The persistent handle holds the key.
     Held,
-    /// The TPM loads the key from its file; its handle does not hold it.
+    /// The TPM loads the key from its file, but the handle does not hold the key.
     Displaced,
-    /// The TPM does not load the key: it was cleared, or is another one.
+    /// The TPM does not load the key. The TPM was cleared, or is another one.
     Lost,
 }
 
-/// The key that the marker names.
+/// Tells which key the marker names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Marker {
-    /// There is no marker.
+    /// The marker does not exist.
     None,
-    /// No key: the marker only says that some identity is in the TPM. Other programs write such
-    /// markers.
+    /// The marker names no key. It only tells that some identity is in the TPM. Other programs
+    /// write such markers.
     Nameless,
-    /// The key of the file.
+    /// The marker names the key of the file.
     ThisKey,
-    /// Another key, which is not in the named handle or cannot be checked.
+    /// The marker names another key, which the named handle does not hold, or which cannot be
+    /// checked.
     OtherKey,
-    /// Another key, which the TPM holds in the named handle.
+    /// The marker names another key, and the TPM holds it in the named handle.
     OtherKeyHeld,
 }
 
 /// The settings of the administrator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Policy {
-    /// The setting for an own identity beside the factory's.
+    /// The setting for an own identity in addition to the factory identity.
     pub own: OwnIdentity,
     /// The setting for a device without TPM.
     pub fallback: Fallback,
-    /// The setting for leaving a software identity.
+    /// The setting that permits the device to leave its software identity.
     pub leave_software: LeaveSoftware,
 }
 
-/// The next step.
+/// The next step of provisioning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Plan {
-    /// No change, except that the marker is rewritten.
+    /// Changes nothing, but writes the marker again.
     Keep,
-    /// Make the key persistent again.
+    /// Makes the key persistent again.
     Persist,
-    /// Make a certificate for the existing TPM key.
+    /// Makes a certificate for the existing TPM key.
     Certify,
-    /// Make a TPM key and its certificate.
+    /// Makes a TPM key and its certificate.
     Generate,
-    /// No change: the software identity stays.
+    /// Changes nothing: the software identity stays.
     KeepSoftware,
-    /// Make a certificate for the existing software key.
+    /// Makes a certificate for the existing software key.
     CertifySoftware,
-    /// Make a software key and its certificate.
+    /// Makes a software key and its certificate.
     MakeSoftware,
-    /// No change: an existing identity of another party is used.
+    /// Changes nothing: the device uses an existing identity of another party.
     UseExisting,
-    /// No change: the factory identity suffices, or no other identity was requested.
+    /// Changes nothing: the factory identity suffices, or no other identity was requested.
     UseFactory,
-    /// Remove all objects of ours, and observe again.
+    /// Removes all objects that devid made, and observes the device again.
     Reset,
-    /// Change nothing.
+    /// Changes nothing, and reports a reason.
     Refuse(Refusal),
 }
 
-/// The reason against any change.
+/// The reason why a step was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Refusal {
-    /// There is no TPM, and no permission to do without.
+    /// The device has no TPM, and the configuration permits no software identity.
     NoTpm,
-    /// The TPM does not answer, or not to this user.
+    /// The TPM does not answer, or this user lacks the permission to use it.
     TpmSilent,
-    /// The identity is in a TPM that does not answer. The TPM may only be late.
+    /// The identity is in a TPM that does not answer. The TPM may answer later.
     TpmGone,
-    /// The TPM no longer holds the key.
+    /// The TPM does not hold the key any more.
     KeyLost,
-    /// The TPM holds the key, or a candidate, but its file is missing.
+    /// The TPM holds the key, or a key that may be it, but the file of the key is missing.
     FileLost,
     /// The key of the certificate is missing.
     Mismatch,
     /// The configured existing identity is not usable.
     ExistingUnusable,
-    /// A reset without TPM would leave keys behind, or no identity.
+    /// The TPM does not answer. A reset without TPM would leave keys in the TPM, or the device
+    /// without identity.
     ResetNeedsTpm,
-    /// The missing object may be in a file that gives no object.
+    /// The missing object may be in a file that holds no valid object.
     Unreadable,
-    /// Another user may have written it.
+    /// Another user may have written the identity or the request.
     Untrusted,
 }
 
 impl Facts {
-    /// The next step.
+    /// Returns the next step.
     pub fn plan(&self, policy: Policy) -> Plan {
         if self.reset {
             return self.reset_plan(policy);
@@ -167,7 +173,7 @@ impl Facts {
         }
         match self.own_plan(policy) {
             plan if self.unread && self.would_replace(plan) => Plan::Refuse(Refusal::Unreadable),
-            // A software identity was requested, or a marker says that there was an identity.
+            // A software identity was requested, or a marker tells that the device had an identity.
             Plan::Generate
                 if policy.own == OwnIdentity::Unset && !self.software && !self.is_marked() =>
             {
@@ -177,7 +183,8 @@ impl Facts {
         }
     }
 
-    /// True if the plan treats an object as missing that may be in an unread file.
+    /// Returns true if the plan treats an object as missing, although an unread file may hold the
+    /// object.
     fn would_replace(&self, plan: Plan) -> bool {
         let no_key = matches!(self.key, TpmKey::None | TpmKey::Orphaned);
         match plan {
@@ -187,7 +194,7 @@ impl Facts {
         }
     }
 
-    /// The plan under the assumption that all files were read.
+    /// Returns the plan under the assumption that all files were read.
     fn own_plan(&self, policy: Policy) -> Plan {
         match self.certificate {
             Certified::Neither if self.key == TpmKey::Orphaned => Plan::Refuse(Refusal::FileLost),
@@ -203,11 +210,12 @@ impl Facts {
         }
     }
 
-    /// The plan without a certificate; it also decides which key is used.
+    /// Returns the plan for a device without a certificate. The plan also decides which key is
+    /// used.
     fn without_certificate(&self, policy: Policy) -> Plan {
         let may_leave = policy.leave_software == LeaveSoftware::OnNewCertificate;
         match self.key {
-            // The move had begun, and the software identity is still complete.
+            // The move to the TPM has begun, and the software identity is still complete.
             TpmKey::Held | TpmKey::Displaced
                 if self.software && !may_leave && self.marker == Marker::None =>
             {
@@ -240,7 +248,8 @@ impl Facts {
         }
     }
 
-    /// True if a marker says that an identity is in a TPM, ours or not.
+    /// Returns true if a marker tells that an identity is in a TPM. Another program may have
+    /// written the marker.
     fn is_marked(&self) -> bool {
         self.marker != Marker::None
     }
@@ -250,7 +259,7 @@ impl Facts {
         match (self.tpm, policy.fallback) {
             _ if self.untrusted => Plan::Refuse(Refusal::Untrusted),
             (true, _) => Plan::Reset,
-            // Its key may be in a TPM that is missing now.
+            // The key of the identity may be in a TPM that does not answer.
             (false, Fallback::Software) if nothing_in_tpm && !self.tpm_is_there && self.unread => {
                 Plan::Refuse(Refusal::Unreadable)
             }
@@ -259,7 +268,7 @@ impl Facts {
         }
     }
 
-    /// These facts with an answering or silent TPM.
+    /// Returns these facts with a TPM that answers, or with one that does not answer.
     #[must_use]
     pub fn with_tpm(self, tpm: bool) -> Self {
         let key = match (tpm, self.key) {

@@ -1,9 +1,9 @@
-//! Properties of all rows of the table.
+//! Tests of properties that hold for every row of the table.
 
 use super::tests::{ALLOWED, NEW, refused};
 use super::*;
 
-/// Every possible combination.
+/// Returns every possible combination of facts and policy.
 fn all() -> Vec<(Facts, Policy)> {
     let mut all = Vec::new();
     let truths = [false, true];
@@ -94,7 +94,7 @@ fn can_be(facts: Facts) -> bool {
         && (facts.marker != Marker::OtherKeyHeld || facts.tpm)
 }
 
-/// The facts after each step of a plan.
+/// Returns the facts after each step of a plan.
 fn steps(facts: Facts, plan: Plan) -> Vec<Facts> {
     let mut now = facts;
     let mut steps = Vec::new();
@@ -123,8 +123,8 @@ fn steps(facts: Facts, plan: Plan) -> Vec<Facts> {
             step(&|facts| facts.certificate = Certified::SoftwareKey);
         }
         Plan::Reset => {
-            // The certificate goes before the key, so that no certificate is left alone; the
-            // request goes last.
+            // The certificate is removed before the key, so that no certificate stays without key.
+            // The request is removed last.
             step(&|facts| facts.certificate = Certified::None);
             step(&|facts| facts.key = TpmKey::None);
             step(&|facts| facts.unread = false);
@@ -256,7 +256,7 @@ fn who_wants_no_identity_of_its_own_gets_none_and_loses_none() {
     assert_eq!(asked.plan(without), Plan::Reset);
 }
 
-/// An explicit request for an identity matters only for devices that never had one.
+/// An explicit request for an identity matters only on devices that never had an identity.
 #[test]
 fn who_was_not_asked_differs_only_where_nothing_ever_was() {
     let mut differ = 0;
@@ -281,7 +281,7 @@ fn who_was_not_asked_differs_only_where_nothing_ever_was() {
         assert!(facts.tpm && !facts.reset && !facts.unread && !facts.untrusted);
         assert_eq!(facts.existing, ExistingState::None);
     }
-    // The facts are equal under each setting for software identities.
+    // The facts are equal under each setting for software identities, so the count is the same.
     assert_eq!(differ, 4);
 }
 

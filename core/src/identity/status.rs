@@ -1,4 +1,4 @@
-//! The status of the device: the location of its identity, and the state of its TPM.
+//! The status of the device: where its identity is, and the state of its TPM.
 
 use super::awaited::waiting;
 use super::device::{Device, Inventory};
@@ -20,59 +20,60 @@ use serde::Serialize;
 use std::cmp::Ordering;
 
 /// The message for a device without own identity.
-pub(super) const NONE_YET: &str = "the device has no identity of its own yet";
+pub(super) const NONE_YET: &str = "the device has no own identity yet";
 /// The message for a device without own and factory identity.
 pub(super) const NONE_AT_ALL: &str =
-    "the device has no identity of its own yet, and the TPM has none of the factory's";
+    "the device has no own identity yet, and the TPM has no factory identity";
 
 /// The status of the device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Status {
-    /// The location of the identity in use.
+    /// The place of the identity in use.
     pub mode: Mode,
-    /// The source of the identity in use; `None` in mode `error`.
+    /// The origin of the identity in use. `None` in mode `error`.
     pub identity: Option<IdentitySource>,
-    /// The reason why there is none, or the next step.
+    /// The reason why the device has no usable identity, or the next step.
     pub reason: Option<String>,
-    /// True if the reason is a TPM that cannot be reached.
+    /// True if the reason is a TPM that does not answer.
     #[serde(skip)]
     pub tpm_is_out_of_reach: bool,
-    /// The wrong statement of the marker.
+    /// The wrong statement of the marker, if it is wrong.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub marker: Option<String>,
-    /// Its keys and certificates with their roles: the own identity, the factory's, attestation
-    /// keys and services, each sorted by label.
+    /// The keys and certificates of the device, with their purposes. The own identity comes first,
+    /// then the factory identity, attestation keys and keys of services. Keys of a purpose are
+    /// sorted by label.
     pub roles: Vec<RoleStatus>,
-    /// Labels of `[[certificate]]` sections whose key has no CA certificate yet.
+    /// The labels of `[[certificate]]` sections whose key has no certificate from a CA yet.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<String>,
-    /// Tokens that are unreadable or incomplete, with the reasons. A missing TPM and a missing
-    /// factory identity are reported elsewhere.
+    /// The tokens that are unreadable or incomplete, with the reasons. A missing TPM and a missing
+    /// factory identity are reported in other fields.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unread: Vec<String>,
-    /// Enrolments that are pending or failed.
+    /// The enrolments that are pending or that failed.
     pub enrolments: Vec<EnrolmentStatus>,
-    /// The master key, which wraps the device's own keys.
+    /// The master key, which wraps the own keys of the device.
     pub master: MasterKey,
-    /// The TPM, if it answers.
+    /// The properties of the TPM, if it answers.
     pub tpm: Option<TpmStatus>,
     /// The configured TCTI.
     pub tcti: String,
 }
 
-/// An enrolment that is pending or failed.
+/// An enrolment that is pending or that failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct EnrolmentStatus {
-    /// The label of its key.
+    /// The label of the key.
     pub label: String,
-    /// The server.
+    /// The address of the server.
     pub server: String,
-    /// The reason why the last try failed.
+    /// The reason why the last try failed, if it failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fault: Option<String>,
-    /// The number of consecutive failures.
+    /// The number of failures in succession.
     pub failures: u32,
-    /// Seconds until the next request to the server.
+    /// The number of seconds until the next request to the server.
     pub next_try: u64,
 }
 
@@ -88,71 +89,72 @@ impl EnrolmentStatus {
     }
 }
 
-/// The location of the identity in use.
+/// The place of the identity in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
-    /// In the TPM.
+    /// The identity is in the TPM.
     Tpm,
-    /// In files.
+    /// The identity is in files.
     Software,
     /// The identity is missing or cannot be used.
     Error,
 }
 
-/// The maker of the identity in use.
+/// Tells who made the identity in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum IdentitySource {
-    /// The device itself, by `devid provision`.
+    /// The device made the identity itself, by `devid provision`.
     Own,
-    /// The factory; the device has no identity of its own.
+    /// The factory made the identity. The device has no own identity.
     Factory,
-    /// Another party: the identity in `[provision] existing`.
+    /// Another party made the identity (`existing` under `[provision]`).
     Existing,
 }
 
-/// One line about a key and its certificate.
+/// A key and its certificate, with the purpose of the key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RoleStatus {
-    /// Its token; `software` for a key in a file.
+    /// The token of the key. `software` for a key in a file.
     pub token: String,
-    /// `factory`, `own`, `existing` for an identity of another party, `attestation`, or `service`.
+    /// The purpose: `factory`, `own`, `attestation`, `service`, or `existing` for an identity of
+    /// another party.
     pub role: &'static str,
-    /// The label.
+    /// The label of the key.
     pub label: String,
-    /// Algorithm and location; `None` without private key.
+    /// The algorithm and the place of the private key. `None` without private key.
     pub key: Option<String>,
-    /// Kind of its public key, as in `p256`.
+    /// The type of the public key, for example `p256`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub algorithm: Option<String>,
     /// True if the key is lost together with the master key that wrapped it.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub lost: bool,
-    /// CKA_ID in hexadecimal digits.
+    /// The CKA_ID in hexadecimal digits.
     pub id: String,
-    /// Its subject.
+    /// The subject of the certificate.
     pub certificate: Option<String>,
-    /// The end of its validity; `None` without certificate.
+    /// The end of the certificate's validity. `None` without certificate.
     pub expiry: Option<Expiry>,
-    /// First and last second of validity since 1970; `None` if unreadable.
+    /// The first and the last second of validity since 1970. `None` if a time cannot be parsed.
     #[serde(skip)]
     pub validity: Option<(i64, i64)>,
 }
 
-/// The master key.
+/// The state of the master key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct MasterKey {
-    /// Its handle.
+    /// The handle of the master key.
     pub handle: String,
-    /// True if the TPM holds it; `None` if unknown.
+    /// True if the TPM holds the master key. `None` if that is unknown.
     pub held: Option<bool>,
-    /// True if it wraps keys of the folder.
+    /// True if the master key wraps keys of the folder.
     pub needed: bool,
-    /// The remedy if it is lost, for a person, equal to the doctor's.
+    /// The remedy for a lost master key, as text. `devid doctor` gives the same text.
     #[serde(rename = "mend", skip_serializing_if = "Option::is_none")]
     pub remedy: Option<String>,
-    /// The command of the remedy, for sh(1), as root, if there is one.
+    /// The command of the remedy, which root runs with sh(1).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub command: Option<String>,
 }
@@ -160,32 +162,32 @@ pub struct MasterKey {
 /// Properties that the TPM reports.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct TpmStatus {
-    /// TPM_PT_MANUFACTURER as text.
+    /// The maker of the TPM: TPM_PT_MANUFACTURER as text.
     pub maker: String,
-    /// TPM_PT_VENDOR_STRING_1 to 4.
+    /// The model of the TPM: TPM_PT_VENDOR_STRING_1 to 4 as text.
     pub model: String,
-    /// TPM_PT_FIRMWARE_VERSION_1 and 2, in hexadecimal digits.
+    /// The firmware version: TPM_PT_FIRMWARE_VERSION_1 and 2, in hexadecimal digits.
     pub firmware: String,
-    /// Failed tries that count now.
+    /// The number of failed tries that the TPM counts at present.
     pub lockout_counter: u32,
     /// The number of failed tries that causes lockout.
     pub lockout_at: u32,
-    /// Seconds until one failed try is forgotten.
+    /// The number of seconds until the TPM forgets one failed try.
     pub lockout_interval: u32,
-    /// Seconds until the lockout authorisation may be used again after a failure.
+    /// The number of seconds until the lockout authorisation may be used again after a failure.
     pub lockout_recovery: u32,
-    /// True if the TPM is in lockout, so that keys which count wrong values cannot sign.
+    /// True if the TPM is in lockout. Keys for which the TPM counts wrong values then cannot sign.
     pub locked: bool,
-    /// The remedy, for a person, equal to the doctor's.
+    /// The remedy for a lockout, as text. `devid doctor` gives the same text.
     #[serde(rename = "mend", skip_serializing_if = "Option::is_none")]
     pub remedy: Option<&'static str>,
-    /// The command of the remedy, for sh(1), as root.
+    /// The command of the remedy, which root runs with sh(1).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub command: Option<String>,
 }
 
 impl Device {
-    /// Collects the status, and changes nothing.
+    /// Collects the status. Changes nothing.
     pub fn status(&self) -> Status {
         let inventory = self.inventory();
         let seen = self.observe();
@@ -220,8 +222,8 @@ impl Device {
         }
     }
 
-    /// Whether a key is there for this enrolment, or the configuration wants one. A key may go by other ways
-    /// than `devid key delete`.
+    /// Returns true if the device has the key of this enrolment, or if the configuration asks for
+    /// such a key. A user may have deleted the key in another way than with `devid key delete`.
     fn is_tried_again(&self, record: &EnrolmentRecord, inventory: &Inventory) -> bool {
         let (token, label) = (&record.token, &record.label);
         let named = format!("{token}/{label}");
@@ -233,7 +235,7 @@ impl Device {
             || inventory.entries.iter().any(is_key)
     }
 
-    /// The location and source of the identity in use; or the reason why there is none.
+    /// Returns the place and the origin of the identity in use, or the reason why there is none.
     fn in_use(&self, seen: &Observed) -> Result<(Mode, IdentitySource), IdentityError> {
         let open = |what: &str| {
             let text = format!("{what}: devid provision continues");
@@ -246,10 +248,10 @@ impl Device {
             Plan::UseExisting if seen.existing.in_tpm => Ok((Mode::Tpm, IdentitySource::Existing)),
             Plan::UseExisting => Ok((Mode::Software, IdentitySource::Existing)),
             Plan::Refuse(why) => Err(self.refusal(why, seen)),
-            Plan::Persist => open("the device's key is not in its persistent handle"),
+            Plan::Persist => open("the persistent handle does not hold the own key of the device"),
             Plan::Certify | Plan::CertifySoftware => match self.awaited()? {
                 Some(subject) => Err(IdentityError::failed(waiting(&subject))),
-                None => open("the device's key has no certificate"),
+                None => open("the own key of the device has no certificate"),
             },
             Plan::UseFactory => match (self.factory_identity(), policy.own) {
                 (FactoryIdentity::Usable, _) => Ok((Mode::Tpm, IdentitySource::Factory)),
@@ -265,8 +267,8 @@ impl Device {
                 ) => Err(why.while_doing(UNWANTED)),
             },
             Plan::Generate if seen.facts.software => open(
-                "the device's software key has no certificate, and there is a TPM now: the device \
-                 gets a new identity in it, and the software key is put aside",
+                "the software key has no certificate, and the device now has a TPM: the TPM gets a \
+                 new identity, and the software key is set aside",
             ),
             Plan::Generate | Plan::MakeSoftware => open(NONE_YET),
             Plan::Reset => open("a factory reset was requested"),
@@ -307,7 +309,7 @@ impl Device {
         labels.filter(is_missing).map(str::to_owned).collect()
     }
 
-    /// True if a key is lost together with its master key.
+    /// Returns true if a key is lost together with its master key.
     pub(super) fn is_wrapped_away(&self, entry: &TokenEntry) -> bool {
         let is_wrapped = entry
             .key
@@ -338,7 +340,7 @@ impl Device {
     }
 }
 
-/// Tokens that exist but cannot be read.
+/// Returns the tokens that exist but cannot be read.
 fn unread(inventory: &Inventory) -> Vec<String> {
     let is_said_elsewhere =
         |kind| matches!(kind, IdentityErrorKind::Tpm | IdentityErrorKind::NotFound);
@@ -348,7 +350,7 @@ fn unread(inventory: &Inventory) -> Vec<String> {
         .collect()
 }
 
-/// Compares labels for display; numbers in them count as numbers.
+/// Compares labels for display. Numbers in labels are compared as numbers.
 pub fn by_label(one: &str, other: &str) -> Ordering {
     let (mut left, mut right) = (one, other);
     loop {
@@ -364,7 +366,7 @@ pub fn by_label(one: &str, other: &str) -> Ordering {
     }
 }
 
-/// The digits at the beginning, or else the text before the next digit.
+/// Returns the digits at the beginning, or else the text before the next digit.
 fn part(text: &str) -> &str {
     let is_digit = |c: char| c.is_ascii_digit();
     let end = match text.starts_with(is_digit) {
@@ -374,14 +376,14 @@ fn part(text: &str) -> &str {
     &text[..end.unwrap_or(text.len())]
 }
 
-/// Digits without the zeros in front of them.
+/// Returns the digits without leading zeros.
 fn number(part: &str) -> Option<&str> {
     part.starts_with(|c: char| c.is_ascii_digit())
         .then(|| part.trim_start_matches('0'))
 }
 
 impl RoleStatus {
-    /// The rank of the role; the own identity comes first.
+    /// Returns the position in the list by purpose. The own identity comes first.
     fn rank(&self) -> u8 {
         match self.role {
             "own" | "existing" => 0,
@@ -402,7 +404,7 @@ impl RoleStatus {
         };
         let place = |key: &crate::store::Key| match key.handle() {
             Some(handle) => format!("0x{handle:08X}"),
-            None if entry.file.is_empty() => "derived when needed".into(),
+            None if entry.file.is_empty() => "derived when it is needed".into(),
             None => format!("{}.pem", entry.file),
         };
         let key = entry
@@ -441,7 +443,7 @@ impl RoleStatus {
 }
 
 impl TpmStatus {
-    /// Asks the TPM.
+    /// Reads the properties from the TPM.
     pub(super) fn read(tpm: &Tpm) -> Result<Self, TpmError> {
         let vendor = [
             Property::Vendor1,
@@ -451,7 +453,7 @@ impl TpmStatus {
         ];
         let mut model = String::new();
         for part in vendor {
-            // Some TPMs lack some of the four.
+            // Some TPMs do not have all four vendor strings.
             model += &text(tpm.property(part)?.unwrap_or_default());
         }
         let (maker, firmware) = maker_and_firmware(tpm)?;
@@ -472,7 +474,7 @@ impl TpmStatus {
     }
 }
 
-/// The maker of the TPM, and the version of its firmware: three commands.
+/// Returns the maker of the TPM and the version of its firmware. Costs three commands.
 pub(crate) fn maker_and_firmware(tpm: &Tpm) -> Result<(String, String), TpmError> {
     let number = |property| Ok::<_, TpmError>(tpm.property(property)?.unwrap_or_default());
     let maker = text(number(Property::Manufacturer)?);
@@ -480,7 +482,7 @@ pub(crate) fn maker_and_firmware(tpm: &Tpm) -> Result<(String, String), TpmError
     Ok((maker, format!("{:08x}.{:08x}", upper?, lower?)))
 }
 
-/// The four characters in a number.
+/// Returns the four characters in a number.
 fn text(number: u32) -> String {
     let printable = |byte: &u8| byte.is_ascii_graphic() || *byte == b' ';
     let bytes = number.to_be_bytes();

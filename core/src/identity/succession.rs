@@ -1,4 +1,4 @@
-//! Succession: a key takes the place of another under its label, with its certificate. The exchange
+//! Succession: a key with its certificate replaces another key under the same label. The exchange
 //! can be reversed.
 
 use super::ca_certificates::above;
@@ -16,12 +16,13 @@ use log::warn;
 use std::sync::Arc;
 
 impl Device {
-    /// The key that replaces an entry's key as soon as it has a certificate. This is the waiting
-    /// successor, or a new key of the same or the given kind. Also returns true if it is new.
+    /// Returns the key that will replace an entry's key when it has a certificate. This is the
+    /// waiting successor, or a new key. The new key has the given type, or else the type of the old
+    /// key. Also returns true if the key is new.
     ///
     /// # Errors
     ///
-    /// The key must not be replaced by this tool; or the store fails.
+    /// Fails if this tool must not replace the key, or if the store fails.
     pub fn rekey(
         &self,
         entry: &TokenEntry,
@@ -47,11 +48,11 @@ impl Device {
         let made = store.generate(algorithm, usage, key.protection(), opened_by)?;
         store.keep_successor(&entry.file, &made)?;
         let waits = self.successor(entry)?;
-        let gone = || IdentityError::failed("the key was made, and is gone");
+        let gone = || IdentityError::failed("the new key was made, but another process deleted it");
         waits.map(|waits| (waits, true)).ok_or_else(gone)
     }
 
-    /// Completes an exchange that a killed run left.
+    /// Completes an exchange that a killed run began.
     pub(super) fn settle(
         &self,
         store: &DevidStore,
@@ -61,7 +62,7 @@ impl Device {
         self.drop_former_ca_certificates(store, entry)
     }
 
-    /// Removes CA certificates that only the earlier state of an entry needs.
+    /// Removes CA certificates that only the earlier certificate of an entry needs.
     pub(super) fn drop_former_ca_certificates(
         &self,
         store: &DevidStore,
@@ -79,11 +80,11 @@ impl Device {
         Ok(())
     }
 
-    /// The successor of an entry's key, as an entry without certificates.
+    /// Returns the successor of an entry's key, as an entry without certificates.
     ///
     /// # Errors
     ///
-    /// The file cannot be read.
+    /// Fails if the file cannot be read.
     pub fn successor(&self, entry: &TokenEntry) -> Result<Option<TokenEntry>, IdentityError> {
         let Some(store) = self.store_of(entry).filter(|_| !entry.file.is_empty()) else {
             return Ok(None);
@@ -98,11 +99,11 @@ impl Device {
         }))
     }
 
-    /// Discards the successor.
+    /// Discards the successor of an entry's key.
     ///
     /// # Errors
     ///
-    /// There is none, or it cannot be removed.
+    /// Fails if there is no successor, or if it cannot be removed.
     pub fn discard_successor(&self, entry: &TokenEntry) -> Result<(), IdentityError> {
         let store = self.store_to_rekey(entry)?;
         self.settle(store, entry)?;
@@ -115,7 +116,7 @@ impl Device {
         }
     }
 
-    /// The entry whose successor the certificate is for, and that successor.
+    /// Returns the successor that the certificate is for, and the entry that it will replace.
     pub(super) fn awaiting(
         &self,
         certificate: &Certificate,
@@ -123,7 +124,8 @@ impl Device {
         for store in self.open_stores() {
             match self.awaiting_in(store, certificate) {
                 Ok(None) => {}
-                // A service's user writes this folder. Its damage concerns no other token.
+                // The user of a service can write this folder. A damaged folder does not affect
+                // other tokens.
                 Err(error) if store.is_service() => warn!("token {}: {error}", store.name()),
                 found => return found,
             }
@@ -197,19 +199,19 @@ impl Device {
         })
     }
 
-    /// Restores the earlier certificate of an entry, and its earlier key if that was another one.
-    /// The current state is kept instead, so that a second call reverses the first.
+    /// Restores the earlier certificate of an entry. If the last change replaced the key, restores
+    /// the earlier key too. Keeps the current state, so that a second call reverses the first call.
     ///
     /// # Errors
     ///
-    /// No earlier state is kept, or it cannot be restored.
+    /// Fails if no earlier state is kept, or if it cannot be restored.
     pub fn roll_back(&self, entry: &TokenEntry) -> Result<Imported, IdentityError> {
         let store = self.store_to_rekey(entry)?;
         self.settle(store, entry)?;
         let nothing = || {
             IdentityError::new(
                 IdentityErrorKind::NotFound,
-                format!("{}: nothing is kept of its earlier state", entry.label),
+                format!("{}: no earlier key or certificate is kept", entry.label),
             )
         };
         let before = store.predecessor(&entry.file)?.ok_or_else(nothing)?;
@@ -227,23 +229,22 @@ impl Device {
         taken
     }
 
-    /// Checks that an earlier key still signs, since its master key may be lost. A key behind a PIN
-    /// is not tried.
+    /// Checks that an earlier key still signs, because its master key may be lost. Does not try a
+    /// key that needs a PIN.
     fn check_former(&self, entry: &TokenEntry, key: &Key) -> Result<(), IdentityError> {
         if key.auth_salt().is_some() {
             return Ok(());
         }
         match prove(&self.tpm, key, key.public()) {
             PossessionProof::NoSignature(error) => Err(IdentityError::refused(format!(
-                "{}: the earlier key does not sign any more ({error}); the current key stays in \
-                 use",
+                "{}: the earlier key cannot sign any more ({error}); the current key stays in use",
                 entry.label
             ))),
             _ => Ok(()),
         }
     }
 
-    /// The CA certificates above an entry's certificate, as far as its token has them.
+    /// Returns the CA certificates above an entry's certificate that the tokens hold.
     pub(super) fn above_of(&self, entry: &TokenEntry) -> Vec<Certificate> {
         let Some(leaf) = entry.certificate() else {
             return Vec::new();
@@ -252,7 +253,7 @@ impl Device {
         above(&[leaf], &known).into_iter().cloned().collect()
     }
 
-    /// Updates the marker and the copy in NV of the device's own identity.
+    /// Updates the marker and the copy in NV memory after the key of the own identity changed.
     fn note_exchange(
         &self,
         store: &DevidStore,
@@ -273,11 +274,12 @@ impl Device {
     fn store_to_rekey(&self, entry: &TokenEntry) -> Result<&DevidStore, IdentityError> {
         let refused = |why: &str| IdentityError::refused(format!("{}: {why}", entry.label));
         if entry.token == FACTORY {
-            return Err(refused("the factory's key cannot be replaced"));
+            return Err(refused("the factory key cannot be replaced"));
         }
         if entry.software.is_some() {
             return Err(refused(
-                "the software identity is one key in a file; devid reset --factory makes another",
+                "the software identity has one key in a file; only devid reset --factory makes \
+                 another key",
             ));
         }
         match self
@@ -294,7 +296,7 @@ fn no_key(entry: &TokenEntry) -> IdentityError {
     IdentityError::new(
         IdentityErrorKind::NotFound,
         format!(
-            "{}: there is no private key; devid key generate {} makes one",
+            "{}: this name has no private key; devid key generate {} makes one",
             entry.label,
             argument(&entry.label)
         ),

@@ -1,4 +1,4 @@
-//! Objects of another program's store that a token takes over.
+//! Takes over objects that another program made.
 
 use super::IdentityError;
 use super::device::Device;
@@ -11,23 +11,23 @@ use crate::tpm::{Secret, TpmError};
 use serde::Serialize;
 use std::path::Path;
 
-/// The result of a take-over of one object.
+/// The result of taking over one object.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct TakenObject {
     /// The name of the token.
     pub token: String,
     /// The label of the object.
     pub label: String,
-    /// `key` or `certificate`.
+    /// The kind of the object: `key` or `certificate`.
     pub kind: &'static str,
-    /// The path of its file.
+    /// The path of the object's file.
     pub file: String,
-    /// True if the token had the object before; then nothing was changed.
+    /// True if the token had the object before. In this case nothing was changed.
     pub known: bool,
 }
 
 impl TakenObject {
-    /// The object as audit lines name it.
+    /// Returns the object in the form of the audit log.
     pub fn audit_subject(&self) -> AuditSubject {
         AuditSubject {
             label: Some(self.label.clone()),
@@ -37,12 +37,12 @@ impl TakenObject {
 }
 
 impl Device {
-    /// Opens data that another program sealed in this TPM: TSS2 sealed data, PEM. Messages name the
-    /// file by `source`.
+    /// Unseals data that another program sealed in this TPM. The file is TSS2 sealed data in PEM.
+    /// `source` is the name of the file in messages.
     ///
     /// # Errors
     ///
-    /// Refused for a wrong `value`; the TPM counts this attempt.
+    /// Fails with a refusal for a wrong `value`. The TPM counts this try.
     pub fn unseal(
         &self,
         (source, file): (&str, &[u8]),
@@ -53,21 +53,23 @@ impl Device {
         self.own.unseal(&seal, value).map_err(|error| match error {
             LoginError::Tpm(error) => IdentityError::from(error).while_doing(source),
             LoginError::Wrong => IdentityError::refused(format!(
-                "{source}: the authorisation value is wrong. The TPM counts wrong values: devid status tells \
-                 how many tries are left"
+                "{source}: the authorisation value is wrong. The TPM counts wrong values: devid \
+                 status prints how many tries remain"
             )),
             error => IdentityError::failed(format!("{source}: {error}")),
         })
     }
 
-    /// A token takes over the object in a file: a key that another program made in this TPM (TSS2
-    /// PRIVATE KEY), or a certificate. The format is that of a key folder. `value` is the key's
-    /// current authorisation value. `pin` is the user's PIN of the token, if the configuration does
-    /// not name it. Messages name the file by `source`.
+    /// Takes over the object in a file for a token. The object is a key that another program made
+    /// in this TPM (TSS2 PRIVATE KEY), or a certificate. The file has the format of a key folder.
+    ///
+    /// - `value` is the current authorisation value of the key.
+    /// - `pin` is the user PIN of the token, if the configuration does not name it.
+    /// - `source` is the name of the file in messages.
     ///
     /// # Errors
     ///
-    /// Nothing was kept.
+    /// After an error nothing is stored.
     pub fn take_over(
         &self,
         token: &str,
@@ -84,15 +86,15 @@ impl Device {
         let label = content.description().label.clone();
         if matches!(content, EntryContent::Pair(_)) && (label == FACTORY || label == OWN) {
             return Err(IdentityError::refused(format!(
-                "{source}: an identity of this device has the label {label}; give the key another \
-                 label, in the line Label: above it"
+                "{source}: {label} is the label of an identity of this device; change the line \
+                 Label: in the file to another label"
             )));
         }
         let (kind, taken) = match content {
             EntryContent::Pair(pair) => {
                 match pin {
                     Some(pin) => store.login(UserType::User, pin).map_err(|error| {
-                        IdentityError::failed(format!("the token {}: {error}", store.name()))
+                        IdentityError::failed(format!("token {}: {error}", store.name()))
                     })?,
                     None => self.unlock_store(store)?,
                 }
@@ -105,8 +107,8 @@ impl Device {
             }
             EntryContent::SecretKey(_) | EntryContent::Public(..) | EntryContent::Data(_) => {
                 return Err(IdentityError::refused(format!(
-                    "{source}: neither a key of the TPM (TSS2 PRIVATE KEY) nor a certificate; nothing was \
-                     changed"
+                    "{source}: the file holds neither a key of the TPM (TSS2 PRIVATE KEY) nor a \
+                     certificate; nothing was changed"
                 )));
             }
         };
@@ -123,14 +125,14 @@ impl Device {
     }
 }
 
-/// Translates an error of the take-over of a key. After some errors the next key would cost a
-/// further try, or fail too: these errors become refusals.
+/// Translates an error of taking over a key. Some errors become refusals, because the next key
+/// would cost a further try or fail too.
 fn refusal(error: StoreError) -> IdentityError {
     match error {
         StoreError::Protection(why) => IdentityError::refused(why),
         StoreError::Tpm(error @ (TpmError::WrongAuth(_) | TpmError::NeedsAuth(_))) => {
             IdentityError::refused(format!(
-                "{error}. The TPM counts wrong values: devid status tells how many tries are left"
+                "{error}. The TPM counts wrong values: devid status prints how many tries remain"
             ))
         }
         StoreError::Tpm(error @ (TpmError::NoTryLeft(_) | TpmError::Lockout(_))) => {

@@ -1,4 +1,4 @@
-//! A device identity for TLS clients: its chain, and a key that signs handshakes.
+//! A device identity for TLS clients: a certificate chain, and a key that signs handshakes.
 
 use super::IdentityError;
 use super::device::Device;
@@ -23,12 +23,12 @@ pub struct TlsIdentity {
 }
 
 impl Device {
-    /// The identity of an entry, with its key loaded. An RSA key signs once, to learn if its PSS
-    /// signatures have the salt length that TLS requires.
+    /// Returns the identity of an entry, with its key loaded. An RSA key signs once. This tells
+    /// whether its PSS signatures have the salt length that TLS requires.
     ///
     /// # Errors
     ///
-    /// The certificate or the key is missing, or the key is an attestation key.
+    /// Fails if the certificate or the key is missing, or if the key is an attestation key.
     pub fn tls_identity(
         &self,
         entry: &TokenEntry,
@@ -37,7 +37,7 @@ impl Device {
         self.identity_with(entry, &self.chain(entry)?, pin)
     }
 
-    /// The identity with certificates that the entry does not have yet.
+    /// Returns the identity with certificates that the entry does not have yet.
     pub(super) fn new_identity(
         &self,
         entry: &TokenEntry,
@@ -59,11 +59,12 @@ impl Device {
         key.prepare(&self.tpm)?;
         if !key.is_signing() {
             return Err(IdentityError::refused(format!(
-                "{}: its key signs only what the TPM itself made, so it cannot open a TLS session",
+                "{}: this key signs only data that the TPM itself created, so it cannot \
+                 authenticate a TLS session",
                 entry.label
             )));
         }
-        // The root is omitted, since the server must know it.
+        // The root certificate is omitted, because the server must already have it.
         let is_root = |one: &Certificate| one.subject_der() == one.issuer_der();
         let (leaf, above) = chain.split_at(1);
         let shown = leaf.iter().chain(above.iter().filter(|one| !is_root(one)));
@@ -85,37 +86,37 @@ impl Device {
 }
 
 impl TlsIdentity {
-    /// Its label.
+    /// Returns the label of the identity.
     pub fn label(&self) -> &str {
         &self.label
     }
 
-    /// Its certificate, then the CA certificates above it without the root.
+    /// Returns the certificate, then the CA certificates above it. The root certificate is omitted.
     pub fn chain(&self) -> &[Certificate] {
         &self.chain
     }
 
-    /// Its public key.
+    /// Returns the public key.
     pub fn public(&self) -> &PublicKey {
         self.key.public()
     }
 
-    /// True if the key signs by this scheme, over digests of its hash.
+    /// Returns true if the key signs digests by this scheme.
     pub fn signs(&self, scheme: SignatureScheme) -> bool {
         self.key.signs(scheme)
     }
 
-    /// Signs a message in the format of TLS: ECDSA in DER.
+    /// Signs a message in the format of TLS. An ECDSA signature is in DER.
     ///
     /// # Errors
     ///
-    /// The TPM gives no signature.
+    /// Fails if the TPM makes no signature.
     pub fn sign(&self, scheme: SignatureScheme, message: &[u8]) -> Result<Vec<u8>, IdentityError> {
         let digest = scheme.hash().digest(&[message]);
         let signature = self.key.sign(&self.tpm, SignRequest::of(scheme, &digest))?;
         match self.public() {
             PublicKey::Ec { curve, .. } => ecdsa_to_der(*curve, &signature)
-                .ok_or_else(|| IdentityError::failed("no signature of this curve")),
+                .ok_or_else(|| IdentityError::failed("the signature is not one of this curve")),
             PublicKey::Rsa { .. } => Ok(signature),
         }
     }

@@ -1,4 +1,5 @@
-//! The device as a tree: its TPM, tokens, keys, certificates, and the CAs above them.
+//! The device as a tree: its TPM, tokens, keys and certificates, with the CA certificates above
+//! them.
 
 use super::ca_certificates::above;
 use super::description::KeyDescription;
@@ -18,85 +19,88 @@ use x509_cert::der::DateTime;
 /// The whole device as a tree.
 #[derive(Debug, Clone, Serialize)]
 pub struct DeviceTree {
-    /// The serial number of the device in its first certificate.
+    /// The serial number of the device, from the first certificate that has one.
     pub serial: Option<String>,
-    /// Its model in this certificate.
+    /// The model of the device, from that certificate.
     pub model: Option<String>,
-    /// Its TPM.
+    /// The TPM of the device.
     pub tpm: TpmBranch,
-    /// The master key, which wraps the device's own keys.
+    /// The master key, which wraps the own keys of the device.
     pub master: MasterKey,
-    /// Its tokens, `idev-id` first; `software` stands for files beside the tokens.
+    /// The tokens of the device; `idev-id` is the first. `software` stands for an identity in
+    /// files.
     pub tokens: Vec<TokenBranch>,
 }
 
-/// The TPM.
+/// The TPM and its state.
 #[derive(Debug, Clone, Serialize)]
 pub struct TpmBranch {
     /// The configured TCTI.
     pub tcti: String,
-    /// The properties that it reports.
+    /// The properties that the TPM reports, if it answers.
     pub status: Option<TpmStatus>,
-    /// The reason why it does not answer.
+    /// The reason why the TPM does not answer, if it does not.
     pub problem: Option<String>,
 }
 
 /// A token.
 #[derive(Debug, Clone, Serialize)]
 pub struct TokenBranch {
-    /// Its name in the configuration.
+    /// The name of the token in the configuration.
     pub token: String,
-    /// Its serial number, if it can be read.
+    /// The serial number of the token, if it can be read.
     pub serial: Option<String>,
-    /// Parts that cannot be read, with the reasons.
+    /// The reasons why parts of the token cannot be read.
     pub problems: Vec<String>,
-    /// Files of keys that were lost with a former master key; `devid prune` deletes them.
+    /// The files of keys that were lost with a former master key. `devid prune` deletes these
+    /// files.
     pub lost: Vec<PathBuf>,
-    /// Its objects. A CA certificate appears here only if it is above no other certificate.
+    /// The objects of the token. A CA certificate is listed only if it is above no other
+    /// certificate.
     pub objects: Vec<ObjectBranch>,
 }
 
 /// A key with its certificates, or a certificate without key.
 #[derive(Debug, Clone, Serialize)]
 pub struct ObjectBranch {
-    /// Its label.
+    /// The label of the object.
     pub label: String,
-    /// CKA_ID in hexadecimal digits.
+    /// The CKA_ID in hexadecimal digits.
     pub id: String,
-    /// The key.
+    /// The key, if the object has one.
     pub key: Option<KeyDescription>,
-    /// True for an attestation key, which signs only data that the TPM itself made.
+    /// True for an attestation key, which signs only data that the TPM itself created.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub attests: bool,
     /// True if the key is lost together with the master key that wrapped it.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub lost: bool,
-    /// Its certificates.
+    /// The certificates of the object.
     pub certificates: Vec<CertificateBranch>,
 }
 
 /// A certificate, with the CA certificates above it.
 #[derive(Debug, Clone, Serialize)]
 pub struct CertificateBranch {
-    /// In the format of RFC 4514.
+    /// The subject in the format of RFC 4514.
     pub subject: String,
-    /// NV index or file; `None` for a CA certificate.
+    /// The place of the certificate: an NV index or a file. `None` for a CA certificate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub place: Option<String>,
-    /// The end of its validity.
+    /// The end of the certificate's validity.
     pub expiry: Expiry,
     /// True if subject and issuer are equal.
     pub self_issued: bool,
-    /// True if the folder `trust` holds it.
+    /// True if the folder `trust` holds the certificate.
     pub trusted: bool,
-    /// The certificate of its issuer, if available.
+    /// The certificate of the issuer, if it is available.
     pub issuer: Option<Box<CertificateBranch>>,
-    /// The name of its issuer, if that certificate is missing.
+    /// The name of the issuer, if its certificate is missing.
     pub missing_issuer: Option<String>,
 }
 
 impl Device {
-    /// Collects the tree, and changes nothing. Unreadable parts appear in the tree.
+    /// Collects the tree. Changes nothing. Unreadable parts appear in the tree with the reason.
     pub fn tree(&self) -> DeviceTree {
         let inventory = self.inventory();
         let master = self.master_key(&inventory, None);
@@ -145,8 +149,8 @@ impl Device {
 }
 
 impl TokenEntry {
-    /// The certificates that are shown with their CAs: all that are no CA certificates, and all of
-    /// available keys.
+    /// Returns the certificates that are shown with their CA certificates: certificates that are
+    /// not CA certificates, and all certificates of available keys.
     fn shown_leaves(&self) -> impl Iterator<Item = &Certificate> {
         let is_ours = self.has_key() || self.software.is_some();
         let certificates = self.certificates.iter().map(|placed| &placed.certificate);
@@ -154,13 +158,13 @@ impl TokenEntry {
     }
 }
 
-/// The data to draw each branch.
+/// The data that each branch of the tree needs.
 struct Forest<'a> {
     device: &'a Device,
     authorities: &'a [Certificate],
-    /// Those of the folder `trust`.
+    /// The certificates of the folder `trust`.
     trusted: &'a [Certificate],
-    /// The CA certificates that are above a shown certificate.
+    /// The CA certificates above a certificate that is shown.
     shown_above: Vec<&'a Certificate>,
     master_is_gone: bool,
     now: Result<DateTime, DateTime>,
@@ -175,7 +179,7 @@ impl Forest<'_> {
         });
         let failed = inventory.faults.iter().map(|(token, fault)| {
             let problem = match fault.kind {
-                // Its contents show that it is empty.
+                // The branch without objects already shows that the token is empty.
                 IdentityErrorKind::NotFound => Vec::new(),
                 _ => vec![fault.text.clone()],
             };
@@ -209,7 +213,8 @@ impl Forest<'_> {
         }
     }
 
-    /// `None` for a CA certificate that is shown above another one.
+    /// Returns the branch of an entry. Returns `None` for a CA certificate that is shown above
+    /// another certificate.
     fn object(&self, entry: &TokenEntry) -> Option<ObjectBranch> {
         let has_key = entry.has_key() || entry.software.is_some();
         let certificates = entry.certificates.iter().map(|placed| &placed.certificate);
@@ -232,7 +237,8 @@ impl Forest<'_> {
         })
     }
 
-    /// `below` holds the certificates that lead here, since CAs may certify each other.
+    /// Returns the branch of a certificate. `below` holds the certificates below it, because two
+    /// CAs may certify each other.
     fn certificate<'b>(
         &'b self,
         certificate: &'b Certificate,

@@ -1,4 +1,5 @@
-//! Files from the administrator: checks of their permissions, and the certificates in them.
+//! Checks the permissions of files that the administrator provides, and reads the certificates in
+//! them.
 
 use super::{Device, IdentityError};
 use crate::file;
@@ -11,8 +12,8 @@ use std::path::Path;
 ///
 /// # Errors
 ///
-/// Other users could have written it
-/// ([`IdentityErrorKind::Refused`](super::IdentityErrorKind::Refused)), or the check fails now.
+/// Fails with [`IdentityErrorKind::Refused`](super::IdentityErrorKind::Refused) if other users
+/// could have written the file. Also fails if the system does not permit the check.
 pub(super) fn check_trusted(path: &Path) -> Result<(), IdentityError> {
     match distrusted(path) {
         None => Ok(()),
@@ -22,28 +23,28 @@ pub(super) fn check_trusted(path: &Path) -> Result<(), IdentityError> {
             ..
         }) => Err(IdentityError::file(&place)(errno.into())),
         Some(why) => Err(IdentityError::refused(format!(
-            "{why}, so {} is not believed",
+            "{why}, so {} is not trusted",
             path.display()
         ))),
     }
 }
 
 impl Device {
-    /// The certificates in `trust/`.
+    /// Returns the certificates in `trust/`.
     ///
     /// # Errors
     ///
-    /// The folder cannot be read.
+    /// Fails if the folder cannot be read.
     pub fn trusted_certificates(&self) -> Result<Vec<Certificate>, String> {
         let trusted = self.trusted(None).map_err(|fault| fault.to_string())?;
         Ok(trusted.certificates)
     }
 
-    /// The certificates in a file that a user named as trusted.
+    /// Returns the certificates in a file that a user named as trusted.
     ///
     /// # Errors
     ///
-    /// There are none, or other users could have written them.
+    /// Fails if the file holds no certificate, or if other users could have written it.
     pub fn certificates_in(&self, path: &Path) -> Result<Vec<Certificate>, IdentityError> {
         let found = read_certificates(path)?;
         check_trusted(path)?;
@@ -51,7 +52,7 @@ impl Device {
     }
 }
 
-/// The certificates in a file, or the reason why there are none.
+/// Returns the certificates in a file. Fails with the reason if the file holds none.
 pub(super) fn read_certificates(path: &Path) -> Result<Vec<Certificate>, IdentityError> {
     let bytes = file::read(path, LARGEST).map_err(IdentityError::file(path))?;
     let found = Certificate::parse_all(&bytes);

@@ -1,4 +1,4 @@
-//! Checks who may have written the identity or the reset request in the state folder.
+//! Checks which users could have written the identity or the reset request in the state folder.
 
 use super::IdentityError;
 use super::device::Device;
@@ -18,12 +18,12 @@ pub(super) struct UntrustedState {
 }
 
 impl Device {
-    /// `None` if only users whom the administrator trusts could have written there. `reset`: a file
-    /// requests a reset.
+    /// Returns the reason why the state folder is not trusted. Returns `None` if only users whom
+    /// the administrator trusts could have written it. `reset` is true if a file requests a reset.
     ///
     /// # Errors
     ///
-    /// The check fails now.
+    /// Fails if the system does not permit the check.
     pub(super) fn untrusted(
         &self,
         software: &Software,
@@ -49,7 +49,7 @@ impl Device {
         Ok(None)
     }
 
-    /// Checks a reset request that another user may have written. The remedy must not cause the
+    /// Checks whether another user may have written a reset request. The remedy must not cause the
     /// reset.
     fn request_of_others(&self, request: &Path) -> Result<Option<UntrustedState>, IdentityError> {
         let state = self.config.state.as_path();
@@ -59,10 +59,10 @@ impl Device {
         if !about.is_file() {
             let words = "A reset request must be a regular file. To cancel it";
             let aside = free_name(request, "old");
-            // The command moves the object and does not follow it.
+            // The command moves the object itself, even if it is a symbolic link.
             let command = |aside: &Path| format!("mv -nT {} {}", word(request), word(aside));
             let remedy = Remedy::to_free_name(words, &[], aside, command);
-            return Ok(Some(said(request, "not a plain file", remedy)));
+            return Ok(Some(said(request, "this is not a regular file", remedy)));
         }
         let folder = distrusted_folder(state, true).map_err(IdentityError::file(state))?;
         let (path, why) = match folder {
@@ -74,7 +74,8 @@ impl Device {
         };
         let words = "It is unknown who requested the reset. To cancel it";
         let command = format!("chmod go-w {} && rm {}", word(state), word(request));
-        // Only after other users lost their write permission; the command does not follow links.
+        // The command removes the file after other users have lost their write permission. It
+        // follows no symbolic links.
         let remedy = Remedy::on_paths(words, &[state], command);
         Ok(Some(said(path, &why, remedy)))
     }

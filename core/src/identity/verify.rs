@@ -1,5 +1,5 @@
-//! Verification of an identity. Its key must be available, and a trusted CA must have issued its
-//! certificate. The certificate must be one of a device (IEEE 802.1AR, section 8).
+//! Verifies an identity. Its key must sign, and a trusted CA must have issued its certificate. The
+//! certificate must be that of a device (IEEE 802.1AR, section 8).
 
 use super::device::Device;
 use super::entry::TokenEntry;
@@ -26,7 +26,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use x509_cert::der::DateTime;
 
-/// A limit above the size of CRLs from device CAs.
+/// The largest size of a file with CRLs, in bytes.
 const LARGEST_LIST: u64 = 16 << 20;
 const KEY: &str = "key";
 const REVOCATION: &str = "revocation";
@@ -34,12 +34,12 @@ const REVOCATION: &str = "revocation";
 /// Additional inputs of a verification.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Verification<'a> {
-    /// A file with further trusted certificates.
+    /// A file with additional trusted certificates.
     pub ca_file: Option<&'a Path>,
-    /// Files with CRLs, DER or PEM; without any, revocation is not checked.
+    /// Files with CRLs in DER or PEM. Without such files, revocation is not checked.
     pub revoked: &'a [PathBuf],
-    /// The PIN of the key. It is tried only if the configuration has none; the TPM counts a wrong
-    /// PIN.
+    /// The PIN of the key. The PIN is tried only if the configuration names none. The TPM counts a
+    /// wrong PIN.
     pub pin: Option<&'a Secret>,
 }
 
@@ -48,29 +48,29 @@ pub struct Verification<'a> {
 pub struct Report {
     /// The label of the identity.
     pub label: String,
-    /// The overall verdict.
+    /// The result of all checks together.
     pub verdict: Verdict,
-    /// The verdict as one line of text.
+    /// The result as one line of text.
     pub summary: String,
-    /// True if the clock was plausible and the validity was checked.
+    /// True if the clock was plausible, so that the validity was checked.
     pub validity_checked: bool,
-    /// True if CRLs cover each certificate below the trusted one, and revoke none.
+    /// True if CRLs cover every certificate below the trusted one, and revoke none of them.
     pub revocation_checked: bool,
-    /// The single checks.
+    /// The results of the single checks.
     pub points: Vec<Check>,
 }
 
-/// The overall result; the first that applies.
+/// The result of all checks together: the first variant that applies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
     /// A check failed.
     Failed,
-    /// No check failed, but the key made no signature, so its presence is not proven.
+    /// No check failed, but the key made no signature. So the device may not have the key.
     NotProven,
-    /// The key signed, but the certificate of the CA is missing.
+    /// The key made a signature, but the certificate of the CA is missing.
     CannotBeVerified,
-    /// The key signed, and its certificate leads to a trusted one.
+    /// The key made a signature, and its certificate leads to a trusted certificate.
     Verified,
 }
 
@@ -78,23 +78,24 @@ pub enum Verdict {
 #[derive(Debug)]
 pub(super) struct Trusted {
     pub(super) certificates: Vec<Certificate>,
-    /// The first file of the folder that could not be read now.
+    /// The error of the first file in the folder that could not be read, if any.
     unread: Option<IdentityError>,
 }
 
 impl Trusted {
-    /// With these additional certificates.
+    /// Returns these certificates and additional ones.
     #[must_use]
     pub(super) fn and(mut self, more: &[Certificate]) -> Self {
         self.certificates.extend_from_slice(more);
         self
     }
 
-    /// The certification path from a certificate to a trusted one, over `others`.
+    /// Returns the certification path from a certificate to a trusted certificate. `others` holds
+    /// certificates that the path may use.
     ///
     /// # Errors
     ///
-    /// There is no path, and an unreadable file may contain the missing certificate.
+    /// Fails if there is no path, but an unreadable file may hold the missing certificate.
     pub(super) fn build_path(
         self,
         leaf: &Certificate,
@@ -116,15 +117,15 @@ impl Device {
     ///
     /// # Errors
     ///
-    /// There is no certificate, a file cannot be read, the TPM cannot be asked, or the PIN is
-    /// wrong.
+    /// Fails if the entry has no certificate, if a file cannot be read, if the TPM does not answer,
+    /// or if the PIN is wrong.
     pub fn verify(&self, entry: &TokenEntry, how: Verification) -> Result<Report, IdentityError> {
         let Some(certificate) = entry.certificate() else {
             return Err(IdentityError::new(
                 IdentityErrorKind::NotFound,
                 format!(
-                    "{}: there is no certificate for this key; devid csr {} makes a request, \
-                     devid import-cert imports the CA's answer",
+                    "{}: this key has no certificate; devid csr {} makes a request, devid \
+                     import-cert imports the CA's answer",
                     entry.label,
                     argument(&entry.label)
                 ),
@@ -147,11 +148,12 @@ impl Device {
         Ok(Report::of(entry, key, &way, points, &self.config.trust))
     }
 
-    /// The trusted certificates: those of a file in the call, and of the folder `trust`.
+    /// Returns the trusted certificates. They come from a file that the caller names, and from the
+    /// folder `trust`.
     ///
     /// # Errors
     ///
-    /// The file or the folder cannot be read.
+    /// Fails if the file or the folder cannot be read.
     pub(super) fn trusted(&self, more: Option<&Path>) -> Result<Trusted, IdentityError> {
         let mut trusted = Trusted {
             certificates: more.map(read_certificates).transpose()?.unwrap_or_default(),
@@ -182,12 +184,12 @@ impl Device {
         Ok(trusted)
     }
 
-    /// Known certificates of CAs. They are not trusted for that.
+    /// Returns the CA certificates that the tokens hold. Their presence does not make them trusted.
     pub(super) fn known_ca_certificates(&self) -> Vec<Certificate> {
         self.inventory().ca_certificates()
     }
 
-    /// Passed or noted only if the key signed.
+    /// Checks the key. The result is passed or noted only if the key made a signature.
     fn key_check(
         &self,
         entry: &TokenEntry,
@@ -195,7 +197,7 @@ impl Device {
         pin: Option<&Secret>,
     ) -> Result<Check, IdentityError> {
         let Some(public) = certificate.public_key() else {
-            let why = "the certified key is of a kind that is not supported".into();
+            let why = "the certified key is of a type that is not supported".into();
             return Ok(Check::skipped(KEY, why));
         };
         if let Some(path) = &entry.software {
@@ -208,10 +210,17 @@ impl Device {
             return Ok(match (entry.attests, certificate.is_ca()) {
                 (true, _) => Check::skipped(
                     KEY,
-                    "an attestation key signs only what the TPM itself made".into(),
+                    "not checked: an attestation key signs only data that the TPM itself created"
+                        .into(),
                 ),
-                (_, true) => Check::skipped(KEY, "the key of a CA is not in this device".into()),
-                _ => Check::failed(KEY, "no key of this TPM belongs to the certificate".into()),
+                (_, true) => Check::skipped(
+                    KEY,
+                    "not checked: this device does not have the key of a CA".into(),
+                ),
+                _ => Check::failed(
+                    KEY,
+                    "this TPM has no key that belongs to the certificate".into(),
+                ),
             });
         };
         let proof = match (prove(&self.tpm, key, &public), pin) {
@@ -224,7 +233,7 @@ impl Device {
         proof_check(proof, None)
     }
 
-    /// The proof by a key in a file; `Err` holds the check that reports an unusable file.
+    /// Proves possession of a key in a file. `Err` holds the check that reports an unusable file.
     fn prove_file(&self, path: &Path, public: &PublicKey) -> Result<PossessionProof, Check> {
         let key = read_key(path).map_err(|unread| match unread.is_hidden() {
             true => Check::skipped(KEY, unread.at(path)),
@@ -233,7 +242,7 @@ impl Device {
         Ok(prove(&self.tpm, &key, public))
     }
 
-    /// The key of an entry whose token needs a PIN, after a login with this PIN.
+    /// Returns the key of an entry whose token needs a PIN, after a login with this PIN.
     pub(super) fn logged_in(
         &self,
         entry: &TokenEntry,
@@ -249,7 +258,7 @@ impl Device {
             return Ok(Arc::clone(key));
         }
         for store in &self.factory_with_pin {
-            // The slot of another identity; its faults do not matter here.
+            // The slot may belong to another identity, so its errors do not matter here.
             let Ok(listing) = store.scan() else { continue };
             let opened = listing.objects.iter().find_map(|shown| match &shown.kind {
                 ObjectKind::Pair { key: shown, .. } if shown.public() == key.public() => {
@@ -266,23 +275,28 @@ impl Device {
     }
 }
 
-/// `file`: the path of a software key.
+/// Returns the check that reports the proof. `file` is the path of a software key.
 fn proof_check(proof: PossessionProof, file: Option<&Path>) -> Result<Check, IdentityError> {
-    let signed = "it signed fresh random bytes, and the certificate verifies that";
+    let signed = "it signed random bytes, and the public key of the certificate verifies the \
+                  signature";
     Ok(match (proof, file) {
         (PossessionProof::Proven, None) => Check::passed(KEY, signed.into()),
         // IEEE 802.1AR requires that the key of a device cannot be copied.
         (PossessionProof::Proven, Some(path)) => Check::noted(
             KEY,
-            format!("{signed}; but it is a file: {}", path.display()),
+            format!(
+                "{signed}; but the key is in a file and can be copied: {}",
+                path.display()
+            ),
         ),
         (PossessionProof::OtherKey, _) => Check::failed(
             KEY,
-            "the certificate does not verify what the key signed: they do not belong together"
+            "the public key of the certificate does not verify the key's signature: key and \
+             certificate do not belong together"
                 .into(),
         ),
         (PossessionProof::NotTried, _) => Check::skipped(KEY, NOT_TRIED.into()),
-        // The key could not be asked, so no fault is known.
+        // The key made no signature in this state of the TPM, so no fault of the key is known.
         (PossessionProof::NoSignature(SignError::Tpm(error @ TpmError::Lockout(_))), _) => {
             Check::skipped(KEY, IdentityError::from(error).text)
         }
@@ -295,7 +309,7 @@ fn proof_check(proof: PossessionProof, file: Option<&Path>) -> Result<Check, Ide
         }
         (PossessionProof::NoSignature(SignError::NotLoggedIn), _) => Check::skipped(
             KEY,
-            "it needs a PIN: give it with --pin-file FILE, or configure its source in config.toml \
+            "it needs a PIN: give the PIN with --pin-file FILE, or name its source in config.toml \
              (auth under [[identity]], pin under [[token]])"
                 .into(),
         ),
@@ -318,10 +332,10 @@ fn chain_check(way: &PathResult) -> Check {
     }
 }
 
-/// The check for revoked certificates in the path.
+/// Checks whether a certificate of the path was revoked.
 fn revocation_check(way: &PathResult, lists: &[Crl], now: Result<DateTime, DateTime>) -> Check {
     let PathResult::Trusted(path) = way else {
-        let why = "not checked: the chain does not lead to a trusted certificate";
+        let why = "not checked: the chain leads to no trusted certificate";
         return Check::skipped(REVOCATION, why.into());
     };
     if lists.is_empty() {
@@ -351,20 +365,20 @@ fn revocation_check(way: &PathResult, lists: &[Crl], now: Result<DateTime, DateT
     }
 }
 
-/// The CRLs in a file, or the reason why there are none.
+/// Returns the CRLs in a file. Fails with the reason if the file holds none.
 fn lists_of(path: &Path) -> Result<Vec<Crl>, IdentityError> {
     let bytes = file::read(path, LARGEST_LIST).map_err(IdentityError::file(path))?;
     let fault = |why: String| IdentityError::failed(format!("{}: {why}", path.display()));
     if bytes.first() == Some(&0x30) {
         return Ok(vec![Crl::from_der(&bytes).map_err(fault)?]);
     }
-    let parts = pem::parse(&bytes).map_err(|why| fault(format!("it is no CRL: {why}")))?;
+    let parts = pem::parse(&bytes).map_err(|why| fault(format!("it is not a CRL: {why}")))?;
     let is_list = |block: &&pem::Block| matches!(block.label, "X509 CRL" | "CRL");
     let lists = parts.blocks.iter().filter(is_list);
     let lists: Result<Vec<Crl>, _> = lists.map(|block| Crl::from_der(&block.der)).collect();
     match lists.map_err(fault)? {
         lists if lists.is_empty() => Err(fault(format!(
-            "it is no CRL: it holds a PEM block of {}",
+            "it is not a CRL: the first PEM block is {}",
             parts.blocks.first().map_or("nothing", |block| block.label)
         ))),
         lists => Ok(lists),
@@ -415,8 +429,8 @@ impl Report {
                 Verdict::CannotBeVerified,
                 format!(
                     "cannot be verified, because the CA certificate for it is not available: it is \
-                     self-signed, by its own key{but}. {}; or trust this certificate itself, with \
-                     --ca FILE or in {trust}",
+                     self-signed{but}. {}; or trust this certificate itself, with --ca FILE or in \
+                     {trust}",
                     certified_by_a_ca(entry)
                 ),
             ),
@@ -424,7 +438,7 @@ impl Report {
                 Verdict::CannotBeVerified,
                 format!(
                     "cannot be verified, because the CA certificate for it is not available: that \
-                     of {issuer}{but}. Give it with --ca FILE, or put it into {trust}"
+                     of {issuer}{but}. Give the certificate with --ca FILE, or put it into {trust}"
                 ),
             ),
             PathResult::Trusted(_) => (Verdict::Verified, format!("verified{but}{unchecked}")),
@@ -442,7 +456,7 @@ impl Report {
 
 fn certified_by_a_ca(entry: &TokenEntry) -> String {
     format!(
-        "Have a CA certify it (devid csr {}, then devid import-cert)",
+        "Ask a CA to certify it (devid csr {}, then devid import-cert)",
         argument(&entry.label)
     )
 }

@@ -37,7 +37,7 @@ fn report(key: Check, way: &PathResult, points: Vec<Check>) -> Report {
     Report::of(&entry(leaf()), key, way, points, Path::new("/trust"))
 }
 
-/// All outcomes for the key, all paths, with and without a failed check.
+/// Covers all outcomes for the key and all paths, with and without a failed check.
 #[test]
 fn verified_is_only_what_signed_and_leads_to_trust_and_has_no_fault() {
     let key = |outcome| Check {
@@ -161,7 +161,7 @@ fn no_time() -> Limits {
     Limits::new(Duration::ZERO, Duration::ZERO)
 }
 
-/// A key in memory uses no TPM, so only its signature decides.
+/// A key in memory uses no TPM, so only its signature matters.
 #[test]
 fn only_the_certified_keys_own_signature_proves_it() {
     use p256::pkcs8::{EncodePrivateKey, LineEnding};

@@ -1,5 +1,5 @@
-//! Checks of certificates that a maker will write to NV: they must match key and device, and
-//! satisfy IEEE 802.1AR.
+//! Checks certificates before a maker writes them to NV memory. A certificate must be for the key
+//! and the device, and must satisfy IEEE 802.1AR.
 
 use super::{KeyPlace, Product};
 use crate::file;
@@ -14,11 +14,12 @@ use crate::x509::path::is_signed_by;
 use crate::x509::{Certificate, Check, Outcome, Profile};
 use std::path::{Path, PathBuf};
 
-/// Certificate policies of the TCG's: verified fixedTPM, verified restricted.
+/// The certificate policies of the TCG: verified fixedTPM for an IDevID, verified restricted for an
+/// IAK.
 const IDEVID_POLICY: &str = "2.23.133.11.1.2";
 const IAK_POLICY: &str = "2.23.133.11.1.3";
 
-/// A certificate with its file.
+/// A certificate, and the file that it comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GivenCertificate {
     path: PathBuf,
@@ -26,11 +27,11 @@ pub struct GivenCertificate {
 }
 
 impl GivenCertificate {
-    /// The first certificate of a file, DER or PEM.
+    /// Reads the first certificate of a file in DER or PEM.
     ///
     /// # Errors
     ///
-    /// The file cannot be read, or holds no certificate.
+    /// Fails if the file cannot be read, or if it holds no certificate.
     pub fn read(path: &Path) -> Result<Self, IdentityError> {
         let bytes = file::read(path, LARGEST).map_err(IdentityError::file(path))?;
         let found = Certificate::parse_all(&bytes);
@@ -39,7 +40,7 @@ impl GivenCertificate {
             .into_iter();
         let certificate = found.next();
         let certificate = certificate.ok_or_else(|| {
-            IdentityError::failed(format!("{}: holds no certificate", path.display()))
+            IdentityError::failed(format!("{}: the file holds no certificate", path.display()))
         })?;
         Ok(Self {
             path: path.to_owned(),
@@ -51,7 +52,7 @@ impl GivenCertificate {
         &self.certificate
     }
 
-    /// Checks the certificate for this key. Returns the checks that were only noted.
+    /// Checks the certificate for this key. Returns the checks whose result is only a note.
     pub(super) fn check(
         &self,
         place: &KeyPlace,
@@ -61,14 +62,14 @@ impl GivenCertificate {
     ) -> Result<Vec<Check>, IdentityError> {
         let refused = |why: String| {
             Err(IdentityError::refused(format!(
-                "{}: {why}. Nothing was written",
+                "{}: {why}. Nothing was written; correct the certificate and run the command again",
                 self.path.display()
             )))
         };
         let one = &self.certificate;
         if one.public_key().as_ref() != Some(key) {
             return refused(format!(
-                "it is for another key than the {} key in handle 0x{:08X}",
+                "the certificate is not for the {} key in handle 0x{:08X}",
                 place.called(),
                 place.handle
             ));
@@ -84,7 +85,7 @@ impl GivenCertificate {
                     None => "none".into(),
                 };
                 return refused(format!(
-                    "its {what} is {}, and not {}",
+                    "the {what} in the certificate is {}, not {}",
                     quoted(said.as_ref()),
                     quoted(wanted)
                 ));
@@ -97,7 +98,7 @@ impl GivenCertificate {
         };
         if policies.iter().any(|policy| policy.oid == other) {
             return refused(format!(
-                "its certificate policy {other} is not that of an {}",
+                "the certificate policy {other} is not the policy of an {}",
                 place.called()
             ));
         }
@@ -113,7 +114,10 @@ impl GivenCertificate {
             match is_signed_by(one, &issuer.certificate) {
                 Ok(true) => {}
                 Ok(false) => {
-                    return refused(format!("{} did not sign it", issuer.certificate.subject()));
+                    return refused(format!(
+                        "{} did not sign the certificate",
+                        issuer.certificate.subject()
+                    ));
                 }
                 Err(why) => return refused(why.to_string()),
             }
@@ -122,12 +126,12 @@ impl GivenCertificate {
         Ok(checks)
     }
 
-    /// Checks that this can be the certificate of the issuing CA.
+    /// Checks that this certificate can be the certificate of the issuing CA.
     pub(super) fn check_ca(&self) -> Result<(), IdentityError> {
         match self.certificate.is_ca() {
             true => Ok(()),
             false => Err(IdentityError::refused(format!(
-                "{}: it is no CA's certificate. Nothing was written",
+                "{}: this is not a CA certificate. Nothing was written",
                 self.path.display()
             ))),
         }

@@ -1,4 +1,4 @@
-//! Inspection of a finished device: handles, certificates, signatures.
+//! Inspects a finished device: its handles, certificates and signatures.
 
 use super::certificates::GivenCertificate;
 use super::{KeyPlace, Maker, Product};
@@ -13,30 +13,30 @@ use crate::x509::{Certificate, Outcome};
 use serde::Serialize;
 use std::fmt;
 
-/// One result of the inspection.
+/// A result of the inspection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// True if the result is right.
+    /// True if the object is as it should be.
     pub right: bool,
-    /// The subject of the check and its result.
+    /// The checked object and the result, as text.
     pub text: String,
 }
 
 /// All results of the inspection.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct Inspection {
-    /// The results.
+    /// The single results.
     pub findings: Vec<Finding>,
 }
 
-/// A certificate in NV, and its index.
+/// A certificate in NV memory, and the public area of its index.
 pub(super) struct BurnedIn {
     pub(super) certificate: Certificate,
     pub(super) about: NvPublic,
 }
 
 impl Inspection {
-    /// True if all results are right.
+    /// Returns true if every result is right.
     pub fn is_right(&self) -> bool {
         self.findings.iter().all(|finding| finding.right)
     }
@@ -55,12 +55,12 @@ impl fmt::Display for Finding {
 }
 
 impl Maker {
-    /// Inspects the keys in their handles and their certificates in NV, and has the keys sign.
+    /// Inspects the keys in their handles and their certificates in NV memory. Lets the keys sign.
     /// Writes nothing.
     ///
     /// # Errors
     ///
-    /// Those of the TPM. A missing or wrong object is a finding.
+    /// Fails with the errors of the TPM. A missing or wrong object is no error but a finding.
     pub fn inspect(
         &self,
         places: &[KeyPlace],
@@ -78,7 +78,7 @@ impl Maker {
                 other => other?,
             };
             let is_there = format!(
-                "{called} key in handle 0x{:08X}: {} as the TCG's templates have it",
+                "{called} key in handle 0x{:08X}: {}, as the templates of the TCG require",
                 place.handle, resident.area.key
             );
             seen.add(true, is_there);
@@ -87,11 +87,11 @@ impl Maker {
                     let proof = prove(&self.tpm, &resident.key, &resident.area.key);
                     let said = match &proof {
                         PossessionProof::Proven => "signs",
-                        PossessionProof::OtherKey => "gives signatures of another key",
+                        PossessionProof::OtherKey => "makes signatures of another key",
                         PossessionProof::NotTried => {
-                            "was not asked to sign: the TPM counts failed tries already"
+                            "was not used, because the TPM already counts failed tries"
                         }
-                        PossessionProof::NoSignature(_) => "does not sign",
+                        PossessionProof::NoSignature(_) => "cannot sign",
                     };
                     seen.add(
                         proof == PossessionProof::Proven,
@@ -111,7 +111,7 @@ impl Maker {
             seen.add(
                 one.public_key().as_ref() == Some(&resident.area.key),
                 format!(
-                    "NV index 0x{:08X}: certificate of {} for this key",
+                    "NV index 0x{:08X}: the certificate of {} is for this key",
                     place.index,
                     one.subject()
                 ),
@@ -124,7 +124,7 @@ impl Maker {
                 seen.add(
                     is_ours,
                     format!(
-                        "{called} certificate names serial number {}, model {}",
+                        "the {called} certificate names the serial number {}, model {}",
                         said(named.serial),
                         said(named.model)
                     ),
@@ -142,7 +142,7 @@ impl Maker {
                 let by = ca.certificate();
                 seen.add(
                     is_signed_by(one, by) == Ok(true),
-                    format!("{called} certificate is signed by {}", by.subject()),
+                    format!("the {called} certificate is signed by {}", by.subject()),
                 );
             }
             let by = NvHierarchy::of(burned.about);
@@ -153,7 +153,7 @@ impl Maker {
             seen.add(
                 true,
                 format!(
-                    "NV index 0x{:08X}: {lock}; of the {} hierarchy; TPM2_Clear: {}",
+                    "NV index 0x{:08X}: {lock}; defined by the {} hierarchy; after TPM2_Clear: {}",
                     place.index,
                     by.name(),
                     by.after_clear()
@@ -163,7 +163,7 @@ impl Maker {
         Ok(seen)
     }
 
-    /// Has the IAK certify the IDevID key, or itself if there is none.
+    /// Lets the IAK certify the IDevID key. Does nothing if there is no IDevID key.
     fn inspect_iak(
         &self,
         iak: &KeyPlace,
@@ -176,12 +176,13 @@ impl Maker {
         };
         let signer = self.attestation_key(iak)?;
         let mut nonce = [0; 16];
-        crate::random(&mut nonce)
-            .map_err(|error| IdentityError::failed(format!("no random bytes: {error}")))?;
+        crate::random(&mut nonce).map_err(|error| {
+            IdentityError::failed(format!("the system gives no random bytes: {error}"))
+        })?;
         let certified = certified_by(&self.tpm, (&idevid.key, &signer), &nonce)?;
         let signer = PublicArea::parse(signer.area());
         let fault = certification_fault(&certified, Some(&idevid.area), signer.as_ref());
-        let said = "IAK certifies the IDevID key (TPM2_Certify)";
+        let said = "the IAK certifies the IDevID key (TPM2_Certify)";
         match fault {
             None => seen.add(true, said),
             Some(why) => seen.add(false, format!("{said}: {why}")),
@@ -189,7 +190,8 @@ impl Maker {
         Ok(())
     }
 
-    /// The first certificate of an NV index that every user may read; `None` if there is none.
+    /// Returns the first certificate of an NV index that every user may read. Returns `None` if
+    /// there is none.
     pub(super) fn burned_in(&self, index: u32) -> Result<Option<BurnedIn>, IdentityError> {
         let Some(content) = self.tpm.open_nv(index)? else {
             return Ok(None);

@@ -1,4 +1,4 @@
-//! The factory keys: derived from templates, and made persistent.
+//! Derives the factory keys from templates, and makes them persistent.
 
 use super::steps::{Step, StepState};
 use super::{KeyPlace, KeyTemplate, Maker};
@@ -10,7 +10,7 @@ use crate::tpm::{
 };
 use crate::x509::Certificate;
 
-/// A factory key in its handle.
+/// A factory key in its persistent handle.
 pub(super) struct ResidentKey {
     pub(super) area: PublicArea,
     pub(super) name: Vec<u8>,
@@ -18,13 +18,12 @@ pub(super) struct ResidentKey {
 }
 
 impl Maker {
-    /// Makes the keys of these templates persistent in their handles; with `dry_run` only returns
-    /// the steps. One key generation for each key, and four commands for each that is made
-    /// persistent.
+    /// Derives the keys of these templates, and makes them persistent. With `dry_run`, only returns
+    /// the steps. Each key costs a key generation, and four commands to make it persistent.
     ///
     /// # Errors
     ///
-    /// Refused if the TPM holds another identity, or a handle is in use.
+    /// Fails with a refusal if the TPM holds another identity, or if a handle is in use.
     pub fn keys(
         &self,
         wanted: &[(KeyPlace, KeyTemplate)],
@@ -71,8 +70,8 @@ impl Maker {
             TpmError::NeedsAuth(_) => TpmError::EndorsementAuth.into(),
             TpmError::Response(code) if code.is_unsupported_value() => {
                 IdentityError::failed(format!(
-                    "this TPM makes no such {} key ({:?}; it answered {code}): choose another \
-                     --template",
+                    "this TPM does not support this {} key ({:?}; it returned {code}); choose \
+                     another template with --template",
                     place.called(),
                     template.algorithm
                 ))
@@ -84,7 +83,7 @@ impl Maker {
     fn persist(&self, place: &KeyPlace, key: &PrimaryKey) -> Result<(), IdentityError> {
         match self.tpm.persist_primary(key, place.handle, &self.owner) {
             Err(TpmError::KeyReplaced(_)) => Err(self.occupied(place)),
-            // The connection broke after the command.
+            // The connection failed, but the TPM had executed the command.
             Err(error)
                 if error.is_transport_fault() && self.tpm.holds(place.handle, key.name())? =>
             {
@@ -96,15 +95,15 @@ impl Maker {
 
     fn occupied(&self, place: &KeyPlace) -> IdentityError {
         IdentityError::refused(format!(
-            "handle 0x{:08X} holds another object than this TPM's {} key of this template. It stays as it is, and \
-             nothing was written: this TPM has an identity already, or was made with another --template, --iak or \
-             --unique",
+            "handle 0x{:08X} does not hold the {} key that this TPM derives from this template. \
+             The handle was not changed, and nothing was written. The TPM already has an identity, \
+             or its identity was made with another --template, --iak or --unique",
             place.handle,
             place.called()
         ))
     }
 
-    /// Refuses a TPM with a key or a certificate of another identity.
+    /// Fails if the TPM has a key or a certificate of another identity.
     pub(super) fn refuse_others(&self, ours: &[PublicKey]) -> Result<(), IdentityError> {
         for handle in self.tpm.handles(*handle::DEVID_KEYS.start())? {
             if !handle::DEVID_KEYS.contains(&handle) {
@@ -122,7 +121,8 @@ impl Maker {
             if (is_factory_key || area.is_identity()) && !ours.contains(&area.key) {
                 let called = template_name(area.as_bytes());
                 return Err(IdentityError::refused(format!(
-                    "handle 0x{handle:08X} holds the key of another identity ({}): nothing was written",
+                    "handle 0x{handle:08X} holds the key of another identity ({}), so nothing was \
+                     written",
                     called.unwrap_or_else(|| area.key.to_string())
                 )));
             }
@@ -138,7 +138,8 @@ impl Maker {
                 let key = certificate.public_key();
                 if !certificate.is_ca() && !key.is_some_and(|key| ours.contains(&key)) {
                     return Err(IdentityError::refused(format!(
-                        "NV index 0x{index:08X} holds a certificate of another identity ({}): nothing was written",
+                        "NV index 0x{index:08X} holds a certificate of another identity ({}), so \
+                         nothing was written",
                         certificate.subject()
                     )));
                 }
@@ -147,13 +148,13 @@ impl Maker {
         Ok(())
     }
 
-    /// The key in its handle.
+    /// Returns the factory key in its handle.
     pub(super) fn resident(&self, place: &KeyPlace) -> Result<ResidentKey, IdentityError> {
         let missing = |what: &str| {
             IdentityError::new(
                 IdentityErrorKind::NotFound,
                 format!(
-                    "handle 0x{:08X} holds {what}, but no {} key: run devid-manufacture keys",
+                    "handle 0x{:08X} holds {what}, but no {} key; run devid-manufacture keys",
                     place.handle,
                     place.called()
                 ),
@@ -167,7 +168,7 @@ impl Maker {
         };
         let area = PublicArea::parse(&area);
         let area = area.filter(|area| area.is_factory_key(place.kind));
-        let area = area.ok_or_else(|| missing("an object of another kind"))?;
+        let area = area.ok_or_else(|| missing("an object of another type"))?;
         Ok(ResidentKey {
             name: resident.name().to_vec(),
             key: Key::in_handle(resident, area.clone()),
@@ -175,7 +176,7 @@ impl Maker {
         })
     }
 
-    /// The attestation key in its handle, for certifying other keys.
+    /// Returns the attestation key in its handle. The key can certify other keys.
     pub(super) fn attestation_key(&self, iak: &KeyPlace) -> Result<AttestationKey, IdentityError> {
         let area = self.resident(iak)?.area;
         let (_, resident) = self.tpm.persistent_key(iak.handle)?;

@@ -1,9 +1,10 @@
-//! Manufacturing: a device maker puts factory keys and certificates into a TPM. The factory keys
-//! IDevID and IAK come from the TCG's templates. The maker requests their certificates, and writes
-//! them to NV (TCG, TPM 2.0 Keys for Device Identity and Attestation; IEEE 802.1AR).
+//! Manufacturing: the maker of a device puts factory keys and certificates into its TPM. The TPM
+//! derives the keys IDevID and IAK from templates of the TCG. The maker requests their certificates
+//! and writes them to NV memory (TCG, TPM 2.0 Keys for Device Identity and Attestation; IEEE
+//! 802.1AR).
 //!
-//! Each step is skipped if it was done already, so a new run continues an interrupted one. No step
-//! undefines, overwrites or evicts an object.
+//! A step that an earlier run has done is skipped, so a new run continues an interrupted run. No
+//! step removes, overwrites or evicts an object.
 
 mod certificates;
 mod check;
@@ -27,7 +28,7 @@ use crate::tpm::{
     AuthValue, DevIdKind, KeyAlgorithm, NvHierarchy, Refusals, Tpm, TpmError, UniqueLabel, handle,
 };
 
-/// A TPM during manufacturing, with its authorisation values.
+/// A TPM during manufacturing, with the authorisation values of its hierarchies.
 #[derive(Debug)]
 pub struct Maker {
     tpm: Tpm,
@@ -35,10 +36,10 @@ pub struct Maker {
     platform: AuthValue,
 }
 
-/// A factory key, with the handle and NV index for it and its certificate.
+/// A factory key, with the handle for the key and the NV index for its certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeyPlace {
-    /// IDevID or IAK.
+    /// The kind of the key: IDevID or IAK.
     pub kind: DevIdKind,
     /// The persistent handle.
     pub handle: u32,
@@ -49,9 +50,9 @@ pub struct KeyPlace {
 /// The template of a factory key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeyTemplate {
-    /// Algorithm and size.
+    /// The algorithm and the size of the key.
     pub algorithm: KeyAlgorithm,
-    /// The position of the label in an ECC template.
+    /// The position of the label in the unique field of an ECC template.
     pub label: UniqueLabel,
 }
 
@@ -66,12 +67,12 @@ pub const TEMPLATES: [(&str, KeyAlgorithm); 6] = [
 ];
 
 impl Maker {
-    /// Creates the value; sends nothing yet. The owner's authorisation value comes from the
-    /// configuration.
+    /// Creates the value. Sends no TPM command. The authorisation value of the owner hierarchy
+    /// comes from the configuration.
     ///
     /// # Errors
     ///
-    /// A value cannot be read.
+    /// Fails if an authorisation value cannot be read.
     pub fn new(config: &Config, platform: Option<&SecretSource>) -> Result<Self, IdentityError> {
         let value = |source: Option<&SecretSource>, called: &str| match source {
             None => Ok(AuthValue::default()),
@@ -113,8 +114,8 @@ impl KeyPlace {
     ///
     /// # Errors
     ///
-    /// The handle is outside 0x8102xxxx, or the NV index is outside 0x01C9xxxx. No program searches
-    /// there.
+    /// Fails if the handle is outside of 0x8102xxxx, or the NV index outside of 0x01C9xxxx. No
+    /// program searches for factory keys outside of these ranges.
     pub fn check(&self) -> Result<(), IdentityError> {
         let (handle, index) = (self.handle, self.index);
         if handle::DEVID_KEYS.contains(&handle) && handle::DEVID_CERTIFICATES.contains(&index) {
@@ -123,14 +124,15 @@ impl KeyPlace {
         Err(IdentityError::new(
             IdentityErrorKind::Usage,
             format!(
-                "{}: handle 0x{handle:08X}, NV index 0x{index:08X}: expected a handle from 0x81020000 to \
-                 0x8102FFFF and an NV index from 0x01C90000 to 0x01C9FFFF, where devices look for them",
+                "{}: handle 0x{handle:08X}, NV index 0x{index:08X}: the handle must be from \
+                 0x81020000 to 0x8102FFFF, and the NV index from 0x01C90000 to 0x01C9FFFF, because \
+                 devices search only these ranges",
                 self.called()
             ),
         ))
     }
 
-    /// The name of the key.
+    /// Returns the name of the key.
     pub fn called(&self) -> &'static str {
         match self.kind {
             DevIdKind::Identity => "IDevID",
@@ -139,14 +141,16 @@ impl KeyPlace {
     }
 }
 
-/// Explains a refusal of the platform hierarchy, with the remedy.
+/// Returns the error for a platform hierarchy that cannot be used, with the remedy.
 fn by_platform(error: TpmError) -> IdentityError {
-    const CLOSED: &str = "the platform hierarchy is closed to us: firmware gives it a random value, or switches it \
-         off, before an operating system starts. Install from the firmware's own environment, say where the value \
-         is (--platform-auth), or choose --by owner, whose certificates TPM2_Clear deletes";
+    const CLOSED: &str = "the platform hierarchy cannot be used: firmware gives it a random \
+                          authorisation value, or disables it, before an operating system starts. \
+                          Run this command in the environment of the firmware, or name the source \
+                          of the value (--platform-auth), or use --by owner; TPM2_Clear deletes \
+                          certificates of the owner hierarchy";
     match &error {
         TpmError::Response(code) if code.is_wrong_auth() || code.is_disabled_hierarchy() => {
-            IdentityError::refused(format!("{CLOSED} (TPM answered {code})"))
+            IdentityError::refused(format!("{CLOSED} (the TPM returned {code})"))
         }
         _ => error.into(),
     }

@@ -1,4 +1,4 @@
-//! Certificates in NV: check, define, write, read back, lock.
+//! Writes certificates to NV memory: checks them, defines the index, writes, reads back, and locks.
 
 use super::certificates::GivenCertificate;
 use super::steps::{Action, Step, StepState};
@@ -9,15 +9,15 @@ use crate::tpm::{NvHierarchy, NvProgress, NvPublic, TpmError};
 /// The certificates to write.
 #[derive(Debug, Clone)]
 pub struct Contents {
-    /// Certificates of keys, each with the handle and NV index of its key.
+    /// The certificates of keys, each with the handle and the NV index of its key.
     pub keys: Vec<(KeyPlace, GivenCertificate)>,
     /// The certificate of the CA that issued them, and its NV index.
     pub ca: Option<(u32, GivenCertificate)>,
-    /// The hierarchy that owns the indices.
+    /// The hierarchy that defines the indices.
     pub by: NvHierarchy,
 }
 
-/// Bytes for an NV index.
+/// The bytes for an NV index.
 struct Filling {
     what: String,
     index: u32,
@@ -25,15 +25,18 @@ struct Filling {
 }
 
 impl Maker {
-    /// Writes certificates to NV, that of the IDevID last, so that the identity appears only when
-    /// complete. With `dry_run` only returns the steps. The notes tell deviations from IEEE
-    /// 802.1AR.
+    /// Writes certificates to NV memory. The certificate of the IDevID is last, so that the
+    /// identity appears only when it is complete. With `dry_run`, only returns the steps. The notes
+    /// list deviations from IEEE 802.1AR.
     ///
     /// # Errors
     ///
-    /// All checks come before the first write. Refused are a certificate for another key or device,
-    /// and a certificate that IEEE 802.1AR forbids. An index with other contents and a TPM with
-    /// another identity are refused too.
+    /// All checks come before the first write. The function refuses:
+    ///
+    /// - a certificate for another key or device;
+    /// - a certificate that IEEE 802.1AR forbids;
+    /// - an index with other content;
+    /// - a TPM with another identity.
     pub fn install(
         &self,
         contents: &Contents,
@@ -71,7 +74,8 @@ impl Maker {
         for filling in &fillings {
             if filling.bytes.len() > most {
                 return Err(IdentityError::refused(format!(
-                    "the {} has {} bytes, and an NV index of this TPM holds {most}. Nothing was written",
+                    "the {} has {} bytes, but an NV index of this TPM holds at most {most}. \
+                     Nothing was written",
                     filling.what,
                     filling.bytes.len()
                 )));
@@ -85,12 +89,12 @@ impl Maker {
         Ok((steps, notes))
     }
 
-    /// The progress of filling an index; refused if it holds other bytes.
+    /// Returns how much of an index is already written. Fails if the index holds other bytes.
     fn progress(&self, filling: &Filling, by: NvHierarchy) -> Result<NvProgress, IdentityError> {
         let index = filling.index;
         let refused = |why: String| {
             Err(IdentityError::refused(format!(
-                "NV index 0x{index:08X} is not free for the {}: {why}. It stays as it is",
+                "NV index 0x{index:08X} cannot hold the {}: {why}. The index was not changed",
                 filling.what
             )))
         };
@@ -99,8 +103,8 @@ impl Maker {
             NvProgress::Filled(about) if NvHierarchy::of(about) != by => {
                 let there = NvHierarchy::of(about);
                 refused(format!(
-                    "it holds that certificate already, by the {} hierarchy, and TPM2_Clear {} it; --by {} takes it \
-                     as it is",
+                    "the {} hierarchy already defined it with this certificate, and TPM2_Clear {} \
+                     it; use --by {} to accept it",
                     there.name(),
                     if there.survives_clear() {
                         "keeps"
@@ -129,7 +133,7 @@ impl Maker {
         match progress {
             NvProgress::Absent => (defined, written, locked) = (false, false, false),
             NvProgress::Begun(_) => (written, locked) = (false, false),
-            // An index of another tool may not support locking.
+            // An index that another tool defined may not support locking.
             NvProgress::Filled(about) => locked = about.is_locked() || !is_made(about),
             NvProgress::Other(_) => {}
         }
@@ -155,14 +159,14 @@ impl Maker {
                 }
             };
             steps.push(Step::nv(what, action, index, by, state));
-            // Read back before the lock makes the content final.
+            // The content is read back before the lock, because the lock makes the content final.
             if action == Action::Write && !dry_run {
                 match self.tpm.nv_progress(index, bytes, by)? {
                     NvProgress::Filled(_) => {}
                     _ => {
                         return Err(IdentityError::failed(format!(
-                            "NV index 0x{index:08X} does not give back the {what} that was written to it; it was not \
-                             locked"
+                            "NV index 0x{index:08X} returns other bytes than the {what} that was \
+                             written, so it was not locked"
                         )));
                     }
                 }
@@ -181,15 +185,15 @@ impl Maker {
         let Filling { what, index, bytes } = filling;
         match &error {
             TpmError::Response(code) if code.is_no_room() => IdentityError::failed(format!(
-                "the TPM has no room for the {what} ({} bytes, NV index 0x{index:08X}; it answered {code}). Nothing \
-                 was freed: run again when there is room",
+                "the TPM has no space for the {what} ({} bytes, NV index 0x{index:08X}; it \
+                 returned {code}). Nothing was deleted. Free NV memory, then run the command again",
                 bytes.len()
             )),
             error if error.is_transport_fault() => IdentityError::new(
                 crate::identity::IdentityErrorKind::Tpm,
                 format!(
-                    "{what}, {action:?} of NV index 0x{index:08X}: {error}. The command may have \
-                     run: run again to continue"
+                    "{what}, {action:?} of NV index 0x{index:08X}: {error}. The TPM may have \
+                     executed the command; run the command again to continue"
                 ),
             ),
             _ if by == NvHierarchy::Platform => by_platform(error),

@@ -1,4 +1,4 @@
-//! The maker's record of a device: one JSON object that fits on one line.
+//! The record of a device for its maker: a JSON object that fits on one line.
 
 use super::{KeyPlace, Maker};
 use crate::evidence::Endorsement;
@@ -12,78 +12,78 @@ use serde::Serialize;
 /// The format of a [`DeviceRecord`].
 const FORMAT: &str = "devid-manufacture/1";
 
-/// A device.
+/// The record of a device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct DeviceRecord {
-    /// `devid-manufacture/1`.
+    /// The format: `devid-manufacture/1`.
     pub format: &'static str,
-    /// RFC 3339, UTC; `None` if the clock is wrong.
+    /// The time in the format of RFC 3339, UTC. `None` if the clock is wrong.
     pub time: Option<String>,
     /// The serial number in the IDevID certificate.
     pub serial: Option<String>,
     /// The model in the IDevID certificate.
     pub model: Option<String>,
-    /// The TPM.
+    /// The TPM of the device.
     pub tpm: TpmRecord,
-    /// The keys, the IDevID first.
+    /// The factory keys; the IDevID is the first.
     pub keys: Vec<KeyRecord>,
 }
 
-/// A TPM.
+/// The TPM of a device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct TpmRecord {
-    /// TPM_PT_MANUFACTURER.
+    /// The maker of the TPM: TPM_PT_MANUFACTURER as text.
     pub maker: String,
-    /// The version of its firmware.
+    /// The version of the TPM's firmware.
     pub firmware: String,
-    /// TPM name of its endorsement key, hexadecimal digits.
+    /// The TPM name of the endorsement key, in hexadecimal digits.
     pub ek_name: Option<String>,
-    /// SHA-256 of its endorsement certificates.
+    /// The SHA-256 of each endorsement certificate.
     pub ek_certificates: Vec<String>,
 }
 
 /// A factory key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct KeyRecord {
-    /// `IDevID` or `IAK`.
+    /// The kind of the key: `IDevID` or `IAK`.
     pub role: &'static str,
-    /// Algorithm and size, such as `P-256`.
+    /// The algorithm and size, for example `P-256`.
     pub algorithm: String,
     /// The persistent handle.
     pub handle: String,
-    /// The TPM name, hexadecimal digits.
+    /// The TPM name in hexadecimal digits.
     pub name: String,
-    /// SHA-256 of the SubjectPublicKeyInfo.
+    /// The SHA-256 of the SubjectPublicKeyInfo.
     pub public_sha256: String,
-    /// Its certificate.
+    /// The certificate of the key.
     pub certificate: CertificateRecord,
 }
 
-/// A certificate in NV.
+/// A certificate in NV memory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct CertificateRecord {
     /// The NV index.
     pub nv: String,
-    /// The hash of the whole certificate.
+    /// The SHA-256 of the whole certificate.
     pub sha256: String,
-    /// Its own serial number, hexadecimal digits.
+    /// The serial number of the certificate, in hexadecimal digits.
     pub serial: String,
-    /// In the format of RFC 4514.
+    /// The name of the issuer, in the format of RFC 4514.
     pub issuer: String,
     /// The hierarchy that defined the index: `owner` or `platform`.
     pub authorisation: &'static str,
-    /// True if TPM2_Clear keeps it.
+    /// True if the index survives TPM2_Clear.
     pub survives_clear: bool,
     /// True if the index is locked against writing.
     pub locked: bool,
 }
 
 impl Maker {
-    /// The record of a finished device. Writes nothing.
+    /// Returns the record of a finished device. Writes nothing.
     ///
     /// # Errors
     ///
-    /// A key or a certificate is missing, or they do not match.
+    /// Fails if a key or a certificate is missing, or if a certificate is not for its key.
     pub fn record(&self, places: &[KeyPlace]) -> Result<DeviceRecord, IdentityError> {
         let mut named = NamedDevice::default();
         let mut keys = Vec::new();
@@ -93,7 +93,8 @@ impl Maker {
                 IdentityError::new(
                     IdentityErrorKind::NotFound,
                     format!(
-                        "NV index 0x{:08X} holds {why}: devid-manufacture install writes it",
+                        "NV index 0x{:08X} holds {why}; devid-manufacture install writes the \
+                         certificate",
                         place.index
                     ),
                 )

@@ -1,4 +1,4 @@
-//! Requests for the certificates of factory keys: PKCS#10 and TCG-CSR-IDEVID.
+//! Makes requests for the certificates of factory keys: PKCS#10 and TCG-CSR-IDEVID.
 
 use super::{KeyPlace, Maker};
 use crate::evidence::tcg_csr::TcgCsrForm;
@@ -10,44 +10,45 @@ use crate::tpm::SignatureScheme;
 use crate::x509::{RequestContent, Subject, request_pem};
 use std::path::{Path, PathBuf};
 
-/// The longest name in a certificate (RFC 5280, appendix A: ub-common-name, ub-serial-number).
+/// The longest name in a certificate, in characters (RFC 5280, appendix A: ub-common-name,
+/// ub-serial-number).
 const LONGEST_NAME: usize = 64;
 
-/// The maker's names for the device.
+/// The names that the maker gives to the device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Product {
     pub(super) serial: String,
     pub(super) model: Option<String>,
 }
 
-/// The files for the CA.
+/// The contents of the files for the CA.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Requests {
-    /// PKCS#10 of the IDevID key, PEM.
+    /// The request for the IDevID key (PKCS#10) in PEM.
     pub csr: String,
-    /// The public keys, PEM, each with the name of its file.
+    /// The public keys in PEM, each with the name of its file.
     pub public_keys: Vec<(&'static str, String)>,
-    /// With an IAK: the evidence, and both forms of TCG-CSR-IDEVID.
+    /// The evidence and both forms of TCG-CSR-IDEVID, if the device has an IAK.
     pub evidence: Option<Evidence>,
 }
 
-/// The statement of the IAK about the IDevID key.
+/// Evidence that the IAK gives about the IDevID key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Evidence {
-    /// `devid-evidence/1`.
+    /// The evidence bundle in the format `devid-evidence/1`.
     pub bundle: String,
-    /// TCG-CSR-IDEVID in the format of OpenConfig's attestz, and the TPMT_SIGNATURE over it.
+    /// The TCG-CSR-IDEVID in the form of OpenConfig's attestz, and the TPMT_SIGNATURE over it.
     pub detached: (Vec<u8>, Vec<u8>),
-    /// TCG-CSR-IDEVID in its envelope, in the format of Flight Control.
+    /// The TCG-CSR-IDEVID in its envelope, in the form of Flight Control.
     pub enveloped: Vec<u8>,
 }
 
 impl Product {
-    /// Creates the names. Without a model, the certificates must have none.
+    /// Creates the names. Without a model, the certificates must have no model.
     ///
     /// # Errors
     ///
-    /// A name is empty, longer than 64 characters, or has control characters.
+    /// Fails if a name is empty, is longer than 64 characters, or has control characters.
     pub fn new(serial: &str, model: Option<&str>) -> Result<Self, IdentityError> {
         let names = [("--serial", Some(serial)), ("--model", model)];
         for (what, text) in names
@@ -62,8 +63,8 @@ impl Product {
                 return Err(IdentityError::new(
                     IdentityErrorKind::Usage,
                     format!(
-                        "{what} {text:?}: expected 1 to {LONGEST_NAME} characters, no control characters, and no \
-                         blank at either end"
+                        "{what} {text:?} is not a valid name: it must have 1 to {LONGEST_NAME} \
+                         characters, no control characters, and no space at either end"
                     ),
                 ));
             }
@@ -84,13 +85,14 @@ impl Product {
     }
 }
 
-/// A value with all special characters escaped by RFC 4514, section 2.4.
+/// Escapes all special characters of a value (RFC 4514, section 2.4).
 fn escaped(text: &str) -> String {
     let mut value = String::new();
     for c in text.chars() {
         match c {
             c if c.is_ascii_alphanumeric() || !c.is_ascii() => value.push(c),
-            // Other characters become hexadecimal pairs, also those that are special only in front.
+            // Other characters become hexadecimal pairs. Some of them are special only at the start
+            // of a value.
             c => value.push_str(&format!("\\{}", hex(c.to_string().as_bytes()))),
         }
     }
@@ -102,12 +104,12 @@ fn public_pem(key: &PublicKey) -> Result<String, IdentityError> {
 }
 
 impl Maker {
-    /// Certificate requests for the keys in their handles. Without an IAK there is no TCG-CSR,
-    /// since no key can certify the IDevID key.
+    /// Makes certificate requests for the keys in their handles. Without an IAK there is no
+    /// TCG-CSR, because no key can certify the IDevID key.
     ///
     /// # Errors
     ///
-    /// A key is missing in its handle; or those of the TPM.
+    /// Fails if a handle does not hold its key, or with an error of the TPM.
     pub fn requests(
         &self,
         idevid: &KeyPlace,
@@ -158,12 +160,12 @@ impl Maker {
 }
 
 impl Requests {
-    /// Writes the files into a folder, which is made if it is missing. Returns their paths. Each
-    /// file is written atomically; files of an earlier run are replaced.
+    /// Writes the files into a folder. Creates the folder if it is missing. Returns the paths of
+    /// the files. Writes each file atomically, and replaces files of an earlier run.
     ///
     /// # Errors
     ///
-    /// An existing file is of another kind, or a file cannot be written.
+    /// Fails if an existing file is of another kind, or if a file cannot be written.
     pub fn write(&self, folder: &Path, force: bool) -> Result<Vec<PathBuf>, IdentityError> {
         std::fs::create_dir_all(folder).map_err(IdentityError::file(folder))?;
         let mut files: Vec<(&str, &[u8], FileKind)> = vec![(

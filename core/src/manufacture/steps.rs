@@ -1,4 +1,4 @@
-//! Steps that write to the TPM, in a form for the operator.
+//! Describes steps that write to the TPM, for the operator.
 
 use super::KeyPlace;
 use crate::tpm::NvHierarchy;
@@ -19,7 +19,7 @@ pub enum Action {
     Lock,
 }
 
-/// The state of a step.
+/// Tells whether a step was done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum StepState {
@@ -27,29 +27,29 @@ pub enum StepState {
     Done,
     /// Done by an earlier run.
     Already,
-    /// Not done, because of `dry_run`.
+    /// Not done, because the caller set `dry_run`.
     Planned,
 }
 
 /// A step that writes to the TPM.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Step {
-    /// Its object, such as `IDevID key`.
+    /// The object of the step, for example `IDevID key`.
     pub what: String,
-    /// Its action.
+    /// The action of the step.
     pub action: Action,
     /// The handle or the NV index.
     pub place: String,
-    /// The hierarchy whose authorisation it needs: `owner` or `platform`.
+    /// The hierarchy whose authorisation the step needs: `owner` or `platform`.
     pub authorisation: &'static str,
-    /// The effect of TPM2_Clear on the result.
+    /// The effect of TPM2_Clear on the result of the step.
     pub tpm2_clear: &'static str,
-    /// Its state.
+    /// Tells whether the step was done.
     pub state: StepState,
 }
 
 impl NvHierarchy {
-    /// Its name.
+    /// Returns the name of the hierarchy.
     pub fn name(self) -> &'static str {
         match self {
             Self::Owner => "owner",
@@ -57,7 +57,7 @@ impl NvHierarchy {
         }
     }
 
-    /// True if an index survives TPM2_Clear.
+    /// Returns true if an index of this hierarchy survives TPM2_Clear.
     pub fn survives_clear(self) -> bool {
         self == Self::Platform
     }
@@ -65,7 +65,7 @@ impl NvHierarchy {
     pub(super) fn after_clear(self) -> &'static str {
         match self.survives_clear() {
             true => "survives",
-            false => "is deleted: the certificate must be installed again",
+            false => "deletes it; install the certificate again",
         }
     }
 }
@@ -77,7 +77,7 @@ impl Step {
             action: Action::Persist,
             place: format!("handle 0x{:08X}", place.handle),
             authorisation: NvHierarchy::Owner.name(),
-            tpm2_clear: "empties the handle: the key comes back from its template",
+            tpm2_clear: "empties the handle; the TPM can derive the key again from its template",
             state,
         }
     }

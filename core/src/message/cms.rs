@@ -1,4 +1,4 @@
-//! CMS SignedData (RFC 5652, section 5) with one signer.
+//! Creates CMS SignedData (RFC 5652, section 5) with one signer.
 
 use super::MessageSigner;
 use crate::ber::{INTEGER, OBJECT_IDENTIFIER, OCTET_STRING, SEQUENCE, SET, encoded};
@@ -10,11 +10,11 @@ use x509_cert::der::oid::db::rfc5911::{
     ID_CONTENT_TYPE, ID_DATA, ID_MESSAGE_DIGEST, ID_SIGNED_DATA,
 };
 
-/// The tags from `[0]` on, constructed.
+/// The tag `[0]`, constructed. Add a number for a higher context-specific tag.
 const CONTEXT: u8 = 0xA0;
 
-/// ContentInfo with SignedData, DER. The signed attributes are the two mandatory ones: content type
-/// and message digest. There is no signing time, since a device may not know the time.
+/// Returns a ContentInfo with SignedData, in DER. It has only the two mandatory signed attributes:
+/// content type and message digest. It has no signing time, because a device may not know the time.
 pub(super) fn signed_data<E: From<IssueError>>(
     signer: &MessageSigner<'_, E>,
     content: &[u8],
@@ -29,7 +29,8 @@ pub(super) fn signed_data<E: From<IssueError>>(
             &encoded(OCTET_STRING, &hash.digest(&[content])),
         ),
     ]);
-    // The signature covers the SET, which has another tag inside the message (section 5.4).
+    // The signature covers the attributes as a SET. In the message the attributes have another tag
+    // (section 5.4).
     let signature = signer.signature_der(&encoded(SET, &attributes))?;
     let certificate = signer.certificate()?;
     let signer_info = sequence(&[
@@ -63,7 +64,7 @@ pub(super) fn signed_data<E: From<IssueError>>(
     Ok(sequence(&[oid(ID_SIGNED_DATA), encoded(CONTEXT, &signed)]))
 }
 
-/// The content of a SET OF, in DER order (X.690, section 11.6).
+/// Returns the content of a SET OF, in DER order (X.690, section 11.6).
 fn set(elements: &[Vec<u8>]) -> Vec<u8> {
     let mut sorted = elements.to_vec();
     sorted.sort();
@@ -82,7 +83,7 @@ fn oid(identifier: ObjectIdentifier) -> Vec<u8> {
     encoded(OBJECT_IDENTIFIER, identifier.as_bytes())
 }
 
-/// An INTEGER below 128.
+/// Returns an INTEGER. The value must be less than 128.
 fn integer(value: u8) -> Vec<u8> {
     encoded(INTEGER, &[value])
 }

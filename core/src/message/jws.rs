@@ -1,4 +1,5 @@
-//! JWS in the general JSON serialisation (RFC 7515, section 7.2.1), algorithms of RFC 7518.
+//! Creates a JWS in the general JSON serialisation (RFC 7515, section 7.2.1), with algorithms of
+//! RFC 7518.
 
 use super::MessageSigner;
 use crate::key::{Curve, PublicKey};
@@ -7,7 +8,8 @@ use crate::x509::IssueError;
 use base64ct::{Base64, Base64UrlUnpadded, Encoding};
 use serde_json::{Map, Value, json};
 
-/// One document with one signature; `x5c` in its protected header holds the certificates.
+/// Returns a document with one signature. The parameter `x5c` of its protected header holds the
+/// certificates.
 pub(super) fn general_json<E: From<IssueError>>(
     signer: &MessageSigner<'_, E>,
     content: &[u8],
@@ -37,7 +39,7 @@ pub(super) fn general_json<E: From<IssueError>>(
     Ok(format!("{}\n", Value::Object(document)).into_bytes())
 }
 
-/// `alg` (RFC 7518, section 3.1), which fixes the hash of each curve.
+/// Returns the value of `alg` (RFC 7518, section 3.1), which fixes the hash for each curve.
 fn algorithm<E>(signer: &MessageSigner<'_, E>) -> Result<&'static str, IssueError> {
     let curve = match signer.public {
         PublicKey::Ec { curve, .. } => Some(*curve),
@@ -54,7 +56,7 @@ fn algorithm<E>(signer: &MessageSigner<'_, E>) -> Result<&'static str, IssueErro
         (SignatureScheme::Rsapss(Hash::Sha384), None) => Ok("PS384"),
         (SignatureScheme::Rsapss(Hash::Sha512), None) => Ok("PS512"),
         (scheme, _) => Err(IssueError::Failed(format!(
-            "JWS has no name for {scheme} with this key (RFC 7518, section 3.1); CMS has (--cms)"
+            "JWS has no name for {scheme} with this key (RFC 7518, section 3.1); use --cms instead"
         ))),
     }
 }

@@ -1,4 +1,5 @@
-//! Signed messages that other programs verify: CMS (RFC 5652), JWS (RFC 7515), and a signature alone.
+//! Signed messages that other programs verify: CMS (RFC 5652), JWS (RFC 7515), and plain
+//! signatures.
 
 mod cms;
 mod jws;
@@ -13,39 +14,41 @@ use x509_cert::der::oid::db::rfc5911::ID_DATA;
 /// The format of a signed message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MessageForm {
-    /// CMS SignedData, DER (RFC 5652, section 5), with the certificates of the signer.
+    /// A CMS SignedData in DER (RFC 5652, section 5), with the certificates of the signer.
     Cms {
-        /// The type of the content, such as id-ct-animaJSONVoucher (RFC 8995, section 3).
+        /// The type of the content, for example id-ct-animaJSONVoucher (RFC 8995, section 3).
         content_type: ObjectIdentifier,
         /// True if the message omits the content.
         detached: bool,
     },
-    /// JWS in the general JSON serialisation (RFC 7515, section 7.2.1), with `x5c`.
+    /// A JWS in the general JSON serialisation (RFC 7515, section 7.2.1), with `x5c`.
     Jws {
         /// The header parameter `typ` (RFC 7515, section 4.1.9).
         typ: Option<String>,
         /// True if the message omits the content (RFC 7515, appendix F).
         detached: bool,
     },
-    /// Only the signature: ECDSA-Sig-Value (RFC 3279, section 2.2.3), or a number as wide as the
-    /// modulus.
+    /// Only the signature: an ECDSA-Sig-Value (RFC 3279, section 2.2.3), or a number with the
+    /// length of the modulus.
     Raw {
-        /// The hash of the content; by default that of the key's own strength.
+        /// The hash of the content. The default hash has the strength of the key.
         hash: Option<Hash>,
     },
 }
 
 impl MessageForm {
-    /// CMS with this content type in dotted notation; id-data by default.
+    /// Returns the form CMS with this content type in dotted notation. The default type is id-data.
     ///
     /// # Errors
     ///
-    /// The text is no object identifier.
+    /// Fails if the text is not an object identifier.
     pub fn cms(content_type: Option<&str>, detached: bool) -> Result<Self, String> {
         let content_type = match content_type {
             None => ID_DATA,
             Some(text) => ObjectIdentifier::new(text).map_err(|_| {
-                format!("{text}: no object identifier; expected for example {ID_DATA} (id-data)")
+                format!(
+                    "{text}: this is not an object identifier; an example is {ID_DATA} (id-data)"
+                )
             })?,
         };
         Ok(Self::Cms {
@@ -54,31 +57,33 @@ impl MessageForm {
         })
     }
 
-    /// True if the message contains the certificates of the signer.
+    /// Returns true if the message contains the certificates of the signer.
     pub fn has_certificates(&self) -> bool {
         !matches!(self, Self::Raw { .. })
     }
 }
 
-/// Signs a whole message. Returns r ‖ s, each as wide as the order of the curve, or a number as
-/// wide as the modulus.
+/// A function that signs a whole message. Returns r ‖ s, each with the length of the curve's order,
+/// or a number with the length of the modulus.
 type SignMessage<'a, E> = dyn Fn(&[u8]) -> Result<Vec<u8>, E> + 'a;
 
 /// A key that signs messages.
 pub(crate) struct MessageSigner<'a, E> {
     pub(crate) public: &'a PublicKey,
     pub(crate) scheme: SignatureScheme,
-    /// The certificate of the key, then those of its issuers; empty for [`MessageForm::Raw`].
+    /// The certificate of the key, then the certificates of its issuers. Empty for
+    /// [`MessageForm::Raw`].
     pub(crate) chain: &'a [Certificate],
     pub(crate) sign: &'a SignMessage<'a, E>,
 }
 
 impl<E: From<IssueError>> MessageSigner<'_, E> {
-    /// Makes the message in this format.
+    /// Creates the message in this form.
     ///
     /// # Errors
     ///
-    /// Those of the signer, or [`IssueError`] if the format does not support the key's algorithm.
+    /// Fails with the error of `sign`, or with [`IssueError`] if the form does not support the
+    /// key's algorithm.
     pub(crate) fn message(&self, content: &[u8], form: &MessageForm) -> Result<Vec<u8>, E> {
         match form {
             MessageForm::Cms {
@@ -92,19 +97,22 @@ impl<E: From<IssueError>> MessageSigner<'_, E> {
         }
     }
 
-    /// A signature in the encoding of X.509 and CMS.
+    /// Returns a signature in the encoding of X.509 and CMS.
     fn signature_der(&self, message: &[u8]) -> Result<Vec<u8>, E> {
         let signature = (self.sign)(message)?;
         match self.public {
-            PublicKey::Ec { curve, .. } => Ok(ecdsa_to_der(*curve, &signature)
-                .ok_or_else(|| IssueError::Failed("no signature of this curve".into()))?),
+            PublicKey::Ec { curve, .. } => {
+                Ok(ecdsa_to_der(*curve, &signature).ok_or_else(|| {
+                    IssueError::Failed("the signature is not one of this curve".into())
+                })?)
+            }
             PublicKey::Rsa { .. } => Ok(signature),
         }
     }
 
-    /// The certificate of the key.
+    /// Returns the certificate of the key.
     fn certificate(&self) -> Result<&Certificate, IssueError> {
-        let none = || IssueError::Failed("there is no certificate for the key".into());
+        let none = || IssueError::Failed("the key has no certificate".into());
         self.chain.first().ok_or_else(none)
     }
 }

@@ -1,11 +1,12 @@
-//! Messages about faults of the TPM, with the setting concerned and the remedy.
+//! Adds the setting and the remedy to messages about errors of the TPM.
 
 use crate::tpm::{CommandClass, Limit, Obstacle, TpmError, Unloadable};
 use std::fmt;
 
-/// The alternative to the command that ends a lockout.
-pub(crate) const WAIT: &str = "Wait until the TPM forgets a failed try (devid status says how long that \
-                               takes); or, with the lockout authorisation if it has one (--auth)";
+/// The text before the command that ends a lockout.
+pub(crate) const WAIT: &str = "Wait until the TPM forgets a failed try (devid status prints how \
+                               long that takes). Or run this command, with --auth if the lockout \
+                               authorisation has a value";
 
 /// A TPM error that is displayed with its remedy.
 #[derive(Debug, Clone, Copy)]
@@ -21,14 +22,14 @@ impl fmt::Display for Advised<'_> {
             TpmError::Lockout(tcti) | TpmError::NoTryLeft(tcti) => {
                 write!(f, "{error}. {WAIT}: {}", tcti.clearing_lockout())
             }
-            TpmError::NoPinLock(_) => write!(f, "{error} (devid doctor names the remedy)"),
+            TpmError::NoPinLock(_) => write!(f, "{error}; devid doctor names the remedy"),
             TpmError::Unloadable(why) => f.write_str(&unloadable(why)),
             _ => error.fmt(f),
         }
     }
 }
 
-/// The setting of `config.toml` for a time limit.
+/// Returns the setting of `config.toml` for a time limit.
 fn setting(limit: Limit) -> &'static str {
     match limit.class {
         CommandClass::Ordinary => "timeout_ms",
@@ -36,11 +37,12 @@ fn setting(limit: Limit) -> &'static str {
     }
 }
 
-/// The reason why the TPM does not load a key, with the remedy.
+/// Returns the reason why the TPM does not load a key, with the remedy.
 pub(crate) fn unloadable(why: &Unloadable) -> String {
     match why.why {
         Obstacle::ParentCounts => format!(
-            "{why}; if it has no password, list it in parents under [[token]] in config.toml"
+            "{why}; if the parent has no authorisation value, add its handle to parents under \
+             [[token]] in config.toml"
         ),
         _ => why.to_string(),
     }

@@ -1,4 +1,4 @@
-//! Encryption with public keys, in software. The caller wipes the message.
+//! Encrypts with public keys in software. The caller must wipe the message.
 
 use super::DecryptRequest;
 use crate::key::PublicKey;
@@ -7,8 +7,8 @@ use getrandom::SysRng;
 use rsa::Pkcs1v15Encrypt;
 use rsa::traits::PaddingScheme;
 
-/// The longest message for one ciphertext of this key (RFC 8017, sections 7.1.1 and 7.2.1). `None`
-/// if the key is too small or does not encrypt.
+/// Returns the length of the longest message for a ciphertext of this key (RFC 8017, sections 7.1.1
+/// and 7.2.1). Returns `None` if the key is too small or cannot encrypt.
 pub fn longest_message(key: &PublicKey, request: DecryptRequest) -> Option<usize> {
     let PublicKey::Rsa { modulus, .. } = key else {
         return None;
@@ -19,9 +19,9 @@ pub fn longest_message(key: &PublicKey, request: DecryptRequest) -> Option<usize
     })
 }
 
-/// Encrypts a message. The ciphertext is as wide as the modulus, and differs each time.
+/// Encrypts a message. The ciphertext is as long as the modulus, and differs each time.
 ///
-/// `None` if the message exceeds [`longest_message`] or the key does not encrypt.
+/// Returns `None` if the message is longer than [`longest_message`], or if the key cannot encrypt.
 pub fn encrypt(key: &PublicKey, request: DecryptRequest, message: &[u8]) -> Option<Vec<u8>> {
     if message.len() > longest_message(key, request)? {
         return None;

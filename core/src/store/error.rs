@@ -1,30 +1,30 @@
-//! Errors of a store.
+//! The errors of a store.
 
 use super::advice::{Advised, WAIT};
 use super::devid::StoreError;
 use crate::tpm::{Tcti, TpmError};
 use std::fmt;
 
-/// The reason why a scan shows nothing.
+/// The reason why a scan gives no token contents.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ScanError {
-    /// The TPM or the connection failed; earlier knowledge remains valid.
+    /// The TPM or the connection to it failed. The result of an earlier scan remains valid.
     Tpm(TpmError),
-    /// The TPM answered all questions and holds no certificate of an identity. The text names the
-    /// places that were searched.
+    /// The TPM answered every command, and holds no certificate of an identity. The text names the
+    /// searched places.
     NoIdentity(String),
     /// The key folder as a whole is damaged or not trustworthy.
     Folder(String),
-    /// A necessary file could not be read now. The fault is logged already.
+    /// A file that the scan needs could not be read. The error is already in the log.
     Unread(String),
 }
 
 /// The reason why a login failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LoginError {
-    /// The PIN is wrong, and the TPM has counted it.
+    /// The PIN is wrong. The TPM has counted the failed try.
     Wrong,
-    /// The token holds objects and never had an officer, so no PIN can be right. None was tried.
+    /// The token holds objects but was never initialised, so it has no PIN. No PIN was tried.
     NotEmpty,
     /// The length of the PIN is not permitted.
     Length,
@@ -35,15 +35,15 @@ pub enum LoginError {
     NotInitialized,
     /// Another user must log in first.
     NotLoggedIn,
-    /// Refused for now; the text names the cause and the remedy.
+    /// The operation is refused at present. The text names the cause and the remedy.
     Refused(String),
-    /// The key folder or the master key failed.
+    /// The key folder or the master key caused an error.
     Store(StoreError),
     /// The TPM or the connection failed.
     Tpm(TpmError),
 }
 
-/// The reason why a store gave no signature.
+/// The reason why a store cannot use a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SignError {
     /// The key cannot sign a digest of this length.
@@ -54,7 +54,7 @@ pub enum SignError {
     Ciphertext,
     /// The key needs a login.
     NotLoggedIn,
-    /// No user can use the key here; the text names the cause.
+    /// No user can use the key; the text names the cause.
     Refused(String),
     /// The TPM does not load the key from its file; the text names the cause.
     Unloadable(String),
@@ -65,13 +65,13 @@ pub enum SignError {
 }
 
 impl SignError {
-    /// The error for a signature that does not verify: another key made it, or the TPM computed it
-    /// wrongly.
+    /// Returns the error for a signature that cannot be verified. Another key made the signature,
+    /// or the TPM computed it wrongly.
     pub(super) fn unverified(scheme: &str) -> Self {
         let why = format!(
-            "its signature ({scheme}) does not verify with the key, and is not given out: another \
-             key signed, or the TPM computes such signatures wrongly. Sign again; if the error \
-             repeats, use another mechanism or hash, and report it to the maker of the TPM"
+            "the signature ({scheme}) cannot be verified with the public key, so it is discarded: \
+             another key signed, or the TPM computes such signatures wrongly. Sign again; if the \
+             error repeats, use another mechanism or hash, and report it to the maker of the TPM"
         );
         TpmError::WrongAnswer(why).into()
     }
@@ -87,15 +87,17 @@ impl fmt::Display for SignError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::DigestLength(bytes) => {
-                write!(f, "this key cannot sign a digest of {bytes} bytes")
+                write!(f, "the key cannot sign a digest of {bytes} bytes")
             }
-            Self::Scheme => f.write_str("the key does not sign by this scheme"),
-            Self::NotLoggedIn => f.write_str("the key needs a login first"),
+            Self::Scheme => f.write_str("the key does not support this scheme"),
+            Self::NotLoggedIn => f.write_str("the key needs a login of the user first"),
             Self::Ciphertext => f.write_str("the ciphertext cannot be decrypted with this key"),
             Self::Refused(why) | Self::Unloadable(why) => {
                 write!(f, "the key cannot be used: {why}")
             }
-            Self::NotInThisTpm => f.write_str("this TPM does not hold the certified key"),
+            Self::NotInThisTpm => {
+                f.write_str("this TPM can neither find nor derive the certified key")
+            }
             Self::Tpm(error) => Advised(error).fmt(f),
         }
     }
@@ -141,10 +143,10 @@ impl From<TpmError> for LoginError {
 impl fmt::Display for LoginError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Wrong => f.write_str("wrong PIN; the TPM has counted it"),
+            Self::Wrong => f.write_str("wrong PIN; the TPM has counted the failed try"),
             Self::NotEmpty => f.write_str(
-                "the token holds objects and has no officer's PIN, so it is not initialised anew; \
-                 destroy its objects first (devid list, devid key delete)",
+                "the token holds objects but has no PIN of a security officer, so it is not \
+                 initialised; first destroy its objects (devid list, devid key delete)",
             ),
             Self::NotInitialized => f.write_str("this PIN was never set"),
             Self::NotLoggedIn => f.write_str("another user must log in first"),
@@ -153,8 +155,8 @@ impl fmt::Display for LoginError {
             Self::Length => f.write_str("the length of the PIN is not permitted"),
             Self::Locked(tcti) => write!(
                 f,
-                "the PIN was not tried: a wrong PIN would lock the whole TPM now, or the TPM is \
-                 in lockout already. {WAIT}: {}",
+                "the PIN was not tried: a wrong PIN would lock the whole TPM, or the TPM is in \
+                 lockout already. {WAIT}: {}",
                 tcti.clearing_lockout()
             ),
             Self::Tpm(error) => Advised(error).fmt(f),

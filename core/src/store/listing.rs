@@ -1,4 +1,4 @@
-//! The result of a scan, in plain types.
+//! Types for the result of a scan.
 
 use super::folder::{Data, KeyOrigin, ObjectAttributes, RefusedFile};
 use super::{Key, SecretKey, StoreStamp};
@@ -10,32 +10,33 @@ use std::sync::Arc;
 /// All objects of a store from one scan.
 #[derive(Debug, Clone)]
 pub struct ScanResult {
-    /// The token's label.
+    /// The label of the token.
     pub label: String,
-    /// 16 hexadecimal digits that name the token.
+    /// The serial number of the token: 16 hexadecimal digits.
     pub serial: String,
-    /// The objects in display order. An object that did not change since the last scan is the same
-    /// `Arc`, unless the known abilities of the TPM changed.
+    /// The objects in the order in which they are listed. An object that did not change since the
+    /// last scan has the `Arc` of that scan, unless the known abilities of the TPM changed.
     pub objects: Vec<Arc<StoredObject>>,
-    /// Files of a key folder that give no object, by name.
+    /// The files of a key folder that hold no valid object, sorted by name.
     pub refused: Vec<RefusedFile>,
-    /// The error of the first file that could not be read now and may hold an object.
+    /// The error of the first file that cannot be read at present, but may hold an object.
     pub unread: Option<String>,
-    /// The state on which the scan depended; see [`Store::stamp`](super::Store::stamp).
+    /// The state on which the scan depends; see [`Store::stamp`](super::Store::stamp).
     pub stamp: StoreStamp,
 }
 
 /// An object, or a key pair.
 #[derive(Debug)]
 pub struct StoredObject {
-    /// Unique in its store, and constant.
+    /// The name of the object, which is unique in its store and never changes.
     pub name: String,
     /// The object itself.
     pub kind: ObjectKind,
 }
 
 impl StoredObject {
-    /// The same object for these abilities of the TPM. A new value if the object depends on them.
+    /// Returns the object for these abilities of the TPM. Returns a new value if the object depends
+    /// on the abilities.
     pub(super) fn anew(self: &Arc<Self>, can: Capabilities) -> Arc<Self> {
         let ObjectKind::Pair {
             key,
@@ -65,32 +66,33 @@ impl StoredObject {
 #[derive(Debug)]
 #[allow(
     clippy::large_enum_variant,
-    reason = "each lies behind an Arc of its own"
+    reason = "each object is stored in its own Arc"
 )]
 pub enum ObjectKind {
-    /// A private key, and the public key beside it if that is shown.
+    /// A private key, and its public key if that is shown.
     Pair {
         /// The private key.
         key: Arc<Key>,
-        /// The origin.
+        /// Tells whether the key was generated or imported.
         origin: KeyOrigin,
-        /// The attributes of the private half.
+        /// The attributes of the private key object.
         private: ObjectAttributes,
-        /// The attributes of the public half; `None` if it was destroyed separately.
+        /// The attributes of the public key object. `None` if the public key object was destroyed
+        /// alone.
         public: Option<ObjectAttributes>,
     },
     /// A secret key, its origin, and its attributes.
     SecretKey(Arc<SecretKey>, KeyOrigin, ObjectAttributes),
-    /// A public key without a pair.
+    /// A public key without a private key.
     Public(PublicKey, ObjectAttributes),
     /// A certificate.
     Certificate(Certificate, ObjectAttributes),
-    /// Data of an application.
+    /// A data object of an application.
     Data(Data),
 }
 
 impl ObjectKind {
-    /// True if it is a certificate.
+    /// Returns true if the object is a certificate.
     pub fn is_certificate(&self) -> bool {
         matches!(self, Self::Certificate(..))
     }
@@ -99,10 +101,10 @@ impl ObjectKind {
 /// A part of a [`StoredObject`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ObjectPart {
-    /// The private key of a pair.
+    /// The private key of a key pair.
     Private,
-    /// The public key of a pair.
+    /// The public key of a key pair.
     Public,
-    /// An object that is not a pair.
+    /// An object that is not a key pair.
     Whole,
 }

@@ -1,4 +1,4 @@
-//! Serial numbers for tokens without one of their own.
+//! Computes serial numbers for tokens that store none.
 
 use crate::file;
 use crate::key::hex;
@@ -7,15 +7,17 @@ use crate::trouble::trouble;
 use rustix::io::Errno;
 use std::path::Path;
 
-/// machine-id(5).
+/// The file of machine-id(5).
 pub(super) const MACHINE: &str = "/etc/machine-id";
 
-/// The serial number of a token named `what`. machine-id(5) must not be shown itself, only hashed
-/// together with other data. A machine without machine-id uses an empty one.
+/// Returns the serial number of a token named `what`. The machine-id is confidential
+/// (machine-id(5)), so it is hashed with other data. A machine without machine-id counts as a
+/// machine with an empty one.
 ///
 /// # Errors
 ///
-/// machine-id(5) could not be read now. Otherwise the serial number would change later.
+/// Fails if /etc/machine-id could not be read. With another value the serial number would change
+/// later.
 pub(super) fn serial(what: &str) -> Result<String, Errno> {
     let machine = match file::read(Path::new(MACHINE), 64) {
         Ok(machine) => machine,

@@ -1,4 +1,4 @@
-//! Stores: the sources of keys and certificates.
+//! Stores: each one is the source of the keys and certificates of a token.
 
 mod advice;
 pub mod devid;
@@ -41,25 +41,25 @@ pub enum Store {
     Sessions(SessionStore),
 }
 
-/// The properties of a token, independent of its objects (PKCS#11 3.0, section 2.4).
+/// The properties of a token that do not depend on its objects (PKCS#11 3.0, section 2.4).
 #[derive(Debug, Clone)]
 pub struct TokenTraits {
-    /// True if its private keys need a login.
+    /// True if the private keys of the token need a login.
     pub asks_login: bool,
-    /// True if objects can be made on it.
+    /// True if objects can be created on the token.
     pub writable: bool,
-    /// True if new keys are TPM keys by default.
+    /// True if new keys are keys of the TPM by default.
     pub makes_keys_in_tpm: bool,
-    /// True if it holds no objects, and serves sessions that verify with public keys.
+    /// True if the token holds no objects, and serves sessions that verify with public keys.
     pub for_sessions: bool,
-    /// The known abilities of the TPM for new objects.
+    /// The known algorithms of the TPM for new objects.
     pub algorithms: KnownAlgorithms,
-    /// False once a PSS signature had an unusable salt length.
+    /// False if a PSS signature of the TPM had a salt of the wrong length.
     pub pss: bool,
 }
 
 impl Store {
-    /// The properties of the token. Costs no TPM command.
+    /// Returns the properties of the token. Costs no TPM command.
     pub fn traits(&self) -> TokenTraits {
         let tpm = self.folder().map(DevidStore::tpm);
         TokenTraits {
@@ -76,7 +76,7 @@ impl Store {
         }
     }
 
-    /// The state on which a scan depends. A new scan gives another result only if the state
+    /// Returns the state on which a scan depends. A new scan gives another result only if the state
     /// changed. Costs no TPM command.
     pub fn stamp(&self) -> StoreStamp {
         match self {
@@ -90,7 +90,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`ScanError`] if there is nothing to show.
+    /// Fails with [`ScanError`] if the token cannot be shown.
     pub fn scan(&self) -> Result<ScanResult, ScanError> {
         match self {
             Self::Factory(store) => store.scan(),
@@ -99,8 +99,8 @@ impl Store {
         }
     }
 
-    /// The store in a forked child. The copy shares nothing that a thread of the parent may hold
-    /// locked.
+    /// Returns a copy for a forked child. The copy shares no mutex that a thread of the parent may
+    /// hold.
     #[must_use]
     pub fn for_child(&self, tpm: &Arc<Tpm>) -> Self {
         match self {
@@ -110,7 +110,7 @@ impl Store {
         }
     }
 
-    /// The key folder, in which objects can be changed; `None` for other stores.
+    /// Returns the key folder, if the objects of the store can be changed.
     pub fn folder(&self) -> Option<&DevidStore> {
         match self {
             Self::Folder(store) => Some(store),
@@ -118,12 +118,12 @@ impl Store {
         }
     }
 
-    /// True if the token holds only session objects.
+    /// Returns true if the token holds only session objects.
     pub fn is_for_sessions(&self) -> bool {
         matches!(self, Self::Sessions(_))
     }
 
-    /// The PINs that are set. Costs no TPM command.
+    /// Returns which PINs are set. Costs no TPM command.
     pub fn pins(&self) -> Pins {
         match self {
             Self::Factory(store) => store.pins(),
@@ -132,7 +132,8 @@ impl Store {
         }
     }
 
-    /// Permitted lengths of a PIN in bytes; from 0 if there is no PIN.
+    /// Returns the permitted lengths of a PIN in bytes. The range begins at 0 if the token has no
+    /// PIN.
     pub fn pin_lengths(&self) -> RangeInclusive<usize> {
         match (self, self.pins()) {
             (Self::Folder(_), _) => devid::PIN_LENGTHS,
@@ -141,11 +142,11 @@ impl Store {
         }
     }
 
-    /// Logs in with this PIN. Must not be called if there is no PIN.
+    /// Logs in with this PIN. Callers must not call this function if the token has no PIN.
     ///
     /// # Errors
     ///
-    /// [`LoginError`]: no user is logged in then.
+    /// After an error no user is logged in.
     pub fn login(&self, who: UserType, pin: &[u8]) -> Result<(), LoginError> {
         match self {
             Self::Factory(store) => store.login(who, pin),
@@ -163,8 +164,9 @@ impl Store {
         }
     }
 
-    /// The number of wrong PINs that the TPM has counted, and the number that remains before
-    /// lockout: one command. `None` if this does not apply, or if the TPM cannot be asked now.
+    /// Returns how many wrong PINs the TPM has counted, and how many remain before lockout. Costs
+    /// one command. Returns `None` if the token has no PIN that the TPM counts, or if the TPM does
+    /// not answer.
     pub fn lockout(&self) -> Option<Lockout> {
         match self {
             Self::Factory(store) => store.lockout(),
@@ -174,7 +176,7 @@ impl Store {
     }
 }
 
-/// The state on which a scan depended; see [`Store::stamp`].
+/// The state on which a scan depends; see [`Store::stamp`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoreStamp {
     /// The state of the factory identity.
@@ -185,22 +187,22 @@ pub enum StoreStamp {
     Sessions,
 }
 
-/// The PINs of a token.
+/// Tells which PINs of a token are set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pins {
-    /// No PIN: every process that reaches the token may use it.
+    /// No PIN is set: every process with access to the token may use it.
     None,
-    /// The PIN of the security officer, who has not set the user's PIN yet.
+    /// The PIN of the security officer is set, but the PIN of the user is not.
     SecurityOfficer,
-    /// The PIN of the user, which every use of a private key needs.
+    /// The PIN of the user is set. Every use of a private key needs this PIN.
     User,
 }
 
-/// The kind of user who logs in.
+/// The type of user who logs in (CK_USER_TYPE).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UserType {
-    /// The user, who uses the keys.
+    /// The normal user, who uses the keys.
     User,
-    /// The security officer, who sets the user's PIN.
+    /// The security officer, who sets the PIN of the user.
     SecurityOfficer,
 }

@@ -1,22 +1,22 @@
-//! A token without objects, for sessions that hold public keys of their peers.
+//! A token without stored objects, for sessions that hold public keys of their peers.
 //!
-//! pkcs11-provider uses the first token that requires a login for such keys. If no token has a PIN,
-//! this one claims to require a login, and accepts any PIN.
+//! For public keys of peers, pkcs11-provider uses the first token that requires a login. If no
+//! token has a PIN, this token claims to require a login, and accepts every PIN.
 
 use super::{ScanError, ScanResult, StoreStamp, machine};
 use crate::config::SESSIONS;
 use std::path::Path;
 
-/// The store of such a token. It asks no TPM.
+/// The store of such a token. It sends no TPM command.
 #[derive(Debug, Clone, Default)]
 pub struct SessionStore {
-    /// The token of a service beside which it stands alone: then its serial number is for that service,
-    /// so that two services see two.
+    /// The name of the service whose token is the only other token. The serial number then depends
+    /// on this name, so that two services see different tokens.
     pub service: Option<String>,
 }
 
 impl SessionStore {
-    /// A listing without objects.
+    /// Returns a result without objects.
     pub(super) fn scan(&self) -> Result<ScanResult, ScanError> {
         let what = match &self.service {
             Some(service) => format!("{SESSIONS} {service}"),

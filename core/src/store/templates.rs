@@ -1,6 +1,6 @@
-//! Knowledge about the templates of primary keys. A file under /run/devid-pkcs11 is a hint for
-//! other processes, always checked against the certificate. The keys that this process could not
-//! derive are remembered too.
+//! Remembers templates of primary keys. A file in /run/devid-pkcs11 is a hint for other processes,
+//! and the certificate always confirms the hint. Keys that this process could not derive are
+//! remembered too.
 
 use crate::file;
 use crate::key::{KeyId, PublicKey, from_hex, hex};
@@ -11,19 +11,20 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// At least twice the size of any template.
+/// The largest size of a hint file in bytes, at least twice the size of any template.
 const LARGEST: u64 = 4096;
 
-/// The memory of templates; clones share it.
+/// The remembered templates. Clones share this memory.
 #[derive(Debug, Clone)]
 pub(super) struct Templates {
     folder: PathBuf,
-    /// Locked only briefly; a thread that finds it locked continues without it.
+    /// The mutex is locked only briefly. A thread that finds the mutex locked continues without
+    /// this memory.
     given_up: Arc<Mutex<HashSet<KeyId>>>,
 }
 
 impl Templates {
-    /// `folder` may be missing or read-only.
+    /// Creates the memory. `folder` may be missing or read-only.
     pub(super) fn new(folder: PathBuf) -> Self {
         Self {
             folder,
@@ -31,7 +32,7 @@ impl Templates {
         }
     }
 
-    /// A separate memory for a forked child.
+    /// Returns a separate memory for a forked child.
     pub(super) fn for_child(&self) -> Self {
         let known = self.given_up.try_lock().map(|known| known.clone());
         Self {
@@ -40,12 +41,15 @@ impl Templates {
         }
     }
 
-    /// The template that gave this key before, possibly to another process.
+    /// Returns the template that gave this key before, in this or another process.
     pub(super) fn remembered(&self, public: &PublicKey) -> Option<Vec<u8>> {
         let path = self.path(public);
         let read = file::read(&path, LARGEST).inspect_err(|error| {
             if trouble(error).is_some() {
-                warn!("{}: {error}; all templates are tried", path.display());
+                warn!(
+                    "{}: {error}; the search tries all templates",
+                    path.display()
+                );
             }
         });
         let text = String::from_utf8(read.ok()?).ok()?;
@@ -53,7 +57,8 @@ impl Templates {
         from_hex(digits)
     }
 
-    /// Best effort: without the hint the search only takes longer.
+    /// Stores the template as a hint. Ignores errors, because the search without the hint only
+    /// takes longer.
     pub(super) fn remember(&self, public: &PublicKey, template: &[u8]) {
         let path = self.path(public);
         if self.remembered(public).as_deref() == Some(template) {
@@ -68,20 +73,21 @@ impl Templates {
 
     /// Records that no template gives this key on this TPM.
     pub(super) fn give_up(&self, public: &PublicKey) {
-        warn!("no template of a factory gives the certified key on this TPM, nor does a handle");
+        warn!("no factory template and no persistent handle of this TPM gives the certified key");
         if let Some(mut given_up) = self.given_up.try_lock() {
             given_up.insert(public.id());
         }
     }
 
-    /// True if no template gave this key.
+    /// Returns true if no template gave this key.
     pub(super) fn is_given_up(&self, public: &PublicKey) -> bool {
         self.given_up
             .try_lock()
             .is_some_and(|given_up| given_up.contains(&public.id()))
     }
 
-    /// The number of keys that could not be derived; a change requires a new scan.
+    /// Returns the number of keys that could not be derived. A change of this number requires a new
+    /// scan.
     pub(super) fn given_up(&self) -> usize {
         self.given_up
             .try_lock()

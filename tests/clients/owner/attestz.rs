@@ -126,9 +126,12 @@ fn attestz_1_1_4_certificates_of_another_card(link: Link) {
     let [oidevid, oiak] = bench.import_both();
     let theirs = other.both();
     for (own, strange) in [(&oidevid, &theirs[1]), (&oiak, &theirs[0])] {
-        bench.refuses(&[own, strange], &["none of the factory's keys"]);
+        bench.refuses(&[own, strange], &["no factory key of this device"]);
     }
-    bench.refuses(&[&theirs[0], &theirs[1]], &["none of the factory's keys"]);
+    bench.refuses(
+        &[&theirs[0], &theirs[1]],
+        &["no factory key of this device"],
+    );
 }
 
 /// A card with a TPM of its own: its keys are others.

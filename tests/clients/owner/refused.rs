@@ -74,7 +74,10 @@ fn enrollz_1_24_oiak_of_another_key(link: Link) {
     let bench = Bench::new(link);
     let [oidevid, _] = bench.both();
     let other = of_another_key(&bench);
-    bench.refuses(&[&oidevid, &other], &["none of the factory's keys", "iak"]);
+    bench.refuses(
+        &[&oidevid, &other],
+        &["no factory key of this device", "iak"],
+    );
 }
 
 fn enrollz_1_25_oiak_chain_with_a_bad_signature(link: Link) {
@@ -95,10 +98,13 @@ fn enrollz_1_27_oidevid_of_another_key(link: Link) {
     let bench = Bench::new(link);
     let [_, oiak] = bench.import_both();
     let other = of_another_key(&bench);
-    bench.refuses(&[&other, &oiak], &["none of the factory's keys", "idev-id"]);
+    bench.refuses(
+        &[&other, &oiak],
+        &["no factory key of this device", "idev-id"],
+    );
     // Nor is the factory's own the owner's, whatever the key.
     let own = bench.keys[0].certificate();
-    bench.refuses(&[&own], &["the factory's own"]);
+    bench.refuses(&[&own], &["already the factory's certificate"]);
 }
 
 fn enrollz_1_28_oidevid_chain_with_a_bad_signature(link: Link) {

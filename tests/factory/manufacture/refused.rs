@@ -101,7 +101,7 @@ fn handles_and_indices_that_hold_something_else() {
     )
     .ok();
     line.tool("tpm2_flushcontext", &["-t"]).ok();
-    refuses(&line, &["keys"], "0x81020001 holds another object");
+    refuses(&line, &["keys"], "0x81020001 does not hold the IAK key");
 
     let line = Line::with_keys(&[]);
     fs::write(line.path("other"), "somebody's").unwrap();
@@ -148,13 +148,13 @@ fn certificates_that_do_not_fit() {
         line.issue(name, options);
         refuses(&line, &with(name), why);
     }
-    refuses(&line, &with("iak.pem"), "for another key");
+    refuses(&line, &with("iak.pem"), "is not for the IDevID key");
     // Another CA than the one that is to be kept beside it.
     let mut other = install("owner");
     other[10] = "ca/root.pem";
-    refuses(&line, &other, "did not sign it");
+    refuses(&line, &other, "did not sign the certificate");
     other[10] = "idevid.pem";
-    refuses(&line, &other, "no CA's certificate");
+    refuses(&line, &other, "not a CA certificate");
     line.ends(2, &["keys", "--idevid-handle", "0x81000001"]);
     line.ends(2, &["keys", "--idevid-nv", "0x01C00002"]);
     line.ends(
@@ -180,7 +180,7 @@ fn hierarchies_with_values() {
     line.tool("tpm2_changeauth", &["-c", "p", "closed"]).ok();
     let said = line.ends(6, &install("platform"));
     assert!(
-        said.all().contains("platform hierarchy is closed"),
+        said.all().contains("platform hierarchy cannot be used"),
         "{said}"
     );
     assert!(line.nv("0x01C90200").is_empty());

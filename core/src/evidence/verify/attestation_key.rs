@@ -1,4 +1,4 @@
-//! Checks the attestation key: its attributes, and its binding to a TPM.
+//! Checks the attestation key: its attributes, and the proof that it is in a TPM.
 
 use super::endorsement::ek_public;
 use super::{Checks, Expected, Outcome, certificates, chain, kind};
@@ -10,7 +10,7 @@ use crate::tpm::{Attest, Hash, KeyScheme, PublicArea, handle, name_of, qualified
 use crate::x509::Certificate;
 use tpm2_protocol::data::TpmaObject;
 
-/// The attributes of an attestation key. A restricted key signs nothing that its TPM did not make.
+/// The attributes of an attestation key. A restricted key signs only data that its TPM created.
 const ATTRIBUTES: [(TpmaObject, bool, &str); 6] = [
     (TpmaObject::FIXED_TPM, true, "fixedTPM"),
     (TpmaObject::FIXED_PARENT, true, "fixedParent"),
@@ -40,8 +40,8 @@ pub(super) fn check(
             );
             checks.add("activation-ak", activated(bundle, activation));
             let key = PublicKey::from_info_der(&activation.endorsement_key);
-            // Without a certificate there is nothing to compare, and the check ek-certificate
-            // fails.
+            // Without an endorsement certificate there is nothing to compare. The check
+            // ek-certificate reports its absence.
             if let Ok(certificate) = super::endorsement::select(bundle, key.as_ref()) {
                 checks.add(
                     "activation-ek",
@@ -54,12 +54,12 @@ pub(super) fn check(
     }
 }
 
-/// Checks that these attributes are set, or clear.
+/// Checks that each of these attributes is set or clear, as given.
 pub(super) fn attributes(
     area: Option<&PublicArea>,
     wanted: &[(TpmaObject, bool, &str)],
 ) -> Outcome {
-    let area = area.ok_or("its public area is not supported")?;
+    let area = area.ok_or("this version does not support its public area")?;
     let has = area.attributes();
     let is_wrong = |(bit, set, _): &&(TpmaObject, bool, &str)| (has & bit.bits() != 0) != *set;
     let wrong: Vec<String> = wanted
@@ -79,9 +79,11 @@ pub(super) fn attributes(
 fn scheme(area: Option<&PublicArea>) -> Outcome {
     let area = kind(area)?;
     match area.scheme {
-        KeyScheme::Any => Err("its scheme is not fixed, as an attestation key's must be".into()),
+        KeyScheme::Any => Err(
+            "its scheme is not fixed, but the scheme of an attestation key must be fixed".into(),
+        ),
         KeyScheme::Fixed(scheme) if scheme.hash() == Hash::Sha1 => {
-            Err(format!("it signs by {scheme}, which is not secure"))
+            Err(format!("its scheme {scheme} is not secure"))
         }
         KeyScheme::Fixed(scheme) => Ok(format!("{}, {scheme}", area.key)),
     }
@@ -90,14 +92,14 @@ fn scheme(area: Option<&PublicArea>) -> Outcome {
 fn activated(bundle: &Bundle, activation: &Activation) -> Outcome {
     match name_of(&bundle.attestation_key.public) {
         Some(name) if name[..] == activation.attestation_key_name[..] => {
-            Ok("the challenge named this attestation key".into())
+            Ok("the challenge was for this attestation key".into())
         }
         _ => Err("the challenge was for another attestation key".into()),
     }
 }
 
-/// Checks that the challenge was for `key`, and that the endorsement certificate and the bundle
-/// have the same key.
+/// Checks that the challenge was for `key`. The endorsement certificate and the bundle must have
+/// this key too.
 fn challenged(
     bundle: &Bundle,
     activation: &Activation,
@@ -117,8 +119,8 @@ fn challenged(
     }
 }
 
-/// Checks the binding without a challenge: by a certificate for an attestation key, such as that of
-/// a factory's IAK.
+/// Checks an attestation key without a challenge. A certificate must prove that it is an
+/// attestation key. The IAK of a factory has such a certificate.
 fn by_certificate(
     checks: &mut Checks,
     bundle: &Bundle,
@@ -128,8 +130,8 @@ fn by_certificate(
     let leaf = match bundle.attestation_key.certificates.first() {
         Some(leaf) => Certificate::from_der(leaf).map_err(|why| why.to_string()),
         None => Err(
-            "the attestation key is not bound to a certified TPM: it has no certificate, and no \
-             challenge was answered (devid ca challenge makes one)"
+            "nothing proves that the attestation key is in a certified TPM: it has no certificate, \
+             and no challenge was answered (devid ca challenge makes one)"
                 .into(),
         ),
     };
@@ -142,9 +144,9 @@ fn by_certificate(
         "ak-key",
         match (leaf.public_key(), area) {
             (Some(certified), Some(area)) if certified == area.key => {
-                Ok("the certified key".into())
+                Ok("the public area has the key of the certificate".into())
             }
-            _ => Err("its public area has another key than the certificate".into()),
+            _ => Err("the public area has another key than the certificate".into()),
         },
     );
     checks.add("ak-purpose", purpose(&leaf));
@@ -152,7 +154,7 @@ fn by_certificate(
     checks.add("ak-chain", way(bundle, &leaf, expected));
 }
 
-/// The chain from the certificate of the attestation key to a trusted certificate.
+/// Checks the chain from the certificate of the attestation key to a trusted certificate.
 pub(super) fn way(bundle: &Bundle, leaf: &Certificate, expected: &Expected) -> Outcome {
     let others = [
         &bundle.attestation_key.certificates[..],
@@ -168,7 +170,7 @@ pub(super) fn purpose(leaf: &Certificate) -> Outcome {
     let policies = leaf.policies();
     let policies = policies.map_err(|why| format!("its certificatePolicies {why}"))?;
     if leaf.is_ca() {
-        return Err("the certificate is a CA's".into());
+        return Err("the certificate is a CA certificate".into());
     }
     if purposes.is_some_and(|all| all.contains(&TCG_KP_AIK_CERTIFICATE)) {
         return Ok("tcg-kp-AIKCertificate".into());
@@ -183,7 +185,7 @@ pub(super) fn purpose(leaf: &Certificate) -> Outcome {
     }
 }
 
-/// True if a primary key of the owner hierarchy made the statement of TPM2_Certify.
+/// Returns true if a primary key of the owner hierarchy signed the statement of TPM2_Certify.
 pub(super) fn is_in_owner_hierarchy(bundle: &Bundle) -> bool {
     let attest = Attest::read(&bundle.key.certify);
     let name = name_of(&bundle.attestation_key.public);
@@ -191,13 +193,14 @@ pub(super) fn is_in_owner_hierarchy(bundle: &Bundle) -> bool {
     qualified.is_some_and(|name| attest.is_some_and(|attest| attest.qualified_signer == name))
 }
 
-/// A certificate names the key, not its attributes. The TPM signed the attributes in the signer's
-/// qualified name, which must be that of a primary key of a hierarchy (Part 1, section 16).
+/// Checks the qualified name of the signer. A certificate contains the key, but not its attributes.
+/// The TPM signed the attributes as a part of the signer's qualified name. The name must be that of
+/// a primary key of a hierarchy (Part 1, section 16).
 fn qualified_name(bundle: &Bundle) -> Outcome {
-    let unread = "the statement is no TPMS_ATTEST of TPM2_Certify";
+    let unread = "the statement is not a TPMS_ATTEST of TPM2_Certify";
     let attest = Attest::read(&bundle.key.certify).ok_or(unread)?;
     let name = name_of(&bundle.attestation_key.public);
-    let name = name.ok_or("the hash in its public area is not supported")?;
+    let name = name.ok_or("this version does not support the hash in its public area")?;
     let hierarchies = [
         (handle::ENDORSEMENT, "endorsement"),
         (handle::OWNER, "owner"),
@@ -208,10 +211,10 @@ fn qualified_name(bundle: &Bundle) -> Outcome {
         qualified.as_deref() == Some(attest.qualified_signer)
     });
     match found {
-        Some((_, which)) => Ok(format!("a primary key of the {which} hierarchy")),
+        Some((_, which)) => Ok(format!("the key is a primary key of the {which} hierarchy")),
         None => Err(
-            "the key that signed is no primary key with this public area; other keys need a \
-             challenge (devid ca challenge)"
+            "the signer is not a primary key with this public area; other keys need a challenge \
+             (devid ca challenge)"
                 .into(),
         ),
     }

@@ -1,4 +1,4 @@
-//! Checks the statement of the attestation key about a key (Part 3, section 18.2: TPM2_Certify).
+//! Checks what the attestation key states about a key (Part 3, section 18.2: TPM2_Certify).
 
 use super::attestation_key::attributes;
 use super::{Checks, ExpectedNonce, Outcome, kind};
@@ -11,8 +11,8 @@ use crate::tpm::{
 use subtle::ConstantTimeEq;
 use tpm2_protocol::data::TpmaObject;
 
-/// The attributes of an attested key: the TPM made it, the key never leaves the TPM, and it also
-/// signs outside data.
+/// The attributes of an attested key. The TPM created the key, the key cannot leave the TPM, and it
+/// also signs data from outside the TPM.
 const ATTRIBUTES: [(TpmaObject, bool, &str); 4] = [
     (TpmaObject::FIXED_TPM, true, "fixedTPM"),
     (TpmaObject::FIXED_PARENT, true, "fixedParent"),
@@ -24,8 +24,8 @@ const ATTRIBUTES: [(TpmaObject, bool, &str); 4] = [
     (TpmaObject::RESTRICTED, false, "restricted"),
 ];
 
-const NO_ATTEST: &str = "it is no TPMS_ATTEST of TPM2_Certify";
-const NO_SIGNATURE: &str = "it is no TPMT_SIGNATURE by ECDSA, RSASSA or RSAPSS";
+const NO_ATTEST: &str = "this is not a TPMS_ATTEST of TPM2_Certify";
+const NO_SIGNATURE: &str = "this is not a TPMT_SIGNATURE of ECDSA, RSASSA or RSAPSS";
 
 pub(super) fn check(
     checks: &mut Checks,
@@ -42,7 +42,7 @@ pub(super) fn check(
     checks.add("certify-signature", signature(key, signer));
 }
 
-/// The first of these checks that fails.
+/// Returns the first of these checks that fails, if any.
 pub(crate) fn first_failure(
     key: &CertifiedKey,
     area: Option<&PublicArea>,
@@ -54,23 +54,25 @@ pub(crate) fn first_failure(
     failed.map(|check| format!("{}: {}", check.name, check.detail))
 }
 
-/// Checks that the evidence is fresh.
+/// Checks the nonce, which makes the evidence fresh.
 pub(super) fn nonce(bundle: &Bundle, expected: &ExpectedNonce) -> Outcome {
     let attest = Attest::read(&bundle.key.certify).ok_or(NO_ATTEST)?;
     let said = bundle.nonce.as_deref().unwrap_or_default();
     if said != attest.extra_data {
-        return Err("the bundle does not name the nonce that the TPM signed".into());
+        return Err("the nonce in the bundle is not the nonce that the TPM signed".into());
     }
     match (expected, said.is_empty()) {
-        (ExpectedNonce::Any, true) => Ok("not fresh, which the options allow".into()),
-        (ExpectedNonce::Any, false) => Ok("with a nonce, which the options do not require".into()),
-        (ExpectedNonce::Given(..), true) => Err("the bundle has no nonce: it is not fresh".into()),
+        (ExpectedNonce::Any, true) => Ok("no nonce, so the evidence is not fresh; the options \
+                                          permit that"
+            .into()),
+        (ExpectedNonce::Any, false) => Ok("a nonce, which the options do not require".into()),
+        (ExpectedNonce::Given(..), true) => {
+            Err("the bundle has no nonce, so it is not fresh".into())
+        }
         (ExpectedNonce::Given(wanted, may_be_used), false) => {
             match bool::from(qualifying_data(wanted).ct_eq(said)) {
-                true => may_be_used
-                    .clone()
-                    .map(|()| "the nonce that was given".into()),
-                false => Err("the bundle does not have the given nonce".into()),
+                true => may_be_used.clone().map(|()| "the expected nonce".into()),
+                false => Err("the bundle has another nonce than the expected one".into()),
             }
         }
     }
@@ -78,24 +80,26 @@ pub(super) fn nonce(bundle: &Bundle, expected: &ExpectedNonce) -> Outcome {
 
 fn magic(key: &CertifiedKey) -> Outcome {
     match Attest::read(&key.certify).ok_or(NO_ATTEST)?.magic {
-        TPM_GENERATED => Ok("made by a TPM (TPM_GENERATED_VALUE)".into()),
-        other => Err(format!("0x{other:08X}: not made by a TPM")),
+        TPM_GENERATED => Ok("a TPM created the statement (TPM_GENERATED_VALUE)".into()),
+        other => Err(format!("0x{other:08X}: no TPM created the statement")),
     }
 }
 
 fn statement(key: &CertifiedKey) -> Outcome {
     match Attest::read(&key.certify).ok_or(NO_ATTEST)?.kind {
         ATTEST_CERTIFY => Ok("TPM_ST_ATTEST_CERTIFY".into()),
-        other => Err(format!("0x{other:04X}: it does not certify a key")),
+        other => Err(format!(
+            "0x{other:04X}: the statement does not certify a key"
+        )),
     }
 }
 
-/// Computes the name over the bytes that the device gave: another encoding of the same key has
-/// another name.
+/// Compares the name in the statement with the name of the public area. The name is computed over
+/// the bytes that the device sent, so another encoding of the key has another name.
 fn name(key: &CertifiedKey) -> Outcome {
     let attest = Attest::read(&key.certify).ok_or(NO_ATTEST)?;
     match name_of(&key.public) {
-        Some(name) if name == attest.name => Ok("of this public area".into()),
+        Some(name) if name == attest.name => Ok("the name of this public area".into()),
         _ => Err("the TPM certified another key".into()),
     }
 }
@@ -104,18 +108,18 @@ fn scheme(key: &CertifiedKey, signer: Option<&PublicArea>) -> Outcome {
     let (by, _) = Signature::read(&key.signature).ok_or(NO_SIGNATURE)?;
     match signer.map(|signer| signer.scheme) {
         Some(KeyScheme::Fixed(scheme)) if scheme == by => Ok(scheme.to_string()),
-        _ => Err(format!("{by}, which is not the attestation key's scheme")),
+        _ => Err(format!("{by}, but the attestation key has another scheme")),
     }
 }
 
 fn signature(key: &CertifiedKey, signer: Option<&PublicArea>) -> Outcome {
     let (by, signature) = Signature::read(&key.signature).ok_or(NO_SIGNATURE)?;
-    let signer = signer.ok_or("the kind of the attestation key is not supported")?;
+    let signer = signer.ok_or("this version does not support the type of the attestation key")?;
     let fixed = signature.fixed(signer.key.signature_width());
-    let fixed = fixed.map_err(|_| "the signature is wider than the attestation key")?;
+    let fixed = fixed.map_err(|_| "the signature is longer than the attestation key")?;
     let digest = by.hash().digest(&[&key.certify]);
     let is_right = match by {
-        // The TPM alone decides the length of the salt.
+        // Only the TPM decides the length of the salt, so both lengths are accepted.
         SignatureScheme::Rsapss(hash) => {
             verify(&signer.key, SignRequest::Pss(hash, &digest), &fixed)
                 || has_longest_salt(&signer.key, hash, &digest, &fixed)
@@ -123,7 +127,7 @@ fn signature(key: &CertifiedKey, signer: Option<&PublicArea>) -> Outcome {
         by => verify(&signer.key, SignRequest::of(by, &digest), &fixed),
     };
     match is_right {
-        true => Ok("by the attestation key".into()),
-        false => Err("not by the attestation key".into()),
+        true => Ok("the attestation key made the signature".into()),
+        false => Err("the attestation key did not make the signature".into()),
     }
 }

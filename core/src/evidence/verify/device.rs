@@ -1,5 +1,5 @@
-//! Determines the device: only certificates name it, and only for keys that are proven to be in its
-//! TPM.
+//! Finds the name of the device. Only certificates prove it, and only certificates for keys that
+//! are proven to be in the TPM of the device.
 
 use super::attestation_key::{purpose, way};
 use super::{Checks, Expected, Outcome, certificates, certify, chain};
@@ -16,9 +16,9 @@ use serde::Serialize;
 /// The names of the device that certificates of its factory prove.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct ProvenDevice {
-    /// Its serial number.
+    /// The serial number of the device.
     pub serial: Option<String>,
-    /// Its model.
+    /// The model of the device.
     pub model: Option<String>,
 }
 
@@ -28,7 +28,7 @@ pub(super) struct Found {
     pub(super) certificate: Option<Certificate>,
 }
 
-/// Checks that neither the request nor the bundle names another device than the certificates.
+/// Checks that the request and the bundle name the device that the certificates name.
 pub(super) fn check(
     checks: &mut Checks,
     bundle: &Bundle,
@@ -59,7 +59,7 @@ pub(super) fn check(
         "device",
         match other {
             Some(other) => Err(format!(
-                "its certificates name two devices, one of them {other}"
+                "the certificates name two devices; one of them is {other}"
             )),
             None => claims(bundle, &found.proven),
         },
@@ -70,7 +70,8 @@ pub(super) fn check(
     found
 }
 
-/// The certificates for proven keys that name a device and lead to a trusted certificate.
+/// Returns the certificates that name a device, are for proven keys, and lead to a trusted
+/// certificate.
 fn naming(
     bundle: &Bundle,
     signer: Option<&PublicArea>,
@@ -108,7 +109,7 @@ fn naming(
     found
 }
 
-/// Checks that the factory's key is in the same TPM as the attested key.
+/// Checks that the key of the factory is in the TPM of the attested key.
 fn factory_key(bundle: &Bundle, idevid: &CertifiedKey, signer: Option<&PublicArea>) -> Outcome {
     let area = PublicArea::parse(&idevid.public);
     if let Some(why) = certify::first_failure(idevid, area.as_ref(), signer) {
@@ -116,21 +117,21 @@ fn factory_key(bundle: &Bundle, idevid: &CertifiedKey, signer: Option<&PublicAre
     }
     let said = Attest::read(&idevid.certify).map(|attest| attest.extra_data);
     match said == Some(bundle.nonce.as_deref().unwrap_or_default()) {
-        true => Ok("the factory's key is in the same TPM".into()),
-        false => Err("the factory's key was certified with another nonce".into()),
+        true => Ok("the factory key is in the TPM of the attested key".into()),
+        false => Err("the factory key was certified with another nonce".into()),
     }
 }
 
-/// Compares the device's own description with the proven names.
+/// Compares what the device states about itself with the proven names.
 fn claims(bundle: &Bundle, proven: &ProvenDevice) -> Outcome {
     let device = &bundle.device;
     let Some(serial) = &proven.serial else {
         return Ok(match &device.serial {
             Some(serial) => format!(
-                "the device claims to be {serial} without proof: no certificate of its factory \
-                 leads to a trusted one"
+                "the device claims to be {serial} without proof, because no certificate of its \
+                 factory leads to a trusted certificate"
             ),
-            None => "no certificate names it".into(),
+            None => "no certificate names the device".into(),
         });
     };
     let contradicts = |said: &Option<String>, proven: &Option<String>| {
@@ -138,7 +139,7 @@ fn claims(bundle: &Bundle, proven: &ProvenDevice) -> Outcome {
     };
     match contradicts(&device.serial, &proven.serial) || contradicts(&device.model, &proven.model) {
         true => Err(format!(
-            "the device claims to be {}, model {}; its certificate names {serial}, model {}",
+            "the device claims to be {}, model {}, but its certificate names {serial}, model {}",
             device.serial.as_deref().unwrap_or("-"),
             device.model.as_deref().unwrap_or("-"),
             proven.model.as_deref().unwrap_or("-"),
@@ -147,7 +148,7 @@ fn claims(bundle: &Bundle, proven: &ProvenDevice) -> Outcome {
     }
 }
 
-/// Checks that the request names no other device.
+/// Checks that the request does not name another device.
 fn requested(request: &Request, found: &Found) -> Outcome {
     let subject = request
         .subject()
@@ -163,8 +164,8 @@ fn requested(request: &Request, found: &Found) -> Outcome {
             }
             None => {
                 return Err(format!(
-                    "the request names the device {asked} without proof: name its maker's root \
-                     with --roots"
+                    "the request names the device {asked} without proof; give the root certificate \
+                     of its maker with --roots"
                 ));
             }
         }
@@ -172,13 +173,14 @@ fn requested(request: &Request, found: &Found) -> Outcome {
     let asked = request.alternative_names();
     let names_device = asked.as_ref().is_some_and(|value| {
         let names = Element::only(value).and_then(|names| names.children_of(SEQUENCE));
-        // otherName, directoryName. A list that cannot be read may contain either.
+        // The tags of otherName and directoryName. A list that cannot be parsed may contain either
+        // of them.
         names.is_none_or(|names| names.iter().any(|name| matches!(name.tag, 0xA0 | 0xA4)))
     });
     let factory = found.certificate.as_ref();
     let factory = factory.and_then(|one| one.extension(SUBJECT_ALT_NAME).ok().flatten());
     match names_device && asked.as_deref() != factory.map(|extension| extension.value) {
-        true => Err("the request has a subjectAltName of a device, without proof".into()),
+        true => Err("the request has a subjectAltName of a device without proof".into()),
         false => Ok(subject.to_string()),
     }
 }

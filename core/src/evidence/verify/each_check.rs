@@ -1,4 +1,4 @@
-//! Each check of `devid ca verify` has a case here in which exactly that check fails.
+//! Tests with a case for each check of `devid ca verify`. In each case exactly one check fails.
 
 use super::Evidence;
 use super::samples::*;
@@ -13,12 +13,12 @@ use std::collections::BTreeSet;
 const P256: Kind = Kind::Ec(Curve::P256);
 const NONCE: [u8; 32] = [7; 32];
 
-/// The difference from a correct device. Further kinds change the finished bundle, or the proof in
-/// the answered challenge.
+/// How the device differs from a correct device. Some variants change the finished bundle, or what
+/// the answered challenge proves.
 #[derive(Clone, Copy)]
 enum Change {
     Parts(fn(&mut Parts)),
-    /// The attestation key has a certificate, and there is no answer to a challenge.
+    /// The attestation key has a certificate, and no challenge was answered.
     Certificate(fn(&mut Parts)),
     Bundle(fn(&mut Bundle)),
     Activation(fn(&mut Activation)),
@@ -28,13 +28,13 @@ enum Change {
 
 use Change::{Certificate, Parts as Differs};
 
-/// For each check, the change that makes this check alone fail.
+/// The change for each check that makes only this check fail.
 const CASES: &[(&str, Change)] = &[
     (
         "ek-certificate",
         Change::Bundle(|it| it.ek_certificates.clear()),
     ),
-    // Not restricted: no TPM accepts such a key as an endorsement key.
+    // The attribute restricted is clear. No TPM accepts such a key as an endorsement key.
     ("ek-key", Differs(|it| it.ek_attributes &= !0x1_0000)),
     (
         "ek-purpose",
@@ -167,7 +167,7 @@ fn each_check_fails_alone() {
     }
 }
 
-/// Fails for a check without a case, and for a check that docs/CA.md does not describe.
+/// Fails if a check has no case, or if docs/CA.md does not describe it.
 #[test]
 fn no_check_is_without_a_case_and_a_description() {
     let whole = [Differs(|_| {}), Certificate(|_| {})];

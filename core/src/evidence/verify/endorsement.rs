@@ -1,4 +1,4 @@
-//! Checks the endorsement key, which stands for the TPM (TCG, EK Credential Profile for TPM 2.0,
+//! Checks the endorsement key, which identifies the TPM (TCG, EK Credential Profile for TPM 2.0,
 //! section 3).
 
 use super::{Checks, Expected, Outcome, certificates, chain};
@@ -13,23 +13,23 @@ use crate::x509::Certificate;
 use crate::x509::names::Name;
 use serde::Serialize;
 
-/// The TPM's names in the certificate of an endorsement key (TPMManufacturer, TPMModel, TPMVersion
-/// in a directoryName of its subjectAltName).
+/// The names of the TPM in an endorsement certificate: TPMManufacturer, TPMModel and TPMVersion in
+/// a directoryName of its subjectAltName.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TpmNames {
-    /// `id:` and the manufacturer's four bytes in hexadecimal digits.
+    /// The text `id:` and the manufacturer's four bytes in hexadecimal digits.
     pub manufacturer: Option<String>,
     /// The model.
     pub model: Option<String>,
-    /// `id:` and the firmware version.
+    /// The text `id:` and the firmware version.
     pub version: Option<String>,
-    /// SHA-256 of the certificate, hexadecimal.
+    /// The SHA-256 of the certificate in hexadecimal digits.
     pub certificate: String,
 }
 
-/// Checks the certificate of the endorsement key that the challenge was made for. Returns the TPM's
-/// names if all checks pass.
+/// Checks the certificate of the endorsement key that the challenge was made for. Returns the
+/// certificate if all checks pass.
 pub(super) fn check(
     checks: &mut Checks,
     bundle: &Bundle,
@@ -56,15 +56,15 @@ pub(super) fn check(
     all_well.then_some(found)
 }
 
-/// The certificate of `key`; without `key`, that of the EK public area. If there is no such
-/// certificate, the first.
+/// Returns the certificate of `key`. Without `key`, returns the certificate of the EK public area.
+/// If there is no such certificate, returns the first certificate.
 pub(crate) fn select(bundle: &Bundle, key: Option<&PublicKey>) -> Result<Certificate, String> {
     let all = bundle.ek_certificates.iter();
     let all = all.map(|der| Certificate::from_der(der).map_err(|why| why.to_string()));
     let all: Vec<Certificate> = all.collect::<Result<_, _>>()?;
     let first = all.first().ok_or(
-        "there is no certificate of an endorsement key; if the TPM's maker publishes it, pass it \
-         to devid attest with --ek-cert",
+        "the bundle has no endorsement certificate; if the TPM's maker publishes the certificate, \
+         pass it to devid attest with --ek-cert",
     )?;
     let public = ek_public(bundle)?.map(|area| area.key);
     let wanted = key.or(public.as_ref());
@@ -72,13 +72,15 @@ pub(crate) fn select(bundle: &Bundle, key: Option<&PublicKey>) -> Result<Certifi
     Ok(all.iter().find(of_wanted).unwrap_or(first).clone())
 }
 
-/// The EK public area, if there is one.
+/// Returns the EK public area, if the bundle has one.
 pub(crate) fn ek_public(bundle: &Bundle) -> Result<Option<PublicArea>, String> {
     match &bundle.ek_public {
         None => Ok(None),
         Some(area) => match PublicArea::parse(area) {
             Some(area) => Ok(Some(area)),
-            None => Err("the endorsement key's public area is not supported".into()),
+            None => {
+                Err("this version does not support the public area of the endorsement key".into())
+            }
         },
     }
 }
@@ -86,14 +88,16 @@ pub(crate) fn ek_public(bundle: &Bundle) -> Result<Option<PublicArea>, String> {
 fn key(bundle: &Bundle, certificate: &Certificate) -> Outcome {
     let certified = certificate
         .public_key()
-        .ok_or("the kind of the certified key is not supported")?;
+        .ok_or("the key in the certificate has a type that is not supported")?;
     match ek_public(bundle)? {
-        None => Ok("the bundle has no public area of it".into()),
+        None => Ok("the bundle has no public area of the endorsement key".into()),
         Some(area) if !area.is_storage_key() => {
-            Err("its public area is not that of a restricted decryption key".into())
+            Err("the public area is not that of a restricted decryption key".into())
         }
-        Some(area) if area.key == certified => Ok("its public area has the certified key".into()),
-        Some(_) => Err("its public area does not have the certificate's key".into()),
+        Some(area) if area.key == certified => {
+            Ok("the public area has the key of the certificate".into())
+        }
+        Some(_) => Err("the public area does not have the key of the certificate".into()),
     }
 }
 
@@ -101,11 +105,14 @@ fn purpose(certificate: &Certificate) -> Outcome {
     let purposes = certificate.purposes();
     let purposes = purposes.map_err(|why| format!("its extKeyUsage {why}"))?;
     if certificate.is_ca() {
-        return Err("the certificate is a CA's".into());
+        return Err("the certificate is a CA certificate".into());
     }
     match purposes.is_some_and(|all| all.contains(&TCG_KP_EK_CERTIFICATE)) {
         true => Ok("tcg-kp-EKCertificate".into()),
-        false => Err("the certificate is not for an endorsement key (tcg-kp-EKCertificate)".into()),
+        false => Err(
+            "the certificate is not for an endorsement key (tcg-kp-EKCertificate is missing)"
+                .into(),
+        ),
     }
 }
 
@@ -129,8 +136,8 @@ impl TpmNames {
 }
 
 impl Certificate {
-    /// A name for people. If the subject is empty, as in most of these certificates, it is the
-    /// serial number.
+    /// Returns a name for people. Most endorsement certificates have an empty subject. For such a
+    /// certificate the name is the serial number.
     fn subject_or_serial(&self) -> String {
         let subject = self.subject();
         match subject.is_empty() {

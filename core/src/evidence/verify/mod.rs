@@ -1,10 +1,11 @@
-//! The verification of a bundle: each check has a name of its own, and all must pass.
+//! Verifies a bundle. Each check has its own name, and all checks must pass.
 //!
 //! The checks follow a chain of proofs:
 //!
-//! - A trusted CA certified the endorsement key, and only its TPM could answer the challenge that
-//!   names the attestation key. Or a trusted CA certified the attestation key.
-//! - The attestation key signs only statements of its TPM about other keys.
+//! - The attestation key is in a certified TPM. A trusted CA certified the endorsement key, and
+//!   only its TPM could answer the challenge for the attestation key. Or a trusted CA certified the
+//!   attestation key itself.
+//! - The attestation key signs only what its TPM states about other keys.
 //! - The certified key signed the request.
 
 mod attestation_key;
@@ -37,22 +38,22 @@ use x509_cert::der::DateTime;
 /// The smallest RSA key that is accepted, in bits.
 const SMALLEST_RSA: u32 = 2048;
 
-/// The verifier's own data.
+/// What the verifier knows and expects.
 pub(crate) struct Expected<'a> {
-    /// Trusted certificates: of CAs, or of single keys.
+    /// The trusted certificates, of CAs or of single keys.
     pub(crate) roots: &'a [Certificate],
     /// The nonce that makes the evidence fresh.
     pub(crate) nonce: ExpectedNonce<'a>,
-    /// The result of the challenge, if the device answered a challenge.
+    /// The result of the challenge, if one was answered.
     pub(crate) activation: Option<Result<Activation, String>>,
     pub(crate) now: DateTime,
 }
 
-/// The nonce of the verifier.
+/// The nonce that the verifier expects.
 pub(crate) enum ExpectedNonce<'a> {
-    /// This nonce, and the answer to the question if it may be used.
+    /// This nonce. The second value tells whether the nonce may be used.
     Given(&'a [u8], Result<(), String>),
-    /// Any nonce, or none: old evidence is accepted.
+    /// Any nonce, or none. Old evidence is accepted.
     Any,
 }
 
@@ -62,15 +63,15 @@ pub(crate) enum ExpectedNonce<'a> {
 pub struct EvidenceReport {
     /// True if all checks passed.
     pub verified: bool,
-    /// One line: the success, or the name of the first check that failed.
+    /// A summary in one line: the success, or the name of the first check that failed.
     pub summary: String,
     /// The attested key.
     pub key: AttestedKey,
     /// The device, with the names that certificates prove.
     pub device: ProvenDevice,
-    /// The TPM, with the names in the endorsement key's certificate.
+    /// The TPM, with the names in the endorsement certificate.
     pub tpm: Option<TpmNames>,
-    /// All checks.
+    /// The results of all checks.
     pub checks: Vec<EvidenceCheck>,
 }
 
@@ -78,29 +79,29 @@ pub struct EvidenceReport {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AttestedKey {
-    /// The device's name for the key.
+    /// The name that the device gives to the key.
     pub label: Option<String>,
-    /// `p256` or `rsa2048`, for example; `None` if the public area cannot be read.
+    /// The algorithm, for example `p256` or `rsa2048`. `None` if the public area cannot be parsed.
     pub algorithm: Option<String>,
-    /// SHA-256 of the SubjectPublicKeyInfo, hexadecimal.
+    /// The SHA-256 of the SubjectPublicKeyInfo in hexadecimal digits.
     pub sha256: Option<String>,
 }
 
-/// One check.
+/// The result of a check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct EvidenceCheck {
-    /// The name of the check. Programs may rely on it: the name does not change.
+    /// The name of the check. Programs read it, so it never changes.
     pub name: &'static str,
     /// True if the check passed.
     pub ok: bool,
-    /// The result in words, for people.
+    /// The result as text for a person.
     pub detail: String,
 }
 
-/// The result of one check: the reason why it passed, or why it failed.
+/// The outcome of a check: the text for a passed check, or the reason why it failed.
 type Outcome = Result<String, String>;
 
-/// The checks so far.
+/// The results until now.
 #[derive(Default)]
 struct Checks(Vec<EvidenceCheck>);
 
@@ -114,20 +115,20 @@ impl Checks {
     }
 }
 
-/// A verified bundle, from which a CA may make a certificate.
+/// A verified bundle, for which a CA may issue a certificate.
 pub(crate) struct Evidence {
     pub(crate) report: EvidenceReport,
-    /// The request, if it can be read.
+    /// The certificate request, if it can be parsed.
     pub(crate) request: Option<Request>,
-    /// The certificate that proves the device's name.
+    /// The certificate that proves the name of the device.
     pub(crate) identity: Option<Certificate>,
     pub(crate) attestation_key: Option<PublicArea>,
-    /// True if the attestation key is a primary key of the owner hierarchy, as that of a service is.
+    /// True if the attestation key is a primary key of the owner hierarchy. The attestation key of
+    /// a service is such a key.
     pub(crate) is_of_owner: bool,
 }
 
-/// Makes all checks. This function remembers nothing: `expected` tells if a nonce or an answer was
-/// used before.
+/// Makes all checks. Stores nothing: `expected` tells whether a nonce or an answer was used before.
 pub(crate) fn verify(bundle: &Bundle, expected: &Expected) -> Evidence {
     let mut checks = Checks::default();
     let attestation_key = PublicArea::parse(&bundle.attestation_key.public);
@@ -161,7 +162,7 @@ pub(crate) fn verify(bundle: &Bundle, expected: &Expected) -> Evidence {
     let report = EvidenceReport {
         verified: failed.is_none(),
         summary: match failed {
-            None => "verified: the key of the request is in this TPM and never leaves it".into(),
+            None => "verified: the key of the request is in this TPM and cannot leave it".into(),
             Some(check) => format!("not verified: {}: {}", check.name, check.detail),
         },
         key: AttestedKey {
@@ -189,20 +190,22 @@ fn check_request(checks: &mut Checks, request: &Result<Request, String>, key: Op
         request
             .clone()
             .and_then(|request| match is_signed_by_its_key(request)? {
-                true => Ok("by the key of the request".into()),
-                false => Err("the request is not signed by the key for which it asks".into()),
+                true => Ok("the key of the request made the signature".into()),
+                false => Err("the key of the request did not make the signature".into()),
             }),
     );
     checks.add(
         "csr-key",
         request.and_then(|request| match (request.public_key(), key) {
-            (Some(asked), Some(key)) if asked == *key => Ok("the certified key".into()),
-            _ => Err("the request is for another key than the certified one".into()),
+            (Some(asked), Some(key)) if asked == *key => {
+                Ok("the request is for the certified key".into())
+            }
+            _ => Err("the request is for another key than the certified key".into()),
         }),
     );
 }
 
-/// The chain from a certificate to a trusted certificate.
+/// Checks the chain from a certificate to a trusted certificate.
 fn chain(leaf: &Certificate, others: &[Certificate], expected: &Expected) -> Outcome {
     if let Err(why) = crate::x509::clock::valid_at(leaf, expected.now) {
         return Err(format!("the certificate of {} {why}", leaf.subject()));
@@ -214,21 +217,21 @@ fn chain(leaf: &Certificate, others: &[Certificate], expected: &Expected) -> Out
             [] => String::new(),
         }),
         PathResult::NoIssuer(issuer) => Err(format!(
-            "nobody has the certificate of its issuer {issuer}: give it with --roots"
+            "the certificate of the issuer {issuer} is missing; give it with --roots"
         )),
-        PathResult::SelfSigned => Err("it signed itself, and is not trusted".into()),
+        PathResult::SelfSigned => Err("the certificate is self-signed and not trusted".into()),
         PathResult::Invalid(why) => Err(why),
     }
 }
 
-/// The certificates of a list that can be read.
+/// Returns the certificates of a list that can be parsed.
 fn certificates(all: &[super::Bytes]) -> Vec<Certificate> {
     let read = |der: &super::Bytes| Certificate::from_der(der).ok();
     all.iter().filter_map(read).collect()
 }
 
-/// The names of the checks of TPM2_Certify that fail, for the attestation key with this public
-/// area.
+/// Returns the names of the checks of TPM2_Certify that fail, for the attestation key with this
+/// public area.
 #[cfg(test)]
 pub(super) fn failures(key: &super::bundle::CertifiedKey, signer: &[u8]) -> Vec<&'static str> {
     let mut checks = Checks::default();
@@ -238,15 +241,15 @@ pub(super) fn failures(key: &super::bundle::CertifiedKey, signer: &[u8]) -> Vec<
     failed.map(|check| check.name).collect()
 }
 
-/// Checks that a key is of an accepted kind and is strong enough.
+/// Checks that a key has a supported type and is strong enough.
 fn kind(area: Option<&PublicArea>) -> Result<&PublicArea, String> {
-    let area = area.ok_or("its public area is not supported")?;
+    let area = area.ok_or("this version does not support its public area")?;
     if area.name_hash == Hash::Sha1 {
         return Err("its name is a SHA-1 digest, which is not secure".into());
     }
     match &area.key {
         key @ PublicKey::Rsa { .. } if key.bits() < SMALLEST_RSA => Err(format!(
-            "it is an RSA key of {} bits; at least {SMALLEST_RSA} are required",
+            "it is an RSA key of {} bits, but at least {SMALLEST_RSA} bits are required",
             key.bits()
         )),
         _ => Ok(area),

@@ -1,4 +1,4 @@
-//! A device for unit tests: a TPM in software that makes whatever statement a test needs.
+//! A device for unit tests. Its TPM is in software, and makes any statement that a test needs.
 
 use super::{Evidence, Expected, ExpectedNonce, verify};
 use crate::evidence::Bundle;
@@ -20,14 +20,14 @@ use crate::x509::{Certificate, Subject};
 
 pub(crate) const EK_PURPOSE: Extension = (EXTENDED_KEY_USAGE, false, "300706056781050801");
 pub(crate) const AK_PURPOSE: Extension = (EXTENDED_KEY_USAGE, false, "300706056781050803");
-/// fixedTPM, fixedParent, sensitiveDataOrigin, userWithAuth, restricted, sign.
+/// The attributes fixedTPM, fixedParent, sensitiveDataOrigin, userWithAuth, restricted and sign.
 pub(crate) const AK: u32 = 0x0005_0072;
 /// The attributes of `AK` without restricted.
 pub(crate) const KEY: u32 = 0x0004_0072;
 /// The attributes of template L.
 pub(crate) const EK: u32 = 0x0003_00B2;
 
-/// The kind of keys.
+/// The type of the keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Ec(Curve),
@@ -35,7 +35,7 @@ pub(crate) enum Kind {
     Rsa,
 }
 
-/// The parts of the device, and the statements of its TPM.
+/// The parts of the device, and what its TPM states.
 #[derive(Clone)]
 pub(crate) struct Parts {
     pub(crate) ek: PrivateKeyInfo,
@@ -44,20 +44,20 @@ pub(crate) struct Parts {
     pub(crate) ek_extensions: Vec<Extension>,
     pub(crate) ek_subject: &'static str,
     pub(crate) ek_attributes: u32,
-    /// The key in the endorsement certificate, if not `ek`.
+    /// The key in the endorsement certificate. `None` stands for `ek`.
     pub(crate) ek_certified: Option<PublicKey>,
     pub(crate) ek_issuer: Party,
     pub(crate) ak_attributes: u32,
     pub(crate) ak_scheme: SignatureScheme,
     pub(crate) key_attributes: u32,
-    /// The hash of the key's name, if not the usual hash of its kind.
+    /// The hash of the key's name. `None` stands for the usual hash of its type.
     pub(crate) key_name_hash: Option<Hash>,
     pub(crate) magic: u32,
     pub(crate) statement: u16,
     pub(crate) nonce: Option<Vec<u8>>,
-    /// The bytes that the TPM signed instead of the nonce.
+    /// The bytes that the TPM signs instead of the nonce.
     pub(crate) extra_data: Option<Vec<u8>>,
-    /// The public area in the TPM's statement, if not the public area of `key`.
+    /// The public area in the TPM's statement. `None` stands for the public area of `key`.
     pub(crate) certified: Option<Vec<u8>>,
     pub(crate) signer: PrivateKeyInfo,
     pub(crate) signed_by: SignatureScheme,
@@ -68,19 +68,20 @@ pub(crate) struct Parts {
     pub(crate) csr_subject: &'static str,
     pub(crate) ak_certificate: Option<Sample>,
     pub(crate) ak_certified: Option<PublicKey>,
-    /// The factory's certificate for `key`.
+    /// The certificate of the factory for `key`.
     pub(crate) factory: Option<Sample>,
-    /// The factory's IDevID stands beside `key`, and its statement has this nonce.
+    /// The nonce in the statement about the factory's IDevID. `None` stands for a bundle without
+    /// IDevID.
     pub(crate) idevid_nonce: Option<Vec<u8>>,
     pub(crate) device: Device,
 }
 
-/// The root CA of these tests.
+/// Returns the root CA of these tests.
 pub(crate) fn root() -> Party {
     Party::new("CN=root", 1)
 }
 
-/// The CA of a TPM manufacturer, below the root.
+/// Returns the CA of a TPM manufacturer, which the root has certified.
 pub(crate) fn maker() -> Party {
     Party::new("CN=maker", 2)
 }
@@ -115,10 +116,10 @@ impl Kind {
     }
 }
 
-/// A correct device, bound by a challenge.
+/// Returns a correct device whose TPM answered a challenge.
 pub(crate) fn parts(kind: Kind) -> Parts {
     let [ek, ak, key] = [11, 12, 13].map(|number| private(kind, number));
-    // directoryName with TPMManufacturer, TPMModel, TPMVersion.
+    // A directoryName with TPMManufacturer, TPMModel and TPMVersion.
     let attribute = |last: u8, text: &str| {
         let oid = element(6, &[0x67, 0x81, 5, 2, last]);
         let pair = element(0x30, &[oid, element(12, text.as_bytes())].concat());
@@ -163,7 +164,7 @@ pub(crate) fn parts(kind: Kind) -> Parts {
     }
 }
 
-/// The certificate of an attestation key or of a factory's key.
+/// Returns the certificate of an attestation key or of a factory key.
 pub(crate) fn leaf(subject: &'static str, purpose: Option<Extension>) -> Sample {
     let mut sample = Sample {
         subject,
@@ -234,7 +235,7 @@ impl Parts {
         }
     }
 
-    /// A TPMS_ATTEST of the key with this public area, and with this qualifying data.
+    /// Returns a TPMS_ATTEST of the key with this public area, and with this qualifying data.
     fn attest(&self, certified: &[u8], extra: &[u8]) -> Vec<u8> {
         let ak_name = name_of(&self.ak_area()).unwrap();
         let signer = qualified_name_below(&self.hierarchy.to_be_bytes(), &ak_name).unwrap();
@@ -251,7 +252,7 @@ impl Parts {
         .concat()
     }
 
-    /// The factory's key, certified with this nonce.
+    /// Returns the factory key, certified with this nonce.
     fn idevid(&self, nonce: &[u8]) -> CertifiedKey {
         let factory = private(Kind::Ec(Curve::P256), 14);
         let public = area(factory.public(), KEY, None);
@@ -292,7 +293,7 @@ impl Parts {
         })
     }
 
-    /// The proof in a right answer to the challenge.
+    /// Returns what a right answer to the challenge proves.
     pub(crate) fn activation(&self) -> Activation {
         Activation {
             attestation_key_name: name_of(&self.ak_area()).unwrap().into(),
@@ -328,7 +329,7 @@ pub(crate) fn root_certificate() -> Certificate {
     root().certified_by(&root(), &[IS_CA, SIGNS_CERTIFICATES])
 }
 
-/// The names of the checks that failed.
+/// Returns the names of the checks that failed.
 pub(crate) fn failed(evidence: &Evidence) -> Vec<&'static str> {
     let failed = evidence.report.checks.iter().filter(|check| !check.ok);
     let names: Vec<_> = failed.map(|check| check.name).collect();
@@ -336,7 +337,7 @@ pub(crate) fn failed(evidence: &Evidence) -> Vec<&'static str> {
     names
 }
 
-/// A TPMT_PUBLIC: an endorsement key has AES, other keys have no symmetric cipher.
+/// Returns a TPMT_PUBLIC. An endorsement key has AES, other keys have no symmetric cipher.
 fn area(public: &PublicKey, attributes: u32, scheme: Option<SignatureScheme>) -> Vec<u8> {
     let words =
         |words: &[u16]| -> Vec<u8> { words.iter().flat_map(|it| it.to_be_bytes()).collect() };
@@ -378,7 +379,7 @@ fn area(public: &PublicKey, attributes: u32, scheme: Option<SignatureScheme>) ->
     area
 }
 
-/// A TPMT_SIGNATURE.
+/// Returns a TPMT_SIGNATURE.
 fn signature(key: &PrivateKeyInfo, scheme: SignatureScheme, attest: &[u8]) -> Vec<u8> {
     let digest = scheme.hash().digest(&[attest]);
     let signed = sign_in_clear(key, scheme, &digest).unwrap();

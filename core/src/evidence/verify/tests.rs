@@ -1,4 +1,4 @@
-//! Tests: each check fails alone, and no cut or changed bundle is accepted.
+//! Tests that each check fails alone, and that no incomplete or changed bundle is accepted.
 
 use super::samples::*;
 use super::{
@@ -23,21 +23,21 @@ const KINDS: &[Kind] = &[
 ];
 #[cfg(not(feature = "soft-rsa"))]
 const KINDS: &[Kind] = &[P256, Kind::Ec(Curve::P384), Kind::Ec(Curve::P521)];
-/// tcg-cap-verifiedTPMRestricted
+/// The certificate policy tcg-cap-verifiedTPMRestricted.
 const RESTRICTED: Extension = (
     crate::oid::CERTIFICATE_POLICIES,
     false,
     "300a300806066781050b0103",
 );
 
-/// The checks that fail if a correct device changes in one point.
+/// Returns the checks that fail after this change of a correct device.
 fn fails(change: impl Fn(&mut Parts)) -> Vec<&'static str> {
     let mut parts = parts(P256);
     change(&mut parts);
     failed(&judged(&parts.bundle(), Some(parts.activation())))
 }
 
-/// Works like `fails`, for a device whose attestation key has a certificate.
+/// Does what `fails` does, for a device whose attestation key has a certificate.
 fn fails_by_certificate(change: impl Fn(&mut Parts)) -> Vec<&'static str> {
     let mut parts = parts(P256);
     parts.ak_certificate = Some(leaf("serialNumber=7,CN=X-1", Some(AK_PURPOSE)));
@@ -70,7 +70,7 @@ fn a_device_as_it_must_be() {
 #[test]
 fn keys_that_are_not_in_this_tpm() {
     let other = private(P256, 66);
-    // A key in software takes the place of the TPM's key: the TPM's statement is about another key.
+    // A software key replaces the TPM's key, so the TPM's statement is about another key.
     assert_eq!(
         fails(|parts| {
             let of_tpm = parts.key_area();
@@ -122,11 +122,12 @@ fn attestation_keys_that_prove_nothing() {
 #[test]
 fn statements_that_certify_nothing() {
     assert_eq!(fails(|parts| parts.magic = 0xFF54_4348), ["certify-magic"]);
-    // TPM_ST_ATTEST_CREATION
+    // The statement is a TPM_ST_ATTEST_CREATION.
     assert_eq!(fails(|parts| parts.statement = 0x801A), ["certify-type"]);
 }
 
-/// The TPM proves a key's origin by sensitiveDataOrigin, which is part of the certified name.
+/// The attribute sensitiveDataOrigin proves the origin of a key, and is a part of the certified
+/// name.
 #[test]
 fn creation_data_is_taken_and_not_looked_at() {
     let parts = parts(P256);
@@ -199,7 +200,7 @@ fn endorsement_keys_of_others() {
         fails(|parts| parts.ek_issuer = Party::new("CN=other", 9)),
         ["ek-chain"]
     );
-    // The issuer has the name of the manufacturer's CA, and another key.
+    // The issuer has the name of the manufacturer's CA, but another key.
     assert_eq!(
         fails(|parts| parts.ek_issuer = Party::new("CN=maker", 9)),
         ["ek-chain"]
@@ -327,7 +328,7 @@ fn a_device_is_who_its_certificates_say() {
         }),
         ["device"]
     );
-    // A claim without proof fails no check, and proves nothing.
+    // A claim without proof makes no check fail, and proves nothing.
     let mut parts = parts(P256);
     parts.device = device("9", "X-9");
     let evidence = judged(&parts.bundle(), Some(parts.activation()));
@@ -338,8 +339,8 @@ fn a_device_is_who_its_certificates_say() {
 type Field = fn(&mut Bundle) -> &mut Bytes;
 type Judge = fn(&mut Checks, &Bundle, &Expected);
 
-/// The byte strings of a bundle that must not change, and the checks that ensure it. All checks
-/// must pass, so one check per byte string is enough.
+/// Returns the byte strings of a bundle that must not change, and the checks that ensure this. All
+/// checks must pass, so a single check per byte string is enough.
 fn fields() -> [(&'static str, Field, Judge); 8] {
     let of_ek: Judge = |checks, bundle, expected| {
         endorsement::check(checks, bundle, expected);
@@ -378,7 +379,7 @@ fn fields() -> [(&'static str, Field, Judge); 8] {
     ]
 }
 
-/// Cuts a structure at each length, and changes a bit of each byte.
+/// Shortens a structure to each possible length, and changes a bit of each byte.
 fn is_as_it_must_be(
     good: &Bundle,
     activation: Option<Activation>,
@@ -417,8 +418,8 @@ fn nothing_that_is_cut_or_changed_is_believed() {
     }
 }
 
-/// Works like the test above, with a certificate that binds the attestation key. The endorsement
-/// key does not count there.
+/// Does what the test above does, with a certificate for the attestation key. The endorsement key
+/// does not matter in this case.
 #[test]
 fn nothing_that_is_cut_or_changed_is_believed_of_a_certified_attestation_key() {
     let mut parts = parts(P256);

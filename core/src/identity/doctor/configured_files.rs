@@ -1,5 +1,5 @@
-//! Checks of configured files and the folders beside them: write permissions of others, and
-//! readability.
+//! Checks the files that the configuration names, and the folders beside it. Finds files that other
+//! users can write, and files that cannot be read.
 
 use super::Finding;
 use crate::config::{Config, ExistingSource, IdentityAuth, SecretSource, not_read};
@@ -23,8 +23,8 @@ pub(super) fn check(config: &Config, findings: &mut Vec<Finding>) {
     }
     findings.extend(config.left_out.iter().map(|path| {
         let remedy = Remedy::by_hand(
-            "To use its settings, rename it to a name that ends in .toml; otherwise remove it \
-             from the folder",
+            "To use the settings in this file, give it a name that ends in .toml. Otherwise remove \
+             the file from the folder",
         );
         let finding = Finding::note("configuration.left-out", ABOUT, not_read(path, ".toml"));
         finding
@@ -35,7 +35,8 @@ pub(super) fn check(config: &Config, findings: &mut Vec<Finding>) {
     findings.extend(unread);
 }
 
-/// Ignored contents of the folders `trust/`, `chain/`, and of the folder for TPM makers.
+/// Finds ignored content of the folders `trust/` and `chain/`, and of the folder for makers of
+/// TPMs.
 fn beside_the_configuration(config: &Config, findings: &mut Vec<Finding>) {
     let roots = config.master.ek_roots.iter();
     for folder in [&config.trust, &config.chain].into_iter().chain(roots) {
@@ -68,7 +69,7 @@ fn written_by_others(config: &Config, findings: &mut Vec<Finding>) {
     findings.extend(secrets.map(|(file, why)| finding(&file, &why)));
 }
 
-/// All configured secrets, with their settings.
+/// Returns all configured secrets, each with its setting.
 fn secrets(config: &Config) -> impl Iterator<Item = (&'static str, &SecretSource)> {
     let hints = config.identities.iter();
     let auths = hints.filter_map(|hint| match &hint.auth {
@@ -85,14 +86,14 @@ fn secrets(config: &Config) -> impl Iterator<Item = (&'static str, &SecretSource
 
 fn finding(path: &Path, why: &Distrust) -> Finding {
     let remedy = Remedy::by_hand(
-        "Check by hand that all its content is yours. Then remove the write permission of all \
-         other users (chown, chmod), also from the folders of its path",
+        "Check that you know the content. Then remove the write permission of all other users \
+         (chown, chmod), also for the folders of the path",
     );
     let text = format!("{why}, so {} is not used", path.display());
     Finding::problem("distrusted", "trust", text, remedy).about_object(path.display().to_string())
 }
 
-/// The ignored contents of a file in `chain/` or `trust/`.
+/// Finds ignored content of a file in `chain/` or `trust/`.
 fn left_out(file: &CertificateFile) -> Option<Finding> {
     let text = file.left_out().join("; ");
     let note = |id, remedy| {
@@ -103,12 +104,12 @@ fn left_out(file: &CertificateFile) -> Option<Finding> {
         Err(CertificateFileError::Distrusted(why)) => return Some(finding(&file.path, why)),
         Ok(_) => note(
             "certificates.beside",
-            "Only the certificates of this file are used: remove all other content",
+            "Only the certificates of this file are used; remove all other content",
         ),
         Err(CertificateFileError::OtherName | CertificateFileError::Folder) => note(
             "certificates.left-out",
             "To use a certificate, put its file directly into this folder, with a name that ends \
-             in .pem, .crt, .cer or .der; otherwise remove it from the folder",
+             in .pem, .crt, .cer or .der. Otherwise remove the file from the folder",
         ),
         Err(CertificateFileError::Failed(error))
             if let Some(remedy) = unread(&file.path, error) =>
@@ -129,34 +130,35 @@ fn left_out(file: &CertificateFile) -> Option<Finding> {
             CERTIFICATES,
             text,
             Remedy::by_hand(
-                "Put a certificate there, in PEM or DER, or remove the file from the folder",
+                "Put a certificate in PEM or DER into this file, or remove the file from the folder",
             ),
         ),
     };
     Some(named.about_object(file.path.display().to_string()))
 }
 
-/// The remedy if the system could not read a file; `None` if the file is missing or wrong.
+/// Returns the remedy if the system could not read a file. Returns `None` if the file is missing or
+/// has wrong content.
 fn unread(path: &Path, error: &std::io::Error) -> Option<Remedy> {
     trouble(error)?;
     Some(missing_permission(path, Access::READ_OK).unwrap_or_else(|| {
         Remedy::by_hand(
-            "Run devid doctor again: the file may be valid. If the error remains, check the file \
-             system",
+            "Run devid doctor again, because the file may be valid. If the error remains, check \
+             the file system",
         )
     }))
 }
 
 fn unlisted(folder: &Path, error: &std::io::Error) -> Finding {
     let shown = folder.display().to_string();
-    let text = format!("{shown}: {error}, so no certificate in it is read");
+    let text = format!("{shown}: {error}, so the certificates in this folder are not read");
     let found = match (error.kind(), unread(folder, error)) {
         (ErrorKind::PermissionDenied, Some(remedy)) => {
             Finding::note("certificates.closed", CERTIFICATES, text).with_remedy(remedy)
         }
         (_, remedy) => {
             let wrong =
-                || Remedy::by_hand("Make it a folder that this user can list, or remove it");
+                || Remedy::by_hand("Make this path a folder that this user can list, or remove it");
             let remedy = remedy.unwrap_or_else(wrong);
             Finding::problem("certificates.unread", CERTIFICATES, text, remedy)
         }
@@ -170,10 +172,10 @@ fn certificate(path: &Path) -> Option<Finding> {
         Err(why) => why,
     };
     let shown = path.display().to_string();
-    let text = format!("[[identity]] certificate {shown}: {why}");
+    let text = format!("certificate {shown} under [[identity]]: {why}");
     let wrong = || {
         Remedy::by_hand(
-            "Put the certificate there, in PEM or DER, or correct the path in config.toml",
+            "Put the certificate in PEM or DER into this file, or correct the path in config.toml",
         )
     };
     let remedy = match &why {
@@ -184,8 +186,8 @@ fn certificate(path: &Path) -> Option<Finding> {
     Some(Finding::problem("configuration.certificate", ABOUT, text, remedy).about_object(shown))
 }
 
-/// Checks that a secret can be read. Skips credentials of systemd services, since the doctor does
-/// not receive them.
+/// Checks that a secret can be read. Skips credentials of systemd services, because systemd does
+/// not pass them to the doctor.
 fn secret(setting: &str, source: &SecretSource) -> Option<Finding> {
     if matches!(source, SecretSource::Credential { .. }) || source.distrusted().is_some() {
         return None;
@@ -197,14 +199,14 @@ fn secret(setting: &str, source: &SecretSource) -> Option<Finding> {
         (ErrorKind::PermissionDenied, remedy) => {
             let note = Finding::note("configuration.secret-closed", ABOUT, text);
             return Some(match remedy {
-                // Not every user who could read a secret should do so.
+                // The administrator decides who may read a secret, so the remedy has no command.
                 Some(remedy) => note.with_remedy(Remedy::by_hand(remedy.words)),
                 None => note,
             });
         }
         (_, Some(remedy)) => remedy,
         (_, None) => Remedy::by_hand(
-            "Write the secret to that file again, with at most one newline (LF) after it",
+            "Write the secret to this file again, with at most one newline (LF) at the end",
         ),
     };
     Some(Finding::problem(

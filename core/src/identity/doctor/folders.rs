@@ -1,5 +1,5 @@
-//! Checks of the state folder and the key folder: write permissions, files that are no objects, and
-//! files that were set aside.
+//! Checks the state folder and the key folders. Finds wrong permissions, files that hold no valid
+//! object, and files that were set aside.
 
 use super::Finding;
 use crate::accounts::{group_name, group_number, user_name};
@@ -43,7 +43,7 @@ pub(super) fn check(device: &Device, findings: &mut Vec<Finding>) {
             let text = format!("{}: {what}", path.display());
             findings.push(in_the_way("keys.in-the-way", KEYS, text, &path));
         }
-        // A folder elsewhere may be meant for other readers.
+        // The administrator may have chosen other readers for a folder outside the state folder.
         if store.name() == OWN || store.path().starts_with(state) {
             findings.extend(readers(state, store.path()));
         }
@@ -53,10 +53,13 @@ pub(super) fn check(device: &Device, findings: &mut Vec<Finding>) {
     }
     let retired = Software::in_state(state).retired().unwrap_or_default();
     if !retired.is_empty() {
-        let text = format!("{} files from before the move to the TPM", retired.len());
+        let text = format!(
+            "{} files of the software identity that the device used before it moved to the TPM",
+            retired.len()
+        );
         findings.push(
             Finding::note("keys.retired", KEYS, text).with_remedy(Remedy::by_hand(
-                "devid prune deletes them permanently, when they are no longer needed",
+                "devid prune deletes these files for ever; run it when they are not needed any more",
             )),
         );
     }
@@ -72,21 +75,23 @@ pub(super) fn check(device: &Device, findings: &mut Vec<Finding>) {
             OWN => one.label,
             token => format!("{token}/{}", one.label),
         };
-        let text = format!("{called}: a certificate without its key");
+        let text = format!("{called}: the token has this certificate, but not its key");
         findings.push(Finding::note("keys.lone-certificate", KEYS, text).about_object(called));
     }
 }
 
-/// A foreign file with a name that our files use. Its purpose is unknown.
+/// Returns the finding for a file of another program that has the name of a file of devid. The
+/// purpose of the file is unknown.
 fn in_the_way(id: &'static str, about: &'static str, text: String, path: &Path) -> Finding {
     let remedy = Remedy::by_hand(
-        "Check by hand who made it, and why. Then remove it from the folder, without following \
-         links",
+        "Check who made this file, and for which purpose. Then remove it from the folder, without \
+         following symbolic links",
     );
     Finding::problem(id, about, text, remedy).about_object(path.display().to_string())
 }
 
-/// The files of a token that are no objects, or the reason why they are unknown.
+/// Finds the files of a token that hold no valid object. If the folder cannot be read, reports the
+/// reason.
 fn files(store: &DevidStore, findings: &mut Vec<Finding>) {
     let path = store.path();
     match store.refused_files() {
@@ -114,15 +119,15 @@ fn files(store: &DevidStore, findings: &mut Vec<Finding>) {
     }
 }
 
-/// Files that were set aside with a lost master key.
+/// Finds the files that were set aside after the loss of a master key.
 fn lost(store: &DevidStore) -> Option<Finding> {
     let lost = store.lost_files().unwrap_or_default();
     let first = lost.first()?.display().to_string();
     let text = format!(
-        "{} files of keys that were lost with a former master key; the first is {first}",
+        "{} files of keys that were lost with a former master key; the first file is {first}",
         lost.len()
     );
-    let remedy = Remedy::by_hand("devid prune deletes them for good");
+    let remedy = Remedy::by_hand("devid prune deletes these files for ever");
     Some(
         Finding::note("keys.lost", KEYS, text)
             .about_object(store.path().display().to_string())
@@ -130,7 +135,7 @@ fn lost(store: &DevidStore) -> Option<Finding> {
     )
 }
 
-/// The remedy for a key folder that cannot be listed.
+/// Returns the remedy for a key folder that cannot be listed.
 fn unlisted(folder: &Path, error: &StoreError) -> Remedy {
     if let StoreError::Folder(FolderError::Unsafe { path, .. }) = error {
         return for_open_folder(path);
@@ -138,13 +143,13 @@ fn unlisted(folder: &Path, error: &StoreError) -> Remedy {
     let denied = missing_permission(folder, Access::READ_OK | Access::EXEC_OK);
     denied.unwrap_or_else(|| {
         Remedy::by_hand(
-            "Check the folder by hand: this user must be able to list it. If the error was \
-             temporary, nothing need be done",
+            "Check the folder: this user must be able to list it. If the error was temporary, no \
+             step is needed",
         )
     })
 }
 
-/// Keys whose files are readable but which cannot be used.
+/// Finds keys that cannot be used, although their files can be read.
 fn unusable(store: &DevidStore, findings: &mut Vec<Finding>) {
     let all = store.unusable_keys().unwrap_or_default();
     findings.extend(all.into_iter().map(|one| {
@@ -152,21 +157,22 @@ fn unusable(store: &DevidStore, findings: &mut Vec<Finding>) {
         let remedy = match one.is_damaged {
             true => for_unread_file(store.path(), &store.file(&one.name), true),
             false => Remedy::by_hand(
-                "Other keys are not affected. Repair the cause, or move the file out of the folder",
+                "Other keys are not affected. Remove the cause, or move this file out of the folder",
             ),
         };
         Finding::problem("keys.unusable", KEYS, one.why, remedy).about_object(file)
     }));
 }
 
-/// Files of a token that are ignored because of their names; none if unknown.
+/// Finds files of a token that are ignored because of their names. Finds no file if the folder
+/// cannot be listed.
 fn left_out(store: &DevidStore) -> impl Iterator<Item = Finding> {
     let names = store.left_out_files().unwrap_or_default().into_iter();
     names.map(|name| {
         let path = store.path().join(name);
         let remedy = Remedy::by_hand(
-            "If it is a key or certificate in PEM, rename it to a name that ends in .pem; \
-             otherwise remove it from the folder",
+            "If this file is a key or certificate in PEM, give it a name that ends in .pem. \
+             Otherwise remove it from the folder",
         );
         let finding = Finding::note("keys.left-out", KEYS, not_read(&path, ".pem"));
         finding
@@ -180,7 +186,7 @@ fn state_folder(state: &Path) -> Finding {
     match is_there(state) {
         Ok(true) => {}
         Ok(false) => {
-            let text = format!("{shown} does not exist yet: no key was stored so far");
+            let text = format!("{shown} does not exist yet, because no key was stored");
             return Finding::note("state.none", STATE, text);
         }
         Err(error) => {
@@ -195,21 +201,21 @@ fn state_folder(state: &Path) -> Finding {
     if access(state, Access::WRITE_OK | Access::EXEC_OK).is_err() {
         let user = geteuid().as_raw();
         let text = format!(
-            "{shown}: user {user} may not write there, so this user can use keys but not \
-             make new ones"
+            "{shown}: user {user} has no write permission, so this user can use keys but cannot \
+             make new keys"
         );
         return Finding::note("state.read-only", STATE, text);
     }
     Finding::ok("state", STATE, format!("{shown} can be written"))
 }
 
-/// Checks the group of key folders.
+/// Checks that the group of key folders exists, and that this user is in it.
 fn group() -> Option<Finding> {
     let Some(devid) = group_number(GROUP) else {
-        let text = format!("there is no group {GROUP} that key folders could be given to");
+        let text = format!("the group {GROUP}, which key folders may belong to, does not exist");
         return Some(
             Finding::note("group.none", "group", text).with_remedy(Remedy::by_command(
-                "systemd-sysusers makes it, where devid-pkcs11.conf is installed; or",
+                "systemd-sysusers makes the group if devid-pkcs11.conf is installed; or run",
                 format!("groupadd --system {GROUP}"),
             )),
         );
@@ -221,7 +227,7 @@ fn group() -> Option<Finding> {
     })
 }
 
-/// Checks that the readers of the state folder cannot read the keys in it.
+/// Checks that the group of the state folder can also read the key folder.
 fn readers(state: &Path, keys: &Path) -> Option<Finding> {
     let (above, below) = (stat(state).ok()?, stat(keys).ok()?);
     let root = 0;
@@ -234,14 +240,15 @@ fn readers(state: &Path, keys: &Path) -> Option<Finding> {
             "keys.group",
             KEYS,
             format!(
-                "{} does not belong to the group {group}, unlike {}: members of the group see no \
+                "{} does not belong to the group {group}, but {} does: members of the group see no \
                  keys",
                 keys.display(),
                 state.display()
             ),
             Remedy::on_paths(
-                "Give the folder and its future files to the group",
-                // Other users must not exchange files in it either.
+                "To give the folder and its future files to the group, run",
+                // The command names files in the folder, so other users must not be able to
+                // exchange them.
                 &[state, keys, &keys.join("file")],
                 format!(
                     "chgrp -RhP --reference={0} {1} && chmod g+s {0} {1}",

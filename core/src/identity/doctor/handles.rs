@@ -1,5 +1,5 @@
-//! The meaning of each persistent handle and NV index, according to its users: the factory store,
-//! the key folder, the provisioning. Others are named by number or kind.
+//! Tells what each persistent handle and NV index is used for. Asks the factory store, the key
+//! folder and the provisioning. Other handles are described by their number or type.
 
 use super::Finding;
 use crate::identity::Inventory;
@@ -15,29 +15,30 @@ use std::collections::HashMap;
 const HANDLE: &str = "handle";
 const INDEX: &str = "NV index";
 
-/// NV indices of other users (TCG, Registry of Reserved TPM 2.0 Handles; cloud providers).
+/// The NV indices that other programs use (TCG, Registry of Reserved TPM 2.0 Handles; cloud
+/// providers).
 const RESERVED: [(u32, u32, &str); 7] = [
     (
         0x01C0_0002,
         0x01C0_002F,
-        "an endorsement key's certificate, nonce or template",
+        "the certificate, nonce or template of an endorsement key",
     ),
     (
         0x01C0_0100,
         0x01C0_01FF,
-        "certificates above an endorsement key's",
+        "the CA certificates above an endorsement key's certificate",
     ),
     (0x01C0_7F01, 0x01C0_7F04, "the policy of endorsement keys"),
-    (0x01C0_8000, 0x01C0_8000, "the platform's certificate"),
+    (0x01C0_8000, 0x01C0_8000, "the platform certificate"),
     (
         0x01C1_0000,
         0x01C1_0003,
-        "Google's attestation key: certificate or template",
+        "the certificate or template of Google's attestation key",
     ),
     (
         0x01C1_01D0,
         0x01C1_01D0,
-        "Azure's attestation key: certificate",
+        "the certificate of Azure's attestation key",
     ),
     (
         0x01C9_0010,
@@ -68,7 +69,7 @@ pub(super) fn check(device: &Device, findings: &mut Vec<Finding>) {
                 let found = match (device.config.provision.nv_index, looked.get(&index)) {
                     (Some(ours), _) if ours == index => the_copy(device, &inventory),
                     (_, Some(taken)) => taken_as(taken, &inventory, index),
-                    (_, None) => Finding::ok("nv.foreign", INDEX, reserved(index, "not looked at")),
+                    (_, None) => Finding::ok("nv.foreign", INDEX, reserved(index, "not read")),
                 };
                 let shown = format!("0x{index:08X}");
                 let text = format!("{shown}: {}", found.text);
@@ -80,7 +81,7 @@ pub(super) fn check(device: &Device, findings: &mut Vec<Finding>) {
 }
 
 impl Device {
-    /// The meaning of a persistent handle.
+    /// Returns what a persistent handle is used for.
     pub(in crate::identity) fn describe_handle(&self, handle: u32) -> String {
         let look = Handles {
             device: self,
@@ -94,7 +95,7 @@ impl Device {
 struct Handles<'a> {
     device: &'a Device,
     inventory: &'a Inventory,
-    /// Keys of ours that no file names.
+    /// The device keys in handles that no file names.
     orphans: Vec<Orphan>,
 }
 
@@ -122,21 +123,20 @@ impl Handles<'_> {
                     "handle.alone",
                     HANDLE,
                     format!(
-                        "key {} of this device: the key works only in this handle alone, because the master key \
-                         that wrapped its key file is gone",
+                        "key {} of this device: only this handle holds the key, because the master \
+                         key that wrapped its file is lost",
                         known.label
                     ),
                 )
-                .with_remedy(Remedy::by_hand("Leave the handle as it is")),
+                .with_remedy(Remedy::by_hand("Do not change the handle")),
                 _ => ok("handle.own", format!("key {} of this device", known.label)),
             };
         }
         if self.orphans.iter().any(|orphan| orphan.0.handle == handle) {
-            let text =
-                "a key of this device whose key file is gone: the key is in this handle alone";
+            let text = "a key of this device whose file is missing: only this handle holds the key";
             return Finding::note("handle.orphan", HANDLE, text.into()).with_remedy(Remedy::by_hand(format!(
-                "Restore its file in {} from a backup. Leave the handle as it is: an evicted key \
-                 would be lost permanently",
+                "Restore the file of the key in {} from a backup. Do not evict the key from the \
+                 handle: an evicted key is lost for ever",
                 self.device.folder().display()
             )));
         }
@@ -147,13 +147,16 @@ impl Handles<'_> {
         match PublicArea::parse(&area) {
             None => {
                 let kind = other_kind(&area);
-                ok("handle.foreign", format!("of an unsupported kind: {kind}"))
+                ok(
+                    "handle.foreign",
+                    format!("an object of a type that devid does not support: {kind}"),
+                )
             }
             Some(parsed) => self.by_kind(handle, &area, &parsed),
         }
     }
 
-    /// The finding for a handle without a known user.
+    /// Returns the finding for a handle that no known object uses.
     fn by_kind(&self, handle: u32, area: &[u8], parsed: &PublicArea) -> Finding {
         let ok = |id, text| Finding::ok(id, HANDLE, text);
         let key = &parsed.key;
@@ -167,8 +170,8 @@ impl Handles<'_> {
                     "handle.master-unknown",
                     HANDLE,
                     format!(
-                        "a storage key, {key}, in the handle of the master key; {} has no record \
-                         of it",
+                        "a storage key, {key}, in the handle of the master key, but {} has no \
+                         record of it",
                         self.device.folder().display()
                     ),
                 ),
@@ -184,20 +187,20 @@ impl Handles<'_> {
         let of_key = |one: &&TokenEntry| one.public.as_ref() == Some(key);
         let certified = self.inventory.entries.iter().find(of_key);
         let what = match certified {
-            Some(one) => format!("the key of the certificate {}", one.label),
+            Some(one) => format!("it belongs to the certificate {}", one.label),
             None if self.inventory.entries.iter().any(is_not_understood) => {
-                "its certificate is not known: the key in a certificate is of a kind or encoding \
-                 that is not understood"
+                "its certificate is unknown, because a certificate of this device has a key of a \
+                 type or encoding that is not supported"
                     .into()
             }
-            None => "no certificate is for it".into(),
+            None => "no known certificate is for this key".into(),
         };
         if parsed.attests() {
             return ok(
                 "handle.attestation",
                 format!(
-                    "an attestation key, {key}; {what}. It signs only what the TPM made, so TLS \
-                     cannot use it (cloud TPMs have such keys)"
+                    "an attestation key, {key}; {what}. It signs only data that the TPM created, \
+                     so TLS cannot use it (TPMs of clouds have such keys)"
                 ),
             );
         }
@@ -205,36 +208,37 @@ impl Handles<'_> {
             Some(template) => Finding::note(
                 "handle.uncertified",
                 HANDLE,
-                format!("made from the factory template {template}; {what}"),
+                format!("a key from the factory template {template}; {what}"),
             ),
-            None if is_device_key(area) => {
-                ok("handle.foreign", format!("a signing key like ours, {key}"))
-            }
+            None if is_device_key(area) => ok(
+                "handle.foreign",
+                format!("a signing key with the template of device keys, {key}"),
+            ),
             None if parsed.is_identity() => Finding::note(
                 "handle.uncertified",
                 HANDLE,
-                format!("could be an identity, {key}; {what}"),
+                format!("a key that may be an identity, {key}; {what}"),
             ),
             None => ok(
                 "handle.foreign",
-                format!("{key}, of another program; {what}"),
+                format!("a key of another program, {key}; {what}"),
             ),
         }
     }
 }
 
-/// True for a certificate whose key is of an unknown kind.
+/// Returns true for a certificate whose key has a type that is not supported.
 fn is_not_understood(entry: &TokenEntry) -> bool {
     entry.public.is_none() && entry.key.is_none() && !entry.certificates.is_empty()
 }
 
-/// The finding for an index that the factory store has read.
+/// Returns the finding for an index that the factory store has read.
 fn taken_as(taken: &NvFinding, inventory: &Inventory, index: u32) -> Finding {
     match taken {
         NvFinding::TooSmall => Finding::ok(
             "nv.foreign",
             INDEX,
-            reserved(index, "too small for a certificate"),
+            reserved(index, "too small to hold a certificate"),
         ),
         NvFinding::ContinuationOf(first) => Finding::ok(
             "nv.continuation",
@@ -244,7 +248,10 @@ fn taken_as(taken: &NvFinding, inventory: &Inventory, index: u32) -> Finding {
         NvFinding::Nothing(why) => Finding::note(
             "nv.nothing",
             INDEX,
-            format!("in the range for certificates of identities, but unusable: {why}"),
+            format!(
+                "in the range for certificates of identities, but without a usable certificate: \
+                 {why}"
+            ),
         ),
         NvFinding::Certificates(all) => {
             let labels: Vec<String> = all.iter().map(|one| label_of(one, inventory)).collect();
@@ -269,10 +276,10 @@ fn label_of(certificate: &Certificate, inventory: &Inventory) -> String {
     )
 }
 
-/// The finding for the copy of the own certificate.
+/// Returns the finding for the copy of the own certificate.
 fn the_copy(device: &Device, inventory: &Inventory) -> Finding {
     let elsewhere =
-        || Remedy::by_hand("Set another index with nv_index under [provision] in config.toml");
+        || Remedy::by_hand("Set nv_index to another index under [provision] in config.toml");
     let copy = match device.nv_copy() {
         Ok(copy) => copy,
         Err(error) => {
@@ -280,13 +287,12 @@ fn the_copy(device: &Device, inventory: &Inventory) -> Finding {
         }
     };
     if copy.as_ref().is_some_and(|copy| !copy.is_ours) {
-        let text = "used by another program, so no copy of the device's own certificate is kept \
-                    there";
+        let text = "another program uses this index, so it holds no copy of the own certificate";
         return Finding::note("nv.not-ours", INDEX, text.into()).with_remedy(elsewhere());
     }
     let write = || {
         Remedy::by_command(
-            "Every start writes it again; to do it now",
+            "The next start writes the copy; to write it now, run",
             "devid provision",
         )
     };
@@ -301,27 +307,24 @@ fn the_copy(device: &Device, inventory: &Inventory) -> Finding {
         return Finding::note("nv.too-large", INDEX, why);
     }
     let Some(certificate) = copy.and_then(|copy| copy.certificate) else {
-        let text = "configured for a copy of the device's own certificate, but without one";
+        let text = "the configuration requests a copy of the own certificate, but the index holds \
+                    none";
         return Finding::note("nv.copy-bad", INDEX, text.into()).with_remedy(write());
     };
     let of_key = |one: &&TokenEntry| {
         one.token != FACTORY && one.key.is_some() && one.public == certificate.public_key()
     };
     match inventory.entries.iter().find(of_key) {
-        Some(_) => Finding::ok(
-            "nv.copy",
-            INDEX,
-            "the copy of the device's own certificate".into(),
-        ),
+        Some(_) => Finding::ok("nv.copy", INDEX, "the copy of the own certificate".into()),
         None => Finding::problem(
             "nv.stray",
             INDEX,
             format!(
-                "the certificate of {}, whose key no file names",
+                "the certificate of {}, but no file names its key",
                 certificate.subject()
             ),
             Remedy::by_hand(format!(
-                "Restore the key's file in {} from a backup; or set another index with nv_index \
+                "Restore the file of the key in {} from a backup. Or set nv_index to another index \
                  under [provision] in config.toml",
                 device.folder().display()
             )),
@@ -334,7 +337,7 @@ fn reserved(index: u32, how: &str) -> String {
         .iter()
         .find(|(first, last, _)| (*first..=*last).contains(&index));
     match known {
-        Some((_, _, what)) => format!("{how}; the number is for {what}"),
-        None => format!("{how}; of another program"),
+        Some((_, _, what)) => format!("{how}; this index is reserved for {what}"),
+        None => format!("{how}; another program uses this index"),
     }
 }

@@ -1,5 +1,5 @@
-//! Checks of the identities: the device's own according to the table, the factory's, the validity
-//! of certificates, and the trusted CAs.
+//! Checks the identities: the own identity by the table of states, the factory identity, the
+//! validity of certificates, and the trusted CAs.
 
 use super::{Finding, Health};
 use crate::config::OwnIdentity;
@@ -24,7 +24,7 @@ use rustix::fs::Access;
 use std::path::Path;
 
 const ABOUT: &str = "identity";
-/// The time before its end at which a certificate should be renewed.
+/// The time before the end of a certificate at which it should be renewed, in seconds.
 const SOON: i64 = 30 * 24 * 60 * 60;
 
 pub(super) fn check(device: &Device, findings: &mut Vec<Finding>) {
@@ -42,15 +42,15 @@ pub(super) fn check(device: &Device, findings: &mut Vec<Finding>) {
                 |remedy| Finding::problem("identity.unknown", ABOUT, fault.text.clone(), remedy);
             findings.push(match fault.kind {
                 IdentityErrorKind::Tpm => problem(Remedy::by_hand(
-                    "The remedy for the TPM, above, also solves this problem",
+                    "The remedy for the TPM above also solves this problem",
                 )),
-                // The state may be right but invisible for this user.
+                // The state may be correct, but this user has no permission to see it.
                 IdentityErrorKind::Denied => Finding {
                     state: Health::Note,
                     ..problem(to_see(device))
                 },
                 _ => problem(Remedy::by_command(
-                    "Correct the named problem; then",
+                    "Correct this problem, then run",
                     "devid provision",
                 )),
             });
@@ -61,7 +61,7 @@ pub(super) fn check(device: &Device, findings: &mut Vec<Finding>) {
     trust(device, findings);
 }
 
-/// The remedy that lets this user see the device's own identity.
+/// Returns the remedy that lets this user see the own identity.
 fn to_see(device: &Device) -> Remedy {
     let (state, marker) = (&device.config.state, &device.config.provision.marker);
     let software = Software::in_state(state);
@@ -70,47 +70,56 @@ fn to_see(device: &Device) -> Remedy {
         .or_else(|| missing_permission(software.folder(), listed))
         .or_else(|| missing_permission(marker, Access::READ_OK));
     remedy.unwrap_or_else(|| {
-        Remedy::by_hand("Run devid doctor as root, or as a user who may read there")
+        Remedy::by_hand(
+            "Run devid doctor as root, or as a user with permission to read these files",
+        )
     })
 }
 
-/// The finding for the device's own identity, according to the table.
+/// Returns the finding for the own identity, by the table of states.
 fn own(device: &Device, seen: &Observed, findings: &mut Vec<Finding>) {
-    let provision = || Remedy::by_command("At the next start, or now", Device::going_on(seen));
+    let provision = || {
+        Remedy::by_command(
+            "The next start does this step; to do it now, run",
+            Device::going_on(seen),
+        )
+    };
     let open = |id, text: &str| Finding::problem(id, ABOUT, text.into(), provision());
     let unusable = |text| {
-        let below = "See the findings about the TPM above and the factory identity below";
+        let below = "See the findings about the TPM above, and about the factory identity below";
         Finding::problem("identity.factory", ABOUT, text, Remedy::by_hand(below))
     };
     let policy = Policy::from_config(&device.config);
     findings.push(match seen.facts.plan(policy) {
-        Plan::Keep => Finding::ok("identity", ABOUT, "it is in the TPM".into()),
-        Plan::KeepSoftware => {
-            Finding::note("identity", ABOUT, "it is in files, not in a TPM".into())
-        }
+        Plan::Keep => Finding::ok("identity", ABOUT, "the own identity is in the TPM".into()),
+        Plan::KeepSoftware => Finding::note(
+            "identity",
+            ABOUT,
+            "the own identity is in files, not in a TPM".into(),
+        ),
         Plan::UseExisting => Finding::ok("identity", ABOUT, seen.existing.text.clone()),
         Plan::UseFactory => match (device.factory_identity(), policy.own) {
             (FactoryIdentity::Usable, OwnIdentity::Unwanted) => Finding::ok(
                 "identity",
                 ABOUT,
-                "the factory's, and the configuration wants no other".into(),
+                "the device uses the factory identity, as the configuration requests".into(),
             ),
             (FactoryIdentity::Usable, OwnIdentity::Unset | OwnIdentity::Wanted) => Finding::ok(
                 "identity",
                 ABOUT,
-                "the factory's; the device has no own identity, and none was asked for".into(),
+                "the device uses the factory identity; no own identity was requested".into(),
             ),
             (FactoryIdentity::Absent(_), OwnIdentity::Unset | OwnIdentity::Wanted) => {
                 open("identity.none", NONE_AT_ALL)
             }
             (FactoryIdentity::Unusable(why), OwnIdentity::Unset | OwnIdentity::Wanted) => {
-                unusable(format!("the factory's cannot be used: {why}"))
+                unusable(format!("the factory identity cannot be used: {why}"))
             }
             (
                 FactoryIdentity::Absent(why) | FactoryIdentity::Unusable(why),
                 OwnIdentity::Unwanted,
             ) => unusable(format!(
-                "the configuration wants only the factory's ({UNWANTED}): {why}"
+                "the configuration permits only the factory identity ({UNWANTED}): {why}"
             )),
         },
         Plan::Refuse(why) => {
@@ -119,31 +128,30 @@ fn own(device: &Device, seen: &Observed, findings: &mut Vec<Finding>) {
         }
         Plan::Persist => open(
             "identity.handle",
-            "the device's key is not in its persistent handle",
+            "the persistent handle does not hold the own key of the device",
         ),
         Plan::Certify | Plan::CertifySoftware => match device.awaited() {
             Ok(Some(subject)) => Finding::note("identity.awaited", ABOUT, waiting(&subject)),
             _ => open(
                 "identity.certificate",
-                "the device's key has no certificate",
+                "the own key of the device has no certificate",
             ),
         },
         Plan::Generate | Plan::MakeSoftware => open("identity.none", NONE_YET),
         Plan::Reset => Finding::problem(
             "identity.reset-asked",
             ABOUT,
-            "a factory reset was requested; devid provision does the reset at the next start"
-                .into(),
+            "a factory reset was requested; the next start, or devid provision, does it".into(),
             device.no_reset(),
         ),
     });
 }
 
 impl Device {
-    /// The finding and the remedy if the marker is wrong.
+    /// Returns the finding and the remedy if the marker is wrong.
     pub(in crate::identity) fn marker_lie(&self, seen: &Observed) -> Option<(String, Remedy)> {
         let rewritten = Remedy::by_command(
-            "Every start writes it again; to do it now",
+            "The next start writes the marker again; to write it now, run",
             "devid provision",
         );
         match (
@@ -151,20 +159,20 @@ impl Device {
             seen.facts.marker,
         ) {
             (Plan::Keep, Marker::None) => Some((
-                "there is no marker, although the identity is in the TPM: other programs assume a \
-                 software identity"
+                "the marker is missing, although the identity is in the TPM: other programs assume \
+                 that the identity is in files"
                     .into(),
                 rewritten,
             )),
             (Plan::Keep, Marker::Nameless | Marker::OtherKey | Marker::OtherKeyHeld) => Some((
-                "the marker does not name the device's key".into(),
+                "the marker does not name the own key of the device".into(),
                 rewritten,
             )),
             (Plan::KeepSoftware | Plan::UseExisting, Marker::OtherKeyHeld) => Some((
-                "the marker names an existing key in the TPM, but another identity is used".into(),
+                "the marker names a key that is in the TPM, but the device uses another identity".into(),
                 Remedy::by_hand(
-                    "If that identity is the right one, restore its key's file and remove the \
-                     other identity",
+                    "If the named key is the right identity, restore the file of the key and \
+                     remove the other identity",
                 ),
             )),
             (
@@ -175,8 +183,8 @@ impl Device {
                 let old = free_name(marker, "old");
                 let command = |old: &Path| format!("mv -nT {} {}", word(marker), word(old));
                 Some((
-                    "the marker says that the identity is in the TPM, but it is in files".into(),
-                    Remedy::to_free_name("If this is intended", &[marker], old, command),
+                    "the marker names a key in the TPM, but the identity is in files".into(),
+                    Remedy::to_free_name("If the identity in files is the right one, run", &[marker], old, command),
                 ))
             }
             _ => None,
@@ -190,13 +198,13 @@ fn factory(device: &Device, findings: &mut Vec<Finding>) {
         return;
     };
     findings.push(match fault.kind {
-        // Reported already.
+        // Another finding reports this error.
         IdentityErrorKind::Tpm => return,
         IdentityErrorKind::NotFound => {
             let note = Finding::note("factory.none", about, fault.text);
             note.with_remedy(Remedy::by_command(
-                "Get the maker's copy of the certificate, and set certificate = \"/PATH.pem\" \
-                 under [[identity]]",
+                "Ask the maker of the device for the certificate, set certificate = \"/PATH.pem\" \
+                 under [[identity]] in config.toml, then run",
                 "devid persist idev-id",
             ))
         }
@@ -204,7 +212,7 @@ fn factory(device: &Device, findings: &mut Vec<Finding>) {
     });
 }
 
-/// Certificates of keys that have expired or will expire soon.
+/// Finds certificates of keys that have expired or will expire soon.
 fn ends(device: &Device, inventory: &Inventory, findings: &mut Vec<Finding>) {
     let master_is_gone = matches!(
         device.master_state(),
@@ -214,10 +222,13 @@ fn ends(device: &Device, inventory: &Inventory, findings: &mut Vec<Finding>) {
         Ok(now) => now,
         Err(built) => {
             let text = format!(
-                "it is before {built}, the build time of this program: the validity of \
+                "the clock is before {built}, when this program was built, so the validity of \
                  certificates cannot be checked"
             );
-            let remedy = Remedy::by_command("Set it, for instance by", "timedatectl set-ntp true");
+            let remedy = Remedy::by_command(
+                "Set the clock, for example with",
+                "timedatectl set-ntp true",
+            );
             findings.push(Finding::problem("clock", "clock", text, remedy));
             return;
         }
@@ -227,7 +238,7 @@ fn ends(device: &Device, inventory: &Inventory, findings: &mut Vec<Finding>) {
         let Some(certificate) = one.certificate().filter(|_| has_key) else {
             continue;
         };
-        // A renewal does not help a lost key; the finding about the master key covers it.
+        // A renewal does not help a lost key. The finding about the master key reports the loss.
         if master_is_gone && device.is_wrapped_away(one) {
             continue;
         }
@@ -236,7 +247,7 @@ fn ends(device: &Device, inventory: &Inventory, findings: &mut Vec<Finding>) {
             Finding::note(
                 "certificate.time",
                 about,
-                format!("of {}: its validity {why}", one.label),
+                format!("of {}: the validity {why}", one.label),
             )
         };
         let (from, until) = match (certificate.not_before(), certificate.not_after()) {
@@ -250,9 +261,12 @@ fn ends(device: &Device, inventory: &Inventory, findings: &mut Vec<Finding>) {
             Err(_) if Time::from(now) < from => Finding::problem(
                 "certificate.not-yet",
                 about,
-                format!("of {}: valid from {from}; now it is {now}", one.label),
+                format!(
+                    "of {}: not valid before {from}, but now it is {now}",
+                    one.label
+                ),
                 Remedy::by_command(
-                    "If the clock is wrong, set it, for instance by",
+                    "If the clock is wrong, set it, for example with",
                     "timedatectl set-ntp true",
                 ),
             ),
@@ -284,14 +298,16 @@ fn renewal(device: &Device, entry: &TokenEntry) -> Remedy {
     let mut tables = device.config.certificates.iter();
     if entry.token != FACTORY && tables.any(|table| is_named(&table.label)) {
         return Remedy::by_command(
-            "The configuration has a server for it: devid-renew.timer asks there, or now",
+            "The configuration has an enrolment server for this certificate. devid-renew.timer \
+             asks the server; to ask it now, run",
             "devid renew",
         );
     }
     match entry.token.as_str() {
         FACTORY => Remedy::by_hand(
-            "Only its maker can renew it: store the new certificate for the same key in a file, \
-             and set certificate = \"/PATH.pem\" under [[identity]] in config.toml",
+            "Only the maker of the device can renew this certificate. Store the new certificate \
+             for the same key in a file, and set certificate = \"/PATH.pem\" under [[identity]] in \
+             config.toml",
         ),
         token => {
             let name = match token {
@@ -300,7 +316,8 @@ fn renewal(device: &Device, entry: &TokenEntry) -> Remedy {
             };
             let file = format!("{}.csr", entry.label.replace('/', "-"));
             Remedy::by_command(
-                "Have a CA certify this request, and import its answer with devid import-cert",
+                "Send the request that this command writes to a CA, and import the answer with \
+                 devid import-cert",
                 format!(
                     "devid csr --out {} -- {}",
                     word(file.as_ref()),
@@ -318,12 +335,13 @@ fn trust(device: &Device, findings: &mut Vec<Finding>) {
             "trust.none",
             about,
             format!(
-                "{} has no certificate: identities cannot be verified (devid verify exits with 3)",
+                "{} holds no certificate, so identities cannot be verified (devid verify ends with \
+                 exit code 3)",
                 trust.display()
             ),
         )
         .with_remedy(Remedy::to_free_name(
-            "With the CA's certificate in CA.pem",
+            "Put the CA certificate into CA.pem, then run",
             &[trust],
             free_numbered(trust, "ca", "pem"),
             |free| format!("install -D -m 644 CA.pem {}", word(free)),

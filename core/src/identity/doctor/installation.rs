@@ -1,29 +1,29 @@
-//! The system paths by which other programs find the module.
+//! The paths of the system at which other programs find the module.
 
 use crate::config::{Config, environment, is_privileged};
 use crate::file;
 use std::path::{Path, PathBuf};
 
 pub(super) const LIBRARY: &str = "libdevid_pkcs11.so";
-/// A byte string in every build of the module, independent of the file name.
+/// A byte string that every build of the module contains, whatever its file name is.
 pub(super) const MARK: &[u8] = b"DEVID_PKCS11_CONFIG";
-/// A limit above the size of the module.
+/// The largest size of the module in bytes.
 const LARGEST: u64 = 256 << 20;
 const LARGEST_TEXT: u64 = 1 << 20;
 
-/// The paths to search.
+/// The paths that the checks search.
 pub(super) struct InstallPaths {
-    /// Folders of PKCS#11 modules.
+    /// The folders of PKCS#11 modules.
     pub(super) modules: Vec<PathBuf>,
-    /// p11-kit's own configuration.
+    /// The configuration file of p11-kit.
     pub(super) p11_kit_conf: PathBuf,
-    /// Folders of p11-kit's `.module` files. The settings of the first folder take precedence.
+    /// The folders of p11-kit's `.module` files. Settings in the first folder have precedence.
     pub(super) p11_kit: Vec<PathBuf>,
-    /// Folders of OpenSSL's providers.
+    /// The folders of OpenSSL's providers.
     pub(super) providers: Vec<PathBuf>,
     /// The system-wide configuration of OpenSSL.
     pub(super) openssl: PathBuf,
-    /// A configuration of ours that programs can select.
+    /// A configuration of OpenSSL from this project, which programs can select.
     pub(super) openssl_of_ours: Option<PathBuf>,
 }
 
@@ -51,7 +51,7 @@ impl InstallPaths {
     }
 }
 
-/// True if a file is this module, in any version.
+/// Returns true if a file is this module, in any version.
 pub(super) fn is_this_module(path: &Path) -> bool {
     let bytes = file::read(path, LARGEST).unwrap_or_default();
     bytes.windows(MARK.len()).any(|window| window == MARK)

@@ -1,4 +1,4 @@
-//! Checks of the lock that each try of a PIN needs.
+//! Checks the lock that each try of a PIN needs.
 
 use super::{Finding, Health};
 use crate::config::Config;
@@ -15,14 +15,13 @@ use std::path::Path;
 
 const ABOUT: &str = "lock for PINs";
 
-/// Reports a lock that is not available, and users who can hold the lock though they may not use
-/// the TPM. A missing folder that will be created is no finding.
+/// Finds a lock that is not available, and users who can hold the lock without the permission to
+/// use the TPM. A missing folder is no finding if devid will create it.
 pub(super) fn check(device: &Device, findings: &mut Vec<Finding>) {
     let has_pins = has_pins(device);
     if let Some(fault) = device.tpm.pin_lock_fault() {
         let text = format!(
-            "{fault}: no PIN is tried without a lock that other users cannot \
-             replace"
+            "{fault}: no PIN is tried, because this needs a lock that other users cannot replace"
         );
         let found = Finding::problem("lock.none", ABOUT, text, to_have_it(&device.config, &fault));
         findings.push(Finding {
@@ -46,60 +45,62 @@ pub(super) fn check(device: &Device, findings: &mut Vec<Finding>) {
     }
 }
 
-/// The remedy for a lock that is not available.
+/// Returns the remedy for a lock that is not available.
 fn to_have_it(config: &Config, fault: &Distrust) -> Remedy {
     let folder = config.locks.as_path();
     let denied = || missing_permission(&fault.place, Access::READ_OK);
     match fault.unread {
         Some(Errno::NOENT | Errno::NOTDIR) if config.locks_with_all() => Remedy::by_command(
-            "As root, where devid-pkcs11.conf is installed in tmpfiles.d; or run devid or the \
-             module once as root",
+            "If devid-pkcs11.conf is installed in tmpfiles.d, run this command as root. Otherwise \
+             use devid or the module once as root",
             "systemd-tmpfiles --create devid-pkcs11.conf",
         ),
         Some(Errno::NOENT | Errno::NOTDIR) => Remedy::by_hand(format!(
-            "This user cannot make the folder {}: set DEVID_PKCS11_RUN to a folder of this user \
+            "This user cannot create the folder {}. Set DEVID_PKCS11_RUN to a folder of this user \
              (mode 0700), or unset it to use the common folder",
             folder.display()
         )),
         Some(Errno::ACCESS | Errno::PERM) if let Some(remedy) = denied() => remedy,
-        // The maker of this path may be hostile, so no shell command contains the path.
+        // A hostile user may have made this path, so no shell command contains the path.
         _ => Remedy::by_hand(format!(
-            "Check {} by hand: who made it, and why. It must be a folder of root (0750, with the \
-             group of the TPM's users) or of this user only, with regular files of root or this \
-             user. The same holds for the folders of its path. When the obstacle is removed, \
-             systemd-tmpfiles or the next use by root makes the folder again",
+            "Check who made {}, and for which purpose. The folder must belong to root (mode 0750, \
+             with the group of the TPM's users) or only to this user. It must hold only regular \
+             files of root or of this user. The same rule holds for the folders of its path. After \
+             you have removed the wrong object, systemd-tmpfiles or the next use by root creates \
+             the folder again",
             word(folder)
         )),
     }
 }
 
-/// Users who can hold the lock although they may not use the TPM.
+/// Finds users who can hold the lock, although they have no permission to use the TPM.
 fn outsiders(node: &Path) -> Option<Finding> {
     const READS: u32 = 0o4;
     const WRITES: u32 = 0o2;
     let mode = stat(node).ok()?.st_mode;
     let only_reads = |shift: u32| (mode >> shift) & (READS | WRITES) == READS;
     let (who, taken) = match (only_reads(0), only_reads(3)) {
-        (true, true) => ("every user, including its group,", "go-r"),
+        (true, true) => ("every user, and every member of its group,", "go-r"),
         (true, false) => ("everybody", "o-r"),
         (false, true) => ("its group", "g-r"),
         (false, false) => return None,
     };
     let shown = node.display();
     let text = format!(
-        "{shown}: {who} may read it (mode {:04o}) but not use the TPM, and can hold the lock and \
-         delay logins",
+        "{shown}: {who} can read this file (mode {:04o}) but cannot use the TPM. Such a user can \
+         hold the lock and delay logins",
         mode & 0o7777
     );
     let remedy = Remedy::on_paths(
-        "Permanently with a udev rule with MODE=\"0660\"; until the next boot with",
+        "To change the mode permanently, write a udev rule with MODE=\"0660\". To change it until \
+         the next boot, run",
         &[node],
         format!("chmod {taken} {}", word(node)),
     );
     Some(Finding::note("lock.outsiders", ABOUT, text).with_remedy(remedy))
 }
 
-/// Reports that other users of the TPM may use another lock. Two processes that try PINs under
+/// Finds that other users of the TPM may use another lock. Two processes that try PINs under
 /// different locks can put the TPM into lockout.
 fn insiders(config: &Config) -> Option<Finding> {
     let folder = config.locks.as_path();
@@ -108,13 +109,13 @@ fn insiders(config: &Config) -> Option<Finding> {
         return None;
     }
     let text = format!(
-        "{} is not the common lock: a program with another run folder, user or container tries \
-         PINs under another lock, and wrong PINs of both can put the TPM into lockout",
+        "{} is not the common lock folder: a program with another run folder, user or container \
+         tries PINs under another lock, and wrong PINs of both can put the TPM into lockout",
         folder.display()
     );
     let remedy = Remedy::by_hand(
-        "If no other program uses this TPM, nothing need be done. Otherwise use one folder for \
-         all: unset DEVID_PKCS11_RUN, put their users into the group tss, and mount \
+        "If no other program uses this TPM, no step is needed. Otherwise use a common lock folder: \
+         unset DEVID_PKCS11_RUN, put the users of the programs into the group tss, and mount \
          /run/devid-pkcs11 into containers",
     );
     Some(Finding::note("lock.own", ABOUT, text).with_remedy(remedy))

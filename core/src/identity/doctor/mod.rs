@@ -1,5 +1,5 @@
-//! Findings about the device's identity and its environment, each with a remedy. Works without a
-//! TPM, and with an unreadable configuration.
+//! Checks the identity of the device and its environment, and reports findings with remedies. The
+//! checks also work without a TPM, and without a valid configuration.
 
 mod configured_files;
 mod folders;
@@ -21,22 +21,23 @@ use serde::Serialize;
 /// The result of one check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// The kind of finding. Programs read it, so it never changes.
+    /// The identifier of the finding. Programs read it, so it never changes.
     pub id: &'static str,
     /// The severity.
     pub state: Health,
     /// The subject of the check, for a person.
     pub about: &'static str,
-    /// The checked object, if there are several: a handle, an NV index, a file, a label.
+    /// The object that was checked, if the check covers several objects: a handle, an NV index, a
+    /// file or a label.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub object: Option<String>,
-    /// The result, for a person.
+    /// The result, as text for a person.
     pub text: String,
-    /// The remedy, for a person. A remedy never ends an identity, and never destroys a key that may
-    /// still be useful.
+    /// The remedy, as text for a person. A remedy never ends an identity, and never destroys a key
+    /// that may still be useful.
     #[serde(rename = "mend", skip_serializing_if = "Option::is_none")]
     pub remedy: Option<String>,
-    /// The command of the remedy, for sh(1), as root.
+    /// The command of the remedy, which root runs with sh(1).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub command: Option<String>,
 }
@@ -45,38 +46,38 @@ pub struct Finding {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Health {
-    /// As it should be.
+    /// The checked object is as it should be.
     Ok,
-    /// Worth knowing.
+    /// The administrator should know this, but no function fails.
     Note,
-    /// A function fails because of it.
+    /// A function of the device fails.
     Problem,
 }
 
-/// Runs all checks and changes nothing. If the configuration is wrong, the checks use `instead`.
+/// Runs all checks. Changes nothing. If the configuration is invalid, the checks use the result of
+/// `instead`.
 pub fn doctor(config: Result<Config, ConfigError>, instead: impl Fn() -> Config) -> Vec<Finding> {
     let about = "configuration";
     let mut findings = Vec::new();
     let (config, understood) = match config {
         Ok(config) => {
-            let text = "it can be read".into();
+            let text = "config.toml is valid".into();
             findings.push(Finding::ok("configuration", about, text));
             (config, true)
         }
         Err(error) => {
-            let text = format!("{error}; the following checks used the defaults");
+            let text = format!("{error}; the other checks used the default settings");
             let remedy = Remedy::by_hand(match (error.is_of_trust(), error.is_unread()) {
                 (true, _) => {
-                    "Check by hand that all its content is yours. Then remove the write \
-                     permission of all other users (chown, chmod), also from the folders of its \
-                     path"
+                    "Check that you know the content. Then remove the write permission of all \
+                     other users (chown, chmod), also for the folders of the path"
                 }
                 (false, true) => {
-                    "The file may be valid: run devid doctor again, or as a user who may read it. \
-                     If the error remains, check the file system"
+                    "The file may be valid: run devid doctor again, or as a user with permission \
+                     to read it. If the error remains, check the file system"
                 }
                 (false, false) => {
-                    "Correct that line: the installed config.toml lists all settings with their \
+                    "Correct this line; the installed config.toml lists all settings with their \
                      defaults"
                 }
             });
@@ -92,7 +93,8 @@ pub fn doctor(config: Result<Config, ConfigError>, instead: impl Fn() -> Config)
     locks::check(&device, &mut findings);
     identity::check(&device, &mut findings);
     if !understood {
-        // The identity may be elsewhere, and devid would not act.
+        // With the right configuration, the identity may be in another place. devid does nothing
+        // with an invalid configuration, so these findings are notes.
         let own = ["identity", "marker", "master key"];
         let findings = findings[from..].iter_mut();
         for finding in findings.filter(|one| own.contains(&one.about)) {
@@ -107,7 +109,7 @@ pub fn doctor(config: Result<Config, ConfigError>, instead: impl Fn() -> Config)
 }
 
 impl Health {
-    /// The severity, limited to a note.
+    /// Returns the severity, but at most a note.
     fn min_with_note(self) -> Self {
         match self {
             Self::Ok => Self::Ok,

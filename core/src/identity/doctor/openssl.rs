@@ -1,33 +1,34 @@
-//! Reads OpenSSL's configuration (config(5)) as far as it concerns providers.
+//! Reads the configuration of OpenSSL (config(5)), as far as it configures providers.
 
 use super::installation::{InstallPaths, LIBRARY, is_this_module, read_text};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 const MODULE_PATH: &str = "pkcs11-module-path";
-/// The deepest level of included files.
+/// The largest depth of files that include other files.
 const DEPTH: usize = 4;
 
-/// The reason why the provider does not find the module.
+/// The reason why OpenSSL's provider does not find the module.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum ConfigGap {
-    /// The configuration names no such provider, or the file is missing.
+    /// The configuration names no provider for PKCS#11 modules, or the file is missing.
     Unmentioned,
-    /// The named providers use existing modules with other names.
+    /// The named providers use modules of other programs.
     Others,
-    /// The named module is missing, or is another module.
+    /// The named module does not exist, or is not this module.
     Module(ConfigLine),
-    /// The named provider is missing.
+    /// The named provider does not exist.
     Provider(PathBuf),
-    /// This section, last begun in this file, does not activate the provider.
+    /// The section does not activate the provider. The path is that of the last file with the
+    /// section.
     Activation(PathBuf, String),
-    /// This setting prevents the activation.
+    /// This setting prevents the activation of the provider.
     Inactive(ConfigLine),
     /// The default provider of OpenSSL is not activated.
     Default,
 }
 
-/// A setting with its file and section.
+/// A setting, with its file and section.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ConfigLine {
     pub(super) file: PathBuf,
@@ -35,19 +36,19 @@ pub(super) struct ConfigLine {
     pub(super) value: String,
 }
 
-/// Sections by name. Settings before the first section have the empty name.
+/// The sections by name. Settings before the first section have an empty section name.
 type Sections = BTreeMap<String, ConfigSection>;
 
-/// A section, which may begin in several places.
+/// A section. It may begin in several files.
 #[derive(Debug, Default)]
 struct ConfigSection {
-    /// The last file that begins it.
+    /// The last file that begins the section.
     file: PathBuf,
-    /// Each setting with the last file that sets it.
+    /// The value of each setting, and the last file that sets it.
     settings: BTreeMap<String, (String, PathBuf)>,
 }
 
-/// The path of the provider, if the file configures it for our module.
+/// Returns the path of the provider, if the file configures the provider for this module.
 pub(super) fn find_provider(file: &Path, paths: &InstallPaths) -> Result<PathBuf, ConfigGap> {
     let mut all = Sections::new();
     let mut section = String::new();
@@ -118,7 +119,7 @@ pub(super) fn find_provider(file: &Path, paths: &InstallPaths) -> Result<PathBuf
     }
 }
 
-/// `None` if the file cannot be read.
+/// Reads a file into `all`. Returns `None` if the file cannot be read.
 fn read(file: &Path, section: &mut String, all: &mut Sections, depth: usize) -> Option<()> {
     let text = read_text(file).ok()?.replace("\\\n", "");
     for line in text.lines() {
@@ -144,7 +145,7 @@ fn read(file: &Path, section: &mut String, all: &mut Sections, depth: usize) -> 
     Some(())
 }
 
-/// Includes a file, or the `.cnf` and `.conf` files of a folder.
+/// Reads an included file, or the `.cnf` and `.conf` files of an included folder.
 fn include(path: &Path, section: &mut String, all: &mut Sections, depth: usize) {
     if !path.is_dir() {
         read(path, section, all, depth);

@@ -1,6 +1,8 @@
-//! Reads p11-kit's files (pkcs11.conf(5)) as p11-kit does. Every file of a folder counts, whatever
-//! its name. Files of one name form one module, and the administrator's settings take precedence. A
-//! line that cannot be parsed stops p11-kit for every program.
+//! Reads p11-kit's files (pkcs11.conf(5)) with the rules of p11-kit:
+//!
+//! - p11-kit reads every file of a folder, whatever its name is;
+//! - files of the same name configure one module, and the administrator's settings have precedence;
+//! - a line that cannot be parsed stops p11-kit in every program.
 
 use super::installation::read_text;
 use std::collections::BTreeMap;
@@ -11,7 +13,7 @@ use std::path::{Path, PathBuf};
 /// The configuration of a module in p11-kit.
 #[derive(Debug, Default)]
 pub(super) struct ModuleConfig {
-    /// The effective file that names the module's path.
+    /// The file that names the path of the module.
     pub(super) file: PathBuf,
     settings: BTreeMap<String, String>,
 }
@@ -25,18 +27,20 @@ pub(super) struct UnreadableFile {
 
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum FormatError {
-    /// This line (from 1) has no colon.
+    /// The line with this number has no colon. The first line has the number 1.
     NoColon(usize),
-    /// This line (from 1) has an equals sign instead of the colon.
+    /// The line with this number has an equals sign instead of a colon. The first line has the
+    /// number 1.
     Equals(usize),
-    /// This line (from 1) begins a section, which these files do not support.
+    /// The line with this number begins a section, which p11-kit does not support. The first line
+    /// has the number 1.
     Section(usize),
     /// The file cannot be opened.
     Unreadable(ErrorKind),
 }
 
-/// All module configurations of these folders; the settings of the first folder take precedence.
-/// Also the files that cannot be read, possibly including `main`.
+/// Reads the configurations of all modules in these folders. Settings in the first folder have
+/// precedence. Also returns the files that stop p11-kit; `main` may be among them.
 pub(super) fn read(main: &Path, folders: &[PathBuf]) -> (Vec<ModuleConfig>, Vec<UnreadableFile>) {
     let mut broken = Vec::new();
     let mut all: BTreeMap<OsString, ModuleConfig> = BTreeMap::new();
@@ -71,12 +75,13 @@ pub(super) fn read(main: &Path, folders: &[PathBuf]) -> (Vec<ModuleConfig>, Vec<
 const MODULE: &str = "module";
 
 impl ModuleConfig {
-    /// The path or name of the module.
+    /// Returns the path or name of the module.
     pub(super) fn module(&self) -> Option<&str> {
         self.settings.get(MODULE).map(String::as_str)
     }
 
-    /// The programs to which it is limited, in words; `None` for all.
+    /// Returns the programs that the configuration limits the module to, as text. Returns `None` if
+    /// there is no limit.
     pub(super) fn limits(&self) -> Option<String> {
         let listed = |name: &str| {
             let text = self.settings.get(name)?;
@@ -85,18 +90,18 @@ impl ModuleConfig {
         };
         match (listed("enable-in"), listed("disable-in")) {
             (Some(none), _) if none.is_empty() => {
-                Some("in no program, since enable-in is empty".into())
+                Some("used in no program, because enable-in is empty".into())
             }
-            (Some(programs), _) => Some(format!("in {programs} only (enable-in)")),
+            (Some(programs), _) => Some(format!("used only in {programs} (enable-in)")),
             (None, Some(programs)) if !programs.is_empty() => {
-                Some(format!("not in {programs} (disable-in)"))
+                Some(format!("not used in {programs} (disable-in)"))
             }
             (None, _) => None,
         }
     }
 }
 
-/// The files in a folder, without subfolders.
+/// Returns the files in a folder. Does not search subfolders.
 fn files_of(folder: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let mut files: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();

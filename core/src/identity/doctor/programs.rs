@@ -23,14 +23,14 @@ impl InstallPaths {
             None => Finding::note(
                 "module.none",
                 "module",
-                format!("{LIBRARY} is not where programs look for it"),
+                format!("{LIBRARY} is not in the folders that programs search for PKCS#11 modules"),
             )
             .with_remedy(Remedy::by_hand(format!(
                 "Install {LIBRARY} into /usr/lib/<multiarch>/pkcs11/"
             ))),
         });
         let (module_configs, broken) = p11_kit::read(&self.p11_kit_conf, &self.p11_kit);
-        // If p11-kit does not start, it knows no module.
+        // If p11-kit does not start, it loads no module.
         match broken.is_empty() {
             true => findings.push(self.p11_kit(library.as_deref(), &module_configs)),
             false => findings.extend(broken.iter().map(stops_p11_kit)),
@@ -38,7 +38,7 @@ impl InstallPaths {
         findings.push(self.openssl(library.as_deref()));
     }
 
-    /// The installed module.
+    /// Returns the path of the installed module.
     fn library(&self) -> Option<PathBuf> {
         let paths = self.modules.iter().map(|folder| folder.join(LIBRARY));
         paths.into_iter().find(|path| is_this_module(path))
@@ -50,19 +50,19 @@ impl InstallPaths {
             let note = Finding::note(
                 "p11-kit.none",
                 about,
-                "p11-kit does not know the module".into(),
+                "no configuration of p11-kit names the module".into(),
             );
             let folder = self.p11_kit.first().cloned().unwrap_or_default();
-            // p11-kit would report the missing module to every program.
+            // If the module is missing, p11-kit would report that to every program.
             let Some(module) = library else {
                 return note.with_remedy(Remedy::by_hand(format!(
                     "Install {LIBRARY}, then run devid doctor again"
                 )));
             };
-            // An existing file of this name may be for another module.
+            // A file of this name may already configure another module.
             let free = free_numbered(&folder, "devid-pkcs11", "module");
             return note.with_remedy(Remedy::to_free_name(
-                "Tell it",
+                "To configure it, run",
                 &[&folder],
                 free,
                 |target| {
@@ -88,7 +88,7 @@ impl InstallPaths {
                     }
                 };
             }
-            Some(path) => format!("{shown} names {}, which is another module", path.display()),
+            Some(path) => format!("{shown} names {}, which is not this module", path.display()),
             None => format!("{shown} names {module}, which does not exist"),
         };
         Finding::problem(
@@ -98,14 +98,14 @@ impl InstallPaths {
             match library {
                 Some(library) => named_anew(file, "module:", library),
                 None => Remedy::by_hand(format!(
-                    "Install {LIBRARY}, and name its path there, after module:"
+                    "Install {LIBRARY}, and write its path into this file after module:"
                 )),
             },
         )
         .about_object(shown.to_string())
     }
 
-    /// The configuration of our module, and its path.
+    /// Returns the configuration of this module, and the path in it.
     fn module_config<'a>(&self, all: &'a [ModuleConfig]) -> Option<(&'a ModuleConfig, &'a str)> {
         let named = |one: &'a ModuleConfig| Some((one, one.module()?));
         let called = |module: &str| Path::new(module).file_name() == Some(LIBRARY.as_ref());
@@ -117,7 +117,7 @@ impl InstallPaths {
         right.or_else(|| all.iter().filter_map(named).find(|one| called(one.1)))
     }
 
-    /// Resolves a bare name in p11-kit's own folder.
+    /// Returns the path of a module. p11-kit searches a name without folder in its own folder.
     fn resolved(&self, module: &str) -> Option<PathBuf> {
         let folders = self.modules.iter();
         let mut paths = folders.map(|folder| folder.join(module));
@@ -140,12 +140,13 @@ impl InstallPaths {
                         "openssl",
                         about,
                         format!(
-                            "for programs started with OPENSSL_CONF={}: {}",
+                            "programs that are started with OPENSSL_CONF={} find the module: {}",
                             file.display(),
                             provider.display()
                         ),
                     ),
-                    // This file is optional, so a gap in it affects only its users.
+                    // This file is optional, so an error in it affects only programs that select
+                    // it.
                     Some((file, Err(lack)))
                         if lack != ConfigGap::Unmentioned && lack != ConfigGap::Others =>
                     {
@@ -176,75 +177,78 @@ impl InstallPaths {
                     about,
                     match lack {
                         ConfigGap::Others => format!(
-                            "{shown} names a provider with pkcs11-module-path for another module"
+                            "{shown} names a provider with pkcs11-module-path, but for another \
+                             module"
                         ),
                         _ => format!("{shown} names no provider with pkcs11-module-path"),
                     },
                 )
                 .with_remedy(Remedy::by_hand(format!(
-                    "Put pkcs11-conf/openssl.cnf of this project there as {}, with the paths of \
-                     provider and module, and start programs with OPENSSL_CONF naming it",
+                    "Install pkcs11-conf/openssl.cnf of this project as {}. Write the paths of the \
+                     provider and of the module into it. Then start programs with OPENSSL_CONF set \
+                     to its path",
                     target.display()
                 )))
             }
             ConfigGap::Module(module) => {
                 let text = format!(
-                    "pkcs11-module-path = {}, which does not exist or is another module",
+                    "pkcs11-module-path is {}, which does not exist or is not this module",
                     module.value
                 );
                 problem(
                     text,
                     match library {
                         Some(library) => set_in(
-                            "Name the module that is there",
+                            "To write the path of the installed module into the file, run",
                             module,
                             "pkcs11-module-path",
                             library.to_str().unwrap_or(","),
                         ),
-                        None => {
-                            Remedy::by_hand(format!("Install {LIBRARY} there, or name its path"))
-                        }
+                        None => Remedy::by_hand(format!(
+                            "Install {LIBRARY} at this path, or write the right path into the file"
+                        )),
                     },
                 )
             }
             ConfigGap::Provider(path) => problem(
                 format!("the provider {} does not exist", path.display()),
                 Remedy::by_hand(
-                    "apt-get install pkcs11-provider (Debian 13); or put what scripts/pkcs11-provider \
-                     prints into the section's module line",
+                    "On Debian 13 run apt-get install pkcs11-provider. On other systems write the \
+                     path that scripts/pkcs11-provider prints after module = in the section",
                 ),
             ),
             ConfigGap::Activation(begun, section) => problem(
-                format!("[{section}] has no activate = 1"),
+                format!("the section [{section}] has no line activate = 1"),
                 activated(begun, section),
             ),
             ConfigGap::Inactive(place) => problem(
                 format!(
-                    "[{}] has activate = {}, which newer releases of OpenSSL treat as no",
+                    "the section [{}] has activate = {}, which newer versions of OpenSSL read as no",
                     place.section, place.value
                 ),
-                set_in("Say yes", place, "activate", "1"),
+                set_in("To activate the provider, run", place, "activate", "1"),
             ),
             ConfigGap::Default => problem(
-                "no provider default is activated, so OpenSSL's own algorithms are missing".into(),
+                "the provider default is not activated, so OpenSSL's own algorithms are missing"
+                    .into(),
                 Remedy::by_hand(
-                    "Under the section that providers names: default = default_sect; and [default_sect] \
-                     with activate = 1",
+                    "In the section that providers names, write default = default_sect. Then add a \
+                     section [default_sect] with activate = 1",
                 ),
             ),
         }
     }
 }
 
-/// The remedy that replaces the module's path in a file.
+/// Returns the remedy that replaces the path of the module in a file.
 fn named_anew(file: &Path, setting: &str, library: &Path) -> Remedy {
-    let words = "Name the module that is there";
+    let words = "To write the path of the installed module into the file, run";
     let pattern = setting.replace(' ', " *");
     let expression = format!("s,^ *{pattern}.*,{setting} {},", library.display());
     in_place(words, file, expression, library.to_str().unwrap_or(","))
 }
 
-/// The remedy that sets a value in a section of OpenSSL's configuration, in its file.
+/// Returns the remedy that sets a value in a section of OpenSSL's configuration.
 fn set_in(words: &str, place: &openssl::ConfigLine, setting: &str, value: &str) -> Remedy {
     let section = &place.section;
     let expression = format!(
@@ -256,14 +260,14 @@ fn set_in(words: &str, place: &openssl::ConfigLine, setting: &str, value: &str) 
 
 fn activated(file: &Path, section: &str) -> Remedy {
     let expression = format!("s,^[ \\t]*\\[[ \\t]*{section}[ \\t]*\\].*,&\\nactivate = 1,");
-    in_place("Say so", file, expression, section)
+    in_place("To activate the provider, run", file, expression, section)
 }
 
-/// The remedy with an expression of sed(1) that contains foreign text. Only for text without
-/// special characters.
+/// Returns the remedy with an expression of sed(1). The expression contains text from a file, so
+/// the remedy has a command only if the text has no special characters.
 fn in_place(words: &str, file: &Path, expression: String, text: &str) -> Remedy {
     let plain = |one: char| one.is_ascii_alphanumeric() || "/._-+".contains(one);
-    // sed(1) cannot see that a line continues.
+    // sed(1) does not recognise a line that continues on the next line.
     let goes_on = read_text(file).is_ok_and(|text| text.contains("\\\n"));
     match text.chars().all(plain) && !goes_on {
         true => Remedy::on_paths(
@@ -271,23 +275,26 @@ fn in_place(words: &str, file: &Path, expression: String, text: &str) -> Remedy 
             &[file],
             format!("sed -i '{expression}' {}", word(file)),
         ),
-        false => Remedy::by_hand(format!("{words}, in {} by hand", file.display())),
+        false => Remedy::by_hand(format!(
+            "{words} (without a command: edit {})",
+            file.display()
+        )),
     }
 }
 
-/// p11-kit stops at the first unreadable file.
+/// Returns the finding for a file that stops p11-kit.
 fn stops_p11_kit(broken: &UnreadableFile) -> Finding {
     let shown = broken.file.display();
     let numbered = |number: &usize, what: &str| format!("{shown}:{number}: {what}");
     let (what, remedy) = match &broken.why {
         FormatError::NoColon(number) => (
             numbered(number, "the line has no colon"),
-            Remedy::by_hand("Write that line as NAME: VALUE, or put # in front of it"),
+            Remedy::by_hand("Write this line as NAME: VALUE, or put # in front of it"),
         ),
         FormatError::Equals(number) => (
-            numbered(number, "the line has an equals sign where a colon belongs"),
+            numbered(number, "the line has an equals sign instead of a colon"),
             Remedy::on_paths(
-                "Write the colon",
+                "To write a colon instead, run",
                 &[&broken.file],
                 format!("sed -i '{number}s/ *=/:/' {}", word(&broken.file)),
             ),
@@ -295,16 +302,16 @@ fn stops_p11_kit(broken: &UnreadableFile) -> Finding {
         FormatError::Section(number) => (
             numbered(
                 number,
-                "the line begins a section, and such files have none",
+                "the line begins a section, but files of p11-kit have no sections",
             ),
-            Remedy::by_hand("Remove that line"),
+            Remedy::by_hand("Remove this line"),
         ),
         FormatError::Unreadable(kind) => (
             format!("{shown}: {kind}"),
-            Remedy::by_hand("Make it readable for all users, or remove it from the folder"),
+            Remedy::by_hand("Make the file readable for all users, or remove it from the folder"),
         ),
     };
-    let text = format!("{what}: p11-kit starts in no program");
+    let text = format!("{what}. p11-kit does not start in any program");
     Finding::problem("p11-kit.unreadable", "p11-kit", text, remedy).about_object(shown.to_string())
 }
 

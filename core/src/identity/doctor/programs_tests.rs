@@ -5,7 +5,7 @@ use std::fs;
 use std::process::Command;
 use tempfile::TempDir;
 
-/// A system with module and provider installed, but not configured.
+/// A system on which module and provider are installed but not configured.
 struct System {
     folder: TempDir,
     paths: InstallPaths,
@@ -40,7 +40,7 @@ impl System {
         self.folder.path().join(name)
     }
 
-    /// A file that this project ships, with the paths of this system.
+    /// Returns a file that this project ships, with the paths of this system.
     fn shipped(&self, name: &str) -> String {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../pkcs11-conf");
         let text = fs::read_to_string(root.join(name)).unwrap();
@@ -56,7 +56,7 @@ impl System {
         all.find(|one| one.about == about).unwrap()
     }
 
-    /// Runs the remedy, and checks that the finding is gone.
+    /// Runs the command of the remedy, and checks that the finding does not appear again.
     #[track_caller]
     fn remedy(&self, about: &str) {
         let command = self.finding(about).command.expect("a command");
@@ -75,7 +75,7 @@ fn run(command: &str) {
 fn p11_kit_is_told_of_the_module_that_is_there() {
     let system = System::new();
     assert_eq!(system.finding("p11-kit").id, "p11-kit.none");
-    // An existing file of that name stays.
+    // An existing file of that name is not changed.
     fs::create_dir(system.at("etc/modules")).unwrap();
     let taken = system.at("etc/modules/devid-pkcs11.module");
     let others = format!("module: {}\n", system.at("lib/pkcs11/other.so").display());
@@ -90,8 +90,8 @@ fn p11_kit_is_told_of_the_module_that_is_there() {
     fs::write(&file, system.shipped("devid-pkcs11.module")).unwrap();
     assert_eq!(system.finding("p11-kit").state, Health::Ok, "a bare name");
     for wrong in ["/nonexistent/libdevid_pkcs11.so", "other.so"] {
-        // A file with the name of our module that is another module. The name tells for which
-        // module the file is meant.
+        // The file has the name of this module, but is another module. The name tells which module
+        // the file was meant to be.
         let wrong = match wrong {
             "other.so" => {
                 let path = system.at("libdevid_pkcs11.so");
@@ -106,14 +106,15 @@ fn p11_kit_is_told_of_the_module_that_is_there() {
         assert!(found.text.contains(&wrong), "{found:?}");
         system.remedy("p11-kit");
     }
-    // The administrator's file of the same name takes precedence.
+    // The administrator's file of the same name has precedence.
     fs::create_dir(system.at("etc/modules")).unwrap();
     let above = system.at("etc/modules/devid-pkcs11.module");
     fs::write(&above, "module: /nonexistent/libdevid_pkcs11.so\n").unwrap();
     assert_eq!(system.finding("p11-kit").id, "p11-kit.wrong");
 }
 
-/// p11-kit 0.24 treats these files in the same way: it skips none, and one bad line is enough.
+/// p11-kit 0.24 treats these files in the same way: it skips no file, and a single invalid line
+/// stops it.
 #[test]
 fn a_line_that_stops_p11_kit_is_named() {
     let system = System::new();
@@ -132,13 +133,13 @@ fn a_line_that_stops_p11_kit_is_named() {
         assert!(found.text.contains(word), "{found:?}");
         assert!(found.text.contains("no program"), "{found:?}");
     };
-    // The shipped file, with the module's path on this system.
+    // The file that this project ships, with the path of the module on this system.
     let installed = format!("/usr/lib/x86_64-linux-gnu/pkcs11/{LIBRARY}");
     let module = system.at("lib/pkcs11").join(LIBRARY);
     let broken = broken.replace(&installed, module.to_str().unwrap());
     fs::write(&file, broken).unwrap();
     stops("modules/devid-pkcs11.module", ":1", "equals sign");
-    // A name that other users can redirect appears in no command.
+    // A path that other users can redirect appears in no command.
     let modules = system.at("modules");
     let mode = |bits| {
         let mode = std::os::unix::fs::PermissionsExt::from_mode(bits);
@@ -162,7 +163,7 @@ fn a_line_that_stops_p11_kit_is_named() {
         ("-----BEGIN CERTIFICATE-----\n", ":1", "no colon"),
         ("module: x\n-----BEGIN A: B-----\n", ":2", "no colon"),
     ] {
-        // A bad line in the file of any module, and in p11-kit's own configuration.
+        // The invalid line is in the file of any module, or in the configuration file of p11-kit.
         for name in [
             "modules/other.module",
             "modules/.old.module",
@@ -176,7 +177,7 @@ fn a_line_that_stops_p11_kit_is_named() {
             assert_eq!(system.finding("p11-kit").state, Health::Ok);
         }
     }
-    // Also a file that the administrator's file overrides, and a dangling link.
+    // An overridden file and a symbolic link without target count too.
     fs::create_dir(system.at("etc/modules")).unwrap();
     fs::write(&file, "module = x\n").unwrap();
     fs::write(system.at("etc/modules/devid-pkcs11.module"), &good).unwrap();
@@ -185,7 +186,7 @@ fn a_line_that_stops_p11_kit_is_named() {
     std::os::unix::fs::symlink("/nonexistent", &file).unwrap();
     stops("modules/devid-pkcs11.module", "", "not found");
     fs::remove_file(&file).unwrap();
-    // Files that p11-kit accepts, too.
+    // p11-kit accepts these files.
     fs::create_dir(&file).unwrap();
     for text in [
         "\u{FEFF}x: y\r\n",
@@ -226,7 +227,7 @@ fn the_programs_that_p11_kit_gives_the_module_are_named() {
     }
     fs::write(&file, format!("{good}disable-in:\n")).unwrap();
     assert_eq!(system.finding("p11-kit").state, Health::Ok);
-    // Files of one name are one module.
+    // Files of the same name configure one module.
     fs::write(&file, &good).unwrap();
     fs::create_dir(system.at("etc/modules")).unwrap();
     let above = system.at("etc/modules/devid-pkcs11.module");
@@ -248,7 +249,7 @@ fn openssl_is_judged_by_what_its_file_says() {
     .unwrap();
     assert_eq!(system.finding("OpenSSL").id, "openssl.none");
 
-    // The remedies: the shipped file for programs that select it, or the system-wide file.
+    // There are two remedies: the shipped file, which programs select, or the system-wide file.
     let shipped = system.shipped("openssl.cnf");
     fs::write(system.at("etc/openssl.cnf"), &shipped).unwrap();
     let found = system.finding("OpenSSL");
@@ -274,7 +275,7 @@ fn each_fault_of_openssls_file_is_found_and_mended() {
         assert_eq!(system.finding("OpenSSL").id, "openssl.wrong");
         system.remedy("OpenSSL");
     }
-    // The module of another program stays, and its section too.
+    // The module of another program and its section are not changed.
     write(&shipped.replace(module.to_str().unwrap(), other.to_str().unwrap()));
     let found = system.finding("OpenSSL");
     assert_eq!((found.id, &found.command), ("openssl.none", &None));
@@ -306,7 +307,7 @@ fn each_fault_of_openssls_file_is_found_and_mended() {
     assert!(system.finding("OpenSSL").text.contains("activate"));
     system.remedy("OpenSSL");
 
-    // A negative value is replaced in place; nothing is appended.
+    // A negative value is replaced in its line; no line is added.
     let lines = shipped.lines().count();
     let file = system.at("etc/more.cnf");
     for said in [
@@ -341,7 +342,7 @@ fn each_fault_of_openssls_file_is_found_and_mended() {
     let command = system.finding("OpenSSL").command.expect("a command");
     assert!(command.contains("more.cnf"), "{command}");
     system.remedy("OpenSSL");
-    // A line that continues; sed(1) sees only its first part.
+    // The line continues on the next line. sed(1) would see only its first part.
     write(&shipped.replace("true\nactivate = 1", "true\nactivate = \\\n0"));
     assert_eq!(system.finding("OpenSSL").command, None);
 

@@ -1,4 +1,4 @@
-//! Checks of the TPM: maker, lockout, abilities, and free space.
+//! Checks the TPM: its maker, lockout, algorithms, and free space.
 
 use super::{Finding, handles};
 use crate::identity::device::Device;
@@ -10,7 +10,7 @@ use crate::shell::word;
 use crate::store::{Advised, WAIT};
 use crate::tpm::{CLEARED_OR_EXCHANGED, Hash, KeyAlgorithm, Property, SRK, Tcti, TpmError, handle};
 
-/// With fewer free handles the TPM can keep no key of ours.
+/// With fewer free handles, the TPM cannot hold a device key.
 const FEWEST_FREE: u32 = 2;
 
 pub(super) fn check(device: &Device, findings: &mut Vec<Finding>) {
@@ -22,7 +22,7 @@ pub(super) fn check(device: &Device, findings: &mut Vec<Finding>) {
                 "tpm.busy",
                 about,
                 Advised(&error).to_string(),
-                Remedy::by_hand("Wait until that key is made, then run devid doctor again"),
+                Remedy::by_hand("Wait until the other key is made, then run devid doctor again"),
             ));
             return;
         }
@@ -61,7 +61,7 @@ pub(super) fn check(device: &Device, findings: &mut Vec<Finding>) {
 fn unanswered(tcti: &Tcti) -> Remedy {
     match tcti {
         Tcti::Device(_) => Remedy::by_command(
-            "See the finding about the TPM device above, or the messages of the kernel",
+            "See the finding about the TPM device above, or read the messages of the kernel",
             "dmesg | grep -i tpm",
         ),
         _ => Remedy::by_hand("Start the TPM, or correct tcti in config.toml"),
@@ -72,7 +72,7 @@ fn lockout(device: &Device, status: &TpmStatus) -> Finding {
     let about = "lockout";
     let (counter, most) = (status.lockout_counter, status.lockout_at);
     let text = format!(
-        "{counter} of {most} failed tries count; one is forgotten each {} s",
+        "the TPM counts {counter} of {most} failed tries; it forgets one every {} s",
         status.lockout_interval
     );
     let clear = || Remedy::by_command(WAIT, device.config.tcti.clearing_lockout());
@@ -90,7 +90,7 @@ fn lockout(device: &Device, status: &TpmStatus) -> Finding {
     }
 }
 
-/// Reports that the owner hierarchy needs a password that is not configured.
+/// Finds an owner hierarchy whose authorisation value is not configured.
 fn owner(device: &Device) -> Option<Finding> {
     const OWNER_AUTH_SET: u32 = 1;
     let permanent = device.tpm.property(Property::Permanent).ok()??;
@@ -99,11 +99,11 @@ fn owner(device: &Device) -> Option<Finding> {
         Ok(value) if asks && value.is_empty() => Some(Finding::problem(
             "tpm.owner-asks",
             "TPM",
-            "its owner hierarchy has a password that is not configured: no key can be made \
-             persistent in the TPM"
+            "the owner hierarchy has an authorisation value that is not configured, so no key can \
+             be made persistent"
                 .into(),
             Remedy::by_hand(
-                "Put the password into a file that only root can read, and set owner_auth = \
+                "Put the value into a file that only root can read, and set owner_auth = \
                  \"file:/PATH\" under [master] in config.toml",
             ),
         )),
@@ -113,14 +113,14 @@ fn owner(device: &Device) -> Option<Finding> {
             "TPM",
             error.to_string(),
             Remedy::by_hand(
-                "Correct owner_auth under [master] in config.toml, or the secret that \
-                 it names",
+                "Correct owner_auth under [master] in config.toml, or the secret that this setting \
+                 names",
             ),
         )),
     }
 }
 
-/// Hashes, curves and RSA sizes that matter here.
+/// Lists the hashes, curves and RSA sizes of the TPM that the module uses.
 fn abilities(device: &Device) -> Result<Finding, TpmError> {
     let tpm = &device.tpm;
     let hashes = tpm.algorithms()?.hashes();
@@ -135,51 +135,55 @@ fn abilities(device: &Device) -> Result<Finding, TpmError> {
             all.push(format!("RSA-{bits}"));
         }
     }
-    let text = format!("it does {}", all.join(", "));
+    let text = format!("it supports {}", all.join(", "));
     let needed = hashes.contains(&Hash::Sha256) && all.iter().any(|one| one == "P256");
     Ok(match needed {
         true => Finding::ok("tpm.abilities", "TPM", text),
         false => Finding::problem(
             "tpm.unfit",
             "TPM",
-            format!("{text}: without SHA-256 and P-256 it cannot make our keys"),
+            format!(
+                "{text}. Without SHA-256 and P-256, the TPM cannot hold own keys of the device"
+            ),
             Remedy::by_hand(
-                "Use another TPM; or use a software identity, with fallback = \"software\" under \
-                 [provision] in config.toml and no tcti for this TPM",
+                "Use another TPM. Or use a software identity: set fallback = \"software\" under \
+                 [provision] in config.toml, and remove tcti for this TPM",
             ),
         ),
     })
 }
 
-/// The numbers of used and free persistent handles. No TPM reports its free NV memory.
+/// Counts the used and the free persistent handles. No TPM reports its free NV memory.
 fn room(device: &Device) -> Result<Finding, TpmError> {
     let tpm = &device.tpm;
     let taken = tpm.handles(handle::PERSISTENT)?.len();
     let counted = tpm.property(Property::Persistent)?;
-    // If the TPM miscounts used handles, its count of free ones is wrong, too.
+    // If the TPM counts used handles wrongly, its number of free handles is wrong too.
     let counts = counted.is_some_and(|counted| usize::try_from(counted) == Ok(taken));
     let free = tpm.property(Property::PersistentRoom)?.filter(|_| counts);
     let of_index = match tpm.property(Property::NvIndexMax)? {
-        Some(most) => format!("an NV index holds up to {most} bytes"),
-        None => "it does not report how many bytes an NV index holds".into(),
+        Some(most) => format!("an NV index holds at most {most} bytes"),
+        None => "the TPM does not report how many bytes an NV index holds".into(),
     };
     let room = match free {
-        Some(free) => format!("there is room for {free} more"),
-        None => "the TPM does not tell for how many more there is room".into(),
+        Some(free) => format!("{free} more keys fit into the TPM"),
+        None => "the TPM does not report how many more keys fit".into(),
     };
-    let text = format!("{taken} persistent handles are taken, and {room}; {of_index}");
+    let text = format!("{taken} persistent handles are in use, and {room}; {of_index}");
     Ok(match free {
-        Some(..FEWEST_FREE) => Finding::note("tpm.room-short", "TPM", text).with_remedy(Remedy::by_hand(
-            "The owners of unknown handles below may evict them (tpm2_evictcontrol); our handles \
-             are in use",
-        )),
+        Some(..FEWEST_FREE) => {
+            Finding::note("tpm.room-short", "TPM", text).with_remedy(Remedy::by_hand(
+                "The owners of unknown handles below may evict their keys (tpm2_evictcontrol). The \
+                 handles of devid are in use",
+            ))
+        }
         _ => Finding::ok("tpm.room", "TPM", text),
     })
 }
 
-/// Reports that all object slots are in use, if programs share them without a resource manager.
+/// Finds that all slots for objects are in use, if programs share them without a resource manager.
 fn slots(device: &Device) -> Option<Finding> {
-    /// The smallest number of slots (PC Client Platform TPM Profile).
+    /// The smallest number of slots that a TPM has (PC Client Platform TPM Profile).
     const FEWEST: usize = 3;
     if device.config.tcti.is_managed() {
         return None;
@@ -189,11 +193,12 @@ fn slots(device: &Device) -> Option<Finding> {
         "tpm.slots-full",
         "TPM",
         format!(
-            "{loaded} objects are loaded in its few slots, without a resource manager: other \
-             programs have no room if a killed program left them there"
+            "{loaded} objects are loaded in the few slots of the TPM, without a resource manager. \
+             If a killed program left these objects, other programs cannot load keys"
         ),
         Remedy::by_command(
-            "If no program uses the TPM now (a running program must load its keys again)",
+            "If no program uses the TPM now, run this command (a running program must load its \
+             keys again)",
             device
                 .config
                 .tcti
@@ -203,8 +208,8 @@ fn slots(device: &Device) -> Option<Finding> {
     (loaded >= FEWEST).then_some(finding)
 }
 
-/// Checks that the storage root key is the remembered one. Keys below the master key do not need
-/// it.
+/// Checks that the storage root key is the recorded one. Keys below the master key do not need the
+/// storage root key.
 fn root(device: &Device) -> Option<Finding> {
     let about = "storage root key";
     match device.tpm.has_other_root() {
@@ -212,17 +217,17 @@ fn root(device: &Device) -> Option<Finding> {
         Ok(true) => {
             let path = device.tpm.root().path();
             let remedy = Remedy::to_free_name(
-                "Find the cause. Only if you know it, trust the current storage root key of the \
-                 TPM with",
+                "Find the cause. Only if you know the cause, trust the current storage root key of \
+                 the TPM with",
                 &[&path],
                 free_name(&path, "old"),
                 |aside| format!("mv -T {} {}", word(&path), word(aside)),
             );
             let text = format!(
-                "handle 0x{SRK:08X} holds another storage root key than {} remembers, or none: \
-                 the TPM {CLEARED_OR_EXCHANGED}, another program changed the handle, or an \
-                 attacker is between this program and the TPM. While the master key is there, its \
-                 keys can be used, but no new master key is made",
+                "handle 0x{SRK:08X} holds another storage root key than {} records, or none: the \
+                 TPM {CLEARED_OR_EXCHANGED}, another program changed the handle, or an attacker is \
+                 between this program and the TPM. Keys below the present master key can be used, \
+                 but no new master key is made",
                 path.display()
             );
             Some(Finding::problem("tpm.root-other", about, text, remedy))
@@ -235,7 +240,7 @@ fn root(device: &Device) -> Option<Finding> {
     }
 }
 
-/// Checks the master key.
+/// Checks that the TPM holds the master key.
 fn master(device: &Device) -> Option<Finding> {
     let about = "master key";
     match device.master_fault(device.observe().ok().as_ref()) {

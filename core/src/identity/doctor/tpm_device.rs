@@ -1,4 +1,4 @@
-//! Checks of the device node of the TPM and its permissions.
+//! Checks the device node of the TPM and its permissions.
 
 use super::Finding;
 use crate::accounts::{group_name, user_name};
@@ -20,12 +20,14 @@ pub(super) fn check(config: &Config, findings: &mut Vec<Finding>) {
         other if other.is_managed() => findings.push(Finding::ok(
             "tpm.way",
             "TPM",
-            format!("{other}: behind a resource manager"),
+            format!("{other}: a resource manager serves the TPM"),
         )),
         other => findings.push(Finding::note(
             "tpm.shared",
             "TPM",
-            format!("{other}: no resource manager, so all programs share its few slots"),
+            format!(
+                "{other}: no resource manager serves the TPM, so all programs share its few slots"
+            ),
         )),
     }
 }
@@ -43,27 +45,33 @@ fn node(path: &Path, findings: &mut Vec<Finding>) {
     let text = format!("{shown}: mode {mode:04o}, user {owner}, group {group}");
     findings.push(match access(path, Access::READ_OK | Access::WRITE_OK) {
         Ok(()) => Finding::ok("tpm.node", ABOUT, text),
-        // EPERM comes from the kernel's list of allowed devices (cgroups(7)), not from the mode.
+        // The error EPERM comes from the kernel's list of permitted devices (cgroups(7)), not from
+        // the mode.
         Err(Errno::PERM) => Finding::problem(
             "tpm.node-forbidden",
             ABOUT,
-            format!("{text}: not permitted to this process, whatever its user and group"),
+            format!(
+                "{text}: the system forbids this process to use the TPM, whatever its user and \
+                 group are"
+            ),
             Remedy::by_hand(format!(
-                "A service needs DeviceAllow={shown} rw in the [Service] section of its unit; a \
-                 container needs the device itself, as --device {shown} gives it"
+                "For a service, add DeviceAllow={shown} rw to the section [Service] of its unit. \
+                 For a container, pass the device with --device {shown}"
             )),
         ),
         Err(_) => {
             let user = user_name(geteuid().as_raw());
             let needed = Access::READ_OK | Access::WRITE_OK;
-            // A group without access would not help.
+            // A membership in a group without access would not help.
             let remedy = match mode & 0o060 == 0o060 && group != "root" {
                 true => missing_permission(path, needed).unwrap_or_else(|| {
-                    Remedy::by_hand("The mode is right: find the cause with strace")
+                    Remedy::by_hand(
+                        "The mode of the file permits the access. Find the cause with strace",
+                    )
                 }),
                 false => Remedy::on_paths(
-                    "Install the package tpm-udev, which gives it to the group tss, and add this \
-                     user to that group; until the next boot with",
+                    "Install the package tpm-udev, which gives the device to the group tss, and \
+                     add this user to the group. To do this until the next boot, run",
                     &[path],
                     format!(
                         "chgrp --no-dereference tss {0} && chmod 0660 {0}",
@@ -74,21 +82,23 @@ fn node(path: &Path, findings: &mut Vec<Finding>) {
             Finding::problem(
                 "tpm.node-closed",
                 ABOUT,
-                format!("{text}: user {user} may not use it"),
+                format!("{text}: user {user} has no permission to use the TPM"),
                 remedy,
             )
         }
     });
     if !Tcti::Device(path.into()).is_managed() {
-        let text = format!("{shown} has no resource manager and lets one program in at a time");
+        let text = format!(
+            "{shown} has no resource manager, so only one program at a time can use the TPM"
+        );
         let note = Finding::note("tpm.node-bare", ABOUT, text);
         findings.push(note.with_remedy(Remedy::by_hand(
-            "tcti = \"device:/dev/tpmrm0\" in config.toml",
+            "Set tcti = \"device:/dev/tpmrm0\" in config.toml",
         )));
     }
 }
 
-/// The rest of a command line that adds this user to the group tss.
+/// Returns the part of a command line that adds this user to the group tss.
 fn added_to_tss() -> String {
     let command = membership("tss").command;
     command.map_or(String::new(), |command| format!(" && {command}"))
@@ -105,26 +115,27 @@ fn missing(path: &Path) -> Finding {
             ABOUT,
             format!("{shown} does not exist, but {} does", other.display()),
             Remedy::by_hand(format!(
-                "tcti = \"device:{}\" in config.toml",
+                "Set tcti = \"device:{}\" in config.toml",
                 other.display()
             )),
         ),
         (None, true) => Finding::problem(
             "tpm.node-unmade",
             ABOUT,
-            format!("{shown} does not exist, although the kernel has a TPM"),
+            format!("{shown} does not exist, although the kernel found a TPM"),
             Remedy::by_command(
-                "Let udev make it; a container needs the option --device",
+                "To let udev create the file, run this command. A container needs the option \
+                 --device",
                 "udevadm trigger --settle --subsystem-match=tpm --subsystem-match=tpmrm",
             ),
         ),
         (None, false) => Finding::problem(
             "tpm.none",
             ABOUT,
-            format!("{shown} does not exist, and the kernel knows no TPM"),
+            format!("{shown} does not exist, and the kernel found no TPM"),
             Remedy::by_command(
-                "Switch the TPM on in the firmware's settings, or give the virtual machine one; if \
-                 only its driver is missing",
+                "Enable the TPM in the settings of the firmware, or give the virtual machine a \
+                 TPM. If only the driver is missing, run",
                 "modprobe tpm_crb; modprobe tpm_tis",
             ),
         ),

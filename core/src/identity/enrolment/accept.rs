@@ -1,4 +1,4 @@
-//! The proofs that a new certificate needs before it replaces the old one.
+//! Checks a new certificate before it replaces the old certificate.
 
 use crate::identity::key_file::read_key;
 use crate::identity::prove::{NOT_TRIED, PossessionProof, prove};
@@ -10,46 +10,47 @@ use crate::x509::path::PathResult;
 use serde::Serialize;
 use std::sync::Arc;
 
-/// The CAs from which a new certificate may come.
+/// The CAs that may have issued a new certificate.
 #[derive(Clone, Copy, Default)]
 pub struct EnrolmentRules<'a> {
-    /// Trusted certificates beside those in `trust/`.
+    /// Trusted certificates in addition to those in `trust/`.
     pub trusted: &'a [Certificate],
-    /// Known certificates of CAs, which need not be trusted.
+    /// CA certificates that the path may use. They need not be trusted.
     pub others: &'a [Certificate],
-    /// A further proof, such as a handshake by the new identity. The error tells why the proof
-    /// failed.
+    /// An additional check, for example a TLS handshake with the new identity. Its error tells why
+    /// the check failed.
     pub proof: Option<&'a dyn Fn(Arc<TlsIdentity>) -> Result<(), String>>,
 }
 
-/// The changes that an enrolment made.
+/// The result of an enrolment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Enrolled {
     /// The imported certificates.
     #[serde(flatten)]
     pub imported: Imported,
-    /// The new certificate's subject.
+    /// The subject of the new certificate.
     pub subject: String,
-    /// The certificate's last day.
+    /// The last second of the certificate's validity.
     pub not_after: Option<String>,
-    /// The certificates that vouch for the new certificate, the trusted one last.
+    /// The subjects of the CA certificates above the new certificate. The trusted certificate is
+    /// last.
     pub chain: Vec<String>,
     /// True if the clock was plausible, so that the validity was checked.
     pub validity_checked: bool,
 }
 
 impl Device {
-    /// Takes the certificate for an entry's key, or for the successor of that key, out of a
-    /// server's answer. The certificate must pass these checks:
+    /// Imports the certificate from a server's answer. The certificate is for the key of an entry,
+    /// or for the successor of that key. It must pass these checks:
     ///
     /// - The certificate is for the key, and the key signs.
-    /// - It is valid, and no CA's certificate.
-    /// - It is not older than the certificate that it replaces.
-    /// - It leads to a trusted certificate.
+    /// - The certificate is valid now, and is not a CA certificate.
+    /// - The certificate is not older than the one that it replaces.
+    /// - The certificate leads to a trusted certificate.
     ///
     /// # Errors
     ///
-    /// A check fails. Then nothing was changed.
+    /// Fails if a check fails. After an error nothing was changed.
     pub fn accept(
         &self,
         entry: &TokenEntry,
@@ -60,7 +61,7 @@ impl Device {
         let certified = successor.unwrap_or(entry);
         let public = certified.public.as_ref();
         let public =
-            public.ok_or_else(|| IdentityError::failed("the kind of the key is not supported"))?;
+            public.ok_or_else(|| IdentityError::failed("the type of the key is not supported"))?;
         let leaf = leaf_for(public, answer)?;
         self.check_new(entry, leaf)?;
         let (mut cas, mut known) = (Vec::new(), rules.others.to_vec());
@@ -71,8 +72,8 @@ impl Device {
         known.extend(self.known_ca_certificates());
         let way = self.way_to_trusted(leaf, &known, rules)?;
         self.check_possession(certified, public)?;
-        // Keeps the CA certificates between, whatever their source, so that the device can show the
-        // whole chain.
+        // The CA certificates of the path are stored, whatever their source is. So the device can
+        // present the whole chain.
         for one in way.iter().skip(1).chain(rules.others.iter()) {
             if !cas.contains(one) {
                 cas.push(one.clone());
@@ -82,7 +83,8 @@ impl Device {
             let identity = self.new_identity(certified, &way)?;
             proof(Arc::new(identity)).map_err(|why| {
                 IdentityError::refused(format!(
-                    "the new certificate of {} does not prove itself: {why}; the old one stays in use",
+                    "the new certificate of {} did not pass the additional check: {why}; the old \
+                     certificate stays in use",
                     leaf.subject()
                 ))
             })?;
@@ -98,7 +100,8 @@ impl Device {
         };
         self.tell_others();
         let mut imported = taken?;
-        // A server lists all its CAs. Those that are not above this certificate need no message.
+        // A server may list all its CAs. A CA certificate that is not above this certificate needs
+        // no message.
         imported
             .unrelated
             .retain(|subject| answer.iter().any(|one| one.subject() == *subject));
@@ -111,11 +114,11 @@ impl Device {
         })
     }
 
-    /// Checks that the certificate, looked at alone, is acceptable for this key.
+    /// Checks that the certificate itself is acceptable for this key.
     fn check_new(&self, entry: &TokenEntry, leaf: &Certificate) -> Result<(), IdentityError> {
         let refused = |why: String| {
             IdentityError::refused(format!(
-                "the server's certificate of {} {why}; the old one stays in use",
+                "the server's certificate of {} {why}; the old certificate stays in use",
                 leaf.subject()
             ))
         };
@@ -125,7 +128,8 @@ impl Device {
         if let Ok(now) = now() {
             valid_at(leaf, now).map_err(&refused)?;
         }
-        // A CA may backdate a new certificate. Such a certificate must at least end later.
+        // A CA may set the start of a new certificate to an earlier time. The new certificate must
+        // at least end later.
         let times = |one: &Certificate| one.not_before().ok().zip(one.not_after().ok());
         if let Some(old) = entry.certificate()
             && let (Some(new), Some(old)) = (times(leaf), times(old))
@@ -133,7 +137,7 @@ impl Device {
             && new.1 <= old.1
         {
             return Err(refused(format!(
-                "is older (from {} to {}) than the certificate that it would replace (from {} to \
+                "is older (from {} to {}) than the certificate that it should replace (from {} to \
                  {})",
                 new.0, new.1, old.0, old.1
             )));
@@ -151,14 +155,14 @@ impl Device {
         let why = match trusted.build_path(leaf, known, now().ok())? {
             PathResult::Trusted(way) => return Ok(way),
             PathResult::NoIssuer(issuer) => format!(
-                "does not lead to a trusted certificate: that of {issuer} is not in {}",
+                "does not lead to a trusted certificate: the certificate of {issuer} is not in {}",
                 self.config().trust.display()
             ),
-            PathResult::SelfSigned => "is signed by its own key: no CA issued it".into(),
+            PathResult::SelfSigned => "is self-signed: no CA issued it".into(),
             PathResult::Invalid(why) => format!("does not lead to a trusted certificate: {why}"),
         };
         Err(IdentityError::refused(format!(
-            "the server's certificate of {} {why}; the old one stays in use",
+            "the server's certificate of {} {why}; the old certificate stays in use",
             leaf.subject()
         )))
     }
@@ -180,8 +184,8 @@ impl Device {
         match proof {
             PossessionProof::Proven => Ok(()),
             PossessionProof::OtherKey => Err(IdentityError::failed(format!(
-                "{label}: the key that signed is not the certified key; the old certificate stays \
-                 in use"
+                "{label}: another key than the certified key made the signature; the old \
+                 certificate stays in use"
             ))),
             PossessionProof::NotTried => {
                 Err(IdentityError::failed(format!("{label}: {NOT_TRIED}")))
@@ -191,7 +195,7 @@ impl Device {
     }
 }
 
-/// The certificate for this key; if there are several, the newest.
+/// Returns the certificate for this key. If there are several, returns the newest.
 fn leaf_for<'a>(
     public: &PublicKey,
     answer: &'a [Certificate],
@@ -202,7 +206,7 @@ fn leaf_for<'a>(
     ours.max_by_key(|one| one.not_before().ok()).ok_or_else(|| {
         let others: Vec<String> = answer.iter().map(Certificate::subject).collect();
         IdentityError::refused(format!(
-            "the server answered with a certificate for another key ({}); the old one stays in use",
+            "the server's certificate is for another key ({}); the old certificate stays in use",
             others.join("; ")
         ))
     })

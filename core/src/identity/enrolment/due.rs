@@ -8,11 +8,11 @@ use crate::x509::clock::now;
 use serde::Serialize;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// The rest after the first failure, and the longest rest.
+/// The shortest and the longest pause after a failure, in seconds.
 const FIRST_REST: u64 = 5 * 60;
 const LONGEST_REST: u64 = 12 * 60 * 60;
 
-/// The need to renew a certificate.
+/// Tells when a certificate must be renewed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case", tag = "need")]
 pub enum RenewalNeed {
@@ -21,18 +21,18 @@ pub enum RenewalNeed {
         /// The number of seconds.
         seconds: u64,
     },
-    /// The certificate has no end.
+    /// The validity of the certificate has no end.
     Never,
     /// The certificate must be renewed now.
     Due,
-    /// There is no certificate yet.
+    /// The key has no certificate from a CA yet.
     Missing,
-    /// The clock is wrong, so the certificate's end is not checked: the server decides.
+    /// The clock is wrong, so the end of the certificate cannot be checked. The server decides.
     ClockWrong,
 }
 
 impl RenewalNeed {
-    /// The need to renew this certificate, if there is one.
+    /// Tells when this certificate must be renewed. `None` stands for a key without certificate.
     pub fn of(certificate: Option<&Certificate>, within: RenewWithin) -> Self {
         let Some(certificate) = certificate.filter(|one| !one.is_self_signed()) else {
             return Self::Missing;
@@ -41,7 +41,8 @@ impl RenewalNeed {
         Self::at(certificate, within, seconds)
     }
 
-    /// `now`: seconds from 1970, if the clock is plausible.
+    /// Does the work of [`of`](Self::of) for the time `now`, in seconds since 1970. `now` is `None`
+    /// if the clock is not plausible.
     fn at(certificate: &Certificate, within: RenewWithin, now: Option<u64>) -> Self {
         let times = (certificate.not_before(), certificate.not_after());
         let (Ok(from), Ok(until)) = times else {
@@ -64,20 +65,20 @@ impl RenewalNeed {
     }
 }
 
-/// Changes a time by up to a tenth, always by the same amount: devices that were made together do
-/// not renew together.
+/// Changes a time by at most a tenth. The change depends on the certificate, so devices that were
+/// made together renew at different times.
 fn spread(left: u64, certificate: &Certificate) -> u64 {
     let digest = Hash::Sha256.digest(&[certificate.serial_der(), certificate.issuer_der()]);
     let part = u64::from(u16::from_be_bytes([digest[0], digest[1]]));
-    // The result is from nine to eleven tenths.
+    // The result is between nine and eleven tenths of the time.
     let tenths = left / 10;
     left - tenths + (2 * u128::from(tenths) * u128::from(part) / 0xFFFF) as u64
 }
 
 impl EnrolmentRecord {
-    /// The time for which the device does not ask the server again, after a failure or at the
-    /// server's wish. A stored time that lies too far ahead came from a wrong clock, and does not
-    /// count.
+    /// Returns how long the device still waits before it asks the server again. The device waits
+    /// after a failure, or because the server requested it. A stored time that is too far in the
+    /// future came from a wrong clock, and is ignored.
     pub fn rest(&self) -> Option<Duration> {
         self.rest_at(seconds_now())
     }
@@ -109,7 +110,8 @@ mod tests {
 
     const DAY: u64 = 24 * 60 * 60;
 
-    /// UTCTime, or GeneralizedTime for a year from 2050 on.
+    /// Returns a certificate with these times. The time is a UTCTime, or a GeneralizedTime from the
+    /// year 2050 on.
     fn lasting(from: &'static str, until: &'static str) -> Certificate {
         let tag = if until.len() == 13 { 0x17 } else { 0x18 };
         let mut sample = Sample::of_device();
@@ -127,7 +129,8 @@ mod tests {
     fn a_third_before_the_end_it_is_due() {
         let year = lasting("260101000000Z", "261231000000Z");
         let need = |day: &str| RenewalNeed::at(&year, RenewWithin::default(), Some(at(day)));
-        // 364 days: the renewal is due from day 242 on, give or take twelve days.
+        // The certificate is valid for 364 days. Its renewal is due from day 242 on, plus or minus
+        // twelve days.
         assert!(
             matches!(need("0"), RenewalNeed::Later { seconds } if seconds > 229 * DAY && seconds < 256 * DAY)
         );

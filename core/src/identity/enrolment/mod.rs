@@ -1,5 +1,5 @@
-//! Enrolment: certificates that a server issues for keys of the device. This module keeps the state
-//! of an enrolment, and checks a server's answer. The network protocols are elsewhere.
+//! Enrolment: a server issues certificates for keys of the device. This module stores the state of
+//! an enrolment, and checks the answer of a server. The tool implements the network protocols.
 
 mod accept;
 mod due;

@@ -1,5 +1,5 @@
-//! The record of an enrolment that is not done: the request that a server has, and why the last
-//! attempt failed. There is one file for each key, below the state folder.
+//! The record of an enrolment that is not complete. It holds the request that a server has, and the
+//! reason why the last try failed. Each key has its own file, below the state folder.
 
 use crate::file::{self, Lock};
 use crate::identity::provision::only_one;
@@ -15,55 +15,57 @@ use serde::{Deserialize, Serialize};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-/// A record is shorter than this number of bytes.
+/// The largest size of a record in bytes.
 const LARGEST: u64 = 64 << 10;
-/// In a service's key folder: what its user remembers.
+/// The subfolder for records in the key folder of a service.
 const OF_SERVICE: &str = ".enrolment";
 
-/// An enrolment under way, or one that failed.
+/// An enrolment that is pending, or that failed.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct EnrolmentRecord {
     /// The token of the key.
     pub token: String,
     /// The label of the key.
     pub label: String,
-    /// The server.
+    /// The address of the server.
     pub url: String,
-    /// The content of the request, as a text that differs for each content.
+    /// A text that stands for the content of the request. Different contents have different texts.
     pub asked: String,
-    /// The request that the server has, DER in hexadecimal digits; empty if the server has none.
+    /// The request that the server has, in DER as hexadecimal digits. Empty if the server has none.
     #[serde(default)]
     pub request: String,
-    /// When the server may be asked again, in seconds from 1970; 0 means at any time.
+    /// The time from which the server may be asked again, in seconds since 1970. Zero permits any
+    /// time.
     #[serde(default)]
     pub retry_at: u64,
-    /// The number of failures in a row.
+    /// The number of failures in succession.
     #[serde(default)]
     pub failures: u32,
-    /// The reason of the last failure; empty if the enrolment did not fail.
+    /// The reason of the last failure. Empty if the enrolment did not fail.
     #[serde(default)]
     pub fault: String,
-    /// The time of the last failure, in seconds from 1970.
+    /// The time of the last failure, in seconds since 1970.
     #[serde(default)]
     pub failed_at: u64,
-    /// True if commands that follow a new certificate have not all run yet.
+    /// True if a command that follows a new certificate has not run yet.
     #[serde(default)]
     pub reload_due: bool,
 }
 
-/// A lock: while it exists, no other process enrols, or exchanges a key or a certificate.
+/// The lock of enrolments. While a process holds the lock, no other process enrols, or exchanges a
+/// key or a certificate.
 #[derive(Debug)]
 pub struct EnrolmentTurn {
     _lock: Option<Lock>,
 }
 
 impl EnrolmentRecord {
-    /// The stored request (PKCS#10, DER).
+    /// Returns the stored request (PKCS#10, DER).
     pub fn request_der(&self) -> Option<Vec<u8>> {
         from_hex(&self.request).filter(|der| !der.is_empty())
     }
 
-    /// The same record with this request, or without a request.
+    /// Returns the record with this request, or without a request.
     #[must_use]
     pub fn with_request(self, der: Option<&[u8]>) -> Self {
         let request = der.map_or(String::new(), hex);
@@ -72,7 +74,7 @@ impl EnrolmentRecord {
 }
 
 impl Device {
-    /// The record of an enrolment for this key.
+    /// Reads the record of an enrolment for this key. Returns `None` if there is none.
     pub fn enrolment(
         &self,
         token: &str,
@@ -81,11 +83,11 @@ impl Device {
         read_record(&self.enrolment_file(token, label))
     }
 
-    /// Writes the record, in the place of an older record for the same key.
+    /// Writes the record. Replaces an older record for this key.
     ///
     /// # Errors
     ///
-    /// The file cannot be written.
+    /// Fails if the file cannot be written.
     pub fn keep_enrolment(&self, record: &EnrolmentRecord) -> Result<(), IdentityError> {
         let path = self.enrolment_file(&record.token, &record.label);
         make_folder(&self.enrolment_folder())?;
@@ -94,7 +96,8 @@ impl Device {
         file::write(&path, text.as_bytes(), 0o600).map_err(IdentityError::file(&path))
     }
 
-    /// All records of enrolments, by label. A file that cannot be read is left out, and logged.
+    /// Returns all records of enrolments, sorted by token and label. A file that cannot be read is
+    /// logged and left out.
     pub fn enrolments(&self) -> Vec<EnrolmentRecord> {
         let paths = paths_in(&self.enrolment_folder()).unwrap_or_default();
         let of_record = |path: &PathBuf| path.extension().is_some_and(|end| end == "toml");
@@ -114,7 +117,8 @@ impl Device {
         found
     }
 
-    /// Waits for the enrolment lock, for some seconds.
+    /// Waits for the lock of enrolments, and takes it. Fails if another process holds the lock for
+    /// too long.
     pub fn enrolment_turn(&self) -> Result<EnrolmentTurn, IdentityError> {
         let folder = self.enrolment_folder();
         make_folder(&folder)?;
@@ -123,13 +127,13 @@ impl Device {
         })
     }
 
-    /// Waits for the lock for a change of a key or certificate without a server. A user who may not
-    /// write the state folder cannot enrol, and changes only a key folder of their own. Then there
-    /// is no lock.
+    /// Takes the lock for a change of a key or certificate without a server. A user without write
+    /// permission for the state folder cannot enrol, and changes only his own key folder. Such a
+    /// user needs no lock.
     ///
     /// # Errors
     ///
-    /// Those of [`enrolment_turn`](Self::enrolment_turn).
+    /// Fails for the reasons of [`enrolment_turn`](Self::enrolment_turn).
     pub fn exchange_turn(&self) -> Result<EnrolmentTurn, IdentityError> {
         let folder = self.enrolment_folder();
         let mut nearest = folder.as_path();
@@ -148,18 +152,18 @@ impl Device {
         }
     }
 
-    /// Deletes the record.
+    /// Removes the record.
     ///
     /// # Errors
     ///
-    /// The file cannot be deleted.
+    /// Fails if the file cannot be removed.
     pub fn forget_enrolment(&self, token: &str, label: &str) -> Result<(), IdentityError> {
         let path = self.enrolment_file(token, label);
         file::remove(&path).map_err(IdentityError::file(&path))
     }
 
-    /// Removes the records of root and of the service's user about enrolments for this label. The key is
-    /// destroyed, or has a certificate from another source.
+    /// Removes the records about enrolments for this label, both of root and of the user of the
+    /// service. The key was destroyed, or has a certificate from another source.
     pub(in crate::identity) fn forget_enrolments_of(
         &self,
         token: &str,
@@ -187,7 +191,8 @@ impl Device {
         Ok(())
     }
 
-    /// The folders with records of a token's keys that this process may change.
+    /// Returns the folders with records for keys of a token. Returns only folders that this process
+    /// maintains.
     fn enrolment_folders(&self, token: &str) -> Vec<PathBuf> {
         let own = self.enrolment_folder();
         let mut services = self.open_stores().filter(|store| store.name() == token);
@@ -196,7 +201,7 @@ impl Device {
         std::iter::once(own).chain(beside).collect()
     }
 
-    /// True if a request is for the key of this entry.
+    /// Returns true if a request is for the key of this entry.
     pub fn is_request_of(&self, entry: &TokenEntry, request: &[u8]) -> bool {
         let info = entry.public.as_ref().map(|key| key.info_der());
         info.is_some_and(|info| request.windows(info.len()).any(|window| window == info))
@@ -214,7 +219,8 @@ impl Device {
     }
 }
 
-/// The file's name: a digest of token and label, since a label may hold any character.
+/// Returns the name of a record's file. The name is a digest of token and label, because a label
+/// may contain any character.
 fn record_name(token: &str, label: &str) -> String {
     let digest = Hash::Sha256.digest(&[token.as_bytes(), b"/", label.as_bytes()]);
     format!("{}.toml", hex(&digest[..8]))
@@ -229,8 +235,8 @@ fn read_record(path: &Path) -> Result<Option<EnrolmentRecord>, IdentityError> {
     let record: EnrolmentRecord = toml::from_str(&text).map_err(|error| {
         let line = error.message().lines().next().unwrap_or_default();
         IdentityError::failed(format!(
-            "{}: damaged ({line}); you can delete this file: the key and its certificate are \
-             elsewhere",
+            "{}: the record is damaged ({line}). You can delete this file, because it holds \
+             neither the key nor its certificate",
             path.display()
         ))
     })?;

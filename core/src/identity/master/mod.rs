@@ -1,4 +1,4 @@
-//! The state of the master key, and the consequences if it is missing.
+//! Finds the state of the master key, and the consequences if it is missing.
 
 mod renewal;
 
@@ -16,38 +16,38 @@ use crate::tpm::{CLEARED_OR_EXCHANGED, SRK, handle, name_of};
 use std::io::ErrorKind;
 use std::path::PathBuf;
 
-/// The TPMT_PUBLIC of the master key that a renewal is about to make persistent, in hexadecimal
-/// digits. The next run recognises the key by it.
+/// The file that a renewal writes before the new master key becomes persistent. It holds the
+/// TPMT_PUBLIC of the key in hexadecimal digits, so that the next run recognises the key.
 const BEGUN: &str = ".master-renewal";
-/// A limit above the size of that file and of our drop-in.
+/// The largest size of that file and of the drop-in file, in bytes.
 const LARGEST: u64 = 4096;
 const RENEW: &str = "devid master renew --yes";
 
-/// The state of the master key of all key folders.
+/// The state of the master key for all key folders together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum MasterState {
-    /// No folder ever had one.
+    /// No folder has ever had a master key.
     None,
-    /// The TPM holds it.
+    /// The TPM holds the master key in the configured handle.
     Held,
-    /// The TPM holds it in another handle than the configured one.
+    /// The TPM holds the master key in this other handle.
     Elsewhere(u32),
-    /// The TPM does not hold it. Contains the object in its handle, unless a renewal made that
-    /// object.
+    /// The TPM does not hold the master key. The value is the object in its handle, unless a
+    /// renewal put that object there.
     Gone(Option<Occupant>),
 }
 
-/// An object of another program in the handle.
+/// An object of another program in the handle of the master key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Occupant {
-    /// Its description and its TPM name.
+    /// The description of the object and its TPM name.
     text: String,
 }
 
-/// A message about the master key, in parts.
+/// A problem of the master key, with its remedy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct MasterKeyProblem {
-    /// The identifier for programs.
+    /// The identifier of the problem, for programs.
     pub(super) id: &'static str,
     pub(super) text: String,
     pub(super) remedy: Remedy,
@@ -60,8 +60,8 @@ impl MasterKeyProblem {
 }
 
 impl Device {
-    /// The reason against a new master key, if any: an incomplete identity, since a new master key
-    /// would only hide the fault.
+    /// Returns the reason why no new master key may be made, if any. An incomplete identity is such
+    /// a reason, because a new master key would hide the error.
     fn kept_from_renewal(&self, seen: &Observed) -> Option<IdentityError> {
         match seen.facts.plan(Policy::from_config(&self.config)) {
             Plan::Refuse(Refusal::ExistingUnusable) => None,
@@ -74,7 +74,7 @@ impl Device {
         }
     }
 
-    /// True if only the handle still holds a key of ours. Its file cannot restore it, since a lost
+    /// Returns true if only the handle holds a key. The file of the key is useless, because a lost
     /// master key wrapped it.
     pub(super) fn lives_in_handle_alone(&self, entry: &TokenEntry) -> bool {
         let store = self.store_of(entry);
@@ -84,7 +84,8 @@ impl Device {
             .is_some_and(|(store, key)| store.lives_in_handle_alone(key))
     }
 
-    /// The state of the master key. One command; more if it is missing.
+    /// Finds the state of the master key. Costs one TPM command, and more if the master key is
+    /// missing.
     pub(super) fn master_state(&self) -> Result<MasterState, IdentityError> {
         let handle = self.config.master.handle;
         let (mut is_needed, mut former) = (false, Vec::new());
@@ -110,7 +111,7 @@ impl Device {
         }
         let ours = self.begun()?.and_then(|area| name_of(&area));
         Ok(MasterState::Gone(match there {
-            // A renewal put it there, for this folder or for another one.
+            // A renewal put the key into the handle, for this folder or for another folder.
             Some(name) if Some(&name) == ours.as_ref() || former.contains(&name) => None,
             Some(name) => Some(self.occupant(handle, &name)),
             None => None,
@@ -122,7 +123,9 @@ impl Device {
         let kind = match &key {
             Ok(Some(key)) => match (self.tpm.is_primary(key), key.has_our_template()) {
                 (Ok(true), _) => "a primary storage key of another program".into(),
-                (_, true) => "a storage key like ours, of another installation".into(),
+                (_, true) => "a storage key with the template of master keys, from another \
+                              installation"
+                    .into(),
                 (_, false) => "a storage key of another program".into(),
             },
             _ => self.describe_handle(handle),
@@ -131,7 +134,7 @@ impl Device {
         Occupant { text }
     }
 
-    /// The message about the master key, if its state is wrong.
+    /// Returns the problem of the master key, if there is one.
     pub(super) fn master_fault(
         &self,
         seen: Option<&Observed>,
@@ -147,11 +150,14 @@ impl Device {
         let folder = folder.display();
         let is = match &occupant {
             Some(occupant) => format!("holds {}", occupant.text),
-            None if self.begun()?.is_some() => "is being renewed".into(),
+            None if self.begun()?.is_some() => "is empty, because a renewal of the master key is \
+                                                not complete"
+                .into(),
             None => "is empty".into(),
         };
         let gone = format!(
-            "handle 0x{handle:08X} {is}, and the master key that wrapped the keys of {folder} is gone"
+            "handle 0x{handle:08X} {is}, and the master key that wrapped the keys of {folder} is \
+             lost"
         );
         let has_identity = seen.is_some_and(|seen| seen.own.is_some());
         let is_kept = seen.is_some_and(|seen| self.kept_from_renewal(seen).is_none());
@@ -161,24 +167,26 @@ impl Device {
             (true, true) => (
                 match has_identity {
                     true => {
-                        "the device's identity is in the TPM as before, so the TPM was not cleared: the \
+                        "the own identity is still in the TPM, so the TPM was not cleared: the \
                          master key was evicted"
                     }
                     false => {
-                        "the storage root key is there, so it seems that only the master key was evicted"
+                        "the TPM still has a storage root key, so probably only the master key was \
+                         evicted"
                     }
                 },
                 Remedy::by_command(
-                    "The keys that it wrapped are lost (devid master renew lists them). To make a \
-                     new master key, and keep the identity",
+                    "The keys that the master key wrapped are lost (devid master renew lists \
+                     them). To make a new master key and keep the identity, run",
                     RENEW,
                 ),
             ),
             (true, false) => (
                 other.as_str(),
                 Remedy::by_command(
-                    "Bring back the TPM of the folder. Only if the TPM was cleared are the keys \
-                     lost (devid master renew lists them). Then make a new master key with",
+                    "Bring back the TPM of the folder. The keys are lost only if the TPM was \
+                     cleared (devid master renew lists them). In this case make a new master key \
+                     with",
                     RENEW,
                 ),
             ),
@@ -196,8 +204,8 @@ impl Device {
         MasterKeyProblem {
             id: "master-key.elsewhere",
             text: format!(
-                "the master key is in handle 0x{handle:08X}, but the configuration names \
-                 0x{named:08X}: nothing is lost"
+                "the master key is in handle 0x{handle:08X}, but the configuration names handle \
+                 0x{named:08X}; no key is lost"
             ),
             remedy: Remedy::by_hand(format!(
                 "Set handle = 0x{handle:08X} under [master] in config.toml"
@@ -205,7 +213,7 @@ impl Device {
         }
     }
 
-    /// Removes the record of the storage root key: the next one is trusted.
+    /// Removes the record of the storage root key. The next storage root key is then trusted.
     pub(super) fn forget_root(&self) -> Result<(), IdentityError> {
         self.tpm.root().forget().map_err(IdentityError::failed)
     }
@@ -214,13 +222,13 @@ impl Device {
         self.config.state.join(BEGUN)
     }
 
-    /// The TPMT_PUBLIC of the new master key of an unfinished renewal, if any.
+    /// Returns the TPMT_PUBLIC of the new master key, if a renewal is not complete.
     fn begun(&self) -> Result<Option<Vec<u8>>, IdentityError> {
         let path = self.begun_path();
         match file::read(&path, LARGEST) {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(IdentityError::file(&path)(error)),
-            // An unreadable record names no key, and is rewritten.
+            // A record that cannot be parsed names no key. The renewal writes it again.
             Ok(digits) => Ok(Some(
                 String::from_utf8(digits)
                     .ok()

@@ -1,5 +1,5 @@
-//! Renewal: a new master key in place of a lost one. The identity stays; files wrapped by the old
-//! key are set aside.
+//! Renewal: a new master key replaces a lost one. The own identity stays. Files that the lost
+//! master key wrapped are set aside.
 
 use super::{LARGEST, MasterState, Occupant, RENEW};
 use crate::config::{Config, ConfigError};
@@ -20,58 +20,60 @@ const DROP_IN: &str = "devid-master.toml";
 const DROP_IN_HEAD: &str = "# Where the master key is. Written by devid master renew, because another program took the \
                             handle before.\n[master]\nhandle = ";
 
-/// The result or preview of a renewal of the master key.
+/// The result of a renewal of the master key, or its preview.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Renewal {
-    /// True if it was done.
+    /// True if the renewal was done, false for a preview.
     pub done: bool,
     /// The handle of the new master key.
     pub handle: String,
-    /// The object of another program in the old handle.
+    /// The object of another program in the old handle, if there is one.
     pub occupant: Option<String>,
-    /// The drop-in that configures a new handle, if it changes.
+    /// The drop-in file that configures a new handle, if the handle changes.
     pub drop_in: Option<PathBuf>,
     /// The objects that are lost with the old master key.
     pub lost: Vec<LostObject>,
-    /// Keys of the old master key that survive only in their persistent handles.
+    /// The keys of the old master key that survive in their persistent handles only.
     pub kept: Vec<KeptObject>,
 }
 
 /// An object that is lost with a master key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct LostObject {
-    /// The token.
+    /// The name of the token.
     pub token: String,
-    /// Its label.
+    /// The label of the object.
     pub label: String,
-    /// `wrapped`, `sealed` or `behind-pin` for a key; `pin`; `certificate` for one of such a key.
+    /// The kind: `wrapped`, `sealed` or `behind-pin` for a key, `pin` for a PIN, `certificate` for
+    /// the certificate of a lost key.
     pub kind: &'static str,
-    /// Its file.
+    /// The file of the object.
     pub file: PathBuf,
-    /// Its new path.
+    /// The path of the file after it was set aside.
     pub moved_to: Option<PathBuf>,
 }
 
-/// A key that a renewal leaves unchanged.
+/// A key that survives the renewal unchanged.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct KeptObject {
-    /// The token.
+    /// The name of the token.
     pub token: String,
-    /// Its label.
+    /// The label of the key.
     pub label: String,
-    /// Its handle.
+    /// The persistent handle of the key.
     pub handle: String,
 }
 
-/// Makes a new master key if the old one is lost, and keeps the device's identity. Without `yes` it
-/// only reports. `again` rereads the configuration after a drop-in was written.
+/// Makes a new master key if the old one is lost. Keeps the own identity. Without `yes`, only
+/// returns a preview. `again` reads the configuration again after a drop-in file was written.
 ///
-/// An interrupted renewal is completed by running it again.
+/// A second run completes an interrupted renewal.
 ///
 /// # Errors
 ///
-/// [`IdentityErrorKind::Refused`](crate::identity::IdentityErrorKind::Refused) while the old master
-/// key is in the TPM, or if the identity is lost too. Nothing was changed.
+/// Fails with [`IdentityErrorKind::Refused`](crate::identity::IdentityErrorKind::Refused) while the
+/// old master key is in the TPM, or if the identity is lost too. After this error nothing was
+/// changed.
 pub fn renew_master(
     config: &Config,
     yes: bool,
@@ -125,21 +127,20 @@ pub fn renew_master(
 
 fn none_yet() -> IdentityError {
     IdentityError::refused(
-        "there is no master key yet, and none is missing: the first key of the token devid makes \
-         one",
+        "no master key exists yet, and none is missing; the first key of the token devid makes one",
     )
 }
 
 impl Device {
     fn still_there(&self) -> IdentityError {
         IdentityError::refused(format!(
-            "the master key is there, in handle 0x{:08X}, and nothing is lost, so nothing was \
-             done. A new master key would make all keys that it wraps unusable",
+            "handle 0x{:08X} holds the master key, and no key is lost, so nothing was done. A new \
+             master key would make all keys below the present one useless",
             self.config.master.handle
         ))
     }
 
-    /// The preview.
+    /// Returns the preview of a renewal.
     fn renewal(&self, occupant: Option<&Occupant>) -> Result<Renewal, IdentityError> {
         let handle = match occupant {
             Some(_) => self.free_handle()?,
@@ -191,7 +192,7 @@ impl Device {
             .find(|handle| !taken.contains(handle));
         free.ok_or_else(|| {
             IdentityError::refused(format!(
-                "the handles 0x{:08X} to 0x{:08X} are all in use; set another one with handle \
+                "the handles 0x{:08X} to 0x{:08X} are all in use; set handle to another handle \
                  under [master] in config.toml",
                 handle::MASTER_KEYS.start(),
                 handle::MASTER_KEYS.end()
@@ -199,7 +200,7 @@ impl Device {
         })
     }
 
-    /// Folders whose master key differs from the one in the handle.
+    /// Returns the stores whose recorded master key differs from the key in the handle.
     fn broken_stores(&self) -> Result<Vec<&DevidStore>, IdentityError> {
         let there = self.tpm.name_at(self.config.master.handle)?;
         let mut broken = Vec::new();
@@ -213,7 +214,7 @@ impl Device {
         Ok(broken)
     }
 
-    /// This device after the master key's handle was configured.
+    /// Configures the new handle of the master key, and returns the device with this configuration.
     fn moved(
         &self,
         renewal: &Renewal,
@@ -222,8 +223,8 @@ impl Device {
         let path = self.drop_in();
         let by_hand = |why: &dyn std::fmt::Display| {
             IdentityError::refused(format!(
-                "{}: {why}. Nothing was changed. Write handle = {} under [master] in config.toml, \
-                 where no later file names another, and then: {RENEW}",
+                "{}: {why}. Nothing was changed. Set handle = {} under [master] in config.toml, \
+                 and check that no later file sets another handle. Then run {RENEW}",
                 path.display(),
                 renewal.handle
             ))
@@ -234,7 +235,7 @@ impl Device {
             Ok(content) if content.starts_with(DROP_IN_HEAD.as_bytes()) => Some(content),
             Ok(_) => {
                 return Err(by_hand(
-                    &"it has other content than devid wrote, so it stays unchanged",
+                    &"devid did not write the content of this file, so the file is not changed",
                 ));
             }
         };
@@ -255,23 +256,26 @@ impl Device {
                 undone.map_err(IdentityError::file(&path))?;
                 Err(match now {
                     Err(error) => by_hand(&error),
-                    Ok(_) => by_hand(&"another file of the configuration is read after it"),
+                    Ok(_) => by_hand(
+                        &"another file of the configuration, which is read later, sets another \
+                          handle",
+                    ),
                 })
             }
         }
     }
 
-    /// Makes the new master key, sets the lost files aside, and records the new key at the end.
+    /// Makes the new master key and sets the lost files aside. Records the new key last.
     fn renew(&self, renewal: &mut Renewal) -> Result<(), IdentityError> {
         let handle = self.config.master.handle;
         let broken = self.broken_stores()?;
         // With `yes` the user confirms that the TPM was cleared or exchanged.
         if self.tpm.has_other_root()? {
-            warn!("the TPM has another storage root key than before, which is trusted from now on");
+            warn!("the TPM has another storage root key than before; it is trusted from now on");
             self.forget_root()?;
         }
         let master = self.new_master()?;
-        info!("master key renewed at 0x{handle:08X}");
+        info!("renewed the master key in handle 0x{handle:08X}");
         for store in broken {
             for lost in store.losses()?.lost {
                 let moved = store.set_aside(&lost)?;
@@ -286,17 +290,19 @@ impl Device {
         file::remove(&begun).map_err(IdentityError::file(&begun))
     }
 
-    /// The key in the handle, if a renewal made it or a folder knows it; else a new key.
+    /// Returns the key in the handle, if a renewal made it or a folder records it. Otherwise makes
+    /// a new key.
     fn new_master(&self) -> Result<StorageKey, IdentityError> {
         let handle = self.config.master.handle;
         let missing = || {
             IdentityError::failed(format!(
-                "handle 0x{handle:08X} does not hold the new master key; check it with devid \
-                 doctor, and run {RENEW} again"
+                "handle 0x{handle:08X} does not hold the new master key; check the handle with \
+                 devid doctor, then run {RENEW} again"
             ))
         };
         if let Some(there) = self.tpm.name_at(handle)? {
-            // The handle was checked before. So a foreign key there is new.
+            // The handle was checked before. A key of another program is in it only if that program
+            // put it there since the check.
             let begun = self.begun()?.and_then(|area| name_of(&area));
             let mut is_ours = begun.as_ref() == Some(&there);
             for store in self.stores() {

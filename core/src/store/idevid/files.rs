@@ -1,5 +1,6 @@
-//! Files of the factory identity outside the TPM: certificates that `[[identity]]` names, those of
-//! the `chain/` folder, and the secrets of keys. Their stamps tell if something changed.
+//! Files of the factory identity outside the TPM: certificates that `[[identity]]` names,
+//! certificates in the `chain/` folder, and files with authorisation values. The stamps of the
+//! files tell whether a file changed.
 
 use crate::config::{IdentityAuth, IdentityHint, SecretSource};
 use crate::trouble::{Sight, Troubles, trouble};
@@ -12,38 +13,39 @@ use rustix::io::Errno;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-/// The files, with their contents at the last read.
+/// The files, with the contents that the last reading found.
 #[derive(Debug)]
 pub(super) struct Files {
     chain: PathBuf,
     hinted: Vec<PathBuf>,
-    /// The owner's certificates; the file may be missing. `None` if they are not shown.
+    /// The file with the certificates of the owner, which may be missing. `None` if this store does
+    /// not show them.
     owner: Option<Box<Path>>,
-    /// Files of which only the stamps matter.
+    /// Files whose content does not matter here. Only their stamps do.
     others: Vec<PathBuf>,
-    /// Locked only briefly.
+    /// The certificates of each file at the last reading. The mutex is locked only briefly.
     known: Mutex<HashMap<PathBuf, Vec<Certificate>>>,
     troubles: Troubles,
 }
 
-/// The state on which the result of a read depends.
+/// The state of the files on which a scan depends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct FilesStamp {
     files: Vec<(PathBuf, Sight)>,
-    /// The reason if the `chain/` folder could not be listed.
+    /// The reason why the `chain/` folder could not be listed, if any.
     unlisted: Option<Errno>,
 }
 
-/// The files with their certificates.
+/// The certificates that a reading found.
 #[derive(Debug)]
 pub(super) struct FilesRead {
     pub(super) hinted: Vec<(PathBuf, Vec<Certificate>)>,
     pub(super) chain: Vec<(PathBuf, Vec<Certificate>)>,
-    /// The owner's certificates.
+    /// The certificates of the owner.
     pub(super) owner: Vec<Certificate>,
     pub(super) stamp: FilesStamp,
-    /// The error of a file from `[[identity]]`, or of the owner's file, that could not be read now
-    /// and was not read before.
+    /// The error of the first file that could not be read, neither now nor earlier. Covers the
+    /// files of `[[identity]]` and the file of the owner.
     pub(super) unread: Option<String>,
 }
 
@@ -75,7 +77,8 @@ impl Files {
         }
     }
 
-    /// The files in a forked child, where a lock may stay held for ever.
+    /// Returns a copy for a forked child. The child needs a new mutex, because a thread of the
+    /// parent may have held the old mutex.
     pub(super) fn for_child(&self) -> Self {
         let known = self.known.try_lock().map(|known| known.clone());
         Self {
@@ -88,12 +91,12 @@ impl Files {
         }
     }
 
-    /// The file of the owner's certificates, if they are shown.
+    /// Returns the file with the certificates of the owner, if this store shows them.
     pub(super) fn owner(&self) -> Option<&Path> {
         self.owner.as_deref()
     }
 
-    /// The current stamps. Reads only files that could not be read before.
+    /// Returns the current stamps. Reads only files that could not be read before.
     pub(super) fn stamp(&self) -> FilesStamp {
         let (chain, unlisted) = self.chain_paths();
         let all = self.others.iter().map(PathBuf::as_path).chain(self.owner());
@@ -105,7 +108,8 @@ impl Files {
         }
     }
 
-    /// Reads all certificates. If a file cannot be read now, its earlier content is used.
+    /// Reads all certificates. If a file cannot be read at present, uses the content of an earlier
+    /// reading.
     pub(super) fn read(&self) -> FilesRead {
         let (chain_paths, unlisted) = self.chain_paths();
         let before = std::mem::take(&mut *self.known.lock());
@@ -155,7 +159,7 @@ impl Files {
             }
             Some(why) => {
                 warn!(
-                    "{why}, so no certificate in {} is shown",
+                    "{why}, so the certificates in {} are not used",
                     self.chain.display()
                 );
                 stamp.files.extend(chain_paths.iter().map(sight));
@@ -171,7 +175,8 @@ impl Files {
         let unread = hinted.iter().chain(&owner).find(|(_, here)| here.is_none());
         let or_none = |(path, here): (PathBuf, Option<Vec<_>>)| (path, here.unwrap_or_default());
         FilesRead {
-            unread: unread.map(|(path, _)| format!("{}: it could not be read", path.display())),
+            unread: unread
+                .map(|(path, _)| format!("{}: the file could not be read", path.display())),
             hinted: hinted.into_iter().map(or_none).collect(),
             chain: chain.into_iter().map(or_none).collect(),
             owner: owner.and_then(|(_, here)| here).unwrap_or_default(),
@@ -179,8 +184,8 @@ impl Files {
         }
     }
 
-    /// Records that a secret could not be read. A scan follows when its file is readable or has
-    /// changed.
+    /// Records that the file of an authorisation value could not be read. A new scan follows when
+    /// the file is readable or has changed.
     pub(super) fn note_secret(&self, source: &SecretSource, error: &std::io::Error) {
         let path = source.path().ok().flatten();
         match path.zip(trouble(error)) {
@@ -189,7 +194,7 @@ impl Files {
         }
     }
 
-    /// Marks in the stamp the secrets that the scan could not read.
+    /// Records in the stamp which files of authorisation values the scan could not read.
     pub(super) fn amend(&self, stamp: &mut FilesStamp) {
         for (path, sight) in &mut stamp.files {
             if let Some(errno) = self.troubles.with(path) {
@@ -198,7 +203,8 @@ impl Files {
         }
     }
 
-    /// The certificates of a file; `None` if it could not be read now. Ignored contents are logged.
+    /// Returns the certificates in a file, or `None` if the file cannot be read at present. Logs
+    /// the parts of the file that are ignored.
     fn certificates_of(&self, file: CertificateFile) -> (Sight, Option<Vec<Certificate>>) {
         let path = &file.path;
         if let Err(CertificateFileError::Failed(error)) = &file.certificates
@@ -214,8 +220,8 @@ impl Files {
         (sight, Some(file.certificates.unwrap_or_default()))
     }
 
-    /// The files of the `chain/` folder, which may be missing. If the folder cannot be listed now,
-    /// the known files and the reason.
+    /// Returns the paths of the files in the `chain/` folder. The folder may be missing. If the
+    /// folder cannot be listed, returns the known paths and the error.
     fn chain_paths(&self) -> (Vec<PathBuf>, Option<Errno>) {
         match candidates(&self.chain) {
             Ok(paths) => (paths, None),
@@ -232,7 +238,7 @@ impl Files {
     }
 }
 
-/// The certificates in a file, or the reason why there are none.
+/// Returns the certificates in a file, or the reason why it gives none.
 pub(crate) fn certificates_in(path: &Path) -> Result<Vec<Certificate>, String> {
     let read = CertificateFile::read(path.to_owned());
     read.certificates.map_err(|why| why.to_string())

@@ -1,22 +1,22 @@
-//! Locations of certificates of the factory identity.
+//! The places where certificates of the factory identity are stored.
 
 use crate::config::IdentityHint;
 use crate::x509::Certificate;
 use std::fmt;
 use std::path::PathBuf;
 
-/// The location of a certificate.
+/// The place where a certificate is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum CertificateLocation {
     Nv(u32),
     File(PathBuf),
 }
 
-/// A certificate with its location.
+/// A certificate, with the place where it is stored.
 pub(super) type LocatedCertificate = (CertificateLocation, Certificate);
 
 impl CertificateLocation {
-    /// True if this hint names the location.
+    /// Returns true if this entry of `[[identity]]` names the place.
     pub(super) fn is_named_by(&self, hint: &IdentityHint) -> bool {
         match self {
             Self::Nv(index) => hint.nv == Some(*index),

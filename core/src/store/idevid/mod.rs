@@ -1,9 +1,9 @@
-//! The factory identity. The store searches the TPM for it, so it needs no registration. It is
-//! never changed. See IEEE 802.1AR, and TCG, TPM 2.0 Keys for Device Identity and Attestation,
-//! sections 7.3 and 7.8.
+//! The factory identity. The store searches the TPM for it, so nobody needs to register it. The
+//! store never changes it. See IEEE 802.1AR, and TCG, TPM 2.0 Keys for Device Identity and
+//! Attestation, sections 7.3 and 7.8.
 //!
-//! Makers use different handles and NV indices. So both ranges are searched (`nv`), and keys and
-//! certificates are paired by public key (`pairing`).
+//! Makers of devices use different handles and NV indices. So the store searches the ranges of both
+//! (`nv`). It pairs keys and certificates by their public keys (`pairing`).
 
 mod files;
 mod location;
@@ -29,7 +29,8 @@ use sha2::{Digest, Sha256};
 use std::path::Path;
 use std::sync::Arc;
 
-/// The factory identities of a TPM that need no PIN, or a single one that needs a PIN.
+/// The factory identities of a TPM. A store shows either all identities that need no PIN, or a
+/// single identity that needs a PIN.
 #[derive(Debug)]
 pub struct IdevidStore {
     tpm: Arc<Tpm>,
@@ -38,11 +39,11 @@ pub struct IdevidStore {
     origin: CertificateOrigin,
     files: Files,
     templates: Templates,
-    /// The result of the last scan, if it gave one; locked only briefly.
+    /// The result of the last successful scan, if any. The mutex is locked only briefly.
     last: Mutex<Option<ScanResult>>,
 }
 
-/// The state on which a scan depends. Costs no TPM command.
+/// The state on which a scan depends. Its comparison costs no TPM command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FactoryStamp {
     files: files::FilesStamp,
@@ -55,9 +56,9 @@ pub struct FactoryStamp {
 /// The identities that a store shows.
 #[derive(Debug, Clone)]
 enum IdentityScope {
-    /// All that need no PIN.
+    /// All identities that need no PIN.
     Open,
-    /// The identity of this hint, whose key needs a PIN.
+    /// The identity of one `[[identity]]` entry, whose key needs a PIN.
     Pin(Arc<Guarded>),
 }
 
@@ -66,13 +67,14 @@ enum IdentityScope {
 struct Guarded {
     hint: usize,
     login: Arc<Login>,
-    /// The key from the last scan.
+    /// The key that the last scan found.
     key: Mutex<Option<Arc<Key>>>,
 }
 
 impl IdentityScope {
-    /// Keeps what is to be shown. Attestation keys stand beside the identities without PIN; where there is
-    /// none, beside the first of those with one.
+    /// Keeps the identities that this store shows. Attestation keys are shown together with the
+    /// identities that need no PIN. If all identities need a PIN, attestation keys are shown
+    /// together with the first of these identities.
     fn retain(&self, identities: &mut Vec<Identity>) {
         let is_open = |one: &Identity| one.pin.is_none() && !one.attests;
         let host = match identities.iter().any(is_open) {
@@ -86,14 +88,14 @@ impl IdentityScope {
                 one.pin == shown || one.attests && one.pin.is_none() && host == shown
             }
         });
-        // The first names the token.
+        // The first identity gives the token its label.
         if matches!(self, Self::Pin(_)) {
             identities.sort_by_key(|one| one.attests);
         }
     }
 
-    /// The scope in a forked child. The user is logged out if another thread of the parent held the
-    /// login.
+    /// Returns the scope for a forked child. The user is logged out if another thread of the parent
+    /// held the mutex of the login.
     fn for_child(&self) -> Self {
         match self {
             Self::Open => Self::Open,
@@ -109,91 +111,95 @@ impl IdentityScope {
 /// The results of a search.
 #[derive(Debug)]
 pub struct FactoryIdentities {
-    /// At least one identity. The first is `idev-id`, unless that one has a slot of its own, or all
-    /// keys are attestation keys.
+    /// The identities; at least one. The label of the first is `idev-id`, except in two cases: that
+    /// identity has its own slot, or all keys are attestation keys.
     pub identities: Vec<Identity>,
-    /// CA certificates: the issuers of the identity in order, then others; `idev-id-ca-<n>`.
+    /// The CA certificates: the issuers of the identity in order, then others. Their labels are
+    /// `idev-id-ca-<n>`.
     pub authorities: Vec<CaCertificate>,
-    /// The serial number of the token: 16 hexadecimal digits. They come from the SHA-256 of the
-    /// key's TPM name, or of the certificate if the key has no handle.
+    /// The serial number of the token: 16 hexadecimal digits from the SHA-256 of the key's TPM
+    /// name. If the key has no handle, they come from the SHA-256 of the certificate.
     pub serial: String,
-    /// The error of a file from `[[identity]]` that could not be read now.
+    /// The error of the first file of `[[identity]]` that could not be read at present.
     pub unread: Option<String>,
-    /// The state on which the search depended.
+    /// The state on which this result depends.
     pub stamp: FactoryStamp,
-    /// The owner's certificates for these keys and those of their CAs, if the store shows both.
+    /// The certificates of the owner for these keys, and the certificates of their CAs. `None`
+    /// unless the store shows the certificates of both factory and owner.
     pub owner: Option<(Vec<Identity>, Vec<CaCertificate>)>,
-    /// The label of the token if no identity gives one.
+    /// The label of the token, if no identity gives one.
     base_label: &'static str,
 }
 
 impl FactoryIdentities {
-    /// The label of the token: that of its first identity that is no attestation key.
+    /// Returns the label of the token. It is the label of the first identity that is not an
+    /// attestation key.
     pub fn label(&self) -> &str {
         let mut labels = self.identities.iter().filter(|one| !one.attests);
         labels.next().map_or(self.base_label, |one| &one.label)
     }
 }
 
-/// A certificate with its key.
+/// A certificate, and its key if the TPM has the key.
 #[derive(Debug, Clone)]
 pub struct Identity {
-    /// `idev-id`, `idev-id-rsa2048`, …; `iak` for an attestation key; `oidevid` or `oiak` for a
-    /// certificate of the owner.
+    /// The label. `idev-id`, `idev-id-rsa2048`, … for an identity of the factory, and `iak` for an
+    /// attestation key. `oidevid` or `oiak` for a certificate of the owner.
     pub label: String,
-    /// The identifier, if it differs from that of the key.
+    /// The identifier (CKA_ID), if it differs from the identifier of the key.
     pub id: Option<Vec<u8>>,
     /// The end-entity certificate.
     pub certificate: Certificate,
-    /// The location of the certificate: an NV index or a file.
+    /// The place of the certificate: an NV index or a file.
     pub place: String,
-    /// The certified key; `None` for an algorithm that is not supported.
+    /// The certified public key. `None` if its algorithm is not supported.
     pub public: Option<PublicKey>,
-    /// The private key. `None` if the TPM has none for this certificate, or only an attestation
+    /// The private key. `None` if the TPM has no key for this certificate, or only an attestation
     /// key.
     pub key: Option<Arc<Key>>,
-    /// True if it is an attestation key.
+    /// True if the key is an attestation key.
     pub attests: bool,
-    /// The number of the `[[identity]]` that says that its key needs a PIN.
+    /// The number of the `[[identity]]` entry, if the entry states that the key needs a PIN.
     pub pin: Option<usize>,
 }
 
-/// A CA's certificate.
+/// The certificate of a CA.
 #[derive(Debug)]
 pub struct CaCertificate {
     /// `idev-id-ca-<n>`
     pub label: String,
     /// The certificate.
     pub certificate: Certificate,
-    /// The location of the certificate: an NV index or a file.
+    /// The place of the certificate: an NV index or a file.
     pub place: String,
 }
 
 impl IdevidStore {
-    /// The identities that need no PIN, with the factory's and the owner's certificates. Reads
-    /// nothing yet.
+    /// Returns the store of identities that need no PIN, with the certificates of factory and
+    /// owner. Reads nothing yet.
     pub fn new(config: &Config, tpm: Arc<Tpm>) -> Self {
         Self::of(config, tpm, IdentityScope::Open, CertificateOrigin::Both)
     }
 
-    /// The identities that need no PIN, with the certificates for programs. With `[owner] show`
-    /// these are the owner's in place of the factory's.
+    /// Returns the store of identities that need no PIN, with the certificates that programs see.
+    /// With `[owner] show` these are the owner's instead of the factory's.
     pub fn shown(config: &Config, tpm: Arc<Tpm>) -> Self {
         Self::of(config, tpm, IdentityScope::Open, shown(config))
     }
 
-    /// The identities that need no PIN, with the owner's certificates only.
+    /// Returns the store of identities that need no PIN, with the certificates of the owner only.
     pub fn of_owner(config: &Config, tpm: Arc<Tpm>) -> Self {
         Self::of(config, tpm, IdentityScope::Open, CertificateOrigin::Owner)
     }
 
-    /// One store for each identity whose key needs a PIN (`[[identity]] auth = "pin"`), with the
-    /// factory's and the owner's certificates.
+    /// Returns a store for each identity whose key needs a PIN (`[[identity]] auth = "pin"`), with
+    /// the certificates of factory and owner.
     pub fn with_pin(config: &Config, tpm: &Arc<Tpm>) -> Vec<Self> {
         Self::behind_pins(config, tpm, CertificateOrigin::Both)
     }
 
-    /// The same stores with the certificates for programs.
+    /// Returns a store for each identity whose key needs a PIN, with the certificates that programs
+    /// see.
     pub fn shown_with_pin(config: &Config, tpm: &Arc<Tpm>) -> Vec<Self> {
         Self::behind_pins(config, tpm, shown(config))
     }
@@ -253,9 +259,13 @@ impl IdevidStore {
         }
     }
 
-    /// Searches the TPM. One command for each list of handles. Two for a certificate, and one more
-    /// for each further piece of a large one. One for each key, until all certificates have their
-    /// keys.
+    /// Searches the TPM. The costs in TPM commands are:
+    ///
+    /// | for | commands |
+    /// |---|---|
+    /// | each list of handles | one |
+    /// | each certificate | two, and one for each further piece of a large certificate |
+    /// | each key, until all certificates have their keys | one |
     pub fn find(&self) -> Result<FactoryIdentities, ScanError> {
         let tpm = &*self.tpm;
         let read = self.files.read();
@@ -305,18 +315,20 @@ impl IdevidStore {
                 base_label: origin.base_label(),
             }),
             None if origin == CertificateOrigin::Owner => Err(ScanError::NoIdentity(format!(
-                "{}: no certificate of the owner for a key of this device (devid import-cert --owner)",
+                "{}: the file has no certificate of the owner for a key of this device; devid \
+                 import-cert --owner imports one",
                 self.owner_file().display()
             ))),
             _ => Err(ScanError::NoIdentity(format!(
-                "none of the {all} identities is for this slot: [[identity]] auth = \"pin\" gives \
-                 an identity a slot of its own"
+                "none of the {all} identities belongs to this slot: an identity with auth = \
+                 \"pin\" under [[identity]] has its own slot"
             ))),
         }
     }
 }
 
-/// The issuers of the leaf in order, then other certificates; each certificate once.
+/// Returns the issuers of the leaf in order, then the other certificates. Returns each certificate
+/// once.
 fn chain_order(
     base: &str,
     leaf: &Certificate,
@@ -349,7 +361,7 @@ fn chain_order(
     numbered.collect()
 }
 
-/// The certificates that programs see on the factory's tokens.
+/// Returns which certificates programs see on the tokens of the factory.
 fn shown(config: &Config) -> CertificateOrigin {
     match config.owner.show {
         ShowOwner::Instead => CertificateOrigin::OwnerFirst,
@@ -378,7 +390,7 @@ mod tests {
         let one = |pem: &[u8]| Certificate::parse_all(pem).unwrap().remove(0);
         let leaf = one(include_bytes!("../../../testdata/leaf.pem"));
         let issuer = one(include_bytes!("../../../testdata/ca.pem"));
-        // Stands for a self-signed root, which is its own issuer.
+        // The certificate stands for a self-signed root, which is its own issuer.
         let other = one(include_bytes!("../../../testdata/root.pem"));
         let all = [&other, &issuer, &other, &issuer].into_iter().zip(1..);
         let placed = all.map(|(one, index)| (CertificateLocation::Nv(index), one.clone()));

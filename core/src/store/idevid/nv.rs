@@ -1,5 +1,5 @@
-//! The search for certificates: NV memory of the TPM, files of the configuration, the `chain/`
-//! folder.
+//! Searches for certificates of the factory identity in the NV memory of the TPM, in files of the
+//! configuration, and in the `chain/` folder.
 
 use super::location::{CertificateLocation, LocatedCertificate};
 use super::{IdevidStore, ScanError, certificates_in};
@@ -10,32 +10,33 @@ use log::{debug, warn};
 use std::ops::Range;
 use std::path::PathBuf;
 
-/// No certificate is smaller. So the TCG policies in this range are not read (Keys for Device
-/// Identity, section 7.3.2).
+/// The size of the smallest possible certificate in bytes. TCG policies in the searched range are
+/// smaller, so they are not read (Keys for Device Identity, section 7.3.2).
 const SMALLEST_CERTIFICATE: u16 = 128;
-/// Upper limit for a certificate that continues in further NV indices.
+/// The largest size of a certificate that continues in further NV indices, in bytes.
 const MOST_JOINED: usize = 1 << 16;
 
-/// The meaning of an NV index.
+/// What an NV index holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NvFinding {
     /// The index holds these certificates.
     Certificates(Vec<Certificate>),
     /// The index continues a certificate that begins in the other index.
     ContinuationOf(u32),
-    /// The index was not read: it is too small for a certificate.
+    /// The index was not read, because it is too small for a certificate.
     TooSmall,
-    /// The reason why the index gives nothing.
+    /// The index gives no certificate, for this reason.
     Nothing(String),
 }
 
 enum NvError {
-    /// This index gives nothing; the search continues.
+    /// This index gives no certificate; the search continues.
     Skipped(String),
     Tpm(TpmError),
 }
 
-/// The places of a search for the log, their other contents, and the files that could not be read.
+/// Returns a message for the log: the places that were searched, what else they hold, and the files
+/// that could not be read.
 pub(super) fn searched(
     authorities: &[LocatedCertificate],
     unread: Vec<String>,
@@ -47,32 +48,32 @@ pub(super) fn searched(
     );
     let mut there: Vec<String> = authorities
         .iter()
-        .map(|(origin, one)| format!("{origin}: of the CA {}", one.subject()))
+        .map(|(origin, one)| format!("{origin}: the certificate of the CA {}", one.subject()))
         .collect();
     there.extend(unread);
     let named = hints.iter().filter_map(|hint| hint.certificate.as_deref());
     there.extend(named.filter_map(|path| {
         let why = certificates_in(path).err()?;
         Some(format!(
-            "[[identity]] certificate {}: {why}",
+            "certificate {} under [[identity]]: {why}",
             path.display()
         ))
     }));
     let but = match there.is_empty() {
         true => String::new(),
-        false => format!(" (there is {})", there.join("; ")),
+        false => format!(" (found instead: {})", there.join("; ")),
     };
     format!(
-        "no identity's certificate in the NV indices 0x{first:08X}-0x{last:08X} nor in \
-         [[identity]]{but}; has the factory written one? TPM2_Clear deletes it: its maker has it, \
-         too, and [[identity]] certificate = \"/PATH.pem\" in config.toml names it; then devid \
-         persist idev-id gives its key the handle back"
+        "no certificate of an identity was found in the NV indices 0x{first:08X}-0x{last:08X} or \
+         under [[identity]]{but}. If TPM2_Clear deleted it, ask the maker of the device for it, \
+         set certificate = \"/PATH.pem\" under [[identity]] in config.toml, and run devid persist \
+         idev-id to put its key into the handle again"
     )
 }
 
 impl IdevidStore {
-    /// All certificates of configured files and of the TPM, without duplicates; and the files that
-    /// could not be read.
+    /// Returns all certificates from configured files and from the TPM, without duplicates. Also
+    /// returns the files that could not be read.
     pub(super) fn certificates(
         &self,
         tpm: &Tpm,
@@ -106,8 +107,8 @@ impl IdevidStore {
         Ok((found, unread))
     }
 
-    /// The NV indices of a search with their meanings: those from `[[identity]]`, then the TCG
-    /// range.
+    /// Returns the NV indices of a search and what they hold. The indices of `[[identity]]` come
+    /// first, then the range of the TCG.
     pub fn indices(&self, tpm: &Tpm) -> Result<Vec<(u32, NvFinding)>, TpmError> {
         let mut taken: Vec<(u32, NvFinding)> = Vec::new();
         let hinted: Vec<u32> = self.hints.iter().filter_map(|hint| hint.nv).collect();
@@ -131,8 +132,8 @@ impl IdevidStore {
     }
 }
 
-/// The certificates in an NV index, and the following indices that continue the last one. The TPM
-/// limits the size of an index (TPM2_PT_NV_INDEX_MAX).
+/// Returns the certificates in an NV index. Also returns the following indices that continue the
+/// last certificate, because the TPM limits the size of an index (TPM2_PT_NV_INDEX_MAX).
 fn read_certificates(
     tpm: &Tpm,
     index: u32,
@@ -148,7 +149,7 @@ fn read_certificates(
     let alone = Certificate::read_all(&content);
     let (mut reading, mut further) = (alone.clone(), none.clone());
     while reading.is_cut && content.len() < MOST_JOINED {
-        // An index that begins with a certificate continues nothing.
+        // An index that begins with a certificate does not continue another one.
         match read_nv(tpm, further.end, named, 0) {
             Ok(Some(more)) if Certificate::read_all(&more).certificates.is_empty() => {
                 content.extend(more);
@@ -170,7 +171,7 @@ fn read_certificates(
         .iter()
         .filter(|_| !reading.certificates.is_empty())
     {
-        warn!("NV index 0x{index:08X}, beside a certificate: {what}");
+        warn!("NV index 0x{index:08X}: {what} was ignored beside a certificate");
     }
     let taken = match reading.certificates.is_empty() {
         true => NvFinding::Nothing(reading.unread.join("; ")),
@@ -179,8 +180,9 @@ fn read_certificates(
     Ok((taken, further))
 }
 
-/// The content of an NV index; `None` if it is smaller than `least`. With `named`, an index from
-/// the configuration, the read is tried even if a wrong value counts towards lockout.
+/// Returns the content of an NV index, or `None` if the index is smaller than `least`. `named` is
+/// true for an index from the configuration. Such an index is read even if a wrong authorisation
+/// value counts towards lockout.
 fn read_nv(tpm: &Tpm, index: u32, named: bool, least: u16) -> Result<Option<Vec<u8>>, NvError> {
     let skip = |error| match error {
         TpmError::Response(code) if !code.is_definite() => NvError::Tpm(error),
@@ -195,14 +197,15 @@ fn read_nv(tpm: &Tpm, index: u32, named: bool, least: u16) -> Result<Option<Vec<
     }
     if !public.readable_by_own_auth() {
         return Err(NvError::Skipped(format!(
-            "not readable by its own authorisation (attributes 0x{:08X})",
+            "it cannot be read with its own authorisation (attributes 0x{:08X})",
             public.attributes
         )));
     }
     if public.counts_wrong_auth() && !named {
         return Err(NvError::Skipped(
-            "not tried, since a wrong authorisation would count towards the TPM's lockout (the \
-             index is not NO_DA); name it in [[identity]] nv if its authorisation is empty"
+            "it was not read, because a wrong authorisation value would count towards the TPM's \
+             lockout (NO_DA is clear); if its value is empty, set nv to its index under \
+             [[identity]]"
                 .into(),
         ));
     }

@@ -1,6 +1,6 @@
-//! The owner's certificates for the factory's keys (OpenConfig's oIDevID and oIAK): the same key,
-//! certified by another CA. A token shows one end-entity certificate for each key. Certificates on
-//! two tokens have different identifiers.
+//! The certificates of the owner for keys of the factory (OpenConfig's oIDevID and oIAK). Another
+//! CA certifies the key of the factory. A token shows one end-entity certificate for each key. Two
+//! certificates for a key, on two tokens, have different identifiers.
 
 use super::location::{CertificateLocation, LocatedCertificate};
 use super::{FACTORY, Identity};
@@ -12,27 +12,27 @@ use std::path::Path;
 /// The label of the owner's certificate for an attestation key.
 const OWNER_ATTESTATION: &str = "oiak";
 
-/// The certificates that a store shows for the factory's keys.
+/// The certificates that a store shows for keys of the factory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum CertificateOrigin {
     /// The factory's certificates.
     Factory,
-    /// The factory's certificates; the owner's are listed separately.
+    /// The certificates of the factory, and a separate list of the owner's certificates.
     Both,
-    /// The owner's certificates if they exist, with the labels of the factory's.
+    /// The certificates of the owner if they exist, with the labels of the factory's certificates.
     OwnerFirst,
-    /// Only the owner's certificates, with their own labels.
+    /// Only the certificates of the owner, with their own labels.
     Owner,
 }
 
 impl CertificateOrigin {
-    /// True if the owner's certificates are read.
+    /// Returns true if the store reads the certificates of the owner.
     pub(super) fn reads_owner(self) -> bool {
         self != Self::Factory
     }
 
-    /// The token label if all keys are attestation keys, and the prefix of the labels of CA
-    /// certificates.
+    /// Returns the label of a token whose keys are all attestation keys. The text is also the
+    /// prefix of the labels of CA certificates.
     pub(super) fn base_label(self) -> &'static str {
         match self {
             Self::Factory | Self::Both | Self::OwnerFirst => FACTORY,
@@ -40,7 +40,7 @@ impl CertificateOrigin {
         }
     }
 
-    /// Adds or substitutes the owner's certificates.
+    /// Adds the certificates of the owner, or replaces those of the factory by them.
     pub(super) fn apply(
         self,
         owner: Vec<Certificate>,
@@ -77,7 +77,8 @@ impl CertificateOrigin {
     }
 }
 
-/// `oidevid` for `idev-id`, `oidevid-rsa2048` for `idev-id-rsa2048`, `oiak` for `iak`.
+/// Returns the label of the owner's certificate: `oidevid` for `idev-id`, `oidevid-rsa2048` for
+/// `idev-id-rsa2048`, `oiak` for `iak`.
 fn owner_label(label: &str) -> String {
     match (label.strip_prefix(FACTORY), label.strip_prefix("iak")) {
         (Some(rest), _) => format!("{OWNER}{rest}"),
@@ -86,8 +87,8 @@ fn owner_label(label: &str) -> String {
     }
 }
 
-/// A CKA_ID that differs from the one of the factory's certificate. Java's KeyStore fails if two
-/// certificates of a key share an identifier.
+/// Returns a CKA_ID that differs from the CKA_ID of the factory's certificate. Java's KeyStore
+/// fails if two certificates of a key have the same CKA_ID.
 fn owner_id(certificate: &Certificate) -> Vec<u8> {
     let digest = Sha1::new().chain_update(OWNER);
     digest

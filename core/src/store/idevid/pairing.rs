@@ -1,4 +1,4 @@
-//! Pairing of certificates with keys, and the labels of the pairs.
+//! Pairs certificates with keys, and gives the pairs their labels.
 
 use super::location::{CertificateLocation, LocatedCertificate};
 use super::{Identity, IdentityScope, IdevidStore, ScanError};
@@ -12,8 +12,8 @@ use crate::x509::device::NamedDevice;
 use log::{debug, info, warn};
 use std::sync::Arc;
 
-/// The label of an attestation key, which signs only data that the TPM made and so is no PKCS#11
-/// key.
+/// The label of an attestation key. Such a key signs only data that the TPM created, so it is no
+/// PKCS#11 key.
 const ATTESTATION: &str = "iak";
 
 /// A certificate during the search for its key.
@@ -25,30 +25,31 @@ struct Leaf {
     says: StatedRole,
 }
 
-/// CA or end entity, as the certificate states it in basicConstraints and keyUsage. Some makers state it
-/// wrongly. So a certificate whose key is in the TPM counts as an end-entity certificate.
+/// What basicConstraints and keyUsage of a certificate state: a CA or an end entity. Some makers
+/// state it wrongly. So a certificate whose key is in the TPM counts as an end-entity certificate.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum StatedRole {
     EndEntity,
-    /// The certificate states a CA plausibly, so no handle is read for it.
+    /// The certificate states a CA, and that is plausible. So no handle is read for it.
     Ca,
-    /// The certificate states a CA, but issued no certificate here. It names a device or is the
-    /// only certificate.
+    /// The certificate states a CA, but issued no certificate that was found. It names a device, or
+    /// is the only certificate.
     Doubtful,
 }
 
-/// The holder of a certificate's private key.
+/// Tells who has the private key of a certificate.
 enum Holder {
     Nobody,
-    /// A key that is an identity.
+    /// The TPM has the key, and the key is an identity.
     Identity(Arc<Key>, Option<usize>),
-    /// A key that cannot be an identity, such as an attestation key.
+    /// The TPM has the key, but the key cannot be an identity. An attestation key is an example.
     Other(Option<u32>),
 }
 
 impl IdevidStore {
-    /// Each certificate with its key, if the TPM has it, identities first. Then the CA
-    /// certificates, whose keys are not in the TPM. `chain` holds further CA certificates.
+    /// Returns each certificate with its key, if the TPM has the key. Identities come first. Also
+    /// returns the CA certificates, whose keys are not in the TPM. `chain` holds further CA
+    /// certificates.
     pub(super) fn paired(
         &self,
         tpm: &Tpm,
@@ -92,8 +93,9 @@ impl IdevidStore {
         Ok((named(leaves), authorities.chain(chain).collect()))
     }
 
-    /// Handles certificates whose keys have no handle but may be derived. The derivation waits
-    /// until the key is first needed. If several certificates compete, it happens at once.
+    /// Handles certificates whose keys have no handle but may be derived. The TPM derives such a
+    /// key when the key is first needed. If several certificates compete for a key, the TPM derives
+    /// the key at once.
     fn derivable(&self, tpm: &Tpm, leaves: &mut [Leaf]) -> Result<(), ScanError> {
         let rivals: Vec<String> = leaves
             .iter()
@@ -103,7 +105,7 @@ impl IdevidStore {
             .collect();
         let alone = leaves.iter().all(|leaf| leaf.says != StatedRole::EndEntity);
         for leaf in leaves.iter_mut().filter(|leaf| leaf.is_looked_for()) {
-            // Deriving a key takes long, so an unlikely certificate is skipped.
+            // The derivation of a key takes long, so an unlikely certificate is skipped.
             if leaf.says == StatedRole::Doubtful && !(alone && names_a_device(&leaf.certificate)) {
                 continue;
             }
@@ -125,8 +127,8 @@ impl IdevidStore {
                 Ok(()) => leaf.holder = Holder::Identity(Arc::new(key), None),
                 Err(SignError::Tpm(error)) if !is_of_this_key(&error) => return Err(error.into()),
                 Err(error) => warn!(
-                    "{}: the TPM does not derive the key of the certificate of {}: {error}; it is shown \
-                     without a private key",
+                    "{}: the TPM does not derive the key for the certificate of {}: {error}; the \
+                     certificate is shown without a private key",
                     leaf.origin,
                     leaf.certificate.subject()
                 ),
@@ -135,12 +137,12 @@ impl IdevidStore {
         Ok(())
     }
 
-    /// Persistent handles, the likeliest first.
+    /// Returns the persistent handles, the most likely ones first.
     fn handles(&self, tpm: &Tpm) -> Result<Vec<u32>, ScanError> {
         let mut handles = tpm.handles(handle::PERSISTENT)?;
         for hinted in self.hints.iter().filter_map(|hint| hint.handle) {
             if !handles.contains(&hinted) {
-                warn!("[[identity]] handle 0x{hinted:08X}: nothing there");
+                warn!("handle 0x{hinted:08X} under [[identity]]: the handle is empty");
             }
         }
         handles.sort_by_key(|handle| {
@@ -150,7 +152,7 @@ impl IdevidStore {
         Ok(handles)
     }
 
-    /// Gives the key at `handle` to all its certificates.
+    /// Assigns the key at `handle` to all its certificates.
     fn pair(&self, tpm: &Tpm, handle: u32, leaves: &mut [Leaf]) -> Result<(), ScanError> {
         let (area, resident) = match tpm.persistent_key(handle) {
             Ok(found) => found,
@@ -193,7 +195,8 @@ impl IdevidStore {
         Ok(())
     }
 
-    /// The access to a key of this hint; with a PIN also the hint.
+    /// Returns the access to a key of this `[[identity]]` entry. If the key needs a PIN, also
+    /// returns the entry.
     fn access(&self, hint: Option<usize>) -> (Access, Option<usize>) {
         match hint.and_then(|hint| self.hints[hint].auth.as_ref()) {
             None => (Access::Open, None),
@@ -201,7 +204,7 @@ impl IdevidStore {
                 IdentityScope::Pin(guarded) if Some(guarded.hint) == hint => {
                     (Access::Login(Arc::clone(&guarded.login)), hint)
                 }
-                // Another store shows it.
+                // Another store shows this key.
                 _ => (Access::Open, hint),
             },
             Some(IdentityAuth::Secret(source)) => match source.read() {
@@ -219,8 +222,8 @@ impl IdevidStore {
     }
 }
 
-/// True if the answer of the TPM is final and concerns only this key, so that other identities
-/// remain usable.
+/// Returns true if the error is final and concerns only this key. Other identities then remain
+/// usable.
 fn is_of_this_key(error: &TpmError) -> bool {
     match error {
         TpmError::Response(code) => code.is_definite(),
@@ -231,7 +234,7 @@ fn is_of_this_key(error: &TpmError) -> bool {
     }
 }
 
-/// The abilities of the TPM for a key; an elliptic-curve key needs no question.
+/// Returns the abilities of the TPM for a key. Asks the TPM only for RSA keys.
 fn abilities(tpm: &Tpm, public: &PublicKey) -> Result<Abilities, TpmError> {
     if let PublicKey::Rsa { .. } = public {
         tpm.algorithms()?;
@@ -247,12 +250,12 @@ impl Leaf {
         self.public.is_some() && matches!(self.holder, Holder::Nobody)
     }
 
-    /// True if handles are read until its key is found.
+    /// Returns true if handles must be read to find the key.
     fn is_looked_for(&self) -> bool {
         self.wants_key() && self.says != StatedRole::Ca
     }
 
-    /// True if it belongs to a key of the device, or states so.
+    /// Returns true if the certificate belongs to a key of the device, or states an end entity.
     fn is_identity(&self) -> bool {
         self.says == StatedRole::EndEntity || !matches!(self.holder, Holder::Nobody)
     }
@@ -261,35 +264,43 @@ impl Leaf {
         let origin = &self.origin;
         if self.says != StatedRole::EndEntity {
             warn!(
-                "{origin}: the certificate of {} says or may say that it is a CA's; its key is in \
-                 this TPM, so it is shown as an identity",
+                "{origin}: the certificate of {} may be that of a CA, but its key is in this TPM, \
+                 so it is shown as an identity",
                 self.certificate.subject()
             );
         }
         match &self.holder {
             Holder::Identity(key, _) => match key.handle() {
-                Some(handle) => info!("{origin}: identity, key 0x{handle:08X}"),
-                None => info!("{origin}: its key has no handle, and is derived when it is needed"),
+                Some(handle) => {
+                    info!("{origin}: an identity, whose key is in handle 0x{handle:08X}")
+                }
+                None => info!(
+                    "{origin}: an identity, whose key has no handle; the TPM derives the key when \
+                     it is needed"
+                ),
             },
             Holder::Other(Some(handle)) => {
-                info!("{origin}: for key 0x{handle:08X}, which only attests")
+                info!(
+                    "{origin}: the certificate of an attestation key, which is in handle \
+                     0x{handle:08X}"
+                )
             }
-            Holder::Other(None) => info!("{origin}: for a key that only attests"),
+            Holder::Other(None) => info!("{origin}: the certificate of an attestation key"),
             Holder::Nobody if self.public.is_none() => warn!(
-                "{origin}: the key in the certificate of {} is of a kind or encoding that is not \
-                 understood here; it is shown without a private key",
+                "{origin}: the public key in the certificate of {} has an algorithm or encoding \
+                 that is not supported; the certificate is shown without a private key",
                 self.certificate.subject()
             ),
             Holder::Nobody => warn!(
-                "{origin}: no persistent key of this TPM belongs to the certificate of {}; it is \
-                 shown without a private key",
+                "{origin}: no persistent handle of this TPM holds the key for the certificate of \
+                 {}; the certificate is shown without a private key",
                 self.certificate.subject()
             ),
         }
     }
 
-    /// The order: the key at 0x81020000, other identities by location, certificates without key,
-    /// attestation keys.
+    /// Returns the sort key: the key at 0x81020000, other identities by place, certificates without
+    /// key, attestation keys.
     fn rank(&self) -> (u8, u32) {
         let index = match self.origin {
             CertificateLocation::File(_) => 0,

@@ -1,4 +1,4 @@
-//! The results as a store lists them, and the login of an identity whose key needs a PIN.
+//! Lists the factory identity for tokens, and logs in to an identity whose key needs a PIN.
 
 use super::{CaCertificate, FactoryIdentities, Identity, IdentityScope, IdevidStore};
 use crate::key::hex;
@@ -13,18 +13,18 @@ use std::collections::HashSet;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-/// Permitted lengths of a PIN in bytes: no authorisation value is longer than the widest digest of
-/// a TPM.
+/// The permitted lengths of a PIN in bytes. No authorisation value is longer than the longest
+/// digest of a TPM.
 pub(in crate::store) const PIN_LENGTHS: RangeInclusive<usize> = 1..=64;
 
-/// The operations that [`Store`](crate::store::Store) needs.
+/// Operations that [`Store`](crate::store::Store) calls.
 impl IdevidStore {
     pub(in crate::store) fn stamp(&self) -> StoreStamp {
         StoreStamp::Factory(self.stamped(self.files.stamp()))
     }
 
-    /// Searches for all objects. If only the known abilities of the TPM changed, the last objects
-    /// are updated without a TPM command.
+    /// Searches for all objects. If only the known abilities of the TPM changed, updates the
+    /// objects of the last scan without a TPM command.
     pub(crate) fn scan(&self) -> Result<ScanResult, ScanError> {
         let last = self.last.lock().take();
         if let Some(listing) = last.and_then(|last| self.anew(last)) {
@@ -41,7 +41,7 @@ impl IdevidStore {
         Ok(listing)
     }
 
-    /// The last result, updated; `None` if a new search is needed.
+    /// Returns the updated result of the last scan. Returns `None` if a new search is needed.
     fn anew(&self, found: ScanResult) -> Option<ScanResult> {
         let now = self.stamped(self.files.stamp());
         let StoreStamp::Factory(then) = &found.stamp else {
@@ -80,8 +80,8 @@ impl IdevidStore {
         }
     }
 
-    /// Logs in: the PIN is the authorisation value of the key. A signature over random bytes tries
-    /// it.
+    /// Logs in. The PIN is the authorisation value of the key. A signature over random bytes tests
+    /// the PIN.
     pub(crate) fn login(&self, who: UserType, pin: &[u8]) -> Result<(), LoginError> {
         let (IdentityScope::Pin(guarded), UserType::User) = (&self.part, who) else {
             return Err(LoginError::NotInitialized);
@@ -122,7 +122,7 @@ impl IdevidStore {
     }
 }
 
-/// For each identity its key pair and certificate, then the certificates of its issuers.
+/// Returns the key pair and certificate of each identity, then the certificates of its issuers.
 fn listing(found: FactoryIdentities) -> ScanResult {
     let label = found.label().to_owned();
     let mut objects = Vec::new();
@@ -139,7 +139,7 @@ fn listing(found: FactoryIdentities) -> ScanResult {
             kind: ObjectKind::Certificate(certificate, fixed(label, &[])),
         }
     }));
-    // Two certificates for one key share the pair.
+    // Two certificates for a key share the key pair.
     let mut seen = HashSet::new();
     objects.retain(|one| seen.insert((one.name.clone(), one.kind.is_certificate())));
     ScanResult {
@@ -171,7 +171,7 @@ fn shown(identity: Identity) -> Vec<StoredObject> {
         let kind = match key {
             Some(key) => ObjectKind::Pair {
                 key,
-                // The key of an identity has sensitiveDataOrigin, so the TPM made it.
+                // The key of an identity has sensitiveDataOrigin, so the TPM created it.
                 origin: KeyOrigin::Generated,
                 private: described(&[Use::Sign]),
                 public: Some(described(&[Use::Verify])),
@@ -194,7 +194,7 @@ fn shown(identity: Identity) -> Vec<StoredObject> {
     shown
 }
 
-/// The attributes of an object that cannot be changed.
+/// Returns the attributes of an object that cannot be changed.
 fn fixed(label: String, uses: &[Use]) -> ObjectAttributes {
     ObjectAttributes {
         modifiable: false,

@@ -27,8 +27,8 @@ pub enum DecryptRequest<'a> {
 }
 
 impl Key {
-    /// Returns true if the key decrypts, or agrees on secrets if it is on a curve. Returns false
-    /// for two kinds of keys:
+    /// Returns true if the key decrypts, or agrees on secrets if it is on a curve. Also returns
+    /// false for two kinds of keys:
     ///
     /// - a key with a fixed scheme, because the TPM would remove the padding;
     /// - a primary key that is not derived yet.

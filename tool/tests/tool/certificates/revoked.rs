@@ -179,9 +179,9 @@ fn a_file_that_is_no_crl_is_named() {
     bench.0.home.write("cut.crl", &whole[..whole.len() - 9]);
     bench.0.home.write("text.crl", "nothing\n");
     for (name, why) in [
-        ("leaf.pem", "it holds a PEM block of CERTIFICATE"),
+        ("leaf.pem", "the first PEM block is CERTIFICATE"),
         ("cut.crl", "it is not a CRL"),
-        ("text.crl", "it is no CRL: no PEM block"),
+        ("text.crl", "it is not a CRL: no PEM block"),
         ("missing.crl", "No such file"),
     ] {
         let path = bench.0.path(name);

@@ -140,7 +140,7 @@ fn a_key_is_shown_whatever_its_certificate_says_of_it() {
         assert_eq!(said.status.code(), Some(1), "{said}");
         assert!(said.err.contains("basic constraints"), "{said}");
         let doctor = device.devid(&["doctor"]).text();
-        for denial in ["no certificate is for it", "no token shows"] {
+        for denial in ["no known certificate is for this key", "no token shows"] {
             assert!(!doctor.contains(denial), "{doctor}");
         }
     }
@@ -176,11 +176,12 @@ fn a_device_with_an_attestation_key_alone_has_a_certificate() {
     for words in [&["list"][..], &["show", "iak"], &["doctor"], &["status"]] {
         let said = device.devid(words);
         let said = format!("{}{}", said.text(), said.err);
-        assert!(!said.contains("no identity's certificate"), "{said}");
+        assert!(!said.contains("no certificate of an identity"), "{said}");
     }
     let said = device.devid(&["verify", "iak"]);
     assert!(
-        said.err.contains("signs only what the TPM itself made"),
+        said.err
+            .contains("signs only data that the TPM itself created"),
         "{said}"
     );
 }

@@ -15,7 +15,10 @@ fn conf(name: &str) -> PathBuf {
 fn assert_understood(device: &Device, text: &str) {
     device.home.write("config.toml", text);
     let findings = device.json(&["doctor"]);
-    assert_eq!(findings[0]["text"], "it can be read", "{findings}\n{text}");
+    assert_eq!(
+        findings[0]["text"], "config.toml is valid",
+        "{findings}\n{text}"
+    );
 }
 
 #[test]

@@ -197,7 +197,7 @@ fn what_is_lost_or_over_is_marked() {
     for (seconds, text) in [
         (END_SECONDS - 9 * DAY - 5, ", 9 days left"),
         (END_SECONDS - 5, ", less than a day left"),
-        (END_SECONDS + 2 * DAY - 5, ", over for 1 day"),
+        (END_SECONDS + 2 * DAY - 5, ", expired for 1 day"),
     ] {
         let mut command = device.command(&["tree"]);
         let then = clock::at(seconds, device.home.folder(), &mut command);

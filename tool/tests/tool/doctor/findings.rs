@@ -62,16 +62,16 @@ fn a_healthy_device_has_no_problem_and_every_place_is_what_it_was_taken_for() {
         "0x81000100: key devid of this device",
         "0x81010001: endorsement key",
         "0x81020000: factory identity idev-id",
-        "0x01500000: the copy of the device's own certificate",
-        "0x01C90010: too small for a certificate; the number is for the policy",
+        "0x01500000: the copy of the own certificate",
+        "0x01C90010: too small to hold a certificate; this index is reserved for the policy",
         "0x01C90200: certificate idev-id",
-        "note     NV index: 0x01C90300: in the range for certificates of identities, but unusable",
-        "0x01C00002: not looked at; the number is for an endorsement key's certificate",
+        "note     NV index: 0x01C90300: in the range for certificates of identities, but without",
+        "0x01C00002: not read; this index is reserved for the certificate",
         "lockout: 0 of",
-        "it does Sha1, Sha256, Sha384, Sha512, P256, P384, P521, RSA-2048, RSA-3072",
-        "persistent handles are taken, and there is room for",
+        "it supports Sha1, Sha256, Sha384, Sha512, P256, P384, P521, RSA-2048, RSA-3072",
+        "persistent handles are in use, and",
         "no resource manager",
-        "identity: it is in the TPM",
+        "identity: the own identity is in the TPM",
     ] {
         assert!(said.contains(words), "{words}:\n{said}");
     }

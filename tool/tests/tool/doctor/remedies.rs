@@ -62,7 +62,7 @@ fn a_lost_key_file_is_brought_back() {
         lost["mend"]
             .as_str()
             .unwrap()
-            .contains("leave the handle as it is"),
+            .contains("do not change the handle"),
         "{lost}"
     );
     assert!(lost["command"].is_null(), "{lost}");

@@ -45,10 +45,7 @@ pub fn is_whole(device: &Device, est: &Est, label: &str) -> String {
     ])
     .ok();
     let said = device.ends(0, &["verify", label, "--ca", &est.certificate("root")]);
-    assert!(
-        said.text().contains("it signed fresh random bytes"),
-        "{said}"
-    );
+    assert!(said.text().contains("it signed random bytes"), "{said}");
     openssl(&["x509", "-noout", "-serial", "-subject", "-in", file])
         .ok()
         .text()

@@ -308,7 +308,7 @@ fn a_new_certificate_opens_a_session_before_it_is_used() {
         let said = renewed(&device, 1, &["web"]);
         let fault = said["fault"].as_str().unwrap();
         assert!(
-            fault.contains("does not prove itself") && fault.contains(words),
+            fault.contains("did not pass the additional check") && fault.contains(words),
             "{said}"
         );
         assert_eq!(is_whole(&device, &est, "web"), first);

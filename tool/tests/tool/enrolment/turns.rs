@@ -215,7 +215,7 @@ fn other_verbs_wait_too() {
     let (device, est, enrolment) = held();
     let file = owner(&device);
     let said = waits(&device, enrolment, &["import-cert", "--owner", &file], 6);
-    assert!(said.contains("the factory's own"), "{said}");
+    assert!(said.contains("already the factory's certificate"), "{said}");
     is_whole(&device, &est, "web");
 }
 

@@ -43,10 +43,7 @@ fn snapshot(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
 fn the_first_start_makes_an_identity_and_the_second_nothing() {
     let mut device = Device::blank();
     let before = device.ends(1, &["status"]);
-    assert!(
-        before.text().contains("no identity of its own yet"),
-        "{before}"
-    );
+    assert!(before.text().contains("no own identity yet"), "{before}");
     assert!(
         !persistent(&mut device).contains("0x8100"),
         "reading writes nothing"
@@ -166,7 +163,7 @@ fn a_late_tpm_costs_nothing() {
     device.tpm().shut_down();
     let before = snapshot(&device.path("state"));
     let said = device.ends(4, PROVISION);
-    assert!(said.err.contains("nothing is put in its place"), "{said}");
+    assert!(said.err.contains("no other identity is made"), "{said}");
     device.ends(4, &["status"]);
     device.ends(4, &["reset", "--factory", "--yes", "--wait", "0"]);
     fs::remove_file(device.path("state/factory-reset")).expect("the request waits");
@@ -251,7 +248,7 @@ fn a_tpm_that_does_not_answer_is_not_a_missing_one() {
         tpm: None,
     };
     let said = device.ends(4, PROVISION);
-    assert!(said.err.contains("there is a TPM"), "{said}");
+    assert!(said.err.contains("a TPM exists"), "{said}");
     assert!(!device.path("state/software").exists());
 }
 
@@ -269,7 +266,7 @@ fn when_a_tpm_appears_the_software_identity_stays_until_its_certificate_is_renew
 
         fs::remove_file(device.path("state/software/devid.cert.pem")).unwrap();
         let said = device.ends(1, &["status"]).text();
-        let moves = said.contains("gets a new identity in it");
+        let moves = said.contains("the TPM gets a new identity");
         assert_eq!(moves, leave != "never", "{said}");
         device.ends(0, PROVISION);
         if leave == "never" {
@@ -394,7 +391,7 @@ fn a_key_folder_that_is_lost_is_not_replaced_silently() {
     fs::remove_dir_all(device.path("state/devid")).unwrap();
     let said = device.ends(6, PROVISION);
     assert!(
-        said.err.contains("0x81000100") && said.err.contains("file is gone"),
+        said.err.contains("0x81000100") && said.err.contains("file of the key is missing"),
         "{said}"
     );
     device.ends(0, &["reset", "--factory", "--yes", "--wait", "0"]);

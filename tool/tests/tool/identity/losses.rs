@@ -82,7 +82,8 @@ fn folder_and_marker_lost_make_no_other_identity() {
         let before = persistent(&mut device);
         let said = device.ends(6, PROVISION);
         assert!(
-            said.err.contains("0x81000100, but its file is gone"),
+            said.err
+                .contains("0x81000100, but the file of the key is missing"),
             "{said}"
         );
         device.ends(1, &["status"]);
@@ -191,7 +192,10 @@ fn an_index_that_others_defined_is_read_and_not_written() {
         write_nv(&mut device, "ownerread|ownerwrite", &pem);
         fs::remove_file(&own).unwrap();
         let said = device.ends(0, PROVISION).text();
-        assert!(said.contains("brought back from NV"), "{said}");
+        assert!(
+            said.contains("restored the certificate from NV memory"),
+            "{said}"
+        );
         assert!(!said.contains("note"), "{said}");
         assert_eq!(read_nv(&mut device), pem);
     }
@@ -205,7 +209,10 @@ fn the_certificate_comes_back_from_nv() {
     let before = device.json(&["show", "devid"]);
     fs::remove_file(files(&device, "certificate").remove(0)).unwrap();
     let said = device.ends(0, PROVISION).text();
-    assert!(said.contains("brought back from NV"), "{said}");
+    assert!(
+        said.contains("restored the certificate from NV memory"),
+        "{said}"
+    );
     let fingerprint = |shown: &Value| shown["certificates"][0]["sha256"].clone();
     let after = device.json(&["show", "devid"]);
     assert_eq!(fingerprint(&after), fingerprint(&before), "the very same");
@@ -243,7 +250,7 @@ fn a_marker_that_names_a_lost_key_is_believed() {
     tpm2(&mut device, "tpm2_clear", &["-c", "p"]);
     let said = device.ends(6, PROVISION);
     assert!(
-        said.err.contains("the marker names one that is gone"),
+        said.err.contains("the marker names a key that is missing"),
         "{said}"
     );
     assert!(!persistent(&mut device).contains("0x81000100"));
@@ -313,7 +320,10 @@ fn a_reset_leaves_a_storage_key_of_somebody_elses_and_says_so() {
     tpm2(&mut device, "tpm2_flushcontext", &["--transient-object"]);
     let load = ["-C", parent, "-u", &public, "-r", &private, "-c", &context];
     tpm2(&mut device, "tpm2_load", &load);
-    for (key, why) in [(parent, "primary key"), (&context[..], "none of ours")] {
+    for (key, why) in [
+        (parent, "primary key"),
+        (&context[..], "that devid did not create"),
+    ] {
         tpm2(&mut device, "tpm2_flushcontext", &["--transient-object"]);
         tpm2(
             &mut device,

@@ -121,7 +121,7 @@ fn what_is_left_of_an_identity_is_an_error() {
     fs::rename(&folder, &aside).unwrap();
     let (_, _, reason) = status(&device, 1);
     assert!(
-        reason.contains("0x81000100, but its file is gone"),
+        reason.contains("0x81000100, but the file of the key is missing"),
         "{reason}"
     );
     evict(&mut device, "0x81000100");
@@ -131,7 +131,7 @@ fn what_is_left_of_an_identity_is_an_error() {
         .home
         .write("state/devid/key-0123456789abcdef.pem", "nothing");
     let (_, _, reason) = status(&device, 1);
-    assert!(reason.contains("may be in it"), "{reason}");
+    assert!(reason.contains("may hold the identity"), "{reason}");
     // With `own = false` no identity is requested.
     set(&device, UNWANTED);
     status(&device, 0);
@@ -145,7 +145,7 @@ fn without_a_factory_identity_one_is_missed() {
         set(&device, settings);
         let (mode, identity, reason) = status(&device, 1);
         assert_eq!((mode.as_str(), &identity), ("error", &Value::Null));
-        assert!(reason.contains("no identity of its own yet"), "{reason}");
+        assert!(reason.contains("no own identity yet"), "{reason}");
         assert!(reason.contains("devid provision"), "{reason}");
         assert_eq!(found(&device, "identity.none")["state"], "problem");
     }
@@ -166,7 +166,7 @@ fn a_factory_certificate_without_key_is_an_error() {
         let (mode, identity, reason) = status(&device, 1);
         assert_eq!((mode.as_str(), &identity), ("error", &Value::Null));
         assert!(
-            reason.contains("does not hold the certified key"),
+            reason.contains("can neither find nor derive the certified key"),
             "{reason}"
         );
         let finding = found(&device, "identity.factory");

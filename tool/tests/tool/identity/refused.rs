@@ -459,7 +459,7 @@ fn a_full_tpm_keeps_the_copy_that_it_has() {
         }
     }
     let said = device.ends(0, &["import-cert", larger.to_str().unwrap()]);
-    assert!(said.text().contains("Make room in the TPM"), "{said}");
+    assert!(said.text().contains("Free NV memory in the TPM"), "{said}");
     assert_eq!(tpm2(&mut device, "tpm2_nvread", &read).out, copy);
     let done = device.json(PROVISION);
     assert_eq!(done["mode"], "tpm", "{done}");

@@ -176,7 +176,7 @@ fn what_is_no_key_of_this_tpm_is_refused() {
     let key = device.path("key.pem");
     let key = key.to_str().unwrap();
     let said = device.ends(6, &["key", "import", key, "--token", "nosuch"]);
-    assert!(said.err.contains("there is no such token"), "{said}");
+    assert!(said.err.contains("no token has this name"), "{said}");
     assert!(files(&device, "key-").is_empty());
     device.ends(0, &["key", "import", key]);
     // The token has the key already, but for everybody.

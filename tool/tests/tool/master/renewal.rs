@@ -156,7 +156,7 @@ fn the_identity_stays_and_a_new_master_key_begins() {
 fn it_refuses_while_the_old_one_is_there() {
     let mut device = Device::blank();
     let said = device.ends(6, RENEW);
-    assert!(said.err.contains("no master key yet"), "{said}");
+    assert!(said.err.contains("no master key exists yet"), "{said}");
     device.ends(0, PROVISION);
     device.ends(0, &["key", "generate", "web"]);
     let (before, handles) = (state(&device), persistent(&mut device));
@@ -267,7 +267,10 @@ fn without_the_identity_nothing_is_renewed() {
         }
     }
     let said = device.ends(6, RENEW);
-    assert!(said.err.contains("its file is gone"), "{said}");
+    assert!(
+        said.err.contains("the file of the key is missing"),
+        "{said}"
+    );
     let _ = (before, handles);
 }
 

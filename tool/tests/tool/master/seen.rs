@@ -39,7 +39,10 @@ fn a_factory_device_with_keys_of_services() {
     evict(&mut device, MASTER);
     let gone = found(&device, "master-key.lost");
     let text = gone["text"].as_str().unwrap();
-    assert!(text.contains("the storage root key is there"), "{gone}");
+    assert!(
+        text.contains("the TPM still has a storage root key"),
+        "{gone}"
+    );
     assert_harmless(&device);
     let said = refusal(&device);
     assert!(!said.contains("reset"), "{said}");
@@ -203,10 +206,10 @@ fn an_identity_that_lives_in_its_handle_alone() {
     assert_eq!(alone["object"], "0x81000100", "{alone}");
     assert!(named(&device, "keys.unusable").is_empty());
     let said = device.ends(6, &["export", "devid", "--tss2"]);
-    assert!(said.err.contains("handle alone"), "{said}");
+    assert!(said.err.contains("Only its handle holds the key"), "{said}");
     let shown = device.ends(0, &["show", "devid"]).text();
     assert!(
-        shown.contains("only persistent handle 0x81000100"),
+        shown.contains("persistent handle 0x81000100 only"),
         "{shown}"
     );
     // Without its file the key does not exist, and no other key is made.
@@ -218,13 +221,16 @@ fn an_identity_that_lives_in_its_handle_alone() {
     let kept = fs::read(&certificate).unwrap();
     fs::remove_file(&certificate).unwrap();
     let said = device.ends(6, PROVISION);
-    assert!(said.err.contains("its file is gone"), "{said}");
+    assert!(
+        said.err.contains("the file of the key is missing"),
+        "{said}"
+    );
     fs::rename(&aside, &key).unwrap();
     fs::write(&certificate, kept).unwrap();
     device.ends(0, PROVISION);
     evict(&mut device, "0x81000100");
     let said = device.ends(6, PROVISION);
-    assert!(said.err.contains("handle alone"), "{said}");
+    assert!(said.err.contains("only the handle held the key"), "{said}");
     assert!(!persistent(&mut device).contains("0x81000100"));
 }
 

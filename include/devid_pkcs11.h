@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Vendor-defined attributes of libdevid_pkcs11.so. C_GetAttributeValue reads them from a private
- * key. The template of a new key may hold the last two. Include a pkcs11.h first, which defines
- * CKA_VENDOR_DEFINED.
+ * key. The template of a new key may contain the last two attributes. First include a pkcs11.h that
+ * defines CKA_VENDOR_DEFINED.
  */
 #ifndef DEVID_PKCS11_H
 #define DEVID_PKCS11_H
@@ -11,9 +11,9 @@
 
 /* CK_ULONG: the key's persistent handle in the TPM. */
 #define CKA_DEVID_TPM_HANDLE (CKA_DEVID_BASE + 1UL)
-/* Bytes: the TPM's name of the key, nameAlg and digest of the public area. */
+/* Byte array: the TPM name of the key: nameAlg and the digest of the public area. */
 #define CKA_DEVID_TPM_NAME (CKA_DEVID_BASE + 2UL)
-/* Bytes: the key's public area, a TPMT_PUBLIC. */
+/* Byte array: the public area of the key, a TPMT_PUBLIC. */
 #define CKA_DEVID_TPM_PUBLIC (CKA_DEVID_BASE + 3UL)
 /* CK_ULONG: the protection of the private key. */
 #define CKA_DEVID_PROTECTION (CKA_DEVID_BASE + 4UL)
@@ -22,9 +22,9 @@
 
 /* CKA_DEVID_PROTECTION: the private key never leaves the TPM. */
 #define CK_DEVID_PROTECTION_TPM 1UL
-/* On disk the key is encrypted under a secret that the TPM sealed. It is used in memory. */
+/* On disk the key is encrypted under a secret that the TPM sealed. The key is used in memory. */
 #define CK_DEVID_PROTECTION_SEALED 2UL
-/* In a file, in clear. Only if the configuration of the token allows it. */
+/* The key is in a file, in clear. The configuration of the token must allow this. */
 #define CK_DEVID_PROTECTION_FILE 3UL
 
 #endif

@@ -1,5 +1,5 @@
-//! BER elements (ITU-T X.690) as factories write them: with more length bytes than necessary, with
-//! indefinite lengths, and with any value for TRUE.
+//! BER elements (ITU-T X.690) as factories write them. They may have more length bytes than
+//! necessary, indefinite lengths, and any value for TRUE.
 
 /// The maximum depth of nested elements. Certificates have fewer levels.
 const DEEPEST: usize = 24;

@@ -99,7 +99,7 @@ fn put_at(path: &Path, content: &[u8], mode: u32, place: WriteMode) -> io::Resul
     Ok(put(&folder, name, content, place, dress)?)
 }
 
-/// Whether a write may replace a file.
+/// The behaviour of a write if the file exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum WriteMode {
     /// The new file may replace an existing file.
@@ -223,8 +223,8 @@ pub(crate) fn rename_to_free(
 ) -> rustix::io::Result<()> {
     match renameat_with(folder, from, folder, to, RenameFlags::NOREPLACE) {
         // Some file systems and containers do not support the flag RENAME_NOREPLACE. The name is
-        // then checked before. This is safe, because the lock excludes other writers, and names are
-        // random.
+        // then checked before. The check is safe, because the lock excludes other writers, and
+        // names are random.
         Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM) => {
             match statat(folder, to, AtFlags::SYMLINK_NOFOLLOW) {
                 Err(Errno::NOENT) => renameat(folder, from, folder, to),

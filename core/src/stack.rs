@@ -6,7 +6,7 @@ use std::hint::black_box;
 /// block to the stack. The block may contain a part of a key or authorisation value.
 ///
 /// Overwrites 32 KiB below the frame of the caller. The frame of the caller itself is not
-/// overwritten, so the caller must compute in a separate function that is not inlined.
+/// overwritten. The caller must therefore compute in a separate function that is not inlined.
 #[inline(never)]
 pub fn overwrite_stack() {
     const DEPTH: usize = 32 << 10;

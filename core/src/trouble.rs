@@ -107,7 +107,7 @@ impl Sight {
     }
 }
 
-/// Files that could not be read. Each file is logged once. It is logged again only if it was
+/// Files that could not be read. Each file is logged once. A file is logged again only if it was
 /// readable in the meantime.
 #[derive(Debug, Default)]
 pub(crate) struct Troubles(Mutex<HashMap<PathBuf, Errno>>);

@@ -80,9 +80,9 @@ pub(crate) fn writer_of(name: &[u8]) -> Option<u32> {
     sound.then_some(process)
 }
 
-/// Removes the temporary files that killed writers left in a folder. These are regular files with
-/// temporary names of this project. Files for which `is_writing` is true stay. A file that cannot
-/// be removed stays.
+/// Removes the temporary files that killed writers left in a folder. The removed files are regular
+/// files with temporary names of this project. Files for which `is_writing` is true stay. A file
+/// that cannot be removed stays.
 pub(crate) fn remove_leftovers(
     folder: &OwnedFd,
     is_writing: impl Fn(u32) -> bool,

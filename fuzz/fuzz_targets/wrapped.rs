@@ -1,5 +1,5 @@
 //! The content of a valid key wrap for C_UnwrapKey, and the data that CKM_RSA_PKCS signs
-//! (DigestInfo). The fuzzer chooses the content. This target wraps it.
+//! (DigestInfo). The fuzzer chooses the content. This target wraps the content.
 #![no_main]
 
 use aes_kw::cipher::KeyInit;

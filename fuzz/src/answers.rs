@@ -200,7 +200,7 @@ impl Script {
         told
     }
 
-    /// Returns a TPMT_PUBLIC. It is usually valid.
+    /// Returns a TPMT_PUBLIC, which is usually valid.
     fn area(&mut self) -> Vec<u8> {
         let attributes: u32 = match self.choices.below(8) {
             0 => self.choices.long(),
@@ -264,7 +264,7 @@ impl Script {
         area
     }
 
-    /// Returns a name for a public area. It is usually the right name.
+    /// Returns a name for a public area, usually the right name.
     fn name(&mut self, area: &[u8]) -> Vec<u8> {
         match self.choices.below(8) {
             0 => self.choices.some(),

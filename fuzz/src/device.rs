@@ -24,7 +24,8 @@ unsafe extern "C" {
 pub const OFFICER: &[u8] = b"officer's own";
 pub const USER: &[u8] = b"open sesame";
 
-/// No time limit may pass on a slow machine. This is safe, because a TPM in memory always answers.
+/// The time limits are long, so that no limit passes on a slow machine. A TPM in memory always
+/// answers.
 const CONFIG: &str = "timeout_ms = 300000\ngeneration_timeout_ms = 300000\n\
     [[token]]\nname = \"pins\"\n\
     [[token]]\nname = \"files\"\nallow_file_keys = true\nallow_raw_rsa = true\n";
@@ -76,8 +77,8 @@ pub fn prepared() {
     DONE.call_once(|| {
         // SAFETY: The pointer is valid.
         unsafe { C_GetFunctionList(&mut ptr::null_mut()) };
-        // The module catches panics at the C interface, and its own hook prints nothing. This hook
-        // replaces it.
+        // The module catches panics at the C interface, and its own hook prints nothing. The hook
+        // below replaces that hook.
         std::panic::set_hook(Box::new(|panic| {
             eprintln!("{panic}\n{}", std::backtrace::Backtrace::force_capture());
             std::process::abort();

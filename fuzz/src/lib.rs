@@ -1,6 +1,6 @@
-//! The common parts of the fuzz targets: an input as choices, a TPM in this process, changes of its
-//! answers, and the module with its C interface. The targets are in `fuzz_targets/`. `scripts/fuzz`
-//! runs them.
+//! The common parts of the fuzz targets: an input as choices, a TPM in this process, and changes of
+//! its answers. The module is used through its C interface. The targets are in `fuzz_targets/`.
+//! `scripts/fuzz` runs them.
 
 pub mod answers;
 pub mod bytes;

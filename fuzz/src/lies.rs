@@ -48,7 +48,7 @@ pub const CODES: [u32; 40] = [
     0xFFFF_FFFF,
 ];
 
-/// Changes answers between a client and a TPM. Of `often` answers, it changes about one.
+/// Changes answers between a client and a TPM: about one of `often` answers.
 pub struct Liar {
     choices: Bytes,
     often: u8,

@@ -255,7 +255,7 @@ fn items<T>(array: *const T, count: CK_ULONG) -> Result<usize, Error> {
         }
         Ok(count @ 1..=MOST_ATTRIBUTES) => Ok(count),
         _ => Err(Error::ArgumentsBad(
-            "the template cannot have so many items",
+            "the template has more than 1024 attributes",
         )),
     }
 }
@@ -269,7 +269,7 @@ pub(super) unsafe fn pin(
     pin: *const CK_UTF8CHAR,
     length: CK_ULONG,
 ) -> Result<Option<Secret>, Error> {
-    const TOO_LONG: Error = Error::ArgumentsBad("ulPinLen is impossible");
+    const TOO_LONG: Error = Error::ArgumentsBad("ulPinLen is more than 64 KiB");
     if pin.is_null() {
         return Ok(None);
     }

@@ -407,7 +407,9 @@ unsafe extern "C" fn C_GetInterface(
                 && flags & !one.interface.flags == 0
         });
         let interface = &raw const found
-            .ok_or(Error::ArgumentsBad("there is no such interface"))?
+            .ok_or(Error::ArgumentsBad(
+                "no interface has this name, version and flags",
+            ))?
             .interface;
         // SAFETY: the contract of this function guarantees it.
         unsafe { args::write(ppInterface, interface.cast_mut(), "ppInterface is NULL") }

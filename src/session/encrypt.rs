@@ -29,7 +29,9 @@ impl Session {
         object.check_use(Use::Decrypt, mechanism.row.kind)?;
         longest_message(key.public(), mechanism.request()).ok_or(Error::KeySizeRange)?;
         if !key.opens(mechanism.request()) {
-            warn!("OAEP with a key in memory uses one hash for the label and the mask");
+            warn!(
+                "decryption: with a key in memory, OAEP needs the same hash for the label and the mask"
+            );
             return Err(Error::MechanismParamInvalid);
         }
         let operation = DecryptOperation {

@@ -1,7 +1,7 @@
 //! A manufactured swtpm, with a proxy and resource managers before it, for `scripts/bench`.
 //!
 //! Prints `tpm TCTI`, `proxy TCTI` and `ready`. Then the program answers each line of standard
-//! input with a line. It ends at the end of its input.
+//! input with a line. The program ends at the end of its input.
 //!
 //! | line | answer and effect |
 //! |---|---|

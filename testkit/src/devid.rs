@@ -214,7 +214,7 @@ impl Own {
         Own::with(raw, "devid")
     }
 
-    /// Loads the module again. It then knows nothing, as in a new program.
+    /// Loads the module again. The module then knows nothing, as in a new program.
     #[track_caller]
     pub fn anew(self) -> Own {
         self.raw.finalize().expect("C_Finalize");

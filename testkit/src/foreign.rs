@@ -11,7 +11,7 @@ use std::fs;
 pub const BOUND: &str = "fixedtpm|fixedparent|sensitivedataorigin|userwithauth|noda";
 pub const DECRYPTS: &str = "fixedtpm|fixedparent|sensitivedataorigin|userwithauth|noda|decrypt";
 
-/// Makes a key folder with one key of the device. This also makes the storage root key.
+/// Makes a key folder with one key of the device. The function also makes the storage root key.
 pub fn begun(link: Link) -> (Bench, Own) {
     let bench = Bench::new(link);
     let own = Own::new(&bench.home);

@@ -4,7 +4,7 @@ use super::programs::poll;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-/// A forked child that runs a closure and ends. It is killed when this value is dropped.
+/// A forked child that runs a closure and ends. The child is killed when this value is dropped.
 pub struct Forked {
     id: libc::pid_t,
     ended: bool,

@@ -168,7 +168,7 @@ impl Opened {
     }
 }
 
-/// Returns the slot of the factory identity. It is the first slot, if the identity is shown.
+/// Returns the slot of the factory identity: the first slot, if the identity is shown.
 #[track_caller]
 pub fn identity(raw: &Raw) -> Option<CK_SLOT_ID> {
     let present = raw.slots(true).expect("C_GetSlotList");

@@ -1,5 +1,5 @@
-//! OpenSSL's command line as the independent verifier. It verifies signatures of the module and
-//! parses certificates.
+//! OpenSSL's command line as the independent verifier. OpenSSL verifies signatures of the module
+//! and parses certificates.
 
 use super::programs::{Said, output, program, run, run_with};
 use std::fs;

@@ -115,7 +115,7 @@ impl Own {
     }
 }
 
-/// Returns a home without TPM. It has the token `files`, whose keys are in files.
+/// Returns a home without TPM. The home has the token `files`, whose keys are in files.
 pub fn without_tpm() -> Home {
     let home = Home::new("swtpm:path=/nonexistent/tpm");
     allow_files(&home);

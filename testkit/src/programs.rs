@@ -9,7 +9,7 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// A started program. It is killed by its process id when this value is dropped.
+/// A started program. The program is killed by its process id when this value is dropped.
 pub struct Running {
     name: String,
     child: Child,

@@ -1,5 +1,5 @@
-//! A proxy in front of a swtpm, for the module and for libtss2. It counts commands and injects
-//! faults.
+//! A proxy in front of a swtpm, for the module and for libtss2. The proxy counts commands and
+//! injects faults.
 
 mod codes;
 
@@ -44,7 +44,7 @@ pub enum Fault {
 /// The answer to the client.
 pub enum Reply {
     Whole(Vec<u8>),
-    /// These bytes. Then the connection ends.
+    /// The connection ends after these bytes.
     Cut(Vec<u8>),
     /// These bytes, one at a time.
     Dripped(Vec<u8>),
@@ -95,7 +95,7 @@ type Alteration = Arc<dyn Fn(&[u8], Vec<u8>) -> Vec<u8> + Send + Sync>;
 
 pub type Execute<'a> = &'a mut dyn FnMut(&[u8]) -> Vec<u8>;
 
-/// An interposer: a function that answers a command. It may let the TPM execute commands.
+/// An interposer: a function that answers a command. The function may let the TPM execute commands.
 pub type Interposer = Box<dyn FnMut(&[u8], Execute) -> Vec<u8> + Send>;
 
 /// The commands that a proxy saw, and the faults to inject.

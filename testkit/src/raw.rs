@@ -69,7 +69,7 @@ names! {
 /// An attribute of a template: its type and its value.
 pub type Item = (CK_ATTRIBUTE_TYPE, Vec<u8>);
 
-/// A loaded module. It is never unloaded.
+/// A loaded module, which is never unloaded.
 #[derive(Clone)]
 pub struct Raw {
     library: &'static Library,

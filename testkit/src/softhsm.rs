@@ -1,5 +1,5 @@
-//! SoftHSM, another PKCS#11 module. A test of standard behaviour must pass with both modules. This
-//! validates the tests.
+//! SoftHSM, another PKCS#11 module. A test of standard behaviour must pass with both modules. The
+//! comparison validates the tests.
 
 use super::programs::{self, program};
 use super::raw::Raw;

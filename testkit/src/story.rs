@@ -12,13 +12,13 @@ use std::io::{Read, Seek};
 use std::process::Command;
 use std::time::Duration;
 
-/// The time limit of a story. It is longer than any story on a busy machine. A story that hangs is
-/// killed at the limit.
+/// The time limit of a story. The limit is longer than any story on a busy machine. A story that
+/// hangs is killed at the limit.
 const LIMIT: Duration = Duration::from_secs(170);
 const TELLING: &str = "DEVID_TEST_STORY";
 
-/// Returns the time limit. It is longer for a story with more altered answers (`DEVID_MUTATIONS`)
-/// or more faults (`DEVID_FAULTS`) than usual.
+/// Returns the time limit. The limit is longer for a story with more altered answers
+/// (`DEVID_MUTATIONS`) or more faults (`DEVID_FAULTS`) than usual.
 fn limit() -> Duration {
     let more = |variable: &str, usual: u32| match env::var(variable).as_deref() {
         Ok("all") => 1000,

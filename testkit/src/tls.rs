@@ -16,7 +16,7 @@ use std::time::Duration;
 /// The URI of the identity's key.
 pub const KEY: &str = "pkcs11:token=idev-id;object=idev-id;type=private";
 
-/// Writes an openssl.cnf for the provider into the home. It is the file of the packages, with the
+/// Writes an openssl.cnf for the provider into the home. The file is that of the packages, with the
 /// paths of this machine.
 pub fn configuration(home: &Home) -> PathBuf {
     let root = folders::root();

@@ -69,7 +69,7 @@ impl Stream for UnixStream {
     }
 }
 
-/// A running swtpm that is ready for commands. It ends when this value is dropped.
+/// A running swtpm that is ready for commands. The process ends when this value is dropped.
 pub struct Swtpm {
     folder: TempDir,
     place: Place,
@@ -226,7 +226,7 @@ impl Swtpm {
         assert!(self.start(), "swtpm did not start again:\n{}", self.log());
     }
 
-    /// Pauses swtpm until [`Swtpm::go_on`]. It answers nothing, but the kernel still accepts
+    /// Pauses swtpm until [`Swtpm::go_on`]. swtpm answers nothing, but the kernel still accepts
     /// connections.
     pub fn pause(&self) {
         self.signal(libc::SIGSTOP);

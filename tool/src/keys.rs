@@ -141,7 +141,7 @@ fn read_value(file: Option<PathBuf>) -> Result<Secret, CommandError> {
         value.pop();
     }
     let why = match left_over(&value) {
-        None if value.len() as u64 > LONGEST_VALUE => "it is longer than 64 bytes",
+        None if value.len() as u64 > LONGEST_VALUE => "the value is longer than 64 bytes",
         None => return Ok(value),
         Some(why) => why,
     };

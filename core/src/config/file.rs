@@ -374,8 +374,8 @@ impl TokenTable {
 
 impl MasterTable {
     fn of(mut section: TomlTable<'_>) -> Self {
-        /// The handles that the master key must not have: those of the storage root key and of the
-        /// device's own keys (Registry of Reserved TPM 2.0 Handles, section 2.3.1).
+        /// The handles of the storage root key and of the device's own keys. The master key must
+        /// not have these handles (Registry of Reserved TPM 2.0 Handles, section 2.3.1).
         const NOT_FREE: [RangeInclusive<u32>; 2] =
             [handle::PERSISTENT..=handle::SRK, handle::DEVICE_KEYS];
         let owners = wide(handle::STORAGE_KEYS);
@@ -420,7 +420,7 @@ impl ProvisionTable {
     }
 }
 
-/// The name of a token. It is a file name that is no longer than a token's label.
+/// The name of a token: a file name that is no longer than a token's label.
 struct TokenName(String);
 
 impl FromStr for TokenName {

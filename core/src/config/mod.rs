@@ -96,7 +96,8 @@ pub struct Config {
 }
 
 impl Config {
-    /// Creates the client of the TPM of this configuration. It opens nothing and sends nothing yet.
+    /// Creates the client of the TPM of this configuration. The client opens nothing and sends
+    /// nothing yet.
     pub fn tpm(&self, refusals: Refusals) -> Tpm {
         Tpm::new(self.tcti.clone(), self.limits, &self.locks, refusals)
             .with_master(self.master.handle)

@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 /// The settings for the device's own identity (`[provision]`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Provision {
-    /// Whether the device needs its own identity in addition to the factory's identity.
+    /// The setting `own`: does the device need its own identity in addition to the factory's
+    /// identity?
     pub own: OwnIdentity,
-    /// The marker file. It states that the identity is in the TPM, and names the key.
+    /// The marker file. The file states that the identity is in the TPM, and names the key.
     pub marker: PathBuf,
     /// The behaviour on a device without TPM.
     pub fallback: Fallback,
@@ -23,7 +24,7 @@ pub struct Provision {
     pub subject: Option<SubjectTemplate>,
 }
 
-/// Whether the device needs its own identity (`own`).
+/// The values of the setting `own`: does the device need its own identity?
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum OwnIdentity {
     /// Not configured. A device with a factory identity is complete, until `devid provision` makes

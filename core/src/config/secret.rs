@@ -61,9 +61,9 @@ impl SecretSource {
     ///
     /// # Errors
     ///
-    /// Fails if the file is writable by other users, missing, empty, not a regular file, or too
-    /// long for an authorisation value. Also fails if the file contains remains of an editor, or if
-    /// `$CREDENTIALS_DIRECTORY` is not set.
+    /// Fails if the file is missing, empty, not a regular file, or too long for an authorisation
+    /// value. Fails if other users can write the file. Also fails if the file contains remains of
+    /// an editor, or if `$CREDENTIALS_DIRECTORY` is not set.
     pub fn read(&self) -> io::Result<Secret> {
         if let Self::Hex(secret) = self {
             return Ok(secret.clone());

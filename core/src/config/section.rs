@@ -1,8 +1,8 @@
 //! A section of a configuration file (a table of TOML). The reader takes the settings out of the
 //! section one by one, and reports the settings that remain.
 //!
-//! An error message names the expected value. It shows the written value only for settings that are
-//! not secrets.
+//! An error message names the expected value. The message shows the written value only for settings
+//! that are not secrets.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -315,8 +315,8 @@ impl<'t> TomlTable<'t> {
     pub(super) fn end(self) {
         for key in self.left.keys() {
             let (at, key) = (key.span().start, key.get_ref());
-            // A key in quotes, or a key with digits, may be a secret at a wrong position. It is not
-            // shown.
+            // A key in quotes, or a key with digits, may be a secret at a wrong position. The key
+            // is not shown.
             let quoted = self.text[at..].starts_with(['"', '\'']);
             let what = unknown(key, self.name);
             match is_known(key) || is_like_one(key) || is_plain(key) && !quoted {
@@ -392,7 +392,7 @@ pub(super) fn section_called(name: &str) -> Option<&'static str> {
     names.find(|section| !name.is_empty() && bare(section) == name)
 }
 
-/// Returns true for a name that looks like a setting. Such a name is unlikely to be a PIN.
+/// Returns true for a name that looks like the name of a setting, which is unlikely to be a PIN.
 fn is_plain(name: &str) -> bool {
     name.chars().all(|c| c.is_ascii_alphabetic() || c == '_')
 }
@@ -447,8 +447,8 @@ fn unknown(key: &str, section: &str) -> String {
     }
 }
 
-/// Returns the known word that is most similar, if it is similar enough. Of equally similar words
-/// the first is returned.
+/// Returns the known word that is most similar, if it is similar enough. If several words are
+/// equally similar, the first word is returned.
 fn closest<'a>(word: &str, among: Vec<(&'a str, &'a str)>) -> Option<(&'a str, &'a str)> {
     const ALIKE: f64 = 0.7;
     let word = word.to_ascii_lowercase().replace('-', "_");

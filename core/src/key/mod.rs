@@ -80,7 +80,7 @@ impl PublicKey {
     /// Creates the key from an RSA modulus and exponent, big-endian.
     ///
     /// Returns `None` unless the modulus fills whole bytes (its leading bit is set) and has 1024 to
-    /// 4096 bits, and the exponent is odd.
+    /// 4096 bits. The exponent must be odd.
     pub fn from_rsa(modulus: &[u8], exponent: &[u8]) -> Option<Self> {
         let (modulus, exponent) = (without_zeros(modulus), without_zeros(exponent));
         let sound = (128..=512).contains(&modulus.len())
@@ -113,7 +113,7 @@ impl PublicKey {
     }
 
     /// Returns the SubjectPublicKeyInfo (RFC 5280, section 4.1.2.7). An RSA key has the parameters
-    /// NULL (RFC 3279, section 2.3.1), an EC key has the name of its curve (RFC 5480, section
+    /// NULL (RFC 3279, section 2.3.1). An EC key has the name of its curve (RFC 5480, section
     /// 2.1.1).
     pub fn info_der(&self) -> Vec<u8> {
         let (oid, parameters) = match self {
@@ -177,8 +177,8 @@ impl fmt::Display for PublicKey {
     }
 }
 
-/// The SHA-1 hash of the subjectPublicKey bits. It links a certificate, a public key and a private
-/// key.
+/// The SHA-1 hash of the subjectPublicKey bits. The hash links a certificate, a public key and a
+/// private key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct KeyId([u8; 20]);
 

@@ -140,8 +140,8 @@ impl PrivateKeyInfo {
         })
     }
 
-    /// Parses an ECPrivateKey. `beside` is the curve from the parameters before the key. It is used
-    /// if the key does not name its curve.
+    /// Parses an ECPrivateKey. `beside` is the curve from the parameters before the key. This curve
+    /// is used if the key does not name its curve.
     fn from_sec1(der: &[u8], beside: Option<ObjectIdentifier>) -> Result<Self, String> {
         let key = EcPrivateKey::from_der(der).ok();
         let names_its_own = key.is_some_and(|key| key.parameters.is_some());

@@ -30,8 +30,8 @@ const ASKED: [u16; 10] = [
 ];
 /// The name of this exchange in the log.
 const ALGORITHMS: &str = "GetCapability(algorithms)";
-/// This bit is set in every [`Algorithms`], so that an empty set differs from the number 0, which
-/// means "not asked yet".
+/// A bit that every [`Algorithms`] has. The number 0 means "not asked yet", so an empty set must
+/// differ from 0.
 const TOLD: u32 = 1 << 31;
 
 /// Returns the bit of an algorithm, or 0 for an algorithm that is not in [`ASKED`].
@@ -255,8 +255,8 @@ impl Tpm {
     }
 
     /// Returns the algorithms. Returns [`Algorithms::ANY`] if the TPM does not answer, or if
-    /// another thread asks the TPM now. After a failed request there is a pause before the next
-    /// request, because each request could wait for its whole time limit.
+    /// another thread asks the TPM now. After a failed request there is a pause, because each
+    /// request could wait for its whole time limit.
     pub fn algorithms_or_any(&self) -> Algorithms {
         if self.known_algorithms().known().is_none()
             && let Some(mut rest) = self.asking.try_lock()

@@ -14,7 +14,8 @@ use super::{
 enum Ancestry {
     /// The handle is empty.
     Empty,
-    /// The qualified name of the key. It is a digest over the names of all ancestors.
+    /// The qualified name of the key. The qualified name is a digest over the names of all
+    /// ancestors.
     Below(Vec<u8>),
     /// The TPM does not return a qualified name.
     Untold,
@@ -25,7 +26,7 @@ impl Tpm {
     /// template after any eviction.
     ///
     /// If the TPM returns no qualified name, the key is compared with the primary key of the same
-    /// template. This costs two more commands.
+    /// template. The comparison costs two more commands.
     pub fn is_primary(&self, key: &StorageKey) -> Result<bool, TpmError> {
         const HIERARCHIES: [u32; 3] = [handle::OWNER, handle::ENDORSEMENT, handle::PLATFORM];
         let below = |one: u32| qualified_name_below(&one.to_be_bytes(), key.name());

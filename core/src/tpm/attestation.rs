@@ -80,8 +80,8 @@ impl AttestationKey {
         let attests = PublicArea::parse(area).is_some_and(|area| area.attests());
         let is_usable = match auth_way(area, AuthRole::User) {
             AuthWay::Policy(_) => true,
-            // The empty value may be wrong. It is tried only if the TPM does not count wrong values
-            // for this key.
+            // The empty value may be wrong. The value is tried only if the TPM does not count wrong
+            // values for this key.
             AuthWay::Value => is_open || !counts_wrong_auth(area),
             AuthWay::UnknownPolicy => false,
         };
@@ -325,9 +325,9 @@ impl Tpm {
     }
 
     /// Returns the signature of an attestation key over data that the TPM hashes. Returns `None` if
-    /// the TPM gives no ticket. The TPM gives no ticket for fewer than four bytes, and for data
-    /// that begin with TPM_GENERATED_VALUE as the TPM's own statements do. Sends up to ten
-    /// commands, and more for data of more than 1024 bytes.
+    /// the TPM gives no ticket. The TPM gives no ticket for fewer than four bytes. The TPM also
+    /// gives no ticket for data that begin with TPM_GENERATED_VALUE, as its own statements do.
+    /// Sends up to ten commands, and more for data of more than 1024 bytes.
     pub(crate) fn sign_hashed(
         &self,
         key: &AttestationKey,

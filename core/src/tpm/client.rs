@@ -1,5 +1,5 @@
-//! The client of one TPM. All threads of the process share the client. It opens its connection at
-//! the first command.
+//! The client of one TPM. All threads of the process share the client. The client opens its
+//! connection at the first command.
 
 use super::algorithms::RetryPause;
 use super::connections::Connection;
@@ -216,8 +216,8 @@ impl Tpm {
         }
     }
 
-    /// Returns true if a signature by this scheme and type of key was verified in this process, or
-    /// in its parent before a fork. `None` as scheme means the raw RSA operation.
+    /// Returns true if a signature by this scheme and type of key was verified. Signatures of the
+    /// parent before a fork count too. `None` as scheme means the raw RSA operation.
     pub fn has_proven(&self, scheme: Option<SignatureScheme>, key: &PublicKey) -> bool {
         self.proven.load(Ordering::Acquire) & proof(scheme, key) != 0
     }

@@ -5,7 +5,7 @@ use super::protected::{Recipient, protect};
 use super::{Hash, PublicArea, TpmError};
 use crate::key::{Curve, PublicKey};
 
-/// The inputs of TPM2_ActivateCredential. Both are without the size field of their TPM2B.
+/// The inputs of TPM2_ActivateCredential. Both inputs are without the size field of their TPM2B.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Credential {
     /// TPMS_ID_OBJECT.

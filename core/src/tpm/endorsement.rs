@@ -169,9 +169,9 @@ impl Tpm {
         }
     }
 
-    /// Returns the templates for the certificate at this index. These are the template of the
-    /// profile (`usual`), the template that the TPM stores in NV, and both templates with each
-    /// nonce in NV.
+    /// Returns the templates for the certificate at this index. The result contains the template of
+    /// the profile (`usual`) and the template that the TPM stores in NV. The result also contains
+    /// both templates with each nonce in NV.
     fn stored_templates(&self, certificate: u32, usual: &[u8]) -> Result<Vec<Vec<u8>>, TpmError> {
         let mut templates = vec![usual.to_vec()];
         let mut nonces = Vec::new();

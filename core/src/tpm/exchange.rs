@@ -353,8 +353,8 @@ impl<'a> Exchange<'a> {
 mod tests {
     use super::*;
 
-    /// A time-limit check alone would fail here: one try with a key generation may exceed the whole
-    /// limit.
+    /// The number of tries counts, not only the time: one try with a key generation may exceed the
+    /// whole limit.
     #[test]
     fn a_crowded_tpm_is_asked_again_however_slow_it_is() {
         let mut crowded = Crowded::default();

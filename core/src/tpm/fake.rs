@@ -1,5 +1,5 @@
-//! A simulated TPM for unit tests. It answers commands over a Unix socket with replies from the
-//! test.
+//! A simulated TPM for unit tests. The TPM answers commands over a Unix socket with replies from
+//! the test.
 
 use super::{Limits, Link, Refusals, Tcti, Tpm, sized};
 use parking_lot::{Mutex, MutexGuard};

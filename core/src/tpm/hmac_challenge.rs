@@ -85,8 +85,8 @@ impl HmacKey {
     pub(crate) fn may_be_for(&self, parent: &EndorsementKey) -> bool {
         let is_usable = match auth_way(parent.area(), AuthRole::User) {
             AuthWay::Policy(_) => true,
-            // The empty value may be wrong. It is tried only if the TPM does not count wrong values
-            // for this key.
+            // The empty value may be wrong. The value is tried only if the TPM does not count wrong
+            // values for this key.
             AuthWay::Value => !counts_wrong_auth(parent.area()),
             AuthWay::UnknownPolicy => false,
         };

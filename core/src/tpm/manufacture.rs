@@ -1,5 +1,5 @@
-//! The writes of a device manufacturer to a TPM: factory keys in persistent handles, and NV indices
-//! that are filled once and then locked. No function of this file undefines an index, overwrites
+//! The writes of a device manufacturer to a TPM. Factory keys are put into persistent handles. NV
+//! indices are filled once and then locked. No function of this file undefines an index, overwrites
 //! bytes or empties a handle.
 
 use super::exchange::Exchange;

@@ -1,7 +1,7 @@
 //! Attestation keys of services: primary keys of the owner hierarchy. Each key has its own template
-//! with random bytes, so nothing links two keys. In the data that such a key signs, the TPM
-//! obfuscates its firmware version and its restart counters (Part 1, section 36.7), differently for
-//! each key.
+//! with random bytes, so nothing links two keys. In the data that an attestation key signs, the TPM
+//! obfuscates its firmware version and its restart counters. The obfuscation differs for each key
+//! (Part 1, section 36.7).
 
 use super::attestation::{KINDS, first_kind};
 use super::exchange::Exchange;

@@ -149,14 +149,14 @@ impl Tpm {
         })
     }
 
-    /// Flushes transient objects that a lost answer or a killed process left behind. These are keys
-    /// of this process, objects below the master key, and objects from factory templates. A program
-    /// that is using such an object must load the object again.
+    /// Flushes transient objects that a lost answer or a killed process left behind. The flushed
+    /// objects are keys of this process, objects below the master key, and objects from factory
+    /// templates. A program that is using such an object must load the object again.
     ///
-    /// With `roots` it also flushes endorsement keys, storage root keys, and storage keys and
-    /// attestation keys with this project's templates below a storage root key. A killed
-    /// provisioning or attestation may leave such objects. Other programs make such keys too, so
-    /// `roots` is only for a TPM without a free slot for a long time.
+    /// With `roots` the function also flushes endorsement keys and storage root keys. It then
+    /// flushes storage keys and attestation keys with this project's templates below a storage root
+    /// key, too. A killed provisioning or attestation may leave such objects. Other programs make
+    /// such keys too. `roots` is therefore only for a TPM without a free slot for a long time.
     ///
     /// If `code` reports missing session slots, sessions that have existed for long are flushed
     /// too.
@@ -194,7 +194,8 @@ impl Tpm {
     }
 
     /// Returns true if this project may flush a transient object. The object must be a key that
-    /// this process loads, a factory key, or a key below the master key of this qualified name.
+    /// this process loads, a factory key, or a key below the master key. `master` is the qualified
+    /// name of the master key.
     pub(super) fn may_flush(
         &self,
         link: &mut Link,

@@ -80,8 +80,8 @@ pub(super) enum NotLocked {
 }
 
 impl ProcessLock {
-    /// Creates the lock for the slots of transient objects. It locks nothing if a resource manager
-    /// gives each process its own slots.
+    /// Creates the lock for the slots of transient objects. The lock has no effect if a resource
+    /// manager gives each process its own slots.
     pub(super) fn for_object_slots(tcti: &Tcti, locks: &Path) -> Self {
         Self::at(match tcti.is_managed() {
             true => LockTarget::None,

@@ -1,5 +1,5 @@
-//! Trust in the storage root key (SRK). If the administrator trusts certificates of endorsement
-//! keys, the TPM must prove by a certified endorsement key that it has this SRK. Otherwise the
+//! Trust in the storage root key (SRK). The administrator may trust certificates of endorsement
+//! keys. The TPM must then prove by a certified endorsement key that it has this SRK. Otherwise the
 //! first SRK that is used is trusted. The SRK is remembered in both cases. A different SRK later is
 //! an error.
 
@@ -15,7 +15,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// The reason for the trust in a storage root key. This number is the first byte of the record.
+/// The reason for the trust in a storage root key. The number is the first byte of the record.
 const AT_FIRST_USE: u8 = 0;
 const BY_CERTIFICATE: u8 = 1;
 

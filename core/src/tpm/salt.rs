@@ -1,5 +1,5 @@
 //! The choice of the TPM key that decrypts the salt of an auth session (Part 1, section 19.6.8).
-//! Such a key is called a key for salts.
+//! The project calls this key a key for salts.
 
 use super::command::Hierarchy;
 use super::exchange::Exchange;
@@ -26,11 +26,12 @@ enum SaltPurpose {
 }
 
 impl Tpm {
-    /// Returns the key for salts: the storage root key, else an endorsement key, else a key that is
-    /// made for this purpose. The key is searched once, and again after each transport fault.
+    /// Returns the key for salts. The choice is the storage root key, else an endorsement key, else
+    /// a key that is made for this purpose. The key is searched once, and again after each
+    /// transport fault.
     ///
-    /// If the key that was found is not trusted, the known master key is used instead. This costs
-    /// two commands each time.
+    /// If the key that was found is not trusted, the known master key is used instead. The master
+    /// key costs two commands each time.
     ///
     /// # Errors
     ///

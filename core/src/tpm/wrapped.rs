@@ -67,8 +67,8 @@ impl WrappedKey {
     }
 
     /// Returns the key, with an authorisation value that may be wrong, even if the value is empty.
-    /// If the TPM counts wrong values for the key, a value is sent only once, and an exchange whose
-    /// answer was lost is not repeated.
+    /// If the TPM counts wrong values for the key, a value is sent only once. An exchange is then
+    /// not repeated after a lost answer.
     #[must_use]
     pub(crate) fn of_unknown_value(self) -> Self {
         Self {

@@ -35,8 +35,8 @@ pub(crate) fn distrusted(path: &Path) -> Option<Distrust> {
 }
 
 /// Checks that only root and this user can make, replace or remove a name in a folder. If the
-/// folder is missing, the last existing folder of its path is checked, because its writers could
-/// make the missing folder.
+/// folder is missing, the last existing folder of its path is checked. The users who may write to
+/// that folder could make the missing folder.
 ///
 /// # Errors
 ///
@@ -63,8 +63,8 @@ enum End {
     Missing(PathBuf),
 }
 
-/// Returns the resolved path of a folder; `None` if it does not exist. Only root and this user may
-/// be able to replace something on its path, or files of other users in the folder.
+/// Returns the resolved path of a folder; `None` if it does not exist. Fails unless only root and
+/// this user can replace the folders of the path, and the files in the folder.
 ///
 /// # Errors
 ///

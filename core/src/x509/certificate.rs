@@ -156,8 +156,8 @@ impl Certificate {
         }
     }
 
-    /// Returns true if the certificate states that its key is restricted: by the TCG policy for
-    /// such keys, or by the purpose of an attestation key (tcg-kp-AIKCertificate).
+    /// Returns true if the certificate states that its key is restricted. The statement is the TCG
+    /// policy for restricted keys, or the purpose of an attestation key (tcg-kp-AIKCertificate).
     pub fn is_of_attestation_key(&self) -> bool {
         let says = |extension: ObjectIdentifier, what: ObjectIdentifier| {
             let what = what.to_der().unwrap_or_default();

@@ -59,8 +59,8 @@ pub(crate) enum PermanentIdentifier {
     Named(String),
 }
 
-/// Issues a certificate for this key. It is valid from a day ago until `until`, but no longer than
-/// the CA's certificate.
+/// Issues a certificate for this key. The certificate is valid from a day ago until `until`, but no
+/// longer than the CA's certificate.
 ///
 /// # Errors
 ///
@@ -97,7 +97,8 @@ pub(crate) fn certify<E: From<IssueError>>(
     Ok(Certificate::from_der(&der).map_err(|error| IssueError::Failed(error.to_string()))?)
 }
 
-/// Returns the validity of the new certificate. It ends no later than that of the CA's certificate.
+/// Returns the validity of the new certificate. The validity ends no later than that of the CA's
+/// certificate.
 fn validity(lifetime: Duration, ca: &Certificate) -> Result<Validity, IssueError> {
     let unread = |why| IssueError::Failed(format!("the validity of the CA's certificate {why}"));
     let (first, last) = (

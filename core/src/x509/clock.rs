@@ -10,8 +10,8 @@ use x509_cert::der::DateTime;
 ///
 /// # Errors
 ///
-/// Fails with the build time of this program if the clock is before the build time, because the
-/// clock is then wrong.
+/// Fails with the build time of this program if the clock is before the build time. The clock is
+/// then wrong.
 pub(crate) fn now() -> Result<DateTime, DateTime> {
     judged(SystemTime::now(), built())
 }

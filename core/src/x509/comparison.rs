@@ -1,5 +1,5 @@
-//! Comparison of names (RFC 5280, section 7.1). It ignores string types, upper and lower case, and
-//! repeated blanks. As in OpenSSL, the case matters for letters that are not ASCII.
+//! Comparison of names (RFC 5280, section 7.1). The comparison ignores string types, upper and
+//! lower case, and repeated blanks. As in OpenSSL, the case matters for letters that are not ASCII.
 
 use crate::ber::{BIT_STRING, Element, OBJECT_IDENTIFIER, SEQUENCE, SET};
 

@@ -28,7 +28,7 @@ impl Request {
     pub(crate) fn from_der(der: &[u8]) -> Result<Self, String> {
         let parsed =
             CertReq::from_der(der).map_err(|why| format!("it is not a PKCS#10 request: {why}"))?;
-        // If the library reads an attribute differently, the encoding differs. Such a request is
+        // If the library reads an attribute differently, the encoding differs. The request is then
         // refused.
         if parsed.to_der().ok().as_deref() != Some(der) {
             return Err("it is not a PKCS#10 request: it is not in DER".into());

@@ -29,7 +29,7 @@ pub struct RequestContent {
     usage: u16,
     /// Extensions that the request contains unchanged.
     extensions: Vec<Extension>,
-    /// The hash for the signature of the request. It is used if the key supports it.
+    /// The hash for the signature of the request, if the key supports this hash.
     hash: Option<Hash>,
     /// Further attributes of the request (Attribute), each in DER.
     attributes: Vec<Vec<u8>>,
@@ -79,8 +79,8 @@ impl RequestContent {
         })
     }
 
-    /// Returns the content for the renewal of this certificate: its usages, and subject and
-    /// subjectAltName byte for byte (RFC 7030, section 4.2.2).
+    /// Returns the content for the renewal of this certificate. The content has the usages of the
+    /// certificate, and its subject and subjectAltName byte for byte (RFC 7030, section 4.2.2).
     ///
     /// # Errors
     ///
@@ -166,7 +166,8 @@ impl RequestContent {
         Ok(())
     }
 
-    /// Returns the hash for the signature of the request. It is used if the key supports it.
+    /// Returns the hash for the signature of the request. The caller uses this hash if the key
+    /// supports it.
     pub(crate) fn hash(&self) -> Option<Hash> {
         self.hash
     }

@@ -1,5 +1,5 @@
-//! Executes a command: makes the authorisation, sends the command, checks the response (Part 1,
-//! section 18; HMAC auth sessions: sections 17 to 19 and 21).
+//! Executes a command: authorises it, sends it, and checks the response (Part 1, section 18; HMAC
+//! auth sessions: sections 17 to 19 and 21).
 //!
 //! Each authorised handle has its own authorisation: a password or an auth session.
 

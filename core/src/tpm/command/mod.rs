@@ -30,8 +30,8 @@ use tpm2_protocol::{TpmMarshal, TpmWriter};
 /// A connection to a TPM. Each method sends one TPM command unless its documentation says
 /// otherwise.
 ///
-/// The link does not repeat commands. It does not guarantee that a handle still contains the same
-/// object (see [`super::Tpm`]). After a transport error the next call opens a new connection.
+/// The link does not repeat commands. The link does not guarantee that a handle still contains the
+/// same object (see [`super::Tpm`]). After a transport error the next call opens a new connection.
 pub(crate) struct Link {
     transport: Box<dyn Transport>,
     timing: Arc<Timing>,

@@ -56,8 +56,8 @@ impl Link {
         let answer = self
             .take(steps, session.0.handle)
             .and_then(|()| command(self, &session));
-        // The flush is safe even if the answer was lost, because no other program can have received
-        // this session handle in the meantime.
+        // The flush is safe even if the answer was lost. No other program can have received this
+        // session handle in the meantime.
         if let Err(error) = &answer
             && !error.is_silence()
             && let Err(error) = self.flush(session.0.handle)

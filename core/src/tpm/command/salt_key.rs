@@ -22,7 +22,7 @@ pub struct SaltKey {
 enum KeySource {
     /// The key is in this handle.
     Handle(u32),
-    /// The key has no handle. It is loaded for each session and flushed afterwards.
+    /// The key has no handle. The key is loaded for each session and flushed afterwards.
     Saved(Arc<SavedPrimary>),
 }
 

@@ -17,7 +17,7 @@ use tpm2_protocol::frame::{
 /// The number of bytes in one piece. Every TPM accepts a piece of this size (TPM_PT_INPUT_BUFFER).
 const PIECE: usize = 1024;
 
-/// The ticket of the TPM (TPMT_TK_HASHCHECK). It shows that the TPM made a digest, and that the
+/// The ticket of the TPM (TPMT_TK_HASHCHECK). The ticket shows that the TPM made a digest. The
 /// hashed data do not look like a statement of the TPM.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::tpm) struct HashTicket(pub(super) TpmtTkHashcheck);
@@ -46,7 +46,7 @@ fn piece(data: &[u8]) -> Result<Tpm2bMaxBuffer, TpmError> {
 
 impl Link {
     /// Lets the TPM hash data. Returns the digest and its ticket. Sends one command for up to 1024
-    /// bytes. For more data it sends one command for each piece and one more, and the hash sequence
+    /// bytes. For more data it sends one command for each piece and one more. The hash sequence
     /// occupies a slot for objects.
     ///
     /// # Errors

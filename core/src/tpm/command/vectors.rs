@@ -2,8 +2,14 @@
 //! `wire.txt` was recorded over this link, `esapi.txt` over the ESAPI of libtss2 3.2.1. ESAPI sends
 //! additional TPM2_ReadPublic and TPM2_NV_ReadPublic commands.
 //!
-//! The first character of a line says what it contains: `>` a command, `<` its answer, `=` the
-//! result of a step, `+` random inputs.
+//! The first character of a line shows its content:
+//!
+//! | character | content |
+//! |---|---|
+//! | `>` | a command |
+//! | `<` | the answer to the command |
+//! | `=` | the result of a step |
+//! | `+` | random inputs |
 
 use super::{CommandClass, Link, Timing, Transport, TransportError};
 use crate::key::{Curve, PublicKey};

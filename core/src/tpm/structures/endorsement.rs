@@ -150,9 +150,9 @@ pub(in crate::tpm) fn is_endorsement_key(area: &[u8]) -> bool {
     })
 }
 
-/// Returns two NV indices that belong to the certificate index: for the template of the key and for
-/// the nonce of the template. For P-256, manufacturers disagree which of the two contains the
-/// template.
+/// Returns two NV indices that belong to the certificate index. They are for the template of the
+/// key and for the nonce of the template. For P-256, manufacturers disagree which of the two
+/// contains the template.
 pub(in crate::tpm) fn template_indices(certificate: u32) -> Vec<u32> {
     match certificate {
         0x01C0_0002 => vec![0x01C0_0003, 0x01C0_0004],

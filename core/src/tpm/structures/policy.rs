@@ -57,8 +57,8 @@ pub(in crate::tpm) struct PolicySteps {
 }
 
 /// Returns the authorisation that a key with this TPMT_PUBLIC needs in a role. If both the TCG
-/// policy and the authorisation value are possible, the policy is chosen, because a policy cannot
-/// cause a failed try.
+/// policy and the authorisation value are possible, the policy is chosen. A policy cannot cause a
+/// failed try.
 pub(in crate::tpm) fn auth_way(area: &[u8], role: AuthRole) -> AuthWay {
     let attributes = attributes_of(area);
     let takes_value = match role {

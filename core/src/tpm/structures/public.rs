@@ -37,8 +37,8 @@ pub struct PublicArea {
 impl PublicArea {
     /// Parses the bytes of a TPMT_PUBLIC.
     ///
-    /// Returns `None` unless it is an RSA key or a key on a supported curve, with no scheme or a
-    /// supported signature scheme.
+    /// Returns `None` unless the area is that of an RSA key or a key on a supported curve. The key
+    /// must have no scheme, or a supported signature scheme.
     pub fn parse(area: &[u8]) -> Option<Self> {
         let (public, []) = TpmtPublic::unmarshal(area).ok()? else {
             return None;
@@ -158,8 +158,8 @@ impl PublicArea {
     }
 
     /// Returns true if the key can be an identity (TCG, TPM 2.0 Keys for Device Identity, section
-    /// 7.3.4). Such a key signs any data and has no other use. It cannot move to another TPM or
-    /// parent.
+    /// 7.3.4). An identity key signs any data and has no other use. The key cannot move to another
+    /// TPM or parent.
     pub fn is_identity(&self) -> bool {
         let set = TpmaObject::SIGN_ENCRYPT.bits()
             | TpmaObject::FIXED_TPM.bits()

@@ -86,9 +86,9 @@ impl ResponseCode {
     /// Returns true if the TPM refuses a parameter of the command. The same command then fails
     /// again.
     ///
-    /// Some TPMs omit which part of the command they refuse. This function treats such a code as
-    /// the refusal of a parameter, except HANDLE, HIERARCHY and the codes for a wrong authorisation
-    /// value.
+    /// Some TPMs omit which part of the command they refuse. This function treats a code without
+    /// this information as the refusal of a parameter. Exceptions are HANDLE, HIERARCHY and the
+    /// codes for a wrong authorisation value.
     pub fn is_parameter(self) -> bool {
         match self.about() {
             Some(About::Parameter) => true,
@@ -196,8 +196,8 @@ impl ResponseCode {
         matches!(self.0, Self::SESSION_MEMORY | Self::SESSION_HANDLES)
     }
 
-    /// Returns true if the TPM finally refuses the request. These are all errors and vendor errors,
-    /// except errors of the TPM's state. Returns false for warnings.
+    /// Returns true if the TPM finally refuses the request. The function returns true for errors
+    /// and vendor errors. It returns false for warnings and for errors of the TPM's state.
     pub fn is_definite(self) -> bool {
         match self.0 {
             0x100..=0x17F => !Self::OF_STATE.contains(&self.0),

@@ -156,8 +156,8 @@ pub(in crate::tpm) fn imported_key(public: &PublicKey, usage: KeyPurpose) -> Vec
     }
 }
 
-/// Returns the template of sealed data. It has noDA unless `counts` says that wrong values must
-/// count.
+/// Returns the template of sealed data. The template has noDA unless `counts` says that wrong
+/// values must count.
 pub(in crate::tpm) fn sealed(counts: bool) -> Vec<u8> {
     const NO_DA: u32 = 1 << 10;
     /// The attributes fixedTPM, fixedParent and userWithAuth.

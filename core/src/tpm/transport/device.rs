@@ -22,7 +22,7 @@ pub(super) struct CharDevice {
 
 /// An open device.
 struct OpenFile {
-    /// The descriptor. It is `None` only while the value is dropped.
+    /// The descriptor; `None` only while the value is dropped.
     fd: Option<OwnedFd>,
     file: FileId,
 }

@@ -50,8 +50,8 @@ impl<K: Endpoint> KeptOpen<K> {
         let answer = exchange(kept, &mut self.owed, command, class, timing);
         let is_lost = match answer {
             Err(TransportError::Broken(_)) => true,
-            // The late answer of the earlier command may have been discarded. It would not arrive a
-            // second time.
+            // The late answer of the earlier command may have been discarded. This answer would not
+            // arrive a second time.
             Err(TransportError::Timeout(_)) => owed_before,
             _ => false,
         };

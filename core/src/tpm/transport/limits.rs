@@ -108,7 +108,7 @@ pub(in crate::tpm) struct Timing {
     busy: ProcessLock,
 }
 
-/// A key generation of this process. It ends when the value is dropped.
+/// A key generation of this process. The generation ends when the value is dropped.
 pub(in crate::tpm) struct Generation<'a> {
     timing: &'a Timing,
     _told_to_others: Option<crate::file::Lock>,

@@ -1,5 +1,5 @@
 //! Transports. A transport carries the bytes of a command to the TPM, and the bytes of the response
-//! back, within a time limit. It does not interpret commands.
+//! back, within a time limit. A transport does not interpret commands.
 
 mod device;
 pub(super) mod kept_open;
@@ -30,9 +30,9 @@ pub(super) const HEADER: usize = 10;
 /// Sends a command to the TPM and returns its response.
 pub(super) trait Transport: Send {
     /// Sends a command of this class and returns the response. The steps before the sending have
-    /// the limit of ordinary commands: opening a connection, and receiving a late answer to an
-    /// earlier command. A key generation is under way ([`Timing::note_start`]) from the sending
-    /// until this method returns. After an error the next call opens a new connection.
+    /// the limit of ordinary commands. These steps are opening a connection, and receiving a late
+    /// answer to an earlier command. A key generation is under way ([`Timing::note_start`]) from
+    /// the sending until this method returns. After an error the next call opens a new connection.
     fn transact(
         &mut self,
         command: &[u8],

@@ -34,8 +34,8 @@ pub struct TctiError(String);
 impl Tcti {
     const PORT: u16 = 2321;
 
-    /// Returns true if a resource manager gives each connection its own space. This is the resource
-    /// manager of the kernel (/dev/tpmrm0) or tpm2-abrmd. In all other cases the clients share the
+    /// Returns true if a resource manager gives each connection its own space. The resource manager
+    /// of the kernel (/dev/tpmrm0) and tpm2-abrmd do so. In all other cases the clients share the
     /// slots of the TPM.
     pub fn is_managed(&self) -> bool {
         let is_kernels = |path: &Path| {
@@ -67,9 +67,9 @@ impl Tcti {
         }
     }
 
-    /// Returns true if the kernel has a TPM for this TCTI, even if this TPM does not answer, or not
-    /// this user. For other transports only an answer shows that the TPM exists. If the check
-    /// fails, the TPM is assumed to exist, so that no second identity is made.
+    /// Returns true if the kernel has a TPM for this TCTI. The TPM need not answer, and this user
+    /// need not have access. For other transports only an answer shows that the TPM exists. If the
+    /// check fails, the TPM is assumed to exist, so that no second identity is made.
     pub fn is_there(&self) -> bool {
         let there = |path: &Path| path.try_exists().unwrap_or(true);
         if let Some(node) = self.node() {
@@ -91,9 +91,9 @@ impl Tcti {
     }
 
     /// Returns the number of keys that one connection may keep loaded behind a resource manager.
-    /// The kernel saves and loads all keys of a connection around each command and has room for
-    /// three, so the number is one. For tpm2-abrmd the number is eight. It loads only the keys that
-    /// a command names, but allows few connections.
+    /// The kernel saves and loads all keys of a connection around each command. It has room for
+    /// three keys, so the number is one. For tpm2-abrmd the number is eight, because tpm2-abrmd
+    /// loads only the keys that a command names, but allows few connections.
     pub(in crate::tpm) fn keys_in_a_space(&self) -> usize {
         match self {
             Self::Loaded(conf) if tcti_of_libtss2(conf).0 == "tabrmd" => 8,

@@ -126,10 +126,10 @@ impl TctiContext {
         let code = unsafe { poll_handles(self.raw.as_ptr(), handles.as_mut_ptr(), &raw mut count) };
         match &handles[..] {
             [handle, ..] if code == 0 && count == 1 && handle.fd >= 0 => {
-                // SAFETY: The transport holds the descriptor open until it is finalised, which the
-                // `&mut self` of this function excludes. If the host closed the descriptor, poll(2)
-                // fails, or waits for the new file with this number. This function reads nothing
-                // through the descriptor.
+                // SAFETY: The transport closes the descriptor only when it is finalised. This
+                // function has `&mut self`, so no other call can finalise the transport now. If the
+                // host closed the descriptor, poll(2) fails, or waits for the new file with this
+                // number. This function reads nothing through the descriptor.
                 let fd = unsafe { BorrowedFd::borrow_raw(handle.fd) };
                 poll_fd(fd, PollFlags::IN, wait)
             }

@@ -194,8 +194,8 @@ impl Search<'_> {
         }
     }
 
-    /// Returns true for a trusted root of version 1, which has no basicConstraints. Such a root is
-    /// trusted without further checks (RFC 5280, section 6.1.1, d).
+    /// Returns true for a trusted root of version 1, which has no basicConstraints. A root of
+    /// version 1 is trusted without further checks (RFC 5280, section 6.1.1, d).
     fn is_old_root(&self, issuer: &Certificate) -> bool {
         issuer.version() == Ok(1)
             && self.trusted.contains(issuer)

@@ -45,8 +45,8 @@ pub(super) fn check(path: &[&Certificate]) -> Result<(), String> {
     Ok(())
 }
 
-/// Returns all names of a certificate. If a leaf has no DNS name, and its common name looks like a
-/// DNS name, the common name counts as a DNS name.
+/// Returns all names of a certificate. If a leaf has no DNS name, its common name counts as a DNS
+/// name, provided that it looks like a DNS name.
 fn names(certificate: &Certificate, is_leaf: bool) -> Result<Vec<GeneralName<'_>>, String> {
     let unread = |what: &str| format!("the {what} of {} cannot be read", certificate.subject());
     let alternative = certificate.alternative_names();

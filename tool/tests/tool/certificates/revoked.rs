@@ -181,7 +181,7 @@ fn a_file_that_is_no_crl_is_named() {
     for (name, why) in [
         ("leaf.pem", "the first PEM block is CERTIFICATE"),
         ("cut.crl", "it is not a CRL"),
-        ("text.crl", "it is not a CRL: no PEM block"),
+        ("text.crl", "it is not a CRL: there is no PEM block"),
         ("missing.crl", "No such file"),
     ] {
         let path = bench.0.path(name);

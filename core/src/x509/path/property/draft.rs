@@ -82,7 +82,8 @@ impl Keys {
         signature
     }
 
-    /// Returns the signature of a key. It is by this algorithm if the algorithm fits the key.
+    /// Returns the signature of a key. The signature is by this algorithm if the algorithm fits the
+    /// key.
     fn sign(&self, number: usize, algorithm: &[u8], message: &[u8]) -> Vec<u8> {
         use crate::tpm::Hash;
         let hash = match algorithm {

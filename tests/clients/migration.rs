@@ -440,6 +440,10 @@ fn stores_of_other_forms() {
         ("INSERT INTO tokens SELECT 2, 1, 'other', config FROM tokens", &["'store'", "'other'", "--token"]),
         ("DELETE FROM tokens", &["none"]),
         ("DELETE FROM pobjects", &["missing"]),
+        ("UPDATE pobjects SET config = NULL", &["configuration of the parent"]),
+        ("UPDATE pobjects SET config = '!!map { ? { } : \"x\", }'", &["configuration of the parent"]),
+        ("UPDATE pobjects SET config = '!!map { ? \"esys-tr\" : \"81\", }'", &["0x00000081"]),
+        ("UPDATE tokens SET config = x'ff'", &["configuration of token 1"]),
     ] {
         let said = of_store(&format!("{TABLES}{change};"));
         assert_eq!(said.status.code(), Some(1), "{change}: {said}");
@@ -448,12 +452,19 @@ fn stores_of_other_forms() {
             assert!(said.err.contains(word), "{change}: {word} in {said}");
         }
     }
-    // Of objects each stands for itself.
+    // An object in an unknown form stops no other object.
     let said = of_store(&format!(
-        "{TABLES} INSERT INTO tobjects VALUES (1, 1, '!!map {{ ? !!int \"0\" : !!int \"4\", }}'), (2, 1, 'x');"
+        "{TABLES} INSERT INTO tobjects VALUES (1, 1, '!!map {{ ? !!int \"0\" : !!int \"4\", }}'), (2, 1, 'x'),
+        (3, 1, NULL), (4, 1, '!!map {{ ? !!int \"0\" : !!int \"3\", ? !!int \"256\" : \"ec\", }}');"
     ));
     assert!(said.text().contains("object 1 '': a secret key"), "{said}");
     assert!(said.text().contains("object 2"), "{said}");
+    assert!(said.text().contains("object 3"), "{said}");
+    assert!(
+        said.text()
+            .contains("object 4 '': the key has the type 'ec'"),
+        "{said}"
+    );
 }
 
 #[test]

@@ -89,6 +89,7 @@ mod command {
     mod names;
     mod outputs;
     mod packaging;
+    mod release;
     mod settings;
     mod silent;
     mod slow;

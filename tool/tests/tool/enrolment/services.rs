@@ -9,6 +9,7 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
+use testkit::pages::block;
 
 /// Users of every Debian system, each with a group of the same name and number.
 pub(super) const SERVICES: [(&str, &str, u32); 2] =
@@ -240,4 +241,49 @@ fn a_token_is_made_whole_or_again_and_never_over_another() {
     assert_ne!(said.status.code(), Some(0), "{said}");
     assert_eq!(fs::metadata("/etc").unwrap().uid(), 0);
     assert!(!device.path("config.d/service-link.toml").exists());
+}
+
+/// The commands of docs/ENROLMENT.md for a service's token: each line runs as root or as the service.
+#[test]
+fn the_commands_of_the_page() {
+    let (device, est) = bench();
+    let (_, _, user) = SERVICES[0];
+    fs::copy(est.certificate("root"), device.path("est-ca.pem")).unwrap();
+    let root = Permissions::from_mode(0o644);
+    fs::set_permissions(device.path("est-ca.pem"), root).unwrap();
+    let page = block("docs/ENROLMENT.md", "service-token");
+    let page = page.replace(
+        "https://est.example:8443/.well-known/est/mail",
+        &est.url("good", ""),
+    );
+    let path = format!(
+        "{}:{}",
+        device.path("").display(),
+        std::env::var("PATH").unwrap()
+    );
+    let (id, mut who, mut count) = (user.to_string(), "", 0);
+    for line in page.lines() {
+        if let Some(comment) = line.strip_prefix("# ") {
+            who = comment.split(':').next().unwrap();
+            continue;
+        }
+        let mut shell = programs::program("setpriv");
+        if who == "service" {
+            shell.args(["--reuid", &id, "--regid", &id, "--clear-groups"]);
+        }
+        shell
+            .args(["--", "sh", "-ec", line])
+            .current_dir(device.home.folder())
+            .env("PATH", &path);
+        let said = programs::run(device.home.settle(&mut shell)).ok();
+        if line.starts_with("devid show") {
+            assert!(said.text().contains("mail-relay"), "{said}");
+        }
+        count += 1;
+    }
+    assert_eq!(count, 4, "{page}");
+    let kept = fs::read_dir(device.path("state-services/mail-relay")).unwrap();
+    let is_key = |name: &str| name.starts_with("key-");
+    let mut names = kept.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    assert!(names.any(|name| is_key(&name)), "the key stays");
 }

@@ -1,5 +1,6 @@
-//! Mutated chains, compared with OpenSSL. This project must not verify a chain that OpenSSL
-//! refuses. If only OpenSSL verifies a chain, the reason must be in a list.
+//! Mutates certificate chains, and compares the results of this project and OpenSSL. This project
+//! must not verify a chain that OpenSSL refuses. If only OpenSSL verifies a chain, the reason must
+//! be in a list.
 //!
 //! `DEVID_CHAIN_CASES=N` sets the number of cases, `DEVID_CHAIN_SEED=N` the seed. Each case has its
 //! own number. To keep the certificates of a case, set the seed to this number, the number of cases
@@ -23,7 +24,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 const CASES: usize = 3000;
 const SEED: usize = 20_261_128;
 
-/// The permitted reasons for refusing a chain that OpenSSL verifies. Each has words of this
+/// The permitted reasons for refusing a chain that OpenSSL verifies. Each entry has words of this
 /// project's message, and the justification.
 const STRICTER: &[(&str, &str)] = &[
     (
@@ -76,8 +77,8 @@ const STRICTER: &[(&str, &str)] = &[
     ),
 ];
 
-/// The options of OpenSSL for policies. OpenSSL checks policies only on request, and accepts any
-/// policy only with anyPolicy.
+/// The options that make OpenSSL check policies. OpenSSL checks policies only on request, and
+/// accepts any policy only with anyPolicy.
 const POLICIES: &[&str] = &["-policy_check", "-policy", "2.5.29.32.0"];
 
 /// Reproducible random numbers (xorshift64*).
@@ -153,7 +154,8 @@ impl Case {
         rest.get(1..).unwrap_or_default()
     }
 
-    /// Returns the result of `devid verify` for a key that has signed: the path, or the reason.
+    /// Returns the result of `devid verify` for the chain: the path, or the reason of the failure.
+    /// The check that the TPM holds the key counts as passed.
     fn ours(&self) -> Result<Vec<Certificate>, String> {
         let now = in_year(2026);
         let read = |all: &[Vec<u8>]| -> Vec<Certificate> {
@@ -202,7 +204,7 @@ impl Case {
         Ok(())
     }
 
-    /// Returns OpenSSL's result.
+    /// Runs `openssl verify` on the chain and returns the result.
     fn openssl(
         &self,
         trusted: &[Vec<u8>],
@@ -399,6 +401,6 @@ fn what_openssl_refuses_is_never_verified() {
     if cases < CASES {
         return;
     }
-    // Both verifiers must verify, and must refuse, at least a tenth of the cases.
+    // At least a tenth of the cases must be verified by both, and at least a tenth refused by both.
     assert!(counts.both_verify * 10 > cases && counts.both_refuse * 10 > cases);
 }

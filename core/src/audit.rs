@@ -33,9 +33,9 @@ const INFO: u8 = 6;
 /// could make a line too large to send.
 const LONGEST: usize = 256;
 
-/// The number of lines that a key may write without a pause.
+/// The number of audit lines that the uses of a key may write without a pause.
 const BURST: u32 = 20;
-/// The time after which the key may write one more line.
+/// The time after which the uses of a key may write one more audit line.
 const REFILL: Duration = Duration::from_secs(1);
 /// The number of keys that are counted separately. All other keys are counted together.
 const MOST_KEYS: usize = 256;
@@ -67,7 +67,7 @@ pub struct AuditSubject {
 #[derive(Debug, Default)]
 pub struct AuditLog {
     keys: Mutex<HashMap<Counted, Allowance>>,
-    /// The number of lines that were lost since the last written line.
+    /// The number of audit lines that could not be sent since the last sent line.
     lost: AtomicU64,
 }
 
@@ -75,16 +75,16 @@ pub struct AuditLog {
 /// separately share a unit without subject.
 type Counted = (Option<AuditSubject>, bool);
 
-/// The number of lines that a key may write now.
+/// The number of audit lines that the uses of a key may still write.
 #[derive(Debug)]
 struct Allowance {
     lines: u32,
     since: Instant,
-    /// The number of uses that wrote no line since the last line.
+    /// The number of uses of the key that wrote no audit line since its last audit line.
     limited: u64,
 }
 
-/// The content of a line, as names and values.
+/// The fields of an audit line, as names and values.
 type Fields = Vec<(&'static str, String)>;
 
 impl AuditLog {
@@ -167,7 +167,7 @@ impl AuditLog {
         }
         if let Err(error) = send(&fields, severity) {
             let before = self.lost.fetch_add(lost + 1, Ordering::Relaxed);
-            // A series of lost lines is logged only once.
+            // A series of lost audit lines causes only one warning.
             if lost + before == 0 {
                 log::warn!("audit: a line was lost: {error}");
             }

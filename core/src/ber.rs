@@ -26,12 +26,12 @@ pub(crate) struct Element<'a> {
     pub(crate) content: &'a [u8],
 }
 
-/// The reason why bytes do not begin with an element.
+/// The reason why bytes do not begin with a BER element.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NoElement {
-    /// The header gives this total size, but there are fewer bytes.
+    /// The header of the element states this total size, but there are fewer bytes.
     Cut(usize),
-    /// The header is invalid, or the nesting is too deep.
+    /// The header of the element is invalid, or the elements are nested too deeply.
     Broken,
 }
 
@@ -52,7 +52,7 @@ impl<'a> Element<'a> {
         elements(self.content)
     }
 
-    /// Returns the elements in the content, if the element has this tag.
+    /// Returns the elements in the content of this element, if this element has the given tag.
     pub(crate) fn children_of(&self, tag: u8) -> Option<Vec<Self>> {
         (self.tag == tag).then(|| self.children())?
     }
@@ -120,7 +120,8 @@ impl<'a> Element<'a> {
     }
 }
 
-/// Returns the elements in `bytes`; `None` if `bytes` has other bytes.
+/// Returns the BER elements that `bytes` consists of. Returns `None` if other bytes follow an
+/// element.
 pub(crate) fn elements(bytes: &[u8]) -> Option<Vec<Element<'_>>> {
     let (mut rest, mut found) = (bytes, Vec::new());
     while !rest.is_empty() {
@@ -167,7 +168,7 @@ fn rewritten(bytes: &[u8], left: usize) -> Option<Vec<u8>> {
     Some(der)
 }
 
-/// Returns an element with this tag and content.
+/// Returns the BER encoding of an element with this tag and content.
 pub(crate) fn encoded(tag: u8, content: &[u8]) -> Vec<u8> {
     let mut element = vec![tag];
     match u8::try_from(content.len()) {

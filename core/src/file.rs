@@ -40,7 +40,8 @@ pub fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     Ok(read_stamped(path, most)?.0)
 }
 
-/// Reads the content of a file, and its stamp before the reading.
+/// Reads the content of a file. Also returns the file's stamp (size, inode, times) from before the
+/// read.
 pub(crate) fn read_stamped(path: &Path, most: u64) -> io::Result<(Vec<u8>, FileStamp)> {
     let fd = retry_on_intr(|| open(path, FLAGS, Mode::empty()))?;
     let (content, about) = whole(fd, most)?;
@@ -99,7 +100,7 @@ fn put_at(path: &Path, content: &[u8], mode: u32, place: WriteMode) -> io::Resul
     Ok(put(&folder, name, content, place, dress)?)
 }
 
-/// The behaviour of a write if the file exists.
+/// The behaviour of a write if a file of this name exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum WriteMode {
     /// The new file may replace an existing file.
@@ -108,10 +109,10 @@ pub(crate) enum WriteMode {
     CreateNew,
 }
 
-/// The reason why a change is not complete.
+/// The reason why a change of a file or folder is not complete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Undone {
-    /// Nothing was changed.
+    /// The file or folder is unchanged.
     Unchanged(Failed),
     /// The change was made and is visible, but the disk did not confirm it. A power loss may undo
     /// the change.
@@ -250,7 +251,7 @@ pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
     settle(to)
 }
 
-/// Syncs the folder of this file.
+/// Syncs the folder that contains this file.
 fn settle(path: &Path) -> io::Result<()> {
     let folder = open(folder_of(path), FOLDER_FLAGS, Mode::empty());
     let settled = folder.map_err(Failed::from).and_then(sync_folder);
@@ -346,7 +347,7 @@ impl Lock {
     }
 }
 
-/// Returns the message about another process that holds the lock.
+/// Returns the error message for a lock file that another process has locked.
 fn held_by_another(file: &OwnedFd) -> String {
     let path = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()));
     match path {
@@ -396,7 +397,7 @@ impl From<&Stat> for FileStamp {
     }
 }
 
-/// A time of the file system's clock, in nanoseconds.
+/// A time stamp of a file (mtime or ctime), in nanoseconds since 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Moment(i128);
 

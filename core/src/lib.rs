@@ -34,6 +34,6 @@ pub mod x509;
 
 pub use file::read as read_file;
 pub use printable::printable;
-pub use stack::overwrite_stack;
+pub use stack::{Computation, overwrite_stack};
 pub use system::{Held, fits_limit, random};
 pub use waiting::{TICKS, WAITING};

@@ -10,14 +10,14 @@ const END: &[u8] = b"-----END ";
 const DASHES: &[u8] = b"-----";
 const UTF8_MARK: &[u8] = b"\xEF\xBB\xBF";
 
-/// The parts of a parsed file.
+/// The parts of a parsed PEM file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PemParts<'a> {
     /// The PEM blocks; at least one.
     pub(crate) blocks: Vec<Block<'a>>,
     /// The lines before the first block, without line ends.
     pub(crate) above: Vec<&'a [u8]>,
-    /// The text after the last block, unchanged.
+    /// The text after the last PEM block, unchanged.
     pub(crate) below: &'a [u8],
 }
 
@@ -33,9 +33,9 @@ pub(crate) struct Block<'a> {
 pub(crate) struct PemReader<'a> {
     /// The blocks in the order of the text. A block that is not valid is an error with the reason.
     pub(crate) blocks: Vec<Result<Block<'a>, String>>,
-    /// True if the last block has no end line.
+    /// True if the last PEM block has no END line.
     pub(crate) is_cut: bool,
-    /// Lines outside of blocks that look like boundary lines but are invalid.
+    /// Lines outside of PEM blocks that look like BEGIN or END lines but are invalid.
     pub(crate) boundaries: Vec<String>,
     above: Vec<&'a [u8]>,
     below: &'a [u8],
@@ -61,12 +61,12 @@ pub(crate) fn parse(file: &[u8]) -> Result<PemParts<'_>, String> {
     }
 }
 
-/// Returns the message about an invalid boundary line.
+/// Returns the message about an invalid BEGIN or END line.
 pub(crate) fn damaged(boundary: &str) -> String {
     format!("a PEM boundary is damaged: {boundary:?}")
 }
 
-/// The block that is being parsed.
+/// The PEM block that is being parsed.
 struct Open<'a> {
     label: &'a str,
     base64: Vec<u8>,
@@ -161,7 +161,7 @@ impl<'a> Open<'a> {
             }
             return;
         }
-        // Blanks and control characters are ignored.
+        // Blanks and control characters between base64 digits are ignored.
         let digits = line.iter().filter(|byte| **byte > b' ');
         self.base64.extend(digits);
     }

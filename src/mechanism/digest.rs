@@ -1,7 +1,7 @@
 //! Hash functions (PKCS#11 3.0, sections 6.17 to 6.21), and hashes in progress.
 
-use devid_core::overwrite_stack;
 use devid_core::tpm::Hash;
+use devid_core::{Computation, overwrite_stack};
 use sha1::Sha1;
 use sha2::digest::common::hazmat::{SerializableState, SerializedState};
 use sha2::{Digest as _, Sha224, Sha256, Sha384, Sha512};
@@ -126,7 +126,7 @@ impl Hasher {
             HashState::Sha384(hash) => hash.finalize_reset().to_vec(),
             HashState::Sha512(hash) => hash.finalize_reset().to_vec(),
         };
-        overwrite_stack();
+        overwrite_stack(Computation::LongHash);
         result
     }
 }

@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::mechanism::digest::Digest;
 use crate::mechanism::params::{Parameter, Shape};
 use crate::mechanism::table::{Algorithm, Mechanism};
-use devid_core::overwrite_stack;
+use devid_core::{Computation, overwrite_stack};
 use hmac::{HmacReset, KeyInit, Mac as _};
 use sha1::Sha1;
 use sha2::{Sha224, Sha256, Sha384, Sha512};
@@ -74,7 +74,7 @@ impl Mac {
             Digest::Sha512 => of(key).map(HmacState::Sha512),
         };
         let mac = state.map(|state| Self(Box::new(state)));
-        overwrite_stack();
+        overwrite_stack(Computation::LongHash);
         mac
     }
 
@@ -86,7 +86,7 @@ impl Mac {
             HmacState::Sha384(mac) => mac.update(data),
             HmacState::Sha512(mac) => mac.update(data),
         }
-        overwrite_stack();
+        overwrite_stack(Computation::LongHash);
     }
 
     pub(crate) fn finish(mut self) -> Vec<u8> {
@@ -99,7 +99,7 @@ impl Mac {
             HmacState::Sha384(mac) => mac.finalize_reset().into_bytes().to_vec(),
             HmacState::Sha512(mac) => mac.finalize_reset().into_bytes().to_vec(),
         };
-        overwrite_stack();
+        overwrite_stack(Computation::LongHash);
         code
     }
 }

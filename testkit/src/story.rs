@@ -27,10 +27,13 @@ fn limit() -> Duration {
             .map_or(1, |wanted: u32| wanted.div_ceil(usual)),
         Err(_) => 1,
     };
-    LIMIT
-        * more("DEVID_MUTATIONS", 180)
-            .max(more("DEVID_FAULTS", 8))
-            .max(1)
+    // scripts/torture tells how long its long stories last.
+    let long = env::var("DEVID_STORY_SECONDS").map_or(0, |text| text.parse().expect("seconds"));
+    Duration::from_secs(long)
+        + LIMIT
+            * more("DEVID_MUTATIONS", 180)
+                .max(more("DEVID_FAULTS", 8))
+                .max(1)
 }
 
 /// Returns the name of the test in the test harness. `path` is the module path, which begins with

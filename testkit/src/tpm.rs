@@ -110,6 +110,18 @@ impl Swtpm {
         tpm.started_on_ports()
     }
 
+    /// Starts a copy of a TPM at another address. The original does not run.
+    pub fn with_state_of(other: &Swtpm) -> Swtpm {
+        let tpm = Swtpm::stopped();
+        copy_state(&other.state(), &tpm.state());
+        tpm.started_on_ports()
+    }
+
+    /// Uses another program from the next start on, with the same state.
+    pub fn becomes(&mut self, swtpm: PathBuf) {
+        self.other = Some((swtpm, Vec::new()));
+    }
+
     /// Starts swtpm with the state below `folder`, on ports.
     pub(super) fn on_ports(folder: TempDir) -> Swtpm {
         Swtpm::of(folder, Place::Tcp(Arc::new(Pair::claim()))).started_on_ports()

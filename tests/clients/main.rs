@@ -30,3 +30,4 @@ mod ssh;
 mod sztp;
 mod tls;
 mod tools;
+mod workers;

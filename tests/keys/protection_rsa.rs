@@ -199,7 +199,7 @@ fn it_decrypts(link: Link) {
     let by = mechanism(CKM_RSA_PKCS_OAEP, Some(&parameter));
     let refused = own.decrypt(by, private, &hidden);
     assert_eq!(refused, Err(Code(CKR_MECHANISM_PARAM_INVALID)));
-    home.log_says(&["OAEP", "one hash"]);
+    home.log_says(&["OAEP", "same hash"]);
     // The session goes on.
     let hidden = openssl_encrypts(home, &pem, &[], b"hello");
     assert!(own.decrypt(pkcs1(), private, &hidden).is_ok());

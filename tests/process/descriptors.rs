@@ -23,6 +23,7 @@ use testkit::tpm::Swtpm;
 once!(
     a_host_that_closes_all_and_ends_the_module,
     a_host_that_closes_all_and_signs_on,
+    a_host_that_opens_the_device_itself_on_the_modules_number,
     a_child_of_a_host_that_closes_all,
     no_standard_streams_and_a_device,
     no_standard_streams_and_a_tcp_socket,
@@ -194,6 +195,33 @@ fn a_child_of_a_host_that_closes_all() {
     });
     host.succeeds();
     ["child", "host"].iter().for_each(|name| bench.verify(name));
+}
+
+/// The number then names another connection to the device, which knows other objects.
+fn a_host_that_opens_the_device_itself_on_the_modules_number() {
+    let bench = Bench::new();
+    let host = Forked::new(|| {
+        let (session, key) = host_begins(&bench);
+        sign(&bench.raw, session, key).expect("a signature");
+        let number = number_of("self", bench.device.path()).expect("the device is open");
+        let mut options = OpenOptions::new();
+        let own = options.read(true).write(true).open(bench.device.path());
+        let own = own.expect("the device");
+        // SAFETY: closes the module's descriptor, and puts this program's file on its number. The
+        // story tests exactly this.
+        assert_eq!(unsafe { libc::dup2(own.as_raw_fd(), number) }, number);
+        drop(own);
+        let signature = sign(&bench.raw, session, key).expect("the device is opened again");
+        bench.home.write("signature", signature);
+        let uses = |(_, file): &(i32, PathBuf)| file == bench.device.path();
+        let open = descriptors("self").into_iter().filter(uses);
+        assert_eq!(open.count(), 2, "the host's and the module's");
+        bench.raw.finalize().unwrap();
+        let left = number_of("self", bench.device.path());
+        assert_eq!(left, Some(number), "the host's stays open");
+    });
+    host.succeeds();
+    bench.verify("signature");
 }
 
 /// A host without standard streams, which signs once its file `go` is there.

@@ -17,5 +17,6 @@ mod mutations;
 mod other_tpms;
 mod simulators;
 mod slow;
+mod tpm_changes;
 mod unknown_answers;
 mod unproven;

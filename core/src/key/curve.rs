@@ -40,7 +40,7 @@ impl Curve {
     /// All curves.
     pub const ALL: [Self; 3] = [Self::P256, Self::P384, Self::P521];
 
-    /// Returns the size of a coordinate and of the order, in bytes.
+    /// Returns the size of a coordinate of the curve and of its order, in bytes.
     pub const fn width(self) -> usize {
         match self {
             Self::P256 => 32,

@@ -106,7 +106,7 @@ impl PublicKey {
                     }
                     .to_der()
                 });
-                // Encoding cannot fail for these lengths.
+                // DER encoding cannot fail for numbers of these lengths.
                 key.unwrap_or_default()
             }
         }
@@ -128,7 +128,7 @@ impl PublicKey {
             }
             .to_der()
         });
-        // Encoding cannot fail for this length.
+        // DER encoding cannot fail for a key of this length.
         info.unwrap_or_default()
     }
 
@@ -168,7 +168,7 @@ impl PublicKey {
 }
 
 impl fmt::Display for PublicKey {
-    /// Writes the algorithm as labels name it: `p256`, `rsa2048`.
+    /// Writes the algorithm of the key in the form for labels: `p256`, `rsa2048`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Ec { curve, .. } => write!(f, "p{}", curve.bits()),
@@ -189,7 +189,7 @@ impl KeyId {
         Self(Sha1::digest(subject_public_key).into())
     }
 
-    /// Returns the 20 bytes of the hash.
+    /// Returns the 20 bytes of the SHA-1 hash.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }

@@ -79,7 +79,7 @@ struct RsaNumbers {
     exponent: Zeroizing<Vec<u8>>,
     /// The two primes; the larger prime is first.
     primes: [Zeroizing<Vec<u8>>; 2],
-    /// The private exponent modulo each prime minus one.
+    /// The RSA private exponent modulo p - 1 and modulo q - 1, where p and q are the primes.
     exponents: [Zeroizing<Vec<u8>>; 2],
     coefficient: Zeroizing<Vec<u8>>,
 }

@@ -22,7 +22,7 @@ const EC_PARAMETERS: &str = "EC PARAMETERS";
 const EC_KEY: &str = "EC PRIVATE KEY";
 const KEY: &str = "PRIVATE KEY";
 
-/// The names of unsupported key algorithms.
+/// The key algorithms that this project does not support, with their names for messages.
 const ALGORITHMS: [(&str, &str); 13] = [
     ("1.2.840.113549.1.1.7", "RSAES-OAEP only"),
     ("1.2.840.113549.1.1.10", "RSASSA-PSS only"),
@@ -39,7 +39,7 @@ const ALGORITHMS: [(&str, &str); 13] = [
     ("1.3.132.1.12", "ECDH only"),
 ];
 
-/// The names of unsupported curves.
+/// The curves that this project does not support, with their names for messages.
 const CURVES: [(&str, &str); 8] = [
     ("1.3.132.0.10", "secp256k1"),
     ("1.3.132.0.33", "P-224"),
@@ -168,7 +168,7 @@ pub(crate) fn refuse_encrypted(file: &[u8]) -> Result<(), String> {
     }
 }
 
-/// Returns the curve that the PrivateKeyInfo names.
+/// Returns the curve in the AlgorithmIdentifier of the PrivateKeyInfo.
 fn outer_curve(info: &PrivateKeyInfoRef<'_>) -> Result<Option<ObjectIdentifier>, String> {
     let parameters = info.algorithm.parameters;
     let named = parameters.map(|named| named.decode_as::<ObjectIdentifier>());

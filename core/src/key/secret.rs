@@ -8,7 +8,7 @@ pub const LONGEST_SECRET_KEY: usize = 1024;
 pub enum SecretKeyType {
     /// A key of 128, 192 or 256 bits for AES.
     Aes,
-    /// Any bytes, for HMAC.
+    /// A key of arbitrary bytes, for HMAC (CKK_GENERIC_SECRET).
     GenericSecret,
 }
 

@@ -3,7 +3,7 @@
 use crate::tpm::{CommandClass, Limit, Obstacle, TpmError, Unloadable};
 use std::fmt;
 
-/// The text before the command that ends a lockout.
+/// The text in messages before the command that ends a lockout of the TPM.
 pub(crate) const WAIT: &str = "Wait until the TPM forgets a failed try (devid status prints how \
                                long that takes). Or run this command, with --auth if the lockout \
                                authorisation has a value";

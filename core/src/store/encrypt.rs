@@ -1,4 +1,4 @@
-//! Encrypts with public keys in software. The caller must wipe the message.
+//! Encrypts with RSA public keys in software. The caller must wipe the plaintext.
 
 use super::DecryptRequest;
 use crate::key::PublicKey;

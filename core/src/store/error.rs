@@ -5,7 +5,7 @@ use super::devid::StoreError;
 use crate::tpm::{Tcti, TpmError};
 use std::fmt;
 
-/// The reason why a scan gives no token contents.
+/// The reason why a scan does not return the objects of a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ScanError {
     /// The TPM or the connection to it failed. The result of an earlier scan remains valid.
@@ -22,7 +22,7 @@ pub enum ScanError {
 /// The reason why a login failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LoginError {
-    /// The PIN is wrong. The TPM has counted the failed try.
+    /// The PIN is wrong. The TPM has counted the attempt towards lockout.
     Wrong,
     /// The token holds objects but was never initialised, so it has no PIN. No PIN was tried.
     NotEmpty,
@@ -31,7 +31,7 @@ pub enum LoginError {
     /// The PIN was not tried. A wrong PIN would put this TPM into lockout, or the TPM is in lockout
     /// already.
     Locked(Tcti),
-    /// This PIN was never set.
+    /// No PIN was ever set for this user.
     NotInitialized,
     /// Another user must log in first.
     NotLoggedIn,
@@ -50,15 +50,16 @@ pub enum SignError {
     DigestLength(usize),
     /// The key does not sign by this scheme.
     Scheme,
-    /// The ciphertext, its plaintext, or the point of the peer is invalid.
+    /// The ciphertext is invalid, its plaintext is invalid, or the peer's point is not on the
+    /// curve.
     Ciphertext,
     /// The key needs a login.
     NotLoggedIn,
-    /// No user can use the key; the text names the cause.
+    /// No user can use the key. The text names the cause.
     Refused(String),
     /// The TPM does not load the key from its file; the text names the cause.
     Unloadable(String),
-    /// The TPM does not derive the certified key.
+    /// The TPM does not derive the key of the certificate.
     NotInThisTpm,
     /// The TPM or the connection failed.
     Tpm(TpmError),

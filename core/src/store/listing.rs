@@ -21,7 +21,8 @@ pub struct ScanResult {
     pub refused: Vec<RefusedFile>,
     /// The error of the first file that cannot be read at present, but may hold an object.
     pub unread: Option<String>,
-    /// The state on which the scan depends; see [`Store::stamp`](super::Store::stamp).
+    /// The state on which the scan depends (files and TPM). See
+    /// [`Store::stamp`](super::Store::stamp).
     pub stamp: StoreStamp,
 }
 
@@ -30,7 +31,7 @@ pub struct ScanResult {
 pub struct StoredObject {
     /// The name of the object, which is unique in its store and never changes.
     pub name: String,
-    /// The object itself.
+    /// The object and its kind.
     pub kind: ObjectKind,
 }
 
@@ -62,18 +63,18 @@ impl StoredObject {
     }
 }
 
-/// The kinds of objects.
+/// The kinds of objects that a token stores.
 #[derive(Debug)]
 #[allow(
     clippy::large_enum_variant,
     reason = "each object is stored in its own Arc"
 )]
 pub enum ObjectKind {
-    /// A private key, and its public key if that is shown.
+    /// A private key, and its public key if the token shows the public key.
     Pair {
         /// The private key.
         key: Arc<Key>,
-        /// Tells whether the key was generated or imported.
+        /// The origin of the key pair: generated or imported.
         origin: KeyOrigin,
         /// The attributes of the private key object.
         private: ObjectAttributes,

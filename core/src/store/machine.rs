@@ -1,4 +1,4 @@
-//! Computes serial numbers for tokens that store none.
+//! Computes serial numbers for tokens whose store contains no serial number.
 
 use crate::file;
 use crate::key::hex;
@@ -7,7 +7,7 @@ use crate::trouble::trouble;
 use rustix::io::Errno;
 use std::path::Path;
 
-/// The file of machine-id(5).
+/// The path of the file that machine-id(5) describes.
 pub(super) const MACHINE: &str = "/etc/machine-id";
 
 /// Returns the serial number of a token named `what`. The machine-id is confidential

@@ -37,7 +37,7 @@ pub enum Store {
     Factory(IdevidStore),
     /// A key folder.
     Folder(DevidStore),
-    /// A store that holds only session objects.
+    /// A store without files, whose token holds only session objects.
     Sessions(SessionStore),
 }
 
@@ -48,11 +48,11 @@ pub struct TokenTraits {
     pub asks_login: bool,
     /// True if objects can be created on the token.
     pub writable: bool,
-    /// True if new keys are keys of the TPM by default.
+    /// True if new private keys of the token are created in the TPM by default.
     pub makes_keys_in_tpm: bool,
     /// True if the token holds no objects, and serves sessions that verify with public keys.
     pub for_sessions: bool,
-    /// The known algorithms of the TPM for new objects.
+    /// The algorithms that the TPM can use for new objects, as far as they are known.
     pub algorithms: KnownAlgorithms,
     /// False if a PSS signature of the TPM had a salt of the wrong length.
     pub pss: bool,
@@ -176,14 +176,14 @@ impl Store {
     }
 }
 
-/// The state on which a scan depends; see [`Store::stamp`].
+/// The state on which a scan of a store depends. See [`Store::stamp`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoreStamp {
-    /// The state of the factory identity.
+    /// The state of the TPM and files on which a scan of the factory identity depends.
     Factory(idevid::FactoryStamp),
-    /// The state of a key folder.
+    /// The state of the TPM and files on which a scan of a key folder depends.
     Folder(devid::DevidStamp),
-    /// A token that holds only session objects.
+    /// The token holds only session objects, so a scan depends on nothing.
     Sessions,
 }
 

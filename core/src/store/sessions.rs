@@ -7,7 +7,7 @@ use super::{ScanError, ScanResult, StoreStamp, machine};
 use crate::config::SESSIONS;
 use std::path::Path;
 
-/// The store of such a token. It sends no TPM command.
+/// The store of a token that holds only session objects. It sends no TPM command.
 #[derive(Debug, Clone, Default)]
 pub struct SessionStore {
     /// The name of the service whose token is the only other token. The serial number then depends
@@ -16,7 +16,7 @@ pub struct SessionStore {
 }
 
 impl SessionStore {
-    /// Returns a result without objects.
+    /// Returns a scan result without objects.
     pub(super) fn scan(&self) -> Result<ScanResult, ScanError> {
         let what = match &self.service {
             Some(service) => format!("{SESSIONS} {service}"),

@@ -14,7 +14,7 @@ use std::sync::Arc;
 /// The largest size of a hint file in bytes, at least twice the size of any template.
 const LARGEST: u64 = 4096;
 
-/// The remembered templates. Clones share this memory.
+/// The folder of the template files, and the keys that no template derives. Clones share both.
 #[derive(Debug, Clone)]
 pub(super) struct Templates {
     folder: PathBuf,
@@ -24,7 +24,7 @@ pub(super) struct Templates {
 }
 
 impl Templates {
-    /// Creates the memory. `folder` may be missing or read-only.
+    /// Creates the [`Templates`] for this folder. The folder may be missing or read-only.
     pub(super) fn new(folder: PathBuf) -> Self {
         Self {
             folder,
@@ -32,7 +32,7 @@ impl Templates {
         }
     }
 
-    /// Returns a separate memory for a forked child.
+    /// Returns a copy for a forked child, which does not share the memory of its parent.
     pub(super) fn for_child(&self) -> Self {
         let known = self.given_up.try_lock().map(|known| known.clone());
         Self {
@@ -71,7 +71,7 @@ impl Templates {
         }
     }
 
-    /// Records that no template gives this key on this TPM.
+    /// Records that no template derives the key of this public key on this TPM.
     pub(super) fn give_up(&self, public: &PublicKey) {
         warn!("no factory template and no persistent handle of this TPM gives the certified key");
         if let Some(mut given_up) = self.given_up.try_lock() {
@@ -79,7 +79,7 @@ impl Templates {
         }
     }
 
-    /// Returns true if no template gave this key.
+    /// Returns true if [`Self::give_up`] recorded that no template derives this key.
     pub(super) fn is_given_up(&self, public: &PublicKey) -> bool {
         self.given_up
             .try_lock()

@@ -4,7 +4,7 @@
 use super::command::kdf::{kdfa, share_secret};
 use super::{Hash, Secret, TpmError};
 use crate::key::PublicKey;
-use crate::stack::leaving_nothing;
+use crate::stack::{Computation, leaving_nothing};
 use aes::{Aes128, Aes192, Aes256};
 use cfb_mode::Encryptor;
 use cfb_mode::cipher::KeyIvInit;
@@ -54,7 +54,7 @@ fn protected_by(
                 .map(|cipher| cipher.encrypt(&mut encrypted))
         };
     }
-    leaving_nothing(|| match key_bits {
+    leaving_nothing(Computation::Cipher, || match key_bits {
         128 => encrypt!(Aes128),
         192 => encrypt!(Aes192),
         _ => encrypt!(Aes256),

@@ -12,7 +12,7 @@ use crate::mechanism::params::Parameter;
 use crate::mechanism::table::{Algorithm, CipherAlgorithm, Mechanism};
 use crate::output::Secret;
 use blocks::Blocks;
-use devid_core::overwrite_stack;
+use devid_core::{Computation, overwrite_stack};
 use gcm::Gcm;
 pub(crate) use gcm::tag_length;
 
@@ -95,7 +95,7 @@ impl CipherMechanism {
             }
             CipherMode::Gcm { iv, aad, tag } => {
                 let state = Gcm::new(key, iv, aad, *tag, direction);
-                overwrite_stack();
+                overwrite_stack(Computation::Cipher);
                 CipherState::Gcm(Box::new(state.ok_or(Error::KeySizeRange)?))
             }
         };
@@ -158,7 +158,7 @@ impl CipherState {
             Self::Blocks(blocks) => blocks.update(key, part, out),
             Self::Gcm(gcm) => gcm.update(key, part, out),
         };
-        overwrite_stack();
+        overwrite_stack(Computation::Cipher);
         updated
     }
 
@@ -174,7 +174,7 @@ impl CipherState {
             Self::Blocks(blocks) => blocks.finish(key, out),
             Self::Gcm(gcm) => gcm.finish(key, out),
         };
-        overwrite_stack();
+        overwrite_stack(Computation::Cipher);
         finished
     }
 }

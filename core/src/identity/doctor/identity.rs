@@ -18,8 +18,9 @@ use crate::identity::state::{Marker, Plan, Policy};
 use crate::identity::status::{NONE_AT_ALL, NONE_YET};
 use crate::identity::{IdentityErrorKind, Inventory};
 use crate::shell::{quoted, word};
+use crate::store::SignError;
 use crate::x509::clock::{now, valid_at};
-use crate::x509::{Time, Unreadable};
+use crate::x509::{Certificate, Time, Unreadable};
 use rustix::fs::Access;
 use std::path::Path;
 
@@ -194,8 +195,27 @@ impl Device {
 
 fn factory(device: &Device, findings: &mut Vec<Finding>) {
     let about = "factory identity";
-    let Err((_, fault)) = device.factory_contents() else {
-        return;
+    let fault = match device.factory_contents() {
+        Ok(factory) => {
+            let lost = factory
+                .entries
+                .iter()
+                .filter(|one| has_lost_key(device, one));
+            findings.extend(lost.map(|one| {
+                let text = format!(
+                    "the TPM does not have the key of the certificate {}, and cannot derive it: the \
+                     TPM's endorsement seed was changed, or the certificate is another device's",
+                    one.label
+                );
+                let remedy = "Only the maker of the device can give it a factory identity again. An \
+                              identity of its own (devid provision) does not depend on the factory's";
+                let note = Finding::note("factory.key-gone", about, text);
+                note.about_object(one.label.clone())
+                    .with_remedy(Remedy::by_hand(remedy))
+            }));
+            return;
+        }
+        Err((_, fault)) => fault,
     };
     findings.push(match fault.kind {
         // Another finding reports this error.
@@ -210,6 +230,18 @@ fn factory(device: &Device, findings: &mut Vec<Finding>) {
         }
         _ => Finding::note("factory.unknown", about, fault.text),
     });
+}
+
+/// Tells whether the TPM neither has nor derives the key of this factory certificate. The check tries
+/// no authorisation value.
+fn has_lost_key(device: &Device, entry: &TokenEntry) -> bool {
+    match &entry.key {
+        Some(key) => matches!(key.prepare(&device.tpm), Err(SignError::NotInThisTpm)),
+        None => {
+            let is_ca = entry.certificate().is_some_and(Certificate::is_ca);
+            entry.token == FACTORY && !entry.attests && !is_ca
+        }
+    }
 }
 
 /// Finds certificates of keys that have expired or will expire soon.

@@ -31,7 +31,7 @@ pub(super) fn check(device: &Device, findings: &mut Vec<Finding>) {
                 "tpm.silent",
                 about,
                 format!("{}: {}", tpm.tcti(), Advised(&error)),
-                unanswered(tpm.tcti()),
+                unanswered(tpm.tcti(), &error),
             ));
             return;
         }
@@ -58,9 +58,13 @@ pub(super) fn check(device: &Device, findings: &mut Vec<Finding>) {
     findings.extend(master(device));
 }
 
-fn unanswered(tcti: &Tcti) -> Remedy {
-    match tcti {
-        Tcti::Device(_) => Remedy::by_command(
+fn unanswered(tcti: &Tcti, error: &TpmError) -> Remedy {
+    match (tcti, error) {
+        (_, TpmError::Timeout(_)) => Remedy::by_hand(
+            "Find out why the TPM does not answer: its device, its driver, or the program behind the \
+             socket. If it answers, but takes longer, raise timeout_ms in config.toml",
+        ),
+        (Tcti::Device(_), _) => Remedy::by_command(
             "See the finding about the TPM device above, or read the messages of the kernel",
             "dmesg | grep -i tpm",
         ),

@@ -110,7 +110,7 @@ impl DevidStore {
         self.folder.begin(&self.first_serial()?)?;
         self.folder.check_room()?;
         let _turn = self.tpm.lock_new_key();
-        // Another process may have stored an attestation key in the meantime.
+        // Another process may have stored an attestation key in the key folder in the meantime.
         if let Some(kept) = self.folder.attestation_key()? {
             return Ok(kept);
         }

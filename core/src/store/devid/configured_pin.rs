@@ -1,4 +1,4 @@
-//! The login with a PIN that the configuration names.
+//! The login with a PIN from the configuration: the setting `pin` names the source of the PIN.
 
 use super::DevidStore;
 use crate::file;

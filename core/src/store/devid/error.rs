@@ -15,19 +15,19 @@ pub enum StoreError {
     /// The TPM does not have the master key that wraps the keys of this folder. The TPM was cleared
     /// or exchanged. The text names the remedy.
     OtherTpm(String),
-    /// The TPM or this store does not support the kind of key.
+    /// The TPM or this store does not support keys of the requested type or size.
     Unsupported(String),
     /// The TPM does not support this curve.
     NoCurve(String),
-    /// This token does not offer the requested protection for this key.
+    /// This token cannot store the key in the requested form: wrapped, sealed or in clear.
     Protection(String),
-    /// The numbers of a private key do not belong together.
+    /// The numbers of a private key do not form a valid key.
     BadKey(String),
     /// The TPM has no room for another persistent key.
     NoRoom(String),
     /// The token needs a login first.
     NotLoggedIn,
-    /// The object was destroyed in the meantime, or is of another type.
+    /// The object was destroyed in the meantime, or is not an object of the expected type.
     Gone,
 }
 

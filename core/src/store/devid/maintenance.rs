@@ -231,7 +231,7 @@ impl DevidStore {
             Err(TpmError::Unsupported(_)) => false,
             other => other?.is_some(),
         };
-        // If the record is damaged, no master key is known.
+        // If the file `.master` is damaged, no name of a master key is known.
         let known = self.master_names().unwrap_or_default();
         for handle in self.tpm.handles(*handle::DEVICE_KEYS.start())? {
             if handle::DEVICE_KEYS.contains(&handle) {

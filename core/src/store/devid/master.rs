@@ -15,7 +15,7 @@ use crate::tpm::{
 use log::{info, warn};
 use std::path::PathBuf;
 
-/// Tells whether the TPM has the master key of a folder.
+/// Tells whether the TPM has the master key of a key folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::store) enum MasterPresence {
     /// The TPM holds the master key.
@@ -31,18 +31,19 @@ pub(in crate::store) enum MasterPresence {
 /// Traces that a missing master key left in the TPM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::store) enum MasterTraces {
-    /// The master key itself, in this other handle.
+    /// The master key is in this other handle.
     Elsewhere(u32),
     /// Keys that were created below the master key. So the TPM is the right one, and was not
     /// cleared.
     Children,
-    /// Only a storage root key. The TPM may be the right one.
+    /// The TPM holds only a storage root key. The TPM may be the right one.
     Root,
-    /// No trace. The TPM may have been cleared.
+    /// The TPM holds neither the master key, nor its children, nor a storage root key. The TPM may
+    /// have been cleared.
     None,
 }
 
-/// The record of one folder's master key.
+/// The file `.master` of a key folder, which records the TPMT_PUBLIC of the master key.
 #[derive(Debug, Clone)]
 pub(in crate::store) struct MasterRecord {
     folder: PathBuf,
@@ -111,7 +112,7 @@ impl MasterRecord {
         TpmError::ForeignKey(loss)
     }
 
-    /// Returns the message for a TPM without the master key.
+    /// Returns the error message for a TPM that does not hold the master key.
     fn loss(&self, tpm: &Tpm, finding: &str) -> String {
         let seen = match self.traces(tpm).unwrap_or(MasterTraces::Root) {
             MasterTraces::Elsewhere(handle) => {
@@ -175,7 +176,7 @@ impl MasterRecord {
 }
 
 impl DevidStore {
-    /// Returns the record of the master key in this folder.
+    /// Returns the [`MasterRecord`] of this key folder.
     pub(super) fn master_record(&self) -> MasterRecord {
         MasterRecord::new(self.folder.path().to_owned(), self.master.handle)
     }
@@ -196,7 +197,7 @@ impl DevidStore {
             (Some(_), Some(_)) => Err(self.other_tpm("holds another key")),
             (Some(_), None) => Err(self.other_tpm("is empty")),
             (None, None) if self.has_wrapped_keys()? => Err(self.other_tpm("is empty")),
-            // The storage key belongs to another token, or to a lost folder.
+            // The storage key was created for another token, or for a key folder that is lost.
             (None, Some(key)) => {
                 if !key.has_our_template() || self.tpm.is_primary(&key)? {
                     let whose = format!(
@@ -236,7 +237,7 @@ impl DevidStore {
         master.ok_or_else(|| self.folder.missing_master().into())
     }
 
-    /// Returns the error for a TPM without the master key.
+    /// Returns the error for a TPM that does not hold the master key.
     fn other_tpm(&self, finding: &str) -> StoreError {
         StoreError::OtherTpm(self.master_record().loss(&self.tpm, finding))
     }
@@ -258,7 +259,7 @@ impl DevidStore {
         Ok(Some(record.standing(&self.tpm)? == MasterPresence::Held))
     }
 
-    /// Returns the TPM name of the recorded master key.
+    /// Returns the TPM name of the master key that the file `.master` records.
     pub fn master_name(&self) -> Result<Option<Vec<u8>>, StoreError> {
         Ok(self.master_record().area()?.and_then(|area| name_of(&area)))
     }

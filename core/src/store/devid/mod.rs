@@ -81,7 +81,7 @@ pub struct DevidStore {
     is_service: bool,
     /// The secret of the token, while the user is logged in.
     login: Arc<Login>,
-    /// The login of the security officer, who uses no keys.
+    /// The login of the security officer, who may set PINs but may not use keys.
     officer: Arc<Login>,
     /// The objects of the last scan, by name. The mutex is locked only briefly.
     shown: Mutex<HashMap<String, CachedObject>>,
@@ -101,7 +101,7 @@ impl DevidStore {
             .collect()
     }
 
-    /// Returns the TPM that the keys belong to.
+    /// Returns the client of the TPM that wraps or seals the keys of this store.
     pub(super) fn tpm(&self) -> &Tpm {
         &self.tpm
     }
@@ -308,7 +308,7 @@ impl DevidStore {
                 "only a key that the TPM itself uses can be in a persistent handle".into(),
             ));
         }
-        // All checks that can fail come before the write of the file.
+        // All checks that can fail come before the write of the key's file.
         let owner = persistent
             .then(|| self.owner_auth_by_master())
             .transpose()?;

@@ -20,7 +20,7 @@ const SALT: usize = 16;
 /// The permitted lengths of a PIN in bytes.
 pub(in crate::store) const PIN_LENGTHS: RangeInclusive<usize> = 4..=64;
 
-/// A new seal that is not stored yet.
+/// A new seal (sealed data of the TPM) that is not stored in a file yet.
 struct NewSeal {
     seal: PinSeal,
     sealed: Tss2Key,
@@ -52,7 +52,7 @@ impl DevidStore {
             return Err(LoginError::NotEmpty);
         }
         let secret = random_secret(SECRET)?;
-        // The new seal is tested before any object is destroyed.
+        // The TPM opens the new seal once as a test, before any object is destroyed.
         let sealed = self.proven_seal(PinSeal::SecurityOfficer, &value, &secret, label)?;
         if has_officer {
             self.erase(true, true)?;
@@ -110,7 +110,7 @@ impl DevidStore {
         self.put(&self.proven_seal(seal, &value, &secret, &label)?)
     }
 
-    /// Opens a seal with a PIN.
+    /// Unseals the data of a seal with a PIN as the authorisation value.
     pub(super) fn open(&self, seal: PinSeal, pin: &[u8]) -> Result<Secret, LoginError> {
         // A PIN of this length cannot have been set. The TPM is not asked, so it counts no failed
         // try.
@@ -131,7 +131,7 @@ impl DevidStore {
             })
     }
 
-    /// Explains why the TPM does not open a seal.
+    /// Explains why the TPM does not unseal the data of a seal.
     fn of_seal(&self, seal: PinSeal, error: TpmError) -> LoginError {
         match self.master_record().judged(&self.tpm, error) {
             TpmError::Unloadable(why) => {
@@ -192,7 +192,7 @@ impl DevidStore {
     fn is_current(&self, secret: &Secret) -> Result<bool, StoreError> {
         let officer = self.folder.seal(PinSeal::SecurityOfficer)?;
         let mark = officer.and_then(|(_, beside)| beside.mark);
-        // The seal of an older version has no mark.
+        // The file of a seal from an older version has no line `Secret` with a mark.
         let is_current = mark.is_none_or(|mark| mark == secret_mark(secret));
         if !is_current {
             warn!(
@@ -204,7 +204,7 @@ impl DevidStore {
         Ok(is_current)
     }
 
-    /// Returns the access that the file of a key requires.
+    /// Returns how a key is authorised, from the form that the file of the key stores.
     pub(super) fn access_of(&self, auth: &KeyAuth) -> Access {
         match auth {
             KeyAuth::Unsaid => Access::Open,
@@ -213,7 +213,7 @@ impl DevidStore {
         }
     }
 
-    /// Returns the access to a key with this salt.
+    /// Returns the authorisation of a key whose authorisation value is derived with this salt.
     pub(super) fn access(&self, salt: &[u8]) -> Access {
         Access::Derived {
             login: Arc::clone(&self.login),
@@ -297,7 +297,7 @@ impl DevidStore {
     }
 }
 
-/// Returns the error for a PIN that cannot be set.
+/// Returns the error for a TPM that cannot seal and unseal data for a new PIN.
 fn unopened(what: &str) -> LoginError {
     let why = format!(
         "the TPM cannot seal and unseal data for a new PIN: {what}. No PIN was set, and the token \

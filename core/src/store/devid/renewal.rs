@@ -17,7 +17,7 @@ pub struct Losses {
     pub kept: Vec<SurvivingKey>,
 }
 
-/// A lost object, which nobody can use any more.
+/// An object that is lost with its master key, so that nobody can use the object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Loss {
     /// The label of the object. For a PIN, the user whose PIN it is.
@@ -33,17 +33,17 @@ pub struct Loss {
 pub enum LossKind {
     /// A certificate whose key is lost.
     Certificate,
-    /// A key that only the TPM could use.
+    /// A key that the master key wrapped, so that only the TPM could use the key.
     Wrapped,
-    /// A key that the module used in memory.
+    /// A key that was encrypted under a secret that the TPM sealed.
     Sealed,
-    /// A key whose PIN is lost.
+    /// A key that needs a PIN, and the seal of the PIN is lost.
     BehindPin,
     /// A PIN.
     Pin(PinSeal),
 }
 
-/// A key that survives in its persistent handle only.
+/// A key that survives the loss of the master key, in a persistent handle.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SurvivingKey {
     /// The label of the key.
@@ -148,7 +148,7 @@ impl DevidStore {
                 });
             }
         }
-        // Keys go last, because they identify the certificates.
+        // Keys come last, because `devid` needs the keys to identify their certificates.
         lost.sort_by_key(|one| one.what != LossKind::Certificate);
         Ok(lost)
     }
@@ -249,7 +249,7 @@ impl DevidStore {
         Ok(self.folder.exchange_master(master.area())?)
     }
 
-    /// Creates a master key that is in no handle yet.
+    /// Creates a master key that is not in a persistent handle yet.
     pub fn make_master(&self) -> Result<WrappedKey, StoreError> {
         Ok(self.tpm.create_storage_key(&self.owner_auth()?)?)
     }
@@ -277,7 +277,7 @@ impl DevidStore {
         Ok(names)
     }
 
-    /// Returns true if the folder had another master key before.
+    /// Returns true if the key folder used another master key before.
     pub fn had_other_master(&self) -> bool {
         self.folder
             .former_masters()
@@ -298,6 +298,6 @@ impl DevidStore {
 enum Fate {
     Lost(LossKind),
     InHandle(u32),
-    /// Another key wraps it, or it is not wrapped.
+    /// Another key than the master key wraps this key, or no key wraps this key.
     Untouched,
 }

@@ -130,12 +130,13 @@ impl DevidStore {
 pub(super) struct CachedObject {
     source: Arc<Entry>,
     shown: Arc<StoredObject>,
-    /// The abilities of the TPM at the time of the scan.
+    /// The capabilities of the TPM that were known at the time of the scan.
     can: Capabilities,
 }
 
 impl CachedObject {
-    /// Returns this object, updated if the known abilities of the TPM changed.
+    /// Returns this object. If the known capabilities of the TPM changed, its attributes are
+    /// updated.
     fn anew(&self, can: Capabilities) -> Self {
         let shown = match self.can == can {
             true => Arc::clone(&self.shown),
@@ -339,12 +340,12 @@ pub struct DevidStamp {
     folder: folder::FolderStamp,
     /// The number of transport faults until now.
     faults: u64,
-    /// The known abilities of the TPM.
+    /// The capabilities of the TPM that are known now.
     can: Capabilities,
     /// True if an earlier scan did not ask the TPM for its algorithms, and the TPM can be asked
     /// now.
     asks: bool,
-    /// The number of validity times that are in the past.
+    /// The number of certificates' validity limits that are in the past.
     passed: usize,
 }
 

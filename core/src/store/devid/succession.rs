@@ -14,7 +14,7 @@ use std::sync::Arc;
 const NEXT: &str = ".next";
 const PREVIOUS: &str = ".previous";
 
-/// The earlier key and certificate of a pair.
+/// The key and certificate of a pair before its last renewal.
 #[derive(Debug, Default)]
 pub struct Predecessor {
     /// The earlier key, if the last change replaced the key.
@@ -34,7 +34,7 @@ impl DevidStore {
         self.folder.inside(PREVIOUS)
     }
 
-    /// Returns the entries that a token shows.
+    /// Returns the objects of the key folder that a token shows.
     pub(super) fn shown_entries(entries: &[Arc<Entry>]) -> Vec<Arc<Entry>> {
         let pair = |name: &str| {
             let at = entries
@@ -319,7 +319,7 @@ impl DevidStore {
         Ok(())
     }
 
-    /// Destroys all successors and predecessors.
+    /// Destroys all new and all previous keys and certificates of renewals.
     pub(super) fn erase_successions(&self) -> Result<(), StoreError> {
         for folder in [self.next(), self.previous()] {
             for entry in &folder.list()?.entries {
@@ -330,7 +330,7 @@ impl DevidStore {
         Ok(())
     }
 
-    /// Returns all files of the predecessor of a pair.
+    /// Returns all files of the previous key and certificate of a pair.
     fn generation(&self, name: &str) -> Result<Vec<Arc<Entry>>, StoreError> {
         let mut entries = self.previous().list()?.whole()?.entries;
         let of_pair = format!("{name}.");
@@ -373,7 +373,7 @@ impl DevidStore {
     }
 }
 
-/// Returns the CKA_ID of a pair.
+/// Returns the CKA_ID of a pair: the stored CKA_ID, else the identifier of the public key.
 fn effective_id(pair: &KeyPair) -> Vec<u8> {
     let id = pair.private.id.clone();
     id.unwrap_or_else(|| pair.public.id().as_bytes().to_vec())

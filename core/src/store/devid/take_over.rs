@@ -7,7 +7,7 @@ use crate::store::folder::{EntryContent, KeyAuth, KeyOrigin, KeyPair, Tss2Key, T
 use crate::store::{LoginError, Pins};
 use crate::tpm::{AuthValue, PublicArea, Secret, TpmError};
 
-/// The result of taking over one object.
+/// The result of taking over one key or certificate of another program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TakenOver {
     /// The name of the object's file, without `.pem`.

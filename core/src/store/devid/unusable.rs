@@ -6,12 +6,12 @@ use crate::store::{Key, ScanError, SignError, unloadable};
 use crate::tpm::{Obstacle, TpmError};
 use std::fmt;
 
-/// A key that cannot be used.
+/// A key that cannot be used, for example because the TPM does not load its file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnusableKey {
     /// The name of the key's file, without `.pem`.
     pub name: String,
-    /// The reason, with the path of the file.
+    /// The reason why the key cannot be used, with the path of the file.
     pub why: String,
     /// True if the TPM rejects the content of the file.
     pub is_damaged: bool,

@@ -24,7 +24,7 @@ pub struct AttestationKeyFile {
     pub certificates: Vec<Certificate>,
 }
 
-/// The form in which the file stores an attestation key.
+/// The form in which a file stores an attestation key: wrapped, or as a template.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AttestationKeyForm {
     /// A key that the TPM created and wrapped (encrypted).
@@ -120,7 +120,7 @@ fn rendered(kept: &AttestationKeyFile) -> Result<String, String> {
             pem::render(KEY, &der)?
         }
         AttestationKeyForm::Primary { template, area } => {
-            // The block holds two TPM2B_PUBLIC structures.
+            // The PEM block holds two TPM2B_PUBLIC structures: the template and the public area.
             pem::render(TEMPLATE, &[sized(template), sized(area)].concat())?
         }
     };

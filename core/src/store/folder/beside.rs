@@ -9,7 +9,7 @@ use crate::key::PublicKey;
 use rustix::fs::renameat;
 use std::path::PathBuf;
 
-/// The length of a key's identifier (CKA_ID) in hexadecimal digits.
+/// The length of a key's SHA-1 identifier in a file name, in hexadecimal digits.
 const ID_DIGITS: usize = 40;
 
 impl KeyFolder {

@@ -1,4 +1,4 @@
-//! The remembered results of the last listing of the key folder.
+//! The results of the last listing of the key folder, kept in memory.
 
 use super::Entry;
 use crate::file::FileStamp;
@@ -19,7 +19,7 @@ pub struct RefusedFile {
     pub by_content: bool,
 }
 
-/// The files that the last listing found.
+/// The files that the last listing of the key folder found.
 #[derive(Debug, Default)]
 pub(super) struct FolderCache {
     /// The owner and mode of the folder at the time when its files were checked.
@@ -28,12 +28,12 @@ pub(super) struct FolderCache {
     pub(super) left_out: Vec<String>,
 }
 
-/// A file at the time of the last listing.
+/// A file of the key folder at the time of the last listing.
 #[derive(Debug, Clone)]
 pub(super) struct CachedFile {
     /// The result of stat(2); `None` if stat(2) failed.
     pub(super) stamp: Option<FileStamp>,
-    /// True if every later change of the file changes its stamp.
+    /// True if every later change of the file changes its stamp (size, inode or times).
     pub(super) settled: bool,
     pub(super) found: Result<Arc<Entry>, RefusedFile>,
     /// The reason why the file cannot be read at present, if any. In this case `found` holds the

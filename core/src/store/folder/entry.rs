@@ -7,13 +7,13 @@ use crate::x509::{Certificate, Date};
 /// An object of the key folder, or a key pair, with its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// The file name without `.pem`: unique in the folder and constant.
+    /// The file name without `.pem`. It is unique in the key folder and never changes.
     pub name: String,
-    /// The content of the file.
+    /// The content of the object's file.
     pub content: EntryContent,
 }
 
-/// The content of a file.
+/// The content of an object's file in the key folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(
     clippy::large_enum_variant,
@@ -43,7 +43,7 @@ pub struct KeyPair {
     pub handle: Option<u32>,
     /// The authorisation that a use of the key needs, on a token with a PIN.
     pub auth: KeyAuth,
-    /// Tells whether the key was generated or imported.
+    /// The origin of the key pair: generated in the TPM or imported.
     pub origin: KeyOrigin,
     /// The attributes of the private key object.
     pub private: ObjectAttributes,
@@ -59,7 +59,7 @@ pub enum KeyAuth {
     /// empty, and only logged-in users see the key.
     #[default]
     Unsaid,
-    /// The key needs no PIN, because its creator requested that.
+    /// A use of the key needs no PIN, because the creator of the key requested that.
     Open,
     /// The authorisation value is derived from this salt and the secret of the token.
     Salt(Vec<u8>),
@@ -83,7 +83,7 @@ pub enum KeyMaterial {
     /// The key is encrypted under a random key, which the TPM has sealed. The module uses the key
     /// in memory.
     Sealed {
-        /// The sealed random key.
+        /// The random AES key, sealed by the TPM, under which `encrypted` is encrypted.
         seal: Tss2Key,
         /// The encrypted private key: EncryptedPrivateKeyInfo in DER (RFC 5958, section 3).
         encrypted: Vec<u8>,
@@ -117,13 +117,13 @@ impl KeyMaterial {
 pub struct SecretKeyFile {
     /// The type of the secret key.
     pub key_type: SecretKeyType,
-    /// The sealed random key.
+    /// The random AES key, sealed by the TPM, under which `encrypted` is encrypted.
     pub seal: Tss2Key,
     /// The encrypted secret key: nonce, ciphertext and tag of AES-256-GCM.
     pub encrypted: Vec<u8>,
     /// See [`KeyPair::auth`].
     pub auth: KeyAuth,
-    /// Tells whether the key was generated or imported.
+    /// The origin of the secret key: generated or imported.
     pub origin: KeyOrigin,
     /// The value of CKA_SENSITIVE. The value of the key can never be read, even if this is false.
     pub sensitive: bool,
@@ -168,7 +168,7 @@ pub enum KeyOrigin {
 /// The attributes that a file stores for one object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObjectAttributes {
-    /// The label (CKA_LABEL). The default is the file name without `.pem`.
+    /// The label of the object (CKA_LABEL). The default is the file name without `.pem`.
     pub label: String,
     /// The identifier (CKA_ID). `None` stands for the default, the [`PublicKey::id`] of the key.
     pub id: Option<Vec<u8>>,
@@ -223,7 +223,7 @@ impl ObjectAttributes {
     }
 }
 
-/// A use of a key.
+/// A use of a key, for example signing (CKA_SIGN).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[allow(missing_docs)]
 pub enum Use {
@@ -253,26 +253,26 @@ impl Use {
     ];
 }
 
-/// A set of uses.
+/// A set of permitted uses of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Usage(u16);
 
 impl Usage {
-    /// The empty set: the key may not be used.
+    /// The empty set: no use of the key is permitted.
     pub const NONE: Self = Self(0);
 
-    /// Returns true if the set contains this use.
+    /// Returns true if the set contains this use of a key.
     pub fn has(self, one: Use) -> bool {
         self.0 & Self::bit(one) != 0
     }
 
-    /// Returns the set with this use added.
+    /// Returns the set with this use of a key added.
     #[must_use]
     pub fn with(self, one: Use) -> Self {
         Self(self.0 | Self::bit(one))
     }
 
-    /// Returns the set without this use.
+    /// Returns the set without this use of a key.
     #[must_use]
     pub fn without(self, one: Use) -> Self {
         Self(self.0 & !Self::bit(one))
@@ -307,10 +307,10 @@ pub struct Data {
     pub value: Vec<u8>,
 }
 
-/// The part of an object that a caller may change.
+/// The part of an object that C_SetAttributeValue may change.
 #[derive(Debug)]
 pub enum Editable<'a> {
-    /// The whole of a data object.
+    /// All values of a data object.
     Data(&'a mut Data),
     /// The attributes of an object that is not a data object.
     Attributes(&'a mut ObjectAttributes),

@@ -15,9 +15,9 @@ pub enum FolderError {
     /// The disk is full, the quota of this user is used up, or the file exceeds the size limit of
     /// this process.
     NoSpace(PathBuf),
-    /// No object of this name exists.
+    /// The key folder holds no object of this name.
     Gone(String),
-    /// The file holds no valid object. The file is not changed.
+    /// The file holds no valid object. This project leaves the file unchanged.
     Damaged {
         /// The file's name.
         file: String,
@@ -33,13 +33,13 @@ pub enum FolderError {
     },
     /// A file that this project did not make has the name of a file that the project needs.
     InTheWay(PathBuf, &'static str),
-    /// Another process held the lock of the folder for too long.
+    /// Another process held the lock of the key folder for too long.
     Locked(String),
-    /// The content cannot be stored in a file.
+    /// The content of an object cannot be stored in a file of the key folder.
     Unfit(String),
     /// The system does not permit this process to make the named system call.
     Denied(PathBuf, &'static str, Errno),
-    /// Any other error of the system.
+    /// Any other error of a system call.
     System(PathBuf, Errno),
 }
 

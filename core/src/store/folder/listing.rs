@@ -20,7 +20,7 @@ pub struct FolderListing {
     pub entries: Vec<Arc<Entry>>,
     /// The files that hold no valid object, sorted by name.
     pub refused: Vec<RefusedFile>,
-    /// The names of files that the folder ignores because of their names.
+    /// The names of files that are not objects, because of their names.
     pub left_out: Vec<String>,
     /// The first file that cannot be read at present, but may hold an object.
     pub unread: Option<FolderError>,

@@ -63,11 +63,11 @@ use write::{LOCK, Readers, Writer};
 /// The file with the serial number of the token: 16 random hexadecimal digits. The first write
 /// creates the file.
 const SERIAL: &str = ".serial";
-/// The file that records the master key: its TPMT_PUBLIC in hexadecimal digits.
+/// The file `.master`, which contains the TPMT_PUBLIC of the master key in hexadecimal digits.
 const MASTER: &str = ".master";
 /// More bytes than the file [`MASTER`] and the file of a seal need together.
 const ROOM: usize = 8 << 10;
-/// The longest time to wait for the lock of another writer.
+/// The longest time to wait for a process that holds the lock of the key folder.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The key folder of a token. If the folder does not exist, the first write creates it.
@@ -83,7 +83,7 @@ pub struct KeyFolder {
 }
 
 impl KeyFolder {
-    /// Creates the value. Does not access the disk.
+    /// Creates the [`KeyFolder`] for this path. Does not access the disk.
     pub fn new(path: PathBuf) -> Self {
         Self {
             path,
@@ -252,7 +252,8 @@ impl KeyFolder {
         }
     }
 
-    /// Removes temporary files of killed writers, if the folder is writable.
+    /// Removes temporary files that killed processes left in the key folder, if the folder is
+    /// writable.
     pub fn tidy(&self) {
         let names = std::fs::read_dir(&self.path)
             .into_iter()
@@ -344,7 +345,7 @@ impl KeyFolder {
         self.delete_own(MASTER)
     }
 
-    /// Removes a file that is no object, if the file exists.
+    /// Removes a file of this project that is not an object, if the file exists.
     fn delete_own(&self, file: &str) -> Result<(), FolderError> {
         let Some(writer) = Writer::open(&self.path, self.patience)? else {
             return Ok(());

@@ -1,6 +1,6 @@
 //! Names of the files in the key folder.
 
-/// The suffix of the file of an object.
+/// The suffix of the name of an object's file.
 pub(super) const SUFFIX: &str = ".pem";
 /// The suffix of a file that was set aside. A number follows the suffix if another file has the
 /// name already.

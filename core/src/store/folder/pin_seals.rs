@@ -14,7 +14,7 @@ const LABEL: &str = "TSS2 PRIVATE KEY";
 /// The name of the line that identifies the sealed secret.
 const MARK: &str = "Secret";
 
-/// The lines of text in the file of a seal.
+/// The lines of text in the file of a PIN seal.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PinSealText {
     /// The label of the token. Only the seal of the security officer has this line.
@@ -24,7 +24,7 @@ pub struct PinSealText {
     pub mark: Option<Vec<u8>>,
 }
 
-/// The user whose PIN opens a seal.
+/// The user whose PIN is the authorisation value of a PIN seal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PinSeal {
     /// The security officer. The file of this seal also stores the label of the token.
@@ -75,7 +75,7 @@ impl KeyFolder {
         sealed.map(Some).map_err(|why| self.because_file(file, why))
     }
 
-    /// Returns the error for a seal that the TPM rejects.
+    /// Returns the error for a PIN seal whose data the TPM does not load or unseal.
     pub(in crate::store) fn damaged_seal(&self, seal: PinSeal, why: &str) -> FolderError {
         FolderError::Damaged {
             file: self.path.join(seal.file()).display().to_string(),

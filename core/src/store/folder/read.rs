@@ -28,9 +28,9 @@ pub(super) struct OpenFolder<'a> {
 /// The names of the files in the folder.
 #[derive(Default)]
 pub(super) struct Names {
-    /// The names of objects.
+    /// The names of objects: the file names without `.pem`.
     pub(super) objects: Vec<CString>,
-    /// All other names. Hidden files of this project are among them.
+    /// All other file names, including the hidden files of this project.
     pub(super) others: Vec<String>,
 }
 
@@ -41,7 +41,7 @@ pub(super) enum ReadError {
     /// The content is invalid. The result is final until the stamp of the file changes.
     Damaged(String),
     Untrusted(String),
-    /// An error of the system, which may be temporary.
+    /// A system call failed. The cause may be temporary.
     Failed(io::Error),
 }
 
@@ -159,7 +159,7 @@ impl<'a> OpenFolder<'a> {
         read.err().as_ref().and_then(trouble)
     }
 
-    /// Reads an object, and the other text of its file.
+    /// Reads an object, and the lines of its file that do not describe the object.
     pub(super) fn read(&self, name: &str) -> Result<(Entry, Remarks), ReadError> {
         let (content, owned) = self.judged(&file_name(name))?;
         let (content, remarks) = format::parse(name, &content).map_err(ReadError::Damaged)?;

@@ -25,7 +25,7 @@ pub(super) fn key() -> Tss2Key {
     }
 }
 
-/// Returns a key that is not encrypted, and a sealed key.
+/// Returns two key pairs: a key that is not encrypted, and a sealed key.
 fn in_memory() -> [KeyPair; 2] {
     let curve = Curve::P384;
     let key = PrivateKeyInfo::from_scalar(curve, &[7; 48]).unwrap();
@@ -78,7 +78,7 @@ pub(super) fn data() -> Data {
     }
 }
 
-/// Returns a data object whose value contains the number.
+/// Returns a data object whose CKA_VALUE contains this number.
 pub(super) fn numbered(number: usize) -> EntryContent {
     EntryContent::Data(Data {
         value: number.to_string().into_bytes(),

@@ -7,7 +7,7 @@ use crate::shell::word;
 use crate::tpm::{RecordError, StorageRootRecord};
 use std::path::{Path, PathBuf};
 
-/// The file with the record, in hexadecimal digits.
+/// The file `.storage-root`, which records the storage root key in hexadecimal digits.
 const ROOT: &str = ".storage-root";
 
 impl StorageRootRecord for KeyFolder {

@@ -300,7 +300,7 @@ fn what_changes_twice_within_a_tick_is_not_missed() {
     assert_eq!(folder.list().unwrap().entries, listed.entries);
 }
 
-/// Replaces the remembered contents, but not the remembered stamps.
+/// Replaces the cached contents of the files, but not the cached stamps.
 fn misremember(folder: &KeyFolder) {
     let mut known = folder.known.lock();
     let mut files = known.files.clone();

@@ -13,7 +13,7 @@ use std::str::FromStr;
 /// The prefix of the names of lines about the public key of a pair.
 pub(super) const PUBLIC_HALF: &str = "Public-";
 
-/// The lines of a file that no caller has taken.
+/// The lines of an object's file that no parser has read yet.
 pub(super) struct Lines<'a>(Vec<&'a [u8]>);
 
 impl<'a> Lines<'a> {
@@ -185,7 +185,7 @@ pub(super) fn public_half(private: &ObjectAttributes) -> ObjectAttributes {
 }
 
 pub(super) fn write_line(out: &mut String, name: &str, value: &str) {
-    // A write into a String cannot fail.
+    // A write into a String always succeeds.
     let _ = match value {
         "" => writeln!(out, "{name}:"),
         value => writeln!(out, "{name}: {value}"),

@@ -40,7 +40,7 @@ pub struct Tss2Key {
     pub empty_auth: Option<bool>,
     /// The SEQUENCE of policy commands that a use of the object needs, in DER as found.
     pub policy: Option<Vec<u8>>,
-    /// The SEQUENCE of alternative policies with names, in DER as found.
+    /// The SEQUENCE of alternative policies (AuthPolicy) in DER, as the file contains it.
     pub auth_policy: Option<Vec<u8>>,
     /// The encrypted seed of an importable object (the secret of TPM2_Import).
     pub secret: Option<Vec<u8>>,
@@ -177,10 +177,10 @@ impl Tss2Key {
     }
 }
 
-/// An iterator over the members of the SEQUENCE.
+/// An iterator over the fields of the SEQUENCE of a TSS2 key file.
 struct Members<'a> {
     reader: SliceReader<'a>,
-    /// A member that was decoded already but not used yet.
+    /// A field of the SEQUENCE that was decoded but not returned yet.
     here: Option<AnyRef<'a>>,
 }
 

@@ -29,7 +29,7 @@ pub(super) const LOCK: &str = ".lock";
 const FOLDER_MODE: u32 = 0o750;
 const FILE_MODE: u32 = 0o640;
 
-/// The users who may read a new file.
+/// The users who may read a new file of the key folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Readers {
     /// The owner of the file and the group of the folder.
@@ -38,7 +38,7 @@ pub(super) enum Readers {
     Owner,
 }
 
-/// The only writer of the folder. The value holds the lock.
+/// The only writer of the key folder at this time. The value holds the lock of the folder.
 pub(super) struct Writer<'a> {
     folder: OpenFolder<'a>,
     _lock: Lock,
@@ -111,7 +111,7 @@ impl<'a> Writer<'a> {
         asked.map_err(FolderError::at(&self.folder.path.join(file)))
     }
 
-    /// Checks, as far as possible, that the folder is not immutable (chattr(1)).
+    /// Checks that the key folder is not immutable (chattr(1)), if the file system can tell this.
     fn not_immutable(&self) -> rustix::io::Result<()> {
         let about = statx(&self.folder.fd, ".", AtFlags::empty(), StatxFlags::MODE);
         match about {
@@ -122,7 +122,7 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Writes a file under a name that no file has.
+    /// Writes a new file. Fails if the key folder has a file of this name.
     pub(super) fn put_new(
         &self,
         file: &str,

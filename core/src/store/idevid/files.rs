@@ -13,7 +13,8 @@ use rustix::io::Errno;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-/// The files, with the contents that the last reading found.
+/// The files from `chain/`, `[[identity]]` and the owner, with the certificates of the last
+/// reading.
 #[derive(Debug)]
 pub(super) struct Files {
     chain: PathBuf,
@@ -21,27 +22,27 @@ pub(super) struct Files {
     /// The file with the certificates of the owner, which may be missing. `None` if this store does
     /// not show them.
     owner: Option<Box<Path>>,
-    /// Files whose content does not matter here. Only their stamps do.
+    /// Files whose content does not matter for a scan. A change of such a file starts a new scan.
     others: Vec<PathBuf>,
     /// The certificates of each file at the last reading. The mutex is locked only briefly.
     known: Mutex<HashMap<PathBuf, Vec<Certificate>>>,
     troubles: Troubles,
 }
 
-/// The state of the files on which a scan depends.
+/// The stamps of all files on which a scan depends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct FilesStamp {
     files: Vec<(PathBuf, Sight)>,
-    /// The reason why the `chain/` folder could not be listed, if any.
+    /// The error of the system if the folder `chain/` could not be listed.
     unlisted: Option<Errno>,
 }
 
-/// The certificates that a reading found.
+/// The certificates that were read from the files, with the stamp of the files.
 #[derive(Debug)]
 pub(super) struct FilesRead {
     pub(super) hinted: Vec<(PathBuf, Vec<Certificate>)>,
     pub(super) chain: Vec<(PathBuf, Vec<Certificate>)>,
-    /// The certificates of the owner.
+    /// The certificates that the device's owner issued for factory keys.
     pub(super) owner: Vec<Certificate>,
     pub(super) stamp: FilesStamp,
     /// The error of the first file that could not be read, neither now nor earlier. Covers the

@@ -5,18 +5,18 @@ use crate::x509::Certificate;
 use std::fmt;
 use std::path::PathBuf;
 
-/// The place where a certificate is stored.
+/// The NV index or the file where a certificate is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum CertificateLocation {
     Nv(u32),
     File(PathBuf),
 }
 
-/// A certificate, with the place where it is stored.
+/// A certificate, with its NV index or file.
 pub(super) type LocatedCertificate = (CertificateLocation, Certificate);
 
 impl CertificateLocation {
-    /// Returns true if this entry of `[[identity]]` names the place.
+    /// Returns true if this entry of `[[identity]]` in the configuration names the location.
     pub(super) fn is_named_by(&self, hint: &IdentityHint) -> bool {
         match self {
             Self::Nv(index) => hint.nv == Some(*index),

@@ -49,20 +49,20 @@ pub struct FactoryStamp {
     files: files::FilesStamp,
     faults: u64,
     given_up: usize,
-    /// The known abilities of the TPM.
+    /// The capabilities of the TPM that were known at the time of the scan.
     can: Capabilities,
 }
 
-/// The identities that a store shows.
+/// The factory identities that one token shows.
 #[derive(Debug, Clone)]
 enum IdentityScope {
-    /// All identities that need no PIN.
+    /// All factory identities that need no PIN.
     Open,
-    /// The identity of one `[[identity]]` entry, whose key needs a PIN.
+    /// The identity of one `[[identity]]` entry in the configuration, whose key needs a PIN.
     Pin(Arc<Guarded>),
 }
 
-/// An identity whose key needs a PIN.
+/// A factory identity whose key needs a PIN.
 #[derive(Debug)]
 struct Guarded {
     hint: usize,
@@ -88,7 +88,7 @@ impl IdentityScope {
                 one.pin == shown || one.attests && one.pin.is_none() && host == shown
             }
         });
-        // The first identity gives the token its label.
+        // The first identity that the scan finds gives the token its label.
         if matches!(self, Self::Pin(_)) {
             identities.sort_by_key(|one| one.attests);
         }
@@ -108,7 +108,7 @@ impl IdentityScope {
     }
 }
 
-/// The results of a search.
+/// The results of a search for factory identities.
 #[derive(Debug)]
 pub struct FactoryIdentities {
     /// The identities; at least one. The label of the first is `idev-id`, except in two cases: that
@@ -122,12 +122,12 @@ pub struct FactoryIdentities {
     pub serial: String,
     /// The error of the first file of `[[identity]]` that could not be read at present.
     pub unread: Option<String>,
-    /// The state on which this result depends.
+    /// The stamps of the TPM and of the files on which this result depends.
     pub stamp: FactoryStamp,
     /// The certificates of the owner for these keys, and the certificates of their CAs. `None`
     /// unless the store shows the certificates of both factory and owner.
     pub owner: Option<(Vec<Identity>, Vec<CaCertificate>)>,
-    /// The label of the token, if no identity gives one.
+    /// The label of the token, if no identity gives the token a label.
     base_label: &'static str,
 }
 
@@ -146,7 +146,8 @@ pub struct Identity {
     /// The label. `idev-id`, `idev-id-rsa2048`, … for an identity of the factory, and `iak` for an
     /// attestation key. `oidevid` or `oiak` for a certificate of the owner.
     pub label: String,
-    /// The identifier (CKA_ID), if it differs from the identifier of the key.
+    /// The identifier of the identity (CKA_ID), if it differs from the SHA-1 hash of the public
+    /// key.
     pub id: Option<Vec<u8>>,
     /// The end-entity certificate.
     pub certificate: Certificate,

@@ -16,21 +16,21 @@ const SMALLEST_CERTIFICATE: u16 = 128;
 /// The largest size of a certificate that continues in further NV indices, in bytes.
 const MOST_JOINED: usize = 1 << 16;
 
-/// What an NV index holds.
+/// The result of reading an NV index.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NvFinding {
-    /// The index holds these certificates.
+    /// The NV index holds these certificates.
     Certificates(Vec<Certificate>),
-    /// The index continues a certificate that begins in the other index.
+    /// The NV index continues a certificate that begins in this other NV index.
     ContinuationOf(u32),
     /// The index was not read, because it is too small for a certificate.
     TooSmall,
-    /// The index gives no certificate, for this reason.
+    /// The NV index holds no usable certificate. The text is the reason.
     Nothing(String),
 }
 
 enum NvError {
-    /// This index gives no certificate; the search continues.
+    /// The NV index holds no usable certificate. The search continues with the next NV index.
     Skipped(String),
     Tpm(TpmError),
 }
@@ -149,7 +149,7 @@ fn read_certificates(
     let alone = Certificate::read_all(&content);
     let (mut reading, mut further) = (alone.clone(), none.clone());
     while reading.is_cut && content.len() < MOST_JOINED {
-        // An index that begins with a certificate does not continue another one.
+        // An NV index that begins with a new certificate does not continue another certificate.
         match read_nv(tpm, further.end, named, 0) {
             Ok(Some(more)) if Certificate::read_all(&more).certificates.is_empty() => {
                 content.extend(more);

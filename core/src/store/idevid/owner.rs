@@ -9,24 +9,24 @@ use crate::x509::Certificate;
 use sha1::{Digest, Sha1};
 use std::path::Path;
 
-/// The label of the owner's certificate for an attestation key.
+/// The label of the certificate that the device's owner issued for an attestation key.
 const OWNER_ATTESTATION: &str = "oiak";
 
-/// The certificates that a store shows for keys of the factory.
+/// The issuers of the certificates that a store shows for factory keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum CertificateOrigin {
-    /// The factory's certificates.
+    /// Only the certificates of the device's manufacturer.
     Factory,
     /// The certificates of the factory, and a separate list of the owner's certificates.
     Both,
     /// The certificates of the owner if they exist, with the labels of the factory's certificates.
     OwnerFirst,
-    /// Only the certificates of the owner, with their own labels.
+    /// Only the certificates that the device's owner issued, with their own labels.
     Owner,
 }
 
 impl CertificateOrigin {
-    /// Returns true if the store reads the certificates of the owner.
+    /// Returns true if the store reads the certificates that the device's owner issued.
     pub(super) fn reads_owner(self) -> bool {
         self != Self::Factory
     }

@@ -1,4 +1,4 @@
-//! Pairs certificates with keys, and gives the pairs their labels.
+//! Finds the key of each certificate, and gives both their label.
 
 use super::location::{CertificateLocation, LocatedCertificate};
 use super::{Identity, IdentityScope, IdevidStore, ScanError};
@@ -16,7 +16,7 @@ use std::sync::Arc;
 /// PKCS#11 key.
 const ATTESTATION: &str = "iak";
 
-/// A certificate during the search for its key.
+/// An end-entity certificate during the search for its key.
 struct Leaf {
     origin: CertificateLocation,
     certificate: Certificate,
@@ -37,10 +37,10 @@ enum StatedRole {
     Doubtful,
 }
 
-/// Tells who has the private key of a certificate.
+/// Tells whether the TPM has the private key of a certificate.
 enum Holder {
     Nobody,
-    /// The TPM has the key, and the key is an identity.
+    /// The TPM has the key, and the key is the key of a factory identity.
     Identity(Arc<Key>, Option<usize>),
     /// The TPM has the key, but the key cannot be an identity. An attestation key is an example.
     Other(Option<u32>),
@@ -137,7 +137,8 @@ impl IdevidStore {
         Ok(())
     }
 
-    /// Returns the persistent handles, the most likely ones first.
+    /// Returns all persistent handles of the TPM. The most likely handles for factory keys come
+    /// first.
     fn handles(&self, tpm: &Tpm) -> Result<Vec<u32>, ScanError> {
         let mut handles = tpm.handles(handle::PERSISTENT)?;
         for hinted in self.hints.iter().filter_map(|hint| hint.handle) {
@@ -152,7 +153,7 @@ impl IdevidStore {
         Ok(handles)
     }
 
-    /// Assigns the key at `handle` to all its certificates.
+    /// Pairs the key in the persistent handle `handle` with all certificates of this key.
     fn pair(&self, tpm: &Tpm, handle: u32, leaves: &mut [Leaf]) -> Result<(), ScanError> {
         let (area, resident) = match tpm.persistent_key(handle) {
             Ok(found) => found,
@@ -204,7 +205,7 @@ impl IdevidStore {
                 IdentityScope::Pin(guarded) if Some(guarded.hint) == hint => {
                     (Access::Login(Arc::clone(&guarded.login)), hint)
                 }
-                // Another store shows this key.
+                // The key needs a PIN, and another token shows the key.
                 _ => (Access::Open, hint),
             },
             Some(IdentityAuth::Secret(source)) => match source.read() {
@@ -250,7 +251,7 @@ impl Leaf {
         self.public.is_some() && matches!(self.holder, Holder::Nobody)
     }
 
-    /// Returns true if handles must be read to find the key.
+    /// Returns true if the search must read persistent handles to find the certificate's key.
     fn is_looked_for(&self) -> bool {
         self.wants_key() && self.says != StatedRole::Ca
     }

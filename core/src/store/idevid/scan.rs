@@ -139,7 +139,7 @@ fn listing(found: FactoryIdentities) -> ScanResult {
             kind: ObjectKind::Certificate(certificate, fixed(label, &[])),
         }
     }));
-    // Two certificates for a key share the key pair.
+    // Two certificates for one public key share a single key pair object.
     let mut seen = HashSet::new();
     objects.retain(|one| seen.insert((one.name.clone(), one.kind.is_certificate())));
     ScanResult {
@@ -171,7 +171,8 @@ fn shown(identity: Identity) -> Vec<StoredObject> {
         let kind = match key {
             Some(key) => ObjectKind::Pair {
                 key,
-                // The key of an identity has sensitiveDataOrigin, so the TPM created it.
+                // The key of an identity has the attribute sensitiveDataOrigin: the TPM itself
+                // generated the key.
                 origin: KeyOrigin::Generated,
                 private: described(&[Use::Sign]),
                 public: Some(described(&[Use::Verify])),

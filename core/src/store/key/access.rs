@@ -1,6 +1,6 @@
 //! The access to a key: who may use the key, and with which authorisation value.
 
-use super::login::{Login, Visit, derived_auth};
+use super::login::{Login, Visit};
 use crate::store::SignError;
 use crate::store::folder::KeyAuth;
 use crate::tpm::{AuthValue, Tpm, TpmError};
@@ -88,9 +88,8 @@ impl Access {
         let Self::Derived { login, salt } = self else {
             return Ok(Visit::without_login(self.value()?));
         };
-        let (count, secret) = login.now()?;
-        let value = AuthValue::random(derived_auth(&secret, salt));
-        Ok(Visit::by(login, count, value))
+        let (count, value) = login.derived_auth(salt)?;
+        Ok(Visit::by(login, count, AuthValue::random(value)))
     }
 }
 

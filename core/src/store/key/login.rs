@@ -29,6 +29,8 @@ struct Logins {
 
 struct CurrentLogin {
     secret: Secret,
+    /// The pseudorandom key of the secret (RFC 5869, section 2.2). To compute it is half of a derivation.
+    extracted: Secret,
     /// The decrypted keys that the module uses in memory.
     opened: Vec<OpenedKey>,
 }
@@ -129,23 +131,31 @@ impl Login {
         let mut logins = self.0.lock();
         logins.count += 1;
         logins.current = Some(CurrentLogin {
+            extracted: extracted(&secret),
             secret,
             opened: Vec::new(),
         });
     }
 
     pub(in crate::store) fn secret(&self) -> Result<Secret, SignError> {
-        self.now().map(|(_, secret)| secret)
+        let now = self.now(|current| current.secret.clone());
+        now.map(|(_, secret)| secret)
     }
 
-    /// Returns the number of the login, and its secret.
-    pub(super) fn now(&self) -> Result<(u64, Secret), SignError> {
+    /// Returns the number of the login, and the authorisation value of the key with this salt.
+    pub(super) fn derived_auth(&self, salt: &[u8]) -> Result<(u64, Secret), SignError> {
+        let (count, key) = self.now(|current| current.extracted.clone())?;
+        Ok((count, expanded(&key, &[KEY_AUTH, salt])))
+    }
+
+    /// Returns the number of the login, and a part of the login.
+    fn now(&self, part: impl FnOnce(&CurrentLogin) -> Secret) -> Result<(u64, Secret), SignError> {
         // A thread holds the mutex only briefly. In a forked child the mutex stays locked for ever
         // if a thread of the parent held it at the fork.
         let logins = self.0.try_lock_for(A_MOMENT);
         let logins = logins.ok_or(SignError::NotLoggedIn)?;
         match &logins.current {
-            Some(current) => Ok((logins.count, current.secret.clone())),
+            Some(current) => Ok((logins.count, part(current))),
             None => Err(SignError::NotLoggedIn),
         }
     }
@@ -172,11 +182,8 @@ impl fmt::Debug for Login {
     }
 }
 
-/// Returns the authorisation value of a key, derived from the secret of the token and the salt of
-/// the key.
-pub(in crate::store) fn derived_auth(secret: &Secret, salt: &[u8]) -> Secret {
-    hkdf(secret, &[b"devid-pkcs11 key ", salt])
-}
+/// Begins the info of the derivation of a key's authorisation value. The salt of the key follows.
+const KEY_AUTH: &[u8] = b"devid-pkcs11 key ";
 
 /// Returns a value that identifies the secret of a token without revealing it.
 pub(in crate::store) fn secret_mark(secret: &Secret) -> Vec<u8> {
@@ -184,11 +191,19 @@ pub(in crate::store) fn secret_mark(secret: &Secret) -> Vec<u8> {
     hkdf(secret, &[b"devid-pkcs11 token"])[..MARK].to_vec()
 }
 
-/// Computes HKDF with SHA-256, without salt, and with a single block of output (RFC 5869, sections
-/// 2.2 and 2.3).
+/// Computes HKDF with SHA-256, without salt, and with a single block of output.
 fn hkdf(secret: &[u8], info: &[&[u8]]) -> Secret {
-    let key = Hash::Sha256.hmac(&[0; SECRET], &[secret]);
-    Hash::Sha256.hmac(&key, &[info, &[&[1]]].concat())
+    expanded(&extracted(secret), info)
+}
+
+/// The pseudorandom key (RFC 5869, section 2.2).
+fn extracted(secret: &[u8]) -> Secret {
+    Hash::Sha256.hmac(&[0; SECRET], &[secret])
+}
+
+/// The first block of output (RFC 5869, section 2.3).
+fn expanded(key: &[u8], info: &[&[u8]]) -> Secret {
+    Hash::Sha256.hmac(key, &[info, &[&[1]]].concat())
 }
 
 #[cfg(test)]
@@ -202,10 +217,12 @@ mod tests {
         let value = hkdf(&[0x0b; 22], &[]);
         let expected = "8da4e775a563c18f715f802a063c5a31b8a11f5c5ee1879ec3454e5f3c738d2d";
         assert_eq!(hex(&value), expected);
-        let secret = Secret::new(vec![7; SECRET]);
-        assert_ne!(
-            derived_auth(&secret, &[1; 16]),
-            derived_auth(&secret, &[2; 16])
-        );
+        let login = Login::default();
+        login.begin(Secret::new(vec![7; SECRET]));
+        let value = |salt: &[u8]| login.derived_auth(salt).unwrap().1;
+        assert_eq!(value(&[1; 16]), hkdf(&[7; SECRET], &[KEY_AUTH, &[1; 16]]));
+        assert_ne!(value(&[1; 16]), value(&[2; 16]));
+        login.end();
+        assert!(login.derived_auth(&[1; 16]).is_err());
     }
 }

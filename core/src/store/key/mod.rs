@@ -473,9 +473,8 @@ impl Key {
     }
 
     /// Loads the key if needed and runs `commands`. Returns their result, and true if the caller
-    /// must verify the result. Another process may have put another key into the transient handle,
-    /// or into the persistent handle. So the caller must verify a result, unless an authorisation
-    /// value was proven. The HMACs of that proof cover the name of the key.
+    /// must verify it, because another process may have put another key into the handle. A key in a
+    /// space of its own needs no check, nor one with a proven value: the HMACs cover its name.
     ///
     /// If the authorisation value is empty, the commands may run twice.
     fn with<R>(
@@ -495,14 +494,13 @@ impl Key {
                 };
                 answer.map(|answer| (answer, false))
             }
-            KeyLocation::Disk(wrapped, _, persisted) => self
-                .with_file(tpm, what, wrapped, persisted.as_ref(), value, commands)
-                .map(|answer| (answer, value.is_empty())),
+            KeyLocation::Disk(wrapped, _, persisted) => {
+                self.with_file(tpm, what, wrapped, persisted.as_ref(), value, commands)
+            }
             KeyLocation::Template(_, _, derived, _) => match derived.get() {
-                Some((_, key)) => {
-                    let answer = tpm.with_primary(what, key, commands);
-                    answer.map(|answer| (answer, true))
-                }
+                Some((_, key)) => tpm
+                    .with_primary(what, key, commands)
+                    .map(|answer| (answer, !tpm.tcti().has_own_space())),
                 None => return Err(SignError::NotInThisTpm),
             },
             // The TPM does not hold a key that the module uses in memory.
@@ -513,6 +511,7 @@ impl Key {
     }
 
     /// Runs commands with the key in its persistent handle, or with the key loaded from its file.
+    /// Returns their result, and true if the caller must verify the result.
     fn with_file<R>(
         &self,
         tpm: &Tpm,
@@ -521,7 +520,7 @@ impl Key {
         persisted: Option<&Persisted>,
         value: &AuthValue,
         mut commands: impl FnMut(&mut Link, AuthHandle) -> Result<R, TpmError>,
-    ) -> Result<R, TpmError> {
+    ) -> Result<(R, bool), TpmError> {
         let resident = persisted
             .map(|persisted| Self::persisted(tpm, wrapped, persisted))
             .transpose()?
@@ -529,10 +528,11 @@ impl Key {
         if let Some(resident) = resident {
             match tpm.with_persistent(what, resident, value, &mut commands) {
                 Err(error) if is_elsewhere(&error) => drop(self.leave_handle()),
-                other => return other,
+                other => return other.map(|answer| (answer, value.is_empty())),
             }
         }
-        tpm.with_wrapped(what, wrapped, value, commands)
+        let answer = tpm.with_wrapped(what, wrapped, value, commands)?;
+        Ok((answer, value.is_empty() && !tpm.tcti().has_own_space()))
     }
 
     /// Returns true if a wrong authorisation value counts towards the lockout of the whole TPM.

@@ -21,7 +21,7 @@ use tpm2_protocol::data::{
 use tpm2_protocol::frame::{
     TpmFrame, TpmStartAuthSessionCommand, TpmStartAuthSessionResponse, TpmUnmarshalBody,
 };
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 /// The authorisation area of the empty password: TPM_RS_PW, an empty nonce, no attributes.
 const EMPTY_PASSWORD: [u8; 9] = [0x40, 0, 0, 9, 0, 0, 0, 0, 0];
@@ -409,7 +409,23 @@ fn without_authorisation() -> TpmError {
 
 /// Marshals into bytes that are wiped when they are dropped.
 pub(super) fn written(
-    write: impl FnOnce(&mut TpmWriter) -> tpm2_protocol::TpmResult<()>,
+    write: impl Fn(&mut TpmWriter) -> tpm2_protocol::TpmResult<()>,
+) -> Result<Secret, TpmError> {
+    // Room for nearly all: to clean a whole frame costs as much as all else of a command.
+    let mut bytes = [0; 256];
+    let mut writer = TpmWriter::new(&mut bytes);
+    if write(&mut writer).is_err() {
+        bytes.zeroize();
+        return written_in_a_frame(write);
+    }
+    let used = writer.len();
+    let content = Secret::new(bytes[..used].to_vec());
+    bytes[..used].zeroize();
+    Ok(content)
+}
+
+fn written_in_a_frame(
+    write: impl Fn(&mut TpmWriter) -> tpm2_protocol::TpmResult<()>,
 ) -> Result<Secret, TpmError> {
     let mut bytes = Zeroizing::new([0; FRAME_MAX]);
     let mut writer = TpmWriter::new(&mut bytes[..]);

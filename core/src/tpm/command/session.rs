@@ -5,7 +5,7 @@
 //! therefore does not let an attacker test guessed values.
 
 use super::kdf::{Secret, kdfa, room, share_secret};
-use crate::stack::leaving_nothing;
+use crate::stack::{Computation, leaving_nothing};
 use crate::tpm::{Hash, SaltKey, TpmError};
 use aes::Aes128;
 use cfb_mode::cipher::KeyIvInit;
@@ -253,8 +253,10 @@ impl AuthSession {
         let (key, iv) = self.mask(&self.nonce_caller, &self.nonce_tpm);
         let content = first_content(parameters)?;
         let cipher = || Encryptor::<Aes128>::new_from_slices(&key, &iv);
-        leaving_nothing(|| cipher().map(|cipher| cipher.encrypt(content)))
-            .map_err(|_| TpmError::Unsupported("AES-128-CFB".into()))
+        leaving_nothing(Computation::Cipher, || {
+            cipher().map(|cipher| cipher.encrypt(content))
+        })
+        .map_err(|_| TpmError::Unsupported("AES-128-CFB".into()))
     }
 
     /// Decrypts the first parameter of a response. The caller must call
@@ -263,8 +265,10 @@ impl AuthSession {
         let (key, iv) = self.mask(&self.nonce_tpm, &self.nonce_caller);
         let content = first_content(parameters)?;
         let cipher = || Decryptor::<Aes128>::new_from_slices(&key, &iv);
-        leaving_nothing(|| cipher().map(|cipher| cipher.decrypt(content)))
-            .map_err(|_| TpmError::Unsupported("AES-128-CFB".into()))
+        leaving_nothing(Computation::Cipher, || {
+            cipher().map(|cipher| cipher.decrypt(content))
+        })
+        .map_err(|_| TpmError::Unsupported("AES-128-CFB".into()))
     }
 
     fn mask(&self, newer: &[u8], older: &[u8]) -> (Secret, Secret) {

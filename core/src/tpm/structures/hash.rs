@@ -1,6 +1,6 @@
 //! Hash algorithms of a TPM (Part 2, section 6.3), and computations with them in software.
 
-use crate::stack::leaving_nothing;
+use crate::stack::{Computation, leaving_nothing};
 use crate::tpm::algorithm;
 use hmac::digest::FixedOutput;
 use hmac::{Hmac, KeyInit, Mac};
@@ -104,9 +104,17 @@ impl Hash {
         }
     }
 
+    /// Returns the kind of the computation, for the stack that it leaves.
+    const fn computation(self) -> Computation {
+        match self {
+            Self::Sha1 | Self::Sha256 => Computation::ShortHash,
+            Self::Sha384 | Self::Sha512 => Computation::LongHash,
+        }
+    }
+
     /// Returns the digest of the concatenated parts.
     pub fn digest(self, parts: &[&[u8]]) -> Vec<u8> {
-        leaving_nothing(|| {
+        leaving_nothing(self.computation(), || {
             by_algorithm!(self, H => {
                 let mut hash = H::new();
                 parts.iter().for_each(|part| hash.update(part));
@@ -123,7 +131,7 @@ impl Hash {
 
     /// Returns the HMAC (RFC 2104) of the concatenated parts.
     pub(crate) fn hmac(self, key: &[u8], parts: &[&[u8]]) -> Zeroizing<Vec<u8>> {
-        leaving_nothing(|| {
+        leaving_nothing(self.computation(), || {
             by_algorithm!(self, H => match Hmac::<H>::new_from_slice(key) {
                 Ok(mut mac) => {
                     parts.iter().for_each(|part| mac.update(part));
@@ -141,7 +149,7 @@ impl Hash {
 
     /// Returns true if `expected` is the HMAC of the parts. Compares in constant time.
     pub(crate) fn hmac_is(self, key: &[u8], parts: &[&[u8]], expected: &[u8]) -> bool {
-        leaving_nothing(|| {
+        leaving_nothing(self.computation(), || {
             by_algorithm!(self, H => Hmac::<H>::new_from_slice(key).is_ok_and(|mut mac| {
                 parts.iter().for_each(|part| mac.update(part));
                 mac.verify_slice(expected).is_ok()

@@ -8,7 +8,7 @@ use super::kept_open::{Endpoint, KeptOpen};
 use super::socket::{above_standard_streams, poll_fd};
 use super::{CommandClass, FRAME_MAX, HEADER, Timing, Transport, TransportError, Wait, frame_size};
 use rustix::event::PollFlags;
-use rustix::fs::{Mode, OFlags, fstat, open};
+use rustix::fs::{Mode, OFlags, fcntl_getfl, fstat, open};
 use rustix::io::{Errno, read, write};
 use std::mem;
 use std::os::fd::{AsFd, OwnedFd};
@@ -27,8 +27,14 @@ struct OpenFile {
     file: FileId,
 }
 
+/// The mark of an open file that this module opened. Devices ignore the flag, and no other program
+/// has a reason to set the flag.
+const MARK: OFlags = OFlags::APPEND;
+
 /// The identity of an opened file. A host process may close descriptors that it did not open
-/// (`closefrom`). The number of the descriptor may then belong to another file.
+/// (`closefrom`). The number of the descriptor may then belong to another file. The other file may
+/// be the same device, opened by the host. The resource manager then knows other objects by our
+/// handles, so the open file must have the mark, too.
 #[derive(PartialEq, Eq)]
 struct FileId {
     file_system: u64,
@@ -57,7 +63,9 @@ impl OpenFile {
 
     /// Returns the descriptor, if its number still belongs to the opened file.
     fn fd(&self) -> Option<&OwnedFd> {
-        let own = |fd: &&OwnedFd| FileId::of(fd).is_ok_and(|file| file == self.file);
+        let is_marked = |fd: &OwnedFd| fcntl_getfl(fd).is_ok_and(|flags| flags.contains(MARK));
+        let own =
+            |fd: &&OwnedFd| FileId::of(fd).is_ok_and(|file| file == self.file) && is_marked(fd);
         self.fd.as_ref().filter(own)
     }
 }
@@ -81,7 +89,7 @@ impl CharDevice {
 }
 
 fn opened(path: &Path) -> Result<OpenFile, TransportError> {
-    let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY | MARK;
     let fd = open(path, flags, Mode::empty()).map_err(|errno| {
         let path = path.display();
         TransportError::Unreachable(match errno {

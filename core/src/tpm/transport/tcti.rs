@@ -53,6 +53,16 @@ impl Tcti {
         }
     }
 
+    /// Returns true if no other process can replace an object that this process has loaded, and if this
+    /// process notices when the descriptor no longer names its own connection. Only our transport
+    /// to the kernel's resource manager checks its descriptor ([`super::device`]).
+    pub(crate) fn has_own_space(&self) -> bool {
+        match self {
+            Self::Device(_) => self.is_managed(),
+            Self::Swtpm(_) | Self::Mssim(..) | Self::Loaded(_) => false,
+        }
+    }
+
     /// Returns the device node of the kernel to which this TCTI leads, if there is one.
     pub(in crate::tpm) fn node(&self) -> Option<PathBuf> {
         let conf = match self {
@@ -301,6 +311,20 @@ mod tests {
             let tcti: Tcti = text.parse().unwrap();
             assert!(tcti.is_managed());
             assert_eq!(tcti.keys_in_a_space(), keys, "{text}");
+            assert_eq!(tcti.has_own_space(), text == "device:/dev/tpmrm0", "{text}");
+        }
+    }
+
+    #[test]
+    fn clients_without_a_manager_share_the_slots() {
+        for text in [
+            "device:/dev/tpm0",
+            "swtpm:path=/run/tpm",
+            "mssim:",
+            "libtss2-tcti-swtpm.so.0:",
+        ] {
+            let tcti: Tcti = text.parse().unwrap();
+            assert!(!tcti.is_managed() && !tcti.has_own_space(), "{text}");
         }
     }
 

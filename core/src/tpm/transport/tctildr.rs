@@ -16,7 +16,6 @@ use rustix::event::PollFlags;
 use std::ffi::{CString, c_char};
 use std::os::fd::BorrowedFd;
 use std::ptr::{self, NonNull};
-use tss_esapi::TctiNameConf;
 use tss_esapi::tss2_esys::{
     TSS2_RC, TSS2_TCTI_CONTEXT, TSS2_TCTI_CONTEXT_COMMON_V1, TSS2_TCTI_POLL_HANDLE, size_t,
 };
@@ -60,14 +59,36 @@ impl Tctildr {
     ///
     /// Fails if the string names a configuration that tpm2-abrmd does not know.
     pub(super) fn new(conf: &str) -> Result<Self, String> {
-        if conf.starts_with("tabrmd") {
-            conf.parse::<TctiNameConf>()
-                .map_err(|error| format!("{conf}: {error}"))?;
+        if let Some(rest) = conf.strip_prefix("tabrmd")
+            && !is_of_tabrmd(rest)
+        {
+            return Err(format!(
+                "{conf}: expected tabrmd:bus_type=system or session, and bus_name=NAME if \
+                 tpm2-abrmd has another name on the bus"
+            ));
         }
         Ok(Self {
             conf: conf.to_owned(),
             open: KeptOpen::new(),
         })
+    }
+}
+
+/// True if tpm2-abrmd knows what follows its name (Tss2_Tcti_Tabrmd_Init(3)). The parser of the crate
+/// tss-esapi would bring half a megabyte of regular expressions into the module.
+fn is_of_tabrmd(rest: &str) -> bool {
+    let is_element = |text: &str| {
+        let is_part = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+        !text.is_empty() && text.bytes().all(is_part)
+    };
+    let is_known = |field: &str| match field.split_once('=') {
+        Some(("bus_type", kind)) => matches!(kind, "system" | "session"),
+        Some(("bus_name", name)) => name.contains('.') && name.split('.').all(is_element),
+        _ => true,
+    };
+    match rest.strip_prefix(':') {
+        Some(fields) => fields.split(',').all(is_known),
+        None => rest.is_empty(),
     }
 }
 
@@ -217,5 +238,34 @@ impl Transport for Tctildr {
     fn abandon(&mut self) {
         // Finalising would end the parent's connection, so the memory of the context is not freed.
         std::mem::forget(self.open.open().take());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_configuration_of_tabrmd_is_checked_before_it_is_used() {
+        for known in [
+            "",
+            ":",
+            ":bus_type=session",
+            ":bus_name=com.example.Tabrmd-2,bus_type=system",
+        ] {
+            assert!(is_of_tabrmd(known), "{known}");
+        }
+        for wrong in [
+            "x",
+            ":bus_type=",
+            ":bus_type=user",
+            ":bus_name=tabrmd",
+            ":bus_name=a..b",
+            ":bus_name=a.b c",
+        ] {
+            assert!(!is_of_tabrmd(wrong), "{wrong}");
+        }
+        let said = Tctildr::new("tabrmd:bus_type=user").err().unwrap();
+        assert!(said.contains("bus_type=system"), "{said}");
     }
 }

@@ -2,7 +2,7 @@
 //! under a random key, which encrypts nothing else. The result is nonce ‖ ciphertext ‖ tag.
 
 use crate::key::SecretKeyType;
-use crate::stack::leaving_nothing;
+use crate::stack::{Computation, leaving_nothing};
 use crate::tpm::Secret;
 use aes_gcm::aead::{Aead, KeyInit, Payload};
 use aes_gcm::{Aes256Gcm, Nonce};
@@ -26,7 +26,7 @@ pub(super) fn encrypted(
         msg: value,
         aad: &about,
     };
-    let encrypted = leaving_nothing(|| {
+    let encrypted = leaving_nothing(Computation::Cipher, || {
         let cipher = Aes256Gcm::new_from_slice(key).ok()?;
         cipher.encrypt(&number, payload).ok()
     })?;
@@ -43,7 +43,7 @@ pub(super) fn decrypted(key_type: SecretKeyType, encrypted: &[u8], key: &[u8]) -
         msg: encrypted,
         aad: &about,
     };
-    leaving_nothing(|| {
+    leaving_nothing(Computation::Cipher, || {
         let cipher = Aes256Gcm::new_from_slice(key).ok()?;
         cipher.decrypt(&number, payload).ok().map(Secret::new)
     })

@@ -1,7 +1,18 @@
 //! Requests to sign, and the verification of signatures in software.
+//!
+//! aws-lc verifies where it can. The portable crates verify everything else: builds without aws-lc,
+//! SHA-1, short RSA keys, and other salts.
+
+#[cfg(feature = "soft-rsa")]
+mod aws_lc;
+#[cfg(not(feature = "soft-rsa"))]
+#[path = "no_aws_lc.rs"]
+mod aws_lc;
+#[cfg(test)]
+mod tests;
 
 use crate::key::by_curve;
-use crate::key::{Curve, PublicKey};
+use crate::key::{Curve, PublicKey, pad_left};
 use crate::tpm::{Hash, SignatureScheme};
 use rsa::hazmat::rsa_encrypt;
 use rsa::{BoxedUint, Pkcs1v15Sign, Pss};
@@ -44,19 +55,14 @@ impl<'a> SignRequest<'a> {
 pub fn verify(key: &PublicKey, request: SignRequest, signature: &[u8]) -> bool {
     match (key, request) {
         (PublicKey::Ec { curve, point }, SignRequest::Ecdsa(digest)) => {
-            ecdsa(*curve, point, digest, signature)
+            ecdsa_number(*curve, digest).is_some_and(|number| {
+                aws_lc::ecdsa(*curve, point, &number, signature)
+                    .unwrap_or_else(|| ecdsa(*curve, point, &number, signature))
+            })
         }
-        (PublicKey::Rsa { .. }, SignRequest::Pkcs1(hash, digest)) => {
-            let Some(key) = key.to_rsa() else {
-                return false;
-            };
-            let padding = match hash {
-                Hash::Sha1 => Pkcs1v15Sign::new::<Sha1>(),
-                Hash::Sha256 => Pkcs1v15Sign::new::<Sha256>(),
-                Hash::Sha384 => Pkcs1v15Sign::new::<Sha384>(),
-                Hash::Sha512 => Pkcs1v15Sign::new::<Sha512>(),
-            };
-            key.verify(padding, digest, signature).is_ok()
+        (PublicKey::Rsa { modulus, exponent }, SignRequest::Pkcs1(hash, digest)) => {
+            aws_lc::pkcs1((modulus, exponent), hash, digest, signature)
+                .unwrap_or_else(|| pkcs1(key, hash, digest, signature))
         }
         (PublicKey::Rsa { .. }, SignRequest::Pkcs1Of(data)) => {
             let padding = Pkcs1v15Sign::new_unprefixed();
@@ -66,8 +72,9 @@ pub fn verify(key: &PublicKey, request: SignRequest, signature: &[u8]) -> bool {
         (PublicKey::Rsa { .. }, SignRequest::Unpadded(number)) => {
             unpadded(key, number, signature).unwrap_or(false)
         }
-        (PublicKey::Rsa { .. }, SignRequest::Pss(hash, digest)) => {
-            verify_pss(key, hash, hash.width(), digest, signature)
+        (PublicKey::Rsa { modulus, exponent }, SignRequest::Pss(hash, digest)) => {
+            aws_lc::pss((modulus, exponent), hash, digest, signature)
+                .unwrap_or_else(|| verify_pss(key, hash, hash.width(), digest, signature))
         }
         _ => false,
     }
@@ -120,19 +127,33 @@ pub(crate) fn verify_pss(
     verified.is_ok()
 }
 
-fn ecdsa(curve: Curve, point: &[u8], digest: &[u8], signature: &[u8]) -> bool {
-    // Only the leftmost bytes of a long digest count. Shorter digests get leading zeros.
-    let counted = &digest[..digest.len().min(curve.width())];
-    let Some(digest) = crate::key::pad_left(counted, curve.width()) else {
+fn pkcs1(key: &PublicKey, hash: Hash, digest: &[u8], signature: &[u8]) -> bool {
+    let Some(key) = key.to_rsa() else {
         return false;
     };
+    let padding = match hash {
+        Hash::Sha1 => Pkcs1v15Sign::new::<Sha1>(),
+        Hash::Sha256 => Pkcs1v15Sign::new::<Sha256>(),
+        Hash::Sha384 => Pkcs1v15Sign::new::<Sha384>(),
+        Hash::Sha512 => Pkcs1v15Sign::new::<Sha512>(),
+    };
+    key.verify(padding, digest, signature).is_ok()
+}
+
+/// The digest as the number that ECDSA signs, as wide as the order. As in `fit`: only the left
+/// bytes count, and shorter digests get leading zeros.
+fn ecdsa_number(curve: Curve, digest: &[u8]) -> Option<Vec<u8>> {
+    pad_left(&digest[..digest.len().min(curve.width())], curve.width())
+}
+
+fn ecdsa(curve: Curve, point: &[u8], number: &[u8], signature: &[u8]) -> bool {
     by_curve!(curve, c => {
                 use c::ecdsa::signature::hazmat::PrehashVerifier;
                 use c::ecdsa::{Signature, VerifyingKey};
                 let key = VerifyingKey::from_sec1_bytes(point);
                 let signature = Signature::from_slice(signature);
                 match (key, signature) {
-                    (Ok(key), Ok(signature)) => key.verify_prehash(&digest, &signature).is_ok(),
+                    (Ok(key), Ok(signature)) => key.verify_prehash(number, &signature).is_ok(),
                     _ => false,
                 }
     })

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use rustix::process::{getegid, geteuid, getgroups};
 use std::path::Path;
 
-/// The groups that a remedy may add a user to. Their permissions are known.
+/// The groups to which a remedy may add a user, because the permissions of these groups are known.
 const GROUPS: [&str; 2] = ["devid", "tss"];
 
 /// Returns the remedy that gives this user access to a path. Returns `None` if the system does not

@@ -59,7 +59,7 @@ impl Device {
         if !about.is_file() {
             let words = "A reset request must be a regular file. To cancel it";
             let aside = free_name(request, "old");
-            // The command moves the object itself, even if it is a symbolic link.
+            // mv renames the object itself, even if the object is a symbolic link.
             let command = |aside: &Path| format!("mv -nT {} {}", word(request), word(aside));
             let remedy = Remedy::to_free_name(words, &[], aside, command);
             return Ok(Some(said(request, "this is not a regular file", remedy)));

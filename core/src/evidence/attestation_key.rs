@@ -7,7 +7,7 @@ use crate::tpm::AttestationKey;
 use crate::x509::Certificate;
 use log::warn;
 
-/// The party that reads evidence.
+/// Who reads the evidence: any verifier, or the CA of the attestation key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Audience {
     /// Any verifier. Evidence about a service's key then names nothing of the device.

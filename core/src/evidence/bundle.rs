@@ -14,7 +14,7 @@ use std::path::Path;
 
 /// The format of a [`Bundle`].
 pub const BUNDLE_FORMAT: &str = "devid-evidence/1";
-/// The largest number of certificates in a list.
+/// The largest number of certificates in a list of a bundle.
 pub const MOST_CERTIFICATES: usize = 32;
 /// The length of the longest nonce in bytes. A longer nonce is replaced by its SHA-256. A TPM whose
 /// longest hash is SHA-256 accepts only as much qualifying data as a TPMT_HA holds (Part 2, section
@@ -75,7 +75,7 @@ pub struct Device {
 /// The attestation key, and its certificates.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AttestationKey {
-    /// The TPMT_PUBLIC, exactly as the TPM returned it.
+    /// The TPMT_PUBLIC of the attestation key, exactly as the TPM returned it.
     pub public: Bytes,
     /// The certificate of the key, then the certificates of its issuers, in DER. Empty if the key
     /// has no certificate.
@@ -90,7 +90,7 @@ pub struct CertifiedKey {
     /// The label of the key on the device.
     #[serde(default, deserialize_with = "text")]
     pub label: Option<String>,
-    /// The TPMT_PUBLIC, exactly as the TPM returned it.
+    /// The TPMT_PUBLIC of the key, exactly as the TPM returned it.
     pub public: Bytes,
     /// The TPMS_ATTEST that TPM2_Certify returned.
     pub certify: Bytes,

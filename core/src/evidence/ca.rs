@@ -21,11 +21,11 @@ pub const LIFETIME: u64 = 60 * 60;
 /// A CA, by the file that stores its open challenges and nonces.
 #[derive(Debug, Clone)]
 pub struct Ca {
-    /// The file that stores challenges and nonces.
+    /// The path of the file that stores open challenges and nonces.
     pub state: PathBuf,
 }
 
-/// The rules for the verification of a bundle.
+/// What a bundle must satisfy: trusted certificates, nonce, and challenge.
 #[derive(Debug, Clone, Copy)]
 pub struct EvidencePolicy<'a> {
     /// A file with trusted certificates, or a folder of such files.
@@ -34,7 +34,7 @@ pub struct EvidencePolicy<'a> {
     pub nonce: Option<&'a [u8]>,
     /// True to accept a bundle without a nonce of this CA, even if the bundle is old.
     pub allow_no_nonce: bool,
-    /// The answer of the device to a challenge.
+    /// The device's answer to a challenge of this CA, if there is one.
     pub response: Option<&'a Response>,
 }
 

@@ -32,7 +32,7 @@ pub struct Challenge {
     pub secret: Bytes,
 }
 
-/// The answer of the device to a challenge.
+/// The secret that a device decrypted from a challenge of a CA.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Response {

@@ -16,7 +16,7 @@ use crate::x509::{Certificate, RequestContent};
 use log::warn;
 use std::path::PathBuf;
 
-/// The options for collecting evidence.
+/// The options of `devid attest`.
 #[derive(Debug, Default)]
 pub struct Collection<'a> {
     /// The nonce that the verifier chose. Without a nonce, the evidence is not fresh.
@@ -26,7 +26,7 @@ pub struct Collection<'a> {
     /// Files with certificates of the endorsement key and of the CAs above it, in DER or PEM. Some
     /// TPMs do not hold these certificates in NV memory.
     pub ek_files: &'a [PathBuf],
-    /// The party that reads the evidence.
+    /// Who reads the evidence: any verifier, or the CA of the attestation key.
     pub audience: Audience,
 }
 

@@ -17,7 +17,7 @@ use std::path::Path;
 pub enum EvidenceForm {
     /// A TCG-CSR-IDEVID.
     TcgCsr(TcgCsrForm),
-    /// A TCG-CSR-LDEVID in its envelope.
+    /// The structure TCG-CSR-LDEVID in its envelope.
     TcgCsrLdevid,
     /// A WebAuthn attestation object with the statement `tpm`.
     WebAuthn,

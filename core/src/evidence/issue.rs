@@ -50,7 +50,7 @@ pub enum WhatToCertify {
 /// An issued certificate and the certificates of the CAs above it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Issued {
-    /// The new certificate.
+    /// The issued certificate.
     pub certificate: Certificate,
     /// The certificates of the CA, in the order of the CA's file.
     pub chain: Vec<Certificate>,

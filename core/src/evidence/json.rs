@@ -9,7 +9,7 @@ use std::fmt;
 use std::ops::Deref;
 use std::path::Path;
 
-/// The largest size of a document in bytes.
+/// The largest size of a JSON document in bytes.
 pub const LARGEST_DOCUMENT: usize = 1 << 20;
 /// The largest size of a byte string in a document.
 pub const LARGEST_FIELD: usize = 64 << 10;

@@ -27,7 +27,7 @@ pub(super) struct CaState {
     path: PathBuf,
     content: Content,
     exists: bool,
-    /// The present time, in seconds since 1970.
+    /// The time at which the file was opened, in seconds since 1970.
     now: u64,
     _lock: Lock,
 }

@@ -17,7 +17,7 @@ const WORD: usize = 4;
 const HEADER: usize = 3 * WORD;
 /// The length of the contents in the detached form is a multiple of this number.
 const BLOCK: usize = 16;
-/// The largest size of a structure in bytes.
+/// The largest size of a TCG-CSR structure in bytes.
 const LARGEST: usize = 1 << 20;
 
 /// The form of a TCG-CSR structure: which reader it is for.

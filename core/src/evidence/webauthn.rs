@@ -4,7 +4,7 @@
 use super::Bundle;
 use crate::tpm::{Hash, Signature, SignatureScheme};
 
-/// The major types of CBOR (RFC 8949, section 3.1).
+/// The numbers of the CBOR major types (RFC 8949, section 3.1).
 const NEGATIVE: u8 = 1;
 const BYTES: u8 = 2;
 const TEXT: u8 = 3;

@@ -140,7 +140,7 @@ impl Device {
                 );
             }
             Plan::Keep | Plan::KeepSoftware => {}
-            // A later step makes the certificate, or fails.
+            // A later step of the run makes the certificate, or fails.
             _ => return self.stop_awaiting(),
         }
         let in_software = seen.facts.certificate == Certified::SoftwareKey;

@@ -9,7 +9,7 @@ use serde::Serialize;
 /// The result of `devid status --check`, for monitoring systems.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct StatusCheck {
-    /// The most urgent finding.
+    /// The urgency of the most urgent finding.
     pub attention: Attention,
     /// True if the TPM answered.
     pub tpm: bool,
@@ -19,11 +19,11 @@ pub struct StatusCheck {
     pub findings: Vec<String>,
 }
 
-/// The urgency of a finding.
+/// How urgently the device needs attention.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Attention {
-    /// No attention is needed.
+    /// The device needs no attention.
     None,
     /// Attention is needed soon: a certificate expires soon, or its renewal failed.
     Soon,

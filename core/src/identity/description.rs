@@ -24,7 +24,7 @@ pub struct EntryDescription {
     /// True for an attestation key, which signs only data that the TPM itself created.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub attests: bool,
-    /// The certificates of the entry.
+    /// The certificates of the token entry.
     pub certificates: Vec<CertificateDescription>,
 }
 

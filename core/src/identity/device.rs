@@ -75,7 +75,7 @@ impl Device {
         }
     }
 
-    /// Returns the configuration.
+    /// Returns the configuration of the device.
     pub fn config(&self) -> &Config {
         &self.config
     }

@@ -43,7 +43,7 @@ pub struct TokenEntry {
     /// The certificates of the key. Valid certificates come first, and newer ones before older
     /// ones.
     pub certificates: Vec<CertificateEntry>,
-    /// True if the key is an attestation key.
+    /// True if the key is an attestation key, which signs only data that the TPM created.
     pub attests: bool,
     /// True for the identity `devid`, which applications cannot destroy.
     pub protected: bool,

@@ -24,7 +24,7 @@ use crate::x509::path::PathResult;
 use std::fmt;
 use std::path::Path;
 
-/// The result of the search for the existing identity.
+/// The result of the search for the identity that `[provision] existing` names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ExistingIdentity {
     pub(super) state: ExistingState,

@@ -24,7 +24,7 @@ const LARGEST: u64 = 64 << 10;
 /// The result of an export: the written files, and the settings for the program that uses them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Exported {
-    /// The files that were written.
+    /// The paths of the files that were written.
     pub files: Vec<PathBuf>,
     /// The commands or settings for the program, one per line.
     pub usage: Vec<String>,

@@ -12,7 +12,7 @@ use crate::x509::Certificate;
 pub(super) enum FactoryIdentity {
     /// The key signs, or it was not tried because it needs a PIN or because of lockout.
     Usable,
-    /// The factory gave the device no device certificate.
+    /// The device has no device certificate from its factory. The value tells why.
     Absent(IdentityError),
     /// The device has, or may have, a certificate from its factory, but the key does not sign.
     Unusable(IdentityError),

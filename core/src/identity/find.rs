@@ -222,7 +222,7 @@ impl Inventory {
         found
     }
 
-    /// Returns the shortest name that means only this entry.
+    /// Returns the shortest name that means only the entry `entry`.
     fn name_of(&self, entry: &TokenEntry) -> String {
         let [by_label, by_id, by_uri] = entry.names();
         let token = entry.token.as_str();

@@ -1,4 +1,4 @@
-//! Finds unused names for files.
+//! Finds file names that are not in use.
 
 use super::IdentityError;
 use crate::trouble::is_there;

@@ -25,7 +25,7 @@ pub struct Imported {
     pub label: String,
     /// The subjects of the former certificates of the key, which the import replaced.
     pub replaced: Vec<String>,
-    /// The subjects of the CA certificates that were added.
+    /// The subjects of the CA certificates that were added to the token.
     pub authorities: Vec<String>,
     /// The subjects of certificates that the new certificate does not need. They were not stored.
     pub unrelated: Vec<String>,

@@ -15,9 +15,9 @@ const LARGEST: u64 = 4096;
 /// The content of a marker file. The marker file of another program may be empty.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct MarkerFile {
-    /// The persistent handle of the key.
+    /// The persistent handle of the key `devid`.
     pub(super) handle: Option<u32>,
-    /// The TPM name of the key.
+    /// The TPM name of the key `devid`.
     pub(super) name: Option<Vec<u8>>,
 }
 

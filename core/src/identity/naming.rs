@@ -148,7 +148,7 @@ impl Device {
     }
 }
 
-/// Reads a file that consists of a single line.
+/// Reads the value of a subject variable from a file with a single line.
 fn text_of(variable: SubjectVariable, path: &Path) -> Result<String, IdentityError> {
     let bytes = file::read(path, LARGEST).map_err(|error| {
         let fault = IdentityError::file(path)(error);

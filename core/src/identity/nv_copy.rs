@@ -6,7 +6,7 @@ use crate::key::PublicKey;
 use crate::tpm::{NvContent, TpmError};
 use crate::x509::Certificate;
 
-/// The content of the configured NV index.
+/// The content of the NV index for the copy of the certificate.
 #[derive(Debug)]
 pub(super) struct NvCopy {
     index: u32,

@@ -1,4 +1,4 @@
-//! Device keys in persistent handles whose files were lost.
+//! Device keys in persistent handles that no file of a key folder names.
 
 use super::IdentityError;
 use super::device::Device;

@@ -23,7 +23,7 @@ pub struct OutputFile {
     force: bool,
 }
 
-/// The kind of content that a file has.
+/// The kind of content of an output file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FileKind<'a> {
     /// PEM blocks with this label, and nothing else.
@@ -34,7 +34,7 @@ pub enum FileKind<'a> {
     ManualPage,
     /// A JSON document that contains this format name.
     Document(&'a str),
-    /// A TCG-CSR, or a TPMT_SIGNATURE.
+    /// A TCG-CSR structure, or a TPMT_SIGNATURE.
     #[cfg(feature = "manufacture")]
     TcgCsr,
     /// Bytes without a known format. They never replace an existing file.
@@ -47,7 +47,7 @@ pub enum FileKind<'a> {
     Metrics,
 }
 
-/// The object that exists at an output path.
+/// What exists at the path of an output file.
 #[derive(Debug, PartialEq, Eq)]
 enum Occupant {
     Nothing,
@@ -131,7 +131,7 @@ impl OutputFile {
         }
     }
 
-    /// Checks that the existing file may be replaced.
+    /// Checks that output of the kind `kind` may replace an existing file.
     fn check_file(
         &self,
         there: &Path,

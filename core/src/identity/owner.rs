@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 /// A file with certificates that the owner issued, in PEM, DER or PKCS#7.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OwnerFile {
-    /// The name of the file in messages.
+    /// The name of the file, for messages.
     pub source: String,
     /// The content of the file.
     pub bytes: Vec<u8>,

@@ -29,7 +29,7 @@ pub(super) fn missing_permission(path: &Path, needed: Access) -> Option<Remedy> 
     }
 }
 
-/// Returns true if this user is in a group.
+/// Returns true if the user of this process is in a group.
 pub(super) fn is_member(group: u32) -> bool {
     let groups = getgroups().unwrap_or_default();
     getegid().as_raw() == group || groups.iter().any(|one| one.as_raw() == group)

@@ -10,14 +10,14 @@ use crate::tpm::{Hash, SignatureScheme, Tpm};
 /// The result of a proof of possession.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum PossessionProof {
-    /// The private key belongs to the public key.
+    /// The private key made a signature that the public key verifies.
     Proven,
     /// Another private key made the signature.
     OtherKey,
     /// The key was not used. Its use might count as a failed try of an authorisation value, and the
     /// TPM still counts earlier failed tries.
     NotTried,
-    /// The key made no signature.
+    /// The private key made no signature. The value is the error.
     NoSignature(SignError),
 }
 

@@ -34,7 +34,7 @@ pub(super) const UNWANTED: &str = "[provision] own = false";
 const MOST_STEPS: usize = 8;
 const PAUSE: Duration = Duration::from_millis(200);
 const REQUEST: FileKind = FileKind::Pem("CERTIFICATE REQUEST");
-/// The longest time to wait for another provisioning run.
+/// The longest time to wait while another run of `devid provision` holds the lock.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The options of `devid provision`.

@@ -21,7 +21,7 @@ use std::path::PathBuf;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct RefusalDetails {
     kind: IdentityErrorKind,
-    /// The identifier of the refusal, for programs.
+    /// The identifier of the refusal, which programs read.
     pub(super) id: &'static str,
     pub(super) text: String,
     pub(super) remedy: Remedy,

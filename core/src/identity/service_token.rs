@@ -23,13 +23,13 @@ const LONGEST: usize = 32;
 /// The token of a service that `devid token` added or removed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ServiceToken {
-    /// The name of the token.
+    /// The name of the service's token.
     pub token: String,
     /// The key folder of the token.
     pub folder: PathBuf,
     /// The file in `config.d/` that configures the token.
     pub drop_in: PathBuf,
-    /// True if the command changed anything.
+    /// True if the command changed the folder or the configuration.
     pub changed: bool,
     /// True if the key folder still exists after the token was removed, with its keys.
     pub kept: bool,

@@ -14,14 +14,14 @@ use base64ct::{Base64, Encoding};
 /// A signed message, and the signature scheme that was used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SignedMessage {
-    /// The message in the requested format.
+    /// The signed message in the requested format.
     pub bytes: Vec<u8>,
     /// The signature scheme.
     pub scheme: SignatureScheme,
 }
 
 impl SignedMessage {
-    /// Returns the message in base64 (RFC 4648, section 4).
+    /// Returns the signed message in base64 (RFC 4648, section 4).
     pub fn base64(&self) -> String {
         Base64::encode_string(&self.bytes)
     }

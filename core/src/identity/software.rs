@@ -25,7 +25,7 @@ use zeroize::Zeroizing;
 
 const KEY: &str = "devid.key.pem";
 const CERTIFICATE: &str = "devid.cert.pem";
-/// The suffix of a certificate file.
+/// The suffix of the names of certificate files.
 const OF_CERTIFICATE: &str = ".cert.pem";
 /// The line of a key folder with the label. A token for this folder then shows key and certificate
 /// under one label.
@@ -49,12 +49,12 @@ impl Software {
         &self.folder
     }
 
-    /// Returns the path of the private key.
+    /// Returns the path of the private key file.
     pub(super) fn key_path(&self) -> PathBuf {
         self.folder.join(KEY)
     }
 
-    /// Returns the path of the certificate.
+    /// Returns the path of the certificate file.
     pub(super) fn certificate_path(&self) -> PathBuf {
         self.folder.join(CERTIFICATE)
     }

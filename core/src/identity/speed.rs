@@ -14,7 +14,7 @@ const SLOW: Duration = Duration::from_millis(10);
 /// The measured speed of the device's TPM, in milliseconds.
 #[derive(Debug, Clone, Serialize)]
 pub struct SpeedReport {
-    /// The TCTI of the TPM.
+    /// The TCTI (transport) of the TPM.
     pub tcti: String,
     /// The maker of the TPM: TPM_PT_MANUFACTURER as text.
     pub maker: String,

@@ -62,7 +62,7 @@ pub enum Certified {
 /// The state of the TPM key `devid` and of its file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum TpmKey {
-    /// The key folder has no file of the key.
+    /// The key folder has no file of the key `devid`.
     None,
     /// The key has no file, but a persistent handle for device keys holds a key that may be the
     /// missing key.
@@ -70,7 +70,7 @@ pub enum TpmKey {
     /// The key has a file, but the TPM was not asked. The TPM does not answer, or a reset will
     /// remove the key.
     Filed,
-    /// The persistent handle holds the key.
+    /// The persistent handle holds the key `devid`.
     Held,
     /// The TPM loads the key from its file, but the handle does not hold the key.
     Displaced,
@@ -100,7 +100,7 @@ pub enum Marker {
 pub struct Policy {
     /// The setting for the identity `devid` in addition to the factory identity.
     pub own: OwnIdentity,
-    /// The setting for a device without TPM.
+    /// The setting `fallback`: what a device without TPM does.
     pub fallback: Fallback,
     /// The setting that permits the device to leave its software identity.
     pub leave_software: LeaveSoftware,

@@ -95,7 +95,7 @@ fn can_be(facts: Facts) -> bool {
         && (facts.marker != Marker::OtherKeyHeld || facts.tpm)
 }
 
-/// Returns the facts after each step of a plan.
+/// Returns the facts after each partial step of a plan.
 fn steps(facts: Facts, plan: Plan) -> Vec<Facts> {
     let mut now = facts;
     let mut steps = Vec::new();

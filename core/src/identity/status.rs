@@ -66,12 +66,12 @@ pub struct Status {
 pub struct EnrolmentStatus {
     /// The label of the key.
     pub label: String,
-    /// The address of the server.
+    /// The URL of the EST server.
     pub server: String,
     /// The reason why the last try failed, if it failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fault: Option<String>,
-    /// The number of failures in succession.
+    /// The number of failed enrolments in succession.
     pub failures: u32,
     /// The number of seconds until the next request to the server.
     pub next_try: u64,

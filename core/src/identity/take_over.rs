@@ -15,7 +15,7 @@ use std::path::Path;
 /// The key or certificate of another program that a token took over.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct TakenObject {
-    /// The name of the token.
+    /// The name of the token that took over the key or certificate.
     pub token: String,
     /// The label of the key or certificate.
     pub label: String,

@@ -98,7 +98,7 @@ impl TlsIdentity {
         &self.chain
     }
 
-    /// Returns the public key.
+    /// Returns the public key of the TLS identity.
     pub fn public(&self) -> &PublicKey {
         self.key.public()
     }

@@ -16,7 +16,7 @@ use serde::Serialize;
 use std::path::PathBuf;
 use x509_cert::der::DateTime;
 
-/// The whole device as a tree.
+/// The device as a tree of TPM, tokens, keys and certificates.
 #[derive(Debug, Clone, Serialize)]
 pub struct DeviceTree {
     /// The serial number of the device, from the first certificate that has one.
@@ -32,7 +32,7 @@ pub struct DeviceTree {
     pub tokens: Vec<TokenBranch>,
 }
 
-/// The TPM and its state.
+/// The TPM of the device, and its state.
 #[derive(Debug, Clone, Serialize)]
 pub struct TpmBranch {
     /// The configured TCTI.
@@ -89,11 +89,11 @@ pub struct CertificateBranch {
     pub place: Option<String>,
     /// The remaining validity of the certificate.
     pub expiry: Expiry,
-    /// True if subject and issuer are equal.
+    /// True if the subject and the issuer of the certificate are equal.
     pub self_issued: bool,
-    /// True if the folder `trust` holds the certificate.
+    /// True if the folder `trust` contains the certificate.
     pub trusted: bool,
-    /// The certificate of the issuer, if it is available.
+    /// The CA certificate of the issuer, with the CA certificates above it, if available.
     pub issuer: Option<Box<CertificateBranch>>,
     /// The name of the issuer, if its certificate is missing.
     pub missing_issuer: Option<String>,

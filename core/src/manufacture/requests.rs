@@ -24,7 +24,7 @@ pub struct Product {
 /// The contents of the files that the maker sends to the CA.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Requests {
-    /// The request for the IDevID key (PKCS#10) in PEM.
+    /// The certificate request for the IDevID key (PKCS#10) in PEM.
     pub csr: String,
     /// The public keys in PEM, each with the name of the file to write.
     pub public_keys: Vec<(&'static str, String)>,

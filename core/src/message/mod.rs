@@ -68,7 +68,7 @@ impl MessageForm {
 /// curve's order. For RSA, returns a signature with the length of the modulus.
 type SignMessage<'a, E> = dyn Fn(&[u8]) -> Result<Vec<u8>, E> + 'a;
 
-/// A key that signs messages.
+/// A key that signs messages, and its certificates.
 pub(crate) struct MessageSigner<'a, E> {
     pub(crate) public: &'a PublicKey,
     pub(crate) scheme: SignatureScheme,

@@ -144,7 +144,7 @@ fn walk(path: &Path, rule: TrustRule) -> Result<End, Distrust> {
     Ok(End::There(here))
 }
 
-/// Returns the names of a path; the last name is first.
+/// Splits a path into its names. The last name of the path is the first of the list.
 fn parts(path: &Path) -> Vec<OsString> {
     let names = path.components().rev();
     let named = names.filter(|part| matches!(part, Component::Normal(_) | Component::ParentDir));

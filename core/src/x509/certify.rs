@@ -38,7 +38,7 @@ pub(crate) struct Authority<'a, E> {
 pub(crate) enum Certified {
     /// A key of the device that signs any data (an LDevID).
     Device(Subject),
-    /// An attestation key, with the names of its TPM.
+    /// An attestation key, with the names of its TPM for the certificate.
     Attestation(AttestationNames),
     /// An attestation key of a service. The certificate contains no name of the TPM.
     ServiceAttestation(Subject),
@@ -55,7 +55,7 @@ pub(crate) struct AttestationNames {
 pub(crate) enum PermanentIdentifier {
     /// The SHA-256 hash of the endorsement key's certificate, in hexadecimal digits.
     OfEkCertificate(String),
-    /// An identifier that the CA chose.
+    /// A permanent identifier that the CA chose.
     Named(String),
 }
 

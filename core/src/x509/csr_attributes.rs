@@ -39,7 +39,7 @@ pub struct CsrAttributes {
     pub wants_channel_binding: bool,
     /// The required type of key. `Err` describes a type that is not supported.
     pub key: Option<Result<KeyAlgorithm, String>>,
-    /// The hash for the signature of the request.
+    /// The required hash for the signature of the certificate request.
     pub(super) hash: Option<Hash>,
     /// The required extensions: object identifier, criticality, and value.
     pub(super) extensions: Vec<(ObjectIdentifier, bool, Vec<u8>)>,

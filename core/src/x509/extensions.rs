@@ -14,7 +14,7 @@ use x509_cert::der::asn1::ObjectIdentifier;
 /// The value of an extension. `Ok(None)`: the certificate does not have the extension.
 pub(crate) type ExtensionResult<T> = Result<Option<T>, Unreadable>;
 
-/// The extension BasicConstraints (section 4.2.1.9).
+/// The extension BasicConstraints (RFC 5280, section 4.2.1.9).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct BasicConstraints {
     pub(crate) ca: bool,
@@ -27,7 +27,7 @@ pub(crate) struct BasicConstraints {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct KeyUsage(u16);
 
-/// The extension AuthorityKeyIdentifier (section 4.2.1.1).
+/// The extension AuthorityKeyIdentifier (RFC 5280, section 4.2.1.1).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct AuthorityKeyId<'a> {
     pub(crate) key: Option<&'a [u8]>,
@@ -36,7 +36,7 @@ pub(crate) struct AuthorityKeyId<'a> {
     pub(crate) serial: Option<&'a [u8]>,
 }
 
-/// The extension PolicyConstraints (section 4.2.1.11).
+/// The extension PolicyConstraints (RFC 5280, section 4.2.1.11).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct PolicyConstraints {
     pub(crate) require_explicit_policy: Option<usize>,
@@ -318,7 +318,7 @@ impl PolicyConstraints {
     }
 }
 
-/// Returns the identifier in a PolicyInformation (section 4.2.1.4).
+/// Returns the policyIdentifier of a PolicyInformation (RFC 5280, section 4.2.1.4).
 fn policy(element: &Element) -> Option<ObjectIdentifier> {
     match &element.children_of(SEQUENCE)?[..] {
         [policy] => identifier(policy),

@@ -28,7 +28,7 @@ pub(crate) struct CertificateFile {
     pub(crate) beside: Vec<String>,
 }
 
-/// The reason why a file gives no certificate.
+/// The reason why a file in `chain/` or `trust/` gives no certificate.
 #[derive(Debug)]
 pub(crate) enum CertificateFileError {
     /// Other users may write to the file.

@@ -5,7 +5,7 @@ use crate::ber::{BIT_STRING, Element, SEQUENCE, SET, bits, encoded, identifier, 
 use std::borrow::Cow;
 use x509_cert::der::asn1::ObjectIdentifier;
 
-/// NameConstraints (section 4.2.1.10).
+/// The extension NameConstraints (RFC 5280, section 4.2.1.10).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct NameConstraints<'a> {
     pub(crate) permitted: Vec<GeneralName<'a>>,

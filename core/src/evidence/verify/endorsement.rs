@@ -24,7 +24,7 @@ pub struct TpmNames {
     pub model: Option<String>,
     /// The text `id:` and the firmware version.
     pub version: Option<String>,
-    /// The SHA-256 of the certificate in hexadecimal digits.
+    /// The SHA-256 of the endorsement certificate, in hexadecimal digits.
     pub certificate: String,
 }
 

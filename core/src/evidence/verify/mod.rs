@@ -42,7 +42,7 @@ const SMALLEST_RSA: u32 = 2048;
 pub(crate) struct Expected<'a> {
     /// The trusted certificates, of CAs or of single keys.
     pub(crate) roots: &'a [Certificate],
-    /// The nonce that makes the evidence fresh.
+    /// The nonce that the evidence must contain to be fresh.
     pub(crate) nonce: ExpectedNonce<'a>,
     /// The result of the device's answer to a challenge. `None`: the device answered no challenge.
     pub(crate) activation: Option<Result<Activation, String>>,
@@ -85,7 +85,7 @@ pub struct AttestedKey {
     /// The algorithm of the key, for example `p256` or `rsa2048`. `None` if the public area cannot
     /// be parsed.
     pub algorithm: Option<String>,
-    /// The SHA-256 of the SubjectPublicKeyInfo in hexadecimal digits.
+    /// The SHA-256 of the key's SubjectPublicKeyInfo, in hexadecimal digits.
     pub sha256: Option<String>,
 }
 
@@ -96,7 +96,7 @@ pub struct EvidenceCheck {
     pub name: &'static str,
     /// True if the check passed.
     pub ok: bool,
-    /// The result as text for a person.
+    /// The result of the check as text.
     pub detail: String,
 }
 
@@ -120,7 +120,7 @@ impl Checks {
 /// A verified bundle, for which a CA may issue a certificate.
 pub(crate) struct Evidence {
     pub(crate) report: EvidenceReport,
-    /// The certificate request, if it can be parsed.
+    /// The certificate request of the bundle, if it can be parsed.
     pub(crate) request: Option<Request>,
     /// The certificate that proves the name of the device.
     pub(crate) identity: Option<Certificate>,

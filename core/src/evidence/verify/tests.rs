@@ -82,7 +82,7 @@ fn keys_that_are_not_in_this_tpm() {
         }),
         ["certify-name"]
     );
-    // Another TPM certified the key.
+    // Another attestation key signed the statement of TPM2_Certify.
     assert_eq!(
         fails(|parts| parts.signer = other.clone()),
         ["certify-signature"]

@@ -46,7 +46,7 @@ pub struct Finding {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Health {
-    /// The checked object is as it should be.
+    /// The check found no fault.
     Ok,
     /// The administrator should know the result, but no function fails.
     Note,

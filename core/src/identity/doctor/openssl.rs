@@ -24,7 +24,7 @@ pub(super) enum ConfigGap {
     Activation(PathBuf, String),
     /// The setting `activate` has a value that means no.
     Inactive(ConfigLine),
-    /// The default provider of OpenSSL is not activated.
+    /// OpenSSL's own provider `default` is not activated.
     Default,
 }
 
@@ -42,7 +42,7 @@ type Sections = BTreeMap<String, ConfigSection>;
 /// A section of OpenSSL's configuration. Several files may contribute to a section.
 #[derive(Debug, Default)]
 struct ConfigSection {
-    /// The last file that begins the section.
+    /// The last file that contributes to the section.
     file: PathBuf,
     /// The value of each setting, and the last file that sets it.
     settings: BTreeMap<String, (String, PathBuf)>,

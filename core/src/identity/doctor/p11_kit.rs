@@ -10,10 +10,10 @@ use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-/// The configuration of a module in p11-kit.
+/// The settings of a PKCS#11 module in p11-kit's `.module` files.
 #[derive(Debug, Default)]
 pub(super) struct ModuleConfig {
-    /// The file that names the path of the module.
+    /// The `.module` file that names the path of the module.
     pub(super) file: PathBuf,
     settings: BTreeMap<String, String>,
 }

@@ -25,12 +25,12 @@ pub struct EnrolmentRules<'a> {
 /// The result of an enrolment: the imported certificate.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Enrolled {
-    /// The imported certificates.
+    /// What the import changed in the token.
     #[serde(flatten)]
     pub imported: Imported,
     /// The subject of the new certificate.
     pub subject: String,
-    /// The last second of the certificate's validity.
+    /// The notAfter of the new certificate (RFC 3339, UTC).
     pub not_after: Option<String>,
     /// The subjects of the CA certificates above the new certificate. The trusted certificate is
     /// last.

@@ -18,7 +18,7 @@ const LONGEST_REST: u64 = 12 * 60 * 60;
 pub enum RenewalNeed {
     /// The certificate must be renewed in this number of seconds.
     Later {
-        /// The number of seconds.
+        /// The number of seconds until the renewal.
         seconds: u64,
     },
     /// The validity of the certificate has no end.

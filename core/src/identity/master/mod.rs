@@ -41,14 +41,14 @@ pub(super) enum MasterState {
 /// An object of another program in the configured handle of the master key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Occupant {
-    /// The description of the object and its TPM name.
+    /// A description of the object, with its TPM name.
     text: String,
 }
 
 /// A problem of the master key, with its remedy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct MasterKeyProblem {
-    /// The identifier of the problem, for programs.
+    /// The identifier of the problem, which programs read.
     pub(super) id: &'static str,
     pub(super) text: String,
     pub(super) remedy: Remedy,

@@ -41,7 +41,7 @@ pub struct Renewal {
 /// A key, PIN or certificate that is lost with a master key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct LostObject {
-    /// The name of the token.
+    /// The name of the token that had the lost object.
     pub token: String,
     /// The label of the key or certificate.
     pub label: String,
@@ -57,7 +57,7 @@ pub struct LostObject {
 /// A key in a persistent handle, which the renewal does not change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct KeptObject {
-    /// The name of the token.
+    /// The name of the token that shows the key.
     pub token: String,
     /// The label of the key.
     pub label: String,

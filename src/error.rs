@@ -7,7 +7,7 @@ use devid_core::store::{Advised, LoginError, ScanError, SignError};
 use devid_core::tpm::TpmError;
 use std::fmt;
 
-/// The reason why a call failed.
+/// The reason why a PKCS#11 call failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Error {
     NotInitialized,
@@ -59,7 +59,7 @@ pub(crate) enum Error {
     TemplateIncomplete,
     TemplateInconsistent,
     CurveNotSupported,
-    /// CKA_EC_PARAMS holds no parameters of a curve.
+    /// CKA_EC_PARAMS does not contain the parameters of an elliptic curve.
     DomainParamsInvalid,
     KeySizeRange,
     SignatureInvalid,
@@ -87,7 +87,7 @@ pub(crate) enum Error {
 }
 
 impl Error {
-    /// Returns the CK_RV for the caller.
+    /// Returns the CK_RV of this error for the caller.
     pub(crate) fn rv(&self) -> CK_RV {
         match self {
             Self::NotInitialized => CKR_CRYPTOKI_NOT_INITIALIZED,

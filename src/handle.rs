@@ -3,7 +3,7 @@
 use cryptoki_sys::{CK_OBJECT_HANDLE, CK_SESSION_HANDLE, CK_SLOT_ID, CK_ULONG};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The number of a slot (CK_SLOT_ID).
+/// The identifier of a slot (CK_SLOT_ID).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct SlotId(pub(crate) CK_SLOT_ID);
 

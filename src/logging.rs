@@ -22,7 +22,7 @@ const NAME: &str = "devid-pkcs11";
 /// LOG_DAEMON of syslog(3), shifted to the facility bits of a message's priority.
 const FACILITY: u8 = 3 << 3;
 
-/// Returns a log line in the format of its target.
+/// Returns a log line in the format of its target: syslog or a file.
 pub(crate) fn rendered(target: &LogTarget, record: &Record) -> String {
     let said = printable(record.args());
     match target {

@@ -33,7 +33,7 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub(crate) struct Module {
     /// The slots of the configuration. The cell is empty until the configuration was read.
     slots: OnceCell<Vec<Arc<Slot>>>,
-    /// A slot without token, for the time before the configuration was read.
+    /// A slot without token. C_GetSlotList lists this slot until the configuration was read.
     vacant: [Arc<Slot>; 1],
     /// The reason why the last attempt to read the configuration failed. Locked briefly.
     unread: Mutex<Option<ConfigError>>,
@@ -46,7 +46,7 @@ pub(crate) struct Module {
     pub(crate) mint: Arc<Mint>,
 }
 
-/// Locked only briefly, never during a TPM command.
+/// The open sessions. A thread locks the table only briefly, never during a TPM command.
 #[derive(Default)]
 struct Table {
     sessions: HashMap<SessionHandle, Arc<Session>>,
@@ -165,7 +165,7 @@ impl Module {
         }
     }
 
-    /// Ends the module for C_Finalize, and logs every user out.
+    /// Ends the module for C_Finalize, and logs out the users of all tokens.
     pub(crate) fn finalize(&self) {
         for slot in self.slots.get().into_iter().flatten() {
             slot.logout(&self.mint);

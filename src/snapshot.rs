@@ -11,10 +11,10 @@ use cryptoki_sys::CK_ULONG;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 
-/// The largest number of snapshots. A new snapshot replaces the oldest snapshot.
+/// The largest number of list snapshots. A new snapshot replaces the oldest snapshot.
 const MOST: usize = 256;
 
-/// The kind of a list.
+/// The kind of list in a snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ListKind {
     /// The slots that have a token, as CK_SLOT_ID.
@@ -27,7 +27,7 @@ pub(crate) enum ListKind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Caller(pub(crate) u64);
 
-/// The snapshots that wait for the next call of their thread.
+/// The list snapshots that wait for the second call of their thread.
 #[derive(Debug, Default)]
 pub(crate) struct Snapshots(Mutex<VecDeque<Snapshot>>);
 

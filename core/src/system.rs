@@ -13,7 +13,7 @@ use std::time::Duration;
 /// A system call that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Failed {
-    /// The error of the system.
+    /// The error number (errno) of the system call.
     pub(crate) errno: Errno,
     /// The name of the call, if the system denied the call itself. `None` if it denied the access
     /// to a file.
@@ -72,7 +72,7 @@ impl Held {
     const MOST: usize = 32;
     const NONE: i32 = -1;
 
-    /// Creates an empty record.
+    /// Creates an empty list of lock descriptors.
     #[allow(clippy::new_without_default, reason = "there is one for a process")]
     pub const fn new() -> Self {
         Self([const { AtomicI32::new(Self::NONE) }; Self::MOST])

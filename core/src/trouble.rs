@@ -77,14 +77,14 @@ pub(crate) fn is_leftover(path: &Path) -> bool {
     is
 }
 
-/// The state of a file, without its content.
+/// The state of a file (missing, present or unreadable), without its content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sight {
     /// The file is missing.
     Missing,
     /// The file exists, with this stamp.
     There(FileStamp),
-    /// The state is unknown now.
+    /// The system call failed, so the state of the file is unknown now.
     Unread(Errno),
 }
 
@@ -98,7 +98,7 @@ impl Sight {
         }
     }
 
-    /// Returns the error of the system, if the state is unknown.
+    /// Returns the error of the system call, if the state of the file is unknown.
     pub(crate) fn trouble(self) -> Option<Errno> {
         match self {
             Self::Unread(errno) => Some(errno),
@@ -137,7 +137,7 @@ impl Troubles {
         }
     }
 
-    /// Removes the records of all files for which `still` is false.
+    /// Forgets all files for which `still` returns false.
     pub(crate) fn keep(&self, still: impl Fn(&Path) -> bool) {
         self.0.lock().retain(|path, _| still(path));
     }

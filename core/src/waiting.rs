@@ -7,19 +7,19 @@ use std::cell::Cell;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-/// The target of lines for a log. Their level is `info`.
+/// The log target of messages about a wait. Their level is `info`.
 pub const WAITING: &str = "devid_core::waiting";
 /// The target of lines for a progress display. Their level is `trace`. The target is not a module
 /// path, so that a log filter for this crate excludes these lines.
 pub const TICKS: &str = "waiting";
-/// The age of a wait at its first log line.
+/// The time from the begin of a wait to its first log line.
 const FIRST_LINE: Duration = Duration::from_secs(2);
-/// The time between two log lines.
+/// The time between two log lines about one wait.
 const BETWEEN_LINES: Duration = Duration::from_secs(5);
-/// The time between two display lines.
+/// The time between two updates of the progress display.
 const TICK: Duration = Duration::from_millis(500);
 
-/// The ages of a wait at which its next lines must appear.
+/// The times, from the begin of a wait, of its next log line and its next display line.
 #[derive(Debug)]
 pub(crate) struct WaitLines {
     line: Cell<Duration>,
@@ -27,7 +27,7 @@ pub(crate) struct WaitLines {
 }
 
 impl WaitLines {
-    /// Creates the value for a wait that starts now.
+    /// Creates the [`WaitLines`] for a wait that starts now.
     #[inline(always)]
     pub(crate) const fn new() -> Self {
         Self {

@@ -7,12 +7,12 @@ use rustix::io::Errno;
 use rustix::path::Arg;
 use std::path::Path;
 
-/// The reason why a lock is not available.
+/// The reason why a lock file cannot be opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NoLock {
     /// An object that is not a lock file has the name of the lock.
     InTheWay(&'static str),
-    /// An error of the system.
+    /// A system call failed.
     System(Errno),
 }
 

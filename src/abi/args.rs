@@ -113,7 +113,7 @@ pub(super) unsafe fn give(
         // buffer.
         unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), buffer, bytes.len()) };
     }
-    // SAFETY: the contract of this function guarantees it.
+    // SAFETY: each caller obeys the section `# Safety` of this function.
     unsafe { write(length, count as CK_ULONG, "the length pointer is NULL") }?;
     result
 }
@@ -130,7 +130,7 @@ pub(super) unsafe fn give_list<T: Copy, L: AsRef<[T]>>(
     count: *mut CK_ULONG,
     items: impl FnOnce(Room) -> L,
 ) -> Result<(), Error> {
-    // SAFETY: the contract of this function guarantees it.
+    // SAFETY: each caller obeys the section `# Safety` of this function.
     let room = unsafe { room(list, count) }.ok_or(Error::ArgumentsBad("the count is NULL"))?;
     let items = items(room);
     let items = items.as_ref();
@@ -141,7 +141,7 @@ pub(super) unsafe fn give_list<T: Copy, L: AsRef<[T]>>(
             unsafe { ptr::write_unaligned(list.add(n), *item) };
         }
     }
-    // SAFETY: the contract of this function guarantees it. `room` checked that `count` is not NULL.
+    // SAFETY: each caller obeys the section `# Safety` of this function. `room` checked that `count` is not NULL.
     unsafe { write(count, items.len() as CK_ULONG, "the count is NULL") }?;
     match refused {
         Some(Answer::TooSmall(_)) => Err(Error::BufferTooSmall),
@@ -177,7 +177,7 @@ pub(super) unsafe fn template(
             .ok()
             .and_then(|length| left.checked_sub(length))
             .ok_or(Error::ArgumentsBad("the template's values are too long"))?;
-        // SAFETY: the contract of this function guarantees it.
+        // SAFETY: each caller obeys the section `# Safety` of this function.
         let value = unsafe {
             borrow(pValue.cast(), ulValueLen, |value| {
                 value.map(try_copy).transpose()
@@ -214,7 +214,7 @@ pub(super) unsafe fn fill(
     for n in 0..items(attributes, count)? {
         // SAFETY: `n` is below `count`, and `items` checked that the whole array is addressable.
         let item = unsafe { attributes.add(n) };
-        // SAFETY: the contract of this function guarantees it.
+        // SAFETY: each caller obeys the section `# Safety` of this function.
         let mut asked = unsafe { ptr::read_unaligned(item) };
         let outcome = object.attribute(asked.type_).and_then(|value| {
             let room = match asked.pValue.is_null() {
@@ -276,7 +276,7 @@ pub(super) unsafe fn pin(
     if length > LONGEST_PART {
         return Err(TOO_LONG);
     }
-    // SAFETY: the contract of this function guarantees it.
+    // SAFETY: each caller obeys the section `# Safety` of this function.
     let copy = unsafe { borrow(pin, length, |pin| pin.map(try_copy).transpose()) }?;
     copy.map(Some).ok_or(TOO_LONG)
 }
@@ -291,7 +291,7 @@ unsafe fn named(pointer: *const CK_BYTE, length: CK_ULONG) -> Option<Vec<u8>> {
     if length > LONGEST_PART {
         return None;
     }
-    // SAFETY: the contract of this function guarantees it.
+    // SAFETY: each caller obeys the section `# Safety` of this function.
     let copy = unsafe { borrow(pointer, length, |bytes| bytes.map(try_copy)) };
     // The bytes are a label, shared data or a point. None of them is secret.
     copy.and_then(Result::ok).map(|bytes| bytes.to_vec())
@@ -306,7 +306,7 @@ unsafe fn named(pointer: *const CK_BYTE, length: CK_ULONG) -> Option<Vec<u8>> {
 unsafe fn oaep(given: &CK_MECHANISM) -> Option<Parameter> {
     // SAFETY: the parameter is NULL or valid for its length, which is the length of the struct.
     let parameter = unsafe { sized::<CK_RSA_PKCS_OAEP_PARAMS>(given) }?;
-    // SAFETY: the contract of this function guarantees it.
+    // SAFETY: each caller obeys the section `# Safety` of this function.
     unsafe { oaep_of(parameter) }
 }
 
@@ -323,7 +323,7 @@ unsafe fn rsa_aes(given: &CK_MECHANISM) -> Option<Parameter> {
     let inner = unsafe { read(parameter.pOAEPParams) }?;
     Some(Parameter::RsaAes {
         bits: parameter.ulAESKeyBits,
-        // SAFETY: the contract of this function guarantees it.
+        // SAFETY: each caller obeys the section `# Safety` of this function.
         oaep: Box::new(unsafe { oaep_of(inner) }?),
     })
 }
@@ -338,7 +338,7 @@ unsafe fn initial(given: &CK_MECHANISM) -> Option<Parameter> {
     if given.ulParameterLen > LONGEST {
         return None;
     }
-    // SAFETY: the contract of this function guarantees it.
+    // SAFETY: each caller obeys the section `# Safety` of this function.
     unsafe { named(given.pParameter.cast(), given.ulParameterLen) }.map(Parameter::Initial)
 }
 
@@ -355,7 +355,7 @@ unsafe fn oaep_of(parameter: CK_RSA_PKCS_OAEP_PARAMS) -> Option<Parameter> {
         hash: parameter.hashAlg,
         mgf: parameter.mgf,
         source: parameter.source,
-        // SAFETY: the contract of this function guarantees it.
+        // SAFETY: each caller obeys the section `# Safety` of this function.
         label: unsafe { named(label, length) }?,
     })
 }
@@ -373,9 +373,9 @@ unsafe fn gcm(given: &CK_MECHANISM) -> Option<Parameter> {
     let parameter = unsafe { sized::<CK_GCM_PARAMS>(given) }?;
     tag_length(parameter.ulTagBits)?;
     Some(Parameter::Gcm {
-        // SAFETY: the contract of this function guarantees it.
+        // SAFETY: each caller obeys the section `# Safety` of this function.
         iv: unsafe { named(parameter.pIv, parameter.ulIvLen) }?,
-        // SAFETY: the contract of this function guarantees it.
+        // SAFETY: each caller obeys the section `# Safety` of this function.
         aad: unsafe { named(parameter.pAAD, parameter.ulAADLen) }?,
         tag_bits: parameter.ulTagBits,
     })
@@ -394,9 +394,9 @@ unsafe fn ecdh(given: &CK_MECHANISM) -> Option<Parameter> {
     kdf_of(parameter.kdf)?;
     Some(Parameter::Ecdh {
         kdf: parameter.kdf,
-        // SAFETY: the contract of this function guarantees it.
+        // SAFETY: each caller obeys the section `# Safety` of this function.
         shared: unsafe { named(parameter.pSharedData, parameter.ulSharedDataLen) }?,
-        // SAFETY: the contract of this function guarantees it.
+        // SAFETY: each caller obeys the section `# Safety` of this function.
         public: unsafe { named(parameter.pPublicData, parameter.ulPublicDataLen) }?,
     })
 }
@@ -447,7 +447,7 @@ pub(super) unsafe fn mechanism(
     mechanism: *const CK_MECHANISM,
     call: CK_FLAGS,
 ) -> Result<Option<(&'static Mechanism, Parameter)>, Error> {
-    // SAFETY: the contract of this function guarantees it.
+    // SAFETY: each caller obeys the section `# Safety` of this function.
     let Some(given) = (unsafe { read(mechanism) }) else {
         return Ok(None);
     };
@@ -455,21 +455,21 @@ pub(super) unsafe fn mechanism(
     let parameter = match row.shape {
         _ if given.ulParameterLen == 0 => Some(Parameter::None),
         Shape::None => None,
-        // SAFETY: the contract of this function guarantees it.
+        // SAFETY: each caller obeys the section `# Safety` of this function.
         Shape::Pss => unsafe { pss(&given) },
-        // SAFETY: the contract of this function guarantees it.
+        // SAFETY: each caller obeys the section `# Safety` of this function.
         Shape::Oaep => unsafe { oaep(&given) },
-        // SAFETY: the contract of this function guarantees it.
+        // SAFETY: each caller obeys the section `# Safety` of this function.
         Shape::Ecdh => unsafe { ecdh(&given) },
-        // SAFETY: the contract of this function guarantees it.
+        // SAFETY: each caller obeys the section `# Safety` of this function.
         Shape::RsaAes => unsafe { rsa_aes(&given) },
-        // SAFETY: the contract of this function guarantees it.
+        // SAFETY: each caller obeys the section `# Safety` of this function.
         Shape::Initial => unsafe { initial(&given) },
-        // SAFETY: the contract of this function guarantees it.
+        // SAFETY: each caller obeys the section `# Safety` of this function.
         Shape::Iv => unsafe { sized::<[CK_BYTE; 16]>(&given) }.map(Parameter::Iv),
-        // SAFETY: the contract of this function guarantees it.
+        // SAFETY: each caller obeys the section `# Safety` of this function.
         Shape::Gcm => unsafe { gcm(&given) },
-        // SAFETY: the contract of this function guarantees it.
+        // SAFETY: each caller obeys the section `# Safety` of this function.
         Shape::CodeLength => unsafe { sized(&given) }.map(Parameter::CodeLength),
     };
     let parameter = parameter.unwrap_or(Parameter::Other);

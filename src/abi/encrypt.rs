@@ -103,7 +103,7 @@ pub(super) unsafe extern "C" fn C_EncryptUpdate(
 ) -> CK_RV {
     entry("C_EncryptUpdate", || {
         let direction = Direction::Encrypt;
-        // SAFETY: the contract of this function guarantees it.
+        // SAFETY: PKCS#11 requires caller pointers that are NULL or valid for their lengths.
         unsafe {
             update(
                 hSession,
@@ -122,7 +122,7 @@ pub(super) unsafe extern "C" fn C_EncryptFinal(
 ) -> CK_RV {
     entry("C_EncryptFinal", || {
         let direction = Direction::Encrypt;
-        // SAFETY: the contract of this function guarantees it.
+        // SAFETY: PKCS#11 requires caller pointers that are NULL or valid for their lengths.
         unsafe {
             finish(
                 hSession,
@@ -142,7 +142,7 @@ pub(super) unsafe extern "C" fn C_DecryptUpdate(
 ) -> CK_RV {
     entry("C_DecryptUpdate", || {
         let direction = Direction::Decrypt;
-        // SAFETY: the contract of this function guarantees it.
+        // SAFETY: PKCS#11 requires caller pointers that are NULL or valid for their lengths.
         unsafe {
             update(
                 hSession,
@@ -161,7 +161,7 @@ pub(super) unsafe extern "C" fn C_DecryptFinal(
 ) -> CK_RV {
     entry("C_DecryptFinal", || {
         let direction = Direction::Decrypt;
-        // SAFETY: the contract of this function guarantees it.
+        // SAFETY: PKCS#11 requires caller pointers that are NULL or valid for their lengths.
         unsafe { finish(hSession, direction, (pLastPart, pulLastPartLen)) }
     })
 }
@@ -179,9 +179,9 @@ unsafe fn update(
     output: (*mut CK_BYTE, *mut CK_ULONG),
 ) -> Result<(), Error> {
     let session = module()?.session(SessionHandle(session))?;
-    // SAFETY: the contract of this function guarantees it.
+    // SAFETY: each caller obeys the section `# Safety` of this function.
     let room = unsafe { args::room(output.0, output.1) };
-    // SAFETY: the contract of this function guarantees it.
+    // SAFETY: each caller obeys the section `# Safety` of this function.
     let answer = unsafe {
         args::borrow(part.0, part.1, |part| match direction {
             Direction::Encrypt => session.encrypt_update(part, room),
@@ -203,7 +203,7 @@ unsafe fn finish(
     output: (*mut CK_BYTE, *mut CK_ULONG),
 ) -> Result<(), Error> {
     let session = module()?.session(SessionHandle(session))?;
-    // SAFETY: the contract of this function guarantees it.
+    // SAFETY: each caller obeys the section `# Safety` of this function.
     let room = unsafe { args::room(output.0, output.1) };
     let answer = match direction {
         Direction::Encrypt => session.encrypt_final(room),

@@ -20,7 +20,7 @@ pub(super) unsafe extern "C" fn C_Initialize(pInitArgs: *mut c_void) -> CK_RV {
         let mut lifecycle = state.module.lock();
         match &*lifecycle {
             Lifecycle::Initialized(_) => return Err(Error::AlreadyInitialized),
-            // The child logs out the user that the parent logged in.
+            // The forked child logs out the user that the parent process logged in.
             Lifecycle::Inherited(module) => module.finalize(),
             Lifecycle::Outside => {}
         }

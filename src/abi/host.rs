@@ -70,10 +70,10 @@ pub(super) fn is_privileged() -> bool {
     said != 0 || errno != 0
 }
 
-// These values are in <pthread.h> of glibc and musl.
+// The C headers <pthread.h> of glibc and musl define these values.
 const PTHREAD_CANCEL_DISABLE: c_int = 1;
 const PTHREAD_CANCEL_DEFERRED: c_int = 0;
-/// The value of AT_SECURE is in <elf.h>.
+/// The C header <elf.h> defines the value of AT_SECURE.
 const AT_SECURE: c_ulong = 23;
 
 unsafe extern "C" {

@@ -53,7 +53,7 @@ where
     rv
 }
 
-/// Catches a panic, logs a failure, and returns the code.
+/// Runs a PKCS#11 call: catches a panic, logs a failure, and returns the CK_RV.
 #[inline(never)]
 #[allow(improper_ctypes_definitions, reason = "only Rust calls it")]
 extern "C" fn answer<C>(name: &'static str, call: C) -> CK_RV
@@ -72,7 +72,7 @@ where
     match result {
         Ok(()) => CKR_OK,
         Err(Error::Panicked) => {
-            // The code that logs may itself have caused the panic.
+            // The code that writes the log may itself have caused the panic.
             let _ = catch_unwind(|| process::state().log_panics());
             CKR_GENERAL_ERROR
         }
@@ -104,7 +104,7 @@ fn has_memory() -> bool {
     const USUAL: usize = 64 << 10;
     let mut room = Vec::<u8>::new();
     let has = room.try_reserve_exact(USUAL).is_ok();
-    // Without this use the compiler would remove the allocation.
+    // Without this use the compiler would remove the allocation of `room`.
     std::hint::black_box(&room);
     has
 }

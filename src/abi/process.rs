@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 use std::sync::{Arc, Once};
 use std::thread;
 
-/// The largest number of log lines that wait.
+/// The largest number of log lines that are kept in memory until they can be written.
 const MOST_WAITING: usize = 32;
 
 /// The number of forks between the first process that called the module and this process.
@@ -35,17 +35,17 @@ pub(super) static HELD: Held = Held::new();
 /// The state of one process.
 pub(super) struct State {
     forks: u64,
-    /// Locked only briefly.
+    /// A thread locks this mutex only briefly.
     pub(super) module: Mutex<Lifecycle>,
-    /// Stays after C_Finalize, so that no handle occurs twice.
+    /// The source of new handles. It stays after C_Finalize, so that no handle occurs twice.
     pub(super) mint: Arc<Mint>,
     /// Stays after C_Finalize, so that no refused authorisation value is sent to the TPM again.
     pub(super) refusals: Refusals,
     log_target: RwLock<LogTarget>,
-    /// Log lines that wait, because the process had no free file descriptor.
+    /// Log lines that are not written yet, because the process had no free file descriptor.
     waiting: Mutex<Vec<String>>,
     lines_wait: AtomicBool,
-    /// The text of panics that are not logged yet.
+    /// The messages of panics that are not logged yet.
     panics: Mutex<Vec<String>>,
 }
 
@@ -141,7 +141,7 @@ impl State {
         }
     }
 
-    /// Logs the panics of [`note_panic`].
+    /// Logs the panics that [`note_panic`] collected.
     pub(super) fn log_panics(&self) {
         let noted = std::mem::take(&mut *self.panics.lock());
         for panic in noted {
@@ -149,7 +149,7 @@ impl State {
         }
     }
 
-    /// Writes the log lines that wait, the oldest first.
+    /// Writes the log lines that are kept in memory, the oldest first.
     pub(super) fn write_waiting(&self) {
         if self.lines_wait.load(Ordering::Relaxed)
             && let Some(target) = self.log_target.try_read().map(|target| target.clone())
@@ -211,7 +211,7 @@ impl log::Log for LogDoor {
     fn flush(&self) {}
 }
 
-/// Notes a panic for [`State::log_panics`], unless the list is locked.
+/// Collects the message of a panic for [`State::log_panics`], unless the list is locked.
 pub(super) fn note_panic(panic: &PanicHookInfo) {
     // SAFETY: STATE is null or points to a State that is never freed, as in `state()`.
     let state = unsafe { STATE.load(Ordering::Acquire).as_ref() };

@@ -358,7 +358,7 @@ static INTERFACES: [Versioned; 3] = [
 unsafe extern "C" fn C_GetFunctionList(ppFunctionList: *mut *mut CK_FUNCTION_LIST) -> CK_RV {
     entry("C_GetFunctionList", || {
         let list = (&raw const LIST_2_40).cast_mut();
-        // SAFETY: the contract of this function guarantees it.
+        // SAFETY: each caller obeys the section `# Safety` of this function.
         unsafe { args::write(ppFunctionList, list, "ppFunctionList is NULL") }
     })
 }
@@ -374,7 +374,7 @@ unsafe extern "C" fn C_GetInterfaceList(
 ) -> CK_RV {
     entry("C_GetInterfaceList", || {
         let interfaces = INTERFACES.each_ref().map(|one| one.interface);
-        // SAFETY: the contract of this function guarantees it.
+        // SAFETY: each caller obeys the section `# Safety` of this function.
         unsafe { args::give_list(pInterfacesList, pulCount, |_| interfaces) }
     })
 }
@@ -397,7 +397,7 @@ unsafe extern "C" fn C_GetInterface(
             let name = unsafe { CStr::from_ptr(pInterfaceName.cast::<c_char>()) };
             name == INTERFACE_NAME
         };
-        // SAFETY: the contract of this function guarantees it.
+        // SAFETY: each caller obeys the section `# Safety` of this function.
         let version = unsafe { args::read(pVersion) };
         let found = INTERFACES.iter().find(|one| {
             named
@@ -411,7 +411,7 @@ unsafe extern "C" fn C_GetInterface(
                 "no interface has this name, version and flags",
             ))?
             .interface;
-        // SAFETY: the contract of this function guarantees it.
+        // SAFETY: each caller obeys the section `# Safety` of this function.
         unsafe { args::write(ppInterface, interface.cast_mut(), "ppInterface is NULL") }
     })
 }

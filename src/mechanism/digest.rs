@@ -55,7 +55,7 @@ impl Digest {
         }
     }
 
-    /// Starts a hash. No data is hashed yet.
+    /// Starts a hash computation. No data is hashed yet.
     pub(crate) fn hasher(self) -> Hasher {
         Hasher(Box::new(match self {
             Self::Sha1 => HashState::Sha1(Sha1::new()),

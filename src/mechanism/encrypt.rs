@@ -69,7 +69,7 @@ fn oaep(parameter: Parameter) -> Option<EncryptScheme> {
         return None;
     };
     let (hash, mgf) = oaep_hashes(hash, mgf)?;
-    // The source 0 means that there is no label.
+    // CK_RSA_PKCS_OAEP_PARAMS with the source 0 has no label.
     let is_label = source == CKZ_DATA_SPECIFIED || (source == 0 && label.is_empty());
     is_label.then_some(EncryptScheme::Oaep { hash, mgf, label })
 }

@@ -31,7 +31,7 @@ enum HmacState {
 pub(crate) struct MacMechanism {
     pub(crate) row: &'static Mechanism,
     pub(crate) digest: Digest,
-    /// The length of the code in bytes.
+    /// The length of the message authentication code in bytes.
     pub(crate) width: usize,
 }
 

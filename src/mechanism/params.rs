@@ -26,7 +26,7 @@ pub(crate) enum Shape {
     CodeLength,
 }
 
-/// The parameter that the caller gave.
+/// The parameter of a mechanism that the caller gave.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Parameter {
     None,
@@ -64,7 +64,7 @@ pub(crate) enum Parameter {
         aad: Vec<u8>,
         tag_bits: CK_ULONG,
     },
-    /// CK_MAC_GENERAL_PARAMS: the length of the code in bytes.
+    /// CK_MAC_GENERAL_PARAMS: the length of the message authentication code in bytes.
     CodeLength(CK_ULONG),
     /// A parameter that does not have the mechanism's [`Shape`].
     Other,

@@ -13,9 +13,9 @@ use devid_core::tpm::Hash;
 /// has two rows.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Mechanism {
-    /// The name of the mechanism in the standard.
+    /// The name of the mechanism in PKCS#11 (CKM_…).
     pub(crate) name: &'static str,
-    /// The number of the mechanism (CKM_…).
+    /// The number of the mechanism (CK_MECHANISM_TYPE).
     pub(crate) kind: CK_MECHANISM_TYPE,
     /// The algorithm of the mechanism.
     pub(crate) algorithm: Algorithm,
@@ -25,7 +25,7 @@ pub(crate) struct Mechanism {
     pub(crate) sizes: Sizes,
     /// The C type of the parameter in CK_MECHANISM.
     pub(crate) shape: Shape,
-    /// The hash that the mechanism makes.
+    /// The hash function that the mechanism uses.
     pub(crate) digest: Option<Digest>,
     /// The flags (CKF_…): the functions that take the mechanism, whether the TPM does the work, and
     /// the properties of the curves.
@@ -63,7 +63,7 @@ pub(crate) enum SignAlgorithm {
     Pkcs1,
     /// RSASSA-PSS (RFC 8017, section 8.1).
     Pss,
-    /// RSA without padding. The algorithm decrypts as well as it signs.
+    /// RSA without padding (CKM_RSA_X_509). The algorithm decrypts as well as it signs.
     RawRsa,
 }
 
@@ -76,7 +76,7 @@ pub(crate) enum EncryptAlgorithm {
     Oaep,
 }
 
-/// The modes of AES.
+/// The modes of AES for encryption.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CipherAlgorithm {
     /// NIST SP 800-38A, section 6.1.
@@ -89,7 +89,7 @@ pub(crate) enum CipherAlgorithm {
     Gcm,
 }
 
-/// Key wrap algorithms.
+/// Algorithms that unwrap a wrapped key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum UnwrapAlgorithm {
     /// First an AES key, encrypted by RSAES-OAEP. Then the key to be unwrapped, wrapped by
@@ -107,7 +107,7 @@ pub(crate) enum Sizes {
     /// The sizes of the token's keys, and of the keys that the token can generate. The size is 0
     /// for a mechanism without key.
     OfToken,
-    /// The smallest and the largest size.
+    /// The smallest and the largest key size.
     Range(u32, u32),
 }
 
@@ -118,7 +118,7 @@ const ENCRYPT: CK_FLAGS = CKF_ENCRYPT | CKF_DECRYPT;
 const DERIVE: CK_FLAGS = CKF_DERIVE;
 const UNWRAP: CK_FLAGS = CKF_UNWRAP;
 const DIGEST: CK_FLAGS = CKF_DIGEST;
-/// Marks a mechanism that the TPM executes.
+/// The flag of a mechanism that the TPM executes.
 const TPM: CK_FLAGS = CKF_HW;
 /// Marks a mechanism for curves over prime fields, named by their OIDs, with uncompressed points.
 pub(crate) const CURVES: CK_FLAGS = CKF_EC_F_P | CKF_EC_NAMEDCURVE | CKF_EC_UNCOMPRESS;
@@ -126,7 +126,7 @@ pub(crate) const CURVES: CK_FLAGS = CKF_EC_F_P | CKF_EC_NAMEDCURVE | CKF_EC_UNCO
 /// Makes a table row of each line. A line has a value for each column, and `-` is an absent value.
 macro_rules! table {
     ($($kind:ident: $($algorithm:ident)+, $key_type:tt, $sizes:tt, $shape:tt, $digest:tt, $flags:expr;)*) => {
-        /// The rows, in the order in which C_GetMechanismList lists the mechanisms.
+        /// The rows of the table, in the order in which C_GetMechanismList lists the mechanisms.
         pub(crate) const MECHANISMS: &[Mechanism] = &[$(Mechanism {
             name: stringify!($kind),
             kind: $kind,
@@ -291,7 +291,7 @@ mod tests {
                 Algorithm::Digest => CKF_DIGEST,
             };
             assert_eq!(row.flags & calls, expected, "{row:x?}");
-            // Every other row would not reach a scheme of the TPM.
+            // A signature mechanism whose hash the TPM does not know could not sign.
             let is_signed = matches!(row.algorithm, Algorithm::Sign(_));
             let by_tpm = row.digest.is_none_or(|digest| digest.hash().is_some());
             assert!(!is_signed || by_tpm, "{row:x?}");

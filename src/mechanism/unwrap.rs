@@ -32,7 +32,7 @@ pub(crate) struct UnwrapMechanism {
     pub(crate) scheme: UnwrapScheme,
 }
 
-/// The data before the wrapped key.
+/// Tells which key unwraps the data: a secret key of the token, or an AES key encrypted by RSA.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum UnwrapScheme {
     /// There is no such data. A secret key of the token unwraps the key.
@@ -46,7 +46,7 @@ pub(crate) enum UnwrapScheme {
     },
 }
 
-/// An AES key wrap (NIST SP 800-38F).
+/// An AES key wrap algorithm (NIST SP 800-38F).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AesWrap {
     /// KW (RFC 3394).
@@ -118,7 +118,7 @@ impl AesWrap {
         }
     }
 
-    /// Unwraps a key with this AES key. Returns `None` for every error.
+    /// Unwraps a key with this AES key. Returns `None` after every error, so no error differs.
     pub(crate) fn unwrap_key(self, key: &[u8], wrapped: &[u8]) -> Option<Secret> {
         match key.len() {
             16 => self.through::<Aes128>(key, wrapped),

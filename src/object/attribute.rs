@@ -9,7 +9,7 @@ use devid_core::tpm::Secret;
 use devid_core::x509::Date;
 use std::fmt;
 
-/// The attribute for each use.
+/// The attribute (CKA_…) that shows each use of a key.
 const USES: [(CK_ATTRIBUTE_TYPE, Use); 9] = [
     (CKA_SIGN, Use::Sign),
     (CKA_SIGN_RECOVER, Use::SignRecover),
@@ -22,13 +22,13 @@ const USES: [(CK_ATTRIBUTE_TYPE, Use); 9] = [
     (CKA_WRAP, Use::Wrap),
 ];
 
-/// Returns the attribute that shows this use.
+/// Returns the attribute that shows this use of a key.
 pub(crate) fn attribute_of(wanted: Use) -> CK_ATTRIBUTE_TYPE {
     let found = USES.iter().find(|(_, one)| *one == wanted);
     found.map_or(CK_UNAVAILABLE_INFORMATION, |(kind, _)| *kind)
 }
 
-/// Returns the use that this attribute shows.
+/// Returns the use of a key that this attribute shows.
 pub(crate) fn use_of(kind: CK_ATTRIBUTE_TYPE) -> Option<Use> {
     let found = USES.iter().find(|(one, _)| *one == kind);
     found.map(|(_, one)| *one)
@@ -37,12 +37,12 @@ pub(crate) fn use_of(kind: CK_ATTRIBUTE_TYPE) -> Option<Use> {
 /// The value of an attribute.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) enum AttributeValue {
-    /// An encoded value that every caller may read.
+    /// A value in the encoding of C_GetAttributeValue, which every caller may read.
     Bytes(Vec<u8>),
     /// A secret value that a caller may read if the caller sees the object. The value is wiped when
     /// it is dropped.
     Secret(Secret),
-    /// A value that never leaves the TPM.
+    /// The value of a sensitive attribute, which no caller may read (CKR_ATTRIBUTE_SENSITIVE).
     Sensitive,
 }
 

@@ -67,7 +67,7 @@ pub(super) fn private_object(
     let mut shown = Vec::new();
     for row in MECHANISMS.iter().filter(can_do) {
         let is_allowed = allowed.is_empty() || allowed.contains(&row.kind);
-        // CKM_RSA_PKCS has two rows in the table.
+        // CKM_RSA_PKCS has two rows in the table of mechanisms, but is listed once.
         if is_allowed && !shown.contains(&row.kind) {
             shown.push(row.kind);
         }

@@ -38,7 +38,7 @@ enum ObjectKey {
     Secret(Arc<SecretKey>, Vec<CK_MECHANISM_TYPE>),
 }
 
-/// The place of an object: on a token or in a session.
+/// Tells whether an object belongs to a token or to a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ObjectScope {
     /// On a token. `asks_login`: only a logged-in user sees private keys. `takes_keys`: the token

@@ -65,7 +65,7 @@ impl SecretKeyObject {
         possible && usage.map_or(unnamed, |usage| usage.has(one))
     }
 
-    /// Returns true if the mechanism can use the key.
+    /// Returns true if the mechanism can use this secret key.
     fn does(&self, row: &Mechanism) -> bool {
         let is_for = row.key_type == Some(self.key_type());
         match row.algorithm {

@@ -14,7 +14,7 @@ use devid_core::tpm::Secret;
 /// same rule applies to CKA_COPYABLE.
 pub(super) struct Changes {
     attributes: Vec<(CK_ATTRIBUTE_TYPE, Secret)>,
-    /// The uses before and after the change.
+    /// The permitted uses of the key before and after the change.
     usage: Option<(Usage, Usage)>,
 }
 
@@ -60,7 +60,7 @@ impl Changes {
                 now => now,
             };
             match *kind {
-                // The certificate determines these attributes.
+                // The content of the certificate determines these attributes.
                 CKA_SUBJECT | CKA_START_DATE | CKA_END_DATE if is(CKO_CERTIFICATE) => {
                     return Err(Error::AttributeReadOnly);
                 }
@@ -111,7 +111,7 @@ impl Changes {
         }
         if let Some((before, after)) = self.usage {
             let described = object.description();
-            // Another process may have changed some uses to false since then.
+            // Another process may have set some uses of the key to false in the meantime.
             let now = described.usage.unwrap_or(before);
             described.usage = Some(now.iter().filter(|one| after.has(*one)).collect());
         }

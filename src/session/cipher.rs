@@ -50,7 +50,7 @@ impl Session {
         self.operations.lock().cipher(direction).take()
     }
 
-    /// Encrypts or decrypts a whole message.
+    /// Encrypts or decrypts a whole message, for C_Encrypt and C_Decrypt.
     pub(super) fn cipher(
         &self,
         mut operation: CipherOperation,

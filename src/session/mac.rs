@@ -145,7 +145,7 @@ impl MacOperation {
         self.check(code)
     }
 
-    /// Compares the codes in constant time.
+    /// Compares the message authentication codes in constant time.
     fn check(self, code: Option<&[u8]>) -> Result<(), Error> {
         let code = code.ok_or(Error::ArgumentsBad("pSignature is NULL"))?;
         if code.len() != self.width {

@@ -66,7 +66,7 @@ impl Session {
         })
     }
 
-    /// Returns the token of the last scan. Does not scan again.
+    /// Returns the token of the last scan. Does not start a new scan.
     pub(crate) fn token(&self) -> Result<Arc<Token>, Error> {
         self.slot.known_token().ok_or(Error::DeviceRemoved)
     }

@@ -161,7 +161,7 @@ impl Session {
             .folder()?
             .destroy(&shown.name, half)
             .map_err(failed);
-        // The scan also notices objects that another process destroyed.
+        // The scan removes the objects that another process destroyed.
         let seen = self.slot.rescan(mint);
         destroyed.and(seen.map(drop))
     }
@@ -261,7 +261,7 @@ impl Session {
         self.hold(ObjectSource::Stored(Arc::clone(shown), half), mint)
     }
 
-    /// Adds a session object that belongs to this session.
+    /// Adds a session object that ends with this session.
     pub(super) fn hold(&self, source: ObjectSource, mint: &Mint) -> ObjectHandle {
         let handle = mint.object();
         let mut objects = self.slot.session_objects.lock();

@@ -18,7 +18,7 @@ use devid_core::tpm::Secret;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// The current operations.
+/// The operations of a session that are in progress.
 #[derive(Default, Clone)]
 pub(super) struct Operations {
     pub(super) find: Option<Find>,
@@ -30,7 +30,7 @@ pub(super) struct Operations {
     pub(super) secret: SecretKeyOperations,
 }
 
-/// The current operations with secret keys.
+/// The operations with secret keys that are in progress.
 #[derive(Default, Clone)]
 pub(super) struct SecretKeyOperations {
     encrypt: Option<CipherOperation>,
@@ -47,7 +47,7 @@ impl SecretKeyOperations {
             || self.verify.is_some()
     }
 
-    /// Ends the operations whose key only a logged-in user sees.
+    /// Ends the operations whose key only a logged-in user may see (CKA_PRIVATE).
     pub(super) fn forget_private(&mut self) {
         self.encrypt.take_if(|one| one.of_private);
         self.decrypt.take_if(|one| one.of_private);
@@ -90,7 +90,7 @@ impl Form {
 #[derive(Clone)]
 pub(super) struct SignOperation<K> {
     pub(super) key: K,
-    /// The object of the key.
+    /// The private or public key object.
     pub(super) object: Arc<Object>,
     pub(super) mechanism: SignMechanism,
     pub(super) form: Form,
@@ -100,10 +100,10 @@ pub(super) struct SignOperation<K> {
     pub(super) awaits_user: bool,
 }
 
-/// The parts of a message that have arrived.
+/// The parts of a message that the caller has given.
 #[derive(Clone)]
 pub(super) enum Parts {
-    /// The hash of the parts.
+    /// The hash of the parts of the message.
     Hashed(Hasher),
     /// The parts themselves, if the mechanism does not hash. By PKCS#11 such mechanisms are
     /// single-part, but clients send parts.
@@ -127,12 +127,12 @@ pub(super) type Verifying = SignOperation<PublicKey>;
 #[derive(Clone)]
 pub(super) struct DecryptOperation {
     pub(super) key: Arc<Key>,
-    /// The object of the key.
+    /// The private key object.
     pub(super) object: Arc<Object>,
     pub(super) mechanism: EncryptMechanism,
     pub(super) awaits_user: bool,
     pub(super) form: Form,
-    /// The parts of the ciphertext that have arrived.
+    /// The parts of the ciphertext that the caller has given.
     pub(super) parts: Vec<u8>,
     /// A ciphertext, and its plaintext that did not fit into the buffer. If the next call has a
     /// larger buffer, it needs no TPM command.
@@ -145,7 +145,7 @@ pub(super) struct EncryptOperation {
     pub(super) key: PublicKey,
     pub(super) mechanism: EncryptMechanism,
     pub(super) form: Form,
-    /// The parts of the message that have arrived.
+    /// The parts of the message that the caller has given.
     pub(super) parts: Secret,
 }
 
@@ -157,7 +157,7 @@ pub(super) struct DigestOperation {
     pub(super) hasher: Hasher,
     /// The form of the message. A key from C_DigestKey counts as a part.
     pub(super) form: Form,
-    /// True if the digest contains the value of a key.
+    /// True if C_DigestKey added the value of a key to the digest.
     pub(super) of_key: bool,
     /// True if the digest contains the value of a key that only a logged-in user sees.
     pub(super) of_private: bool,
@@ -170,7 +170,7 @@ pub(super) struct CipherOperation {
     pub(super) direction: Direction,
     pub(super) state: CipherState,
     pub(super) form: Form,
-    /// True if only a logged-in user sees the key.
+    /// True if only a logged-in user may see the key (CKA_PRIVATE).
     pub(super) of_private: bool,
 }
 
@@ -178,10 +178,10 @@ pub(super) struct CipherOperation {
 #[derive(Clone)]
 pub(super) struct MacOperation {
     pub(super) mac: Mac,
-    /// The length of the code in bytes.
+    /// The length of the message authentication code in bytes.
     pub(super) width: usize,
     pub(super) form: Form,
-    /// True if only a logged-in user sees the key.
+    /// True if only a logged-in user may see the key (CKA_PRIVATE).
     pub(super) of_private: bool,
 }
 
@@ -279,7 +279,7 @@ impl<K> SignOperation<K> {
         Ok(self)
     }
 
-    /// Takes out the parts that have arrived.
+    /// Takes the parts of the message out of the operation.
     pub(super) fn parts(&mut self) -> Result<Parts, Error> {
         self.form.settle(Form::InParts)?;
         Ok(self.parts.take().unwrap_or_else(|| {

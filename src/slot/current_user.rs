@@ -29,7 +29,7 @@ impl CurrentUser {
         Self::named(self.0.swap(Self::NOBODY, Ordering::AcqRel))
     }
 
-    /// Returns the current user for a forked child.
+    /// Returns a copy of the current user for a forked child.
     pub(crate) fn for_child(&self) -> Self {
         Self(AtomicU8::new(self.0.load(Ordering::Acquire)))
     }

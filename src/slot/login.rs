@@ -72,7 +72,7 @@ impl Slot {
         proven
     }
 
-    /// Records the result of a PIN, for the token flags.
+    /// Records whether the PIN was right, for the token flags.
     fn noted<R>(&self, who: UserType, tried: Result<R, LoginError>) -> Result<R, LoginError> {
         match &tried {
             Ok(_) => self.tries.lock().right(who),
@@ -110,14 +110,14 @@ impl Slot {
         was.is_some()
     }
 
-    /// Implements C_InitToken. The slot has no open session.
+    /// Implements C_InitToken. The caller has checked that the slot has no open session.
     pub(crate) fn init_token(&self, pin: &[u8], label: &str, mint: &Mint) -> Result<(), Error> {
         let _turn = self.login_turn.lock();
         self.folder()?.initialize(pin, label).map_err(logged)?;
         self.rescan(mint).map(drop)
     }
 
-    /// Implements C_InitPIN. The security officer must be logged in.
+    /// Implements C_InitPIN. Fails unless the security officer is logged in.
     pub(crate) fn init_pin(&self, pin: &[u8]) -> Result<(), Error> {
         if !self.has_security_officer() {
             return Err(Error::UserNotLoggedIn);

@@ -46,14 +46,14 @@ pub(crate) struct Slot {
     /// The source of the token. `None`: the configuration is wrong. The slot has no token, and the
     /// log has the reason.
     source: Option<TokenSource>,
-    /// Locked during a scan, for as long as the TPM takes.
+    /// A thread locks this mutex during a scan, for as long as the TPM takes.
     scan: Mutex<LastScan>,
-    /// Locked only briefly, to read or replace the pointer.
+    /// A thread locks this value only briefly, to read or replace the pointer.
     pub(crate) token: RwLock<Option<Arc<Token>>>,
     /// The session objects of all sessions. Locked only briefly.
     pub(crate) session_objects: Mutex<SessionObjects>,
     pub(crate) logged_in: CurrentUser,
-    /// The results of earlier PINs. Locked only briefly.
+    /// Whether earlier PINs were right. A thread locks this mutex only briefly.
     tries: Mutex<PinTries>,
     /// Held while a thread tries a PIN, for as long as the TPM takes. Other threads wait.
     pub(crate) login_turn: Mutex<()>,
@@ -67,7 +67,7 @@ pub(crate) struct TokenSource {
     random: RandomSource,
 }
 
-/// The results of the last scan that decide about the next scan.
+/// The results of the last scan that decide whether the next call scans again.
 #[derive(Debug, Default, Clone)]
 struct LastScan {
     /// The stamp of the store if the scan succeeded. The stamp lists files that could not be read,
@@ -157,7 +157,7 @@ impl Slot {
         Self {
             id: self.id,
             description: self.description,
-            // The counts of the parent stay in the parent.
+            // The forked child counts its own audit lines, from zero.
             audit: self.audit.as_ref().map(|_| AuditLog::default()),
             source,
             scan: Mutex::new(last.unwrap_or_default()),
@@ -248,7 +248,7 @@ impl Slot {
         folder.ok_or(Error::TokenWriteProtected)
     }
 
-    /// Returns the token of the last scan. Does not scan again.
+    /// Returns the token of the last scan. Does not start a new scan.
     pub(crate) fn known_token(&self) -> Option<Arc<Token>> {
         self.token.read().clone()
     }
@@ -435,7 +435,7 @@ impl Slot {
         Ok(&self.source()?.store)
     }
 
-    /// Returns the user's PIN from the configuration.
+    /// Returns the user's PIN from the source that the configuration names.
     pub(crate) fn configured_pin(&self) -> Result<Secret, Error> {
         let none = || Error::ArgumentsBad("pPin is NULL");
         let folder = self.store()?.folder().ok_or_else(none)?;

@@ -5,7 +5,7 @@
 
 use devid_core::store::UserType;
 
-/// The results of the PINs that this process tried.
+/// Whether the PINs that this process tried were right or wrong.
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct PinTries {
     user: Tries,
@@ -16,7 +16,7 @@ pub(super) struct PinTries {
 struct Tries {
     /// The TPM's counter after the last correct PIN. The value is 0 before the first correct PIN.
     counter: u32,
-    /// True if the counter must still be read after a correct PIN.
+    /// True if the TPM's dictionary-attack counter must still be read after a correct PIN.
     is_due: bool,
     /// True if this process tried a wrong PIN after the last correct PIN.
     failed: bool,
@@ -41,7 +41,7 @@ impl PinTries {
         if tries.is_due && !tries.failed {
             (tries.counter, tries.is_due) = (counted, false);
         }
-        // The TPM reduces its counter over time.
+        // The TPM reduces its dictionary-attack counter over time.
         tries.counter = tries.counter.min(counted);
         counted > 0 && (tries.failed || counted > tries.counter)
     }

@@ -57,13 +57,13 @@ impl SessionObjects {
         self.0.get(&handle).map(|one| one.source.clone())
     }
 
-    /// Returns the handles of the matching objects.
+    /// Returns the handles of the session objects for which `is_wanted` returns true.
     pub(crate) fn find(&self, is_wanted: impl Fn(&Object) -> bool) -> Vec<ObjectHandle> {
         let found = self.0.iter().filter(|(_, one)| is_wanted(&one.object));
         found.map(|(handle, _)| *handle).collect()
     }
 
-    /// Changes the attributes of an object. A failure leaves the object unchanged.
+    /// Changes the attributes of a session object. A failure leaves the object unchanged.
     pub(crate) fn edit(
         &mut self,
         handle: ObjectHandle,
@@ -76,7 +76,7 @@ impl SessionObjects {
         Ok(())
     }
 
-    /// Removes an object. Returns `false` if no object has this handle.
+    /// Removes a session object. Returns `false` if no session object has this handle.
     pub(crate) fn remove(&mut self, handle: ObjectHandle) -> bool {
         self.0.remove(&handle).is_some()
     }
@@ -87,7 +87,7 @@ impl SessionObjects {
             .retain(|_, one| session.is_some_and(|session| one.session != session));
     }
 
-    /// Removes the objects that only a logged-in user may see.
+    /// Removes the session objects that only a logged-in user may see (CKA_PRIVATE).
     pub(crate) fn remove_private(&mut self) {
         self.0.retain(|_, one| !one.object.has_flag(CKA_PRIVATE));
     }

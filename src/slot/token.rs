@@ -12,7 +12,7 @@ use devid_core::tpm::SignatureScheme;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-/// A token: the result of one scan.
+/// A token with the objects that one scan found.
 #[derive(Debug)]
 pub(crate) struct Token {
     pub(crate) label: String,
@@ -120,7 +120,7 @@ impl Token {
     pub(crate) fn mechanisms(&self) -> Vec<CK_MECHANISM_TYPE> {
         let mut kinds = Vec::new();
         for row in MECHANISMS.iter().filter(|row| self.offers(row)) {
-            // CKM_RSA_PKCS has two rows in the table.
+            // CKM_RSA_PKCS has two rows in the table of mechanisms, but is listed once.
             if !kinds.contains(&row.kind) {
                 kinds.push(row.kind);
             }
@@ -265,7 +265,7 @@ impl Token {
     }
 }
 
-/// The objects of the last scan, by name and by stored object.
+/// The objects of the last scan, found by their name in the store or by the stored object.
 struct KnownObjects<'a> {
     by_name: HashMap<&'a str, &'a TokenObject>,
     /// The objects by the address of their stored object. Each stored object is alive, so no other

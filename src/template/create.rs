@@ -15,7 +15,7 @@ use devid_core::store::folder::{Data, EntryContent, ObjectAttributes, Use};
 use devid_core::tpm::Secret;
 use devid_core::x509::Certificate;
 
-/// The object that a template describes.
+/// The object that a template of C_CreateObject describes.
 pub(crate) enum CreateTemplate {
     /// An object that is not a key of the TPM: data, a certificate or a public key.
     Plain(Box<PlainObject>),
@@ -109,7 +109,7 @@ impl CreateTemplate {
         let kinds = rules::repeated(object.attribute(CKA_CLASS)?);
         let differs = kinds.iter().any(|kind| match template.value(*kind) {
             None | Some([]) => false,
-            // Java gives the serial number without its DER header.
+            // Java gives CKA_SERIAL_NUMBER without the DER header of the INTEGER.
             Some(value) if *kind == CKA_SERIAL_NUMBER => {
                 let whole = object.attribute(*kind).unwrap_or_default();
                 ![Some(whole), whole.get(2..)].contains(&Some(value))
@@ -164,7 +164,7 @@ fn certificate(template: &Template) -> Result<(Certificate, ObjectAttributes), E
     let der = template.required(CKA_VALUE)?;
     let certificate = Certificate::from_der(der).map_err(|_| Error::AttributeValueInvalid)?;
     let described = ObjectAttributes {
-        // The certificate determines these attributes.
+        // The content of the certificate determines these attributes.
         subject: Vec::new(),
         start: None,
         end: None,

@@ -15,11 +15,11 @@ use devid_core::store::folder::{ObjectAttributes, Usage, Use};
 /// Where a new private key is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Persistence {
-    /// Nowhere. The key ends with its session.
+    /// The private key is stored nowhere. It ends with its session.
     Session,
-    /// In a file, wrapped by the TPM.
+    /// The private key is stored in a file, wrapped by the TPM.
     File,
-    /// In a file, and also in a persistent handle of the TPM.
+    /// The private key is stored in a file, and also in a persistent handle of the TPM.
     Handle,
 }
 

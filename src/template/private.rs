@@ -13,7 +13,7 @@ use devid_core::store::devid::{KeyPurpose, PrivateKey};
 use devid_core::store::folder::{ObjectAttributes, Use};
 use devid_core::tpm::Secret;
 
-/// A private key to be imported.
+/// A private key that C_CreateObject or C_UnwrapKey imports.
 pub(crate) struct PrivateKeyTemplate {
     pub(crate) key: PrivateKey,
     pub(crate) usage: KeyPurpose,

@@ -15,9 +15,9 @@ pub(super) enum TemplateKind {
     GeneratedPublic,
     /// The private key of a pair that the token generates.
     GeneratedPrivate,
-    /// A wrapped private key.
+    /// A private key from C_UnwrapKey.
     UnwrappedPrivate,
-    /// A secret key from a key agreement.
+    /// A secret key from C_DeriveKey (key agreement).
     Derived,
     /// A secret key that the token generates.
     GeneratedSecret,
@@ -33,11 +33,11 @@ impl TemplateKind {
     }
 }
 
-/// The rule for one attribute.
+/// The rule for one attribute in a template.
 enum AttributeRule {
-    /// Allowed. Another function reads the value.
+    /// The attribute is allowed. Another function reads its value.
     Read,
-    /// A flag with either value. Another function reads the value.
+    /// The attribute is a flag that may be true or false. Another function reads its value.
     Flag,
     /// A flag that must have this value. The other value fails with CKR_TEMPLATE_INCONSISTENT.
     Only(bool),
@@ -136,7 +136,7 @@ fn rule_of(template_kind: TemplateKind, kind: CK_ATTRIBUTE_TYPE) -> Option<Attri
             .or_else(|| of_private(kind))
             .or_else(|| of_value(kind))
             .or(match kind {
-                // Clients name all uses, even uses that no such key can have.
+                // Programs set all uses in templates, even uses that no such key can have.
                 CKA_VERIFY | CKA_VERIFY_RECOVER | CKA_ENCRYPT | CKA_WRAP => {
                     Some(AttributeRule::Flag)
                 }

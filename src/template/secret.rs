@@ -134,7 +134,7 @@ mod tests {
         let plain = parse(&[]).unwrap();
         assert!(plain.sensitive && !plain.extractable && plain.length.is_none());
         assert_eq!(plain.key_type, SecretKeyType::GenericSecret);
-        // The attributes that clients usually ask for.
+        // The attributes that programs usually set in the template of a secret key.
         let shown = [(CKA_SENSITIVE, no), (CKA_EXTRACTABLE, yes)];
         let uses = [(CKA_ENCRYPT, yes), (CKA_UNWRAP, yes)];
         let shown = parse(&[&shown[..], &uses].concat()).unwrap();

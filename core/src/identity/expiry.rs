@@ -131,11 +131,11 @@ mod tests {
             ("260702000000Z", 1, 86_400, "1 day left"),
             ("260701235959Z", 0, 86_399, "less than a day left"),
             ("260701000001Z", 0, 1, "less than a day left"),
-            ("260701000000Z", -1, 0, "over for less than a day"),
-            ("260630235959Z", -1, -1, "over for less than a day"),
-            ("260630000001Z", -1, -86_399, "over for less than a day"),
-            ("260630000000Z", -2, -86_400, "over for 1 day"),
-            ("260621000000Z", -11, -864_000, "over for 10 days"),
+            ("260701000000Z", -1, 0, "expired for less than a day"),
+            ("260630235959Z", -1, -1, "expired for less than a day"),
+            ("260630000001Z", -1, -86_399, "expired for less than a day"),
+            ("260630000000Z", -2, -86_400, "expired for 1 day"),
+            ("260621000000Z", -11, -864_000, "expired for 10 days"),
         ] {
             assert_eq!(expiry(end, Ok(now)).to_string(), words, "{end}");
             let Expiry::At {

@@ -181,8 +181,8 @@ fn advice(timings: &[OperationTiming], managed: bool) -> String {
     let sealed = match took(Operation::Unseal) {
         Some(open) if fits.sign > SLOW => format!(
             "; a service that signs more than {} times per second needs a sealed key (devid key \
-             generate LABEL --sealed). The TPM unseals such a key once in {}, and the key then \
-             signs in memory",
+             generate LABEL --sealed), which signs in memory after the TPM unsealed this key once, \
+             in {}",
             (1.0 / fits.sign.as_secs_f64()).floor(),
             shown(open)
         ),
@@ -238,7 +238,7 @@ mod tests {
             "{chip}"
         );
         assert!(
-            chip.contains("more than 27 times a second") && chip.contains("in 90 ms"),
+            chip.contains("more than 27 times per second") && chip.ends_with("in 90 ms."),
             "{chip}"
         );
         let firmware = advised(Some((45, 60)), Some((12, 736)));
@@ -246,12 +246,15 @@ mod tests {
             firmware.starts_with("RSA-2048 keys fit this TPM: they sign 3.8 times"),
             "{firmware}"
         );
-        assert!(firmware.contains("a new key takes 736 ms"), "{firmware}");
+        assert!(
+            firmware.contains("the generation of a key takes 736 ms"),
+            "{firmware}"
+        );
         let alike = advised(Some((2, 4)), Some((2, 2300)));
         assert_eq!(
             alike,
-            "P-256 keys fit this TPM: they sign about as fast as RSA-2048 keys, and a new key takes 4.0 ms \
-             instead of 2.3 s."
+            "P-256 keys fit this TPM: they sign about as fast as RSA-2048 keys, and the generation of a key \
+             takes 4.0 ms instead of 2.3 s."
         );
     }
 
@@ -259,7 +262,7 @@ mod tests {
     fn a_kind_that_is_not_there_is_not_advised() {
         assert!(
             advised(None, Some((3, 5)))
-                .starts_with("RSA-2048 keys fit this TPM: this TPM makes no other")
+                .starts_with("RSA-2048 keys fit this TPM: this TPM does not support the other")
         );
         assert!(advised(Some((3, 5)), None).starts_with("P-256 keys fit"));
         assert!(advised(None, None).contains("neither"));

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-/// Algorithms that a TPM implements.
+/// The set of algorithms that a TPM implements.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Algorithms(u32);
 
@@ -68,18 +68,18 @@ impl Algorithms {
         self.has(ECC)
     }
 
-    /// Returns true if elliptic-curve keys can do ECDH.
+    /// Returns true if elliptic-curve keys of the TPM can do ECDH.
     pub fn agrees(self) -> bool {
         self.has_ecc() && self.has(ECDH)
     }
 
-    /// Returns the supported hashes, in the order of [`Hash::ALL`].
+    /// Returns the hashes that the TPM supports, in the order of [`Hash::ALL`].
     pub fn hashes(self) -> Vec<Hash> {
         let known = |hash: &Hash| self.has(hash.algorithm());
         Hash::ALL.into_iter().filter(known).collect()
     }
 
-    /// Returns this set without the hashes that are not in `hashes`.
+    /// Returns this set of algorithms without the hashes that are not in `hashes`.
     #[must_use]
     pub fn only(self, hashes: &[Hash]) -> Self {
         let unwanted = Hash::ALL.into_iter().filter(|hash| !hashes.contains(hash));
@@ -121,7 +121,7 @@ struct Known {
 }
 
 impl KnownAlgorithms {
-    /// Returns the algorithms, if they are known already.
+    /// Returns the algorithms of the TPM, if the TPM has reported them already.
     pub fn known(&self) -> Option<Algorithms> {
         let told = self.0.algorithms.load(Ordering::Acquire);
         (told & TOLD != 0).then_some(Algorithms(told))
@@ -185,7 +185,7 @@ impl KeyKind {
 /// The known abilities of a TPM. Attributes of keys depend on these abilities.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Capabilities {
-    /// The reported algorithms; `None` if the TPM was not asked.
+    /// The algorithms that the TPM reported. `None` if the TPM was not asked.
     pub algorithms: Option<Algorithms>,
     /// False if a PSS signature of the TPM had an unusable salt length.
     pub pss: bool,
@@ -196,7 +196,7 @@ pub struct Capabilities {
 pub(super) struct RetryPause(Option<Instant>);
 
 impl RetryPause {
-    /// Returns true if the pause is over.
+    /// Returns true if the pause is over and the TPM may be asked again.
     pub(super) fn is_over(&self) -> bool {
         self.0.is_none_or(|end| Instant::now() >= end)
     }

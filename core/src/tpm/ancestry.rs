@@ -12,12 +12,12 @@ use super::{
 
 /// The facts about the parent of the key in a persistent handle.
 enum Ancestry {
-    /// The handle is empty.
+    /// The persistent handle contains no object.
     Empty,
     /// The qualified name of the key. The qualified name is a digest over the names of all
     /// ancestors.
     Below(Vec<u8>),
-    /// The TPM does not return a qualified name.
+    /// TPM2_ReadPublic of this TPM returns no qualified name, so the parent is unknown.
     Untold,
 }
 
@@ -112,7 +112,7 @@ impl Tpm {
         })
     }
 
-    /// Reads the qualified name of the object in a persistent handle.
+    /// Reads the qualified name of the object in a persistent handle, by TPM2_ReadPublic.
     fn place(&self, handle: u32) -> Result<Ancestry, TpmError> {
         Exchange::new("ReadPublic").run(self, |link| match link.qualified_name(handle) {
             Err(TpmError::Response(code)) if code.is_missing_handle() => Ok(Ancestry::Empty),

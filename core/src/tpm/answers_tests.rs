@@ -11,7 +11,7 @@ use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(20);
 const PERSISTENT: u32 = 0x8100_0000;
-/// TPM_ALG_MLKEM (level 1.85), which is unknown to this project.
+/// TPM_ALG_MLKEM (TPM 2.0 Library, version 1.85). This project does not know the algorithm.
 const MLKEM: u16 = 0x00A0;
 
 fn told(replies: impl IntoIterator<Item = Reply>) -> (FakeTpm, Tpm) {
@@ -61,7 +61,8 @@ fn a_key_of_any_kind_is_read_as_it_is() {
         area[at..at + 2].copy_from_slice(&strange.to_be_bytes());
         area
     };
-    // Type, nameAlg, symmetric algorithm, scheme, its hash, curve, key derivation.
+    // The offsets of type, nameAlg, symmetric algorithm, scheme, its hash, curve and key
+    // derivation.
     for at in [0, 2, 10, 12, 14, 16, 18] {
         for strange in [0x00A0, 0x7777, 0x8001] {
             assert_eq!(
@@ -71,7 +72,7 @@ fn a_key_of_any_kind_is_read_as_it_is() {
             );
         }
     }
-    // Attributes that are not defined yet change nothing.
+    // Attribute bits that TPM 2.0 does not define yet are ignored.
     let mut later = area.clone();
     later[4] |= 0x80;
     assert!(PublicArea::parse(&later).unwrap().is_identity());

@@ -39,7 +39,7 @@ pub(crate) struct TpmTrace {
     /// Loaded sessions. `None` behind a resource manager, which flushes the sessions of a closed
     /// connection itself.
     sessions: Option<Vec<u32>>,
-    /// Loaded transient objects. `None` if no hash sequence must be found again.
+    /// Loaded transient objects. `None` if no hash sequence begins, or behind a resource manager.
     objects: Option<Vec<u32>>,
 }
 
@@ -93,7 +93,7 @@ impl AttestationKey {
         })
     }
 
-    /// Returns the TPMT_PUBLIC as the TPM gave it.
+    /// Returns the TPMT_PUBLIC of the attestation key as the TPM returned it.
     pub fn area(&self) -> &[u8] {
         &self.area
     }
@@ -355,7 +355,7 @@ impl Tpm {
         })
     }
 
-    /// Records the loaded sessions, and the count of transport faults.
+    /// Reads which sessions are loaded in the TPM, and the count of transport faults.
     pub(crate) fn trace(&self) -> Result<TpmTrace, TpmError> {
         let sessions = match self.tcti().is_managed() {
             true => None,

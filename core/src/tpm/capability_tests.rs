@@ -10,7 +10,7 @@ const ALGORITHMS: u32 = 0;
 const HANDLES: u32 = 1;
 const PROPERTIES: u32 = 6;
 const PERSISTENT: u32 = 0x8100_0000;
-/// TPM_ALG_MLKEM (level 1.85), which is unknown to this project.
+/// TPM_ALG_MLKEM (TPM 2.0 Library, version 1.85). This project does not know the algorithm.
 const MLKEM: u16 = 0x00A0;
 const INDEX: u32 = 0x01C9_0000;
 
@@ -40,7 +40,7 @@ fn properties(pairs: &[(u32, u32)]) -> Reply {
     capability(false, PROPERTIES, &items)
 }
 
-/// Returns the reply without its last byte.
+/// Returns the reply of the TPM without its last byte.
 fn cut(reply: Reply) -> Reply {
     match reply {
         Reply::Body(mut body) => {
@@ -91,7 +91,7 @@ fn a_fault_leaves_the_algorithms_to_be_asked_for() {
     assert_eq!(fake.seen().len(), 3);
 }
 
-/// At the fork, another thread of the parent was asking the TPM.
+/// While the process forks, another thread of the parent asks the TPM for its algorithms.
 #[test]
 fn a_forked_child_asks_for_itself() {
     let (_fake, tpm) = told([algorithms(false, &[0x0001])]);
@@ -146,7 +146,7 @@ fn a_tpm_that_does_not_tell_its_algorithms_may_have_all() {
         let (_fake, tpm) = told([untold]);
         assert_eq!(tpm.algorithms(), Ok(Algorithms::ANY));
     }
-    // A temporary failure is not remembered.
+    // The TPM is asked again after a temporary failure.
     let (_fake, tpm) = told([Reply::Code(0x101), algorithms(false, &[0x000B])]);
     assert_eq!(
         tpm.algorithms(),
@@ -215,7 +215,7 @@ fn a_property_is_found_among_others_or_not_told() {
             Some(1024),
         ),
         (longer(properties(&[(0x12C, 768)])), Some(768)),
-        // A TPM that lacks a property answers with the next property.
+        // A TPM that lacks the requested property returns the next property.
         (properties(&[(0x12D, 4)]), None),
         (properties(&[]), None),
         (Reply::Code(0x084), None),
@@ -288,7 +288,7 @@ fn an_index_is_read_whatever_the_tpm_tells_of_its_pieces() {
         (Reply::Code(0x1C4), 512),
         (properties(&[(0x12C, 256)]), 256),
     ] {
-        // The TPM may return fewer properties than were asked for.
+        // The TPM may return fewer properties than the command requested.
         let (fake, tpm) = told([
             untold,
             data(&content[..first]),

@@ -31,13 +31,13 @@ use std::time::Duration;
 pub struct Tpm {
     tcti: Tcti,
     timing: Arc<Timing>,
-    /// The link is locked during an exchange.
+    /// The connection for commands. A thread locks it during an exchange with the TPM.
     pub(super) link: Mutex<Option<Link>>,
-    /// Separate links for keys that stay loaded.
+    /// Separate connections for keys that stay loaded between two uses.
     pub(super) connections: Mutex<Vec<Connection>>,
-    /// Guards the slots for transient objects that all processes share.
+    /// Guards the TPM's slots for transient objects, which all processes share.
     slots_lock: ProcessLock,
-    /// Guards one try of a PIN.
+    /// Guards one attempt with a PIN, so that no two processes use up attempts at a time.
     pin_lock: ProcessLock,
     /// Guards the creation of a key that must exist only once.
     new_key_lock: ProcessLock,
@@ -198,7 +198,7 @@ impl Tpm {
         !self.pss_given_up.load(Ordering::Acquire)
     }
 
-    /// Records that PSS signatures of this TPM are unusable.
+    /// Records that PSS signatures of this TPM are unusable because of their salt length.
     pub fn give_up_pss(&self) {
         self.pss_given_up.store(true, Ordering::Release);
     }
@@ -208,7 +208,7 @@ impl Tpm {
         &self.known_algorithms
     }
 
-    /// Returns the abilities that are known now. Sends no TPM command.
+    /// Returns the capabilities of the TPM that are known now. Sends no TPM command.
     pub fn capabilities(&self) -> Capabilities {
         Capabilities {
             algorithms: self.known_algorithms.known(),
@@ -253,7 +253,7 @@ impl Tpm {
         }
     }
 
-    /// Creates a link. The link opens its connection at its first command.
+    /// Creates a link to the TPM. The link opens its connection at its first command.
     pub(super) fn new_link(&self) -> Result<Link, TpmError> {
         Link::new(&self.tcti, Arc::clone(&self.timing))
     }
@@ -268,7 +268,7 @@ impl Tpm {
         &self.timing
     }
 
-    /// Returns the time limit of a wait for other processes.
+    /// Returns the time limit for a wait until other processes release a lock.
     fn patience(&self) -> Duration {
         self.limits().for_class(CommandClass::Ordinary).time
     }

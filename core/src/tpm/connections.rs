@@ -6,10 +6,10 @@ use super::Link;
 /// recently used key.
 const LOADED: usize = 8;
 
-/// A link, and the keys that are loaded in its space.
+/// A link to the TPM, and the keys that are loaded over this link.
 pub(super) struct Connection {
     pub(super) link: Option<Link>,
-    /// The loaded keys, the least recently used key first.
+    /// The loaded keys, in the order of their last use: the oldest use first.
     pub(super) loaded: Vec<LoadedKey>,
 }
 

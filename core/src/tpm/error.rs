@@ -8,7 +8,7 @@ use std::fmt;
 /// symptom and ends with the remedy.
 pub(crate) const CLEARED_OR_EXCHANGED: &str = "was cleared or exchanged";
 
-/// The reason why a TPM command gave no usable answer.
+/// The reason why a TPM command returned no usable response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TpmError {
     /// The TPM cannot be reached: no device, no permission, or no listener. No command was sent.
@@ -23,12 +23,12 @@ pub enum TpmError {
     /// The TPM gave no answer within the limit, because it makes a key for another process. The TPM
     /// works and will answer afterwards.
     Busy(Limit),
-    /// The TPM answered with a response code.
+    /// The TPM returned a response code other than TPM_RC_SUCCESS.
     Response(ResponseCode),
     /// The TPM is in dictionary-attack lockout. Keys that count wrong authorisation values cannot
     /// be used.
     Lockout(Tcti),
-    /// A persistent handle now contains another key than before.
+    /// This persistent handle now contains another key than at an earlier time.
     KeyReplaced(u32),
     /// The TPM derives another key than before from the same template, because its seed was
     /// changed.

@@ -17,7 +17,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 /// The time that other processes have to free a slot for transient objects.
 const OBJECT_PATIENCE: Duration = Duration::from_secs(2);
-/// The minimum number of tries, however long the commands take.
+/// The minimum number of tries if the TPM has no free slot for a transient object.
 const OBJECT_TRIES: u32 = 2;
 
 /// The set of authorisation values that the TPM answered with "wrong authorisation". A key is
@@ -52,7 +52,7 @@ pub(super) struct AuthSubject<'a> {
 }
 
 impl<'a> AuthSubject<'a> {
-    /// Creates a subject without handle, with this authorisation value.
+    /// Creates an [`AuthSubject`] without handle, with this authorisation value.
     pub(super) fn new(id: &'a [u8], called: &'a str, value: &'a AuthValue) -> Self {
         Self {
             id,
@@ -62,7 +62,7 @@ impl<'a> AuthSubject<'a> {
         }
     }
 
-    /// Creates a subject without handle, with the empty authorisation value.
+    /// Creates an [`AuthSubject`] without handle, with the empty authorisation value.
     pub(super) fn open(id: &'a [u8], called: &'a str) -> Self {
         Self {
             id,
@@ -123,7 +123,8 @@ impl Crowded {
         self.tries <= OBJECT_TRIES || since.elapsed() < OBJECT_PATIENCE
     }
 
-    /// Returns true if other processes have had time to free their slots.
+    /// Returns true if the "no room" responses have lasted long enough for other processes to free
+    /// slots.
     fn is_long(&self) -> bool {
         let long = |since: Instant| since.elapsed() > OBJECT_PATIENCE / 2;
         self.since.is_some_and(long)
@@ -234,7 +235,7 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// Runs the commands over a link that the caller has locked.
+    /// Runs the commands of the exchange over a link that the caller has locked.
     pub(super) fn run_over<R>(
         self,
         place: &mut Option<Link>,
@@ -334,7 +335,7 @@ impl<'a> Exchange<'a> {
                             return Err(error);
                         }
                         (error @ TpmError::Timeout(_), _) => {
-                            // The connection may be reopened before the answer arrives.
+                            // The connection may be reopened before the TPM's response arrives.
                             tpm.note_fault();
                             tpm.timeout_memory().note(TimeoutCause::Silent);
                             error

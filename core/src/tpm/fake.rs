@@ -20,7 +20,7 @@ pub(crate) const CONTEXT_SAVE: u32 = 0x162;
 pub(crate) const FLUSH_CONTEXT: u32 = 0x165;
 pub(crate) const NV_READ: u32 = 0x14E;
 
-/// The answer to one command.
+/// The response of the fake TPM to one command.
 pub(crate) enum Reply {
     /// A response that consists of this response code only.
     Code(u32),
@@ -32,7 +32,7 @@ pub(crate) enum Reply {
     Made(u32, Vec<u8>),
     /// The server closes the connection without an answer.
     Hangup,
-    /// The server sends no answer for as long as the client waits.
+    /// The server sends no response until the client stops waiting.
     Silence,
 }
 
@@ -93,7 +93,7 @@ impl FakeTpm {
         self.tpm_with(Limits::new(limit, limit))
     }
 
-    /// Returns a client with these time limits.
+    /// Returns a client of the fake TPM with these time limits.
     pub(crate) fn tpm_with(&self, limits: Limits) -> Tpm {
         let path = self.folder.path().join("tpm");
         let tcti: Tcti = format!("swtpm:path={}", path.display()).parse().unwrap();
@@ -105,7 +105,7 @@ impl FakeTpm {
         self.folder.path().to_owned()
     }
 
-    /// Returns the codes of all commands that the server has received.
+    /// Returns the codes (TPM_CC) of all commands that the server has received.
     pub(crate) fn seen(&self) -> Vec<u32> {
         self.seen.lock().clone()
     }
@@ -116,7 +116,7 @@ pub(crate) fn keep_link(tpm: &Tpm) -> MutexGuard<'_, Option<Link>> {
     tpm.link.lock()
 }
 
-/// Returns the reply with additional bytes at its end.
+/// Returns the reply of the fake TPM with additional bytes at its end.
 pub(crate) fn longer(reply: Reply) -> Reply {
     match reply {
         Reply::Body(body) => Reply::Body([&body[..], &[0xEE; 9]].concat()),
@@ -212,7 +212,7 @@ pub(crate) fn rsa_area(width: u16) -> Vec<u8> {
     area
 }
 
-/// The fixed scheme ECDSA with SHA-256.
+/// The fixed scheme of a key: ECDSA with SHA-256.
 pub(crate) const FIXED: &[u8] = &[0x00, 0x18, 0x00, 0x0B];
-/// The attributes of an identity's key.
+/// The TPMA_OBJECT attributes of an identity's key.
 pub(crate) const IDENTITY: u32 = 0x0004_00F2;

@@ -26,7 +26,7 @@ pub(crate) struct HmacKey {
     seed: Vec<u8>,
 }
 
-/// The result of a certification by an HMAC key.
+/// The result of a certification (TPM2_Certify) by an imported HMAC key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum HmacOutcome {
     /// The HMAC key certified the attestation key.
@@ -130,7 +130,7 @@ fn check_area(area: &[u8]) -> Result<(), &'static str> {
             TpmaObject::USER_WITH_AUTH,
             "its attribute userWithAuth is clear",
         ),
-        // A wrong value for the HMAC key would count towards lockout.
+        // The TPM counts wrong authorisation values for a key without noDA towards lockout.
         (TpmaObject::NO_DA, "its attribute noDA is clear"),
     ] {
         if !has(bit) {

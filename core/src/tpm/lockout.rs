@@ -6,9 +6,9 @@ use crate::shell::quoted;
 /// The dictionary-attack state of the TPM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lockout {
-    /// The number of failed tries that the TPM counts now.
+    /// The number of failed authorisations that the TPM counts now.
     pub counter: u32,
-    /// The number of failed tries that causes lockout.
+    /// The number of failed authorisations that causes lockout.
     pub most: u32,
     /// The seconds until the TPM forgets one failed try. 0 if it forgets none, or if the TPM does
     /// not report the time.
@@ -16,7 +16,7 @@ pub struct Lockout {
 }
 
 impl Lockout {
-    /// Returns the number of failed tries that remain before lockout.
+    /// Returns the number of failed authorisations that remain before lockout.
     pub fn tries_left(&self) -> u32 {
         self.most.saturating_sub(self.counter)
     }

@@ -28,9 +28,9 @@ pub enum NvHierarchy {
 /// The state of an NV index, compared with the bytes that it shall contain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NvProgress {
-    /// The index does not exist.
+    /// The NV index does not exist.
     Absent,
-    /// The index exists, but some bytes are missing.
+    /// The NV index exists, but some bytes are not written yet.
     Begun(NvPublic),
     /// The index contains the bytes. The attributes tell if the index is locked.
     Filled(NvPublic),
@@ -76,7 +76,7 @@ impl PublicArea {
 }
 
 impl NvPublic {
-    /// Returns true if the index is locked against writing.
+    /// Returns true if the NV index is locked against writing.
     pub fn is_locked(self) -> bool {
         self.attributes & LOCKED != 0
     }

@@ -24,13 +24,13 @@ pub(crate) mod handle {
     /// TPM_RH_PLATFORM.
     pub(crate) const PLATFORM: u32 = 0x4000_000C;
 
-    /// All NV indices.
+    /// The range of all NV indices.
     pub(crate) const NV_INDICES: RangeInclusive<u32> = NV_INDEX..=0x01FF_FFFF;
-    /// The NV indices that owners use.
+    /// The range of NV indices that owners use.
     pub(crate) const OWNER_NV_INDICES: RangeInclusive<u32> = NV_INDEX..=0x01BF_FFFF;
-    /// All persistent objects.
+    /// The range of all persistent handles.
     pub(crate) const PERSISTENT_OBJECTS: RangeInclusive<u32> = PERSISTENT..=0x81FF_FFFF;
-    /// The persistent objects of the platform hierarchy.
+    /// The range of persistent handles of the platform hierarchy.
     #[cfg_attr(not(feature = "evidence"), allow(dead_code))]
     pub(crate) const PLATFORM_OBJECTS: RangeInclusive<u32> = 0x8180_0000..=0x81FF_FFFF;
     /// The persistent handles for storage keys.
@@ -39,16 +39,16 @@ pub(crate) mod handle {
     pub(crate) const SRK: u32 = 0x8100_0001;
     /// The second storage root key, on a TPM with two storage root keys.
     pub(crate) const SECOND_SRK: u32 = 0x8100_0002;
-    /// The usual handle of the master key.
+    /// The default persistent handle of the master key.
     pub(crate) const MASTER_KEY: u32 = 0x8100_0080;
     /// The handles for the master key if another program uses the usual handle.
     pub(crate) const MASTER_KEYS: RangeInclusive<u32> = MASTER_KEY..=0x8100_00FF;
-    /// Handles for the device's own keys.
+    /// The persistent handles for DevID keys and keys of services, which this project creates.
     pub(crate) const DEVICE_KEYS: RangeInclusive<u32> = 0x8100_0100..=0x8100_01FF;
-    /// The endorsement keys of RSA-2048 and P-256.
+    /// The persistent handles of the RSA-2048 and P-256 endorsement keys.
     pub(crate) const ENDORSEMENT_KEY_RSA: u32 = 0x8101_0001;
     pub(crate) const ENDORSEMENT_KEY_P256: u32 = 0x8101_0002;
-    /// All endorsement keys.
+    /// The range of persistent handles for endorsement keys.
     pub(crate) const ENDORSEMENT_KEYS: RangeInclusive<u32> = 0x8101_0000..=0x8101_FFFF;
     /// The IDevID key (TCG, TPM 2.0 Provisioning Guidance, section 7.8).
     pub(crate) const IDEVID_KEY: u32 = 0x8102_0000;

@@ -15,12 +15,12 @@ pub(super) const WRITTEN: u32 = 1 << 29;
 /// The size of the largest write in one command. Every TPM accepts this size.
 pub(super) const PIECE: usize = 512;
 
-/// The content of an NV index that this project wants to use.
+/// The content of an NV index in which this project stores data.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NvContent {
-    /// The index is free, or a killed writer left it incomplete.
+    /// The NV index is free, or a killed process left the index incomplete.
     Free,
-    /// The content of an index with this project's attributes.
+    /// The content of an NV index that has the attributes of this project.
     Ours(Vec<u8>),
     /// The index has other attributes, so it belongs to another program. The value is the content
     /// of the index, if this process can read it.
@@ -46,7 +46,7 @@ impl Tpm {
         })
     }
 
-    /// Reads the index with the owner's authorisation value.
+    /// Reads an NV index with the owner's authorisation value.
     pub(super) fn nv_read_by_owner(
         &self,
         index: u32,
@@ -178,7 +178,7 @@ impl Tpm {
         Ok(())
     }
 
-    /// Reads the content of an index of this project.
+    /// Reads the content of an NV index that this project defined.
     pub fn nv_content(&self, index: u32, owner: &AuthValue) -> Result<NvContent, TpmError> {
         let about = match self.nv_public(index) {
             Err(TpmError::Response(code)) if code.is_missing_handle() => {

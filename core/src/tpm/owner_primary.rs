@@ -36,7 +36,7 @@ pub(super) fn is_template(template: &[u8]) -> bool {
 }
 
 impl OwnerPrimary {
-    /// Returns the TPMT_PUBLIC as the TPM gave it.
+    /// Returns the TPMT_PUBLIC of the key as the TPM returned it.
     pub(crate) fn area(&self) -> &[u8] {
         &self.area
     }

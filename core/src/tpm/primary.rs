@@ -16,7 +16,7 @@ use crate::key::PublicKey;
 use log::{debug, info, warn};
 use parking_lot::Mutex;
 
-/// A key that is described by its template and name.
+/// A primary key that is described by its template and name.
 #[derive(Debug)]
 pub struct PrimaryKey {
     template: Vec<u8>,
@@ -25,10 +25,10 @@ pub struct PrimaryKey {
     context: Mutex<SavedContext>,
 }
 
-/// The state of the saved context of a key.
+/// The state of the saved context (TPM2_ContextSave) of a primary key.
 #[derive(Debug, Clone, Default)]
 enum SavedContext {
-    /// No context is saved now.
+    /// No context of the key is saved now.
     #[default]
     Nothing,
     Context(KeyContext),
@@ -41,7 +41,7 @@ enum SavedContext {
 struct KeyContext {
     /// The TPMS_CONTEXT of the key.
     saved: Vec<u8>,
-    /// True if TPM2_ContextLoad has returned the right key at least once.
+    /// True if TPM2_ContextLoad of this context has returned the right key at least once.
     proven: bool,
 }
 
@@ -240,7 +240,7 @@ fn is_root_or_below(link: &mut Link, handle: u32) -> Result<bool, TpmError> {
     if !is_ours && !is_endorsement_key(&area) {
         return Ok(false);
     }
-    // If the TPM returns no qualified name, the template alone decides.
+    // If the TPM returns no qualified name, only the template is compared.
     let Some(there) = link.qualified_name(handle)? else {
         return Ok(true);
     };

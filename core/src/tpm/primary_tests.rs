@@ -1,4 +1,4 @@
-//! Tests of primary keys, with prepared answers of the TPM.
+//! Tests of primary keys, with prepared responses of a fake TPM.
 
 use super::fake::{
     CONTEXT_LOAD, CONTEXT_SAVE, CREATE_PRIMARY, FIXED, FLUSH_CONTEXT, FakeTpm, IDENTITY,
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(20);
 const HANDLE: u32 = 0x8000_0000;
-/// The size of a field `unique` with a point of P-256.
+/// The size of the field `unique` of a P-256 key, in bytes.
 const POINT: usize = 2 * (2 + 32);
 
 fn certified() -> PublicKey {
@@ -87,7 +87,7 @@ fn a_refused_template_costs_that_candidate_only() {
             .unwrap();
         assert!(found.is_some(), "{code:x}");
     }
-    // A structure of an unknown type.
+    // A TPMT_PUBLIC of an unknown type (TPM_ALG_ID 0x00A0).
     let strange = Reply::Made(HANDLE, sized(&[0, 0xA0, 0, 0x0B, 7, 7]));
     let fake = FakeTpm::new([strange, derived_by(1), context(), flushed()]);
     assert!(

@@ -47,11 +47,11 @@ const GROUP: &str = "tss";
 /// The time limit for the PIN lock after a wait that ended without the lock.
 const SHORT_PATIENCE: Duration = Duration::from_secs(1);
 
-/// A lock between processes.
+/// A lock between processes (flock(2)) on a file or on the TPM's device node.
 #[derive(Debug, Clone)]
 pub(super) struct ProcessLock {
     target: LockTarget,
-    /// The time limit of a wait that follows a wait without success.
+    /// The time limit of a wait if the last wait ended without the lock.
     again: Duration,
     /// True if the last wait ended without the lock.
     in_vain: Arc<AtomicBool>,
@@ -70,7 +70,7 @@ enum LockTarget {
     Node(PathBuf, PathBuf),
 }
 
-/// The reason why the lock is not held.
+/// The reason why this process does not hold the lock.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum NotLocked {
     /// Another process holds the lock on this path.
@@ -89,7 +89,7 @@ impl ProcessLock {
         })
     }
 
-    /// Creates the lock for one try of a PIN.
+    /// Creates the lock for one attempt with a PIN.
     pub(super) fn for_pins(tcti: &Tcti, locks: &Path) -> Self {
         let file = locks.join(PINS);
         Self {
@@ -101,7 +101,7 @@ impl ProcessLock {
         }
     }
 
-    /// Creates the lock for making a key that must exist only once.
+    /// Creates the lock for the creation of a key that must exist only once.
     pub(super) fn for_new_keys(locks: &Path) -> Self {
         Self::at(LockTarget::File(locks.join(KEEPING)))
     }
@@ -311,7 +311,7 @@ fn opened(file: &Path, make: bool) -> Result<(OwnedFd, OwnedFd), Distrust> {
     }
     let there = there.ok_or_else(|| at(path)(Errno::NOENT))?;
     let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    // O_PATH needs no right to list the folder.
+    // An open with O_PATH does not need the right to list the folder.
     let folder = open(&there, flags | OFlags::PATH, Mode::empty()).map_err(at(path))?;
     let about = Owned::from(&fstat(&folder).map_err(at(path))?);
     let name = name_of(file).map_err(at(file))?;
@@ -440,7 +440,7 @@ mod tests {
             tell.send(()).unwrap();
             taken.unwrap().unwrap()
         });
-        // Wait until the second thread has opened the file, too.
+        // Wait until the second thread has opened the lock file, too.
         let of_lock = |path: PathBuf| fs::read_link(path).is_ok_and(|to| to == locks.join(PINS));
         let descriptors = || fs::read_dir("/proc/self/fd").unwrap().flatten();
         while descriptors().filter(|fd| of_lock(fd.path())).count() < 2 {
@@ -473,7 +473,7 @@ mod tests {
         assert_eq!(fs::read_dir(home.path()).unwrap().count(), 0);
         drop(lock(&locks).take(Duration::ZERO).unwrap());
         assert_eq!(lock(&locks).fault(), None);
-        // A lock folder from an earlier use, without the PIN file.
+        // The lock folder is from an earlier run, without the lock file for PINs.
         fs::remove_file(locks.join(PINS)).unwrap();
         fs::write(locks.join(SLOTS), "").unwrap();
         assert_eq!(lock(&locks).fault(), None);

@@ -9,7 +9,7 @@ use aes::{Aes128, Aes192, Aes256};
 use cfb_mode::Encryptor;
 use cfb_mode::cipher::KeyIvInit;
 
-/// The storage key that can decrypt the data.
+/// The storage key that can decrypt the protected data.
 #[derive(Clone, Copy)]
 pub(super) struct Recipient<'a> {
     pub(super) public: &'a PublicKey,

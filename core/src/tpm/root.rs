@@ -37,16 +37,16 @@ pub trait EndorsementVerifier: fmt::Debug + Send + Sync {
 /// The reason why the record of the storage root key gives no key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RecordError {
-    /// The record is damaged.
+    /// The file `.storage-root`, which records the storage root key, is damaged.
     Damaged(String),
     /// The record cannot be read now, or other users may write to the record. The record may be
     /// correct.
     Unread(String),
 }
 
-/// Remembers the storage root key between processes.
+/// Remembers the storage root key between processes, in the file `.storage-root`.
 pub trait StorageRootRecord: fmt::Debug + Send + Sync {
-    /// Returns the path of the file with the record.
+    /// Returns the path of the file `.storage-root`.
     fn path(&self) -> PathBuf;
 
     /// Returns the command that makes this project accept another storage root key, as a sentence.
@@ -87,7 +87,7 @@ pub struct StorageRoot {
     endorser: Option<Arc<dyn EndorsementVerifier>>,
 }
 
-/// The content of the record.
+/// The content of the file `.storage-root`.
 #[derive(Debug, PartialEq, Eq)]
 struct RootEntry {
     name: Vec<u8>,
@@ -95,7 +95,7 @@ struct RootEntry {
 }
 
 impl StorageRoot {
-    /// Creates a `StorageRoot` that reads and writes this record.
+    /// Creates a `StorageRoot` that reads and writes the file `.storage-root` through `record`.
     pub fn remembered_by(record: Arc<dyn StorageRootRecord>) -> Self {
         Self {
             record: Some(record),
@@ -183,7 +183,7 @@ impl StorageRoot {
         self.record.as_ref()?.master()
     }
 
-    /// Writes the record. A failure is only logged.
+    /// Writes the file `.storage-root`. A failure is only logged.
     fn remember(&self, remembered: &RootEntry) {
         let Some(record) = &self.record else {
             return;

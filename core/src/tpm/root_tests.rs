@@ -1,8 +1,8 @@
-//! Tests of the record of a storage root key.
+//! Tests of the file `.storage-root`, which records the storage root key.
 
 use super::*;
 
-/// A record that returns this content.
+/// A test double of the file `.storage-root`. It returns the given content.
 #[derive(Debug)]
 struct Record(Result<Option<Vec<u8>>, RecordError>);
 

@@ -18,7 +18,7 @@ const PLACES: [u32; 3] = [
 /// The purpose of an auth session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum SaltPurpose {
-    /// The session proves an authorisation value, or authenticates answers of the TPM.
+    /// The session proves an authorisation value, or authenticates responses of the TPM.
     Show,
     /// The session encrypts the answer of a key without authorisation value. An attacker in the
     /// middle could use that key himself, so a false key for salts gives this attacker nothing new.
@@ -78,7 +78,7 @@ impl Tpm {
         }
     }
 
-    /// Returns the first key for salts in a persistent handle.
+    /// Returns the first key in a persistent handle to which sessions can be salted.
     fn shown_salt_key(&self) -> Result<Option<SaltKey>, TpmError> {
         for handle in PLACES {
             let public =

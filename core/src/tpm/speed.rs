@@ -45,7 +45,7 @@ pub struct Speed {
     pub timings: Vec<OperationTiming>,
     /// The kinds of keys that the TPM does not make.
     pub lacks: Vec<KeyAlgorithm>,
-    /// True if the caller ended the measurement early.
+    /// True if the caller ended the measurement before all operations were measured.
     pub is_cut: bool,
 }
 
@@ -57,13 +57,13 @@ struct Rounds {
     time: Duration,
 }
 
-/// The repetitions for operations with an existing key.
+/// The number of measurements of operations with an existing key.
 const OFTEN: Rounds = Rounds {
     least: 5,
     most: 25,
     time: Duration::from_secs(2),
 };
-/// The repetitions for key generations, which take a minute on some chips.
+/// The number of measurements of key generations, which take a minute on some TPMs.
 const SELDOM: Rounds = Rounds {
     least: 1,
     most: 5,
@@ -225,7 +225,7 @@ impl Bench<'_> {
         name
     }
 
-    /// Runs commands with the parent loaded.
+    /// Runs the commands of a measurement while the parent key is loaded.
     fn below<R>(
         &self,
         mut commands: impl FnMut(&mut Link, &StorageKey) -> Result<R, TpmError>,

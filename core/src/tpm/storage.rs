@@ -52,7 +52,7 @@ impl KeyAlgorithm {
     }
 }
 
-/// The permitted uses of a key.
+/// The permitted uses of a new key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeyPurpose {
     /// True if the key may sign.
@@ -86,7 +86,7 @@ impl StorageKey {
         })
     }
 
-    /// Returns true if the key has the template of [`Tpm::make_storage_key`].
+    /// Returns true if the key has the template that [`Tpm::make_storage_key`] uses.
     pub fn has_our_template(&self) -> bool {
         template::is_storage_root(&self.area)
     }
@@ -96,7 +96,7 @@ impl StorageKey {
         &self.area
     }
 
-    /// Returns this key as a key for the salts of auth sessions.
+    /// Returns this storage key in the form for salted auth sessions.
     pub fn salt_key(&self) -> SaltKey {
         SaltKey::in_handle(self.handle, &self.public, self.hash, &self.name)
     }
@@ -394,7 +394,7 @@ impl Tpm {
         Ok(self.public_at(handle)?.map(|(_, name)| name))
     }
 
-    /// Returns true if the persistent handle contains the key of this name.
+    /// Returns true if the persistent handle contains the key with this TPM name.
     pub fn holds(&self, handle: u32, name: &[u8]) -> Result<bool, TpmError> {
         Ok(self.name_at(handle)?.is_some_and(|there| there == name))
     }

@@ -8,16 +8,16 @@ use std::fmt;
 pub struct Unloadable {
     /// The parent of the key, according to its file.
     pub parent: Parent,
-    /// The reason itself.
+    /// The reason why the TPM does not load the key.
     pub why: Obstacle,
 }
 
 /// A reason why a wrapped key cannot be loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Obstacle {
-    /// The parent's handle is empty.
+    /// The persistent handle of the parent is empty.
     NoParent,
-    /// The object in the parent's handle is not a storage key.
+    /// The object in the persistent handle of the parent is not a storage key.
     NoStorageKey,
     /// The parent, or the hierarchy that derives it, has an authorisation value.
     ParentHasPassword,

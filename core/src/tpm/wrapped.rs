@@ -14,14 +14,14 @@ use super::{
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// A wrapped key from a file.
+/// A key that a storage key wrapped and that a file stores.
 #[derive(Debug)]
 pub struct WrappedKey {
     parent: Parent,
     area: Vec<u8>,
     private: Vec<u8>,
     name: Vec<u8>,
-    /// True if the empty authorisation value may be used for the parent.
+    /// True if the empty authorisation value may be used for the parent without risk of lockout.
     parent_is_open: AtomicBool,
     /// The parent of a new key, until the parent has proven that it can load the key. Otherwise
     /// `None`.
@@ -35,7 +35,7 @@ impl WrappedKey {
     /// TPM2B_PRIVATE.
     pub fn new(parent: Parent, area: Vec<u8>, private: Vec<u8>) -> Self {
         Self {
-            // Every TPM refuses an area without a valid name.
+            // Every TPM refuses a TPMT_PUBLIC whose name cannot be computed.
             name: name_of(&area).unwrap_or_default(),
             parent,
             area,
@@ -92,7 +92,7 @@ impl WrappedKey {
         &self.name
     }
 
-    /// Returns the parent of the key.
+    /// Returns the parent of the wrapped key.
     pub fn parent(&self) -> &Parent {
         &self.parent
     }

@@ -13,7 +13,7 @@ use aes_kw::cipher::{
 };
 use subtle::{Choice, ConstantTimeEq, ConstantTimeLess};
 
-/// A message in progress.
+/// An AES-ECB or AES-CBC message that is being encrypted or decrypted.
 #[derive(Clone)]
 pub(crate) struct Blocks {
     direction: Direction,
@@ -47,7 +47,7 @@ impl Blocks {
         Ok(total - self.kept_of(total))
     }
 
-    /// Returns how many of `total` input bytes must wait for more input.
+    /// Returns how many of `total` input bytes stay buffered until more input arrives.
     fn kept_of(&self, total: usize) -> usize {
         match (self.padded, self.direction) {
             (true, Direction::Decrypt) if total > 0 => (total - 1) % BLOCK + 1,

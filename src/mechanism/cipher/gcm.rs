@@ -19,7 +19,8 @@ use subtle::ConstantTimeEq;
 
 /// The length of the longest message in bytes (NIST SP 800-38D, section 5.2.1.1).
 const LONGEST: u64 = (1 << 36) - 32;
-/// The length in bytes of an initialisation vector that needs no GHASH.
+/// The length in bytes of an initialisation vector from which GCM makes the counter block without
+/// GHASH.
 const USUAL_IV: usize = 12;
 
 /// Converts the length of a tag from bits to bytes. Returns `None` for a tag below 96 bits. With
@@ -31,16 +32,16 @@ pub(crate) fn tag_length(bits: CK_ULONG) -> Option<usize> {
     }
 }
 
-/// A message in progress.
+/// An AES-GCM message that is being encrypted or decrypted.
 #[derive(Clone)]
 pub(crate) struct Gcm {
     direction: Direction,
-    /// The first counter block.
+    /// The counter block J0, which NIST SP 800-38D makes from the initialisation vector.
     first: [u8; BLOCK],
     hash: GHash,
-    /// The length of the tag in bytes.
+    /// The length of the authentication tag in bytes.
     tag: usize,
-    /// The length of the additional data in bits.
+    /// The length of the additional authenticated data in bits.
     aad_bits: u64,
     /// The number of message bytes that were encrypted or decrypted.
     done: u64,
@@ -203,7 +204,7 @@ impl Gcm {
         let cipher = C::new_from_slice(key).ok()?;
         let stream = CtrCore::<C, flavors::Ctr32BE>::inner_iv_init(cipher, &Array(self.first));
         let mut stream = StreamCipherCoreWrapper::from_core(stream);
-        // The first block of the key stream encrypts the tag.
+        // The first block of the key stream encrypts the authentication tag.
         stream.try_seek(place + BLOCK as u64).ok()?;
         stream.try_apply_keystream(data).ok()
     }

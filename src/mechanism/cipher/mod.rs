@@ -39,12 +39,12 @@ enum CipherMode {
     Gcm {
         iv: Vec<u8>,
         aad: Vec<u8>,
-        /// The length of the tag in bytes.
+        /// The length of the authentication tag in bytes.
         tag: usize,
     },
 }
 
-/// Encryption or decryption.
+/// The direction of a cipher operation: encryption or decryption.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Direction {
     Encrypt,
@@ -146,7 +146,7 @@ impl CipherState {
         }
     }
 
-    /// Encrypts or decrypts a part, and appends the output to `out`.
+    /// Encrypts or decrypts a part of a message, and appends the output to `out`.
     pub(crate) fn update(
         &mut self,
         key: &[u8],

@@ -131,7 +131,10 @@ fn a_line_that_stops_p11_kit_is_named() {
         let place = format!("{}{line}: ", system.at(file).display());
         assert!(found.text.starts_with(&place), "{found:?}");
         assert!(found.text.contains(word), "{found:?}");
-        assert!(found.text.contains("no program"), "{found:?}");
+        assert!(
+            found.text.contains("does not start in any program"),
+            "{found:?}"
+        );
     };
     // The `.module` file that this project ships, with the path of the module on the test system.
     let installed = format!("/usr/lib/x86_64-linux-gnu/pkcs11/{LIBRARY}");
@@ -209,16 +212,16 @@ fn the_programs_that_p11_kit_gives_the_module_are_named() {
     for (more, words) in [
         (
             "enable-in: p11-kit-proxy, firefox\n",
-            "in p11-kit-proxy, firefox only (enable-in)",
+            "used only in p11-kit-proxy, firefox (enable-in)",
         ),
         (
             "enable-in: firefox\ndisable-in: curl\n",
-            "in firefox only (enable-in)",
+            "used only in firefox (enable-in)",
         ),
         ("enable-in:\n", "in no program"),
         (
             "disable-in: firefox curl\n",
-            "not in firefox, curl (disable-in)",
+            "not used in firefox, curl (disable-in)",
         ),
     ] {
         fs::write(&file, format!("{good}{more}")).unwrap();

@@ -410,7 +410,7 @@ mod tests {
             ([KEY, LEAF].concat(), "more than one"),
             (
                 pem::render(PUBLIC, &[0x30, 0]).unwrap().into(),
-                "no public key",
+                "the public key is of a type",
             ),
             (pem::render(PAIR, &[0x30, 0]).unwrap().into(), "type"),
             (

@@ -73,7 +73,7 @@ fn a_scheme_is_proven_by_one_signature_that_verifies() {
     let request = SignRequest::Ecdsa(&[7; 32]);
     let error = key().sign(&tpm, request).unwrap_err().to_string();
     for said in [
-        "does not verify with the key",
+        "cannot be verified with the public key",
         "(ECDSA with SHA-256)",
         "Sign again",
     ] {

@@ -53,7 +53,7 @@ impl<'a> AuthHandle<'a> {
         Self { handle, name, auth }
     }
 
-    /// Creates the value for a key whose authorisation value is empty.
+    /// Creates the [`AuthHandle`] for a key whose authorisation value is empty.
     pub fn open(handle: u32, name: &'a [u8]) -> Self {
         Self {
             handle,
@@ -62,7 +62,7 @@ impl<'a> AuthHandle<'a> {
         }
     }
 
-    /// Creates the value for TPM_RH_OWNER.
+    /// Creates the [`AuthHandle`] for TPM_RH_OWNER.
     pub fn owner(auth: Auth<'a>) -> Self {
         const NAME: [u8; 4] = handle::OWNER.to_be_bytes();
         Self {
@@ -72,7 +72,7 @@ impl<'a> AuthHandle<'a> {
         }
     }
 
-    /// Creates the value for TPM_RH_PLATFORM.
+    /// Creates the [`AuthHandle`] for TPM_RH_PLATFORM.
     #[cfg(feature = "manufacture")]
     pub fn platform(auth: Auth<'a>) -> Self {
         const NAME: [u8; 4] = handle::PLATFORM.to_be_bytes();
@@ -83,7 +83,7 @@ impl<'a> AuthHandle<'a> {
         }
     }
 
-    /// Creates the value for TPM_RH_NULL, whose authorisation value is always empty.
+    /// Creates the [`AuthHandle`] for TPM_RH_NULL, whose authorisation value is always empty.
     pub fn null() -> Self {
         const NAME: [u8; 4] = handle::NULL.to_be_bytes();
         Self {
@@ -93,7 +93,7 @@ impl<'a> AuthHandle<'a> {
         }
     }
 
-    /// Creates the value for TPM_RH_ENDORSEMENT with the empty authorisation value.
+    /// Creates the [`AuthHandle`] for TPM_RH_ENDORSEMENT with the empty authorisation value.
     pub fn endorsement() -> Self {
         const NAME: [u8; 4] = handle::ENDORSEMENT.to_be_bytes();
         Self {

@@ -13,10 +13,10 @@ const AT_ONCE: u32 = 254;
 /// The maximum length of a list. Reading stops at this length, even if the TPM reports more items.
 const MOST: usize = 10_000;
 
-/// One response with a part of a list.
+/// One TPM2_GetCapability response, with a part of a list.
 struct Page<T> {
     items: Vec<T>,
-    /// True if the TPM has more items.
+    /// The field moreData: true if the TPM has more items of the list.
     more: bool,
 }
 
@@ -136,7 +136,7 @@ impl Link {
 
     /// Returns one property; `None` if the TPM does not report it (TPM_CAP_TPM_PROPERTIES).
     pub(crate) fn property(&mut self, property: Property) -> Result<Option<u32>, TpmError> {
-        // A TPM without this property answers with the next property.
+        // A TPM without this property returns the next property.
         match self.page(TpmCap::TpmProperties, property.tag(), 1, pair) {
             Ok(page) => Ok(page
                 .items

@@ -1,4 +1,4 @@
-//! Checks that a created object has the requested properties.
+//! Checks that the TPM created an object with the public area that the template requested.
 
 use super::marshalled;
 use crate::tpm::TpmError;

@@ -88,7 +88,7 @@ pub(super) fn flush<R>(link: &mut Link, handle: u32, after: &Result<R, TpmError>
     }
 }
 
-/// Returns a structure as bytes.
+/// Returns a TPM structure in the encoding for commands (Part 2: marshalled).
 fn marshalled(structure: &impl TpmMarshal) -> Result<Vec<u8>, TpmError> {
     let mut bytes = [0; FRAME_MAX];
     let mut writer = TpmWriter::new(&mut bytes);
@@ -179,7 +179,7 @@ mod tests {
         assert_eq!(*sent.lock(), expected);
     }
 
-    /// A transport that accepts each command and never answers.
+    /// A test transport that accepts each command and never returns a response.
     struct Mute;
 
     impl Endpoint for Mute {
@@ -207,7 +207,7 @@ mod tests {
         fn abandon(&mut self) {}
     }
 
-    /// Returns the limits for a TPM that makes keys slowly.
+    /// Returns the time limits for a TPM that generates keys slowly.
     fn slow() -> Limits {
         Limits::new(Duration::from_millis(20), Duration::from_secs(2))
     }

@@ -21,7 +21,7 @@ pub struct PolicySession(pub(super) AuthSession);
 /// The result of TPM2_Certify.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Certification {
-    /// The TPMS_ATTEST as the TPM gave it.
+    /// The TPMS_ATTEST that the TPM signed, unchanged.
     pub attest: Vec<u8>,
     /// The TPMT_SIGNATURE over `attest`.
     pub signature: Vec<u8>,

@@ -41,7 +41,7 @@ impl<'a> ResponseReader<'a> {
         self.0
     }
 
-    /// Returns true if all bytes were read.
+    /// Returns true if all bytes of the response were read.
     pub(super) fn is_at_end(&self) -> bool {
         self.0.is_empty()
     }

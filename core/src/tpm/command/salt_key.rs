@@ -17,7 +17,7 @@ pub struct SaltKey {
     pub name: Vec<u8>,
 }
 
-/// The source of the key: a handle, or a saved context.
+/// The source of the key: a persistent handle, or a saved context.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum KeySource {
     /// The key is in this handle.
@@ -61,7 +61,7 @@ impl SaltKey {
         Self::at(KeySource::Handle(handle), area)
     }
 
-    /// Creates the value for a key in this handle.
+    /// Creates the [`SaltKey`] for a key in this persistent handle.
     pub(in crate::tpm) fn in_handle(
         handle: u32,
         public: &PublicKey,
@@ -126,7 +126,7 @@ impl Link {
         let loaded = saved.context.as_ref().map(|one| self.context_load(one));
         match loaded {
             Some(Ok(handle)) => return Ok((key.clone(), handle, true)),
-            // A temporary refusal: the exchange repeats the command.
+            // After a temporary response code, the exchange repeats the command.
             Some(Err(TpmError::Response(code))) if code.is_temporary() => return Err(code.into()),
             // The TPM was restarted, or the context belongs to another connection. The key is
             // derived again.

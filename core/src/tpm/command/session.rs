@@ -91,7 +91,7 @@ impl AuthValue {
         &self.value
     }
 
-    /// Returns the value with sessions that are salted to this key.
+    /// Returns the authorisation value for sessions that are salted to this key.
     pub fn salted_to(self, key: SaltKey) -> Self {
         Self {
             salt: Salt::For(key),
@@ -99,7 +99,7 @@ impl AuthValue {
         }
     }
 
-    /// Returns true if the value is empty.
+    /// Returns true if the authorisation value is empty.
     pub fn is_empty(&self) -> bool {
         self.value.is_empty()
     }
@@ -131,7 +131,7 @@ pub(in crate::tpm) struct StartAuthSession {
 }
 
 impl StartAuthSession {
-    /// Creates the inputs. `hash` is the hash of the session.
+    /// Creates the inputs of TPM2_StartAuthSession. `hash` is the hash of the session.
     pub(in crate::tpm) fn new(salted_to: Option<&SaltKey>, hash: Hash) -> Result<Self, TpmError> {
         let (salt, encrypted_salt) = match salted_to {
             Some(key) => share_secret(&key.public, key.hash, "SECRET")?,
@@ -188,7 +188,7 @@ pub(in crate::tpm) struct AuthSession {
 }
 
 impl AuthSession {
-    /// Makes a new nonce for the next command, and returns it.
+    /// Generates a new nonceCaller for the next command, and returns the nonce.
     pub(in crate::tpm) fn next_nonce(&mut self) -> Result<&[u8], TpmError> {
         self.nonce_caller = super::kdf::random_secret(self.hash.width())?;
         Ok(&self.nonce_caller)

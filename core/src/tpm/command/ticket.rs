@@ -33,7 +33,7 @@ impl HashTicket {
         })
     }
 
-    /// Returns true if a restricted key accepts the ticket.
+    /// Returns true if a restricted key signs the digest of this ticket (not the NULL ticket).
     pub(in crate::tpm) fn is_given(&self) -> bool {
         self.0.hierarchy != TpmRh::Null
     }

@@ -31,7 +31,7 @@ const BOTH: KeyPurpose = KeyPurpose {
     decrypts: true,
 };
 
-/// A recording that is being replayed.
+/// A recording of TPM commands and responses that the test replays.
 #[derive(Clone)]
 struct Recording(Arc<Mutex<VecDeque<(char, String)>>>);
 
@@ -65,13 +65,13 @@ impl Recording {
         }
     }
 
-    /// Compares the result of a step with the recorded result.
+    /// Compares the result of a step of the test with the recorded result.
     fn tell(&self, step: &str, gave: String) {
         self.pass_over(None);
         assert_eq!(format!("{step}: {gave}"), self.next('='));
     }
 
-    /// Returns the recorded duplicate and its seed.
+    /// Returns the duplicate of a key and its seed from the recording.
     fn input(&self) -> (Vec<u8>, Vec<u8>) {
         self.pass_over(None);
         let both = self.next('+');
@@ -144,7 +144,7 @@ fn signature(signature: &Signature) -> String {
     }
 }
 
-/// Runs all commands that need no auth session.
+/// Runs all TPM commands that need no auth session.
 fn story(link: &mut Link, recording: &Recording) {
     about_the_tpm(link, recording);
     let root = template::storage_root(false);

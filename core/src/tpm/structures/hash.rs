@@ -46,7 +46,7 @@ macro_rules! by_algorithm {
 pub(in crate::tpm) use by_algorithm;
 
 impl fmt::Display for Hash {
-    /// Writes the name of FIPS 180-4.
+    /// Writes the name of the hash in FIPS 180-4.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Sha1 => "SHA-1",
@@ -58,7 +58,7 @@ impl fmt::Display for Hash {
 }
 
 impl Hash {
-    /// All hashes for signatures.
+    /// All hashes that signatures of this project use.
     pub const ALL: [Self; 4] = [Self::Sha1, Self::Sha256, Self::Sha384, Self::Sha512];
 
     /// Returns the TPM_ALG_ID.

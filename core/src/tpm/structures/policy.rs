@@ -33,14 +33,14 @@ pub(in crate::tpm) enum AuthRole {
     Admin(u32),
 }
 
-/// The authorisation that a handle needs.
+/// The authorisation that a handle of a command needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::tpm) enum AuthWay {
-    /// The authorisation value.
+    /// A password or HMAC session with the authorisation value.
     Value,
     /// A policy session with these assertions.
     Policy(PolicySteps),
-    /// A policy that the TCG does not define.
+    /// A policy that the TCG does not define for identity or endorsement keys.
     UnknownPolicy,
 }
 
@@ -175,7 +175,7 @@ fn authorised_by(hash: Hash, index: u32) -> Vec<u8> {
     hash.digest(&[&zeros, &code, &name])
 }
 
-/// Returns the digest of TPM2_PolicyOR of these branches.
+/// Returns the policy digest of TPM2_PolicyOR with these branches.
 fn one_of(hash: Hash, branches: &[Vec<u8>]) -> Vec<u8> {
     let zeros = vec![0; hash.width()];
     let code = command_code::POLICY_OR.to_be_bytes();
@@ -189,7 +189,7 @@ mod tests {
     use super::*;
     use crate::key::hex;
 
-    /// The expected digests were computed by three independent implementations.
+    /// The expected policy digests were computed by three independent implementations.
     #[test]
     fn policies_are_those_of_the_standard() {
         use DevIdKind::{Attestation, Identity};

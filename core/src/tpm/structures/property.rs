@@ -5,11 +5,11 @@
 pub enum Property {
     /// The maximum number of bytes that one TPM2_NV_Read returns.
     NvBufferMax,
-    /// The number of failed tries that the TPM counts now.
+    /// The number of failed authorisations that the TPM counts now.
     LockoutCounter,
-    /// The number of failed tries that causes lockout.
+    /// The number of failed authorisations that causes lockout.
     MaxAuthFail,
-    /// The seconds until the TPM forgets one failed try.
+    /// The seconds until the TPM forgets one failed authorisation.
     LockoutInterval,
     /// The seconds until the lockout authorisation may be tried again.
     LockoutRecovery,

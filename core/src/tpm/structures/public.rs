@@ -15,9 +15,9 @@ const DEFAULT_EXPONENT: u32 = 65537;
 /// The permitted signature schemes of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyScheme {
-    /// Any scheme. The scheme is a parameter of each signature command.
+    /// The key has no fixed scheme. Each signature command names the scheme.
     Any,
-    /// Only this scheme.
+    /// The key signs only by this fixed scheme.
     Fixed(SignatureScheme),
 }
 
@@ -123,7 +123,8 @@ impl PublicArea {
         self.attributes & TpmaObject::NO_DA.bits() == 0
     }
 
-    /// Returns true if the key signs any data.
+    /// Returns true if the key may sign any data: the attribute sign is set, and restricted is
+    /// clear.
     pub fn signs(&self) -> bool {
         let all = TpmaObject::RESTRICTED.bits() | TpmaObject::SIGN_ENCRYPT.bits();
         self.attributes & all == TpmaObject::SIGN_ENCRYPT.bits()
@@ -141,7 +142,7 @@ impl PublicArea {
         self.attributes & all == TpmaObject::DECRYPT.bits()
     }
 
-    /// Returns true if each use of the key may choose the scheme.
+    /// Returns true if the key has no fixed scheme, so each signature command may name any scheme.
     pub fn takes_any_scheme(&self) -> bool {
         self.scheme == KeyScheme::Any
     }

@@ -6,7 +6,7 @@ use std::fmt;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ResponseCode(pub u32);
 
-/// The part of the command that a format-one code is about.
+/// The part of the command to which a format-one response code refers.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum About {
     Parameter,
@@ -148,7 +148,7 @@ impl ResponseCode {
         self.0 == 0x184
     }
 
-    /// Returns true if the persistent handle is in use.
+    /// Returns true if the persistent handle already contains an object.
     pub fn is_taken(self) -> bool {
         self.0 == Self::NV_DEFINED
     }
@@ -181,7 +181,7 @@ impl ResponseCode {
         matches!(about, Some(About::Other | About::Untold)) && self.base() == Self::TYPE
     }
 
-    /// Returns true if the entity needs a policy, not an authorisation value.
+    /// Returns true if the entity needs a policy session instead of an authorisation value.
     pub fn asks_for_policy(self) -> bool {
         matches!(self.base(), 0x124 | 0x12F)
     }

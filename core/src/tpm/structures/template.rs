@@ -29,10 +29,10 @@ pub(in crate::tpm) fn devid_candidates(kind: DevIdKind, public: &PublicKey) -> V
 #[cfg(feature = "manufacture")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum UniqueLabel {
-    /// The label is in both coordinates.
+    /// The label is in both coordinates of the field `unique`.
     #[default]
     Both,
-    /// The label is in x; y is empty.
+    /// The label is in the x coordinate of the field `unique`; y is empty.
     X,
     /// The first half of the label is in x, the second half in y.
     Split,
@@ -83,7 +83,7 @@ pub(in crate::tpm) fn storage_root(rsa: bool) -> Vec<u8> {
 /// Returns true if a public area has the P-256 template of [`storage_root`].
 pub(in crate::tpm) fn is_storage_root(area: &[u8]) -> bool {
     let template = storage_root(false);
-    // The two empty coordinates at the end are not compared.
+    // The two empty coordinates at the end of the template are not compared.
     area.starts_with(&template[..template.len() - 4])
 }
 
@@ -333,7 +333,7 @@ fn rsa(kind: DevIdKind, bits: u32) -> Vec<Vec<u8>> {
     all
 }
 
-/// Returns the label in the unique field.
+/// Returns the label that the template contains in the field `unique`.
 fn label(kind: DevIdKind) -> &'static [u8] {
     match kind {
         DevIdKind::Identity => b"IDEVID",

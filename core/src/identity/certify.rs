@@ -150,7 +150,7 @@ impl Device {
             false => one.protected && one.label == label,
         });
         let Some(owner) = owner else {
-            return refused("the own key of the device was not found");
+            return refused("the device's key devid was not found");
         };
         self.is_self_made(owner.certificate())?;
         let signer = self.signer(seen)?;

@@ -456,7 +456,7 @@ pub(super) fn certificate_attributes(label: &str, destroyable: bool) -> ObjectAt
 }
 
 fn gone() -> IdentityError {
-    IdentityError::failed("the own key of the device does not exist any more")
+    IdentityError::failed("the device's key devid does not exist any more")
 }
 
 /// Checks that an identity of another program (`[provision] existing`) can be used unchanged.

@@ -160,7 +160,7 @@ impl Device {
         let (text, remedy) = match held {
             Ok(Some(true)) => (
                 format!(
-                    "the own key of the device is missing ({lost}), although the TPM still holds \
+                    "the device's key devid is missing ({lost}), although the TPM still holds \
                      the master key: the file of the key was deleted or changed"
                 ),
                 self.bring_back_file(),
@@ -168,9 +168,9 @@ impl Device {
             Ok(_) | Err(_) => {
                 let behind_pin = |own: &OwnKey| own.key.auth_salt().is_some();
                 let text = match seen.own.as_ref().is_some_and(behind_pin) {
-                    true => format!("the own key of the device cannot be used any more: {lost}"),
+                    true => format!("the device's key devid cannot be used any more: {lost}"),
                     false => format!(
-                        "the TPM does not hold the own key of the device any more ({lost}): it \
+                        "the TPM does not hold the device's key devid any more ({lost}): it \
                          {CLEARED_OR_EXCHANGED}"
                     ),
                 };
@@ -261,7 +261,7 @@ impl Device {
             kind: IdentityErrorKind::Refused,
             id: "identity.file-lost",
             text: format!(
-                "the TPM holds the own key of the device{handle}, but the file of the key is \
+                "the TPM holds the device's key devid{handle}, but the file of the key is \
                  missing in {}",
                 self.folder().display()
             ),

@@ -248,10 +248,10 @@ impl Device {
             Plan::UseExisting if seen.existing.in_tpm => Ok((Mode::Tpm, IdentitySource::Existing)),
             Plan::UseExisting => Ok((Mode::Software, IdentitySource::Existing)),
             Plan::Refuse(why) => Err(self.refusal(why, seen)),
-            Plan::Persist => open("the persistent handle does not hold the own key of the device"),
+            Plan::Persist => open("the persistent handle does not hold the device's key devid"),
             Plan::Certify | Plan::CertifySoftware => match self.awaited()? {
                 Some(subject) => Err(IdentityError::failed(waiting(&subject))),
-                None => open("the own key of the device has no certificate"),
+                None => open("the device's key devid has no certificate"),
             },
             Plan::UseFactory => match (self.factory_identity(), policy.own) {
                 (FactoryIdentity::Usable, _) => Ok((Mode::Tpm, IdentitySource::Factory)),

@@ -129,13 +129,13 @@ fn own(device: &Device, seen: &Observed, findings: &mut Vec<Finding>) {
         }
         Plan::Persist => open(
             "identity.handle",
-            "the persistent handle does not hold the own key of the device",
+            "the persistent handle does not hold the device's key devid",
         ),
         Plan::Certify | Plan::CertifySoftware => match device.awaited() {
             Ok(Some(subject)) => Finding::note("identity.awaited", ABOUT, waiting(&subject)),
             _ => open(
                 "identity.certificate",
-                "the own key of the device has no certificate",
+                "the device's key devid has no certificate",
             ),
         },
         Plan::Generate | Plan::MakeSoftware => open("identity.none", NONE_YET),
@@ -166,7 +166,7 @@ impl Device {
                 rewritten,
             )),
             (Plan::Keep, Marker::Nameless | Marker::OtherKey | Marker::OtherKeyHeld) => Some((
-                "the marker does not name the own key of the device".into(),
+                "the marker does not name the device's key devid".into(),
                 rewritten,
             )),
             (Plan::KeepSoftware | Plan::UseExisting, Marker::OtherKeyHeld) => Some((

@@ -29,51 +29,57 @@ const SEED: usize = 20_261_128;
 const STRICTER: &[(&str, &str)] = &[
     (
         "basic constraints: CA:TRUE",
-        "a device's certificate must not be a CA certificate (802.1AR, 8)",
+        "a DevID certificate must not be a CA certificate (802.1AR, section 8)",
     ),
     (
         "digitalSignature is missing",
-        "a device's key signs (802.1AR, 8)",
+        "keyUsage of a DevID certificate must include digitalSignature (802.1AR, section 8)",
     ),
-    ("issuer: none", "an issuer has a name (RFC 5280, 4.1.2.4)"),
+    (
+        "issuer: none",
+        "the field issuer must not be empty (RFC 5280, section 4.1.2.4)",
+    ),
     (
         "extension that cannot be read, or that occurs twice",
-        "no extension occurs twice (RFC 5280, 4.2); each that counts is DER, whole, with nothing \
-         behind it, and not empty",
+        "an extension must not occur twice (RFC 5280, section 4.2), and an evaluated extension \
+         must be complete DER without trailing bytes",
     ),
     (
         "critical extension",
-        "critical, and not evaluated by this project",
+        "this project does not evaluate the critical extension",
     ),
     (
         "is not a CA certificate",
-        "a CA of version 3 has basicConstraints (RFC 5280, 4.2.1.9)",
+        "a CA certificate of version 3 must have basicConstraints (RFC 5280, section 4.2.1.9)",
     ),
-    ("SHA-1", "SHA-1 proves nothing"),
+    ("SHA-1", "signatures with SHA-1 can be forged"),
     (
         "signed by an unsupported algorithm",
-        "neither ECDSA nor RSA with SHA-2",
+        "the signature algorithm is neither ECDSA nor RSA with SHA-2",
     ),
     (
         "has an unsupported type",
-        "a key on another curve, or of another kind or size",
+        "this project does not support the curve, the type or the size of the key",
     ),
     (
         "is refused: it",
-        "RFC 3820 and RFC 3779 are not evaluated by this project",
+        "this project does not evaluate the extensions of RFC 3820 and RFC 3779",
     ),
     (
         "requires a policy",
         "the policies of the trusted certificate apply too (RFC 5937)",
     ),
-    ("maps anyPolicy", "of the trusted certificate, too"),
+    (
+        "maps anyPolicy",
+        "the trusted certificate must not map anyPolicy either",
+    ),
     (
         "is not supported",
-        "names that are not compared (e-mail, URI, registeredID)",
+        "this project does not compare names of this type (e-mail, URI, registeredID)",
     ),
     (
         "cannot be read",
-        "the certificate is not what RFC 5280 describes",
+        "the field does not have the encoding of RFC 5280",
     ),
 ];
 

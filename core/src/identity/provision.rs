@@ -109,8 +109,8 @@ impl Policy {
     }
 }
 
-/// Makes the identity `devid`, if the device does not have it. The device runs this function at each
-/// start.
+/// Makes the identity `devid`, if the device does not have it. The device runs this function at
+/// each start.
 ///
 /// # Errors
 ///

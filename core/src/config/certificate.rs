@@ -13,12 +13,12 @@ use toml::de::DeValue;
 pub struct CertificateSettings {
     /// The label of the key that the certificate is for.
     pub label: String,
-    /// The URL of the EST server.
+    /// The URL of the EST server that issues the certificate.
     pub est: String,
     /// The label of the identity that the device shows to the server. `None`: it shows the
     /// certificate itself, or the factory's certificate.
     pub identity: Option<String>,
-    /// The trust anchor for the server's certificate.
+    /// The trust anchor for the TLS certificate of the EST server.
     pub trust: ServerTrust,
     /// The subject in the request for the first certificate of the key.
     pub subject: Option<String>,
@@ -54,7 +54,7 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 /// The trust anchor for the TLS certificate of an EST server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ServerTrust {
-    /// All certificates in this file are trust anchors.
+    /// All certificates in the file with this path are trust anchors.
     File(PathBuf),
     /// The trust anchor is the CA certificate with this SHA-256 hash.
     Fingerprint([u8; 32]),
@@ -214,7 +214,7 @@ impl CertificateSettings {
     }
 }
 
-/// A server in the form HOST:PORT.
+/// A TLS server in the form HOST:PORT (`prove`).
 struct HostAndPort(String);
 
 impl FromStr for HostAndPort {

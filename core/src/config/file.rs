@@ -1,4 +1,4 @@
-//! The file format of `config.toml` and its drop-ins.
+//! Reads `config.toml` and its drop-ins: which sections and settings they may have.
 
 use super::TctiSetting;
 use super::section::{FirstError, SettingError, TomlTable, absolute};

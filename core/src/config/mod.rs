@@ -49,7 +49,7 @@ const STATE: &str = "/var/lib/devid-pkcs11";
 const TIMEOUT_MS: u64 = 30_000;
 const GENERATION_TIMEOUT_MS: u64 = 300_000;
 
-/// All effective settings.
+/// All settings of the module and of `devid`, with the defaults for missing settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// The TCTI (the transport to the TPM) and its parameters.
@@ -156,7 +156,7 @@ pub struct Master {
     pub ek_roots: Option<PathBuf>,
 }
 
-/// The source of bytes for C_GenerateRandom.
+/// The source of random bytes for C_GenerateRandom.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RandomSource {
     /// The kernel: getrandom(2).
@@ -174,12 +174,12 @@ pub struct LogSettings {
     pub target: LogTarget,
 }
 
-/// The target of log lines.
+/// Where log lines are written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LogTarget {
     /// Lines go to /dev/log, which the journal also reads.
     Syslog,
-    /// Lines are appended to this file.
+    /// Lines are appended to the file with this path.
     File(PathBuf),
 }
 

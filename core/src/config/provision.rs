@@ -41,7 +41,7 @@ pub enum OwnIdentity {
 /// The behaviour of `devid provision` on a device without TPM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Fallback {
-    /// The device gets no identity.
+    /// A device without TPM gets no identity.
     #[default]
     None,
     /// The device gets an identity whose key is in a file.

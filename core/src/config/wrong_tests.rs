@@ -81,7 +81,7 @@ fn is_told(shown: &str, line: usize, words: &[&str]) {
     }
 }
 
-/// A file of `testdata/config` that a user sent.
+/// Includes a configuration file from `testdata/config`, as a user wrote it.
 macro_rules! sent {
     ($name:literal) => {
         include_str!(concat!("../../testdata/config/", $name, ".toml"))

@@ -1,4 +1,5 @@
-//! Answers a challenge of a CA on the device (Part 1, section 24: credential protection).
+//! Decrypts the secret in a CA's challenge on the device (TPM2_ActivateCredential; TPM 2.0 Part 1,
+//! section 24: credential protection).
 
 use super::challenge::{Challenge, Response};
 use super::collect::leaving_nothing;
@@ -11,7 +12,8 @@ use crate::tpm::{AttestationKey, EndorsementKey, Secret, TpmError};
 /// version.
 const TOOLS_HEADER: [u8; 8] = [0xBA, 0xDC, 0xC0, 0xDE, 0, 0, 0, 1];
 
-/// Answers a challenge. Only the TPM that has both keys can decrypt the secret.
+/// Answers a challenge of a CA. Only the TPM that has both the endorsement key and the attestation
+/// key can decrypt the secret.
 ///
 /// # Errors
 ///
@@ -57,13 +59,13 @@ const LONGEST_CREDENTIAL: usize = 2 + 64 + 2 + 64;
 /// The largest size of a TPM2B_ENCRYPTED_SECRET's content in bytes. RSA-4096 needs this size.
 const LONGEST_SECRET: usize = 512;
 
-/// Returns true if tpm2_makecredential wrote this document.
+/// Returns true if tpm2_makecredential wrote the challenge `document`.
 pub fn is_of_tools(document: &[u8]) -> bool {
     document.starts_with(&TOOLS_HEADER)
 }
 
-/// Answers a document that tpm2_makecredential wrote for the attestation key and an endorsement key
-/// of this device. Returns the secret unchanged.
+/// Answers a challenge that tpm2_makecredential wrote for the attestation key and an endorsement
+/// key of this device. Returns the secret unchanged.
 ///
 /// # Errors
 ///
@@ -91,7 +93,7 @@ pub fn activate_of_tools(device: &Device, document: &[u8]) -> Result<Secret, Ide
     })
 }
 
-/// Splits bytes into the content of the first TPM2B and the bytes that follow it.
+/// Splits bytes into the content of the TPM2B at their beginning, and the bytes after this TPM2B.
 fn tpm2b(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (size, rest) = bytes.split_first_chunk()?;
     rest.split_at_checked(usize::from(u16::from_be_bytes(*size)))
@@ -116,7 +118,8 @@ fn opened(
     if credential.len() > LONGEST_CREDENTIAL {
         return Err(unopened("the credential is too long"));
     }
-    // Some TPMs enter failure mode if the number is not less than the modulus.
+    // Some TPMs enter failure mode if the encrypted secret, as a number, is not less than the RSA
+    // modulus.
     let is_rsa = matches!(endorsement.public(), PublicKey::Rsa { .. });
     if is_rsa && !endorsement.public().has_below_modulus(secret) || secret.len() > LONGEST_SECRET {
         return Err(unopened("the secret is not less than the modulus"));
@@ -126,7 +129,8 @@ fn opened(
         .tpm
         .activate_credential(key, endorsement, credential, secret);
     opened.map_err(|error| match error {
-        // Some TPMs report a failure if the RSA padding is wrong, although they continue to work.
+        // Some TPMs return TPM_RC_FAILURE if the RSA padding is wrong, although they continue to
+        // work.
         TpmError::Response(code)
             if code.is_parameter()
                 || code.is_out_of_order() && device.tpm.random(&mut [0]).is_ok() =>

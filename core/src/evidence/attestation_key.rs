@@ -1,5 +1,5 @@
-//! Chooses the key that attests: the key of the service, else the IAK of the factory, else a key
-//! that the device made itself.
+//! Chooses the key that signs evidence: the attestation key of the service, else the IAK of the
+//! factory, else an attestation key that the device created.
 
 use crate::identity::{Device, IdentityError, Inventory, TokenEntry};
 use crate::shell::argument;
@@ -7,7 +7,7 @@ use crate::tpm::AttestationKey;
 use crate::x509::Certificate;
 use log::warn;
 
-/// The party that reads evidence.
+/// Who reads the evidence: any verifier, or the CA of the attestation key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Audience {
     /// Any verifier. Evidence about a service's key then names nothing of the device.
@@ -60,7 +60,8 @@ impl AttestationKey {
     /// - a key in a handle that `[[identity]]` names;
     /// - a key of the factory in a handle of the TCG's range;
     /// - a key of the factory that the TPM derives from a template and that has a certificate;
-    /// - a key that the device made itself. The device makes this key if there is none.
+    /// - an attestation key that the device created. The device creates this key if no other
+    ///   exists.
     pub(super) fn of_device(
         device: &Device,
         inventory: &Inventory,
@@ -71,7 +72,7 @@ impl AttestationKey {
         }
     }
 
-    /// Returns the attestation key with this TPM name.
+    /// Returns the attestation key of this device whose TPM name is `name`.
     pub(super) fn called(
         device: &Device,
         inventory: &Inventory,

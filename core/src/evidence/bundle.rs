@@ -14,7 +14,7 @@ use std::path::Path;
 
 /// The format of a [`Bundle`].
 pub const BUNDLE_FORMAT: &str = "devid-evidence/1";
-/// The largest number of certificates in a list.
+/// The largest number of certificates in a list of a bundle.
 pub const MOST_CERTIFICATES: usize = 32;
 /// The length of the longest nonce in bytes. A longer nonce is replaced by its SHA-256. A TPM whose
 /// longest hash is SHA-256 accepts only as much qualifying data as a TPMT_HA holds (Part 2, section
@@ -27,7 +27,7 @@ pub const LONGEST_NONCE: usize = 32;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Bundle {
-    /// What the device states about itself.
+    /// The maker, the firmware and the names that the device claims.
     #[serde(default)]
     pub device: Device,
     /// The TPMT_PUBLIC of the endorsement key, exactly as the TPM returned it. `None` if the TPM
@@ -42,7 +42,7 @@ pub struct Bundle {
     pub ek_chain: Vec<Bytes>,
     /// The restricted key that signed the evidence.
     pub attestation_key: AttestationKey,
-    /// The key that is attested.
+    /// The key that the evidence is about.
     pub key: CertifiedKey,
     /// The IDevID key of the factory, if the device has one and it is not `key`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -72,10 +72,10 @@ pub struct Device {
     pub model: Option<String>,
 }
 
-/// The restricted signing key, and its certificates.
+/// The attestation key, and its certificates.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AttestationKey {
-    /// The TPMT_PUBLIC, exactly as the TPM returned it.
+    /// The TPMT_PUBLIC of the attestation key, exactly as the TPM returned it.
     pub public: Bytes,
     /// The certificate of the key, then the certificates of its issuers, in DER. Empty if the key
     /// has no certificate.
@@ -83,14 +83,14 @@ pub struct AttestationKey {
     pub certificates: Vec<Bytes>,
 }
 
-/// A key, and the statement of the attestation key about it.
+/// A key, and the statement of TPM2_Certify about this key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CertifiedKey {
-    /// The name that the device gives to the key.
+    /// The label of the key on the device.
     #[serde(default, deserialize_with = "text")]
     pub label: Option<String>,
-    /// The TPMT_PUBLIC, exactly as the TPM returned it.
+    /// The TPMT_PUBLIC of the key, exactly as the TPM returned it.
     pub public: Bytes,
     /// The TPMS_ATTEST that TPM2_Certify returned.
     pub certify: Bytes,
@@ -106,8 +106,8 @@ pub struct CertifiedKey {
 }
 
 impl Bundle {
-    /// Parses a document. Skips unknown fields. Each known field must occur once, have the right
-    /// type, and not exceed its limit.
+    /// Parses a bundle in JSON. Skips unknown fields. Each known field must occur once, have the
+    /// right type, and not exceed its limit.
     ///
     /// # Errors
     ///
@@ -116,7 +116,7 @@ impl Bundle {
         json::read(document, BUNDLE_FORMAT)
     }
 
-    /// Parses a document from a file.
+    /// Parses a bundle from a file.
     ///
     /// # Errors
     ///
@@ -125,7 +125,7 @@ impl Bundle {
         json::read_file(path, BUNDLE_FORMAT)
     }
 
-    /// Returns the document, with a line feed at its end.
+    /// Returns the bundle as a JSON document, with a line feed at its end.
     ///
     /// # Errors
     ///
@@ -135,7 +135,7 @@ impl Bundle {
     }
 }
 
-/// Reads the nonce that an argument gives. The argument is hexadecimal digits or a file. A file
+/// Reads the nonce of a command-line argument. The argument is hexadecimal digits or a file. A file
 /// with hexadecimal digits gives the bytes that the digits stand for. Another file gives all its
 /// bytes.
 ///

@@ -1,5 +1,5 @@
-//! The work of a CA. It makes nonces and challenges, verifies evidence, and certifies keys. This
-//! work needs no TPM.
+//! The work of a CA: it makes nonces and challenges, verifies evidence, and certifies keys. The CA
+//! needs no TPM.
 
 use super::bundle::{Bundle, qualifying_data};
 use super::challenge::{Challenge, Response};
@@ -18,23 +18,23 @@ use x509_cert::der::DateTime;
 /// The default lifetime of a challenge or a nonce, in seconds.
 pub const LIFETIME: u64 = 60 * 60;
 
-/// A CA, with the file that stores its challenges and nonces.
+/// A CA, by the file that stores its open challenges and nonces.
 #[derive(Debug, Clone)]
 pub struct Ca {
-    /// The file that stores challenges and nonces.
+    /// The path of the file that stores open challenges and nonces.
     pub state: PathBuf,
 }
 
-/// The rules for the verification of a bundle.
+/// What a bundle must satisfy: trusted certificates, nonce, and challenge.
 #[derive(Debug, Clone, Copy)]
 pub struct EvidencePolicy<'a> {
     /// A file with trusted certificates, or a folder of such files.
     pub roots: &'a Path,
     /// The nonce that the device received. `None` accepts every nonce that [`Ca::nonce`] made.
     pub nonce: Option<&'a [u8]>,
-    /// True to accept a bundle without such a nonce, even if the bundle is old.
+    /// True to accept a bundle without a nonce of this CA, even if the bundle is old.
     pub allow_no_nonce: bool,
-    /// The answer of the device to a challenge.
+    /// The device's answer to a challenge of this CA, if there is one.
     pub response: Option<&'a Response>,
 }
 
@@ -46,8 +46,8 @@ impl Ca {
         CaState::open(&self.state, seconds)?.nonce(lifetime)
     }
 
-    /// Creates a challenge for the device of a bundle. The challenge is valid for `lifetime`
-    /// seconds, and can be used once. The bundle is not verified yet.
+    /// Creates a challenge for the TPM that a bundle describes. The challenge is valid for
+    /// `lifetime` seconds, and can be used once. The bundle is not verified yet.
     ///
     /// # Errors
     ///
@@ -57,7 +57,8 @@ impl Ca {
         CaState::open(&self.state, seconds)?.challenge(bundle, lifetime)
     }
 
-    /// Verifies a bundle. If all checks pass, marks its nonce and the challenge as used.
+    /// Verifies a bundle. If all checks pass, marks the nonce of the bundle and the answered
+    /// challenge as used.
     ///
     /// # Errors
     ///
@@ -129,7 +130,7 @@ impl Ca {
     }
 }
 
-/// The result of a verification. The file of the CA is still locked.
+/// The result of verifying a bundle. While this value lives, the CA's file of nonces stays locked.
 struct Judged {
     evidence: Evidence,
     state: CaState,
@@ -137,7 +138,7 @@ struct Judged {
 }
 
 impl Judged {
-    /// Marks the nonce and the challenge as used, if all checks pass.
+    /// Marks the nonce of the bundle and the answered challenge as used, if all checks pass.
     fn use_up(&mut self, policy: EvidencePolicy) -> Result<(), IdentityError> {
         let nonce = self.nonce.as_deref();
         if self.evidence.report.verified && (policy.response.is_some() || nonce.is_some()) {
@@ -157,7 +158,7 @@ fn time() -> Result<(DateTime, u64), IdentityError> {
     Ok((now, now.unix_duration().as_secs()))
 }
 
-/// Returns the certificates in a file, or in a folder of files.
+/// Returns the trusted certificates in a file, or in all certificate files of a folder.
 fn roots(path: &Path) -> Result<Vec<Certificate>, IdentityError> {
     let none =
         |why: &dyn std::fmt::Display| IdentityError::failed(format!("{}: {why}", path.display()));

@@ -32,11 +32,11 @@ pub struct Challenge {
     pub secret: Bytes,
 }
 
-/// The answer of the device to a challenge.
+/// The secret that a device decrypted from a challenge of a CA.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Response {
-    /// The `id` of the challenge.
+    /// The `id` of the challenge that the device answers.
     pub id: Bytes,
     /// The secret that TPM2_ActivateCredential returned.
     pub secret: Bytes,
@@ -60,14 +60,14 @@ pub struct Activation {
 const SECRET: usize = 32;
 const ID: usize = 16;
 
-/// A challenge for the device of a bundle, the secret in it, and what a right answer proves.
+/// A new challenge, its secret in clear, and what a right answer will prove.
 pub(super) struct Made {
     pub(super) challenge: Challenge,
     pub(super) secret: Zeroizing<Vec<u8>>,
     pub(super) activation: Activation,
 }
 
-/// Creates a challenge. The bundle is not verified yet.
+/// Creates a challenge for the TPM that a bundle describes. The bundle is not verified yet.
 ///
 /// # Errors
 ///
@@ -113,7 +113,7 @@ pub(super) fn make(bundle: &Bundle) -> Result<Made, String> {
 }
 
 impl Challenge {
-    /// Parses a document. Skips unknown fields.
+    /// Parses a challenge in JSON. Skips unknown fields.
     ///
     /// # Errors
     ///
@@ -122,7 +122,7 @@ impl Challenge {
         json::read(document, CHALLENGE_FORMAT)
     }
 
-    /// Parses a document from a file.
+    /// Parses a challenge from a file.
     ///
     /// # Errors
     ///
@@ -131,7 +131,7 @@ impl Challenge {
         json::read_file(path, CHALLENGE_FORMAT)
     }
 
-    /// Returns the document, with a line feed at its end.
+    /// Returns the challenge as a JSON document, with a line feed at its end.
     ///
     /// # Errors
     ///
@@ -142,7 +142,7 @@ impl Challenge {
 }
 
 impl Response {
-    /// Parses a document. Skips unknown fields.
+    /// Parses a response in JSON. Skips unknown fields.
     ///
     /// # Errors
     ///
@@ -151,7 +151,7 @@ impl Response {
         json::read(document, RESPONSE_FORMAT)
     }
 
-    /// Parses a document from a file.
+    /// Parses a response from a file.
     ///
     /// # Errors
     ///
@@ -160,7 +160,7 @@ impl Response {
         json::read_file(path, RESPONSE_FORMAT)
     }
 
-    /// Returns the document, with a line feed at its end.
+    /// Returns the response as a JSON document, with a line feed at its end.
     ///
     /// # Errors
     ///

@@ -16,17 +16,17 @@ use crate::x509::{Certificate, RequestContent};
 use log::warn;
 use std::path::PathBuf;
 
-/// The options for collecting evidence.
+/// The options of `devid attest`.
 #[derive(Debug, Default)]
 pub struct Collection<'a> {
     /// The nonce that the verifier chose. Without a nonce, the evidence is not fresh.
     pub nonce: Option<&'a [u8]>,
-    /// The PIN of the key, if the configuration does not name it.
+    /// The PIN of the key. `None`: the configuration names the PIN, or the key has none.
     pub pin: Option<&'a Secret>,
-    /// Files with certificates of the endorsement key and of the CAs above it, in DER or PEM. They
-    /// serve a TPM that holds no such certificates.
+    /// Files with certificates of the endorsement key and of the CAs above it, in DER or PEM. Some
+    /// TPMs do not hold these certificates in NV memory.
     pub ek_files: &'a [PathBuf],
-    /// The party that reads the evidence.
+    /// Who reads the evidence: any verifier, or the CA of the attestation key.
     pub audience: Audience,
 }
 
@@ -68,8 +68,9 @@ pub fn collect(
             found.map_err(|why| IdentityError::failed(format!("{}: {why}", path.display())))?,
         );
     }
-    // A wrong PIN fails in this step, which has the usual protection against lockout. The PIN is
-    // not sent to the TPM again.
+    // A wrong PIN makes this signature fail. The signing function refuses to try a PIN if a wrong
+    // PIN would put the TPM into lockout (unless `allow_last_try` is set). Later steps do not send
+    // the PIN.
     let csr = device.request(entry, &RequestContent::default(), how.pin)?;
     let (signer, certificates) = AttestationKey::of_entry(device, inventory, entry, how.audience)?;
     let is_hidden = how.audience == Audience::Anybody && device.service_of(entry).is_some();
@@ -89,7 +90,8 @@ pub fn collect(
     };
     let certified = certifying.certified(entry, key)?;
     if is_hidden {
-        // A CA may have copied the name of the device into the certificate of the service's key.
+        // The certificates of the service's key are left out, because a CA may have copied the name
+        // of the device into them.
         let certified = CertifiedKey {
             certificates: Vec::new(),
             ..certified
@@ -173,7 +175,7 @@ pub(crate) fn of_new_device(
     })
 }
 
-/// Lets an attestation key certify an IDevID key that has no certificate yet.
+/// Lets the attestation key certify (TPM2_Certify) an IDevID key that has no certificate yet.
 #[cfg(feature = "manufacture")]
 pub(crate) fn certified_by(
     tpm: &crate::tpm::Tpm,
@@ -196,7 +198,7 @@ pub(crate) fn certified_by(
     })
 }
 
-/// Returns the key of an entry, if a TPM can certify that key.
+/// Returns the key of a token entry, if TPM2_Certify can certify the key.
 fn certifiable(entry: &TokenEntry) -> Result<&Key, IdentityError> {
     let label = &entry.label;
     let refused = |why: &str| Err(IdentityError::refused(format!("{label}: {why}")));
@@ -229,13 +231,13 @@ fn certifiable(entry: &TokenEntry) -> Result<&Key, IdentityError> {
     }
 }
 
-/// Returns the factory's IDevID, if the TPM has its key.
+/// Returns the token entry of the factory's IDevID, if the TPM has its key.
 fn factory_entry(inventory: &Inventory) -> Option<&TokenEntry> {
     let mut factory = inventory.entries.iter().filter(|one| one.token == FACTORY);
     factory.find(|one| !one.attests && one.key.is_some())
 }
 
-/// The values that all certified keys of a bundle have in common.
+/// What TPM2_Certify needs for each key of a bundle: the signer and the nonce.
 struct Certifying<'a> {
     device: &'a Device,
     inventory: &'a Inventory,

@@ -15,8 +15,8 @@ impl Bundle {
         content.with_attribute(ATTESTATION_ATTRIBUTE, self.attestation_bundle())
     }
 
-    /// Returns an AttestationBundle in DER: TPMS_ATTEST, TPMT_SIGNATURE and TPMT_PUBLIC, each
-    /// without a size field.
+    /// Returns an AttestationBundle in DER. It contains TPMS_ATTEST, TPMT_SIGNATURE and
+    /// TPMT_PUBLIC, each without a size field.
     fn attestation_bundle(&self) -> Vec<u8> {
         let key = &self.key;
         let parts = [&key.certify, &key.signature, &key.public];

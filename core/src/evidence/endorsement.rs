@@ -1,5 +1,5 @@
-//! The endorsement key and its certificates on the device (TCG, EK Credential Profile for TPM 2.0,
-//! section 2.2.1.4).
+//! Finds the endorsement key of the device and the endorsement certificates in NV memory (TCG, EK
+//! Credential Profile for TPM 2.0, section 2.2.1.4).
 
 use crate::identity::IdentityError;
 use crate::key::PublicKey;
@@ -8,7 +8,7 @@ use crate::x509::Certificate;
 use log::{debug, warn};
 use std::ops::RangeInclusive;
 
-/// The NV indices that TPM makers use.
+/// The NV indices for certificates of TPM manufacturers.
 const MAKERS: RangeInclusive<u32> = 0x01C0_0000..=0x01C0_FFFF;
 /// The NV indices of endorsement certificates, in the low range and in the high range.
 const CERTIFICATES: [u32; 9] = [
@@ -25,7 +25,7 @@ const CERTIFICATES: [u32; 9] = [
 /// The NV indices of the CA certificates above the endorsement certificates.
 const CHAIN: RangeInclusive<u32> = 0x01C0_0100..=0x01C0_01FF;
 
-/// The endorsement key of a device, and the certificates of its endorsement keys.
+/// The endorsement key of a device, and the endorsement certificates that the device has.
 #[derive(Debug, Default)]
 pub(crate) struct Endorsement {
     /// The endorsement key for which a CA encrypts secrets. It is the first key whose certificate
@@ -36,8 +36,9 @@ pub(crate) struct Endorsement {
 }
 
 impl Endorsement {
-    /// Reads certificates from NV memory, and finds the key of one of them. `given` holds further
-    /// certificates from the manufacturer, which are searched before the certificates of the TPM.
+    /// Reads endorsement certificates from NV memory, and finds the first endorsement key that has
+    /// a certificate. `given` holds further certificates from the manufacturer, which are searched
+    /// before the certificates of the TPM.
     ///
     /// The TPM executes one command for each NV index that exists, and two or more for each
     /// certificate. If no handle holds the key, the TPM also generates a key.
@@ -63,8 +64,8 @@ impl Endorsement {
                 );
                 continue;
             };
-            // The indices of the chain form a single sequence, so a certificate may continue in the
-            // next index.
+            // The NV indices from 0x01C00100 hold CA certificates in sequence, so a certificate may
+            // continue in the next index.
             let content = match is_chain && is_cut {
                 true => [std::mem::take(&mut cut), content].concat(),
                 false => content,

@@ -1,5 +1,5 @@
-//! Writes evidence in forms that other programs read. In some forms, the attested key signs the
-//! whole document.
+//! Converts evidence to formats of other programs: TCG-CSR-LDEVID and WebAuthn. Some formats need a
+//! signature of the attested key over the whole document.
 
 use super::bundle::Bundle;
 use super::tcg_csr::{IdevidContents, LdevidContents, TcgCsrForm, enveloped};
@@ -12,21 +12,21 @@ use crate::x509::algorithms::ecdsa_to_der;
 use crate::x509::files::LARGEST;
 use std::path::Path;
 
-/// A form of evidence.
+/// A format of evidence for other programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EvidenceForm {
     /// A TCG-CSR-IDEVID.
     TcgCsr(TcgCsrForm),
-    /// A TCG-CSR-LDEVID in its envelope.
+    /// The structure TCG-CSR-LDEVID in its envelope.
     TcgCsrLdevid,
     /// A WebAuthn attestation object with the statement `tpm`.
     WebAuthn,
 }
 
-/// Evidence in one of these forms.
+/// Evidence in a format of another program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ForeignEvidence {
-    /// The whole document. If the signature is separate, only the signed contents.
+    /// The whole document. If `signature` is set, the document contains only the signed contents.
     pub document: Vec<u8>,
     /// The TPMT_SIGNATURE of the attested key over the document, if the signature is separate.
     pub signature: Option<Vec<u8>>,
@@ -38,8 +38,8 @@ pub fn acme_nonce(key_authorization: &str) -> Vec<u8> {
     Hash::Sha256.digest(&[key_authorization.as_bytes()])
 }
 
-/// Writes the evidence of a bundle in another form. `entry` is the entry of the attested key, which
-/// signs.
+/// Converts the evidence of a bundle to the format `form`. `entry` is the token entry of the
+/// attested key, which signs the document.
 ///
 /// # Errors
 ///
@@ -51,7 +51,7 @@ pub fn in_form(
     form: EvidenceForm,
     pin: Option<&Secret>,
 ) -> Result<ForeignEvidence, IdentityError> {
-    // A bundle that does not name the device has no endorsement key.
+    // Evidence about a service's key has no endorsement key, so that it does not name the device.
     if form != EvidenceForm::WebAuthn
         && bundle.ek_public.is_none()
         && device.service_of(entry).is_some()
@@ -67,12 +67,12 @@ pub fn in_form(
     })
 }
 
-/// A function that signs bytes with the attested key. It uses this hash if the key supports it. It
-/// returns the signature in the form of [`Signature::fixed`].
+/// A function that signs bytes with the attested key. The function uses the given hash if the key
+/// supports it, and returns the signature in the form of [`Signature::fixed`].
 pub(crate) type SignContents<'a> =
     dyn Fn(&[u8], Option<Hash>) -> Result<(SignatureScheme, Vec<u8>), IdentityError> + 'a;
 
-/// Does what [`in_form`] does, with a signer that the caller chooses.
+/// Converts as [`in_form`], but the caller supplies the signing function.
 pub(crate) fn in_form_signed(
     bundle: &Bundle,
     form: EvidenceForm,
@@ -117,8 +117,8 @@ pub(crate) fn in_form_signed(
 }
 
 impl Bundle {
-    /// Sets the certificates of the attestation key to those in a file. The first certificate of
-    /// the file must be for this key.
+    /// Sets the certificates of the attestation key to the certificates in a file. The first
+    /// certificate must be for the attestation key.
     pub fn add_attestation_certificates(&mut self, path: &Path) -> Result<(), IdentityError> {
         let bytes = file::read(path, LARGEST).map_err(IdentityError::file(path))?;
         let wrong = |why: String| IdentityError::failed(format!("{}: {why}", path.display()));

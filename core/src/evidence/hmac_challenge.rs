@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::fmt;
 
-/// A challenge of an owner, and the message that contained it.
+/// An owner's HMAC challenge, and the type of message that contained it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HmacChallenge {
     envelope: Envelope,
@@ -30,7 +30,7 @@ pub struct HmacChallenge {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InvalidChallenge(String);
 
-/// The answer of the TPM.
+/// The TPM's answer to an HMAC challenge.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HmacAnswer {
     envelope: Envelope,
@@ -38,10 +38,10 @@ pub struct HmacAnswer {
     transport_key: Option<Bytes>,
 }
 
-/// The message that contains the challenge.
+/// The type of message that contains the HMAC challenge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Envelope {
-    /// No outer message: `openconfig.attestz.HMACChallenge`.
+    /// The HMAC challenge alone: `openconfig.attestz.HMACChallenge`.
     Bare,
     /// The message `openconfig.attestz.ChallengeRequest`.
     Enrollz,
@@ -49,14 +49,14 @@ enum Envelope {
     Bootz,
 }
 
-/// The key for which the HMAC key is wrapped (`openconfig.attestz.Key`).
+/// The type of key to which the HMAC key is encrypted (`openconfig.attestz.Key`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum WrappingKey {
     Endorsement,
     Platform,
 }
 
-/// The fields of the three messages.
+/// The fields of the three messages that can contain an HMAC challenge.
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 struct Message {
@@ -86,7 +86,7 @@ struct Parts {
     in_sym_seed: Option<String>,
 }
 
-/// A value of an enumeration, by its name or its number.
+/// A value of an enumeration in ProtoJSON: its name or its number.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum KeyType {
@@ -107,7 +107,7 @@ struct Response {
 }
 
 impl HmacChallenge {
-    /// Parses a message.
+    /// Parses a message with an HMAC challenge.
     ///
     /// # Errors
     ///
@@ -222,7 +222,7 @@ impl Parts {
     }
 }
 
-/// Returns the content of a TPM2B in base64.
+/// Returns the content of a TPM2B that the message holds in base64.
 fn content(
     field: &str,
     structure: &str,
@@ -253,8 +253,8 @@ fn content(
 }
 
 impl HmacAnswer {
-    /// Lets the TPM answer. `transport_key` is a serialised `TransportKey` of bootz. A TPMT_HA with
-    /// its SHA-256 in extraData binds the answer to this key.
+    /// Lets the TPM answer the HMAC challenge. `transport_key` is a serialised `TransportKey` of
+    /// bootz. A TPMT_HA with its SHA-256 in extraData binds the answer to this key.
     ///
     /// # Errors
     ///
@@ -303,7 +303,8 @@ impl HmacAnswer {
         })
     }
 
-    /// Returns the answer in the message that belongs to the message of the challenge.
+    /// Returns the answer as the message that enrollz or bootz expects for the type of the
+    /// challenge.
     ///
     /// # Errors
     ///
@@ -324,7 +325,7 @@ impl HmacAnswer {
     }
 }
 
-/// A challenge that the TPM must answer.
+/// An HMAC challenge, with the device and the IAK that answer it.
 struct Challenged<'a> {
     device: &'a Device,
     challenge: &'a HmacChallenge,
@@ -333,7 +334,7 @@ struct Challenged<'a> {
 }
 
 impl Challenged<'_> {
-    /// Tries the keys for which the HMAC key may be wrapped.
+    /// Tries each endorsement key or platform key to which the HMAC key may be encrypted.
     fn certified(&self) -> Result<Certification, IdentityError> {
         let tpm = &*self.device.tpm;
         let HmacChallenge {
@@ -367,8 +368,8 @@ impl Challenged<'_> {
         answered.ok_or_else(|| self.not_imported(algorithm, &tried))
     }
 
-    /// Tries one key. Returns `None` if the HMAC key is wrapped for another key. In this case adds
-    /// the error of the TPM to `tried`.
+    /// Imports the HMAC key under the key `parent` and certifies the IAK. Returns `None` if the
+    /// HMAC key is wrapped for another key. In this case, adds the TPM's error to `tried`.
     fn by(
         &self,
         parent: &EndorsementKey,
@@ -393,8 +394,8 @@ impl Challenged<'_> {
             Ok(HmacOutcome::HasValue) => Err(IdentityError::refused(
                 "the HMAC key has an authorisation value, but HMAC keys of enrollz must have none",
             )),
-            // Some TPMs report a failure if the RSA padding is wrong, although they continue to
-            // work.
+            // Some TPMs return TPM_RC_FAILURE if the RSA padding is wrong, although they continue
+            // to work.
             Err(TpmError::Response(code))
                 if code.is_out_of_order() && tpm.random(&mut [0]).is_ok() =>
             {

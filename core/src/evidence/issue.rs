@@ -1,4 +1,4 @@
-//! Issues certificates for keys of verified bundles.
+//! Issues certificates for the keys in verified evidence bundles.
 
 use super::verify::Evidence;
 use crate::file;
@@ -22,11 +22,12 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// The issuer of a certificate, and the options for the certificate.
 #[derive(Debug, Clone)]
 pub struct Issuance {
-    /// A file with the certificate of the CA first. The certificates of its own issuers may follow.
+    /// A file with the certificate of the CA first. Certificates of higher CAs may follow.
     pub ca_certificate: PathBuf,
     /// A file with the private key of the CA, in PEM, not encrypted.
     pub ca_key: PathBuf,
-    /// The validity of the certificate in days. It ends at the latest with the validity of the CA.
+    /// The validity of the certificate in days. The certificate expires no later than the CA's
+    /// certificate.
     pub days: u32,
     /// The key that the certificate is for.
     pub what: WhatToCertify,
@@ -35,28 +36,28 @@ pub struct Issuance {
 /// The key that the certificate is for, and the name in the certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WhatToCertify {
-    /// The attested key (LDevID). The subject is this text (RFC 4514). Without a text, it is the
-    /// name in the factory's certificate, or else the subject of the request.
+    /// The attested key (LDevID). The text is the subject (RFC 4514). Without a text, the subject
+    /// is the name in the factory's certificate, or else the subject of the request.
     AttestedKey(Option<String>),
-    /// The attestation key, with this permanent identifier. Without a text, the identifier is the
-    /// SHA-256 of the endorsement certificate.
+    /// The attestation key. The text is the permanent identifier. Without a text, the identifier is
+    /// the SHA-256 of the endorsement certificate.
     AttestationKey(Option<String>),
-    /// The attestation key of a service. The certificate names only the service, and nothing else
-    /// of the device.
+    /// The attestation key of a service. The text is the name of the service. The certificate does
+    /// not name the device.
     ServiceAttestationKey(String),
 }
 
-/// An issued certificate and the certificates above it.
+/// An issued certificate and the certificates of the CAs above it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Issued {
-    /// The new certificate.
+    /// The issued certificate.
     pub certificate: Certificate,
     /// The certificates of the CA, in the order of the CA's file.
     pub chain: Vec<Certificate>,
 }
 
 impl Issued {
-    /// Returns all certificates in PEM.
+    /// Returns the issued certificate and the CA certificates in PEM.
     pub fn pem(&self) -> String {
         let chain = self.chain.iter().map(Certificate::pem);
         chain.fold(self.certificate.pem(), |text, one| text + &one)
@@ -69,7 +70,7 @@ pub(super) struct Issuer {
     key: PrivateKeyInfo,
 }
 
-/// Parses the subject that the caller requests. Callers do this before a nonce is used.
+/// Parses the subject that the caller requests. A wrong subject must fail before a nonce is used.
 pub(super) fn subject(issuance: &Issuance) -> Result<Option<Subject>, IdentityError> {
     match &issuance.what {
         WhatToCertify::AttestedKey(Some(subject)) => Ok(Some(Subject::parse(subject)?)),
@@ -155,7 +156,8 @@ impl Issuer {
             }
             WhatToCertify::ServiceAttestationKey(_) => {
                 let subject = subject.ok_or_else(|| IdentityError::failed("no service"))?;
-                // A certificate does not prove that the key is in this TPM.
+                // A certificate of the attestation key does not prove that the key is in this TPM.
+                // Only a verified endorsement certificate does.
                 if evidence.report.tpm.is_none() {
                     return Err(IdentityError::failed(
                         "the attestation key of a service is certified only after its TPM has \
@@ -198,7 +200,8 @@ impl Issuer {
     }
 }
 
-/// Returns the three names of the TPM in the endorsement certificate. Verifiers need all three.
+/// Returns the names for the certificate of an attestation key. The endorsement certificate must
+/// have all three names of the TPM, because verifiers need them.
 fn names(evidence: &Evidence, identifier: Option<&str>) -> Result<AttestationNames, IdentityError> {
     let missing = "the certificate of an attestation key contains the names of the TPM from the \
                    endorsement certificate. Verify with the answer to a challenge (--response), \
@@ -219,7 +222,7 @@ fn names(evidence: &Evidence, identifier: Option<&str>) -> Result<AttestationNam
     })
 }
 
-/// Returns the signature scheme for the key of a CA. The hash has the strength of the key.
+/// Returns the signature scheme for the CA's key. The strength of the hash matches the key.
 fn scheme(key: &PublicKey) -> SignatureScheme {
     match key {
         PublicKey::Ec { curve, .. } => SignatureScheme::Ecdsa(match curve {

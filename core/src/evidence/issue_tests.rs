@@ -100,7 +100,7 @@ fn a_device_key_is_certified_once() {
         "a day before, and 30 after"
     );
     assert_eq!(issued.pem().matches("BEGIN CERTIFICATE").count(), 2);
-    // The nonce was used before.
+    // A bundle whose nonce was used before gets no certificate.
     assert_eq!(fixture.issue(&issuance), Ok(None));
 }
 
@@ -127,7 +127,7 @@ fn names_are_those_of_the_factory_or_those_that_were_said() {
     let fixture = Fixture::new();
     let wrong = fixture.issuance(WhatToCertify::AttestedKey(Some("no name".into())));
     assert!(fixture.issue(&wrong).is_err());
-    // A wrong argument does not use the nonce.
+    // A wrong argument fails before the nonce is used.
     let right = fixture.issuance(WhatToCertify::AttestedKey(None));
     assert!(fixture.issue(&right).unwrap().is_some());
 }
@@ -141,7 +141,7 @@ fn an_attestation_key_is_certified_by_its_tpm() {
     let by_certificate = fixture.issuance(WhatToCertify::AttestationKey(None));
     let why = fixture.issue(&by_certificate).unwrap_err();
     assert!(why.text.contains("--response"), "{}", why.text);
-    // The failure did not use the nonce.
+    // The failed calls did not use the nonce.
     let device_key = fixture.issuance(WhatToCertify::AttestedKey(None));
     assert!(fixture.issue(&device_key).unwrap().is_some());
 
@@ -210,7 +210,7 @@ fn a_ca_that_can_certify_nothing() {
     refused("its private key is encrypted");
     std::fs::remove_file(&issuance.ca_key).unwrap();
     refused("ca.key");
-    // None of these failures used the nonce.
+    // None of the failed calls used the nonce.
     write(&issuance.ca_key, key_pem(5)).unwrap();
     assert!(fixture.issue(&issuance).unwrap().is_some());
 }
@@ -231,7 +231,7 @@ fn nonces_of_the_ca_itself() {
     assert!(ca.verify(&bundle, policy).unwrap().verified);
     let again = ca.verify(&bundle, policy).unwrap();
     assert!(again.summary.contains("used before"), "{}", again.summary);
-    // Old evidence is accepted, unless its nonce was used before.
+    // With `allow_no_nonce`, old evidence is accepted, unless its nonce was used before.
     let any = EvidencePolicy {
         allow_no_nonce: true,
         ..policy

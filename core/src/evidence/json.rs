@@ -1,4 +1,4 @@
-//! Documents of an attestation: JSON objects whose field `format` names their format.
+//! JSON documents of attestation. The field `format` of each document names its format.
 
 use crate::file;
 use crate::identity::IdentityError;
@@ -9,26 +9,26 @@ use std::fmt;
 use std::ops::Deref;
 use std::path::Path;
 
-/// The largest size of a document in bytes.
+/// The largest size of a JSON document in bytes.
 pub const LARGEST_DOCUMENT: usize = 1 << 20;
 /// The largest size of a byte string in a document.
 pub const LARGEST_FIELD: usize = 64 << 10;
 /// The largest size of a text in a document, in bytes.
 pub const LONGEST_TEXT: usize = 1024;
 
-/// Bytes that a document holds in base64 (RFC 4648, section 4, with padding and without spaces).
-/// The length is from one byte to [`LARGEST_FIELD`].
+/// Bytes in base64 in a JSON document (RFC 4648, section 4, with padding and without spaces). The
+/// length is from one byte to [`LARGEST_FIELD`].
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Bytes(Vec<u8>);
 
-/// The reason why bytes are not a document of the format.
+/// The reason why bytes are not a JSON document of the expected format.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DocumentError {
     format: &'static str,
     why: String,
 }
 
-/// A document, together with the name of its format.
+/// A JSON document with its field `format`.
 #[derive(Serialize)]
 struct Named<'a, T> {
     format: &'static str,
@@ -41,8 +41,8 @@ struct Name {
     format: String,
 }
 
-/// Parses a document of this format. Skips unknown fields. Each known field must occur once and
-/// have the right type.
+/// Parses a JSON document of the given format. Skips unknown fields. Each known field must occur
+/// once and have the right type.
 pub(super) fn read<T: DeserializeOwned>(
     document: &[u8],
     format: &'static str,
@@ -61,7 +61,7 @@ pub(super) fn read<T: DeserializeOwned>(
     serde_json::from_slice(document).map_err(|why| error(why.to_string()))
 }
 
-/// Parses a document from a file.
+/// Parses a JSON document from a file.
 pub(super) fn read_file<T: DeserializeOwned>(
     path: &Path,
     format: &'static str,
@@ -71,7 +71,7 @@ pub(super) fn read_file<T: DeserializeOwned>(
     read(&bytes, format).map_err(at)
 }
 
-/// Returns the document, with a line feed at its end.
+/// Returns the JSON document, with a line feed at its end.
 pub(super) fn write<T: Serialize>(body: &T, format: &'static str) -> Result<String, DocumentError> {
     let error = |why: String| DocumentError { format, why };
     let text = serde_json::to_string_pretty(&Named { format, body });
@@ -82,7 +82,7 @@ pub(super) fn write<T: Serialize>(body: &T, format: &'static str) -> Result<Stri
     }
 }
 
-/// Parses a text of at most [`LONGEST_TEXT`] bytes.
+/// Parses a JSON string of at most [`LONGEST_TEXT`] bytes.
 pub(super) fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     let text = Option::<String>::deserialize(deserializer)?;
     match text.as_ref().is_some_and(|text| text.len() > LONGEST_TEXT) {

@@ -1,5 +1,5 @@
-//! The open challenges and nonces that a CA stores between two calls. They are in a file that only
-//! its owner may read. Each secret and each nonce can be used once, and expires.
+//! The file in which a CA stores its open challenges and nonces between two calls. Only the owner
+//! of the file may read it. Each secret and each nonce can be used once, and expires.
 
 use super::challenge::{self, Activation, Challenge, Response};
 use super::json::{self, Bytes};
@@ -18,16 +18,16 @@ use subtle::ConstantTimeEq;
 const FORMAT: &str = "devid-ca-state/1";
 /// The longest time to wait for another process that writes the file.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// The time for which a nonce of another program is stored, in seconds: a year.
+/// The time for which the CA remembers a used nonce that another program made, in seconds: a year.
 const FOREIGN_NONCE: u64 = 365 * 24 * 60 * 60;
 
-/// The file, which is locked until this value is dropped.
+/// The file of challenges and nonces. It stays locked until this value is dropped.
 #[derive(Debug)]
 pub(super) struct CaState {
     path: PathBuf,
     content: Content,
     exists: bool,
-    /// The present time, in seconds since 1970.
+    /// The time at which the file was opened, in seconds since 1970.
     now: u64,
     _lock: Lock,
 }
@@ -42,10 +42,11 @@ struct Content {
 #[serde(rename_all = "camelCase")]
 struct OpenChallenge {
     id: Bytes,
-    /// The SHA-256 of the secret. A reader of the file cannot answer the challenge with it.
+    /// The SHA-256 of the secret. The hash does not allow a reader of the file to answer the
+    /// challenge.
     secret_sha256: Bytes,
     activation: Activation,
-    /// The end of the lifetime, in seconds since 1970.
+    /// When the challenge expires, in seconds since 1970.
     expires: u64,
     used: bool,
 }
@@ -58,7 +59,8 @@ struct OpenNonce {
 }
 
 impl CaState {
-    /// Reads and locks the file. A file that does not exist counts as empty.
+    /// Reads and locks the file of challenges and nonces. A file that does not exist counts as
+    /// empty.
     ///
     /// # Errors
     ///
@@ -70,7 +72,7 @@ impl CaState {
             Some(folder) if !folder.as_os_str().is_empty() => folder,
             _ => Path::new("."),
         };
-        // The lock is on the folder, because each change replaces the file.
+        // The lock is on the folder of the file, because each change replaces the file.
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let opened = open(folder, flags, Mode::empty());
         let opened = opened.map_err(|error| IdentityError::file(folder)(error.into()))?;
@@ -106,12 +108,12 @@ impl CaState {
         Ok(state)
     }
 
-    /// Returns true if the file existed.
+    /// Returns true if the file of challenges and nonces existed.
     pub(super) fn exists(&self) -> bool {
         self.exists
     }
 
-    /// Creates a challenge, and stores it for `lifetime` seconds.
+    /// Creates a challenge for a bundle, and stores it for `lifetime` seconds.
     pub(super) fn challenge(
         &mut self,
         bundle: &Bundle,
@@ -129,7 +131,7 @@ impl CaState {
         Ok(made.challenge)
     }
 
-    /// Creates a nonce, and stores it for `lifetime` seconds.
+    /// Creates a random nonce, and stores it for `lifetime` seconds.
     pub(super) fn nonce(&mut self, lifetime: u64) -> Result<Vec<u8>, IdentityError> {
         let nonce = crate::tpm::random_secret(bundle::LONGEST_NONCE)?.to_vec();
         self.content.nonces.push(OpenNonce {
@@ -141,7 +143,7 @@ impl CaState {
         Ok(nonce)
     }
 
-    /// Returns what an answer proves.
+    /// Checks the answer to a challenge, and returns what the answer proves.
     ///
     /// # Errors
     ///
@@ -173,15 +175,15 @@ impl CaState {
         }
     }
 
-    /// Returns the nonce in the bundle, if this CA made it.
+    /// Returns `nonce` if this CA made it, else `None`.
     pub(super) fn issued(&self, nonce: &[u8]) -> Option<Vec<u8>> {
         let mut all = self.content.nonces.iter();
         let found = all.find(|one| one.nonce[..] == *nonce);
         found.map(|one| one.nonce.to_vec())
     }
 
-    /// Checks that a nonce may be used. With `must_be_ours`, only a nonce that this CA made may be
-    /// used.
+    /// Checks that a nonce is neither used nor expired. With `must_be_ours`, also checks that this
+    /// CA made the nonce.
     pub(super) fn may_be_used(&self, nonce: &[u8], must_be_ours: bool) -> Result<(), String> {
         let mut all = self.content.nonces.iter();
         match all.find(|one| one.nonce[..] == *nonce) {
@@ -201,7 +203,7 @@ impl CaState {
         }
     }
 
-    /// Marks a nonce and a challenge as used.
+    /// Marks a nonce and an answered challenge as used, and saves the file.
     pub(super) fn use_up(
         &mut self,
         nonce: Option<&[u8]>,

@@ -24,7 +24,7 @@ impl Fixture {
         CaState::open(&self.path(), now).unwrap()
     }
 
-    /// Returns the right answer to a new challenge.
+    /// Creates a challenge and returns the right answer to it.
     fn challenged(&self) -> Response {
         let mut state = self.at(NOW);
         let bundle = parts(Kind::Ec(Curve::P256)).bundle();
@@ -70,7 +70,7 @@ fn an_answer_comes_too_late() {
     assert!(fixture.at(NOW + 59).activation(&response).is_ok());
     let why = fixture.at(NOW + 60).activation(&response).unwrap_err();
     assert!(why.contains("expired"), "{why}");
-    // The next change removes expired entries.
+    // The next write to the file removes expired entries.
     fixture.at(NOW + 60).nonce(10).unwrap();
     assert!(fixture.at(NOW).content.challenges.is_empty());
 }

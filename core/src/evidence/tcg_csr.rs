@@ -8,7 +8,7 @@ use super::Bundle;
 use crate::tpm::{Hash, TPM_GENERATED};
 use std::fmt;
 
-/// The structVer of the contents.
+/// The structVer of the contents (without envelope).
 const CONTENTS: u32 = 0x0000_0100;
 /// The structVer of the envelope.
 const ENVELOPE: u32 = 0x0100_0100;
@@ -17,10 +17,10 @@ const WORD: usize = 4;
 const HEADER: usize = 3 * WORD;
 /// The length of the contents in the detached form is a multiple of this number.
 const BLOCK: usize = 16;
-/// The largest size of a structure in bytes.
+/// The largest size of a TCG-CSR structure in bytes.
 const LARGEST: usize = 1 << 20;
 
-/// The form of the structure.
+/// The form of a TCG-CSR structure: which reader it is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TcgCsrForm {
     /// The form that OpenConfig's attestz reads. It has a hash and padding. Public areas have no
@@ -31,12 +31,12 @@ pub enum TcgCsrForm {
     Enveloped,
 }
 
-/// The contents of a TCG-CSR-IDEVID. A missing value is empty.
+/// The contents of a TCG-CSR-IDEVID. An empty field stands for a missing value.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct IdevidContents {
-    /// The model, as text.
+    /// The product model, as text.
     pub product_model: Vec<u8>,
-    /// The serial number, as text.
+    /// The serial number of the product, as text.
     pub product_serial: Vec<u8>,
     /// Data for the CA, for example a PKCS#10 request in PEM.
     pub ca_data: Vec<u8>,
@@ -48,7 +48,7 @@ pub struct IdevidContents {
     pub attestation_public: Vec<u8>,
     /// The creation ticket of the attestation key.
     pub creation_ticket: Vec<u8>,
-    /// The TPMS_ATTEST of the creation.
+    /// The TPMS_ATTEST of TPM2_CertifyCreation for the attestation key.
     pub creation_attest: Vec<u8>,
     /// The signature over `creation_attest`.
     pub creation_signature: Vec<u8>,
@@ -78,21 +78,21 @@ pub struct LdevidContents {
     pub certify_signature: Vec<u8>,
 }
 
-/// The contents of one of the two structures.
+/// The contents of a TCG-CSR-IDEVID or a TCG-CSR-LDEVID.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TcgContents {
-    /// The contents for an IDevID.
+    /// The contents of a TCG-CSR-IDEVID.
     Idevid(Box<IdevidContents>),
-    /// The contents for an LDevID.
+    /// The contents of a TCG-CSR-LDEVID.
     Ldevid(Box<LdevidContents>),
 }
 
-/// A parsed structure.
+/// A parsed TCG-CSR-IDEVID or TCG-CSR-LDEVID.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TcgCsr {
     /// The contents.
     pub contents: TcgContents,
-    /// The bytes that are signed.
+    /// The contents, over which the signature is computed.
     pub signed: Vec<u8>,
     /// The signature in the envelope, if the structure has an envelope. It is an ASN.1 signature or
     /// a TPMT_SIGNATURE.
@@ -101,13 +101,13 @@ pub struct TcgCsr {
     pub hash_is_right: Option<bool>,
 }
 
-/// The reason why bytes are not such a structure.
+/// The reason why bytes are not a TCG-CSR-IDEVID or TCG-CSR-LDEVID.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NoTcgCsr(&'static str);
 
 impl IdevidContents {
-    /// Returns the contents for a bundle. `ca_data` holds a PKCS#10 request, which some readers
-    /// need and other readers ignore.
+    /// Returns the TCG-CSR-IDEVID contents for an evidence bundle. `ca_data` holds a PKCS#10
+    /// request, which some readers need and other readers ignore.
     pub fn of(bundle: &Bundle) -> Self {
         let text = |text: &Option<String>| text.clone().unwrap_or_default().into_bytes();
         let ek = bundle.ek_certificates.first().or(bundle.ek_public.as_ref());
@@ -172,7 +172,7 @@ impl IdevidContents {
 }
 
 impl LdevidContents {
-    /// Returns the contents for a bundle.
+    /// Returns the TCG-CSR-LDEVID contents for an evidence bundle.
     pub fn of(bundle: &Bundle) -> Self {
         let first = |all: &[super::Bytes]| all.first().map(|der| der.to_vec()).unwrap_or_default();
         Self {
@@ -210,15 +210,15 @@ impl LdevidContents {
     }
 }
 
-/// Returns contents and signature in their envelope.
+/// Returns an envelope with the contents and their signature.
 pub fn enveloped(contents: &[u8], signature: &[u8]) -> Vec<u8> {
     let words = [ENVELOPE, contents.len() as u32, signature.len() as u32];
     [&words_of(&words)[..], contents, signature].concat()
 }
 
 impl TcgCsr {
-    /// Parses one of the two structures, in either form. Ignores bytes after an envelope, as other
-    /// readers do.
+    /// Parses a TCG-CSR-IDEVID or a TCG-CSR-LDEVID, in either form. Ignores bytes after an
+    /// envelope, as other readers do.
     ///
     /// # Errors
     ///
@@ -250,7 +250,8 @@ impl TcgCsr {
         let found = found.or_else(|| {
             let (fields, hash) = Layout::find::<7>(contents)?;
             let read = LdevidContents::read(&fields);
-            // An incomplete TCG-CSR-IDEVID may have the sizes of a TCG-CSR-LDEVID.
+            // The sizes of a truncated TCG-CSR-IDEVID may look like a TCG-CSR-LDEVID. The magic
+            // number of TPMS_ATTEST shows the difference.
             let is_attest = read.certify.starts_with(&TPM_GENERATED.to_be_bytes());
             is_attest.then(|| (TcgContents::Ldevid(read.into()), hash))
         });
@@ -265,11 +266,12 @@ impl TcgCsr {
     }
 }
 
-/// Finds the positions of sizes and fields.
+/// Finds the size fields and the data fields in the contents.
 struct Layout;
 
 impl Layout {
-    /// Returns the fields. If the structure has a hash, also returns whether the hash is right.
+    /// Returns the data fields of the contents. If the contents have a hash, also returns whether
+    /// the hash is right.
     fn find<const FIELDS: usize>(contents: &[u8]) -> Option<([&[u8]; FIELDS], Option<bool>)> {
         let size = usize::try_from(word(contents, 2)?).ok()?;
         let with_hash = || {
@@ -291,7 +293,7 @@ impl Layout {
         }
     }
 
-    /// Reads `FIELDS` sizes, then fields of exactly these sizes.
+    /// Reads `FIELDS` size fields, then data fields of exactly these sizes.
     fn fields<const FIELDS: usize>(contents: &[u8], start: usize) -> Option<[&[u8]; FIELDS]> {
         let sizes = contents.get(start..)?;
         let (sizes, mut rest) = sizes.split_at_checked(FIELDS * WORD)?;
@@ -325,15 +327,15 @@ fn encode(fields: &[&[u8]], form: TcgCsrForm, hash: Hash) -> Vec<u8> {
     [&words_of(&header)[..], &digest, &covered].concat()
 }
 
-/// Returns the hash algorithm of a public area's name.
+/// Returns the nameAlg of a public area.
 fn hash_of(area: &[u8]) -> Hash {
     let algorithm = area.get(2..4).and_then(|bytes| bytes.first_chunk());
     let named = algorithm.and_then(|bytes| Hash::of_algorithm(u16::from_be_bytes(*bytes)));
     named.unwrap_or(Hash::Sha256)
 }
 
-/// Removes the size field at the beginning, if there is one. No structure without size field begins
-/// with its own length.
+/// Removes the size field of a TPM2B, if there is one. No TPMT structure begins with its own
+/// length.
 fn bare(bytes: &[u8]) -> Vec<u8> {
     match bytes.split_first_chunk() {
         Some((size, rest)) if usize::from(u16::from_be_bytes(*size)) == rest.len() => rest.to_vec(),

@@ -1,5 +1,5 @@
-//! Tests of both forms, of the shapes that other readers accept or refuse, and of bytes that are no
-//! such structure.
+//! Tests of both TCG-CSR forms, of variants that other readers accept or refuse, and of bytes that
+//! are no TCG-CSR.
 
 use super::*;
 use crate::evidence::verify::samples::{Kind, parts};
@@ -146,7 +146,7 @@ fn what_is_cut_or_longer_is_none() {
             );
         }
         assert!(TcgCsr::read(&[&bytes[..], &[0]].concat()).is_err());
-        // One size is too large by one, or has the largest value.
+        // One size field is too large by one, or has the largest value.
         let start = if form == TcgCsrForm::Detached { 44 } else { 12 };
         for field in 0..13 {
             let at = start + 4 * field;
@@ -167,7 +167,7 @@ fn what_is_cut_or_longer_is_none() {
     assert!(TcgCsr::read(&vec![0; LARGEST + 1]).is_err());
 }
 
-/// The reader must not panic if any byte changes.
+/// The reader must not panic, whichever byte of the structure changes.
 #[test]
 fn changed_bytes_never_panic() {
     let bytes = IdevidContents::of(&bundle(Curve::P256)).encode(TcgCsrForm::Detached);
@@ -200,7 +200,7 @@ fn a_switchs_own() {
     assert_eq!(written.len(), bytes.len());
     let padding = sizes(&bytes, 48).2[12] as usize;
     let end = bytes.len() - padding;
-    // The bytes after the hash, which cover the padding.
+    // The bytes after the hash field, which the hash covers together with the padding.
     assert_eq!(written[60..end], bytes[60..end]);
     let key = CertifiedKey {
         label: None,

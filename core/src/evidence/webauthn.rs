@@ -4,7 +4,7 @@
 use super::Bundle;
 use crate::tpm::{Hash, Signature, SignatureScheme};
 
-/// The major types of CBOR (RFC 8949, section 3.1).
+/// The numbers of the CBOR major types (RFC 8949, section 3.1).
 const NEGATIVE: u8 = 1;
 const BYTES: u8 = 2;
 const TEXT: u8 = 3;
@@ -40,7 +40,7 @@ pub fn attestation_object(bundle: &Bundle) -> Result<Vec<u8>, String> {
     }
     let statement = map(&[
         ("ver", text("2.0")),
-        // CBOR encodes the negative number -1 - n as n (section 3.1).
+        // In CBOR, the negative number -1 - n is encoded as n (RFC 8949, section 3.1).
         ("alg", head(NEGATIVE, algorithm)),
         ("x5c", certificates),
         ("sig", bytes(&bundle.key.signature)),
@@ -69,7 +69,8 @@ fn cose_algorithm(scheme: SignatureScheme) -> Option<u64> {
     u64::try_from(-1 - i64::from(number)).ok()
 }
 
-/// Returns the head of an item. Lengths are definite, and in their shortest form (section 4.2.1).
+/// Returns the head of a CBOR item. Lengths are definite, and in their shortest form (RFC 8949,
+/// section 4.2.1).
 fn head(major: u8, count: u64) -> Vec<u8> {
     let major = major << 5;
     let bytes = count.to_be_bytes();

@@ -1,5 +1,5 @@
-//! Finds the attestation key of the factory (IAK) for use. The key is in a persistent handle, or
-//! the TPM derives it from a template.
+//! Finds the factory's attestation key (IAK). The key is in a persistent handle, or the TPM derives
+//! it from a template of the TCG.
 
 use super::{Device, FACTORY, IdentityError, Inventory};
 use crate::key::PublicKey;
@@ -8,9 +8,9 @@ use crate::x509::Certificate;
 use log::{info, warn};
 
 impl AttestationKey {
-    /// Returns the attestation key and its certificates, or `None` if the TPM has no such key.
-    /// Prefers a key in a handle to a key that must be derived. If `wanted` is given, returns only
-    /// the key with this public key.
+    /// Returns the factory's attestation key and its certificates, or `None` if the TPM has no such
+    /// key. Prefers a key in a handle to a key that must be derived. If `wanted` is given, returns
+    /// only the key with this public key.
     ///
     /// # Errors
     ///

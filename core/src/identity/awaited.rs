@@ -1,5 +1,5 @@
-//! A pending request to a CA. While the CA has not answered, the device makes no certificate
-//! itself.
+//! A certificate request that a CA has not answered yet. Until the CA answers, the device makes no
+//! certificate itself.
 
 use super::IdentityError;
 use super::device::Device;
@@ -8,8 +8,8 @@ use crate::shell::quoted;
 use std::io::ErrorKind;
 use std::path::PathBuf;
 
-/// The file in the state folder that records the request. Its content is the requested subject in
-/// the format of RFC 4514.
+/// The file in the state folder that records the pending certificate request. Its content is the
+/// requested subject in the format of RFC 4514.
 const NAME: &str = "awaited-certificate";
 const LARGEST: u64 = 64 << 10;
 
@@ -18,8 +18,8 @@ impl Device {
         self.config.state.join(NAME)
     }
 
-    /// Returns the subject of the pending request, if there is one. An empty text stands for the
-    /// subject of the factory identity.
+    /// Returns the subject of the pending certificate request, if there is one. An empty text
+    /// stands for the subject of the factory identity.
     ///
     /// # Errors
     ///
@@ -36,21 +36,22 @@ impl Device {
         }
     }
 
-    /// Records the pending request. Later runs then wait for the answer of the CA.
+    /// Writes the file `awaited-certificate` for a pending certificate request. Later runs then
+    /// wait for the answer of the CA.
     pub(super) fn await_certificate(&self, subject: Option<&str>) -> Result<(), IdentityError> {
         let path = self.awaited_path();
         let text = format!("{}\n", subject.unwrap_or_default());
         file::write(&path, text.as_bytes(), 0o644).map_err(IdentityError::file(&path))
     }
 
-    /// Removes the record of the pending request.
+    /// Removes the file `awaited-certificate`, so that later runs no longer wait for a CA.
     pub(super) fn stop_awaiting(&self) -> Result<(), IdentityError> {
         let path = self.awaited_path();
         file::remove(&path).map_err(IdentityError::file(&path))
     }
 }
 
-/// Returns the message for the time while a CA has not answered.
+/// Returns the message that a CA has not answered the certificate request yet.
 pub(super) fn waiting(subject: &str) -> String {
     let named = match subject.is_empty() {
         true => String::new(),

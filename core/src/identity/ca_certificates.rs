@@ -9,9 +9,9 @@ use crate::store::devid::DevidStore;
 use crate::x509::Certificate;
 use crate::x509::path::{is_signed_by, names};
 
-/// The certificates that a token holds.
+/// The certificates that a token shows: those of keys, and CA certificates.
 struct TokenCertificates {
-    /// The file, the label and the certificate of each CA.
+    /// The CA certificates, each with its file and its label.
     ca_certificates: Vec<(String, String, Certificate)>,
     leaves: Vec<Certificate>,
 }
@@ -53,8 +53,8 @@ impl Device {
         Ok((added, others))
     }
 
-    /// Removes the CA certificates of this label that only the certificates in `going` need.
-    /// Returns the names of the removed files.
+    /// Removes the CA certificates that belong to the key `label`, if only the certificates in
+    /// `going` need them. Returns the names of the removed files.
     pub(super) fn drop_ca_certificates(
         &self,
         store: &DevidStore,
@@ -109,8 +109,8 @@ impl TokenCertificates {
 /// other CAs.
 pub(super) fn above<'a>(leaves: &[&Certificate], all: &'a [Certificate]) -> Vec<&'a Certificate> {
     let issued = |child: &Certificate, issuer: &Certificate| {
-        // The signature may use an algorithm that this program does not support, but a verifier
-        // does.
+        // If this program does not support the signature algorithm, the signature counts as valid,
+        // because a verifier may support the algorithm.
         names(child, issuer) && is_signed_by(child, issuer) != Ok(false)
     };
     let mut found: Vec<&Certificate> = Vec::new();

@@ -1,4 +1,4 @@
-//! Prepares the work of a provisioning run, and replaces a certificate.
+//! Prepares a run of `devid provision`, and replaces the certificate of the identity `devid`.
 
 use super::IdentityError;
 use super::awaited::waiting;
@@ -10,8 +10,8 @@ use crate::config::LeaveSoftware;
 use crate::x509::Certificate;
 
 impl Device {
-    /// Returns the requested work, with names from this device. Changes nothing, so an error leaves
-    /// the device as it is.
+    /// Returns the options of the run with the subject resolved for this device. Changes nothing,
+    /// so an error leaves the device as it is.
     ///
     /// # Errors
     ///
@@ -64,8 +64,8 @@ impl Device {
             plan,
             Plan::Generate | Plan::MakeSoftware | Plan::Certify | Plan::CertifySoftware
         );
-        // The request is recorded before the key is made. Otherwise a run that is killed could
-        // leave a key that a later run certifies itself.
+        // The pending request is recorded (file `awaited-certificate`) before the key is made.
+        // Otherwise a run that is killed could leave a key that a later run certifies itself.
         if work.request.is_some() && (will_wait || moves) {
             let subject = work.subject.as_ref().map(|(text, _)| text.as_str());
             self.await_certificate(subject)?;
@@ -73,7 +73,7 @@ impl Device {
         Ok(work)
     }
 
-    /// Returns true if a new certificate makes the device leave its software identity.
+    /// Returns true if a new certificate makes the device move from its software key to a TPM key.
     fn moves(&self, seen: &Observed, policy: Policy, plan: Plan) -> Result<bool, IdentityError> {
         if plan != Plan::KeepSoftware || policy.leave_software == LeaveSoftware::Never {
             return Ok(false);
@@ -89,7 +89,8 @@ impl Device {
         Ok(seen.facts.tpm)
     }
 
-    /// Returns true if a CA still has to answer, and the caller requested no other certificate.
+    /// Returns true if a CA has not answered a certificate request yet, and the caller requested no
+    /// other certificate.
     pub(super) fn waits(&self, how: &Work, done: &mut Provisioned) -> Result<bool, IdentityError> {
         if how.new_certificate && how.request.is_none() {
             return Ok(false);
@@ -139,7 +140,7 @@ impl Device {
                 );
             }
             Plan::Keep | Plan::KeepSoftware => {}
-            // A later step makes a certificate, or fails.
+            // A later step of the run makes the certificate, or fails.
             _ => return self.stop_awaiting(),
         }
         let in_software = seen.facts.certificate == Certified::SoftwareKey;
@@ -149,7 +150,7 @@ impl Device {
             false => one.protected && one.label == label,
         });
         let Some(owner) = owner else {
-            return refused("the own key of the device was not found");
+            return refused("the device's key devid was not found");
         };
         self.is_self_made(owner.certificate())?;
         let signer = self.signer(seen)?;
@@ -172,8 +173,8 @@ impl Device {
         Ok(())
     }
 
-    /// Checks that no CA issued the certificate. The replacement of a certificate from a CA would
-    /// lose it.
+    /// Checks that the device itself signed the certificate. A replacement would lose a certificate
+    /// that a CA issued.
     pub(super) fn is_self_made(
         &self,
         certificate: Option<&Certificate>,

@@ -8,8 +8,8 @@ use crate::shell::argument;
 use crate::x509::Certificate;
 
 impl Device {
-    /// Returns the certificate of an entry, then the certificates of its CAs that the device has.
-    /// The issuer comes first.
+    /// Returns the certificate of a token entry, then the CA certificates above it that the device
+    /// has, from the issuer upwards.
     ///
     /// # Errors
     ///
@@ -20,7 +20,7 @@ impl Device {
 }
 
 impl Inventory {
-    /// Returns the chain of an entry. Uses the tokens that were read before.
+    /// Returns the certificate chain of a token entry. Uses the tokens that were read before.
     ///
     /// # Errors
     ///
@@ -44,7 +44,7 @@ impl Inventory {
         Ok(chain)
     }
 
-    /// Returns the CA certificates that the tokens hold. Their presence does not make them trusted.
+    /// Returns the CA certificates in the tokens. A CA certificate in a token need not be trusted.
     pub(super) fn ca_certificates(&self) -> Vec<Certificate> {
         let certificates = self.entries.iter().flat_map(|one| &one.certificates);
         let certificates = certificates.map(|placed| &placed.certificate);

@@ -1,14 +1,15 @@
-//! Checks a status for monitoring: which certificates need attention, and how urgently.
+//! Evaluates the status of the device for monitoring: which certificates need attention, and how
+//! urgently.
 
 use super::expiry::Expiry;
 use super::status::{Mode, RoleStatus, Status};
 use crate::config::RenewWithin;
 use serde::Serialize;
 
-/// The result of a check for monitoring.
+/// The result of `devid status --check`, for monitoring systems.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct StatusCheck {
-    /// The most urgent finding.
+    /// The urgency of the most urgent finding.
     pub attention: Attention,
     /// True if the TPM answered.
     pub tpm: bool,
@@ -18,11 +19,11 @@ pub struct StatusCheck {
     pub findings: Vec<String>,
 }
 
-/// The urgency of a finding.
+/// How urgently the device needs attention.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Attention {
-    /// No attention is needed.
+    /// The device needs no attention.
     None,
     /// Attention is needed soon: a certificate expires soon, or its renewal failed.
     Soon,
@@ -32,18 +33,18 @@ pub enum Attention {
     Tpm,
 }
 
-/// A certificate and its state.
+/// The certificate of a key, and whether the certificate needs attention.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct CheckedCertificate {
     /// The token, the label and the identifier of the certificate's key, its purpose (`role`), and
     /// the validity times.
     #[serde(flatten)]
     pub role: RoleStatus,
-    /// The state of the certificate.
+    /// Whether the certificate is valid, expiring or expired.
     pub state: CertificateState,
 }
 
-/// The state of a certificate.
+/// Whether a certificate is valid, expiring or expired.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum CertificateState {
@@ -59,7 +60,7 @@ pub enum CertificateState {
     Unreadable,
     /// The state is unknown, because the clock of the device is wrong.
     ClockWrong,
-    /// The key of the certificate is lost.
+    /// The private key of the certificate is lost.
     KeyLost,
 }
 
@@ -120,8 +121,8 @@ impl CertificateState {
 }
 
 impl Status {
-    /// Checks this status. A certificate counts as expiring if its validity ends `within` the given
-    /// time. Sends no TPM command.
+    /// Evaluates this status for monitoring. A certificate counts as expiring if its validity ends
+    /// `within` the given time. Sends no TPM command.
     pub fn check(&self, within: RenewWithin) -> StatusCheck {
         let mut attention = Attention::None;
         let mut findings = Vec::new();

@@ -1,4 +1,4 @@
-//! Describes entries of tokens for people and programs.
+//! Describes token entries (keys and certificates) for people and programs.
 
 use super::IdentityError;
 use super::device::Device;
@@ -13,9 +13,9 @@ use serde::Serialize;
 /// A description of a [`TokenEntry`], for people and programs.
 #[derive(Debug, Clone, Serialize)]
 pub struct EntryDescription {
-    /// The token that shows the entry.
+    /// The name of the token that shows the entry.
     pub token: String,
-    /// The label of the entry.
+    /// The label of the key or certificate.
     pub label: String,
     /// The CKA_ID in hexadecimal digits.
     pub id: String,
@@ -24,7 +24,7 @@ pub struct EntryDescription {
     /// True for an attestation key, which signs only data that the TPM itself created.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub attests: bool,
-    /// The certificates of the entry.
+    /// The certificates of the token entry.
     pub certificates: Vec<CertificateDescription>,
 }
 
@@ -33,13 +33,13 @@ pub struct EntryDescription {
 pub struct KeyDescription {
     /// The algorithm: `p256`, `rsa2048`, `aes256`, `generic-secret256`, …
     pub algorithm: String,
-    /// The place where the key is stored, as text.
+    /// Where the key is stored: a handle or a file, as text.
     pub place: String,
     /// The persistent handle of the key, if it has one.
     pub handle: Option<String>,
     /// The TPM name of the key in hexadecimal digits, if it is known.
     pub tpm_name: Option<String>,
-    /// The origin of the key: `generated`, `imported` or `unknown`.
+    /// How the key came to the token: `generated`, `imported` or `unknown`.
     pub origin: &'static str,
     /// The factory template of the key, if it has a known template.
     pub template: Option<String>,
@@ -48,7 +48,7 @@ pub struct KeyDescription {
 /// A description of a certificate.
 #[derive(Debug, Clone, Serialize)]
 pub struct CertificateDescription {
-    /// The place where the certificate is stored.
+    /// Where the certificate is stored: an NV index or a file, as text.
     pub place: String,
     /// The content of the certificate.
     #[serde(flatten)]
@@ -56,7 +56,7 @@ pub struct CertificateDescription {
 }
 
 /// Describes certificates that are in no token. The bytes are PEM, DER or PKCS#7. `source` is the
-/// name of the bytes in messages.
+/// file name for messages.
 ///
 /// # Errors
 ///
@@ -80,7 +80,7 @@ pub fn describe_certificates(
 }
 
 impl Device {
-    /// Returns the description of an entry.
+    /// Returns the description of a token entry.
     pub fn describe(&self, entry: &TokenEntry) -> EntryDescription {
         let certificates = entry.certificates.iter().map(|placed| {
             let profile = Profile::of(&placed.certificate);

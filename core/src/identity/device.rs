@@ -1,4 +1,4 @@
-//! The device with its tokens and their contents.
+//! The device: its TPM, its tokens, and the keys and certificates in the tokens.
 
 use super::IdentityError;
 use super::endorsement::configured_tpm;
@@ -25,35 +25,37 @@ pub struct Device {
     pub(super) factory: IdevidStore,
     /// The stores of factory identities whose keys need a PIN. Each identity has its own store.
     pub(super) factory_with_pin: Vec<IdevidStore>,
-    /// The token `devid`.
+    /// The store of the token `devid`.
     pub(crate) own: DevidStore,
-    /// The other tokens of the configuration.
+    /// The stores of the other tokens in the configuration.
     others: Vec<DevidStore>,
-    /// The result of the login to each token, by the name of the token.
+    /// For each token to which devid has logged in: the result of the login.
     unlocked: Mutex<HashMap<String, Result<(), IdentityError>>>,
 }
 
-/// The contents of all tokens.
+/// The keys and certificates of all tokens.
 #[derive(Debug, Default)]
 pub struct Inventory {
     /// The names and serial numbers of the tokens that could be read.
     pub serials: Vec<(String, String)>,
-    /// The factory identities, their issuers, own keys, and other certificates.
+    /// The keys and certificates of all tokens: of the factory, of its CAs, of the key folders, and
+    /// of the owner.
     pub entries: Vec<TokenEntry>,
-    /// The tokens that could not be read, each with its error.
+    /// The tokens that could not be read, each with the error.
     pub faults: Vec<(String, IdentityError)>,
-    /// The tokens with a file that could not be read. An object of such a token may be missing.
+    /// The tokens with a file that could not be read. A key or certificate of such a token may be
+    /// missing.
     pub unread: Vec<(String, IdentityError)>,
 }
 
 impl Device {
-    /// Creates the value. Reads no file and sends no TPM command.
+    /// Creates the device from its configuration. Reads no file and sends no TPM command.
     pub fn new(config: Config) -> Self {
         Self::with(config, TimeoutMemory::shared())
     }
 
-    /// Returns this device without remembered contents. Remembers only timeouts: a TPM that did not
-    /// answer a command is not asked again.
+    /// Returns this device again, without the token contents that were read before. Keeps only the
+    /// memory of timeouts: a TPM that did not answer a command is not asked again.
     pub(super) fn reopened(&self) -> Self {
         Self::with(self.config.clone(), self.tpm.timeout_memory().clone())
     }
@@ -73,7 +75,7 @@ impl Device {
         }
     }
 
-    /// Returns the configuration.
+    /// Returns the configuration of the device.
     pub fn config(&self) -> &Config {
         &self.config
     }
@@ -84,7 +86,7 @@ impl Device {
         self.unlock_store(&self.own)
     }
 
-    /// Logs in to the token that holds an entry, and to the token `devid`.
+    /// Logs in to the token that shows a token entry, and to the token `devid`.
     pub(super) fn unlock_for(&self, entry: &TokenEntry) -> Result<(), IdentityError> {
         self.unlock()?;
         self.store_of(entry)
@@ -116,7 +118,8 @@ impl Device {
         self.stores().map(DevidStore::name).collect()
     }
 
-    /// Returns the token that shows an entry. Returns `None` if the entry is in no key folder.
+    /// Returns the store of the token that shows a token entry. Returns `None` if the entry is in
+    /// no key folder.
     pub(super) fn store_of(&self, entry: &TokenEntry) -> Option<&DevidStore> {
         let is_there = entry.software.is_none() && entry.token != FACTORY;
         self.stores()
@@ -202,7 +205,7 @@ impl Device {
         }
     }
 
-    /// Adds the certificates of the owner. If programs see them on a separate token, they become
+    /// Adds the owner's certificates for factory keys. If they are on a separate token, they become
     /// separate entries. Otherwise they are added to the entries of the factory's keys.
     fn add_owner(
         &self,
@@ -227,7 +230,7 @@ impl Device {
         }
     }
 
-    /// Returns the keys and certificates of a token.
+    /// Returns the keys and certificates of a token with a key folder.
     pub(super) fn token_contents(&self, store: &DevidStore) -> TokenResult {
         let token = store.name();
         let failed = |error: crate::store::ScanError| (token.to_owned(), error.into());
@@ -235,7 +238,7 @@ impl Device {
         let mut entries: Vec<TokenEntry> = Vec::new();
         let software = Software::in_state(&self.config.state);
         for shown in &listing.objects {
-            // The software identity has its own entry.
+            // The software identity has its own entry, so its files in the key folder are skipped.
             if software.has(&store.file(&shown.name)) {
                 continue;
             }
@@ -310,17 +313,18 @@ fn placed(
     }
 }
 
-/// The contents of a token.
+/// The keys and certificates of a token.
 #[derive(Debug)]
 pub(super) struct TokenContents {
     pub(super) token: String,
     pub(super) serial: String,
     pub(super) entries: Vec<TokenEntry>,
-    /// The reason why an object may be missing: a file could not be read.
+    /// The error, if a file of the token could not be read. A key or certificate may be missing
+    /// then.
     pub(super) unread: Option<IdentityError>,
 }
 
-/// The contents of a token, or its name and the error.
+/// The keys and certificates of a token. `Err` holds the name of the token and the error.
 type TokenResult = Result<TokenContents, (String, IdentityError)>;
 
 fn of_identity(token: &str, identity: Identity) -> TokenEntry {

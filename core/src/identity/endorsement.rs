@@ -1,5 +1,5 @@
-//! Creates the configured TPM with two additions: the record of its storage root key, and the
-//! trusted makers of endorsement keys.
+//! Creates the TPM client with two additions: the file that records the storage root key, and the
+//! trusted manufacturers of endorsement keys.
 
 use super::trusted_files::check_trusted;
 use crate::config::Config;
@@ -14,7 +14,7 @@ use crate::x509::path::{PathResult, build_path};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// Returns the TPM of this configuration. Opens no connection and sends no command.
+/// Returns the client of the configured TPM. Opens no connection and sends no command.
 pub fn configured_tpm(config: &Config, refusals: Refusals) -> Tpm {
     let folder = config.tokens.first().map(|devid| config.key_folder(devid));
     let root = folder.map_or_else(StorageRoot::default, |folder| {
@@ -25,7 +25,7 @@ pub fn configured_tpm(config: &Config, refusals: Refusals) -> Tpm {
     config.tpm(refusals).with_root(root.endorsed_by(endorser))
 }
 
-/// A folder with root certificates of TPM makers.
+/// A folder with root certificates of TPM manufacturers (`ek_roots`).
 #[derive(Debug)]
 struct EkRoots {
     folder: PathBuf,

@@ -1,4 +1,4 @@
-//! Entries of tokens as users see them. An entry is a key with its certificates, or a certificate
+//! Token entries as users see them. An entry is a key with its certificates, or a certificate
 //! without key.
 
 use crate::audit::AuditSubject;
@@ -12,7 +12,8 @@ use std::sync::Arc;
 
 /// The name under which `devid` lists a software identity, as if it were a token.
 pub const SOFTWARE: &str = "software";
-/// The label of an existing identity whose key and certificate are in files.
+/// The label of an identity that another program made (`[provision] existing`), if its key and
+/// certificate are in files.
 pub const EXISTING: &str = "existing";
 
 /// A key with its certificates, or a certificate without key.
@@ -22,12 +23,12 @@ pub struct TokenEntry {
     pub token: String,
     /// The label of the token, which the security officer may have changed.
     pub token_label: String,
-    /// The label of the entry.
+    /// The label of the key or certificate.
     pub label: String,
     /// The name of the entry's file in the key folder, without `.pem`. Empty if the entry has no
     /// file.
     pub file: String,
-    /// The identifier (CKA_ID), which connects the key and its certificates.
+    /// The CKA_ID, which connects the key and its certificates.
     pub id: Vec<u8>,
     /// The private key, if a token of the device has it.
     pub key: Option<Arc<Key>>,
@@ -35,16 +36,16 @@ pub struct TokenEntry {
     pub secret: Option<Arc<SecretKey>>,
     /// The file of the private key, if the entry is a software identity.
     pub software: Option<PathBuf>,
-    /// The public key, if its type is supported.
+    /// The public key, if this project supports its type.
     pub public: Option<PublicKey>,
     /// Tells whether the key was generated or imported.
     pub origin: KeyOrigin,
     /// The certificates of the key. Valid certificates come first, and newer ones before older
     /// ones.
     pub certificates: Vec<CertificateEntry>,
-    /// True if the key is an attestation key.
+    /// True if the key is an attestation key, which signs only data that the TPM created.
     pub attests: bool,
-    /// True for the own identity of the device, which applications cannot destroy.
+    /// True for the identity `devid`, which applications cannot destroy.
     pub protected: bool,
 }
 
@@ -57,7 +58,7 @@ pub struct CertificateEntry {
     pub label: String,
     /// The CKA_ID of the certificate.
     pub id: Vec<u8>,
-    /// The place of the certificate: an NV index or a file.
+    /// Where the certificate is stored: an NV index or a file.
     pub place: String,
     /// The name of the certificate's file in the key folder, without `.pem`. Empty if the
     /// certificate has no file.
@@ -65,12 +66,12 @@ pub struct CertificateEntry {
 }
 
 impl TokenEntry {
-    /// Returns true if a token holds the private or secret key of the entry.
+    /// Returns true if a token has the private or secret key of the entry.
     pub fn has_key(&self) -> bool {
         self.key.is_some() || self.secret.is_some()
     }
 
-    /// Returns the entry in the form of the audit log.
+    /// Returns the token and the label of the entry, for the audit log.
     pub fn audit_subject(&self) -> AuditSubject {
         let key = self.key.as_deref();
         let public = self.public.as_ref();
@@ -82,7 +83,7 @@ impl TokenEntry {
         }
     }
 
-    /// Returns the first certificate, which is the one to show.
+    /// Returns the preferred certificate of the entry, which is the first.
     pub fn certificate(&self) -> Option<&Certificate> {
         self.certificates.first().map(|placed| &placed.certificate)
     }
@@ -122,7 +123,7 @@ pub(super) fn ca_label(label: &str, number: usize) -> String {
     format!("{label}-ca-{number}")
 }
 
-/// Returns true if [`ca_label`] made the label. Early versions wrote no number.
+/// Returns true if [`ca_label`] made `label` for the key `name`. Early versions wrote no number.
 pub(super) fn is_ca_label_of(name: &str, label: &str) -> bool {
     let rest = name
         .strip_prefix(label)

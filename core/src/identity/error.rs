@@ -1,4 +1,4 @@
-//! Errors of operations on identities. Callers distinguish their kinds.
+//! Errors of operations on identities. Each error has a kind, so that callers can distinguish them.
 
 use crate::config::ConfigError;
 use crate::store::devid::StoreError;
@@ -15,29 +15,29 @@ use std::path::Path;
 pub struct IdentityError {
     /// The kind of the error.
     pub kind: IdentityErrorKind,
-    /// The message for a person.
+    /// The error message.
     pub text: String,
 }
 
-/// The kinds of errors.
+/// The kind of an error, from which `devid` derives its exit status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IdentityErrorKind {
     /// The operation failed.
     Failed,
-    /// This user lacks the permission.
+    /// This user has no permission for the operation.
     Denied,
-    /// The request was wrong.
+    /// The command line or an argument was wrong.
     Usage,
     /// The TPM does not answer or does not work.
     Tpm,
-    /// The named object does not exist.
+    /// No key or certificate has the given name.
     NotFound,
     /// The operation was refused, because it would do harm.
     Refused,
 }
 
 impl IdentityError {
-    /// Creates an error of this kind.
+    /// Creates an error with its kind and message.
     pub fn new(kind: IdentityErrorKind, text: impl Into<String>) -> Self {
         let text = text.into();
         Self { kind, text }

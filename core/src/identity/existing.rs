@@ -1,9 +1,9 @@
-//! An existing identity that another party made, for example a cloud provider on its virtual TPM.
-//! The device uses this identity under two conditions: the key signs, and the certificate leads to
-//! a trusted certificate.
+//! An identity that another program made (`[provision] existing`), for example a cloud provider on
+//! its virtual TPM. The device uses this identity under two conditions: the key signs, and the
+//! certificate leads to a trusted certificate.
 //!
-//! The factory identity is no existing identity in this sense. It always stays beside the device's
-//! own identity.
+//! The factory identity is no existing identity in this sense. It always stays beside the identity
+//! `devid`.
 
 use super::IdentityError;
 use super::device::Device;
@@ -24,7 +24,7 @@ use crate::x509::path::PathResult;
 use std::fmt;
 use std::path::Path;
 
-/// The result of the search for the existing identity.
+/// The result of the search for the identity that `[provision] existing` names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ExistingIdentity {
     pub(super) state: ExistingState,
@@ -34,7 +34,7 @@ pub(super) struct ExistingIdentity {
 }
 
 impl Device {
-    /// Searches the existing identity that the configuration names, if any.
+    /// Searches the identity that `[provision] existing` names, if any.
     pub(super) fn existing(&self) -> ExistingIdentity {
         let found = match &self.config.provision.existing {
             None => Ok(None),
@@ -95,7 +95,7 @@ impl Device {
         }
         let (store, entry) = match (found, error) {
             (Some(found), _) => found,
-            // The token that could not be read may hold the identity.
+            // The identity may be in the token that could not be read.
             (None, Some(why)) => return Err(why),
             (None, None) => return Ok(None),
         };
@@ -114,7 +114,7 @@ impl Device {
     }
 
     fn by_files(&self, certificate: &Path, key: &Path) -> Result<Option<(String, bool)>, String> {
-        // A path that cannot be checked may exist.
+        // If a path cannot be checked, its file may exist.
         let there =
             |path: &Path| is_there(path).map_err(|error| format!("{}: {error}", path.display()));
         match (there(certificate)?, there(key)?) {
@@ -174,8 +174,7 @@ impl Device {
         }
     }
 
-    /// Returns the existing identity in files, if the configuration names it and its certificate
-    /// exists.
+    /// Returns the identity that `[provision] existing` names by files, if its certificate exists.
     pub(super) fn existing_entity(&self) -> Result<Option<TokenEntry>, IdentityError> {
         let Some(config::ExistingSource::Files { certificate, key }) =
             &self.config.provision.existing
@@ -210,7 +209,7 @@ impl Device {
         }))
     }
 
-    /// Returns true for the identity that the configuration names as existing.
+    /// Returns true for the identity that `[provision] existing` names.
     pub(super) fn is_existing(&self, entry: &TokenEntry) -> bool {
         match &self.config.provision.existing {
             None => false,
@@ -218,7 +217,8 @@ impl Device {
                 (entry.token.as_str(), entry.label.as_str()) == (SOFTWARE, EXISTING)
             }
             Some(config::ExistingSource::Uri(uri)) => {
-                // The search has already compared the serial number.
+                // The serial number of the token is ignored, because the search has already
+                // compared it.
                 let is = |uri: Uri| {
                     uri.matches_token(&[&entry.token, &entry.token_label])
                         && uri.matches_object(&entry.label, &entry.id)
@@ -267,7 +267,7 @@ fn placed(certificate: Certificate, path: &Path) -> CertificateEntry {
     }
 }
 
-/// Parses the PKCS#11 URI of an existing identity. The URI must name an object.
+/// Parses the PKCS#11 URI in `[provision] existing`. The URI must name an object.
 fn parsed(text: &str) -> Result<Uri, String> {
     let uri = Uri::parse(text)?;
     if uri.names_token(FACTORY) {

@@ -7,7 +7,7 @@ use x509_cert::der::DateTime;
 
 const SECONDS_OF_A_DAY: i64 = 24 * 60 * 60;
 
-/// The end of a certificate's validity.
+/// The remaining validity of a certificate.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case", tag = "ends")]
 pub enum Expiry {
@@ -48,7 +48,7 @@ pub enum Expiry {
 }
 
 impl Expiry {
-    /// Returns the expiry at the given time. `Err` holds the time of a wrong clock.
+    /// Returns the remaining validity at the time `now`. `Err` holds the time of a wrong clock.
     pub(super) fn of(certificate: &Certificate, now: Result<DateTime, DateTime>) -> Self {
         let (from, end) = match (certificate.not_before(), certificate.not_after()) {
             (Ok(from), Ok(end)) => (from, end),
@@ -101,7 +101,8 @@ impl fmt::Display for Expiry {
     }
 }
 
-/// Returns the number of whole days. The certificate counts as expired when its last second begins.
+/// Returns the number of whole days in `seconds_left`. The certificate counts as expired when its
+/// last second begins.
 fn whole_days(seconds_left: i64) -> i64 {
     let days = seconds_left.abs() / SECONDS_OF_A_DAY;
     match seconds_left > 0 {

@@ -21,14 +21,14 @@ const TSS2_END: &str = "-----END TSS2 PRIVATE KEY-----";
 /// The largest size of a file in the key folder, in bytes.
 const LARGEST: u64 = 64 << 10;
 
-/// The files that were written, and the settings for the program that uses them.
+/// The result of an export: the written files, and the settings for the program that uses them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Exported {
-    /// The files that were written.
+    /// The paths of the files that were written.
     pub files: Vec<PathBuf>,
     /// The commands or settings for the program, one per line.
     pub usage: Vec<String>,
-    /// A step that the user must still do, or a reminder.
+    /// What the user must still do after the export, as text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
 }
@@ -264,7 +264,7 @@ impl Device {
         }
         let template = key.and_then(|key| template_name(key.public_area()?));
         let template = template.as_deref().and_then(|name| name.split_once(' '));
-        // Without a setting the agent assumes P-256 also for the template H-5.
+        // Without this setting, Keylime's agent assumes P-256 even for the template H-5.
         let template = match template {
             Some((name, _)) if name.starts_with("H-") => name,
             _ => "detect",
@@ -337,8 +337,7 @@ impl Device {
     }
 }
 
-/// The default folder of Keylime's agent for certificates. The names of the certificate files
-/// follow.
+/// The default folder of Keylime's agent, followed by the names of its certificate files.
 const KEYLIME: &str = "/var/lib/keylime";
 const IDEVID_FILE: &str = "idevid-cert.crt";
 const IAK_FILE: &str = "iak-cert.crt";

@@ -1,4 +1,4 @@
-//! Checks the factory identity by a signature of its key.
+//! Checks the factory identity (IDevID): its key makes a signature.
 
 use super::device::Device;
 use super::entry::TokenEntry;
@@ -7,19 +7,19 @@ use super::{IdentityError, IdentityErrorKind};
 use crate::store::SignError;
 use crate::x509::Certificate;
 
-/// The state of the factory identity.
+/// Whether the factory identity (IDevID) can be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum FactoryIdentity {
-    /// The key signs, needs a PIN first, or must not be tried at present.
+    /// The key signs, or it was not tried because it needs a PIN or because of lockout.
     Usable,
-    /// The device has no certificate of a device from its factory.
+    /// The device has no device certificate from its factory. The value tells why.
     Absent(IdentityError),
     /// The device has, or may have, a certificate from its factory, but the key does not sign.
     Unusable(IdentityError),
 }
 
 impl FactoryIdentity {
-    /// Returns the reason why the identity is not usable, if any.
+    /// Returns the reason why the factory identity is not usable, if any.
     pub(super) fn usable(self) -> Result<(), IdentityError> {
         match self {
             Self::Usable => Ok(()),
@@ -29,7 +29,7 @@ impl FactoryIdentity {
 }
 
 impl Device {
-    /// Searches the factory identity, and lets its key sign.
+    /// Searches the factory identity, and checks that its key signs.
     pub(super) fn factory_identity(&self) -> FactoryIdentity {
         let factory = match self.factory_contents() {
             Ok(read) => read,

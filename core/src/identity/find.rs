@@ -1,4 +1,4 @@
-//! Finds the object that a name in a `devid` command means.
+//! Finds the key or certificate that a name in a `devid` command means.
 
 use super::device::{Device, Inventory};
 use super::entry::{FACTORY, OWN, SOFTWARE, TokenEntry};
@@ -11,10 +11,10 @@ use crate::uri::{ObjectType, Uri};
 
 /// The smallest number of hexadecimal digits that count as a CKA_ID. A shorter text is a label.
 const SHORTEST_ID: usize = 8;
-/// The largest number of names that a message lists.
+/// The largest number of object names that a message lists.
 const MOST_TOLD: usize = 12;
 
-/// The name of an object, as the user gives it.
+/// The name of a key or certificate, as the user gives it.
 enum ObjectName<'a> {
     /// A PKCS#11 URI.
     Uri(Uri),
@@ -39,13 +39,13 @@ impl Device {
     /// Fails if no object has the name, if several keys have it, or if the URI is wrong.
     pub fn find(&self, name: &str) -> Result<TokenEntry, IdentityError> {
         if Uri::is_uri(name) {
-            // The URI is checked before any TPM command.
+            // An invalid URI is an error before any TPM command is sent.
             uri(name)?;
         }
         self.find_in(&self.inventory(), name)
     }
 
-    /// Finds the entry with this name in tokens that were read before.
+    /// Finds the token entry with the name `name` in tokens that were read before.
     ///
     /// # Errors
     ///
@@ -75,13 +75,13 @@ impl Device {
         })
     }
 
-    /// Returns true if the configuration has a token of this name.
+    /// Returns true if the configuration has a token with the name `name`.
     fn has_token(&self, name: &str) -> bool {
         [FACTORY, SESSIONS, SOFTWARE].contains(&name) || self.tokens().contains(&name)
     }
 
-    /// Returns the token for a new key of this name, and the label of the key. The default token is
-    /// `devid`.
+    /// Returns the token for a new key with the name `name`, and the label of the key. The default
+    /// token is `devid`.
     ///
     /// # Errors
     ///
@@ -104,7 +104,7 @@ impl Device {
         Ok((self.taking_new(&token)?, label))
     }
 
-    /// Returns the token with this name, if it accepts new keys.
+    /// Returns the store of the token with the name `token`, if it accepts new keys.
     ///
     /// # Errors
     ///
@@ -140,8 +140,8 @@ impl TokenEntry {
         self.label == name || is_id()
     }
 
-    /// Returns true if a PKCS#11 URI names the key or a certificate of the entry. Ignores the
-    /// serial number of the token.
+    /// Returns true if a PKCS#11 URI names the key or a certificate of this entry. Ignores the
+    /// serial number of the token in the URI.
     fn is_named_by(&self, uri: &Uri) -> bool {
         let is_private = self.key.is_some() || self.software.is_some();
         let by_key = match uri.object_type() {
@@ -159,8 +159,8 @@ impl TokenEntry {
                     && certificates.any(|one| uri.matches_object(&one.label, &one.id)))
     }
 
-    /// Returns the rank of the entry: keys of a token, then software keys, then certificates
-    /// without key.
+    /// Returns the rank of the entry if several entries have the same name: keys of a token are
+    /// first, then software keys, then certificates without key.
     fn rank(&self) -> u8 {
         match (self.has_key(), &self.software) {
             (true, _) => 0,
@@ -169,7 +169,8 @@ impl TokenEntry {
         }
     }
 
-    /// Returns true if no name can distinguish the entries. They are certificates for the same key.
+    /// Returns true if no name can distinguish the two entries. They are certificates for the same
+    /// key.
     fn is_twin_of(&self, other: &Self) -> bool {
         let told = |one: &Self| (one.token.clone(), one.label.clone(), one.id.clone());
         !self.has_key() && !other.has_key() && told(self) == told(other)
@@ -221,7 +222,7 @@ impl Inventory {
         found
     }
 
-    /// Returns the shortest name that means only this entry.
+    /// Returns the shortest name that means only the entry `entry`.
     fn name_of(&self, entry: &TokenEntry) -> String {
         let [by_label, by_id, by_uri] = entry.names();
         let token = entry.token.as_str();
@@ -236,8 +237,8 @@ impl Inventory {
         }
     }
 
-    /// Returns the serial number of the entry's token. Returns an empty text if the entry is in no
-    /// token.
+    /// Returns the serial number of the token of an entry. Returns an empty text if the entry is in
+    /// no token.
     fn serial(&self, entry: &TokenEntry) -> &str {
         let mut serials = self.serials.iter();
         let of_token = serials.find(|(token, _)| *token == entry.token);
@@ -265,7 +266,7 @@ impl Inventory {
         };
         let mut unread = self.faults.iter().chain(&self.unread);
         if let Some((token, fault)) = unread.find(|(token, fault)| {
-            // A token that could not be read may hold the object.
+            // The named object may be in a token that could not be read.
             fault.kind != IdentityErrorKind::NotFound && may_hold(token)
         }) {
             return fault.clone().while_doing(format!("token {token}"));
@@ -290,7 +291,7 @@ impl Inventory {
     }
 }
 
-/// Joins names for a message. Shortens a very long list.
+/// Joins object names for a message. Shortens a very long list.
 fn listed(mut names: Vec<String>, between: &str) -> String {
     let more = names.len().saturating_sub(MOST_TOLD);
     names.truncate(MOST_TOLD);

@@ -1,11 +1,11 @@
-//! Finds unused names for files.
+//! Finds file names that are not in use.
 
 use super::IdentityError;
 use crate::trouble::is_there;
 use std::path::{Path, PathBuf};
 
-/// Returns the path with this suffix, if no file has that name. Otherwise adds the first number
-/// that gives an unused name.
+/// Returns an unused path: `path` with the suffix `suffix`. If a file has this name, adds the first
+/// number that gives an unused name.
 ///
 /// # Errors
 ///

@@ -18,20 +18,20 @@ use log::warn;
 use serde::Serialize;
 use std::path::Path;
 
-/// The result of an import.
+/// The result of importing a certificate for a key.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct Imported {
-    /// The label of the key.
+    /// The label of the key that the certificate is for.
     pub label: String,
-    /// The subjects of the certificates that were replaced.
+    /// The subjects of the former certificates of the key, which the import replaced.
     pub replaced: Vec<String>,
-    /// The subjects of the CA certificates that were added.
+    /// The subjects of the CA certificates that were added to the token.
     pub authorities: Vec<String>,
     /// The subjects of certificates that the new certificate does not need. They were not stored.
     pub unrelated: Vec<String>,
-    /// True if the token had the certificate before.
+    /// True if the token already had the certificate.
     pub known: bool,
-    /// True if the certificate made a new key replace the old key.
+    /// True if the certificate was for a new key (succession), which then replaced the old key.
     pub rekeyed: bool,
     /// The reason why the copy in an NV index was not written, if the configuration requests a
     /// copy.
@@ -54,8 +54,8 @@ impl Device {
         Ok(taken)
     }
 
-    /// Removes the records of requests and failures for a key whose certificate the user imported.
-    /// Keeps a record while the commands after a renewal must still run.
+    /// Removes the enrolment record of a key whose certificate the user imported. Keeps the record
+    /// while commands of `reload` must still run.
     fn forget_answered(&self, answer: &[u8], label: &str) -> Result<(), IdentityError> {
         let records = self.enrolments().into_iter();
         let records: Vec<_> = records
@@ -80,7 +80,7 @@ impl Device {
         Ok(())
     }
 
-    /// Imports the answer of a CA. `source` is the name of the answer in messages.
+    /// Imports the certificates in an answer of a CA. `source` is the file name for messages.
     ///
     /// # Errors
     ///
@@ -102,8 +102,8 @@ impl Device {
             }
         }
         let found = self.one_of_ours(&leaves, source);
-        // The user of a service can write the file of its attestation key. So keys of tokens are
-        // searched first.
+        // Keys in tokens are searched before attestation keys of services, because the user of a
+        // service can write the file of its attestation key.
         #[cfg(feature = "evidence")]
         if found.is_err()
             && let [certificate] = &leaves[..]
@@ -162,8 +162,8 @@ impl Device {
         found.ok_or_else(|| fault.unwrap_or_else(none))
     }
 
-    /// Returns the token whose attestation key has this certificate. Ignores a damaged folder of a
-    /// service.
+    /// Returns the token whose attestation key the certificate certifies. Ignores a damaged key
+    /// folder of a service.
     #[cfg(feature = "evidence")]
     fn attested_by(&self, certificate: &Certificate) -> Result<Option<&DevidStore>, IdentityError> {
         for store in self.attesting_stores() {
@@ -177,8 +177,8 @@ impl Device {
         Ok(None)
     }
 
-    /// Returns the error for a file with CA certificates only. One of them may be for a key of this
-    /// device.
+    /// Returns the error for a file that contains only CA certificates. The message tells if a CA
+    /// certificate is for a key of this device.
     fn only_ca_certificates(&self, ca_certificates: &[Certificate], source: &str) -> IdentityError {
         let mut told = Vec::new();
         for one in ca_certificates {
@@ -197,7 +197,7 @@ impl Device {
         ))
     }
 
-    /// Finds the key of the certificate.
+    /// Finds the token entry of the key that the certificate certifies.
     fn owner_of(
         &self,
         certificate: &Certificate,
@@ -210,7 +210,7 @@ impl Device {
                 && one.public.is_some()
         });
         keys.find(|one| one.public == public).ok_or_else(|| {
-            // A token that could not be read may hold the key.
+            // The key may be in a token that could not be read.
             let unread = inventory
                 .faults
                 .iter()
@@ -259,10 +259,11 @@ impl Device {
             false => None,
         };
         if known {
-            // An earlier run may have been killed at this point.
+            // An earlier import may have been killed before it removed the former CA certificates.
             self.drop_former_ca_certificates(store, owner)?;
         }
-        // A program that reads between the two changes finds two certificates, never none.
+        // The new certificate is stored before the old certificates are removed. A program that
+        // reads in between finds two certificates, never none.
         let going: Vec<_> = old.iter().map(|old| &old.certificate).collect();
         self.drop_ca_certificates(store, label, &going)?;
         for old in old.iter().skip(usize::from(!known)) {
@@ -346,7 +347,7 @@ fn take_for_attestation(
     })
 }
 
-/// Checks that a certificate is valid now, if the time is known.
+/// Checks that a certificate is valid now. If the clock is wrong, the validity is not checked.
 pub(super) fn still_valid(certificate: &Certificate, source: &str) -> Result<(), IdentityError> {
     let valid = now().map_or(Ok(()), |now| valid_at(certificate, now));
     valid.map_err(|why| {

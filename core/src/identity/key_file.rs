@@ -1,4 +1,4 @@
-//! Reads private keys from files, of every type that can be used in memory.
+//! Reads private keys from files, for all key types that the module can use in memory.
 
 use super::IdentityError;
 use crate::file;
@@ -14,7 +14,7 @@ const LARGEST: u64 = 16 << 10;
 /// The reason why a file gives no private key.
 #[derive(Debug)]
 pub(super) enum KeyFileError {
-    /// The file cannot be read.
+    /// The file cannot be opened or read.
     File(io::Error),
     /// The file holds no supported private key.
     NoKey(String),
@@ -28,7 +28,7 @@ pub(super) fn read_key(path: &Path) -> Result<Key, KeyFileError> {
 }
 
 impl KeyFileError {
-    /// Returns true if the file may hold a key that this user has no permission to read.
+    /// Returns true if this user has no permission to read the file, which may hold a key.
     pub(super) fn is_hidden(&self) -> bool {
         matches!(self, Self::File(error) if error.kind() == io::ErrorKind::PermissionDenied)
     }

@@ -1,5 +1,5 @@
-//! Keys in addition to the own identity of the device. Each service has its own key, and nothing
-//! connects these keys.
+//! Creates and deletes the keys of services. Each service has its own key, and nothing connects
+//! these keys.
 
 use super::device::Device;
 use super::entry::{FACTORY, OWN, TokenEntry};
@@ -10,7 +10,7 @@ use crate::store::folder::{KeyOrigin, ObjectAttributes, Usage, Use};
 use crate::store::{Key, Protection};
 use crate::tpm::{SignatureScheme, TpmError, handle};
 
-/// The place and protection of a key of the token `devid`.
+/// Where a new key of the token `devid` is stored, and how it is protected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum KeyStorage {
     /// The key is in a file, wrapped by the master key. The TPM loads the key for each use.
@@ -18,11 +18,11 @@ pub enum KeyStorage {
     Wrapped,
     /// The key is also in a persistent handle, so the TPM need not load it.
     Persistent,
-    /// The key is in a file, encrypted under a key that the TPM sealed. It is used in memory, which
-    /// is fast. But attacks on the process can reach the key.
+    /// The key is in a file, encrypted under a key that the TPM sealed. The module decrypts the key
+    /// and uses it in memory. This is fast, but an attack on the process can read the key.
     Sealed,
-    /// The key is in a file, wrapped by the storage root key that every program derives. The key
-    /// has this fixed scheme.
+    /// The key is in a file, wrapped by the storage root key that every program derives. The value
+    /// is the fixed signature scheme of the key.
     BelowRoot(SignatureScheme),
 }
 
@@ -82,7 +82,8 @@ impl Device {
         let private = described(Use::Sign, for_private);
         let public = described(Use::Verify, for_public);
         let origin = KeyOrigin::Generated;
-        // Another process may store a key with this label at the same time.
+        // The lock of new keys: another process may create a key with the same label at the same
+        // time.
         let turn = self.tpm.lock_new_key();
         self.refuse_second(store, label)?;
         let name = store.keep(
@@ -119,7 +120,7 @@ impl Device {
     ///
     /// # Errors
     ///
-    /// Fails for the own identity and for the factory identity.
+    /// Fails for the identity `devid` and for the factory identity.
     pub fn delete_key(&self, entry: &TokenEntry) -> Result<Vec<String>, IdentityError> {
         if entry.token == FACTORY {
             return Err(IdentityError::refused(format!(
@@ -139,12 +140,12 @@ impl Device {
                 entry.label
             ))
         })?;
-        // A certificate that could not be read may need the CA certificates.
+        // A file that cannot be read may hold a certificate that needs the CA certificates.
         store.check_readable()?;
         let certificates = entry.certificates.iter();
         let going: Vec<_> = certificates.clone().map(|one| &one.certificate).collect();
-        // The records are removed before the key. Otherwise devid would report the records of a
-        // deleted key for ever.
+        // The enrolment records are removed before the key. Otherwise, after an interruption, devid
+        // would report the records of a deleted key for ever.
         self.forget_enrolments_of(&entry.token, &entry.label)?;
         let mut gone = self.drop_ca_certificates(store, &entry.label, &going)?;
         let key = Some(&entry.file).filter(|file| !file.is_empty());

@@ -1,6 +1,6 @@
-//! The marker is a file that tells that the own identity of the device is in the TPM. The marker
-//! also names the key, so that a wrong marker is noticed. Other programs read the marker. devid
-//! uses the marker only to know that an identity was in the TPM before.
+//! The marker file `tpm_in_use`. If it exists, the identity `devid` is in the TPM. The file also
+//! names the key, so that devid notices a wrong marker. Other programs read the marker. For devid,
+//! the marker only shows that the TPM had an identity before.
 
 use super::IdentityError;
 use crate::file;
@@ -9,15 +9,15 @@ use serde::Deserialize;
 use std::io::ErrorKind;
 use std::path::Path;
 
-/// The largest size of a marker, in bytes.
+/// The largest size of a marker file, in bytes.
 const LARGEST: u64 = 4096;
 
-/// The content of a marker. The marker of another program may be empty.
+/// The content of a marker file. The marker file of another program may be empty.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct MarkerFile {
-    /// The persistent handle of the key.
+    /// The persistent handle of the key `devid`.
     pub(super) handle: Option<u32>,
-    /// The TPM name of the key.
+    /// The TPM name of the key `devid`.
     pub(super) name: Option<Vec<u8>>,
 }
 
@@ -39,7 +39,7 @@ impl MarkerFile {
             other => other.map_err(IdentityError::file(path))?,
         };
         let text = String::from_utf8(content).unwrap_or_default();
-        // A file without valid content is still a marker, because other programs make an empty
+        // A marker file without valid content still counts, because other programs create an empty
         // file.
         let written = toml::from_str::<MarkerText>(&text).ok();
         let handle = written.as_ref().and_then(|written| {
@@ -50,7 +50,7 @@ impl MarkerFile {
         Ok(Some(Self { handle, name }))
     }
 
-    /// Writes the marker. This happens at each start of the device.
+    /// Writes the marker file. devid writes it at each start of the device.
     pub(super) fn write(&self, path: &Path) -> Result<(), IdentityError> {
         let mut text = String::from("# The device's identity is in the TPM. Written by devid.\n");
         if let Some(handle) = self.handle {

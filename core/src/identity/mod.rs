@@ -1,5 +1,5 @@
-//! The identities of a device: their verification, and the provisioning of the own identity (IEEE
-//! 802.1AR).
+//! The identities of a device: their verification, and the provisioning of the identity `devid`
+//! (IEEE 802.1AR).
 
 #[cfg(feature = "evidence")]
 mod attesting;

@@ -1,5 +1,5 @@
-//! The subject of the own certificate. It comes from the caller, the configuration, the factory's
-//! certificate, or the key.
+//! The subject of the certificate `devid`. It comes from the caller, the configuration, the
+//! factory's certificate, or the key.
 
 use super::device::{Device, TokenContents};
 use super::entry::TokenEntry;
@@ -13,7 +13,8 @@ use std::path::Path;
 
 const MACHINE_ID: &str = "/etc/machine-id";
 const DMI_SERIAL: &str = "/sys/class/dmi/id/product_serial";
-/// The largest size of a file with a value, in bytes. A larger file holds no such value.
+/// The largest size of a file that gives the value of a subject variable, in bytes. A larger file
+/// is refused.
 const LARGEST: u64 = 4096;
 /// Values that firmware reports if the maker entered none, in lower case. Many devices have these
 /// values, so they identify no device.
@@ -107,10 +108,12 @@ impl Device {
         }
     }
 
-    /// Returns the factory identity whose certificate names the device, if there is one.
+    /// Returns the token entry of the factory identity whose certificate has the serial number of
+    /// the device, if there is one.
     fn factory_entry(&self) -> Result<Option<TokenEntry>, IdentityError> {
         let factory = match self.factory_contents() {
-            // The subject never changes later, so an incomplete result is an error.
+            // The subject never changes later. So an incomplete list of factory identities is an
+            // error.
             Ok(TokenContents {
                 unread: Some(fault),
                 ..
@@ -123,14 +126,14 @@ impl Device {
         Ok(identities.find(|one| !one.attests && one.key.is_some()))
     }
 
-    /// Returns the subject of the own certificate: from the configuration, else from the factory's
-    /// certificate, else from the key.
+    /// Returns the subject of the certificate `devid`: from the configuration, else from the
+    /// factory's certificate, else from the key.
     pub(super) fn own_subject(&self, public: &PublicKey) -> Result<Subject, IdentityError> {
         if let Some(template) = &self.config.provision.subject {
             return Ok(self.subject_by(template)?.1);
         }
         let factory = match self.factory_entry() {
-            // This function works without a TPM, but then the subject of the factory identity is
+            // A subject can be made without a TPM, but then the subject of the factory identity is
             // unknown.
             Err(fault) if fault.kind == IdentityErrorKind::Tpm => {
                 warn!("the factory's name for the device is unknown at present: {fault}");
@@ -145,7 +148,7 @@ impl Device {
     }
 }
 
-/// Reads the only line of a file.
+/// Reads the value of a subject variable from a file with a single line.
 fn text_of(variable: SubjectVariable, path: &Path) -> Result<String, IdentityError> {
     let bytes = file::read(path, LARGEST).map_err(|error| {
         let fault = IdentityError::file(path)(error);

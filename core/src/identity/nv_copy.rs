@@ -1,4 +1,4 @@
-//! The copy of the own certificate in an NV index. The copy survives the loss of the disk.
+//! The copy of the certificate `devid` in an NV index. The copy survives the loss of the disk.
 
 use super::IdentityError;
 use super::device::Device;
@@ -6,13 +6,13 @@ use crate::key::PublicKey;
 use crate::tpm::{NvContent, TpmError};
 use crate::x509::Certificate;
 
-/// The content of the configured NV index.
+/// The content of the NV index for the copy of the certificate.
 #[derive(Debug)]
 pub(super) struct NvCopy {
     index: u32,
-    /// True if devid wrote the index, as its attributes show.
+    /// True if devid defined the NV index, as its attributes show.
     pub(super) is_ours: bool,
-    /// The certificate in the index, if the content is a certificate.
+    /// The certificate in the NV index, if the content is a certificate.
     pub(super) certificate: Option<Certificate>,
 }
 
@@ -23,7 +23,8 @@ impl NvCopy {
 }
 
 impl Device {
-    /// Reads the copy. Returns `None` if no index is configured, or if the index does not exist.
+    /// Reads the copy of the certificate from its NV index. Returns `None` if no index is
+    /// configured, or if the index does not exist.
     pub(super) fn nv_copy(&self) -> Result<Option<NvCopy>, IdentityError> {
         let Some(index) = self.config.provision.nv_index else {
             return Ok(None);
@@ -44,7 +45,7 @@ impl Device {
         }))
     }
 
-    /// Returns the previous key of the own identity, if it is stored.
+    /// Returns the former key of the identity `devid`, if its file is still stored.
     fn former_own_key(&self) -> Option<PublicKey> {
         let read = self.token_contents(&self.own).ok()?;
         let own = read.entries.iter().find(|one| one.protected)?;
@@ -52,9 +53,9 @@ impl Device {
         Some(former.public().clone())
     }
 
-    /// Writes the copy. The copy may replace only a certificate for the current or the previous
-    /// key. Otherwise returns the reason why it was not written. The index may hold the last trace
-    /// of another identity.
+    /// Writes the copy of the certificate to its NV index. The copy may replace only a certificate
+    /// for the current or the former key. Otherwise returns the reason why no copy was written. The
+    /// index may hold the last trace of another identity.
     pub(super) fn keep_copy(
         &self,
         certificate: &Certificate,
@@ -97,7 +98,7 @@ impl Device {
         let owner = self.own.owner_auth()?;
         match self.tpm.nv_store(index, certificate.der(), &owner) {
             Ok(()) => Ok(None),
-            // The identity is complete even without the copy.
+            // A failure is only a note, because the identity is complete even without the copy.
             Err(error @ TpmError::OwnerAuth) => Ok(Some(format!(
                 "NV index 0x{index:08X}: no copy of the certificate was written: {}",
                 IdentityError::from(error)
@@ -126,8 +127,8 @@ impl Device {
         }))
     }
 
-    /// Removes the copy, even if it is for another key. Does not remove an index of another
-    /// program.
+    /// Removes the copy from its NV index, even if the copy is for another key. Does not remove an
+    /// index of another program.
     pub(super) fn forget_copy(&self) -> Result<(), IdentityError> {
         if let Some(index) = self.config.provision.nv_index {
             self.tpm.nv_remove(index, &self.own.owner_auth()?)?;

@@ -23,7 +23,8 @@ const NOT_WRAPPED: &str = "the TPM does not hold the master key that wraps it";
 const PIN_LOST: &str =
     "its use needs a PIN, but the TPM does not hold the master key that sealed the PIN";
 
-/// What was observed, and the facts that follow from it.
+/// The observed state of the device: facts for the table in `state.rs`, and the objects behind
+/// them.
 pub(super) struct Observed {
     pub(super) facts: Facts,
     pub(super) existing: ExistingIdentity,
@@ -35,17 +36,17 @@ pub(super) struct Observed {
     pub(super) orphan: Option<u32>,
     /// A certificate for a key that the device does not have.
     pub(super) unmatched: Option<Certificate>,
-    /// The reason why the TPM cannot be used, if any.
+    /// The reason why devid cannot use the TPM, if any.
     pub(super) tpm_fault: Option<IdentityError>,
     /// Files in the key folder that hold no valid object and may belong to the identity.
     pub(super) unread: Vec<RefusedFile>,
-    /// The reason why an important object may be missing, if any: a file could not be read.
+    /// The reason why a key or certificate may be missing, if any: a file could not be read.
     pub(super) unread_now: Option<String>,
     /// The reason why another user may have written the state folder, if any.
     pub(super) untrusted: Option<UntrustedState>,
 }
 
-/// The TPM key of the own identity.
+/// The TPM key of the identity `devid`.
 pub(super) struct OwnKey {
     pub(super) file: String,
     pub(super) key: Arc<Key>,
@@ -67,7 +68,7 @@ impl Observed {
 }
 
 impl Device {
-    /// Collects all facts. Changes nothing.
+    /// Collects all facts about the device for the table in `state.rs`. Changes nothing.
     ///
     /// # Errors
     ///
@@ -75,7 +76,7 @@ impl Device {
     pub(super) fn observe(&self) -> Result<Observed, IdentityError> {
         let request = self.reset_request();
         let reset = is_there(&request).map_err(IdentityError::file(&request))?;
-        // Before a reset, damaged files do not matter.
+        // Before a factory reset, damaged files do not matter, because the reset removes them.
         let silent = self.tpm.random(&mut [0]).err();
         let tpm = silent.is_none();
         let half_there = matches!(
@@ -108,7 +109,8 @@ impl Device {
             Some(own) => self.state_of(own)?,
         };
         let software = Software::in_state(&self.config.state);
-        // An observation needs no permission to use the key.
+        // This function only observes the device, so this user needs no permission to use the
+        // software key.
         let (software_key, software_public) = unless(reset, software.halves())?;
         let software_certificate = unless(reset, software.certificate())?;
         let public = own.as_ref().map(|own| own.key.public().clone());
@@ -120,7 +122,8 @@ impl Device {
             false => None,
         };
         let copy = nv.as_ref().and_then(|copy| {
-            // An index of another program matters only if its certificate is for our key.
+            // An NV index of another program matters only if its certificate is for a key of the
+            // identity `devid`.
             let certificate = copy.certificate.as_ref();
             certificate.filter(|one| copy.is_ours || of_key(one))
         });
@@ -182,7 +185,7 @@ impl Device {
         reset_request(&self.config.state)
     }
 
-    /// Finds the state of the key by a signature.
+    /// Finds the state of the TPM key: the key makes a signature.
     fn state_of(&self, own: &mut OwnKey) -> Result<TpmKey, IdentityError> {
         match prove(&self.tpm, &own.key, own.key.public()) {
             PossessionProof::Proven => {}
@@ -222,8 +225,8 @@ impl Device {
         })
     }
 
-    /// Finds the state of a key whose PIN is not available. The TPM shows whether the handle holds
-    /// the key.
+    /// Finds the state of a TPM key whose PIN is not available. The TPM shows whether the handle
+    /// holds the key.
     fn state_without_pin(&self, own: &mut OwnKey) -> Result<TpmKey, IdentityError> {
         if self.own.master_is_held()? == Some(false) {
             own.lost = Some(PIN_LOST.into());
@@ -237,7 +240,8 @@ impl Device {
         Err(SignError::NotLoggedIn.into())
     }
 
-    /// Logs in. Ignores an error if the objects behind the PIN are lost in any case.
+    /// Logs in to the token `devid`. Ignores an error if the keys that need the PIN are lost in any
+    /// case.
     fn unlock_or_lost(&self) -> Result<(), IdentityError> {
         match self.unlock() {
             Err(_) if self.own.master_is_held() == Ok(Some(false)) => Ok(()),
@@ -267,10 +271,10 @@ impl Device {
     }
 }
 
-/// Returns the key of the own identity, and all certificates with its label.
+/// Returns the key of the identity `devid`, and all certificates with its label.
 ///
-/// Applications may give this label to their keys. The key of the own identity is the only one that
-/// cannot be destroyed.
+/// Applications may give this label to their keys. The key of the identity `devid` is the only one
+/// that cannot be destroyed.
 fn own_identity(
     listing: &ScanResult,
     mark: Option<&MarkerFile>,
@@ -292,8 +296,8 @@ fn own_identity(
                 });
             }
             ObjectKind::Certificate(certificate, about) if about.label == OWN => {
-                // The scan lists key pairs first. A certificate for such a key belongs to it, even
-                // if the certificate states a CA.
+                // The scan lists key pairs before certificates. A certificate for a listed key
+                // belongs to that key, even if it is a CA certificate.
                 let public = certificate.public_key();
                 let is_own = |own: &OwnKey| public.as_ref() == Some(own.key.public());
                 if !certificate.is_ca() || keys.iter().any(is_own) {
@@ -322,9 +326,9 @@ fn own_identity(
     (own, certificates)
 }
 
-/// Returns true if a file without a valid object may belong to the own identity. This is so if the
-/// file is unreadable or has a generated name. A damaged file with another name belongs to another
-/// program.
+/// Returns true if a file without a valid object may belong to the identity `devid`. The file may
+/// belong to it if the file is unreadable, or has a name that devid generates. A damaged file with
+/// another name belongs to another program.
 fn may_be_ours(file: &RefusedFile) -> bool {
     !file.by_content
         || file
@@ -333,7 +337,8 @@ fn may_be_ours(file: &RefusedFile) -> bool {
             .is_some_and(KeyFolder::is_generated_name)
 }
 
-/// Returns the result. Returns an empty value if reading failed and a reset will remove the object.
+/// Returns `found`. If `found` is an error and a factory reset will remove the object, returns an
+/// empty value.
 fn unless<T: Default>(reset: bool, found: Result<T, IdentityError>) -> Result<T, IdentityError> {
     match found {
         Err(fault) if reset => {

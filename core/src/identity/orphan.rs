@@ -1,4 +1,4 @@
-//! Device keys in persistent handles whose files were lost.
+//! Device keys in persistent handles that no file of a key folder names.
 
 use super::IdentityError;
 use super::device::Device;
@@ -11,7 +11,8 @@ use crate::tpm::{PublicArea, is_device_key};
 pub(super) struct Orphan(pub(super) KeyInHandle);
 
 impl Orphan {
-    /// Returns true if the key has the type of an own identity. Only its file could confirm this.
+    /// Returns true if the key has the type of the key `devid`. Only the missing file could confirm
+    /// that it is this key.
     pub(super) fn could_be_identity(&self) -> bool {
         let is_p256 = |key: &PublicKey| {
             let PublicKey::Ec { curve, .. } = key else {

@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 use x509_cert::der::Decode;
 use x509_cert::request::CertReq;
 
-/// The largest file that is read, in bytes. The tool writes no larger file.
+/// The size up to which an existing file is examined, in bytes. The tool writes no larger file.
 const LARGEST: u64 = 1 << 20;
-/// More symbolic links than Linux follows for a path.
+/// The maximum number of symbolic links in a path (Linux follows at most 40).
 const MOST_LINKS: usize = 40;
 
 /// An output file that the user named.
@@ -23,7 +23,7 @@ pub struct OutputFile {
     force: bool,
 }
 
-/// The kind of content that a file has.
+/// The kind of content of an output file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FileKind<'a> {
     /// PEM blocks with this label, and nothing else.
@@ -34,12 +34,12 @@ pub enum FileKind<'a> {
     ManualPage,
     /// A JSON document that contains this format name.
     Document(&'a str),
-    /// A TCG-CSR, or a TPMT_SIGNATURE.
+    /// A TCG-CSR structure, or a TPMT_SIGNATURE.
     #[cfg(feature = "manufacture")]
     TcgCsr,
-    /// Bytes without a known form. They never replace a file.
+    /// Bytes without a known format. They never replace an existing file.
     Bytes,
-    /// A signed message. It never replaces a file.
+    /// A signed message. A signed message never replaces an existing file.
     SignedMessage,
     /// Hexadecimal digits, and nothing else.
     Hex,
@@ -47,7 +47,7 @@ pub enum FileKind<'a> {
     Metrics,
 }
 
-/// The object that exists at an output path.
+/// What exists at the path of an output file.
 #[derive(Debug, PartialEq, Eq)]
 enum Occupant {
     Nothing,
@@ -61,7 +61,7 @@ enum Occupant {
 }
 
 impl OutputFile {
-    /// Creates the value. Opens no file.
+    /// Creates the description of an output file. Opens no file.
     pub fn new(path: impl Into<PathBuf>, force: bool) -> Self {
         let path = path.into();
         Self { path, force }
@@ -72,7 +72,7 @@ impl OutputFile {
         &self.path
     }
 
-    /// Returns true if the output may replace any file.
+    /// Returns true if the output may replace any file (`--force`).
     pub fn is_forced(&self) -> bool {
         self.force
     }
@@ -131,7 +131,7 @@ impl OutputFile {
         }
     }
 
-    /// Checks that the existing file may be replaced.
+    /// Checks that output of the kind `kind` may replace an existing file.
     fn check_file(
         &self,
         there: &Path,
@@ -179,7 +179,7 @@ fn is_open_file(path: &Path) -> bool {
     false
 }
 
-/// Appends to an open file. The shell opens the file of `>> file` in this way too.
+/// Appends content to an open file. With `>> file`, the shell opens the file for appending too.
 fn appended(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut file = File::options().append(true).open(path)?;
     file.write_all(content)
@@ -190,7 +190,7 @@ fn private_key(content: &[u8]) -> Option<String> {
     let blocks = PemReader::of(content).blocks;
     let mut labels = blocks.iter().flatten().map(|block| block.label);
     let label = labels.find(|label| is_private(label));
-    // A damaged block may still hold a private key of the user.
+    // A damaged PEM block may still hold a private key of the user.
     let text = String::from_utf8_lossy(content);
     let damaged = || {
         text.contains("PRIVATE KEY-----")

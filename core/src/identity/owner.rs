@@ -1,5 +1,5 @@
-//! The certificates of the owner for keys of the factory (OpenConfig's oIDevID and oIAK). Root
-//! writes all of them in one file, so a rotation is atomic.
+//! The certificates of the owner for keys of the factory (OpenConfig's oIDevID and oIAK). All these
+//! certificates are in one file that only root writes, so a rotation is atomic.
 
 use super::IdentityError;
 use super::ca_certificates::above;
@@ -17,10 +17,10 @@ use crate::x509::{Certificate, certificates_of_answer};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
-/// Certificates that an owner sent, in PEM, DER or PKCS#7.
+/// A file with certificates that the owner issued, in PEM, DER or PKCS#7.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OwnerFile {
-    /// The name of the file in messages.
+    /// The name of the file, for messages.
     pub source: String,
     /// The content of the file.
     pub bytes: Vec<u8>,
@@ -31,14 +31,15 @@ pub struct OwnerFile {
 pub struct OwnerImported {
     /// The imported certificates.
     pub certificates: Vec<OwnerCertificate>,
-    /// The subjects of the certificates that were replaced.
+    /// The subjects of the former owner certificates, which the import replaced.
     pub replaced: Vec<String>,
     /// The subjects of CA certificates that the imported certificates do not need. They were not
     /// stored.
     pub unrelated: Vec<String>,
-    /// The file of the imported certificates.
+    /// The file to which the imported certificates were written.
     pub file: PathBuf,
-    /// The place where programs see the certificates: `nowhere`, `instead`, `token`.
+    /// Which token shows the certificates: `nowhere`, `instead` (of the factory's), or `token` (a
+    /// separate token).
     pub show: &'static str,
 }
 
@@ -212,7 +213,8 @@ impl Device {
         }
     }
 
-    /// Verifies the signatures of all issuers whose certificates are available.
+    /// Verifies the signature of each certificate by its issuer, for all issuers whose certificates
+    /// are available.
     fn check_issuer(
         &self,
         leaf: &Certificate,
@@ -255,7 +257,7 @@ impl Device {
     }
 }
 
-/// Returns all certificates of a file. Fails if a part of the file cannot be parsed.
+/// Returns all certificates of a file. Fails if any part of the file is not a certificate.
 fn whole(bytes: &[u8]) -> Result<Vec<Certificate>, String> {
     let read = Certificate::read_all(bytes);
     match (read.certificates.is_empty(), read.unread.first()) {

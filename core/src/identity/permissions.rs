@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use rustix::process::{getegid, geteuid, getgroups};
 use std::path::Path;
 
-/// The groups that a remedy may add a user to. Their permissions are known.
+/// The groups to which a remedy may add a user, because the permissions of these groups are known.
 const GROUPS: [&str; 2] = ["devid", "tss"];
 
 /// Returns the remedy that gives this user access to a path. Returns `None` if the system does not
@@ -29,7 +29,7 @@ pub(super) fn missing_permission(path: &Path, needed: Access) -> Option<Remedy> 
     }
 }
 
-/// Returns true if this user is in a group.
+/// Returns true if the user of this process is in a group.
 pub(super) fn is_member(group: u32) -> bool {
     let groups = getgroups().unwrap_or_default();
     getegid().as_raw() == group || groups.iter().any(|one| one.as_raw() == group)

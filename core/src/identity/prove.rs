@@ -10,18 +10,18 @@ use crate::tpm::{Hash, SignatureScheme, Tpm};
 /// The result of a proof of possession.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum PossessionProof {
-    /// The private key belongs to the public key.
+    /// The private key made a signature that the public key verifies.
     Proven,
-    /// Another key made the signature.
+    /// Another private key made the signature.
     OtherKey,
-    /// The key was not used. The use might count as a try with a wrong authorisation value, and the
+    /// The key was not used. Its use might count as a failed try of an authorisation value, and the
     /// TPM still counts earlier failed tries.
     NotTried,
-    /// The key made no signature.
+    /// The private key made no signature. The value is the error.
     NoSignature(SignError),
 }
 
-/// The text for [`PossessionProof::NotTried`].
+/// The message for [`PossessionProof::NotTried`].
 pub(super) const NOT_TRIED: &str = "the key was not used: if it has an authorisation value, a use \
                                     would count as a failed try, and the TPM already counts failed \
                                     tries. Wait until the TPM forgets them (devid status prints \
@@ -39,7 +39,8 @@ pub(crate) fn prove(tpm: &Tpm, key: &Key, public: &PublicKey) -> PossessionProof
     if let Err(error) = key.prepare(tpm) {
         return PossessionProof::NoSignature(error);
     }
-    // A single try is permitted. After a failed try, no try follows while the TPM counts that one.
+    // One try of the empty authorisation value is permitted. While the TPM counts a failed try,
+    // devid makes no further try.
     if key.supposes_empty_value()
         && let Ok(lockout) = tpm.lockout()
         && (lockout.counter > 0 || lockout.tries_left() == 1)
@@ -63,7 +64,7 @@ pub(crate) fn prove(tpm: &Tpm, key: &Key, public: &PublicKey) -> PossessionProof
     }
 }
 
-/// Returns a scheme by which an RSA key signs.
+/// Returns a signature scheme that the RSA key supports.
 pub(super) fn rsa_scheme(key: &Key) -> Option<SignatureScheme> {
     let hashes = [Hash::Sha256, Hash::Sha384, Hash::Sha512];
     let pkcs1 = hashes.into_iter().map(SignatureScheme::Rsassa);

@@ -1,5 +1,5 @@
-//! Provisions the device: repeats an observation and the next step of the table. So a run after an
-//! interruption continues the interrupted run.
+//! Provisions the device: observes its state, takes the next step of the table in `state.rs`, and
+//! repeats both. So a run after an interruption continues the interrupted run.
 
 use super::IdentityError;
 use super::device::Device;
@@ -28,19 +28,20 @@ use serde::Serialize;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// The setting of devices that use only the factory identity.
+/// The setting in config.toml of devices that use only the factory identity.
 pub(super) const UNWANTED: &str = "[provision] own = false";
-/// More steps than any device needs.
+/// The maximum number of steps of a run. No device needs more.
 const MOST_STEPS: usize = 8;
 const PAUSE: Duration = Duration::from_millis(200);
 const REQUEST: FileKind = FileKind::Pem("CERTIFICATE REQUEST");
-/// The longest time to wait for another provisioning run.
+/// The longest time to wait while another run of `devid provision` holds the lock.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The options of a provisioning run.
+/// The options of `devid provision`.
 #[derive(Debug, Clone, Default)]
 pub struct Provisioning {
-    /// The longest time to wait for a TPM that does not answer, if its answer matters.
+    /// The longest time to wait for a TPM that does not answer, if the next step depends on its
+    /// answer.
     pub wait: Duration,
     /// The destination of a certificate request. With a request, the device makes no certificate.
     pub request: Option<RequestTarget>,
@@ -52,29 +53,29 @@ pub struct Provisioning {
     pub new_certificate: bool,
 }
 
-/// The options of a provisioning run, with values from this device.
+/// The options of `devid provision`, with the subject resolved for this device.
 pub(super) struct Work<'a> {
     pub(super) request: Option<&'a RequestTarget>,
     /// The subject in the format of RFC 4514, and as a name.
     pub(super) subject: Option<(String, Subject)>,
     pub(super) new_certificate: bool,
-    /// True if the device leaves its software identity.
+    /// True if the device moves from its software key to a TPM key.
     pub(super) moves: bool,
 }
 
-/// The destination of a certificate request.
+/// Where the certificate request is written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RequestTarget {
-    /// The field [`Provisioned::request`].
+    /// The request is returned in [`Provisioned::request`].
     Answer,
     /// A file.
     File(OutputFile),
 }
 
-/// The result of a provisioning run.
+/// The result of `devid provision`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Provisioned {
-    /// The place of the identity: `tpm` or `software`.
+    /// Where the key of the identity is: `tpm` or `software` (in a file).
     pub mode: &'static str,
     /// The steps of the run, as text. Empty if no step was needed.
     pub steps: Vec<String>,
@@ -83,7 +84,7 @@ pub struct Provisioned {
     /// The certificate request (PKCS#10, PEM), if the caller asked for it in the result.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request: Option<String>,
-    /// True if the key waits for the certificate of a CA.
+    /// True if the identity has no certificate yet, because a CA has not answered.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub waits: bool,
 }
@@ -108,7 +109,8 @@ impl Policy {
     }
 }
 
-/// Gives the device its own identity, if it has none. The device runs this function at each start.
+/// Makes the identity `devid`, if the device does not have it. The device runs this function at
+/// each start.
 ///
 /// # Errors
 ///
@@ -152,7 +154,8 @@ pub fn provision(config: &Config, how: &Provisioning) -> Result<Provisioned, Ide
         // The device is opened again after each step, because a key remembers its first
         // observation.
         device = device.reopened();
-        // A TPM that answered earlier in this run exists.
+        // If the TPM answered earlier in this run, the device has a TPM, even if the TPM does not
+        // answer now.
         let was_there = seen.facts.tpm_is_there;
         seen = device.observe()?;
         seen.facts.tpm_is_there |= was_there;
@@ -163,9 +166,9 @@ pub fn provision(config: &Config, how: &Provisioning) -> Result<Provisioned, Ide
     )))
 }
 
-/// Waits while an answer of the TPM could change the next step. Sends a command to the TPM again
-/// and again. Returns the device and the last observation. The returned device does not ask a TPM
-/// that did not answer.
+/// Waits for a TPM that does not answer, while its answer could change the next step. Repeats a TPM
+/// command until the time limit. Returns the device and the last observation. The returned device
+/// does not ask a TPM that did not answer.
 fn wait_for_tpm(
     config: &Config,
     policy: Policy,
@@ -195,7 +198,8 @@ fn wait_for_tpm(
 }
 
 impl Device {
-    /// Takes one step. Returns the mode if no step remains.
+    /// Takes one step of the table in `state.rs`. If no step remains, returns where the identity is
+    /// (`tpm` or `software`).
     fn step(
         &self,
         plan: Plan,
@@ -260,7 +264,8 @@ impl Device {
             }
             Plan::KeepSoftware => {
                 self.is_requested(seen, how, done)?;
-                // The next identity may wait for its certificate.
+                // After the move to the TPM, the new identity may still wait for its certificate
+                // from a CA.
                 match seen
                     .own
                     .as_ref()
@@ -301,7 +306,7 @@ impl Device {
         Ok(Signer(&self.tpm, key.ok_or_else(gone)?))
     }
 
-    /// Makes a certificate request, if the options contain one.
+    /// Writes a certificate request, if the options require one.
     fn is_requested(
         &self,
         seen: &Observed,
@@ -339,7 +344,7 @@ impl Device {
             Protection::Tpm,
             OpenedBy::User,
         )?;
-        // Applications must not change the attributes of the own identity.
+        // Applications must not change the attributes of the identity `devid`.
         let described = |uses: Use| ObjectAttributes {
             modifiable: false,
             destroyable: false,
@@ -384,7 +389,8 @@ impl Device {
         }
     }
 
-    /// Copies the certificate to the key folder or to the NV index, if one of the two lacks it.
+    /// Copies the certificate `devid` from the key folder to the NV index, or from the NV index to
+    /// the key folder, if one of the two lacks it.
     fn copy_certificate(
         &self,
         seen: &Observed,
@@ -410,7 +416,7 @@ impl Device {
         self.mark_key(&own.key)
     }
 
-    /// Writes a marker that names this key.
+    /// Writes a marker file that names the key of the identity `devid`.
     pub(super) fn mark_key(&self, key: &Key) -> Result<(), IdentityError> {
         let path = &self.config.provision.marker;
         if let Some(folder) = path.parent() {
@@ -423,7 +429,8 @@ impl Device {
         mark.write(path)
     }
 
-    /// Tells running programs to scan again before their next search.
+    /// Touches the generation file, so that running programs scan the TPM and the key folders again
+    /// before their next search.
     pub(super) fn tell_others(&self) {
         let path = &self.config.generation;
         let told = path
@@ -449,10 +456,11 @@ pub(super) fn certificate_attributes(label: &str, destroyable: bool) -> ObjectAt
 }
 
 fn gone() -> IdentityError {
-    IdentityError::failed("the own key of the device does not exist any more")
+    IdentityError::failed("the device's key devid does not exist any more")
 }
 
-/// Checks that an existing identity can be used unchanged. Returns its mode.
+/// Checks that an identity of another program (`[provision] existing`) can be used unchanged.
+/// Returns where its key is.
 fn used(existing: &ExistingIdentity, how: &Work) -> Result<&'static str, IdentityError> {
     if how.request.is_some() {
         return Err(IdentityError::refused(format!(
@@ -479,12 +487,13 @@ fn no_own_key() -> IdentityError {
 /// The file in the state folder that a provisioning run locks.
 pub(super) const LOCK: &str = ".provision.lock";
 
-/// Returns the kind of object that is in place of the lock file, if it is not a regular file.
+/// If something other than a regular file has the name of the lock file, returns its type.
 pub(super) fn provision_lock(state: &Path) -> Option<&'static str> {
     no_lock(&lstat(state.join(LOCK)).ok()?)
 }
 
-/// Takes the lock of provisioning. A second run at the same time would make a second key.
+/// Takes the lock of `devid provision`. Without the lock, two runs at the same time would make two
+/// keys.
 pub(super) fn only_one(state: &Path) -> Result<Lock, IdentityError> {
     let path = state.join(LOCK);
     let fault = |error: Errno| IdentityError::file(&path)(error.into());
@@ -508,7 +517,7 @@ pub(super) fn only_one(state: &Path) -> Result<Lock, IdentityError> {
     })
 }
 
-/// Removes the temporary files of killed runs.
+/// Removes temporary files that killed runs left in the key folders.
 pub(super) fn tidy(device: &Device) {
     let config = &device.config;
     let software = Software::in_state(&config.state);

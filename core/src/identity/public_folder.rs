@@ -9,8 +9,8 @@ use std::path::Path;
 
 const MODE: u32 = 0o755;
 
-/// Creates the folder if it is missing. Lets all users enter the folder, whatever the umask is.
-/// Returns true if this changed anything. Does not change a folder of another user.
+/// Creates a public folder if it is missing. Lets all users enter the folder, whatever the umask
+/// is. Returns true if this changed anything. Does not change a folder of another user.
 pub(super) fn make_public_folder(path: &Path) -> Result<bool, IdentityError> {
     let fault = |errno: Errno| IdentityError::file(path)(errno.into());
     let made = match mkdir(path, Mode::from_raw_mode(MODE)) {

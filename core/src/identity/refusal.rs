@@ -1,4 +1,5 @@
-//! The texts of refused steps, and their remedies.
+//! Error messages for the steps of `devid provision` that the table in `state.rs` refuses, with the
+//! remedies.
 
 use super::device::Device;
 use super::existing::ExistingIdentity;
@@ -16,30 +17,30 @@ use crate::trouble::is_there;
 use crate::x509::Certificate;
 use std::path::PathBuf;
 
-/// The text of a refused step, with its remedy.
+/// The error message of a refused provisioning step, with the remedy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct RefusalDetails {
     kind: IdentityErrorKind,
-    /// The identifier of the refusal, for programs.
+    /// The identifier of the refusal, which programs read.
     pub(super) id: &'static str,
     pub(super) text: String,
     pub(super) remedy: Remedy,
 }
 
-/// A certificate of the own identity whose key is missing.
+/// A certificate of the identity `devid` whose private key is missing.
 struct UnmatchedCertificate {
     place: String,
     file: Option<PathBuf>,
-    /// True if the certificate belongs to the software identity.
+    /// True if the certificate belongs to the identity in files.
     software: bool,
 }
 
-/// Tells whether the TPM belongs to the key folder.
+/// Whether the keys in the TPM belong to the key folder.
 enum TpmOrigin {
     /// The TPM holds keys with the template of device keys that no file names. The TPM or the
     /// folder comes from another device.
     OtherDevice,
-    /// The TPM holds no such keys. The TPM was cleared, or is new.
+    /// The TPM holds no key with the template of device keys. The TPM was cleared, or is new.
     Unused,
 }
 
@@ -93,7 +94,7 @@ impl Device {
                 "identity.tpm-silent",
                 format!("{tpm}; a TPM exists, so no software identity is made instead"),
                 Remedy::by_hand(match self.config.provision.own {
-                    // The user may miss only the factory identity.
+                    // The user may need only the factory identity.
                     OwnIdentity::Unset | OwnIdentity::Unwanted => {
                         "devid doctor tells why the TPM does not answer"
                     }
@@ -137,7 +138,7 @@ impl Device {
         }
     }
 
-    /// Returns the remedy that cancels a requested reset.
+    /// Returns the remedy that cancels a requested factory reset.
     pub(super) fn no_reset(&self) -> Remedy {
         let request = self.reset_request();
         let command = format!("rm {}", word(&request));
@@ -159,7 +160,7 @@ impl Device {
         let (text, remedy) = match held {
             Ok(Some(true)) => (
                 format!(
-                    "the own key of the device is missing ({lost}), although the TPM still holds \
+                    "the device's key devid is missing ({lost}), although the TPM still holds \
                      the master key: the file of the key was deleted or changed"
                 ),
                 self.bring_back_file(),
@@ -167,9 +168,9 @@ impl Device {
             Ok(_) | Err(_) => {
                 let behind_pin = |own: &OwnKey| own.key.auth_salt().is_some();
                 let text = match seen.own.as_ref().is_some_and(behind_pin) {
-                    true => format!("the own key of the device cannot be used any more: {lost}"),
+                    true => format!("the device's key devid cannot be used any more: {lost}"),
                     false => format!(
-                        "the TPM does not hold the own key of the device any more ({lost}): it \
+                        "the TPM does not hold the device's key devid any more ({lost}): it \
                          {CLEARED_OR_EXCHANGED}"
                     ),
                 };
@@ -184,12 +185,12 @@ impl Device {
         }
     }
 
-    /// Returns the remedy for a TPM without the keys of the folder.
+    /// Returns the remedy for a TPM that does not hold the keys of the key folder.
     pub(super) fn other_tpm(&self) -> Remedy {
         let folder = self.folder();
         let folder = folder.display();
         match self.whose() {
-            // A reset would delete the keys of another device.
+            // A factory reset would delete the keys of another device.
             TpmOrigin::OtherDevice => Remedy::by_hand(format!(
                 "This TPM holds keys of another key folder. Use {folder} with its own TPM, or use \
                  this TPM with its own key folder"
@@ -217,13 +218,13 @@ impl Device {
 
     fn whose(&self) -> TpmOrigin {
         let handle = self.config.master.handle;
-        // If the search fails, such keys may exist.
+        // If the search for device keys fails, such keys may exist.
         let orphans = self.orphans();
         let orphans = orphans.map_or(true, |orphans| !orphans.is_empty());
         let held = self.own.master_is_held().ok().flatten() == Some(true);
         let wraps = self.tpm.handles(handle).map_or(true, |all| {
-            // The list begins at this handle, so its first entry tells whether the handle is in
-            // use.
+            // TPM2_GetCapability lists handles from this handle on, so the first entry tells
+            // whether the handle is in use.
             all.first() == Some(&handle)
         });
         match orphans || (wraps && !held) {
@@ -260,7 +261,7 @@ impl Device {
             kind: IdentityErrorKind::Refused,
             id: "identity.file-lost",
             text: format!(
-                "the TPM holds the own key of the device{handle}, but the file of the key is \
+                "the TPM holds the device's key devid{handle}, but the file of the key is \
                  missing in {}",
                 self.folder().display()
             ),
@@ -304,7 +305,8 @@ impl Device {
                 "The key of the certificate is still in handle 0x{handle:08X}. {}",
                 self.bring_back_file()
             )),
-            // The remaining key has no certificate, so the next run makes a certificate for it.
+            // If the certificate moves away, the remaining key has no certificate. The next run
+            // makes a certificate for it.
             (None, Some(file)) if has_key => {
                 let name = file.file_name().unwrap_or_default();
                 let aside = self.config.state.join(name);
@@ -364,7 +366,8 @@ impl Device {
         }
     }
 
-    /// Returns the handle that holds the key of the certificate although no file names the handle.
+    /// Returns the handle with the key of the certificate, if no file of a key folder names this
+    /// handle.
     fn orphan_of(&self, certificate: &Certificate) -> Option<u32> {
         let public = certificate.public_key()?;
         let orphans = self.orphans().unwrap_or_default().into_iter();
@@ -375,7 +378,7 @@ impl Device {
     }
 
     fn existing_unusable(&self, seen: &Observed) -> RefusalDetails {
-        // For an identity in files, the answer of the TPM does not matter.
+        // If the identity is in files, it does not matter whether the TPM answers.
         let by_uri = matches!(
             self.config.provision.existing,
             Some(config::ExistingSource::Uri(_))

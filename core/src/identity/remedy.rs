@@ -9,10 +9,10 @@ use rustix::process::geteuid;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// A remedy for an error or a finding.
+/// What a user should do about an error or a finding of `devid doctor`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Remedy {
-    /// The text for a person.
+    /// What the user should do, as text.
     pub(super) words: String,
     /// A command for sh(1). The user first follows the text, then runs the command.
     pub(super) command: Option<String>,
@@ -59,9 +59,9 @@ impl Remedy {
         }
     }
 
-    /// Creates a remedy from a command that contains these paths. Root will run the command. So the
-    /// remedy has no command if a path may lead to another file, now or later. The text then gives
-    /// the reason.
+    /// Creates a remedy from a command that contains `paths`. Root will run the command. If a path
+    /// may lead to another file, now or later, the remedy has no command. The text then gives the
+    /// reason.
     pub(super) fn on_paths(words: impl fmt::Display, paths: &[&Path], command: String) -> Self {
         match paths.iter().find_map(|path| hazard(path)) {
             None if paths.iter().all(|path| is_this_users(path)) => Self {
@@ -85,8 +85,8 @@ impl fmt::Display for Remedy {
     }
 }
 
-/// Returns the reason why a command for root must not contain this path, if any. Examples are a
-/// file that other users can replace, a symbolic link, and a name with invisible characters.
+/// Returns the reason why a command for root must not contain the path, if any. Examples are a file
+/// that other users can replace, a symbolic link, and a name with invisible characters.
 fn hazard(path: &Path) -> Option<String> {
     let shown = path.display();
     let is_text = path

@@ -14,8 +14,8 @@ use crate::x509::{RequestContent, Subject};
 use std::sync::Arc;
 
 impl Device {
-    /// Returns a certificate request (PKCS#10, DER). If the content has no subject, the own
-    /// identity gets the subject of the factory identity. The key of a service gets its label as
+    /// Returns a certificate request (PKCS#10, DER). If the content has no subject, the identity
+    /// `devid` gets the subject of the factory identity. The key of a service gets its label as
     /// subject. The PIN is tried only if the configuration names none. The TPM counts a wrong PIN.
     ///
     /// # Errors
@@ -64,7 +64,7 @@ impl Device {
         }
     }
 
-    /// Returns the subject of a request.
+    /// Returns the subject for a certificate request of a token entry.
     fn subject_of(
         &self,
         entry: &TokenEntry,

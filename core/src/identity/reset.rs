@@ -1,5 +1,5 @@
-//! Factory reset: removes all objects that devid made from the TPM and from the disk. A reset never
-//! changes the factory identity or objects of other programs.
+//! Factory reset: removes all keys, certificates and other objects that devid made from the TPM and
+//! from the disk. A reset never changes the factory identity or objects of other programs.
 
 use super::device::Device;
 use super::free_name::free_name;
@@ -18,7 +18,7 @@ use rustix::fs::{Access, access};
 use rustix::io::Errno;
 use std::path::PathBuf;
 
-/// Erases the own identity of the device and all its keys, and makes a new identity.
+/// Erases the identity `devid` and all other keys that devid made, and makes a new identity.
 ///
 /// # Errors
 ///
@@ -30,8 +30,8 @@ pub fn reset(config: &Config, how: &Provisioning) -> Result<Provisioned, Identit
     provision(config, how)
 }
 
-/// Deletes files that were set aside. They were set aside when the device moved to its TPM, or
-/// after the loss of a master key. Returns the paths of the deleted files.
+/// Deletes files that devid renamed when the device moved to its TPM, or after the loss of a master
+/// key. Returns the paths of the deleted files.
 pub fn prune(config: &Config) -> Result<Vec<PathBuf>, IdentityError> {
     if !is_there(&config.state).map_err(IdentityError::file(&config.state))? {
         return Ok(Vec::new());
@@ -57,7 +57,7 @@ impl Device {
     pub(super) fn erase(&self, seen: &Observed) -> Result<(), IdentityError> {
         let _turn = self.enrolment_turn()?;
         let tpm = seen.facts.tpm;
-        // All errors that can be foreseen are checked before the first deletion.
+        // All errors that can be foreseen are checked before the first object is deleted.
         let master = match tpm {
             true => self.master_to_erase()?,
             false => None,
@@ -102,11 +102,11 @@ impl Device {
             self.forget_copy()?;
             if let Some(master) = master {
                 self.own.destroy_master(master.name())?;
-                // The master key no longer encrypts the owner's authorisation value, so the
-                // storage root key must do that. The present storage root key is then trusted.
+                // The master key no longer encrypts the owner's authorisation value, so the storage
+                // root key must do so. The reset trusts the present storage root key.
                 self.forget_root()?;
-                // Without the master key, another rule finds device keys. Such keys would stop the
-                // provisioning, so they are evicted too.
+                // Without a master key, devid counts other keys in handles as device keys that no
+                // file names. They would stop the next provisioning, so they are evicted too.
                 self.evict_orphans()?;
             }
             for store in self.stores() {
@@ -139,8 +139,8 @@ impl Device {
         shown.map_err(|error| kept_all(error.into()))
     }
 
-    /// Returns true if the TPM has another storage root key than the recorded one, or if the record
-    /// is damaged.
+    /// Returns true if the TPM has another storage root key than the file `.storage-root` records,
+    /// or if that file is damaged.
     fn has_other_root(&self) -> Result<bool, IdentityError> {
         match self.tpm.has_other_root() {
             Err(TpmError::Distrusted(_)) => Ok(true),
@@ -161,7 +161,7 @@ impl Device {
     fn master_to_erase(&self) -> Result<Option<StorageKey>, IdentityError> {
         let handle = self.config.master.handle;
         let key = match self.tpm.storage_key(handle) {
-            // An object that is not a storage key wraps no keys.
+            // If the handle holds an object that is not a storage key, the object wraps no keys.
             Ok(None) | Err(TpmError::Unsupported(_)) => return Ok(None),
             Ok(Some(key)) => key,
             Err(error) => return Err(error.into()),
@@ -185,7 +185,7 @@ impl Device {
     }
 }
 
-/// Returns the error for a reset that cannot begin.
+/// Returns the error for a factory reset that cannot begin.
 fn kept_all(error: StoreError) -> IdentityError {
     let fault = IdentityError::from(error);
     IdentityError::failed(format!(

@@ -20,18 +20,18 @@ use std::path::{Path, PathBuf};
 const FOLDER_MODE: u32 = 0o2750;
 const LONGEST: usize = 32;
 
-/// A token for a service that was added or removed.
+/// The token of a service that `devid token` added or removed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ServiceToken {
-    /// The name of the token.
+    /// The name of the service's token.
     pub token: String,
     /// The key folder of the token.
     pub folder: PathBuf,
     /// The file in `config.d/` that configures the token.
     pub drop_in: PathBuf,
-    /// True if the command changed anything.
+    /// True if the command changed the folder or the configuration.
     pub changed: bool,
-    /// True if the key folder still exists, with its keys.
+    /// True if the key folder still exists after the token was removed, with its keys.
     pub kept: bool,
 }
 
@@ -129,7 +129,7 @@ pub fn remove_service_token(config: &Config, name: &str) -> Result<ServiceToken,
     })
 }
 
-/// Returns the paths of a token with this name.
+/// Returns the paths of the token `name`: key folder and drop-in file.
 fn place(config: &Config, name: &str) -> Result<ServiceToken, IdentityError> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     let reserved = [OWN, FACTORY, SESSIONS, SOFTWARE].contains(&name);
@@ -164,7 +164,8 @@ fn refused(why: String) -> IdentityError {
     IdentityError::refused(format!("{why}; nothing was changed"))
 }
 
-/// Creates a folder for root only, if it is missing. Returns true if it created the folder.
+/// Creates a folder with access for root only, if the folder is missing. Returns true if it created
+/// the folder.
 fn made_folder(path: &Path) -> Result<bool, IdentityError> {
     match mkdir(path, Mode::from_raw_mode(0o700)) {
         Ok(()) => Ok(true),
@@ -173,8 +174,8 @@ fn made_folder(path: &Path) -> Result<bool, IdentityError> {
     }
 }
 
-/// Gives the folder to the user and the group, unless another user owns it. Returns true if this
-/// changed the folder.
+/// Changes the owner and group of a folder of root to the user and group of a service. Returns true
+/// if this changed the folder.
 fn give(path: &Path, user: (u32, &str), group: (u32, &str)) -> Result<bool, IdentityError> {
     let fault = |error: Errno| IdentityError::file(path)(error.into());
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -216,7 +217,7 @@ impl Device {
         stores.any(|store| store.name() == token && store.is_service())
     }
 
-    /// Returns the token of an entry, if it belongs to one service.
+    /// Returns the token that shows a token entry, if the token belongs to one service.
     #[cfg(feature = "evidence")]
     pub(crate) fn service_of(&self, entry: &super::TokenEntry) -> Option<&DevidStore> {
         self.store_of(entry).filter(|store| store.is_service())

@@ -1,4 +1,4 @@
-//! Signs messages for other parties.
+//! Signs messages with keys of the device, in formats that other programs verify.
 
 use super::device::Device;
 use super::entry::TokenEntry;
@@ -11,17 +11,17 @@ use crate::tpm::{AttestationKey, Hash, Secret, SignatureScheme, TPM_GENERATED};
 use crate::x509::Certificate;
 use base64ct::{Base64, Encoding};
 
-/// A signed message and its signature scheme.
+/// A signed message, and the signature scheme that was used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SignedMessage {
-    /// The message in the requested format.
+    /// The signed message in the requested format.
     pub bytes: Vec<u8>,
     /// The signature scheme.
     pub scheme: SignatureScheme,
 }
 
 impl SignedMessage {
-    /// Returns the message in base64 (RFC 4648, section 4).
+    /// Returns the signed message in base64 (RFC 4648, section 4).
     pub fn base64(&self) -> String {
         Base64::encode_string(&self.bytes)
     }
@@ -74,8 +74,8 @@ impl Device {
         Ok(SignedMessage { bytes, scheme })
     }
 
-    /// Signs content with the attestation key of the factory. This key signs only data that the TPM
-    /// hashed itself. It signs no data that a verifier could take for a statement of the TPM.
+    /// Signs content with the factory's attestation key (IAK). This key signs only data that the
+    /// TPM hashed itself. It signs no data that a verifier could take for a statement of the TPM.
     fn signed_by_ticket(
         &self,
         entry: &TokenEntry,
@@ -131,8 +131,8 @@ impl Device {
         Ok(SignedMessage { bytes, scheme })
     }
 
-    /// Signs bytes. Returns the scheme and the signature. A signature is r ‖ s, or a number with
-    /// the length of the modulus. The default hash has the strength of the key.
+    /// Signs bytes. Returns the scheme and the signature. An ECDSA signature is r ‖ s. An RSA
+    /// signature has the length of the modulus. The strength of the default hash matches the key.
     ///
     /// # Errors
     ///
@@ -156,7 +156,7 @@ impl Device {
     }
 }
 
-/// Returns the scheme with another hash.
+/// Returns the signature scheme with the hash `hash` instead of its own hash.
 fn by_hash(scheme: SignatureScheme, hash: Hash) -> SignatureScheme {
     match scheme {
         SignatureScheme::Ecdsa(_) => SignatureScheme::Ecdsa(hash),

@@ -1,4 +1,4 @@
-//! Signs certificates and requests with keys of the device.
+//! Signs certificates and certificate requests with keys of the device.
 
 use super::IdentityError;
 use super::prove::rsa_scheme;
@@ -9,7 +9,7 @@ use crate::tpm::{Hash, SignatureScheme, Tpm};
 use crate::x509::issue::{self, CertificateSigner};
 use crate::x509::{Certificate, RequestContent, Subject, request};
 
-/// A private key that signs certificates and requests.
+/// A private key that signs certificates and certificate requests.
 pub(crate) struct Signer<'a>(pub(crate) &'a Tpm, pub(crate) &'a Key);
 
 impl Signer<'_> {
@@ -57,8 +57,8 @@ impl Signer<'_> {
         })
     }
 
-    /// Returns the scheme whose hash has the strength of the key. A key with a fixed scheme returns
-    /// that scheme.
+    /// Returns the signature scheme of the key. If the key has no fixed scheme, the strength of the
+    /// hash matches the key.
     pub(crate) fn scheme(&self) -> Result<SignatureScheme, IdentityError> {
         match self.public() {
             PublicKey::Ec { curve, .. } => {

@@ -25,14 +25,14 @@ use zeroize::Zeroizing;
 
 const KEY: &str = "devid.key.pem";
 const CERTIFICATE: &str = "devid.cert.pem";
-/// The suffix of a certificate file.
+/// The suffix of the names of certificate files.
 const OF_CERTIFICATE: &str = ".cert.pem";
 /// The line of a key folder with the label. A token for this folder then shows key and certificate
 /// under one label.
 const LABEL: &[u8] = b"Label: devid\n";
 const RETIRED: &str = "pre-tpm";
 
-/// The folder of the software identity.
+/// The folder of the software identity, `<state>/software`.
 #[derive(Debug)]
 pub(super) struct Software {
     folder: PathBuf,
@@ -49,12 +49,12 @@ impl Software {
         &self.folder
     }
 
-    /// Returns the path of the private key.
+    /// Returns the path of the private key file.
     pub(super) fn key_path(&self) -> PathBuf {
         self.folder.join(KEY)
     }
 
-    /// Returns the path of the certificate.
+    /// Returns the path of the certificate file.
     pub(super) fn certificate_path(&self) -> PathBuf {
         self.folder.join(CERTIFICATE)
     }
@@ -65,8 +65,9 @@ impl Software {
             && (file == self.key_path() || file == self.certificate_path() || is_ca_file(file))
     }
 
-    /// Returns the private and the public key. Both are `None` if there is no key. If this user has
-    /// no permission to read the private key, the public key comes from the certificate.
+    /// Returns the private and the public key of the software identity. Both are `None` if it has
+    /// no key. If this user has no permission to read the private key, the public key comes from
+    /// the certificate.
     ///
     /// # Errors
     ///
@@ -98,7 +99,7 @@ impl Software {
         }
     }
 
-    /// Returns the certificate, or `None` if there is none.
+    /// Returns the certificate of the software identity, or `None` if there is none.
     pub(super) fn certificate(&self) -> Result<Option<Certificate>, IdentityError> {
         let path = self.certificate_path();
         if !there(&path)? {
@@ -107,7 +108,7 @@ impl Software {
         Ok(read_certificates(&path)?.into_iter().next())
     }
 
-    /// Creates a key and stores it.
+    /// Creates the key of the software identity and stores it in a file.
     pub(super) fn make_key(&self) -> Result<Key, IdentityError> {
         let failed = |why: &str| IdentityError::failed(format!("software key: {why}"));
         let private = PrivateKeyInfo::from_scalar(Curve::P256, &random_scalar(Curve::P256)?);
@@ -122,7 +123,7 @@ impl Software {
         Key::in_clear(private).map_err(failed)
     }
 
-    /// Replaces the certificate, and the CA certificates above it.
+    /// Replaces the certificate of the software identity, and the CA certificates above it.
     pub(super) fn keep(
         &self,
         certificate: &Certificate,
@@ -148,19 +149,19 @@ impl Software {
         Ok(())
     }
 
-    /// Returns the paths of the CA certificates.
+    /// Returns the paths of the CA certificates of the software identity.
     fn ca_paths(&self) -> Result<Vec<PathBuf>, IdentityError> {
         let mut paths = self.all_paths()?;
         paths.retain(|path| is_ca_file(path));
         Ok(paths)
     }
 
-    /// Returns all paths in the folder.
+    /// Returns the paths of all files in the folder of the software identity.
     fn all_paths(&self) -> Result<Vec<PathBuf>, IdentityError> {
         paths_in(&self.folder).map_err(IdentityError::file(&self.folder))
     }
 
-    /// Returns the CA certificates with their paths.
+    /// Returns the CA certificates of the software identity, with their paths.
     pub(super) fn ca_certificates(&self) -> Result<Vec<(PathBuf, Certificate)>, IdentityError> {
         let mut found = Vec::new();
         for path in self.ca_paths()? {
@@ -173,14 +174,15 @@ impl Software {
         Ok(found)
     }
 
-    /// Returns the paths of all files of the identity. The key is last, so that no certificate
-    /// stays without key.
+    /// Returns the paths of all files of the software identity. The key is last, so that an
+    /// interrupted removal never leaves a certificate without key.
     fn paths(&self) -> Result<impl Iterator<Item = PathBuf>, IdentityError> {
         let first = [self.certificate_path()].into_iter();
         Ok(first.chain(self.ca_paths()?).chain([self.key_path()]))
     }
 
-    /// Renames all files of the identity. Does not overwrite files that were set aside before.
+    /// Renames all files of the software identity to `*.pre-tpm`. Does not overwrite files that
+    /// were renamed before.
     pub(super) fn retire(&self) -> Result<(), IdentityError> {
         for path in self.paths()? {
             if there(&path)? {
@@ -191,7 +193,7 @@ impl Software {
         Ok(())
     }
 
-    /// Deletes all files of the identity, and all files that were set aside.
+    /// Deletes all files of the software identity, and all its files `*.pre-tpm`.
     pub(super) fn delete(&self) -> Result<(), IdentityError> {
         for path in self.paths()? {
             file::remove(&path).map_err(IdentityError::file(&path))?;
@@ -199,7 +201,7 @@ impl Software {
         self.prune().map(drop)
     }
 
-    /// Deletes the files that were set aside. Returns their paths.
+    /// Deletes the files `*.pre-tpm` of a former software identity. Returns their paths.
     pub(super) fn prune(&self) -> Result<Vec<PathBuf>, IdentityError> {
         let retired = self.retired()?;
         for path in &retired {
@@ -208,7 +210,7 @@ impl Software {
         Ok(retired)
     }
 
-    /// Returns the files that were set aside.
+    /// Returns the files `*.pre-tpm` of a former software identity.
     pub(super) fn retired(&self) -> Result<Vec<PathBuf>, IdentityError> {
         let mut retired = Vec::new();
         for path in self.all_paths()? {
@@ -224,7 +226,7 @@ impl Software {
 }
 
 impl Software {
-    /// Returns true if the file has the name of a file that was set aside.
+    /// Returns true if the path has the name of a file `*.pre-tpm` of a former software identity.
     fn was_ours(&self, path: &Path) -> bool {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let Some((name, number)) = name.rsplit_once(&format!(".{RETIRED}")) else {

@@ -8,13 +8,13 @@ use std::time::Duration;
 
 /// The smallest factor by which a type of key counts as faster than another.
 const CLEARLY: f64 = 1.25;
-/// A slower signature limits services, so the advice then mentions sealed keys.
+/// If a signature takes longer, the TPM limits services. The advice then mentions sealed keys.
 const SLOW: Duration = Duration::from_millis(10);
 
 /// The measured speed of the device's TPM, in milliseconds.
 #[derive(Debug, Clone, Serialize)]
 pub struct SpeedReport {
-    /// The TCTI of the TPM.
+    /// The TCTI (transport) of the TPM.
     pub tcti: String,
     /// The maker of the TPM: TPM_PT_MANUFACTURER as text.
     pub maker: String,
@@ -30,7 +30,7 @@ pub struct SpeedReport {
     pub advice: String,
 }
 
-/// An operation and its times.
+/// An operation of the TPM, with the measured times.
 #[derive(Debug, Clone, Serialize)]
 pub struct MeasuredOperation {
     /// The name of the operation: `generate`, `sign`, `load-and-sign`, `unseal` or `login`.
@@ -39,13 +39,13 @@ pub struct MeasuredOperation {
     pub key: Option<&'static str>,
     /// The number of TPM commands of the operation.
     pub commands: u32,
-    /// The number of times that the operation was run.
+    /// The number of measurements.
     pub rounds: usize,
-    /// The median time.
+    /// The median time in milliseconds.
     pub median_ms: f64,
-    /// The shortest time.
+    /// The shortest time in milliseconds.
     pub min_ms: f64,
-    /// The longest time.
+    /// The longest time in milliseconds.
     pub max_ms: f64,
 }
 
@@ -117,7 +117,7 @@ fn median(times: &[Duration]) -> Duration {
     times.get(times.len() / 2).copied().unwrap_or_default()
 }
 
-/// A type of key, with the times of a signature and of a key generation.
+/// A type of key for the advice, with the times of a signature and of a key generation.
 struct Candidate {
     name: &'static str,
     sign: Duration,

@@ -1,8 +1,9 @@
-//! The table that decides the next step towards an own identity. The table is a pure function: it
-//! reads nothing and writes nothing.
+//! The table that decides the next step towards the identity `devid`. The table is a pure function:
+//! it reads nothing and writes nothing.
 //!
 //! The table never replaces an identity by another identity. A missing certificate, a late TPM or
-//! contradictory facts give no reason to do so. Only an explicit reset ends an identity.
+//! contradictory facts are no reason for a replacement. Only an explicit factory reset removes an
+//! identity.
 
 use crate::config::{Fallback, LeaveSoftware, OwnIdentity};
 
@@ -13,55 +14,55 @@ pub struct Facts {
     pub reset: bool,
     /// True if the TPM answers.
     pub tpm: bool,
-    /// True if a TPM exists, even if it does not answer. The device then makes no software
-    /// identity.
+    /// True if the device has a TPM, even if the TPM does not answer. The device then makes no
+    /// software identity.
     pub tpm_is_there: bool,
-    /// The state of the existing identity that the configuration names.
+    /// The state of the identity that `[provision] existing` names.
     pub existing: ExistingState,
-    /// The key that the certificate of the own identity certifies.
+    /// The key that the certificate of the identity `devid` certifies.
     pub certificate: Certified,
-    /// The state of the TPM key of the own identity.
+    /// The state of the TPM key of the identity `devid`.
     pub key: TpmKey,
     /// True if the device has a software key.
     pub software: bool,
-    /// The key that the marker names.
+    /// Which key the marker file `tpm_in_use` names.
     pub marker: Marker,
-    /// True if the key folder has files that hold no valid object. Any of them may belong to the
-    /// identity.
+    /// True if the key folder has files without a valid object. Such a file may belong to the
+    /// identity `devid`.
     pub unread: bool,
-    /// True if another user may have written the contents of the state folder, or requested the
-    /// reset.
+    /// True if another user may have written files in the state folder, or the request for a
+    /// factory reset.
     pub untrusted: bool,
 }
 
-/// The state of an identity that another party made.
+/// The state of the identity that another program made (`[provision] existing`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ExistingState {
-    /// The configuration names none, or both its key and its certificate are missing.
+    /// `[provision] existing` is not set, or both the key and the certificate are missing.
     None,
     /// The key signs, and the certificate leads to a trusted certificate.
     Usable,
-    /// The identity exists, but is not usable.
+    /// The key or the certificate exists, but the identity cannot be used.
     Unusable,
 }
 
-/// Tells which key a certificate certifies.
+/// Which key the certificate `devid` is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Certified {
-    /// The device has no certificate.
+    /// The device has no certificate `devid`.
     None,
-    /// The key in the TPM.
+    /// The certificate is for the key in the TPM.
     TpmKey,
-    /// The software key.
+    /// The certificate is for the software key.
     SoftwareKey,
     /// The certificate is for a key that the device does not have.
     Neither,
 }
 
-/// The state of the TPM key and its file.
+/// The state of the TPM key `devid` and of its file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum TpmKey {
-    /// The key has no file.
+    /// The key folder has no file of the key `devid`.
     None,
     /// The key has no file, but a persistent handle for device keys holds a key that may be the
     /// missing key.
@@ -69,37 +70,37 @@ pub enum TpmKey {
     /// The key has a file, but the TPM was not asked. The TPM does not answer, or a reset will
     /// remove the key.
     Filed,
-    /// The persistent handle holds the key.
+    /// The persistent handle holds the key `devid`.
     Held,
     /// The TPM loads the key from its file, but the handle does not hold the key.
     Displaced,
-    /// The TPM does not load the key. The TPM was cleared, or is another one.
+    /// The TPM does not load the key from its file. The TPM was cleared or replaced.
     Lost,
 }
 
-/// Tells which key the marker names.
+/// Which key the marker file `tpm_in_use` names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Marker {
-    /// The marker does not exist.
+    /// The marker file does not exist.
     None,
-    /// The marker names no key. It only tells that some identity is in the TPM. Other programs
-    /// write such markers.
+    /// The marker file names no key, so it only tells that some identity is in the TPM. Other
+    /// programs write such marker files.
     Nameless,
-    /// The marker names the key of the file.
+    /// The marker file names the key whose file is in the key folder.
     ThisKey,
-    /// The marker names another key, which the named handle does not hold, or which cannot be
+    /// The marker file names another key. The named handle does not hold that key, or cannot be
     /// checked.
     OtherKey,
-    /// The marker names another key, and the TPM holds it in the named handle.
+    /// The marker file names another key, and the TPM holds that key in the named handle.
     OtherKeyHeld,
 }
 
-/// The settings of the administrator.
+/// The settings of `[provision]` that decide the next step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Policy {
-    /// The setting for an own identity in addition to the factory identity.
+    /// The setting for the identity `devid` in addition to the factory identity.
     pub own: OwnIdentity,
-    /// The setting for a device without TPM.
+    /// The setting `fallback`: what a device without TPM does.
     pub fallback: Fallback,
     /// The setting that permits the device to leave its software identity.
     pub leave_software: LeaveSoftware,
@@ -108,9 +109,9 @@ pub struct Policy {
 /// The next step of provisioning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Plan {
-    /// Changes nothing, but writes the marker again.
+    /// Changes neither key nor certificate, but writes the marker file again.
     Keep,
-    /// Makes the key persistent again.
+    /// Makes the TPM key persistent in its handle again.
     Persist,
     /// Makes a certificate for the existing TPM key.
     Certify,
@@ -122,44 +123,45 @@ pub enum Plan {
     CertifySoftware,
     /// Makes a software key and its certificate.
     MakeSoftware,
-    /// Changes nothing: the device uses an existing identity of another party.
+    /// Changes nothing: the device uses the identity that `[provision] existing` names.
     UseExisting,
     /// Changes nothing: the factory identity suffices, or no other identity was requested.
     UseFactory,
-    /// Removes all objects that devid made, and observes the device again.
+    /// Removes all keys and certificates that devid made, and observes the device again.
     Reset,
-    /// Changes nothing, and reports a reason.
+    /// Changes nothing, and reports the reason of the refusal.
     Refuse(Refusal),
 }
 
-/// The reason why a step was refused.
+/// The reason why provisioning refuses the next step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Refusal {
     /// The device has no TPM, and the configuration permits no software identity.
     NoTpm,
     /// The TPM does not answer, or this user lacks the permission to use it.
     TpmSilent,
-    /// The identity is in a TPM that does not answer. The TPM may answer later.
+    /// The identity `devid` is in a TPM that does not answer. The TPM may answer later.
     TpmGone,
-    /// The TPM does not hold the key any more.
+    /// The TPM no longer holds the key `devid`.
     KeyLost,
-    /// The TPM holds the key, or a key that may be it, but the file of the key is missing.
+    /// The TPM holds the key `devid`, or a key that may be this key, but the file of the key is
+    /// missing.
     FileLost,
-    /// The key of the certificate is missing.
+    /// The private key of the certificate `devid` is missing.
     Mismatch,
-    /// The configured existing identity is not usable.
+    /// The identity that `[provision] existing` names cannot be used.
     ExistingUnusable,
-    /// The TPM does not answer. A reset without TPM would leave keys in the TPM, or the device
-    /// without identity.
+    /// The TPM does not answer. A factory reset without TPM would leave keys in the TPM, or the
+    /// device without identity.
     ResetNeedsTpm,
-    /// The missing object may be in a file that holds no valid object.
+    /// A file in the key folder holds no valid object. It may be the missing key or certificate.
     Unreadable,
-    /// Another user may have written the identity or the request.
+    /// Another user may have written the identity or the request for a factory reset.
     Untrusted,
 }
 
 impl Facts {
-    /// Returns the next step.
+    /// Returns the next step of provisioning for these facts and settings.
     pub fn plan(&self, policy: Policy) -> Plan {
         if self.reset {
             return self.reset_plan(policy);
@@ -183,8 +185,8 @@ impl Facts {
         }
     }
 
-    /// Returns true if the plan treats an object as missing, although an unread file may hold the
-    /// object.
+    /// Returns true if the plan treats a key or certificate as missing, although an unread file may
+    /// hold it.
     fn would_replace(&self, plan: Plan) -> bool {
         let no_key = matches!(self.key, TpmKey::None | TpmKey::Orphaned);
         match plan {
@@ -248,8 +250,8 @@ impl Facts {
         }
     }
 
-    /// Returns true if a marker tells that an identity is in a TPM. Another program may have
-    /// written the marker.
+    /// Returns true if the marker file tells that an identity is in the TPM. Another program may
+    /// have written the marker file.
     fn is_marked(&self) -> bool {
         self.marker != Marker::None
     }

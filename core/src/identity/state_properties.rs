@@ -1,4 +1,5 @@
-//! Tests of properties that hold for every row of the table.
+//! Tests of properties that hold for every combination of facts and settings in the table of
+//! `state.rs`.
 
 use super::tests::{ALLOWED, NEW, refused};
 use super::*;
@@ -94,7 +95,7 @@ fn can_be(facts: Facts) -> bool {
         && (facts.marker != Marker::OtherKeyHeld || facts.tpm)
 }
 
-/// Returns the facts after each step of a plan.
+/// Returns the facts after each partial step of a plan.
 fn steps(facts: Facts, plan: Plan) -> Vec<Facts> {
     let mut now = facts;
     let mut steps = Vec::new();
@@ -123,8 +124,8 @@ fn steps(facts: Facts, plan: Plan) -> Vec<Facts> {
             step(&|facts| facts.certificate = Certified::SoftwareKey);
         }
         Plan::Reset => {
-            // The certificate is removed before the key, so that no certificate stays without key.
-            // The request is removed last.
+            // The reset removes the certificate before the key, so that an interruption never
+            // leaves a certificate without key. It removes the request for the reset last.
             step(&|facts| facts.certificate = Certified::None);
             step(&|facts| facts.key = TpmKey::None);
             step(&|facts| facts.unread = false);

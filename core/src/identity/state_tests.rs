@@ -1,4 +1,4 @@
-//! Tests with at least one test for each row of the table.
+//! Tests of the table in `state.rs`, with at least one test for each row.
 
 use super::*;
 
@@ -46,7 +46,7 @@ pub(super) fn refused(why: Refusal) -> Plan {
 #[test]
 fn row_1_all_is_there() {
     assert_eq!(IN_TPM.plan(STRICT), Plan::Keep);
-    // The marker may be missing or wrong, because only the key matters.
+    // The marker file may be missing or wrong, because only the key decides.
     for marker in [Marker::None, Marker::OtherKey] {
         assert_eq!(Facts { marker, ..IN_TPM }.plan(STRICT), Plan::Keep);
     }
@@ -75,7 +75,7 @@ fn row_3_only_the_keys_file_is_lost() {
         marker: Marker::OtherKeyHeld,
         ..NEW
     };
-    // The result is the same without a marker, and with other remaining objects.
+    // The result does not change without a marker file, or with other remaining objects.
     let orphaned = Facts {
         key: TpmKey::Orphaned,
         ..NEW
@@ -96,7 +96,7 @@ fn row_3_the_marker_names_a_key_that_is_nowhere() {
         ..NEW
     };
     assert_eq!(named.plan(ALLOWED), refused(Refusal::KeyLost));
-    // A marker that names no key may belong to any program.
+    // A marker file that names no key may belong to any program.
     let nameless = Facts {
         marker: Marker::Nameless,
         ..NEW
@@ -164,7 +164,7 @@ fn row_8_there_is_no_tpm() {
     };
     assert_eq!(facts.plan(ALLOWED), Plan::MakeSoftware);
     assert_eq!(facts.plan(STRICT), refused(Refusal::NoTpm));
-    // A marker tells that the device had an identity.
+    // A marker file tells that the device had an identity.
     for marker in [Marker::ThisKey, Marker::OtherKey, Marker::Nameless] {
         let facts = Facts { marker, ..facts };
         assert_eq!(facts.plan(ALLOWED), refused(Refusal::TpmGone));
@@ -232,7 +232,7 @@ fn row_12_a_file_is_there_and_gives_no_object() {
         };
         assert_eq!(facts.plan(ALLOWED), refused(Refusal::Unreadable));
     }
-    // The file that was not read may hold the certificate.
+    // The file that was not read may hold the certificate `devid`.
     let held = Facts {
         key: TpmKey::Held,
         ..unread
@@ -245,7 +245,7 @@ fn row_12_a_file_is_there_and_gives_no_object() {
     };
     assert_eq!(late.plan(ALLOWED), refused(Refusal::TpmSilent));
     assert_eq!(absent.plan(ALLOWED), refused(Refusal::Unreadable));
-    // The file does not matter for a complete identity.
+    // If the identity is complete, a file that was not read does not matter.
     for whole in [IN_TPM, IN_SOFTWARE] {
         let beside = Facts {
             unread: true,
@@ -265,7 +265,7 @@ fn nobody_asked_for_an_identity_of_its_own() {
         assert_eq!(NEW.plan(unset), Plan::UseFactory);
         let silent = NEW.with_tpm(false).plan(unset);
         assert_eq!(silent, refused(Refusal::TpmSilent));
-        // Traces of an earlier identity still matter.
+        // A marker file or other trace of an earlier identity still matters.
         let marked = Facts {
             marker: Marker::Nameless,
             ..NEW

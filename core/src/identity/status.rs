@@ -19,30 +19,30 @@ use crate::x509::{Certificate, Time};
 use serde::Serialize;
 use std::cmp::Ordering;
 
-/// The message for a device without own identity.
+/// The message for a device without the identity `devid`.
 pub(super) const NONE_YET: &str = "the device has no own identity yet";
-/// The message for a device without own and factory identity.
+/// The message for a device without the identity `devid` and without factory identity.
 pub(super) const NONE_AT_ALL: &str =
     "the device has no own identity yet, and the TPM has no factory identity";
 
 /// The status of the device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Status {
-    /// The place of the identity in use.
+    /// Where the identity in use is: in the TPM or in files.
     pub mode: Mode,
-    /// The origin of the identity in use. `None` in mode `error`.
+    /// Who made the identity in use. `None` in mode `error`.
     pub identity: Option<IdentitySource>,
     /// The reason why the device has no usable identity, or the next step.
     pub reason: Option<String>,
-    /// True if the reason is a TPM that does not answer.
+    /// True if the device has no usable identity because the TPM does not answer.
     #[serde(skip)]
     pub tpm_is_out_of_reach: bool,
-    /// The wrong statement of the marker, if it is wrong.
+    /// What the marker file `tpm_in_use` wrongly states, if it is wrong.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub marker: Option<String>,
-    /// The keys and certificates of the device, with their purposes. The own identity comes first,
-    /// then the factory identity, attestation keys and keys of services. Keys of a purpose are
-    /// sorted by label.
+    /// The keys and certificates of the device, with their purposes. The identity `devid` comes
+    /// first, then the factory identity, attestation keys and keys of services. Keys of a purpose
+    /// are sorted by label.
     pub roles: Vec<RoleStatus>,
     /// The labels of `[[certificate]]` sections whose key has no certificate from a CA yet.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -53,7 +53,7 @@ pub struct Status {
     pub unread: Vec<String>,
     /// The enrolments that are pending or that failed.
     pub enrolments: Vec<EnrolmentStatus>,
-    /// The master key, which wraps the own keys of the device.
+    /// The master key, which wraps the keys of the device.
     pub master: MasterKey,
     /// The properties of the TPM, if it answers.
     pub tpm: Option<TpmStatus>,
@@ -66,12 +66,12 @@ pub struct Status {
 pub struct EnrolmentStatus {
     /// The label of the key.
     pub label: String,
-    /// The address of the server.
+    /// The URL of the EST server.
     pub server: String,
     /// The reason why the last try failed, if it failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fault: Option<String>,
-    /// The number of failures in succession.
+    /// The number of failed enrolments in succession.
     pub failures: u32,
     /// The number of seconds until the next request to the server.
     pub next_try: u64,
@@ -89,13 +89,13 @@ impl EnrolmentStatus {
     }
 }
 
-/// The place of the identity in use.
+/// Where the identity in use is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
-    /// The identity is in the TPM.
+    /// The key of the identity is in the TPM.
     Tpm,
-    /// The identity is in files.
+    /// The key of the identity is in a file.
     Software,
     /// The identity is missing or cannot be used.
     Error,
@@ -107,9 +107,9 @@ pub enum Mode {
 pub enum IdentitySource {
     /// The device made the identity itself, by `devid provision`.
     Own,
-    /// The factory made the identity. The device has no own identity.
+    /// The factory made the identity. The device has no identity `devid`.
     Factory,
-    /// Another party made the identity (`existing` under `[provision]`).
+    /// Another program made the identity (`[provision] existing`).
     Existing,
 }
 
@@ -123,7 +123,7 @@ pub struct RoleStatus {
     pub role: &'static str,
     /// The label of the key.
     pub label: String,
-    /// The algorithm and the place of the private key. `None` without private key.
+    /// The algorithm of the private key, and where it is stored. `None` without private key.
     pub key: Option<String>,
     /// The type of the public key, for example `p256`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -133,7 +133,7 @@ pub struct RoleStatus {
     pub lost: bool,
     /// The CKA_ID in hexadecimal digits.
     pub id: String,
-    /// The subject of the certificate.
+    /// The subject of the key's certificate.
     pub certificate: Option<String>,
     /// The end of the certificate's validity. `None` without certificate.
     pub expiry: Option<Expiry>,
@@ -142,14 +142,14 @@ pub struct RoleStatus {
     pub validity: Option<(i64, i64)>,
 }
 
-/// The state of the master key.
+/// Whether the TPM holds the master key, and the remedy if not.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct MasterKey {
-    /// The handle of the master key.
+    /// The configured handle of the master key.
     pub handle: String,
     /// True if the TPM holds the master key. `None` if that is unknown.
     pub held: Option<bool>,
-    /// True if the master key wraps keys of the folder.
+    /// True if the master key wraps keys in a key folder.
     pub needed: bool,
     /// The remedy for a lost master key, as text. `devid doctor` gives the same text.
     #[serde(rename = "mend", skip_serializing_if = "Option::is_none")]
@@ -187,7 +187,7 @@ pub struct TpmStatus {
 }
 
 impl Device {
-    /// Collects the status. Changes nothing.
+    /// Collects the status of the device. Changes nothing.
     pub fn status(&self) -> Status {
         let inventory = self.inventory();
         let seen = self.observe();
@@ -235,7 +235,7 @@ impl Device {
             || inventory.entries.iter().any(is_key)
     }
 
-    /// Returns the place and the origin of the identity in use, or the reason why there is none.
+    /// Returns where the identity in use is and who made it, or the reason why there is none.
     fn in_use(&self, seen: &Observed) -> Result<(Mode, IdentitySource), IdentityError> {
         let open = |what: &str| {
             let text = format!("{what}: devid provision continues");
@@ -248,10 +248,10 @@ impl Device {
             Plan::UseExisting if seen.existing.in_tpm => Ok((Mode::Tpm, IdentitySource::Existing)),
             Plan::UseExisting => Ok((Mode::Software, IdentitySource::Existing)),
             Plan::Refuse(why) => Err(self.refusal(why, seen)),
-            Plan::Persist => open("the persistent handle does not hold the own key of the device"),
+            Plan::Persist => open("the persistent handle does not hold the device's key devid"),
             Plan::Certify | Plan::CertifySoftware => match self.awaited()? {
                 Some(subject) => Err(IdentityError::failed(waiting(&subject))),
-                None => open("the own key of the device has no certificate"),
+                None => open("the device's key devid has no certificate"),
             },
             Plan::UseFactory => match (self.factory_identity(), policy.own) {
                 (FactoryIdentity::Usable, _) => Ok((Mode::Tpm, IdentitySource::Factory)),
@@ -366,7 +366,7 @@ pub fn by_label(one: &str, other: &str) -> Ordering {
     }
 }
 
-/// Returns the digits at the beginning, or else the text before the next digit.
+/// Returns the digits at the beginning of a label, or else the text before the next digit.
 fn part(text: &str) -> &str {
     let is_digit = |c: char| c.is_ascii_digit();
     let end = match text.starts_with(is_digit) {
@@ -376,14 +376,15 @@ fn part(text: &str) -> &str {
     &text[..end.unwrap_or(text.len())]
 }
 
-/// Returns the digits without leading zeros.
+/// Returns the digits of a label part without leading zeros.
 fn number(part: &str) -> Option<&str> {
     part.starts_with(|c: char| c.is_ascii_digit())
         .then(|| part.trim_start_matches('0'))
 }
 
 impl RoleStatus {
-    /// Returns the position in the list by purpose. The own identity comes first.
+    /// Returns the position of a key in the status, by its purpose. The identity `devid` comes
+    /// first.
     fn rank(&self) -> u8 {
         match self.role {
             "own" | "existing" => 0,
@@ -443,7 +444,7 @@ impl RoleStatus {
 }
 
 impl TpmStatus {
-    /// Reads the properties from the TPM.
+    /// Reads the properties of the TPM (TPM_PT) from the TPM.
     pub(super) fn read(tpm: &Tpm) -> Result<Self, TpmError> {
         let vendor = [
             Property::Vendor1,
@@ -482,7 +483,7 @@ pub(crate) fn maker_and_firmware(tpm: &Tpm) -> Result<(String, String), TpmError
     Ok((maker, format!("{:08x}.{:08x}", upper?, lower?)))
 }
 
-/// Returns the four characters in a number.
+/// Returns the four ASCII characters that a TPM property encodes as a number.
 fn text(number: u32) -> String {
     let printable = |byte: &u8| byte.is_ascii_graphic() || *byte == b' ';
     let bytes = number.to_be_bytes();

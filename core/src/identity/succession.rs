@@ -52,7 +52,7 @@ impl Device {
         waits.map(|waits| (waits, true)).ok_or_else(gone)
     }
 
-    /// Completes an exchange that a killed run began.
+    /// Completes a replacement of a key that a killed run began.
     pub(super) fn settle(
         &self,
         store: &DevidStore,
@@ -80,7 +80,8 @@ impl Device {
         Ok(())
     }
 
-    /// Returns the successor of an entry's key, as an entry without certificates.
+    /// Returns the new key that waits to replace the key of a token entry, as an entry without
+    /// certificates.
     ///
     /// # Errors
     ///
@@ -99,7 +100,7 @@ impl Device {
         }))
     }
 
-    /// Discards the successor of an entry's key.
+    /// Deletes the new key that waits to replace the key of a token entry.
     ///
     /// # Errors
     ///
@@ -116,7 +117,8 @@ impl Device {
         }
     }
 
-    /// Returns the successor that the certificate is for, and the entry that it will replace.
+    /// Returns the waiting new key that the certificate is for, and the token entry whose key it
+    /// will replace.
     pub(super) fn awaiting(
         &self,
         certificate: &Certificate,
@@ -124,8 +126,8 @@ impl Device {
         for store in self.open_stores() {
             match self.awaiting_in(store, certificate) {
                 Ok(None) => {}
-                // The user of a service can write this folder. A damaged folder does not affect
-                // other tokens.
+                // The user of a service can write this key folder. A damaged key folder must not
+                // affect other tokens.
                 Err(error) if store.is_service() => warn!("token {}: {error}", store.name()),
                 found => return found,
             }
@@ -156,7 +158,7 @@ impl Device {
         Ok(None)
     }
 
-    /// Replaces an entry by its successor, with this certificate.
+    /// Replaces the key of a token entry by its successor, with a certificate for the successor.
     pub(super) fn succeed(
         &self,
         owner: &TokenEntry,
@@ -229,8 +231,8 @@ impl Device {
         taken
     }
 
-    /// Checks that an earlier key still signs, because its master key may be lost. Does not try a
-    /// key that needs a PIN.
+    /// Checks that the earlier key still signs. Its master key may be lost. Does not try a key that
+    /// needs a PIN.
     fn check_former(&self, entry: &TokenEntry, key: &Key) -> Result<(), IdentityError> {
         if key.auth_salt().is_some() {
             return Ok(());
@@ -244,7 +246,7 @@ impl Device {
         }
     }
 
-    /// Returns the CA certificates above an entry's certificate that the tokens hold.
+    /// Returns the CA certificates in the tokens that are above the certificate of a token entry.
     pub(super) fn above_of(&self, entry: &TokenEntry) -> Vec<Certificate> {
         let Some(leaf) = entry.certificate() else {
             return Vec::new();
@@ -253,7 +255,8 @@ impl Device {
         above(&[leaf], &known).into_iter().cloned().collect()
     }
 
-    /// Updates the marker and the copy in NV memory after the key of the own identity changed.
+    /// Updates the marker file and the certificate copy in NV memory after the key of the identity
+    /// `devid` changed.
     fn note_exchange(
         &self,
         store: &DevidStore,

@@ -1,4 +1,5 @@
-//! Takes over objects that another program made.
+//! Stores keys and certificates of another program in a token, and unseals data that another
+//! program sealed in this TPM.
 
 use super::IdentityError;
 use super::device::Device;
@@ -11,23 +12,23 @@ use crate::tpm::{Secret, TpmError};
 use serde::Serialize;
 use std::path::Path;
 
-/// The result of taking over one object.
+/// The key or certificate of another program that a token took over.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct TakenObject {
-    /// The name of the token.
+    /// The name of the token that took over the key or certificate.
     pub token: String,
-    /// The label of the object.
+    /// The label of the key or certificate.
     pub label: String,
-    /// The kind of the object: `key` or `certificate`.
+    /// `key` or `certificate`.
     pub kind: &'static str,
-    /// The path of the object's file.
+    /// The path of the new file in the key folder.
     pub file: String,
-    /// True if the token had the object before. In this case nothing was changed.
+    /// True if the token already had the key or certificate. In this case nothing was changed.
     pub known: bool,
 }
 
 impl TakenObject {
-    /// Returns the object in the form of the audit log.
+    /// Returns the token and the label of the object, for the audit log.
     pub fn audit_subject(&self) -> AuditSubject {
         AuditSubject {
             label: Some(self.label.clone()),

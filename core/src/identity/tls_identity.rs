@@ -13,7 +13,7 @@ use crate::x509::Certificate;
 use crate::x509::algorithms::ecdsa_to_der;
 use std::sync::Arc;
 
-/// An identity for TLS handshakes.
+/// A certificate chain and a key for TLS handshakes.
 #[derive(Debug)]
 pub struct TlsIdentity {
     tpm: Arc<Tpm>,
@@ -37,7 +37,8 @@ impl Device {
         self.identity_with(entry, &self.chain(entry)?, pin)
     }
 
-    /// Returns the identity with certificates that the entry does not have yet.
+    /// Returns a TLS identity for the key of a token entry, with certificates that the token does
+    /// not have yet.
     pub(super) fn new_identity(
         &self,
         entry: &TokenEntry,
@@ -78,7 +79,8 @@ impl Device {
         if matches!(identity.public(), PublicKey::Rsa { .. }) && identity.signs(pss) {
             let mut fresh = [0; 32];
             random(&mut fresh).map_err(|error| IdentityError::failed(error.to_string()))?;
-            // The key remembers the result for later signatures.
+            // The key remembers whether its PSS salt has the length of the digest, so the signature
+            // is discarded.
             let _ = identity.sign(pss, &fresh);
         }
         Ok(identity)
@@ -86,7 +88,7 @@ impl Device {
 }
 
 impl TlsIdentity {
-    /// Returns the label of the identity.
+    /// Returns the label of the key.
     pub fn label(&self) -> &str {
         &self.label
     }
@@ -96,17 +98,17 @@ impl TlsIdentity {
         &self.chain
     }
 
-    /// Returns the public key.
+    /// Returns the public key of the TLS identity.
     pub fn public(&self) -> &PublicKey {
         self.key.public()
     }
 
-    /// Returns true if the key signs digests by this scheme.
+    /// Returns true if the key supports the signature scheme.
     pub fn signs(&self, scheme: SignatureScheme) -> bool {
         self.key.signs(scheme)
     }
 
-    /// Signs a message in the format of TLS. An ECDSA signature is in DER.
+    /// Signs a message for a TLS handshake. An ECDSA signature is in DER.
     ///
     /// # Errors
     ///

@@ -16,28 +16,28 @@ use serde::Serialize;
 use std::path::PathBuf;
 use x509_cert::der::DateTime;
 
-/// The whole device as a tree.
+/// The device as a tree of TPM, tokens, keys and certificates.
 #[derive(Debug, Clone, Serialize)]
 pub struct DeviceTree {
     /// The serial number of the device, from the first certificate that has one.
     pub serial: Option<String>,
-    /// The model of the device, from that certificate.
+    /// The model of the device, from the certificate that has the serial number.
     pub model: Option<String>,
     /// The TPM of the device.
     pub tpm: TpmBranch,
-    /// The master key, which wraps the own keys of the device.
+    /// The master key, which wraps the keys of the device.
     pub master: MasterKey,
     /// The tokens of the device; `idev-id` is the first. `software` stands for an identity in
     /// files.
     pub tokens: Vec<TokenBranch>,
 }
 
-/// The TPM and its state.
+/// The TPM of the device, and its state.
 #[derive(Debug, Clone, Serialize)]
 pub struct TpmBranch {
     /// The configured TCTI.
     pub tcti: String,
-    /// The properties that the TPM reports, if it answers.
+    /// The properties of the TPM, if it answers.
     pub status: Option<TpmStatus>,
     /// The reason why the TPM does not answer, if it does not.
     pub problem: Option<String>,
@@ -63,7 +63,7 @@ pub struct TokenBranch {
 /// A key with its certificates, or a certificate without key.
 #[derive(Debug, Clone, Serialize)]
 pub struct ObjectBranch {
-    /// The label of the object.
+    /// The label of the key or certificate.
     pub label: String,
     /// The CKA_ID in hexadecimal digits.
     pub id: String,
@@ -84,23 +84,24 @@ pub struct ObjectBranch {
 pub struct CertificateBranch {
     /// The subject in the format of RFC 4514.
     pub subject: String,
-    /// The place of the certificate: an NV index or a file. `None` for a CA certificate.
+    /// Where the certificate is stored: an NV index or a file. `None` for a CA certificate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub place: Option<String>,
-    /// The end of the certificate's validity.
+    /// The remaining validity of the certificate.
     pub expiry: Expiry,
-    /// True if subject and issuer are equal.
+    /// True if the subject and the issuer of the certificate are equal.
     pub self_issued: bool,
-    /// True if the folder `trust` holds the certificate.
+    /// True if the folder `trust` contains the certificate.
     pub trusted: bool,
-    /// The certificate of the issuer, if it is available.
+    /// The CA certificate of the issuer, with the CA certificates above it, if available.
     pub issuer: Option<Box<CertificateBranch>>,
     /// The name of the issuer, if its certificate is missing.
     pub missing_issuer: Option<String>,
 }
 
 impl Device {
-    /// Collects the tree. Changes nothing. Unreadable parts appear in the tree with the reason.
+    /// Collects the tree of the device. Changes nothing. Unreadable parts appear in the tree with
+    /// the reason.
     pub fn tree(&self) -> DeviceTree {
         let inventory = self.inventory();
         let master = self.master_key(&inventory, None);
@@ -158,7 +159,7 @@ impl TokenEntry {
     }
 }
 
-/// The data that each branch of the tree needs.
+/// The token contents and trusted certificates from which the branches of the tree are made.
 struct Forest<'a> {
     device: &'a Device,
     authorities: &'a [Certificate],
@@ -179,7 +180,7 @@ impl Forest<'_> {
         });
         let failed = inventory.faults.iter().map(|(token, fault)| {
             let problem = match fault.kind {
-                // The branch without objects already shows that the token is empty.
+                // An empty token is no problem: its branch has no objects.
                 IdentityErrorKind::NotFound => Vec::new(),
                 _ => vec![fault.text.clone()],
             };
@@ -213,7 +214,7 @@ impl Forest<'_> {
         }
     }
 
-    /// Returns the branch of an entry. Returns `None` for a CA certificate that is shown above
+    /// Returns the branch of a token entry. Returns `None` for a CA certificate that is shown above
     /// another certificate.
     fn object(&self, entry: &TokenEntry) -> Option<ObjectBranch> {
         let has_key = entry.has_key() || entry.software.is_some();
@@ -237,8 +238,8 @@ impl Forest<'_> {
         })
     }
 
-    /// Returns the branch of a certificate. `below` holds the certificates below it, because two
-    /// CAs may certify each other.
+    /// Returns the branch of a certificate. `below` holds the certificates below it, so that two
+    /// CAs that certify each other cause no endless loop.
     fn certificate<'b>(
         &'b self,
         certificate: &'b Certificate,

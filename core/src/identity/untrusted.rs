@@ -1,4 +1,5 @@
-//! Checks which users could have written the identity or the reset request in the state folder.
+//! Checks whether other users could have written the identity, or the request for a factory reset,
+//! in the state folder.
 
 use super::IdentityError;
 use super::device::Device;
@@ -10,7 +11,7 @@ use crate::shell::word;
 use crate::trust::{distrusted_file, distrusted_folder};
 use std::path::Path;
 
-/// The reason why the state folder is not trusted, and the remedy.
+/// The reason why files in the state folder are not trusted, and the remedy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct UntrustedState {
     pub(super) text: String,
@@ -49,8 +50,8 @@ impl Device {
         Ok(None)
     }
 
-    /// Checks whether another user may have written a reset request. The remedy must not cause the
-    /// reset.
+    /// Checks whether another user may have written the request for a factory reset. The remedy
+    /// must not cause the reset.
     fn request_of_others(&self, request: &Path) -> Result<Option<UntrustedState>, IdentityError> {
         let state = self.config.state.as_path();
         let about = request
@@ -59,7 +60,7 @@ impl Device {
         if !about.is_file() {
             let words = "A reset request must be a regular file. To cancel it";
             let aside = free_name(request, "old");
-            // The command moves the object itself, even if it is a symbolic link.
+            // mv renames the object itself, even if the object is a symbolic link.
             let command = |aside: &Path| format!("mv -nT {} {}", word(request), word(aside));
             let remedy = Remedy::to_free_name(words, &[], aside, command);
             return Ok(Some(said(request, "this is not a regular file", remedy)));

@@ -1,5 +1,5 @@
-//! Verifies an identity. Its key must sign, and a trusted CA must have issued its certificate. The
-//! certificate must be that of a device (IEEE 802.1AR, section 8).
+//! Verifies an identity: its key must sign, and a trusted CA must have issued its certificate. The
+//! certificate must be a device certificate (IEEE 802.1AR, section 8).
 
 use super::device::Device;
 use super::entry::TokenEntry;
@@ -31,7 +31,7 @@ const LARGEST_LIST: u64 = 16 << 20;
 const KEY: &str = "key";
 const REVOCATION: &str = "revocation";
 
-/// Additional inputs of a verification.
+/// The options of `devid verify`.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Verification<'a> {
     /// A file with additional trusted certificates.
@@ -43,10 +43,10 @@ pub struct Verification<'a> {
     pub pin: Option<&'a Secret>,
 }
 
-/// The result of a verification.
+/// The result of `devid verify`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Report {
-    /// The label of the identity.
+    /// The label of the verified identity.
     pub label: String,
     /// The result of all checks together.
     pub verdict: Verdict,
@@ -56,7 +56,7 @@ pub struct Report {
     pub validity_checked: bool,
     /// True if CRLs cover every certificate below the trusted one, and revoke none of them.
     pub revocation_checked: bool,
-    /// The results of the single checks.
+    /// The results of the checks.
     pub points: Vec<Check>,
 }
 
@@ -64,11 +64,11 @@ pub struct Report {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
-    /// A check failed.
+    /// A check of the certificate or of its path failed.
     Failed,
     /// No check failed, but the key made no signature. So the device may not have the key.
     NotProven,
-    /// The key made a signature, but the certificate of the CA is missing.
+    /// The key made a signature, but the certificate of the issuing CA is missing.
     CannotBeVerified,
     /// The key made a signature, and its certificate leads to a trusted certificate.
     Verified,
@@ -83,7 +83,7 @@ pub(super) struct Trusted {
 }
 
 impl Trusted {
-    /// Returns these certificates and additional ones.
+    /// Returns these trusted certificates together with further trusted certificates.
     #[must_use]
     pub(super) fn and(mut self, more: &[Certificate]) -> Self {
         self.certificates.extend_from_slice(more);
@@ -113,7 +113,7 @@ impl Trusted {
 }
 
 impl Device {
-    /// Verifies an identity.
+    /// Verifies the identity of a token entry.
     ///
     /// # Errors
     ///
@@ -184,12 +184,13 @@ impl Device {
         Ok(trusted)
     }
 
-    /// Returns the CA certificates that the tokens hold. Their presence does not make them trusted.
+    /// Returns the CA certificates in the tokens. A CA certificate in a token need not be trusted.
     pub(super) fn known_ca_certificates(&self) -> Vec<Certificate> {
         self.inventory().ca_certificates()
     }
 
-    /// Checks the key. The result is passed or noted only if the key made a signature.
+    /// Checks that the private key makes a signature. The result is passed or noted only if the key
+    /// made a signature.
     fn key_check(
         &self,
         entry: &TokenEntry,
@@ -233,7 +234,8 @@ impl Device {
         proof_check(proof, None)
     }
 
-    /// Proves possession of a key in a file. `Err` holds the check that reports an unusable file.
+    /// Lets a key in a file sign, and verifies the signature. `Err` holds the check that reports an
+    /// unusable file.
     fn prove_file(&self, path: &Path, public: &PublicKey) -> Result<PossessionProof, Check> {
         let key = read_key(path).map_err(|unread| match unread.is_hidden() {
             true => Check::skipped(KEY, unread.at(path)),
@@ -242,7 +244,7 @@ impl Device {
         Ok(prove(&self.tpm, &key, public))
     }
 
-    /// Returns the key of an entry whose token needs a PIN, after a login with this PIN.
+    /// Logs in with a PIN to the token of an entry, and returns the private key of the entry.
     pub(super) fn logged_in(
         &self,
         entry: &TokenEntry,
@@ -258,7 +260,8 @@ impl Device {
             return Ok(Arc::clone(key));
         }
         for store in &self.factory_with_pin {
-            // The slot may belong to another identity, so its errors do not matter here.
+            // The identity that needs the PIN may be in another slot, so an error of this slot does
+            // not matter.
             let Ok(listing) = store.scan() else { continue };
             let opened = listing.objects.iter().find_map(|shown| match &shown.kind {
                 ObjectKind::Pair { key: shown, .. } if shown.public() == key.public() => {
@@ -275,7 +278,8 @@ impl Device {
     }
 }
 
-/// Returns the check that reports the proof. `file` is the path of a software key.
+/// Returns the check that reports whether the key made a signature. `file` is the path of a
+/// software key.
 fn proof_check(proof: PossessionProof, file: Option<&Path>) -> Result<Check, IdentityError> {
     let signed = "it signed random bytes, and the public key of the certificate verifies the \
                   signature";
@@ -296,7 +300,7 @@ fn proof_check(proof: PossessionProof, file: Option<&Path>) -> Result<Check, Ide
                 .into(),
         ),
         (PossessionProof::NotTried, _) => Check::skipped(KEY, NOT_TRIED.into()),
-        // The key made no signature in this state of the TPM, so no fault of the key is known.
+        // The TPM is in lockout, so the key made no signature. The key itself may be without fault.
         (PossessionProof::NoSignature(SignError::Tpm(error @ TpmError::Lockout(_))), _) => {
             Check::skipped(KEY, IdentityError::from(error).text)
         }

@@ -37,7 +37,8 @@ fn report(key: Check, way: &PathResult, points: Vec<Check>) -> Report {
     Report::of(&entry(leaf()), key, way, points, Path::new("/trust"))
 }
 
-/// Covers all outcomes for the key and all paths, with and without a failed check.
+/// Tests all results of the key check with all results of the path search, each with and without
+/// another failed check.
 #[test]
 fn verified_is_only_what_signed_and_leads_to_trust_and_has_no_fault() {
     let key = |outcome| Check {

@@ -14,12 +14,12 @@ use crate::x509::path::is_signed_by;
 use crate::x509::{Certificate, Check, Outcome, Profile};
 use std::path::{Path, PathBuf};
 
-/// The certificate policies of the TCG: verified fixedTPM for an IDevID, verified restricted for an
-/// IAK.
+/// Certificate policies of the TCG: tcg-cap-verifiedTPMFixed for an IDevID,
+/// tcg-cap-verifiedTPMRestricted for an IAK.
 const IDEVID_POLICY: &str = "2.23.133.11.1.2";
 const IAK_POLICY: &str = "2.23.133.11.1.3";
 
-/// A certificate, and the file that it comes from.
+/// A certificate that the operator gives in a file, with the path of the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GivenCertificate {
     path: PathBuf,
@@ -52,7 +52,8 @@ impl GivenCertificate {
         &self.certificate
     }
 
-    /// Checks the certificate for this key. Returns the checks whose result is only a note.
+    /// Checks that the certificate is for the factory key and the device. Returns the failed checks
+    /// that do not prevent installation.
     pub(super) fn check(
         &self,
         place: &KeyPlace,
@@ -126,7 +127,8 @@ impl GivenCertificate {
         Ok(checks)
     }
 
-    /// Checks that this certificate can be the certificate of the issuing CA.
+    /// Checks that the certificate is a CA certificate, before it is written as the issuer's
+    /// certificate.
     pub(super) fn check_ca(&self) -> Result<(), IdentityError> {
         match self.certificate.is_ca() {
             true => Ok(()),

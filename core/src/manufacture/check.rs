@@ -1,4 +1,5 @@
-//! Inspects a finished device: its handles, certificates and signatures.
+//! Inspects a device after manufacturing: the keys in persistent handles, the certificates in NV
+//! memory, and signatures by the keys.
 
 use super::certificates::GivenCertificate;
 use super::{KeyPlace, Maker, Product};
@@ -13,30 +14,30 @@ use crate::x509::{Certificate, Outcome};
 use serde::Serialize;
 use std::fmt;
 
-/// A result of the inspection.
+/// A result of the inspection of one handle or NV index.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// True if the object is as it should be.
+    /// True if the key or certificate is correct.
     pub right: bool,
-    /// The checked object and the result, as text.
+    /// The inspected key or certificate and the result, as text.
     pub text: String,
 }
 
-/// All results of the inspection.
+/// All results of the inspection of a device.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct Inspection {
-    /// The single results.
+    /// The results, in the order of the inspection.
     pub findings: Vec<Finding>,
 }
 
-/// A certificate in NV memory, and the public area of its index.
+/// A factory certificate in NV memory, and the public area of its NV index.
 pub(super) struct BurnedIn {
     pub(super) certificate: Certificate,
     pub(super) about: NvPublic,
 }
 
 impl Inspection {
-    /// Returns true if every result is right.
+    /// Returns true if the inspection found no wrong or missing key or certificate.
     pub fn is_right(&self) -> bool {
         self.findings.iter().all(|finding| finding.right)
     }
@@ -55,8 +56,8 @@ impl fmt::Display for Finding {
 }
 
 impl Maker {
-    /// Inspects the keys in their handles and their certificates in NV memory. Lets the keys sign.
-    /// Writes nothing.
+    /// Inspects the factory keys in their handles and their certificates in NV memory. Each key
+    /// makes a test signature. Writes nothing.
     ///
     /// # Errors
     ///
@@ -163,7 +164,7 @@ impl Maker {
         Ok(seen)
     }
 
-    /// Lets the IAK certify the IDevID key. Does nothing if there is no IDevID key.
+    /// Lets the IAK certify the IDevID key (TPM2_Certify). Does nothing if there is no IDevID key.
     fn inspect_iak(
         &self,
         iak: &KeyPlace,
@@ -190,8 +191,8 @@ impl Maker {
         Ok(())
     }
 
-    /// Returns the first certificate of an NV index that every user may read. Returns `None` if
-    /// there is none.
+    /// Returns the first certificate in an NV index that can be read without authorisation. Returns
+    /// `None` if there is no such certificate.
     pub(super) fn burned_in(&self, index: u32) -> Result<Option<BurnedIn>, IdentityError> {
         let Some(content) = self.tpm.open_nv(index)? else {
             return Ok(None);

@@ -10,7 +10,7 @@ use crate::tpm::{
 };
 use crate::x509::Certificate;
 
-/// A factory key in its persistent handle.
+/// A factory key in its persistent handle, with its public area and TPM name.
 pub(super) struct ResidentKey {
     pub(super) area: PublicArea,
     pub(super) name: Vec<u8>,
@@ -18,8 +18,9 @@ pub(super) struct ResidentKey {
 }
 
 impl Maker {
-    /// Derives the keys of these templates, and makes them persistent. With `dry_run`, only returns
-    /// the steps. Each key costs a key generation, and four commands to make it persistent.
+    /// Derives the factory keys from their templates, and makes them persistent. With `dry_run`,
+    /// only returns the steps. Each key costs a key generation, and four commands to make it
+    /// persistent.
     ///
     /// # Errors
     ///
@@ -83,7 +84,7 @@ impl Maker {
     fn persist(&self, place: &KeyPlace, key: &PrimaryKey) -> Result<(), IdentityError> {
         match self.tpm.persist_primary(key, place.handle, &self.owner) {
             Err(TpmError::KeyReplaced(_)) => Err(self.occupied(place)),
-            // The connection failed, but the TPM had executed the command.
+            // The connection failed after the TPM executed the command: the handle holds the key.
             Err(error)
                 if error.is_transport_fault() && self.tpm.holds(place.handle, key.name())? =>
             {
@@ -103,7 +104,7 @@ impl Maker {
         ))
     }
 
-    /// Fails if the TPM has a key or a certificate of another identity.
+    /// Fails if the TPM has a factory key or certificate that does not belong to the keys `ours`.
     pub(super) fn refuse_others(&self, ours: &[PublicKey]) -> Result<(), IdentityError> {
         for handle in self.tpm.handles(*handle::DEVID_KEYS.start())? {
             if !handle::DEVID_KEYS.contains(&handle) {
@@ -148,7 +149,7 @@ impl Maker {
         Ok(())
     }
 
-    /// Returns the factory key in its handle.
+    /// Returns the factory key in the persistent handle of `place`.
     pub(super) fn resident(&self, place: &KeyPlace) -> Result<ResidentKey, IdentityError> {
         let missing = |what: &str| {
             IdentityError::new(
@@ -176,7 +177,7 @@ impl Maker {
         })
     }
 
-    /// Returns the attestation key in its handle. The key can certify other keys.
+    /// Returns the IAK in its persistent handle, ready to certify other keys (TPM2_Certify).
     pub(super) fn attestation_key(&self, iak: &KeyPlace) -> Result<AttestationKey, IdentityError> {
         let area = self.resident(iak)?.area;
         let (_, resident) = self.tpm.persistent_key(iak.handle)?;

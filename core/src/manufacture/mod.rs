@@ -36,27 +36,28 @@ pub struct Maker {
     platform: AuthValue,
 }
 
-/// A factory key, with the handle for the key and the NV index for its certificate.
+/// A factory key: the persistent handle of the key, and the NV index of its certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeyPlace {
     /// The kind of the key: IDevID or IAK.
     pub kind: DevIdKind,
-    /// The persistent handle.
+    /// The persistent handle of the key.
     pub handle: u32,
-    /// The NV index of the certificate.
+    /// The NV index of the key's certificate.
     pub index: u32,
 }
 
-/// The template of a factory key.
+/// The choices for the template of a factory key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeyTemplate {
     /// The algorithm and the size of the key.
     pub algorithm: KeyAlgorithm,
-    /// The position of the label in the unique field of an ECC template.
+    /// Which coordinates of an ECC template's unique field hold the label.
     pub label: UniqueLabel,
 }
 
-/// The names of templates.
+/// The values of `--template` and their key algorithms. `h1` to `h4` are the templates H-1 to H-4
+/// of the TCG.
 pub const TEMPLATES: [(&str, KeyAlgorithm); 6] = [
     ("h1", KeyAlgorithm::Rsa(2048)),
     ("h2", KeyAlgorithm::Ec(Curve::P256)),
@@ -67,8 +68,8 @@ pub const TEMPLATES: [(&str, KeyAlgorithm); 6] = [
 ];
 
 impl Maker {
-    /// Creates the value. Sends no TPM command. The authorisation value of the owner hierarchy
-    /// comes from the configuration.
+    /// Creates the client for manufacturing. Sends no TPM command. The authorisation value of the
+    /// owner hierarchy comes from the configuration.
     ///
     /// # Errors
     ///
@@ -97,13 +98,13 @@ impl Maker {
 }
 
 impl KeyPlace {
-    /// The usual handle and NV index of the IDevID.
+    /// The default handle and NV index of the IDevID.
     pub const IDEVID: Self = Self {
         kind: DevIdKind::Identity,
         handle: 0x8102_0000,
         index: 0x01C9_0200,
     };
-    /// The usual handle and NV index of the IAK.
+    /// The default handle and NV index of the IAK.
     pub const IAK: Self = Self {
         kind: DevIdKind::Attestation,
         handle: 0x8102_0001,
@@ -132,7 +133,7 @@ impl KeyPlace {
         ))
     }
 
-    /// Returns the name of the key.
+    /// Returns the name of the key for messages: `IDevID` or `IAK`.
     pub fn called(&self) -> &'static str {
         match self.kind {
             DevIdKind::Identity => "IDevID",
@@ -141,7 +142,8 @@ impl KeyPlace {
     }
 }
 
-/// Returns the error for a platform hierarchy that cannot be used, with the remedy.
+/// Converts the error of a command that the platform hierarchy authorises. If the hierarchy is
+/// disabled or its authorisation value is wrong, adds the remedy.
 fn by_platform(error: TpmError) -> IdentityError {
     const CLOSED: &str = "the platform hierarchy cannot be used: firmware gives it a random \
                           authorisation value, or disables it, before an operating system starts. \

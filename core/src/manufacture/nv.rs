@@ -1,4 +1,5 @@
-//! Writes certificates to NV memory: checks them, defines the index, writes, reads back, and locks.
+//! Writes certificates to NV memory: checks each certificate, defines its NV index, writes it,
+//! reads it back, and locks the index.
 
 use super::certificates::GivenCertificate;
 use super::steps::{Action, Step, StepState};
@@ -6,18 +7,18 @@ use super::{KeyPlace, Maker, Product, by_platform};
 use crate::identity::IdentityError;
 use crate::tpm::{NvHierarchy, NvProgress, NvPublic, TpmError};
 
-/// The certificates to write.
+/// The certificates that a maker writes to the NV memory of a device.
 #[derive(Debug, Clone)]
 pub struct Contents {
-    /// The certificates of keys, each with the handle and the NV index of its key.
+    /// The certificates of the factory keys. Each has the handle and the NV index of its key.
     pub keys: Vec<(KeyPlace, GivenCertificate)>,
-    /// The certificate of the CA that issued them, and its NV index.
+    /// The certificate of the CA that issued the factory certificates, and the NV index for it.
     pub ca: Option<(u32, GivenCertificate)>,
-    /// The hierarchy that defines the indices.
+    /// The hierarchy that authorises TPM2_NV_DefineSpace: owner or platform.
     pub by: NvHierarchy,
 }
 
-/// The bytes for an NV index.
+/// A certificate in DER, with the NV index that it is for.
 struct Filling {
     what: String,
     index: u32,
@@ -55,7 +56,8 @@ impl Maker {
                 bytes: given.certificate().der().to_vec(),
             });
         }
-        // The certificate of the IDevID comes last.
+        // The certificate of the IDevID is written last, so that the identity appears only when it
+        // is complete.
         for (place, given) in contents.keys.iter().rev() {
             let key = self.resident(place)?.area.key;
             let noted = given.check(place, &key, product, ca)?;
@@ -89,7 +91,8 @@ impl Maker {
         Ok((steps, notes))
     }
 
-    /// Returns how much of an index is already written. Fails if the index holds other bytes.
+    /// Returns how much of the certificate its NV index already holds. Fails if the index holds
+    /// other bytes, or belongs to the other hierarchy.
     fn progress(&self, filling: &Filling, by: NvHierarchy) -> Result<NvProgress, IdentityError> {
         let index = filling.index;
         let refused = |why: String| {
@@ -133,7 +136,8 @@ impl Maker {
         match progress {
             NvProgress::Absent => (defined, written, locked) = (false, false, false),
             NvProgress::Begun(_) => (written, locked) = (false, false),
-            // An index that another tool defined may not support locking.
+            // If another tool defined the NV index, its attributes may not permit
+            // TPM2_NV_WriteLock.
             NvProgress::Filled(about) => locked = about.is_locked() || !is_made(about),
             NvProgress::Other(_) => {}
         }
@@ -159,7 +163,8 @@ impl Maker {
                 }
             };
             steps.push(Step::nv(what, action, index, by, state));
-            // The content is read back before the lock, because the lock makes the content final.
+            // The certificate is read back before the lock, because a locked NV index cannot be
+            // corrected.
             if action == Action::Write && !dry_run {
                 match self.tpm.nv_progress(index, bytes, by)? {
                     NvProgress::Filled(_) => {}

@@ -12,12 +12,12 @@ use serde::Serialize;
 /// The format of a [`DeviceRecord`].
 const FORMAT: &str = "devid-manufacture/1";
 
-/// The record of a device.
+/// The record of a device for its maker: the TPM, the factory keys and their certificates.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct DeviceRecord {
     /// The format: `devid-manufacture/1`.
     pub format: &'static str,
-    /// The time in the format of RFC 3339, UTC. `None` if the clock is wrong.
+    /// The time of the record in the format of RFC 3339, UTC. `None` if the clock is wrong.
     pub time: Option<String>,
     /// The serial number in the IDevID certificate.
     pub serial: Option<String>,
@@ -29,52 +29,52 @@ pub struct DeviceRecord {
     pub keys: Vec<KeyRecord>,
 }
 
-/// The TPM of a device.
+/// The TPM of the device: its maker, its firmware and its endorsement keys.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct TpmRecord {
     /// The maker of the TPM: TPM_PT_MANUFACTURER as text.
     pub maker: String,
     /// The version of the TPM's firmware.
     pub firmware: String,
-    /// The TPM name of the endorsement key, in hexadecimal digits.
+    /// The TPM name of the first endorsement key, in hexadecimal digits.
     pub ek_name: Option<String>,
     /// The SHA-256 of each endorsement certificate.
     pub ek_certificates: Vec<String>,
 }
 
-/// A factory key.
+/// A factory key and its certificate.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct KeyRecord {
     /// The kind of the key: `IDevID` or `IAK`.
     pub role: &'static str,
-    /// The algorithm and size, for example `P-256`.
+    /// The algorithm and size of the key, for example `P-256`.
     pub algorithm: String,
-    /// The persistent handle.
+    /// The persistent handle of the key.
     pub handle: String,
-    /// The TPM name in hexadecimal digits.
+    /// The TPM name of the key, in hexadecimal digits.
     pub name: String,
-    /// The SHA-256 of the SubjectPublicKeyInfo.
+    /// The SHA-256 of the key's SubjectPublicKeyInfo, in hexadecimal digits.
     pub public_sha256: String,
     /// The certificate of the key.
     pub certificate: CertificateRecord,
 }
 
-/// A certificate in NV memory.
+/// The certificate of a factory key in NV memory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct CertificateRecord {
-    /// The NV index.
+    /// The NV index of the certificate.
     pub nv: String,
-    /// The SHA-256 of the whole certificate.
+    /// The SHA-256 of the certificate in DER, in hexadecimal digits.
     pub sha256: String,
     /// The serial number of the certificate, in hexadecimal digits.
     pub serial: String,
-    /// The name of the issuer, in the format of RFC 4514.
+    /// The issuer of the certificate, in the format of RFC 4514.
     pub issuer: String,
-    /// The hierarchy that defined the index: `owner` or `platform`.
+    /// The hierarchy that defined the NV index: `owner` or `platform`.
     pub authorisation: &'static str,
-    /// True if the index survives TPM2_Clear.
+    /// True if TPM2_Clear does not delete the NV index.
     pub survives_clear: bool,
-    /// True if the index is locked against writing.
+    /// True if TPM2_NV_WriteLock has locked the NV index.
     pub locked: bool,
 }
 

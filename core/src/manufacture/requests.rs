@@ -14,25 +14,26 @@ use std::path::{Path, PathBuf};
 /// ub-serial-number).
 const LONGEST_NAME: usize = 64;
 
-/// The names that the maker gives to the device.
+/// The serial number and the model that the maker gives to the device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Product {
     pub(super) serial: String,
     pub(super) model: Option<String>,
 }
 
-/// The contents of the files for the CA.
+/// The contents of the files that the maker sends to the CA.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Requests {
-    /// The request for the IDevID key (PKCS#10) in PEM.
+    /// The certificate request for the IDevID key (PKCS#10) in PEM.
     pub csr: String,
-    /// The public keys in PEM, each with the name of its file.
+    /// The public keys in PEM, each with the name of the file to write.
     pub public_keys: Vec<(&'static str, String)>,
-    /// The evidence and both forms of TCG-CSR-IDEVID, if the device has an IAK.
+    /// The proof that the IDevID key is in the TPM, if the device has an IAK: an evidence bundle
+    /// and both forms of TCG-CSR-IDEVID.
     pub evidence: Option<Evidence>,
 }
 
-/// Evidence that the IAK gives about the IDevID key.
+/// The proof, signed by the IAK, that the IDevID key is in the TPM.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Evidence {
     /// The evidence bundle in the format `devid-evidence/1`.
@@ -44,7 +45,7 @@ pub struct Evidence {
 }
 
 impl Product {
-    /// Creates the names. Without a model, the certificates must have no model.
+    /// Creates the names of a device. Without a model, the certificates must not contain a model.
     ///
     /// # Errors
     ///
@@ -85,14 +86,14 @@ impl Product {
     }
 }
 
-/// Escapes all special characters of a value (RFC 4514, section 2.4).
+/// Escapes all special characters of an attribute value in a subject name (RFC 4514, section 2.4).
 fn escaped(text: &str) -> String {
     let mut value = String::new();
     for c in text.chars() {
         match c {
             c if c.is_ascii_alphanumeric() || !c.is_ascii() => value.push(c),
-            // Other characters become hexadecimal pairs. Some of them are special only at the start
-            // of a value.
+            // ASCII characters except letters and digits become hexadecimal pairs, because some are
+            // special at the start of a value.
             c => value.push_str(&format!("\\{}", hex(c.to_string().as_bytes()))),
         }
     }
@@ -104,7 +105,7 @@ fn public_pem(key: &PublicKey) -> Result<String, IdentityError> {
 }
 
 impl Maker {
-    /// Makes certificate requests for the keys in their handles. Without an IAK there is no
+    /// Makes certificate requests for the factory keys in their handles. Without an IAK there is no
     /// TCG-CSR, because no key can certify the IDevID key.
     ///
     /// # Errors
@@ -160,8 +161,8 @@ impl Maker {
 }
 
 impl Requests {
-    /// Writes the files into a folder. Creates the folder if it is missing. Returns the paths of
-    /// the files. Writes each file atomically, and replaces files of an earlier run.
+    /// Writes the files for the CA into a folder. Creates the folder if it is missing. Returns the
+    /// paths of the files. Writes each file atomically, and replaces files of an earlier run.
     ///
     /// # Errors
     ///

@@ -1,15 +1,15 @@
-//! Describes steps that write to the TPM, for the operator.
+//! Describes to the operator each step that writes to the TPM.
 
 use super::KeyPlace;
 use crate::tpm::NvHierarchy;
 use serde::Serialize;
 use std::fmt;
 
-/// The action of a step.
+/// The TPM command of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Action {
-    /// TPM2_EvictControl: makes a key persistent.
+    /// TPM2_EvictControl, which makes a key persistent.
     Persist,
     /// TPM2_NV_DefineSpace.
     Define,
@@ -19,37 +19,37 @@ pub enum Action {
     Lock,
 }
 
-/// Tells whether a step was done.
+/// Tells whether a step was executed, and in which run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum StepState {
-    /// Done in this run.
+    /// The step was executed in this run.
     Done,
-    /// Done by an earlier run.
+    /// An earlier run executed the step, so this run skipped it.
     Already,
-    /// Not done, because the caller set `dry_run`.
+    /// The step was not executed, because the caller set `dry_run`.
     Planned,
 }
 
 /// A step that writes to the TPM.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Step {
-    /// The object of the step, for example `IDevID key`.
+    /// The key or certificate that the step writes, for example `IDevID key`.
     pub what: String,
-    /// The action of the step.
+    /// The TPM command of the step.
     pub action: Action,
-    /// The handle or the NV index.
+    /// The persistent handle or the NV index that the step writes to.
     pub place: String,
     /// The hierarchy whose authorisation the step needs: `owner` or `platform`.
     pub authorisation: &'static str,
-    /// The effect of TPM2_Clear on the result of the step.
+    /// What a later TPM2_Clear does with the key or the NV index.
     pub tpm2_clear: &'static str,
-    /// Tells whether the step was done.
+    /// Tells whether the step was executed, and in which run.
     pub state: StepState,
 }
 
 impl NvHierarchy {
-    /// Returns the name of the hierarchy.
+    /// Returns the name of the hierarchy: `owner` or `platform`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Owner => "owner",
@@ -57,7 +57,7 @@ impl NvHierarchy {
         }
     }
 
-    /// Returns true if an index of this hierarchy survives TPM2_Clear.
+    /// Returns true if an NV index of this hierarchy survives TPM2_Clear.
     pub fn survives_clear(self) -> bool {
         self == Self::Platform
     }

@@ -10,7 +10,7 @@ use x509_cert::der::oid::db::rfc5911::{
     ID_CONTENT_TYPE, ID_DATA, ID_MESSAGE_DIGEST, ID_SIGNED_DATA,
 };
 
-/// The tag `[0]`, constructed. Add a number for a higher context-specific tag.
+/// The identifier octet of the constructed tag `[0]`. For tag `[n]`, add n (n at most 30).
 const CONTEXT: u8 = 0xA0;
 
 /// Returns a ContentInfo with SignedData, in DER. It has only the two mandatory signed attributes:
@@ -29,8 +29,8 @@ pub(super) fn signed_data<E: From<IssueError>>(
             &encoded(OCTET_STRING, &hash.digest(&[content])),
         ),
     ]);
-    // The signature covers the attributes as a SET. In the message the attributes have another tag
-    // (section 5.4).
+    // The signature covers the attributes as a SET. In SignedData the attributes have the tag `[0]`
+    // instead (RFC 5652, section 5.4).
     let signature = signer.signature_der(&encoded(SET, &attributes))?;
     let certificate = signer.certificate()?;
     let signer_info = sequence(&[
@@ -64,7 +64,7 @@ pub(super) fn signed_data<E: From<IssueError>>(
     Ok(sequence(&[oid(ID_SIGNED_DATA), encoded(CONTEXT, &signed)]))
 }
 
-/// Returns the content of a SET OF, in DER order (X.690, section 11.6).
+/// Returns the content octets of a SET OF, with its elements in DER order (X.690, section 11.6).
 fn set(elements: &[Vec<u8>]) -> Vec<u8> {
     let mut sorted = elements.to_vec();
     sorted.sort();
@@ -83,7 +83,7 @@ fn oid(identifier: ObjectIdentifier) -> Vec<u8> {
     encoded(OBJECT_IDENTIFIER, identifier.as_bytes())
 }
 
-/// Returns an INTEGER. The value must be less than 128.
+/// Returns a DER INTEGER. The value must be less than 128.
 fn integer(value: u8) -> Vec<u8> {
     encoded(INTEGER, &[value])
 }

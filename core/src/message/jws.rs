@@ -8,7 +8,7 @@ use crate::x509::IssueError;
 use base64ct::{Base64, Base64UrlUnpadded, Encoding};
 use serde_json::{Map, Value, json};
 
-/// Returns a document with one signature. The parameter `x5c` of its protected header holds the
+/// Returns a JWS with one signature. The parameter `x5c` of its protected header holds the signer's
 /// certificates.
 pub(super) fn general_json<E: From<IssueError>>(
     signer: &MessageSigner<'_, E>,
@@ -39,7 +39,8 @@ pub(super) fn general_json<E: From<IssueError>>(
     Ok(format!("{}\n", Value::Object(document)).into_bytes())
 }
 
-/// Returns the value of `alg` (RFC 7518, section 3.1), which fixes the hash for each curve.
+/// Returns the JWS `alg` value for the signer's key (RFC 7518, section 3.1). For ECDSA, each curve
+/// has one hash.
 fn algorithm<E>(signer: &MessageSigner<'_, E>) -> Result<&'static str, IssueError> {
     let curve = match signer.public {
         PublicKey::Ec { curve, .. } => Some(*curve),

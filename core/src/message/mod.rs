@@ -18,26 +18,27 @@ pub enum MessageForm {
     Cms {
         /// The type of the content, for example id-ct-animaJSONVoucher (RFC 8995, section 3).
         content_type: ObjectIdentifier,
-        /// True if the message omits the content.
+        /// True if the CMS message omits the signed content.
         detached: bool,
     },
     /// A JWS in the general JSON serialisation (RFC 7515, section 7.2.1), with `x5c`.
     Jws {
         /// The header parameter `typ` (RFC 7515, section 4.1.9).
         typ: Option<String>,
-        /// True if the message omits the content (RFC 7515, appendix F).
+        /// True if the JWS omits the signed content (RFC 7515, appendix F).
         detached: bool,
     },
-    /// Only the signature: an ECDSA-Sig-Value (RFC 3279, section 2.2.3), or a number with the
-    /// length of the modulus.
+    /// A signature without content and certificates: an ECDSA-Sig-Value (RFC 3279, section 2.2.3),
+    /// or an RSA signature with the length of the modulus.
     Raw {
-        /// The hash of the content. The default hash has the strength of the key.
+        /// The hash of the content. `None`: the hash that matches the strength of the key.
         hash: Option<Hash>,
     },
 }
 
 impl MessageForm {
-    /// Returns the form CMS with this content type in dotted notation. The default type is id-data.
+    /// Returns the CMS form. `content_type` is an object identifier in dotted notation. The default
+    /// type is id-data.
     ///
     /// # Errors
     ///
@@ -63,11 +64,11 @@ impl MessageForm {
     }
 }
 
-/// A function that signs a whole message. Returns r ‖ s, each with the length of the curve's order,
-/// or a number with the length of the modulus.
+/// A function that signs a whole message. For ECDSA, returns r ‖ s, each with the length of the
+/// curve's order. For RSA, returns a signature with the length of the modulus.
 type SignMessage<'a, E> = dyn Fn(&[u8]) -> Result<Vec<u8>, E> + 'a;
 
-/// A key that signs messages.
+/// A key that signs messages, and its certificates.
 pub(crate) struct MessageSigner<'a, E> {
     pub(crate) public: &'a PublicKey,
     pub(crate) scheme: SignatureScheme,
@@ -78,7 +79,7 @@ pub(crate) struct MessageSigner<'a, E> {
 }
 
 impl<E: From<IssueError>> MessageSigner<'_, E> {
-    /// Creates the message in this form.
+    /// Creates a signed message of `content` in the format `form`.
     ///
     /// # Errors
     ///
@@ -97,7 +98,7 @@ impl<E: From<IssueError>> MessageSigner<'_, E> {
         }
     }
 
-    /// Returns a signature in the encoding of X.509 and CMS.
+    /// Signs the message. Returns the signature in the encoding of X.509 and CMS.
     fn signature_der(&self, message: &[u8]) -> Result<Vec<u8>, E> {
         let signature = (self.sign)(message)?;
         match self.public {
@@ -110,7 +111,7 @@ impl<E: From<IssueError>> MessageSigner<'_, E> {
         }
     }
 
-    /// Returns the certificate of the key.
+    /// Returns the certificate of the signing key.
     fn certificate(&self) -> Result<&Certificate, IssueError> {
         let none = || IssueError::Failed("the key has no certificate".into());
         self.chain.first().ok_or_else(none)

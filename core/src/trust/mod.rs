@@ -74,11 +74,11 @@ pub(crate) fn distrusted_file(path: &Path, secret: bool) -> io::Result<Option<St
     }
 }
 
-/// The reason why a file is refused.
+/// The reason why a file of a key folder is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct UntrustedFile {
     why: String,
-    /// The error of the system, if the check is not possible now.
+    /// The system error, if the owner or mode of the file cannot be checked now.
     pub(crate) unread: Option<Errno>,
 }
 
@@ -112,7 +112,7 @@ pub(crate) struct Owned {
 }
 
 impl Owned {
-    /// Checks a folder. Fails with the reason if the folder is refused.
+    /// Checks a key folder. Fails with the reason if the folder is refused.
     pub(crate) fn as_folder(self) -> Result<(), String> {
         match self.lets(WORLD_WRITES) {
             true => Err("everybody may write into this folder".into()),
@@ -120,8 +120,8 @@ impl Owned {
         }
     }
 
-    /// Checks a file in this folder, for a process of this user. Fails with the reason if the file
-    /// is refused.
+    /// Checks a file in the key folder `folder`, for a process of the user `user`. Fails with the
+    /// reason if the file is refused.
     pub(crate) fn as_file_in(self, folder: Self, user: Uid) -> Result<(), UntrustedFile> {
         let of_folders_group = self.group == folder.group;
         if self.lets(WORLD_WRITES) {
@@ -173,7 +173,7 @@ impl Owned {
         self.owner
     }
 
-    /// Returns this owner and group with another mode.
+    /// Returns the same owner and group with the mode `mode`.
     pub(crate) fn with_mode(self, mode: u32) -> Self {
         Self { mode, ..self }
     }
@@ -183,12 +183,12 @@ impl Owned {
         self.owner == geteuid().as_raw()
     }
 
-    /// Returns true if the group of the folder may use its files.
+    /// Returns true if the group of the folder may open files in the folder.
     pub(crate) fn lets_group_in(self) -> bool {
         self.lets(GROUP_PASSES)
     }
 
-    /// Returns true if the group of the folder may write to it.
+    /// Returns true if the group of the folder may create and replace files in the folder.
     pub(crate) fn is_shared(self) -> bool {
         self.lets(GROUP_WRITES)
     }

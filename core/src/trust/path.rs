@@ -1,4 +1,4 @@
-//! Checks all folders of a path for users who could replace the file.
+//! Checks all folders on the path of a file: no untrusted user may be able to replace the file.
 
 use super::{GROUP_WRITES, Owned, STICKY, WORLD_WRITES};
 use crate::trouble::{found, trouble};
@@ -21,9 +21,9 @@ const MOST_LINKS: usize = 40;
 pub(crate) struct Distrust {
     /// The path that is not trusted: the file itself, or a folder of its path.
     pub(crate) place: PathBuf,
-    /// The reason: the users who could change the file.
+    /// The reason as text: which users could change the file or folder.
     pub(crate) why: String,
-    /// The error of the system, if the check is not possible now. A later check may succeed.
+    /// The system error, if the check is not possible now. A later check may succeed.
     pub(crate) unread: Option<Errno>,
 }
 
@@ -55,11 +55,11 @@ fn may_write(who: &str) -> String {
     format!("{who} may write into this folder")
 }
 
-/// The end of a path.
+/// The result of following a path: whether it exists.
 enum End {
-    /// The path exists. The value is the path without links.
+    /// The path exists. The value is the path after all symbolic links were followed.
     There(PathBuf),
-    /// The next name of the path is missing in this folder.
+    /// A part of the path does not exist. The value is the last existing folder.
     Missing(PathBuf),
 }
 
@@ -76,12 +76,13 @@ pub(crate) fn alone(folder: &Path) -> Result<Option<PathBuf>, Distrust> {
     })
 }
 
-/// The users who may write to a folder.
+/// Which users may write to the folders of a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum TrustRule {
-    /// The owner of the folder, and its group if the group may write.
+    /// Root, the user of this process, the owner of the folder, and the folder's group if the mode
+    /// lets the group write.
     Folders,
-    /// Only root and this user.
+    /// Only root and the user of this process.
     Alone,
 }
 
@@ -143,7 +144,7 @@ fn walk(path: &Path, rule: TrustRule) -> Result<End, Distrust> {
     Ok(End::There(here))
 }
 
-/// Returns the names of a path; the last name is first.
+/// Splits a path into its names. The last name of the path is the first of the list.
 fn parts(path: &Path) -> Vec<OsString> {
     let names = path.components().rev();
     let named = names.filter(|part| matches!(part, Component::Normal(_) | Component::ParentDir));
@@ -151,7 +152,7 @@ fn parts(path: &Path) -> Vec<OsString> {
 }
 
 impl TrustRule {
-    /// Checks that no other user could have made, or can replace, an entry of a folder.
+    /// Checks that no untrusted user could have created, or can replace, an entry of a folder.
     fn judge_entry(
         self,
         (here, folder): (&Path, &Stat),
@@ -213,9 +214,9 @@ pub(super) fn is_ours(user: u32) -> bool {
     user == ROOT || user == geteuid().as_raw()
 }
 
-/// Returns true if the number stands for users outside of this user namespace (user_namespaces(7)).
-/// The creator of the container made their files. No user inside the container can write these
-/// files, unless the mode lets all users write.
+/// Returns true if the user number stands for users outside of this user namespace
+/// (user_namespaces(7)). The creator of the container made the files of this user number. No user
+/// inside the container can write these files, unless the mode lets all users write.
 ///
 /// # Errors
 ///

@@ -36,8 +36,8 @@ pub(crate) fn certified_key(certificate: &Certificate) -> String {
     }
 }
 
-/// Returns the signature algorithm of the certificate: `ecdsa-with-SHA256`, `ML-DSA-65`, or the
-/// object identifier. Returns `None` if the algorithm cannot be read.
+/// Returns the name of the certificate's signature algorithm: `ecdsa-with-SHA256`, `ML-DSA-65`, or
+/// an object identifier. Returns `None` if the algorithm cannot be read.
 pub(crate) fn signed_by(certificate: &Certificate) -> Option<String> {
     let oid = certificate.signature_algorithm().ok()?.oid;
     let short = || DB.by_oid(&oid).map(str::to_owned);
@@ -45,7 +45,7 @@ pub(crate) fn signed_by(certificate: &Certificate) -> Option<String> {
     Some(named.unwrap_or_else(|| oid.to_string()))
 }
 
-/// Describes an unsupported key: its algorithm, and its curve or size.
+/// Describes a key that this project does not support: its algorithm, and its curve or size.
 pub(crate) fn kind_of_key(info: &[u8]) -> String {
     let names: Vec<String> = algorithm_of_key(info).into_iter().map(name).collect();
     match (&names[..], modulus_bits(info)) {
@@ -55,7 +55,8 @@ pub(crate) fn kind_of_key(info: &[u8]) -> String {
     }
 }
 
-/// Returns the identifiers in a SubjectPublicKeyInfo: of the algorithm, and of a named curve.
+/// Returns the object identifiers in a SubjectPublicKeyInfo: of the algorithm and, for an EC key,
+/// of the named curve.
 pub(crate) fn algorithm_of_key(info: &[u8]) -> Vec<ObjectIdentifier> {
     let parts = Element::only(info).and_then(|info| info.children_of(SEQUENCE));
     let algorithm = parts.and_then(|parts| parts.first()?.children());
@@ -96,7 +97,7 @@ pub(crate) fn ecdsa_to_der(curve: Curve, fixed: &[u8]) -> Option<Vec<u8>> {
     })
 }
 
-/// Decodes the result of [`ecdsa_to_der`].
+/// Decodes an ECDSA-Sig-Value to r ‖ s. This is the inverse of [`ecdsa_to_der`].
 pub(crate) fn ecdsa_to_fixed(curve: Curve, der: &[u8]) -> Option<Vec<u8>> {
     by_curve!(curve, c => {
         let signature = c::ecdsa::Signature::from_der(der).ok()?;
@@ -152,7 +153,7 @@ fn pss_parameters(hash: Hash) -> Vec<u8> {
         &[identifier(digest_algorithm(hash)), null].concat(),
     );
     let mask = encoded(SEQUENCE, &[identifier(MGF_1), digest.clone()].concat());
-    // The width is at most 64, so one byte is enough.
+    // The salt length is at most 64, so the INTEGER has one byte.
     let salt = encoded(INTEGER, &[hash.width() as u8]);
     let fields = [(0xA0, digest), (0xA1, mask), (0xA2, salt)];
     let fields = fields.map(|(tag, content)| encoded(tag, &content));

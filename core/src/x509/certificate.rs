@@ -1,7 +1,7 @@
 //! X.509 certificates as factories made them (RFC 5280; IEEE 802.1AR, section 8).
 //!
 //! The fields that identify a certificate and its key are unchanged slices of the certificate. The
-//! other fields are parsed on request, and the parsing may fail.
+//! other fields are parsed when a caller asks for them, and the parsing may fail.
 
 use super::decode::{NoCertificate, Unreadable, decoded};
 use super::extension::Extension;
@@ -57,7 +57,7 @@ impl Certificate {
     /// Returns the whole certificate as PEM.
     pub fn pem(&self) -> String {
         use x509_cert::der::pem::{LineEnding, encode_string};
-        // Encoding cannot fail for this length.
+        // PEM encoding fails only for lengths that no certificate has.
         encode_string("CERTIFICATE", LineEnding::LF, &self.der).unwrap_or_default()
     }
 
@@ -116,8 +116,8 @@ impl Certificate {
         self.part(&self.parts.key_info)
     }
 
-    /// Returns the identifier of the certified key. The identifier is always computed from the
-    /// usual encoding of the key.
+    /// Returns the identifier of the certified key. The identifier does not depend on how the
+    /// certificate encodes the key (if the key type is supported).
     pub fn key_id(&self) -> KeyId {
         match self.public_key() {
             Some(key) => key.id(),
@@ -130,8 +130,8 @@ impl Certificate {
         }
     }
 
-    /// Returns the certified key in any encoding, if this project supports its type. With this key
-    /// a certificate is assigned to its private key.
+    /// Returns the certified key in any encoding, if this project supports its type. The stores use
+    /// this function to find the private key of a certificate.
     pub fn public_key(&self) -> Option<PublicKey> {
         PublicKey::from_info_der(self.public_key_info_der())
     }
@@ -146,7 +146,8 @@ impl Certificate {
         self.why_ca().is_some()
     }
 
-    /// Returns the reason why the certificate is or may be a CA certificate.
+    /// Returns the reason why the certificate is, or may be, a CA certificate; `None` if it is
+    /// none.
     pub(crate) fn why_ca(&self) -> Option<String> {
         match self.basic_constraints() {
             Ok(constraints) => constraints
@@ -197,7 +198,7 @@ impl Certificate {
         self.part(&self.parts.signed)
     }
 
-    /// Returns the version: 1, 2 or 3.
+    /// Returns the version of the certificate: 1, 2 or 3.
     pub(crate) fn version(&self) -> Result<u8, Unreadable> {
         let named = self.part(&self.parts.version);
         if named.is_empty() {
@@ -226,7 +227,8 @@ impl Certificate {
         self.part(&self.parts.algorithm) == self.part(&self.parts.signed_algorithm)
     }
 
-    /// Returns the signature, without unused bits.
+    /// Returns the signature of the certificate: the content of the BIT STRING, without unused
+    /// bits.
     pub(crate) fn signature(&self) -> Result<&[u8], Unreadable> {
         let bits = Element::only(self.part(&self.parts.signature));
         match bits.map(|bits| bits.content) {
@@ -235,7 +237,7 @@ impl Certificate {
         }
     }
 
-    /// Returns all extensions.
+    /// Returns all extensions of the certificate.
     ///
     /// # Errors
     ///
@@ -245,7 +247,7 @@ impl Certificate {
         whole.then_some(found).ok_or_else(Unreadable::nothing)
     }
 
-    /// Returns one extension.
+    /// Returns the extension with an object identifier; `None` if it is absent.
     ///
     /// # Errors
     ///
@@ -264,7 +266,7 @@ impl Certificate {
         }
     }
 
-    /// Returns the readable extensions, and true if these are all extensions.
+    /// Returns the readable extensions, and true if no extension is unreadable.
     fn extensions_there(&self) -> (Vec<Extension<'_>>, bool) {
         let mut rest = self.part(&self.parts.rest);
         let (mut found, mut whole) = (Vec::new(), true);
@@ -314,7 +316,7 @@ impl Certificate {
         decoded::<CertificateInner<Raw>>(&ber::encoded(SEQUENCE, &whole)).map(drop)
     }
 
-    /// Returns the first second of validity.
+    /// Returns notBefore, the first second of validity.
     ///
     /// # Errors
     ///
@@ -324,7 +326,7 @@ impl Certificate {
             .and_then(|[not_before, _]| Time::read(&not_before))
     }
 
-    /// Returns the last second of validity.
+    /// Returns notAfter, the last second of validity.
     ///
     /// # Errors
     ///

@@ -28,17 +28,17 @@ const PERMANENT_IDENTIFIER: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3
 /// The identifier tcg-on-ekPermIdSha256, for a digest of an EK certificate.
 const EK_PERM_ID_SHA256: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.23.133.12.1");
 
-/// The CA that issues the certificate.
+/// The CA that issues a certificate: its certificate and its signing key.
 pub(crate) struct Authority<'a, E> {
     pub(crate) certificate: &'a Certificate,
     pub(crate) signer: CertificateSigner<'a, E>,
 }
 
-/// The type of key that a certificate certifies, with the names in the certificate.
+/// The type of the certified key, with the names for the certificate.
 pub(crate) enum Certified {
     /// A key of the device that signs any data (an LDevID).
     Device(Subject),
-    /// An attestation key, with the names of its TPM.
+    /// An attestation key, with the names of its TPM for the certificate.
     Attestation(AttestationNames),
     /// An attestation key of a service. The certificate contains no name of the TPM.
     ServiceAttestation(Subject),
@@ -55,7 +55,7 @@ pub(crate) struct AttestationNames {
 pub(crate) enum PermanentIdentifier {
     /// The SHA-256 hash of the endorsement key's certificate, in hexadecimal digits.
     OfEkCertificate(String),
-    /// An identifier that the CA chose.
+    /// A permanent identifier that the CA chose.
     Named(String),
 }
 
@@ -124,7 +124,7 @@ fn validity(lifetime: Duration, ca: &Certificate) -> Result<Validity, IssueError
 
 struct Issued {
     issuer: Name,
-    /// The key identifier of the CA.
+    /// The key identifier of the CA, for the extension authorityKeyIdentifier.
     authority: Vec<u8>,
     certified: Certified,
 }
@@ -157,7 +157,7 @@ impl BuilderProfile for Issued {
             path_len_constraint: None,
         };
         extensions.push(leaf.to_extension(tbs.subject(), &extensions)?);
-        // The tag [0] is keyIdentifier.
+        // In AuthorityKeyIdentifier, keyIdentifier has the tag [0].
         let authority = encoded(SEQUENCE, &encoded(0x80, &self.authority));
         extensions.push(extension(AUTHORITY_KEY_ID, false, authority)?);
         match &self.certified {
@@ -179,8 +179,8 @@ impl BuilderProfile for Issued {
 }
 
 impl AttestationNames {
-    /// Returns the GeneralNames: a directoryName (TCG, EK Credential Profile, section 3.2.9) and an
-    /// otherName.
+    /// Returns the GeneralNames for the subjectAltName: a directoryName (TCG, EK Credential
+    /// Profile, section 3.2.9) and an otherName.
     fn encoded(&self) -> Vec<u8> {
         const SET: u8 = 0x31;
         const UTF8_STRING: u8 = 0x0C;

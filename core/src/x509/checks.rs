@@ -10,18 +10,18 @@ use crate::x509::device::SUBJECT;
 use serde::Serialize;
 use x509_cert::der::DateTime;
 
-/// A check and its result.
+/// A check of a device certificate, and its result.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Check {
     /// The name of the check: the field that it checks.
     pub name: &'static str,
     /// The result.
     pub outcome: Outcome,
-    /// The result in words.
+    /// The result of the check as text.
     pub text: String,
 }
 
-/// The result of a check.
+/// The result of a check of a device certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
@@ -30,14 +30,14 @@ pub enum Outcome {
     /// The certificate differs from a recommendation of the standard. The difference is common and
     /// harmless.
     Noted,
-    /// The check was not possible.
+    /// The check was not possible, for example because the clock is wrong.
     Skipped,
     /// The certificate does not meet the requirement.
     Failed,
 }
 
 /// Returns the first violation of a requirement for device certificates, or `None` if there is
-/// none. Without `now`, the validity is not checked.
+/// none. If `now` is `None`, the validity is not checked.
 pub(crate) fn first_failure(certificate: &Certificate, now: Option<DateTime>) -> Option<String> {
     let mut points = profile_checks(certificate);
     points.extend(now.map(|now| validity_check(certificate, Ok(now))));
@@ -63,8 +63,8 @@ pub(crate) fn profile_checks(certificate: &Certificate) -> Vec<Check> {
     ]
 }
 
-/// Checks the validity. `now` is the current time. If the clock is before the build time of this
-/// program, `now` is an `Err` with the build time.
+/// Checks the validity of a certificate. `now` is the current time. If the clock is before the
+/// build time of this program, `now` is an `Err` with the build time.
 pub(crate) fn validity_check(certificate: &Certificate, now: Result<DateTime, DateTime>) -> Check {
     let name = "validity";
     match now.map(|now| valid_at(certificate, now)) {
@@ -192,7 +192,8 @@ fn hardware_module(certificate: &Certificate, profile: &Profile) -> Check {
     }
 }
 
-/// Checks the extensions that have no check of their own in this file.
+/// Checks that each extension occurs once and can be read, except the extensions with separate
+/// checks above.
 fn other_extensions(profile: &Profile) -> Check {
     let name = "other extensions";
     let own = [

@@ -61,7 +61,7 @@ fn each_fault_is_found_at_its_own_point_and_nowhere_else() {
         (
             "basic constraints",
             Failed,
-            // An extension that cannot be read may have any meaning.
+            // A certificate with unreadable basicConstraints may be a CA certificate.
             good().with((BASIC_CONSTRAINTS, true, "0500")),
         ),
         ("key usage", Failed, good().with(AGREES)),
@@ -277,7 +277,7 @@ fn what_cannot_be_read_fails_at_its_point_and_is_not_taken_for_absent() {
             let sample = Sample::of_device().with((*identifier, false, value));
             is_unreadable(&issued(&sample), name, value);
         }
-        // The extension occurs twice, each time with a valid value.
+        // extKeyUsage occurs twice, each time with a valid value.
         let good = Sample::of_device()
             .with(IS_NO_CA)
             .with(PURPOSE)
@@ -351,7 +351,7 @@ fn odd_values_that_can_be_read_are_read() {
             "authority key identifier",
             "none; 802.1AR requires one",
         ),
-        // An x400Address, and a DNS name with a byte over 127.
+        // GeneralNames that are rarely used: an x400Address, and a DNS name with a byte over 127.
         (
             (SUBJECT_ALT_NAME, false, "3002a300"),
             "hardware module name",

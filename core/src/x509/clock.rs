@@ -64,7 +64,7 @@ pub(crate) fn valid_at(certificate: &Certificate, now: DateTime) -> Result<(), S
     );
     match until {
         _ if now < from => Err(format!("is not valid before {from}; now it is {now}")),
-        // As in OpenSSL, the certificate is not valid in its last second.
+        // As in OpenSSL, a certificate is no longer valid in the second of its notAfter.
         until if until <= now && !until.is_no_end() => {
             Err(format!("was valid until {until}; now it is {now}"))
         }

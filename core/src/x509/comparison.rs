@@ -15,7 +15,8 @@ const BMP: u8 = 0x1E;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ComparableName(Vec<Vec<ComparableAttribute>>);
 
-/// The identifier, the string type if it matters, and the value for the comparison.
+/// An attribute: its object identifier, the string type if the type matters, and the value in the
+/// form for comparison.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct ComparableAttribute(Vec<u8>, u8, Vec<u8>);
 
@@ -31,19 +32,19 @@ impl ComparableName {
             Some(all)
         };
         let all: Vec<_> = sets.into_iter().map(relative).collect::<Option<_>>()?;
-        // An empty RDN is ignored, as in OpenSSL.
+        // An RDN without attributes is ignored, as in OpenSSL.
         Some(Self(
             all.into_iter().filter(|one| !one.is_empty()).collect(),
         ))
     }
 
-    /// Returns true if the name is in the subtree of `base` (section 4.2.1.10).
+    /// Returns true if this name is in the subtree of the name `base` (RFC 5280, section 4.2.1.10).
     pub(crate) fn is_below(&self, base: &Self) -> bool {
         self.0.starts_with(&base.0)
     }
 }
 
-/// Returns true if both Names (DER) are equal. Names that cannot be read are compared byte for
+/// Returns true if two Names in DER are equal. Names that cannot be read are compared byte for
 /// byte.
 pub(crate) fn is_same_name(one: &[u8], other: &[u8]) -> bool {
     if one == other {
@@ -62,16 +63,16 @@ fn attribute(element: &Element) -> Option<ComparableAttribute> {
         return None;
     }
     let (tag, compared) = match value.tag {
-        // A SEQUENCE is not a string, but swtpm_cert puts a hardwareModuleName into a
-        // directoryName.
+        // A SEQUENCE is not a string type. It is accepted because swtpm_cert puts a
+        // hardwareModuleName into a directoryName.
         NUMERIC | BIT_STRING | SEQUENCE => (value.tag, value.content.to_vec()),
         tag => (UTF8, folded(&text(tag, value.content)?)),
     };
     Some(ComparableAttribute(kind.content.to_vec(), tag, compared))
 }
 
-/// Returns true if these bytes are a valid OBJECT IDENTIFIER (X.690, section 8.19). Each arc must
-/// be complete and have no leading zeros.
+/// Returns true if the bytes are the content of a valid OBJECT IDENTIFIER (X.690, section 8.19).
+/// Each arc must be complete and have no leading zeros.
 fn is_identifier(content: &[u8]) -> bool {
     let goes_on = |byte: &u8| byte & 0x80 != 0;
     let begins = |at: usize| at == 0 || !goes_on(&content[at - 1]);
@@ -79,8 +80,8 @@ fn is_identifier(content: &[u8]) -> bool {
     content.last().is_some_and(|last| !goes_on(last)) && !padded
 }
 
-/// Returns the string unchanged; `None` if it is invalid for its type. A T61String is read as
-/// Latin-1.
+/// Decodes a string of an ASN.1 string type. Returns `None` if the string is invalid for its type.
+/// A T61String is decoded as Latin-1.
 pub(crate) fn text(tag: u8, bytes: &[u8]) -> Option<String> {
     match tag {
         UTF8 => str::from_utf8(bytes).ok().map(str::to_owned),

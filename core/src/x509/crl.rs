@@ -16,24 +16,24 @@ const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
 const CRL_EXTENSIONS: u8 = 0xA0;
 
-/// A parsed CRL.
+/// A parsed certificate revocation list (CRL).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Crl {
     signed: Vec<u8>,
-    /// The field signatureAlgorithm, and the signed field `signature` with the algorithm.
+    /// Two AlgorithmIdentifiers: the field signatureAlgorithm, and the signed field `signature`.
     algorithms: [Vec<u8>; 2],
-    /// The signature: the content of the BIT STRING.
+    /// The signature of the CRL: the content of the BIT STRING.
     signature: Vec<u8>,
     issuer: Vec<u8>,
     pub(crate) this_update: Time,
     pub(crate) next_update: Option<Time>,
-    /// The identifier of the key that signed the CRL.
+    /// The key identifier of the CA that signed the CRL (extension authorityKeyIdentifier).
     pub(crate) authority_key: Option<Vec<u8>>,
     pub(crate) scope: Scope,
     entries: Vec<RevokedCertificate>,
 }
 
-/// The set of certificates that a CRL is about.
+/// Which certificates a CRL covers (its scope).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Scope {
     pub(crate) no_authorities: bool,
@@ -43,13 +43,13 @@ pub(crate) struct Scope {
     pub(crate) names: Vec<Vec<u8>>,
 }
 
-/// A revoked certificate.
+/// An entry of a CRL: a revoked certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RevokedCertificate {
-    /// The serial number: the content of the INTEGER.
+    /// The serial number of the revoked certificate: the content of the INTEGER.
     serial: Vec<u8>,
     pub(crate) date: Time,
-    /// The name of the reason in section 5.3.1.
+    /// The name of the CRLReason (RFC 5280, section 5.3.1).
     pub(crate) reason: &'static str,
 }
 
@@ -142,25 +142,27 @@ impl Crl {
         decoded(&self.algorithms[0])
     }
 
-    /// Returns true if the field signatureAlgorithm and the signed field `signature` are equal.
+    /// Returns true if the CRL's field signatureAlgorithm and its signed field `signature` are
+    /// equal.
     pub(crate) fn names_one_algorithm(&self) -> bool {
         self.algorithms[0] == self.algorithms[1]
     }
 
-    /// Returns the signature, without unused bits.
+    /// Returns the signature of the CRL: the content of the BIT STRING, without unused bits.
     pub(crate) fn signature(&self) -> Result<&[u8], Unreadable> {
         self.signature
             .strip_prefix(&[0])
             .ok_or_else(Unreadable::nothing)
     }
 
-    /// Returns the entry for a serial number (the content of the INTEGER), if there is one.
+    /// Returns the CRL entry for a certificate's serial number (the content of the INTEGER), if the
+    /// certificate is revoked.
     pub(crate) fn entry(&self, serial: &[u8]) -> Option<&RevokedCertificate> {
         self.entries.iter().find(|entry| entry.serial == serial)
     }
 }
 
-/// The fields of a TBSCertList.
+/// The fields of a TBSCertList (RFC 5280, section 5.1.2), not yet parsed.
 struct CrlParts<'a> {
     algorithm: Element<'a>,
     issuer: Element<'a>,
@@ -233,7 +235,8 @@ impl Scope {
     }
 }
 
-/// Returns the names in the fullName of a DistributionPointName.
+/// Returns the names in the fullName of a DistributionPointName, each in DER. Returns `None` if a
+/// name cannot be read.
 fn full_names(part: &Element) -> Option<Vec<Vec<u8>>> {
     let names = Element::only(part.content)?.children_of(0xA0)?;
     let read = names
@@ -281,7 +284,7 @@ impl RevokedCertificate {
     }
 }
 
-/// Returns the name of a CRLReason (section 5.3.1).
+/// Returns the name of a CRLReason by its number (RFC 5280, section 5.3.1).
 fn reason(code: usize) -> Option<&'static str> {
     Some(match code {
         0 => "unspecified",
@@ -298,7 +301,7 @@ fn reason(code: usize) -> Option<&'static str> {
     })
 }
 
-/// Returns the extensions of the whole CRL. `tagged` is the field with its outer tag.
+/// Returns the crlExtensions of a CRL. `tagged` is the field with its outer tag.
 fn extensions(tagged: Option<Element<'_>>) -> Result<Vec<Extension<'_>>, String> {
     let Some(tagged) = tagged else {
         return Ok(Vec::new());

@@ -1,5 +1,5 @@
-//! CsrAttrs: the contents that a server requires in a request (RFC 7030, section 4.5.2; RFC 8951,
-//! section 4; RFC 9908).
+//! CsrAttrs: what an EST server requires in a certificate request (RFC 7030, section 4.5.2; RFC
+//! 8951, section 4; RFC 9908).
 
 use super::extension::Extension;
 use super::names::Name;
@@ -16,7 +16,8 @@ use crate::tpm::{Hash, KeyAlgorithm};
 use x509_cert::der::asn1::ObjectIdentifier;
 
 const SET: u8 = 0x31;
-/// The tags of SubjectPublicKeyInfo and attributes in a template.
+/// The context-specific tags in a CertificationRequestInfoTemplate: of the SubjectPublicKeyInfo and
+/// of the attributes.
 const TEMPLATE_KEY: u8 = 0xA0;
 const TEMPLATE_ATTRIBUTES: u8 = 0xA1;
 
@@ -30,18 +31,19 @@ const EXTENSION_TEMPLATE: ObjectIdentifier =
 /// length of this modulus in bytes is the size.
 const RSA_SIZES: [u32; 3] = [2048, 3072, 4096];
 
-/// The contents that a server requires in a request. Unknown attributes of the server are ignored.
+/// What an EST server requires in a certificate request. Unknown attributes in its answer are
+/// ignored.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct CsrAttributes {
     /// True if the request must contain tls-unique as challengePassword (RFC 7030, section 3.5).
     pub wants_channel_binding: bool,
-    /// The type of key, or the description of an unsupported type.
+    /// The required type of key. `Err` describes a type that is not supported.
     pub key: Option<Result<KeyAlgorithm, String>>,
-    /// The hash for the signature of the request.
+    /// The required hash for the signature of the certificate request.
     pub(super) hash: Option<Hash>,
-    /// Extensions: identifier, criticality, value.
+    /// The required extensions: object identifier, criticality, and value.
     pub(super) extensions: Vec<(ObjectIdentifier, bool, Vec<u8>)>,
-    /// The subject, as a Name in DER.
+    /// The required subject, as a Name in DER.
     pub(super) subject: Option<Vec<u8>>,
 }
 
@@ -68,8 +70,8 @@ impl CsrAttributes {
                     let (kind, values) = attribute(one).ok_or_else(damaged)?;
                     if kind == TEMPLATE {
                         let template = values.first().ok_or_else(damaged)?;
-                        // If there is a template, other attributes are ignored (RFC 9908, section
-                        // 4).
+                        // If the answer has a template, its other attributes are ignored (RFC 9908,
+                        // section 4).
                         return Self::of_template(template).ok_or_else(damaged);
                     }
                     found.note_attribute(kind, &values).ok_or_else(damaged)?;
@@ -103,7 +105,7 @@ impl CsrAttributes {
                 }
             }
             EXTENSION_REQUEST | EXTENSION_TEMPLATE => {
-                // Older servers list only the identifiers of extensions, without values.
+                // Older EST servers list only the object identifiers of extensions, without values.
                 let lists = values.iter().filter(|value| value.tag == SEQUENCE);
                 for one in lists
                     .map(Element::children)
@@ -118,8 +120,8 @@ impl CsrAttributes {
         Some(())
     }
 
-    /// Reads an extension. An extension without a value is ignored; the client's own setting
-    /// applies.
+    /// Reads a required extension. An extension without a value is ignored, so that the client's
+    /// own value is used.
     fn note_extension(&mut self, element: &Element) -> Option<()> {
         let parts = element.children_of(SEQUENCE)?;
         if parts.last()?.tag != OCTET_STRING {
@@ -154,7 +156,8 @@ impl CsrAttributes {
         Some(found)
     }
 
-    /// Reads a SubjectPublicKeyInfo. The key may be missing, or be a placeholder for its size.
+    /// Reads the SubjectPublicKeyInfo of a template. The key bits may be missing, or be a
+    /// placeholder that shows the key size.
     fn note_key(&mut self, part: &Element) -> Option<()> {
         let parts = part.children()?;
         let algorithm = parts.first()?.children_of(SEQUENCE)?;
@@ -177,7 +180,7 @@ impl CsrAttributes {
     }
 }
 
-/// Returns a Name in DER, if all its attributes have values.
+/// Returns a Name of the template in DER, if all its attributes have values.
 fn whole_name(element: &Element) -> Option<Vec<u8>> {
     let der = as_der(element.whole)?;
     let name = Name::read(&der)?;
@@ -185,8 +188,8 @@ fn whole_name(element: &Element) -> Option<Vec<u8>> {
     has_all.then_some(der)
 }
 
-/// Returns true if the client shall fill in the names. The subjectAltName is then empty, or has an
-/// empty directoryName or address (RFC 9908, section 3.4).
+/// Returns true if the server asks the client to fill in the subjectAltName. Its value is then
+/// empty, or has an empty directoryName or address (RFC 9908, section 3.4).
 fn asks_to_fill_in(value: &[u8]) -> bool {
     let Some(names) = Element::only(value).and_then(|names| names.children_of(SEQUENCE)) else {
         return false;

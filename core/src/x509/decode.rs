@@ -3,7 +3,7 @@
 use crate::ber;
 use x509_cert::der::Decode;
 
-/// The error for a value that cannot be read. The text describes the value, or is empty.
+/// The error for an ASN.1 value that cannot be read. The text describes the value, or is empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unreadable(pub(super) String);
 
@@ -11,7 +11,7 @@ pub struct Unreadable(pub(super) String);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NoCertificate(pub(super) String);
 
-/// Decodes DER, or BER with the same meaning.
+/// Decodes an ASN.1 value in DER, or in BER with the same meaning.
 pub(super) fn decoded<T: for<'b> Decode<'b>>(bytes: &[u8]) -> Result<T, Unreadable> {
     let strict = T::from_der(bytes).ok();
     strict

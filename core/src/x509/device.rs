@@ -8,16 +8,16 @@ use crate::key::hex;
 use crate::oid::{COMMON_NAME, HARDWARE_MODULE_NAME, SERIAL_NUMBER, SUBJECT_ALT_NAME};
 use x509_cert::der::asn1::ObjectIdentifier;
 
-/// The tags of types of GeneralName (RFC 5280, section 4.2.1.6).
+/// The context-specific tags of GeneralName choices (RFC 5280, section 4.2.1.6).
 const OTHER_NAME: u8 = 0xA0;
 const DIRECTORY_NAME: u8 = 0xA4;
-/// The tag of the value of an otherName.
+/// The explicit tag `[0]` of the value in an otherName.
 const EXPLICIT: u8 = 0xA0;
 
-/// The usual field of the serial number: the subject.
+/// The source of a serial number that is in the subject, as IEEE 802.1AR recommends.
 pub(crate) const SUBJECT: &str = "subject";
 
-/// The device that a certificate names.
+/// The serial number and model of the device that a certificate names.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct NamedDevice {
     pub(crate) serial: Option<String>,
@@ -72,7 +72,7 @@ impl NamedDevice {
     }
 }
 
-/// The format of some manufacturers, with model and serial number in one serialNumber:
+/// A serialNumber attribute in the format of some manufacturers, with model and serial number:
 /// `PID:model SN:serial`.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Packed {
@@ -81,8 +81,8 @@ struct Packed {
 }
 
 impl Packed {
-    /// Parses the format. A mark is capital letters before a colon, at the beginning or after a
-    /// separator. A value extends to the next mark.
+    /// Parses a serialNumber attribute in this format. A mark (`PID:`, `SN:`) is capital letters
+    /// before a colon, at the beginning or after a separator. A value extends to the next mark.
     fn read(text: &str) -> Self {
         let separates = |c: char| c.is_whitespace() || matches!(c, ',' | ';' | '/' | '|');
         let mut marks = Vec::new();

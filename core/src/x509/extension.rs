@@ -3,12 +3,12 @@
 use crate::ber::{BOOLEAN, Element, OBJECT_IDENTIFIER, OCTET_STRING, SEQUENCE};
 use x509_cert::der::asn1::ObjectIdentifier;
 
-/// An extension: its identifier, criticality and value.
+/// An extension: its object identifier, its criticality, and its value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Extension<'a> {
     pub(crate) id: ObjectIdentifier,
     pub(crate) critical: bool,
-    /// The content of the OCTET STRING.
+    /// The value in DER: the content of the OCTET STRING extnValue.
     pub(crate) value: &'a [u8],
 }
 

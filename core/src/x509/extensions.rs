@@ -14,7 +14,7 @@ use x509_cert::der::asn1::ObjectIdentifier;
 /// The value of an extension. `Ok(None)`: the certificate does not have the extension.
 pub(crate) type ExtensionResult<T> = Result<Option<T>, Unreadable>;
 
-/// The extension BasicConstraints (section 4.2.1.9).
+/// The extension BasicConstraints (RFC 5280, section 4.2.1.9).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct BasicConstraints {
     pub(crate) ca: bool,
@@ -27,16 +27,16 @@ pub(crate) struct BasicConstraints {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct KeyUsage(u16);
 
-/// The extension AuthorityKeyIdentifier (section 4.2.1.1).
+/// The extension AuthorityKeyIdentifier (RFC 5280, section 4.2.1.1).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct AuthorityKeyId<'a> {
     pub(crate) key: Option<&'a [u8]>,
     pub(crate) issuer: Vec<GeneralName<'a>>,
-    /// The serial number: the content of the INTEGER.
+    /// The serial number of the issuer's certificate: the content of the INTEGER.
     pub(crate) serial: Option<&'a [u8]>,
 }
 
-/// The extension PolicyConstraints (section 4.2.1.11).
+/// The extension PolicyConstraints (RFC 5280, section 4.2.1.11).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct PolicyConstraints {
     pub(crate) require_explicit_policy: Option<usize>,
@@ -45,8 +45,9 @@ pub(crate) struct PolicyConstraints {
 
 type IsUnread = fn(&Certificate) -> bool;
 
-/// The extensions that decide about a path, or that OpenSSL parses in each certificate. Each entry
-/// has the identifier, the name, and a function that tests whether the value cannot be read.
+/// The extensions that path validation uses, or that OpenSSL parses in each certificate. Each entry
+/// has the object identifier, the name, and a function that returns true if the value cannot be
+/// read.
 const READ: &[(ObjectIdentifier, &str, IsUnread)] = &[
     (BASIC_CONSTRAINTS, "basicConstraints", |it| {
         it.basic_constraints().is_err()
@@ -96,7 +97,7 @@ impl Certificate {
         self.value_of(KEY_USAGE, KeyUsage::read)
     }
 
-    /// Returns the purposes in extKeyUsage.
+    /// Returns the key purposes in extKeyUsage.
     pub(crate) fn purposes(&self) -> ExtensionResult<Vec<ObjectIdentifier>> {
         self.value_of(EXTENDED_KEY_USAGE, |value| {
             some(value.children_of(SEQUENCE)?, |one| identifier(&one))
@@ -147,7 +148,8 @@ impl Certificate {
         self.value_of(POLICY_CONSTRAINTS, PolicyConstraints::read)
     }
 
-    /// Returns the number of further certificates that may name anyPolicy.
+    /// Returns SkipCerts of inhibitAnyPolicy: the number of following certificates that may still
+    /// name anyPolicy.
     pub(crate) fn inhibit_any_policy(&self) -> ExtensionResult<usize> {
         self.value_of(INHIBIT_ANY_POLICY, |value| {
             (value.tag == INTEGER).then(|| count(value))?
@@ -158,7 +160,8 @@ impl Certificate {
         self.value_of(NAME_CONSTRAINTS, NameConstraints::read)
     }
 
-    /// Returns all full names of all CRL distribution points, as they are encoded.
+    /// Returns the fullName entries of all CRL distribution points, as the certificate encodes
+    /// them.
     pub(crate) fn distribution_points(&self) -> ExtensionResult<Vec<&[u8]>> {
         self.value_of(CRL_DISTRIBUTION_POINTS, |value| {
             let points = some(value.children_of(SEQUENCE)?, |one| full_names(&one))?;
@@ -258,7 +261,7 @@ impl KeyUsage {
         self.has(6)
     }
 
-    /// Returns the names of the set bits, as in section 4.2.1.3.
+    /// Returns the names of the KeyUsage bits that are set (RFC 5280, section 4.2.1.3).
     pub(crate) fn names(self) -> Vec<&'static str> {
         let set = |(number, name): (usize, &'static str)| self.has(number).then_some(name);
         Self::NAMES
@@ -315,7 +318,7 @@ impl PolicyConstraints {
     }
 }
 
-/// Returns the identifier in a PolicyInformation (section 4.2.1.4).
+/// Returns the policyIdentifier of a PolicyInformation (RFC 5280, section 4.2.1.4).
 fn policy(element: &Element) -> Option<ObjectIdentifier> {
     match &element.children_of(SEQUENCE)?[..] {
         [policy] => identifier(policy),

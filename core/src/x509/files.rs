@@ -16,36 +16,37 @@ pub(crate) const LARGEST: u64 = 1 << 20;
 /// disable a file by another extension (`ca.pem.disabled`).
 const ENDINGS: [&str; 4] = ["pem", "crt", "cer", "der"];
 
-/// A certificate file and its contents.
+/// A file of `chain/` or `trust/`, with its certificates or the reason why it has none.
 #[derive(Debug)]
 pub(crate) struct CertificateFile {
     pub(crate) path: PathBuf,
-    /// The stamp of the file before its content was read; `None` if it was not read.
+    /// The stamp of the file (for detecting changes) before its content was read; `None` if the
+    /// file was not read.
     pub(crate) stamp: Option<FileStamp>,
     pub(crate) certificates: Result<Vec<Certificate>, CertificateFileError>,
-    /// Descriptions of the other contents of the file.
+    /// Descriptions of the contents of the file that are not certificates.
     pub(crate) beside: Vec<String>,
 }
 
-/// The reason why a file gives no certificate.
+/// The reason why a file in `chain/` or `trust/` gives no certificate.
 #[derive(Debug)]
 pub(crate) enum CertificateFileError {
     /// Other users may write to the file.
     Distrusted(Distrust),
-    /// The name of the file has another extension.
+    /// The name of the file does not end in .pem, .crt, .cer or .der.
     OtherName,
-    /// The path is a folder whose name has no such extension.
+    /// The path is a folder whose name does not end in .pem, .crt, .cer or .der.
     Folder,
     /// The path is a symbolic link to a missing file.
     Dangling,
-    /// The system returned this error.
+    /// The system returned an error when the file was read.
     Failed(io::Error),
     /// The file contains no certificate. The text describes the content.
     Nothing(String),
 }
 
-/// Returns the paths in a folder, without backup files of editors. Returns none if the folder is
-/// missing.
+/// Returns the paths in a folder, without backup files of editors. A missing folder counts as
+/// empty.
 ///
 /// # Errors
 ///
@@ -68,7 +69,7 @@ pub(crate) fn in_folder(folder: &Path) -> io::Result<Vec<CertificateFile>> {
 }
 
 impl CertificateFile {
-    /// Reads a file of a folder, if its name has a known extension.
+    /// Reads a certificate file of a folder, if the file name ends in .pem, .crt, .cer or .der.
     pub(crate) fn listed(path: PathBuf) -> Self {
         let end = path.extension().unwrap_or_default();
         match ENDINGS.iter().any(|one| end.eq_ignore_ascii_case(one)) {
@@ -78,7 +79,7 @@ impl CertificateFile {
         }
     }
 
-    /// Reads a file that the administrator named. Its name may have any extension.
+    /// Reads a file that the administrator named. The name of the file may have any extension.
     pub(crate) fn read(path: PathBuf) -> Self {
         let (bytes, stamp) = match file::read_stamped(&path, LARGEST) {
             Ok(read) => read,
@@ -90,8 +91,8 @@ impl CertificateFile {
                 };
             }
         };
-        // The trust is checked after the reading, because the reading rejects special files. For
-        // example all users may write to /dev/null.
+        // The owner and mode of the file are checked after reading, because reading rejects special
+        // files. For example, all users may write to /dev/null.
         if let Some(why) = distrusted(&path) {
             let unread = why
                 .unread
@@ -130,7 +131,8 @@ impl CertificateFile {
         }
     }
 
-    /// Returns a sentence for each content of this file that is ignored.
+    /// Returns a warning for each content of the file that is not a certificate, and is therefore
+    /// ignored.
     pub(crate) fn left_out(&self) -> Vec<String> {
         let path = self.path.display();
         match &self.certificates {

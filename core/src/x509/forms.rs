@@ -9,13 +9,14 @@ use crate::pem::PemReader;
 const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
 const ENUMERATED: u8 = 0x0A;
-/// The tag `[0]`, constructed.
+/// The identifier octet of the constructed tag `[0]`.
 const CONTEXT: u8 = 0xA0;
-/// 1.2.840.113549.1.7, the start of the identifiers of PKCS#7.
+/// The content octets of 1.2.840.113549.1.7, with which the object identifiers of PKCS#7 begin.
 const PKCS7: &[u8] = &[0x2A, 0x86, 0x48, 0x86, 0xF7, 0x0D, 1, 7];
-/// 1.2.840.113549.1.9.16.1, the start of the identifiers of CMS contents.
+/// The content octets of 1.2.840.113549.1.9.16.1, with which the object identifiers of CMS content
+/// types begin.
 const CMS: &[u8] = &[0x2A, 0x86, 0x48, 0x86, 0xF7, 0x0D, 1, 9, 16, 1];
-/// 2.23.133.10.1, the start of the identifiers of keys that a TPM wrapped.
+/// The content octets of 2.23.133.10.1, with which the object identifiers of TSS2 key files begin.
 const TSS2: &[u8] = &[0x67, 0x81, 0x05, 0x0A, 1];
 
 const PKCS7_IS: &str = "PKCS#7: openssl pkcs7 -print_certs extracts the certificates (with \
@@ -26,7 +27,8 @@ const REQUEST_IS: &str = "a certificate request (PKCS#10); the CA answers it wit
 const CRL_IS: &str = "a list of revoked certificates (CRL)";
 const ATTRIBUTES_IS: &str = "an attribute certificate, which certifies no key";
 
-/// The first bytes of file formats, with the descriptions of the formats.
+/// The first bytes of file formats that are not certificates, each with the description of the
+/// format.
 const MAGIC: [(&[u8], &str); 19] = [
     (b"\x1F\x8B", "gzip: gunzip unpacks it"),
     (b"PK\x03\x04", "a ZIP archive: unzip unpacks it"),
@@ -76,7 +78,8 @@ pub(super) fn is_certificate(bytes: &[u8]) -> bool {
     }
 }
 
-/// Returns true for a SEQUENCE that contains a SEQUENCE with a version or a serial number.
+/// Returns true for a SEQUENCE whose first member is a SEQUENCE that begins with a version or a
+/// serial number.
 fn begins_a_certificate(bytes: &[u8]) -> bool {
     fn inside(bytes: &[u8]) -> Option<&[u8]> {
         let [SEQUENCE, length, rest @ ..] = bytes else {
@@ -88,7 +91,7 @@ fn begins_a_certificate(bytes: &[u8]) -> bool {
     signed.is_some_and(|it| matches!(it, [0xA0, 3, 2, 1, ..] | [INTEGER, 1..=21, ..]))
 }
 
-/// Describes bytes that are not a certificate.
+/// Describes bytes that are not a certificate, for an error message.
 pub(super) fn name(bytes: &[u8]) -> String {
     let text = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
     let text = text.trim_ascii();
@@ -120,7 +123,8 @@ pub(super) fn name(bytes: &[u8]) -> String {
     )
 }
 
-/// Describes the content of a PEM block with this label.
+/// Describes the content of a PEM block that is not a certificate. `label` is the label of the
+/// block.
 pub(super) fn in_block(label: &str, der: &[u8]) -> String {
     let what = match label {
         "OPENSSH PRIVATE KEY" => "an OpenSSH private key, not a certificate".into(),
@@ -142,7 +146,7 @@ pub(super) fn in_block(label: &str, der: &[u8]) -> String {
     format!("the PEM block {label} contains {what}")
 }
 
-/// Describes empty or erased storage.
+/// Describes bytes that are all 0x00 or all 0xFF, as in empty or erased storage.
 fn padding(bytes: &[u8]) -> Option<String> {
     let first = *bytes.first()?;
     let same = matches!(first, 0 | 0xFF) && bytes.iter().all(|byte| *byte == first);
@@ -154,7 +158,7 @@ fn padding(bytes: &[u8]) -> Option<String> {
     })
 }
 
-/// Describes text with two or four bytes per character.
+/// Describes text in UTF-16 or UTF-32, which has two or four bytes per character.
 fn wide_text(bytes: &[u8]) -> Option<String> {
     let ascii = |byte: &u8| byte.is_ascii_graphic() || byte.is_ascii_whitespace();
     let width = match bytes {
@@ -209,11 +213,11 @@ fn is_base64(text: &str) -> bool {
     text.len() >= 64 && text.trim_end_matches('=').chars().all(digit)
 }
 
-/// Describes an ASN.1 structure.
+/// Describes an ASN.1 structure that is not a certificate.
 fn structure(bytes: &[u8]) -> Option<&'static str> {
     let whole = match Element::first(bytes) {
         Ok((whole, _)) => whole,
-        // A truncated structure of unknown type.
+        // A truncated SEQUENCE whose type is unknown.
         Err(NoElement::Cut(_)) if bytes.first() == Some(&SEQUENCE) => {
             return Some("a truncated ASN.1 structure");
         }
@@ -254,7 +258,7 @@ fn structure(bytes: &[u8]) -> Option<&'static str> {
     })
 }
 
-/// Describes a signed structure, by the tags of its signed part.
+/// Describes a signed structure, which is recognised by the tags of its signed part.
 fn signed(inside: &[u8]) -> &'static str {
     match inside {
         [INTEGER, SEQUENCE, SEQUENCE, CONTEXT] | [INTEGER, SEQUENCE, SEQUENCE] => REQUEST_IS,

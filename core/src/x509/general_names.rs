@@ -5,7 +5,7 @@ use crate::ber::{BIT_STRING, Element, SEQUENCE, SET, bits, encoded, identifier, 
 use std::borrow::Cow;
 use x509_cert::der::asn1::ObjectIdentifier;
 
-/// NameConstraints (section 4.2.1.10).
+/// The extension NameConstraints (RFC 5280, section 4.2.1.10).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct NameConstraints<'a> {
     pub(crate) permitted: Vec<GeneralName<'a>>,
@@ -15,7 +15,7 @@ pub(crate) struct NameConstraints<'a> {
 /// A GeneralName (section 4.2.1.6). For types that are never compared, only the tag is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum GeneralName<'a> {
-    /// An otherName with this type identifier.
+    /// An otherName; only its type-id is stored.
     Other(ObjectIdentifier),
     Email(&'a [u8]),
     Dns(Cow<'a, [u8]>),
@@ -90,7 +90,7 @@ impl<'a> GeneralName<'a> {
 }
 
 /// Returns the base of a GeneralSubtree. Rejects a subtree with a maximum, or with a minimum other
-/// than 0, which section 4.2.1.10 forbids.
+/// than 0 (RFC 5280, section 4.2.1.10, forbids both).
 fn subtree<'a>(element: &Element<'a>) -> Option<GeneralName<'a>> {
     let parts = element.children_of(SEQUENCE)?;
     let [base, rest @ ..] = &parts[..] else {
@@ -104,7 +104,8 @@ fn subtree<'a>(element: &Element<'a>) -> Option<GeneralName<'a>> {
     from_zero.then(|| GeneralName::read(base))?
 }
 
-/// Returns the full names of a DistributionPoint (section 4.2.1.13), as they are encoded.
+/// Returns the fullName entries of a DistributionPoint (RFC 5280, section 4.2.1.13), as the
+/// certificate encodes them.
 pub(super) fn full_names<'a>(element: &Element<'a>) -> Option<Vec<&'a [u8]>> {
     let parts = element.children_of(SEQUENCE)?;
     let mut rest = &parts[..];
@@ -133,7 +134,7 @@ pub(super) fn full_names<'a>(element: &Element<'a>) -> Option<Vec<&'a [u8]>> {
         Some(Some(names)) if names.tag == 0xA0 => some(names.children()?, |one| {
             GeneralName::read(&one).map(|_| one.whole)
         }),
-        // A nameRelativeToCRLIssuer is never compared with a CRL.
+        // A nameRelativeToCRLIssuer is accepted, but no CRL matches it.
         Some(Some(relative)) if relative.tag == 0xA1 => {
             let set = encoded(SET, relative.content);
             ComparableName::read(&encoded(SEQUENCE, &set))?;

@@ -1,4 +1,4 @@
-//! Certificates and requests that the device's own keys sign (RFC 5280; RFC 2986).
+//! Certificates and certificate requests that keys of the device sign (RFC 5280; RFC 2986).
 
 use super::algorithms::{ecdsa_to_der, signature_algorithm};
 use super::clock::now;
@@ -26,8 +26,8 @@ use x509_cert::spki::{
 };
 use x509_cert::time::{Time, Validity};
 
-/// A new certificate is valid from this time before now. A verifier whose clock is late must still
-/// accept the certificate. EVE uses the same value.
+/// The notBefore of a new certificate is this long before the current time. A verifier whose clock
+/// is late must still accept the certificate. EVE uses the same value.
 const BACKDATED: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The subject of a certificate, and its subjectAltName if there is one.
@@ -39,25 +39,25 @@ pub struct Subject {
     pub(super) alternative: Option<Extension>,
 }
 
-/// A function that signs a digest.
+/// A function that signs a digest with a private key.
 type SignDigest<'a, E> = dyn Fn(&[u8]) -> Result<Vec<u8>, E> + 'a;
 
-/// A private key as the signing functions of this file need it.
+/// A signing key of the device: its public key, its scheme, and a function that signs.
 pub(crate) struct CertificateSigner<'a, E> {
     pub(crate) public: &'a PublicKey,
     /// The signature scheme: ECDSA or RSASSA-PKCS1-v1_5.
     pub(crate) scheme: SignatureScheme,
-    /// Signs a digest of the scheme's hash. Returns r ‖ s, each as wide as the order of the curve,
-    /// or an RSA signature as wide as the modulus.
+    /// Signs a digest that the hash of `scheme` made. Returns r ‖ s, each as wide as the order of
+    /// the curve, or an RSA signature as wide as the modulus.
     pub(crate) sign: &'a SignDigest<'a, E>,
 }
 
 /// The reason why a certificate or request could not be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum IssueError {
-    /// The text is not a valid subject.
+    /// The text is not a valid subject in the format of RFC 4514.
     Subject(String),
-    /// The encoding failed, or the system gave no random bytes.
+    /// The encoding failed, or getrandom(2) gave no random bytes.
     Failed(String),
 }
 
@@ -117,7 +117,7 @@ impl Subject {
         Ok(subject)
     }
 
-    /// Returns the subject of a request, without other names.
+    /// Returns the subject of a certificate request, without its subjectAltName.
     #[cfg(feature = "evidence")]
     pub(crate) fn asked_for(
         request: &super::received_request::Request,
@@ -167,8 +167,8 @@ impl Subject {
         })
     }
 
-    /// Returns the subject for the key of a service: its label, without information about the
-    /// device.
+    /// Returns the subject for a service's key. The subject has the label of the key, and does not
+    /// name the device.
     pub(crate) fn named(label: &str) -> Result<Self, IssueError> {
         let special = |one: char| ",+\"\\<>;=#".contains(one);
         match label.chars().any(special) {
@@ -189,8 +189,9 @@ impl Subject {
         self.alternative.as_ref()
     }
 
-    /// Returns a subject for a device without a name, derived from its key. The subject has no
-    /// serialNumber, because a serialNumber would name a device (IEEE 802.1AR, section 8.6).
+    /// Returns a subject that is derived from a public key, for a device whose name is unknown. The
+    /// subject has no serialNumber, because a serialNumber would name a device (IEEE 802.1AR,
+    /// section 8.6).
     pub(crate) fn of_key(public: &PublicKey) -> Result<Self, IssueError> {
         let digest = Hash::Sha256.digest(&[&public.info_der()]);
         let digits = crate::key::hex(&digest[..8]);
@@ -198,7 +199,7 @@ impl Subject {
     }
 }
 
-/// Issues a certificate that its own key signs. The certificate has no end of validity.
+/// Issues a self-signed certificate without end of validity (notAfter 99991231235959Z).
 ///
 /// # Errors
 ///
@@ -208,7 +209,7 @@ pub(crate) fn self_signed<E: From<IssueError>>(
     signer: &CertificateSigner<'_, E>,
 ) -> Result<Certificate, E> {
     let (_, from) = usable_from()?;
-    // The builder writes UTCTime for years before 2050, as the standard requires.
+    // The encoder writes UTCTime for years before 2050, as RFC 5280 requires.
     let from = Time::GeneralTime(GeneralizedTime::from_date_time(from));
     let validity = Validity::new(from, Time::INFINITY);
     let info = SubjectPublicKeyInfoOwned::from_der(&signer.public.info_der());
@@ -231,7 +232,7 @@ pub(super) fn serial_number() -> Result<SerialNumber, IssueError> {
     SerialNumber::new(&serial).map_err(unencodable)
 }
 
-/// Returns the current time, and the first second of validity of a new certificate.
+/// Returns the current time, and the notBefore of a new certificate.
 pub(super) fn usable_from() -> Result<(DateTime, DateTime), IssueError> {
     // A clock before the build time is wrong. The build time is then used as the current time.
     let now = now().unwrap_or_else(|built| built);
@@ -240,7 +241,8 @@ pub(super) fn usable_from() -> Result<(DateTime, DateTime), IssueError> {
     Ok((now, from))
 }
 
-/// Builds and signs a certificate or request. `Builder::build` would lose the TPM's error message.
+/// Builds and signs a certificate or a certificate request. `Builder::build` of x509-cert would
+/// lose the TPM's error message.
 pub(super) fn signed<B: Builder, E: From<IssueError>>(
     mut builder: B,
     signer: &CertificateSigner<'_, E>,
@@ -255,7 +257,8 @@ pub(super) fn signed<B: Builder, E: From<IssueError>>(
 }
 
 impl<E: From<IssueError>> CertificateSigner<'_, E> {
-    /// Signs a message. Returns the signature in the encoding of certificates and requests.
+    /// Signs a message. Returns the signature in the encoding of certificates and certificate
+    /// requests.
     pub(super) fn signature(&self, message: &[u8]) -> Result<Vec<u8>, E> {
         let signature = (self.sign)(&self.scheme.hash().digest(&[message]))?;
         Ok(match self.public {
@@ -266,7 +269,7 @@ impl<E: From<IssueError>> CertificateSigner<'_, E> {
         })
     }
 
-    /// Returns the AlgorithmIdentifier of the signature in DER.
+    /// Returns the AlgorithmIdentifier of this key's signatures in DER.
     pub(super) fn algorithm(&self) -> Result<Vec<u8>, IssueError> {
         signature_algorithm(self.scheme)
             .and_then(|algorithm| algorithm.to_der())
@@ -302,7 +305,7 @@ impl BuilderProfile for SelfIssued {
     }
 }
 
-/// A public key and its scheme. x509-cert needs this description of a signer, which cannot sign.
+/// A public key and its scheme, in the signer type that x509-cert needs. This value cannot sign.
 struct Described {
     public: PublicKey,
     scheme: SignatureScheme,

@@ -19,13 +19,13 @@ pub(crate) struct Name<'a>(Vec<Vec<NameAttribute<'a>>>);
 /// One attribute of an RDN.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct NameAttribute<'a> {
-    /// The identifier of the attribute. `None` if a number of the identifier is too large.
+    /// The object identifier of the attribute. `None` if an arc of the identifier is too large.
     pub(crate) kind: Option<ObjectIdentifier>,
     pub(crate) value: Element<'a>,
 }
 
 impl<'a> Name<'a> {
-    /// Reads a Name. Returns `None` if the bytes are not a Name.
+    /// Parses a Name in DER. Returns `None` if the bytes are not a Name.
     pub(crate) fn read(der: &'a [u8]) -> Option<Self> {
         let sets = Element::only(der)?.children_of(SEQUENCE)?;
         let relative = |set: Element<'a>| -> Option<Vec<NameAttribute<'a>>> {
@@ -42,14 +42,14 @@ impl<'a> Name<'a> {
         self.0.iter().flatten()
     }
 
-    /// Returns the first string value of an attribute of this kind. The value may contain any
-    /// characters.
+    /// Returns the value of the first attribute of the type `kind` that is a string. The value may
+    /// contain any characters.
     pub(crate) fn text(&self, kind: ObjectIdentifier) -> Option<String> {
         let mut values = self.attributes().filter(|one| one.kind == Some(kind));
         values.find_map(|one| string(&one.value))
     }
 
-    /// Encodes the name again in DER, with string types that every reader supports. Returns `None`
+    /// Encodes the name again in DER, with string types that all verifiers support. Returns `None`
     /// if an attribute cannot be encoded.
     pub(crate) fn rewritten(&self) -> Option<Vec<u8>> {
         let relative = |attributes: &Vec<NameAttribute>| -> Option<Vec<u8>> {
@@ -165,8 +165,8 @@ pub(crate) fn string(value: &Element) -> Option<String> {
     const BMP: u8 = 0x1E;
     let bytes = value.content;
     let text = match value.tag {
-        // UTF8String, NumericString, PrintableString, T61String, IA5String, VisibleString,
-        // GeneralString.
+        // The ASN.1 string types UTF8String, NumericString, PrintableString, T61String, IA5String,
+        // VisibleString and GeneralString.
         UTF8_STRING | 0x12 | 0x13 | 0x14 | 0x16 | 0x1A | 0x1B => eight_bit(bytes),
         BMP => {
             let (units, rest) = bytes.as_chunks();
@@ -188,8 +188,8 @@ pub(crate) fn string(value: &Element) -> Option<String> {
     Some(text.trim_end_matches('\0').to_owned())
 }
 
-/// Decodes UTF-8, whatever the string type. Other bytes are decoded as Latin-1, as OpenSSL does for
-/// a T61String.
+/// Decodes UTF-8, whatever the string type. Bytes that are not UTF-8 are decoded as Latin-1, as
+/// OpenSSL does for a T61String.
 fn eight_bit(bytes: &[u8]) -> String {
     match str::from_utf8(bytes) {
         Ok(text) => text.to_owned(),
@@ -197,7 +197,7 @@ fn eight_bit(bytes: &[u8]) -> String {
     }
 }
 
-/// Returns the name in the format of RFC 4514, or a note that it cannot be read.
+/// Returns the name in the format of RFC 4514, or a text that says that the name cannot be read.
 pub(crate) fn name_text(name: Result<Name, Unreadable>) -> String {
     name.map_or_else(
         |_| "a name that cannot be read".into(),

@@ -10,7 +10,8 @@ const VERSION: u8 = 0xA0;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct CertificateParts {
     pub(super) signed: Range<usize>,
-    /// An empty range for version 1, which is not encoded.
+    /// The field `version`. The range is empty for version 1, because a certificate of version 1
+    /// omits the field.
     pub(super) version: Range<usize>,
     pub(super) serial: Range<usize>,
     pub(super) signed_algorithm: Range<usize>,
@@ -18,14 +19,14 @@ pub(super) struct CertificateParts {
     pub(super) validity: Range<usize>,
     pub(super) subject: Range<usize>,
     pub(super) key_info: Range<usize>,
-    /// The remaining fields: unique identifiers and extensions.
+    /// The optional fields at the end: unique identifiers and extensions.
     pub(super) rest: Range<usize>,
     pub(super) algorithm: Range<usize>,
     pub(super) signature: Range<usize>,
 }
 
 impl CertificateParts {
-    /// Finds the fields. Returns `None` if the bytes are not a certificate.
+    /// Finds the fields of a certificate. Returns `None` if the bytes are not a certificate.
     pub(super) fn of(der: &[u8]) -> Option<Self> {
         let [signed, algorithm, signature] = Element::only(der)?.children_of(SEQUENCE)?[..] else {
             return None;

@@ -54,7 +54,7 @@ pub(super) fn check(
     }
 }
 
-/// Checks that each of these attributes is set or clear, as given.
+/// Checks that each listed TPMA_OBJECT attribute is set or clear, as the list requires.
 pub(super) fn attributes(
     area: Option<&PublicArea>,
     wanted: &[(TpmaObject, bool, &str)],
@@ -98,8 +98,8 @@ fn activated(bundle: &Bundle, activation: &Activation) -> Outcome {
     }
 }
 
-/// Checks that the challenge was for `key`. The endorsement certificate and the bundle must have
-/// this key too.
+/// Checks that the challenge was for the endorsement key in the endorsement certificate and in the
+/// bundle. `key` is the endorsement key of the challenge.
 fn challenged(
     bundle: &Bundle,
     activation: &Activation,
@@ -119,7 +119,7 @@ fn challenged(
     }
 }
 
-/// Checks an attestation key without a challenge. A certificate must prove that it is an
+/// Checks an attestation key without a challenge. A certificate must prove that the key is an
 /// attestation key. The IAK of a factory has such a certificate.
 fn by_certificate(
     checks: &mut Checks,
@@ -163,7 +163,7 @@ pub(super) fn way(bundle: &Bundle, leaf: &Certificate, expected: &Expected) -> O
     chain(leaf, &certificates(&others.concat()), expected)
 }
 
-/// Checks that the certificate is for an attestation key.
+/// Checks that a certificate's purposes or policies mark its key as an attestation key.
 pub(super) fn purpose(leaf: &Certificate) -> Outcome {
     let purposes = leaf.purposes();
     let purposes = purposes.map_err(|why| format!("its extKeyUsage {why}"))?;
@@ -194,8 +194,8 @@ pub(super) fn is_in_owner_hierarchy(bundle: &Bundle) -> bool {
 }
 
 /// Checks the qualified name of the signer. A certificate contains the key, but not its attributes.
-/// The TPM signed the attributes as a part of the signer's qualified name. The name must be that of
-/// a primary key of a hierarchy (Part 1, section 16).
+/// The TPM signed the attributes as a part of the signer's qualified name. This qualified name must
+/// be that of a primary key of a hierarchy (TPM 2.0 Part 1, section 16).
 fn qualified_name(bundle: &Bundle) -> Outcome {
     let unread = "the statement is not a TPMS_ATTEST of TPM2_Certify";
     let attest = Attest::read(&bundle.key.certify).ok_or(unread)?;

@@ -1,4 +1,5 @@
-//! Checks what the attestation key states about a key (Part 3, section 18.2: TPM2_Certify).
+//! Checks the statement of TPM2_Certify that the attestation key signed about another key (TPM 2.0
+//! Part 3, section 18.2).
 
 use super::attestation_key::attributes;
 use super::{Checks, ExpectedNonce, Outcome, kind};
@@ -11,8 +12,8 @@ use crate::tpm::{
 use subtle::ConstantTimeEq;
 use tpm2_protocol::data::TpmaObject;
 
-/// The attributes of an attested key. The TPM created the key, the key cannot leave the TPM, and it
-/// also signs data from outside the TPM.
+/// The required attributes of an attested key. The TPM created the key, the key cannot leave the
+/// TPM, and it also signs data from outside the TPM.
 const ATTRIBUTES: [(TpmaObject, bool, &str); 4] = [
     (TpmaObject::FIXED_TPM, true, "fixedTPM"),
     (TpmaObject::FIXED_PARENT, true, "fixedParent"),
@@ -42,7 +43,7 @@ pub(super) fn check(
     checks.add("certify-signature", signature(key, signer));
 }
 
-/// Returns the first of these checks that fails, if any.
+/// Returns the first check of the TPM2_Certify statement that fails, if any.
 pub(crate) fn first_failure(
     key: &CertifiedKey,
     area: Option<&PublicArea>,
@@ -54,7 +55,7 @@ pub(crate) fn first_failure(
     failed.map(|check| format!("{}: {}", check.name, check.detail))
 }
 
-/// Checks the nonce, which makes the evidence fresh.
+/// Checks that the statement contains the expected nonce, which shows that the evidence is fresh.
 pub(super) fn nonce(bundle: &Bundle, expected: &ExpectedNonce) -> Outcome {
     let attest = Attest::read(&bundle.key.certify).ok_or(NO_ATTEST)?;
     let said = bundle.nonce.as_deref().unwrap_or_default();

@@ -1,5 +1,5 @@
-//! Finds the name of the device. Only certificates prove it, and only certificates for keys that
-//! are proven to be in the TPM of the device.
+//! Finds the serial number and model of the device. Only certificates for keys that are proven to
+//! be in the device's TPM prove these names.
 
 use super::attestation_key::{purpose, way};
 use super::{Checks, Expected, Outcome, certificates, certify, chain};
@@ -13,7 +13,7 @@ use crate::x509::device::{NamedDevice, SUBJECT};
 use crate::x509::received_request::Request;
 use serde::Serialize;
 
-/// The names of the device that certificates of its factory prove.
+/// The serial number and model that the certificates of the factory prove.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct ProvenDevice {
     /// The serial number of the device.
@@ -28,7 +28,8 @@ pub(super) struct Found {
     pub(super) certificate: Option<Certificate>,
 }
 
-/// Checks that the request and the bundle name the device that the certificates name.
+/// Checks that the certificates name only one device. Checks that the request and the bundle name
+/// no other device.
 pub(super) fn check(
     checks: &mut Checks,
     bundle: &Bundle,
@@ -70,8 +71,8 @@ pub(super) fn check(
     found
 }
 
-/// Returns the certificates that name a device, are for proven keys, and lead to a trusted
-/// certificate.
+/// Returns the certificates that prove a name of the device: they are for proven keys, and lead to
+/// a trusted certificate.
 fn naming(
     bundle: &Bundle,
     signer: Option<&PublicArea>,
@@ -109,7 +110,7 @@ fn naming(
     found
 }
 
-/// Checks that the key of the factory is in the TPM of the attested key.
+/// Checks that the factory's IDevID key is in the TPM of the attested key.
 fn factory_key(bundle: &Bundle, idevid: &CertifiedKey, signer: Option<&PublicArea>) -> Outcome {
     let area = PublicArea::parse(&idevid.public);
     if let Some(why) = certify::first_failure(idevid, area.as_ref(), signer) {
@@ -122,7 +123,7 @@ fn factory_key(bundle: &Bundle, idevid: &CertifiedKey, signer: Option<&PublicAre
     }
 }
 
-/// Compares what the device states about itself with the proven names.
+/// Compares the serial number and model that the device claims with the proven names.
 fn claims(bundle: &Bundle, proven: &ProvenDevice) -> Outcome {
     let device = &bundle.device;
     let Some(serial) = &proven.serial else {
@@ -148,7 +149,7 @@ fn claims(bundle: &Bundle, proven: &ProvenDevice) -> Outcome {
     }
 }
 
-/// Checks that the request does not name another device.
+/// Checks that the certificate request does not name another device.
 fn requested(request: &Request, found: &Found) -> Outcome {
     let subject = request
         .subject()
@@ -173,8 +174,8 @@ fn requested(request: &Request, found: &Found) -> Outcome {
     let asked = request.alternative_names();
     let names_device = asked.as_ref().is_some_and(|value| {
         let names = Element::only(value).and_then(|names| names.children_of(SEQUENCE));
-        // The tags of otherName and directoryName. A list that cannot be parsed may contain either
-        // of them.
+        // The tags of otherName and directoryName. A subjectAltName that cannot be parsed may
+        // contain either of them.
         names.is_none_or(|names| names.iter().any(|name| matches!(name.tag, 0xA0 | 0xA4)))
     });
     let factory = found.certificate.as_ref();

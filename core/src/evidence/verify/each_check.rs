@@ -13,22 +13,22 @@ use std::collections::BTreeSet;
 const P256: Kind = Kind::Ec(Curve::P256);
 const NONCE: [u8; 32] = [7; 32];
 
-/// How the device differs from a correct device. Some variants change the finished bundle, or what
-/// the answered challenge proves.
+/// How the device in a test case differs from a correct device. Some variants change the finished
+/// bundle, or what the answered challenge proves.
 #[derive(Clone, Copy)]
 enum Change {
     Parts(fn(&mut Parts)),
-    /// The attestation key has a certificate, and no challenge was answered.
+    /// A certificate proves the attestation key. The device answered no challenge.
     Certificate(fn(&mut Parts)),
     Bundle(fn(&mut Bundle)),
     Activation(fn(&mut Activation)),
-    /// The answer to the challenge is wrong.
+    /// The device's answer to the challenge is wrong.
     WrongAnswer,
 }
 
 use Change::{Certificate, Parts as Differs};
 
-/// The change for each check that makes only this check fail.
+/// For each check, a change of the device that makes only this check fail.
 const CASES: &[(&str, Change)] = &[
     (
         "ek-certificate",

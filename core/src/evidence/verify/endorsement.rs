@@ -24,11 +24,11 @@ pub struct TpmNames {
     pub model: Option<String>,
     /// The text `id:` and the firmware version.
     pub version: Option<String>,
-    /// The SHA-256 of the certificate in hexadecimal digits.
+    /// The SHA-256 of the endorsement certificate, in hexadecimal digits.
     pub certificate: String,
 }
 
-/// Checks the certificate of the endorsement key that the challenge was made for. Returns the
+/// Checks the certificate of the endorsement key that the CA made its challenge for. Returns the
 /// certificate if all checks pass.
 pub(super) fn check(
     checks: &mut Checks,
@@ -56,8 +56,8 @@ pub(super) fn check(
     all_well.then_some(found)
 }
 
-/// Returns the certificate of `key`. Without `key`, returns the certificate of the EK public area.
-/// If there is no such certificate, returns the first certificate.
+/// Returns the endorsement certificate for `key`. Without `key`, returns the certificate for the
+/// bundle's EK public area, or else the first certificate of the bundle.
 pub(crate) fn select(bundle: &Bundle, key: Option<&PublicKey>) -> Result<Certificate, String> {
     let all = bundle.ek_certificates.iter();
     let all = all.map(|der| Certificate::from_der(der).map_err(|why| why.to_string()));
@@ -72,7 +72,7 @@ pub(crate) fn select(bundle: &Bundle, key: Option<&PublicKey>) -> Result<Certifi
     Ok(all.iter().find(of_wanted).unwrap_or(first).clone())
 }
 
-/// Returns the EK public area, if the bundle has one.
+/// Parses the public area of the endorsement key, if the bundle has one.
 pub(crate) fn ek_public(bundle: &Bundle) -> Result<Option<PublicArea>, String> {
     match &bundle.ek_public {
         None => Ok(None),
@@ -136,8 +136,8 @@ impl TpmNames {
 }
 
 impl Certificate {
-    /// Returns a name for people. Most endorsement certificates have an empty subject. For such a
-    /// certificate the name is the serial number.
+    /// Returns the subject of the certificate for messages. Most endorsement certificates have an
+    /// empty subject. In this case, returns the serial number and the issuer.
     fn subject_or_serial(&self) -> String {
         let subject = self.subject();
         match subject.is_empty() {

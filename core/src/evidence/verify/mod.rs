@@ -1,4 +1,4 @@
-//! Verifies a bundle. Each check has its own name, and all checks must pass.
+//! Verifies an evidence bundle. Each check has its own name, and all checks must pass.
 //!
 //! The checks follow a chain of proofs:
 //!
@@ -35,25 +35,25 @@ use crate::x509::received_request::Request;
 use serde::Serialize;
 use x509_cert::der::DateTime;
 
-/// The smallest RSA key that is accepted, in bits.
+/// The size of the smallest accepted RSA key, in bits.
 const SMALLEST_RSA: u32 = 2048;
 
-/// What the verifier knows and expects.
+/// The input of a verification besides the bundle: trusted certificates, nonce, and challenge.
 pub(crate) struct Expected<'a> {
     /// The trusted certificates, of CAs or of single keys.
     pub(crate) roots: &'a [Certificate],
-    /// The nonce that makes the evidence fresh.
+    /// The nonce that the evidence must contain to be fresh.
     pub(crate) nonce: ExpectedNonce<'a>,
-    /// The result of the challenge, if one was answered.
+    /// The result of the device's answer to a challenge. `None`: the device answered no challenge.
     pub(crate) activation: Option<Result<Activation, String>>,
     pub(crate) now: DateTime,
 }
 
-/// The nonce that the verifier expects.
+/// Which nonce the bundle must contain.
 pub(crate) enum ExpectedNonce<'a> {
-    /// This nonce. The second value tells whether the nonce may be used.
+    /// The given nonce. The second value is an error if the nonce was used or has expired.
     Given(&'a [u8], Result<(), String>),
-    /// Any nonce, or none. Old evidence is accepted.
+    /// Any nonce, or none. This accepts old evidence.
     Any,
 }
 
@@ -63,15 +63,16 @@ pub(crate) enum ExpectedNonce<'a> {
 pub struct EvidenceReport {
     /// True if all checks passed.
     pub verified: bool,
-    /// A summary in one line: the success, or the name of the first check that failed.
+    /// One line for people: `verified`, or the name of the first check that failed.
     pub summary: String,
-    /// The attested key.
+    /// The key that the evidence is about.
     pub key: AttestedKey,
     /// The device, with the names that certificates prove.
     pub device: ProvenDevice,
-    /// The TPM, with the names in the endorsement certificate.
+    /// The TPM, by the names in the endorsement certificate. `None` if no endorsement certificate
+    /// was verified.
     pub tpm: Option<TpmNames>,
-    /// The results of all checks.
+    /// The result of each check.
     pub checks: Vec<EvidenceCheck>,
 }
 
@@ -79,29 +80,30 @@ pub struct EvidenceReport {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AttestedKey {
-    /// The name that the device gives to the key.
+    /// The label of the key on the device.
     pub label: Option<String>,
-    /// The algorithm, for example `p256` or `rsa2048`. `None` if the public area cannot be parsed.
+    /// The algorithm of the key, for example `p256` or `rsa2048`. `None` if the public area cannot
+    /// be parsed.
     pub algorithm: Option<String>,
-    /// The SHA-256 of the SubjectPublicKeyInfo in hexadecimal digits.
+    /// The SHA-256 of the key's SubjectPublicKeyInfo, in hexadecimal digits.
     pub sha256: Option<String>,
 }
 
-/// The result of a check.
+/// The result of a check of the bundle.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct EvidenceCheck {
     /// The name of the check. Programs read it, so it never changes.
     pub name: &'static str,
     /// True if the check passed.
     pub ok: bool,
-    /// The result as text for a person.
+    /// The result of the check as text.
     pub detail: String,
 }
 
 /// The outcome of a check: the text for a passed check, or the reason why it failed.
 type Outcome = Result<String, String>;
 
-/// The results until now.
+/// The results of the checks that were made so far.
 #[derive(Default)]
 struct Checks(Vec<EvidenceCheck>);
 
@@ -118,7 +120,7 @@ impl Checks {
 /// A verified bundle, for which a CA may issue a certificate.
 pub(crate) struct Evidence {
     pub(crate) report: EvidenceReport,
-    /// The certificate request, if it can be parsed.
+    /// The certificate request of the bundle, if it can be parsed.
     pub(crate) request: Option<Request>,
     /// The certificate that proves the name of the device.
     pub(crate) identity: Option<Certificate>,
@@ -128,7 +130,8 @@ pub(crate) struct Evidence {
     pub(crate) is_of_owner: bool,
 }
 
-/// Makes all checks. Stores nothing: `expected` tells whether a nonce or an answer was used before.
+/// Makes all checks of the bundle. Stores nothing: `expected` tells whether a nonce or an answer
+/// was used before.
 pub(crate) fn verify(bundle: &Bundle, expected: &Expected) -> Evidence {
     let mut checks = Checks::default();
     let attestation_key = PublicArea::parse(&bundle.attestation_key.public);
@@ -205,7 +208,7 @@ fn check_request(checks: &mut Checks, request: &Result<Request, String>, key: Op
     );
 }
 
-/// Checks the chain from a certificate to a trusted certificate.
+/// Checks the certification path from a certificate to a trusted certificate.
 fn chain(leaf: &Certificate, others: &[Certificate], expected: &Expected) -> Outcome {
     if let Err(why) = crate::x509::clock::valid_at(leaf, expected.now) {
         return Err(format!("the certificate of {} {why}", leaf.subject()));
@@ -224,7 +227,7 @@ fn chain(leaf: &Certificate, others: &[Certificate], expected: &Expected) -> Out
     }
 }
 
-/// Returns the certificates of a list that can be parsed.
+/// Returns the certificates of a list of DER byte strings, without those that cannot be parsed.
 fn certificates(all: &[super::Bytes]) -> Vec<Certificate> {
     let read = |der: &super::Bytes| Certificate::from_der(der).ok();
     all.iter().filter_map(read).collect()

@@ -1,4 +1,5 @@
-//! A device for unit tests. Its TPM is in software, and makes any statement that a test needs.
+//! A simulated device for unit tests. Its TPM is in software, and signs any statement that a test
+//! needs.
 
 use super::{Evidence, Expected, ExpectedNonce, verify};
 use crate::evidence::Bundle;
@@ -22,12 +23,12 @@ pub(crate) const EK_PURPOSE: Extension = (EXTENDED_KEY_USAGE, false, "3007060567
 pub(crate) const AK_PURPOSE: Extension = (EXTENDED_KEY_USAGE, false, "300706056781050803");
 /// The attributes fixedTPM, fixedParent, sensitiveDataOrigin, userWithAuth, restricted and sign.
 pub(crate) const AK: u32 = 0x0005_0072;
-/// The attributes of `AK` without restricted.
+/// The attributes of an attested key: those of `AK` without restricted.
 pub(crate) const KEY: u32 = 0x0004_0072;
-/// The attributes of template L.
+/// The attributes of an endorsement key of the TCG's template L.
 pub(crate) const EK: u32 = 0x0003_00B2;
 
-/// The type of the keys.
+/// The algorithm of the simulated device's keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Ec(Curve),
@@ -35,7 +36,7 @@ pub(crate) enum Kind {
     Rsa,
 }
 
-/// The parts of the device, and what its TPM states.
+/// The keys, certificates and TPM statements of the simulated device. Tests change single parts.
 #[derive(Clone)]
 pub(crate) struct Parts {
     pub(crate) ek: PrivateKeyInfo,
@@ -44,20 +45,20 @@ pub(crate) struct Parts {
     pub(crate) ek_extensions: Vec<Extension>,
     pub(crate) ek_subject: &'static str,
     pub(crate) ek_attributes: u32,
-    /// The key in the endorsement certificate. `None` stands for `ek`.
+    /// The key in the endorsement certificate. `None`: the key `ek`.
     pub(crate) ek_certified: Option<PublicKey>,
     pub(crate) ek_issuer: Party,
     pub(crate) ak_attributes: u32,
     pub(crate) ak_scheme: SignatureScheme,
     pub(crate) key_attributes: u32,
-    /// The hash of the key's name. `None` stands for the usual hash of its type.
+    /// The nameAlg of the attested key. `None`: the default nameAlg of its type.
     pub(crate) key_name_hash: Option<Hash>,
     pub(crate) magic: u32,
     pub(crate) statement: u16,
     pub(crate) nonce: Option<Vec<u8>>,
     /// The bytes that the TPM signs instead of the nonce.
     pub(crate) extra_data: Option<Vec<u8>>,
-    /// The public area in the TPM's statement. `None` stands for the public area of `key`.
+    /// The public area in the TPM's statement. `None`: the public area of `key`.
     pub(crate) certified: Option<Vec<u8>>,
     pub(crate) signer: PrivateKeyInfo,
     pub(crate) signed_by: SignatureScheme,
@@ -68,10 +69,9 @@ pub(crate) struct Parts {
     pub(crate) csr_subject: &'static str,
     pub(crate) ak_certificate: Option<Sample>,
     pub(crate) ak_certified: Option<PublicKey>,
-    /// The certificate of the factory for `key`.
+    /// The certificate that the factory issued for `key`.
     pub(crate) factory: Option<Sample>,
-    /// The nonce in the statement about the factory's IDevID. `None` stands for a bundle without
-    /// IDevID.
+    /// The nonce in the statement about the factory's IDevID. `None`: the bundle has no IDevID.
     pub(crate) idevid_nonce: Option<Vec<u8>>,
     pub(crate) device: Device,
 }
@@ -235,7 +235,8 @@ impl Parts {
         }
     }
 
-    /// Returns a TPMS_ATTEST of the key with this public area, and with this qualifying data.
+    /// Returns a TPMS_ATTEST of TPM2_Certify, for a public area and with the qualifying data
+    /// `extra`.
     fn attest(&self, certified: &[u8], extra: &[u8]) -> Vec<u8> {
         let ak_name = name_of(&self.ak_area()).unwrap();
         let signer = qualified_name_below(&self.hierarchy.to_be_bytes(), &ak_name).unwrap();
@@ -252,7 +253,7 @@ impl Parts {
         .concat()
     }
 
-    /// Returns the factory key, certified with this nonce.
+    /// Returns the factory's IDevID key, certified with a nonce.
     fn idevid(&self, nonce: &[u8]) -> CertifiedKey {
         let factory = private(Kind::Ec(Curve::P256), 14);
         let public = area(factory.public(), KEY, None);
@@ -303,7 +304,7 @@ impl Parts {
     }
 }
 
-/// Verifies with the nonce of these tests and an answered challenge.
+/// Verifies a bundle with the nonce of these tests and an answered challenge.
 pub(crate) fn judged(bundle: &Bundle, activation: Option<Activation>) -> Evidence {
     judged_by(bundle, activation.map(Ok), &[7; 32])
 }
@@ -337,7 +338,7 @@ pub(crate) fn failed(evidence: &Evidence) -> Vec<&'static str> {
     names
 }
 
-/// Returns a TPMT_PUBLIC. An endorsement key has AES, other keys have no symmetric cipher.
+/// Encodes a TPMT_PUBLIC. An endorsement key has AES, other keys have no symmetric cipher.
 fn area(public: &PublicKey, attributes: u32, scheme: Option<SignatureScheme>) -> Vec<u8> {
     let words =
         |words: &[u16]| -> Vec<u8> { words.iter().flat_map(|it| it.to_be_bytes()).collect() };
@@ -379,7 +380,7 @@ fn area(public: &PublicKey, attributes: u32, scheme: Option<SignatureScheme>) ->
     area
 }
 
-/// Returns a TPMT_SIGNATURE.
+/// Encodes the TPMT_SIGNATURE of a key over an attestation structure.
 fn signature(key: &PrivateKeyInfo, scheme: SignatureScheme, attest: &[u8]) -> Vec<u8> {
     let digest = scheme.hash().digest(&[attest]);
     let signed = sign_in_clear(key, scheme, &digest).unwrap();

@@ -30,14 +30,15 @@ const RESTRICTED: Extension = (
     "300a300806066781050b0103",
 );
 
-/// Returns the checks that fail after this change of a correct device.
+/// Returns the names of the checks that fail after a change of a correct device.
 fn fails(change: impl Fn(&mut Parts)) -> Vec<&'static str> {
     let mut parts = parts(P256);
     change(&mut parts);
     failed(&judged(&parts.bundle(), Some(parts.activation())))
 }
 
-/// Does what `fails` does, for a device whose attestation key has a certificate.
+/// Returns the names of the checks that fail after a change of a device whose attestation key has a
+/// certificate.
 fn fails_by_certificate(change: impl Fn(&mut Parts)) -> Vec<&'static str> {
     let mut parts = parts(P256);
     parts.ak_certificate = Some(leaf("serialNumber=7,CN=X-1", Some(AK_PURPOSE)));
@@ -81,7 +82,7 @@ fn keys_that_are_not_in_this_tpm() {
         }),
         ["certify-name"]
     );
-    // Another TPM certified the key.
+    // Another attestation key signed the statement of TPM2_Certify.
     assert_eq!(
         fails(|parts| parts.signer = other.clone()),
         ["certify-signature"]
@@ -122,7 +123,7 @@ fn attestation_keys_that_prove_nothing() {
 #[test]
 fn statements_that_certify_nothing() {
     assert_eq!(fails(|parts| parts.magic = 0xFF54_4348), ["certify-magic"]);
-    // The statement is a TPM_ST_ATTEST_CREATION.
+    // The statement has the type TPM_ST_ATTEST_CREATION instead of TPM_ST_ATTEST_CERTIFY.
     assert_eq!(fails(|parts| parts.statement = 0x801A), ["certify-type"]);
 }
 
@@ -200,7 +201,8 @@ fn endorsement_keys_of_others() {
         fails(|parts| parts.ek_issuer = Party::new("CN=other", 9)),
         ["ek-chain"]
     );
-    // The issuer has the name of the manufacturer's CA, but another key.
+    // The issuer of the endorsement certificate has the name of the manufacturer's CA, but another
+    // key.
     assert_eq!(
         fails(|parts| parts.ek_issuer = Party::new("CN=maker", 9)),
         ["ek-chain"]
@@ -320,7 +322,7 @@ fn a_device_is_who_its_certificates_say() {
         }),
         ["csr-names"]
     );
-    // Two certificates name two devices.
+    // Two certificates of the bundle name different devices.
     assert_eq!(
         fails(|parts| {
             named(parts);
@@ -328,7 +330,8 @@ fn a_device_is_who_its_certificates_say() {
         }),
         ["device"]
     );
-    // A claim without proof makes no check fail, and proves nothing.
+    // If no certificate proves the names that the device claims, no check fails. The report then
+    // names no device.
     let mut parts = parts(P256);
     parts.device = device("9", "X-9");
     let evidence = judged(&parts.bundle(), Some(parts.activation()));
@@ -339,8 +342,8 @@ fn a_device_is_who_its_certificates_say() {
 type Field = fn(&mut Bundle) -> &mut Bytes;
 type Judge = fn(&mut Checks, &Bundle, &Expected);
 
-/// Returns the byte strings of a bundle that must not change, and the checks that ensure this. All
-/// checks must pass, so a single check per byte string is enough.
+/// Returns the byte strings of a bundle that must not change. Each has the check that must fail
+/// after a change.
 fn fields() -> [(&'static str, Field, Judge); 8] {
     let of_ek: Judge = |checks, bundle, expected| {
         endorsement::check(checks, bundle, expected);
@@ -379,7 +382,8 @@ fn fields() -> [(&'static str, Field, Judge); 8] {
     ]
 }
 
-/// Shortens a structure to each possible length, and changes a bit of each byte.
+/// For each byte string: truncates it to each possible length, and changes a bit of each byte. The
+/// check must then fail.
 fn is_as_it_must_be(
     good: &Bundle,
     activation: Option<Activation>,
@@ -418,8 +422,8 @@ fn nothing_that_is_cut_or_changed_is_believed() {
     }
 }
 
-/// Does what the test above does, with a certificate for the attestation key. The endorsement key
-/// does not matter in this case.
+/// Repeats the test above for an attestation key with a certificate instead of an answered
+/// challenge. In this case the endorsement key does not matter.
 #[test]
 fn nothing_that_is_cut_or_changed_is_believed_of_a_certified_attestation_key() {
     let mut parts = parts(P256);

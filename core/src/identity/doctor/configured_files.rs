@@ -35,8 +35,8 @@ pub(super) fn check(config: &Config, findings: &mut Vec<Finding>) {
     findings.extend(unread);
 }
 
-/// Finds ignored content of the folders `trust/` and `chain/`, and of the folder for makers of
-/// TPMs.
+/// Finds ignored files in the folders `trust/` and `chain/`, and in the folder of TPM
+/// manufacturers' root certificates (`ek_roots`).
 fn beside_the_configuration(config: &Config, findings: &mut Vec<Finding>) {
     let roots = config.master.ek_roots.iter();
     for folder in [&config.trust, &config.chain].into_iter().chain(roots) {
@@ -69,7 +69,7 @@ fn written_by_others(config: &Config, findings: &mut Vec<Finding>) {
     findings.extend(secrets.map(|(file, why)| finding(&file, &why)));
 }
 
-/// Returns all configured secrets, each with its setting.
+/// Returns the source of each configured secret, with the name of its setting.
 fn secrets(config: &Config) -> impl Iterator<Item = (&'static str, &SecretSource)> {
     let hints = config.identities.iter();
     let auths = hints.filter_map(|hint| match &hint.auth {
@@ -93,7 +93,7 @@ fn finding(path: &Path, why: &Distrust) -> Finding {
     Finding::problem("distrusted", "trust", text, remedy).about_object(path.display().to_string())
 }
 
-/// Finds ignored content of a file in `chain/` or `trust/`.
+/// Finds content that is ignored in a file of `chain/` or `trust/`.
 fn left_out(file: &CertificateFile) -> Option<Finding> {
     let text = file.left_out().join("; ");
     let note = |id, remedy| {

@@ -1,5 +1,5 @@
 //! Checks the state folder and the key folders. Finds wrong permissions, files that hold no valid
-//! object, and files that were set aside.
+//! object, and files of keys that were lost or replaced.
 
 use super::Finding;
 use crate::accounts::{group_name, group_number, user_name};
@@ -43,7 +43,8 @@ pub(super) fn check(device: &Device, findings: &mut Vec<Finding>) {
             let text = format!("{}: {what}", path.display());
             findings.push(in_the_way("keys.in-the-way", KEYS, text, &path));
         }
-        // The administrator may have chosen other readers for a folder outside the state folder.
+        // For a folder outside of the state folder, the administrator may have given another group
+        // read access.
         if store.name() == OWN || store.path().starts_with(state) {
             findings.extend(readers(state, store.path()));
         }
@@ -119,7 +120,7 @@ fn files(store: &DevidStore, findings: &mut Vec<Finding>) {
     }
 }
 
-/// Finds the files that were set aside after the loss of a master key.
+/// Finds the files of keys that were lost with a former master key.
 fn lost(store: &DevidStore) -> Option<Finding> {
     let lost = store.lost_files().unwrap_or_default();
     let first = lost.first()?.display().to_string();
@@ -164,8 +165,8 @@ fn unusable(store: &DevidStore, findings: &mut Vec<Finding>) {
     }));
 }
 
-/// Finds files of a token that are ignored because of their names. Finds no file if the folder
-/// cannot be listed.
+/// Finds files in a key folder that are ignored because their names do not end in `.pem`. Finds no
+/// file if the folder cannot be listed.
 fn left_out(store: &DevidStore) -> impl Iterator<Item = Finding> {
     let names = store.left_out_files().unwrap_or_default().into_iter();
     names.map(|name| {

@@ -1,5 +1,5 @@
-//! Tells what each persistent handle and NV index is used for. Asks the factory store, the key
-//! folder and the provisioning. Other handles are described by their number or type.
+//! Tells for each persistent handle and NV index which key or certificate it holds. Uses the
+//! factory store, the key folders, and the numbers and types of unknown objects.
 
 use super::Finding;
 use crate::identity::Inventory;
@@ -81,7 +81,7 @@ pub(super) fn check(device: &Device, findings: &mut Vec<Finding>) {
 }
 
 impl Device {
-    /// Returns what a persistent handle is used for.
+    /// Describes the object in a persistent handle.
     pub(in crate::identity) fn describe_handle(&self, handle: u32) -> String {
         let look = Handles {
             device: self,
@@ -95,7 +95,7 @@ impl Device {
 struct Handles<'a> {
     device: &'a Device,
     inventory: &'a Inventory,
-    /// The device keys in handles that no file names.
+    /// The keys with the template of device keys in handles that no file names.
     orphans: Vec<Orphan>,
 }
 
@@ -156,7 +156,8 @@ impl Handles<'_> {
         }
     }
 
-    /// Returns the finding for a handle that no known object uses.
+    /// Returns the finding for a handle whose object devid does not know, by the type of the
+    /// object.
     fn by_kind(&self, handle: u32, area: &[u8], parsed: &PublicArea) -> Finding {
         let ok = |id, text| Finding::ok(id, HANDLE, text);
         let key = &parsed.key;
@@ -232,7 +233,7 @@ fn is_not_understood(entry: &TokenEntry) -> bool {
     entry.public.is_none() && entry.key.is_none() && !entry.certificates.is_empty()
 }
 
-/// Returns the finding for an index that the factory store has read.
+/// Returns the finding for an NV index that the factory store has read.
 fn taken_as(taken: &NvFinding, inventory: &Inventory, index: u32) -> Finding {
     match taken {
         NvFinding::TooSmall => Finding::ok(
@@ -276,7 +277,7 @@ fn label_of(certificate: &Certificate, inventory: &Inventory) -> String {
     )
 }
 
-/// Returns the finding for the copy of the own certificate.
+/// Returns the finding for the NV index with the copy of the certificate `devid`.
 fn the_copy(device: &Device, inventory: &Inventory) -> Finding {
     let elsewhere =
         || Remedy::by_hand("Set nv_index to another index under [provision] in config.toml");

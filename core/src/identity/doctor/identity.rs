@@ -1,5 +1,5 @@
-//! Checks the identities: the own identity by the table of states, the factory identity, the
-//! validity of certificates, and the trusted CAs.
+//! Checks the identity `devid`, the factory identity, the validity of certificates, and the trusted
+//! CAs.
 
 use super::{Finding, Health};
 use crate::config::OwnIdentity;
@@ -25,7 +25,7 @@ use rustix::fs::Access;
 use std::path::Path;
 
 const ABOUT: &str = "identity";
-/// The time before the end of a certificate at which it should be renewed, in seconds.
+/// A certificate should be renewed this long before its notAfter, in seconds.
 const SOON: i64 = 30 * 24 * 60 * 60;
 
 pub(super) fn check(device: &Device, findings: &mut Vec<Finding>) {
@@ -45,7 +45,7 @@ pub(super) fn check(device: &Device, findings: &mut Vec<Finding>) {
                 IdentityErrorKind::Tpm => problem(Remedy::by_hand(
                     "The remedy for the TPM above also solves this problem",
                 )),
-                // The state may be correct, but this user has no permission to see it.
+                // The identity may be correct, but this user has no permission to check it.
                 IdentityErrorKind::Denied => Finding {
                     state: Health::Note,
                     ..problem(to_see(device))
@@ -62,7 +62,7 @@ pub(super) fn check(device: &Device, findings: &mut Vec<Finding>) {
     trust(device, findings);
 }
 
-/// Returns the remedy that lets this user see the own identity.
+/// Returns the remedy that lets this user check the identity `devid`.
 fn to_see(device: &Device) -> Remedy {
     let (state, marker) = (&device.config.state, &device.config.provision.marker);
     let software = Software::in_state(state);
@@ -77,7 +77,7 @@ fn to_see(device: &Device) -> Remedy {
     })
 }
 
-/// Returns the finding for the own identity, by the table of states.
+/// Returns the finding for the identity `devid`, by the table in `state.rs`.
 fn own(device: &Device, seen: &Observed, findings: &mut Vec<Finding>) {
     let provision = || {
         Remedy::by_command(
@@ -129,13 +129,13 @@ fn own(device: &Device, seen: &Observed, findings: &mut Vec<Finding>) {
         }
         Plan::Persist => open(
             "identity.handle",
-            "the persistent handle does not hold the own key of the device",
+            "the persistent handle does not hold the device's key devid",
         ),
         Plan::Certify | Plan::CertifySoftware => match device.awaited() {
             Ok(Some(subject)) => Finding::note("identity.awaited", ABOUT, waiting(&subject)),
             _ => open(
                 "identity.certificate",
-                "the own key of the device has no certificate",
+                "the device's key devid has no certificate",
             ),
         },
         Plan::Generate | Plan::MakeSoftware => open("identity.none", NONE_YET),
@@ -149,7 +149,7 @@ fn own(device: &Device, seen: &Observed, findings: &mut Vec<Finding>) {
 }
 
 impl Device {
-    /// Returns the finding and the remedy if the marker is wrong.
+    /// Returns the finding and the remedy if the marker file `tpm_in_use` is wrong.
     pub(in crate::identity) fn marker_lie(&self, seen: &Observed) -> Option<(String, Remedy)> {
         let rewritten = Remedy::by_command(
             "The next start writes the marker again; to write it now, run",
@@ -166,7 +166,7 @@ impl Device {
                 rewritten,
             )),
             (Plan::Keep, Marker::Nameless | Marker::OtherKey | Marker::OtherKeyHeld) => Some((
-                "the marker does not name the own key of the device".into(),
+                "the marker does not name the device's key devid".into(),
                 rewritten,
             )),
             (Plan::KeepSoftware | Plan::UseExisting, Marker::OtherKeyHeld) => Some((
@@ -218,7 +218,7 @@ fn factory(device: &Device, findings: &mut Vec<Finding>) {
         Err((_, fault)) => fault,
     };
     findings.push(match fault.kind {
-        // Another finding reports this error.
+        // Another finding already reports an error of the TPM.
         IdentityErrorKind::Tpm => return,
         IdentityErrorKind::NotFound => {
             let note = Finding::note("factory.none", about, fault.text);

@@ -5,13 +5,14 @@ use crate::file;
 use std::path::{Path, PathBuf};
 
 pub(super) const LIBRARY: &str = "libdevid_pkcs11.so";
-/// A byte string that every build of the module contains, whatever its file name is.
+/// A byte string that every build of the module contains. It identifies the module under any file
+/// name.
 pub(super) const MARK: &[u8] = b"DEVID_PKCS11_CONFIG";
-/// The largest size of the module in bytes.
+/// The largest size of a file that can be the module, in bytes.
 const LARGEST: u64 = 256 << 20;
 const LARGEST_TEXT: u64 = 1 << 20;
 
-/// The paths that the checks search.
+/// The paths at which other programs search modules and their configuration.
 pub(super) struct InstallPaths {
     /// The folders of PKCS#11 modules.
     pub(super) modules: Vec<PathBuf>,
@@ -23,7 +24,8 @@ pub(super) struct InstallPaths {
     pub(super) providers: Vec<PathBuf>,
     /// The system-wide configuration of OpenSSL.
     pub(super) openssl: PathBuf,
-    /// A configuration of OpenSSL from this project, which programs can select.
+    /// The OpenSSL configuration that this project installs, which programs can select with
+    /// OPENSSL_CONF.
     pub(super) openssl_of_ours: Option<PathBuf>,
 }
 

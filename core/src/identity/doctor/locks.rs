@@ -1,4 +1,4 @@
-//! Checks the lock that each try of a PIN needs.
+//! Checks the lock file that devid must lock before it tries a PIN.
 
 use super::{Finding, Health};
 use crate::config::Config;
@@ -15,8 +15,8 @@ use std::path::Path;
 
 const ABOUT: &str = "lock for PINs";
 
-/// Finds a lock that is not available, and users who can hold the lock without the permission to
-/// use the TPM. A missing folder is no finding if devid will create it.
+/// Finds a PIN lock that is not available, and users who can hold the lock without the permission
+/// to use the TPM. If devid will create the missing lock folder, there is no finding.
 pub(super) fn check(device: &Device, findings: &mut Vec<Finding>) {
     let has_pins = has_pins(device);
     if let Some(fault) = device.tpm.pin_lock_fault() {
@@ -45,7 +45,7 @@ pub(super) fn check(device: &Device, findings: &mut Vec<Finding>) {
     }
 }
 
-/// Returns the remedy for a lock that is not available.
+/// Returns the remedy for a PIN lock that is not available.
 fn to_have_it(config: &Config, fault: &Distrust) -> Remedy {
     let folder = config.locks.as_path();
     let denied = || missing_permission(&fault.place, Access::READ_OK);
@@ -73,7 +73,7 @@ fn to_have_it(config: &Config, fault: &Distrust) -> Remedy {
     }
 }
 
-/// Finds users who can hold the lock, although they have no permission to use the TPM.
+/// Finds users who can hold the PIN lock, although they have no permission to use the TPM.
 fn outsiders(node: &Path) -> Option<Finding> {
     const READS: u32 = 0o4;
     const WRITES: u32 = 0o2;
@@ -100,7 +100,7 @@ fn outsiders(node: &Path) -> Option<Finding> {
     Some(Finding::note("lock.outsiders", ABOUT, text).with_remedy(remedy))
 }
 
-/// Finds that other users of the TPM may use another lock. Two processes that try PINs under
+/// Finds that other users of the TPM may use another PIN lock. Two processes that try PINs under
 /// different locks can put the TPM into lockout.
 fn insiders(config: &Config) -> Option<Finding> {
     let folder = config.locks.as_path();

@@ -18,22 +18,22 @@ use super::remedy::Remedy;
 use crate::config::{Config, ConfigError};
 use serde::Serialize;
 
-/// The result of one check.
+/// The result of a check of `devid doctor`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
     /// The identifier of the finding. Programs read it, so it never changes.
     pub id: &'static str,
     /// The severity.
     pub state: Health,
-    /// The subject of the check, for a person.
+    /// The topic of the check as text, for example `master key`.
     pub about: &'static str,
     /// The object that was checked, if the check covers several objects: a handle, an NV index, a
     /// file or a label.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub object: Option<String>,
-    /// The result, as text for a person.
+    /// The result of the check as text.
     pub text: String,
-    /// The remedy, as text for a person. A remedy never ends an identity, and never destroys a key
+    /// What the user should do, as text. A remedy never ends an identity, and never destroys a key
     /// that may still be useful.
     #[serde(rename = "mend", skip_serializing_if = "Option::is_none")]
     pub remedy: Option<String>,
@@ -46,16 +46,16 @@ pub struct Finding {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Health {
-    /// The checked object is as it should be.
+    /// The check found no fault.
     Ok,
-    /// The administrator should know this, but no function fails.
+    /// The administrator should know the result, but no function fails.
     Note,
     /// A function of the device fails.
     Problem,
 }
 
-/// Runs all checks. Changes nothing. If the configuration is invalid, the checks use the result of
-/// `instead`.
+/// Runs all checks. Changes nothing. If the configuration is invalid, the checks use the
+/// configuration that `instead` returns.
 pub fn doctor(config: Result<Config, ConfigError>, instead: impl Fn() -> Config) -> Vec<Finding> {
     let about = "configuration";
     let mut findings = Vec::new();
@@ -93,8 +93,8 @@ pub fn doctor(config: Result<Config, ConfigError>, instead: impl Fn() -> Config)
     locks::check(&device, &mut findings);
     identity::check(&device, &mut findings);
     if !understood {
-        // With the right configuration, the identity may be in another place. devid does nothing
-        // with an invalid configuration, so these findings are notes.
+        // A valid configuration may name other paths and handles. devid does nothing with an
+        // invalid configuration, so findings about identities are only notes.
         let own = ["identity", "marker", "master key"];
         let findings = findings[from..].iter_mut();
         for finding in findings.filter(|one| own.contains(&one.about)) {
@@ -109,7 +109,7 @@ pub fn doctor(config: Result<Config, ConfigError>, instead: impl Fn() -> Config)
 }
 
 impl Health {
-    /// Returns the severity, but at most a note.
+    /// Lowers a problem to a note. Other severities stay.
     fn min_with_note(self) -> Self {
         match self {
             Self::Ok => Self::Ok,

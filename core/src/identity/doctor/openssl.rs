@@ -5,30 +5,30 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 const MODULE_PATH: &str = "pkcs11-module-path";
-/// The largest depth of files that include other files.
+/// How deep files may include other files (`.include`).
 const DEPTH: usize = 4;
 
-/// The reason why OpenSSL's provider does not find the module.
+/// The reason why the PKCS#11 provider of OpenSSL does not find the module.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum ConfigGap {
-    /// The configuration names no provider for PKCS#11 modules, or the file is missing.
+    /// No section configures a PKCS#11 provider, or the configuration file is missing.
     Unmentioned,
-    /// The named providers use modules of other programs.
+    /// The configured PKCS#11 providers use modules of other programs.
     Others,
     /// The named module does not exist, or is not this module.
     Module(ConfigLine),
-    /// The named provider does not exist.
+    /// The file of the configured provider does not exist.
     Provider(PathBuf),
-    /// The section does not activate the provider. The path is that of the last file with the
-    /// section.
+    /// The section of the provider has no line `activate`. The path is that of the last file with
+    /// the section.
     Activation(PathBuf, String),
-    /// This setting prevents the activation of the provider.
+    /// The setting `activate` has a value that means no.
     Inactive(ConfigLine),
-    /// The default provider of OpenSSL is not activated.
+    /// OpenSSL's own provider `default` is not activated.
     Default,
 }
 
-/// A setting, with its file and section.
+/// A setting of OpenSSL's configuration, with its file and section.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ConfigLine {
     pub(super) file: PathBuf,
@@ -39,16 +39,17 @@ pub(super) struct ConfigLine {
 /// The sections by name. Settings before the first section have an empty section name.
 type Sections = BTreeMap<String, ConfigSection>;
 
-/// A section. It may begin in several files.
+/// A section of OpenSSL's configuration. Several files may contribute to a section.
 #[derive(Debug, Default)]
 struct ConfigSection {
-    /// The last file that begins the section.
+    /// The last file that contributes to the section.
     file: PathBuf,
     /// The value of each setting, and the last file that sets it.
     settings: BTreeMap<String, (String, PathBuf)>,
 }
 
-/// Returns the path of the provider, if the file configures the provider for this module.
+/// Returns the path of the PKCS#11 provider, if OpenSSL's configuration connects the provider with
+/// this module.
 pub(super) fn find_provider(file: &Path, paths: &InstallPaths) -> Result<PathBuf, ConfigGap> {
     let mut all = Sections::new();
     let mut section = String::new();
@@ -72,7 +73,7 @@ pub(super) fn find_provider(file: &Path, paths: &InstallPaths) -> Result<PathBuf
     let mut all_of = with_module.iter();
     let right = all_of.find(|(_, _, module)| is_this_module(Path::new(&module.value)));
     let Some((name, section, _)) = right else {
-        // An existing module with another name belongs to another program.
+        // If the module exists under another file name, it belongs to another program.
         let meant = |module: &ConfigLine| {
             let path = Path::new(&module.value);
             path.file_name() == Some(LIBRARY.as_ref()) || !path.exists()
@@ -119,7 +120,8 @@ pub(super) fn find_provider(file: &Path, paths: &InstallPaths) -> Result<PathBuf
     }
 }
 
-/// Reads a file into `all`. Returns `None` if the file cannot be read.
+/// Reads a configuration file and its included files into `all`. Returns `None` if the file cannot
+/// be read.
 fn read(file: &Path, section: &mut String, all: &mut Sections, depth: usize) -> Option<()> {
     let text = read_text(file).ok()?.replace("\\\n", "");
     for line in text.lines() {

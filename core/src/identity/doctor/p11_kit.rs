@@ -10,15 +10,15 @@ use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-/// The configuration of a module in p11-kit.
+/// The settings of a PKCS#11 module in p11-kit's `.module` files.
 #[derive(Debug, Default)]
 pub(super) struct ModuleConfig {
-    /// The file that names the path of the module.
+    /// The `.module` file that names the path of the module.
     pub(super) file: PathBuf,
     settings: BTreeMap<String, String>,
 }
 
-/// A file that stops p11-kit.
+/// An invalid file, because of which p11-kit does not start.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct UnreadableFile {
     pub(super) file: PathBuf,
@@ -40,7 +40,7 @@ pub(super) enum FormatError {
 }
 
 /// Reads the configurations of all modules in these folders. Settings in the first folder have
-/// precedence. Also returns the files that stop p11-kit; `main` may be among them.
+/// precedence. Also returns the invalid files that stop p11-kit, such as an invalid `main`.
 pub(super) fn read(main: &Path, folders: &[PathBuf]) -> (Vec<ModuleConfig>, Vec<UnreadableFile>) {
     let mut broken = Vec::new();
     let mut all: BTreeMap<OsString, ModuleConfig> = BTreeMap::new();
@@ -75,7 +75,7 @@ pub(super) fn read(main: &Path, folders: &[PathBuf]) -> (Vec<ModuleConfig>, Vec<
 const MODULE: &str = "module";
 
 impl ModuleConfig {
-    /// Returns the path or name of the module.
+    /// Returns the path or the file name of the module in the setting `module`.
     pub(super) fn module(&self) -> Option<&str> {
         self.settings.get(MODULE).map(String::as_str)
     }
@@ -101,7 +101,7 @@ impl ModuleConfig {
     }
 }
 
-/// Returns the files in a folder. Does not search subfolders.
+/// Returns the files in a folder, without its subfolders.
 fn files_of(folder: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let mut files: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();

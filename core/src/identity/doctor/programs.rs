@@ -30,7 +30,7 @@ impl InstallPaths {
             ))),
         });
         let (module_configs, broken) = p11_kit::read(&self.p11_kit_conf, &self.p11_kit);
-        // If p11-kit does not start, it loads no module.
+        // If an invalid file stops p11-kit, it loads no module.
         match broken.is_empty() {
             true => findings.push(self.p11_kit(library.as_deref(), &module_configs)),
             false => findings.extend(broken.iter().map(stops_p11_kit)),
@@ -38,7 +38,7 @@ impl InstallPaths {
         findings.push(self.openssl(library.as_deref()));
     }
 
-    /// Returns the path of the installed module.
+    /// Returns the path of the installed module, if it is in a folder for PKCS#11 modules.
     fn library(&self) -> Option<PathBuf> {
         let paths = self.modules.iter().map(|folder| folder.join(LIBRARY));
         paths.into_iter().find(|path| is_this_module(path))
@@ -53,13 +53,14 @@ impl InstallPaths {
                 "no configuration of p11-kit names the module".into(),
             );
             let folder = self.p11_kit.first().cloned().unwrap_or_default();
-            // If the module is missing, p11-kit would report that to every program.
+            // A `.module` file for a missing module would make p11-kit report an error to every
+            // program.
             let Some(module) = library else {
                 return note.with_remedy(Remedy::by_hand(format!(
                     "Install {LIBRARY}, then run devid doctor again"
                 )));
             };
-            // A file of this name may already configure another module.
+            // A file with the name `devid-pkcs11.module` may already configure another module.
             let free = free_numbered(&folder, "devid-pkcs11", "module");
             return note.with_remedy(Remedy::to_free_name(
                 "To configure it, run",
@@ -105,7 +106,7 @@ impl InstallPaths {
         .about_object(shown.to_string())
     }
 
-    /// Returns the configuration of this module, and the path in it.
+    /// Returns the p11-kit configuration that names this module, and the path of the module in it.
     fn module_config<'a>(&self, all: &'a [ModuleConfig]) -> Option<(&'a ModuleConfig, &'a str)> {
         let named = |one: &'a ModuleConfig| Some((one, one.module()?));
         let called = |module: &str| Path::new(module).file_name() == Some(LIBRARY.as_ref());
@@ -145,8 +146,8 @@ impl InstallPaths {
                             provider.display()
                         ),
                     ),
-                    // This file is optional, so an error in it affects only programs that select
-                    // it.
+                    // The configuration for OPENSSL_CONF is optional, so an error in it affects
+                    // only programs that select it.
                     Some((file, Err(lack)))
                         if lack != ConfigGap::Unmentioned && lack != ConfigGap::Others =>
                     {
@@ -240,7 +241,7 @@ impl InstallPaths {
     }
 }
 
-/// Returns the remedy that replaces the path of the module in a file.
+/// Returns the remedy that writes the path of the installed module into a configuration file.
 fn named_anew(file: &Path, setting: &str, library: &Path) -> Remedy {
     let words = "To write the path of the installed module into the file, run";
     let pattern = setting.replace(' ', " *");
@@ -267,7 +268,7 @@ fn activated(file: &Path, section: &str) -> Remedy {
 /// the remedy has a command only if the text has no special characters.
 fn in_place(words: &str, file: &Path, expression: String, text: &str) -> Remedy {
     let plain = |one: char| one.is_ascii_alphanumeric() || "/._-+".contains(one);
-    // sed(1) does not recognise a line that continues on the next line.
+    // If a line continues on the next line, sed(1) would change only a part of the setting.
     let goes_on = read_text(file).is_ok_and(|text| text.contains("\\\n"));
     match text.chars().all(plain) && !goes_on {
         true => Remedy::on_paths(

@@ -5,7 +5,7 @@ use std::fs;
 use std::process::Command;
 use tempfile::TempDir;
 
-/// A system on which module and provider are installed but not configured.
+/// A test system on which the module and OpenSSL's provider are installed but not configured.
 struct System {
     folder: TempDir,
     paths: InstallPaths,
@@ -40,7 +40,7 @@ impl System {
         self.folder.path().join(name)
     }
 
-    /// Returns a file that this project ships, with the paths of this system.
+    /// Returns a configuration file that this project ships, with the paths of the test system.
     fn shipped(&self, name: &str) -> String {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../pkcs11-conf");
         let text = fs::read_to_string(root.join(name)).unwrap();
@@ -56,7 +56,7 @@ impl System {
         all.find(|one| one.about == about).unwrap()
     }
 
-    /// Runs the command of the remedy, and checks that the finding does not appear again.
+    /// Runs the command of a remedy, and checks that the finding disappears.
     #[track_caller]
     fn remedy(&self, about: &str) {
         let command = self.finding(about).command.expect("a command");
@@ -75,7 +75,7 @@ fn run(command: &str) {
 fn p11_kit_is_told_of_the_module_that_is_there() {
     let system = System::new();
     assert_eq!(system.finding("p11-kit").id, "p11-kit.none");
-    // An existing file of that name is not changed.
+    // If the name of the new file is in use, the existing file is not changed.
     fs::create_dir(system.at("etc/modules")).unwrap();
     let taken = system.at("etc/modules/devid-pkcs11.module");
     let others = format!("module: {}\n", system.at("lib/pkcs11/other.so").display());
@@ -136,13 +136,13 @@ fn a_line_that_stops_p11_kit_is_named() {
             "{found:?}"
         );
     };
-    // The file that this project ships, with the path of the module on this system.
+    // The `.module` file that this project ships, with the path of the module on the test system.
     let installed = format!("/usr/lib/x86_64-linux-gnu/pkcs11/{LIBRARY}");
     let module = system.at("lib/pkcs11").join(LIBRARY);
     let broken = broken.replace(&installed, module.to_str().unwrap());
     fs::write(&file, broken).unwrap();
     stops("modules/devid-pkcs11.module", ":1", "equals sign");
-    // A path that other users can redirect appears in no command.
+    // If other users can redirect the path of the module, no remedy has a command with this path.
     let modules = system.at("modules");
     let mode = |bits| {
         let mode = std::os::unix::fs::PermissionsExt::from_mode(bits);
@@ -180,7 +180,7 @@ fn a_line_that_stops_p11_kit_is_named() {
             assert_eq!(system.finding("p11-kit").state, Health::Ok);
         }
     }
-    // An overridden file and a symbolic link without target count too.
+    // p11-kit also reads a file that another file overrides, and a symbolic link without target.
     fs::create_dir(system.at("etc/modules")).unwrap();
     fs::write(&file, "module = x\n").unwrap();
     fs::write(system.at("etc/modules/devid-pkcs11.module"), &good).unwrap();
@@ -189,7 +189,8 @@ fn a_line_that_stops_p11_kit_is_named() {
     std::os::unix::fs::symlink("/nonexistent", &file).unwrap();
     stops("modules/devid-pkcs11.module", "", "not found");
     fs::remove_file(&file).unwrap();
-    // p11-kit accepts these files.
+    // p11-kit accepts a folder with the name of a `.module` file, and the following contents of the
+    // file.
     fs::create_dir(&file).unwrap();
     for text in [
         "\u{FEFF}x: y\r\n",
@@ -310,7 +311,7 @@ fn each_fault_of_openssls_file_is_found_and_mended() {
     assert!(system.finding("OpenSSL").text.contains("activate"));
     system.remedy("OpenSSL");
 
-    // A negative value is replaced in its line; no line is added.
+    // If `activate` has a value that means no, the remedy replaces the value and adds no line.
     let lines = shipped.lines().count();
     let file = system.at("etc/more.cnf");
     for said in [

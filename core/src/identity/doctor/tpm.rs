@@ -10,7 +10,7 @@ use crate::shell::word;
 use crate::store::{Advised, WAIT};
 use crate::tpm::{CLEARED_OR_EXCHANGED, Hash, KeyAlgorithm, Property, SRK, Tcti, TpmError, handle};
 
-/// With fewer free handles, the TPM cannot hold a device key.
+/// The TPM needs this number of free persistent handles to hold a device key.
 const FEWEST_FREE: u32 = 2;
 
 pub(super) fn check(device: &Device, findings: &mut Vec<Finding>) {
@@ -162,7 +162,7 @@ fn room(device: &Device) -> Result<Finding, TpmError> {
     let tpm = &device.tpm;
     let taken = tpm.handles(handle::PERSISTENT)?.len();
     let counted = tpm.property(Property::Persistent)?;
-    // If the TPM counts used handles wrongly, its number of free handles is wrong too.
+    // If the TPM reports a wrong number of used handles, its number of free handles is wrong too.
     let counts = counted.is_some_and(|counted| usize::try_from(counted) == Ok(taken));
     let free = tpm.property(Property::PersistentRoom)?.filter(|_| counts);
     let of_index = match tpm.property(Property::NvIndexMax)? {
@@ -185,9 +185,10 @@ fn room(device: &Device) -> Result<Finding, TpmError> {
     })
 }
 
-/// Finds that all slots for objects are in use, if programs share them without a resource manager.
+/// Finds that all object slots of the TPM are in use, if programs share the TPM without a resource
+/// manager.
 fn slots(device: &Device) -> Option<Finding> {
-    /// The smallest number of slots that a TPM has (PC Client Platform TPM Profile).
+    /// The smallest number of object slots that a TPM must have (PC Client Platform TPM Profile).
     const FEWEST: usize = 3;
     if device.config.tcti.is_managed() {
         return None;
@@ -212,8 +213,8 @@ fn slots(device: &Device) -> Option<Finding> {
     (loaded >= FEWEST).then_some(finding)
 }
 
-/// Checks that the storage root key is the recorded one. Keys below the master key do not need the
-/// storage root key.
+/// Checks that the TPM's storage root key is the key that the file `.storage-root` records. Keys
+/// below the master key do not need the storage root key.
 fn root(device: &Device) -> Option<Finding> {
     let about = "storage root key";
     match device.tpm.has_other_root() {

@@ -62,7 +62,8 @@ fn node(path: &Path, findings: &mut Vec<Finding>) {
         Err(_) => {
             let user = user_name(geteuid().as_raw());
             let needed = Access::READ_OK | Access::WRITE_OK;
-            // A membership in a group without access would not help.
+            // Membership in the group of the device node helps only if the mode gives the group
+            // access.
             let remedy = match mode & 0o060 == 0o060 && group != "root" {
                 true => missing_permission(path, needed).unwrap_or_else(|| {
                     Remedy::by_hand(

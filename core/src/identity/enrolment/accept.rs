@@ -1,4 +1,4 @@
-//! Checks a new certificate before it replaces the old certificate.
+//! Checks a new certificate from a server before it replaces the present certificate of the key.
 
 use crate::identity::key_file::read_key;
 use crate::identity::prove::{NOT_TRIED, PossessionProof, prove};
@@ -22,15 +22,15 @@ pub struct EnrolmentRules<'a> {
     pub proof: Option<&'a dyn Fn(Arc<TlsIdentity>) -> Result<(), String>>,
 }
 
-/// The result of an enrolment.
+/// The result of an enrolment: the imported certificate.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Enrolled {
-    /// The imported certificates.
+    /// What the import changed in the token.
     #[serde(flatten)]
     pub imported: Imported,
     /// The subject of the new certificate.
     pub subject: String,
-    /// The last second of the certificate's validity.
+    /// The notAfter of the new certificate (RFC 3339, UTC).
     pub not_after: Option<String>,
     /// The subjects of the CA certificates above the new certificate. The trusted certificate is
     /// last.
@@ -100,8 +100,8 @@ impl Device {
         };
         self.tell_others();
         let mut imported = taken?;
-        // A server may list all its CAs. A CA certificate that is not above this certificate needs
-        // no message.
+        // A server may list all its CAs. The user gets no message about CA certificates that the
+        // new certificate does not need.
         imported
             .unrelated
             .retain(|subject| answer.iter().any(|one| one.subject() == *subject));
@@ -114,7 +114,8 @@ impl Device {
         })
     }
 
-    /// Checks that the certificate itself is acceptable for this key.
+    /// Checks the new certificate without its chain: it is for this key, for a device, valid, and
+    /// not older than the present certificate.
     fn check_new(&self, entry: &TokenEntry, leaf: &Certificate) -> Result<(), IdentityError> {
         let refused = |why: String| {
             IdentityError::refused(format!(
@@ -167,7 +168,7 @@ impl Device {
         )))
     }
 
-    /// Checks that the key signs.
+    /// Checks that the private key of the new certificate signs.
     fn check_possession(
         &self,
         entry: &TokenEntry,
@@ -195,7 +196,8 @@ impl Device {
     }
 }
 
-/// Returns the certificate for this key. If there are several, returns the newest.
+/// Returns the certificate in the server's answer that is for this key. If there are several,
+/// returns the newest.
 fn leaf_for<'a>(
     public: &PublicKey,
     answer: &'a [Certificate],

@@ -1,4 +1,4 @@
-//! Decides when a certificate must be renewed.
+//! Decides when the device must renew a certificate.
 
 use crate::config::RenewWithin;
 use crate::identity::EnrolmentRecord;
@@ -8,17 +8,17 @@ use crate::x509::clock::now;
 use serde::Serialize;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// The shortest and the longest pause after a failure, in seconds.
+/// The shortest and the longest pause after a failed enrolment, in seconds.
 const FIRST_REST: u64 = 5 * 60;
 const LONGEST_REST: u64 = 12 * 60 * 60;
 
-/// Tells when a certificate must be renewed.
+/// When the certificate of a key must be renewed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case", tag = "need")]
 pub enum RenewalNeed {
     /// The certificate must be renewed in this number of seconds.
     Later {
-        /// The number of seconds.
+        /// The number of seconds until the renewal.
         seconds: u64,
     },
     /// The validity of the certificate has no end.
@@ -27,12 +27,13 @@ pub enum RenewalNeed {
     Due,
     /// The key has no certificate from a CA yet.
     Missing,
-    /// The clock is wrong, so the end of the certificate cannot be checked. The server decides.
+    /// The clock is wrong, so the device cannot check the validity. The server decides about a
+    /// renewal.
     ClockWrong,
 }
 
 impl RenewalNeed {
-    /// Tells when this certificate must be renewed. `None` stands for a key without certificate.
+    /// Returns when a certificate must be renewed. `None` stands for a key without certificate.
     pub fn of(certificate: Option<&Certificate>, within: RenewWithin) -> Self {
         let Some(certificate) = certificate.filter(|one| !one.is_self_signed()) else {
             return Self::Missing;
@@ -41,8 +42,8 @@ impl RenewalNeed {
         Self::at(certificate, within, seconds)
     }
 
-    /// Does the work of [`of`](Self::of) for the time `now`, in seconds since 1970. `now` is `None`
-    /// if the clock is not plausible.
+    /// Returns the result of [`of`](Self::of) for the time `now`, in seconds since 1970. `now` is
+    /// `None` if the clock is not plausible.
     fn at(certificate: &Certificate, within: RenewWithin, now: Option<u64>) -> Self {
         let times = (certificate.not_before(), certificate.not_after());
         let (Ok(from), Ok(until)) = times else {
@@ -65,8 +66,8 @@ impl RenewalNeed {
     }
 }
 
-/// Changes a time by at most a tenth. The change depends on the certificate, so devices that were
-/// made together renew at different times.
+/// Changes the time until renewal by at most a tenth. The change depends on the certificate, so
+/// devices that were made together renew at different times.
 fn spread(left: u64, certificate: &Certificate) -> u64 {
     let digest = Hash::Sha256.digest(&[certificate.serial_der(), certificate.issuer_der()]);
     let part = u64::from(u16::from_be_bytes([digest[0], digest[1]]));
@@ -77,8 +78,8 @@ fn spread(left: u64, certificate: &Certificate) -> u64 {
 
 impl EnrolmentRecord {
     /// Returns how long the device still waits before it asks the server again. The device waits
-    /// after a failure, or because the server requested it. A stored time that is too far in the
-    /// future came from a wrong clock, and is ignored.
+    /// after a failure, or because the server requested it. If the stored time is too far in the
+    /// future, the clock was wrong, and the time is ignored.
     pub fn rest(&self) -> Option<Duration> {
         self.rest_at(seconds_now())
     }

@@ -1,5 +1,5 @@
-//! The record of an enrolment that is not complete. It holds the request that a server has, and the
-//! reason why the last try failed. Each key has its own file, below the state folder.
+//! The file that records an enrolment that is not complete. It contains the request that the server
+//! received, and the reason of the last failure. Each key has its own file below the state folder.
 
 use crate::file::{self, Lock};
 use crate::identity::provision::only_one;
@@ -15,9 +15,9 @@ use serde::{Deserialize, Serialize};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-/// The largest size of a record in bytes.
+/// The largest size of an enrolment record file, in bytes.
 const LARGEST: u64 = 64 << 10;
-/// The subfolder for records in the key folder of a service.
+/// The subfolder for enrolment records in the key folder of a service.
 const OF_SERVICE: &str = ".enrolment";
 
 /// An enrolment that is pending, or that failed.
@@ -27,27 +27,28 @@ pub struct EnrolmentRecord {
     pub token: String,
     /// The label of the key.
     pub label: String,
-    /// The address of the server.
+    /// The URL of the EST server.
     pub url: String,
-    /// A text that stands for the content of the request. Different contents have different texts.
+    /// A text that identifies the requested content. A different content has a different text.
     pub asked: String,
-    /// The request that the server has, in DER as hexadecimal digits. Empty if the server has none.
+    /// The certificate request that the server received, in DER as hexadecimal digits. Empty if the
+    /// server received none.
     #[serde(default)]
     pub request: String,
-    /// The time from which the server may be asked again, in seconds since 1970. Zero permits any
-    /// time.
+    /// The time from which the device may ask the server again, in seconds since 1970. Zero permits
+    /// any time.
     #[serde(default)]
     pub retry_at: u64,
-    /// The number of failures in succession.
+    /// The number of failed enrolments in succession.
     #[serde(default)]
     pub failures: u32,
-    /// The reason of the last failure. Empty if the enrolment did not fail.
+    /// The reason of the last failed enrolment. Empty if the enrolment did not fail.
     #[serde(default)]
     pub fault: String,
-    /// The time of the last failure, in seconds since 1970.
+    /// The time of the last failed enrolment, in seconds since 1970.
     #[serde(default)]
     pub failed_at: u64,
-    /// True if a command that follows a new certificate has not run yet.
+    /// True if a command of `reload` must still run for the new certificate.
     #[serde(default)]
     pub reload_due: bool,
 }
@@ -60,12 +61,12 @@ pub struct EnrolmentTurn {
 }
 
 impl EnrolmentRecord {
-    /// Returns the stored request (PKCS#10, DER).
+    /// Returns the certificate request that the server received (PKCS#10, DER).
     pub fn request_der(&self) -> Option<Vec<u8>> {
         from_hex(&self.request).filter(|der| !der.is_empty())
     }
 
-    /// Returns the record with this request, or without a request.
+    /// Returns the record with another certificate request, or without a request.
     #[must_use]
     pub fn with_request(self, der: Option<&[u8]>) -> Self {
         let request = der.map_or(String::new(), hex);
@@ -74,7 +75,7 @@ impl EnrolmentRecord {
 }
 
 impl Device {
-    /// Reads the record of an enrolment for this key. Returns `None` if there is none.
+    /// Reads the enrolment record of a key. Returns `None` if there is none.
     pub fn enrolment(
         &self,
         token: &str,
@@ -83,7 +84,7 @@ impl Device {
         read_record(&self.enrolment_file(token, label))
     }
 
-    /// Writes the record. Replaces an older record for this key.
+    /// Writes the enrolment record of a key. Replaces an older record of the same key.
     ///
     /// # Errors
     ///
@@ -96,8 +97,8 @@ impl Device {
         file::write(&path, text.as_bytes(), 0o600).map_err(IdentityError::file(&path))
     }
 
-    /// Returns all records of enrolments, sorted by token and label. A file that cannot be read is
-    /// logged and left out.
+    /// Returns all enrolment records, sorted by token and label. If a file cannot be read, logs the
+    /// error and leaves the file out.
     pub fn enrolments(&self) -> Vec<EnrolmentRecord> {
         let paths = paths_in(&self.enrolment_folder()).unwrap_or_default();
         let of_record = |path: &PathBuf| path.extension().is_some_and(|end| end == "toml");
@@ -152,7 +153,7 @@ impl Device {
         }
     }
 
-    /// Removes the record.
+    /// Removes the enrolment record of a key.
     ///
     /// # Errors
     ///
@@ -162,8 +163,8 @@ impl Device {
         file::remove(&path).map_err(IdentityError::file(&path))
     }
 
-    /// Removes the records about enrolments for this label, both of root and of the user of the
-    /// service. The key was destroyed, or has a certificate from another source.
+    /// Removes the enrolment records of a key, both of root and of the user of the service. The key
+    /// was destroyed, or has a certificate from another source.
     pub(in crate::identity) fn forget_enrolments_of(
         &self,
         token: &str,
@@ -177,7 +178,7 @@ impl Device {
         Ok(())
     }
 
-    /// Removes the records of all enrolments.
+    /// Removes all enrolment records.
     pub(in crate::identity) fn forget_all_enrolments(&self) -> Result<(), IdentityError> {
         for token in self.tokens() {
             for folder in self.enrolment_folders(token) {
@@ -191,8 +192,8 @@ impl Device {
         Ok(())
     }
 
-    /// Returns the folders with records for keys of a token. Returns only folders that this process
-    /// maintains.
+    /// Returns the folders with enrolment records for keys of a token. Returns only folders that
+    /// this process maintains.
     fn enrolment_folders(&self, token: &str) -> Vec<PathBuf> {
         let own = self.enrolment_folder();
         let mut services = self.open_stores().filter(|store| store.name() == token);
@@ -201,7 +202,7 @@ impl Device {
         std::iter::once(own).chain(beside).collect()
     }
 
-    /// Returns true if a request is for the key of this entry.
+    /// Returns true if a certificate request is for the key of a token entry.
     pub fn is_request_of(&self, entry: &TokenEntry, request: &[u8]) -> bool {
         let info = entry.public.as_ref().map(|key| key.info_der());
         info.is_some_and(|info| request.windows(info.len()).any(|window| window == info))
@@ -219,8 +220,8 @@ impl Device {
     }
 }
 
-/// Returns the name of a record's file. The name is a digest of token and label, because a label
-/// may contain any character.
+/// Returns the file name of an enrolment record. The name is a digest of token and label, because a
+/// label may contain any character.
 fn record_name(token: &str, label: &str) -> String {
     let digest = Hash::Sha256.digest(&[token.as_bytes(), b"/", label.as_bytes()]);
     format!("{}.toml", hex(&digest[..8]))

@@ -1,4 +1,4 @@
-//! Finds the state of the master key, and the consequences if it is missing.
+//! Finds out whether the TPM holds the master key, and which keys are lost if it does not.
 
 mod renewal;
 
@@ -16,38 +16,39 @@ use crate::tpm::{CLEARED_OR_EXCHANGED, SRK, handle, name_of};
 use std::io::ErrorKind;
 use std::path::PathBuf;
 
-/// The file that a renewal writes before the new master key becomes persistent. It holds the
-/// TPMT_PUBLIC of the key in hexadecimal digits, so that the next run recognises the key.
+/// The file that a renewal writes before the new master key becomes persistent. The file holds the
+/// TPMT_PUBLIC of the new master key in hexadecimal digits, so that the next run recognises the
+/// key.
 const BEGUN: &str = ".master-renewal";
-/// The largest size of that file and of the drop-in file, in bytes.
+/// The largest size of the file `.master-renewal` and of the drop-in file, in bytes.
 const LARGEST: u64 = 4096;
 const RENEW: &str = "devid master renew --yes";
 
-/// The state of the master key for all key folders together.
+/// Whether the TPM holds the master key of all key folders.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum MasterState {
-    /// No folder has ever had a master key.
+    /// No key folder records a master key.
     None,
     /// The TPM holds the master key in the configured handle.
     Held,
-    /// The TPM holds the master key in this other handle.
+    /// The TPM holds the master key in another handle than the configured handle.
     Elsewhere(u32),
-    /// The TPM does not hold the master key. The value is the object in its handle, unless a
-    /// renewal put that object there.
+    /// The TPM does not hold the master key. The value describes the object in the configured
+    /// handle, unless a renewal put that object into the handle.
     Gone(Option<Occupant>),
 }
 
-/// An object of another program in the handle of the master key.
+/// An object of another program in the configured handle of the master key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Occupant {
-    /// The description of the object and its TPM name.
+    /// A description of the object, with its TPM name.
     text: String,
 }
 
 /// A problem of the master key, with its remedy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct MasterKeyProblem {
-    /// The identifier of the problem, for programs.
+    /// The identifier of the problem, which programs read.
     pub(super) id: &'static str,
     pub(super) text: String,
     pub(super) remedy: Remedy,
@@ -60,8 +61,8 @@ impl MasterKeyProblem {
 }
 
 impl Device {
-    /// Returns the reason why no new master key may be made, if any. An incomplete identity is such
-    /// a reason, because a new master key would hide the error.
+    /// Returns the reason why no new master key may be made, if any. An incomplete identity `devid`
+    /// is such a reason, because a new master key would hide the error.
     fn kept_from_renewal(&self, seen: &Observed) -> Option<IdentityError> {
         match seen.facts.plan(Policy::from_config(&self.config)) {
             Plan::Refuse(Refusal::ExistingUnusable) => None,
@@ -74,8 +75,8 @@ impl Device {
         }
     }
 
-    /// Returns true if only the handle holds a key. The file of the key is useless, because a lost
-    /// master key wrapped it.
+    /// Returns true if the key survives only in its persistent handle. The file of the key is
+    /// useless, because the master key that wrapped it is lost.
     pub(super) fn lives_in_handle_alone(&self, entry: &TokenEntry) -> bool {
         let store = self.store_of(entry);
         let key = entry.key.as_ref();
@@ -84,8 +85,8 @@ impl Device {
             .is_some_and(|(store, key)| store.lives_in_handle_alone(key))
     }
 
-    /// Finds the state of the master key. Costs one TPM command, and more if the master key is
-    /// missing.
+    /// Finds out whether the TPM holds the master key. Costs one TPM command, and more if the
+    /// master key is missing.
     pub(super) fn master_state(&self) -> Result<MasterState, IdentityError> {
         let handle = self.config.master.handle;
         let (mut is_needed, mut former) = (false, Vec::new());
@@ -111,7 +112,8 @@ impl Device {
         }
         let ours = self.begun()?.and_then(|area| name_of(&area));
         Ok(MasterState::Gone(match there {
-            // A renewal put the key into the handle, for this folder or for another folder.
+            // A renewal of the master key put this key into the handle, for this key folder or for
+            // another.
             Some(name) if Some(&name) == ours.as_ref() || former.contains(&name) => None,
             Some(name) => Some(self.occupant(handle, &name)),
             None => None,
@@ -213,7 +215,8 @@ impl Device {
         }
     }
 
-    /// Removes the record of the storage root key. The next storage root key is then trusted.
+    /// Removes the file that records the storage root key. The next storage root key is then
+    /// trusted.
     pub(super) fn forget_root(&self) -> Result<(), IdentityError> {
         self.tpm.root().forget().map_err(IdentityError::failed)
     }
@@ -222,13 +225,14 @@ impl Device {
         self.config.state.join(BEGUN)
     }
 
-    /// Returns the TPMT_PUBLIC of the new master key, if a renewal is not complete.
+    /// Returns the TPMT_PUBLIC of the new master key from the file `.master-renewal`, if a renewal
+    /// is not complete.
     fn begun(&self) -> Result<Option<Vec<u8>>, IdentityError> {
         let path = self.begun_path();
         match file::read(&path, LARGEST) {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(IdentityError::file(&path)(error)),
-            // A record that cannot be parsed names no key. The renewal writes it again.
+            // If the file cannot be parsed, it names no key. The renewal writes the file again.
             Ok(digits) => Ok(Some(
                 String::from_utf8(digits)
                     .ok()

@@ -1,4 +1,4 @@
-//! Renewal: a new master key replaces a lost one. The own identity stays. Files that the lost
+//! Renewal: a new master key replaces a lost one. The identity `devid` stays. Files that the lost
 //! master key wrapped are set aside.
 
 use super::{LARGEST, MasterState, Occupant, RENEW};
@@ -23,40 +23,41 @@ const DROP_IN_HEAD: &str = "# Where the master key is. Written by devid master r
 /// The result of a renewal of the master key, or its preview.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Renewal {
-    /// True if the renewal was done, false for a preview.
+    /// True if the master key was renewed, false for a preview.
     pub done: bool,
     /// The handle of the new master key.
     pub handle: String,
-    /// The object of another program in the old handle, if there is one.
+    /// A description of another program's object in the old handle, if there is one.
     pub occupant: Option<String>,
     /// The drop-in file that configures a new handle, if the handle changes.
     pub drop_in: Option<PathBuf>,
     /// The objects that are lost with the old master key.
     pub lost: Vec<LostObject>,
-    /// The keys of the old master key that survive in their persistent handles only.
+    /// The keys that survive the loss of the old master key, because they are in persistent
+    /// handles.
     pub kept: Vec<KeptObject>,
 }
 
-/// An object that is lost with a master key.
+/// A key, PIN or certificate that is lost with a master key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct LostObject {
-    /// The name of the token.
+    /// The name of the token that had the lost object.
     pub token: String,
-    /// The label of the object.
+    /// The label of the key or certificate.
     pub label: String,
     /// The kind: `wrapped`, `sealed` or `behind-pin` for a key, `pin` for a PIN, `certificate` for
     /// the certificate of a lost key.
     pub kind: &'static str,
-    /// The file of the object.
+    /// The file of the lost key, PIN or certificate.
     pub file: PathBuf,
-    /// The path of the file after it was set aside.
+    /// The new path of the file after it was renamed.
     pub moved_to: Option<PathBuf>,
 }
 
-/// A key that survives the renewal unchanged.
+/// A key in a persistent handle, which the renewal does not change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct KeptObject {
-    /// The name of the token.
+    /// The name of the token that shows the key.
     pub token: String,
     /// The label of the key.
     pub label: String,
@@ -64,7 +65,7 @@ pub struct KeptObject {
     pub handle: String,
 }
 
-/// Makes a new master key if the old one is lost. Keeps the own identity. Without `yes`, only
+/// Makes a new master key if the old one is lost. Keeps the identity `devid`. Without `yes`, only
 /// returns a preview. `again` reads the configuration again after a drop-in file was written.
 ///
 /// A second run completes an interrupted renewal.
@@ -140,7 +141,7 @@ impl Device {
         ))
     }
 
-    /// Returns the preview of a renewal.
+    /// Returns the preview of a renewal of the master key.
     fn renewal(&self, occupant: Option<&Occupant>) -> Result<Renewal, IdentityError> {
         let handle = match occupant {
             Some(_) => self.free_handle()?,
@@ -265,7 +266,8 @@ impl Device {
         }
     }
 
-    /// Makes the new master key and sets the lost files aside. Records the new key last.
+    /// Makes the new master key and renames the files of lost keys. Records the new master key
+    /// last.
     fn renew(&self, renewal: &mut Renewal) -> Result<(), IdentityError> {
         let handle = self.config.master.handle;
         let broken = self.broken_stores()?;
@@ -290,8 +292,8 @@ impl Device {
         file::remove(&begun).map_err(IdentityError::file(&begun))
     }
 
-    /// Returns the key in the handle, if a renewal made it or a folder records it. Otherwise makes
-    /// a new key.
+    /// Returns the key in the configured handle, if a renewal made it or a key folder records it.
+    /// Otherwise makes a new master key.
     fn new_master(&self) -> Result<StorageKey, IdentityError> {
         let handle = self.config.master.handle;
         let missing = || {

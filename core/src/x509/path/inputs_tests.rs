@@ -1,4 +1,4 @@
-//! Chains of various CAs. OpenSSL's result for each chain is known.
+//! Tests with certificate chains of various CAs. OpenSSL's result for each chain is known.
 
 use super::*;
 use crate::x509::checks::{Outcome, profile_checks};

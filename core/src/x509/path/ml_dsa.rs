@@ -18,7 +18,7 @@ pub(super) enum ParameterSet {
 impl ParameterSet {
     const ALL: [Self; 3] = [Self::MlDsa44, Self::MlDsa65, Self::MlDsa87];
 
-    /// Returns the object identifier of the set (RFC 9881, section 2).
+    /// Returns the object identifier of this parameter set (RFC 9881, section 2).
     fn oid(self) -> ObjectIdentifier {
         match self {
             Self::MlDsa44 => MlDsa44::ALGORITHM_IDENTIFIER.oid,
@@ -27,18 +27,18 @@ impl ParameterSet {
         }
     }
 
-    /// Returns the set with this object identifier.
+    /// Returns the parameter set with an object identifier.
     pub(super) fn by_oid(oid: ObjectIdentifier) -> Option<Self> {
         Self::ALL.into_iter().find(|set| set.oid() == oid)
     }
 
-    /// Returns the set of a signature algorithm. The algorithm must have no parameters (RFC 9881,
-    /// section 3).
+    /// Returns the parameter set that an AlgorithmIdentifier names. The AlgorithmIdentifier must
+    /// have no parameters (RFC 9881, section 3).
     pub(super) fn of(algorithm: &AlgorithmIdentifierOwned) -> Option<Self> {
         Self::by_oid(algorithm.oid).filter(|_| algorithm.parameters.is_none())
     }
 
-    /// Returns true if the key in a SubjectPublicKeyInfo made this signature over `data`, with an
+    /// Verifies a signature over `data` with the ML-DSA key in a SubjectPublicKeyInfo, with an
     /// empty context. Returns false for keys of other algorithms.
     pub(super) fn verifies(self, info: &[u8], data: &[u8], signature: &[u8]) -> bool {
         match self {

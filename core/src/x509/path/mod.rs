@@ -24,8 +24,8 @@ use std::cell::Cell;
 use x509_cert::der::DateTime;
 use x509_cert::der::asn1::ObjectIdentifier;
 
-/// The extensions that this file evaluates, or that do not restrict the use of a device
-/// certificate.
+/// The critical extensions that are accepted: this file evaluates them, or they do not restrict a
+/// device certificate.
 const UNDERSTOOD: &[ObjectIdentifier] = &[
     BASIC_CONSTRAINTS,
     KEY_USAGE,
@@ -36,7 +36,7 @@ const UNDERSTOOD: &[ObjectIdentifier] = &[
     POLICY_CONSTRAINTS,
     INHIBIT_ANY_POLICY,
 ];
-/// The extensions that are supported only in CA certificates.
+/// The critical extensions that are accepted only in CA certificates.
 const UNDERSTOOD_OF_CA: &[ObjectIdentifier] = &[NAME_CONSTRAINTS];
 /// Extensions that change the subject of a certificate and are not supported. A certificate with
 /// such an extension is refused even if the extension is not critical.
@@ -53,20 +53,20 @@ const REFUSED: &[(ObjectIdentifier, &str)] = &[
 ];
 /// The maximum number of certificates in a path. No factory has a longer chain.
 const LONGEST: usize = 8;
-/// The maximum number of signature checks in a search. Usual searches need fewer.
+/// The maximum number of signatures that a path search verifies. Usual searches verify fewer.
 const MOST_CHECKS: u32 = 100;
 
 /// The result of a path search.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum PathResult {
-    /// A trusted certificate was reached. The value is the certificates of the path, the trusted
-    /// certificate last.
+    /// The search reached a trusted certificate. The value is the certificates of the path, with
+    /// the trusted certificate last.
     Trusted(Vec<Certificate>),
-    /// The CA certificate of this issuer is missing.
+    /// The CA certificate with this subject is missing.
     NoIssuer(String),
-    /// The leaf is signed by its own key, so no CA confirms the leaf.
+    /// The leaf is self-signed, so no CA confirms the leaf.
     SelfSigned,
-    /// A certificate is invalid. The text gives the reason.
+    /// A certificate of the path is invalid. The text gives the reason.
     Invalid(String),
 }
 
@@ -99,7 +99,7 @@ struct Search<'a> {
     trusted: &'a [Certificate],
     others: &'a [Certificate],
     now: Option<DateTime>,
-    /// The number of signature checks that remain.
+    /// The number of signatures that the search may still verify.
     left: Cell<u32>,
 }
 
@@ -141,7 +141,8 @@ impl Search<'_> {
             };
             match found {
                 PathResult::Trusted(_) => return found,
-                // An invalid certificate explains the failure better than a missing issuer.
+                // A path with an invalid certificate explains the failure better than a path
+                // without an issuer.
                 PathResult::Invalid(why) => end = PathResult::Invalid(why),
                 PathResult::NoIssuer(whose) if matches!(end, PathResult::NoIssuer(_)) => {
                     end = PathResult::NoIssuer(whose)
@@ -243,7 +244,8 @@ fn is_same_entity(one: &Certificate, other: &Certificate) -> bool {
         && one.public_key_info_der() == other.public_key_info_der()
 }
 
-/// Checks that all relevant parts of a certificate can be read and are supported.
+/// Checks that this project can evaluate the certificate: its fields can be read, and its critical
+/// extensions are supported.
 fn is_sound(certificate: &Certificate, also: &[ObjectIdentifier]) -> Result<(), String> {
     let whose = certificate.subject();
     certificate

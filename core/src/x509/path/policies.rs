@@ -9,7 +9,8 @@ use crate::x509::{Certificate, Unreadable};
 use std::collections::BTreeSet;
 use x509_cert::der::asn1::ObjectIdentifier;
 
-/// The contents of a certificate about policies.
+/// What a certificate states about policies: its extensions certificatePolicies, policyMappings,
+/// policyConstraints and inhibitAnyPolicy.
 struct PolicyStatement {
     whose: String,
     self_issued: bool,
@@ -28,7 +29,8 @@ struct Walk {
     inhibit_any: usize,
     /// The policies that are valid at the current certificate, without anyPolicy.
     valid: BTreeSet<ObjectIdentifier>,
-    /// The policies that the next certificate may name for the valid policies.
+    /// The policies that the next certificate may name (expected_policy_set of RFC 5280, section
+    /// 6.1).
     expected: BTreeSet<ObjectIdentifier>,
     /// True if anyPolicy is valid, so that the next certificate may name any policy.
     any: bool,
@@ -130,7 +132,7 @@ impl PolicyStatement {
 }
 
 impl Walk {
-    /// Applies the policies of a certificate: section 6.1.3, (d) and (e).
+    /// Applies the certificatePolicies of a certificate (RFC 5280, section 6.1.3, steps d and e).
     fn take(&mut self, said: &PolicyStatement, always_any: bool) {
         let mut valid = said.policies.clone().unwrap_or_default();
         let names_any = valid.remove(&ANY_POLICY) && (always_any || self.inhibit_any > 0);
@@ -143,7 +145,8 @@ impl Walk {
         self.valid = valid;
     }
 
-    /// Checks that a policy is valid if one is required: section 6.1.3, (f).
+    /// Checks that a policy is valid if a valid policy is required (RFC 5280, section 6.1.3, step
+    /// f).
     fn is_explicit_enough(&self, whose: &str) -> Result<(), String> {
         match self.explicit_policy > 0 || self.any || !self.valid.is_empty() {
             true => Ok(()),
@@ -154,7 +157,7 @@ impl Walk {
         }
     }
 
-    /// Applies the policy mappings of a certificate: section 6.1.4, (b).
+    /// Applies the policy mappings of a certificate (RFC 5280, section 6.1.4, step b).
     fn map(&mut self, said: &PolicyStatement) {
         for (from, _) in &said.mappings {
             self.expected.remove(from);
@@ -169,7 +172,7 @@ impl Walk {
         self.expected.extend(mapped.map(|(_, to)| *to));
     }
 
-    /// Applies the policy constraints of a certificate: section 6.1.4, (i) and (j).
+    /// Applies the policy constraints of a certificate (RFC 5280, section 6.1.4, steps i and j).
     fn constrain(&mut self, said: &PolicyStatement) {
         let lower =
             |value: &mut usize, by: Option<usize>| *value = (*value).min(by.unwrap_or(*value));

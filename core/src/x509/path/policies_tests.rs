@@ -12,7 +12,7 @@ const NO_ANY_BELOW: Extension = (INHIBIT_ANY_POLICY, true, "020101");
 /// A policyMappings extension that maps 1.2.3 to 1.2.4 for the certificates below it.
 const MAPS: Extension = (POLICY_MAPPINGS, true, "300a300806022a0306022a04");
 
-/// Checks a path from a root over a CA to a leaf, with these extensions.
+/// Validates a path of three certificates (root, CA, leaf), each with the given extensions.
 fn ends(root: &[Extension], ca: &[Extension], leaf: &[Extension]) -> Result<(), String> {
     let (top, middle) = (Party::new("CN=root", 1), Party::new("CN=ca", 3));
     let device = Party::new("CN=device", 2);
@@ -54,15 +54,15 @@ fn a_required_policy_must_be_valid_all_along() {
         (&[], &[EXPLICIT, POLICY_3], &[POLICY_3], true),
         (&[], &[EXPLICIT, POLICY_3], &[ANY], true),
         (&[], &[EXPLICIT, ANY], &[POLICY_3], true),
-        // The requirement begins one certificate below, which is the leaf.
+        // requireExplicitPolicy of the CA begins one certificate below the CA, at the leaf.
         (&[], &[EXPLICIT_BELOW], &[], false),
         (&[], &[EXPLICIT_BELOW, POLICY_3], &[POLICY_3], true),
-        // The trusted certificate requires a policy.
+        // The trusted certificate has requireExplicitPolicy.
         (&[EXPLICIT], &[POLICY_3], &[POLICY_3], true),
         (&[EXPLICIT], &[POLICY_3], &[], false),
         (&[EXPLICIT, POLICY_3], &[POLICY_4], &[POLICY_4], false),
         (&[EXPLICIT, POLICY_3], &[POLICY_3], &[POLICY_3], true),
-        // The leaf itself requires a policy.
+        // The leaf has requireExplicitPolicy.
         (&[], &[POLICY_3], &[EXPLICIT], false),
         (&[], &[POLICY_3], &[EXPLICIT, POLICY_3], true),
     ] {

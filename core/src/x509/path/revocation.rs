@@ -6,12 +6,12 @@ use crate::x509::crl::Crl;
 use crate::x509::{Certificate, Time};
 use x509_cert::der::DateTime;
 
-/// The result of the check if no certificate is revoked.
+/// The result of a revocation check that found no revoked certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RevocationStatus {
-    /// The subjects that a CRL covers, each with the description of the CRL.
+    /// The subjects of the certificates that a CRL covers, each with a description of the CRL.
     pub(crate) by: Vec<String>,
-    /// The subjects of CAs that no CRL covers.
+    /// The subjects of the CA certificates that no CRL covers.
     pub(crate) unknown: Vec<String>,
 }
 

@@ -16,7 +16,7 @@ struct List {
     issuer: &'static str,
     this: &'static str,
     next: Option<&'static str>,
-    /// The serial numbers of revoked certificates, each with the extensions of its entry.
+    /// The serial numbers of revoked certificates, each with the extensions of its CRL entry.
     revoked: Vec<(Vec<u8>, &'static str)>,
     extensions: &'static str,
 }
@@ -70,7 +70,7 @@ impl List {
 struct Bench {
     root: Party,
     ca: Party,
-    /// The path; the leaf is first.
+    /// The certification path; the leaf is first.
     path: [Certificate; 3],
 }
 
@@ -120,7 +120,7 @@ fn a_path_is_unrevoked_if_the_newest_crl_of_each_issuer_says_nothing_of_it() {
         said.by[0].ends_with("by the CRL of CN=CA of 2026-01-01T00:00:00Z"),
         "{said:?}"
     );
-    // A CA without a CRL is listed.
+    // The result lists a CA certificate that no CRL covers.
     let said = bench.check(&[&ca]).unwrap();
     assert_eq!(said.unknown, ["CN=ca"]);
     let why = bench.check(&[&root]).unwrap_err();
@@ -128,7 +128,7 @@ fn a_path_is_unrevoked_if_the_newest_crl_of_each_issuer_says_nothing_of_it() {
         why.contains("none of the given CRLs is from the CA CN=ca"),
         "{why}"
     );
-    // A path that consists of a trusted leaf only.
+    // The leaf itself is trusted, so the path has only one certificate and needs no CRL.
     let said = check(&bench.path[..1], &[ca], None).unwrap();
     assert_eq!(said.by, [""; 0]);
 }
@@ -160,7 +160,7 @@ fn what_is_revoked_is_said_with_date_and_reason() {
         why.contains("the certificate of CN=ca was revoked"),
         "{why}"
     );
-    // A revoked certificate of the CA that is not the leaf.
+    // The CRL revokes another certificate of the CA, not the leaf.
     let other = List::of("CN=ca")
         .revoking(&bench.path[1], "")
         .by(&bench.ca)
@@ -205,7 +205,7 @@ fn a_crl_out_of_date_or_by_another_says_nothing() {
             "is not valid before 2026-12-01T00:00:00Z",
         ),
         (List { next: None, ..of() }, "has no end of validity"),
-        // A CRL that another party signed, with the key identifier of that party.
+        // Another CA signed the CRL, and the CRL has the key identifier of this other CA.
         (
             List {
                 extensions: "300e0603551d23040730058003040506",
@@ -227,7 +227,7 @@ fn a_crl_out_of_date_or_by_another_says_nothing() {
     let right = of().revoking(bench.leaf(), "").by(&bench.ca).unwrap();
     let said = bench.check(&[&forged, &right]).unwrap_err();
     assert!(said.contains("was revoked"), "{said}");
-    // Without a clock, dates are not checked.
+    // If the clock is wrong, thisUpdate and nextUpdate are not checked.
     let old = List {
         next: Some("260501000000Z"),
         ..of()
@@ -247,7 +247,7 @@ fn a_key_that_may_not_sign_crls_signs_none() {
     assert!(why.contains("may not sign CRLs"), "{why}");
 }
 
-/// An IssuingDistributionPoint, which is a critical extension.
+/// Tests IssuingDistributionPoint, which is a critical extension.
 #[test]
 fn a_crl_for_some_certificates_says_nothing_of_others() {
     const OF_USERS: &str = "300f0603551d1c0101ff0405 30038101ff";
@@ -313,7 +313,7 @@ fn crls_of_other_kinds_are_refused_with_the_reason() {
         .unwrap_err();
         assert!(said.contains(why), "{said}, not {why}");
     }
-    // An entry with a critical extension for another issuer, and an invalid reason.
+    // CRL entries with a critical extension that names another issuer, and with an invalid reason.
     for (entry, why) in [
         (
             "300f0603551d1d0101ff04053003a40130",

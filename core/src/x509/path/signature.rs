@@ -20,13 +20,13 @@ use x509_cert::der::asn1::{Any, ObjectIdentifier};
 use x509_cert::der::{Decode, Encode};
 use x509_cert::spki::AlgorithmIdentifierOwned;
 
-/// The first digits of the algorithm identifiers for RSA and for elliptic curves.
+/// The prefixes of the object identifiers of RSA algorithms and of EC algorithms.
 const OF_RSA: &str = "1.2.840.113549.1.1.";
 const OF_CURVES: &str = "1.2.840.10045.4.";
 
-/// A signed structure: a certificate, a CRL or a request.
+/// A signed structure: a certificate, a CRL or a certificate request.
 pub(crate) struct Signed<'a> {
-    /// The description of the structure in messages.
+    /// The description of the structure for error messages.
     what: String,
     part: &'a [u8],
     algorithm: Result<AlgorithmIdentifierOwned, Unreadable>,
@@ -72,7 +72,7 @@ impl<'a> From<&'a Request> for Signed<'a> {
     }
 }
 
-/// Returns true if a request is signed by its own key.
+/// Returns true if a certificate request is signed by the key in the request.
 ///
 /// # Errors
 ///
@@ -98,8 +98,8 @@ pub(crate) fn is_signed_by<'a>(
     )
 }
 
-/// Verifies as [`is_signed_by`], with the key of this SubjectPublicKeyInfo and the name of its
-/// owner.
+/// Verifies as [`is_signed_by`], with the key in a SubjectPublicKeyInfo. `whose` is the owner of
+/// the key for error messages.
 fn is_signed_by_key(child: Signed, info: &[u8], whose: &str) -> Result<bool, String> {
     let what = &child.what;
     let unreadable = |why: Unreadable| format!("the signature of {what} {why}");
@@ -207,7 +207,8 @@ impl SignatureAlgorithm {
             RSASSA_PSS => return Self::pss(&parameters?.to_der().ok()?),
             _ => return None,
         };
-        // The parameters must be absent or NULL (RFC 5758, section 3.2; RFC 4055, section 5).
+        // The parameters of the AlgorithmIdentifier must be absent or NULL (RFC 5758, section 3.2;
+        // RFC 4055, section 5).
         let none = parameters.is_none_or(|parameters| *parameters == Any::null());
         none.then_some(scheme)
     }
@@ -218,8 +219,8 @@ impl SignatureAlgorithm {
         }
     }
 
-    /// Parses RSASSA-PSS-params (RFC 8017, appendix A.2.3). Returns `None` unless MGF1 has the hash
-    /// of the signature.
+    /// Parses RSASSA-PSS-params (RFC 8017, appendix A.2.3). Returns `None` if the parameters cannot
+    /// be parsed, or if MGF1 uses another hash than the signature.
     fn pss(parameters: &[u8]) -> Option<Self> {
         let parameters = RsaPssParams::<Any>::from_der(parameters).ok()?;
         let hash = match parameters.hash.oid {

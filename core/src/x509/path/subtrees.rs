@@ -80,7 +80,8 @@ fn names(certificate: &Certificate, is_leaf: bool) -> Result<Vec<GeneralName<'_>
     Ok(names)
 }
 
-/// Returns the reason why the constraints forbid one of the names; `None` if they allow all.
+/// Returns the reason why the name constraints forbid one of the names; `None` if they allow all
+/// names.
 fn breach(names: &[GeneralName], constraints: &NameConstraints) -> Option<String> {
     let NameConstraints {
         permitted,
@@ -132,7 +133,8 @@ fn is_same_kind(name: &GeneralName, base: &GeneralName) -> bool {
     }
 }
 
-/// Returns true if the name is in the subtree of `base`; `None` if they cannot be compared.
+/// Returns true if the name is in the subtree of `base`; `None` if the two names cannot be
+/// compared.
 fn is_below(name: &GeneralName, base: &GeneralName) -> Option<bool> {
     use GeneralName::*;
     match (name, base) {
@@ -145,8 +147,8 @@ fn is_below(name: &GeneralName, base: &GeneralName) -> Option<bool> {
     }
 }
 
-/// Returns true if the name is `base` or has further labels on its left. An empty base matches all
-/// names.
+/// Returns true if the DNS name is `base`, or is `base` with further labels on the left. An empty
+/// base matches all names.
 fn is_dns_below(name: &[u8], base: &[u8]) -> bool {
     let Some(start) = name.len().checked_sub(base.len()) else {
         return false;
@@ -159,7 +161,7 @@ fn is_dns_below(name: &[u8], base: &[u8]) -> bool {
     whole_labels && end.eq_ignore_ascii_case(base)
 }
 
-/// Returns true if the address is in the network `base`, which is an address with its mask.
+/// Returns true if the IP address is in the network `base`, which is an address with its mask.
 /// Addresses of the other IP version do not match.
 fn is_in_network(address: &[u8], base: &[u8]) -> Option<bool> {
     if !matches!(address.len(), 4 | 16) || !matches!(base.len(), 8 | 32) {
@@ -171,7 +173,8 @@ fn is_in_network(address: &[u8], base: &[u8]) -> Option<bool> {
     Some(address.len() == network.len() && same.all(|same| same))
 }
 
-/// Returns true for two or more labels of letters, digits, `_` and inner `-`.
+/// Returns true if a common name looks like a DNS name: two or more labels of letters, digits, `_`
+/// and inner `-`.
 fn looks_like_dns(name: &[u8]) -> bool {
     let is_label = |label: &[u8]| {
         let inner = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');

@@ -3,7 +3,8 @@ use crate::oid::{NAME_CONSTRAINTS, SUBJECT_ALT_NAME};
 use crate::x509::path::{PathResult, build_path};
 use crate::x509::samples::{Extension, IS_CA, Party, Sample};
 
-/// Verifies a leaf with this subject and subjectAltName, below a CA with these constraints.
+/// Validates the path of a leaf with the given subject and subjectAltName, below a CA with the
+/// given name constraints.
 fn ends(
     constraints: &'static str,
     subject: &'static str,
@@ -28,11 +29,11 @@ fn ends(
     }
 }
 
-/// Permits only O=ex, a PrintableString.
+/// Name constraints that permit only O=ex, a PrintableString.
 const ONLY_EX: &str = "3016a0143012a410300e310c300a060355040a1303657820";
-/// Excludes O=ex, a PrintableString.
+/// Name constraints that exclude O=ex, a PrintableString.
 const NOT_EX: &str = "3016a1143012a410300e310c300a060355040a1303657820";
-/// Permits only 10.0.0.0/8.
+/// Name constraints that permit only the IPv4 network 10.0.0.0/8.
 const ONLY_TEN: &str = "300ea00c300a87080a000000ff000000";
 
 #[test]
@@ -46,7 +47,8 @@ fn names_keep_to_the_constraints_above_them() {
             "is not among the permitted names",
         ),
         (ONLY_EX, "", "3004820261 62", ""),
-        // The subject O=ex with a directoryName O=ex, then with a directoryName O=other.
+        // A leaf with the subject O=ex: first with a directoryName O=ex, then with a directoryName
+        // O=other.
         (
             ONLY_EX,
             "CN=x,O=ex",
@@ -76,7 +78,7 @@ fn names_keep_to_the_constraints_above_them() {
             "not among the permitted",
         ),
         (ONLY_TEN, "CN=x,O=Ex", "300587030a0102", "is not supported"),
-        // A type of name for which there is no constraint.
+        // The name constraints contain no constraint on the leaf's type of name.
         (ONLY_TEN, "CN=x,O=Ex", "3004820261 62", ""),
     ] {
         let found = ends(constraints, subject, names);

@@ -174,14 +174,14 @@ fn a_leaf_with_an_unknown_critical_extension_is_refused_and_with_a_policy_not() 
     let leaf = |extension| Sample::of_device().with(extension).issued(&root, &device);
     let found = build_path(&leaf(NAMES), &trusted, &[], None);
     assert!(broken(&found).contains("2.5.29.30"), "{found:?}");
-    // The check also applies if the certificate itself is trusted.
+    // Unsupported critical extensions of the leaf are refused even if the leaf itself is trusted.
     let named = leaf(NAMES);
     broken(&build_path(&named, std::slice::from_ref(&named), &[], None));
     let policy = (POLICY.0, true, POLICY.2);
     assert_eq!(length(&build_path(&leaf(policy), &trusted, &[], None)), 2);
 }
 
-/// A CA that received a new key under its old name.
+/// Tests a CA that received a new key and has its old name.
 #[test]
 fn an_issuer_is_chosen_by_its_key_and_not_by_its_name_alone() {
     let (old, new) = (Party::new("CN=ca", 1), Party::new("CN=ca", 3));
@@ -191,7 +191,8 @@ fn an_issuer_is_chosen_by_its_key_and_not_by_its_name_alone() {
         let leaf = Sample::of_device().issued(ca, &device);
         assert_eq!(length(&build_path(&leaf, &trusted, &[], None)), 2);
     }
-    // Both key identifiers are present, so the other CA does not match, and the issuer is missing.
+    // The key identifiers of leaf and CA differ, so this CA is not the issuer, and the issuer is
+    // missing.
     let leaf = Sample::of_device().issued(&old, &device);
     let other = new.certified_by(&new, &[IS_CA, IS_ANOTHER]);
     assert_eq!(
@@ -203,7 +204,8 @@ fn an_issuer_is_chosen_by_its_key_and_not_by_its_name_alone() {
     assert!(broken(&found).contains("signature"), "{found:?}");
 }
 
-/// A CA extension that cannot be read makes the path invalid, critical or not.
+/// An unreadable extension in a CA certificate makes the path invalid, even if the extension is not
+/// critical.
 #[test]
 fn a_ca_with_an_extension_that_cannot_be_read_or_is_there_twice_issues_nothing() {
     let (root, device) = (Party::new("CN=root", 1), Party::new("CN=device", 2));
@@ -269,8 +271,8 @@ fn a_path_length_may_be_any_number() {
     }
 }
 
-/// RFC 5280, section 6.1.1, d: a trust anchor is trusted without further checks. OpenSSL does this
-/// too.
+/// A trust anchor is trusted without checks of its extensions, as in OpenSSL (RFC 5280, section
+/// 6.1.1, item d).
 #[test]
 fn a_root_of_the_first_version_is_an_anchor_if_it_is_trusted_and_signed_itself() {
     let (root, device) = (Party::new("CN=root", 1), Party::new("CN=device", 2));
@@ -335,7 +337,7 @@ fn a_self_issued_ca_leads_on_and_no_path_length_counts_it() {
     assert_eq!(length(&build_path(&leaf, &trusted, &between, None)), 3);
 }
 
-/// The issuer and serial number in an authorityKeyIdentifier identify one certificate of the
+/// An authorityKeyIdentifier with issuer and serial number identifies one certificate of the
 /// issuer.
 #[test]
 fn an_issuer_is_the_one_that_the_authority_key_identifier_names() {
@@ -350,7 +352,7 @@ fn an_issuer_is_the_one_that_the_authority_key_identifier_names() {
     for (value, good) in [
         ("3012821040404040404040404040404040404040", true),
         ("3012821040404040404040404040404040404041", false),
-        // CN=ROOT as a PrintableString, CN=toor
+        // Directory names: CN=ROOT as a PrintableString, and CN=toor.
         ("3015a113a411300f310d300b06035504031304524f4f54", true),
         ("3015a113a411300f310d300b06035504031304746f6f72", false),
     ] {

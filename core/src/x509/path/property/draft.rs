@@ -1,5 +1,5 @@
-//! Certificates as separate fields. A test can make each field wrong and still sign the certificate
-//! correctly.
+//! Certificates as separate fields, for tests. A test can make each field wrong and still sign the
+//! certificate correctly.
 
 use crate::ber::{Element, encoded};
 use aws_lc_rs::rand::SystemRandom;
@@ -15,7 +15,8 @@ pub(super) const ECDSA_SHA256: &str = "300a06082a8648ce3d040302";
 pub(super) const ECDSA_SHA384: &str = "300a06082a8648ce3d040303";
 pub(super) const ECDSA_SHA1: &str = "300906072a8648ce3d0401";
 pub(super) const RSA_SHA256: &str = "300d06092a864886f70d01010b0500";
-/// RSASSA-PSS with SHA-256, MGF1 with SHA-256, and 32 bytes of salt.
+/// The AlgorithmIdentifier of RSASSA-PSS with SHA-256, MGF1 with SHA-256, and 32 bytes of salt, in
+/// hexadecimal digits.
 pub(super) const RSA_PSS: &str = "304106092a864886f70d01010a3034a00f300d06096086480165030402010500\
                                   a11c301a06092a864886f70d010108300d06096086480165030402010500a203020120";
 
@@ -26,7 +27,8 @@ pub(super) enum Key {
     Rsa(RsaKeyPair, Vec<u8>),
 }
 
-/// The keys of all parties. [`Draft::signer`] and [`Draft::holder`] are indices of this list.
+/// The keys of all CAs and devices. [`Draft::signer`] and [`Draft::holder`] are indices of this
+/// list.
 pub(super) struct Keys {
     all: Vec<Key>,
     /// Cached signatures, by signer, algorithm and message.
@@ -54,7 +56,7 @@ impl Keys {
         }
     }
 
-    /// Returns the SubjectPublicKeyInfo of a key.
+    /// Returns the SubjectPublicKeyInfo of the key with this index.
     pub(super) fn info(&self, number: usize) -> Vec<u8> {
         let (algorithm, bits) = match &self.all[number] {
             Key::P256(key) => (
@@ -115,7 +117,7 @@ impl Keys {
     }
 }
 
-/// A certificate before the signature. Each field is a whole element.
+/// A certificate before signing. Each field is a whole ASN.1 element.
 #[derive(Clone)]
 pub(super) struct Draft {
     pub(super) version: Vec<u8>,
@@ -132,7 +134,7 @@ pub(super) struct Draft {
     pub(super) before: Vec<(usize, u8)>,
     /// Bytes of the certificate that are changed after signing, each with its position.
     pub(super) after: Vec<(usize, u8)>,
-    /// Replaces the signature, if set.
+    /// The signature bits that replace the correct signature, if set.
     pub(super) bits: Option<Vec<u8>>,
 }
 
@@ -229,7 +231,7 @@ fn change(bytes: &mut [u8], by: &[(usize, u8)]) {
     }
 }
 
-/// Encodes an Extension. If `critical` is false, the field is omitted.
+/// Encodes an Extension. If `critical` is false, the field `critical` is omitted.
 pub(super) fn extension(oid: &str, critical: bool, value: &[u8]) -> Vec<u8> {
     let flag = if critical { &[1, 1, 0xFF][..] } else { &[] };
     encoded(
@@ -251,7 +253,7 @@ pub(super) fn name(text: &str) -> Vec<u8> {
     }
 }
 
-/// Decodes hexadecimal digits. They may contain blanks.
+/// Decodes hexadecimal digits. The text may contain blanks.
 pub(super) fn unhex(digits: &str) -> Vec<u8> {
     let digits: String = digits.split_whitespace().collect();
     crate::key::from_hex(&digits).unwrap()

@@ -1,5 +1,6 @@
-//! Mutated chains, compared with OpenSSL. This project must not verify a chain that OpenSSL
-//! refuses. If only OpenSSL verifies a chain, the reason must be in a list.
+//! Mutates certificate chains, and compares the results of this project and OpenSSL. This project
+//! must not verify a chain that OpenSSL refuses. If only OpenSSL verifies a chain, the reason must
+//! be in a list.
 //!
 //! `DEVID_CHAIN_CASES=N` sets the number of cases, `DEVID_CHAIN_SEED=N` the seed. Each case has its
 //! own number. To keep the certificates of a case, set the seed to this number, the number of cases
@@ -23,61 +24,67 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 const CASES: usize = 3000;
 const SEED: usize = 20_261_128;
 
-/// The permitted reasons for refusing a chain that OpenSSL verifies. Each has words of this
+/// The permitted reasons for refusing a chain that OpenSSL verifies. Each entry has words of this
 /// project's message, and the justification.
 const STRICTER: &[(&str, &str)] = &[
     (
         "basic constraints: CA:TRUE",
-        "a device's certificate must not be a CA certificate (802.1AR, 8)",
+        "a DevID certificate must not be a CA certificate (802.1AR, section 8)",
     ),
     (
         "digitalSignature is missing",
-        "a device's key signs (802.1AR, 8)",
+        "keyUsage of a DevID certificate must include digitalSignature (802.1AR, section 8)",
     ),
-    ("issuer: none", "an issuer has a name (RFC 5280, 4.1.2.4)"),
+    (
+        "issuer: none",
+        "the field issuer must not be empty (RFC 5280, section 4.1.2.4)",
+    ),
     (
         "extension that cannot be read, or that occurs twice",
-        "no extension occurs twice (RFC 5280, 4.2); each that counts is DER, whole, with nothing \
-         behind it, and not empty",
+        "an extension must not occur twice (RFC 5280, section 4.2), and an evaluated extension \
+         must be complete DER without trailing bytes",
     ),
     (
         "critical extension",
-        "critical, and not evaluated by this project",
+        "this project does not evaluate the critical extension",
     ),
     (
         "is not a CA certificate",
-        "a CA of version 3 has basicConstraints (RFC 5280, 4.2.1.9)",
+        "a CA certificate of version 3 must have basicConstraints (RFC 5280, section 4.2.1.9)",
     ),
-    ("SHA-1", "SHA-1 proves nothing"),
+    ("SHA-1", "signatures with SHA-1 can be forged"),
     (
         "signed by an unsupported algorithm",
-        "neither ECDSA nor RSA with SHA-2",
+        "the signature algorithm is neither ECDSA nor RSA with SHA-2",
     ),
     (
         "has an unsupported type",
-        "a key on another curve, or of another kind or size",
+        "this project does not support the curve, the type or the size of the key",
     ),
     (
         "is refused: it",
-        "RFC 3820 and RFC 3779 are not evaluated by this project",
+        "this project does not evaluate the extensions of RFC 3820 and RFC 3779",
     ),
     (
         "requires a policy",
         "the policies of the trusted certificate apply too (RFC 5937)",
     ),
-    ("maps anyPolicy", "of the trusted certificate, too"),
+    (
+        "maps anyPolicy",
+        "the trusted certificate must not map anyPolicy either",
+    ),
     (
         "is not supported",
-        "names that are not compared (e-mail, URI, registeredID)",
+        "this project does not compare names of this type (e-mail, URI, registeredID)",
     ),
     (
         "cannot be read",
-        "the certificate is not what RFC 5280 describes",
+        "the field does not have the encoding of RFC 5280",
     ),
 ];
 
-/// The options of OpenSSL for policies. OpenSSL checks policies only on request, and accepts any
-/// policy only with anyPolicy.
+/// The options that make OpenSSL check policies. OpenSSL checks policies only on request, and
+/// accepts any policy only with anyPolicy.
 const POLICIES: &[&str] = &["-policy_check", "-policy", "2.5.29.32.0"];
 
 /// Reproducible random numbers (xorshift64*).
@@ -153,7 +160,8 @@ impl Case {
         rest.get(1..).unwrap_or_default()
     }
 
-    /// Returns the result of `devid verify` for a key that has signed: the path, or the reason.
+    /// Returns the result of `devid verify` for the chain: the path, or the reason of the failure.
+    /// The check that the TPM holds the key counts as passed.
     fn ours(&self) -> Result<Vec<Certificate>, String> {
         let now = in_year(2026);
         let read = |all: &[Vec<u8>]| -> Vec<Certificate> {
@@ -202,7 +210,7 @@ impl Case {
         Ok(())
     }
 
-    /// Returns OpenSSL's result.
+    /// Runs `openssl verify` on the chain and returns the result.
     fn openssl(
         &self,
         trusted: &[Vec<u8>],
@@ -399,6 +407,6 @@ fn what_openssl_refuses_is_never_verified() {
     if cases < CASES {
         return;
     }
-    // Both verifiers must verify, and must refuse, at least a tenth of the cases.
+    // At least a tenth of the cases must be verified by both, and at least a tenth refused by both.
     assert!(counts.both_verify * 10 > cases && counts.both_refuse * 10 > cases);
 }

@@ -1,4 +1,4 @@
-//! Mutations that make a certificate wrong or unusual.
+//! Mutations that make a test certificate wrong or unusual.
 
 use super::Random;
 use super::draft::{
@@ -101,7 +101,8 @@ fn rearrange(draft: &mut Draft, random: &mut Random) {
         2 => all.push(all[at].clone()),
         3 => all.reverse(),
         4 => {
-            // A second extension with the same identifier and another value.
+            // The certificate gets a second extension with the same object identifier and another
+            // value.
             let id = super::draft::identifier_of(&all[at]).unwrap();
             let value = encoded(
                 4,
@@ -122,7 +123,7 @@ fn rearrange(draft: &mut Draft, random: &mut Random) {
     }
 }
 
-/// Changes the validity. All cases are verified for the middle of 2026.
+/// Returns a changed validity. All cases are verified for the middle of 2026.
 fn validity(random: &mut Random) -> Vec<u8> {
     let before: &[(u8, &str)] = &[
         (UTC_TIME, "260701000000Z"),
@@ -225,7 +226,7 @@ fn rename(draft: &mut Draft, random: &mut Random) {
         1 => all.push(encoded(0x31, &[])),
         2 => all.clear(),
         3 => {
-            // One RDN that contains all attributes.
+            // A Name with one RDN that contains all attributes.
             let pairs = all
                 .iter()
                 .map(|set| Element::only(set).unwrap().content.to_vec());
@@ -243,14 +244,16 @@ fn realgorithm(draft: &mut Draft, random: &mut Random) {
         RSA_SHA256,
         RSA_PSS,
         ECDSA_SHA1,
-        // ecdsa-with-SHA256 with NULL, and sha256WithRSAEncryption without NULL.
+        // AlgorithmIdentifiers with wrong parameters: ecdsa-with-SHA256 with NULL, and
+        // sha256WithRSAEncryption without NULL.
         "300c06082a8648ce3d0403020500",
         "300b06092a864886f70d01010b",
-        // ecdsa-with-SHA256 with an INTEGER, Ed25519, and an unknown algorithm.
+        // Wrong AlgorithmIdentifiers: ecdsa-with-SHA256 with an INTEGER, Ed25519, and an unknown
+        // algorithm.
         "300d06082a8648ce3d040302020101",
         "300506032b6570",
         "300506032a0304",
-        // RSASSA-PSS without parameters.
+        // The AlgorithmIdentifier of RSASSA-PSS without parameters.
         "300b06092a864886f70d01010a",
     ];
     let one = unhex(random.of(&algorithms));
@@ -276,8 +279,8 @@ fn resign(draft: &mut Draft, random: &mut Random) {
 fn rekey(draft: &mut Draft, random: &mut Random) {
     let point = "036b17d1f2e12c4247f8bce6e563a440f277037d812deb33a0f4a13945d898c296";
     let infos = [
-        // The base point of P-256: compressed, with id-ecDH, without a curve, with the name of
-        // another curve.
+        // Public keys with the base point of P-256: compressed, with id-ecDH, without a curve, with
+        // the name of another curve.
         format!("3039 301306072a8648ce3d020106082a8648ce3d030107 032200{point}"),
         format!("3036 301006052b8104010c06072a8648ce3d0301 032200{point}"),
         format!(
@@ -285,7 +288,7 @@ fn rekey(draft: &mut Draft, random: &mut Random) {
             point.replace("17d1", "17d2")
         ),
         format!("3036 301006072a8648ce3d020106052b81040022 032200{point}"),
-        // An Ed25519 key.
+        // A SubjectPublicKeyInfo with an Ed25519 key.
         format!("302a 300506032b6570 032100{}", &point[2..]),
         "3000".to_owned(),
         "3012 300d06092a864886f70d0101010500 030100".to_owned(),
@@ -293,7 +296,8 @@ fn rekey(draft: &mut Draft, random: &mut Random) {
     draft.key_info = unhex(&random.of(&infos));
 }
 
-/// Returns a chain, and the number of trusted certificates at its end. The leaf is first.
+/// Returns an unchanged chain, and the number of trusted certificates at its end. The leaf is
+/// first.
 pub(super) fn base(keys: &Keys, random: &mut Random) -> (Vec<Draft>, usize) {
     let key_id = |holder: usize| (format!("0404{holder:08x}"), format!("30068004{holder:08x}"));
     let length = 1 + random.below(3);

@@ -1,4 +1,4 @@
-//! Correct, unusual and wrong values of extensions.
+//! Correct, unusual and wrong values of extensions, for the mutations of test certificates.
 
 use super::Random;
 use super::draft::{Draft, SEQUENCE, name, unhex};
@@ -164,13 +164,13 @@ const FIXED: &[(&str, &[&str])] = &[
             "",
         ],
     ),
-    // netscape-cert-type and authorityInfoAccess.
+    // Values of netscape-cert-type and authorityInfoAccess.
     (
         "0609608648 0186f8420101",
         &["03020780", "0500", "", "03020001", "0302090180"],
     ),
     ("06082b06010505070101", &["3000", "0500"]),
-    // proxyCertInfo, IP addresses and AS numbers.
+    // Values of proxyCertInfo, and of the extensions for IP addresses and AS numbers.
     (
         "06082b0601050507010e",
         &["300c300a06082b06010505071501", "3000"],
@@ -248,7 +248,7 @@ const FIXED: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// Adds an extension, or changes the value of an existing extension.
+/// Adds an extension to a test certificate, or changes the value of an existing extension.
 pub(super) fn put(draft: &mut Draft, random: &mut Random) {
     match random.below(5) {
         0 => put_policies(draft, 1 + random.below(2), random),
@@ -271,7 +271,8 @@ fn policy(random: &mut Random) -> Vec<u8> {
     ]))
 }
 
-/// Adds policies. For a CA it also adds policy mappings and policy constraints.
+/// Adds certificatePolicies to a test certificate. For a CA, also adds policy mappings and policy
+/// constraints.
 pub(super) fn put_policies(draft: &mut Draft, at: usize, random: &mut Random) {
     if random.below(6) > 0 {
         let mut all: Vec<_> = (0..=random.below(3)).map(|_| policy(random)).collect();
@@ -347,7 +348,7 @@ fn general_name(random: &mut Random) -> Vec<u8> {
     }
 }
 
-/// Adds names to the subjectAltName. For a CA it also adds name constraints.
+/// Adds names to the subjectAltName of a test certificate. For a CA, also adds name constraints.
 pub(super) fn put_names(draft: &mut Draft, at: usize, random: &mut Random) {
     let names: Vec<_> = (0..=random.below(2))
         .map(|_| general_name(random))

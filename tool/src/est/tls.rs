@@ -27,7 +27,7 @@ pub(super) struct LimitedStream {
 }
 
 impl LimitedStream {
-    /// Connects to the first address that answers.
+    /// Connects to the first IP address of the host that accepts a connection.
     pub(super) fn connect(host: &str, port: u16, limit: Duration) -> io::Result<Self> {
         let end = Instant::now() + limit;
         let mut failed = io::Error::new(io::ErrorKind::NotFound, "the name has no address");

@@ -29,7 +29,8 @@ pub struct RequestContent {
     usage: u16,
     /// Extensions that the request contains unchanged.
     extensions: Vec<Extension>,
-    /// The hash for the signature of the request, if the key supports this hash.
+    /// The hash for the signature of the request. If the key does not support this hash, the
+    /// request uses another hash.
     hash: Option<Hash>,
     /// Further attributes of the request (Attribute), each in DER.
     attributes: Vec<Vec<u8>>,
@@ -79,8 +80,8 @@ impl RequestContent {
         })
     }
 
-    /// Returns the content for the renewal of this certificate. The content has the usages of the
-    /// certificate, and its subject and subjectAltName byte for byte (RFC 7030, section 4.2.2).
+    /// Returns the content of a request that renews `certificate`. The content has the usages of
+    /// the certificate, and its subject and subjectAltName byte for byte (RFC 7030, section 4.2.2).
     ///
     /// # Errors
     ///
@@ -119,7 +120,7 @@ impl RequestContent {
         }
     }
 
-    /// Returns this content with one more attribute of this type. `value` is in DER.
+    /// Returns this content with one more attribute of the type `kind`. `value` is in DER.
     #[cfg(feature = "evidence")]
     #[must_use]
     pub(crate) fn with_attribute(mut self, kind: ObjectIdentifier, value: Vec<u8>) -> Self {

@@ -206,7 +206,7 @@ fn with_rest<'a>(text: &'a [u8], inside: &[u8], behind: &[u8]) -> &'a [u8] {
     &text[text.len() - behind.len() - line_end..]
 }
 
-/// Returns the label of a boundary at the start of `line`, and the text after the boundary.
+/// Returns the label of a BEGIN or END line (`mark`) at the start of `line`, and the text after it.
 fn boundary<'a>(line: &'a [u8], mark: &[u8]) -> Option<(&'a str, &'a [u8])> {
     let rest = line.strip_prefix(mark)?;
     let end = rest.windows(DASHES.len()).position(|it| it == DASHES)?;
@@ -214,7 +214,7 @@ fn boundary<'a>(line: &'a [u8], mark: &[u8]) -> Option<(&'a str, &'a [u8])> {
     Some((label, &rest[end + DASHES.len()..]))
 }
 
-/// Returns true if a line looks like a boundary of this kind, with any number of dashes.
+/// Returns true if a line looks like a BEGIN or END line (`mark`), with any number of dashes.
 fn is_meant_as(line: &[u8], mark: &[u8]) -> bool {
     const KINDS: [&str; 4] = ["CERTIFICATE", "KEY", "PKCS7", "CMS"];
     let first = line.first().map(u8::to_ascii_uppercase);

@@ -15,8 +15,8 @@ use std::time::Duration;
 pub(crate) struct Failed {
     /// The error number (errno) of the system call.
     pub(crate) errno: Errno,
-    /// The name of the call, if the system denied the call itself. `None` if it denied the access
-    /// to a file.
+    /// The name of the system call, if the system denied the call itself. `None` if the system
+    /// denied the access to a file.
     pub(crate) denied: Option<&'static str>,
 }
 

@@ -82,7 +82,7 @@ pub(crate) fn is_leftover(path: &Path) -> bool {
 pub(crate) enum Sight {
     /// The file is missing.
     Missing,
-    /// The file exists, with this stamp.
+    /// The file exists. The stamp holds its size, inode and times.
     There(FileStamp),
     /// The system call failed, so the state of the file is unknown now.
     Unread(Errno),
@@ -129,8 +129,8 @@ impl Troubles {
         }
     }
 
-    /// Reads a file again that could not be read, up to `most` bytes. If this succeeds, the record
-    /// of the file is removed.
+    /// Reads a file again that could not be read, up to `most` bytes. A file that can be read now
+    /// is forgotten.
     pub(crate) fn recheck(&self, path: &Path, most: u64) {
         if self.sight(path, most).trouble().is_none() {
             self.0.lock().remove(path);
@@ -142,7 +142,7 @@ impl Troubles {
         self.0.lock().retain(|path, _| still(path));
     }
 
-    /// Returns the reason why a file could not be read, if there is a record.
+    /// Returns the reason why a file could not be read, if the last read of the file failed.
     pub(crate) fn with(&self, path: &Path) -> Option<Errno> {
         self.0.lock().get(path).copied()
     }

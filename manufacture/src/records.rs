@@ -33,7 +33,7 @@ fn appended(path: &Path, line: &str) -> io::Result<()> {
         .rposition(|byte| *byte == b'\n')
         .map_or(0, |end| end + 1);
     let (lines, rest) = there.split_at(whole);
-    // An incomplete line is removed only if it is the start of a record.
+    // An incomplete last line is removed only if it is the start of a device's JSON record.
     if !rest.is_empty() && !is_beginning(rest) {
         return Err(io::Error::other(
             "the last line of the file is incomplete and is not a device record; the file was not changed",
@@ -53,7 +53,7 @@ fn appended(path: &Path, line: &str) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Returns true if a record starts with these bytes.
+/// Returns true if a device's JSON record may start with these bytes.
 fn is_beginning(rest: &[u8]) -> bool {
     const HEAD: &[u8] = br#"{"format":"devid-manufacture/1""#;
     let common = rest.len().min(HEAD.len());

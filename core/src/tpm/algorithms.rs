@@ -254,8 +254,8 @@ impl Tpm {
         Ok(algorithms)
     }
 
-    /// Returns the algorithms. Returns [`Algorithms::ANY`] if the TPM does not answer, or if
-    /// another thread asks the TPM now. After a failed request there is a pause, because each
+    /// Returns the algorithms of the TPM. Returns [`Algorithms::ANY`] if the TPM does not answer,
+    /// or if another thread asks the TPM now. After a failed request there is a pause, because each
     /// request could wait for its whole time limit.
     pub fn algorithms_or_any(&self) -> Algorithms {
         if self.known_algorithms().known().is_none()

@@ -141,8 +141,8 @@ impl Tpm {
         Ok(found)
     }
 
-    /// Returns the endorsement key for a TPM without certificate and without endorsement key in a
-    /// handle. The key is derived: on P-256, or RSA-2048 if the TPM lacks P-256.
+    /// Returns the endorsement key of a TPM that has neither a certificate nor an endorsement key
+    /// in a persistent handle. The TPM derives the key: P-256, or RSA-2048 if the TPM lacks P-256.
     #[cfg(feature = "evidence")]
     pub(crate) fn usual_endorsement_key(&self) -> Result<Option<EndorsementKey>, TpmError> {
         use crate::key::Curve;

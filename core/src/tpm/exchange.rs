@@ -108,7 +108,7 @@ pub(super) struct Exchange<'a> {
     subject: Option<AuthSubject<'a>>,
 }
 
-/// Counts the answers "no room for objects", and records the time of the first such answer.
+/// Counts the responses "no room for objects", and records the time of the first such response.
 #[derive(Default)]
 struct Crowded {
     since: Option<Instant>,
@@ -256,8 +256,8 @@ impl<'a> Exchange<'a> {
             }
             Some(TimeoutCause::Busy) | None => {}
         }
-        // The link is locked during the check and during the record of a refusal. So two threads
-        // never try the same value.
+        // The link is locked while the authorisation value is checked and its refusal is stored. So
+        // two threads never try the same value.
         if let Some(subject) = &subject {
             let refused = tpm.refusals().0.lock();
             if !refused.is_empty() && refused.contains(&subject.refusal(tpm)) {

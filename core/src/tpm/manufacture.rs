@@ -221,8 +221,8 @@ impl Tpm {
     }
 }
 
-/// Returns the numbers of the pieces of `bytes` that `there`, the content of the index, lacks.
-/// Returns `None` if `there` contains other bytes.
+/// Returns the numbers of the pieces of `bytes` that are missing in `there`, the content of the NV
+/// index. Returns `None` if `there` contains other bytes.
 fn missing_pieces(there: &[u8], bytes: &[u8]) -> Option<Vec<usize>> {
     let mut missing = Vec::new();
     for (number, (there, wanted)) in there.chunks(PIECE).zip(bytes.chunks(PIECE)).enumerate() {

@@ -41,7 +41,7 @@ pub(crate) mod handle {
     pub(crate) const SECOND_SRK: u32 = 0x8100_0002;
     /// The default persistent handle of the master key.
     pub(crate) const MASTER_KEY: u32 = 0x8100_0080;
-    /// The handles for the master key if another program uses the usual handle.
+    /// The handles for the master key if another program uses the default handle.
     pub(crate) const MASTER_KEYS: RangeInclusive<u32> = MASTER_KEY..=0x8100_00FF;
     /// The persistent handles for DevID keys and keys of services, which this project creates.
     pub(crate) const DEVICE_KEYS: RangeInclusive<u32> = 0x8100_0100..=0x8100_01FF;

@@ -345,8 +345,8 @@ impl PrimaryKey {
         }
     }
 
-    /// Forgets a context, because a signature did not verify. Returns `false` if there is no
-    /// context that gave the right key before.
+    /// Forgets a saved context, because a signature of its key did not verify. Returns `false` if
+    /// there is no context that gave the right key before.
     pub(crate) fn forget_context(&self) -> bool {
         let Some(mut place) = self.context.try_lock() else {
             return false;

@@ -55,7 +55,7 @@ pub(super) struct ProcessLock {
     again: Duration,
     /// True if the last wait ended without the lock.
     in_vain: Arc<AtomicBool>,
-    /// The record of held locks for forked children, if this process may fork.
+    /// The list of held locks, which a forked child closes, if this process may fork.
     held: Option<&'static Held>,
     /// The kind of flock(2): exclusive, or shared by several processes.
     sharing: FlockOperation,

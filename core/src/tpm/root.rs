@@ -15,7 +15,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// The reason for the trust in a storage root key. The number is the first byte of the record.
+/// The reason for the trust in a storage root key: the first byte of the file `.storage-root`.
 const AT_FIRST_USE: u8 = 0;
 const BY_CERTIFICATE: u8 = 1;
 
@@ -34,13 +34,13 @@ pub trait EndorsementVerifier: fmt::Debug + Send + Sync {
     fn instead(&self) -> String;
 }
 
-/// The reason why the record of the storage root key gives no key.
+/// The reason why the file `.storage-root` gives no storage root key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RecordError {
     /// The file `.storage-root`, which records the storage root key, is damaged.
     Damaged(String),
-    /// The record cannot be read now, or other users may write to the record. The record may be
-    /// correct.
+    /// The file `.storage-root` cannot be read now, or other users may write to the file. The
+    /// content may be correct.
     Unread(String),
 }
 
@@ -52,12 +52,12 @@ pub trait StorageRootRecord: fmt::Debug + Send + Sync {
     /// Returns the command that makes this project accept another storage root key, as a sentence.
     fn accepting(&self) -> String;
 
-    /// Returns the remembered bytes. Returns `None` if there is no record, or if this process may
-    /// not read the record.
+    /// Returns the content of the file `.storage-root`. Returns `None` if there is no file, or if
+    /// this process may not read the file.
     ///
     /// # Errors
     ///
-    /// Fails if the record is damaged or unreadable.
+    /// Fails if the file is damaged or unreadable.
     fn recall(&self) -> Result<Option<Vec<u8>>, RecordError>;
 
     /// Returns the TPMT_PUBLIC of the master key, which wraps the keys of the device, if it is
@@ -72,7 +72,7 @@ pub trait StorageRootRecord: fmt::Debug + Send + Sync {
     /// Fails with the reason why the bytes cannot be written.
     fn keep(&self, content: &[u8]) -> Result<bool, String>;
 
-    /// Removes the record.
+    /// Removes the file `.storage-root`.
     ///
     /// # Errors
     ///
@@ -115,7 +115,7 @@ impl StorageRoot {
         record.map(|record| record.accepting()).unwrap_or_default()
     }
 
-    /// Returns the path of the record; the path is empty if there is no record.
+    /// Returns the path of the file `.storage-root`. The path is empty if no file is configured.
     pub(crate) fn path(&self) -> PathBuf {
         let record = self.record.as_ref();
         record.map(|record| record.path()).unwrap_or_default()
@@ -149,12 +149,12 @@ impl StorageRoot {
             .transpose()
     }
 
-    /// Checks that the record contains no storage root key. The caller found no storage root key in
-    /// the TPM.
+    /// Checks that the file `.storage-root` contains no storage root key. The caller found no
+    /// storage root key in the TPM.
     ///
     /// # Errors
     ///
-    /// [`TpmError::Distrusted`] if the record contains a key.
+    /// [`TpmError::Distrusted`] if the file contains a key.
     pub(super) fn check_none_remembered(&self) -> Result<(), TpmError> {
         match self.remembered()? {
             None => Ok(()),
@@ -178,7 +178,7 @@ impl StorageRoot {
         self.endorser.is_some() && !self.remembered().is_ok_and(by_certificate)
     }
 
-    /// Returns the TPMT_PUBLIC of the master key, if the record knows the master key.
+    /// Returns the TPMT_PUBLIC of the master key, if the key folder contains it.
     pub(super) fn master(&self) -> Option<Vec<u8>> {
         self.record.as_ref()?.master()
     }
@@ -197,7 +197,8 @@ impl StorageRoot {
         }
     }
 
-    /// Removes the record. The storage root key that is used next becomes the trusted key.
+    /// Removes the file `.storage-root`. The storage root key that is used next becomes the trusted
+    /// key.
     pub(crate) fn forget(&self) -> Result<(), String> {
         self.record
             .as_ref()
@@ -444,7 +445,7 @@ impl Tpm {
     }
 }
 
-/// Returns true if the TPM itself answered, and the answer concerns only this object. Other objects
+/// Returns true if the TPM returned a response code that concerns only this object. Other objects
 /// may still be readable.
 pub(super) fn is_answer(error: &TpmError) -> bool {
     matches!(

@@ -32,8 +32,8 @@ impl StorageRootRecord for Record {
     }
 }
 
-/// Root may copy and run a printed command. After a temporary fault the message must therefore not
-/// contain the command that removes the record.
+/// An administrator may copy and run a printed command. After a temporary fault the message must
+/// therefore not contain the command that removes the file `.storage-root`.
 #[test]
 fn the_memory_is_moved_away_only_where_it_is_damaged() {
     let of = |recalled| StorageRoot::remembered_by(Arc::new(Record(recalled)));

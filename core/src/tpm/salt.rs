@@ -20,8 +20,8 @@ const PLACES: [u32; 3] = [
 enum SaltPurpose {
     /// The session proves an authorisation value, or authenticates responses of the TPM.
     Show,
-    /// The session encrypts the answer of a key without authorisation value. An attacker in the
-    /// middle could use that key himself, so a false key for salts gives this attacker nothing new.
+    /// The session encrypts the response of a key without authorisation value. An attacker on the
+    /// bus could use such a key himself. So a false salt key gives this attacker nothing new.
     Hide,
 }
 

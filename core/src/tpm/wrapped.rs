@@ -26,7 +26,8 @@ pub struct WrappedKey {
     /// The parent of a new key, until the parent has proven that it can load the key. Otherwise
     /// `None`.
     unproven_below: Mutex<Option<StorageKey>>,
-    /// True if each authorisation value for the key is sent only once, even if the answer is lost.
+    /// True if each authorisation value for the key is sent only once, even if the response is
+    /// lost.
     sends_once: bool,
 }
 

@@ -105,8 +105,8 @@ impl DevidStore {
     }
 
     fn made_attestation_key(&self) -> Result<AttestationKeyFile, StoreError> {
-        // The folder must exist before the key: the folder stores the key and the record of the
-        // storage root key.
+        // The key folder must exist before the key. It stores the attestation key and the file
+        // `.storage-root`.
         self.folder.begin(&self.first_serial()?)?;
         self.folder.check_room()?;
         let _turn = self.tpm.lock_new_key();

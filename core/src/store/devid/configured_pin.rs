@@ -11,8 +11,8 @@ use log::warn;
 use std::fs::create_dir_all;
 use std::path::Path;
 
-/// The length of the mark of a PIN, in hexadecimal digits. The mark is too short to find the PIN
-/// from it.
+/// The length of the hash that identifies a wrong PIN, in hexadecimal digits. The hash is too short
+/// to find the PIN from it.
 const DIGITS: usize = 8;
 
 impl DevidStore {
@@ -31,7 +31,8 @@ impl DevidStore {
         let path = run.join(format!("wrong-pin-{}", self.name()));
         match file::read(&path, DIGITS as u64) {
             Ok(known) if known == mark.as_bytes() => return Err(LoginError::Wrong),
-            // The file may record that the PIN was wrong. So the PIN is not tried.
+            // The file in the folder `run` may tell that the PIN was wrong. So the PIN is not
+            // tried.
             Err(error) if trouble(&error).is_some() => {
                 return Err(LoginError::Refused(format!(
                     "{}: {error}. This file records whether the PIN was wrong before, so the PIN \

@@ -24,14 +24,15 @@ pub(in crate::store) enum MasterPresence {
     Missing,
     /// The handle of the master key holds another key, or an object that is not a storage key.
     Other,
-    /// The folder has no record of a master key, and the handle is in use.
+    /// The key folder has no file `.master`, and the persistent handle for the master key is in
+    /// use.
     Unknown,
 }
 
 /// Traces that a missing master key left in the TPM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::store) enum MasterTraces {
-    /// The master key is in this other handle.
+    /// The master key is in this other persistent handle.
     Elsewhere(u32),
     /// Keys that were created below the master key. So the TPM is the right one, and was not
     /// cleared.
@@ -206,8 +207,7 @@ impl DevidStore {
                     );
                     return Err(TpmError::Unsupported(whose).into());
                 }
-                // The folder must exist first, because it stores the record of the storage root
-                // key.
+                // The key folder must exist first, because it stores the file `.storage-root`.
                 self.folder.begin(&self.first_serial()?)?;
                 self.tpm.prove(&key)?;
                 info!(
@@ -249,8 +249,8 @@ impl DevidStore {
         Ok(entries.any(|entry| entry.content.parent() == master))
     }
 
-    /// Returns true if the TPM has the master key of this folder. Returns `None` if the folder has
-    /// no record.
+    /// Returns true if the TPM has the master key of this key folder. Returns `None` if the folder
+    /// has no file `.master`.
     pub fn master_is_held(&self) -> Result<Option<bool>, StoreError> {
         let record = self.master_record();
         if record.area()?.is_none() {

@@ -151,7 +151,8 @@ impl DevidStore {
         Ok(given.unwrap_or_else(|| self.name.clone()))
     }
 
-    /// Returns the access to a new key, and the authorisation value that the TPM gives to the key.
+    /// Returns how a new key is authorised, and the authorisation value that the TPM gives to the
+    /// key.
     ///
     /// # Errors
     ///
@@ -192,7 +193,8 @@ impl DevidStore {
     fn is_current(&self, secret: &Secret) -> Result<bool, StoreError> {
         let officer = self.folder.seal(PinSeal::SecurityOfficer)?;
         let mark = officer.and_then(|(_, beside)| beside.mark);
-        // The file of a seal from an older version has no line `Secret` with a mark.
+        // A file of a seal from an older version has no line `Secret`, so the secret cannot be
+        // compared.
         let is_current = mark.is_none_or(|mark| mark == secret_mark(secret));
         if !is_current {
             warn!(

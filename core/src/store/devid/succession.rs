@@ -84,7 +84,8 @@ impl DevidStore {
         Ok(self.next().place(name, &EntryContent::Pair(pair))?)
     }
 
-    /// Returns the successor of a pair, if there is one.
+    /// Returns the new key that waits for its certificate before it replaces a pair, if there is
+    /// one.
     ///
     /// # Errors
     ///

@@ -152,7 +152,7 @@ impl KeyFolder {
         parts.is_some_and(|(kind, rest)| kinds.contains(&kind) && is_random(rest))
     }
 
-    /// Checks that the disk has space for the record of the master key, before the key is made.
+    /// Checks that the disk has space for the file `.master`, before the master key is created.
     ///
     /// # Errors
     ///
@@ -336,7 +336,7 @@ impl KeyFolder {
         writer.replace(MASTER, format!("{}\n", hex(area)).as_bytes())
     }
 
-    /// Removes the record of the master key. A missing record is no error.
+    /// Removes the file `.master`, which records the master key. A missing file is no error.
     ///
     /// # Errors
     ///
@@ -377,12 +377,13 @@ impl KeyFolder {
             .ok_or_else(|| self.damaged_own(file, wrong))
     }
 
-    /// Returns the error for a record that is not the public area of a master key.
+    /// Returns the error for a file `.master` that is not the public area of a master key.
     pub(in crate::store) fn damaged_master(&self) -> FolderError {
         self.damaged_own(MASTER, "the content is not the public area of a master key")
     }
 
-    /// Returns the error for a missing record, although keys or seals below a master key exist.
+    /// Returns the error for a missing file `.master`, although keys or seals below a master key
+    /// exist.
     pub(in crate::store) fn missing_master(&self) -> FolderError {
         self.damaged_own(MASTER, "the file is missing")
     }

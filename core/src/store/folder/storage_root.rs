@@ -1,4 +1,4 @@
-//! The record of the TPM's storage root key (SRK) in the key folder.
+//! The file `.storage-root` in the key folder, which records the TPM's storage root key (SRK).
 
 use super::write::Writer;
 use super::{FolderError, KeyFolder};
@@ -51,7 +51,7 @@ impl StorageRootRecord for KeyFolder {
         };
         match kept {
             Ok(()) => Ok(true),
-            // A user who only uses keys may lack the permission to write the record.
+            // A user who only uses keys may lack the permission to write the file `.storage-root`.
             Err(FolderError::Permission(_) | FolderError::ReadOnly(_)) => Ok(false),
             Err(error) => Err(error.to_string()),
         }

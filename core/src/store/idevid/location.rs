@@ -1,4 +1,4 @@
-//! The places where certificates of the factory identity are stored.
+//! The NV indices and files where certificates of the factory identity are stored.
 
 use crate::config::IdentityHint;
 use crate::x509::Certificate;

@@ -196,7 +196,7 @@ impl IdevidStore {
         Ok(())
     }
 
-    /// Returns the access to a key of this `[[identity]]` entry. If the key needs a PIN, also
+    /// Returns how a key of this `[[identity]]` entry is authorised. If the key needs a PIN, also
     /// returns the entry.
     fn access(&self, hint: Option<usize>) -> (Access, Option<usize>) {
         match hint.and_then(|hint| self.hints[hint].auth.as_ref()) {

@@ -70,7 +70,7 @@ impl Link {
     }
 }
 
-/// Returns true if the answer shows that the handle no longer contains the loaded object.
+/// Returns true if the response code shows that the handle no longer contains the loaded object.
 pub(super) fn is_gone<R>(answer: &Result<R, TpmError>) -> bool {
     matches!(answer, Err(TpmError::Response(code))
         if code.is_missing_handle() || code.is_unknown_handle())
@@ -130,7 +130,7 @@ mod tests {
         }
     }
 
-    /// A transport that remembers the command, and returns the answer that the test set.
+    /// A test transport that stores the command, and returns the response that the test has set.
     struct Canned {
         sent: Arc<parking_lot::Mutex<Vec<u8>>>,
         answer: Vec<u8>,

@@ -183,7 +183,7 @@ fn tpm_rv(error: &TpmError) -> CK_RV {
         | TpmError::Unsupported(_) => CKR_DEVICE_ERROR,
         // The TPM works, the PIN may be right, and no PIN was tried.
         TpmError::NoPinLock(_) | TpmError::NoTryLeft(_) => CKR_FUNCTION_FAILED,
-        // The TPM that wrapped the key is gone, or another TPM answers than before.
+        // The TPM does not have the parent of the key, or another TPM answers than before.
         TpmError::ForeignKey(_) | TpmError::Distrusted(_) => CKR_TOKEN_NOT_RECOGNIZED,
     }
 }

@@ -28,8 +28,8 @@ pub(crate) fn open_lock(
         .union(OFlags::NOFOLLOW)
         .union(OFlags::NONBLOCK)
         .union(OFlags::NOCTTY);
-    /// The number of attempts. Other processes may create or remove the file between the check and
-    /// the opening.
+    /// The number of attempts to open the lock file. Other processes may create or remove the file
+    /// between the check and the opening.
     const LOOKS: usize = 3;
     let new = FLAGS | OFlags::CREATE | OFlags::EXCL;
     for _ in 0..LOOKS {

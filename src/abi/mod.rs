@@ -34,7 +34,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 const MANUFACTURER: &str = "devid-pkcs11";
-/// The version in the default function table.
+/// The PKCS#11 version of the default function table.
 const V3_2: CK_VERSION = CK_VERSION { major: 3, minor: 2 };
 
 /// Runs one call with cancellation disabled, and returns its code.

@@ -318,7 +318,7 @@ static LIST_3_2: CK_FUNCTION_LIST_3_2 = table_3!(CK_FUNCTION_LIST_3_2, V3_2, {
     C_UnwrapKeyAuthenticated: Some(C_UnwrapKeyAuthenticated),
 });
 
-/// An interface, and the version of its function table.
+/// A PKCS#11 interface (CK_INTERFACE), and the version of its function table.
 struct Versioned {
     version: CK_VERSION,
     interface: CK_INTERFACE,

@@ -15,8 +15,8 @@ pub(crate) enum KeyType {
 }
 
 impl KeyType {
-    /// Returns the type with this number. Returns `None` if the module supports no keys of this
-    /// type.
+    /// Returns the key type with this number (CKK_…). Returns `None` if the module supports no keys
+    /// of this type.
     pub(crate) fn from_number(number: CK_KEY_TYPE) -> Option<Self> {
         let all = [Self::Ec, Self::Rsa, Self::Aes, Self::GenericSecret];
         all.into_iter().find(|one| one.number() == number)

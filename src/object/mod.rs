@@ -44,8 +44,8 @@ pub(crate) enum ObjectScope {
     /// On a token. `asks_login`: only a logged-in user sees private keys. `takes_keys`: the token
     /// imports private keys.
     Token { asks_login: bool, takes_keys: bool },
-    /// In a session. A secret key of a session can always unwrap keys, because its token imports
-    /// private keys.
+    /// The object belongs to a session. A secret key of a session can always unwrap keys, because
+    /// its token imports private keys.
     Session,
 }
 

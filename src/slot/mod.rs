@@ -48,7 +48,8 @@ pub(crate) struct Slot {
     source: Option<TokenSource>,
     /// A thread locks this mutex during a scan, for as long as the TPM takes.
     scan: Mutex<LastScan>,
-    /// A thread locks this value only briefly, to read or replace the pointer.
+    /// The token of the last scan. A thread locks this value only briefly, to read or replace the
+    /// pointer.
     pub(crate) token: RwLock<Option<Arc<Token>>>,
     /// The session objects of all sessions. Locked only briefly.
     pub(crate) session_objects: Mutex<SessionObjects>,

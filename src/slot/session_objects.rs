@@ -52,7 +52,7 @@ impl SessionObjects {
         self.0.get(&handle).map(|one| Arc::clone(&one.object))
     }
 
-    /// Returns the source of the object with this handle.
+    /// Returns the content from which the session object with this handle was made.
     pub(crate) fn source(&self, handle: ObjectHandle) -> Option<ObjectSource> {
         self.0.get(&handle).map(|one| one.source.clone())
     }

@@ -87,7 +87,8 @@ impl Template {
     /// Returns those of the `possible` uses that the template sets to true. A use that the template
     /// does not mention is taken if `unnamed` contains it.
     pub(crate) fn uses(&self, possible: &[Use], unnamed: &[Use]) -> Result<Usage, Error> {
-        // An invalid flag is an error, even for a use that the key cannot have.
+        // A CK_BBOOL of a wrong length or value is an error, even for a use that the key cannot
+        // have.
         for (kind, value) in &self.0 {
             use_of(*kind).map(|_| flag(value)).transpose()?;
         }

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 /// field.
 const POINT: usize = 2 * (2 + 32);
 
-/// A P-256 key of the attacker, and the keys that it replaces.
+/// A P-256 key of an attacker between client and TPM, and the keys that the attacker replaces.
 pub struct Impostor {
     folder: TempDir,
     /// The coordinates of the attacker's key: x, then y.
@@ -100,7 +100,8 @@ impl Impostor {
         }))
     }
 
-    /// Replaces this public area (TPMT_PUBLIC) from now on. Returns the false area.
+    /// Replaces this public area (TPMT_PUBLIC) in all later responses. Returns the attacker's
+    /// public area.
     pub fn false_area(&mut self, area: &[u8]) -> Vec<u8> {
         self.show_instead_of(area);
         self.false_of(area.to_vec())
@@ -151,7 +152,7 @@ impl Impostor {
         self.swapped.push((area.to_vec(), other));
     }
 
-    /// Returns the command with the TPM's own names.
+    /// Returns the command with the TPM names of the real keys.
     fn genuine(&self, command: &[u8]) -> Vec<u8> {
         let pairs = self.swapped.iter();
         pairs.fold(command.to_vec(), |bytes, (yes, no)| {
@@ -159,13 +160,13 @@ impl Impostor {
         })
     }
 
-    /// Returns the answer with the false names.
+    /// Returns the response with the TPM names of the attacker's keys.
     fn false_of(&self, answer: Vec<u8>) -> Vec<u8> {
         let pairs = self.swapped.iter();
         pairs.fold(answer, |bytes, (yes, no)| replaced(bytes, yes, no))
     }
 
-    /// Returns a false answer to TPM2_Sign: ECDSA with SHA-256.
+    /// Returns the attacker's response to TPM2_Sign: ECDSA with SHA-256.
     fn signature(&self, command: &[u8]) -> Vec<u8> {
         let authorisation = number_at(command, 14) as usize;
         let digest = sized(&command[18 + authorisation..]);
@@ -187,7 +188,7 @@ impl Impostor {
     }
 }
 
-/// Returns a successful answer with these parameters, authorised by a password.
+/// Returns a successful TPM response with these parameters, authorised by a password.
 fn answer_of(parameters: &[u8]) -> Vec<u8> {
     let size = 10 + 4 + parameters.len() + 5;
     let mut answer = vec![0x80, 2];
@@ -199,7 +200,7 @@ fn answer_of(parameters: &[u8]) -> Vec<u8> {
     answer
 }
 
-/// Returns the name of an object whose nameAlg is SHA-256.
+/// Returns the TPM name of an object whose nameAlg is SHA-256.
 pub fn name_of(area: &[u8]) -> Vec<u8> {
     [&[0, 0x0B][..], &Sha256::digest(area)].concat()
 }

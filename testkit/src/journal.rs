@@ -42,7 +42,7 @@ const SCRIPT: &str = r#"
 /// The fields of a received line, by name. A syslog line has only the field `MESSAGE`.
 pub type Fields = BTreeMap<String, String>;
 
-/// A socket that receives lines.
+/// A socket that receives lines in place of the journal or syslog.
 pub struct Receiver(UnixDatagram);
 
 impl Receiver {
@@ -62,7 +62,7 @@ impl Receiver {
         iter::from_fn(|| self.next()).collect()
     }
 
-    /// Returns the only line so far.
+    /// Returns the only line that the socket has received.
     #[track_caller]
     pub fn line(&self) -> Fields {
         let mut lines = self.lines();

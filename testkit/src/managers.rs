@@ -156,7 +156,7 @@ impl Space {
     }
 }
 
-/// Returns the number of object handles at the start of a command.
+/// Returns the number of object handles at the start of a TPM command.
 fn handles_of(code: u32) -> usize {
     match code {
         0x120 => 2, // EvictControl

@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
 use std::os::unix::fs::FileExt;
 
-/// A memory region that contains the bytes of a search.
+/// A memory region of a process that contains the bytes of a search.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
     /// True if the kernel does not swap the region.
@@ -92,7 +92,7 @@ impl Host {
         u32::try_from(self.child.id()).unwrap()
     }
 
-    /// Returns when the process waits for an order.
+    /// Returns when the process waits for the next order of the test.
     pub fn waits(&mut self) {
         self.reports.read_exact(&mut [0]).expect("the host lives");
     }

@@ -31,30 +31,30 @@ impl Dice {
     }
 }
 
-/// An alteration of an answer.
+/// The kind of alteration of a TPM response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
-    /// Some bits are flipped.
+    /// Some bits of the response are flipped.
     Bits,
-    /// The size in the header is wrong.
+    /// The size in the response header is wrong.
     Size,
-    /// A size or a count inside is wrong.
+    /// A size or a count inside the response is wrong.
     Count,
     /// The end is missing. The size in the header is that of the shorter answer.
     Truncated,
     /// Bytes are appended. The size in the header is that of the longer answer.
     Lengthened,
-    /// An earlier answer to the same command code.
+    /// The response is an earlier response to the same command code.
     Replayed,
-    /// An answer to another command.
+    /// The response belongs to another command.
     Swapped,
-    /// The right answer, one byte at a time.
+    /// The response is right, but arrives one byte at a time.
     Dripped,
-    /// The connection ends before the end of the answer.
+    /// The connection ends before the end of the response.
     Closed,
-    /// The answer is incomplete, and the connection stays open.
+    /// The response is incomplete, and the connection stays open.
     Silent,
-    /// The answer has another response code.
+    /// The response has another response code.
     Code,
     /// The TPM did not receive the command. Only faults of the proxy do that.
     Unsent,
@@ -123,7 +123,7 @@ const CODES: [u32; 40] = [
     0x000B_0101,
 ];
 
-/// The answers that are altered.
+/// The responses that are altered.
 #[derive(Clone, Copy, Debug)]
 enum Which {
     One(usize),
@@ -137,7 +137,7 @@ enum Which {
 /// altered answers.
 const MOST: usize = 12;
 
-/// The unaltered answers of a test.
+/// The unaltered responses of a test, each with its command code.
 pub type Recording = Arc<Vec<(u32, Vec<u8>)>>;
 
 /// The alterations: the command code and the kind.
@@ -215,7 +215,7 @@ impl Interposer {
 
     fn altered(&mut self, code: u32, answer: &[u8]) -> Reply {
         let kind = match self.kind.unwrap_or_else(|| self.dice.one_of(&KINDS)) {
-            // One silent answer is enough. More would only take longer.
+            // One incomplete response is enough. More of them would only take longer.
             Kind::Silent if std::mem::replace(&mut self.was_silent, true) => Kind::Closed,
             kind => kind,
         };

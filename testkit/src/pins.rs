@@ -19,7 +19,7 @@ pub const OFFICER: &str = "the officer's own";
 pub const USER: &str = "open sesame";
 pub const LABEL: &str = "device keys";
 
-/// The token flags about a PIN with few tries left.
+/// The token flags that warn about wrong PINs (CKF_USER_PIN_COUNT_LOW and others).
 pub const CARE: CK_FLAGS = CKF_USER_PIN_COUNT_LOW
     | CKF_USER_PIN_FINAL_TRY
     | CKF_USER_PIN_LOCKED
@@ -281,7 +281,7 @@ pub fn unseal_by(bench: &Bench, seal: &str, value: &[u8]) -> Result<Vec<u8>, Str
     opened
 }
 
-/// Returns the authorisation value of a PIN.
+/// Returns the authorisation value that the module derives from a PIN.
 pub fn value_of(pin: &str) -> Vec<u8> {
     super::openssl::digest("-sha256", pin.as_bytes())
 }

@@ -21,9 +21,9 @@ pub use codes::{answer, command};
 pub enum Fault {
     /// The proxy answers with this code. The TPM does not receive the command.
     Code(u32),
-    /// The connection is closed. The TPM does not receive the command.
+    /// The proxy closes the connection. The TPM does not receive the command.
     Drop,
-    /// The TPM runs the command. The connection is closed before the answer.
+    /// The TPM runs the command. The proxy closes the connection before the response.
     Lost,
     /// The TPM runs the command. The connection is closed after half of the answer.
     Half,
@@ -41,7 +41,7 @@ pub enum Fault {
     Delay(Duration),
 }
 
-/// The answer to the client.
+/// The response of the proxy to the client.
 pub enum Reply {
     Whole(Vec<u8>),
     /// The connection ends after these bytes.
@@ -76,13 +76,13 @@ impl Rule {
 #[derive(Default)]
 struct State {
     seen: Vec<(u32, Option<u32>)>,
-    /// The number of commands that [`Book::take`] has returned.
+    /// The number of commands that earlier calls of [`Book::take`] returned.
     taken: usize,
     rules: Vec<Rule>,
     delay: Option<Duration>,
     stalled: u32,
     releases: u32,
-    /// The number of commands that are not answered yet.
+    /// The number of commands without a response yet.
     under_way: u32,
     /// The bytes of commands and answers, if a test requested them.
     kept: Option<Vec<Vec<u8>>>,
@@ -102,7 +102,7 @@ pub type Interposer = Box<dyn FnMut(&[u8], Execute) -> Vec<u8> + Send>;
 pub struct Book {
     interposer: Mutex<Option<Interposer>>,
     upstream: Box<dyn Fn() -> io::Result<Box<dyn super::tpm::Stream>> + Send + Sync>,
-    /// swtpm serves one connection at a time.
+    /// Serialises the commands, because swtpm serves one connection at a time.
     turn: Mutex<()>,
     mutate: Mutex<Option<Mutate>>,
     state: Mutex<State>,
@@ -155,7 +155,7 @@ impl Book {
         })
     }
 
-    /// Returns the commands since the last call.
+    /// Returns the commands since the last call of `take`.
     pub fn take(&self) -> Seen {
         let mut state = self.state.lock().unwrap();
         state.taken += state.seen.len();

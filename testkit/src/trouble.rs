@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 use tempfile::TempDir;
 
-/// Possible errors for a file that exists and is valid.
+/// Possible errors (errno) for a file that exists and is valid.
 pub const ERRORS: [c_int; 7] = [
     libc::EMFILE,
     libc::ENFILE,
@@ -47,12 +47,12 @@ impl Trouble {
         Trouble(())
     }
 
-    /// Counts such calls without a fault.
+    /// Counts calls of this kind on this path without a fault.
     pub fn counted(call: &str, end: &Path) -> Trouble {
         Trouble::new(call, end, ALL, 0, 0)
     }
 
-    /// Returns the number of such calls so far, failed or not.
+    /// Returns the number of counted calls so far, failed or not.
     pub fn met(&self) -> c_int {
         // SAFETY: The library has a function of this name and type.
         unsafe {

@@ -8,10 +8,10 @@ use devid_core::audit::{AuditLog, AuditSubject};
 use devid_core::config;
 use log::{info, warn};
 
-/// The audit entry of a verb.
+/// The audit line of a command of `devid`.
 pub(crate) struct Audited {
     verb: &'static str,
-    /// The object from the command line.
+    /// The label of the object that the command line names.
     label: Option<String>,
     /// True if the verb changes an object. A change is always audited. A use of a key is audited
     /// only if `[log] audit` is set.
@@ -73,7 +73,7 @@ impl Audited {
         })
     }
 
-    /// Writes the audit line with the result of the verb.
+    /// Writes the audit line with the result of the command.
     pub(crate) fn write(self, settings: &Settings, output: &Output) {
         let config = config::load(&settings.environment()).config;
         let is_asked_for = config.is_ok_and(|config| config.audit);

@@ -13,11 +13,11 @@ use devid_core::identity::{Device, FileKind, Imported, OwnerFile, OwnerImported}
 use devid_core::x509::{IssueError, RequestContent, request_pem};
 use std::path::PathBuf;
 
-/// The largest file from a CA, in bytes.
+/// The largest permitted size of a file from a CA, in bytes.
 pub(crate) const LARGEST: u64 = 1 << 20;
 
 impl RequestArgs {
-    /// Parses the options into the content of the request.
+    /// Parses the options into the content of a certificate request (PKCS#10).
     pub(crate) fn content(&self) -> Result<RequestContent, IssueError> {
         let subject = self.subject.as_deref();
         RequestContent::parse(subject, &self.san, &self.eku, &self.key_usage)
@@ -62,7 +62,7 @@ pub(crate) fn kind_of(outform: OutformArg) -> FileKind<'static> {
     }
 }
 
-/// Writes a request.
+/// Writes a certificate request to a file or to standard output.
 pub(crate) fn deliver_request(
     der: &[u8],
     outform: OutformArg,
@@ -77,7 +77,7 @@ pub(crate) fn deliver_request(
     out.deliver_as(bytes, &pem, kind_of(outform), 0o644, form)
 }
 
-/// Imports a certificate.
+/// Imports a certificate into the token that has its key.
 pub(crate) fn import(
     device: &Device,
     files: &[PathBuf],

@@ -15,7 +15,7 @@ pub(crate) enum Colour {
     Problem,
 }
 
-/// Colours a text, or leaves it unchanged.
+/// Colours texts, or leaves them unchanged if the terminal has no colours.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Painter {
     has_colours: bool,

@@ -14,7 +14,7 @@ pub(crate) fn is_standard_output(path: &Path) -> bool {
     STANDARD_OUTPUT.iter().any(|name| path == Path::new(name))
 }
 
-/// The destination of a text.
+/// The destination of an output: standard output or a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Destination {
     StandardOutput,

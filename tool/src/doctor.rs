@@ -9,7 +9,7 @@ use devid_core::config;
 use devid_core::identity::{Finding, Health, by_label, doctor};
 use std::collections::BTreeSet;
 
-/// The smallest number of findings of one kind that are shown together.
+/// The smallest number of findings of one kind that `devid doctor` groups.
 const MANY: usize = 4;
 
 /// Prints each finding and its remedy. Fails if there is a problem.
@@ -95,7 +95,7 @@ fn remedy(text: &mut String, finding: &Finding) {
     }
 }
 
-/// Prints each remedy once, with the command of its first finding.
+/// Prints each remedy once, with the command from the first finding of its kind.
 fn remedies(text: &mut String, alike: &[&Finding]) {
     let mut told: Vec<&Finding> = Vec::new();
     for one in alike {

@@ -10,10 +10,10 @@ use crate::verify::read_pin;
 use devid_core::identity::{Device, FACTORY};
 use std::time::Duration;
 
-/// The exit code if the server has not decided yet.
+/// The exit code if the EST server has not decided yet (HTTP status 202).
 pub(crate) const PENDING: u8 = 7;
 
-/// Requests a certificate from a server.
+/// Requests a certificate from an EST server.
 pub(crate) fn run(
     device: &Device,
     args: EnrollArgs,

@@ -18,7 +18,7 @@ use devid_core::key::hex;
 use serde_json::json;
 use std::path::Path;
 
-/// The longest challenge, in bytes.
+/// The largest permitted size of a challenge, in bytes.
 const LARGEST: u64 = 1 << 20;
 
 /// Makes evidence for a key.
@@ -110,7 +110,7 @@ pub(crate) fn attest(
     })
 }
 
-/// Returns the file for a signature that is separate from the evidence.
+/// Returns the file for a signature that is not part of the evidence file.
 fn signature_file(
     form: Option<EvidenceForm>,
     out: &Destination,
@@ -131,7 +131,7 @@ fn signature_file(
     }
 }
 
-/// Answers a challenge.
+/// Answers the challenge of a CA (TPM2_ActivateCredential).
 pub(crate) fn activate(
     device: &Device,
     path: &Path,

@@ -46,7 +46,7 @@ pub(crate) fn storage(
     }
 }
 
-/// Converts the argument into an algorithm.
+/// Converts the argument of the command line into a [`KeyAlgorithm`].
 pub(crate) fn algorithm(kind: AlgorithmArg) -> KeyAlgorithm {
     match kind {
         AlgorithmArg::P256 => KeyAlgorithm::Ec(Curve::P256),
@@ -58,7 +58,7 @@ pub(crate) fn algorithm(kind: AlgorithmArg) -> KeyAlgorithm {
     }
 }
 
-/// Makes a key.
+/// Makes a key in the TPM, for `devid key generate`.
 pub(crate) fn generate(
     device: &Device,
     label: &str,
@@ -78,7 +78,7 @@ pub(crate) fn generate(
 
 /// A limit in bytes that is above the longest file of a key folder.
 const LARGEST: u64 = 128 << 10;
-/// The longest authorisation value, in bytes.
+/// The largest permitted size of an authorisation value, in bytes.
 const LONGEST_VALUE: u64 = 64;
 
 /// Imports a key or a certificate from another program's store into a token.
@@ -195,7 +195,7 @@ pub(crate) fn delete(
     Ok(output.about(entry.audit_subject()))
 }
 
-/// Exports the wrapped form of a key.
+/// Exports the wrapped form of a key as a TSS2 file.
 pub(crate) fn export(
     device: &Device,
     label: &str,

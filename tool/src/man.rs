@@ -14,7 +14,7 @@ use serde_json::json;
 use std::io;
 use std::path::Path;
 
-/// Words and their meanings.
+/// Terms and their meanings.
 type Meanings = [(&'static str, &'static str)];
 
 const EXIT_STATUS: &Meanings = &[

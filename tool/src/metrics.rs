@@ -4,7 +4,7 @@ use devid_core::identity::{CheckedCertificate, Mode, Status, StatusCheck};
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
-/// Returns all metrics of a device. Times are in seconds since 1970-01-01.
+/// Returns all Prometheus metrics of a device. Times are in seconds since 1970-01-01.
 pub(crate) fn metrics(status: &Status, check: &StatusCheck) -> String {
     let mut text = String::new();
     let modes = [
@@ -87,7 +87,7 @@ pub(crate) fn metrics(status: &Status, check: &StatusCheck) -> String {
     text
 }
 
-/// Returns each certificate with labels that occur only once.
+/// Returns each certificate with Prometheus labels that no other certificate has.
 fn named(all: &[CheckedCertificate]) -> Vec<(String, &CheckedCertificate)> {
     let mut seen = BTreeSet::new();
     let labels = |one: &CheckedCertificate| {
@@ -118,7 +118,7 @@ fn family(text: &mut String, name: &str, help: &str, values: impl Iterator<Item 
     }
 }
 
-/// Escapes the value of a label, which stands between quotes.
+/// Escapes the value of a Prometheus label, which stands between quotes.
 fn escaped(value: &str) -> String {
     let mut text = String::new();
     for c in value.chars() {

@@ -26,7 +26,7 @@ pub(crate) fn answer(error: clap::Error) -> ExitCode {
         };
     }
     let error = with_suggestion(error);
-    // A failed write of these lines is ignored.
+    // A failed write to standard error is ignored.
     let _ = error.print();
     // The arguments could not be parsed, so `--json` is searched as a word.
     if std::env::args_os().any(|word| word == "--json") {

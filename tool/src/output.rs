@@ -8,7 +8,7 @@ use devid_core::x509::IssueError;
 use serde::Serialize;
 use serde_json::Value;
 
-/// The answer of a verb that succeeded.
+/// The output of a command that succeeded.
 #[derive(Debug, Default)]
 pub(crate) struct Output {
     pub(crate) code: u8,
@@ -20,12 +20,12 @@ pub(crate) struct Output {
     pub(crate) document: Option<Value>,
     /// The text for standard error.
     pub(crate) complaint: Option<String>,
-    /// The object that the verb used or changed.
+    /// The object that the command used or changed, for the audit log.
     pub(crate) subject: Option<AuditSubject>,
     /// The objects that the verb handled, each with its own exit code. `None` if the verb handles
     /// only one object.
     pub(crate) each: Option<Vec<(AuditSubject, u8)>>,
-    /// True if the verb had nothing to do.
+    /// True if the command had nothing to do.
     pub(crate) is_unchanged: bool,
 }
 

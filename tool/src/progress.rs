@@ -35,7 +35,7 @@ enum ProgressTarget {
 #[derive(Debug)]
 struct ProgressLine {
     target: ProgressTarget,
-    /// The start of the run.
+    /// The time at which the run of `devid` began.
     began: Instant,
     /// The progress line that is now on the terminal.
     open: Option<String>,

@@ -16,7 +16,7 @@ use log::{info, warn};
 use serde::Serialize;
 use std::time::Duration;
 
-/// The result for one certificate.
+/// The result of `devid renew` for one certificate.
 #[derive(Debug, Serialize)]
 struct Renewed {
     label: String,
@@ -26,7 +26,7 @@ struct Renewed {
     need: Option<RenewalNeed>,
     #[serde(skip_serializing_if = "Option::is_none")]
     outcome: Option<Outcome>,
-    /// The reason of a failure. The old certificate stays in use.
+    /// The reason why the renewal failed. The old certificate stays in use.
     #[serde(skip_serializing_if = "Option::is_none")]
     fault: Option<String>,
     /// The `reload` commands that failed after the new certificate was stored. The new certificate
@@ -35,23 +35,23 @@ struct Renewed {
     failed_commands: Vec<String>,
 }
 
-/// The kind of result.
+/// The kind of result of `devid renew` for one certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 enum RenewalResult {
-    /// A new certificate is in use.
+    /// The new certificate is in use.
     Renewed,
-    /// The renewal is not due.
+    /// It is too early to renew the certificate.
     NotDue,
-    /// The server has not decided yet.
+    /// The EST server has not decided yet (HTTP status 202).
     Pending,
-    /// The renewal failed.
+    /// The renewal failed, and the old certificate stays in use.
     Failed,
     /// The last renewal failed, and the time for the next try has not come.
     Resting,
 }
 
-/// Renews all certificates that are due.
+/// Renews all configured certificates that are due.
 pub(crate) fn run(
     device: &Device,
     args: RenewArgs,
@@ -191,7 +191,7 @@ impl Renewal<'_> {
             ),
             _ => {}
         }
-        // The wait after a failure applies only to the server that failed.
+        // After a failure, the wait before the next try applies only to the server that failed.
         let same = record.as_ref().filter(|one| self.is_of_server(one));
         if let Some(rest) = same.and_then(EnrolmentRecord::rest)
             && !self.is_asked_for
@@ -253,7 +253,7 @@ impl Renewal<'_> {
         let settings = self.settings;
         let usage = |why: String| CommandError::new(1, format!("[[certificate]] est: {why}"));
         let subject = settings.subject.as_deref();
-        // A renewal copies the names of the old certificate.
+        // A renewal copies the subject and the subjectAltName of the old certificate.
         let is_first = self
             .entry()?
             .is_none_or(|entry| entry.certificate().is_none_or(|one| one.is_self_signed()));

@@ -47,7 +47,7 @@ pub(crate) fn rekey(
     Ok(output.about(waits.audit_subject()))
 }
 
-/// Restores the previous key or certificate.
+/// Restores the key or certificate that a renewal replaced.
 pub(crate) fn roll_back(
     device: &Device,
     label: &str,

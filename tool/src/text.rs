@@ -4,7 +4,7 @@
 pub(crate) use devid_core::printable;
 use std::fmt::{Display, Write};
 
-/// Appends a line.
+/// Appends a line to the text.
 pub(crate) fn row(text: &mut String, said: impl Display) {
     text.push_str(&printable(said));
     text.push('\n');

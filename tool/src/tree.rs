@@ -36,7 +36,7 @@ struct Node {
 struct Strokes {
     /// The characters before a branch that has a next branch, and before the last branch.
     branch: [&'static str; 2],
-    /// The characters before the lines below such a branch.
+    /// The characters in front of the lines below a branch.
     trunk: [&'static str; 2],
 }
 

@@ -10,7 +10,7 @@ use devid_core::tpm::Secret;
 use devid_core::x509::Outcome;
 use std::path::{Path, PathBuf};
 
-/// Runs all checks. Prints the result of each check, and the verdict.
+/// Runs all checks of an identity. Prints the result of each check, and the verdict.
 pub(crate) fn run(
     device: &Device,
     label: &str,

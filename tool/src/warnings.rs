@@ -37,7 +37,7 @@ impl Warnings {
         };
         // The call fails only if the process already has a logger.
         if log::set_boxed_logger(Box::new(logger)).is_ok() {
-            // Waits are logged at this level.
+            // Messages about waits are logged at the level `trace`.
             log::set_max_level(LevelFilter::Trace);
         }
         warnings
@@ -75,7 +75,7 @@ impl Warnings {
 struct Logger {
     warnings: Warnings,
     form: OutputFormat,
-    /// The level of lines that go to standard error.
+    /// The lowest level of lines that go to standard error.
     shown: LevelFilter,
 }
 

@@ -4,7 +4,7 @@ use base64ct::{Base64, Encoding};
 use devid_core::key::hex;
 use devid_core::tpm::Hash;
 
-/// A user name and a password.
+/// A user name and a password for the EST server.
 pub(crate) struct Credentials {
     pub(crate) user: String,
     pub(crate) password: devid_core::tpm::Secret,
@@ -142,7 +142,7 @@ fn challenges_of(text: &str) -> Vec<Challenge> {
     found
 }
 
-/// Returns the parts between commas that are not inside quotes.
+/// Returns the parts of a header value between commas that are not inside quotes.
 fn parts(text: &str) -> Vec<String> {
     let (mut parts, mut quoted, mut escaped) = (vec![String::new()], false, false);
     for c in text.chars() {
@@ -174,7 +174,7 @@ mod tests {
         }
     }
 
-    /// RFC 7616, section 3.9.1.
+    /// The example of RFC 7616, section 3.9.1.
     #[test]
     fn the_standards_digest_is_made() {
         let challenge = "Digest realm=\"http-auth@example.org\", qop=\"auth, auth-int\", algorithm=SHA-256, \

@@ -21,16 +21,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// How the server is trusted.
+/// How the EST server is verified.
 #[derive(Debug, Clone)]
 pub(crate) enum ServerTrust {
     /// A certificate in this file must verify the server.
     File(PathBuf),
-    /// A CA certificate of the server must have this SHA-256.
+    /// A CA certificate of the server must have this SHA-256 fingerprint.
     Fingerprint([u8; 32]),
 }
 
-/// The parameters of an enrolment.
+/// The parameters of an enrolment by EST.
 pub(crate) struct Enrolment<'a> {
     pub(crate) device: &'a Device,
     pub(crate) label: String,
@@ -38,7 +38,7 @@ pub(crate) struct Enrolment<'a> {
     pub(crate) trust: ServerTrust,
     /// The identity that logs in at the server.
     pub(crate) as_identity: Option<String>,
-    /// The content of the request.
+    /// The content of the certificate request.
     pub(crate) content: RequestContent,
     /// The algorithm of a new key. The default is the algorithm that the server requires, or else
     /// P-256.
@@ -46,7 +46,7 @@ pub(crate) struct Enrolment<'a> {
     /// True if a new key will replace the current key.
     pub(crate) new_key: bool,
     pub(crate) pin: Option<Secret>,
-    /// The time limit of one request and its answer.
+    /// The time limit of one HTTP request and its response.
     pub(crate) limit: Duration,
     /// The longest wait for a server that has not decided yet.
     pub(crate) patience: Duration,
@@ -61,14 +61,14 @@ pub(crate) struct Enrolment<'a> {
     pub(crate) reloads: bool,
 }
 
-/// The result of an enrolment.
+/// The result of an enrolment by EST.
 #[derive(Debug, Serialize)]
 pub(crate) struct Outcome {
     pub(crate) label: String,
     pub(crate) server: String,
     /// The EST operation: `simpleenroll` or `simplereenroll`.
     pub(crate) operation: String,
-    /// True if the key was made for this enrolment.
+    /// True if `devid` generated the key for this enrolment.
     pub(crate) key_made: bool,
     /// The identity that logged in at the server.
     pub(crate) shown: Option<String>,
@@ -357,7 +357,7 @@ impl Enrolment<'_> {
         })
     }
 
-    /// Returns the algorithm that the server requires.
+    /// Returns the key algorithm that the server requires in its CSR attributes.
     fn wished(&self, wishes: &CsrAttributes) -> Result<Option<KeyAlgorithm>, CommandError> {
         match &wishes.key {
             Some(Err(kind)) if self.algorithm.is_none() => Err(self.unknown_kind(kind)),
@@ -503,7 +503,7 @@ fn is_same(one: &TokenEntry, other: &TokenEntry) -> bool {
     one.token == other.token && one.public == other.public
 }
 
-/// Returns the self-signed certificates.
+/// Returns the self-signed certificates in `cas`.
 fn roots(cas: &[Certificate]) -> Vec<Certificate> {
     cas.iter()
         .filter(|one| one.is_self_signed())

@@ -4,10 +4,11 @@ use base64ct::{Base64, Encoding};
 use std::io::{ErrorKind, Read, Write};
 use std::time::{Duration, SystemTime};
 
-/// The longest head of an answer, in bytes.
+/// The largest permitted size of a response's status line and headers, in bytes.
 const LONGEST_HEAD: usize = 64 << 10;
 const MOST_HEADERS: usize = 100;
-/// The longest body, in bytes. Certificates of a CA are much shorter.
+/// The largest permitted size of a response's body, in bytes. Certificates of a CA are much
+/// shorter.
 pub(super) const LARGEST_BODY: usize = 1 << 20;
 /// The longest text of a server that is shown to the user, in bytes.
 const SHOWN: usize = 1 << 10;
@@ -32,12 +33,12 @@ pub(super) struct Response {
     pub(super) body: Vec<u8>,
 }
 
-/// The reason why the server's answer is missing.
+/// The reason why there is no valid response of the server.
 #[derive(Debug)]
 pub(super) enum HttpError {
-    /// The connection failed.
+    /// The connection to the server failed.
     Io(std::io::Error),
-    /// The received data is not a valid answer.
+    /// The received data is not a valid HTTP response.
     Broken(String),
 }
 
@@ -89,7 +90,7 @@ impl Response {
             let mut response = Self::default();
             let body = response.read_head(stream, &mut bytes)?;
             bytes.drain(..body);
-            // The final answer follows an informational answer.
+            // The final response follows an informational response (status 1xx).
             if (100..200).contains(&response.status) {
                 continue;
             }
@@ -201,7 +202,7 @@ impl Response {
         }
     }
 
-    /// Returns the text of the answer, if it is readable text.
+    /// Returns the body of the response, if it is readable text.
     pub(super) fn words(&self) -> Option<String> {
         let kind = self
             .header("content-type")
@@ -255,7 +256,7 @@ fn chunks(stream: &mut impl Read, mut bytes: Vec<u8>) -> Result<Vec<u8>, HttpErr
                 Ok(httparse::Status::Partial) => return Err(cut()),
             }
         };
-        // The module does not need the data after the last chunk.
+        // `devid` does not need the trailer fields after the last chunk.
         if size == 0 {
             return Ok(body);
         }
@@ -263,7 +264,7 @@ fn chunks(stream: &mut impl Read, mut bytes: Vec<u8>) -> Result<Vec<u8>, HttpErr
         if size > LARGEST_BODY || body.len() + size > LARGEST_BODY {
             return Err(too_large());
         }
-        // A line end follows the chunk.
+        // A line end (CR LF) follows the data of the chunk.
         while bytes.len() < begin + size + 2 {
             if !more(stream, &mut bytes)? {
                 return Err(cut());

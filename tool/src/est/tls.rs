@@ -27,7 +27,7 @@ pub(super) struct LimitedStream {
 }
 
 impl LimitedStream {
-    /// Connects to the first address that answers.
+    /// Connects to the first IP address of the host that accepts a connection.
     pub(super) fn connect(host: &str, port: u16, limit: Duration) -> io::Result<Self> {
         let end = Instant::now() + limit;
         let mut failed = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
@@ -42,7 +42,7 @@ impl LimitedStream {
 }
 
 impl LimitedStream {
-    /// Reduces the remaining time to this limit.
+    /// Reduces the remaining time of the connection to this limit.
     pub(super) fn end_within(&mut self, limit: Duration) {
         self.end = self.end.min(Instant::now() + limit);
     }
@@ -92,7 +92,7 @@ pub(super) enum ClientProof {
     Shown,
     /// The server accepts only signatures that the key cannot make.
     NoScheme(String),
-    /// The key did not sign. The text is the reason.
+    /// The key did not sign the handshake. The text is the reason.
     NoSignature(String),
 }
 
@@ -122,7 +122,7 @@ impl ClientIdentity {
         }
     }
 
-    /// Returns whether the last handshake used the identity.
+    /// Returns whether the identity signed the last handshake.
     pub(super) fn proof(&self) -> ClientProof {
         self.proof
             .lock()
@@ -168,7 +168,7 @@ struct StoreKey {
     proof: Arc<Mutex<ClientProof>>,
 }
 
-/// A key and the signature scheme that was chosen for it.
+/// A key of a token, and the signature scheme that was chosen for the handshake.
 #[derive(Debug)]
 struct StoreSigner {
     identity: Arc<TlsIdentity>,
@@ -270,7 +270,7 @@ fn schemes(identity: &TlsIdentity, is_13: bool) -> Vec<(SignatureScheme, KeySche
         .collect()
 }
 
-/// Returns the cryptographic algorithms of all sessions.
+/// Returns the cryptographic algorithms for all TLS sessions.
 pub(super) fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }

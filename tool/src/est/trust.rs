@@ -147,7 +147,7 @@ pub(super) struct Shown<'a> {
     now: UnixTime,
 }
 
-/// Decides whether a server's certificates are trusted.
+/// Decides whether the certificates of a server are trusted.
 pub(super) trait CertificateJudge: Debug + Send + Sync {
     fn judge(&self, shown: &Shown) -> Result<(), Error>;
 }

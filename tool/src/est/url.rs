@@ -11,11 +11,11 @@ pub(crate) struct EstUrl {
     /// A host name or an IP address. An IPv6 address has no brackets.
     pub(super) host: String,
     pub(super) port: u16,
-    /// The path, without a slash at its end.
+    /// The path of the URL, without a slash at its end.
     path: String,
 }
 
-/// The target of a redirect.
+/// The target of an HTTP redirect.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Redirect {
     /// A path on the same server.
@@ -62,7 +62,7 @@ impl EstUrl {
         })
     }
 
-    /// Returns the path of an operation.
+    /// Returns the path of an EST operation, for example `simpleenroll`.
     pub(super) fn operation(&self, name: &str) -> String {
         format!("{}/{name}", self.path)
     }
@@ -79,7 +79,7 @@ impl EstUrl {
         }
     }
 
-    /// Resolves a header Location in the answer to a request for `path`.
+    /// Resolves the header Location in the response to a request for `path`.
     pub(super) fn redirect(&self, path: &str, location: &str) -> Redirect {
         let elsewhere = || Redirect::Elsewhere(location.to_owned());
         if let Some(rest) = location.strip_prefix("//") {

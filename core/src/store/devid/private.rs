@@ -88,12 +88,11 @@ impl PrivateKey {
 }
 
 impl PrivateKey {
-    /// Returns the key in the form for a use in memory.
+    /// Returns the private key as a PrivateKeyInfo, for use in memory.
     ///
     /// # Errors
     ///
-    /// Fails if the numbers do not belong together, or if this build does not support the key in
-    /// memory.
+    /// Fails if the numbers form no valid key, or if this build does not support the key in memory.
     pub(super) fn info(&self) -> Result<PrivateKeyInfo, StoreError> {
         let (_, secret) = self.halves()?;
         match self {

@@ -223,7 +223,8 @@ mod tests {
         made.map(drop).unwrap_err()
     }
 
-    /// While the answer to an earlier command is missing, the limit of ordinary commands applies.
+    /// While the response to an earlier command is missing, the time limit of ordinary commands
+    /// applies.
     #[test]
     fn a_generation_waits_for_an_answer_that_is_owed_as_any_command_does() {
         let mut link = Link::within(slow(), Silent(KeptOpen::new()));

@@ -17,8 +17,8 @@ pub const BUNDLE_FORMAT: &str = "devid-evidence/1";
 /// The largest number of certificates in a list of a bundle.
 pub const MOST_CERTIFICATES: usize = 32;
 /// The length of the longest nonce in bytes. A longer nonce is replaced by its SHA-256. A TPM whose
-/// longest hash is SHA-256 accepts only as much qualifying data as a TPMT_HA holds (Part 2, section
-/// 10.4.3).
+/// longest hash is SHA-256 accepts only as much qualifying data as a TPMT_HA holds (TPM 2.0 Part 2,
+/// section 10.4.3).
 pub const LONGEST_NONCE: usize = 32;
 
 /// The evidence that a device shows about one of its keys.

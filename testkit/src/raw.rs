@@ -7,7 +7,7 @@ use std::fmt;
 use std::path::Path;
 use std::ptr;
 
-/// Calls the function `$name` of a table.
+/// Calls the function `$name` of a PKCS#11 function table.
 #[macro_export]
 macro_rules! call {
     ($table:expr, $name:ident ( $($argument:expr),* $(,)? )) => {{

@@ -382,7 +382,7 @@ fn bare(name: &str) -> &str {
     name.trim_matches(['[', ']'])
 }
 
-/// Returns true if any section has a setting with this name, or if a section has this name.
+/// Returns true if any section has a setting with the name `name`, or if a section has this name.
 pub(super) fn is_known(name: &str) -> bool {
     SETTINGS
         .iter()

@@ -28,7 +28,7 @@ pub struct TokenSettings {
 }
 
 impl TokenSettings {
-    /// Returns the default settings for a token of this name.
+    /// Returns the default settings of the token `name`.
     fn named(name: &str) -> Self {
         Self {
             name: name.into(),

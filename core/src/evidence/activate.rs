@@ -53,8 +53,8 @@ fn activated(device: &Device, challenge: &Challenge) -> Result<Response, Identit
     })
 }
 
-/// The largest size of a TPMS_ID_OBJECT in bytes: two digests, each with its size field, and the
-/// size of the secret.
+/// The largest size of a TPMS_ID_OBJECT in bytes: the integrity HMAC and the encrypted secret, each
+/// with a size field of 2 bytes and at most 64 bytes of content.
 const LONGEST_CREDENTIAL: usize = 2 + 64 + 2 + 64;
 /// The largest size of a TPM2B_ENCRYPTED_SECRET's content in bytes. RSA-4096 needs this size.
 const LONGEST_SECRET: usize = 512;

@@ -17,8 +17,8 @@ pub const BUNDLE_FORMAT: &str = "devid-evidence/1";
 /// The largest number of certificates in a list of a bundle.
 pub const MOST_CERTIFICATES: usize = 32;
 /// The length of the longest nonce in bytes. A longer nonce is replaced by its SHA-256. A TPM whose
-/// longest hash is SHA-256 accepts only as much qualifying data as a TPMT_HA holds (Part 2, section
-/// 10.4.3).
+/// longest hash is SHA-256 accepts only as much qualifying data as a TPMT_HA holds (TPM 2.0 Part 2,
+/// section 10.4.3).
 pub const LONGEST_NONCE: usize = 32;
 
 /// The evidence that a device shows about one of its keys.
@@ -257,9 +257,9 @@ mod tests {
             ("/format", json!(1), "invalid type"),
             ("/csr", json!(null), "invalid type"),
             ("/csr", json!(""), "empty"),
-            ("/csr", json!("MA"), "no base64"),
-            ("/csr", json!("MA==\n"), "no base64"),
-            ("/csr", json!("MA-_"), "no base64"),
+            ("/csr", json!("MA"), "not base64"),
+            ("/csr", json!("MA==\n"), "not base64"),
+            ("/csr", json!("MA-_"), "not base64"),
             ("/csr", json!("A".repeat(88_000)), "66000 bytes"),
             ("/nonce", json!(""), "empty"),
             ("/key/certify", json!(["MAA="]), "invalid type"),
@@ -320,7 +320,12 @@ mod tests {
         assert_eq!(of(b"00ff\n"), Ok(vec![0, 0xFF]));
         assert_eq!(of(b"\x00\xFF\n"), Ok(vec![0, 0xFF, b'\n']));
         assert_eq!(of(b"00f"), Ok(b"00f".to_vec()));
-        assert!(of(b" \n").unwrap_err().text.contains("no nonce in it"));
+        assert!(
+            of(b" \n")
+                .unwrap_err()
+                .text
+                .contains("the file holds no nonce")
+        );
         assert!(
             nonce_of("/nowhere/nonce")
                 .unwrap_err()

@@ -1,5 +1,5 @@
 //! The challenge of a CA, and the answer of a device. A right answer proves that an attestation key
-//! is in the TPM of an endorsement key (Part 1, section 24: credential protection).
+//! is in the TPM of an endorsement key (TPM 2.0 Part 1, section 24: credential protection).
 
 use super::bundle::Bundle;
 use super::json::{self, Bytes, DocumentError};

@@ -154,7 +154,12 @@ mod tests {
         assert_eq!(bundle.attestation_key.certificates, [certificate]);
         std::fs::write(&path, &bundle.ek_certificates[0][..]).unwrap();
         let why = bundle.add_attestation_certificates(&path).unwrap_err();
-        assert!(why.text.contains("not that of this device"), "{}", why.text);
+        assert!(
+            why.text
+                .contains("not for the attestation key of this device"),
+            "{}",
+            why.text
+        );
     }
 
     #[test]

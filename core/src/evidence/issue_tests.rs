@@ -196,12 +196,12 @@ fn a_ca_that_can_certify_nothing() {
         write(&issuance.ca_certificate, issued.pem()).unwrap();
     };
     certificate(&[IS_NO_CA]);
-    refused("not a CA's");
+    refused("not a CA certificate (CA:TRUE)");
     certificate(&[IS_CA, crate::x509::samples::SIGNS]);
     refused("may not sign certificates");
     certificate(&[IS_CA, SIGNS_CERTIFICATES]);
     write(&issuance.ca_key, key_pem(6)).unwrap();
-    refused("not the key of the first certificate");
+    refused("the key does not belong to the first certificate");
     let encrypted = key_pem(5).replace(
         "KEY-----\n",
         "KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\n",
@@ -230,7 +230,7 @@ fn nonces_of_the_ca_itself() {
     let bundle = fixture.parts.bundle();
     assert!(ca.verify(&bundle, policy).unwrap().verified);
     let again = ca.verify(&bundle, policy).unwrap();
-    assert!(again.summary.contains("used before"), "{}", again.summary);
+    assert!(again.summary.contains("already used"), "{}", again.summary);
     // With `allow_no_nonce`, old evidence is accepted, unless its nonce was used before.
     let any = EvidencePolicy {
         allow_no_nonce: true,

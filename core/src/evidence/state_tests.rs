@@ -56,11 +56,11 @@ fn an_answer_counts_once() {
     let mut other = response.clone();
     other.id = vec![1; 16].into();
     let why = fixture.at(NOW).activation(&other).unwrap_err();
-    assert!(why.contains("knows no challenge"), "{why}");
+    assert!(why.contains("has no challenge with this number"), "{why}");
 
     fixture.at(NOW + 2).use_up(None, Some(&response)).unwrap();
     let why = fixture.at(NOW + 3).activation(&response).unwrap_err();
-    assert!(why.contains("answered before"), "{why}");
+    assert!(why.contains("already answered"), "{why}");
 }
 
 #[test]
@@ -86,7 +86,7 @@ fn a_nonce_counts_once() {
     assert!(late.contains("expired"), "{late}");
     fixture.at(NOW).use_up(Some(&nonce), None).unwrap();
     let again = fixture.at(NOW).may_be_used(&nonce, true).unwrap_err();
-    assert!(again.contains("used before"), "{again}");
+    assert!(again.contains("already used"), "{again}");
 
     let foreign = [7; 20];
     assert_eq!(fixture.at(NOW).may_be_used(&foreign, false), Ok(()));
@@ -96,7 +96,7 @@ fn a_nonce_counts_once() {
         .at(NOW + 1000)
         .may_be_used(&foreign, false)
         .unwrap_err();
-    assert!(again.contains("used before"), "{again}");
+    assert!(again.contains("already used"), "{again}");
 }
 
 #[test]
@@ -137,11 +137,11 @@ fn bundles_that_nobody_can_challenge() {
                 it.ek_public = None;
                 it.ek_certificates.clear();
             }) as fn(&mut Bundle),
-            "no certificate of an endorsement key",
+            "has no endorsement certificate",
         ),
         (
             |it| it.ek_public = Some(it.key.public.clone()),
-            "no certificate of the bundle is for its endorsement key",
+            "the bundle has no certificate for its endorsement key",
         ),
         (
             |it| {

@@ -15,7 +15,7 @@ const ENVELOPE: u32 = 0x0100_0100;
 const WORD: usize = 4;
 /// The size of structVer, hashAlgoId and hashSz together.
 const HEADER: usize = 3 * WORD;
-/// The length of the contents in the detached form is a multiple of this number.
+/// The detached form is padded to a multiple of this length, in bytes.
 const BLOCK: usize = 16;
 /// The largest size of a TCG-CSR structure in bytes.
 const LARGEST: usize = 1 << 20;

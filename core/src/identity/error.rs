@@ -24,7 +24,7 @@ pub struct IdentityError {
 pub enum IdentityErrorKind {
     /// The operation failed.
     Failed,
-    /// This user has no permission for the operation.
+    /// The user of this process has no permission for the operation.
     Denied,
     /// The command line or an argument was wrong.
     Usage,

@@ -311,8 +311,8 @@ impl Device {
         })
     }
 
-    /// Returns the persistent handle of the factory's attestation key for this certificate, if
-    /// there is one.
+    /// Returns the persistent handle of the factory's attestation key for the certificate of the
+    /// entry `iak`, if a handle holds that key.
     fn attestation_handle(&self, iak: &TokenEntry) -> Result<Option<u32>, IdentityError> {
         for handle in self.factory_handles()? {
             let area = match self.tpm.persistent_key(handle) {

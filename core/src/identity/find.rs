@@ -26,8 +26,7 @@ enum ObjectName<'a> {
 }
 
 impl Device {
-    /// Finds the entry with this label, or with this CKA_ID in hexadecimal digits. The name can
-    /// have these forms:
+    /// Finds the token entry with the name `name`. The name can have these forms:
     ///
     /// - `LABEL` or a CKA_ID; `idev-id` means the factory identity, even if other objects have this
     ///   label;

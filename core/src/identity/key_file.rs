@@ -28,7 +28,8 @@ pub(super) fn read_key(path: &Path) -> Result<Key, KeyFileError> {
 }
 
 impl KeyFileError {
-    /// Returns true if this user has no permission to read the file, which may hold a key.
+    /// Returns true if the user of this process has no permission to read the file, which may hold
+    /// a key.
     pub(super) fn is_hidden(&self) -> bool {
         matches!(self, Self::File(error) if error.kind() == io::ErrorKind::PermissionDenied)
     }

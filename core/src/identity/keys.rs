@@ -82,8 +82,8 @@ impl Device {
         let private = described(Use::Sign, for_private);
         let public = described(Use::Verify, for_public);
         let origin = KeyOrigin::Generated;
-        // The lock of new keys: another process may create a key with the same label at the same
-        // time.
+        // The lock for new keys. Without this lock another process could create a key with the same
+        // label at the same time.
         let turn = self.tpm.lock_new_key();
         self.refuse_second(store, label)?;
         let name = store.keep(

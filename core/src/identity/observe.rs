@@ -109,8 +109,8 @@ impl Device {
             Some(own) => self.state_of(own)?,
         };
         let software = Software::in_state(&self.config.state);
-        // This function only observes the device, so this user needs no permission to use the
-        // software key.
+        // This function only observes the device, so the user of this process needs no permission
+        // to use the software key.
         let (software_key, software_public) = unless(reset, software.halves())?;
         let software_certificate = unless(reset, software.certificate())?;
         let public = own.as_ref().map(|own| own.key.public().clone());

@@ -77,7 +77,8 @@ impl OutputFile {
         self.force
     }
 
-    /// Checks that output of this kind may be written. Callers check this before long work.
+    /// Checks that output of the kind `kind` may be written to the file. Callers check this before
+    /// long work.
     ///
     /// # Errors
     ///
@@ -203,8 +204,8 @@ fn is_private(label: &str) -> bool {
     label.ends_with("PRIVATE KEY")
 }
 
-/// Returns true if the content is of this kind and of no other kind. Content with a private key is
-/// never replaced by another kind.
+/// Returns true if the content is of the kind `kind` and of no other kind. Content with a private
+/// key is never replaced by another kind.
 fn is_of_kind(content: &[u8], kind: FileKind) -> bool {
     match kind {
         FileKind::Pem(label) => {

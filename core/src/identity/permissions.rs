@@ -1,5 +1,6 @@
-//! Finds missing permissions of this user, and remedies. A remedy tells who can grant the
-//! permission, or which mode is wrong. The administrator may have denied the permission on purpose.
+//! Finds missing permissions of the user of this process, and remedies. A remedy tells who can
+//! grant the permission, or which mode is wrong. The administrator may have denied the permission
+//! on purpose.
 
 use super::remedy::Remedy;
 use crate::accounts::{group_name, user_name};
@@ -14,8 +15,8 @@ use std::path::Path;
 /// The groups to which a remedy may add a user, because the permissions of these groups are known.
 const GROUPS: [&str; 2] = ["devid", "tss"];
 
-/// Returns the remedy that gives this user access to a path. Returns `None` if the system does not
-/// deny the access.
+/// Returns the remedy that gives the user of this process access to a path. Returns `None` if the
+/// system does not deny the access.
 pub(super) fn missing_permission(path: &Path, needed: Access) -> Option<Remedy> {
     let mut way: Vec<&Path> = path.ancestors().skip(1).collect();
     way.retain(|folder| !folder.as_os_str().is_empty());
@@ -35,7 +36,7 @@ pub(super) fn is_member(group: u32) -> bool {
     getegid().as_raw() == group || groups.iter().any(|one| one.as_raw() == group)
 }
 
-/// Returns the remedy that adds this user to a group.
+/// Returns the remedy that adds the user of this process to a group.
 pub(super) fn membership(group: &str) -> Remedy {
     let user = geteuid().as_raw();
     let name = user_name(user);

@@ -112,7 +112,7 @@ fn hazard(path: &Path) -> Option<String> {
     }
 }
 
-/// Returns true if this user owns the file, and so may change its mode.
+/// Returns true if the user of this process owns the file, and so may change its mode.
 fn is_this_users(path: &Path) -> bool {
     lstat(path).is_ok_and(|about| about.st_uid == geteuid().as_raw())
 }

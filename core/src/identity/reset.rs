@@ -156,8 +156,8 @@ impl Device {
     }
 
     /// Returns the key in the handle of the master key. Without this key, no copy of a wrapped key
-    /// can be loaded. A folder records this key, or its template shows that devid made it for a
-    /// lost folder.
+    /// can be loaded. Either a key folder records this key, or its template shows that devid made
+    /// the key for a lost folder.
     fn master_to_erase(&self) -> Result<Option<StorageKey>, IdentityError> {
         let handle = self.config.master.handle;
         let key = match self.tpm.storage_key(handle) {

@@ -205,13 +205,13 @@ fn give(path: &Path, user: (u32, &str), group: (u32, &str)) -> Result<bool, Iden
 }
 
 impl Device {
-    /// Returns the token of the service whose user runs this process. This user can write the key
-    /// folder of this token, but no other key folder and not the state folder.
+    /// Returns the token of the service whose user runs this process. The user of this process can
+    /// write the key folder of this token, but no other key folder and not the state folder.
     pub fn service_token(&self) -> Option<&str> {
         self.service_store().map(DevidStore::name)
     }
 
-    /// Returns true if the token with this name belongs to one service.
+    /// Returns true if the token `token` belongs to one service.
     pub fn is_service(&self, token: &str) -> bool {
         let mut stores = self.stores();
         stores.any(|store| store.name() == token && store.is_service())
@@ -249,8 +249,8 @@ impl Device {
         its.next().is_none().then_some(found)
     }
 
-    /// Returns true if this process automatically renews the certificate with this label. The user
-    /// of a service renews only certificates of its own token. Root renews no certificate in a
+    /// Returns true if this process automatically renews the certificate of the key `label`. The
+    /// user of a service renews only certificates of its own token. Root renews no certificate in a
     /// folder of another user.
     pub fn looks_after(&self, label: &str) -> bool {
         let in_token = |store: &DevidStore| {

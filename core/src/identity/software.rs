@@ -27,8 +27,8 @@ const KEY: &str = "devid.key.pem";
 const CERTIFICATE: &str = "devid.cert.pem";
 /// The suffix of the names of certificate files.
 const OF_CERTIFICATE: &str = ".cert.pem";
-/// The line of a key folder with the label. A token for this folder then shows key and certificate
-/// under one label.
+/// The label in the PEM files, as files of a key folder have it. A token for this folder then shows
+/// key and certificate under one label.
 const LABEL: &[u8] = b"Label: devid\n";
 const RETIRED: &str = "pre-tpm";
 
@@ -66,8 +66,8 @@ impl Software {
     }
 
     /// Returns the private and the public key of the software identity. Both are `None` if it has
-    /// no key. If this user has no permission to read the private key, the public key comes from
-    /// the certificate.
+    /// no key. If the user of this process has no permission to read the private key, the public
+    /// key comes from the certificate.
     ///
     /// # Errors
     ///

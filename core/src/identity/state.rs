@@ -138,7 +138,7 @@ pub enum Plan {
 pub enum Refusal {
     /// The device has no TPM, and the configuration permits no software identity.
     NoTpm,
-    /// The TPM does not answer, or this user lacks the permission to use it.
+    /// The TPM does not answer, or the user of this process lacks the permission to use it.
     TpmSilent,
     /// The identity `devid` is in a TPM that does not answer. The TPM may answer later.
     TpmGone,

@@ -164,7 +164,7 @@ fn row_8_there_is_no_tpm() {
     };
     assert_eq!(facts.plan(ALLOWED), Plan::MakeSoftware);
     assert_eq!(facts.plan(STRICT), refused(Refusal::NoTpm));
-    // A marker file tells that the device had an identity.
+    // A marker file shows that the device had an identity.
     for marker in [Marker::ThisKey, Marker::OtherKey, Marker::Nameless] {
         let facts = Facts { marker, ..facts };
         assert_eq!(facts.plan(ALLOWED), refused(Refusal::TpmGone));

@@ -167,8 +167,8 @@ pub(crate) fn is_certified_by_value(area: &PublicArea) -> bool {
 
 impl Link {
     /// Runs TPM2_Certify by an attestation key, for a loaded key with this TPMT_PUBLIC. Sends up to
-    /// eleven commands: load and flush of the attestation key, and three or four for each policy
-    /// session.
+    /// eleven commands: one for TPM2_Certify, two to load and flush the attestation key, and up to
+    /// four for each of two policy sessions.
     pub(crate) fn certify_by(
         &mut self,
         key: AuthHandle,

@@ -25,8 +25,8 @@ pub enum TpmError {
     Busy(Limit),
     /// The TPM returned a response code other than TPM_RC_SUCCESS.
     Response(ResponseCode),
-    /// The TPM is in dictionary-attack lockout. Keys that count wrong authorisation values cannot
-    /// be used.
+    /// The TPM is in dictionary-attack lockout. Until its end the TPM refuses each key without the
+    /// attribute noDA.
     Lockout(Tcti),
     /// This persistent handle now contains another key than at an earlier time.
     KeyReplaced(u32),

@@ -308,7 +308,7 @@ mod tests {
         for end in 0..whole.len() {
             refusal(whole[..end].to_vec());
         }
-        assert!(refusal([&whole[..], &[0]].concat()).contains("further bytes"));
+        assert!(refusal([&whole[..], &[0]].concat()).contains("followed by more bytes"));
         for (at, value, word) in [(1, 1, "KEYEDHASH"), (3, 0x77, "hash"), (11, 0x10, "HMAC")] {
             let mut changed = whole.clone();
             changed[at] = value;

@@ -34,9 +34,9 @@ pub(crate) fn distrusted(path: &Path) -> Option<Distrust> {
     walk(path, TrustRule::Folders).err()
 }
 
-/// Checks that only root and this user can make, replace or remove a name in a folder. If the
-/// folder is missing, the last existing folder of its path is checked. The users who may write to
-/// that folder could make the missing folder.
+/// Checks that only root and the user of this process can make, replace or remove a name in a
+/// folder. If the folder is missing, the last existing folder of its path is checked. The users who
+/// may write to that folder could make the missing folder.
 ///
 /// # Errors
 ///
@@ -64,7 +64,7 @@ enum End {
 }
 
 /// Returns the resolved path of a folder; `None` if it does not exist. Fails unless only root and
-/// this user can replace the folders of the path, and the files in the folder.
+/// the user of this process can replace the folders of the path, and the files in the folder.
 ///
 /// # Errors
 ///
@@ -214,8 +214,8 @@ pub(super) fn is_ours(user: u32) -> bool {
     user == ROOT || user == geteuid().as_raw()
 }
 
-/// Returns true if the user number stands for users outside of this user namespace
-/// (user_namespaces(7)). The creator of the container made the files of this user number. No user
+/// Returns true if a user number stands for users outside of the current user namespace
+/// (user_namespaces(7)). The creator of the container made the files with this user number. No user
 /// inside the container can write these files, unless the mode lets all users write.
 ///
 /// # Errors
@@ -307,7 +307,7 @@ mod tests {
             ("a/b", 0o777, false),
             ("a/b", 0o755, true),
             ("a", 0o777, false),
-            // The sticky bit of the folder protects the entries of this user.
+            // The sticky bit of the folder protects the entries of the user of this process.
             ("a", 0o1777, true),
             ("a/b", 0o1777, true),
         ] {

@@ -115,8 +115,8 @@ pub(crate) fn digest_algorithm(hash: Hash) -> ObjectIdentifier {
     }
 }
 
-/// Returns the AlgorithmIdentifier of a signature by this scheme (RFC 5754, section 3; RFC 4055,
-/// section 3.1). The salt of RSASSA-PSS is as long as the digest.
+/// Returns the AlgorithmIdentifier of signatures with a signature scheme (RFC 5754, section 3; RFC
+/// 4055, section 3.1). The salt of RSASSA-PSS is as long as the digest.
 pub(crate) fn signature_algorithm(
     scheme: SignatureScheme,
 ) -> der::Result<AlgorithmIdentifierOwned> {

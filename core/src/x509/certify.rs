@@ -59,8 +59,8 @@ pub(crate) enum PermanentIdentifier {
     Named(String),
 }
 
-/// Issues a certificate for this key. The certificate is valid from a day ago until `until`, but no
-/// longer than the CA's certificate.
+/// Issues a certificate for the public key of a device. The certificate is valid from a day ago
+/// until `until`, but no longer than the CA's certificate.
 ///
 /// # Errors
 ///

@@ -192,7 +192,8 @@ impl<'a> CrlParts<'a> {
 }
 
 impl Scope {
-    /// Parses an IssuingDistributionPoint (section 5.2.5). Returns `None` if it cannot be read.
+    /// Parses an IssuingDistributionPoint (RFC 5280, section 5.2.5). Returns `None` if it cannot be
+    /// read.
     ///
     /// # Errors
     ///

@@ -34,7 +34,8 @@ fn of_der(bytes: &[u8]) -> Result<Vec<Certificate>, NoCertificate> {
     }
 }
 
-/// Parses PEM blocks. A block with PKCS#7 may also have the label of a certificate.
+/// Parses the PEM blocks in a CA's answer. A block that contains PKCS#7 may have the label
+/// CERTIFICATE.
 fn of_pem(bytes: &[u8]) -> Result<Vec<Certificate>, NoCertificate> {
     let mut found = Vec::new();
     for block in PemReader::of(bytes).blocks.into_iter().flatten() {
@@ -78,13 +79,14 @@ pub(super) fn bare_base64(text: &[u8]) -> Option<Vec<u8>> {
     (decoded.first() == Some(&SEQUENCE)).then_some(decoded)
 }
 
-/// Returns the SignedData in a ContentInfo; `None` if there is none.
+/// Returns the SignedData in a ContentInfo; `None` if the bytes are not a ContentInfo with
+/// SignedData.
 fn signed_data(bytes: &[u8]) -> Option<Result<Element<'_>, NoCertificate>> {
     let fault = |what: &str| Some(Err(NoCertificate(format!("PKCS#7 {what}"))));
     let info = match Element::first(bytes) {
         Ok((info, _)) => info,
-        // A SEQUENCE whose length is indefinite or too long, followed by the identifier of
-        // SignedData.
+        // A truncated or BER-encoded ContentInfo: a SEQUENCE whose length is indefinite or too
+        // long, followed by the identifier of SignedData.
         Err(why) => {
             let named = bytes.windows(ID_SIGNED_DATA.as_bytes().len()).take(16);
             let is_one = named
@@ -117,7 +119,7 @@ fn signed_data(bytes: &[u8]) -> Option<Result<Element<'_>, NoCertificate>> {
     }
 }
 
-/// Returns the certificates in SignedData, in the order of the bytes.
+/// Returns the certificates in SignedData, in the order of the encoding.
 fn in_signed_data(content: Element<'_>) -> Result<Vec<Certificate>, NoCertificate> {
     let fault = |what: &str| NoCertificate(format!("PKCS#7 {what}"));
     let parts = content.children().unwrap_or_default();

@@ -26,7 +26,7 @@ const MEANINGS: [(&str, &str); 13] = [
     ("2.5.29.32.0", "any policy"),
 ];
 
-/// The contents of a certificate in readable form.
+/// The fields of a certificate in readable form.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Profile {
     /// The subject in the format of RFC 4514.
@@ -39,13 +39,13 @@ pub struct Profile {
     pub public_key: String,
     /// The signature algorithm; `None` if it cannot be read.
     pub signature_algorithm: Option<String>,
-    /// The serial number of the device.
+    /// The serial number of the device that the certificate names.
     pub device_serial: Option<String>,
     /// The field that contains the serial number: `subject`, or a type of name in the
     /// subjectAltName.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub device_serial_from: Option<&'static str>,
-    /// The model of the device.
+    /// The model of the device that the certificate names.
     pub model: Option<String>,
     /// The start of validity (RFC 3339, UTC). If it cannot be read, a note with the content of the
     /// field.
@@ -55,7 +55,7 @@ pub struct Profile {
     pub not_after: Option<String>,
     /// The name of the hardware module, as its manufacturer gave it (RFC 4108, section 5).
     pub hardware_module: Option<HardwareModule>,
-    /// The certificate policies.
+    /// The certificate policies (certificatePolicies).
     pub policies: Vec<Meaning>,
     /// The purposes of the key (extended key usage).
     pub extended_key_usage: Vec<Meaning>,
@@ -65,11 +65,11 @@ pub struct Profile {
     /// The names of extensions that cannot be read or occur twice.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unreadable: Vec<String>,
-    /// True for a CA certificate.
+    /// True if the certificate is a CA certificate.
     pub authority: bool,
-    /// The key identifier of the issuer in hexadecimal digits.
+    /// The keyIdentifier in authorityKeyIdentifier, in hexadecimal digits.
     pub authority_key_id: Option<String>,
-    /// The key identifier of the subject in hexadecimal digits.
+    /// The subjectKeyIdentifier in hexadecimal digits.
     pub subject_key_id: Option<String>,
     /// The SHA-256 hash of the whole certificate in hexadecimal digits.
     pub sha256: String,
@@ -80,7 +80,7 @@ pub struct Profile {
 /// The HardwareModuleName of RFC 4108, section 5.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct HardwareModule {
-    /// The field hwType.
+    /// The field hwType, an object identifier.
     #[serde(rename = "type")]
     pub kind: Meaning,
     /// The field hwSerialNum, as text if it is printable, else in hexadecimal digits.
@@ -95,7 +95,7 @@ pub struct HardwareModule {
 pub struct Meaning {
     /// The object identifier in dotted notation.
     pub oid: String,
-    /// The meaning in a few words.
+    /// The meaning of the object identifier in a few words.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub meaning: Option<&'static str>,
 }
@@ -171,7 +171,7 @@ fn hardware_module(certificate: &Certificate) -> Option<HardwareModule> {
     })
 }
 
-/// Returns the identifiers of the critical extensions.
+/// Returns the object identifiers of a certificate's critical extensions.
 pub(crate) fn critical(certificate: &Certificate) -> Result<Vec<ObjectIdentifier>, Unreadable> {
     let all = certificate.extensions()?.into_iter();
     Ok(all.filter(|one| one.critical).map(|one| one.id).collect())

@@ -1,4 +1,4 @@
-//! Parses certificates from outside: from files, NV indices, or bytes of a caller.
+//! Parses certificates in files, in NV indices, and in bytes of a caller.
 
 use super::certificate::Certificate;
 use super::decode::NoCertificate;
@@ -7,8 +7,8 @@ use crate::ber::{Element, NoElement, SEQUENCE};
 use crate::pem::{PemReader, damaged};
 use log::warn;
 
-/// TCG_PCCLIENT_STORED_CERT and TCG_PCCLIENT_FULL_CERT (TCG, PC Client Implementation
-/// Specification for Conventional BIOS, section 7.4.5).
+/// The tags of certificates in NV memory: TCG_PCCLIENT_STORED_CERT and TCG_PCCLIENT_FULL_CERT (TCG,
+/// PC Client Implementation Specification for Conventional BIOS, section 7.4.5).
 const STORED: [u8; 2] = [0x10, 0x01];
 const FULL: [u8; 2] = [0x10, 0x02];
 const PARTIAL: [u8; 2] = [0x10, 0x03];
@@ -16,7 +16,7 @@ const PARTIAL: [u8; 2] = [0x10, 0x03];
 /// The result of parsing bytes that may contain certificates.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ParsedCertificates {
-    /// The certificates, in the order of the bytes.
+    /// The parsed certificates, in the order of the bytes.
     pub certificates: Vec<Certificate>,
     /// Descriptions of the contents that are not certificates.
     pub unread: Vec<String>,

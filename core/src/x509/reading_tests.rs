@@ -120,7 +120,7 @@ fn a_cut_certificate_goes_on_elsewhere() {
     );
 }
 
-/// Other structures with a similar shape. Only their tags differ.
+/// ASN.1 structures whose shape is similar to a certificate. Only their tags differ.
 #[test]
 fn neighbours_of_certificates_are_named() {
     let sequence = |parts: &[&[u8]]| encoded(SEQUENCE, &parts.concat());

@@ -10,7 +10,7 @@ use x509_cert::ext::Extension;
 use x509_cert::request::CertReq;
 use x509_cert::spki::AlgorithmIdentifierOwned;
 
-/// A parsed certificate request.
+/// A parsed certificate request (PKCS#10).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Request {
     der: Vec<u8>,
@@ -20,7 +20,7 @@ pub(crate) struct Request {
 }
 
 impl Request {
-    /// Parses a request in DER without trailing bytes.
+    /// Parses a certificate request in DER without trailing bytes.
     ///
     /// # Errors
     ///
@@ -28,8 +28,8 @@ impl Request {
     pub(crate) fn from_der(der: &[u8]) -> Result<Self, String> {
         let parsed =
             CertReq::from_der(der).map_err(|why| format!("it is not a PKCS#10 request: {why}"))?;
-        // If the library reads an attribute differently, the encoding differs. The request is then
-        // refused.
+        // If x509-cert reads an attribute differently, it encodes the request differently. Such a
+        // request is refused.
         if parsed.to_der().ok().as_deref() != Some(der) {
             return Err("it is not a PKCS#10 request: it is not in DER".into());
         }
@@ -44,12 +44,13 @@ impl Request {
         })
     }
 
-    /// Returns the SubjectPublicKeyInfo in DER.
+    /// Returns the SubjectPublicKeyInfo of the certificate request in DER.
     pub(crate) fn public_key_info_der(&self) -> &[u8] {
         &self.info
     }
 
-    /// Returns the key of the request, if it has the encoding that every verifier reads.
+    /// Returns the public key of the certificate request, if it has the encoding that every
+    /// verifier reads.
     pub(crate) fn public_key(&self) -> Option<PublicKey> {
         PublicKey::from_plain_info(&self.info)
     }
@@ -98,7 +99,8 @@ impl Request {
         &self.parsed.algorithm
     }
 
-    /// Returns the signature, without unused bits.
+    /// Returns the signature of the certificate request: the content of the BIT STRING, without
+    /// unused bits.
     pub(crate) fn signature(&self) -> Result<&[u8], Unreadable> {
         let bits = self.parsed.signature.as_bytes();
         bits.ok_or_else(Unreadable::nothing)

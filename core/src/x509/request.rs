@@ -17,19 +17,21 @@ const ATTRIBUTES: u8 = 0xA0;
 /// The KeyUsage with digitalSignature only, in the bit order of RFC 5280, section 4.2.1.3.
 const DIGITAL_SIGNATURE: u16 = 1 << 15;
 
-/// The content of a request. Missing parts are filled with the defaults of the key.
+/// The content of a certificate request. Parts that are not set get defaults that depend on the
+/// key.
 #[derive(Debug, Clone, Default)]
 pub struct RequestContent {
     subject: Option<Subject>,
-    /// The GeneralNames, each in DER.
+    /// The names for the subjectAltName, each a GeneralName in DER.
     alternative_names: Vec<Vec<u8>>,
-    /// The purposes of the extended key usage.
+    /// The key purposes for extKeyUsage.
     purposes: Vec<ObjectIdentifier>,
     /// The bits of the key usage; the highest bit is digitalSignature. 0 if no usage was given.
     usage: u16,
-    /// Extensions that the request contains unchanged.
+    /// The extensions that the request contains unchanged.
     extensions: Vec<Extension>,
-    /// The hash for the signature of the request, if the key supports this hash.
+    /// The hash for the signature of the request. If the key does not support this hash, the
+    /// request uses another hash.
     hash: Option<Hash>,
     /// Further attributes of the request (Attribute), each in DER.
     attributes: Vec<Vec<u8>>,
@@ -79,8 +81,8 @@ impl RequestContent {
         })
     }
 
-    /// Returns the content for the renewal of this certificate. The content has the usages of the
-    /// certificate, and its subject and subjectAltName byte for byte (RFC 7030, section 4.2.2).
+    /// Returns the content of a request that renews `certificate`. The content has the usages of
+    /// the certificate, and its subject and subjectAltName byte for byte (RFC 7030, section 4.2.2).
     ///
     /// # Errors
     ///
@@ -102,8 +104,8 @@ impl RequestContent {
         Ok(content)
     }
 
-    /// Returns this content. The names, purposes and usages of `other` replace those of this
-    /// content, if `other` has them.
+    /// Returns the content, with the names, purposes and usages of `other` in place of its own, as
+    /// far as `other` has them.
     #[must_use]
     pub fn overridden_by(self, other: Self) -> Self {
         let mut extensions = self.extensions;
@@ -119,7 +121,7 @@ impl RequestContent {
         }
     }
 
-    /// Returns this content with one more attribute of this type. `value` is in DER.
+    /// Returns this content with one more attribute of the type `kind`. `value` is in DER.
     #[cfg(feature = "evidence")]
     #[must_use]
     pub(crate) fn with_attribute(mut self, kind: ObjectIdentifier, value: Vec<u8>) -> Self {
@@ -127,12 +129,13 @@ impl RequestContent {
         self
     }
 
-    /// Returns true if the content has a subject or other names.
+    /// Returns true if the content has a subject or names for the subjectAltName.
     pub fn names_somebody(&self) -> bool {
         self.subject.is_some() || !self.alternative_names.is_empty()
     }
 
-    /// Adds the contents that a server requires. The values of this content have precedence.
+    /// Adds what an EST server requires in a request (CsrAttrs). Values that the content already
+    /// has take precedence.
     ///
     /// # Errors
     ///
@@ -172,12 +175,12 @@ impl RequestContent {
         self.hash
     }
 
-    /// Returns the subject, if it was given.
+    /// Returns the subject, if the content has one.
     pub(crate) fn subject(&self) -> Option<&Subject> {
         self.subject.as_ref()
     }
 
-    /// Returns all extensions of the request, for a key with this subject.
+    /// Returns all extensions of the request, for a key with the subject `subject`.
     fn all_extensions(&self, subject: &Subject) -> Result<Vec<Extension>, IssueError> {
         let extension = |extn_id, critical, value: Vec<u8>| {
             let extn_value = OctetString::new(value).map_err(unencodable)?;
@@ -275,10 +278,10 @@ fn attribute(kind: ObjectIdentifier, value: &[u8]) -> Vec<u8> {
     encoded(SEQUENCE, &[kind, encoded(SET, value)].concat())
 }
 
-/// Returns a request in PEM.
+/// Returns a certificate request in PEM.
 pub fn request_pem(der: &[u8]) -> String {
     use x509_cert::der::pem::{LineEnding, encode_string};
-    // Encoding cannot fail for this length.
+    // PEM encoding fails only for lengths that no certificate request has.
     encode_string("CERTIFICATE REQUEST", LineEnding::LF, der).unwrap_or_default()
 }
 

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use x509_cert::der::asn1::ObjectIdentifier;
 
 const UTF8_STRING: u8 = 0x0C;
-/// The user principal name of Microsoft, an otherName.
+/// The otherName type of Microsoft's user principal name (UPN).
 const UPN: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.311.20.2.3");
 
 const PURPOSES: [(&str, &str); 8] = [
@@ -39,7 +39,8 @@ fn wrong(what: String) -> IssueError {
     IssueError::Subject(what)
 }
 
-/// Parses a GeneralName (RFC 5280, section 4.2.1.6) and returns it in DER.
+/// Parses a name for the subjectAltName and returns it as a GeneralName in DER (RFC 5280, section
+/// 4.2.1.6).
 pub(super) fn alternative_name(text: &str) -> Result<Vec<u8>, IssueError> {
     let expected = || {
         wrong(format!(
@@ -145,7 +146,7 @@ fn oid(text: &str) -> Result<ObjectIdentifier, IssueError> {
     })
 }
 
-/// Parses a purpose of the extended key usage.
+/// Parses a key purpose for extKeyUsage: a word or an OID.
 pub(super) fn purpose(text: &str) -> Result<ObjectIdentifier, IssueError> {
     let known = PURPOSES
         .iter()

@@ -25,11 +25,11 @@ pub(crate) struct Party {
     key: SigningKey,
 }
 
-/// The content of a certificate. [`Sample::of_device`] returns the content of a correct device
+/// The content of a test certificate. [`Sample::of_device`] returns the content of a correct device
 /// certificate.
 #[derive(Clone)]
 pub(crate) struct Sample {
-    /// The version; `None` for version 1, which is not encoded.
+    /// The version; `None` for version 1, for which a certificate omits the field.
     pub(crate) version: Option<u8>,
     /// The serial number: the content of the INTEGER.
     pub(crate) serial: Vec<u8>,
@@ -39,7 +39,7 @@ pub(crate) struct Sample {
     pub(crate) extensions: Vec<Extension>,
 }
 
-/// An extension: identifier, criticality, and the value in hexadecimal digits.
+/// An extension: object identifier, criticality, and the value in hexadecimal digits.
 pub(crate) type Extension = (ObjectIdentifier, bool, &'static str);
 
 pub(crate) const IS_CA: Extension = (BASIC_CONSTRAINTS, true, "30030101ff");
@@ -52,9 +52,9 @@ pub(crate) const SIGNS_CERTIFICATES: Extension = (KEY_USAGE, true, "03020204");
 pub(crate) const IS_SOMEBODY: Extension = (SUBJECT_KEY_ID, false, "0403010203");
 pub(crate) const IS_ANOTHER: Extension = (SUBJECT_KEY_ID, false, "0403040506");
 pub(crate) const BY_SOMEBODY: Extension = (AUTHORITY_KEY_ID, false, "30058003010203");
-/// A policy of the TCG: 2.23.133.11.1.2.
+/// The extension certificatePolicies with the TCG's policy 2.23.133.11.1.2 (verified fixedTPM).
 pub(crate) const POLICY: Extension = (CERTIFICATE_POLICIES, false, "300a300806066781050b0102");
-/// The purpose serverAuth.
+/// The extension extKeyUsage with the purpose serverAuth.
 pub(crate) const PURPOSE: Extension = (EXTENDED_KEY_USAGE, true, "300a06082b06010505070301");
 /// Policies 1.2.3, 1.2.4 and anyPolicy, and name constraints that exclude the DNS names below
 /// `example`.
@@ -62,7 +62,8 @@ pub(crate) const POLICY_3: Extension = (CERTIFICATE_POLICIES, false, "3006300406
 pub(crate) const POLICY_4: Extension = (CERTIFICATE_POLICIES, false, "3006300406022a04");
 pub(crate) const ANY_POLICY: Extension = (CERTIFICATE_POLICIES, true, "300830060604551d2000");
 pub(crate) const NAMES: Extension = (NAME_CONSTRAINTS, true, "300da10b3009820765 78616d706c65");
-/// A HardwareModuleName of RFC 4108: type 2.23.133.1.2, serial number 7.
+/// The extension subjectAltName with a HardwareModuleName (RFC 4108): type 2.23.133.1.2, serial
+/// number 7.
 pub(crate) const MODULE: Extension = (
     SUBJECT_ALT_NAME,
     false,
@@ -80,7 +81,8 @@ impl Party {
         PublicKey::from_point(Curve::P256, point.as_bytes()).unwrap()
     }
 
-    /// Returns the signed part followed by the algorithm and the signature of this party.
+    /// Signs with the key of this party. Returns the signed part, the signature algorithm and the
+    /// signature in a SEQUENCE.
     pub(crate) fn sealed(&self, signed: &[u8]) -> Vec<u8> {
         let digest = Hash::Sha256.digest(&[signed]);
         let signature: Signature = self.key.sign_prehash(&digest).unwrap();
@@ -113,7 +115,7 @@ impl Sample {
         }
     }
 
-    /// Replaces or adds an extension.
+    /// Adds an extension to the content, or replaces the extension of the same type.
     pub(crate) fn with(mut self, extension: Extension) -> Self {
         self.extensions.retain(|one| one.0 != extension.0);
         self.extensions.push(extension);
@@ -125,7 +127,7 @@ impl Sample {
         self
     }
 
-    /// Sets the end of validity to a time before 2050.
+    /// Sets notAfter to a time before 2050.
     pub(crate) fn until(self, end: &'static str) -> Self {
         Self {
             until: (UTC_TIME, end),
@@ -133,12 +135,12 @@ impl Sample {
         }
     }
 
-    /// Returns a certificate for the key of `holder`, signed by `issuer`.
+    /// Returns a certificate for the key of `holder`, with the signature of `issuer`.
     pub(crate) fn issued(&self, issuer: &Party, holder: &Party) -> Certificate {
         self.issued_for(issuer, &holder.public())
     }
 
-    /// Returns a certificate for a key of any type, signed by `issuer`.
+    /// Returns a certificate for a key of any type, with the signature of `issuer`.
     pub(crate) fn issued_for(&self, issuer: &Party, key: &PublicKey) -> Certificate {
         let mut parts = Vec::new();
         parts.extend(self.version.map(|number| element(0xA0, &[2, 1, number])));
@@ -159,7 +161,7 @@ impl Sample {
     }
 }
 
-/// Returns the first of July of a year.
+/// Returns the first of July of a year, as the current time of a test.
 pub(crate) fn in_year(year: u16) -> DateTime {
     DateTime::new(year, 7, 1, 0, 0, 0).unwrap()
 }

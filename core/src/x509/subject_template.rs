@@ -9,7 +9,7 @@ use std::fmt;
 /// ub-common-name, ub-serial-number).
 const LONGEST: usize = 64;
 
-/// A variable of a subject template.
+/// A variable that a subject template may contain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SubjectVariable {
     /// `${machine-id}`: machine-id(5).
@@ -37,7 +37,7 @@ impl SubjectVariable {
     /// All variables.
     pub const ALL: [Self; 3] = [Self::MachineId, Self::DmiSerial, Self::IdevIdSerial];
 
-    /// Returns the name between the braces.
+    /// Returns the name of the variable, without `${` and `}`.
     pub fn name(self) -> &'static str {
         match self {
             Self::MachineId => "machine-id",
@@ -54,7 +54,7 @@ impl fmt::Display for SubjectVariable {
 }
 
 impl SubjectTemplate {
-    /// Parses a template.
+    /// Parses a subject template.
     ///
     /// # Errors
     ///
@@ -92,7 +92,7 @@ impl SubjectTemplate {
         Ok(template)
     }
 
-    /// Returns the text of the template.
+    /// Returns the text of the subject template.
     pub fn text(&self) -> &str {
         &self.text
     }
@@ -141,7 +141,8 @@ impl SubjectTemplate {
     }
 }
 
-/// Returns the reason why a value is not permitted in a name; `None` if it is permitted.
+/// Returns the reason why the value of a variable is not permitted in a name; `None` if it is
+/// permitted.
 fn unfit(value: &str) -> Option<&'static str> {
     if value.is_empty() {
         Some("is empty")

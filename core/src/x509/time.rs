@@ -46,9 +46,10 @@ impl Date {
         (1..=days).contains(&self.day)
     }
 
-    /// Returns the number of days since 1970-01-01.
+    /// Returns the number of days from 1970-01-01 to this day.
     fn number(self) -> i64 {
-        // Years are counted from March, so the leap day is the last day of a year.
+        // In this calculation a year begins in March, so that the leap day is the last day of a
+        // year.
         let early = i64::from(self.month < 3);
         let year = i64::from(self.year) - early;
         let month = i64::from(self.month) + 12 * early - 3;
@@ -58,7 +59,7 @@ impl Date {
     }
 }
 
-/// A second, in UTC.
+/// A time of a certificate with a precision of one second, in UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Time {
     /// The day.
@@ -102,13 +103,13 @@ impl Time {
         is_one.then_some(Self { day, clock }).ok_or_else(unreadable)
     }
 
-    /// Returns true for "no end" (RFC 5280, section 4.1.2.5). Any time in the year 9999 counts as
-    /// "no end".
+    /// Returns true if the time means "no end" (RFC 5280, section 4.1.2.5). Any time in the year
+    /// 9999 counts as "no end".
     pub fn is_no_end(self) -> bool {
         self.day.year == 9999
     }
 
-    /// Returns the number of seconds since 1970.
+    /// Returns the number of seconds from 1970-01-01 00:00:00 UTC to this time.
     pub fn unix_seconds(self) -> i64 {
         let [hour, minute, second] = self.clock.map(i64::from);
         self.day.number() * 86_400 + hour * 3600 + minute * 60 + second
@@ -129,7 +130,7 @@ impl From<DateTime> for Time {
 }
 
 impl fmt::Display for Time {
-    /// Writes the format of RFC 3339.
+    /// Writes the time in the format of RFC 3339.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Date { year, month, day } = self.day;
         let [hour, minute, second] = self.clock;

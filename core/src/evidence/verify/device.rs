@@ -118,7 +118,7 @@ fn factory_key(bundle: &Bundle, idevid: &CertifiedKey, signer: Option<&PublicAre
     }
     let said = Attest::read(&idevid.certify).map(|attest| attest.extra_data);
     match said == Some(bundle.nonce.as_deref().unwrap_or_default()) {
-        true => Ok("the factory key is in the TPM of the attested key".into()),
+        true => Ok("the factory key (IDevID) and the attested key are in the same TPM".into()),
         false => Err("the factory key was certified with another nonce".into()),
     }
 }

@@ -187,7 +187,7 @@ fn no_check_is_without_a_case_and_a_description() {
     assert_eq!(CASES.len(), cases.len(), "a check has two cases");
 
     let page = include_str!("../../../../docs/CA.md");
-    let (_, rest) = page.split_once("| name | what must be |").unwrap();
+    let (_, rest) = page.split_once("| checks | what must be true |").unwrap();
     let (table, _) = rest.split_once("\n\n").unwrap();
     let described: BTreeSet<&str> = table
         .lines()

@@ -255,7 +255,10 @@ fn a_challenge_binds_both_keys() {
     let unbound = judged(&bundle, None);
     assert_eq!(failed(&unbound), ["ak-certificate"]);
     let said = &unbound.report.summary;
-    assert!(said.contains("not bound to a certified TPM"), "{said}");
+    assert!(
+        said.contains("nothing proves that the attestation key is in a certified TPM"),
+        "{said}"
+    );
 }
 
 #[test]

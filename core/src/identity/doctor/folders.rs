@@ -210,7 +210,7 @@ fn state_folder(state: &Path) -> Finding {
     Finding::ok("state", STATE, format!("{shown} can be written"))
 }
 
-/// Checks that the group of key folders exists, and that this user is in it.
+/// Checks that the group of key folders exists, and that the user of this process is in it.
 fn group() -> Option<Finding> {
     let Some(devid) = group_number(GROUP) else {
         let text = format!("the group {GROUP}, which key folders may belong to, does not exist");

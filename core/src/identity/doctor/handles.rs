@@ -188,7 +188,7 @@ impl Handles<'_> {
         let of_key = |one: &&TokenEntry| one.public.as_ref() == Some(key);
         let certified = self.inventory.entries.iter().find(of_key);
         let what = match certified {
-            Some(one) => format!("it belongs to the certificate {}", one.label),
+            Some(one) => format!("the key belongs to the certificate {}", one.label),
             None if self.inventory.entries.iter().any(is_not_understood) => {
                 "its certificate is unknown, because a certificate of this device has a key of a \
                  type or encoding that is not supported"
@@ -213,7 +213,7 @@ impl Handles<'_> {
             ),
             None if is_device_key(area) => ok(
                 "handle.foreign",
-                format!("a signing key with the template of device keys, {key}"),
+                format!("a signing key of type {key}, made from the template of device keys"),
             ),
             None if parsed.is_identity() => Finding::note(
                 "handle.uncertified",

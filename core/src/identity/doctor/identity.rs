@@ -45,7 +45,8 @@ pub(super) fn check(device: &Device, findings: &mut Vec<Finding>) {
                 IdentityErrorKind::Tpm => problem(Remedy::by_hand(
                     "The remedy for the TPM above also solves this problem",
                 )),
-                // The identity may be correct, but this user has no permission to check it.
+                // The identity may be correct, but the user of this process has no permission to
+                // check it.
                 IdentityErrorKind::Denied => Finding {
                     state: Health::Note,
                     ..problem(to_see(device))
@@ -62,7 +63,7 @@ pub(super) fn check(device: &Device, findings: &mut Vec<Finding>) {
     trust(device, findings);
 }
 
-/// Returns the remedy that lets this user check the identity `devid`.
+/// Returns the remedy that lets the user of this process check the identity `devid`.
 fn to_see(device: &Device) -> Remedy {
     let (state, marker) = (&device.config.state, &device.config.provision.marker);
     let software = Software::in_state(state);

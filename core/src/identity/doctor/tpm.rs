@@ -10,7 +10,7 @@ use crate::shell::word;
 use crate::store::{Advised, WAIT};
 use crate::tpm::{CLEARED_OR_EXCHANGED, Hash, KeyAlgorithm, Property, SRK, Tcti, TpmError, handle};
 
-/// The TPM needs this number of free persistent handles to hold a device key.
+/// The number of free persistent handles that the TPM needs to hold a device key.
 const FEWEST_FREE: u32 = 2;
 
 pub(super) fn check(device: &Device, findings: &mut Vec<Finding>) {

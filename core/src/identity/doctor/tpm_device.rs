@@ -32,7 +32,7 @@ pub(super) fn check(config: &Config, findings: &mut Vec<Finding>) {
     }
 }
 
-/// Checks that the device node exists and that this user may use it.
+/// Checks that the device node exists and that the user of this process may use it.
 fn node(path: &Path, findings: &mut Vec<Finding>) {
     let shown = path.display();
     let Ok(found) = stat(path) else {
@@ -99,7 +99,7 @@ fn node(path: &Path, findings: &mut Vec<Finding>) {
     }
 }
 
-/// Returns the part of a command line that adds this user to the group tss.
+/// Returns the part of a command line that adds the user of this process to the group tss.
 fn added_to_tss() -> String {
     let command = membership("tss").command;
     command.map_or(String::new(), |command| format!(" && {command}"))

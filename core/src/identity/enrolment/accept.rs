@@ -114,8 +114,8 @@ impl Device {
         })
     }
 
-    /// Checks the new certificate without its chain: it is for this key, for a device, valid, and
-    /// not older than the present certificate.
+    /// Checks the new certificate without its chain: it is for the key of the entry, for a device,
+    /// valid, and not older than the present certificate.
     fn check_new(&self, entry: &TokenEntry, leaf: &Certificate) -> Result<(), IdentityError> {
         let refused = |why: String| {
             IdentityError::refused(format!(
@@ -196,8 +196,8 @@ impl Device {
     }
 }
 
-/// Returns the certificate in the server's answer that is for this key. If there are several,
-/// returns the newest.
+/// Returns the certificate in the server's answer that is for the key of the entry. If there are
+/// several, returns the newest.
 fn leaf_for<'a>(
     public: &PublicKey,
     answer: &'a [Certificate],

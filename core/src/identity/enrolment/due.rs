@@ -16,7 +16,7 @@ const LONGEST_REST: u64 = 12 * 60 * 60;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case", tag = "need")]
 pub enum RenewalNeed {
-    /// The certificate must be renewed in this number of seconds.
+    /// The certificate must be renewed after the given number of seconds.
     Later {
         /// The number of seconds until the renewal.
         seconds: u64,

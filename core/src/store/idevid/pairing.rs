@@ -256,7 +256,8 @@ impl Leaf {
         self.wants_key() && self.says != StatedRole::Ca
     }
 
-    /// Returns true if the certificate belongs to a key of the device, or states an end entity.
+    /// Returns true if the TPM has the certificate's key, or if the certificate states an end
+    /// entity.
     fn is_identity(&self) -> bool {
         self.says == StatedRole::EndEntity || !matches!(self.holder, Holder::Nobody)
     }

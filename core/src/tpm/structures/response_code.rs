@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// A response code of a TPM that is not success.
+/// A TPM response code other than TPM_RC_SUCCESS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ResponseCode(pub u32);
 

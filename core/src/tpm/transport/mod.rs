@@ -29,10 +29,10 @@ pub(super) const HEADER: usize = 10;
 
 /// Sends a command to the TPM and returns its response.
 pub(super) trait Transport: Send {
-    /// Sends a command of this class and returns the response. The steps before the sending have
-    /// the limit of ordinary commands. These steps are opening a connection, and receiving a late
-    /// answer to an earlier command. A key generation is under way ([`Timing::note_start`]) from
-    /// the sending until this method returns. After an error the next call opens a new connection.
+    /// Sends a command and returns the response. The class of the command decides its time limit.
+    /// Opening a connection, and receiving a late answer to an earlier command, have the time limit
+    /// of ordinary commands. A command that generates a key is noted ([`Timing::note_start`]) from
+    /// its sending until this method returns. After an error the next call opens a new connection.
     fn transact(
         &mut self,
         command: &[u8],

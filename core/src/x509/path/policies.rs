@@ -21,8 +21,8 @@ struct PolicyStatement {
 }
 
 /// The state of the validation, which goes from the trusted certificate to the leaf. The sets are
-/// the leaves of the valid_policy_tree of section 6.1. Since any policy is acceptable, only the
-/// policies that remain matter, not how they became valid.
+/// the leaves of the valid_policy_tree of RFC 5280, section 6.1. Since any policy is acceptable,
+/// only the policies that remain matter, not how they became valid.
 struct Walk {
     explicit_policy: usize,
     policy_mapping: usize,

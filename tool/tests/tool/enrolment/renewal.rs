@@ -360,7 +360,7 @@ fn what_the_configuration_says_wrongly_is_named() {
         (whole.replace(&root, "sha256:abc"), "64 hexadecimal"),
         (format!("{whole}within = \"3/2\"\n"), "1/3"),
         (format!("{whole}key = \"old\"\n"), "\"same\" or \"new\""),
-        (format!("{whole}user = \"x\"\n"), "go together"),
+        (format!("{whole}user = \"x\"\n"), "given together"),
         (format!("{whole}san = [1]\n"), "text in quotes"),
         (format!("{whole}prove = \"host\"\n"), "HOST:PORT"),
         (format!("{whole}subjct = \"CN=x\"\n"), "subject"),

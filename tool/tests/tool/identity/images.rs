@@ -86,8 +86,14 @@ fn a_name_that_cannot_be_had_stops_before_anything_is_written() {
             1,
             "no variable ${serial}",
         ),
-        ("CN=${machine-id", Some(ID), Some(SERIAL), 1, "without }"),
-        ("${machine-id}", Some(ID), Some(SERIAL), 1, "no subject"),
+        (
+            "CN=${machine-id",
+            Some(ID),
+            Some(SERIAL),
+            1,
+            "without a closing }",
+        ),
+        ("${machine-id}", Some(ID), Some(SERIAL), 1, "not a subject"),
         ("CN=${machine-id}", None, Some(SERIAL), 6, "/etc/machine-id"),
         ("CN=${machine-id}", Some("\n"), None, 6, "machine-id(5)"),
         (
@@ -285,7 +291,7 @@ fn a_new_certificate_is_made_by_a_command() {
             "CN=new",
         ],
     );
-    assert!(said.text().contains("made anew"), "{said}");
+    assert!(said.text().contains("made a new certificate"), "{said}");
     assert_eq!((id(&device), subject(&device)), (key, "CN=new".into()));
     let now = device.json(&["show", "devid"]);
     assert_eq!(

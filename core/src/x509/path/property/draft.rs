@@ -56,7 +56,7 @@ impl Keys {
         }
     }
 
-    /// Returns the SubjectPublicKeyInfo of the key with this index.
+    /// Returns the SubjectPublicKeyInfo of the key with the index `number`.
     pub(super) fn info(&self, number: usize) -> Vec<u8> {
         let (algorithm, bits) = match &self.all[number] {
             Key::P256(key) => (

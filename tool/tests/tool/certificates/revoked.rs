@@ -144,7 +144,7 @@ fn what_a_crl_revokes_is_not_verified() {
     let (said, json) = bench.verify(&["ca-revoked.crl"], "-crl_check", 1);
     says(
         &said,
-        "was revoked on 2026-03-01T12:00:00Z (keyCompromise), says the CRL of CN=ca",
+        "was revoked on 2026-03-01T12:00:00Z (keyCompromise) according to the CRL of CN=ca",
     );
     assert_eq!(json["verdict"], "failed");
     bench.crl("root", &[ISSUER], days, "root-revoked.crl");

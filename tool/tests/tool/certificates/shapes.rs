@@ -207,7 +207,7 @@ fn a_certificate_that_says_that_it_is_a_cas_is_refused_by_name() {
         let before = device.json(&["show", "devid"]);
         let said = device.devid(&["import-cert", &text(&file)]);
         assert_ne!(said.status.code(), Some(0), "{said}");
-        for words in [why, "for the key devid", "nothing was changed"] {
+        for words in [why, "for the key devid", "Nothing was changed"] {
             assert!(said.err.contains(words), "{said}");
         }
         assert_eq!(device.json(&["show", "devid"]), before);

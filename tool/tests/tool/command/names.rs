@@ -139,7 +139,7 @@ fn of_several_objects_all_are_named() {
         let list = said
             .err
             .trim()
-            .split("4 keys have this name; use one of these: ")
+            .split("4 keys have this name; use one of these names: ")
             .nth(1);
         let list = list.unwrap_or_else(|| panic!("{said}")).to_owned();
         told.push(list);

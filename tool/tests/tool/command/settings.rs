@@ -50,13 +50,14 @@ fn a_named_certificate_that_is_not_there_is_named() {
     assert_eq!(finding["state"], "problem");
     let text = finding["text"].as_str().unwrap();
     assert!(
-        text.contains("/nonexistent/idevid.pem: No such file"),
+        text.contains("/nonexistent/idevid.pem under [[identity]]: No such file"),
         "{text}"
     );
     let said = device.devid(&["show", "idev-id"]);
     assert!(!said.status.success());
     assert!(
-        said.all().contains("/nonexistent/idevid.pem: No such file"),
+        said.all()
+            .contains("/nonexistent/idevid.pem under [[identity]]: No such file"),
         "{said}"
     );
 

@@ -168,7 +168,7 @@ fn a_lock_that_another_process_has_is_named() {
         let held = File::open(&lock).unwrap();
         held.lock().unwrap();
         let run = Run::start(&device, &mut device.command(words));
-        let text = format!("devid: another process has the lock {}", lock.display());
+        let text = format!("devid: another process holds the lock {}", lock.display());
         run.await_text(&run.err, &text);
         held.unlock().unwrap();
         let (code, _, err) = run.end();
@@ -185,7 +185,10 @@ fn a_tpm_that_is_not_there_is_named() {
         &device,
         &mut device.command(&["provision", "--wait", "600"]),
     );
-    run.await_text(&run.err, "devid: no TPM at device:/nonexistent/tpm: ");
+    run.await_text(
+        &run.err,
+        "devid: the TPM at device:/nonexistent/tpm does not answer: ",
+    );
     drop(run);
 }
 

@@ -45,8 +45,8 @@ const WRONG: &[(&str, &str)] = &[
     ("pkcs11:token=a;slot-id=one", "slot-id"),
     ("pkcs11:token=a;slot-id=+1", "slot-id"),
     ("pkcs11:token=a;library-version=3.", "library-version"),
-    ("pkcs11:", "names nothing"),
-    ("pkcs11:?pin-value=1", "names nothing"),
+    ("pkcs11:", "the URI has no attributes"),
+    ("pkcs11:?pin-value=1", "the URI has no attributes"),
     ("idev-id", "pkcs11:"),
 ];
 

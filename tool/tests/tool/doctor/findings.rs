@@ -67,7 +67,7 @@ fn a_healthy_device_has_no_problem_and_every_place_is_what_it_was_taken_for() {
         "0x01C90200: certificate idev-id",
         "note     NV index: 0x01C90300: in the range for certificates of identities, but without",
         "0x01C00002: not read; this index is reserved for the certificate",
-        "lockout: 0 of",
+        "lockout: the TPM counts 0 of",
         "it supports Sha1, Sha256, Sha384, Sha512, P256, P384, P521, RSA-2048, RSA-3072",
         "persistent handles are in use, and",
         "no resource manager",
@@ -140,7 +140,12 @@ fn with_a_wrong_configuration_it_looks_on() {
         said.contains("config.toml:1: tcit: there is no such setting; did you mean tcti?"),
         "{said}"
     );
-    for words in ["p11-kit", "lockout: 0 of", "state folder", "OpenSSL"] {
+    for words in [
+        "p11-kit",
+        "lockout: the TPM counts 0 of",
+        "state folder",
+        "OpenSSL",
+    ] {
         assert!(said.contains(words), "and goes on: {words}: {said}");
     }
     assert!(

@@ -65,7 +65,10 @@ fn a_link_in_a_key_folder_is_followed_by_nobody() {
         let finding = found(&device, "keys.file");
         assert!(finding["command"].is_null(), "{finding:#}");
         assert!(
-            finding["mend"].as_str().unwrap().contains("by hand"),
+            finding["mend"]
+                .as_str()
+                .unwrap()
+                .contains("check this manually"),
             "{finding:#}"
         );
         run_all(&device);
@@ -161,7 +164,13 @@ fn a_lock_that_is_none_is_named_and_no_command_touches_it() {
     assert_eq!(all.len(), 2, "{all:#?}");
     for one in &all {
         assert!(one["command"].is_null(), "{one:#}");
-        assert!(one["mend"].as_str().unwrap().contains("by hand"), "{one:#}");
+        assert!(
+            one["mend"]
+                .as_str()
+                .unwrap()
+                .starts_with("Check who made this file"),
+            "{one:#}"
+        );
     }
     let said = device.ends(1, &["key", "generate", "web"]);
     assert!(said.err.contains("state/devid/.lock"), "{said}");
@@ -277,7 +286,10 @@ fn the_lock_for_pins_is_looked_at() {
         one["command"].is_null() && one["state"] == "note",
         "{one:#}"
     );
-    assert!(one["mend"].as_str().unwrap().contains("by hand"), "{one:#}");
+    assert!(
+        one["mend"].as_str().unwrap().starts_with("Check who made "),
+        "{one:#}"
+    );
     fs::remove_dir_all(&lock).unwrap();
     assert_eq!(named(&device, "lock.none").len(), 0);
 }

@@ -105,10 +105,10 @@ fn the_file_of_tpm2_makecredential_is_opened_as_it_is() {
     assert_eq!(said.trim(), hex);
     for end in [9, 40, made.len() - 1] {
         fs::write(&file, &made[..end]).unwrap();
-        device.refuses(6, &["activate", &file], &["cut"]);
+        device.refuses(6, &["activate", &file], &["incomplete"]);
     }
     fs::write(&file, [&made[..], &[0]].concat()).unwrap();
-    device.refuses(6, &["activate", &file], &["further bytes"]);
+    device.refuses(6, &["activate", &file], &["additional bytes"]);
 }
 
 /// A challenge for another key is refused in words, and leaves nothing in the TPM.

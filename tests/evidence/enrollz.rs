@@ -274,7 +274,7 @@ fn bootz_binds_the_transport_key() {
     device.refuses(
         2,
         &["challenge", &request, option[0], option[1]],
-        &["no place"],
+        &["no field for a transport key"],
     );
     // A bare challenge has a place for both.
     let bare = challenge(&device, RSA_KEY, &[]);

@@ -352,7 +352,7 @@ fn a_certificate_over_several_indices() {
     forget();
     bench.burn(first);
     bench.shows_nothing();
-    bench.home.log_says(&[INDEX, "cut", "2048 of"]);
+    bench.home.log_says(&[INDEX, "truncated", "2048 of"]);
 }
 
 fn an_attestation_key_alone() {

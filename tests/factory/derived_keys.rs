@@ -137,7 +137,7 @@ fn a_certificate_of_another_key_is_found_out(link: Link) {
     assert_eq!(of(CKO_PRIVATE_KEY), 0);
     assert_eq!((of(CKO_PUBLIC_KEY), of(CKO_CERTIFICATE)), (1, 2));
     assert!(
-        bench.home.log().contains("no template"),
+        bench.home.log().contains("no factory template"),
         "{}",
         bench.home.log()
     );

@@ -36,7 +36,7 @@ fn a_lock_that_is_none_is_named(link: Link) {
         (&|| fs::create_dir(&lock).unwrap(), "a folder"),
         (&|| drop(run(program("mkfifo").arg(&lock))), "a pipe"),
         (&|| symlink(&other, &lock).unwrap(), "a symbolic link"),
-        (&|| fs::hard_link(&other, &lock).unwrap(), "another name"),
+        (&|| fs::hard_link(&other, &lock).unwrap(), "a second name"),
     ];
     for (put, what) in put {
         fs::remove_file(&lock)

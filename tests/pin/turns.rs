@@ -177,7 +177,7 @@ fn something_else_in_the_place_of_the_file(link: Link) {
     nothing_is_tried(&bench, &token, &["lock/pin", "a symbolic link"]);
     fs::remove_file(&pin).unwrap();
     fs::hard_link(&other, &pin).unwrap();
-    nothing_is_tried(&bench, &token, &["lock/pin", "another name"]);
+    nothing_is_tried(&bench, &token, &["lock/pin", "a second name"]);
     fs::remove_file(&pin).unwrap();
     run(program("mkfifo").arg(&pin)).ok();
     nothing_is_tried(&bench, &token, &["lock/pin", "a pipe"]);

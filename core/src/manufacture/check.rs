@@ -154,7 +154,7 @@ impl Maker {
             seen.add(
                 true,
                 format!(
-                    "NV index 0x{:08X}: {lock}; defined by the {} hierarchy; after TPM2_Clear: {}",
+                    "NV index 0x{:08X}: {lock}; defined by the {} hierarchy; TPM2_Clear: {}",
                     place.index,
                     by.name(),
                     by.after_clear()

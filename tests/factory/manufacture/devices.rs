@@ -119,7 +119,7 @@ fn what_tpm2_clear_leaves() {
         assert!(told.contains(&format!("authorisation: {by}")), "{told}");
         let promised = match survives {
             true => "TPM2_Clear: survives",
-            false => "TPM2_Clear: is deleted",
+            false => "TPM2_Clear: deletes it",
         };
         assert!(told.contains(promised), "{told}");
         line.tool("tpm2_clear", &["-c", "p"]).ok();

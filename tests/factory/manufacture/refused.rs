@@ -84,7 +84,7 @@ fn a_device_of_the_same_keys_is_taken_as_it_is() {
     // Its index would not survive as those of the platform do.
     let mut platform = words;
     platform[7] = "platform";
-    refuses(&line, &platform, "by the owner hierarchy");
+    refuses(&line, &platform, "the owner hierarchy already defined it");
 }
 
 #[test]
@@ -109,13 +109,21 @@ fn handles_and_indices_that_hold_something_else() {
         .ok();
     line.tool("tpm2_nvwrite", &["-C", "o", "-i", "other", "0x01C90100"])
         .ok();
-    refuses(&line, &install("owner"), "0x01C90100 is not free");
+    refuses(
+        &line,
+        &install("owner"),
+        "0x01C90100 cannot hold the IAK certificate",
+    );
     assert_eq!(line.nv("0x01C90100"), b"somebody's");
     // Defined, and not written: its owner has a use for it.
     let line = Line::with_keys(&[]);
     line.tool("tpm2_nvdefine", &["-C", "o", "-s", "10", "0x01C90200"])
         .ok();
-    refuses(&line, &install("owner"), "0x01C90200 is not free");
+    refuses(
+        &line,
+        &install("owner"),
+        "0x01C90200 cannot hold the IDevID certificate",
+    );
 }
 
 #[test]
@@ -130,12 +138,12 @@ fn certificates_that_do_not_fit() {
         (
             "serial.pem",
             &["--serial", "SN-8"][..],
-            "its serial number is \"SN-8\"",
+            "the serial number in the certificate is \"SN-8\"",
         ),
         (
             "model.pem",
             &["--model", "EX-2000"],
-            "its model is \"EX-2000\"",
+            "the model in the certificate is \"EX-2000\"",
         ),
         ("ca-true.pem", &["--constraints", "CA:TRUE"], "CA:TRUE"),
         ("old.pem", &["--until", "20250101000000Z"], "validity"),

@@ -93,7 +93,7 @@ fn each_ending_and_form_is_trusted() {
         let file = device.path("trust").join(name);
         fs::write(&file, content).unwrap();
         let said = device.ends(0, VERIFY);
-        assert_eq!(said.err, "", "{name}");
+        assert!(!said.err.contains(name), "{said}");
         fs::remove_file(file).unwrap();
     }
     device.ends(3, VERIFY);

@@ -50,7 +50,7 @@ fn a_factory_device_is_well_as_it_comes() {
         set(&device, settings);
         let text = device.ends(0, &["status"]).text();
         assert!(text.starts_with("mode tpm\n"), "{settings}: {text}");
-        assert!(text.contains("the factory's"), "{settings}: {text}");
+        assert!(text.contains("the factory identity"), "{settings}: {text}");
         let (mode, identity, reason) = status(&device, 0);
         assert_eq!((mode.as_str(), &identity), ("tpm", &"factory".into()));
         assert_eq!(reason, "");

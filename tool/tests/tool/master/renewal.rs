@@ -144,7 +144,7 @@ fn the_identity_stays_and_a_new_master_key_begins() {
     let done = device.json(PROVISION);
     assert_eq!(done["steps"], Value::Array(Vec::new()), "{done}");
     let said = device.ends(6, RENEW);
-    assert!(said.err.contains("is there"), "{said}");
+    assert!(said.err.contains("holds the master key"), "{said}");
     assert_eq!(named(&device, "keys.lost").len(), 1);
     device.ends(0, &["prune"]);
     assert!(named(&device, "keys.lost").is_empty());
@@ -162,7 +162,7 @@ fn it_refuses_while_the_old_one_is_there() {
     let (before, handles) = (state(&device), persistent(&mut device));
     for words in [RENEW, &["master", "renew"]] {
         let said = device.ends(6, words);
-        assert!(said.err.contains("is there"), "{said}");
+        assert!(said.err.contains("holds the master key"), "{said}");
     }
     // Also where the configuration names another handle by now.
     let other = "[master]\nhandle = 0x81000090\n";

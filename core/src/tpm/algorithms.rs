@@ -41,7 +41,7 @@ fn bit(identifier: u16) -> u32 {
 }
 
 impl Algorithms {
-    /// All algorithms in [`ASKED`]. This value is assumed for a TPM that does not report its
+    /// All algorithms that the module asks the TPM for. This value is assumed for a TPM that does not report its
     /// algorithms.
     pub const ANY: Self = Self(TOLD | ((1 << ASKED.len()) - 1));
 

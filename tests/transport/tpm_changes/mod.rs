@@ -169,7 +169,11 @@ fn without_its_tpm(link: Link) {
         stage.is_used_without_tpm();
         stage.tpm.restart();
     };
-    compare("without-its-tpm", Stage::new(link), exchange, put_back);
+    let back = |stage: &mut Stage| {
+        put_back(stage);
+        stage.await_factory_key();
+    };
+    compare("without-its-tpm", Stage::new(link), exchange, back);
 }
 
 fn new_endorsement_seed(link: Link) {

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 use testkit::devid::{IN_FILE, Judge, Kind, PERSISTENT, PROTECTION, SEALED, label, yes};
 use testkit::home::Home;
 use testkit::link::Link;
@@ -14,6 +15,7 @@ use testkit::pins::{OFFICER, Token, USER};
 use testkit::programs::{Said, run};
 use testkit::proxy::{Book, Proxy};
 use testkit::raw::{Code, Raw, text};
+use testkit::story::await_some;
 use testkit::tpm::Swtpm;
 
 /// Kind, token, PIN and label of each key.
@@ -115,6 +117,14 @@ impl Stage {
             seen.0.iter().any(|one| one == "CKR_DEVICE_REMOVED"),
             "{seen:?}"
         );
+    }
+
+    /// Waits until the running program finds the factory key. After a failed scan the module scans
+    /// again only when a pause is over.
+    pub fn await_factory_key(&self) {
+        await_some("the factory key", Duration::from_secs(60), || {
+            self.running[0].lists_key().then_some(())
+        });
     }
 
     /// A line of the page, with the exit code that it says.
@@ -284,6 +294,13 @@ fn find(raw: &Raw, session: CK_SESSION_HANDLE, name: &str) -> Result<Vec<CK_OBJE
 }
 
 impl Session {
+    /// Returns true if a search finds the key.
+    fn lists_key(&self) -> bool {
+        self.reached.as_ref().is_ok_and(|reached| {
+            find(&self.raw, reached.session, self.name).is_ok_and(|found| !found.is_empty())
+        })
+    }
+
     /// What becomes of a signature: "signs", or the code and whether the key is still listed.
     fn try_key(&self, public: &Path) -> String {
         let Reached { session, key } = match &self.reached {

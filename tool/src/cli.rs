@@ -195,8 +195,8 @@ pub(crate) enum Verb {
         #[arg(long)]
         owner: bool,
     },
-    /// Renews the certificates that are due. The [[certificate]] tables of the configuration name
-    /// the certificates.
+    /// Renews the certificates that are due. The tables "certificate" of the configuration name the
+    /// certificates.
     Renew(RenewArgs),
     /// Requests a certificate from a server by EST (RFC 7030).
     ///

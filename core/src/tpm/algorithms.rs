@@ -41,8 +41,8 @@ fn bit(identifier: u16) -> u32 {
 }
 
 impl Algorithms {
-    /// All algorithms that the module asks the TPM for. This value is assumed for a TPM that does not report its
-    /// algorithms.
+    /// All algorithms that the module asks the TPM for. This value is assumed for a TPM that does
+    /// not report its algorithms.
     pub const ANY: Self = Self(TOLD | ((1 << ASKED.len()) - 1));
 
     /// Returns the algorithms with these identifiers. Unknown identifiers are ignored. An empty

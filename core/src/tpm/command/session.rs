@@ -373,6 +373,25 @@ mod tests {
         assert_eq!(session.key.len(), HASH.width() + b"value".len());
     }
 
+    /// Part 1, section 21: the mask of a response swaps the nonces.
+    #[test]
+    fn a_parameter_is_encrypted_for_the_side_with_the_other_nonce() {
+        let start = StartAuthSession::new(None, HASH).unwrap();
+        let session = start.session(HMAC_SESSION, vec![1; 32], b"value");
+        let mut parameters = [0, 3, 7, 8, 9, 10];
+        session.encrypt(&mut parameters).unwrap();
+        let content = &parameters[2..5];
+        assert_ne!(content, [7, 8, 9]);
+        assert_eq!((&parameters[..2], parameters[5]), (&[0, 3][..], 10));
+        let other = AuthSession {
+            nonce_caller: Zeroizing::new(session.nonce_tpm.clone()),
+            nonce_tpm: session.nonce_caller.to_vec(),
+            ..session
+        };
+        other.decrypt(&mut parameters).unwrap();
+        assert_eq!(parameters, [0, 3, 7, 8, 9, 10]);
+    }
+
     /// A policy session without a key has empty HMACs; another session never has.
     #[test]
     fn only_a_policy_session_without_key_proves_nothing() {

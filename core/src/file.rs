@@ -326,7 +326,6 @@ impl Lock {
         let noted = held.and_then(|held| Some((held, held.note(file.as_raw_fd())?)));
         let lock = Self { file, noted };
         const FIRST_PAUSE: Duration = Duration::from_micros(200);
-        const LONGEST_PAUSE: Duration = Duration::from_millis(5);
         let (began, lines) = (Instant::now(), WaitLines::new());
         let end = began + patience;
         let mut rest = FIRST_PAUSE;
@@ -338,13 +337,19 @@ impl Lock {
                     let age = (began, Instant::now());
                     lines.tell(age, patience, |_| held_by_another(&lock.file));
                     pause(rest);
-                    rest = LONGEST_PAUSE.min(rest * 2);
+                    rest = next_pause(rest);
                 }
                 Err(Errno::WOULDBLOCK) => return Ok(None),
                 Err(error) => return Err(Failed::at("flock")(error)),
             }
         }
     }
+}
+
+/// Returns the pause after this pause, while a lock is polled.
+fn next_pause(pause: Duration) -> Duration {
+    const LONGEST: Duration = Duration::from_millis(5);
+    LONGEST.min(pause * 2)
 }
 
 /// Returns the error message for a lock file that another process has locked.
@@ -403,9 +408,14 @@ pub(crate) struct Moment(i128);
 
 impl Moment {
     pub(crate) fn now() -> Self {
-        let now = SystemTime::now();
+        SystemTime::now().into()
+    }
+}
+
+impl From<SystemTime> for Moment {
+    fn from(time: SystemTime) -> Self {
         let from = |since: Duration| i128::try_from(since.as_nanos()).unwrap_or(i128::MAX);
-        Self(match now.duration_since(UNIX_EPOCH) {
+        Self(match time.duration_since(UNIX_EPOCH) {
             Ok(since) => from(since),
             Err(before) => -from(before.duration()),
         })
@@ -417,114 +427,5 @@ fn nanoseconds(seconds: i64, part: i64) -> i128 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::time::{Duration, SystemTime};
-
-    /// Sizes and times have more than 32 bits, also on 32-bit systems.
-    #[test]
-    fn sizes_over_4_gib_and_times_after_2038_are_told_apart() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("file");
-        let file = File::create(&path).unwrap();
-        let mut stamps = Vec::new();
-        let day = Duration::from_secs(24 * 60 * 60);
-        for (size, days) in [(5, 30_000), (5 + (1 << 32), 30_000), (5, 30_000 + 49_711)] {
-            file.set_len(size).unwrap();
-            file.set_modified(SystemTime::UNIX_EPOCH + day * days)
-                .unwrap();
-            let stamp = FileStamp::from(&fstat(File::open(&path).unwrap()).unwrap());
-            let time = nanoseconds(i64::from(days) * 24 * 60 * 60, 0);
-            assert_eq!((stamp.size, stamp.content_changed), (size, time));
-            stamps.push(stamp);
-            let read = read(&path, 5).map_err(|error| error.kind());
-            match size {
-                5 => assert_eq!(read.unwrap(), [0; 5]),
-                _ => assert_eq!(read.unwrap_err(), io::ErrorKind::FileTooLarge),
-            }
-        }
-        assert!(stamps[0] != stamps[1] && stamps[0] != stamps[2]);
-    }
-
-    #[test]
-    fn only_regular_files_of_a_sane_size() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("file");
-        std::fs::write(&path, b"12345").unwrap();
-        assert_eq!(read(&path, 5).unwrap(), b"12345");
-        assert!(read(&path, 4).is_err());
-        assert!(read(folder.path(), 5).is_err());
-        let fifo = folder.path().join("fifo");
-        let fifo_mode = Mode::from_raw_mode(0o600);
-        rustix::fs::mknodat(rustix::fs::CWD, &fifo, FileType::Fifo, fifo_mode, 0).unwrap();
-        assert_eq!(
-            read(&fifo, 5).unwrap_err().to_string(),
-            "not a regular file"
-        );
-        assert!(read(Path::new("/dev/zero"), 5).is_err());
-        let link = folder.path().join("link");
-        std::os::unix::fs::symlink(&path, &link).unwrap();
-        assert_eq!(read(&link, 5).unwrap(), b"12345");
-        let fd = open(folder.path(), OFlags::DIRECTORY, Mode::empty()).unwrap();
-        assert_eq!(read_in(&fd, "file", 5).unwrap().0, b"12345");
-        let why = read_in(&fd, "link", 5).unwrap_err().to_string();
-        assert!(why.contains("symbolic link"), "{why}");
-        assert_eq!(
-            read_in(&fd, "none", 5).unwrap_err().kind(),
-            io::ErrorKind::NotFound
-        );
-    }
-
-    #[test]
-    fn a_file_is_replaced_as_a_whole() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("file");
-        write(&path, b"one", 0o600).unwrap();
-        write(&path, b"two", 0o640).unwrap();
-        assert_eq!(read(&path, 5).unwrap(), b"two");
-        let mode = std::fs::metadata(&path).unwrap().permissions();
-        assert_eq!(
-            std::os::unix::fs::PermissionsExt::mode(&mode) & 0o777,
-            0o640
-        );
-        std::fs::create_dir(folder.path().join("taken")).unwrap();
-        assert!(write(&folder.path().join("taken"), b"x", 0o600).is_err());
-        rename(&path, &folder.path().join("other")).unwrap();
-        remove(&folder.path().join("other")).unwrap();
-        remove(&path).unwrap();
-        let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().collect();
-        assert_eq!(
-            left.len(),
-            1,
-            "only the folder that has the name remains: {left:?}"
-        );
-    }
-
-    #[test]
-    fn a_child_that_was_forked_meanwhile_keeps_no_lock() {
-        let folder = tempfile::tempdir().unwrap();
-        let take = || {
-            let file = File::create(folder.path().join("lock")).unwrap();
-            Lock::take(file.into(), Duration::ZERO).unwrap()
-        };
-        let lock = take().unwrap();
-        let held_by_child = rustix::io::dup(&lock.file).unwrap();
-        assert!(take().is_none());
-        drop(lock);
-        assert!(take().is_some());
-        drop(held_by_child);
-    }
-
-    #[test]
-    fn a_stamp_is_settled_when_the_clock_has_left_it() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("file");
-        std::fs::write(&path, b"12345").unwrap();
-        let (_, stamp) = read_stamped(&path, 5).unwrap();
-        assert!(!stamp.is_settled(Moment(stamp.inode_changed)));
-        assert!(!stamp.is_settled(Moment(stamp.inode_changed + TICK)));
-        assert!(stamp.is_settled(Moment(stamp.inode_changed + TICK + 1)));
-        assert!(stamp.is_settled(Moment(stamp.inode_changed - TICK - 1)));
-        assert!(!stamp.is_settled(Moment::now()));
-    }
-}
+#[path = "file_tests.rs"]
+mod tests;

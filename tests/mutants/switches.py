@@ -173,6 +173,11 @@ class File:
                 return edit
         raise NoSwitch("no field")
 
+    def changed(self, mutant):
+        """The text with this mutant, without a switch."""
+        start, end = self.byte(mutant.start), self.byte(mutant.end)
+        return self.text[:start] + mutant.replacement.encode() + self.text[end:]
+
     def written(self, edits):
         """The text with the switches of these edits."""
         return self.render(0, len(self.text), edits).decode()

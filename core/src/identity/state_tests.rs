@@ -152,6 +152,15 @@ fn row_7_a_new_certificate_may_move_to_the_tpm() {
         ..facts
     };
     assert_eq!(late.plan(ALLOWED), Plan::CertifySoftware);
+    // The move to the TPM has begun: the key exists, but no marker file names it.
+    for (tpm, key) in [
+        (true, TpmKey::Held),
+        (true, TpmKey::Displaced),
+        (false, TpmKey::Filed),
+    ] {
+        let begun = Facts { tpm, key, ..facts };
+        assert_eq!(begun.plan(STRICT), Plan::CertifySoftware);
+    }
 }
 
 #[test]
@@ -200,6 +209,33 @@ fn rows_10_and_11_a_reset_is_asked_for() {
         reset(IN_TPM.with_tpm(false)).plan(ALLOWED),
         refused(Refusal::ResetNeedsTpm)
     );
+}
+
+#[test]
+fn a_reset_without_tpm_needs_files_that_can_be_read() {
+    let unread = Facts {
+        reset: true,
+        unread: true,
+        ..IN_SOFTWARE
+    };
+    assert_eq!(unread.plan(ALLOWED), refused(Refusal::Unreadable));
+    let silent = Facts {
+        tpm_is_there: true,
+        ..unread
+    };
+    assert_eq!(silent.plan(ALLOWED), refused(Refusal::ResetNeedsTpm));
+}
+
+#[test]
+fn a_tpm_that_answers_is_there() {
+    for there in [false, true] {
+        let facts = Facts {
+            tpm_is_there: there,
+            ..IN_SOFTWARE
+        };
+        assert!(facts.with_tpm(true).tpm_is_there);
+        assert_eq!(facts.with_tpm(false).tpm_is_there, there);
+    }
 }
 
 #[test]

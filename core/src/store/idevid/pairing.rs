@@ -363,3 +363,7 @@ fn named(mut leaves: Vec<Leaf>) -> Vec<Identity> {
     }
     named
 }
+
+#[cfg(test)]
+#[path = "pairing_tests.rs"]
+mod tests;

@@ -169,6 +169,59 @@ pub(crate) fn encrypt_oaep(
 mod tests {
     use super::*;
 
+    /// The TPM's side of the agreement finds the secret (Part 1, section C.6.1).
+    #[test]
+    fn a_secret_is_shared_with_a_key_on_a_curve() {
+        let scalar = random_scalar(Curve::P256).unwrap();
+        let to = Curve::P256.public_of(&scalar).unwrap();
+        let (secret, encrypted) = share_secret(&to, Hash::Sha256, "SECRET").unwrap();
+        let PublicKey::Ec { point, .. } = to else {
+            panic!("a key on a curve")
+        };
+        assert_eq!(
+            (encrypted[..2].to_vec(), encrypted.len()),
+            (vec![0, 32], 68)
+        );
+        let (x, y) = (&encrypted[2..34], &encrypted[36..]);
+        let ephemeral = p256::PublicKey::from_sec1_bytes(&[&[4], x, y].concat()).unwrap();
+        let own = p256::SecretKey::from_slice(&scalar).unwrap();
+        let shared = own.diffie_hellman(&ephemeral);
+        let z = shared.raw_secret_bytes();
+        let found = kdfe(Hash::Sha256, z, "SECRET", x, &point[1..33], 256);
+        assert_eq!(secret, found);
+        assert_eq!(secret.len(), 32);
+    }
+
+    #[test]
+    fn a_secret_is_shared_with_an_rsa_key() {
+        // 2^1024 - 105, as a modulus: nobody decrypts here.
+        let mut modulus = vec![0xFF; 128];
+        modulus[127] = 0x97;
+        let exponent = vec![1, 0, 1];
+        let to = PublicKey::Rsa { modulus, exponent };
+        let share = || share_secret(&to, Hash::Sha256, "SECRET").unwrap();
+        let ((secret, encrypted), (other, _)) = (share(), share());
+        assert_eq!((secret.len(), encrypted.len()), (32, 128));
+        assert_ne!(secret, other);
+        let short = encrypt_oaep(&to, Hash::Sha512, Hash::Sha512, b"", &secret);
+        assert!(short.is_none(), "128 bytes are too few for two digests");
+    }
+
+    /// A buffer that grows leaves copies of a secret.
+    #[test]
+    fn a_secret_has_room_from_the_beginning() {
+        let buffer = room(40);
+        assert!(buffer.is_empty() && buffer.capacity() >= 40);
+    }
+
+    /// The highest byte of a scalar of P-521 has one bit, which is 0 in half of all scalars.
+    #[test]
+    fn scalars_are_spread_over_the_whole_order() {
+        let first = || random_scalar(Curve::P521).unwrap()[0];
+        let seen: Vec<u8> = (0..64).map(|_| first()).collect();
+        assert!(seen.contains(&0) && seen.contains(&1), "{seen:?}");
+    }
+
     /// The expected values were computed by an independent program, from Z 00..1F, U 20..3F and V
     /// 40..5F.
     #[test]

@@ -291,6 +291,8 @@ fn first_content(parameters: &mut [u8]) -> Result<&mut [u8], TpmError> {
 mod tests {
     use super::*;
 
+    use crate::key::PublicKey;
+
     const START_AUTH_SESSION: u32 = 0x176;
     use crate::tpm::command_code::CREATE;
     use crate::tpm::handle::LOADED_SESSION as HMAC_SESSION;
@@ -315,6 +317,103 @@ mod tests {
         let (nonce, rest) = content(bytes);
         let (hmac, after) = content(&rest[1..]);
         (nonce, rest[0], hmac, after)
+    }
+
+    /// Part 2, section 8.4.
+    #[test]
+    fn attributes_are_those_of_the_standard() {
+        let all = [AUDIT_EXCLUSIVE, DECRYPT, ENCRYPT, AUDIT];
+        assert_eq!(all, [0x02, 0x20, 0x40, 0x80]);
+    }
+
+    #[test]
+    fn a_value_knows_its_salt_and_shows_nothing() {
+        let value = || Zeroizing::new(b"value".to_vec());
+        let any = AuthValue::new(value());
+        assert_eq!(any.as_bytes(), b"value");
+        assert!(!any.is_empty() && AuthValue::default().is_empty());
+        assert!(matches!(any.salt, Salt::ForAny) && !any.encrypts_response);
+        assert!(matches!(AuthValue::random(value()).salt, Salt::Needless));
+        let encrypting = AuthValue::random(value()).encrypting_response();
+        assert!(encrypting.encrypts_response && matches!(encrypting.salt, Salt::Needless));
+        let exponent = vec![1, 0, 1];
+        let modulus = vec![0xFF; 256];
+        let public = PublicKey::Rsa { modulus, exponent };
+        let key = SaltKey::in_handle(1, &public, HASH, &[7]);
+        let is_for = |value: &AuthValue| matches!(&value.salt, Salt::For(found) if *found == key);
+        let salted = AuthValue::salted(value(), key.clone());
+        assert!(is_for(&salted) && salted.as_bytes() == b"value");
+        let salted = any.encrypting_response().salted_to(key.clone());
+        assert!(is_for(&salted) && salted.encrypts_response && salted.as_bytes() == b"value");
+        assert_eq!(format!("{salted:?}"), "AuthValue(…)");
+    }
+
+    /// Part 1, section 19.6.4.3: zeros at the end of a value do not count.
+    #[test]
+    fn a_session_without_salt_has_the_value_as_key() {
+        let start = || StartAuthSession::new(None, HASH).unwrap();
+        let session = |value: &[u8]| start().session(HMAC_SESSION, vec![1], value);
+        assert_eq!(session(&[0, 1, 2, 0, 0]).key[..], [0, 1, 2]);
+        assert!(session(&[0, 0]).key.is_empty());
+        let mut session = session(b"value");
+        let nonce = session.next_nonce().unwrap().to_vec();
+        assert_eq!((nonce.len(), &nonce), (32, &session.nonce_caller.to_vec()));
+        assert_ne!(session.next_nonce().unwrap(), nonce);
+    }
+
+    /// Part 1, section 19.6.8: the digest of KDFa comes before the authorisation value.
+    #[test]
+    fn a_session_with_salt_has_a_key_as_wide_as_its_hash() {
+        use crate::key::Curve;
+        let scalar = crate::tpm::command::kdf::random_scalar(Curve::P256).unwrap();
+        let public = Curve::P256.public_of(&scalar).unwrap();
+        let key = SaltKey::in_handle(1, &public, HASH, &[7]);
+        let start = StartAuthSession::new(Some(&key), HASH).unwrap();
+        let session = start.session(HMAC_SESSION, vec![1], b"value");
+        assert_eq!(session.key.len(), HASH.width() + b"value".len());
+    }
+
+    /// Part 1, section 21: the mask of a response swaps the nonces.
+    #[test]
+    fn a_parameter_is_encrypted_for_the_side_with_the_other_nonce() {
+        let start = StartAuthSession::new(None, HASH).unwrap();
+        let session = start.session(HMAC_SESSION, vec![1; 32], b"value");
+        let mut parameters = [0, 3, 7, 8, 9, 10];
+        session.encrypt(&mut parameters).unwrap();
+        let content = &parameters[2..5];
+        assert_ne!(content, [7, 8, 9]);
+        assert_eq!((&parameters[..2], parameters[5]), (&[0, 3][..], 10));
+        let other = AuthSession {
+            nonce_caller: Zeroizing::new(session.nonce_tpm.clone()),
+            nonce_tpm: session.nonce_caller.to_vec(),
+            ..session
+        };
+        other.decrypt(&mut parameters).unwrap();
+        assert_eq!(parameters, [0, 3, 7, 8, 9, 10]);
+    }
+
+    /// A policy session without a key has empty HMACs; another session never has.
+    #[test]
+    fn only_a_policy_session_without_key_proves_nothing() {
+        for (is_policy, value) in [(true, &b""[..]), (true, b"value"), (false, b"")] {
+            let start = StartAuthSession::new(None, HASH).unwrap();
+            let mut session = start.session(HMAC_SESSION, vec![1], value);
+            session.is_policy = is_policy;
+            let empty = is_policy && value.is_empty();
+            assert_eq!(session.command_hmac(CREATE, &[], b"", 0).is_empty(), empty);
+            let takes_none = session.verifies_response(CREATE, b"", b"", 0, b"");
+            assert_eq!(takes_none, empty);
+            assert!(!session.verifies_response(CREATE, b"", b"", 0, &[0; 32]));
+        }
+    }
+
+    #[test]
+    fn a_parameter_that_is_shorter_than_its_size_is_refused() {
+        let whole: &mut [u8] = &mut [0, 2, 7, 8, 9];
+        assert_eq!(first_content(whole).unwrap(), [7, 8]);
+        for short in [&mut [][..], &mut [0], &mut [0, 2, 7]] {
+            assert!(first_content(short).is_err(), "{short:?}");
+        }
     }
 
     #[test]

@@ -114,3 +114,29 @@ fn a_mapping_of_any_policy_fails() {
         }
     }
 }
+
+/// Only a self-issued CA may state anyPolicy below inhibitAnyPolicy, and no counter counts that CA.
+#[test]
+fn a_self_issued_ca_is_not_counted() {
+    const EXPLICIT_BELOW_2: Extension = (POLICY_CONSTRAINTS, true, "3003800102");
+    let ends = |name, root: &[Extension], ca: &[Extension], leaf: &[Extension]| {
+        let (top, middle) = (Party::new("CN=root", 1), Party::new(name, 3));
+        let root = top.certified_by(&top, &[&[IS_CA], root].concat());
+        let ca = middle.certified_by(&top, &[&[IS_CA], ca].concat());
+        let sample = Sample {
+            extensions: leaf.to_vec(),
+            ..Sample::of_device()
+        };
+        let device = sample.issued(&middle, &Party::new("CN=device", 2));
+        matches!(
+            build_path(&device, &[root], &[ca], None),
+            PathResult::Trusted(_)
+        )
+    };
+    for (name, self_issued) in [("CN=root", true), ("CN=ca", false)] {
+        assert_eq!(ends(name, &[EXPLICIT_BELOW_2], &[], &[]), self_issued);
+        let root = [NO_ANY, POLICY_3];
+        let ca = [ANY, EXPLICIT];
+        assert_eq!(ends(name, &root, &ca, &[POLICY_3]), self_issued);
+    }
+}

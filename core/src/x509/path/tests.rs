@@ -363,3 +363,29 @@ fn an_issuer_is_the_one_that_the_authority_key_identifier_names() {
         }
     }
 }
+
+#[test]
+fn a_path_has_up_to_9_certificates() {
+    const SUBJECTS: [&str; 10] = [
+        "CN=0", "CN=1", "CN=2", "CN=3", "CN=4", "CN=5", "CN=6", "CN=7", "CN=8", "CN=9",
+    ];
+    let party = |at: usize| Party::new(SUBJECTS[at], at as u8 + 1);
+    let certified = |at: usize, by| party(at).certified_by(&party(by), &[IS_CA]);
+    for (root, good) in [(8, true), (9, false)] {
+        let others: Vec<_> = (1..root).map(|at| certified(at, at + 1)).collect();
+        let way = build_path(&certified(0, 1), &[certified(root, root)], &others, None);
+        assert_eq!(matches!(way, PathResult::Trusted(_)), good, "{way:?}");
+    }
+}
+
+#[test]
+fn cas_that_certify_each_other_lead_nowhere() {
+    let (a, b) = (Party::new("CN=a", 1), Party::new("CN=b", 2));
+    let mut others = Vec::new();
+    for (holder, issuer) in [(&a, &a), (&a, &b), (&b, &a), (&b, &b)] {
+        others.push(holder.certified_by(issuer, &[IS_CA]));
+    }
+    let leaf = Party::new("CN=leaf", 3).certified_by(&a, &[]);
+    let way = build_path(&leaf, &[], &others, None);
+    assert!(matches!(way, PathResult::NoIssuer(_)), "{way:?}");
+}

@@ -150,7 +150,10 @@ fn bundles_that_nobody_can_challenge() {
             },
             "not a restricted decryption key",
         ),
-        (|it| it.ek_public = Some(vec![1].into()), "is not supported"),
+        (
+            |it| it.ek_public = Some(vec![1].into()),
+            "does not support the public area",
+        ),
         (
             |it| it.attestation_key.public = vec![1].into(),
             "attestation key",

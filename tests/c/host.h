@@ -38,6 +38,22 @@ static inline void *load(const char *path)
     return library;
 }
 
+/* Returns the slot of the token with this label. */
+static inline CK_SLOT_ID slot_of(const char *label)
+{
+    CK_SLOT_ID slots[16];
+    CK_ULONG count = COUNT(slots);
+    OK(call->C_GetSlotList(CK_TRUE, slots, &count));
+    for (CK_ULONG at = 0; at < count; at++) {
+        CK_TOKEN_INFO info;
+        OK(call->C_GetTokenInfo(slots[at], &info));
+        if (!memcmp(info.label, label, strlen(label)) && info.label[strlen(label)] == ' ')
+            return slots[at];
+    }
+    fprintf(stderr, "no token %s\n", label);
+    exit(1);
+}
+
 static inline CK_SESSION_HANDLE opened(CK_SLOT_ID slot)
 {
     CK_SESSION_HANDLE session;

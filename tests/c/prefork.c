@@ -19,23 +19,6 @@ static atomic_int enough;
 static atomic_ulong signatures;
 static unsigned char text[] = "served";
 
-static void find_slot(void)
-{
-    CK_SLOT_ID slots[16];
-    CK_ULONG count = COUNT(slots);
-    OK(call->C_GetSlotList(CK_TRUE, slots, &count));
-    for (CK_ULONG at = 0; at < count; at++) {
-        CK_TOKEN_INFO info;
-        OK(call->C_GetTokenInfo(slots[at], &info));
-        if (!memcmp(info.label, token, strlen(token)) && info.label[strlen(token)] == ' ') {
-            slot = slots[at];
-            return;
-        }
-    }
-    fprintf(stderr, "no token %s\n", token);
-    exit(1);
-}
-
 static CK_SESSION_HANDLE logged_in(void)
 {
     CK_SESSION_HANDLE session;
@@ -193,7 +176,7 @@ int main(int count, char **arguments)
     HOLDS(running <= (int)COUNT(threads));
     load(arguments[1]);
     OK(call->C_Initialize(NULL));
-    find_slot();
+    slot = slot_of(token);
     CK_SESSION_HANDLE session = logged_in();
     CK_OBJECT_HANDLE key = found(session, CKO_PRIVATE_KEY), public = found(session, CKO_PUBLIC_KEY);
     for (int n = 0; n < running; n++)

@@ -34,41 +34,59 @@ pub(super) fn ecdsa(curve: Curve, point: &[u8], number: &[u8], signature: &[u8])
 /// True if it is an RSASSA-PKCS1-v1_5 signature over a digest of this hash. `None` if aws-lc cannot
 /// decide.
 pub(super) fn pkcs1(
-    (modulus, exponent): (&[u8], &[u8]),
+    key: (&[u8], &[u8]),
     hash: Hash,
     digest: &[u8],
     signature: &[u8],
 ) -> Option<bool> {
-    let scheme: &'static RsaParameters = match hash {
-        Hash::Sha1 => return None,
-        Hash::Sha256 => &RSA_PKCS1_2048_8192_SHA256,
-        Hash::Sha384 => &RSA_PKCS1_2048_8192_SHA384,
-        Hash::Sha512 => &RSA_PKCS1_2048_8192_SHA512,
-    };
-    rsa((modulus, exponent), scheme, hash, digest, signature)
+    let (hash, scheme, _) = schemes(hash)?;
+    rsa(key, scheme, hash, digest, signature)
 }
 
 /// True if it is an RSASSA-PSS signature over a digest of this hash, with MGF1 of the hash and a
 /// salt as long as the digest. `None` if aws-lc cannot decide.
 pub(super) fn pss(
-    (modulus, exponent): (&[u8], &[u8]),
+    key: (&[u8], &[u8]),
     hash: Hash,
     digest: &[u8],
     signature: &[u8],
 ) -> Option<bool> {
-    let scheme: &'static RsaParameters = match hash {
+    let (hash, _, scheme) = schemes(hash)?;
+    rsa(key, scheme, hash, digest, signature)
+}
+
+/// Returns the hash of aws-lc, and the schemes PKCS#1 v1.5 and PSS with this hash. `None` for SHA-1.
+fn schemes(
+    hash: Hash,
+) -> Option<(
+    &'static digest::Algorithm,
+    &'static RsaParameters,
+    &'static RsaParameters,
+)> {
+    Some(match hash {
         Hash::Sha1 => return None,
-        Hash::Sha256 => &RSA_PSS_2048_8192_SHA256,
-        Hash::Sha384 => &RSA_PSS_2048_8192_SHA384,
-        Hash::Sha512 => &RSA_PSS_2048_8192_SHA512,
-    };
-    rsa((modulus, exponent), scheme, hash, digest, signature)
+        Hash::Sha256 => (
+            &digest::SHA256,
+            &RSA_PKCS1_2048_8192_SHA256,
+            &RSA_PSS_2048_8192_SHA256,
+        ),
+        Hash::Sha384 => (
+            &digest::SHA384,
+            &RSA_PKCS1_2048_8192_SHA384,
+            &RSA_PSS_2048_8192_SHA384,
+        ),
+        Hash::Sha512 => (
+            &digest::SHA512,
+            &RSA_PKCS1_2048_8192_SHA512,
+            &RSA_PSS_2048_8192_SHA512,
+        ),
+    })
 }
 
 fn rsa(
     (n, e): (&[u8], &[u8]),
     scheme: &'static RsaParameters,
-    hash: Hash,
+    hash: &'static digest::Algorithm,
     digest: &[u8],
     signature: &[u8],
 ) -> Option<bool> {
@@ -76,13 +94,7 @@ fn rsa(
     if !(scheme.min_modulus_len()..=scheme.max_modulus_len()).contains(&bits) {
         return None;
     }
-    let of = match hash {
-        Hash::Sha1 => return None,
-        Hash::Sha256 => &digest::SHA256,
-        Hash::Sha384 => &digest::SHA384,
-        Hash::Sha512 => &digest::SHA512,
-    };
-    let digest = Digest::import_less_safe(digest, of).ok()?;
+    let digest = Digest::import_less_safe(digest, hash).ok()?;
     let key = RsaPublicKeyComponents { n, e };
     let key = key.to_parsed_public_key(scheme).ok()?;
     Some(key.verify_digest_sig(&digest, signature).is_ok())

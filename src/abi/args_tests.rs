@@ -238,3 +238,12 @@ fn parameters_that_cannot_be_are_refused() {
     let null = unsafe { mechanism(ptr::null(), CKF_SIGN) };
     assert!(matches!(null, Ok(None)));
 }
+
+/// Text of a fixed width has no NUL at its end, and blanks fill the field (CK_INFO, CK_TOKEN_INFO).
+#[test]
+fn text_fills_a_field_with_blanks() {
+    assert_eq!(padded::<8>("swtpm"), *b"swtpm   ");
+    assert_eq!(padded::<5>("swtpm"), *b"swtpm");
+    assert_eq!(padded::<3>("swtpm"), *b"swt");
+    assert_eq!(padded::<2>(""), *b"  ");
+}

@@ -4,12 +4,16 @@ use super::folders;
 use super::home::Home;
 use super::module::library;
 use super::programs::{output, program, run};
+use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Compiles `tests/c/NAME.c` into the home. Returns the path of the program.
+/// Compiles `tests/c/NAME.c` into the home. Returns the path of the program. scripts/sanitize gives
+/// more flags for the compiler, separated by blanks, in the variable `DEVID_HOST_FLAGS`.
 pub fn compiled(home: &Home, name: &str) -> PathBuf {
-    compile(home.path(name), name, &["-pthread"])
+    let more = env::var("DEVID_HOST_FLAGS").unwrap_or_default();
+    let kind: Vec<&str> = more.split_whitespace().chain(["-pthread"]).collect();
+    compile(home.path(name), name, &kind)
 }
 
 /// Compiles `tests/c/NAME.c` as a library for LD_PRELOAD. Returns the path of the library.

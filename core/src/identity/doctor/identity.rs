@@ -383,9 +383,9 @@ fn trust(device: &Device, findings: &mut Vec<Finding>) {
             "trust",
             about,
             format!(
-                "{} certificates in {}",
-                trusted.certificates.len(),
-                trust.display()
+                "CA certificates in {}: {}",
+                trust.display(),
+                trusted.certificates.len()
             ),
         ),
         Err(fault) => Finding::note("trust.unreadable", about, fault.text),

@@ -157,10 +157,7 @@ fn ml_dsa_takes_a_small_stack_and_refuses_what_was_altered() {
             let other = parsed(other);
             assert_eq!(signature::is_signed_by(&other, &ca), Ok(false));
         }
-        let mut der = leaf.der().to_vec();
-        *der.last_mut().unwrap() ^= 1;
-        let altered = Certificate::from_der(&der).unwrap();
-        assert_eq!(signature::is_signed_by(&altered, &ca), Ok(false));
+        assert_eq!(signature::is_signed_by(&altered(&leaf), &ca), Ok(false));
     };
     let small = std::thread::Builder::new().stack_size(256 << 10);
     small.spawn(run).unwrap().join().unwrap();
@@ -180,4 +177,106 @@ fn a_device_with_an_ml_dsa_key() {
 
 fn parsed(pem: &[u8]) -> Certificate {
     Certificate::parse_all(pem).unwrap().remove(0)
+}
+
+macro_rules! below {
+    ($ca:literal, $name:literal) => {
+        (
+            $name,
+            parsed(include_bytes!(concat!(
+                "../../../testdata/chains/",
+                $name,
+                ".leaf.pem"
+            ))),
+            parsed(include_bytes!(concat!(
+                "../../../testdata/chains/",
+                $ca,
+                ".ca.pem"
+            ))),
+        )
+    };
+}
+
+/// Returns the certificate with another last byte: the end of the signature.
+fn altered(certificate: &Certificate) -> Certificate {
+    let mut der = certificate.der().to_vec();
+    *der.last_mut().unwrap() ^= 1;
+    Certificate::from_der(&der).unwrap()
+}
+
+/// Each supported algorithm with each of its hashes. OpenSSL issued and verified these leaves. The
+/// salts are as long as the digest, as long as they can be, 20 bytes (the default), and empty.
+#[test]
+fn each_signature_algorithm_of_a_ca_is_verified() {
+    let now = Some(in_year(2030));
+    for (name, leaf, ca) in [
+        below!("rsa", "rsa-pkcs1-sha256"),
+        below!("rsa", "rsa-pkcs1-sha384"),
+        below!("rsa", "rsa-pkcs1-sha512"),
+        below!("rsa", "rsa-pss-sha256"),
+        below!("rsa", "rsa-pss-sha384"),
+        below!("rsa", "rsa-pss-sha512"),
+        below!("rsa", "rsa-pss-no-salt"),
+        below!("p384", "p384-sha256"),
+        below!("p384", "p384-sha384"),
+        below!("p521", "p521-sha512"),
+    ] {
+        assert_eq!(signature::is_signed_by(&leaf, &ca), Ok(true), "{name}");
+        let of_another = parsed(include_bytes!("../../../testdata/chains/root-v1.ca.pem"));
+        for (child, issuer) in [(&altered(&leaf), &ca), (&leaf, &of_another)] {
+            let verified = signature::is_signed_by(child, issuer);
+            assert_eq!(verified, Ok(false), "{name}");
+        }
+        let found = build_path(&leaf, &[ca], &[], now);
+        assert!(
+            matches!(&found, PathResult::Trusted(path) if path.len() == 2),
+            "{name}: {found:?}"
+        );
+    }
+}
+
+/// OpenSSL 3.0 verifies these signatures, but this project refuses SHA-1 in all places.
+#[test]
+fn a_signature_with_sha1_is_refused() {
+    for ((name, leaf, ca), why) in [
+        (
+            below!("rsa", "rsa-pkcs1-sha1"),
+            "is signed with SHA-1, which proves nothing",
+        ),
+        (
+            below!("rsa", "rsa-pss-sha1"),
+            "an unsupported algorithm (id-RSASSA-PSS",
+        ),
+        (
+            below!("rsa", "rsa-pss-mask-sha1"),
+            "an unsupported algorithm (id-RSASSA-PSS",
+        ),
+    ] {
+        let said = signature::is_signed_by(&leaf, &ca).unwrap_err();
+        assert!(said.contains(why), "{name}: {said}");
+    }
+}
+
+/// OpenSSL made these requests and verified them.
+#[cfg(feature = "evidence")]
+#[test]
+fn a_request_is_signed_by_its_own_key() {
+    use crate::x509::received_request::Request;
+
+    macro_rules! request {
+        ($name:literal) => {
+            &include_bytes!(concat!("../../../testdata/chains/", $name, ".request.der"))[..]
+        };
+    }
+    for der in [
+        request!("p256"),
+        request!("rsa-pkcs1-sha384"),
+        request!("rsa-pss-sha512"),
+    ] {
+        let verified = |der: &[u8]| is_signed_by_its_key(&Request::from_der(der).unwrap());
+        assert_eq!(verified(der), Ok(true));
+        let mut altered = der.to_vec();
+        *altered.last_mut().unwrap() ^= 1;
+        assert_eq!(verified(&altered), Ok(false));
+    }
 }

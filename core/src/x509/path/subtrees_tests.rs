@@ -160,3 +160,66 @@ fn a_constraint_that_is_not_compared_refuses_only_names_of_its_kind() {
         "{found:?}"
     );
 }
+
+/// Name constraints that permit only O=ex hold for a CA below, as for the leaf. A self-issued CA is
+/// exempt (RFC 5280, section 6.1.3), a self-issued leaf is not. OpenSSL 3.0 gives these results.
+#[test]
+fn all_certificates_below_keep_to_the_constraints_but_self_issued_cas() {
+    const ROOT: &str = "CN=root,O=Other";
+    for (middle, leaf, refused) in [
+        ("CN=middle,O=ex", "CN=device,O=ex", None),
+        ("CN=middle,O=Foreign", "CN=device,O=ex", Some("CN=middle")),
+        ("CN=middle,O=ex", "CN=device,O=Foreign", Some("CN=device")),
+        // A CA that the root issued for its own name, as in a change of its key.
+        (ROOT, "CN=device,O=ex", None),
+        // The last certificate has the name of its issuer.
+        ("CN=middle,O=ex", "CN=middle,O=ex", None),
+        (ROOT, ROOT, Some(ROOT)),
+    ] {
+        let (root, middle) = (Party::new(ROOT, 1), Party::new(middle, 2));
+        let trusted = root.certified_by(&root, &[IS_CA, (NAME_CONSTRAINTS, true, ONLY_EX)]);
+        let between = middle.certified_by(&root, &[IS_CA]);
+        let sample = Sample {
+            subject: leaf,
+            extensions: Vec::new(),
+            ..Sample::of_device()
+        };
+        let leaf = sample.issued(&middle, &Party::new("CN=device", 3));
+        let found = check(&[&leaf, &between, &trusted]);
+        match refused {
+            None => assert_eq!(found, Ok(()), "{} {}", middle.name, sample.subject),
+            Some(whose) => {
+                let said = found.unwrap_err();
+                let wanted = format!("do not allow the certificate of {whose}");
+                assert!(said.contains(&wanted), "{said}");
+                assert!(
+                    said.contains("O=") && said.contains(" is not among"),
+                    "{said}"
+                );
+            }
+        }
+    }
+}
+
+/// The limit is OpenSSL's: 2^20 comparisons of a name with a constraint, permitted or excluded.
+#[test]
+fn comparisons_have_a_limit() {
+    let dns = |text: &str| GeneralName::Dns(Cow::Owned(text.as_bytes().to_vec()));
+    let many = |text: &str, count: usize| (0..count).map(|_| dns(text)).collect::<Vec<_>>();
+    for (names, permitted, excluded, refused) in [
+        (1024, 1024, 0, false),
+        (1024, 1025, 0, true),
+        (1024, 0, 1024, false),
+        (1024, 0, 1025, true),
+        (1024, 512, 512, false),
+        (1024, 512, 513, true),
+    ] {
+        let constraints = NameConstraints {
+            permitted: many("example.com", permitted),
+            excluded: many("example.org", excluded),
+        };
+        let why = breach(&many("a.example.com", names), &constraints);
+        let wanted = refused.then_some("too many names and constraints");
+        assert_eq!(why.as_deref(), wanted, "{permitted} {excluded}");
+    }
+}

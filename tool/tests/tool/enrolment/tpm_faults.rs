@@ -1,21 +1,26 @@
-//! A renewal with TPM faults. Each type of command that the renewal sends gets a fault, one fault
-//! in each run. After the run the old key and certificate or the new key and certificate are in
-//! use, completely. A second run of the command succeeds.
+//! Enrolments with TPM faults, one fault in each run: the first enrolment of a service, and a renewal
+//! with a new key. A renewal leaves the old key and certificate or the new key and certificate in
+//! use, completely. After each fault a second run of the command succeeds. An object stays in the
+//! TPM only if the fault hid its handle, or if the TPM did not flush the object. All runs of a story
+//! use one TPM with three slots for objects, so the slots of such objects must be given back.
 //!
-//! `DEVID_FAULTS=all` tries each fault at each type of command. By default each type of command
-//! gets one fault.
+//! By default each type of command gets one fault. `DEVID_FAULTS=N` injects N faults into each
+//! story, evenly chosen from all faults at all commands. `DEVID_FAULTS=all` injects all of them.
 
 use super::est::{bench, is_whole};
 use crate::device::Device;
-use std::collections::BTreeSet;
-use testkit::programs::run;
+use crate::device::est::Est;
+use std::collections::{BTreeMap, BTreeSet};
+use std::env;
+use testkit::programs::{Said, run};
 use testkit::proxy::{Fault, Proxy, answer};
 
-const FAULTS: [Fault; 10] = [
+const FAULTS: [Fault; 11] = [
     Fault::Drop,
     Fault::Lost,
     Fault::Half,
     Fault::Garbage,
+    Fault::Stall,
     Fault::Code(answer::RETRY),
     Fault::Code(answer::FAILURE),
     Fault::Code(answer::OBJECT_MEMORY),
@@ -24,63 +29,163 @@ const FAULTS: [Fault; 10] = [
     Fault::Code(0x98E),
 ];
 
-#[test]
-fn the_pair_stays_whole() {
-    let (mut device, est) = bench();
-    assert_eq!(est.enroll(&device, "web", "", &[]).status.code(), Some(0));
-    let (url, root) = (est.url("good", ""), est.certificate("root"));
-    let words = [
-        "enroll",
-        "web",
-        "--est",
-        &url,
-        "--trust",
-        &root,
-        "--new-key",
-    ];
-    let proxy = Proxy::new(device.tpm());
-    let enroll = |device: &Device| {
-        let mut command = device.command(&words);
-        run(command.env("DEVID_PKCS11_TCTI", proxy.tcti()))
-    };
-    enroll(&device).ok();
-    let seen = proxy.book().take();
-    let kinds: BTreeSet<u32> = seen.0.iter().map(|(code, _)| *code).collect();
-    let all = std::env::var("DEVID_FAULTS").is_ok_and(|said| said == "all");
-    let mut injected = 0;
-    for (n, code) in kinds.iter().enumerate() {
-        let chosen = match all {
-            true => &FAULTS[..],
-            false => &FAULTS[n % FAULTS.len()..][..1],
+const FLUSH_CONTEXT: u32 = 0x165;
+
+/// Limits for the answer of a stalled TPM.
+const LIMITS: &str = "timeout_ms = 1000\ngeneration_timeout_ms = 3000\n";
+
+/// A device behind a proxy, and its EST server.
+struct Stage {
+    device: Device,
+    est: Est,
+    proxy: Proxy,
+}
+
+/// A fault at a command: its code, and how many commands with this code go before.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    code: u32,
+    spared: u32,
+    fault: Fault,
+}
+
+impl Stage {
+    fn new() -> Stage {
+        let (mut device, est) = bench();
+        let proxy = Proxy::new(device.tpm());
+        Stage { device, est, proxy }
+    }
+
+    fn enroll(&self, label: &str, more: &[&str]) -> Said {
+        let (url, root) = (self.est.url("good", ""), self.est.certificate("root"));
+        let mut words = vec!["enroll", label, "--est", &url, "--trust", &root];
+        words.extend(more);
+        let mut command = self.device.command(&words);
+        run(command.env("DEVID_PKCS11_TCTI", self.proxy.tcti()))
+    }
+
+    /// Returns the commands of a run without a fault.
+    fn record(&self, label: &str, more: &[&str]) -> Vec<u32> {
+        self.proxy.book().take();
+        self.enroll(label, more).ok();
+        let seen = self.proxy.book().take();
+        seen.0.iter().map(|(code, _)| *code).collect()
+    }
+
+    /// Runs the command with a fault, and a second time without. Returns false if the run did not
+    /// reach the command.
+    fn survives(&self, place: Place, label: &str, more: &[&str]) -> bool {
+        let Place {
+            code,
+            spared,
+            fault,
+        } = place;
+        let book = self.proxy.book();
+        book.break_after(code, spared, fault);
+        let settings = |text| self.device.home.write("config.toml", text);
+        settings(if fault == Fault::Stall { LIMITS } else { "" });
+        let tpm = self.device.tpm.as_ref().expect("a TPM");
+        let before = tpm.transients();
+        let said = self.enroll(label, more);
+        let reached = book.all_broken();
+        book.heal();
+        settings("");
+        let ends: &[i32] = match fault {
+            Fault::Code(answer::RETRY) => &[0],
+            _ => &[0, 1, 4],
         };
-        for fault in chosen {
-            injected += 1;
-            proxy.book().break_next(*code, *fault);
-            let said = enroll(&device);
-            assert!(proxy.book().all_broken(), "{code:#x} {fault:?}: {said}");
-            proxy.book().heal();
-            assert!(
-                matches!(said.status.code(), Some(0 | 1 | 4)),
-                "{code:#x} {fault:?}: {said}"
-            );
-            let before = is_whole(&device, &est, "web");
-            let again = enroll(&device);
-            assert_eq!(
-                again.status.code(),
-                Some(0),
-                "after {code:#x} {fault:?}: {said}{again}"
-            );
-            assert_ne!(is_whole(&device, &est, "web"), before);
-            assert_eq!(
-                device.tpm().lockout_counter(),
-                0,
-                "after {code:#x} {fault:?}"
-            );
+        let end = said.status.code().unwrap_or(-1);
+        assert!(ends.contains(&end), "{place:x?}: {said}");
+        let again = self.enroll(label, more);
+        assert!(again.status.success(), "after {place:x?}: {said}{again}");
+        is_whole(&self.device, &self.est, label);
+        assert_eq!(tpm.lockout_counter(), 0, "after {place:x?}");
+        let is_known = matches!(fault, Fault::Drop | Fault::Code(_)) && code != FLUSH_CONTEXT;
+        let (left, most) = (tpm.transients(), before + usize::from(!is_known));
+        assert!(
+            left <= most,
+            "{left} objects after {place:x?}: {said}{again}"
+        );
+        reached
+    }
+}
+
+/// Returns the faults to inject into a run that sends these commands.
+fn places(commands: &[u32]) -> Vec<Place> {
+    let mut seen = BTreeMap::new();
+    let mut all = Vec::new();
+    for code in commands {
+        let spared = seen.entry(*code).or_insert(0);
+        all.extend(FAULTS.map(|fault| Place {
+            code: *code,
+            spared: *spared,
+            fault,
+        }));
+        *spared += 1;
+    }
+    match env::var("DEVID_FAULTS").as_deref() {
+        Ok("all") => all,
+        Ok(text) => {
+            let wanted: usize = text.parse().expect("DEVID_FAULTS is a number or all");
+            let wanted = wanted.min(all.len());
+            (0..wanted).map(|n| all[n * all.len() / wanted]).collect()
+        }
+        Err(_) => {
+            let kinds: BTreeSet<u32> = commands.iter().copied().collect();
+            let place = |(n, code): (usize, u32)| Place {
+                code,
+                spared: 0,
+                fault: FAULTS[n % FAULTS.len()],
+            };
+            kinds.into_iter().enumerate().map(place).collect()
         }
     }
+}
+
+/// Prints how many faults happened. A TPM asks for another try when it likes, so a run can send
+/// fewer commands than the recorded run.
+fn report(story: &str, commands: &[u32], reached: usize, tried: usize) {
     println!(
-        "a renewal: {injected} faults at {} kinds of commands",
-        kinds.len()
+        "{story}: {reached} of {tried} faults at {} commands happened, and all were survived",
+        commands.len()
     );
-    assert!(injected >= kinds.len() && kinds.len() >= 8, "{kinds:x?}");
+    assert!(commands.len() >= 8, "{story}: {commands:x?}");
+    assert!(reached * 10 >= tried * 9, "{story}: {reached} of {tried}");
+}
+
+#[test]
+fn a_first_enrolment_ends_after_the_fault() {
+    let stage = Stage::new();
+    // The first key of the device also needs a master key.
+    stage.enroll("first", &[]).ok();
+    let commands = stage.record("recorded", &[]);
+    let places = places(&commands);
+    let reached = places.iter().enumerate().filter(|(n, place)| {
+        let label = format!("service-{n}");
+        stage.survives(**place, &label, &[])
+    });
+    report(
+        "a first enrolment",
+        &commands,
+        reached.count(),
+        places.len(),
+    );
+}
+
+#[test]
+fn the_pair_stays_whole() {
+    const NEW: &[&str] = &["--new-key"];
+    let stage = Stage::new();
+    stage.enroll("web", &[]).ok();
+    let commands = stage.record("web", NEW);
+    let places = places(&commands);
+    let mut before = is_whole(&stage.device, &stage.est, "web");
+    let reached = places.iter().filter(|place| {
+        let reached = stage.survives(**place, "web", NEW);
+        let now = is_whole(&stage.device, &stage.est, "web");
+        assert_ne!(now, before, "after {place:x?}");
+        before = now;
+        reached
+    });
+    report("a renewal", &commands, reached.count(), places.len());
 }

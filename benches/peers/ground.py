@@ -84,16 +84,17 @@ class Ground:
         for name, flags in [("host", ["-pthread", "-ldl"]), ("esys", ["-ltss2-esys", "-ltss2-tctildr"]),
                             ("tls", ["-lssl", "-lcrypto"])]:
             self.tools[name] = self.compiled(name, flags)
+        self.tools["heap"] = self.compiled("heap", ["-ldl"], os.path.join(ROOT, "tests", "c"))
         self.clean = {name: value for name, value in os.environ.items()
                       if not name.startswith(("DEVID_PKCS11", "TPM2", "SOFTHSM", "OPENSSL"))}
         self.softhsm_env = self.make_softhsm()
         self.home("own")
 
-    def compiled(self, name, flags):
+    def compiled(self, name, flags, place=HERE):
         into = os.path.join(self.folder, name)
         p11 = run(["pkg-config", "--cflags", "p11-kit-1"]).stdout.split()
         run(["gcc", "-std=gnu11", "-O2", "-Wall", "-I", os.path.join(ROOT, "include"), *p11,
-             os.path.join(HERE, name + ".c"), "-o", into, *flags])
+             os.path.join(place, name + ".c"), "-o", into, *flags])
         return into
 
     # This project's module.
@@ -170,6 +171,20 @@ class Ground:
         """Returns the number of instructions of a process in user space."""
         done = run(["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", *words], env, text)
         return int(re.search(r"Collected : (\d+)", done.stderr).group(1))
+
+    def calls(self, words, env, text, function):
+        """Returns how often a process calls the functions whose names contain `function`."""
+        listed = os.path.join(self.folder, "calls")
+        run(["valgrind", "--tool=callgrind", f"--callgrind-out-file={listed}", "--compress-strings=no", *words], env,
+            text)
+        count, called = 0, ""
+        with open(listed, encoding="utf-8", errors="replace") as file:
+            for line in file:
+                if line.startswith("cfn="):
+                    called = line
+                elif line.startswith("calls=") and function in called:
+                    count += int(line[len("calls="):].split()[0])
+        return count
 
     def memory(self, words, env):
         """Returns the maximum resident memory of a process in kB, as GNU time reports it."""

@@ -32,24 +32,6 @@ static int ascending(const void *left, const void *right)
     return (one > other) - (one < other);
 }
 
-/* Returns the slot of the token with this label. */
-static CK_SLOT_ID slot_of(const char *label)
-{
-    CK_SLOT_ID slots[32];
-    CK_ULONG count = COUNT(slots);
-    CK_TOKEN_INFO info;
-    size_t length = strlen(label);
-    OK(call->C_GetSlotList(CK_TRUE, slots, &count));
-    for (CK_ULONG at = 0; at < count; at++) {
-        OK(call->C_GetTokenInfo(slots[at], &info));
-        if (length <= sizeof info.label && !memcmp(info.label, label, length) &&
-            (length == sizeof info.label || info.label[length] == ' '))
-            return slots[at];
-    }
-    fprintf(stderr, "no token %s\n", label);
-    exit(1);
-}
-
 static CK_OBJECT_HANDLE private_key(char *label)
 {
     CK_OBJECT_CLASS class = CKO_PRIVATE_KEY;

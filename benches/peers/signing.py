@@ -100,6 +100,11 @@ def instructions(ground, results):
         each("sealed key", [*own, "-"], env, f"{kind}-sealed", kind)
         each("tpm2-pkcs11", [host, PEER, "peer", PIN], ground.peer(fronts.manager()), kind, kind)
         each("SoftHSM", [host, SOFTHSM, "soft", PIN], ground.softhsm_env, kind, kind)
+    each_time = [ground.calls([*own, "-"], env, f"key rsa-sealed\nby rsa\nsign {count}\n", "RSA_parse_private_key")
+                 for count in (1, 5)]
+    parsed = (each_time[1] - each_time[0]) / 4
+    results.bar("sealed key, RSA: the key is parsed in a signature, times", 0, parsed, number(parsed),
+                note="A parsed key would stay in memory that may be swapped out, and holds a lock. See below.")
     results.table("Instructions of a signature", "In user space of the calling process, by callgrind: the "
                   "difference between 25 and 5 signatures, divided by 20. Independent of load.",
                   ["key", "kind", "instructions"], rows)

@@ -4,7 +4,7 @@ import os
 import re
 import shutil
 
-from ground import PEER, PIN, SOFTHSM
+from ground import PEER, PIN, ROOT, SOFTHSM, run
 from measure import in_turn, median, number, process, ratio
 from signing import opened
 
@@ -87,12 +87,15 @@ def phases(ground, results):
         each = len(fronts.take()) / 10
         host.end()
         rows.append([what, number(begun), number(found), number(first), number(each), number(len(fronts.take()))])
+        return each
 
     count("ours, factory key", lambda: ground.our_host("idev-id", tcti=fronts.proxy), "idev-id", "ec")
     for kind in ["ec", "rsa"]:
         for place in ["persistent", "plain", "sealed"]:
-            count(f"ours, {kind} {place}, no PIN", lambda: ground.our_host("own", tcti=fronts.proxy),
-                  f"{kind}-{place}", kind)
+            each = count(f"ours, {kind} {place}, no PIN", lambda: ground.our_host("own", tcti=fronts.proxy),
+                         f"{kind}-{place}", kind)
+            if place == "plain":
+                results.bar(f"wrapped key on a bare TPM, {kind.upper()}: commands of a signature", 3, each, number(each))
     count("ours, ec persistent, PIN", lambda: ground.our_host("own", PIN, fronts.proxy), "ec-pin", "ec")
     count("tpm2-pkcs11, ec", lambda: ground.peer_host(fronts.proxy), "ec", "ec")
     count("tpm2-pkcs11, rsa", lambda: ground.peer_host(fronts.proxy), "rsa", "rsa")
@@ -172,18 +175,37 @@ def many_keys(ground, results):
     growth = (ours[MOST_KEYS][0] - ours[many][0]) / (MOST_KEYS - many) / per_key[0]
     results.bar(f"growth from {many} to {MOST_KEYS} pairs beside that from 1 to {many}, a pair", 1.1, growth, f"{growth:.2f}",
                 note="1 is linear")
+    alone(ground)
+    heap(ground, results)
     first_signatures(ground, results)
 
 
-def first_signatures(ground, results):
-    """Measures the first signature of a process that knows its key, with 1000 key pairs and with one."""
-    alone = ground.home("alone")
+def alone(ground):
+    """Makes a folder with one key, and leaves 1000 in the other folder."""
+    one = ground.home("alone")
     many = os.path.join(ground.folder, "many", "state", "devid")
-    shutil.copytree(many, os.path.join(alone, "state", "devid"),
+    shutil.copytree(many, os.path.join(one, "state", "devid"),
                     ignore=lambda _, names: [name for name in names if name.startswith("copy-")])
     for number_ in range(KEYS[-1], MOST_KEYS):
         os.remove(os.path.join(many, f"copy-{number_}.pem"))
 
+
+def heap(ground, results):
+    """Measures the heap of a listed pair by the program of the gate (tests/process/heap.rs)."""
+    with open(os.path.join(ROOT, "testkit", "src", "budgets.rs"), encoding="utf-8") as file:
+        budget = int(re.search(r"HEAP_OF_A_KEY: u64 = ([0-9_]+);", file.read()).group(1).replace("_", ""))
+
+    def listed(home):
+        words = [ground.tools["heap"], ground.module, "1"]
+        return [int(word) for word in run(words, ground.ours(ground.fronts.tpm, home)).stdout.split()]
+    (objects, one), (more, all_bytes) = listed("alone"), listed("many")
+    each = (all_bytes - one) / ((more - objects) / 2)
+    results.bar("heap of a listed pair: bytes", budget, each, number(each),
+                note="The bar is the limit of the gate in CI.")
+
+
+def first_signatures(ground, results):
+    """Measures the first signature of a process that knows its key, with 1000 key pairs and with one."""
     def one(home, key):
         host = ground.our_host("devid", home=home)
         host.ask(f"key {key}")

@@ -285,7 +285,12 @@ pub fn mechanism(choices: &mut Bytes, kept: &mut Kept, kind: CK_MECHANISM_TYPE) 
     };
     let (parameter, length) = match choices.below(8) {
         0 => {
-            let bytes = choices.some();
+            // With the length of a struct, the module would take random bytes for pointers. No
+            // module can check such pointers.
+            let mut bytes = choices.some();
+            if bytes.len().is_multiple_of(size_of::<*const u8>()) {
+                bytes.pop();
+            }
             (kept.keep(&bytes).cast(), bytes.len() as CK_ULONG)
         }
         1 => {

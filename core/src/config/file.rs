@@ -19,6 +19,7 @@ use toml::de::DeValue;
 
 /// The maximum size of a file. Usual configuration files are much smaller.
 const LARGEST: u64 = 1 << 20;
+const BYTE_ORDER_MARK: char = '\u{FEFF}';
 
 /// The settings in one configuration file: `config.toml` or a drop-in. A setting that the file
 /// omits is `None` or an empty list.
@@ -229,10 +230,14 @@ fn believed(path: &Path) -> Result<(), ConfigError> {
     }
 }
 
+/// Returns the text of a configuration file without byte order marks at its start. All byte offsets
+/// of this module count from there.
 fn text_of(path: &Path) -> std::io::Result<String> {
     let content = crate::file::read(path, LARGEST)?;
     let no_text = |what| std::io::Error::new(std::io::ErrorKind::InvalidData, what);
-    String::from_utf8(content).map_err(|error| no_text(syntax::no_text(error.as_bytes())))
+    let text =
+        String::from_utf8(content).map_err(|error| no_text(syntax::no_text(error.as_bytes())))?;
+    Ok(text.trim_start_matches(BYTE_ORDER_MARK).to_owned())
 }
 
 /// Returns the drop-ins in the folder `config.d/`, and the files of this folder that are not
@@ -252,8 +257,7 @@ fn parse(file: &Path, text: &str) -> Result<FileSettings, ConfigError> {
         unread: false,
         distrusted: false,
     };
-    let text = text.strip_prefix('\u{FEFF}').unwrap_or(text);
-    let line = |at: usize| text[..at.min(text.len())].matches('\n').count();
+    let line = |at: usize| syntax::line_of(text, at);
     match understood(text) {
         Ok((mut written, None)) => {
             for token in &mut written.token {
@@ -272,7 +276,6 @@ fn parse(file: &Path, text: &str) -> Result<FileSettings, ConfigError> {
 /// Returns the valid settings of a configuration file, and its first invalid setting. For invalid
 /// TOML, returns the byte offset of the syntax error as `Err`.
 fn understood(text: &str) -> Result<(FileSettings, Option<SettingError>), usize> {
-    let text = text.strip_prefix('\u{FEFF}').unwrap_or(text);
     let table = toml::de::DeTable::parse(text);
     let table = table.map_err(|error| error.span().map_or(text.len(), |span| span.start))?;
     let first_error = FirstError::default();

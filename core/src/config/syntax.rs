@@ -6,10 +6,16 @@ use super::section::{is_known, section_called};
 const SHAPE: &str = "expected NAME = VALUE, or a [SECTION]";
 const VALUE: &str = "a value is text in quotes, a number, true or false";
 
+/// Returns the line (the first line is 0) of a byte offset, which may be inside a character.
+pub(super) fn line_of(text: &str, at: usize) -> usize {
+    let before = &text.as_bytes()[..at.min(text.len())];
+    before.iter().filter(|byte| **byte == b'\n').count()
+}
+
 /// Returns the line that the user must correct (the first line is 0), and the error message. `at`
 /// is the byte offset at which the TOML parser stopped.
 pub(super) fn explain(text: &str, at: usize) -> (usize, String) {
-    let number = text[..at.min(text.len())].matches('\n').count();
+    let number = line_of(text, at);
     let lines: Vec<&str> = text.lines().collect();
     let line = |number: usize| {
         lines

@@ -165,6 +165,7 @@ fn lines_that_are_no_settings() {
             2,
             &["certificate: ", "backslash"],
         ),
+        ("?/,/,", 1, &["no equals sign"]),
         (
             "[provision]\nexisting = { certificate = \"/c\", key = \"/k\"\n",
             2,
@@ -172,12 +173,15 @@ fn lines_that_are_no_settings() {
         ),
     ] {
         is_told(text, line, words);
-        // Windows line ends, a byte order mark, and leading blanks do not change the result.
-        is_told(
-            &format!("\u{FEFF}{}", text.replace('\n', "\r\n")),
-            line,
-            words,
-        );
+        // Windows line ends, byte order marks, and leading blanks do not change the result.
+        for marks in 1..3 {
+            let marks = "\u{FEFF}".repeat(marks);
+            is_told(
+                &format!("{marks}{}", text.replace('\n', "\r\n")),
+                line,
+                words,
+            );
+        }
         if !text.contains('\u{a0}') {
             is_told(&text.replace('\n', "\n\t  "), line, words);
         }

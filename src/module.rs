@@ -24,7 +24,6 @@ pub(crate) use devid_core::tpm::Refusals;
 use log::{error, info, warn};
 use once_cell::sync::OnceCell;
 use parking_lot::Mutex;
-use std::collections::HashMap;
 use std::sync::Arc;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -49,7 +48,8 @@ pub(crate) struct Module {
 /// The open sessions. A thread locks the table only briefly, never during a TPM command.
 #[derive(Default)]
 struct Table {
-    sessions: HashMap<SessionHandle, Arc<Session>>,
+    /// Sorted by the handle.
+    sessions: Vec<Arc<Session>>,
 }
 
 /// The largest number of open sessions of a token. A program that never closes sessions gets
@@ -144,10 +144,10 @@ impl Module {
         let slots = inherited.as_deref().unwrap_or_default();
         let mut table = Table::default();
         if let Some(inherited) = self.table.try_lock() {
-            for session in inherited.sessions.values() {
+            for session in &inherited.sessions {
                 let slot = slots.iter().find(|slot| slot.id == session.slot.id);
                 if let Some(session) = slot.and_then(|slot| session.for_child(Arc::clone(slot))) {
-                    table.sessions.insert(session.handle, Arc::new(session));
+                    table.insert(Arc::new(session));
                 }
             }
         }
@@ -237,12 +237,11 @@ impl Module {
     }
 
     pub(crate) fn session(&self, handle: SessionHandle) -> Result<Arc<Session>, Error> {
-        self.table
-            .lock()
-            .sessions
-            .get(&handle)
-            .cloned()
-            .ok_or(Error::SessionHandleInvalid)
+        let table = self.table.lock();
+        match table.place(handle) {
+            Ok(at) => Ok(Arc::clone(&table.sessions[at])),
+            Err(_) => Err(Error::SessionHandleInvalid),
+        }
     }
 
     pub(crate) fn open_session(&self, id: SlotId, flags: CK_FLAGS) -> Result<SessionHandle, Error> {
@@ -265,16 +264,16 @@ impl Module {
         }
         let room = table.sessions.try_reserve(1);
         room.map_err(|_| Error::HostMemory)?;
-        table.sessions.insert(handle, session);
+        table.insert(session);
         Ok(handle)
     }
 
     pub(crate) fn close_session(&self, handle: SessionHandle) -> Result<(), Error> {
         let mut table = self.table.lock();
         let closed = table
-            .sessions
-            .remove(&handle)
-            .ok_or(Error::SessionHandleInvalid)?;
+            .place(handle)
+            .map_err(|_| Error::SessionHandleInvalid)?;
+        let closed = table.sessions.remove(closed);
         closed
             .slot
             .session_objects
@@ -289,7 +288,7 @@ impl Module {
     pub(crate) fn close_all_sessions(&self, id: SlotId) -> Result<(), Error> {
         let slot = self.slot(id)?;
         let mut table = self.table.lock();
-        table.sessions.retain(|_, session| session.slot.id != id);
+        table.sessions.retain(|session| session.slot.id != id);
         slot.logout(&self.mint);
         // Session objects are removed after the sessions. A thread that makes an object at this
         // time finds no session.
@@ -360,7 +359,7 @@ impl Module {
         // during that time.
         session.slot.login(who, pin, || {
             let table = self.table.lock();
-            if !table.sessions.contains_key(&handle) {
+            if table.place(handle).is_err() {
                 return Err(Error::SessionHandleInvalid);
             }
             if who == UserType::SecurityOfficer && table.has_read_only(session.slot.id) {
@@ -386,8 +385,8 @@ impl Module {
     pub(crate) fn logout(&self, handle: SessionHandle) -> Result<(), Error> {
         // The lock is held until the end of this function, so that no login happens during it.
         let table = self.table.lock();
-        let session = table.sessions.get(&handle);
-        let slot = &session.ok_or(Error::SessionHandleInvalid)?.slot;
+        let session = table.place(handle).map(|at| &table.sessions[at]);
+        let slot = &session.map_err(|_| Error::SessionHandleInvalid)?.slot;
         if !slot.logout(&self.mint) {
             return Err(Error::UserNotLoggedIn);
         }
@@ -447,13 +446,24 @@ fn slots(config: &Config, refusals: Refusals, held: &'static Held) -> Vec<Slot> 
 }
 
 impl Table {
+    /// Returns the position of a session, or the position where it would be inserted.
+    fn place(&self, handle: SessionHandle) -> Result<usize, usize> {
+        let sessions = &self.sessions;
+        sessions.binary_search_by(|session| session.handle.0.cmp(&handle.0))
+    }
+
+    fn insert(&mut self, session: Arc<Session>) {
+        // No handle occurs twice in a process, so the place is always free.
+        let (Ok(at) | Err(at)) = self.place(session.handle);
+        self.sessions.insert(at, session);
+    }
+
     fn has_read_only(&self, id: SlotId) -> bool {
         self.sessions_of(id).any(|session| !session.is_read_write)
     }
 
     fn sessions_of(&self, id: SlotId) -> impl Iterator<Item = &Arc<Session>> {
-        self.sessions
-            .values()
-            .filter(move |session| session.slot.id == id)
+        let sessions = self.sessions.iter();
+        sessions.filter(move |session| session.slot.id == id)
     }
 }

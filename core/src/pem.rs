@@ -3,6 +3,7 @@
 //! The strict decoder of `pem-rfc7468` requires lines of 64 characters and refuses text after the
 //! block. Administrators have files of other forms. This parser reads all files that OpenSSL reads.
 
+use std::io::BufRead;
 use x509_cert::der::pem::{Base64Decoder, LineEnding, encode_string};
 
 const BEGIN: &[u8] = b"-----BEGIN ";
@@ -90,7 +91,7 @@ impl<'a> PemReader<'a> {
                 scan.blocks.extend(open.take().map(Open::endless));
                 match boundary(begun, BEGIN) {
                     Some((label, inside)) => {
-                        open = Some(Open::new(label));
+                        open = Some(Open::new(label, behind.len()));
                         rest = with_rest(text, inside, behind);
                     }
                     None => scan.blocks.push(Err(damaged(&shown(line)))),
@@ -142,10 +143,12 @@ impl<'a> PemReader<'a> {
 }
 
 impl<'a> Open<'a> {
-    fn new(label: &'a str) -> Self {
+    /// `behind` is the length of the text after the BEGIN line.
+    fn new(label: &'a str, behind: usize) -> Self {
         Self {
             label,
-            base64: Vec::new(),
+            // Usual blocks fit without a second allocation.
+            base64: Vec::with_capacity(behind.min(2 << 10)),
             in_header: false,
             fault: None,
         }
@@ -161,9 +164,14 @@ impl<'a> Open<'a> {
             }
             return;
         }
-        // Blanks and control characters between base64 digits are ignored.
-        let digits = line.iter().filter(|byte| **byte > b' ');
-        self.base64.extend(digits);
+        // Blanks and control characters between base64 digits are ignored. A usual line has none.
+        match line.iter().fold(true, |all, byte| all & (*byte > b' ')) {
+            true => self.base64.extend_from_slice(line),
+            false => {
+                let digits = line.iter().filter(|byte| **byte > b' ');
+                self.base64.extend(digits);
+            }
+        }
     }
 
     fn ended(self) -> Result<Block<'a>, String> {
@@ -187,16 +195,23 @@ fn end_in(line: &[u8]) -> Option<usize> {
 
 /// Returns the first line without its end, and the text after the line.
 fn first_line(text: &[u8]) -> (&[u8], &[u8]) {
-    let ends = |byte: &u8| matches!(byte, b'\n' | b'\r');
-    let Some(end) = text.iter().position(ends) else {
-        return (text, &text[text.len()..]);
-    };
-    let width = if text[end..].starts_with(b"\r\n") {
-        2
-    } else {
-        1
-    };
-    (&text[..end], &text[end + width..])
+    let mut behind = text;
+    // Searches many bytes at once. Reading from a slice does not fail.
+    let length = behind.skip_until(b'\n').unwrap_or_default();
+    let line = &text[..length];
+    let end = line
+        .contains(&b'\r')
+        .then(|| line.iter().position(|byte| *byte == b'\r'));
+    match end.flatten() {
+        Some(end) => {
+            let width = match &text[end..] {
+                [b'\r', b'\n', ..] => 2,
+                _ => 1,
+            };
+            (&text[..end], &text[end + width..])
+        }
+        None => (line.strip_suffix(b"\n").unwrap_or(line), behind),
+    }
 }
 
 /// Returns the part of `text` that begins with `inside`. `inside` is a part of a line, and `behind`
@@ -242,10 +257,10 @@ pub(crate) fn render(label: &str, der: &[u8]) -> Result<String, String> {
 }
 
 fn decoded(base64: &[u8]) -> Result<Vec<u8>, String> {
-    let mut der = Vec::new();
     if base64.is_empty() {
-        return Ok(der);
+        return Ok(Vec::new());
     }
+    let mut der = Vec::with_capacity(base64.len() / 4 * 3 + 3);
     let missing = (4 - base64.len() % 4) % 4;
     let padded = [base64, &b"=="[..missing.min(2)]].concat();
     let read = Base64Decoder::new(&padded).and_then(|mut decoder| {

@@ -61,7 +61,7 @@ where
     C: FnOnce() -> Result<(), Error>,
 {
     let call = || {
-        if !gives_back(name) && !has_memory() {
+        if !has_memory(usual_memory(name)) {
             return Err(Error::HostMemory);
         }
         let result = call();
@@ -89,21 +89,23 @@ where
     }
 }
 
-/// Returns true for a function that frees memory. Such a function must work when memory is
-/// exhausted.
-fn gives_back(name: &str) -> bool {
-    matches!(
-        name,
-        "C_Finalize" | "C_CloseSession" | "C_CloseAllSessions" | "C_Logout" | "C_FindObjectsFinal"
-    )
+/// Returns the number of bytes that a usual call of this function allocates at most.
+fn usual_memory(name: &str) -> usize {
+    match name {
+        // These functions free memory. They must work when memory is exhausted.
+        "C_Finalize" | "C_CloseSession" | "C_CloseAllSessions" | "C_Logout"
+        | "C_FindObjectsFinal" => 0,
+        // Copies values that are stored, and allocates nothing.
+        "C_GetAttributeValue" => 0,
+        _ => 64 << 10,
+    }
 }
 
 /// Returns true if the memory that a usual call needs can be allocated. Without this check Rust
 /// would end the process. The check does not see memory that other threads of the host take later.
-fn has_memory() -> bool {
-    const USUAL: usize = 64 << 10;
+fn has_memory(bytes: usize) -> bool {
     let mut room = Vec::<u8>::new();
-    let has = room.try_reserve_exact(USUAL).is_ok();
+    let has = room.try_reserve_exact(bytes).is_ok();
     // Without this use the compiler would remove the allocation of `room`.
     std::hint::black_box(&room);
     has

@@ -3,7 +3,7 @@
 use super::{Object, ObjectKey, ObjectScope, allowed, unique_id};
 use crate::mechanism::key_type::KeyType;
 use crate::mechanism::table::{Algorithm, MECHANISMS, Mechanism};
-use crate::object::attribute::{AttributeValue, attribute_of};
+use crate::object::attribute::{Attributes, attribute_of};
 use crate::vendor::*;
 use cryptoki_sys::*;
 use devid_core::key::PublicKey;
@@ -29,15 +29,67 @@ pub(super) fn is_local(key: &Key, origin: KeyOrigin) -> bool {
     }
 }
 
+/// The attributes that both keys of a pair show, as far as they do not come from a template. The
+/// private key object shows the public key too, because some clients read only that object.
+pub(super) struct PublicPart<'a> {
+    public: &'a PublicKey,
+    key_type: KeyType,
+    local: bool,
+    made_by: CK_MECHANISM_TYPE,
+    /// The SubjectPublicKeyInfo.
+    info: Vec<u8>,
+}
+
+impl<'a> PublicPart<'a> {
+    /// `local` is CKA_LOCAL.
+    pub(super) fn new(public: &'a PublicKey, local: bool) -> Self {
+        let makes =
+            |row: &&Mechanism| row.algorithm == Algorithm::GenerateKeyPair && row.takes_key(public);
+        let made_by = MECHANISMS.iter().find(makes).filter(|_| local);
+        Self {
+            public,
+            key_type: KeyType::from_public(public),
+            local,
+            made_by: made_by.map_or(CK_UNAVAILABLE_INFORMATION, |row| row.kind),
+            info: public.info_der(),
+        }
+    }
+
+    fn show(&self, described: &ObjectAttributes, them: &mut Attributes) {
+        match &described.id {
+            Some(id) => them.bytes(CKA_ID, id),
+            None => them.bytes(CKA_ID, self.public.id().as_bytes()),
+        }
+        them.bytes(CKA_SUBJECT, &described.subject);
+        them.date(CKA_START_DATE, described.start);
+        them.date(CKA_END_DATE, described.end);
+        them.number(CKA_KEY_TYPE, self.key_type.number());
+        them.flag(CKA_LOCAL, self.local);
+        them.number(CKA_KEY_GEN_MECHANISM, self.made_by);
+        them.bytes(CKA_PUBLIC_KEY_INFO, &self.info);
+        match self.public {
+            PublicKey::Ec { curve, point } => {
+                them.bytes(CKA_EC_PARAMS, curve.oid_der());
+                them.ec_point(CKA_EC_POINT, point);
+            }
+            PublicKey::Rsa { modulus, exponent } => {
+                them.bytes(CKA_MODULUS, modulus);
+                them.bytes(CKA_PUBLIC_EXPONENT, exponent);
+            }
+        }
+    }
+}
+
+/// `is_private` is CKA_PRIVATE.
 pub(super) fn private_object(
     name: &str,
     key: &Arc<Key>,
-    origin: KeyOrigin,
+    shared: &PublicPart<'_>,
     described: &ObjectAttributes,
+    is_private: bool,
     scope: ObjectScope,
 ) -> Object {
-    let public = key.public();
-    let local = is_local(key, origin);
+    let (public, local) = (shared.public, shared.local);
     let can = |one: &Use| match one {
         Use::Sign => key.is_signing(),
         // C_DeriveKey is a single call without an Init call before it. The user could not enter a
@@ -46,18 +98,17 @@ pub(super) fn private_object(
         Use::Unwrap => key.decrypts() && !described.always_authenticate && scope.takes_keys(),
         _ => key.decrypts(),
     };
-    let key_type = KeyType::from_public(public);
-    let possible = key_type.private_uses();
+    let possible = shared.key_type.private_uses();
     let possible: Vec<_> = possible.iter().copied().filter(can).collect();
     let allowed = allowed(described);
     let does = |one| possible.contains(&one) && described.usage.is_none_or(|it| it.has(one));
     let can_do = |row: &&Mechanism| match row.algorithm {
         Algorithm::Sign(algorithm) => {
-            row.signs_with(key) && does(Use::Sign) && (algorithm.is_padded() || does(Use::Decrypt))
+            does(Use::Sign) && (algorithm.is_padded() || does(Use::Decrypt)) && row.signs_with(key)
         }
-        Algorithm::Encrypt(_) => row.takes_key(public) && does(Use::Decrypt),
-        Algorithm::Derive => row.takes_key(public) && does(Use::Derive),
-        Algorithm::Unwrap(_) => row.takes_key(public) && does(Use::Unwrap),
+        Algorithm::Encrypt(_) => does(Use::Decrypt),
+        Algorithm::Derive => does(Use::Derive),
+        Algorithm::Unwrap(_) => does(Use::Unwrap),
         Algorithm::GenerateKeyPair
         | Algorithm::GenerateKey
         | Algorithm::Cipher(_)
@@ -65,14 +116,14 @@ pub(super) fn private_object(
         | Algorithm::Digest => false,
     };
     let mut shown = Vec::new();
-    for row in MECHANISMS.iter().filter(can_do) {
+    let rows = MECHANISMS.iter().filter(|row| row.takes_key(public));
+    for row in rows.filter(can_do) {
         let is_allowed = allowed.is_empty() || allowed.contains(&row.kind);
         // CKM_RSA_PKCS has two rows in the table of mechanisms, but is listed once.
         if is_allowed && !shown.contains(&row.kind) {
             shown.push(row.kind);
         }
     }
-    let mut attributes = common(public, described, local);
     let shown_uses = [
         Use::Sign,
         Use::SignRecover,
@@ -80,42 +131,6 @@ pub(super) fn private_object(
         Use::Unwrap,
         Use::Derive,
     ];
-    attributes.extend(uses(&shown_uses, &possible, described));
-    attributes.extend([
-        (CKA_SENSITIVE, AttributeValue::flag(true)),
-        (
-            CKA_ALWAYS_SENSITIVE,
-            AttributeValue::flag(local && key.protection() != Protection::File),
-        ),
-        (CKA_EXTRACTABLE, AttributeValue::flag(false)),
-        (
-            CKA_NEVER_EXTRACTABLE,
-            AttributeValue::flag(local && key.protection() == Protection::Tpm),
-        ),
-        (CKA_WRAP_WITH_TRUSTED, AttributeValue::flag(false)),
-        (
-            CKA_ALWAYS_AUTHENTICATE,
-            AttributeValue::flag(described.always_authenticate),
-        ),
-        (CKA_ALLOWED_MECHANISMS, AttributeValue::numbers(&shown)),
-        (
-            CKA_DEVID_PROTECTION,
-            AttributeValue::number(protection(key)),
-        ),
-        (
-            CKA_DEVID_PERSISTENT,
-            AttributeValue::flag(key.handle().is_some()),
-        ),
-    ]);
-    let tpm = [
-        key.handle()
-            .map(|handle| (CKA_DEVID_TPM_HANDLE, AttributeValue::number(handle.into()))),
-        key.name()
-            .map(|name| (CKA_DEVID_TPM_NAME, AttributeValue::bytes(name))),
-        key.public_area()
-            .map(|area| (CKA_DEVID_TPM_PUBLIC, AttributeValue::bytes(area))),
-    ];
-    attributes.extend(tpm.into_iter().flatten());
     let secret = match public {
         PublicKey::Ec { .. } => &[CKA_VALUE][..],
         PublicKey::Rsa { .. } => &[
@@ -127,20 +142,52 @@ pub(super) fn private_object(
             CKA_COEFFICIENT,
         ],
     };
-    attributes.extend(secret.iter().map(|kind| (*kind, AttributeValue::Sensitive)));
+    let more = |them: &mut Attributes| {
+        shared.show(described, them);
+        show_uses(&shown_uses, &possible, described, them);
+        them.flag(CKA_SENSITIVE, true);
+        let always_sensitive = local && key.protection() != Protection::File;
+        them.flag(CKA_ALWAYS_SENSITIVE, always_sensitive);
+        them.flag(CKA_EXTRACTABLE, false);
+        let never_extractable = local && key.protection() == Protection::Tpm;
+        them.flag(CKA_NEVER_EXTRACTABLE, never_extractable);
+        them.flag(CKA_WRAP_WITH_TRUSTED, false);
+        them.flag(CKA_ALWAYS_AUTHENTICATE, described.always_authenticate);
+        them.numbers(CKA_ALLOWED_MECHANISMS, &shown);
+        them.number(CKA_DEVID_PROTECTION, protection(key));
+        them.flag(CKA_DEVID_PERSISTENT, key.handle().is_some());
+        if let Some(handle) = key.handle() {
+            them.number(CKA_DEVID_TPM_HANDLE, handle.into());
+        }
+        if let Some(name) = key.name() {
+            them.bytes(CKA_DEVID_TPM_NAME, name);
+        }
+        if let Some(area) = key.public_area() {
+            them.bytes(CKA_DEVID_TPM_PUBLIC, area);
+        }
+        for kind in secret {
+            them.sensitive(*kind);
+        }
+    };
     let unique_id = unique_id(CKO_PRIVATE_KEY, name);
-    Object::new(CKO_PRIVATE_KEY, unique_id, described, scope, attributes)
-        .with_key(ObjectKey::Private(Arc::clone(key), allowed))
+    Object::new(
+        CKO_PRIVATE_KEY,
+        &unique_id,
+        described,
+        is_private,
+        scope,
+        more,
+    )
+    .with_key(ObjectKey::Private(Arc::clone(key), allowed))
 }
 
 pub(super) fn public_object(
     name: &str,
-    public: &PublicKey,
+    shared: &PublicPart<'_>,
     described: &ObjectAttributes,
-    local: bool,
     scope: ObjectScope,
 ) -> Object {
-    let mut attributes = common(public, described, local);
+    let public = shared.public;
     let shown_uses = [
         Use::Verify,
         Use::VerifyRecover,
@@ -149,80 +196,41 @@ pub(super) fn public_object(
         Use::Derive,
     ];
     // By default a public key verifies. CKA_DERIVE is set only if its template named the uses.
-    let possible = KeyType::from_public(public).public_uses().iter().copied();
+    let possible = shared.key_type.public_uses().iter().copied();
     let possible: Vec<_> = possible
         .filter(|one| *one != Use::Derive || described.usage.is_some())
         .collect();
-    attributes.extend(uses(&shown_uses, &possible, described));
-    attributes.push((CKA_TRUSTED, AttributeValue::flag(false)));
-    if let PublicKey::Rsa { .. } = public {
-        attributes.push((
-            CKA_MODULUS_BITS,
-            AttributeValue::number(public.bits().into()),
-        ));
-    }
     let allowed = allowed(described);
-    if !allowed.is_empty() {
-        attributes.push((CKA_ALLOWED_MECHANISMS, AttributeValue::numbers(&allowed)));
-    }
+    let more = |them: &mut Attributes| {
+        shared.show(described, them);
+        show_uses(&shown_uses, &possible, described, them);
+        them.flag(CKA_TRUSTED, false);
+        if let PublicKey::Rsa { .. } = public {
+            them.number(CKA_MODULUS_BITS, public.bits().into());
+        }
+        if !allowed.is_empty() {
+            them.numbers(CKA_ALLOWED_MECHANISMS, &allowed);
+        }
+    };
     let unique_id = unique_id(CKO_PUBLIC_KEY, name);
-    Object::new(CKO_PUBLIC_KEY, unique_id, described, scope, attributes)
-        .with_key(ObjectKey::Public(public.clone(), allowed))
+    let is_private = described.private;
+    let object = Object::new(
+        CKO_PUBLIC_KEY,
+        &unique_id,
+        described,
+        is_private,
+        scope,
+        more,
+    );
+    object.with_key(ObjectKey::Public(public.clone(), allowed))
 }
 
-/// Returns an attribute for each use. Its flag is true if the key can have the use and its template
+/// Adds an attribute for each use. Its flag is true if the key can have the use and its template
 /// asks for the use.
-fn uses(
-    shown: &[Use],
-    possible: &[Use],
-    described: &ObjectAttributes,
-) -> Vec<(CK_ATTRIBUTE_TYPE, AttributeValue)> {
+fn show_uses(shown: &[Use], possible: &[Use], described: &ObjectAttributes, them: &mut Attributes) {
     let set =
         |one: Use| possible.contains(&one) && described.usage.is_none_or(|wanted| wanted.has(one));
-    let flags = shown
-        .iter()
-        .map(|&one| (attribute_of(one), AttributeValue::flag(set(one))));
-    flags.collect()
-}
-
-/// Returns the attributes that both keys of a pair have. The private key shows the public key too,
-/// because some clients read the public key only from the private key object.
-fn common(
-    public: &PublicKey,
-    described: &ObjectAttributes,
-    local: bool,
-) -> Vec<(CK_ATTRIBUTE_TYPE, AttributeValue)> {
-    let id = described.id.clone();
-    let key_type = KeyType::from_public(public);
-    let makes =
-        |row: &&Mechanism| row.algorithm == Algorithm::GenerateKeyPair && row.takes_key(public);
-    let made_by = MECHANISMS.iter().find(makes).filter(|_| local);
-    let made_by = made_by.map_or(CK_UNAVAILABLE_INFORMATION, |row| row.kind);
-    let mut attributes = vec![
-        (
-            CKA_ID,
-            AttributeValue::bytes(id.unwrap_or_else(|| public.id().as_bytes().to_vec())),
-        ),
-        (CKA_SUBJECT, AttributeValue::bytes(&described.subject[..])),
-        (CKA_START_DATE, AttributeValue::some_date(described.start)),
-        (CKA_END_DATE, AttributeValue::some_date(described.end)),
-        (CKA_KEY_TYPE, AttributeValue::number(key_type.number())),
-        (CKA_LOCAL, AttributeValue::flag(local)),
-        (CKA_KEY_GEN_MECHANISM, AttributeValue::number(made_by)),
-        (
-            CKA_PUBLIC_KEY_INFO,
-            AttributeValue::bytes(public.info_der()),
-        ),
-    ];
-    attributes.extend(match public {
-        PublicKey::Ec { curve, point } => vec![
-            (CKA_EC_PARAMS, AttributeValue::bytes(curve.oid_der())),
-            (CKA_EC_POINT, AttributeValue::ec_point(point)),
-        ],
-        PublicKey::Rsa { modulus, exponent } => vec![
-            (CKA_MODULUS, AttributeValue::bytes(&modulus[..])),
-            (CKA_PUBLIC_EXPONENT, AttributeValue::bytes(&exponent[..])),
-        ],
-    });
-    attributes
+    for &one in shown {
+        them.flag(attribute_of(one), set(one));
+    }
 }

@@ -10,7 +10,7 @@ mod other;
 mod secret;
 
 use crate::error::Error;
-use crate::object::attribute::{AttributeValue, attribute_of};
+use crate::object::attribute::{Attributes, attribute_of};
 use cryptoki_sys::*;
 use devid_core::key::{PublicKey, hex};
 use devid_core::store::folder::{ObjectAttributes, Usage, Use, is_random};
@@ -22,9 +22,7 @@ use std::sync::Arc;
 /// An object. Its attributes are encoded when the object is made, and not again.
 #[derive(Debug)]
 pub(crate) struct Object {
-    /// CKA_UNIQUE_ID. The value is equal in every process and after every scan.
-    pub(crate) unique_id: String,
-    attributes: Vec<(CK_ATTRIBUTE_TYPE, AttributeValue)>,
+    attributes: Attributes,
     key: ObjectKey,
 }
 
@@ -74,20 +72,16 @@ impl Object {
                 private,
                 public,
             } => {
-                let hidden = ObjectAttributes {
-                    private: private.private || (scope.asks_login() && !key.is_for_everybody()),
-                    ..private.clone()
-                };
-                let local = key::is_local(key, *origin);
+                let is_private = private.private || (scope.asks_login() && !key.is_for_everybody());
+                let shared = key::PublicPart::new(key.public(), key::is_local(key, *origin));
                 let public = public.as_ref().map(|described| {
-                    let object = key::public_object(name, key.public(), described, local, scope);
+                    let object = key::public_object(name, &shared, described, scope);
                     (ObjectPart::Public, object)
                 });
-                let private = key::private_object(name, key, *origin, &hidden, scope);
-                [(ObjectPart::Private, private)]
-                    .into_iter()
-                    .chain(public)
-                    .collect()
+                let private = key::private_object(name, key, &shared, private, is_private, scope);
+                let mut objects = vec![(ObjectPart::Private, private)];
+                objects.extend(public);
+                objects
             }
             ObjectKind::SecretKey(key, origin, described) => {
                 let hidden = ObjectAttributes {
@@ -98,7 +92,8 @@ impl Object {
                 vec![(ObjectPart::Whole, secret.object(scope))]
             }
             ObjectKind::Public(public, described) => {
-                let object = key::public_object(name, public, described, false, scope);
+                let shared = key::PublicPart::new(public, false);
+                let object = key::public_object(name, &shared, described, scope);
                 vec![(ObjectPart::Whole, object)]
             }
             ObjectKind::Certificate(certificate, described) => {
@@ -109,38 +104,32 @@ impl Object {
         }
     }
 
+    /// Makes an object without key. `is_private` is CKA_PRIVATE. `more` adds the attributes that not
+    /// every object has.
     fn new(
         class: CK_OBJECT_CLASS,
-        unique_id: String,
+        unique_id: &str,
         described: &ObjectAttributes,
+        is_private: bool,
         scope: ObjectScope,
-        more: impl IntoIterator<Item = (CK_ATTRIBUTE_TYPE, AttributeValue)>,
+        more: impl FnOnce(&mut Attributes),
     ) -> Self {
         // pkcs11-provider copies a token's keys if CKA_COPYABLE is true, and these copies block
         // pkcs11-provider after a fork.
         let is_key = [CKO_PUBLIC_KEY, CKO_PRIVATE_KEY, CKO_SECRET_KEY].contains(&class);
-        let mut attributes = vec![
-            (CKA_CLASS, AttributeValue::number(class)),
-            (
-                CKA_TOKEN,
-                AttributeValue::flag(scope != ObjectScope::Session),
-            ),
-            (CKA_PRIVATE, AttributeValue::flag(described.private)),
-            (CKA_MODIFIABLE, AttributeValue::flag(described.modifiable)),
-            (
-                CKA_COPYABLE,
-                AttributeValue::flag(
-                    described.copyable && !(is_key && scope != ObjectScope::Session),
-                ),
-            ),
-            (CKA_DESTROYABLE, AttributeValue::flag(described.destroyable)),
-            (CKA_LABEL, AttributeValue::text(&described.label)),
-            (CKA_UNIQUE_ID, AttributeValue::text(&unique_id)),
-        ];
-        attributes.extend(more);
+        let is_copyable = described.copyable && !(is_key && scope != ObjectScope::Session);
+        let mut attributes = Attributes::with_room();
+        attributes.number(CKA_CLASS, class);
+        attributes.flag(CKA_TOKEN, scope != ObjectScope::Session);
+        attributes.flag(CKA_PRIVATE, is_private);
+        attributes.flag(CKA_MODIFIABLE, described.modifiable);
+        attributes.flag(CKA_COPYABLE, is_copyable);
+        attributes.flag(CKA_DESTROYABLE, described.destroyable);
+        attributes.text(CKA_LABEL, &described.label);
+        attributes.text(CKA_UNIQUE_ID, unique_id);
+        more(&mut attributes);
         Self {
-            unique_id,
-            attributes,
+            attributes: attributes.fitted(),
             key: ObjectKey::None,
         }
     }
@@ -247,22 +236,22 @@ impl Object {
 
     /// Returns true if the object has this attribute with the value CK_TRUE.
     pub(crate) fn has_flag(&self, flag: CK_ATTRIBUTE_TYPE) -> bool {
-        self.attribute(flag) == Ok(&[CK_TRUE])
+        matches!(self.attribute(flag), Ok([CK_TRUE]))
     }
 
     /// Returns the value of one attribute.
     pub(crate) fn attribute(&self, kind: CK_ATTRIBUTE_TYPE) -> Result<&[u8], Error> {
-        match self.attributes.iter().find(|(one, _)| *one == kind) {
-            Some((_, AttributeValue::Bytes(bytes))) => Ok(bytes),
-            Some((_, AttributeValue::Secret(bytes))) => Ok(bytes),
-            Some((_, AttributeValue::Sensitive)) => Err(Error::AttributeSensitive),
-            None => Err(Error::AttributeTypeInvalid),
-        }
+        self.attributes.value(kind)
+    }
+
+    /// Returns CKA_UNIQUE_ID. The value is equal in every process and after every scan.
+    pub(crate) fn unique_id(&self) -> &[u8] {
+        self.attribute(CKA_UNIQUE_ID).unwrap_or_default()
     }
 
     /// Returns true if `before` is the same object at an earlier time. Its attributes may differ.
     pub(crate) fn is_same(&self, before: &Self) -> bool {
-        self.unique_id == before.unique_id
+        self.unique_id() == before.unique_id()
             && self.public_half() == before.public_half()
             && match (self.secret(), before.secret()) {
                 (Some(one), Some(other)) => one.is_same(other),
@@ -280,12 +269,7 @@ impl Object {
     /// Returns the sum of the lengths of all values in bytes. Section 5.7.4 does not define the
     /// size of an object.
     pub(crate) fn size(&self) -> usize {
-        let bytes = self.attributes.iter().map(|(_, value)| match value {
-            AttributeValue::Bytes(bytes) => bytes.len(),
-            AttributeValue::Secret(bytes) => bytes.len(),
-            AttributeValue::Sensitive => 0,
-        });
-        bytes.sum()
+        self.attributes.size()
     }
 }
 

@@ -6,7 +6,7 @@ use super::{Object, ObjectKey, ObjectScope, allowed, unique_id};
 use crate::mechanism::key_type::KeyType;
 use crate::mechanism::table::{Algorithm, MECHANISMS, Mechanism};
 use crate::mechanism::unwrap::AES_KEYS;
-use crate::object::attribute::{AttributeValue, attribute_of};
+use crate::object::attribute::{Attributes, attribute_of};
 use cryptoki_sys::*;
 use devid_core::store::SecretKey;
 use devid_core::store::folder::{KeyOrigin, ObjectAttributes, Use};
@@ -79,52 +79,18 @@ impl SecretKeyObject {
 
     pub(crate) fn object(&self, scope: ObjectScope) -> Object {
         let described = &self.described;
-        let id = described.id.clone().unwrap_or_default();
         let readable = !self.sensitive && self.extractable;
-        let value = match self.key.bytes_in_memory().filter(|_| readable) {
-            Some(value) => AttributeValue::Secret(Secret::new(value.to_vec())),
-            None => AttributeValue::Sensitive,
-        };
+        let value = self.key.bytes_in_memory().filter(|_| readable);
         let generator = MECHANISMS.iter().find(|row| {
             row.algorithm == Algorithm::GenerateKey && row.key_type == Some(self.key_type())
         });
         let made_by = generator.filter(|_| self.local).map(|row| row.kind);
-        let mut attributes = vec![
-            (
-                CKA_KEY_TYPE,
-                AttributeValue::number(self.key_type().number()),
-            ),
-            (CKA_ID, AttributeValue::bytes(id)),
-            (CKA_START_DATE, AttributeValue::some_date(described.start)),
-            (CKA_END_DATE, AttributeValue::some_date(described.end)),
-            (CKA_LOCAL, AttributeValue::flag(self.local)),
-            (
-                CKA_KEY_GEN_MECHANISM,
-                AttributeValue::number(made_by.unwrap_or(CK_UNAVAILABLE_INFORMATION)),
-            ),
-            (CKA_SENSITIVE, AttributeValue::flag(self.sensitive)),
-            (
-                CKA_ALWAYS_SENSITIVE,
-                AttributeValue::flag(self.of_always_sensitive && self.sensitive),
-            ),
-            (CKA_EXTRACTABLE, AttributeValue::flag(self.extractable)),
-            (
-                CKA_NEVER_EXTRACTABLE,
-                AttributeValue::flag(self.of_never_extractable && !self.extractable),
-            ),
-            (
-                CKA_VALUE_LEN,
-                AttributeValue::number(self.key.length() as CK_ULONG),
-            ),
-            (CKA_VALUE, value),
-        ];
         let allowed = allowed(described);
         let shown = MECHANISMS.iter().filter(|row| self.does(row));
         let shown = shown
             .map(|row| row.kind)
             .filter(|kind| allowed.is_empty() || allowed.contains(kind));
         let shown: Vec<_> = shown.collect();
-        attributes.push((CKA_ALLOWED_MECHANISMS, AttributeValue::numbers(&shown)));
         let uses = [
             Use::Encrypt,
             Use::Decrypt,
@@ -134,11 +100,41 @@ impl SecretKeyObject {
             Use::Unwrap,
             Use::Derive,
         ];
-        attributes.extend(uses.map(|one| (attribute_of(one), AttributeValue::flag(self.has(one)))));
-        let never = [CKA_TRUSTED, CKA_WRAP_WITH_TRUSTED];
-        attributes.extend(never.map(|kind| (kind, AttributeValue::flag(false))));
-        let unique_id = unique_id(CKO_SECRET_KEY, &self.name);
-        Object::new(CKO_SECRET_KEY, unique_id, described, scope, attributes)
-            .with_key(ObjectKey::Secret(Arc::clone(&self.key), allowed))
+        let more = |them: &mut Attributes| {
+            them.number(CKA_KEY_TYPE, self.key_type().number());
+            them.bytes(CKA_ID, described.id.as_deref().unwrap_or_default());
+            them.date(CKA_START_DATE, described.start);
+            them.date(CKA_END_DATE, described.end);
+            them.flag(CKA_LOCAL, self.local);
+            let made_by = made_by.unwrap_or(CK_UNAVAILABLE_INFORMATION);
+            them.number(CKA_KEY_GEN_MECHANISM, made_by);
+            them.flag(CKA_SENSITIVE, self.sensitive);
+            let always_sensitive = self.of_always_sensitive && self.sensitive;
+            them.flag(CKA_ALWAYS_SENSITIVE, always_sensitive);
+            them.flag(CKA_EXTRACTABLE, self.extractable);
+            let never_extractable = self.of_never_extractable && !self.extractable;
+            them.flag(CKA_NEVER_EXTRACTABLE, never_extractable);
+            them.number(CKA_VALUE_LEN, self.key.length() as CK_ULONG);
+            match value {
+                Some(value) => them.secret(CKA_VALUE, Secret::new(value.to_vec())),
+                None => them.sensitive(CKA_VALUE),
+            }
+            them.numbers(CKA_ALLOWED_MECHANISMS, &shown);
+            for one in uses {
+                them.flag(attribute_of(one), self.has(one));
+            }
+            them.flag(CKA_TRUSTED, false);
+            them.flag(CKA_WRAP_WITH_TRUSTED, false);
+        };
+        let (unique_id, is_private) = (unique_id(CKO_SECRET_KEY, &self.name), described.private);
+        Object::new(
+            CKO_SECRET_KEY,
+            &unique_id,
+            described,
+            is_private,
+            scope,
+            more,
+        )
+        .with_key(ObjectKey::Secret(Arc::clone(&self.key), allowed))
     }
 }

@@ -183,9 +183,12 @@ impl Slot {
     /// Returns a session object, or an object of the last scan. Fails if the user cannot see the
     /// object now.
     pub(crate) fn object(&self, handle: ObjectHandle) -> Result<Arc<Object>, Error> {
-        let known = self.known_token().ok_or(Error::DeviceRemoved)?;
-        let found = match known.object(handle) {
-            Ok(found) => Arc::clone(&found.object),
+        let of_token = match &*self.token.read() {
+            Some(known) => known.object(handle).map(|found| Arc::clone(&found.object)),
+            None => return Err(Error::DeviceRemoved),
+        };
+        let found = match of_token {
+            Ok(found) => found,
             Err(unknown) => self.session_objects.lock().object(handle).ok_or(unknown)?,
         };
         match found.has_flag(CKA_PRIVATE) && self.hides_private() {
@@ -268,12 +271,16 @@ impl Slot {
             },
             _ => self.scan.lock(),
         };
-        let stamp = source.store.stamp();
-        let wait = last.failed.as_ref().is_some_and(|failure| {
-            let can_be_read = failure.stamp != stamp && failure.is_of_files();
-            !can_be_read && failure.ended.elapsed() < failure.rest
-        });
-        if !wait && last.seen.as_ref() != Some(&stamp) {
+        // The first scan needs no stamp.
+        let is_due = (last.seen.is_none() && last.failed.is_none()) || {
+            let stamp = source.store.stamp();
+            let wait = last.failed.as_ref().is_some_and(|failure| {
+                let can_be_read = failure.stamp != stamp && failure.is_of_files();
+                !can_be_read && failure.ended.elapsed() < failure.rest
+            });
+            !wait && last.seen.as_ref() != Some(&stamp)
+        };
+        if is_due {
             *last = self.scan(source, &last, mint);
         }
         self.known_token().ok_or(Error::TokenNotPresent)

@@ -19,7 +19,8 @@ pub(crate) struct Token {
     pub(crate) serial: String,
     traits: TokenTraits,
     objects: Vec<TokenObject>,
-    positions: HashMap<ObjectHandle, usize>,
+    /// The position of each handle in `objects`, sorted by the handle.
+    positions: Vec<(ObjectHandle, usize)>,
 }
 
 /// A token object, and the part of the stored object that it shows.
@@ -71,10 +72,9 @@ impl Token {
     }
 
     fn with(label: String, serial: String, traits: TokenTraits, objects: Vec<TokenObject>) -> Self {
-        let positions = objects.iter().enumerate();
-        let positions = positions
-            .map(|(position, found)| (found.handle, position))
-            .collect();
+        let handles = objects.iter().map(|found| found.handle);
+        let mut positions: Vec<_> = handles.zip(0..).collect();
+        positions.sort_unstable_by_key(|(handle, _)| *handle);
         Self {
             label,
             serial,
@@ -103,16 +103,26 @@ impl Token {
     }
 
     pub(crate) fn object(&self, handle: ObjectHandle) -> Result<&TokenObject, Error> {
-        let position = self.positions.get(&handle);
-        position
-            .and_then(|position| self.objects.get(*position))
-            .ok_or(Error::ObjectHandleInvalid)
+        let positions = &self.positions;
+        let first = positions.first().map_or(0, |(first, _)| first.0);
+        // The handles of a scan are consecutive, until objects come and go.
+        let usual = usize::try_from(handle.0.wrapping_sub(first)).ok();
+        let usual = usual.and_then(|at| positions.get(at));
+        let position = match usual.filter(|(one, _)| *one == handle) {
+            Some((_, position)) => Some(*position),
+            None => {
+                let place = positions.binary_search_by_key(&handle, |(one, _)| *one);
+                place.ok().map(|at| positions[at].1)
+            }
+        };
+        let found = position.and_then(|position| self.objects.get(position));
+        found.ok_or(Error::ObjectHandleInvalid)
     }
 
     /// Returns the handle of the object with this CKA_UNIQUE_ID.
     pub(crate) fn handle_of(&self, unique_id: &str) -> Option<ObjectHandle> {
         let mut objects = self.objects.iter();
-        let found = objects.find(|found| found.object.unique_id == unique_id);
+        let found = objects.find(|found| found.object.unique_id() == unique_id.as_bytes());
         found.map(|found| found.handle)
     }
 
@@ -267,7 +277,7 @@ impl Token {
 
 /// The objects of the last scan, found by their name in the store or by the stored object.
 struct KnownObjects<'a> {
-    by_name: HashMap<&'a str, &'a TokenObject>,
+    by_name: HashMap<&'a [u8], &'a TokenObject>,
     /// The objects by the address of their stored object. Each stored object is alive, so no other
     /// object has its address.
     by_shown: HashMap<usize, Vec<&'a TokenObject>>,
@@ -284,7 +294,7 @@ impl<'a> KnownObjects<'a> {
         }
         let by_name = objects
             .iter()
-            .map(|found| (&*found.object.unique_id, found));
+            .map(|found| (found.object.unique_id(), found));
         Self {
             by_name: by_name.collect(),
             by_shown,
@@ -297,7 +307,7 @@ impl<'a> KnownObjects<'a> {
     }
 
     fn handle(&self, object: &Object) -> Option<ObjectHandle> {
-        let known = self.by_name.get(&*object.unique_id)?;
+        let known = self.by_name.get(object.unique_id())?;
         object.is_same(&known.object).then_some(known.handle)
     }
 }

@@ -83,9 +83,12 @@ impl Curve {
     /// Returns a SEC 1 point in uncompressed form; `None` if the point is not on the curve.
     pub(super) fn uncompressed(self, point: &[u8]) -> Option<Vec<u8>> {
         by_curve!(self, c => {
-                        c::PublicKey::from_sec1_bytes(point)
-                            .ok()
-                            .map(|key| key.to_sec1_point(false).as_bytes().to_vec())
+            let key = c::PublicKey::from_sec1_bytes(point).ok()?;
+            match point.first() {
+                // This form has only one encoding.
+                Some(4) => Some(point.to_vec()),
+                _ => Some(key.to_sec1_point(false).as_bytes().to_vec()),
+            }
         })
     }
 }

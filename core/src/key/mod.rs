@@ -21,8 +21,8 @@ use pkcs1::der::{Decode, Encode};
 use rsa::{BoxedUint, RsaPublicKey};
 use sha1::{Digest, Sha1};
 use std::fmt;
-use x509_cert::der::asn1::{Any, BitString};
-use x509_cert::spki::{AlgorithmIdentifier, SubjectPublicKeyInfoOwned};
+use x509_cert::der::asn1::{AnyRef, BitStringRef};
+use x509_cert::spki::{AlgorithmIdentifierRef, SubjectPublicKeyInfoRef};
 
 /// The public exponent of new RSA keys: 65537.
 pub const F4: [u8; 3] = [1, 0, 1];
@@ -77,6 +77,24 @@ impl PublicKey {
         Some(Self::Ec { curve, point })
     }
 
+    /// Returns true if this is the point with these big-endian coordinates. Leading zeros of a
+    /// coordinate may be missing.
+    pub(crate) fn has_coordinates(&self, on: Curve, x: &[u8], y: &[u8]) -> bool {
+        let is = |whole: &[u8], number| {
+            let zeros = whole.strip_suffix(number);
+            zeros.is_some_and(|zeros| zeros.iter().all(|byte| *byte == 0))
+        };
+        match self {
+            Self::Ec { curve, point } => {
+                let parts = point
+                    .get(1..)
+                    .and_then(|both| both.split_at_checked(on.width()));
+                *curve == on && parts.is_some_and(|(own_x, own_y)| is(own_x, x) && is(own_y, y))
+            }
+            Self::Rsa { .. } => false,
+        }
+    }
+
     /// Creates the key from an RSA modulus and exponent, big-endian.
     ///
     /// Returns `None` unless the modulus fills whole bytes (its leading bit is set) and has 1024 to
@@ -116,18 +134,21 @@ impl PublicKey {
     /// NULL (RFC 3279, section 2.3.1). An EC key has the name of its curve (RFC 5480, section
     /// 2.1.1).
     pub fn info_der(&self) -> Vec<u8> {
-        let (oid, parameters) = match self {
-            Self::Ec { curve, .. } => (EC_PUBLIC_KEY, Any::from_der(curve.oid_der()).ok()),
-            Self::Rsa { .. } => (RSA_ENCRYPTION, Some(Any::null())),
+        let encoded = |oid, parameters, bits: &[u8]| {
+            let info = SubjectPublicKeyInfoRef {
+                algorithm: AlgorithmIdentifierRef { oid, parameters },
+                subject_public_key: BitStringRef::from_bytes(bits)?,
+            };
+            info.to_der()
         };
-        let info = BitString::from_bytes(&self.subject_public_key()).and_then(|bits| {
-            let algorithm = AlgorithmIdentifier { oid, parameters };
-            SubjectPublicKeyInfoOwned {
-                algorithm,
-                subject_public_key: bits,
+        let info = match self {
+            Self::Ec { curve, point } => AnyRef::from_der(curve.oid_der())
+                .and_then(|curve| encoded(EC_PUBLIC_KEY, Some(curve), point)),
+            Self::Rsa { .. } => {
+                let bits = self.subject_public_key();
+                encoded(RSA_ENCRYPTION, Some(AnyRef::NULL), &bits)
             }
-            .to_der()
-        });
+        };
         // DER encoding cannot fail for a key of this length.
         info.unwrap_or_default()
     }
@@ -253,6 +274,34 @@ mod tests {
             PublicKey::from_coordinates(Curve::P256, &x[1..], &[0x22; 33]),
             None
         );
+    }
+
+    #[test]
+    fn a_point_has_only_its_own_coordinates() {
+        let leaf = Certificate::parse_all(include_bytes!("../../testdata/leaf.pem")).unwrap();
+        let key = leaf[0].public_key().unwrap();
+        let PublicKey::Ec { curve, point } = &key else {
+            panic!("{key}");
+        };
+        let (x, y) = point[1..].split_at(curve.width());
+        assert!(key.has_coordinates(*curve, x, y));
+        assert!(!key.has_coordinates(*curve, y, x));
+        assert!(!key.has_coordinates(Curve::P384, x, y));
+        assert!(
+            !key.has_coordinates(*curve, &x[1..], y),
+            "no zero is missing"
+        );
+        assert!(!key.has_coordinates(*curve, &[&[0], x].concat(), y));
+        let short = PublicKey::Ec {
+            curve: Curve::P256,
+            point: [&[4, 0, 0][..], &[7; 30], &[9; 32]].concat(),
+        };
+        for zeros in 0..3 {
+            let x = [&[0; 2][..zeros], &[7; 30]].concat();
+            assert!(short.has_coordinates(Curve::P256, &x, &[9; 32]));
+        }
+        let rsa = PublicKey::from_rsa(&[0xC1; 256], &[1, 0, 1]).unwrap();
+        assert!(!rsa.has_coordinates(Curve::P256, x, y));
     }
 
     #[test]

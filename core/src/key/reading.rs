@@ -8,6 +8,7 @@ use pkcs1::der::Decode;
 use pkcs1::der::asn1::ObjectIdentifier;
 use pkcs8::PrivateKeyInfoRef;
 use sec1::EcPrivateKey;
+use std::io::BufRead;
 use zeroize::Zeroizing;
 
 /// The message about a file with an encrypted key.
@@ -161,7 +162,13 @@ impl PrivateKeyInfo {
 /// inside its PEM block.
 pub(crate) fn refuse_encrypted(file: &[u8]) -> Result<(), String> {
     let is_header = |line: &[u8]| line.starts_with(b"Proc-Type:") && line.ends_with(b"ENCRYPTED");
-    let mut lines = file.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii);
+    let mut rest = file;
+    let mut lines = std::iter::from_fn(|| {
+        let line = rest;
+        // Searches many bytes at once. Reading from a slice does not fail.
+        let length = rest.skip_until(b'\n').unwrap_or_default();
+        (length > 0).then(|| line[..length].trim_ascii())
+    });
     match lines.any(is_header) {
         true => Err(ENCRYPTED.into()),
         false => Ok(()),

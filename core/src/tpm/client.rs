@@ -230,10 +230,7 @@ impl Tpm {
     /// Registers a key by its TPM name. A transient object of this name may be flushed when the TPM
     /// has no slot left.
     pub fn register_flushable(&self, name: &[u8]) {
-        let mut names = self.flushable_names.lock();
-        if !names.contains(name) {
-            names.insert(name.to_vec());
-        }
+        self.flushable_names.lock().insert(name.to_vec());
     }
 
     /// Locks a mutex that another thread may hold during a TPM command. Waits no longer than the

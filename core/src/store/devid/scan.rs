@@ -90,10 +90,10 @@ impl DevidStore {
         // If the system does not tell whether a PIN is set, a PIN is assumed. So no key is used
         // without a PIN by mistake.
         let has = |seal| self.folder.has_seal(seal).unwrap_or(true);
-        match (has(PinSeal::SecurityOfficer), has(PinSeal::User)) {
-            (false, _) => Pins::None,
-            (true, false) => Pins::SecurityOfficer,
-            (true, true) => Pins::User,
+        match has(PinSeal::SecurityOfficer) {
+            false => Pins::None,
+            true if has(PinSeal::User) => Pins::User,
+            true => Pins::SecurityOfficer,
         }
     }
 
@@ -257,7 +257,10 @@ impl DevidStore {
 
     pub(super) fn key_of(&self, name: &str, pair: &KeyPair) -> Key {
         let key = match &pair.material {
-            KeyMaterial::Wrapped(key) => self.wrapped_key(key, pair.handle),
+            KeyMaterial::Wrapped(key) => {
+                let area = PublicArea::parse_again(&key.public, &pair.public);
+                self.wrapped_key(key, area, pair.handle)
+            }
             KeyMaterial::Clear(_) if !self.allows_file_keys => Err(
                 "its file is not encrypted, and allow_file_keys under [[token]] does not allow \
                  such files",
@@ -304,10 +307,10 @@ impl DevidStore {
     pub(super) fn wrapped_key(
         &self,
         key: &Tss2Key,
+        area: Option<PublicArea>,
         handle: Option<u32>,
     ) -> Result<Key, &'static str> {
-        let area = PublicArea::parse(&key.public)
-            .ok_or("this version does not support its public area")?;
+        let area = area.ok_or("this version does not support its public area")?;
         if key.has_policy() {
             return Err("its file states that a use needs a policy");
         }

@@ -44,7 +44,8 @@ impl DevidStore {
         let material = pair.material.wrapped();
         let tss2 = material
             .ok_or_else(|| unfit("only keys that the TPM itself uses can be taken over"))?;
-        let key = self.wrapped_key(tss2, None).map_err(unfit)?;
+        let area = PublicArea::parse(&tss2.public);
+        let key = self.wrapped_key(tss2, area, None).map_err(unfit)?;
         if let Some(why) = key.obstacle() {
             return Err(StoreError::Unsupported(why));
         }

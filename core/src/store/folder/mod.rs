@@ -74,6 +74,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct KeyFolder {
     path: PathBuf,
+    /// The files of the security officer's and the user's seal. Many calls look for these files,
+    /// and must not allocate memory for their paths.
+    seals: [PathBuf; 2],
     patience: Duration,
     /// The result of the last listing. The mutex is locked only briefly, never while files are
     /// read.
@@ -85,7 +88,9 @@ pub struct KeyFolder {
 impl KeyFolder {
     /// Creates the [`KeyFolder`] for this path. Does not access the disk.
     pub fn new(path: PathBuf) -> Self {
+        let seals = [PinSeal::SecurityOfficer, PinSeal::User];
         Self {
+            seals: seals.map(|seal| path.join(seal.file())),
             path,
             patience: PATIENCE,
             known: Mutex::default(),
@@ -100,6 +105,7 @@ impl KeyFolder {
         let known = self.known.try_lock().map(|known| Arc::clone(&known));
         Self {
             path: self.path.clone(),
+            seals: self.seals.clone(),
             patience: self.patience,
             known: Mutex::new(known.unwrap_or_default()),
             troubles: self.troubles.for_child(),

@@ -50,11 +50,14 @@ impl KeyFolder {
     /// Fails if the system does not tell whether the file exists. The caller must not treat the
     /// token as a token without PIN.
     pub fn has_seal(&self, seal: PinSeal) -> Result<bool, FolderError> {
-        let path = self.path.join(seal.file());
-        let there = is_there(&path);
-        self.noted(there.map_err(|error| {
+        let [officer, user] = &self.seals;
+        let path = match seal {
+            PinSeal::SecurityOfficer => officer,
+            PinSeal::User => user,
+        };
+        self.noted(is_there(path).map_err(|error| {
             let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
-            FolderError::at(&path)(errno)
+            FolderError::at(path)(errno)
         }))
     }
 

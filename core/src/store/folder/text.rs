@@ -13,12 +13,14 @@ use std::str::FromStr;
 /// The prefix of the names of lines about the public key of a pair.
 pub(super) const PUBLIC_HALF: &str = "Public-";
 
-/// The lines of an object's file that no parser has read yet.
-pub(super) struct Lines<'a>(Vec<&'a [u8]>);
+/// The lines of an object's file that no parser has read yet, each with the length of its name. A
+/// line without colon has no name.
+pub(super) struct Lines<'a>(Vec<(&'a [u8], Option<usize>)>);
 
 impl<'a> Lines<'a> {
     pub(super) fn new(lines: Vec<&'a [u8]>) -> Self {
-        Self(lines)
+        let named = |line: &'a [u8]| (line, line.iter().position(|byte| *byte == b':'));
+        Self(lines.into_iter().map(named).collect())
     }
 
     /// Removes the lines with this name and parses the value with `read`. Returns `None` if no line
@@ -28,27 +30,45 @@ impl<'a> Lines<'a> {
         name: &str,
         read: impl Fn(&str) -> Option<T>,
     ) -> Result<Option<T>, String> {
-        let value = |line: &&'a [u8]| -> Option<&'a [u8]> {
-            line.strip_prefix(name.as_bytes())?.strip_prefix(b":")
+        self.take_of("", name, read)
+    }
+
+    /// Does what [`take`](Self::take) does, for the name `prefix` + `name`.
+    fn take_of<T>(
+        &mut self,
+        prefix: &str,
+        name: &str,
+        read: impl Fn(&str) -> Option<T>,
+    ) -> Result<Option<T>, String> {
+        let value = |(line, end): &(&'a [u8], Option<usize>)| -> Option<&'a [u8]> {
+            let end = end.filter(|end| *end == prefix.len() + name.len())?;
+            let (named, value) = line.split_at(end);
+            let is_named = named.ends_with(name.as_bytes()) && named.starts_with(prefix.as_bytes());
+            is_named.then(|| &value[1..])
         };
-        let values: Vec<_> = self.0.iter().filter_map(value).collect();
-        self.0.retain(|line| value(line).is_none());
-        match values[..] {
-            [] => Ok(None),
-            [value] => {
-                let text = str::from_utf8(value).ok();
-                let understood = text.and_then(|text| read(text.trim_matches([' ', '\t'])));
-                understood
-                    .map(Some)
-                    .ok_or_else(|| format!("the value of the line {name} is invalid"))
-            }
-            _ => Err(format!("more than one line has the name {name}")),
+        let Some(first) = self.0.iter().position(|line| value(line).is_some()) else {
+            return Ok(None);
+        };
+        let text = value(&self.0.remove(first));
+        if self.0.iter().any(|line| value(line).is_some()) {
+            return Err(format!("more than one line has the name {prefix}{name}"));
         }
+        let text = text.and_then(|text| str::from_utf8(text).ok());
+        let understood = text.and_then(|text| read(text.trim_matches([' ', '\t'])));
+        understood
+            .map(Some)
+            .ok_or_else(|| format!("the value of the line {prefix}{name} is invalid"))
+    }
+
+    /// Returns true if no line begins with `prefix`.
+    fn has_none_of(&self, prefix: &str) -> bool {
+        let mut lines = self.0.iter();
+        !lines.any(|(line, _)| line.starts_with(prefix.as_bytes()))
     }
 
     /// Returns the remaining lines. They are remarks, or lines of a newer version.
     pub(super) fn rest(self) -> Vec<Vec<u8>> {
-        self.0.into_iter().map(<[u8]>::to_vec).collect()
+        self.0.into_iter().map(|(line, _)| line.to_vec()).collect()
     }
 }
 
@@ -59,43 +79,40 @@ pub(super) fn read_description(
     prefix: &str,
     absent: ObjectAttributes,
 ) -> Result<ObjectAttributes, String> {
-    let name = |name: &str| format!("{prefix}{name}");
-    Ok(ObjectAttributes {
-        label: lines
-            .take(&name("Label"), unescaped)?
-            .unwrap_or(absent.label),
-        id: lines.take(&name("ID"), id)?.unwrap_or(absent.id),
-        subject: lines
-            .take(&name("Subject"), from_hex)?
-            .unwrap_or(absent.subject),
-        start: lines.take(&name("Start"), day)?,
-        end: lines.take(&name("End"), day)?,
-        private: lines
-            .take(&name("Private"), yes_no)?
-            .unwrap_or(absent.private),
-        always_authenticate: lines
-            .take(&name("Always-Authenticate"), yes_no)?
-            .unwrap_or(absent.always_authenticate),
-        modifiable: lines
-            .take(&name("Modifiable"), yes_no)?
-            .unwrap_or(absent.modifiable),
-        copyable: lines
-            .take(&name("Copyable"), yes_no)?
-            .unwrap_or(absent.copyable),
-        destroyable: lines
-            .take(&name("Destroyable"), yes_no)?
-            .unwrap_or(absent.destroyable),
-        usage: lines.take(&name("Usage"), usage)?,
-        mechanisms: lines
-            .take(&name("Mechanisms"), numbers)?
-            .unwrap_or_default(),
-        subject_key_hash: lines
-            .take(&name("Subject-Key-Hash"), from_hex)?
-            .unwrap_or_default(),
-        issuer_key_hash: lines
-            .take(&name("Issuer-Key-Hash"), from_hex)?
-            .unwrap_or_default(),
-    })
+    if lines.has_none_of(prefix) {
+        return Ok(absent);
+    }
+    let mut read = absent;
+    let mut text = |name: &str| lines.take_of(prefix, name, unescaped);
+    set(&mut read.label, text("Label")?);
+    set(&mut read.id, lines.take_of(prefix, "ID", id)?);
+    let mut bytes = |name: &str| lines.take_of(prefix, name, from_hex);
+    set(&mut read.subject, bytes("Subject")?);
+    set(&mut read.subject_key_hash, bytes("Subject-Key-Hash")?);
+    set(&mut read.issuer_key_hash, bytes("Issuer-Key-Hash")?);
+    let mut date = |name: &str| lines.take_of(prefix, name, |text| day(text).map(Some));
+    set(&mut read.start, date("Start")?);
+    set(&mut read.end, date("End")?);
+    let mut flag = |name: &str| lines.take_of(prefix, name, yes_no);
+    set(&mut read.private, flag("Private")?);
+    set(&mut read.always_authenticate, flag("Always-Authenticate")?);
+    set(&mut read.modifiable, flag("Modifiable")?);
+    set(&mut read.copyable, flag("Copyable")?);
+    set(&mut read.destroyable, flag("Destroyable")?);
+    let uses = lines.take_of(prefix, "Usage", |text| usage(text).map(Some))?;
+    set(&mut read.usage, uses);
+    set(
+        &mut read.mechanisms,
+        lines.take_of(prefix, "Mechanisms", numbers)?,
+    );
+    Ok(read)
+}
+
+/// Replaces a default value by the value of a line, if the file has that line.
+fn set<T>(place: &mut T, value: Option<T>) {
+    if let Some(value) = value {
+        *place = value;
+    }
 }
 
 /// Writes lines that [`read_description`] parses into these attributes.

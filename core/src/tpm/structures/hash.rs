@@ -129,6 +129,11 @@ impl Hash {
         })
     }
 
+    /// Returns the digest of bytes that are not secret. Leaves copies on the stack.
+    pub(crate) fn digest_of_public(self, bytes: &[u8]) -> Vec<u8> {
+        by_algorithm!(self, H => H::digest(bytes).to_vec())
+    }
+
     /// Returns the HMAC (RFC 2104) of the concatenated parts.
     pub(crate) fn hmac(self, key: &[u8], parts: &[&[u8]]) -> Zeroizing<Vec<u8>> {
         leaving_nothing(self.computation(), || {
@@ -167,6 +172,7 @@ mod tests {
         let hex = |bytes: &[u8]| crate::key::hex(bytes);
         let digest = Hash::Sha256.digest(&[b"a", b"bc"]);
         assert_eq!(hex(&digest[..8]), "ba7816bf8f01cfea"); // FIPS 180-2, B.1
+        assert_eq!(Hash::Sha256.digest_of_public(b"abc"), digest);
         let code = Hash::Sha256.hmac(b"Jefe", &[b"what do ya want ", b"for nothing?"]);
         assert_eq!(hex(&code[..8]), "5bdcc146bf60754e"); // RFC 4231, 4.3
         assert!(

@@ -40,6 +40,24 @@ impl PublicArea {
     /// Returns `None` unless the area is that of an RSA key or a key on a supported curve. The key
     /// must have no scheme, or a supported signature scheme.
     pub fn parse(area: &[u8]) -> Option<Self> {
+        Self::parse_with(area, PublicKey::from_coordinates)
+    }
+
+    /// Does what [`parse`](Self::parse) does, for an area that was parsed before. If its point is
+    /// still that of the `known` key, the curve is not computed again.
+    pub(crate) fn parse_again(area: &[u8], known: &PublicKey) -> Option<Self> {
+        Self::parse_with(area, |curve, x, y| {
+            match known.has_coordinates(curve, x, y) {
+                true => Some(known.clone()),
+                false => PublicKey::from_coordinates(curve, x, y),
+            }
+        })
+    }
+
+    fn parse_with(
+        area: &[u8],
+        point_of: impl FnOnce(Curve, &[u8], &[u8]) -> Option<PublicKey>,
+    ) -> Option<Self> {
         let (public, []) = TpmtPublic::unmarshal(area).ok()? else {
             return None;
         };
@@ -51,7 +69,7 @@ impl PublicArea {
                     TpmEccCurve::NistP521 => Curve::P521,
                     _ => return None,
                 };
-                let key = PublicKey::from_coordinates(curve, &point.x, &point.y)?;
+                let key = point_of(curve, &point.x, &point.y)?;
                 (key, parameters.scheme.scheme, &parameters.scheme.details)
             }
             (TpmuPublicParms::Rsa(parameters), TpmuPublicId::Rsa(modulus)) => {
@@ -233,7 +251,8 @@ pub(in crate::tpm) fn name_hash_of(area: &[u8]) -> Option<Hash> {
 /// Returns `None` if the nameAlg is not supported.
 pub(crate) fn name_of(area: &[u8]) -> Option<Vec<u8>> {
     let hash = name_hash_of(area)?;
-    Some([&hash.algorithm().to_be_bytes()[..], &hash.digest(&[area])].concat())
+    let digest = hash.digest_of_public(area);
+    Some([&hash.algorithm().to_be_bytes()[..], &digest].concat())
 }
 
 /// Returns the qualified name of an object with this name, below a parent with this qualified name

@@ -24,6 +24,10 @@ def run(words, env=None, text=None, check=True):
     return done
 
 
+class Ended(SystemExit):
+    """A driven program ended early. Ends the run unless the caller catches this exception."""
+
+
 class Driven:
     """A program that answers each line of its input with a line."""
 
@@ -43,7 +47,7 @@ class Driven:
         line = self.process.stdout.readline()
         if not line:
             self.errors.seek(0)
-            sys.exit(f"bench: {' '.join(self.words)} ended: {self.errors.read()}")
+            raise Ended(f"bench: {' '.join(self.words)} ended: {self.errors.read()}")
         return line.strip()
 
     def ask(self, line):

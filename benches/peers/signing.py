@@ -1,6 +1,8 @@
 """Measures signatures: latency, CPU time, instructions, throughput, and reads of attributes during them."""
 
-from ground import PEER, PIN, SOFTHSM
+import sys
+
+from ground import PEER, PIN, SOFTHSM, Ended
 from measure import in_turn, median, number, ratio
 
 ROUNDS = 15
@@ -124,8 +126,16 @@ def throughput(ground, results):
         host = make()
         by_threads = []
         for count in counts:
-            figures, = in_turn(3, lambda: total / host.numbers(f"threads {count} {total}")[0] * 1e9)
-            by_threads.append(number(median(figures)))
+            try:
+                figures, = in_turn(3, lambda: total / host.numbers(f"threads {count} {total}")[0] * 1e9)
+                by_threads.append(number(median(figures)))
+            except Ended as ended:
+                # Signatures of tpm2-pkcs11 by several threads sometimes fail.
+                if what != "tpm2-pkcs11":
+                    raise
+                print(ended, file=sys.stderr)
+                by_threads.append("fails")
+                host = make()
         host.end()
         rows.append([what, "threads", *by_threads])
         by_processes = []

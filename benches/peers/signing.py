@@ -112,6 +112,20 @@ def instructions(ground, results):
                   ["key", "kind", "instructions"], rows)
 
 
+def until_the_peer_fails(what, counts, measure):
+    """Measures each count. tpm2-pkcs11 fails with several threads or processes; then no further count is tried."""
+    row = []
+    for count in counts:
+        try:
+            row.append(number(measure(count)))
+        except Ended as ended:
+            if what != "tpm2-pkcs11":
+                raise
+            print(ended, file=sys.stderr)
+            return row + ["fails"] * (len(counts) - len(row))
+    return row
+
+
 def throughput(ground, results):
     """Measures signatures per second with several threads and with several processes."""
     rows = []
@@ -124,43 +138,28 @@ def throughput(ground, results):
     counts = [1, 2, 4, 8, 16]
     for what, make, total in makers:
         host = make()
-        by_threads = []
-        for count in counts:
-            try:
-                figures, = in_turn(3, lambda: total / host.numbers(f"threads {count} {total}")[0] * 1e9)
-                by_threads.append(number(median(figures)))
-            except Ended as ended:
-                # Signatures of tpm2-pkcs11 by several threads fail. Its host leaves sessions in the TPM.
-                if what != "tpm2-pkcs11":
-                    raise
-                print(ended, file=sys.stderr)
-                by_threads += ["fails"] * (len(counts) - len(by_threads))
-                run(["tpm2_flushcontext", "-T", ground.fronts.tpm, "--loaded-session"])
-                break
-        else:
-            host.end()
-        rows.append([what, "threads", *by_threads])
-        by_processes = []
-        for count in counts:
+
+        def by_threads(count):
+            figures, = in_turn(3, lambda: total / host.numbers(f"threads {count} {total}")[0] * 1e9)
+            return median(figures)
+
+        def by_processes(count):
             # Each process has its own resource manager, so all processes can work at the same time.
             hosts = []
             try:
                 hosts.extend(make() for _ in range(count))
                 for one in hosts:
                     one.process.stdin.write(f"threads 1 {total // count}\n")
-                longest = max(float(one.line()) for one in hosts)
-                by_processes.append(number(total // count * count / longest * 1e9))
-            except Ended as ended:
-                # Each process of tpm2-pkcs11 keeps a session loaded. The TPM has room for three.
-                if what != "tpm2-pkcs11":
-                    raise
-                print(ended, file=sys.stderr)
-                by_processes += ["fails"] * (len(counts) - len(by_processes))
-                break
+                return total // count * count / max(float(one.line()) for one in hosts) * 1e9
             finally:
                 for one in hosts:
                     one.end()
-        rows.append([what, "processes", *by_processes])
+
+        rows.append([what, "threads", *until_the_peer_fails(what, counts, by_threads)])
+        host.end()
+        # A process of tpm2-pkcs11 that failed leaves its sessions in the TPM.
+        run(["tpm2_flushcontext", "-T", ground.fronts.tpm, "--loaded-session"])
+        rows.append([what, "processes", *until_the_peer_fails(what, counts, by_processes)])
     results.table("Signatures a second", "P-256, all threads or processes together. A TPM runs one command at a time.",
                   ["key", "by", *map(str, counts)], rows)
 

@@ -95,8 +95,8 @@ fn usual_memory(name: &str) -> usize {
         // These functions free memory. They must work when memory is exhausted.
         "C_Finalize" | "C_CloseSession" | "C_CloseAllSessions" | "C_Logout"
         | "C_FindObjectsFinal" => 0,
-        // Copies values that are stored, and allocates nothing.
-        "C_GetAttributeValue" => 0,
+        // Copies stored values. Only a long path of the key folder, and lines of the log, need memory.
+        "C_GetAttributeValue" => 4 << 10,
         _ => 64 << 10,
     }
 }

@@ -41,13 +41,15 @@ static inline void *load(const char *path)
 /* Returns the slot of the token with this label. */
 static inline CK_SLOT_ID slot_of(const char *label)
 {
-    CK_SLOT_ID slots[16];
+    CK_SLOT_ID slots[32];
     CK_ULONG count = COUNT(slots);
+    size_t length = strlen(label);
     OK(call->C_GetSlotList(CK_TRUE, slots, &count));
     for (CK_ULONG at = 0; at < count; at++) {
         CK_TOKEN_INFO info;
         OK(call->C_GetTokenInfo(slots[at], &info));
-        if (!memcmp(info.label, label, strlen(label)) && info.label[strlen(label)] == ' ')
+        if (length <= sizeof info.label && !memcmp(info.label, label, length) &&
+            (length == sizeof info.label || info.label[length] == ' '))
             return slots[at];
     }
     fprintf(stderr, "no token %s\n", label);

@@ -3,13 +3,18 @@
 use super::*;
 use crate::x509::checks::{Outcome, profile_checks};
 use crate::x509::samples::in_year;
+use std::slice;
 
+/// The name, the leaf and the CAs of a chain, in PEM. One CA can have several leaves.
 macro_rules! chain {
     ($name:literal) => {
+        chain!($name, $name)
+    };
+    ($ca:literal, $name:literal) => {
         (
             $name,
             include_bytes!(concat!("../../../testdata/chains/", $name, ".leaf.pem")).as_slice(),
-            include_bytes!(concat!("../../../testdata/chains/", $name, ".ca.pem")).as_slice(),
+            include_bytes!(concat!("../../../testdata/chains/", $ca, ".ca.pem")).as_slice(),
         )
     };
 }
@@ -17,6 +22,15 @@ macro_rules! chain {
 fn ends(leaf: &[u8], ca: &[u8]) -> PathResult {
     let all = |pem| Certificate::parse_all(pem).unwrap();
     build_path(&all(leaf)[0], &all(ca), &[], Some(in_year(2026)))
+}
+
+/// Asserts a path of the leaf and its root.
+#[track_caller]
+fn assert_is_trusted(name: &str, found: &PathResult) {
+    assert!(
+        matches!(found, PathResult::Trusted(path) if path.len() == 2),
+        "{name}: {found:?}"
+    );
 }
 
 #[test]
@@ -32,11 +46,7 @@ fn what_openssl_verifies_is_verified() {
         chain!("ml-dsa-65"),
         chain!("ml-dsa-87"),
     ] {
-        let found = ends(leaf, ca);
-        assert!(
-            matches!(&found, PathResult::Trusted(path) if path.len() == 2),
-            "{name}: {found:?}"
-        );
+        assert_is_trusted(name, &ends(leaf, ca));
     }
 }
 
@@ -157,7 +167,10 @@ fn ml_dsa_takes_a_small_stack_and_refuses_what_was_altered() {
             let other = parsed(other);
             assert_eq!(signature::is_signed_by(&other, &ca), Ok(false));
         }
-        assert_eq!(signature::is_signed_by(&altered(&leaf), &ca), Ok(false));
+        assert_eq!(
+            signature::is_signed_by(&altered_leaf(&leaf), &ca),
+            Ok(false)
+        );
     };
     let small = std::thread::Builder::new().stack_size(256 << 10);
     small.spawn(run).unwrap().join().unwrap();
@@ -179,29 +192,16 @@ fn parsed(pem: &[u8]) -> Certificate {
     Certificate::parse_all(pem).unwrap().remove(0)
 }
 
-macro_rules! below {
-    ($ca:literal, $name:literal) => {
-        (
-            $name,
-            parsed(include_bytes!(concat!(
-                "../../../testdata/chains/",
-                $name,
-                ".leaf.pem"
-            ))),
-            parsed(include_bytes!(concat!(
-                "../../../testdata/chains/",
-                $ca,
-                ".ca.pem"
-            ))),
-        )
-    };
+/// Returns the DER with another last byte: the end of the signature.
+fn altered(der: &[u8]) -> Vec<u8> {
+    let mut der = der.to_vec();
+    *der.last_mut().unwrap() ^= 1;
+    der
 }
 
-/// Returns the certificate with another last byte: the end of the signature.
-fn altered(certificate: &Certificate) -> Certificate {
-    let mut der = certificate.der().to_vec();
-    *der.last_mut().unwrap() ^= 1;
-    Certificate::from_der(&der).unwrap()
+/// Does what [`altered`] does, for a certificate.
+fn altered_leaf(leaf: &Certificate) -> Certificate {
+    Certificate::from_der(&altered(leaf.der())).unwrap()
 }
 
 /// Each supported algorithm with each of its hashes. OpenSSL issued and verified these leaves. The
@@ -210,28 +210,25 @@ fn altered(certificate: &Certificate) -> Certificate {
 fn each_signature_algorithm_of_a_ca_is_verified() {
     let now = Some(in_year(2030));
     for (name, leaf, ca) in [
-        below!("rsa", "rsa-pkcs1-sha256"),
-        below!("rsa", "rsa-pkcs1-sha384"),
-        below!("rsa", "rsa-pkcs1-sha512"),
-        below!("rsa", "rsa-pss-sha256"),
-        below!("rsa", "rsa-pss-sha384"),
-        below!("rsa", "rsa-pss-sha512"),
-        below!("rsa", "rsa-pss-no-salt"),
-        below!("p384", "p384-sha256"),
-        below!("p384", "p384-sha384"),
-        below!("p521", "p521-sha512"),
+        chain!("rsa", "rsa-pkcs1-sha256"),
+        chain!("rsa", "rsa-pkcs1-sha384"),
+        chain!("rsa", "rsa-pkcs1-sha512"),
+        chain!("rsa", "rsa-pss-sha256"),
+        chain!("rsa", "rsa-pss-sha384"),
+        chain!("rsa", "rsa-pss-sha512"),
+        chain!("rsa", "rsa-pss-no-salt"),
+        chain!("p384", "p384-sha256"),
+        chain!("p384", "p384-sha384"),
+        chain!("p521", "p521-sha512"),
     ] {
+        let (leaf, ca) = (parsed(leaf), parsed(ca));
+        assert_is_trusted(name, &build_path(&leaf, slice::from_ref(&ca), &[], now));
         assert_eq!(signature::is_signed_by(&leaf, &ca), Ok(true), "{name}");
         let of_another = parsed(include_bytes!("../../../testdata/chains/root-v1.ca.pem"));
-        for (child, issuer) in [(&altered(&leaf), &ca), (&leaf, &of_another)] {
+        for (child, issuer) in [(&altered_leaf(&leaf), &ca), (&leaf, &of_another)] {
             let verified = signature::is_signed_by(child, issuer);
             assert_eq!(verified, Ok(false), "{name}");
         }
-        let found = build_path(&leaf, &[ca], &[], now);
-        assert!(
-            matches!(&found, PathResult::Trusted(path) if path.len() == 2),
-            "{name}: {found:?}"
-        );
     }
 }
 
@@ -240,19 +237,19 @@ fn each_signature_algorithm_of_a_ca_is_verified() {
 fn a_signature_with_sha1_is_refused() {
     for ((name, leaf, ca), why) in [
         (
-            below!("rsa", "rsa-pkcs1-sha1"),
+            chain!("rsa", "rsa-pkcs1-sha1"),
             "is signed with SHA-1, which proves nothing",
         ),
         (
-            below!("rsa", "rsa-pss-sha1"),
+            chain!("rsa", "rsa-pss-sha1"),
             "an unsupported algorithm (id-RSASSA-PSS",
         ),
         (
-            below!("rsa", "rsa-pss-mask-sha1"),
+            chain!("rsa", "rsa-pss-mask-sha1"),
             "an unsupported algorithm (id-RSASSA-PSS",
         ),
     ] {
-        let said = signature::is_signed_by(&leaf, &ca).unwrap_err();
+        let said = signature::is_signed_by(&parsed(leaf), &parsed(ca)).unwrap_err();
         assert!(said.contains(why), "{name}: {said}");
     }
 }
@@ -275,8 +272,6 @@ fn a_request_is_signed_by_its_own_key() {
     ] {
         let verified = |der: &[u8]| is_signed_by_its_key(&Request::from_der(der).unwrap());
         assert_eq!(verified(der), Ok(true));
-        let mut altered = der.to_vec();
-        *altered.last_mut().unwrap() ^= 1;
-        assert_eq!(verified(&altered), Ok(false));
+        assert_eq!(verified(&altered(der)), Ok(false));
     }
 }

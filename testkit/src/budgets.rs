@@ -1,5 +1,6 @@
 //! Cost limits. A change that exceeds a limit fails a test. Reduce the cost of the change, or
-//! change the number in this file and give the reason.
+//! change the number in this file and give the reason. tests/README.md lists the tests that hold these
+//! limits.
 
 use crate::proxy::Seen;
 use crate::proxy::command::name;

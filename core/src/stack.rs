@@ -15,6 +15,16 @@ pub enum Computation {
 }
 
 impl Computation {
+    /// Returns the kind of a hash with results of `width` bytes, or of an HMAC with this hash. Not
+    /// for the truncated variants of SHA-512.
+    #[must_use]
+    pub const fn of_hash(width: usize) -> Self {
+        match width {
+            0..=32 => Self::ShortHash,
+            _ => Self::LongHash,
+        }
+    }
+
     /// The wiped depth in bytes: at least twice the depth that the tests measure in an optimised
     /// build (HMAC-SHA-256 1544 bytes, HMAC-SHA-512 3744, AES-256-GCM 11 752). A build without
     /// optimisation uses far more stack.

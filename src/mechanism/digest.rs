@@ -126,7 +126,7 @@ impl Hasher {
             HashState::Sha384(hash) => hash.finalize_reset().to_vec(),
             HashState::Sha512(hash) => hash.finalize_reset().to_vec(),
         };
-        overwrite_stack(Computation::LongHash);
+        overwrite_stack(Computation::of_hash(result.len()));
         result
     }
 }

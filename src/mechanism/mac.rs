@@ -74,7 +74,7 @@ impl Mac {
             Digest::Sha512 => of(key).map(HmacState::Sha512),
         };
         let mac = state.map(|state| Self(Box::new(state)));
-        overwrite_stack(Computation::LongHash);
+        overwrite_stack(Computation::of_hash(digest.width()));
         mac
     }
 
@@ -99,7 +99,7 @@ impl Mac {
             HmacState::Sha384(mac) => mac.finalize_reset().into_bytes().to_vec(),
             HmacState::Sha512(mac) => mac.finalize_reset().into_bytes().to_vec(),
         };
-        overwrite_stack(Computation::LongHash);
+        overwrite_stack(Computation::of_hash(code.len()));
         code
     }
 }

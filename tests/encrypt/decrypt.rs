@@ -1,17 +1,19 @@
 //! C_Decrypt and C_Encrypt with OpenSSL as the other side, and the attributes of keys that decrypt.
 
 use cryptoki_sys::*;
-use testkit::budgets::commands::{SECRET_PERSISTENT, SECRET_WRAPPED};
+use testkit::budgets::commands::*;
+use testkit::budgets::is_exactly;
 use testkit::ciphers::{
     Bench, ecdh, mechanism, oaep, openssl_decrypts, openssl_encrypts, peer, pkcs1, readable,
 };
-use testkit::devid::PERSISTENT;
+use testkit::devid::{PERSISTENT, PROTECTION, SEALED};
 use testkit::home::Home;
 use testkit::link::Link;
 use testkit::memory::contains;
 use testkit::module::{Opened, loaded, ulong};
 use testkit::own::{NO, Own, P256, RSA_KEY, YES, outside, slot_of};
 use testkit::programs::output;
+use testkit::proxy::command;
 use testkit::raw::{Code, Item};
 use testkit::tpm::Swtpm;
 
@@ -29,8 +31,6 @@ over_our_transport!(
     keys_say_what_they_do,
 );
 
-const RSA_DECRYPT: u32 = 0x159;
-const ECDH_ZGEN: u32 = 0x154;
 /// By OpenSSL's names.
 const HASHES: [(&str, CK_ULONG, CK_ULONG, usize); 4] = [
     ("sha1", CKM_SHA_1, CKG_MGF1_SHA1, 20),
@@ -199,7 +199,7 @@ fn the_operation_rule(link: Link) {
     // Too little room: the message waits, and comes without the TPM.
     let small = own.decrypt_into(&hidden, Some(&mut [0; 4]));
     assert_eq!(small, (Code(CKR_BUFFER_TOO_SMALL), 5));
-    assert_eq!(bench.proxy.book().take().of(RSA_DECRYPT), 1);
+    assert_eq!(bench.proxy.book().take().of(command::RSA_DECRYPT), 1);
     let mut room = [0; 5];
     let fits = own.decrypt_into(&hidden, Some(&mut room));
     assert_eq!((fits, &room), ((Code(CKR_OK), 5), b"hello"));
@@ -254,34 +254,69 @@ fn the_operation_rule(link: Link) {
     assert_eq!(own.decrypt_on(&hidden), none);
 }
 
-/// A decryption costs Load, an auth session that encrypts the answer, the command, and
-/// FlushContext. With a persistent handle it costs two commands.
+/// The first decryption or agreement of a process, and each further one, for each storage.
 fn commands_of_a_decryption_and_an_agreement(link: Link) {
     let bench = Bench::new(link);
-    let persistent: Item = (PERSISTENT, YES.to_vec());
+    let book = bench.proxy.book();
     let (_, point) = bench.peer("P-256", 32);
-    for (also, commands) in [
-        (&[][..], SECRET_WRAPPED),
-        (&[persistent][..], SECRET_PERSISTENT),
+    // The first auth session of the process reads the key for salts.
+    let (public, key) = bench.own.decrypting(&[]);
+    let hidden = bench.own.encrypt(pkcs1(), public, b"hello").unwrap();
+    book.take();
+    bench.own.decrypt(pkcs1(), key, &hidden).unwrap();
+    let first = [SALT_KEY, DECRYPTION_WRAPPED].concat();
+    is_exactly("C_Decrypt, first of a process", &book.take(), &first);
+    for (storage, also, decryption, agreement, opening) in [
+        (
+            "in a file, wrapped",
+            None,
+            DECRYPTION_WRAPPED,
+            AGREEMENT_WRAPPED,
+            NOTHING,
+        ),
+        (
+            "in a persistent handle",
+            Some((PERSISTENT, YES.to_vec())),
+            DECRYPTION,
+            AGREEMENT,
+            HANDLE_CHECK,
+        ),
+        (
+            "sealed",
+            Some((PROTECTION, ulong(SEALED))),
+            NOTHING,
+            NOTHING,
+            OPENING_OF_A_KEY,
+        ),
     ] {
-        let (public, key) = bench.own.decrypting(also);
+        let is = |doing: &str, budget: &[u32]| {
+            is_exactly(&format!("{storage}: {doing}"), &book.take(), budget);
+        };
+        let also: Vec<Item> = also.into_iter().collect();
+        let (public, key) = bench.own.decrypting(&also);
+        book.take();
         let hidden = bench.own.encrypt(pkcs1(), public, b"hello").unwrap();
-        let decrypt = || bench.own.decrypt(pkcs1(), key, &hidden).unwrap();
-        decrypt();
-        bench.proxy.book().take();
-        decrypt();
-        let book = bench.proxy.book().take();
-        assert_eq!((book.of(RSA_DECRYPT), book.total()), (1, commands));
+        is("C_Encrypt", NOTHING);
+        bench.own.decrypt(pkcs1(), key, &hidden).unwrap();
+        is("C_Decrypt, first", &[opening, decryption].concat());
+        for _ in 0..2 {
+            bench.own.decrypt(pkcs1(), key, &hidden).unwrap();
+            is("C_Decrypt", decryption);
+        }
 
-        let (_, key) = bench.own.agreeing(&P256, also);
+        let (_, key) = bench.own.agreeing(&P256, &also);
+        book.take();
         let parameter = ecdh(CKD_NULL, &[], &point);
         let by = mechanism(CKM_ECDH1_DERIVE, Some(&parameter));
-        let derive = || bench.own.derive(by, key, &readable()).unwrap();
-        derive();
-        bench.proxy.book().take();
-        derive();
-        let book = bench.proxy.book().take();
-        assert_eq!((book.of(ECDH_ZGEN), book.total()), (1, commands));
+        bench.own.derive(by, key, &readable()).unwrap();
+        is("C_DeriveKey, first", &[opening, agreement].concat());
+        for _ in 0..2 {
+            let derived = bench.own.derive(by, key, &readable()).unwrap();
+            is("C_DeriveKey", agreement);
+            bench.own.attribute(derived, CKA_VALUE);
+            bench.own.destroy(derived).unwrap();
+            is("the derived key", NOTHING);
+        }
     }
 }
 

@@ -2,21 +2,31 @@
 
 use cryptoki_sys::*;
 use std::env;
+use std::fs::{self, File};
+use std::io::Write;
 use std::process::Command;
 use std::time::Duration;
 use testkit::devid::{Judge, label, yes};
+use testkit::factory::Identity;
+use testkit::fork::Forked;
 use testkit::home::Home;
 use testkit::host::host;
 use testkit::link::Link;
+use testkit::module::Opened;
 use testkit::own::{Own, P256, generate};
 use testkit::pins::{Bench, LABEL, USER};
 use testkit::programs::{run, run_within};
+use testkit::story::await_some;
 use testkit::tpm::Swtpm;
 
 over_our_transport!(
     children_of_a_server,
     children_of_eight_threads,
     random_calls_of_16_threads
+);
+once!(
+    processes_that_share_a_tcp_port,
+    processes_that_share_a_unix_socket
 );
 
 /// How much longer than usual the stories last.
@@ -106,4 +116,48 @@ fn random_calls_of_16_threads(link: Link) {
     assert!(said.status.success(), "{said}");
     assert_eq!(held(&bench.tpm), [0, 0]);
     assert_eq!(bench.tpm.lockout_counter(), 0);
+}
+
+/// swtpm serves one client and lets two wait. All processes of more must get their turns.
+fn all_processes_get_turns((tpm, _identity): (Swtpm, Identity)) {
+    const PROCESSES: usize = 16;
+    const SIGNATURES: u64 = 200;
+    let home = Home::new(&tpm.tcti());
+    let module = Opened::new(&home);
+    let key = module.key();
+    let tally = |number: usize| home.path(&format!("tally-{number}"));
+    let children: Vec<_> = (0..PROCESSES)
+        .map(|number| {
+            let mut tally = File::create(tally(number)).expect("a file");
+            Forked::new(|| {
+                loop {
+                    let signed = module.sign(CKM_ECDSA, key, &[0x33; 32]);
+                    signed.expect("C_Sign");
+                    tally.write_all(b".").expect("written");
+                }
+            })
+        })
+        .collect();
+    let counts = || (0..PROCESSES).map(|number| fs::metadata(tally(number)).unwrap().len());
+    let ended = || children.iter().any(|child| !child.is_running());
+    let counted = await_some(
+        "a process with its signatures",
+        Duration::from_secs(80),
+        || {
+            let counted: Vec<_> = counts().collect();
+            let is_done = ended() || counted.iter().any(|count| *count >= SIGNATURES);
+            is_done.then_some(counted)
+        },
+    );
+    println!("signatures of {PROCESSES} processes: {counted:?}");
+    assert!(!ended(), "a process ended");
+    assert!(counted.iter().all(|count| *count > 0), "{counted:?}");
+}
+
+fn processes_that_share_a_tcp_port() {
+    all_processes_get_turns(Swtpm::manufactured());
+}
+
+fn processes_that_share_a_unix_socket() {
+    all_processes_get_turns(Swtpm::manufactured_on_unix_socket());
 }

@@ -106,10 +106,7 @@ impl Hash {
 
     /// Returns the kind of the computation, for the stack that it leaves.
     const fn computation(self) -> Computation {
-        match self {
-            Self::Sha1 | Self::Sha256 => Computation::ShortHash,
-            Self::Sha384 | Self::Sha512 => Computation::LongHash,
-        }
+        Computation::of_hash(self.width())
     }
 
     /// Returns the digest of the concatenated parts.

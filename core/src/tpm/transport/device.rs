@@ -7,6 +7,7 @@
 use super::kept_open::{Endpoint, KeptOpen};
 use super::socket::{above_standard_streams, poll_fd};
 use super::{CommandClass, FRAME_MAX, HEADER, Timing, Transport, TransportError, Wait, frame_size};
+use rustix::buffer::spare_capacity;
 use rustix::event::PollFlags;
 use rustix::fs::{Mode, OFlags, fcntl_getfl, fstat, open};
 use rustix::io::{Errno, read, write};
@@ -147,22 +148,20 @@ fn closed() -> TransportError {
 }
 
 fn response(fd: &OwnedFd, wait: &Wait<'_>) -> Result<Vec<u8>, TransportError> {
-    let mut frame = vec![0; FRAME_MAX];
-    let mut filled = 0;
+    let mut frame = Vec::with_capacity(FRAME_MAX);
     loop {
         poll_fd(fd.as_fd(), PollFlags::IN, wait)?;
-        match read(fd, &mut frame[filled..]) {
+        match read(fd, spare_capacity(&mut frame)) {
             Ok(0) => {
                 return Err(TransportError::Broken(
                     "the device returned an empty answer".into(),
                 ));
             }
-            Ok(got) => filled += got,
+            Ok(_) => {}
             Err(Errno::INTR | Errno::AGAIN) => continue,
             Err(errno) => return Err(TransportError::broken("receiving", errno)),
         }
-        if filled >= HEADER && filled >= frame_size(&frame)? {
-            frame.truncate(filled);
+        if frame.len() >= HEADER && frame.len() >= frame_size(&frame)? {
             return Ok(frame);
         }
     }

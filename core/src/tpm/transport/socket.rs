@@ -80,17 +80,22 @@ impl Channel {
     }
 }
 
-/// Connects to a TCP address. A software TPM has room for one waiting client. The kernel drops
-/// further requests and retries after 1 s, 2 s, 4 s and so on. With many processes, short tries
-/// reach the TPM earlier.
+/// Connects to a TCP address. A software TPM has room for two waiting clients. The kernel drops
+/// further requests and sends them again after 1 s, 2 s, 4 s and so on. With many processes, short
+/// tries reach the TPM earlier. A process that waits longer than others would get no turn.
 fn connect_tcp(
     address: &SocketAddr,
     wait: &Wait<'_>,
 ) -> Result<std::io::Result<TcpStream>, TransportError> {
-    const ONE_TRY: Duration = Duration::from_millis(500);
+    // The first try must be long enough for a round trip in most networks.
+    let (first, longest) = match address.ip().is_loopback() {
+        true => (Duration::from_millis(2), Duration::from_millis(16)),
+        false => (Duration::from_millis(50), Duration::from_millis(500)),
+    };
+    let mut time = first;
     loop {
-        match TcpStream::connect_timeout(address, ONE_TRY.min(wait.left()?)) {
-            Err(error) if error.kind() == ErrorKind::TimedOut => {}
+        match TcpStream::connect_timeout(address, time.min(wait.left()?)) {
+            Err(error) if error.kind() == ErrorKind::TimedOut => time = longest.min(time * 2),
             other => return Ok(other),
         }
     }

@@ -1,5 +1,6 @@
 //! Cost limits. A change that exceeds a limit fails a test. Reduce the cost of the change, or
-//! change the number in this file and give the reason.
+//! change the number in this file and give the reason. tests/README.md lists the tests that hold these
+//! limits.
 
 use crate::proxy::Seen;
 use crate::proxy::command::name;
@@ -38,6 +39,8 @@ pub mod commands {
     /// The listing of all tokens, and of any number of own keys, on a device without factory
     /// identity. The command lists the NV handles.
     pub const LISTING_WITHOUT_IDENTITY: &[u32] = &[GET_CAPABILITY];
+    /// The first list of mechanisms of the token `devid` asks for the algorithms of the TPM.
+    pub const ALGORITHMS: &[u32] = &[GET_CAPABILITY];
     /// The first C_GetMechanismInfo asks if the TPM makes keys of a size.
     pub const KEY_SIZE: &[u32] = &[TEST_PARMS];
     /// 32 random bytes of the TPM, if the configuration demands them.
@@ -183,7 +186,8 @@ pub mod commands {
         FLUSH_CONTEXT,
         FLUSH_CONTEXT,
     ];
-    /// C_GetTokenInfo after a wrong PIN reads the number of tries that are left.
+    /// C_GetTokenInfo after a wrong PIN reads the number of tries that are left. C_Login reads the
+    /// number too, and sends nothing else if the next wrong PIN would lock the TPM.
     pub const TRIES_LEFT: &[u32] = &[GET_CAPABILITY];
     /// The first C_Login behind a resource manager, where the sealed object stays loaded.
     pub const LOGIN_MANAGED: &[u32] = &[GET_CAPABILITY, LOAD, START_AUTH_SESSION, UNSEAL];
@@ -222,6 +226,26 @@ pub mod commands {
         UNSEAL,
         FLUSH_CONTEXT,
     ];
+
+    /// `devid status` on a device with an identity of its own, and with any number of keys in files.
+    pub const STATUS: &[u32] = &[
+        GET_CAPABILITY,
+        GET_RANDOM,
+        READ_PUBLIC,
+        SIGN,
+        READ_PUBLIC,
+        READ_PUBLIC,
+        READ_PUBLIC,
+        GET_CAPABILITY,
+        GET_CAPABILITY,
+        GET_CAPABILITY,
+        GET_CAPABILITY,
+        GET_CAPABILITY,
+        GET_CAPABILITY,
+        GET_CAPABILITY,
+        GET_CAPABILITY,
+        GET_CAPABILITY,
+    ];
 }
 
 /// Instructions of the host's thread in user space, counted by callgrind with a debug build. The
@@ -230,13 +254,13 @@ pub mod commands {
 /// therefore counts the commands of a start too. Measured on 2026-11-29.
 pub mod instructions {
     /// C_SignInit and C_Sign with CKM_ECDSA by a factory key in a persistent handle, in a process
-    /// that has signed before. Measured: 88_390.
-    pub const SIGNATURE: u64 = 92_800;
+    /// that has signed before. Measured: 83_194.
+    pub const SIGNATURE: u64 = 87_400;
     /// A process from its start to C_Finalize. The process loads the library, reads all objects of
-    /// the factory identity, and signs once. Measured: 4_811_323. A sixth of this cost verifies the
+    /// the factory identity, and signs once. Measured: 4_284_893. A sixth of this cost verifies the
     /// first signature by aws-lc, which detects a TPM that signs wrongly. The portable crates would
     /// need 30 million instructions for this check.
-    pub const COLD_START: u64 = 5_052_000;
+    pub const COLD_START: u64 = 4_500_000;
 }
 
 /// The number of functions and closures of this project that a repeated C_Sign with one key enters.
@@ -247,9 +271,9 @@ pub mod instructions {
 pub const FUNCTIONS_OF_A_SIGNATURE: u64 = 117;
 
 /// The heap bytes for a listed P-256 key pair in a file. The bytes hold both objects with their
-/// encoded attributes, the wrapped key, and the facts about its file. Measured: 5_676 on
-/// 2026-11-29.
-pub const HEAP_OF_A_KEY: u64 = 6_000;
+/// encoded attributes, the wrapped key, and the facts about its file. Measured: 5_548 on
+/// 2026-11-29. The limit is five percent above, so that a few hundred more bytes fail.
+pub const HEAP_OF_A_KEY: u64 = 5_830;
 
 /// Fails unless a cost is within its budget and at least half of it. A budget that is too large
 /// would detect no increase.

@@ -1,12 +1,9 @@
 //! C_Decrypt and C_Encrypt with OpenSSL as the other side, and the attributes of keys that decrypt.
 
 use cryptoki_sys::*;
-use testkit::budgets::commands::*;
-use testkit::budgets::is_exactly;
 use testkit::ciphers::{
     Bench, ecdh, mechanism, oaep, openssl_decrypts, openssl_encrypts, peer, pkcs1, readable,
 };
-use testkit::devid::{PERSISTENT, PROTECTION, SEALED};
 use testkit::home::Home;
 use testkit::link::Link;
 use testkit::memory::contains;
@@ -14,14 +11,10 @@ use testkit::module::{Opened, loaded, ulong};
 use testkit::own::{NO, Own, P256, RSA_KEY, YES, outside, slot_of};
 use testkit::programs::output;
 use testkit::proxy::command;
-use testkit::raw::{Code, Item};
+use testkit::raw::Code;
 use testkit::tpm::Swtpm;
 
-over_both_transports!(
-    what_openssl_encrypts,
-    commands_of_a_decryption_and_an_agreement,
-    nobody_on_the_bus_reads_along,
-);
+over_both_transports!(what_openssl_encrypts, nobody_on_the_bus_reads_along,);
 over_our_transport!(
     every_fault_of_a_ciphertext_is_one,
     what_openssl_decrypts,
@@ -252,72 +245,6 @@ fn the_operation_rule(link: Link) {
     let cancelled = call!(v3, C_SessionCancel(own.session, CKF_DECRYPT));
     assert_eq!(cancelled, Code(CKR_OK));
     assert_eq!(own.decrypt_on(&hidden), none);
-}
-
-/// The first decryption or agreement of a process, and each further one, for each storage.
-fn commands_of_a_decryption_and_an_agreement(link: Link) {
-    let bench = Bench::new(link);
-    let book = bench.proxy.book();
-    let (_, point) = bench.peer("P-256", 32);
-    // The first auth session of the process reads the key for salts.
-    let (public, key) = bench.own.decrypting(&[]);
-    let hidden = bench.own.encrypt(pkcs1(), public, b"hello").unwrap();
-    book.take();
-    bench.own.decrypt(pkcs1(), key, &hidden).unwrap();
-    let first = [SALT_KEY, DECRYPTION_WRAPPED].concat();
-    is_exactly("C_Decrypt, first of a process", &book.take(), &first);
-    for (storage, also, decryption, agreement, opening) in [
-        (
-            "in a file, wrapped",
-            None,
-            DECRYPTION_WRAPPED,
-            AGREEMENT_WRAPPED,
-            NOTHING,
-        ),
-        (
-            "in a persistent handle",
-            Some((PERSISTENT, YES.to_vec())),
-            DECRYPTION,
-            AGREEMENT,
-            HANDLE_CHECK,
-        ),
-        (
-            "sealed",
-            Some((PROTECTION, ulong(SEALED))),
-            NOTHING,
-            NOTHING,
-            OPENING_OF_A_KEY,
-        ),
-    ] {
-        let is = |doing: &str, budget: &[u32]| {
-            is_exactly(&format!("{storage}: {doing}"), &book.take(), budget);
-        };
-        let also: Vec<Item> = also.into_iter().collect();
-        let (public, key) = bench.own.decrypting(&also);
-        book.take();
-        let hidden = bench.own.encrypt(pkcs1(), public, b"hello").unwrap();
-        is("C_Encrypt", NOTHING);
-        bench.own.decrypt(pkcs1(), key, &hidden).unwrap();
-        is("C_Decrypt, first", &[opening, decryption].concat());
-        for _ in 0..2 {
-            bench.own.decrypt(pkcs1(), key, &hidden).unwrap();
-            is("C_Decrypt", decryption);
-        }
-
-        let (_, key) = bench.own.agreeing(&P256, &also);
-        book.take();
-        let parameter = ecdh(CKD_NULL, &[], &point);
-        let by = mechanism(CKM_ECDH1_DERIVE, Some(&parameter));
-        bench.own.derive(by, key, &readable()).unwrap();
-        is("C_DeriveKey, first", &[opening, agreement].concat());
-        for _ in 0..2 {
-            let derived = bench.own.derive(by, key, &readable()).unwrap();
-            is("C_DeriveKey", agreement);
-            bench.own.attribute(derived, CKA_VALUE);
-            bench.own.destroy(derived).unwrap();
-            is("the derived key", NOTHING);
-        }
-    }
 }
 
 /// The result of a key without authorisation value crosses the bus encrypted.

@@ -209,6 +209,11 @@ fn other_objects_cost_nothing(link: Link) {
     own.change(key, &[label("renamed"), (CKA_ID, b"id".to_vec())])
         .unwrap();
     assert_eq!(own.attribute(key, CKA_ID), b"id");
+    let (table, session, null) = (own.raw.table, own.session, std::ptr::null_mut());
+    let mut copy = 0;
+    let copied = call!(table, C_CopyObject(session, data, null, 0, &raw mut copy));
+    copied.result().unwrap();
+    own.destroy(copy).unwrap();
     own.destroy(data).unwrap();
     is_exactly("data and attributes", &bench.proxy.book().take(), NOTHING);
 }

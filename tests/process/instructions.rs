@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use testkit::budgets::commands::{LISTING, SIGNATURE};
-use testkit::budgets::{FUNCTIONS_OF_A_SIGNATURE, instructions, is_exactly, is_within};
+use testkit::budgets::instructions::{self, COLD_START};
+use testkit::budgets::{FUNCTIONS_OF_A_SIGNATURE, is_exactly, is_within};
 use testkit::home::Home;
 use testkit::host::host;
 use testkit::programs::{program, run_within};
@@ -45,18 +46,11 @@ fn a_start_and_a_steady_signature() {
     let home = Home::new(&proxy.tcti());
     let first = counted(&home, 1);
     let seen = proxy.book().take().without_retries();
-    is_exactly("a cold start", &seen, &[LISTING, SIGNATURE].concat());
     let all = counted(&home, 1 + MORE);
-    is_within(
-        "a cold start and its signature",
-        first,
-        instructions::COLD_START,
-    );
-    is_within(
-        "a steady signature",
-        (all - first) / MORE,
-        instructions::SIGNATURE,
-    );
+    is_within("a cold start and its signature", first, COLD_START);
+    is_exactly("a cold start", &seen, &[LISTING, SIGNATURE].concat());
+    let steady = (all - first) / MORE;
+    is_within("a steady signature", steady, instructions::SIGNATURE);
 }
 
 /// Our functions and closures that a C_Sign enters, by callgrind's list of calls. Functions that

@@ -13,9 +13,9 @@ pub mod commands {
     /// A call that the module answers by itself.
     pub const NOTHING: &[u32] = &[];
 
-    /// The first listing of all slots, mechanisms, objects and attributes of a factory identity. The
-    /// commands are the list of NV handles, two for each certificate, the size of an NV read, the
-    /// list of persistent handles, and one for each key.
+    /// The first listing of all slots, mechanisms, objects and attributes of a factory identity, and
+    /// of any number of own keys. The commands are the list of NV handles, two for each certificate,
+    /// the size of an NV read, the list of persistent handles, and one for each key.
     pub const LISTING: &[u32] = &[
         GET_CAPABILITY,
         NV_READ_PUBLIC,
@@ -36,9 +36,6 @@ pub mod commands {
         GET_CAPABILITY,
         READ_PUBLIC,
     ];
-    /// The listing of all tokens, and of any number of own keys, on a device without factory
-    /// identity. The command lists the NV handles.
-    pub const LISTING_WITHOUT_IDENTITY: &[u32] = &[GET_CAPABILITY];
     /// The first list of mechanisms of the token `devid` asks for the algorithms of the TPM.
     pub const ALGORITHMS: &[u32] = &[GET_CAPABILITY];
     /// The first C_GetMechanismInfo asks if the TPM makes keys of a size.

@@ -15,6 +15,7 @@ use cryptoki_sys::{
 };
 pub(crate) use devid_core::Held;
 use devid_core::config::{self, Config, ConfigError, LogSettings, ShowOwner};
+pub(crate) use devid_core::fork;
 use devid_core::identity::configured_tpm;
 use devid_core::store::devid::DevidStore;
 use devid_core::store::idevid::IdevidStore;

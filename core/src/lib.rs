@@ -10,6 +10,7 @@ pub mod config;
 #[cfg(feature = "evidence")]
 pub mod evidence;
 mod file;
+pub mod fork;
 pub mod identity;
 pub mod key;
 #[cfg(feature = "manufacture")]

@@ -8,15 +8,15 @@
 
 use crate::handle::Mint;
 use crate::logging::{self, LogSettings, LogTarget};
-use crate::module::{Held, Module, Refusals};
+use crate::module::{Held, Module, Refusals, fork};
 use log::{LevelFilter, error};
 use parking_lot::{Mutex, RwLock};
 use std::ffi::c_int;
 use std::mem;
 use std::panic::PanicHookInfo;
 use std::ptr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
-use std::sync::{Arc, Once};
 use std::thread;
 
 /// The largest number of log lines that are kept in memory until they can be written.
@@ -27,7 +27,6 @@ static FORKS: AtomicU64 = AtomicU64::new(0);
 /// The fork number, plus one, of the process that makes or made the current state.
 static TURN: AtomicU64 = AtomicU64::new(0);
 static STATE: AtomicPtr<State> = AtomicPtr::new(ptr::null_mut());
-static PREPARED: Once = Once::new();
 static LOG_DOOR: LogDoor = LogDoor;
 /// The process locks that this process holds.
 pub(super) static HELD: Held = Held::new();
@@ -69,18 +68,27 @@ impl Lifecycle {
     }
 }
 
+/// The dynamic linker calls this function when it loads the library. Before that no thread of the
+/// process can be inside the library, so no fork finds this work half done. A first call could.
+#[used]
+// SAFETY: the section holds pointers to functions of the C ABI. The dynamic linker may pass
+// arguments, which `prepare` ignores.
+#[unsafe(link_section = ".init_array")]
+static PREPARE: extern "C" fn() = prepare;
+
+extern "C" fn prepare() {
+    super::silence_panics();
+    // SAFETY: the handlers have the right type. They change atomic numbers, wait for a futex with a
+    // time limit, and close descriptors. These actions are safe in the child of a process with
+    // threads. The functions stay mapped, because the library is linked with -z nodelete. If the
+    // call fails for lack of memory, forks are not noticed.
+    unsafe { pthread_atfork(Some(before_fork), Some(after_fork), Some(note_fork)) };
+    // The call fails only if a logger is set already. This library has its own copy of `log`.
+    let _ = log::set_logger(&LOG_DOOR);
+}
+
 /// Returns the state of this process. The first call of the process makes it.
 pub(super) fn state() -> &'static State {
-    PREPARED.call_once(|| {
-        super::silence_panics();
-        // SAFETY: `note_fork` has the right type. It only changes atomic numbers and closes
-        // descriptors. Both actions are safe in the child of a process with threads. The function
-        // stays mapped, because the library is linked with -z nodelete. If the call fails for lack
-        // of memory, forks are not noticed.
-        unsafe { pthread_atfork(None, None, Some(note_fork)) };
-        // The call fails only if a logger is set already. This library has its own copy of `log`.
-        let _ = log::set_logger(&LOG_DOOR);
-    });
     loop {
         let forks = FORKS.load(Ordering::Acquire);
         let current = STATE.load(Ordering::Acquire);
@@ -222,7 +230,17 @@ pub(super) fn note_panic(panic: &PanicHookInfo) {
     }
 }
 
+/// Waits until no thread uses a library that has locks or unfinished tables.
+extern "C" fn before_fork() {
+    fork::before_fork();
+}
+
+extern "C" fn after_fork() {
+    fork::after_fork_in_parent();
+}
+
 extern "C" fn note_fork() {
+    fork::after_fork_in_child();
     FORKS.fetch_add(1, Ordering::AcqRel);
     for descriptor in HELD.take_all() {
         // SAFETY: a thread of the parent owned this descriptor at the fork. The child does not have

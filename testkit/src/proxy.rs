@@ -118,6 +118,18 @@ impl Seen {
         self.0.len()
     }
 
+    /// Returns the codes of the commands, in order.
+    pub fn codes(&self) -> Vec<u32> {
+        self.0.iter().map(|(code, _)| *code).collect()
+    }
+
+    /// Returns the commands without those that the TPM asked for again (TPM_RC_RETRY). A TPM asks
+    /// once, at its first use of a key that is not noDA.
+    pub fn without_retries(mut self) -> Seen {
+        self.0.retain(|(_, answer)| *answer != Some(answer::RETRY));
+        self
+    }
+
     /// Returns the number of commands with this code that were answered with `answer`.
     pub fn answered(&self, code: u32, answer: u32) -> usize {
         self.0

@@ -79,7 +79,7 @@ pub struct Raw {
 
 impl Raw {
     pub fn load(path: &Path) -> Raw {
-        // SAFETY: The initialisers of the module do nothing, and the module stays loaded.
+        // SAFETY: The initialisers of the module only register handlers, and the module stays loaded.
         let library = unsafe { Library::new(path) }.unwrap_or_else(|why| panic!("{why}"));
         let library: &'static Library = Box::leak(Box::new(library));
         let mut table: CK_FUNCTION_LIST_PTR = ptr::null_mut();

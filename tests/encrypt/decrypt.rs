@@ -1,25 +1,20 @@
 //! C_Decrypt and C_Encrypt with OpenSSL as the other side, and the attributes of keys that decrypt.
 
 use cryptoki_sys::*;
-use testkit::budgets::commands::{SECRET_PERSISTENT, SECRET_WRAPPED};
 use testkit::ciphers::{
     Bench, ecdh, mechanism, oaep, openssl_decrypts, openssl_encrypts, peer, pkcs1, readable,
 };
-use testkit::devid::PERSISTENT;
 use testkit::home::Home;
 use testkit::link::Link;
 use testkit::memory::contains;
 use testkit::module::{Opened, loaded, ulong};
 use testkit::own::{NO, Own, P256, RSA_KEY, YES, outside, slot_of};
 use testkit::programs::output;
-use testkit::raw::{Code, Item};
+use testkit::proxy::command;
+use testkit::raw::Code;
 use testkit::tpm::Swtpm;
 
-over_both_transports!(
-    what_openssl_encrypts,
-    commands_of_a_decryption_and_an_agreement,
-    nobody_on_the_bus_reads_along,
-);
+over_both_transports!(what_openssl_encrypts, nobody_on_the_bus_reads_along,);
 over_our_transport!(
     every_fault_of_a_ciphertext_is_one,
     what_openssl_decrypts,
@@ -29,8 +24,6 @@ over_our_transport!(
     keys_say_what_they_do,
 );
 
-const RSA_DECRYPT: u32 = 0x159;
-const ECDH_ZGEN: u32 = 0x154;
 /// By OpenSSL's names.
 const HASHES: [(&str, CK_ULONG, CK_ULONG, usize); 4] = [
     ("sha1", CKM_SHA_1, CKG_MGF1_SHA1, 20),
@@ -199,7 +192,7 @@ fn the_operation_rule(link: Link) {
     // Too little room: the message waits, and comes without the TPM.
     let small = own.decrypt_into(&hidden, Some(&mut [0; 4]));
     assert_eq!(small, (Code(CKR_BUFFER_TOO_SMALL), 5));
-    assert_eq!(bench.proxy.book().take().of(RSA_DECRYPT), 1);
+    assert_eq!(bench.proxy.book().take().of(command::RSA_DECRYPT), 1);
     let mut room = [0; 5];
     let fits = own.decrypt_into(&hidden, Some(&mut room));
     assert_eq!((fits, &room), ((Code(CKR_OK), 5), b"hello"));
@@ -252,37 +245,6 @@ fn the_operation_rule(link: Link) {
     let cancelled = call!(v3, C_SessionCancel(own.session, CKF_DECRYPT));
     assert_eq!(cancelled, Code(CKR_OK));
     assert_eq!(own.decrypt_on(&hidden), none);
-}
-
-/// A decryption costs Load, an auth session that encrypts the answer, the command, and
-/// FlushContext. With a persistent handle it costs two commands.
-fn commands_of_a_decryption_and_an_agreement(link: Link) {
-    let bench = Bench::new(link);
-    let persistent: Item = (PERSISTENT, YES.to_vec());
-    let (_, point) = bench.peer("P-256", 32);
-    for (also, commands) in [
-        (&[][..], SECRET_WRAPPED),
-        (&[persistent][..], SECRET_PERSISTENT),
-    ] {
-        let (public, key) = bench.own.decrypting(also);
-        let hidden = bench.own.encrypt(pkcs1(), public, b"hello").unwrap();
-        let decrypt = || bench.own.decrypt(pkcs1(), key, &hidden).unwrap();
-        decrypt();
-        bench.proxy.book().take();
-        decrypt();
-        let book = bench.proxy.book().take();
-        assert_eq!((book.of(RSA_DECRYPT), book.total()), (1, commands));
-
-        let (_, key) = bench.own.agreeing(&P256, also);
-        let parameter = ecdh(CKD_NULL, &[], &point);
-        let by = mechanism(CKM_ECDH1_DERIVE, Some(&parameter));
-        let derive = || bench.own.derive(by, key, &readable()).unwrap();
-        derive();
-        bench.proxy.book().take();
-        derive();
-        let book = bench.proxy.book().take();
-        assert_eq!((book.of(ECDH_ZGEN), book.total()), (1, commands));
-    }
 }
 
 /// The result of a key without authorisation value crosses the bus encrypted.

@@ -4,6 +4,7 @@
 #[macro_use]
 extern crate testkit;
 
+mod command_counts;
 mod decrypt;
 mod derive;
 mod operations;

@@ -3,6 +3,8 @@
 
 use cryptoki_sys::*;
 use std::fs;
+use testkit::budgets::commands::{DECRYPTION_WRAPPED, IMPORT_OF_A_KEY, NOTHING};
+use testkit::budgets::is_exactly;
 use testkit::ciphers::{Bench, mechanism, oaep, openssl_decrypts, openssl_encrypts};
 use testkit::home::Home;
 use testkit::link::Link;
@@ -23,13 +25,8 @@ over_our_transport!(
     secret_keys_that_are_brought,
 );
 
-const RSA_DECRYPT: u32 = 0x159;
-const IMPORT: u32 = 0x156;
-
-/// Eleven commands for a key that is wrapped for an RSA key, seven for other keys. No command
-/// carries the private key or a secret that unwraps it. The commands are Load, StartAuthSession,
-/// RSA_Decrypt, FlushContext; ReadPublic; StartAuthSession, Import, StartAuthSession, Load, the
-/// proof of the new key, FlushContext.
+/// A key that is wrapped for an RSA key costs a decryption more than other keys. No command carries
+/// the private key or a secret that unwraps it.
 fn what_an_unwrapping_costs_and_shows(link: Link) {
     let bench = Bench::new(link);
     let (home, own) = (&bench.home, &bench.own);
@@ -70,17 +67,17 @@ fn what_an_unwrapping_costs_and_shows(link: Link) {
         let block = openssl_decrypts(home, &home.path("rsa.key"), &raw, &front);
         let for_rsa = [&front[..], &AesWrap::Kwp.wraps(home, &aes, &info)].concat();
         let for_aes = by_aes_wrapped(home, &value, name);
-        for (by, with, wrapped, decryptions, commands) in [
-            (by_rsa, key, &for_rsa, 1, 11),
-            (by_aes, transport, &for_aes, 0, 7),
+        for (by, with, wrapped, decryption) in [
+            (by_rsa, key, &for_rsa, DECRYPTION_WRAPPED),
+            (by_aes, transport, &for_aes, NOTHING),
         ] {
             let template = wanted(key_type, &[]);
             let (made, book, mut wire) = watched(&|| {
                 let made = own.unwrap(by, with, wrapped, &template);
                 made.unwrap()
             });
-            let counted = (book.of(RSA_DECRYPT), book.of(IMPORT), book.total());
-            assert_eq!(counted, (decryptions, 1, commands), "{book:?}");
+            let budget = [decryption, IMPORT_OF_A_KEY].concat();
+            is_exactly("C_UnwrapKey", &book, &budget);
             let (_, _, signing) = watched(&|| {
                 signs_as(own, home, made, name);
                 made

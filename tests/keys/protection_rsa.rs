@@ -4,6 +4,8 @@
 use cryptoki_sys::*;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use testkit::budgets::commands::{OPENING_OF_A_KEY, SALT_KEY};
+use testkit::budgets::is_exactly;
 use testkit::ciphers::{Bench, mechanism, oaep, openssl_encrypts, pkcs1};
 use testkit::devid::{IN_FILE, PROTECTION, SEALED};
 use testkit::fork::Forked;
@@ -13,7 +15,6 @@ use testkit::module::ulong;
 use testkit::openssl::{Verifier, rsa_numbers};
 use testkit::own::{NO, Own, RSA_KEY, YES, folder, outside, without_tpm};
 use testkit::programs::{output, program, run};
-use testkit::proxy::command;
 use testkit::raw::{Code, Item};
 use testkit::signing::{HASHES, Hash, Message, Signer};
 
@@ -106,15 +107,8 @@ fn it_costs_commands_once(link: Link) {
         own.sign(CKM_RSA_PKCS, private, &data).unwrap();
     }
     let book = proxy.book().take();
-    // The storage root key's public half, then Load, StartAuthSession, Unseal, FlushContext.
-    assert_eq!(
-        (
-            book.of(command::UNSEAL),
-            book.of(command::SIGN),
-            book.total()
-        ),
-        (1, 0, 5)
-    );
+    let opening = [SALT_KEY, OPENING_OF_A_KEY].concat();
+    is_exactly("all signatures", &book, &opening);
 }
 
 fn what_it_says(link: Link) {

@@ -4,7 +4,8 @@
 use cryptoki_sys::*;
 use std::fs;
 use std::ptr;
-use testkit::budgets::commands::SIGNATURE_BY_PIN_WITHOUT_ROOT;
+use testkit::budgets::commands::{LOGIN_OF_A_FACTORY_KEY, NOTHING, SIGNATURE_BY_PIN_WITHOUT_ROOT};
+use testkit::budgets::is_exactly;
 use testkit::factory::Identity;
 use testkit::home::Home;
 use testkit::link::Link;
@@ -112,8 +113,12 @@ fn who_logs_in_signs(link: Link) {
     bench.proxy.book().take();
     bench.signs(&raw, session);
     let seen = bench.proxy.book().take();
-    let codes: Vec<u32> = seen.0.iter().map(|(code, _)| *code).collect();
-    assert_eq!(codes, SIGNATURE_BY_PIN_WITHOUT_ROOT);
+    is_exactly("C_Sign", &seen, SIGNATURE_BY_PIN_WITHOUT_ROOT);
+    raw.logout(session).unwrap();
+    is_exactly("C_Logout", &bench.proxy.book().take(), NOTHING);
+    raw.login(session, CKU_USER, PIN.as_bytes()).unwrap();
+    let seen = bench.proxy.book().take();
+    is_exactly("C_Login", &seen, LOGIN_OF_A_FACTORY_KEY);
     assert_eq!(bench.tpm.transients(), 0);
     bench.counts(0);
     assert!(!bench.home.log().contains(PIN));

@@ -9,6 +9,7 @@
 #[macro_use]
 extern crate testkit;
 
+mod command_counts;
 mod configured;
 mod factory_key;
 mod lockout;

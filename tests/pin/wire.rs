@@ -1,124 +1,20 @@
-//! The number of commands of a login and of a signature with PIN, and the data that a listener on
-//! the bus gets.
+//! The data that a listener on the bus gets of a PIN, and the processor time of a signature with PIN.
 
 use cryptoki_sys::*;
-use std::os::unix::fs::symlink;
 use std::time::Duration;
-use testkit::budgets::commands::{
-    LOGIN, LOGIN_MANAGED, LOGIN_MANAGED_AGAIN, SIGNATURE_BY_PIN, SIGNATURE_WRAPPED_BY_PIN,
-    TRIAL_OF_A_SEAL,
-};
 use testkit::devid::PERSISTENT;
-use testkit::fronts::Device;
 use testkit::home::Home;
 use testkit::link::Link;
 use testkit::memory::contains;
 use testkit::own::{YES, slot_of};
 use testkit::pins::{Bench, OFFICER, Token, USER, key_value, unseal, value_of};
 use testkit::programs::thread_time;
-use testkit::proxy::Seen;
 use testkit::tpm::Swtpm;
 
-over_both_transports!(
-    what_a_login_and_a_signature_cost,
-    nothing_of_a_pin_on_the_wire,
-    nothing_of_a_pin_in_the_log,
-);
-over_our_transport!(
-    what_they_cost_behind_a_resource_manager,
-    the_cpu_of_a_signature,
-);
+over_both_transports!(nothing_of_a_pin_on_the_wire, nothing_of_a_pin_in_the_log,);
+over_our_transport!(the_cpu_of_a_signature);
 
 const FLAG: fn() -> Vec<u8> = || YES.to_vec();
-
-/// The commands as they come: on a TPM that all share, a seal that is loaded must be flushed too.
-fn what_a_login_and_a_signature_cost(link: Link) {
-    let (bench, token) = Bench::with_pins(link);
-    let session = token.read_write();
-    let book = bench.proxy.book();
-    token.login(session, USER).unwrap();
-    let (_, persistent) = token.pair(session, "persistent", &[(PERSISTENT, FLAG())]);
-    let (_, wrapped) = token.pair(session, "wrapped", &[]);
-    token.sign(session, persistent).unwrap();
-    token.sign(session, wrapped).unwrap();
-    token.raw.logout(session).unwrap();
-
-    book.take();
-    token.set_pin(session, USER, USER).unwrap();
-    // The old seal is opened as by a login, and the new one is tried.
-    let changed = codes(&book.take());
-    assert!(
-        changed.starts_with(LOGIN) && changed.ends_with(TRIAL_OF_A_SEAL),
-        "{changed:x?}"
-    );
-    token.login(session, USER).unwrap();
-    let login = book.take();
-    assert_eq!(codes(&login), LOGIN);
-    let persistent = token.private_keys(session);
-    let label = |key: &CK_OBJECT_HANDLE| token.raw.attribute(session, *key, CKA_LABEL).unwrap();
-    let find = |name: &str| {
-        *persistent
-            .iter()
-            .find(|key| label(key) == name.as_bytes())
-            .unwrap()
-    };
-    let (persistent, wrapped) = (find("persistent"), find("wrapped"));
-    token.sign(session, persistent).unwrap();
-    book.take();
-    token.sign(session, persistent).unwrap();
-    let signature = book.take();
-    assert_eq!(codes(&signature), SIGNATURE_BY_PIN);
-    token.sign(session, wrapped).unwrap();
-    let signature = book.take();
-    assert_eq!(signature.total(), SIGNATURE_WRAPPED_BY_PIN, "{signature:?}");
-    bench.idev_id_signs(&token.raw, 0);
-    println!("login {}, wrapped {}", login.total(), signature.total());
-}
-
-fn codes(seen: &Seen) -> Vec<u32> {
-    seen.0.iter().map(|(code, _)| *code).collect()
-}
-
-/// There the seal stays loaded in a space of its own: no flush, and at the second login no load.
-fn what_they_cost_behind_a_resource_manager(_: Link) {
-    let (tpm, _identity) = Swtpm::manufactured();
-    let device = Device::new(&tpm);
-    let folder = tempfile::TempDir::new().unwrap();
-    let path = folder.path().join("tpmrm0");
-    symlink(device.path(), &path).unwrap();
-    let home = Home::new(&format!("device:{}", path.display()));
-    let raw = testkit::module::loaded(&home);
-    raw.initialize().unwrap();
-    let slot = slot_of(&raw, "devid");
-    let token = Token { raw, slot };
-    token.init(OFFICER, "label").unwrap();
-    let session = token.read_write();
-    token.officer(session, OFFICER).unwrap();
-    device.book().take();
-    token.init_pin(session, USER).unwrap();
-    // The seal is tried before the PIN is one; it stays loaded.
-    let trial = &TRIAL_OF_A_SEAL[..TRIAL_OF_A_SEAL.len() - 1];
-    assert!(codes(&device.book().take()).ends_with(trial));
-    // Another process has nothing loaded: a resource manager flushes what was in a closed space.
-    token.raw.finalize().unwrap();
-    let mut flush = tpm.tool("tpm2_flushcontext");
-    testkit::programs::run(flush.arg("--transient-object")).ok();
-    token.raw.initialize().unwrap();
-    let session = token.read_write();
-
-    device.book().take();
-    token.login(session, USER).unwrap();
-    assert_eq!(codes(&device.book().take()), LOGIN_MANAGED);
-    token.raw.logout(session).unwrap();
-    token.login(session, USER).unwrap();
-    assert_eq!(codes(&device.book().take()), LOGIN_MANAGED_AGAIN);
-    let (_, key) = token.pair(session, "persistent", &[(PERSISTENT, FLAG())]);
-    token.sign(session, key).unwrap();
-    device.book().take();
-    token.sign(session, key).unwrap();
-    assert_eq!(codes(&device.book().take()), SIGNATURE_BY_PIN);
-    assert_eq!(tpm.lockout_counter(), 0);
-}
 
 /// The PIN, its authorisation value, the token's secret, and the value that opens a key.
 fn secrets(bench: &Bench) -> Vec<(&'static str, Vec<u8>)> {

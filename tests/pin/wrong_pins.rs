@@ -3,6 +3,8 @@
 //! and the counter is checked.
 
 use cryptoki_sys::*;
+use testkit::budgets::commands::TRIES_LEFT;
+use testkit::budgets::is_exactly;
 use testkit::link::Link;
 use testkit::own::YES;
 use testkit::pins::{Bench, CARE, OFFICER, USER};
@@ -142,7 +144,7 @@ fn a_locked_tpm_is_not_asked(link: Link) {
     bench.proxy.book().take();
     assert_eq!(token.login(session, USER), Err(Code(LOCKED)));
     let seen = bench.proxy.book().take();
-    assert_eq!(seen.total(), seen.of(command::GET_CAPABILITY), "{seen:?}");
+    is_exactly("C_Login before lockout", &seen, TRIES_LEFT);
     bench.idev_id_signs(&token.raw, 2);
 }
 

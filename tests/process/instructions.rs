@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
-use testkit::budgets::instructions::{COLD_START, SIGNATURE};
-use testkit::budgets::{FUNCTIONS_OF_A_SIGNATURE, is_within};
+use testkit::budgets::commands::{LISTING, SIGNATURE};
+use testkit::budgets::instructions::{self, COLD_START};
+use testkit::budgets::{FUNCTIONS_OF_A_SIGNATURE, is_exactly, is_within};
 use testkit::home::Home;
 use testkit::host::host;
 use testkit::programs::{program, run_within};
+use testkit::proxy::Proxy;
 use testkit::tpm::Swtpm;
 
 /// A host takes 50 times as long under valgrind, and more on a busy machine.
@@ -29,7 +31,7 @@ fn callgrind(home: &Home, signatures: u64, options: &[&str]) -> String {
 }
 
 /// Instructions of the host `costs` with so many signatures.
-fn instructions(home: &Home, signatures: u64) -> u64 {
+fn counted(home: &Home, signatures: u64) -> u64 {
     let said = callgrind(home, signatures, &["--callgrind-out-file=/dev/null"]);
     let (_, after) = said.split_once("Collected : ").expect("a sum");
     let digits = after.split_whitespace().next().expect("a number");
@@ -40,10 +42,15 @@ fn instructions(home: &Home, signatures: u64) -> u64 {
 fn a_start_and_a_steady_signature() {
     const MORE: u64 = 20;
     let (tpm, _identity) = Swtpm::manufactured();
-    let home = Home::new(&tpm.tcti());
-    let (first, all) = (instructions(&home, 1), instructions(&home, 1 + MORE));
+    let proxy = Proxy::new(&tpm);
+    let home = Home::new(&proxy.tcti());
+    let first = counted(&home, 1);
+    let seen = proxy.book().take().without_retries();
+    let all = counted(&home, 1 + MORE);
     is_within("a cold start and its signature", first, COLD_START);
-    is_within("a steady signature", (all - first) / MORE, SIGNATURE);
+    is_exactly("a cold start", &seen, &[LISTING, SIGNATURE].concat());
+    let steady = (all - first) / MORE;
+    is_within("a steady signature", steady, instructions::SIGNATURE);
 }
 
 /// Our functions and closures that a C_Sign enters, by callgrind's list of calls. Functions that

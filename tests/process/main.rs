@@ -15,6 +15,7 @@ mod c_hosts;
 mod denied_calls;
 mod descriptors;
 mod fork;
+mod fork_first_use;
 mod heap;
 mod instructions;
 mod log;

@@ -1,6 +1,7 @@
 //! Curves (NIST SP 800-186, section 3.2.1), and the crates that implement them.
 
 use super::PublicKey;
+use crate::fork::without_fork;
 use p256::elliptic_curve::sec1::ToSec1Point;
 
 /// Runs `$body`. In `$body` the name `$c` is the crate of this curve: `p256`, `p384` or `p521`.
@@ -73,10 +74,13 @@ impl Curve {
     /// Returns the public key of a private scalar as wide as the order; `None` if the scalar is
     /// invalid.
     pub(crate) fn public_of(self, scalar: &[u8]) -> Option<PublicKey> {
-        by_curve!(self, c => {
-                        let secret = c::SecretKey::from_slice(scalar).ok()?;
-                        let point = secret.public_key().to_sec1_point(false);
-                        PublicKey::from_point(self, point.as_bytes())
+        // The first multiplication of the curve's base point makes a table.
+        without_fork(|| {
+            by_curve!(self, c => {
+                let secret = c::SecretKey::from_slice(scalar).ok()?;
+                let point = secret.public_key().to_sec1_point(false);
+                PublicKey::from_point(self, point.as_bytes())
+            })
         })
     }
 

@@ -3,6 +3,7 @@
 use super::by_curve;
 use super::reading::rsa_public;
 use super::{Curve, F4, PublicKey, pad_left};
+use crate::fork::without_fork;
 use p256::elliptic_curve::bigint::ConcatenatingMul;
 use pkcs1::RsaPrivateKeyRef;
 use pkcs1::der::Encode;
@@ -25,11 +26,15 @@ impl PrivateKeyInfo {
     /// is invalid.
     pub fn from_scalar(curve: Curve, scalar: &[u8]) -> Option<Self> {
         use p256::elliptic_curve::pkcs8::EncodePrivateKey;
-        let der = Zeroizing::new(by_curve!(curve, c => {
-                        let key = c::SecretKey::from_slice(scalar).ok()?;
-                        key.to_pkcs8_der().ok()?.as_bytes().to_vec()
-        }));
         let public = curve.public_of(scalar)?;
+        // The encoding contains the public key, too.
+        let der = without_fork(|| {
+            by_curve!(curve, c => {
+                let key = c::SecretKey::from_slice(scalar).ok()?;
+                Some(key.to_pkcs8_der().ok()?.as_bytes().to_vec())
+            })
+        });
+        let der = Zeroizing::new(der?);
         Some(Self { der, public })
     }
 

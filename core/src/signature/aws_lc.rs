@@ -3,6 +3,7 @@
 //!
 //! Only public data goes in. A verification needs no random numbers.
 
+use crate::fork::without_fork;
 use crate::key::Curve;
 use crate::tpm::Hash;
 use aws_lc_rs::digest::{self, Digest};
@@ -27,8 +28,11 @@ pub(super) fn ecdsa(curve: Curve, point: &[u8], number: &[u8], signature: &[u8])
         return None;
     }
     let digest = Digest::import_less_safe(digest, hash).ok()?;
-    let key = ParsedPublicKey::new(scheme, point).ok()?;
-    Some(key.verify_digest_sig(&digest, signature).is_ok())
+    // aws-lc makes tables of the curve at their first use.
+    without_fork(|| {
+        let key = ParsedPublicKey::new(scheme, point).ok()?;
+        Some(key.verify_digest_sig(&digest, signature).is_ok())
+    })
 }
 
 /// True if it is an RSASSA-PKCS1-v1_5 signature over a digest of this hash. `None` if aws-lc cannot
@@ -96,6 +100,9 @@ fn rsa(
     }
     let digest = Digest::import_less_safe(digest, hash).ok()?;
     let key = RsaPublicKeyComponents { n, e };
-    let key = key.to_parsed_public_key(scheme).ok()?;
-    Some(key.verify_digest_sig(&digest, signature).is_ok())
+    // aws-lc makes tables of its methods at their first use.
+    without_fork(|| {
+        let key = key.to_parsed_public_key(scheme).ok()?;
+        Some(key.verify_digest_sig(&digest, signature).is_ok())
+    })
 }

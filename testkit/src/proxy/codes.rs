@@ -2,26 +2,44 @@
 
 /// TPM_CC: the commands that tests use.
 pub mod command {
-    pub const CONTEXT_LOAD: u32 = 0x161;
-    pub const CREATE_PRIMARY: u32 = 0x131;
-    pub const CREATE: u32 = 0x153;
-    pub const TEST_PARMS: u32 = 0x18A;
-    pub const IMPORT: u32 = 0x156;
-    pub const EVICT_CONTROL: u32 = 0x120;
-    pub const FLUSH_CONTEXT: u32 = 0x165;
-    pub const LOAD: u32 = 0x157;
-    pub const START_AUTH_SESSION: u32 = 0x176;
-    pub const UNSEAL: u32 = 0x15E;
-    pub const NV_READ: u32 = 0x14E;
-    pub const NV_READ_PUBLIC: u32 = 0x169;
-    pub const SIGN: u32 = 0x15D;
-    pub const RSA_DECRYPT: u32 = 0x159;
-    pub const READ_PUBLIC: u32 = 0x173;
-    pub const GET_CAPABILITY: u32 = 0x17A;
-    pub const GET_RANDOM: u32 = 0x17B;
-    pub const NV_DEFINE_SPACE: u32 = 0x12A;
-    pub const NV_WRITE: u32 = 0x137;
-    pub const NV_WRITE_LOCK: u32 = 0x138;
+    macro_rules! commands {
+        ($($name:ident = $code:literal,)*) => {
+            $(pub const $name: u32 = $code;)*
+
+            /// Returns the name of a command, or its number if tests do not use the command.
+            pub fn name(code: u32) -> String {
+                match code {
+                    $($name => stringify!($name).to_owned(),)*
+                    _ => format!("{code:#x}"),
+                }
+            }
+        };
+    }
+
+    commands! {
+        EVICT_CONTROL = 0x120,
+        NV_DEFINE_SPACE = 0x12A,
+        CREATE_PRIMARY = 0x131,
+        NV_WRITE = 0x137,
+        NV_WRITE_LOCK = 0x138,
+        NV_READ = 0x14E,
+        CREATE = 0x153,
+        ECDH_ZGEN = 0x154,
+        IMPORT = 0x156,
+        LOAD = 0x157,
+        RSA_DECRYPT = 0x159,
+        SIGN = 0x15D,
+        UNSEAL = 0x15E,
+        CONTEXT_LOAD = 0x161,
+        CONTEXT_SAVE = 0x162,
+        FLUSH_CONTEXT = 0x165,
+        NV_READ_PUBLIC = 0x169,
+        READ_PUBLIC = 0x173,
+        START_AUTH_SESSION = 0x176,
+        GET_CAPABILITY = 0x17A,
+        GET_RANDOM = 0x17B,
+        TEST_PARMS = 0x18A,
+    }
 }
 
 /// TPM_RC: the answers that tests inject.

@@ -25,6 +25,7 @@ pub use secret::{SecretBytes, SecretKey};
 
 use super::folder::{KeyAuth, KeyMaterial, Tss2Key, Tss2Kind};
 use super::{SignError, Templates};
+use crate::fork::without_fork;
 use crate::key::{Curve, PrivateKeyInfo, PublicKey};
 use crate::tpm::{
     Algorithms, AuthHandle, AuthValue, KeyScheme, KnownAlgorithms, Link, Parent, PersistentKey,
@@ -396,8 +397,7 @@ impl Key {
         derived: &OnceLock<(PublicArea, PrimaryKey)>,
         turn: &Mutex<()>,
     ) -> Result<(), SignError> {
-        // Only one thread derives the key. The wait has a time limit, because the mutex may stay
-        // locked in a forked child.
+        // Only one thread derives the key. The wait ends, as a forked child may find it locked.
         let _turn = tpm.wait_for(turn)?;
         if derived.get().is_some() {
             return Ok(());
@@ -408,7 +408,7 @@ impl Key {
         match tpm.find_primary_key(public, templates.remembered(public))? {
             Some((area, key)) => {
                 templates.remember(public, key.template());
-                let _ = derived.set((area, key));
+                without_fork(|| drop(derived.set((area, key))));
                 Ok(())
             }
             None => {
@@ -440,7 +440,7 @@ impl Key {
         if there.is_none() {
             info!("handle 0x{handle:08X} does not hold the key; its file is used instead");
         }
-        Ok(found.get_or_init(|| there).as_ref())
+        Ok(without_fork(|| found.get_or_init(|| there)).as_ref())
     }
 
     /// Makes later uses load the key from its file. Returns `false` if that changes nothing.

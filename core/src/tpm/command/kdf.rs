@@ -1,6 +1,7 @@
 //! Key derivation (Part 1, section 11.4.10), and secrets that are encrypted for a key of the TPM
 //! (Part 1, annexes B.10 and C.6).
 
+use crate::fork::without_fork;
 use crate::key::by_curve;
 use crate::key::{Curve, PublicKey};
 use crate::system::random;
@@ -125,13 +126,17 @@ fn share_by_agreement(
     let unfit =
         |_| TpmError::Unsupported("the TPM's public key is not a point of its curve".into());
     use p256::elliptic_curve::sec1::ToSec1Point;
-    let (z, ephemeral) = by_curve!(curve, c => {
-                let own = c::SecretKey::from_slice(&random_scalar(curve)?).map_err(unfit)?;
-                let theirs = c::PublicKey::from_sec1_bytes(point).map_err(unfit)?;
-                let shared = own.diffie_hellman(&theirs);
-                let z = Zeroizing::new(shared.raw_secret_bytes().to_vec()); // `shared` wipes itself
-                (z, own.public_key().to_sec1_point(false).as_bytes().to_vec())
-    });
+    let own = random_scalar(curve)?;
+    // The first multiplication of the curve's base point makes a table.
+    let (z, ephemeral) = without_fork(|| -> Result<_, TpmError> {
+        by_curve!(curve, c => {
+            let own = c::SecretKey::from_slice(&own).map_err(unfit)?;
+            let theirs = c::PublicKey::from_sec1_bytes(point).map_err(unfit)?;
+            let shared = own.diffie_hellman(&theirs);
+            let z = Zeroizing::new(shared.raw_secret_bytes().to_vec()); // `shared` wipes itself
+            Ok((z, own.public_key().to_sec1_point(false).as_bytes().to_vec()))
+        })
+    })?;
     // 04 ‖ x ‖ y
     let width = curve.width();
     let (x, y) = (&ephemeral[1..=width], &ephemeral[1 + width..]);

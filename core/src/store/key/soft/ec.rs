@@ -1,5 +1,6 @@
 //! Keys on a curve that the module uses in memory. A scalar has the length of the curve's order.
 
+use crate::fork::without_fork;
 use crate::key::by_curve;
 use crate::key::{Curve, PrivateKeyInfo, pad_left};
 use crate::store::SignError;
@@ -30,10 +31,13 @@ pub(super) fn sign(curve: Curve, scalar: &[u8], digest: &[u8]) -> Result<Vec<u8>
             signature.to_bytes().to_vec()
         }};
     }
-    Ok(match curve {
-        Curve::P256 => through!(p256, NistP256, Sha256),
-        Curve::P384 => through!(p384, NistP384, Sha384),
-        Curve::P521 => through!(p521, NistP521, Sha512),
+    // The first multiplication of the curve's base point makes a table.
+    without_fork(|| {
+        Ok(match curve {
+            Curve::P256 => through!(p256, NistP256, Sha256),
+            Curve::P384 => through!(p384, NistP384, Sha384),
+            Curve::P521 => through!(p521, NistP521, Sha512),
+        })
     })
 }
 

@@ -2,9 +2,12 @@
 //!
 //! Each operation parses the PrivateKeyInfo again. A parsed key would sign 2.6 times as fast
 //! (RSA-2048: 0.27 instead of 0.70 ms). But a parsed key would stay in memory that is not locked.
-//! It would also hold a lock of aws-lc that another thread may own at a fork. During an operation
-//! the numbers are in unlocked memory too. aws-lc wipes memory that it frees.
+//! During an operation the numbers are in unlocked memory too. aws-lc wipes memory that it frees.
+//!
+//! aws-lc has locks that a fork must not find locked, in its random number generator and in each
+//! key object. Therefore every call of aws-lc is inside [`without_fork`].
 
+use crate::fork::without_fork;
 use crate::key::PrivateKeyInfo;
 use crate::store::{DecryptRequest, SignError};
 use crate::system::check_getrandom;
@@ -34,7 +37,7 @@ pub(super) fn generate(bits: u32) -> Result<PrivateKeyInfo, TpmError> {
         _ => return Err(failed()),
     };
     ready()?;
-    let info = KeyPair::generate(size).and_then(|key| key.as_der());
+    let info = without_fork(|| KeyPair::generate(size).and_then(|key| key.as_der()));
     let info = info.map_err(|_| failed())?;
     PrivateKeyInfo::from_der(info.as_ref()).map_err(|_| failed())
 }
@@ -42,7 +45,7 @@ pub(super) fn generate(bits: u32) -> Result<PrivateKeyInfo, TpmError> {
 /// Returns the input for the operations below. Returns `None` if the numbers of the key do not
 /// belong together.
 pub(super) fn usable(private: &PrivateKeyInfo) -> Option<Secret> {
-    KeyPair::from_pkcs8(private.der()).ok()?;
+    without_fork(|| KeyPair::from_pkcs8(private.der()).map(drop)).ok()?;
     Some(Secret::new(private.der().to_vec()))
 }
 
@@ -73,12 +76,14 @@ pub(super) fn sign(
     };
     let length = SignError::DigestLength(digest.len());
     let digest = Digest::import_less_safe(digest, of).map_err(|_| length)?;
-    let key = KeyPair::from_pkcs8(info).map_err(|_| SignError::Scheme)?;
     ready()?;
-    let mut signature = vec![0; key.public_modulus_len()];
-    let signed = key.sign_digest(by, &digest, &mut signature);
-    signed.map_err(|_| SignError::Scheme)?;
-    Ok(signature)
+    let signed = without_fork(|| {
+        let key = KeyPair::from_pkcs8(info).ok()?;
+        let mut signature = vec![0; key.public_modulus_len()];
+        key.sign_digest(by, &digest, &mut signature).ok()?;
+        Some(signature)
+    });
+    signed.ok_or(SignError::Scheme)
 }
 
 /// Returns true if [`decrypt`] supports this padding. OAEP needs the same hash for the label and
@@ -97,21 +102,22 @@ pub(super) fn decrypt(
     request: DecryptRequest,
     ciphertext: &[u8],
 ) -> Result<Secret, SignError> {
-    let key = PrivateDecryptingKey::from_pkcs8(info).map_err(|_| SignError::Scheme)?;
     ready()?;
-    let mut room = Secret::new(vec![0; key.key_size_bytes()]);
-    let opened = match request {
-        DecryptRequest::Pkcs1 => Pkcs1PrivateDecryptingKey::new(key)
-            .and_then(|key| key.decrypt(ciphertext, &mut room).map(|plain| plain.len())),
-        DecryptRequest::Oaep { hash, label, .. } => {
-            OaepPrivateDecryptingKey::new(key).and_then(|key| {
-                let plain = key.decrypt(oaep(hash), ciphertext, &mut room, Some(label));
-                plain.map(|plain| plain.len())
-            })
-        }
-    };
-    room.truncate(opened.map_err(|_| SignError::Ciphertext)?);
-    Ok(room)
+    without_fork(|| {
+        let key = PrivateDecryptingKey::from_pkcs8(info).map_err(|_| SignError::Scheme)?;
+        let mut room = Secret::new(vec![0; key.key_size_bytes()]);
+        let opened = match request {
+            DecryptRequest::Pkcs1 => Pkcs1PrivateDecryptingKey::new(key)
+                .and_then(|key| key.decrypt(ciphertext, &mut room).map(|plain| plain.len())),
+            DecryptRequest::Oaep { hash, label, .. } => OaepPrivateDecryptingKey::new(key)
+                .and_then(|key| {
+                    let plain = key.decrypt(oaep(hash), ciphertext, &mut room, Some(label));
+                    plain.map(|plain| plain.len())
+                }),
+        };
+        room.truncate(opened.map_err(|_| SignError::Ciphertext)?);
+        Ok(room)
+    })
 }
 
 /// Checks the random number generator, because each use of a private key needs random bytes.

@@ -137,6 +137,7 @@ def throughput(ground, results):
     rows = []
     makers = [
         ("factory key", lambda: opened(ground.our_host("idev-id"), "idev-id", "ec"), 240),
+        ("wrapped key on a bare TPM", lambda: opened(ground.our_host("own"), "ec-plain", "ec"), 240),
         ("sealed key", lambda: opened(ground.our_host("own"), "ec-sealed", "ec"), 960),
         ("tpm2-pkcs11", lambda: opened(ground.peer_host(), "ec", "ec"), 96),
         ("SoftHSM", lambda: opened(ground.softhsm_host(), "ec", "ec"), 960),

@@ -3,7 +3,7 @@
 //! limits.
 
 use crate::proxy::Seen;
-use crate::proxy::command::name;
+use crate::proxy::command::{self, name};
 
 /// TPM commands in their order, counted between the module (or a resource manager) and the TPM. A
 /// resource manager gives each connection a space of its own, where objects stay loaded.
@@ -286,6 +286,13 @@ pub fn is_within(what: &str, cost: u64, budget: u64) {
         cost >= budget / 2,
         "{what}: only {cost}: lower the budget in testkit/src/budgets.rs"
     );
+}
+
+/// Returns a budget behind a resource manager, where the object at the end stays loaded.
+pub fn managed(budget: &[u32]) -> &[u32] {
+    let (last, others) = budget.split_last().expect("a flush");
+    assert_eq!(*last, command::FLUSH_CONTEXT, "the last command");
+    others
 }
 
 /// Fails unless the TPM got exactly the commands of the budget, in their order. A budget that is

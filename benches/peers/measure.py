@@ -1,7 +1,10 @@
 """Figures: medians, ratios of measurements that were made in turn, and the project's limits (bars)."""
 
+import contextlib
 import os
 import statistics
+import subprocess
+import sys
 import time
 
 
@@ -35,6 +38,28 @@ def number(value):
     if value >= 1e6:
         return f"{value / 1e6:.1f} M"
     return f"{value:.3g}" if value < 100 else f"{value:,.0f}".replace(",", " ")
+
+
+# Ends with its parent, so that no loop outlives a killed run.
+LOOP = "import os\nparent = os.getppid()\nwhile os.getppid() == parent: pass"
+
+
+@contextlib.contextmanager
+def awake():
+    """Keeps each processor awake by a loop that runs only when no other process wants to run (SCHED_IDLE).
+
+    Without the loops, a figure depends on how long a virtual processor needs to wake up."""
+    def last():
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    loops = []
+    try:
+        for _ in os.sched_getaffinity(0):
+            loops.append(subprocess.Popen([sys.executable, "-c", LOOP], preexec_fn=last))
+        yield
+    finally:
+        for loop in loops:
+            loop.kill()
+            loop.wait()
 
 
 def in_turn(rounds, *actions):

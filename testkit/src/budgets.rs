@@ -3,7 +3,7 @@
 //! limits.
 
 use crate::proxy::Seen;
-use crate::proxy::command::name;
+use crate::proxy::command::{self, name};
 
 /// TPM commands in their order, counted between the module (or a resource manager) and the TPM. A
 /// resource manager gives each connection a space of its own, where objects stay loaded.
@@ -264,8 +264,8 @@ pub mod instructions {
 /// Each is counted once; small accessors count too. A person who reads this path must read all of
 /// them. Four of them serve commands with several authorisations, like TPM2_Certify. A fifth
 /// decides if a message comes in parts. Two give the NULL ticket, because restricted keys sign with
-/// a ticket of TPM2_Hash.
-pub const FUNCTIONS_OF_A_SIGNATURE: u64 = 117;
+/// a ticket of TPM2_Hash. Two send a command again that did not reach a TPM behind a socket.
+pub const FUNCTIONS_OF_A_SIGNATURE: u64 = 119;
 
 /// The heap bytes for a listed P-256 key pair in a file. The bytes hold both objects with their
 /// encoded attributes, the wrapped key, and the facts about its file. Measured: 5_548 on
@@ -286,6 +286,13 @@ pub fn is_within(what: &str, cost: u64, budget: u64) {
         cost >= budget / 2,
         "{what}: only {cost}: lower the budget in testkit/src/budgets.rs"
     );
+}
+
+/// Returns a budget behind a resource manager, where the object at the end stays loaded.
+pub fn managed(budget: &[u32]) -> &[u32] {
+    let (last, others) = budget.split_last().expect("a flush");
+    assert_eq!(*last, command::FLUSH_CONTEXT, "the last command");
+    others
 }
 
 /// Fails unless the TPM got exactly the commands of the budget, in their order. A budget that is

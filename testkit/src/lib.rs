@@ -39,6 +39,7 @@ pub mod managers;
 pub mod memory;
 pub mod module;
 pub mod mutation;
+pub mod network;
 pub mod openssl;
 pub mod own;
 pub mod pages;

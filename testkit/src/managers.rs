@@ -3,8 +3,9 @@
 
 use super::fronts::terminal;
 use super::home::Home;
+use super::link::Link;
 use super::programs::{Running, poll, program, run};
-use super::proxy::{Book, Reply, read_packet};
+use super::proxy::{Book, Reply, Seen, command, read_packet};
 use super::tpm::{Place, Swtpm};
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -44,6 +45,28 @@ impl Kernel {
         };
         kernel.begin();
         kernel
+    }
+
+    /// Creates a TPM without factory identity, a home, and the manager between them.
+    pub fn with_home(link: Link) -> (Swtpm, Home, Kernel) {
+        let tpm = Swtpm::blank();
+        // The device is in the home, so the configuration names the device afterwards.
+        let home = Home::new("");
+        let kernel = Kernel::new(&tpm, &home);
+        let tcti = link.tcti(&kernel.tcti());
+        let settings = format!("tcti = \"{tcti}\"\ntimeout_ms = 5000\n");
+        home.write("config.toml", settings);
+        (tpm, home, kernel)
+    }
+
+    /// Returns the commands since the last call. libtss2 sends TPM2_GetRandom whenever it opens a
+    /// device. These commands are left out, and the module's own transport shows the others.
+    pub fn taken(&self, link: Link) -> Seen {
+        let mut seen = self.book.take();
+        if link == Link::Tctildr {
+            seen.0.retain(|(code, _)| *code != command::GET_RANDOM);
+        }
+        seen
     }
 
     pub fn book(&self) -> &Book {

@@ -486,6 +486,11 @@ impl Proxy {
     pub fn tcti(&self) -> String {
         format!("swtpm:host=127.0.0.1,port={}", self.ports.first)
     }
+
+    /// Returns the port for commands.
+    pub fn port(&self) -> u16 {
+        self.ports.first
+    }
 }
 
 impl Drop for Proxy {

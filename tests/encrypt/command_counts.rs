@@ -3,15 +3,20 @@
 
 use cryptoki_sys::*;
 use testkit::budgets::commands::*;
-use testkit::budgets::is_exactly;
-use testkit::ciphers::{Bench, ecdh, mechanism, pkcs1, readable};
+use testkit::budgets::{is_exactly, managed};
+use testkit::ciphers::{Bench, ecdh, mechanism, peer, pkcs1, readable};
 use testkit::devid::{PERSISTENT, PROTECTION, SEALED};
 use testkit::link::Link;
+use testkit::managers::Kernel;
 use testkit::module::ulong;
-use testkit::own::{P256, YES};
+use testkit::own::{Own, P256, YES};
 use testkit::raw::Item;
 
-over_both_transports!(decryptions_and_agreements, secret_keys);
+over_both_transports!(
+    decryptions_and_agreements,
+    behind_a_resource_manager,
+    secret_keys
+);
 
 /// The first decryption or agreement of a process, and each further one, for each storage.
 fn decryptions_and_agreements(link: Link) {
@@ -76,6 +81,32 @@ fn decryptions_and_agreements(link: Link) {
             bench.own.destroy(derived).unwrap();
             is("the derived key", NOTHING);
         }
+    }
+}
+
+/// There a key stays loaded after its first use.
+fn behind_a_resource_manager(link: Link) {
+    let (_tpm, home, kernel) = Kernel::with_home(link);
+    let own = Own::new(&home);
+    let is = |doing: &str, budget: &[u32]| is_exactly(doing, &kernel.taken(link), budget);
+    let (public, _) = own.decrypting(&[]);
+    let hidden = own.encrypt(pkcs1(), public, b"hello").unwrap();
+    let own = own.anew();
+    let key = own.find(&[(CKA_CLASS, ulong(CKO_PRIVATE_KEY))])[0];
+    kernel.taken(link);
+    own.decrypt(pkcs1(), key, &hidden).unwrap();
+    let first = [SALT_KEY, managed(DECRYPTION_WRAPPED)].concat();
+    is("C_Decrypt, first of a process", &first);
+    own.decrypt(pkcs1(), key, &hidden).unwrap();
+    is("C_Decrypt", DECRYPTION);
+    let (_, key) = own.agreeing(&P256, &[]);
+    let (_, point) = peer(&home);
+    let parameter = ecdh(CKD_NULL, &[], &point);
+    let by = mechanism(CKM_ECDH1_DERIVE, Some(&parameter));
+    kernel.taken(link);
+    for _ in 0..2 {
+        own.derive(by, key, &readable()).unwrap();
+        is("C_DeriveKey", AGREEMENT);
     }
 }
 

@@ -5,7 +5,7 @@ use cryptoki_sys::*;
 use std::fs;
 use std::time::Instant;
 use testkit::budgets::commands::*;
-use testkit::budgets::is_exactly;
+use testkit::budgets::{is_exactly, managed};
 use testkit::devid::{
     Bench, IN_FILE, Kind, Own, PERSISTENT, PROTECTION, SEALED, TPM_PUBLIC, copy_key, folder, label,
     yes,
@@ -16,7 +16,7 @@ use testkit::managers::{Broker, Kernel};
 use testkit::module::ulong;
 use testkit::own::{P256, YES, allow_files};
 use testkit::pins;
-use testkit::proxy::{Proxy, Seen, command};
+use testkit::proxy::{Proxy, Seen};
 use testkit::raw::Item;
 use testkit::tpm::Swtpm;
 
@@ -266,44 +266,15 @@ fn a_new_look_costs_nothing(bench: &pins::Bench, own: &Own, pairs: usize) {
     is_exactly("a new look", &bench.proxy.book().take(), NOTHING);
 }
 
-/// A TPM behind the kernel's manager.
-fn managed(link: Link) -> (Swtpm, Home, Kernel) {
-    let tpm = Swtpm::blank();
-    // The home knows its TPM by its own path, so it is made twice.
-    let home = Home::new("");
-    let kernel = Kernel::new(&tpm, &home);
-    let tcti = link.tcti(&kernel.tcti());
-    home.write(
-        "config.toml",
-        format!("tcti = \"{tcti}\"\ntimeout_ms = 5000\n"),
-    );
-    (tpm, home, kernel)
-}
-
-/// The commands since the last call. libtss2 sends TPM2_GetRandom whenever it opens a device, which
-/// only its own transport does.
-fn taken(kernel: &Kernel, link: Link) -> Seen {
-    let mut seen = kernel.book().take();
-    if link == Link::Tctildr {
-        seen.0.retain(|(code, _)| *code != command::GET_RANDOM);
-    }
-    seen
-}
-
-/// A budget behind a resource manager, where the object at its end stays loaded.
-fn unflushed(budget: &[u32]) -> &[u32] {
-    &budget[..budget.len() - 1]
-}
-
 fn keys_stay_loaded_behind_the_kernels_manager(link: Link) {
-    let (_tpm, home, kernel) = managed(link);
+    let (_tpm, home, kernel) = Kernel::with_home(link);
     let mut own = Own::new(&home);
     own.make(Kind::P256, "first").unwrap();
     own.make(Kind::Rsa(2048), "second").unwrap();
-    let loaded = unflushed(GENERATION);
-    let persistence = [loaded, unflushed(PERSISTENCE)].concat();
+    let loaded = managed(GENERATION);
+    let persistence = [loaded, managed(PERSISTENCE)].concat();
     let checked = [HANDLE_CHECK, SIGNATURE].concat();
-    let opening = [SALT_KEY, unflushed(OPENING_OF_A_KEY)].concat();
+    let opening = [SALT_KEY, managed(OPENING_OF_A_KEY)].concat();
     for kind in [Kind::P256, Kind::Rsa(2048)] {
         for costs in [
             Costs {
@@ -331,13 +302,13 @@ fn keys_stay_loaded_behind_the_kernels_manager(link: Link) {
                 destruction: NOTHING,
             },
         ] {
-            own = costs.apply(&|| taken(&kernel, link), own, kind);
+            own = costs.apply(&|| kernel.taken(link), own, kind);
         }
     }
 }
 
 fn nine_keys_take_turns_in_eight_places(link: Link) {
-    let (_tpm, home, kernel) = managed(link);
+    let (_tpm, home, kernel) = Kernel::with_home(link);
     let own = Own::new(&home);
     let generate = |at: usize| own.make(Kind::P256, &at.to_string()).unwrap().private;
     let keys: Vec<_> = (0..9).map(generate).collect();
@@ -346,13 +317,9 @@ fn nine_keys_take_turns_in_eight_places(link: Link) {
     }
     let loaded = |times: usize| SIGNATURE_LOADED.repeat(times);
     let costs = |keys: &[CK_OBJECT_HANDLE], budget: &[u32]| {
-        taken(&kernel, link);
+        kernel.taken(link);
         keys.iter().for_each(|key| sign(&own, *key, 1));
-        is_exactly(
-            &format!("{} keys", keys.len()),
-            &taken(&kernel, link),
-            budget,
-        );
+        is_exactly(&format!("{} keys", keys.len()), &kernel.taken(link), budget);
     };
     let mut last_eight = keys[1..].to_vec();
     costs(&last_eight, &loaded(8));
@@ -369,19 +336,19 @@ fn nine_keys_take_turns_in_eight_places(link: Link) {
 }
 
 fn a_dropped_connection_costs_a_load(link: Link) {
-    let (_tpm, home, mut kernel) = managed(link);
+    let (_tpm, home, mut kernel) = Kernel::with_home(link);
     let own = Own::new(&home);
     let key = own.make(Kind::P256, "key").unwrap().private;
     sign(&own, key, 2);
     for _ in 0..3 {
         kernel.drop_connections();
-        taken(&kernel, link);
+        kernel.taken(link);
         sign(&own, key, 1);
-        let again = taken(&kernel, link);
+        let again = kernel.taken(link);
         is_exactly("after a dropped connection", &again, SIGNATURE_LOADING);
         sign(&own, key, 3);
         let loaded = SIGNATURE_LOADED.repeat(3);
-        is_exactly("three more", &taken(&kernel, link), &loaded);
+        is_exactly("three more", &kernel.taken(link), &loaded);
     }
 }
 

@@ -4,13 +4,14 @@
 use cryptoki_sys::*;
 use std::os::unix::fs::symlink;
 use testkit::budgets::commands::*;
-use testkit::budgets::is_exactly;
+use testkit::budgets::{is_exactly, managed};
+use testkit::ciphers::pkcs1;
 use testkit::devid::{PERSISTENT, PROTECTION, SEALED};
 use testkit::fronts::Device;
 use testkit::home::Home;
 use testkit::link::Link;
-use testkit::module::ulong;
-use testkit::own::YES;
+use testkit::module::{Opened, ulong};
+use testkit::own::{Own, YES};
 use testkit::pins::{Bench, LABEL, OFFICER, Token, USER};
 use testkit::proxy::Book;
 use testkit::raw::{Code, Item};
@@ -20,6 +21,7 @@ over_both_transports!(
     what_pins_and_logins_cost,
     what_each_storage_costs,
     what_a_pin_for_each_signature_costs,
+    what_a_decryption_costs,
 );
 over_our_transport!(what_they_cost_behind_a_resource_manager);
 
@@ -186,6 +188,30 @@ fn what_a_pin_for_each_signature_costs(link: Link) {
     }
 }
 
+/// The auth session that proves the PIN also encrypts the answer.
+fn what_a_decryption_costs(link: Link) {
+    let (bench, Token { raw, slot }) = Bench::with_pins(link);
+    let book = bench.proxy.book();
+    let session = raw.open(slot, CKF_SERIAL_SESSION | CKF_RW_SESSION).unwrap();
+    raw.login(session, CKU_USER, USER.as_bytes()).unwrap();
+    let own = Own(Opened { raw, slot, session });
+    let private = (CKA_PRIVATE, YES.to_vec());
+    let persistent = (PERSISTENT, YES.to_vec());
+    for (also, opening, decryption) in [
+        (vec![private.clone()], NOTHING, DECRYPTION_WRAPPED),
+        (vec![private, persistent], HANDLE_CHECK, DECRYPTION),
+    ] {
+        let (public, key) = own.decrypting(&also);
+        let hidden = own.encrypt(pkcs1(), public, b"hello").unwrap();
+        book.take();
+        own.decrypt(pkcs1(), key, &hidden).unwrap();
+        let first = [opening, decryption].concat();
+        is_exactly("C_Decrypt, first", &book.take(), &first);
+        own.decrypt(pkcs1(), key, &hidden).unwrap();
+        is_exactly("C_Decrypt", &book.take(), decryption);
+    }
+}
+
 /// There a seal stays loaded in a space of its own: no flush, and at the second login no load.
 fn what_they_cost_behind_a_resource_manager(_: Link) {
     let (tpm, _identity) = Swtpm::manufactured();
@@ -200,7 +226,7 @@ fn what_they_cost_behind_a_resource_manager(_: Link) {
     let token = Token { raw, slot };
     let book = device.book();
     let is = |what: &str, budget: &[u32]| is_exactly(what, &book.take(), budget);
-    let new_pin = &NEW_PIN[..NEW_PIN.len() - 1];
+    let new_pin = managed(NEW_PIN);
     token.init(OFFICER, "label").unwrap();
     let session = token.read_write();
     token.officer(session, OFFICER).unwrap();

@@ -10,6 +10,7 @@ use testkit::home::Home;
 use testkit::link::Link;
 use testkit::managers::Broker;
 use testkit::module::{Opened, identity, loaded, ulong};
+use testkit::network;
 use testkit::openssl::Verifier;
 use testkit::programs::run;
 use testkit::proxy::{Fault, Proxy, answer, command};
@@ -31,6 +32,7 @@ over_both_transports!(
 // libtss2's transport for swtpm waits for ever, that for tpm2-abrmd does not.
 over_our_transport!(a_tpm_that_stalls, a_tpm_that_stalls_while_reading);
 once!(
+    a_command_that_did_not_arrive,
     a_tpm_that_stalls_behind_tpm2_abrmd,
     an_endorsement_key_that_was_left_over_keeps_no_slot,
     two_stalls_behind_tpm2_abrmd
@@ -247,6 +249,21 @@ fn a_tpm_that_stalls(link: Link) {
     bench.proxy.book().heal();
     bench.signs();
     assert_eq!(bench.tpm.lockout_counter(), 0);
+}
+
+/// The queue of a software TPM may become full during a handshake. Then only the client has a
+/// connection, and its kernel sends the command again and again, with pauses that double.
+fn a_command_that_did_not_arrive() {
+    if let Err(error) = network::enter_own() {
+        println!("skipped: no network namespace can be made here: {error}");
+        return;
+    }
+    let bench = Bench::new(Link::Ours);
+    network::drop_packets(bench.proxy.port(), 2000);
+    bench.signs();
+    assert!(network::dropped() > 10, "too few packets were dropped");
+    let seen = bench.proxy.book().take();
+    assert_eq!((seen.total(), seen.of(command::SIGN)), (1, 1));
 }
 
 fn a_tpm_that_stalls_behind_tpm2_abrmd() {

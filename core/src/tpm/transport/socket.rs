@@ -11,6 +11,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::Timespec;
 use rustix::io::Errno;
 use rustix::io::fcntl_dupfd_cloexec;
+use rustix::net::sockopt::set_tcp_user_timeout;
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType,
     connect, recv, send, shutdown, socket_with,
@@ -64,6 +65,9 @@ impl Channel {
                             // A failure is ignored. Without TCP_NODELAY a command may wait for an
                             // acknowledgement.
                             let _ = stream.set_nodelay(true);
+                            if address.ip().is_loopback() {
+                                let _ = set_tcp_user_timeout(&stream, UNDELIVERED_MS);
+                            }
                             return above_standard_streams(stream.into());
                         }
                         Err(error) => refused = Some(error),
@@ -79,6 +83,13 @@ impl Channel {
         }
     }
 }
+
+/// The time in ms that a command on loopback may be without acknowledgement (TCP_USER_TIMEOUT). At
+/// its next repetition the kernel then ends the connection. An acknowledgement takes at most 40 ms.
+///
+/// If the queue of a listener becomes full during a handshake, only the client has a connection. Its
+/// kernel repeats the command after 0.2 s, 0.4 s and so on, until the queue has room.
+const UNDELIVERED_MS: u32 = 100;
 
 /// Connects to a TCP address. A software TPM has room for two waiting clients. The kernel drops
 /// further requests and sends them again after 1 s, 2 s, 4 s and so on. With many processes, short
@@ -134,6 +145,19 @@ pub(super) fn above_standard_streams(fd: OwnedFd) -> Result<OwnedFd, TransportEr
     }
 }
 
+/// The reason why a connection gave no response.
+enum Failure {
+    /// The command did not reach the other end of a connection on loopback. The TPM did nothing.
+    Undelivered,
+    Other(TransportError),
+}
+
+impl From<TransportError> for Failure {
+    fn from(error: TransportError) -> Self {
+        Self::Other(error)
+    }
+}
+
 impl Transport for Channel {
     fn transact(
         &mut self,
@@ -142,12 +166,34 @@ impl Transport for Channel {
         timing: &Timing,
     ) -> Result<Vec<u8>, TransportError> {
         let before = timing.wait(CommandClass::Ordinary);
-        let stream = Stream(self.connect(&before)?);
-        let _generation = timing.note_start(class);
+        loop {
+            let stream = Stream(self.connect(&before)?);
+            let _generation = timing.note_start(class);
+            match self.exchange(&stream, command, &before, || timing.wait(class)) {
+                Ok(response) => return Ok(response),
+                Err(Failure::Other(error)) => return Err(error),
+                Err(Failure::Undelivered) => {}
+            }
+        }
+    }
+
+    fn abandon(&mut self) {}
+}
+
+impl Channel {
+    /// Sends a command and receives its response. `sent` gives the wait that begins when the
+    /// command was sent.
+    fn exchange<'a>(
+        &self,
+        stream: &Stream,
+        command: &[u8],
+        before: &Wait<'_>,
+        sent: impl FnOnce() -> Wait<'a>,
+    ) -> Result<Vec<u8>, Failure> {
         match self.framing {
             Framing::Raw => {
-                stream.send(command, &before)?;
-                let wait = timing.wait(class);
+                stream.send(command, before)?;
+                let wait = sent();
                 let mut response = stream.receive(HEADER, &wait)?;
                 let size = frame_size(&response)?;
                 response.extend(stream.receive(size - HEADER, &wait)?);
@@ -158,13 +204,14 @@ impl Transport for Channel {
                 message.push(0); // locality
                 message.extend((command.len() as u32).to_be_bytes());
                 message.extend(command);
-                stream.send(&message, &before)?;
-                let wait = timing.wait(class);
+                stream.send(&message, before)?;
+                let wait = sent();
                 let size = word(&stream.receive(4, &wait)?) as usize;
                 if !(HEADER..=FRAME_MAX).contains(&size) {
                     return Err(TransportError::Broken(format!(
                         "the TPM announced a response of {size} bytes"
-                    )));
+                    ))
+                    .into());
                 }
                 let response = stream.receive(size, &wait)?;
                 stream.receive(4, &wait)?; // the simulator's own status, always 0
@@ -175,8 +222,6 @@ impl Transport for Channel {
             }
         }
     }
-
-    fn abandon(&mut self) {}
 }
 
 /// A connection for one command.
@@ -204,20 +249,20 @@ impl Stream {
         Ok(())
     }
 
-    fn receive(&self, count: usize, wait: &Wait<'_>) -> Result<Vec<u8>, TransportError> {
+    fn receive(&self, count: usize, wait: &Wait<'_>) -> Result<Vec<u8>, Failure> {
         let mut bytes = vec![0; count];
         let mut filled = 0;
         while filled < count {
             poll_fd(self.0.as_fd(), PollFlags::IN, wait)?;
             match recv(&self.0, &mut bytes[filled..], RecvFlags::DONTWAIT) {
                 Ok((0, _)) => {
-                    return Err(TransportError::Broken(
-                        "the TPM closed the connection".into(),
-                    ));
+                    let closed = "the TPM closed the connection".into();
+                    return Err(TransportError::Broken(closed).into());
                 }
                 Ok((got, _)) => filled += got,
                 Err(Errno::INTR | Errno::AGAIN) => {}
-                Err(error) => return Err(TransportError::broken("receiving", error)),
+                Err(Errno::TIMEDOUT) => return Err(Failure::Undelivered),
+                Err(error) => return Err(TransportError::broken("receiving", error).into()),
             }
         }
         Ok(bytes)

@@ -75,7 +75,7 @@ mod tests {
     use cfb_mode::{Decryptor, Encryptor};
     use hmac::{Hmac, Mac};
     use sha1::Sha1;
-    use sha2::{Digest, Sha256, Sha384, Sha512};
+    use sha2::{Digest, Sha224, Sha256, Sha384, Sha512};
     use std::fs::File;
     use std::os::unix::fs::FileExt;
 
@@ -124,7 +124,7 @@ mod tests {
                 }));
             )*};
         }
-        hashes!(Computation::ShortHash, Sha1 Sha256);
+        hashes!(Computation::ShortHash, Sha1 Sha224 Sha256);
         hashes!(Computation::LongHash, Sha384 Sha512);
         let mut text = data.clone();
         let iv = [0; 16];

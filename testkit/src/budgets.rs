@@ -8,6 +8,8 @@ use crate::proxy::command::{self, name};
 /// TPM commands in their order, counted between the module (or a resource manager) and the TPM. A
 /// resource manager gives each connection a space of its own, where objects stay loaded.
 pub mod commands {
+    use crate::factory::Identity;
+    use crate::openssl::certificate_der;
     use crate::proxy::command::*;
 
     /// A call that the module answers by itself.
@@ -15,17 +17,20 @@ pub mod commands {
 
     /// The first listing of all slots, mechanisms, objects and attributes of a factory identity, and
     /// of any number of own keys. The commands are the list of NV handles, two for each certificate,
-    /// the size of an NV read, the list of persistent handles, and one for each key.
-    pub const LISTING: &[u32] = &[
-        GET_CAPABILITY,
-        NV_READ_PUBLIC,
-        GET_CAPABILITY,
-        NV_READ,
-        NV_READ_PUBLIC,
-        NV_READ,
-        GET_CAPABILITY,
-        READ_PUBLIC,
-    ];
+    /// the list of persistent handles, and one for each key. Before the first certificate of more
+    /// than 512 bytes, the module asks for the size of an NV read. The length of a certificate
+    /// depends on its signature.
+    pub fn listing(identity: &Identity) -> Vec<u32> {
+        let mut commands = LISTING_ANEW.to_vec();
+        let certificates = [identity.certificate(), identity.ca()];
+        if let Some(at) = certificates
+            .iter()
+            .position(|file| certificate_der(file).len() > 512)
+        {
+            commands.insert(2 + 2 * at, GET_CAPABILITY);
+        }
+        commands
+    }
     /// The listing after a change by `devid`. The size of an NV read is known.
     pub const LISTING_ANEW: &[u32] = &[
         GET_CAPABILITY,

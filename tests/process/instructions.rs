@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
-use testkit::budgets::commands::{LISTING, SIGNATURE};
+use testkit::budgets::commands::{SIGNATURE, listing};
 use testkit::budgets::instructions::{self, COLD_START};
 use testkit::budgets::{FUNCTIONS_OF_A_SIGNATURE, is_exactly, is_within};
 use testkit::home::Home;
@@ -41,14 +41,18 @@ fn counted(home: &Home, signatures: u64) -> u64 {
 #[test]
 fn a_start_and_a_steady_signature() {
     const MORE: u64 = 20;
-    let (tpm, _identity) = Swtpm::manufactured();
+    let (tpm, identity) = Swtpm::manufactured();
     let proxy = Proxy::new(&tpm);
     let home = Home::new(&proxy.tcti());
     let first = counted(&home, 1);
     let seen = proxy.book().take().without_retries();
     let all = counted(&home, 1 + MORE);
     is_within("a cold start and its signature", first, COLD_START);
-    is_exactly("a cold start", &seen, &[LISTING, SIGNATURE].concat());
+    is_exactly(
+        "a cold start",
+        &seen,
+        &[&listing(&identity)[..], SIGNATURE].concat(),
+    );
     let steady = (all - first) / MORE;
     is_within("a steady signature", steady, instructions::SIGNATURE);
 }

@@ -5,7 +5,8 @@ import sys
 from ground import PEER, PIN, SOFTHSM, Ended, run
 from measure import awake, in_turn, median, number, ratio
 
-ROUNDS = 15
+# Each pair of processes stays on its processors, so several pairs are compared.
+PAIRS, ROUNDS = 5, 3
 
 
 def make_keys(ground):
@@ -41,9 +42,16 @@ def latency_awake(ground, results):
     fronts = ground.fronts
     rows = []
 
-    def beside(what, kind, ours, other, other_name, count, bar=None, is_upper=True):
+    def beside(what, kind, start, start_other, other_name, count, bar=None, is_upper=True):
+        one, two = [], []
+        for _ in range(PAIRS):
+            ours, other = start(), start_other()
+            pair = in_turn(ROUNDS, lambda: ours.numbers(f"sign {count}"), lambda: other.numbers(f"sign {count}"))
+            for side, figures in zip((one, two), pair):
+                side.extend(figures)
+            ours.end()
+            other.end()
         # The ratio of the rates of signatures is the inverse of the ratio of their times.
-        one, two = in_turn(ROUNDS, lambda: ours.numbers(f"sign {count}"), lambda: other.numbers(f"sign {count}"))
         factor = ratio([x[0] for x in one], [x[0] for x in two])
         figures = [median(x[at] for x in side) / 1000 for side in (one, two) for at in (0, 3)]
         rows.append([what, kind.upper(), number(figures[0]), number(figures[1]), other_name, number(figures[2]),
@@ -52,29 +60,31 @@ def latency_awake(ground, results):
             shown = factor if is_upper else 1 / factor
             results.bar(f"{what}, {kind.upper()}: {'time' if is_upper else 'signatures a second'} beside {other_name}",
                         bar, shown, f"{shown:.2f}", is_upper)
-        ours.end()
-        other.end()
 
-    def our(key, kind, tcti=None, token="own"):
-        return opened(ground.our_host(token, PIN if key.endswith("pin") else "-", tcti), key, kind)
+    def our(key, kind, is_managed=False, token="own"):
+        return lambda: opened(ground.our_host(token, PIN if key.endswith("pin") else "-",
+                                              fronts.manager() if is_managed else None), key, kind)
+
+    def raw_command(kind, *place, is_managed=False):
+        return lambda: ground.esys(kind, *place, fronts.manager() if is_managed else None)
 
     for kind, count in [("ec", 60), ("rsa", 20)]:
-        raw = "raw TPM2_Sign"
+        raw, managed = "raw TPM2_Sign", "wrapped key behind a resource manager"
         if kind == "ec":
             beside("factory key, no PIN", kind, our("idev-id", kind, token="idev-id"),
-                   ground.esys(kind, "persistent", "open"), raw, count, 1.05)
+                   raw_command(kind, "persistent", "open"), raw, count, 1.05)
         beside("persistent key, no PIN", kind, our(f"{kind}-persistent", kind),
-               ground.esys(kind, "persistent", "open"), raw, count, 1.05)
-        beside("wrapped key behind a resource manager", kind, our(f"{kind}-plain", kind, fronts.manager()),
-               ground.esys(kind, "loaded", "open", fronts.manager()), raw, count, 1.05)
+               raw_command(kind, "persistent", "open"), raw, count, 1.05)
+        beside(managed, kind, our(f"{kind}-plain", kind, True), raw_command(kind, "loaded", "open", is_managed=True),
+               raw, count, 1.05)
         beside("wrapped key on a bare TPM", kind, our(f"{kind}-plain", kind),
-               ground.esys(kind, "file", "open"), "raw Load, Sign, FlushContext", count, 1.05)
+               raw_command(kind, "file", "open"), "raw Load, Sign, FlushContext", count, 1.05)
         beside("persistent key with PIN", kind, our(f"{kind}-pin", kind),
-               ground.esys(kind, "persistent", "value"), "raw StartAuthSession, Sign", count, 1.1)
-        beside("sealed key", kind, our(f"{kind}-sealed", kind), opened(ground.softhsm_host(), kind, kind),
+               raw_command(kind, "persistent", "value"), "raw StartAuthSession, Sign", count, 1.1)
+        beside("sealed key", kind, our(f"{kind}-sealed", kind), lambda: opened(ground.softhsm_host(), kind, kind),
                "SoftHSM", count * 4, 0.9 if kind == "ec" else None, False)
-        beside("wrapped key behind a resource manager", kind, our(f"{kind}-plain", kind, fronts.manager()),
-               opened(ground.peer_host(), kind, kind), "tpm2-pkcs11", count)
+        beside(managed, kind, our(f"{kind}-plain", kind, True), lambda: opened(ground.peer_host(), kind, kind),
+               "tpm2-pkcs11", count)
     results.table("A signature", "Median µs of wall time and mean µs of own CPU time of one C_SignInit and C_Sign "
                   "(CKM_ECDSA or CKM_SHA256_RSA_PKCS), and the median of the ratios of rounds in turn. "
                   "Loops of the lowest priority (SCHED_IDLE) keep the processors awake.",
@@ -136,8 +146,8 @@ def throughput(ground, results):
     """Measures signatures per second with several threads and with several processes."""
     rows = []
     makers = [
-        ("factory key", lambda: opened(ground.our_host("idev-id"), "idev-id", "ec"), 240),
-        ("wrapped key on a bare TPM", lambda: opened(ground.our_host("own"), "ec-plain", "ec"), 240),
+        ("factory key", lambda: opened(ground.our_host("idev-id"), "idev-id", "ec"), 1200),
+        ("wrapped key on a bare TPM", lambda: opened(ground.our_host("own"), "ec-plain", "ec"), 480),
         ("sealed key", lambda: opened(ground.our_host("own"), "ec-sealed", "ec"), 960),
         ("tpm2-pkcs11", lambda: opened(ground.peer_host(), "ec", "ec"), 96),
         ("SoftHSM", lambda: opened(ground.softhsm_host(), "ec", "ec"), 960),

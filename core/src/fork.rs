@@ -5,7 +5,7 @@
 //! of a library. In the child this table is never finished, and this lock is never unlocked. A call
 //! that needs them would wait for ever.
 //!
-//! Such work therefore runs inside [`without_fork`]. The handlers of pthread_atfork(3) call the
+//! Such work therefore runs inside `without_fork`. The handlers of pthread_atfork(3) call the
 //! other functions of this file. A fork waits until no thread is inside, and a thread that wants to
 //! enter waits for the end of the fork. The work inside is arithmetic only. It never waits for a
 //! TPM, for a file or for another thread.
@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 static GATE: Gate = Gate::new();
 
 thread_local! {
-    /// The number of calls of [`without_fork`] in which this thread is.
+    /// The number of calls of `without_fork` in which this thread is.
     static DEPTH: Cell<u32> = const { Cell::new(0) };
 }
 
@@ -35,7 +35,7 @@ pub(crate) fn without_fork<R>(work: impl FnOnce() -> R) -> R {
     work()
 }
 
-/// Waits until no other thread is inside [`without_fork`], and keeps other threads out. The handler
+/// Waits until no other thread is inside `without_fork`, and keeps other threads out. The handler
 /// before a fork calls this function.
 pub fn before_fork() {
     GATE.close();
@@ -136,7 +136,7 @@ impl Gate {
     }
 }
 
-/// A thread inside [`without_fork`]. It leaves at the drop, also after a panic.
+/// A thread inside `without_fork`. It leaves at the drop, also after a panic.
 struct Inside<'a>(&'a Gate);
 
 impl Drop for Inside<'_> {

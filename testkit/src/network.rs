@@ -4,14 +4,19 @@ use super::programs::{program, run};
 use std::io;
 
 /// Moves this thread, and all programs and threads that it starts later, into a new network
-/// namespace with a loopback interface. Fails if this user or container may not have a namespace.
+/// namespace with a loopback interface. Fails if this user or container may not have a namespace,
+/// or if the kernel lacks nftables.
 pub fn enter_own() -> io::Result<()> {
     // SAFETY: The call takes no pointer. It changes only the network of this thread.
     if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
         return Err(io::Error::last_os_error());
     }
     run(program("ip").args(["link", "set", "lo", "up"])).ok();
-    Ok(())
+    let rules = run(program("nft").args(["list", "ruleset"]));
+    match rules.status.success() {
+        true => Ok(()),
+        false => Err(io::Error::other(rules.err)),
+    }
 }
 
 /// Drops the next packets to this TCP port, until they have `bytes` bytes. Requests for a connection

@@ -149,7 +149,7 @@ fn all_processes_get_turns((tpm, _identity): (Swtpm, Identity)) {
             is_done.then_some(counted)
         },
     );
-    println!("signatures of {PROCESSES} processes: {counted:?}");
+    println!("\nsignatures of {PROCESSES} processes: {counted:?}");
     assert!(!ended(), "a process ended");
     assert!(counted.iter().all(|count| *count > 0), "{counted:?}");
 }

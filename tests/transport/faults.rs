@@ -255,7 +255,7 @@ fn a_tpm_that_stalls(link: Link) {
 /// connection, and its kernel sends the command again and again, with pauses that double.
 fn a_command_that_did_not_arrive() {
     if let Err(error) = network::enter_own() {
-        println!("skipped: no network namespace can be made here: {error}");
+        println!("\nskipped: packets cannot be dropped here: {error}");
         return;
     }
     let bench = Bench::new(Link::Ours);

@@ -32,13 +32,9 @@ def opened(host, key, kind):
     return host
 
 
+@awake()
 def latency(ground, results):
     """Measures each key of this project's module in turn with an equal key of another program."""
-    with awake():
-        latency_awake(ground, results)
-
-
-def latency_awake(ground, results):
     fronts = ground.fronts
     rows = []
 

@@ -269,8 +269,9 @@ pub mod instructions {
 /// Each is counted once; small accessors count too. A person who reads this path must read all of
 /// them. Four of them serve commands with several authorisations, like TPM2_Certify. A fifth
 /// decides if a message comes in parts. Two give the NULL ticket, because restricted keys sign with
-/// a ticket of TPM2_Hash. Two send a command again that did not reach a TPM behind a socket.
-pub const FUNCTIONS_OF_A_SIGNATURE: u64 = 119;
+/// a ticket of TPM2_Hash. One exchanges a command and its response over a socket, so that a command that
+/// did not reach the TPM can be sent again.
+pub const FUNCTIONS_OF_A_SIGNATURE: u64 = 118;
 
 /// The heap bytes for a listed P-256 key pair in a file. The bytes hold both objects with their
 /// encoded attributes, the wrapped key, and the facts about its file. Measured: 5_548 on

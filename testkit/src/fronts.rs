@@ -43,6 +43,11 @@ impl Simulator {
     pub fn tcti(&self) -> String {
         format!("mssim:host=127.0.0.1,port={}", self.ports.first)
     }
+
+    /// Returns the port for commands.
+    pub fn port(&self) -> u16 {
+        self.ports.first
+    }
 }
 
 impl Drop for Simulator {

@@ -42,18 +42,60 @@ fn sign(own: &Own, key: CK_OBJECT_HANDLE, times: usize) {
 }
 
 /// The TPM commands of a key in one storage.
-struct Costs<'a> {
-    storage: &'a str,
+struct Costs {
+    storage: &'static str,
     /// The attributes of the private key that choose the storage.
-    private: &'a [Item],
-    generation: &'a [u32],
+    private: Vec<Item>,
+    generation: Vec<u32>,
     /// The first signature of a process, and each further signature.
-    first: &'a [u32],
-    signature: &'a [u32],
-    destruction: &'a [u32],
+    first: Vec<u32>,
+    signature: &'static [u32],
+    destruction: &'static [u32],
 }
 
-impl Costs<'_> {
+impl Costs {
+    /// Returns the costs of each storage on a bare TPM.
+    fn bare() -> [Costs; 3] {
+        Costs::with(<[u32]>::to_vec, SIGNATURE_WRAPPED)
+    }
+
+    /// Returns the costs of each storage behind a resource manager.
+    fn managed() -> [Costs; 3] {
+        Costs::with(|budget| managed(budget).to_vec(), SIGNATURE_LOADED)
+    }
+
+    /// `without_flush` removes the flush at the end of a budget behind a resource manager. `wrapped`
+    /// is a further signature by a key in a file.
+    fn with(without_flush: fn(&[u32]) -> Vec<u32>, wrapped: &'static [u32]) -> [Costs; 3] {
+        let generation = without_flush(GENERATION);
+        [
+            Costs {
+                storage: "in a file, wrapped",
+                private: vec![],
+                generation: generation.clone(),
+                first: without_flush(SIGNATURE_WRAPPED),
+                signature: wrapped,
+                destruction: NOTHING,
+            },
+            Costs {
+                storage: "in a persistent handle",
+                private: vec![yes(PERSISTENT)],
+                generation: [generation, without_flush(PERSISTENCE)].concat(),
+                first: [HANDLE_CHECK, SIGNATURE].concat(),
+                signature: SIGNATURE,
+                destruction: EVICTION,
+            },
+            Costs {
+                storage: "sealed",
+                private: vec![(PROTECTION, ulong(SEALED))],
+                generation: GENERATION_SEALED.to_vec(),
+                first: [SALT_KEY, &without_flush(OPENING_OF_A_KEY)].concat(),
+                signature: NOTHING,
+                destruction: NOTHING,
+            },
+        ]
+    }
+
     /// Makes a key pair, signs in this process and in a new process, and destroys the pair.
     #[track_caller]
     fn apply(&self, take: &dyn Fn() -> Seen, own: Own, kind: Kind) -> Own {
@@ -61,8 +103,8 @@ impl Costs<'_> {
         let is = |doing: &str, budget: &[u32]| is_exactly(&what(doing), &take(), budget);
         let both = [label("key"), yes(CKA_TOKEN)];
         take();
-        let pair = own.make_with(kind, &both, self.private).unwrap();
-        is("C_GenerateKeyPair", self.generation);
+        let pair = own.make_with(kind, &both, &self.private).unwrap();
+        is("C_GenerateKeyPair", &self.generation);
         sign(&own, pair.private, 1);
         take();
         sign(&own, pair.private, 5);
@@ -71,7 +113,7 @@ impl Costs<'_> {
         let key = own.key_called("key");
         take();
         sign(&own, key, 1);
-        is("C_Sign, first of a process", self.first);
+        is("C_Sign, first of a process", &self.first);
         sign(&own, key, 2);
         is("C_Sign, twice more", &self.signature.repeat(2));
         own.destroy(key).unwrap();
@@ -94,36 +136,8 @@ fn each_storage_has_its_costs(link: Link) {
     is_exactly("the first key of a device", &book.take(), &first);
     // The first RSA key asks once for the algorithms of the TPM.
     own.make(Kind::Rsa(2048), "second").unwrap();
-    let persistence = [GENERATION, PERSISTENCE].concat();
-    let checked = [HANDLE_CHECK, SIGNATURE].concat();
-    let opening = [SALT_KEY, OPENING_OF_A_KEY].concat();
     for kind in [Kind::P256, Kind::Rsa(2048)] {
-        for costs in [
-            Costs {
-                storage: "in a file, wrapped",
-                private: &[],
-                generation: GENERATION,
-                first: SIGNATURE_WRAPPED,
-                signature: SIGNATURE_WRAPPED,
-                destruction: NOTHING,
-            },
-            Costs {
-                storage: "in a persistent handle",
-                private: &[yes(PERSISTENT)],
-                generation: &persistence,
-                first: &checked,
-                signature: SIGNATURE,
-                destruction: EVICTION,
-            },
-            Costs {
-                storage: "sealed",
-                private: &[(PROTECTION, ulong(SEALED))],
-                generation: GENERATION_SEALED,
-                first: &opening,
-                signature: NOTHING,
-                destruction: NOTHING,
-            },
-        ] {
+        for costs in Costs::bare() {
             own = costs.apply(&|| book.take(), own, kind);
         }
     }
@@ -271,37 +285,8 @@ fn keys_stay_loaded_behind_the_kernels_manager(link: Link) {
     let mut own = Own::new(&home);
     own.make(Kind::P256, "first").unwrap();
     own.make(Kind::Rsa(2048), "second").unwrap();
-    let loaded = managed(GENERATION);
-    let persistence = [loaded, managed(PERSISTENCE)].concat();
-    let checked = [HANDLE_CHECK, SIGNATURE].concat();
-    let opening = [SALT_KEY, managed(OPENING_OF_A_KEY)].concat();
     for kind in [Kind::P256, Kind::Rsa(2048)] {
-        for costs in [
-            Costs {
-                storage: "managed, in a file",
-                private: &[],
-                generation: loaded,
-                first: SIGNATURE_LOADING,
-                signature: SIGNATURE_LOADED,
-                destruction: NOTHING,
-            },
-            Costs {
-                storage: "managed, in a persistent handle",
-                private: &[yes(PERSISTENT)],
-                generation: &persistence,
-                first: &checked,
-                signature: SIGNATURE,
-                destruction: EVICTION,
-            },
-            Costs {
-                storage: "managed, sealed",
-                private: &[(PROTECTION, ulong(SEALED))],
-                generation: GENERATION_SEALED,
-                first: &opening,
-                signature: NOTHING,
-                destruction: NOTHING,
-            },
-        ] {
+        for costs in Costs::managed() {
             own = costs.apply(&|| kernel.taken(link), own, kind);
         }
     }

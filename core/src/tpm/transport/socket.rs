@@ -169,7 +169,7 @@ impl Transport for Channel {
         loop {
             let stream = Stream(self.connect(&before)?);
             let _generation = timing.note_start(class);
-            match self.exchange(&stream, command, &before, || timing.wait(class)) {
+            match self.exchange(&stream, command, class, timing, &before) {
                 Ok(response) => return Ok(response),
                 Err(Failure::Other(error)) => return Err(error),
                 Err(Failure::Undelivered) => {}
@@ -181,19 +181,19 @@ impl Transport for Channel {
 }
 
 impl Channel {
-    /// Sends a command and receives its response. `sent` gives the wait that begins when the
-    /// command was sent.
-    fn exchange<'a>(
+    /// Sends a command within the wait `before`, and receives its response.
+    fn exchange(
         &self,
         stream: &Stream,
         command: &[u8],
+        class: CommandClass,
+        timing: &Timing,
         before: &Wait<'_>,
-        sent: impl FnOnce() -> Wait<'a>,
     ) -> Result<Vec<u8>, Failure> {
         match self.framing {
             Framing::Raw => {
                 stream.send(command, before)?;
-                let wait = sent();
+                let wait = timing.wait(class);
                 let mut response = stream.receive(HEADER, &wait)?;
                 let size = frame_size(&response)?;
                 response.extend(stream.receive(size - HEADER, &wait)?);
@@ -205,7 +205,7 @@ impl Channel {
                 message.extend((command.len() as u32).to_be_bytes());
                 message.extend(command);
                 stream.send(&message, before)?;
-                let wait = sent();
+                let wait = timing.wait(class);
                 let size = word(&stream.receive(4, &wait)?) as usize;
                 if !(HEADER..=FRAME_MAX).contains(&size) {
                     return Err(TransportError::Broken(format!(
